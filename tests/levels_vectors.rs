@@ -115,7 +115,8 @@ fn text(raw: &RawValue) -> String {
 }
 
 fn body(publication: &Publication) -> String {
-    String::from_utf8(publication.frame.body().to_vec()).expect("text")
+    let frame = publication.frame().expect("a frame");
+    String::from_utf8(frame.body().to_vec()).expect("text")
 }
 
 /// Equal as the checker of the recorded cases compares.

@@ -4,7 +4,7 @@ import { nextFrame, rowsOf } from "./rows.js";
 import { statusOf } from "./status.js";
 
 const BEFORE = Object.freeze({ status: "connecting", value: undefined, client: null });
-const NO_ROWS = Object.freeze({ rows: new Map(), refused: {} });
+const NO_ROWS = Object.freeze({ rows: new Map(), refused: {}, loading: true });
 const NO_STATUS = Object.freeze({ state: "connecting", cause: "Connecting.", causes: [] });
 
 export function useFeed(source, deps = []) {

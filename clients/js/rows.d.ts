@@ -14,6 +14,11 @@ export interface Rows<Value = any> {
   rows: Map<string, Row<Value>>;
   /** The names that are refused now, with the reasons: a name that is granted later is gone from here. */
   refused: Record<string, string>;
+  /**
+   * The server has not answered yet for a name, or the last values of a name are coming (`--retained`): rows may be missing, or be those
+   * of the connection before.
+   */
+  loading: boolean;
 }
 
 export interface RowsOptions<Value = any> {
@@ -25,7 +30,7 @@ export interface RowsOptions<Value = any> {
 export function nextFrame(call: () => void): void;
 
 /**
- * Wants the names, and calls `changed` with all rows at most once a frame, also after a change of the status or of refused names.
+ * Wants the names, and calls `changed` with all rows at most once a frame, before the first too, and after a change of the status or of refused names.
  * A deleted key takes its row away, and so does a new connection on which the missed messages of its name do not follow. With last
  * values (`--retained`) the rows stay until these have come; then those that were not among them go, unless values are missing. Returns a function that ends it.
  */

@@ -8,13 +8,19 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   const rows = new Map();
   // The ids of the rows from before a loss or refusal, until it is known whether there still are such rows.
   const old = new Set();
+  // The names whose last values are coming.
+  const due = new Set();
   let isPlanned = false, isGone = false;
+  const isLoading = () => {
+    const granted = new Set(sub.granted), { refused } = sub;
+    return [names].flat().some((name) => due.has(name) || !(granted.has(name) || name in refused));
+  };
   const show = () => {
     if (isPlanned) return;
     isPlanned = true;
     nextFrame(() => {
       isPlanned = false;
-      if (!isGone) changed({ rows: new Map(rows), refused: sub.refused });
+      if (!isGone) changed({ rows: new Map(rows), refused: sub.refused, loading: isLoading() });
     });
   };
   const take = (value, message) => {
@@ -36,16 +42,23 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   };
   // The newest value of each row follows, unless the missed messages do. Only of last values it is known when all have come.
   const subscribed = ({ detail: { channels, recovered, brings } }) => {
-    settle(channels.filter((name) => brings?.[name]?.from !== "retained"), (name) => recovered?.[name]);
+    const isPictured = (name) => brings?.[name]?.from === "retained";
+    for (const name of channels.filter(isPictured)) due.add(name);
+    settle(channels.filter((name) => !isPictured(name)), (name) => recovered?.[name]);
   };
-  const retained = ({ detail: { channel, cut } }) => settle([channel], () => cut);
+  const retained = ({ detail: { channel, cut } }) => {
+    due.delete(channel);
+    settle([channel], () => cut);
+  };
   const lost = () => {
     const isOpen = client.status === "open" || client.status === "stale";
+    if (!isOpen) due.clear();
     for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
     show();
   };
   const events = { subscribed, retained, refused: lost, status: lost };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);
+  show();
   return () => {
     isGone = true;
     sub.unsubscribe();

@@ -14,7 +14,7 @@ export type State =
   | "failed"
   /** Messages come more than `lateMs` late. */
   | "late"
-  /** The last values of a name are coming (`--retained`). */
+  /** The server has not answered yet for a name, or the last values of a name are coming (`--retained`). */
   | "loading"
   /** The server refuses names. */
   | "refused"

@@ -12,7 +12,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     show();
   };
   const causes = () => {
-    const { status, bus, refused = {}, brings = {} } = client, all = [];
+    const { status, bus, refused = {}, unanswered = [], brings = {} } = client, all = [];
     const add = (state, cause) => all.push({ state, cause });
     if (!isUp(client)) add(status, causeOfClose(client));
     else if (bus === "away") add("away", "The server gets no messages from its bus.");
@@ -20,6 +20,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     for (const { state, cause } of recent.values()) add(state, cause);
     const held = [...partial].filter(([name]) => name in brings), due = held.filter(([, cut]) => !cut).map(([name]) => name);
     for (const [name, cut] of held) if (cut) add("missing", `Not all last values of ${name} have come: ${cut}.`);
+    if (isUp(client) && unanswered.length) add("loading", `The server has not answered yet for ${some(unanswered)}.`);
     if (due.length) add("loading", `The last values of ${some(due)} are coming.`);
     const reasons = Object.entries(refused).map(([name, why]) => `${name} (${why})`);
     if (reasons.length) add("refused", `The server refuses ${some(reasons)}.`);
@@ -49,6 +50,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     status: show,
     bus: ({ lost }) => (lost ? happened("missing", "bus", () => "The server's bus has lost messages.") : show()),
     refused: show,
+    unanswered: show,
     retained: ({ detail: { channel, cut } }) => {
       if (cut) partial.set(channel, cut);
       else partial.delete(channel);

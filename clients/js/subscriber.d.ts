@@ -19,6 +19,8 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onBus?: (bus: Bus, lost: boolean) => void;
   /** The refused names have changed: one was refused, granted or given up. */
   onRefused?: (refused: Record<string, string>) => void;
+  /** The names without an answer have changed. */
+  onUnanswered?: (unanswered: string[]) => void;
 }
 
 /** Of one subscription. */
@@ -31,6 +33,7 @@ export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   subscribed: FeedEvent<Acknowledgement>;
   bus: FeedEvent<Bus, { lost: boolean }>;
   refused: FeedEvent<Record<string, string>>;
+  unanswered: FeedEvent<string[]>;
 }
 
 /** The server's answer about the names of a subscription. */
@@ -64,6 +67,8 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   readonly subscriptions: ReadonlySet<string>;
   /** The wanted names that the server refuses, with the reasons: without those that were granted or given up since. */
   readonly refused: Readonly<Record<string, string>>;
+  /** The wanted names that the server has neither granted nor refused on this connection. */
+  readonly unanswered: readonly string[];
   /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;
   /** How often the bus has lost messages so far. */

@@ -106,8 +106,8 @@ export class Subscriber extends Session {
   // `since`: the position up to which the client has all messages of the name.
   #names = new Map();
   #count = 0;
-  // The refused names of the last event, as text.
-  #emitted = "{}";
+  // The names of the last events, as texts.
+  #emitted = { refused: "{}", unanswered: "[]" };
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -124,6 +124,9 @@ export class Subscriber extends Session {
   /** A name that is asked for again stays until it is granted. */
   get refused() {
     return reasons([...this.#names.values()].filter(({ why, subs }) => why && subs.size));
+  }
+  get unanswered() {
+    return this.#all("wanted", "asked").filter(({ why, subs }) => !why && subs.size).map(({ name }) => name);
   }
 
   subscribe(names, handler, { last = this.options.last } = {}) {
@@ -204,6 +207,7 @@ export class Subscriber extends Session {
     this.#again = undefined;
     for (const entry of this.#all("live")) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
+    this.#emitNames();
     if (status === "closed") check([...this.#names.values()]);
   }
 
@@ -234,13 +238,15 @@ export class Subscriber extends Session {
   #ask() {
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => this.#more(entry).since);
-    this.#emitRefused();
+    this.#emitNames();
   }
 
-  #emitRefused() {
-    const { refused } = this, text = JSON.stringify(refused);
-    if (text !== this.#emitted) this.emit("refused", refused);
-    this.#emitted = text;
+  #emitNames() {
+    for (const type of ["refused", "unanswered"]) {
+      const names = this[type], text = JSON.stringify(names);
+      if (text !== this.#emitted[type]) this.emit(type, names);
+      this.#emitted[type] = text;
+    }
   }
 
   #askAll() {
@@ -307,7 +313,7 @@ export class Subscriber extends Session {
     const silent = told.filter((entry) => entry.warned !== entry.why && ![...entry.subs].some((sub) => sub.waits));
     check(left);
     if (told.length) this.emit("error", refusal(told));
-    this.#emitRefused();
+    this.#emitNames();
     if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
     for (const entry of silent) entry.warned = entry.why;
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));

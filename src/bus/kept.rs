@@ -181,7 +181,7 @@ impl KeptFeed {
         })
     }
 
-    /// Counts a message that came for the subscription `by`, and returns its place. Returns `None` for a further copy:
+    /// Counts a message that arrived for the subscription `by`, and returns its place. Returns `None` for a further copy:
     /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
     /// no copy.
     pub fn place(
@@ -205,7 +205,7 @@ impl KeptFeed {
         (!is_copy).then(|| self.next_place())
     }
 
-    /// The place of a message whose subject is unknown, for the subscription that it came for. Returns `None` if an
+    /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
     /// earlier name of the list may match the subject too, because then this copy may not count.
     pub(super) fn place_of_unknown(&mut self, by: &Subscription) -> Option<Place> {
         let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
@@ -253,7 +253,7 @@ pub enum KeptEvent {
         payload: Vec<u8>,
         /// Whether the value of the subject was deleted; the payload is empty.
         is_deletion: bool,
-        /// Whether the message was stored before this process first looked at the stream. It is then history, for
+        /// Whether the message was stored before this process first read the stream. It is then history, for
         /// clients that resume.
         is_old: bool,
     },
@@ -333,7 +333,7 @@ impl StreamFeed {
         self.started_ms.get_or_insert_with(|| now.unix_ms());
     }
 
-    /// Hands a result of the reader to the loop. `received` is the time at which its bytes came.
+    /// Hands a result of the reader to the loop. `received` is the time at which its bytes arrived.
     ///
     /// # Errors
     /// The loop is gone.

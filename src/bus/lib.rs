@@ -52,7 +52,7 @@ pub use self::beside::WithBeside;
 use self::beside::{Both, Side};
 pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
-pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
+pub use self::requests::{BusInterest, Publisher};
 
 /// The most names that a check asks the bus about; a warning gives the number of the others.
 const NAMES_MAX: usize = 1_000;

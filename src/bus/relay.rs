@@ -102,7 +102,7 @@ impl<E: Error> Relay<E> {
         }
     }
 
-    /// Records that messages came, so that the next waits spin.
+    /// Records that messages arrived, so that the next waits spin.
     pub(super) fn worked(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
@@ -266,10 +266,16 @@ impl Probe {
             relay.report_silence(format!("{bus} has not answered for {silent_ms} ms"))?;
             tracing::warn!(silent_ms, "{bus} does not answer; keeping the connection");
         }
-        Ok(self.judge(last_received, second))
+        Ok(self.next_check(last_received, second))
     }
 
-    fn judge(&mut self, last_received: Instant, second: impl FnOnce() -> Found) -> Option<Instant> {
+    /// When to check again; `None` if the connection is to be given up. Makes a second connection to the server when that
+    /// is due.
+    fn next_check(
+        &mut self,
+        last_received: Instant,
+        second: impl FnOnce() -> Found,
+    ) -> Option<Instant> {
         let mut give_up = last_received + self.silence_max;
         if let Some(answered) = self.answered {
             give_up = give_up.min(answered + GRACE);
@@ -516,25 +522,25 @@ mod tests {
     fn a_silent_connection_is_kept_until_another_one_does_better() {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
-        assert!(probe.judge(now, || Found::Silence).is_some());
-        let next = probe.judge(now, || panic!("not due yet"));
+        assert!(probe.next_check(now, || Found::Silence).is_some());
+        let next = probe.next_check(now, || panic!("not due yet"));
         assert!(next.is_some_and(|next| next <= now + 2 * INTERVAL));
         probe.due = Some(now);
-        let next = probe.judge(now, || Found::Answer);
+        let next = probe.next_check(now, || Found::Answer);
         assert!(next.is_some(), "the silent one has its grace");
-        let next = probe.judge(now, || panic!("asked and answered"));
+        let next = probe.next_check(now, || panic!("asked and answered"));
         assert!(next.is_some_and(|next| next <= Instant::now() + GRACE));
         probe.answered = Some(now - GRACE);
-        assert_eq!(probe.judge(now, || Found::Silence), None);
+        assert_eq!(probe.next_check(now, || Found::Silence), None);
     }
 
     #[test]
     fn a_silent_connection_is_given_up_where_nobody_listens_and_after_its_longest_time() {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
-        assert_eq!(probe.judge(now, || Found::Nobody), None);
+        assert_eq!(probe.next_check(now, || Found::Nobody), None);
         let last_received = now - probe.silence_max;
-        assert_eq!(probe.judge(last_received, || Found::Silence), None);
+        assert_eq!(probe.next_check(last_received, || Found::Silence), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
 //! that were not published when a connection is lost are dropped, because on the next connection they would be late.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use super::outage::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
 use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription};
-use weirgate_wire::base::{LogBudget, Now};
+use weirgate_wire::base::{ExtendibleMap, LogBudget, Now};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
 /// reads and writes between two such batches.
@@ -31,9 +31,6 @@ const TAKEN_MAX: usize = 256;
 const LINES_PER_SECOND: u32 = 5;
 /// Refused names are requested again after this time, because the permissions may have changed.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
-
-/// When no name waits any more, the map shrinks to this capacity.
-const ROOM_KEPT: usize = 1_024;
 
 /// Requests and cancels subscriptions. No method waits for the bus, so the loop may call all of them. Clones speak to
 /// the same source.
@@ -142,7 +139,7 @@ struct Questions {
 struct Changes {
     line: Line<Change>,
     /// The names that the source has taken as wanted.
-    reported: HashSet<Subscription>,
+    reported: ExtendibleMap<Subscription, ()>,
 }
 
 /// A request to subscribe to a name, or to end the subscription.
@@ -158,7 +155,7 @@ struct Change {
 struct Line<T> {
     names: BTreeMap<u64, Subscription>,
     /// For each name, its place in the queue and its value.
-    by_name: HashMap<Subscription, (u64, T)>,
+    by_name: ExtendibleMap<Subscription, (u64, T)>,
     next_place: u64,
 }
 
@@ -462,7 +459,7 @@ impl Changes {
     /// Queues a change. Returns whether the source has to be woken for it.
     fn put(&mut self, subscription: Subscription, change: Change) -> bool {
         let Change { wanted, .. } = change;
-        if !wanted && !self.reported.contains(&subscription) {
+        if !wanted && !self.reported.contains_key(&subscription) {
             // The source has not taken the request for this name, so it need not learn of either.
             self.line.remove(&subscription);
             return false;
@@ -477,7 +474,7 @@ impl Changes {
             && let Some((subscription, change)) = self.line.pop_first()
         {
             match change.wanted {
-                true => self.reported.insert(subscription.clone()),
+                true => self.reported.insert(subscription.clone(), ()),
                 false => self.reported.remove(&subscription),
             };
             taken.push((subscription, change));
@@ -490,7 +487,7 @@ impl<T> Default for Line<T> {
     fn default() -> Self {
         Self {
             names: BTreeMap::new(),
-            by_name: HashMap::new(),
+            by_name: ExtendibleMap::default(),
             next_place: 0,
         }
     }
@@ -513,21 +510,13 @@ impl<T> Line<T> {
     fn remove(&mut self, name: &Subscription) {
         if let Some((place, _)) = self.by_name.remove(name) {
             self.names.remove(&place);
-            self.rest_if_empty();
         }
     }
 
     fn pop_first(&mut self) -> Option<(Subscription, T)> {
         let (_, name) = self.names.pop_first()?;
         let (_, value) = self.by_name.remove(&name)?;
-        self.rest_if_empty();
         Some((name, value))
-    }
-
-    fn rest_if_empty(&mut self) {
-        if self.names.is_empty() && self.by_name.capacity() > 4 * ROOM_KEPT {
-            self.by_name.shrink_to(ROOM_KEPT);
-        }
     }
 }
 

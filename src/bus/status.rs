@@ -245,7 +245,7 @@ impl BusStatus {
         behind.ms.store(ms.try_into().unwrap_or(i64::MAX), Relaxed);
     }
 
-    /// Source: counts a message that came at `received`, and that the bus stored at `stored_us` of its Unix time. If
+    /// Source: counts a message that arrived at `received`, and that the bus stored at `stored_us` of its Unix time. If
     /// the clocks differ so that it was stored later than received, it counts as 0.
     pub(crate) fn count_arrival(&self, received: Now, stored_us: u64) {
         let received_us = u64::try_from(received.unix_us).unwrap_or(0);

@@ -123,7 +123,7 @@ impl Admins {
     /// response. Blocks for at most five seconds, and for the lookup of a name.
     ///
     /// # Errors
-    /// No whole response came: the reason, for the user.
+    /// No whole response arrived: the reason, for the user.
     pub(super) fn ask(&self, target: &Target, method: &str, body: &str) -> Answered {
         let timeout = || format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let broken = || "the answer is not HTTP, or broke off".to_owned();

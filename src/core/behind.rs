@@ -11,10 +11,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::{BehindStats, ConflationKey, Publication, TopicName};
+use super::publication::Delivery;
+use super::{BehindStats, ConflationKey, Frame, Retain, TopicName};
 
 /// The most states that are held; further states go into the send queues.
 pub(super) const STATES_MAX: usize = 16_384;
@@ -46,12 +48,20 @@ pub(super) struct Behind {
     pub(super) counted_us: u64,
 }
 
+/// A held state.
+#[derive(Debug)]
+pub(super) struct HeldState {
+    pub(super) frame: Arc<Frame>,
+    /// Whether new clients get the state at once.
+    pub(super) is_retained: bool,
+}
+
 /// The newest state of each key of a topic.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     number: u64,
     /// Oldest first, with numbers of the topic's own: a pattern may have very many keys.
-    pub(super) states: BTreeMap<u64, Publication>,
+    pub(super) states: BTreeMap<u64, HeldState>,
     /// The number of each key's state.
     numbers: HashMap<ConflationKey, u64, RandomState>,
     newest: u64,
@@ -59,10 +69,14 @@ pub(super) struct Held {
 
 impl Held {
     /// Holds a state; returns whether it replaces an older one. A state without a key replaces nothing.
-    fn hold(&mut self, publication: &Publication) -> bool {
+    fn hold(&mut self, of: Delivery<'_>) -> bool {
         self.newest += 1;
-        self.states.insert(self.newest, publication.clone());
-        let key = publication.frame.key();
+        let state = HeldState {
+            frame: Arc::clone(of.frame),
+            is_retained: of.retain == Retain::Set,
+        };
+        self.states.insert(self.newest, state);
+        let key = of.frame.key();
         let older = key.and_then(|key| self.numbers.insert(key, self.newest));
         older.is_some_and(|older| self.states.remove(&older).is_some())
     }
@@ -91,8 +105,8 @@ impl Behind {
     }
 
     /// Holds the newest state of a topic and key; returns whether an older state was replaced.
-    pub(super) fn hold(&mut self, publication: &Publication) -> bool {
-        let topic = &publication.topic;
+    pub(super) fn hold(&mut self, of: Delivery<'_>) -> bool {
+        let topic = of.topic;
         let held = self.held.entry(topic.clone()).or_insert_with(|| {
             self.numbered += 1;
             self.order.insert(self.numbered, topic.clone());
@@ -101,13 +115,13 @@ impl Behind {
                 ..Held::default()
             }
         });
-        let replaces = held.hold(publication);
+        let replaces = held.hold(of);
         self.states += usize::from(!replaces);
         self.replaced_in_round += u64::from(replaces);
         replaces
     }
 
-    pub(super) fn take(&mut self, topic: &TopicName) -> impl Iterator<Item = Publication> + use<> {
+    pub(super) fn take(&mut self, topic: &TopicName) -> impl Iterator<Item = HeldState> + use<> {
         let held = self.held.remove(topic).unwrap_or_default();
         self.order.remove(&held.number);
         self.states -= held.states.len();

@@ -16,6 +16,8 @@ use super::history::History;
 use super::left::LeftKeys;
 use super::losses::Losses;
 use super::memory::FrameMemory;
+use super::message::payload_alone;
+use super::publication::Delivery;
 use super::refused_names::RefusedNames;
 use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect};
@@ -158,7 +160,7 @@ impl Core {
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             refused_names: RefusedNames::default(),
-            render: |message, _, _| Arc::clone(message.frame),
+            render: payload_alone,
             shown_topic: TopicName::clone,
             waits: Waits::default(),
             pongs_us: Vec::new(),
@@ -307,32 +309,39 @@ impl Core {
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.keep(publication);
-        if publication.deliver && self.has_to_wait(publication) {
-            return self.hold_state(publication);
+        self.publish_copy(publication, None);
+    }
+
+    /// Sends a frame to the members of its topic, or holds it.
+    pub(super) fn publish_frame(&mut self, of: Delivery<'_>) {
+        if of.deliver && self.has_to_wait(of) {
+            return self.hold_state(of);
         }
-        let Some(topic) = self.topics.of(publication) else {
+        let Some(topic) = self.topics.of(of) else {
             return;
         };
-        if self.topics.retain(topic, publication, self.now) && publication.deliver {
-            self.deliver(topic, publication);
+        if self.topics.retain(topic, of, self.now) && of.deliver {
+            self.deliver(topic, of);
             self.note_replaced();
         }
     }
 
     /// Puts the frame in the queue of every member.
-    pub(super) fn deliver(&mut self, topic: TopicKey, publication: &Publication) {
+    pub(super) fn deliver(&mut self, topic: TopicKey, of: Delivery<'_>) {
         self.forget_left();
         let queued = self.clients.stats.messages_queued;
-        self.deliver_to_members(topic, publication);
+        self.deliver_to_members(topic, of);
         if self.clients.stats.messages_queued > queued {
-            self.scratch.published(&publication.frame);
-            self.note_gathered(&publication.frame);
+            self.scratch.published(of.frame);
+            self.note_gathered(of.frame);
         }
     }
 
-    fn deliver_to_members(&mut self, topic: TopicKey, publication: &Publication) {
-        let frame = &publication.frame;
-        self.notify_members(&publication.topic);
+    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in memory
+    /// are then visited one after the other.
+    fn deliver_to_members(&mut self, topic: TopicKey, of: Delivery<'_>) {
+        let frame = of.frame;
+        self.notify_members(of.topic);
         let receivers = self.topics.receivers(topic, frame);
         if !self.topics.is_scattered(topic) {
             for key in receivers {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::encodings::{Key, Kind};
 use super::protocol::websocket;
-use super::window::{FrameId, Next, WindowId, Windows};
+use super::window::{FrameId, NextPayload, WindowId, Windows};
 use super::{Frame, HubStats, Limits, Now};
 use weirgate_wire::deflate;
 use weirgate_wire::deflate::{DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS};
@@ -175,7 +175,7 @@ impl Compressor {
             (None, None) => (self.without_window(frame, client, stats), client.window),
         };
         let body_bytes = frame.body().len();
-        let next = self.windows.next(Next {
+        let next = self.windows.move_client(NextPayload {
             client: client.window,
             before,
             gap: client.prefix_bytes + if id.is_none() { body_bytes } else { 0 },

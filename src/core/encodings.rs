@@ -65,8 +65,6 @@ pub(super) enum Kind {
     Event,
     /// As an event with the payload alone.
     RawEvent,
-    /// As JSON text, for the frames of clients that get text.
-    Json,
 }
 
 impl Kind {
@@ -75,7 +73,7 @@ impl Kind {
     pub(super) fn is_deflated(self) -> bool {
         match self {
             Self::Alone | Self::Small | Self::Stored | Self::After => true,
-            Self::Plain | Self::Event | Self::RawEvent | Self::Json => false,
+            Self::Plain | Self::Event | Self::RawEvent => false,
         }
     }
 }

@@ -188,9 +188,11 @@ impl Scratch {
     }
 }
 
+/// A planned write.
 #[derive(Debug)]
 struct Plan {
     key: SessionKey,
+    /// First the prefixes of the frames in [`Scratch`], then the slices of the write.
     prefixes: Range<usize>,
     frame_plans: Range<usize>,
     /// First the most bytes of the write, then the bytes of its slices.
@@ -227,7 +229,7 @@ impl Core {
         self.scratch.is_under_way() || listed() || self.holds_states()
     }
 
-    /// Writes to the clients with little to send, also those that came since the lap began. Returns false if the time was
+    /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns false if the time was
     /// over before the end.
     pub(super) fn flush_little(&mut self, tx: &mut dyn Transmit) -> bool {
         let scratch = &mut self.scratch;
@@ -260,6 +262,30 @@ impl Core {
 
     /// Writes to the next clients of a list: to fewer than usual if many bytes have to be written or deflated.
     fn flush_batch(&mut self, list: usize, tx: &mut dyn Transmit) {
+        self.plan_batch(list);
+        self.write_batch(tx);
+        let scratch = &mut self.scratch;
+        let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
+        let frame_plans = take(&mut scratch.frame_plans);
+        for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
+            self.apply(
+                plan.key,
+                plan.bytes,
+                &frame_plans[plan.frame_plans],
+                outcome,
+            );
+        }
+        (
+            self.scratch.plans,
+            self.scratch.wrote,
+            self.scratch.frame_plans,
+        ) = (plans, wrote, frame_plans);
+    }
+
+    /// Plans a write to each of the next clients of a list. A client that turns out to have much to send moves to a list
+    /// of such clients.
+    #[inline]
+    fn plan_batch(&mut self, list: usize) {
         let is_behind = self.behind.is_holding;
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
@@ -302,7 +328,12 @@ impl Core {
             scratch.plans.extend(plan);
         }
         self.compressor.end();
+    }
 
+    /// Writes the planned bytes, as slices of the queues. The outcomes are in the order of the plans.
+    #[inline]
+    fn write_batch(&mut self, tx: &mut dyn Transmit) {
+        let scratch = &mut self.scratch;
         let mut slices = recycle(take(&mut scratch.slices));
         for plan in &mut scratch.plans {
             let from = slices.len();
@@ -324,22 +355,6 @@ impl Core {
         debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
         scratch.writes = recycle_writes(writes);
         scratch.slices = recycle(slices);
-
-        let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
-        let frame_plans = take(&mut scratch.frame_plans);
-        for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
-            self.apply(
-                plan.key,
-                plan.bytes,
-                &frame_plans[plan.frame_plans],
-                outcome,
-            );
-        }
-        (
-            self.scratch.plans,
-            self.scratch.wrote,
-            self.scratch.frame_plans,
-        ) = (plans, wrote, frame_plans);
     }
 
     /// Removes a free slot from all lists, so that no flush reaches the slot's next session.

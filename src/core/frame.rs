@@ -42,8 +42,6 @@ pub enum Prefix {
 pub enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
-    /// Like `Data`, but only clients that ask for binary frames get the message.
-    BinaryOnly,
     /// A response to the client: neither conflated nor shed.
     Answer,
 }
@@ -85,6 +83,54 @@ impl FrameBytes {
     }
 }
 
+/// Counts the memory of a frame or of a message in [`FrameBytes`].
+#[derive(Debug)]
+pub(super) struct Account {
+    alive: FrameBytes,
+    /// In the order of [`Keeper`].
+    is_kept: [AtomicBool; 2],
+}
+
+impl Account {
+    pub(super) fn new(alive: FrameBytes, bytes: usize) -> Self {
+        alive.add(bytes);
+        Self {
+            alive,
+            is_kept: Default::default(),
+        }
+    }
+
+    /// Counts more bytes of the same frame or message.
+    pub(super) fn add(&self, bytes: usize) {
+        self.alive.add(bytes);
+        for (is_kept, kept) in self.is_kept.iter().zip(&self.alive.0[1..]) {
+            if is_kept.load(Ordering::Relaxed) {
+                kept.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Notes whether the keeper has the frame or message of `bytes`. While it does, they count among the bytes of the
+    /// keeper.
+    pub(super) fn set_kept(&self, by: Keeper, is_kept: bool, bytes: usize) {
+        if self.is_kept[by as usize].swap(is_kept, Ordering::Relaxed) != is_kept {
+            let (kept, bytes) = (&self.alive.0[1 + by as usize], bytes as u64);
+            match is_kept {
+                true => kept.fetch_add(bytes, Ordering::Relaxed),
+                false => kept.fetch_sub(bytes, Ordering::Relaxed),
+            };
+        }
+    }
+
+    /// Counts all `bytes` no more.
+    pub(super) fn close(&self, bytes: usize) {
+        for keeper in [Keeper::History, Keeper::Windows] {
+            self.set_kept(keeper, false, bytes);
+        }
+        self.alive.give_back(bytes);
+    }
+}
+
 /// Counts the memory of a long queue of frames in [`FrameBytes`] until it is dropped.
 #[derive(Debug)]
 pub(super) struct QueueRoom {
@@ -95,7 +141,7 @@ pub(super) struct QueueRoom {
 impl QueueRoom {
     /// Counts no bytes yet, in the same [`FrameBytes`] as the frame.
     pub(super) fn beside(frame: &Frame) -> Self {
-        let alive = frame.alive.clone();
+        let alive = frame.account.alive.clone();
         Self { alive, bytes: 0 }
     }
 
@@ -148,11 +194,11 @@ pub struct Frame {
     received: Now,
     encodings: Encodings,
     window_number: AtomicU32,
-    alive: FrameBytes,
+    account: Account,
     counted: Counted,
-    /// In the order of [`Keeper`].
-    is_kept: [AtomicBool; 2],
-    is_common: AtomicBool,
+    is_common: bool,
+    /// Where the bytes of a binary frame begin, after its text.
+    bytes_at: u32,
     /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
     position_at: u32,
     position_bytes: u8,
@@ -205,9 +251,9 @@ impl Frame {
         }
     }
 
-    /// Whether clients of this kind get the message of the frame.
-    pub fn is_for(&self, content: Content) -> bool {
-        self.class != Class::BinaryOnly || content == Content::Binary
+    /// The body of a binary frame: text, and the bytes of a payload.
+    pub(super) fn text_and_bytes(&self) -> (&[u8], &[u8]) {
+        self.body().split_at(self.bytes_at as usize)
     }
 
     /// The bytes before the body for each connection.
@@ -242,18 +288,12 @@ impl Frame {
 
     /// Notes whether the keeper has the frame. While it does, the frame's bytes count among the bytes of the keeper.
     pub(super) fn set_kept(&self, by: Keeper, is_kept: bool) {
-        if self.is_kept[by as usize].swap(is_kept, Ordering::Relaxed) != is_kept {
-            let (kept, bytes) = (&self.alive.0[1 + by as usize], self.memory_bytes() as u64);
-            match is_kept {
-                true => kept.fetch_add(bytes, Ordering::Relaxed),
-                false => kept.fetch_sub(bytes, Ordering::Relaxed),
-            };
-        }
+        self.account.set_kept(by, is_kept, self.memory_bytes());
     }
 
     /// Bytes of all frames that the keeper has, together.
     pub(super) fn bytes_kept(&self, by: Keeper) -> u64 {
-        self.alive.kept(by)
+        self.account.alive.kept(by)
     }
 
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
@@ -303,12 +343,7 @@ impl Frame {
     /// else (RFC 7692 §8).
     #[inline]
     pub fn is_common(&self) -> bool {
-        self.is_common.load(Ordering::Relaxed)
-    }
-
-    /// Marks the message as one that is no user's own, before it is sent or copied.
-    pub fn set_common(&self) {
-        self.is_common.store(true, Ordering::Relaxed);
+        self.is_common
     }
 
     /// All encodings so far, except the plain encoding.
@@ -343,24 +378,10 @@ impl Frame {
         self.make(key, || Some(encode(self)));
     }
 
-    /// The payload as JSON text, made by `quote` at the first call, and shared by the frames for a name and for the
-    /// patterns that match it.
-    pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
-        let key = Key::of(Kind::Json);
-        let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
-        json.map_or(&[], Encoded::body)
-    }
-
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
         self.encodings.get_or_make(key, || {
             let encoded = make();
-            let bytes = Encodings::memory_of(encoded.as_ref());
-            self.alive.add(bytes);
-            for (is_kept, kept) in self.is_kept.iter().zip(&self.alive.0[1..]) {
-                if is_kept.load(Ordering::Relaxed) {
-                    kept.fetch_add(bytes as u64, Ordering::Relaxed);
-                }
-            }
+            self.account.add(Encodings::memory_of(encoded.as_ref()));
             encoded
         })
     }
@@ -373,11 +394,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        for keeper in [Keeper::History, Keeper::Windows] {
-            self.set_kept(keeper, false);
-        }
-        let bytes = self.memory_bytes();
-        self.alive.give_back(bytes);
+        self.account.close(self.memory_bytes());
     }
 }
 
@@ -392,6 +409,7 @@ pub struct FrameBuilder {
     received: Now,
     alive: FrameBytes,
     is_common: bool,
+    bytes_at: u32,
     position_at: u32,
     position_bytes: u8,
 }
@@ -407,6 +425,7 @@ impl FrameBuilder {
             received: Now::default(),
             alive: alive.clone(),
             is_common: false,
+            bytes_at: 0,
             position_at: 0,
             position_bytes: 0,
         }
@@ -434,14 +453,7 @@ impl FrameBuilder {
         self
     }
 
-    /// Clients that get text do not get the message of this frame.
-    #[must_use]
-    pub fn binary_only(mut self) -> Self {
-        self.class = Class::BinaryOnly;
-        self
-    }
-
-    /// Notes whether the message is no user's own ([`Frame::is_common`]). A copy has to note what the original does.
+    /// Notes whether the message is no user's own ([`Frame::is_common`]).
     #[must_use]
     pub fn common(mut self, is_common: bool) -> Self {
         self.is_common = is_common;
@@ -487,6 +499,14 @@ impl FrameBuilder {
         self
     }
 
+    /// Appends the bytes of a message's payload to a binary frame. What is before them is text; in an event stream text and
+    /// bytes are encoded differently.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.bytes_at = (self.payload().len() - HEADER_ROOM) as u32;
+        self.body(bytes)
+    }
+
     /// Appends the text of a position to the payload: the `id` of an event stream.
     #[must_use]
     pub fn position(mut self, position: Position, copy: CopyRank) -> Self {
@@ -507,7 +527,7 @@ impl FrameBuilder {
             "a prefix goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
-        self.alive.add(FRAME_BYTES + plain.memory_bytes());
+        let account = Account::new(self.alive, FRAME_BYTES + plain.memory_bytes());
         Arc::new(Frame {
             plain,
             content: self.content,
@@ -517,10 +537,10 @@ impl FrameBuilder {
             received: self.received,
             encodings: Encodings::default(),
             window_number: AtomicU32::default(),
-            alive: self.alive,
+            account,
             counted: Counted::default(),
-            is_kept: Default::default(),
-            is_common: AtomicBool::new(self.is_common),
+            is_common: self.is_common,
+            bytes_at: self.bytes_at,
             position_at: self.position_at,
             position_bytes: self.position_bytes,
         })

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::message::payload_alone;
 use super::protocol::{Incoming, RequestRefusal};
 use super::{
-    Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Frame, FrameBytes, Limits,
-    Message, NameSource, OnBus, Publication, SessionKey, TopicName,
+    Accepted, BusNotice, ByClient, CloseCode, CloseReason, CopyFor, Core, Frame, FrameBytes,
+    Limits, NameSource, OnBus, Publication, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::Origins;
@@ -210,14 +211,9 @@ pub trait Gateway {
 
     /// The frame of a message of the feed for the members of its own name, or of a pattern. Called for each of these
     /// and each kind of content when a live client or a resume first needs the frame; the history keeps it. By default
-    /// returns the frame of the publication.
-    fn render(
-        message: &Message<'_>,
-        pattern: Option<&TopicName>,
-        alive: &FrameBytes,
-    ) -> Arc<Frame> {
-        let _ = (pattern, alive);
-        Arc::clone(message.frame)
+    /// the payload alone.
+    fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
+        payload_alone(copy, alive)
     }
 
     /// Handles a publication of the feed. Most gateways pass the publication to the topic's members.

@@ -336,6 +336,7 @@ impl<G: Gateway> Hub<G> {
         let draining = core.drain.is_some_and(|d| d.closing);
         let asks_stream = core.limits.event_stream && head.asks_event_stream();
         let lost = head.lost_upgrade();
+        // The protocol of a client, and the head of an event stream to which a refusal may be sent.
         let (speaks, stream) = if head.asks_upgrade() && lost.is_none() {
             (Some(Speaks::WebSocket), None)
         } else if asks_stream && let Entrance::Clients(origins) = entrance {

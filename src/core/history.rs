@@ -11,21 +11,24 @@
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod numbers;
 mod stays;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::names::{Names, Places};
+use self::names::Names;
+use self::numbers::MessageNumbers;
 use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, At, CopyPlace, Found, Known, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, At, CopyPlace, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{KeptPage, Missed, Outcome, Wanted};
 use super::frame::Keeper;
+use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
-    Content, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message,
+    Body, Content, CopyFor, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats,
     NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
@@ -53,8 +56,8 @@ struct Entry {
     kept_us: u64,
     position: Position,
     /// `None`: the message was left out, so no client can get it later.
-    frame: Option<Arc<Frame>>,
-    /// The frames that the gateway has rendered: for clients of the topic's own name (`None`) and of patterns, each for
+    body: Option<Body>,
+    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of patterns, each for
     /// a kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
@@ -68,7 +71,10 @@ impl Entry {
         content: Content,
         memory: &mut Memory,
     ) -> Option<Arc<Frame>> {
-        let frame = self.frame_for(content)?;
+        let message = match self.body_for(content)? {
+            Body::Frame(frame) => return Some(Arc::clone(frame)),
+            Body::Message(message) => message,
+        };
         let mut copies = self.copies.iter();
         let is_it = |(of, copy): &&(Option<TopicName>, Arc<Frame>)| {
             of.as_ref() == pattern && copy.content() == content
@@ -76,30 +82,29 @@ impl Entry {
         if let Some((_, copy)) = copies.find(is_it) {
             return Some(Arc::clone(copy));
         }
-        let message = Message {
+        let copy = CopyFor {
+            message,
             name: topic.as_str(),
-            frame,
+            pattern,
             position: Some(self.position),
             content,
         };
-        let copy = (memory.render)(&message, pattern, &memory.frames);
-        if !Arc::ptr_eq(frame, &copy) {
-            copy.set_kept(Keeper::History, true);
-            if self.copies.is_empty() {
-                // Most messages have one copy; a list would begin with room for four.
-                self.copies.reserve_exact(1);
-            }
-            self.copies.push((pattern.cloned(), Arc::clone(&copy)));
-            memory.count(pattern, &copy, usize::checked_add);
-            memory.first_copied = memory.first_copied.min(self.number);
+        let copy = (memory.render)(&copy, &memory.frames);
+        copy.set_kept(Keeper::History, true);
+        if self.copies.is_empty() {
+            // Most messages have one copy; a list would begin with room for four.
+            self.copies.reserve_exact(1);
         }
+        self.copies.push((pattern.cloned(), Arc::clone(&copy)));
+        memory.count(pattern, &copy, usize::checked_add);
+        memory.first_copied = memory.first_copied.min(self.number);
         Some(copy)
     }
 
-    /// The frame of the publication, if clients of this kind get the message.
-    fn frame_for(&self, content: Content) -> Option<&Arc<Frame>> {
-        let frame = self.frame.as_ref();
-        frame.filter(|frame| frame.is_for(content))
+    /// The frame or message, if clients of this kind get it.
+    fn body_for(&self, content: Content) -> Option<&Body> {
+        let body = self.body.as_ref();
+        body.filter(|body| body.is_for(content))
     }
 
     fn drop_copies(&mut self, memory: &mut Memory) {
@@ -109,9 +114,9 @@ impl Entry {
         }
     }
 
-    fn has(&self, frame: Option<&Arc<Frame>>) -> bool {
-        let kept = self.frame.as_ref();
-        kept.zip(frame).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    fn has(&self, body: &Body) -> bool {
+        let kept = self.body.as_ref();
+        kept.is_some_and(|kept| kept.is_same(body))
     }
 }
 
@@ -148,7 +153,7 @@ impl Memory {
 #[derive(Debug)]
 pub(super) struct History {
     limits: HistoryLimits,
-    places: Places,
+    numbers: MessageNumbers,
     entries: VecDeque<Entry>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
@@ -175,7 +180,7 @@ impl History {
     pub(super) fn new(limits: HistoryLimits, frames: &FrameBytes) -> Option<Self> {
         (limits.keep_us > 0).then(|| Self {
             limits,
-            places: Places::default(),
+            numbers: MessageNumbers::default(),
             entries: VecDeque::new(),
             topics: VecDeque::new(),
             stays: Stays::new(limits.bytes_max),
@@ -185,7 +190,7 @@ impl History {
             left_out: 0,
             unread: 0,
             memory: Memory {
-                render: |message, _, _| Arc::clone(message.frame),
+                render: payload_alone,
                 frames: frames.clone(),
                 copies: 0,
                 beside: 0,
@@ -200,58 +205,58 @@ impl History {
     pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
         match notice {
             FeedNotice::NoPositions => self.since = None,
-            FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.places.newest().is_some() => {}
+            FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
             // Nothing from before is known, or messages are missing before the next position.
             _ => self.since = Some((now.unix_us, Short::Start)),
         }
         match notice {
             FeedNotice::Mark { names, mark, count } => {
                 self.is_off = false;
-                self.places.mark(names, mark, count);
+                self.numbers.mark(names, mark, count);
             }
             FeedNotice::NoPositions => self.is_off = true,
             FeedNotice::Head(position) => self.begin(position),
             // Messages after the newest may be missing, and no earlier position is good.
-            FeedNotice::Hole => self.places.gap(),
+            FeedNotice::Hole => self.numbers.gap(),
         }
     }
 
     /// Handles the position of the newest message of a stream, which is not kept.
     fn begin(&mut self, position: Position) {
-        if self.places.newest() != Some(position) {
-            self.unread = self.places.next(position).unwrap_or(self.unread);
+        if self.numbers.newest() != Some(position) {
+            self.unread = self.numbers.next(position).unwrap_or(self.unread);
         }
     }
 
-    /// Keeps a message of the feed; `frame` is `None` for a message that was left out.
+    /// Keeps a message of the feed; `body` is `None` for a message that was left out.
     pub(super) fn keep(
         &mut self,
         now: Now,
         position: Position,
         topic: &TopicName,
-        frame: Option<&Arc<Frame>>,
+        body: Option<&Body>,
     ) {
-        let Some(number) = self.places.next(position) else {
+        let Some(number) = self.numbers.next(position) else {
             return;
         };
-        let unix_us = frame.and_then(time_of).unwrap_or(now.unix_us);
+        let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
         let name = self.names.add(topic, unix_us);
-        if frame.is_some() {
+        if body.is_some() {
             self.stays_no_longer(name);
         }
-        if frame.is_none() {
+        if body.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);
         }
-        if let Some(frame) = frame {
-            frame.set_kept(Keeper::History, true);
+        if let Some(body) = body {
+            body.set_kept(true);
         }
         self.entries.push_back(Entry {
             number,
             kept_us: now.mono_us,
             position,
-            frame: frame.cloned(),
+            body: body.cloned(),
             copies: Vec::new(),
         });
         self.topics.push_back(name);
@@ -282,7 +287,7 @@ impl History {
     /// The position of the newest message; `None` while no position is known, as before the first mark and after a
     /// loss.
     pub(super) fn position(&self) -> Option<Position> {
-        self.places.newest()
+        self.numbers.newest()
     }
 
     /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
@@ -293,7 +298,7 @@ impl History {
         wanted: &[Wanted<'_>],
         of: (Content, usize),
     ) -> (Missed, Vec<Outcome>) {
-        let since = match self.places.find(since) {
+        let since = match self.numbers.find(since) {
             Ok(since) => since,
             Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
         };
@@ -326,7 +331,7 @@ impl History {
     ) -> Result<KeptPage, NotRecovered> {
         let since = match since {
             Some(since) => {
-                let since = self.places.find(since)?;
+                let since = self.numbers.find(since)?;
                 let mut judged = wanted
                     .iter()
                     .map(|wanted| self.judge(since.number_for(wanted), wanted));
@@ -342,7 +347,7 @@ impl History {
         let first = self.entries.partition_point(|entry| entry.number <= whole);
         let mut budget = MatchBudget::new(MATCH_STEPS_MAX);
         let matching = Matching::new(wanted.iter(), &self.names, &mut budget)?;
-        let mut found = Found::new(content, bytes_max);
+        let mut found = FoundCopies::new(content, bytes_max);
         let outcome = self.find(&mut found, (since, first), matching);
         let mut copies = found.copies;
         if found.bytes > bytes_max && copies.len() > 1 {
@@ -370,7 +375,7 @@ impl History {
 
     /// Whether the message at a position is known.
     pub(super) fn finds(&self, since: &str) -> Outcome {
-        self.places.find(since).map(|_| ())
+        self.numbers.find(since).map(|_| ())
     }
 
     /// The messages with their places. They are in the order of the feed; one whose place is not known comes right after
@@ -379,7 +384,7 @@ impl History {
         let mut last = (0, CopyRank::LAST);
         let place_of = |frame: &Arc<Frame>| {
             let position = str::from_utf8(frame.position()).unwrap_or_default();
-            if let Ok(after) = self.places.find(position) {
+            if let Ok(after) = self.numbers.find(position) {
                 last = last.max((after.number, after.copy));
             }
             last
@@ -413,10 +418,10 @@ impl History {
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
         (content, bytes_max): (Content, usize),
-        find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
+        find: impl FnOnce(&Self, &mut FoundCopies<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
         let (mut found, mut budget) = (
-            Found::new(content, bytes_max),
+            FoundCopies::new(content, bytes_max),
             MatchBudget::new(MATCH_STEPS_MAX),
         );
         let matching = Matching::new(wanted, &self.names, &mut budget);
@@ -512,7 +517,7 @@ impl History {
 
     fn find_newest<'w>(
         &self,
-        found: &mut Found<'w>,
+        found: &mut FoundCopies<'w>,
         count: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
@@ -526,11 +531,11 @@ impl History {
             let names = matching.names_for(topic, &self.names)?;
             let (entry, content) = (&self.entries[at], found.content);
             // A message that the client would not have got does not count.
-            let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
+            let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
             // In reverse order, because the whole list is reversed.
             for name in names.iter().rev() {
-                found.push(At::Entry(at), entry.frame_for(content), name)?;
+                found.push(At::Entry(at), entry.body_for(content), name)?;
             }
         }
         for (topic, entry) in self.stays.newest_first() {
@@ -538,8 +543,8 @@ impl History {
                 continue;
             }
             for name in matching.names_for(topic, &self.names)?.iter().rev() {
-                let frame = entry.frame_for(found.content);
-                found.push(At::Stays(topic), frame, name)?;
+                let body = entry.body_for(found.content);
+                found.push(At::Stays(topic), body, name)?;
             }
         }
         Ok(())
@@ -567,7 +572,7 @@ impl History {
     /// Finds the entries from `first` on that the wanted names match. A message is found once for each matching name.
     fn find<'w>(
         &self,
-        found: &mut Found<'w>,
+        found: &mut FoundCopies<'w>,
         (since, first): (After, usize),
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
@@ -584,7 +589,7 @@ impl History {
                 let (entry, content) = (&self.entries[at], found.content);
                 for name in matching.names_for(topics[others], &self.names)? {
                     if entry.number > since.number_for(name) {
-                        found.push(At::Entry(at), entry.frame_for(content), name)?;
+                        found.push(At::Entry(at), entry.body_for(content), name)?;
                     }
                 }
                 (at, topics) = (at + 1, &topics[others + 1..]);
@@ -632,7 +637,7 @@ impl History {
         }
     }
 
-    /// When the newest message of a topic came, or was stored in the stream, Unix microseconds; `None` if the topic is
+    /// When the newest message of a topic arrived, or was stored in the stream, Unix microseconds; `None` if the topic is
     /// not known here, or is a pattern.
     pub(super) fn newest_unix_us(&self, topic: &TopicName) -> Option<i64> {
         self.names.get(topic).map(|name| name.newest_unix_us)
@@ -686,21 +691,21 @@ impl History {
         entry.drop_copies(&mut self.memory);
         let number = entry.number;
         if let Some(since) = &mut self.since {
-            let gone_us = entry.frame.as_ref().and_then(time_of);
+            let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let stays = short == Short::Bytes && entry.frame.is_some() && self.names.is_newest(topic);
+        let stays = short == Short::Bytes && entry.body.is_some() && self.names.is_newest(topic);
         if stays && self.stays.has_room(&entry) {
             self.names.stays(topic, number);
             self.stays.add(topic, entry);
         } else {
-            let is_newest = entry.frame.is_some() && self.names.is_newest(topic);
+            let is_newest = entry.body.is_some() && self.names.is_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.let_go(&entry);
             self.names.forget_message(topic, number);
         }
         self.forgotten = number;
-        self.places.forgot(number);
+        self.numbers.forgot(number);
         if self.entries.is_empty() {
             (self.entries, self.topics) = Default::default();
         }
@@ -714,14 +719,14 @@ impl History {
         self.names.has_messages(topic)
     }
 
-    /// Keeps the newest message of a topic that has none here, from before the messages of the list. Returns false without
-    /// room.
+    /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
+    /// it goes to [`Stays`], without a number. Returns false without room.
     pub(super) fn keep_newest(
         &mut self,
         now: Now,
         position: Position,
         topic: &TopicName,
-        frame: &Arc<Frame>,
+        body: &Body,
     ) -> bool {
         if self.has_messages(topic) {
             return true;
@@ -730,14 +735,14 @@ impl History {
             number: 0,
             kept_us: now.mono_us,
             position,
-            frame: Some(Arc::clone(frame)),
+            body: Some(body.clone()),
             copies: Vec::new(),
         };
         if !self.stays.has_room(&entry) {
             return false;
         }
-        frame.set_kept(Keeper::History, true);
-        let name = self.names.add(topic, time_of(frame).unwrap_or(now.unix_us));
+        body.set_kept(true);
+        let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
         self.stays.add(name, entry);
         self.forget_excess();
         true
@@ -756,18 +761,18 @@ impl History {
     /// last of these messages is forgotten.
     fn let_go(&self, entry: &Entry) {
         let next = self.entries.front();
-        if let Some(frame) = &entry.frame
-            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+        if let Some(body) = &entry.body
+            && next.is_none_or(|next| !next.has(body))
         {
-            frame.set_kept(Keeper::History, false);
+            body.set_kept(false);
         }
     }
 }
 
-/// When a message came, or was stored in the stream, Unix microseconds; `None` for a message that the gateway has made
+/// When a message arrived, or was stored in the stream, Unix microseconds; `None` for a message that the gateway has made
 /// by itself.
-fn time_of(frame: &Arc<Frame>) -> Option<i64> {
-    Some(frame.received().unix_us).filter(|at| *at != 0)
+fn time_of(body: &Body) -> Option<i64> {
+    Some(body.received().unix_us).filter(|at| *at != 0)
 }
 
 #[cfg(test)]

@@ -260,7 +260,7 @@ impl<G: Gateway> Hub<G> {
         self.has_to_flush()
     }
 
-    /// The same for the clients with little to send only: for what came after the flush of a turn.
+    /// The same for the clients with little to send only: for what arrived after the flush of a turn.
     pub fn flush_little(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
         self.core.flush_little(tx);

@@ -33,6 +33,7 @@ mod left;
 mod limits;
 mod losses;
 mod memory;
+mod message;
 mod position;
 mod protocol;
 mod publication;
@@ -57,7 +58,7 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
-pub use brings::{Brings, NameSource, OnBus, Reach, RetainedCut, Short};
+pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
     BusEvent, BusMessage, Fault, PageCursor, ReadPart, StreamPosition, Subscription,
 };
@@ -68,29 +69,32 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};
 pub use limits::{
-    HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
+    HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits,
 };
 pub use losses::Active;
+use message::Render;
+pub use message::{Body, CopyFor, Message};
 pub use position::fnv_1a;
-pub use position::{CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
+pub use position::{
+    CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId,
+};
 pub use protocol::{Incoming, RequestRefusal};
-use publication::Render;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Message, Publication, Retain,
+    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
     SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use refused_names::{NameRefusal, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX, RefusedName};
 pub use resume::RESUME_BYTES_MAX;
-pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
-pub use search::{FOUND_MAX, FOUND_NAMES_MAX, Found, FoundClient, FoundName, Search};
+pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
+pub use search::{FOUND_MAX, Found, FoundClient, FoundName, Search};
 pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate, user_in_log};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
 };
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowSnapshot};
 pub use slow::{Sample, Why};
-pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
+pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};

@@ -12,7 +12,7 @@ pub(super) const LATE_PONG_US: u32 = 1_000_000;
 pub const SHARE_US: u64 = 1_000;
 
 /// The time in a turn for one kind of work that no event causes: deadlines, walks over all clients, work of the gateway.
-pub const WORK_US: u64 = 1_000;
+pub(crate) const WORK_US: u64 = 1_000;
 
 /// The most missed messages that wait for all resuming clients together: each takes 16 bytes in a send queue.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;

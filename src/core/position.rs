@@ -79,7 +79,7 @@ pub struct CopyPosition {
 /// Whether a message belongs to the kept feed, and its position there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
-    /// The message came by a name outside of the feed, or there is no feed.
+    /// The message has a name outside of the feed, or there is no feed.
     #[default]
     Outside,
     /// The message is of the feed, and comes once for all matching names. `None` while positions are not

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::gaps::Gaps;
-use super::{Content, Frame, FrameBytes, Mark, Now, PageCursor, Place, Position, RetainedCut};
+use super::{
+    Body, Content, CopyFor, Frame, Mark, Message, Now, PageCursor, Place, Position, RetainedCut,
+};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
 /// so a name of a client is stored once.
@@ -113,13 +115,13 @@ pub enum Retain {
     Clear,
 }
 
-/// One frame for one topic.
+/// One frame or message for one topic.
 #[derive(Clone, Debug)]
 pub struct Publication {
     /// Topic whose members get the frame.
     pub topic: TopicName,
-    /// Frame for the members that get its kind of content, shared by all send queues.
-    pub frame: Arc<Frame>,
+    /// What the members get.
+    pub body: Body,
     /// `false`: only the retained frame and the history change (quiet catch-up); members get nothing now.
     pub deliver: bool,
     /// The change of the retained frame.
@@ -134,11 +136,11 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A frame for the members of a topic, outside of the kept feed.
-    pub fn new(topic: TopicName, frame: Arc<Frame>) -> Self {
+    /// A frame or a message for the members of a topic, outside of the kept feed.
+    pub fn new(topic: TopicName, body: impl Into<Body>) -> Self {
         Self {
             topic,
-            frame,
+            body: body.into(),
             deliver: true,
             retain: Retain::Keep,
             place: Place::Outside,
@@ -147,32 +149,42 @@ impl Publication {
         }
     }
 
-    /// The message, for [`Gateway::render`](super::Gateway::render).
-    pub(super) fn message(&self, content: Content) -> Message<'_> {
-        Message {
+    /// The frame for the members; `None` for a message, which the gateway renders.
+    pub fn frame(&self) -> Option<&Arc<Frame>> {
+        match &self.body {
+            Body::Frame(frame) => Some(frame),
+            Body::Message(_) => None,
+        }
+    }
+
+    /// The copy for clients of the message's own name, or of a pattern.
+    pub(super) fn copy_for<'a>(
+        &'a self,
+        message: &'a Message,
+        pattern: Option<&'a TopicName>,
+        content: Content,
+    ) -> CopyFor<'a> {
+        CopyFor {
+            message,
             name: self.subject.as_deref().unwrap_or(self.topic.as_str()),
-            frame: &self.frame,
+            pattern,
             position: self.place.position(),
             content,
         }
     }
 }
 
-/// A message of a feed, as the gateway renders it for clients.
+/// A frame for the members of a topic: that of a publication, or one that the gateway has rendered.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// The full name.
-    pub name: &'a str,
-    /// The frame of the publication.
-    pub frame: &'a Arc<Frame>,
-    /// The position, if there is one.
-    pub position: Option<Position>,
-    /// The kind of frame that clients get; [`Gateway::HAS_BINARY`](super::Gateway::HAS_BINARY).
-    pub content: Content,
+pub(super) struct Delivery<'a> {
+    pub(super) topic: &'a TopicName,
+    /// For the members that get its kind of content, shared by all send queues.
+    pub(super) frame: &'a Arc<Frame>,
+    /// As in [`Publication`].
+    pub(super) deliver: bool,
+    pub(super) retain: Retain,
+    pub(super) place: Place,
 }
-
-/// [`Gateway::render`](super::Gateway::render).
-pub(super) type Render = fn(&Message<'_>, Option<&TopicName>, &FrameBytes) -> Arc<Frame>;
 
 /// A notice from the bus, in order with the publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,7 +315,7 @@ pub struct SubjectStats {
     pub messages_bad: u64,
     /// Messages not taken because a newer message of the same stream had arrived.
     pub messages_old: u64,
-    /// When the newest good message came.
+    /// When the newest good message arrived.
     pub last_message: Option<Now>,
     gaps: Gaps,
 }

@@ -7,7 +7,7 @@ use super::clients::session_of;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
-use super::protocol::{Message, Step};
+use super::protocol::{ClientMessage, Step};
 use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
@@ -268,7 +268,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    fn take_message(&mut self, key: SessionKey, message: &Message) {
+    fn take_message(&mut self, key: SessionKey, message: &ClientMessage) {
         let clients = &mut self.core.clients;
         clients.stats.received_messages += 1;
         let Some(session) = clients.session_mut(key) else {
@@ -285,6 +285,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
+    /// Continues to read a client after a pause: first the bytes that were read before the pause, then the socket.
     pub(super) fn read_on(&mut self, key: SessionKey) {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;

@@ -5,22 +5,22 @@ use std::mem::take;
 
 use super::behind::{Held, LINGER_US, STATES_MAX};
 use super::core::Core;
-use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
+use super::publication::Delivery;
+use super::{MaxRate, Place, Retain, SessionKey, TopicName};
 
 impl Core {
-    /// Whether the publication has to be held. If not, releases the held states of its topic first, so that messages
+    /// Whether the frame has to be held. If not, releases the held states of its topic first, so that messages
     /// keep their order.
     #[inline]
-    pub(super) fn has_to_wait(&mut self, publication: &Publication) -> bool {
-        if !self.behind.concerns(&publication.topic) {
+    pub(super) fn has_to_wait(&mut self, of: Delivery<'_>) -> bool {
+        if !self.behind.concerns(of.topic) {
             return false;
         }
-        let frame = &publication.frame;
-        let may_wait =
-            frame.key().is_some() && !frame.is_of_feed() && publication.place == Place::Outside;
+        let frame = of.frame;
+        let may_wait = frame.key().is_some() && !frame.is_of_feed() && of.place == Place::Outside;
         let waits = may_wait && self.behind.states < STATES_MAX;
         if !waits {
-            self.release(&publication.topic);
+            self.release(of.topic);
         }
         waits
     }
@@ -44,15 +44,15 @@ impl Core {
     }
 
     /// Holds a state for the members; new clients get the state at once.
-    pub(super) fn hold_state(&mut self, publication: &Publication) {
-        let Some(topic) = self.topics.of(publication) else {
+    pub(super) fn hold_state(&mut self, of: Delivery<'_>) {
+        let Some(topic) = self.topics.of(of) else {
             return;
         };
-        if !self.topics.retain(topic, publication, self.now) {
+        if !self.topics.retain(topic, of, self.now) {
             return;
         }
-        let members = self.topics.receiver_count(topic, &publication.frame) as u64;
-        if members > 0 && self.behind.hold(publication) {
+        let members = self.topics.receiver_count(topic, of.frame) as u64;
+        if members > 0 && self.behind.hold(of) {
             let stats = &mut self.clients.stats;
             stats.behind.states_replaced += 1;
             stats.messages_queued += members;
@@ -64,19 +64,24 @@ impl Core {
     /// join. Retained states may stay held: the client gets such a state as its first frame, and not a second time.
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
-        let is_retained = |p: &Publication| p.retain == Retain::Set;
-        let is_other = |held: &Held| !held.states.values().all(is_retained);
+        let is_other = |held: &Held| !held.states.values().all(|state| state.is_retained);
         if held.flatten().is_some_and(is_other) {
             self.release(topic);
         }
     }
 
     pub(super) fn release(&mut self, topic: &TopicName) {
-        for mut publication in self.behind.take(topic) {
-            // The topic has retained the frame already.
-            publication.retain = Retain::Keep;
-            if let Some(topic) = self.topics.of(&publication) {
-                self.deliver(topic, &publication);
+        for state in self.behind.take(topic) {
+            let of = Delivery {
+                topic,
+                frame: &state.frame,
+                deliver: true,
+                // The topic has retained the frame already.
+                retain: Retain::Keep,
+                place: Place::Outside,
+            };
+            if let Some(topic) = self.topics.of(of) {
+                self.deliver(topic, of);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What clients have missed: losses of the bus, and resuming.
 //!
-//! Each client is notified of a loss before it gets anything that came after the loss. Notifying a hundred thousand clients
+//! Each client is notified of a loss before it gets any message from after the loss. Notifying a hundred thousand clients
 //! in one turn would delay every message, so the gateway does it in a round over several turns ([`Core::walk`]). If a client
 //! gets a message or an answer meanwhile, the notice of the loss goes first. Therefore each session has the number of losses
 //! that its client knows of; all later losses are a single loss for the client.
@@ -15,10 +15,12 @@ use std::sync::Arc;
 use super::core::Core;
 use super::history::Missed;
 use super::losses::Active;
+use super::publication::Delivery;
 use super::session::Session;
 use super::{
-    BusNotice, ByClient, Content, CopyPosition, FeedNotice, Frame, KeptPage, Mark, Message, NotRecovered, Outcome, Place,
-    Point, Position, Publication, Render, SessionKey, TopicName, Wanted,
+    Body, BusNotice, ByClient, Content, CopyFor, CopyPosition, FeedNotice, Frame, KeptPage, Mark,
+    NotRecovered, Outcome, Place, Point, Position, Publication, Render, Retain, SessionKey,
+    TopicName, Wanted,
 };
 use weirgate_wire::admission::Quota;
 
@@ -100,7 +102,7 @@ impl Core {
         Ok(KeptPage { messages, ..page })
     }
 
-    /// Counts the outcomes that a client was told.
+    /// Counts the outcomes that a client was notified of.
     pub fn count_outcomes(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             match outcome {
@@ -240,8 +242,8 @@ impl Core {
         {
             let is_left_out = matches!(publication.place, Place::LeftOut(_));
             self.is_filling |= !publication.deliver && !is_left_out;
-            let frame = Some(&publication.frame).filter(|_| !is_left_out);
-            history.keep(self.now, position, &publication.topic, frame);
+            let body = Some(&publication.body).filter(|_| !is_left_out);
+            history.keep(self.now, position, &publication.topic, body);
             self.count_history();
         }
     }
@@ -253,8 +255,8 @@ impl Core {
         else {
             return false;
         };
-        let (topic, frame) = (&publication.topic, &publication.frame);
-        let has_room = history.keep_newest(self.now, position, topic, frame);
+        let (topic, body) = (&publication.topic, &publication.body);
+        let has_room = history.keep_newest(self.now, position, topic, body);
         self.count_history();
         has_room
     }
@@ -278,44 +280,56 @@ impl Core {
         pattern: Option<&TopicName>,
         content: Content,
     ) -> Arc<Frame> {
-        (self.render)(&publication.message(content), pattern, self.frame_bytes())
-    }
-
-    /// Publishes a message of the feed to the members of its own name, or of a pattern: the frames that the gateway renders
-    /// for them.
-    pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
-        let topic = pattern.unwrap_or(&publication.topic);
-        let counts = self.topics.counts(topic);
-        for (content, members) in Content::ALL.into_iter().zip(counts) {
-            if members > 0 && publication.frame.is_for(content) {
-                self.publish_content(publication, (topic, pattern), content);
+        match &publication.body {
+            Body::Frame(frame) => Arc::clone(frame),
+            Body::Message(message) => {
+                let copy = publication.copy_for(message, pattern, content);
+                (self.render)(&copy, self.frame_bytes())
             }
         }
     }
 
-    fn publish_content(
-        &mut self,
-        publication: &Publication,
-        (topic, pattern): (&TopicName, Option<&TopicName>),
-        content: Content,
-    ) {
-        let message = publication.message(content);
-        let kept = message.position.and_then(|position| {
+    /// Publishes to the members of the publication's topic, or of a pattern: its frame, or the frames that the gateway
+    /// renders of its message.
+    pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
+        let topic = pattern.unwrap_or(&publication.topic);
+        let message = match &publication.body {
+            Body::Message(message) => message,
+            Body::Frame(frame) => {
+                return self.publish_frame(Delivery {
+                    topic,
+                    frame,
+                    deliver: publication.deliver,
+                    retain: publication.retain,
+                    place: publication.place,
+                });
+            }
+        };
+        let counts = self.topics.counts(topic);
+        for (content, members) in Content::ALL.into_iter().zip(counts) {
+            if members > 0 && message.is_for(content) {
+                let copy = publication.copy_for(message, pattern, content);
+                self.publish_rendered(topic, copy, publication.deliver);
+            }
+        }
+    }
+
+    fn publish_rendered(&mut self, topic: &TopicName, copy: CopyFor<'_>, deliver: bool) {
+        let kept = copy.position.and_then(|position| {
             let history = self.history.as_mut()?;
-            history.copy_of_newest(position, pattern, content)
+            history.copy_of_newest(position, copy.pattern, copy.content)
         });
-        let frame = kept.unwrap_or_else(|| self.render(publication, pattern, content));
-        self.publish(&Publication {
-            deliver: publication.deliver,
-            ..Publication::new(topic.clone(), frame)
+        let frame = kept.unwrap_or_else(|| (self.render)(&copy, self.frame_bytes()));
+        self.publish_frame(Delivery {
+            topic,
+            frame: &frame,
+            deliver,
+            retain: Retain::Keep,
+            place: Place::Outside,
         });
         if !self.clients.ahead.is_empty() {
             let position = None;
-            let message = Message {
-                position,
-                ..message
-            };
-            let bare = (self.render)(&message, pattern, self.frame_bytes());
+            let bare = (self.render)(&CopyFor { position, ..copy }, self.frame_bytes());
             for key in std::mem::take(&mut self.clients.ahead) {
                 self.clients.deliver(self.now, &self.limits, key, &bare);
             }

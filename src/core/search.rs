@@ -9,7 +9,7 @@ use super::{ClientSnapshot, Cut, Hub, MaxRate, SessionKey, TopicName};
 pub const FOUND_MAX: usize = 100;
 
 /// The most names of the clients that a search returns, all clients together.
-pub const FOUND_NAMES_MAX: usize = 1_000;
+pub(crate) const FOUND_NAMES_MAX: usize = 1_000;
 
 /// The most names of one client that a search returns.
 const NAMES_OF_CLIENT_MAX: usize = 100;
@@ -51,7 +51,7 @@ pub struct FoundClient {
     pub role: Option<Box<str>>,
     /// The client's own rate.
     pub max_rate: Option<MaxRate>,
-    /// Its first names: at most 100, and [`FOUND_NAMES_MAX`] of all clients together. [`ClientSnapshot::topics`] counts all.
+    /// Its first names: at most 100, and `FOUND_NAMES_MAX` of all clients together. [`ClientSnapshot::topics`] counts all.
     pub names: Vec<FoundName>,
 }
 
@@ -72,7 +72,7 @@ pub struct FoundName {
 #[derive(Debug)]
 pub(super) struct Seeking {
     search: Search,
-    /// The topic with the name that is looked for.
+    /// The topic with the name that is searched for.
     topic: Option<TopicName>,
     /// Names that may still be returned with clients.
     names_left: usize,

@@ -57,7 +57,7 @@ pub(super) struct Cuts {
     pub(super) requests: VecDeque<CutRequest>,
     /// The slot at which the walk has begun: not always the first, so that any client may be meant.
     pub(super) first_slot: usize,
-    /// How many slots were looked at.
+    /// How many slots were visited.
     pub(super) looked_at: usize,
     pub(super) done: CutDone,
 }

@@ -23,19 +23,19 @@ pub const SURVEY_SLICE_MAX: usize = 2_048;
 /// The most clients in each ranking, and the most topics, that a survey names.
 pub const SURVEY_NAMED_MAX: usize = 20;
 
-/// All clients and topics, looked at in slices: few of them by name, the others as counts.
+/// All clients and topics, visited in slices: few of them by name, the others as counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// When the first slice was looked at.
+    /// When the first slice was visited.
     pub began: Now,
-    /// When the last slice was looked at.
+    /// When the last slice was visited.
     pub ended: Now,
     /// Number of slices, one for each call.
     pub slices: u32,
     /// Time since the previous survey, microseconds: the interval of the recent numbers. `None` for the
     /// first survey, whose recent numbers count from the start.
     pub interval_us: Option<u64>,
-    /// Clients looked at.
+    /// Clients visited.
     pub clients: u64,
     /// Clients with waiting messages.
     pub clients_waiting: u64,
@@ -49,7 +49,7 @@ pub struct Survey {
     pub slowest: Vec<ClientSnapshot>,
     /// The clients with the most messages since the last survey, the most first.
     pub busiest: Vec<ClientSnapshot>,
-    /// Topics looked at.
+    /// Topics visited.
     pub topics: u64,
     /// The topics with the most messages since the last survey, the most first.
     pub busiest_topics: Vec<TopicSnapshot>,

@@ -2,7 +2,7 @@
 //! back after many clients have gone.
 //!
 //! Sessions are in memory by slot. A walk over a `SlotSet` reads memory from front to back, so that the processor can
-//! prefetch it, in whatever order the clients came.
+//! prefetch it, in whatever order the clients arrived.
 //!
 //! A table grows with the highest number of clients so far. When less than a quarter of the room is
 //! used, the table shrinks to twice the used room, so that a table that shrinks and grows again does

@@ -4,20 +4,18 @@
 //! index of the topic in the session's list, and the list has the index of the member. Publish is O(1)
 //! per member; join and leave search the client's topics or the topic's members, whichever are fewer.
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use serde::Serialize;
 use slab::Slab;
 use smallvec::SmallVec;
+use weirgate_wire::base::ExtendibleMap;
 
 use super::gaps::Gaps;
 use super::losses::{Active, Times};
-use super::{
-    ConflationKey, Content, Frame, Now, Publication, Retain, SessionKey, TopicName, tables,
-};
+use super::publication::Delivery;
+use super::{ConflationKey, Content, Frame, Now, Retain, SessionKey, TopicName, tables};
 
 /// From this many members on, the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -133,7 +131,7 @@ impl Topic {
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     topics: Slab<Topic>,
-    by_name: HashMap<TopicName, TopicKey, RandomState>,
+    by_name: ExtendibleMap<TopicName, TopicKey>,
     /// Most clients are members of a topic or two.
     joined: Vec<SmallVec<[Membership; 2]>>,
     /// The memberships of all topics together.
@@ -264,38 +262,38 @@ impl Topics {
         true
     }
 
-    /// The topic of a publication, for the next calls about the publication; `None`: no members, and nothing to retain.
-    pub(super) fn of(&mut self, publication: &Publication) -> Option<TopicKey> {
-        match publication.retain {
-            Retain::Set => Some(self.key_or_insert(&publication.topic)),
-            Retain::Keep | Retain::Clear => self.by_name.get(&publication.topic).copied(),
+    /// The topic of a frame, for the next calls about the frame; `None`: no members, and nothing to retain.
+    pub(super) fn of(&mut self, of: Delivery<'_>) -> Option<TopicKey> {
+        match of.retain {
+            Retain::Set => Some(self.key_or_insert(of.topic)),
+            Retain::Keep | Retain::Clear => self.by_name.get(of.topic).copied(),
         }
     }
 
     /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
     /// which may be gone.
-    pub(super) fn retain(&mut self, key: TopicKey, publication: &Publication, now: Now) -> bool {
+    pub(super) fn retain(&mut self, key: TopicKey, of: Delivery<'_>, now: Now) -> bool {
         let topic = &mut self.topics[key.0 as usize];
         // A message that is published as text and as binary counts once, as text.
-        let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
-        if publication.deliver && !(is_second && topic.count(Content::Text) > 0) {
+        let is_second = of.frame.content() == Content::Binary && topic.binary > 0;
+        if of.deliver && !(is_second && topic.count(Content::Text) > 0) {
             let last = std::mem::replace(&mut topic.last_us, NonZeroU64::new(now.mono_us));
             if let Some(last) = last {
                 topic.gaps.record(now.mono_us.saturating_sub(last.get()));
             }
             topic.counts.messages += 1;
-            topic.counts.bytes += publication.frame.queue_bytes() as u64;
+            topic.counts.bytes += of.frame.queue_bytes() as u64;
         }
-        match publication.retain {
+        match of.retain {
             Retain::Keep => {}
-            Retain::Set if topic.holds(&publication.frame) => {}
+            Retain::Set if topic.holds(of.frame) => {}
             Retain::Set => {
-                topic.retained = Some(Arc::clone(&publication.frame));
+                topic.retained = Some(Arc::clone(of.frame));
                 topic.retained_number = topic.retained_number.wrapping_add(1);
             }
             Retain::Clear => topic.retained = None,
         }
-        if let Some(conflation) = publication.frame.key()
+        if let Some(conflation) = of.frame.key()
             && topic.keys.len() < KEYS_MAX
             && !topic.keys.contains(&conflation)
         {
@@ -489,7 +487,10 @@ impl Topics {
                 .iter()
                 .filter(|m| m.content == Content::Binary);
             assert_eq!(topic.binary as usize, binary.count());
-            assert_eq!(self.by_name[&topic.name].0 as usize, key);
+            assert_eq!(
+                self.by_name.get(&topic.name).map(|key| key.0 as usize),
+                Some(key)
+            );
             for (at, member) in topic.members.iter().enumerate() {
                 let joined = self.joined[member.session.slot as usize][member.joined_at as usize];
                 assert_eq!(

@@ -18,7 +18,7 @@ pub trait TurnClock: fmt::Debug + Send {
     fn mono_us(&self) -> u64;
 }
 
-/// A clock that stands still, for a core without a shell: there is always time.
+/// A clock that never advances, for a core without a shell: there is always time.
 #[derive(Debug)]
 struct Still;
 

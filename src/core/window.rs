@@ -23,13 +23,12 @@
 //! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the messages of
 //! clients and compares every text.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use super::Frame;
 use super::frame::Keeper;
+use weirgate_wire::base::ExtendibleMap;
 use weirgate_wire::deflate::DICTIONARY_BYTES_MAX;
 
 /// The most frames of a window that later frames refer to.
@@ -89,7 +88,7 @@ impl Sent {
 
 /// The payload after which a window is to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Next {
+pub(super) struct NextPayload {
     /// The client's window so far.
     pub(super) client: WindowId,
     /// The end of it that counts from now on.
@@ -122,14 +121,14 @@ pub(super) struct Windows {
     windows: VecDeque<Window>,
     /// The number of the first window less one: 0 is no number.
     forgotten: u64,
-    by_sent: HashMap<Arc<[Sent]>, WindowId, RandomState>,
+    by_sent: ExtendibleMap<Arc<[Sent]>, WindowId>,
     /// Entries of all lists, and [`LIST_ENTRIES`] for each.
     sent: usize,
     kept: VecDeque<Kept>,
     /// The number of the first frame kept.
     first_kept: u32,
     /// The last question and its answer: most writes of a flush ask the same.
-    last: Option<(Next, WindowId)>,
+    last: Option<(NextPayload, WindowId)>,
     scratch: Vec<Sent>,
 }
 
@@ -203,8 +202,9 @@ impl Windows {
         self.windows.get(self.at(id)?)
     }
 
-    /// The window of a client after a frame; counts the client.
-    pub(super) fn next(&mut self, next: Next) -> WindowId {
+    /// Moves a client to the window that it has after a payload, and returns that window. Most clients have the same, so the
+    /// last one is compared first.
+    pub(super) fn move_client(&mut self, next: NextPayload) -> WindowId {
         let id = match self.last {
             Some((last, id)) if last == next => id,
             _ => self.find(next),
@@ -224,7 +224,7 @@ impl Windows {
         self.windows.get_mut(at)
     }
 
-    fn find(&mut self, next: Next) -> WindowId {
+    fn find(&mut self, next: NextPayload) -> WindowId {
         let mut sent = std::mem::take(&mut self.scratch);
         sent.clear();
         if let Some(before) = self.get(next.before) {
@@ -242,7 +242,7 @@ impl Windows {
             Some(first) if first.frame.is_some() => first.gap = 0,
             _ => return WindowId::NONE,
         }
-        match self.by_sent.get(&*sent) {
+        match self.by_sent.get::<[Sent]>(sent) {
             Some(id) => *id,
             None => self.insert((&*sent).into()),
         }
@@ -317,7 +317,7 @@ impl Windows {
 
 /// Appends to a list, and removes what references no longer reach. Lists that end with the same reachable bytes become
 /// equal.
-fn append(sent: &mut Vec<Sent>, next: Next) {
+fn append(sent: &mut Vec<Sent>, next: NextPayload) {
     let open = sent.pop_if(|last| last.frame.is_none());
     let gap = next.gap + open.map_or(0, |open| open.gap as usize);
     let bytes = next.frame.map_or(0, |(_, bytes)| bytes);

@@ -52,7 +52,7 @@ pub const METRICS: [&[MetricName]; 4] = [
     events::metrics::ALL,
 ];
 
-/// Every gateway, in the order of the documents. `weirgate health` asks the first unless told otherwise.
+/// Every gateway, in the order of the documents. `weirgate health` asks the first by default.
 pub static GATEWAYS: &[GatewayKind] = &[
     levels::start::LEVELS,
     trades::start::TRADES,

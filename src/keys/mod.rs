@@ -17,7 +17,7 @@ mod fetches;
 pub(crate) use self::fetches::{KeyFetchStats, KeyFetches};
 use crate::services::fetch::{Fetch, FetchError, FetchLimits};
 use weirgate_bus::runtime::tls_roots;
-use weirgate_server::run::files::{self, Prints};
+use weirgate_server::run::{Fingerprints, files};
 use weirgate_server::settings::{AuthSettings, KeySetUrl};
 use weirgate_wire::auth::{KeyRing, KeySet};
 
@@ -71,7 +71,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub(crate) fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
-        let prints = Prints::now(self.paths().cloned());
+        let fingerprints = Fingerprints::now(self.paths().cloned());
         let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
@@ -80,7 +80,7 @@ impl KeyFiles {
         }
         let watch = KeyWatch {
             files: self.clone(),
-            prints,
+            fingerprints,
         };
         let in_force = KeysInForce {
             files: self,
@@ -228,13 +228,13 @@ pub(crate) struct KeysInForce {
 #[derive(Debug)]
 pub(crate) struct KeyWatch {
     files: KeyFiles,
-    prints: Prints,
+    fingerprints: Fingerprints,
 }
 
 impl KeyWatch {
-    /// Returns true if a file has changed since the last read, and none since the last look.
+    /// Returns true if a file has changed since the last read, and none since the last check.
     pub(crate) fn check(&mut self) -> bool {
-        self.prints.check()
+        self.fingerprints.has_settled_change()
     }
 
     /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; a
@@ -243,9 +243,9 @@ impl KeyWatch {
     /// # Errors
     /// The first file that cannot be read.
     pub(crate) fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
-        self.prints.will_read();
+        self.fingerprints.will_read();
         let texts = self.files.texts(files::read_again)?;
-        Ok((!self.prints.have_changed()).then_some(texts))
+        Ok((!self.fingerprints.have_changed()).then_some(texts))
     }
 }
 

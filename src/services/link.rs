@@ -23,7 +23,7 @@ pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
-/// When the last byte moved in either direction, and whether any byte came since the request began.
+/// When the last byte moved in either direction, and whether any byte arrived since the request began.
 #[derive(Clone, Debug)]
 pub(crate) struct Activity(Arc<Inner>);
 
@@ -58,7 +58,7 @@ impl Activity {
         self.0.has_received.store(false, Relaxed);
     }
 
-    /// Returns true if any byte came since the request began.
+    /// Returns true if any byte arrived since the request began.
     pub(crate) fn has_received(&self) -> bool {
         self.0.has_received.load(Relaxed)
     }
@@ -122,7 +122,7 @@ impl Activity {
 pub(crate) const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 
 /// How long to wait for a reset after the end of a connection. A service that had closed the connection before the
-/// request came sends a reset within a round trip; one that took the request and closes without an answer sends none.
+/// request arrived sends a reset within a round trip; one that took the request and closes without an answer sends none.
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
 
 /// Whether the service reset the connection, so it had closed before it read the whole request.

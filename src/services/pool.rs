@@ -45,7 +45,7 @@ pub(crate) struct Ended {
     pub is_unsent: bool,
     /// The service reset the connection, so it had closed before it read the whole request.
     pub is_reset: bool,
-    /// Bytes came from the service since the request began.
+    /// Bytes arrived from the service since the request began.
     pub has_received: bool,
     /// The time from the beginning of the request to the first sign of the connection's end.
     pub after: Duration,
@@ -53,14 +53,14 @@ pub(crate) struct Ended {
     pub is_idempotent: bool,
 }
 
-/// If a service had closed a kept connection before a request came, it resets the connection within a round trip. A
+/// If a service had closed a kept connection before a request arrived, it resets the connection within a round trip. A
 /// reset after this time probably comes from a service that had read the request, and a repeated request could do its
 /// work twice. A round trip in one data centre takes less than 1 ms; the rest is for a busy machine.
 const CROSSED_MAX: Duration = Duration::from_millis(20);
 
 impl Ended {
     /// Whether the service cannot have read the request: either nothing of it was written, or the service had closed
-    /// the connection before it came.
+    /// the connection before it arrived.
     pub(crate) fn is_unread(&self) -> bool {
         self.is_unsent || (self.is_reset && !self.has_received && self.after < CROSSED_MAX)
     }
@@ -308,6 +308,8 @@ impl<B: Again> Pool<B> {
         })
     }
 
+    /// Sends a request on a connection, and waits for the head of the answer. The fault says whether the request may be
+    /// sent again on another connection.
     async fn exchange(
         &self,
         connection: &mut Connection<B>,
@@ -353,17 +355,18 @@ impl<B: Again> Pool<B> {
         };
         match unsent.or(copy) {
             Some(again) if (self.policy.may_resend)(&ended) => Err(Fault::Stale(Box::new(again))),
-            _ => {
-                let reason = if error.is_parse_too_large() {
-                    FailureReason::HeadTooLarge
-                } else if error.is_user() {
-                    FailureReason::RequestBody
-                } else {
-                    FailureReason::Unreachable
-                };
-                Err(Fault::Failed(Failure::new(reason, error)))
-            }
+            _ => Err(Fault::Failed(Failure::new(reason_of(&error), error))),
         }
+    }
+}
+
+fn reason_of(error: &hyper::Error) -> FailureReason {
+    if error.is_parse_too_large() {
+        FailureReason::HeadTooLarge
+    } else if error.is_user() {
+        FailureReason::RequestBody
+    } else {
+        FailureReason::Unreachable
     }
 }
 

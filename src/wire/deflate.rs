@@ -4,7 +4,7 @@
 //! reactor, and a deflated frame is sent to every client whose window has the text that the frame refers to. A client
 //! that keeps its window from message to message (context takeover) may get a message that refers to the message before
 //! ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says which clients may. In the other direction the
-//! reactor keeps the earlier text of each client whose messages may refer to earlier text ([`InflateWindow`]).
+//! reactor keeps the earlier text of each client whose messages may refer to earlier text (`InflateWindow`).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -13,8 +13,9 @@ mod windows;
 
 pub(crate) use offer::negotiate;
 pub use offer::{Agreed, DeflateParams};
+pub(crate) use windows::InflateWindow;
+pub use windows::InflateWindows;
 use windows::Packer;
-pub use windows::{InflateWindow, InflateWindows};
 
 /// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
 pub const WINDOW_BITS: u8 = 15;

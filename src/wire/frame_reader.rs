@@ -162,7 +162,7 @@ impl FrameReader {
         }
     }
 
-    /// Discards `input`, which came after we have sent a close frame. Returns whether the client's close frame has come
+    /// Discards `input`, which arrived after we have sent a close frame. Returns whether the client's close frame has come
     /// (§5.5.1), or can no longer be found because of an error.
     pub fn skip(&mut self, mut input: &[u8]) -> bool {
         (self.buffer, self.window) = (Vec::new(), None);

@@ -1,5 +1,5 @@
-//! JSON: the only gate for JSON from outside, whether from the bus, services, clients, tokens or files; and a writer of
-//! objects that keeps the order of keys, and of dates, as the contracts require.
+//! JSON: the only gate for JSON from outside, whether from the bus, services, clients, tokens or files. [`ObjectWriter`]
+//! writes JSON.
 //!
 //! sonic-rs parses and skips values by recursion, so a few kilobytes of `[` would overflow the stack and end the
 //! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), and always
@@ -13,14 +13,17 @@
 #![cfg_attr(not(test), allow(clippy::disallowed_methods))]
 
 mod list;
+mod unicode;
+mod writer;
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat};
 use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, TextList};
+pub use self::unicode::as_utf8;
+pub use self::writer::{ObjectWriter, decimal, iso_utc, quoted};
 
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;
@@ -203,41 +206,6 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
     }
 }
 
-/// Returns JSON of a service as UTF-8 without a byte order mark. UTF-16 and UTF-32 are known by their mark, or by the zero
-/// bytes of their first two characters, which are ASCII (RFC 4627 §3; contract: row JSON of services). A text that is none
-/// of these is returned unchanged.
-pub fn as_utf8(text: &[u8]) -> Cow<'_, [u8]> {
-    let decoded = match text {
-        [0xff, 0xfe, 0, 0, rest @ ..] => from_utf32(rest, u32::from_le_bytes),
-        [0, 0, 0xfe, 0xff, rest @ ..] => from_utf32(rest, u32::from_be_bytes),
-        [0xff, 0xfe, rest @ ..] => from_utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => from_utf16(rest, u16::from_be_bytes),
-        [0xef, 0xbb, 0xbf, rest @ ..] => return Cow::Borrowed(rest),
-        [0, 0, 0, 1..=255, ..] => from_utf32(text, u32::from_be_bytes),
-        [1..=255, 0, 0, 0, ..] => from_utf32(text, u32::from_le_bytes),
-        [0, 1..=255, ..] => from_utf16(text, u16::from_be_bytes),
-        [1..=255, 0, ..] => from_utf16(text, u16::from_le_bytes),
-        _ => None,
-    };
-    decoded.map_or(Cow::Borrowed(text), |text| Cow::Owned(text.into_bytes()))
-}
-
-fn from_utf16(text: &[u8], unit: fn([u8; 2]) -> u16) -> Option<String> {
-    let (units, []) = text.as_chunks() else {
-        return None;
-    };
-    let units = units.iter().map(|bytes| unit(*bytes));
-    char::decode_utf16(units).collect::<Result<_, _>>().ok()
-}
-
-fn from_utf32(text: &[u8], unit: fn([u8; 4]) -> u32) -> Option<String> {
-    let (units, []) = text.as_chunks() else {
-        return None;
-    };
-    let units = units.iter().map(|bytes| char::from_u32(unit(*bytes)));
-    units.collect()
-}
-
 /// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most `JSON_DEPTH_MAX` levels
 /// deep, without lone surrogate escapes, and with nothing but white space after it. Returns the text as `str`.
 ///
@@ -389,144 +357,6 @@ fn skip_space(text: &[u8], mut offset: usize) -> usize {
         offset += 1;
     }
     offset
-}
-
-/// Writes a JSON object.
-#[derive(Debug)]
-pub struct ObjectWriter {
-    text: String,
-}
-
-impl Default for ObjectWriter {
-    fn default() -> Self {
-        Self {
-            text: String::from("{"),
-        }
-    }
-}
-
-impl ObjectWriter {
-    /// Starts an object without members.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn key(&mut self, key: &str) -> &mut String {
-        if self.text.len() > 1 {
-            self.text.push(',');
-        }
-        self.text.push_str(&quoted(key));
-        self.text.push(':');
-        &mut self.text
-    }
-
-    /// Writes a text, escaped.
-    pub fn string(&mut self, key: &str, value: &str) {
-        self.key(key).push_str(&quoted(value));
-    }
-
-    /// Writes a text, escaped, or `null` for `None`.
-    pub fn maybe_string(&mut self, key: &str, value: Option<&str>) {
-        let value = value.map_or_else(|| "null".to_owned(), quoted);
-        self.key(key).push_str(&value);
-    }
-
-    /// Writes `true` or `false`.
-    pub fn boolean(&mut self, key: &str, value: bool) {
-        self.key(key).push_str(if value { "true" } else { "false" });
-    }
-
-    /// Writes a whole number.
-    pub fn number(&mut self, key: &str, value: impl Into<i128>) {
-        self.key(key).push_str(&value.into().to_string());
-    }
-
-    /// Writes a number, or `null` for `None`.
-    pub fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
-        match value {
-            Some(value) => self.number(key, value),
-            None => self.key(key).push_str("null"),
-        }
-    }
-
-    /// Writes a number as [`decimal`] does.
-    pub fn decimal(&mut self, key: &str, value: f64, decimals: usize) {
-        self.key(key).push_str(&decimal(value, decimals));
-    }
-
-    /// Writes a list of texts.
-    pub fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
-        self.array(key, values.map(quoted));
-    }
-
-    /// Writes a list of values that are JSON texts already.
-    pub fn array(&mut self, key: &str, values: impl Iterator<Item = String>) {
-        let values: Vec<String> = values.collect();
-        let list = format!("[{}]", values.join(","));
-        self.key(key).push_str(&list);
-    }
-
-    /// Writes a value that is JSON text already.
-    pub fn raw(&mut self, key: &str, json: &str) {
-        self.key(key).push_str(json);
-    }
-
-    /// Writes an object as a member.
-    pub fn object(&mut self, key: &str, inner: Self) {
-        self.key(key).push_str(&inner.finish());
-    }
-
-    /// Returns the number of bytes written so far.
-    pub fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
-    /// The members written so far, without the braces of the object.
-    pub fn members(&self) -> &str {
-        &self.text[1..]
-    }
-
-    /// Whether the object has no member.
-    pub fn is_empty(&self) -> bool {
-        self.members().is_empty()
-    }
-
-    /// Returns the text without the closing `}`, for a caller that appends the last member.
-    pub fn finish_open(self) -> String {
-        self.text
-    }
-
-    /// Ends the object and returns its text.
-    pub fn finish(mut self) -> String {
-        self.text.push('}');
-        self.text
-    }
-}
-
-/// Returns `text` as a JSON string.
-pub fn quoted(text: &str) -> String {
-    // A string always serialises, so the empty string is never returned.
-    sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
-}
-
-/// Returns a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
-/// `0.00`.
-pub fn decimal(value: f64, decimals: usize) -> String {
-    if !value.is_finite() {
-        return "null".to_owned();
-    }
-    let mut text = format!("{value:.decimals$}");
-    if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
-        text.remove(0);
-    }
-    text
-}
-
-/// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
-/// becomes 1970.
-pub fn iso_utc(unix_ms: i64) -> String {
-    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
-    date.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 #[cfg(test)]

@@ -111,17 +111,21 @@ fn payloads_are_whole_and_the_other_clients_get_what_they_would_get() {
 
 /// A payload that is no JSON is quoted once, for the name and all patterns.
 #[test]
-fn the_json_text_of_a_payload_is_made_once() {
+fn the_text_of_a_payload_is_made_once() {
     let alive = weirgate_core::FrameBytes::default();
-    let frame = weirgate_core::Frame::binary(&alive).body(b"\xff").finish();
+    let now = weirgate_core::Now::default();
+    let message = weirgate_core::Message::new(b"\xff".to_vec(), now, &alive);
     let before = alive.alive();
-    assert_eq!(frame.json_with(|| b"{}".to_vec()), b"{}");
-    // The text, and the entry that holds it.
+    let quoted = |payload: &[u8]| [b"\"", payload, b"\""].concat();
+    assert_eq!(message.text_with(quoted), b"\"\xff\"");
     let after = alive.alive();
-    assert!((before + 32..before + 160).contains(&after), "{after}");
-    assert_eq!(frame.json_with(|| unreachable!("made already")), b"{}");
+    assert!((before + 3..before + 64).contains(&after), "{after}");
+    assert_eq!(
+        message.text_with(|_| unreachable!("made already")),
+        b"\"\xff\""
+    );
     assert_eq!(alive.alive(), after);
-    drop(frame);
+    drop(message);
     assert_eq!(alive.alive(), 0);
 }
 

@@ -119,6 +119,19 @@ fn bytes_are_base64_in_events_of_their_own_type() {
     assert_eq!(room.take(key), "event: binary\ndata: AAr/\n\n");
 }
 
+/// What is before the bytes of a frame stays text, whatever is in it.
+#[test]
+fn the_text_before_the_bytes_of_a_message_stays_text() {
+    let mut room = Room::new(allowed());
+    let key = stream(&mut room, "/ws");
+    let frame = Frame::binary(&room.frame_bytes)
+        .body(b"{\n}")
+        .bytes(&[0, 10, 255])
+        .finish();
+    room.publish(frame);
+    assert_eq!(room.take(key), "event: binary\ndata: {\ndata: }AAr/\n\n");
+}
+
 #[test]
 fn messages_of_the_query_are_handled_in_order_behind_the_opening() {
     let mut room = Room::new(allowed());

@@ -1,5 +1,6 @@
 """Chromium and Firefox without a window, each driven over the browser's native protocol: one page."""
 import asyncio
+import atexit
 import base64
 import contextlib
 import itertools
@@ -34,7 +35,8 @@ START_S = 20
 
 
 class Page:
-    """A tab. A subclass is a browser with a protocol; `session` is the protocol's addition to each command."""
+    """A tab. A subclass is a browser with a protocol; `session` is the protocol's addition to each command. A browser that
+    `STAYS` serves all pages of the program, each with an empty profile of its own; of another each page has one."""
 
     def __init__(self, link):
         self.link, self.numbers, self.answers, self.session = link, itertools.count(1), {}, {}
@@ -82,6 +84,8 @@ class Chromium(Page):
     """A tab over DevTools. `requests` are all requested URLs; `problems` all errors and warnings; `key_exchanges` the
     groups of all TLS connections that answered."""
     PROGRAMS, PACKAGE, PORT_FILE = ("chromium", "chromium-browser"), "chromium", "DevToolsActivePort"
+    # A start costs a second of CPU time.
+    STAYS = True
 
     def __init__(self, link):
         super().__init__(link)
@@ -118,8 +122,9 @@ class Chromium(Page):
             self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
     async def begin(self, width=1440, height=900, scheme="light", reduced_motion=False):
-        targets = (await self.call("Target.getTargets"))["targetInfos"]
-        target = next(t["targetId"] for t in targets if t["type"] == "page")
+        # Cookies, stores, cache and connections of its own, and gone with the link.
+        context = (await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
+        target = (await self.call("Target.createTarget", url="about:blank", browserContextId=context, newWindow=True))["targetId"]
         self.session = {"sessionId": (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]}
         for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):
             await self.call(f"{domain}.enable")
@@ -174,6 +179,7 @@ class Chromium(Page):
 class Firefox(Page):
     """A tab over WebDriver BiDi. `js` returns no objects."""
     PROGRAMS, PACKAGE, PORT_FILE = ("firefox-esr", "firefox"), "firefox-esr", "WebDriverBiDiServer.json"
+    STAYS = False
 
     @staticmethod
     def arguments(folder, hosts):
@@ -196,28 +202,55 @@ class Firefox(Page):
         return await self.call("script.evaluate", target={"context": self.context}, **params)
 
 
-@contextlib.asynccontextmanager
-async def open_page(page_url, browser=Chromium, hosts=(), **more):
-    """A page of a new browser with an empty profile, loaded; the browser ends with the block. `hosts` are names for
-    127.0.0.1, `more` is for `begin`."""
+# The browsers that stay, by their arguments.
+running = {}
+
+
+class Running:
+    """A browser that runs, and its address; `discard` ends it."""
+
+    def __init__(self, folder, process, url):
+        self.folder, self.process, self.url = folder, process, url
+
+    def discard(self):
+        self.process.discard()
+        self.folder.cleanup()
+
+
+async def running_browser(browser, hosts):
+    """A browser that runs, maybe one that ran before."""
+    key = tuple(browser.arguments(pathlib.Path(), hosts)) if browser.STAYS else None
+    if key in running and running[key].process.alive():
+        return running[key]
     program = next(filter(None, map(shutil.which, browser.PROGRAMS)), None)
     if program is None:
         raise StartError(f"no {browser.__name__}: run `scripts/apt-install.sh {browser.PACKAGE}`")
-    with tempfile.TemporaryDirectory(prefix="weirgate-browser-", ignore_cleanup_errors=True) as name:
-        folder = pathlib.Path(name)
-        process, url = await started(lambda: Process([program, *browser.arguments(folder, hosts), "about:blank"]), browser, folder)
-        try:
-            async with websockets.connect(url, max_size=None, ping_interval=None) as link:
-                page = browser(link)
-                reading = asyncio.create_task(page.read())
-                try:
-                    await page.begin(**more)
-                    await page.goto(page_url)
-                    yield page
-                finally:
-                    reading.cancel()
-        finally:
-            process.discard()
+    folder = tempfile.TemporaryDirectory(prefix="weirgate-browser-", ignore_cleanup_errors=True)
+    path = pathlib.Path(folder.name)
+    started_now = Running(folder, *await started(lambda: Process([program, *browser.arguments(path, hosts), "about:blank"]), browser, path))
+    if browser.STAYS:
+        running[key] = started_now
+        atexit.register(started_now.discard)
+    return started_now
+
+
+@contextlib.asynccontextmanager
+async def open_page(page_url, browser=Chromium, hosts=(), **more):
+    """A page with an empty profile, loaded; it ends with the block. `hosts` are names for 127.0.0.1, `more` is for `begin`."""
+    at = await running_browser(browser, hosts)
+    try:
+        async with websockets.connect(at.url, max_size=None, ping_interval=None) as link:
+            page = browser(link)
+            reading = asyncio.create_task(page.read())
+            try:
+                await page.begin(**more)
+                await page.goto(page_url)
+                yield page
+            finally:
+                reading.cancel()
+    finally:
+        if not browser.STAYS:
+            at.discard()
 
 
 async def started(start, browser, folder):

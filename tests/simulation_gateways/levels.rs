@@ -57,7 +57,8 @@ fn settings() -> LevelsFeedSettings {
 }
 
 fn body(publication: &Publication) -> String {
-    String::from_utf8(publication.frame.body().to_vec()).expect("text")
+    let frame = publication.frame().expect("a frame");
+    String::from_utf8(frame.body().to_vec()).expect("text")
 }
 
 impl Levels {
@@ -155,7 +156,7 @@ impl Contract for Levels {
         let retained = bench.contract.retained.get(&topic).cloned();
         let client = bench.client(key);
         client.topic = topic;
-        client.came_with = retained.as_ref().map(|p| Arc::clone(&p.frame));
+        client.came_with = retained.as_ref().and_then(|p| p.frame().cloned());
         client.due.extend(retained.as_ref().map(body));
     }
 
@@ -182,7 +183,11 @@ impl Contract for Levels {
             for known in bench.clients.values_mut() {
                 let client = &mut known.model;
                 let is_for = publication.deliver && client.topic == topic;
-                let same = |frame: &Arc<Frame>| Arc::ptr_eq(frame, &publication.frame);
+                let same = |frame: &Arc<Frame>| {
+                    publication
+                        .frame()
+                        .is_some_and(|sent| Arc::ptr_eq(frame, sent))
+                };
                 if is_for && !client.came_with.as_ref().is_some_and(same) {
                     client.due.push_back(body.clone());
                 }

@@ -123,7 +123,9 @@ fn stored(bits: &mut Bits<'_>, out: &mut Vec<u8>) {
     bits.at = bits.at.next_multiple_of(8);
     let (len, complement) = (bits.take(16), bits.take(16));
     assert_eq!(len, !complement & 0xffff, "a stored block's length");
-    (0..len).for_each(|_| out.push(bits.take(8) as u8));
+    let at = bits.at / 8;
+    out.extend_from_slice(&bits.bytes[at..at + len]);
+    bits.at += 8 * len;
 }
 
 fn block(bits: &mut Bits<'_>, codes: (Code, Code), window: usize, out: &mut Vec<u8>) {

@@ -126,11 +126,10 @@ impl Net {
         if socket.broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        let bytes: Vec<u8> = write
-            .slices
-            .iter()
-            .flat_map(|s| s.iter().copied())
-            .collect();
+        let mut bytes = Vec::new();
+        for slice in write.slices {
+            bytes.extend_from_slice(slice);
+        }
         self.largest_write = self.largest_write.max(bytes.len());
         let taken = socket.take(bytes.len());
         socket.blocked = taken < bytes.len();

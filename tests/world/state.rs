@@ -67,11 +67,12 @@ impl Gateway for State {
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
-        let body = std::str::from_utf8(publication.frame.body()).expect("text");
+        let frame = publication.frame().expect("a frame");
+        let body = std::str::from_utf8(frame.body()).expect("text");
         let note = Note {
-            conflation: publication.frame.key().map(|key| key.0),
-            received_us: publication.frame.received().mono_us,
-            ..Note::data(body, &publication.frame)
+            conflation: frame.key().map(|key| key.0),
+            received_us: frame.received().mono_us,
+            ..Note::data(body, frame)
         };
         let (deliver, retain) = (publication.deliver, publication.retain);
         let mut ledger = self.told.ledger.borrow_mut();

@@ -370,6 +370,34 @@ test("channels: granted in part, counted, and what was shed is a gap", async () 
   }
 });
 
+test("devices with tokens: the user of the token is the device, and a refused token is replaced by a new one", async () => {
+  const port = freePort(), asked = [];
+  startWeirgate(["events"], { GATEWAY_PORT: `${port}`, INTERNAL_AUTH_TOKEN: "t", REQUIRE_AUTH: "true", JWT_SECRET: SECRET });
+  await ready(port);
+  const url = `ws://127.0.0.1:${port}/ws`, livesS = (seconds) => jwt({ sub: "ann", exp: Math.floor(Date.now() / 1000) + seconds });
+  const token = ({ refused }) => {
+    asked.push(refused);
+    return refused ? livesS(600) : livesS(-600);
+  };
+  const device = new Devices(url, { WebSocket, token }), without = new Devices(url, { WebSocket, deviceId: "ann" });
+  const other = new Devices(url, { WebSocket, deviceId: "bob", token: livesS(600) });
+  try {
+    await until(() => device.status === "open" && asked.length === 2, 10_000, "the second token");
+    const pushes = device.iterate(), headers = { "Content-Type": "application/json", "X-Internal-Token": "t" };
+    const body = JSON.stringify({ event: "e", data: { n: 1 }, targets: { device_ids: ["ann"] } });
+    const push = async () => (await fetch(`http://127.0.0.1:${port}/internal/broadcast`, { method: "POST", headers, body })).json();
+    await until(async () => (await push()).sent === 1, 5_000, "the device of the token");
+    assert.deepEqual((await pushes.next()).value, { event: "e", data: { n: 1 } });
+    for (const refused of [without, other]) {
+      await until(() => refused.status === "closed", 5_000, "the refusal");
+      assert.deepEqual([refused.lastClose.code, refused.lastClose.reason], [1008, "Authentication failed"]);
+    }
+    assert.deepEqual(asked, [false, true]);
+  } finally {
+    for (const one of [device, without, other]) one.close();
+  }
+});
+
 test("devices: requests, refusals and pushes", async () => {
   const port = freePort();
   const service = createServer(async (request, response) => {

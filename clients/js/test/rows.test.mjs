@@ -85,3 +85,28 @@ test("with last values rows stay over a new connection until these are whole; th
   end();
   channels.close();
 }));
+
+test("a table is loading until each name is answered and its last values have come, and again on a new connection", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), calls = [];
+  const end = rowsOf(channels, ["a.*", "b.*", "c"], (now) => calls.push(now));
+  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
+  const now = () => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows.keys()], loading]; };
+  const brings = { "a.*": { from: "retained" }, "b.*": { from: "live" } };
+  assert.deepEqual(now(), [[], true], "before there is a connection");
+  await open();
+  assert.deepEqual(now(), [[], true]);
+  answer(["a.*", "b.*"], { brings });
+  data("a.0", "a.*", 1, { retained: true });
+  assert.deepEqual(now(), [["0"], true], "c is refused, last values are coming");
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(now(), [["0"], false]);
+  latest().end(1012);
+  assert.deepEqual(now(), [["0"], true]);
+  pass(1_000);
+  await open();
+  answer(["a.*", "b.*"], { brings });
+  latest().message({ type: "retained", channel: "a.*", count: 0 });
+  assert.deepEqual(now(), [[], false], "an empty table");
+  end();
+  channels.close();
+}));

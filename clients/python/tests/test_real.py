@@ -188,6 +188,28 @@ async def test_a_device_that_comes_back_gets_the_pushes_that_it_missed(start_wei
     assert told == [{"device_id": "d1"}] + 2 * [{"device_id": "d1", "recovered": True}]
 
 
+async def test_the_user_of_a_token_is_the_device_and_a_refused_token_is_replaced(start_weirgate):
+    env = {"INTERNAL_AUTH_TOKEN": TOKEN, "REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}
+    server = start_weirgate("events", env=env).wait_ready()
+    url, asked = f"ws://127.0.0.1:{server.port}/ws", []
+
+    def fetched(refused):
+        asked.append(refused)
+        return token(sub="ann", exp=int(time.time()) + (600 if refused else -600))
+    async with weirgate.Devices(url, token=fetched) as device:
+        await until(lambda: device.status == "open" and len(asked) == 2, 10, "the second token")
+        pushes = device.iterate()
+        # The server may not know the device in the moment in which its connection is open.
+        while (await asyncio.to_thread(push, server, "e", {"n": 1}, "ann"))[1]["sent"] == 0:
+            await asyncio.sleep(0.02)
+        assert (await anext(pushes)).data == {"n": 1}
+    for options in ({"device_id": "ann"}, {"device_id": "bob", "token": token(sub="ann")}):
+        async with weirgate.Devices(url, **options) as refused:
+            await until(lambda: refused.status == "closed", 5, "the refusal")
+            assert (refused.last_close.code, refused.last_close.reason) == (1008, "Authentication failed")
+    assert asked == [False, True]
+
+
 async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, redis_server):
     server = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     publish = redis_server.client().publish

@@ -292,7 +292,7 @@ struct Limits {
 #[derive(Deserialize)]
 pub(super) struct Stream {
     pub(super) config: Config,
-    state: State,
+    state: StreamCounts,
 }
 
 #[derive(Deserialize, Default)]
@@ -306,7 +306,7 @@ pub(super) struct Config {
 }
 
 #[derive(Deserialize)]
-pub(super) struct State {
+pub(super) struct StreamCounts {
     #[serde(default)]
     consumer_count: u64,
     #[serde(default)]
@@ -344,7 +344,7 @@ impl Room {
         Ok(json::read(&answer)?.parse()?)
     }
 
-    /// Why a start cannot make a missing stream, as far as limits tell.
+    /// Counts a missing stream. Returns why a start cannot make it, as far as limits tell.
     fn lack_of_stream(
         &mut self,
         link: &mut Requester,
@@ -364,6 +364,11 @@ impl Room {
             }
         }
         self.streams += 1;
+        Ok(self.lack_of_account())
+    }
+
+    /// Why the account has no room for the missing streams so far.
+    fn lack_of_account(&self) -> Option<String> {
         let Some(Account {
             streams,
             reserved_storage: bytes,
@@ -371,11 +376,11 @@ impl Room {
             ..
         }) = &self.account
         else {
-            return Ok(None);
+            return None;
         };
         let full = limit(limits.max_streams).filter(|max| streams + self.streams > *max);
         let bytes_max = limits.max_storage.and_then(|max| u64::try_from(max).ok());
-        Ok(match (full, bytes_max) {
+        match (full, bytes_max) {
             (Some(max), _) => Some(format!("the account has {streams} of {max} (max_streams)")),
             (_, Some(max)) if *bytes >= max => Some(format!(
                 "the account has no file storage left: {bytes} of {max} bytes (max_file)"
@@ -386,7 +391,7 @@ impl Room {
                     .to_owned(),
             ),
             _ => None,
-        })
+        }
     }
 
     /// Why a start cannot make another consumer of a stream, as far as limits tell.

@@ -45,12 +45,13 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
             let may = link.may_publish(subject, b"")?;
             found.push(permission(&format!("publish to {subject}"), may));
         }
-        let mut beside = None;
+        // Of the names of a stream, only those are asked for that the stream does not hold.
+        let mut needs_beside = None;
         if let Some((stream, of_stream)) = &needs.jetstream.stream {
             whole_stream(link, (stream, of_stream), found)?;
-            beside = Some(beside_stream(link, stream, needs, found)?);
+            needs_beside = Some(beside_stream(link, stream, needs, found)?);
         }
-        let needs = beside.as_ref().unwrap_or(needs);
+        let needs = needs_beside.as_ref().unwrap_or(needs);
         subscriptions(link, needs, found)?;
         if !needs.jetstream.last_values.is_empty() {
             last_values(link, needs, found)?;

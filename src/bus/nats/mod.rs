@@ -76,7 +76,7 @@ pub use self::ask::ask;
 pub use self::ask_plain::ask_plain;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
-pub use self::needs::{JetStreamNeeds, NatsNeeds};
+pub use self::needs::NatsNeeds;
 pub use self::sender::NatsSender;
 pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};

@@ -160,7 +160,7 @@ pub(super) struct Second {
 }
 
 impl Second {
-    /// As [`Probe::look`]. `wire` is the silent connection.
+    /// As [`Probe::check`]. `wire` is the silent connection.
     ///
     /// # Errors
     /// The loop is gone.

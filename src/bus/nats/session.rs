@@ -103,7 +103,7 @@ impl<'a> ConsumersSession<'a> {
         let has_news = self.data.take_woken() || !self.answers.is_empty();
         if has_news || self.is_silent || now >= self.check_due {
             self.check_due = self.check_subscriptions(!has_read)?;
-            // Messages that came while something was asked.
+            // Messages that arrived while something was asked.
             self.relay_waiting()?;
         }
         self.report_caught_up()?;

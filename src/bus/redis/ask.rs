@@ -42,6 +42,7 @@ pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
     found
 }
 
+/// Connects as a start does, and appends what is found.
 fn all(
     settings: &RedisSettings,
     needs: &RedisNeeds,

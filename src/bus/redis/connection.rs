@@ -17,7 +17,7 @@ use crate::socket::{Buffered, Stream, Waiter, ended};
 
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
-/// The most bytes of a read: after each read the thread looks for other work.
+/// The most bytes of a read: after each read the thread does other work that is due.
 const READ_BYTES: usize = 64 * 1024;
 /// The limits for answers to commands: `ROLE` lists all replicas.
 const ANSWER_LIMITS: ReadLimits = ReadLimits {
@@ -27,11 +27,12 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
     singly: false,
 };
 
+/// A connection with its server, blocking through the waiter.
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
     pub(super) reader: Reader,
-    /// When the first byte after the last command came.
+    /// When the first byte after the last command arrived.
     answers_since: Option<Instant>,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
@@ -65,7 +66,7 @@ impl<'w> Connection<'w> {
             Ok(stream) => {
                 let io = Buffered::new(stream, READ_BYTES);
                 let reader = Reader::new(ANSWER_LIMITS);
-                Ok(Self::on(waiter, (io, reader), endpoint, address))
+                Ok(Self::from_parts(waiter, (io, reader), endpoint, address))
             }
             Err(source) => Err(RedisError::Unreachable {
                 server: endpoint.address_at(address),
@@ -74,8 +75,8 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// The connection of these parts.
-    pub(super) fn on(
+    /// Makes a connection of the parts of an open one.
+    pub(super) fn from_parts(
         waiter: &'w mut Waiter,
         (io, reader): (Buffered, Reader),
         endpoint: &RedisEndpoint,
@@ -92,7 +93,7 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// Takes the connection apart, for [`Self::on`] with another waiter.
+    /// Takes the connection apart, for [`Self::from_parts`] with another waiter.
     pub(super) fn into_parts(self) -> (Buffered, Reader) {
         (self.io, self.reader)
     }

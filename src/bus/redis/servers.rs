@@ -104,7 +104,7 @@ impl Servers {
             Ok((connection.address, connection.into_parts()))
         })?;
         self.used = Some((address, Instant::now()));
-        Ok(Connection::on(waiter, parts, endpoint, address))
+        Ok(Connection::from_parts(waiter, parts, endpoint, address))
     }
 
     /// Connects to the server and the address of another connection.

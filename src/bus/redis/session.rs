@@ -37,11 +37,37 @@ pub(super) struct PubSubSession<'a, 'w> {
     pub(super) expected: VecDeque<Expected>,
 }
 
+/// What the next answer of the server has to be.
 pub(super) enum Expected {
+    /// The answer to a ping.
     Pong,
+    /// A confirmation for each name of a command.
     Change(Change),
     /// The subscription to the channel of the marks.
     Marks,
+}
+
+/// The command that a confirmation belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Confirmed {
+    /// Whether the command subscribes, in place of unsubscribing.
+    wanted: bool,
+    /// Whether the names are patterns.
+    patterns: bool,
+}
+
+impl Confirmed {
+    /// The command that the kind of a pushed list names.
+    fn named(kind: &[u8]) -> Option<Self> {
+        let (wanted, patterns) = match kind {
+            b"subscribe" => (true, false),
+            b"psubscribe" => (true, true),
+            b"unsubscribe" => (false, false),
+            b"punsubscribe" => (false, true),
+            _ => return None,
+        };
+        Some(Self { wanted, patterns })
+    }
 }
 
 impl PubSubSession<'_, '_> {
@@ -60,7 +86,8 @@ impl PubSubSession<'_, '_> {
         Ok(())
     }
 
-    /// Reads at most once, and handles what came and what gateways request. If nothing came, waits.
+    /// Reads at most once, and handles the answers and messages that were read and what gateways request. If there was
+    /// nothing to read, waits.
     pub(super) fn turn(&mut self) -> Result<(), Stop> {
         self.names.take_and_answer(&self.relay.link)?;
         let has_read = self.connection.read()?;
@@ -98,7 +125,7 @@ impl PubSubSession<'_, '_> {
         }
     }
 
-    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to look again.
+    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to check again.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
         self.names.retry_refused();
@@ -110,14 +137,14 @@ impl PubSubSession<'_, '_> {
         }
     }
 
-    /// Handles too long a silence: the server is busy, or the link is dead. Returns when to look again.
+    /// Handles too long a silence: the server is busy, or the link is dead. Returns when to check again.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let last_received = self.connection.last_received();
         let next = self.probe.check(last_received, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
         })?;
-        // Bytes that came during the second connection end the silence.
+        // Bytes that arrived during the second connection end the silence.
         if next.is_none() && self.connection.has_input()? {
             return Ok(Instant::now());
         }
@@ -141,6 +168,7 @@ impl PubSubSession<'_, '_> {
         Ok(())
     }
 
+    /// Handles a list that the server has pushed: its first item is the kind.
     fn push(&mut self, items: Vec<Value>, received: Now) -> Result<(), Stop> {
         let mut items = items.into_iter();
         let mut next = || items.next().unwrap_or(Value::Nil);
@@ -150,15 +178,15 @@ impl PubSubSession<'_, '_> {
         match kind.as_slice() {
             b"message" => self.message(None, next(), next(), received),
             b"pmessage" => self.message(Some(next()), next(), next(), received),
-            b"subscribe" => self.confirmed(true, false, &next()),
-            b"psubscribe" => self.confirmed(true, true, &next()),
-            b"unsubscribe" => self.confirmed(false, false, &next()),
-            b"punsubscribe" => self.confirmed(false, true, &next()),
             b"pong" => self.ponged(),
-            _ => Err(self.wrong("a list of no known kind")),
+            kind => match Confirmed::named(kind) {
+                Some(command) => self.confirmed(command, &next()),
+                None => Err(self.wrong("a list of no known kind")),
+            },
         }
     }
 
+    /// Relays a message, or takes it as a mark. `pattern` is the pattern of a `pmessage`.
     fn message(
         &mut self,
         pattern: Option<Value>,
@@ -166,12 +194,7 @@ impl PubSubSession<'_, '_> {
         payload: Value,
         received: Now,
     ) -> Result<(), Stop> {
-        let by = match (pattern, &channel) {
-            (Some(Value::Bulk(pattern)), _) => Subscription::pattern(self.name(&pattern, true)),
-            (Some(_), _) => return Err(self.wrong("a message without its pattern")),
-            (None, Value::Bulk(channel)) => Subscription::channel(self.name(channel, false)),
-            (None, _) => Subscription::pattern(""),
-        };
+        let by = self.subscription_of(pattern, &channel)?;
         let channel = match channel {
             Value::Bulk(channel) => channel,
             Value::Cut(_) => {
@@ -207,6 +230,21 @@ impl PubSubSession<'_, '_> {
         Ok(())
     }
 
+    /// The subscription that a message belongs to. A channel that was cut belongs to no known name.
+    fn subscription_of(
+        &self,
+        pattern: Option<Value>,
+        channel: &Value,
+    ) -> Result<Subscription, Stop> {
+        match (pattern, channel) {
+            (Some(Value::Bulk(pattern)), _) => Ok(Subscription::pattern(self.name(&pattern, true))),
+            (Some(_), _) => Err(self.wrong("a message without its pattern")),
+            (None, Value::Bulk(channel)) => Ok(Subscription::channel(self.name(channel, false))),
+            (None, _) => Ok(Subscription::pattern("")),
+        }
+    }
+
+    /// Reports a message that cannot be relayed.
     fn skip(
         &mut self,
         skipped: (Subscription, Place),
@@ -224,17 +262,18 @@ impl PubSubSession<'_, '_> {
         kept.unwrap_or_else(|| name.into())
     }
 
-    fn confirmed(&mut self, wanted: bool, patterns: bool, name: &Value) -> Result<(), Stop> {
+    /// Handles the confirmation of a name.
+    fn confirmed(&mut self, command: Confirmed, name: &Value) -> Result<(), Stop> {
         if let Some(Expected::Marks) = self.expected.front() {
             return self.marks_confirmed(name);
         }
-        let name = self.expected_name(wanted, patterns, name);
-        let Some(name) = name else {
+        let Some(name) = self.expected_name(command, name) else {
             return Err(self.wrong("a confirmation of what was not asked"));
         };
+        let wanted = command.wanted;
         let subscription = Subscription {
             name,
-            is_pattern: patterns,
+            is_pattern: command.patterns,
         };
         if let Some(kept) = &mut self.kept {
             kept.feed.settle(&subscription, wanted);
@@ -255,15 +294,15 @@ impl PubSubSession<'_, '_> {
         }
     }
 
-    /// Takes the name whose answer is due. Returns `None` if the answer is for another name.
-    fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
+    /// Takes the name whose confirmation is due. Returns `None` if the confirmation is for another name or command.
+    fn expected_name(&mut self, command: Confirmed, name: &Value) -> Option<Arc<str>> {
         let Some(Expected::Change(change)) = self.expected.front_mut() else {
             return None;
         };
         let Value::Bulk(name) = name else {
             return None;
         };
-        let fits = (change.wanted, change.patterns) == (wanted, patterns);
+        let fits = change.wanted == command.wanted && change.patterns == command.patterns;
         let first = change.names.pop_front();
         let first = first.filter(|first| fits && first.as_bytes() == name.as_slice());
         if change.names.is_empty() {
@@ -272,6 +311,7 @@ impl PubSubSession<'_, '_> {
         first
     }
 
+    /// Handles the answer to a ping.
     fn ponged(&mut self) -> Result<(), Stop> {
         match self.expected.pop_front() {
             Some(Expected::Pong) => Ok(()),

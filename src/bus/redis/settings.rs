@@ -168,6 +168,7 @@ impl RedisEndpoint {
         }
     }
 
+    /// Reads a URL. `default_port` is for a URL without a port.
     fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
         let bad = |why| Err(RedisError::BadUrl(why));
         if !url.contains("://") {
@@ -189,15 +190,8 @@ impl RedisEndpoint {
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
             return bad("special characters in the password must be percent-encoded");
         }
-        let host = match url.host() {
-            Some(Host::Ipv6(address)) => address.to_string(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
-            Some(Host::Domain(name)) if !name.is_empty() => {
-                return bad("the host is not a name");
-            }
-            _ => return bad("it names no host"),
-        };
+        let host = host_of(&url)?;
+        // The query overrides what comes before it.
         let mut database = match socket {
             Some(_) => String::new(),
             None => url.path().trim_matches('/').to_owned(),
@@ -412,6 +406,18 @@ pub(super) fn is_temporary(words: &str) -> bool {
 /// A server's words, fit for a log line.
 pub(super) fn shown(words: &str) -> String {
     outage::shown(words).trim_end_matches([' ', ',']).to_owned()
+}
+
+fn host_of(url: &Url) -> Result<String, RedisError> {
+    match url.host() {
+        Some(Host::Ipv6(address)) => Ok(address.to_string()),
+        Some(Host::Ipv4(address)) => Ok(address.to_string()),
+        Some(Host::Domain(name)) if is_host(&decoded(name)) => Ok(decoded(name)),
+        Some(Host::Domain(name)) if !name.is_empty() => {
+            Err(RedisError::BadUrl("the host is not a name"))
+        }
+        _ => Err(RedisError::BadUrl("it names no host")),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The flags of `weirgate publish`, and the template of its messages.
+//! The command line of `weirgate publish`: its flags, and the login for the broker in the environment.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use super::template::Template;
 use super::{BrokerUrl, Messages, PublishCommand};
 use crate::commands::program::{flag, start_again, switch, value};
 use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::settings::{typed::Env, without_secrets};
-use weirgate_wire::base::{Secret, SplitMix64};
+use weirgate_wire::base::Secret;
 
 /// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
@@ -210,10 +211,10 @@ fn redis_endpoint(url: &str, env: &Env) -> Result<BrokerUrl, String> {
     let parsed = |url: &str| RedisEndpoint::parse(url).map_err(|error| error.to_string());
     let mut endpoint = parsed(url)?;
     if endpoint.password.is_none() {
-        let place = |one: &RedisEndpoint| (one.host.clone(), one.port, one.socket.clone());
+        let server = |one: &RedisEndpoint| (one.host.clone(), one.port, one.socket.clone());
         let ours = from_env(env, "REDIS_URL")?.and_then(|url| parsed(&url).ok());
         let password = from_env(env, "REDIS_PASSWORD")?;
-        if let Some(ours) = ours.filter(|ours| place(ours) == place(&endpoint)) {
+        if let Some(ours) = ours.filter(|ours| server(ours) == server(&endpoint)) {
             endpoint.username = endpoint.username.or(ours.username);
             endpoint.password = ours.password;
         }
@@ -240,55 +241,6 @@ fn check_name(name: &str, is_nats: bool) -> Result<(), String> {
             "{name:?} is not a subject of NATS to publish on: words with dots between them, without \
              spaces and wildcards"
         )),
-    }
-}
-
-/// The beginning of the random walk, in hundredths.
-const WALK_BEGIN: i64 = 10_000;
-/// The largest step of the walk, in hundredths.
-const WALK_STEP_MAX: i64 = 25;
-
-/// A text with placeholders: `{number}` becomes the number of the message, from 1; `{time}` the Unix time in
-/// milliseconds; `{walk}` a number that begins near 100.00 and changes a little with each message. Other braces stay as
-/// they are.
-///
-/// ```
-/// use weirgate::commands::publish::Template;
-///
-/// let mut template = Template::new(r#"{"n":{number},"time":{time}}"#, 7);
-/// assert_eq!(template.next(1_700_000_000_000), br#"{"n":1,"time":1700000000000}"#);
-/// assert_eq!(template.next(1_700_000_000_001), br#"{"n":2,"time":1700000000001}"#);
-/// ```
-#[derive(Clone, Debug)]
-pub struct Template {
-    text: String,
-    n: u64,
-    walk: i64,
-    random: SplitMix64,
-}
-
-impl Template {
-    /// A template of this text. The same seed gives the same numbers for `{walk}`.
-    pub fn new(text: &str, seed: u64) -> Self {
-        Self {
-            text: text.to_owned(),
-            n: 0,
-            walk: WALK_BEGIN,
-            random: SplitMix64::new(seed),
-        }
-    }
-
-    /// Returns the next message.
-    pub fn next(&mut self, unix_ms: i64) -> Vec<u8> {
-        self.n += 1;
-        let steps = 2 * WALK_STEP_MAX as u64 + 1;
-        let step = (self.random.next_u64() % steps) as i64 - WALK_STEP_MAX;
-        // Never below 0.01, and so never negative.
-        self.walk = (self.walk + step).max(1);
-        let walk = format!("{}.{:02}", self.walk / 100, self.walk % 100);
-        let text = self.text.replace("{number}", &self.n.to_string());
-        let text = text.replace("{time}", &unix_ms.to_string());
-        text.replace("{walk}", &walk).into_bytes()
     }
 }
 
@@ -398,43 +350,5 @@ mod tests {
     fn redis_takes_any_name() {
         assert!(parsed(&["redis://h", "a b*"]).is_ok());
         assert!(parsed(&["tls://h", "a.b"]).is_ok());
-    }
-
-    #[test]
-    fn other_braces_mean_themselves() {
-        let text = r#"{"a":{},"b":"{Number} {number","c":{number}}"#;
-        let made = Template::new(text, 1).next(0);
-        assert_eq!(made, br#"{"a":{},"b":"{Number} {number","c":1}"#);
-    }
-
-    #[test]
-    fn the_walk_moves_in_small_steps_and_is_the_same_for_a_seed() {
-        let walk = |seed| {
-            let mut template = Template::new("{walk}", seed);
-            let next = |_| String::from_utf8(template.next(0)).expect("UTF-8");
-            (0..1_000).map(next).collect::<Vec<_>>()
-        };
-        let values = walk(1);
-        assert_eq!(values, walk(1));
-        assert_ne!(values, walk(2));
-        let mut before = 100.0;
-        for text in &values {
-            let value: f64 = text.parse().expect("a number");
-            let step: f64 = value - before;
-            assert!(step.abs() < 0.2501 && value > 0.0, "{before} to {text}");
-            before = value;
-        }
-        assert!(values.iter().any(|value| value != "100.00"));
-    }
-
-    #[test]
-    fn a_walk_that_falls_stays_above_zero() {
-        let mut template = Template::new("{walk}", 3);
-        template.walk = 1;
-        for _ in 0..1_000 {
-            let made = String::from_utf8(template.next(0)).expect("UTF-8");
-            assert!(made.parse::<f64>().expect("a number") > 0.0, "{made}");
-            template.walk = template.walk.min(20);
-        }
     }
 }

@@ -3,12 +3,13 @@
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
 pub(super) mod line;
+mod template;
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use self::line::Template;
+pub use self::template::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use weirgate_bus::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
@@ -162,19 +163,13 @@ impl PublishCommand {
         progress: &mut Progress,
         stop: &Stop,
     ) -> Result<(), PublishError> {
-        let (rate, begun, before) = (self.rate, Instant::now(), progress.published);
-        // Waits until the next message is due at the rate of this connection. Returns false if the user stops.
-        let is_time = |published: u64| {
-            rate.is_none_or(|rate| {
-                let due_s = (published - before) as f64 / rate;
-                stop.sleep_until(begun + Duration::from_secs_f64(due_s))
-            })
-        };
+        let (begun, before) = (Instant::now(), progress.published);
         let is_endless = self.count.is_none() && !matches!(self.messages, Messages::Lines);
         if is_endless && before == 0 {
             complain(&format!("publishing on {}; Ctrl-C ends it", self.name));
         }
-        let wants_more = |published| self.count.is_none_or(|count| published < count);
+        let count = self.count;
+        let wants_more = |published| count.is_none_or(|count| published < count);
         while wants_more(progress.published) && !stop.is_asked() {
             // A wrong name shows with the first message, not only when somebody ends an endless publication.
             if progress.published == 1 && progress.receipt == Receipt::Receivers(0) {
@@ -183,17 +178,14 @@ impl PublishCommand {
                     self.name
                 ));
             }
-            if !is_time(progress.published) {
-                break;
+            if let Some(rate) = self.rate {
+                let due_s = (progress.published - before) as f64 / rate;
+                if !stop.sleep_until(begun + Duration::from_secs_f64(due_s)) {
+                    break;
+                }
             }
-            let message = match (progress.held.take(), &mut self.messages) {
-                (Some(held), _) => held,
-                (None, Messages::Made(template)) => template.next(Clock::start().now().unix_ms()),
-                (None, Messages::File(bytes)) => bytes.clone(),
-                (None, Messages::Lines) => match next_line(input, progress.published + 1)? {
-                    Some(line) => line,
-                    None => break,
-                },
+            let Some(message) = self.next_message(input, progress)? else {
+                break;
             };
             match broker.publish(&self.name, &message) {
                 Ok(receipt) => progress.receipt = receipt,
@@ -209,6 +201,22 @@ impl PublishCommand {
             progress.is_well = true;
         }
         broker.settle(&self.name)
+    }
+
+    /// The next message: the one that a lost connection did not take, if there is one. Returns `None` after the last.
+    fn next_message(
+        &mut self,
+        input: &mut impl BufRead,
+        progress: &mut Progress,
+    ) -> Result<Option<Vec<u8>>, PublishError> {
+        if let Some(held) = progress.held.take() {
+            return Ok(Some(held));
+        }
+        Ok(match &mut self.messages {
+            Messages::Made(template) => Some(template.next(Clock::start().now().unix_ms())),
+            Messages::File(bytes) => Some(bytes.clone()),
+            Messages::Lines => next_line(input, progress.published + 1)?,
+        })
     }
 
     fn brokers(&self) -> Result<Brokers, PublishError> {

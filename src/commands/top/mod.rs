@@ -29,7 +29,7 @@ use weirgate_wire::json;
 const PATH: &str = "/operator/state";
 /// The path of searches for clients.
 const FIND_PATH: &str = "/operator/clients";
-/// What `top` can look for: the parameter of the request, and the help.
+/// What `top` can search for: the parameter of the request, and the help.
 const FINDS: [(&str, &str, &str); 4] = [
     (
         "user",
@@ -53,7 +53,7 @@ const FINDS: [(&str, &str, &str); 4] = [
 const SOON: Duration = Duration::from_millis(400);
 /// How long `--once` waits for the second survey of a gateway; surveys are a second apart.
 const ONCE_PATIENCE: Duration = Duration::from_secs(8);
-/// About the number of lines that a process needs on the screen beside its tables. Most processes have five tables.
+/// Roughly how many lines a process needs on the screen beside its tables. Most processes have five tables.
 const FACT_LINES: usize = 14;
 /// Columns and lines, if the terminal does not say its size.
 const SIZE: (u16, u16) = (80, 24);
@@ -149,7 +149,7 @@ impl TopCommand {
         if self.is_once {
             return self.show_once(&stop, &mut processes, &readings);
         }
-        let shown = self.show_on(&stop, &mut processes, &readings);
+        let shown = self.show_live(&stop, &mut processes, &readings);
         match shown {
             // The reader has closed standard output, as in `weirgate top --json … | head -1`.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -187,7 +187,7 @@ impl TopCommand {
         let until = Instant::now() + ONCE_PATIENCE;
         while !processes.iter().all(Process::is_complete)
             && Instant::now() < until
-            && take(stop, processes, readings, Instant::now() + TICK)
+            && take_readings(stop, processes, readings, Instant::now() + TICK)
         {}
         show(self.text(processes, usize::MAX).trim_end());
         let missing: Vec<_> = processes.iter().filter_map(Process::missing).collect();
@@ -197,17 +197,17 @@ impl TopCommand {
         }
     }
 
-    /// At each interval, draws the page over the last one, or prints JSON.
-    fn show_on(
+    /// Shows the readings at each interval until the user stops: draws a page in place of the last one, or prints JSON.
+    fn show_live(
         &self,
         stop: &Stop,
         processes: &mut [Process],
         readings: &Receiver<Reading>,
     ) -> io::Result<()> {
         let mut stdout = io::stdout();
-        // The first readings are there soon.
+        // The first readings need less time than an interval.
         let mut due = Instant::now() + SOON / 2;
-        while take(stop, processes, readings, due) {
+        while take_readings(stop, processes, readings, due) {
             due += self.interval;
             let text = match self.is_json {
                 true => self.text(processes, usize::MAX),
@@ -232,6 +232,7 @@ impl TopCommand {
         format!("\x1b[H\x1b[J{page}")
     }
 
+    /// The page with at most `rows_max` rows in each table, or JSON.
     fn text(&self, processes: &[Process], rows_max: usize) -> String {
         match self.is_json {
             true => processes.iter().map(Process::json).collect(),
@@ -240,8 +241,8 @@ impl TopCommand {
     }
 }
 
-/// Takes readings until `until`. Returns false if the user stops before.
-fn take(
+/// Updates the processes with the readings that arrive until `until`. Returns false if the user stops before.
+fn take_readings(
     stop: &Stop,
     processes: &mut [Process],
     readings: &Receiver<Reading>,

@@ -256,42 +256,42 @@ impl Process {
         let mut page =
             line("Process", [self.name(), self.shown.clone()]) + &line("Found", [sentence]);
         for client in clients {
-            let who = [
-                "user",
-                "client",
-                "role",
-                "path",
-                "state",
-                "age_ms",
-                "session",
-                "max_hz",
-                "queue_messages",
-            ];
-            let facts = who.map(|name| (name, text(state, client, name)));
-            let known = facts.into_iter().filter(|(_, text)| !text.is_empty());
-            page += &line(
-                "Client",
-                known.map(|(name, text)| format!("{} {text}", without_unit(name))),
-            );
-            page += &line("", [text(state, client, "sentence")]);
-            let names = client.get("names");
-            let names = names.as_array().into_iter().flatten();
-            let names: Vec<&Value> = names.take(rows_max).collect();
-            page += &filled(state, "Names", NAME_COLUMNS, &names);
+            page += &found_client(state, client, rows_max);
         }
-        let tables = FOUND_TABLES.map(|row| {
+        for row in FOUND_TABLES {
             let [title, _, list, columns] = cells(row);
-            let list = state.get(list);
-            let list = list.as_array().into_iter().flatten();
-            filled(
-                state,
-                title,
-                columns,
-                &list.take(rows_max).collect::<Vec<_>>(),
-            )
-        });
-        page + &tables.concat()
+            page += &filled(state, title, columns, &first_rows(state, list, rows_max));
+        }
+        page
     }
+}
+
+/// The lines about a client that was found.
+fn found_client(state: &Value, client: &Value, rows_max: usize) -> String {
+    let who = [
+        "user",
+        "client",
+        "role",
+        "path",
+        "state",
+        "age_ms",
+        "session",
+        "max_hz",
+        "queue_messages",
+    ];
+    let facts = who.map(|name| (name, text(state, client, name)));
+    let known = facts.into_iter().filter(|(_, text)| !text.is_empty());
+    let known = known.map(|(name, text)| format!("{} {text}", without_unit(name)));
+    let names = first_rows(client, "names", rows_max);
+    line("Client", known)
+        + &line("", [text(state, client, "sentence")])
+        + &filled(state, "Names", NAME_COLUMNS, &names)
+}
+
+/// The first elements of a list.
+fn first_rows<'a>(of: &'a Value, list: &str, rows_max: usize) -> Vec<&'a Value> {
+    let list = of.get(list).and_then(|list| list.as_array());
+    list.into_iter().flatten().take(rows_max).collect()
 }
 
 /// Splits a row of [`FACTS`], [`RATES`] or [`TABLES`] into its cells.

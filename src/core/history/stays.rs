@@ -1,12 +1,11 @@
 //! The newest messages of topics of which the list has no message any more, because it had to become shorter. They have a
 //! part of the memory of the history; a message over that is forgotten.
 
-use std::collections::{BTreeMap, HashMap};
-
-use foldhash::quality::RandomState;
+use std::collections::BTreeMap;
 
 use super::{ENTRY_BYTES, Entry};
-use crate::{Point, StoredId};
+use crate::{Body, Point, StoredId};
+use weirgate_wire::base::ExtendibleMap;
 
 /// The messages have one `SHARE`th of the bytes of the history.
 const SHARE: usize = 4;
@@ -27,7 +26,7 @@ fn place_of(entry: &Entry) -> Place {
 pub(super) struct Stays {
     /// In the order of the feed, with the index of the topic.
     entries: BTreeMap<Place, (u32, Entry)>,
-    by_name: HashMap<u32, Place, RandomState>,
+    by_name: ExtendibleMap<u32, Place>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -37,7 +36,7 @@ impl Stays {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             entries: BTreeMap::new(),
-            by_name: HashMap::default(),
+            by_name: ExtendibleMap::default(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
         }
@@ -111,5 +110,5 @@ impl Stays {
 
 /// Memory of the message, without copies.
 fn bytes_of(entry: &Entry) -> usize {
-    ENTRY_BYTES + entry.frame.as_ref().map_or(0, |frame| frame.queue_bytes())
+    ENTRY_BYTES + entry.body.as_ref().map_or(0, Body::queue_bytes)
 }

@@ -4,11 +4,11 @@ mod streams;
 
 use std::cell::Cell;
 
-use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
+use super::numbers::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
 use crate::turn::Turn;
-use crate::{FrameBytes, Mark};
+use crate::{FrameBytes, Mark, Message};
 use weirgate_wire::auth::NamePatterns;
 
 const SECOND: u64 = 1_000_000;
@@ -18,15 +18,15 @@ thread_local! {
     static MADE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The frame itself for the own name; for a pattern a copy that says so.
-fn render(message: &Message<'_>, pattern: Option<&TopicName>, alive: &FrameBytes) -> Arc<Frame> {
-    let Some(pattern) = pattern else {
-        return Arc::clone(message.frame);
+/// The payload for the own name; for a pattern a copy that says so.
+fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
+    let Some(pattern) = copy.pattern else {
+        return payload_alone(copy, alive);
     };
     MADE.set(MADE.get() + 1);
-    let text = format!("-{}-{}", message.name, pattern.as_str());
-    let copy = Frame::text(alive).body(message.frame.body());
-    copy.body(text.as_bytes()).finish()
+    let text = format!("-{}-{}", copy.name, pattern.as_str());
+    let frame = Frame::text(alive).body(copy.message.payload());
+    frame.body(text.as_bytes()).finish()
 }
 
 fn mark(counter: u64) -> Mark {
@@ -49,9 +49,10 @@ fn note_mark(history: &mut History, mark: Mark, count: u64) {
     history.note(Now::default(), FeedNotice::Mark { names, mark, count });
 }
 
-/// A history with the mark 0, and frames of some bytes.
+/// A history with the mark 0, and frames of some bytes; or messages, of which copies are made.
 struct Bench {
     history: History,
+    has_messages: bool,
     alive: FrameBytes,
     count: u64,
     mark: u64,
@@ -70,6 +71,7 @@ impl Bench {
         history.set_render(render);
         Self {
             history,
+            has_messages: false,
             alive,
             count: 0,
             mark: 0,
@@ -82,18 +84,29 @@ impl Bench {
         (self.mark, self.count) = (counter, 0);
     }
 
-    fn frame(&self, body: &str) -> Arc<Frame> {
-        let frame = Frame::text(&self.alive).received(at(self.now_us));
-        frame.body(body.as_bytes()).finish()
+    fn of_messages(bytes_max: usize) -> Self {
+        Self {
+            has_messages: true,
+            ..Self::new(bytes_max)
+        }
+    }
+
+    fn body(&self, body: &str) -> Body {
+        let now = at(self.now_us);
+        if self.has_messages {
+            return Message::new(body.into(), now, &self.alive).into();
+        }
+        let frame = Frame::text(&self.alive).received(now);
+        frame.body(body.as_bytes()).finish().into()
     }
 
     fn keep(&mut self, topic: &str, body: &str) -> Position {
         self.count += 1;
         let position = position(self.mark, self.count);
         let topic = TopicName::from(topic.to_owned());
-        let frame = self.frame(body);
+        let body = self.body(body);
         self.history
-            .keep(at(self.now_us), position, &topic, Some(&frame));
+            .keep(at(self.now_us), position, &topic, Some(&body));
         position
     }
 
@@ -181,7 +194,7 @@ fn what_is_too_old_is_forgotten_and_told() {
 #[test]
 fn a_frame_of_several_entries_counts_once_until_the_last_is_forgotten() {
     let mut bench = Bench::new(1 << 16);
-    let frame = bench.frame(&"x".repeat(20_000));
+    let frame = bench.body(&"x".repeat(20_000));
     for n in 1..=100 {
         bench.count = n;
         let topic = TopicName::from(format!("d{}", n % 7));
@@ -225,16 +238,10 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
         Err(NotRecovered::Window)
     );
     // Encodings that are made later count too.
-    let frame = Arc::clone(
-        bench
-            .history
-            .entries
-            .back()
-            .unwrap()
-            .frame
-            .as_ref()
-            .unwrap(),
-    );
+    let newest = bench.history.entries.back().unwrap();
+    let Some(Body::Frame(frame)) = newest.body.clone() else {
+        panic!("a frame");
+    };
     frame.deflated_with(|_| Some(vec![0; 20_000]));
     bench.advance(2 * SECOND);
     assert!(bench.history.memory() <= 1 << 16);
@@ -368,12 +375,15 @@ fn the_oldest_marks_are_forgotten() {
         Err(NotRecovered::Epoch)
     );
     assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), [""; 0]);
-    assert_eq!(bench.history.places.remembered(), (MARKS_MAX, MARKS_MAX, 0));
+    assert_eq!(
+        bench.history.numbers.remembered(),
+        (MARKS_MAX, MARKS_MAX, 0)
+    );
 }
 
 #[test]
 fn frames_for_clients_of_patterns_go_before_messages() {
-    let mut bench = Bench::new(1 << 17);
+    let mut bench = Bench::of_messages(1 << 17);
     let since = position(0, 0).to_string();
     for n in 0..40 {
         bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
@@ -414,13 +424,8 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     }
     // Without these frames as much memory is needed as before.
     while bench.history.drop_copies() {}
-    let frames = bench
-        .history
-        .entries
-        .iter()
-        .filter_map(|entry| entry.frame.as_ref());
-    let bytes: usize = frames.map(|frame| frame.memory_bytes()).sum();
-    assert_eq!(bench.alive.kept(Keeper::History) as usize, bytes);
+    let alive = bench.alive.alive();
+    assert_eq!(bench.alive.kept(Keeper::History), alive);
     let memory = &bench.history.memory;
     assert_eq!((memory.beside, memory.copies), (0, 0));
     assert!(
@@ -434,7 +439,7 @@ fn frames_for_clients_of_patterns_go_before_messages() {
 
 #[test]
 fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
-    let mut bench = Bench::new(1 << 20);
+    let mut bench = Bench::of_messages(1 << 20);
     bench.keep("a:1", "1");
     bench.keep("b:1", "2");
     bench.keep("a:2", "3");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::names::Names;
-use crate::{Content, CopyPosition, CopyRank, Frame, NotRecovered, Position, TopicName};
+use crate::{Body, Content, CopyPosition, CopyRank, Frame, NotRecovered, Position, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -160,17 +160,17 @@ pub(super) enum Known {
 
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
+pub(super) struct FoundCopies<'a> {
     /// The found copies: where the message is, and the wanted name that the copy is for.
     pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
-    /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
+    /// Queue bytes of the copies, without what the gateway adds to a payload.
     pub(super) bytes: usize,
     /// The kind of frames.
     pub(super) content: Content,
     bytes_max: usize,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundCopies<'a> {
     pub(super) fn new(content: Content, bytes_max: usize) -> Self {
         Self {
             copies: Vec::new(),
@@ -180,21 +180,16 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Adds a copy; nothing for a message without a frame.
+    /// Adds a copy; nothing for a message that these clients do not get.
     ///
     /// # Errors
     /// The copies are too many bytes.
-    pub(super) fn push(
-        &mut self,
-        at: At,
-        frame: Option<&Arc<Frame>>,
-        name: &'a Wanted<'a>,
-    ) -> Outcome {
-        let Some(frame) = frame else {
+    pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted<'a>) -> Outcome {
+        let Some(body) = body else {
             return Ok(());
         };
         let pattern = name.pattern().map_or(0, |name| name.as_str().len());
-        self.bytes += frame.queue_bytes() + pattern;
+        self.bytes += body.queue_bytes() + pattern;
         self.copies.push((at, name));
         match self.bytes > self.bytes_max {
             true => Err(NotRecovered::Large),

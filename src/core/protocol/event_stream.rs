@@ -8,11 +8,10 @@ use std::vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use memchr::memchr;
 
 use self::response::{COMMENT, DATA, Page};
-use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
-use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits, Prefix};
+use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
+use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
@@ -25,34 +24,24 @@ const IGNORED_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
-/// prefix, binary content begins with the rest of the prefix's line, which stays text.
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`, and the text
+/// before them stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
     if frame.content() == Content::Text {
         return event(b"", frame.body(), frame.position());
     }
-    let (line, bytes) = line_and_bytes(frame);
-    let text = [line, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
+    let (text, bytes) = frame.text_and_bytes();
+    let text = [text, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
     event(BINARY, &text, frame.position())
 }
 
-/// Makes the event of a frame for a client that gets payloads alone: bytes are the event's data, without the line before
+/// Makes the event of a frame for a client that gets payloads alone: bytes are the event's data, without the text before
 /// them. A text is a response or a status; it has a type, which `onmessage` of an `EventSource` does not get.
 pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
     match frame.content() {
         Content::Text => event(CONTROL, frame.body(), frame.position()),
-        Content::Binary => event(b"", line_and_bytes(frame).1, frame.position()),
+        Content::Binary => event(b"", frame.text_and_bytes().1, frame.position()),
     }
-}
-
-/// Splits the body of a binary frame: after a prefix it begins with the rest of the prefix's line, and its line feed.
-fn line_and_bytes(frame: &Frame) -> (&[u8], &[u8]) {
-    let body = frame.body();
-    let end = match frame.prefix() {
-        Prefix::None => None,
-        _ => memchr(b'\n', body),
-    };
-    body.split_at(end.map_or(0, |end| end + 1))
 }
 
 /// An event that begins with the line of its type, or without one.
@@ -151,7 +140,7 @@ pub(crate) struct EventStream {
 impl EventStream {
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
         if let Some(message) = self.messages.next() {
-            return Some(Step::Message(Message::Text(message.into())));
+            return Some(Step::Message(ClientMessage::Text(message.into())));
         }
         self.messages = Vec::new().into_iter();
         let was_over = self.ignored_bytes > IGNORED_BYTES_MAX;

@@ -109,7 +109,7 @@ impl Protocol {
 #[derive(Debug)]
 pub(super) enum Step {
     /// A whole message.
-    Message(Message),
+    Message(ClientMessage),
     /// The client has sent a ping, and the pong is in the control part. A step for each ping, so that the limit of
     /// the control part is checked after each.
     Ping,
@@ -123,14 +123,14 @@ pub(super) enum Step {
 
 /// A whole message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(super) enum ClientMessage {
     /// Text, checked to be UTF-8.
     Text(Utf8Bytes),
     /// Any bytes.
     Binary(Bytes),
 }
 
-impl Message {
+impl ClientMessage {
     /// Returns the message for a gateway.
     pub(super) fn incoming(&self) -> Incoming<'_> {
         match self {

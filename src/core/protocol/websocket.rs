@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
-use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded};
 use weirgate_wire::deflate;
 use weirgate_wire::deflate::{Agreed, STORED_HEADER_BYTES};
@@ -169,8 +169,8 @@ fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8
         "a frame is taken whole"
     );
     match outcome {
-        Ok(Received::Text(text)) => Some(Step::Message(Message::Text(text))),
-        Ok(Received::Binary(bytes)) => Some(Step::Message(Message::Binary(bytes))),
+        Ok(Received::Text(text)) => Some(Step::Message(ClientMessage::Text(text))),
+        Ok(Received::Binary(bytes)) => Some(Step::Message(ClientMessage::Binary(bytes))),
         Ok(Received::Ping(_)) => {
             flush(context, control);
             Some(Step::Ping)

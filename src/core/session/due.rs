@@ -1,13 +1,12 @@
-//! Work that becomes due for a session without an event (pings, pongs, stalls, closes), and the waits of a session: of
-//! its send queue for the kernel, and of states for the pong after the last state.
+//! Work that becomes due for a session without an event: pings, pongs, stalls, closes.
 
 use std::num::NonZeroU64;
 
 use super::phase::{Phase, Ping};
-use super::slots::{Gate, Slots};
-use super::{Cold, Intake, Session, Timers};
+use super::slots::Slots;
+use super::{Cold, Session, Timers};
 use crate::deadlines::Timer;
-use crate::{CloseReason, Limits, MaxRate, Now, SlowSnapshot, Why};
+use crate::{CloseReason, Limits, Now};
 use weirgate_wire::admission::Peer;
 
 /// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
@@ -24,7 +23,7 @@ pub(crate) enum Due {
         reason: CloseReason,
         reset: bool,
     },
-    /// No pong came in time: the client is to be closed.
+    /// No pong arrived in time: the client is to be closed.
     PongTimeout,
     /// A close that waited long enough is queued: the session is to start closing.
     CloseWritten(CloseReason),
@@ -32,9 +31,9 @@ pub(crate) enum Due {
     Stop,
     /// A ping is queued.
     Ping,
-    /// The client's slot opens.
+    /// The next slot of the client's own rate begins.
     Slot,
-    /// A pong is late: the client is behind deep buffers.
+    /// A pong is late: the client is behind deep buffers, and gets a gate.
     Gate,
 }
 
@@ -105,7 +104,7 @@ impl Session {
         under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
     }
 
-    /// Handles one piece of due work and returns what the core has to do for it. The gateway's deadline is not handled
+    /// Handles one piece of due work, and returns what the core has to do for it. The gateway's deadline is not handled
     /// here. `ping_us` is the time from a ping to the next.
     pub(crate) fn due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
@@ -129,6 +128,7 @@ impl Session {
         }
     }
 
+    /// As [`Self::due`], for an open session.
     fn open_due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         if self.pong_due(now, limits) {
             return Due::PongTimeout;
@@ -230,8 +230,6 @@ impl Session {
         }
     }
 
-    // ---- the gateway's
-
     /// Sets or stops the deadline of [`Session::take_gateway_due`].
     pub(crate) fn set_gateway_deadline(&mut self, at_us: Option<u64>) {
         let timers = &mut self.cold.timers;
@@ -241,36 +239,10 @@ impl Session {
         }
     }
 
-    /// Whether the gateway's deadline has come. Stops the deadline, also for a client that is about to
-    /// be closed, for which the result is false.
+    /// Whether the gateway's deadline has passed. Stops the deadline, also for a client that is about to be closed, for
+    /// which the result is false.
     pub(crate) fn take_gateway_due(&mut self, now: Now) -> bool {
         self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
-    }
-
-    /// Notes whether the queue waits for the kernel: from a write that the kernel did not take whole until the queue is
-    /// empty. Returns the new state; `None` if nothing changes.
-    #[inline]
-    pub(crate) fn turns_waiting(&mut self) -> Option<bool> {
-        let waits = (self.waits || self.is_blocked()) && self.has_waiting();
-        let turns = waits != self.waits;
-        self.waits = waits;
-        turns.then_some(waits)
-    }
-
-    /// Whether the waiting frames wait only for the loop: the kernel has taken every write whole since the queue was
-    /// last empty.
-    pub(crate) fn keeps_up(&self) -> bool {
-        self.is_listed() && !self.waits
-    }
-
-    /// Notes that weirgate itself holds the client's bytes back.
-    pub(crate) fn set_paced(&mut self) {
-        self.is_paced = true;
-    }
-
-    /// Whether weirgate itself holds the client's bytes back.
-    pub(crate) fn is_paced(&self) -> bool {
-        self.is_paced
     }
 
     /// Takes the time from a ping to the pong that was just read, microseconds.
@@ -281,11 +253,11 @@ impl Session {
         }
     }
 
-    /// Time since the kernel last took a byte of the queue, microseconds; 0 if nothing waits.
-    pub(crate) fn untaken_us(&self, now_us: u64) -> u64 {
-        match self.has_waiting() {
-            true => now_us.saturating_sub(self.queue.progress_at()),
-            false => 0,
+    /// Queues a first ping after the bytes so far, unless a ping was answered already or pings are switched off.
+    pub(crate) fn ping_early(&mut self, now: Now, limits: &Limits) {
+        let is_first = matches!(&self.cold.phase, Phase::Open(open) if open.bytes_read == 0);
+        if is_first && limits.ping_interval_us > 0 {
+            self.ping(now);
         }
     }
 
@@ -310,109 +282,6 @@ impl Session {
             _ => 0,
         };
         self.queue.bytes_out() - bytes_read + self.queue.bytes() as u64
-    }
-
-    /// The time from which the awaited pong is late; `None` if there is a gate already.
-    pub(super) fn gate_due(&self, now: Now, limits: &Limits) -> Option<u64> {
-        let Phase::Open(open) = &self.cold.phase else {
-            return None;
-        };
-        // A pong of a client that is not read may be in the kernel.
-        if self.has_gate() || self.cold.reading.is_paused() {
-            return None;
-        }
-        let sent_us = open.ping.sent_at(now.mono_us)?;
-        Some(sent_us.saturating_add(limits.buffered_after_us))
-    }
-
-    /// Whether states wait for the pong after the last state.
-    pub(crate) fn has_gate(&self) -> bool {
-        self.gate().is_some()
-    }
-
-    pub(crate) fn set_gate(&mut self, now: Now) {
-        self.slots_mut().gate = Some(Gate::new(now));
-    }
-
-    /// The client's own rate.
-    pub(crate) fn max_rate(&self) -> Option<MaxRate> {
-        self.slots().and_then(Slots::rate)
-    }
-
-    /// Sets or ends the client's own rate. The caller has opened the slot before.
-    pub(crate) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
-        self.slots_mut().set_rate(now, rate);
-        self.rest_slots();
-    }
-
-    fn slots_mut(&mut self) -> &mut Slots {
-        self.is_limited = true;
-        let slots = &mut self.cold.slots;
-        slots.get_or_insert_with(|| Box::new(Slots::new(None)))
-    }
-
-    /// Frees slots that hold nothing back.
-    fn rest_slots(&mut self) {
-        let is_idle =
-            |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
-        if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
-            self.cold.slots = None;
-            self.is_limited = self.cold.rate.is_some() || self.cold.postponed.is_some();
-        }
-    }
-
-    fn gate(&self) -> Option<&Gate> {
-        self.slots()?.gate.as_ref()
-    }
-
-    fn gate_mut(&mut self) -> Option<&mut Gate> {
-        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
-        slots.gate.as_mut()
-    }
-
-    /// The time for which the client has had a gate, microseconds.
-    pub(super) fn gated_us(&self, now: Now) -> Option<u64> {
-        Some(self.gate()?.age_us(now))
-    }
-
-    /// Removes the gate if it has nothing left to hold back; returns its age, microseconds.
-    pub(crate) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
-        let slots = self.cold.slots.as_mut()?;
-        let gate = slots.gate.take_if(|gate| gate.is_wide())?;
-        self.rest_slots();
-        Some(gate.age_us(now))
-    }
-
-    /// Queues a first ping after the bytes so far, unless a ping was answered already or pings are switched off.
-    pub(crate) fn ping_early(&mut self, now: Now, limits: &Limits) {
-        let is_first = matches!(&self.cold.phase, Phase::Open(open) if open.bytes_read == 0);
-        if is_first && limits.ping_interval_us > 0 {
-            self.ping(now);
-        }
-    }
-
-    /// Queues a ping after the last state that was sent: its pong says when the next state may be sent.
-    pub(crate) fn ping_behind(&mut self, now: Now) {
-        let is_out = self.queue.is_empty();
-        if let Some(gate) = self.gate_mut()
-            && is_out
-            && (gate.is_closed || gate.has_left)
-        {
-            gate.has_left = false;
-            self.ping(now);
-        }
-    }
-
-    /// For operators.
-    pub(crate) fn gate_snapshot(&self, now: Now) -> Option<SlowSnapshot> {
-        let gate = self.gate()?;
-        Some(SlowSnapshot {
-            why: Some(Why::Buffered),
-            say: gate.say().into(),
-            slow_us: gate.age_us(now),
-            kernel: None,
-            lost_permille: 0,
-        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod due;
+mod gate;
 mod input;
 mod lifecycle;
 mod phase;
@@ -12,6 +13,7 @@ mod postponed;
 mod reading;
 mod record;
 mod slots;
+mod waits;
 
 use std::io::IoSlice;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -114,7 +116,7 @@ struct Cold {
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
-    /// While the client resumes: what of the kept feed came meanwhile.
+    /// While the client resumes: the messages of the kept feed since then.
     postponed: Option<Box<Postponed>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,

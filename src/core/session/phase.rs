@@ -151,7 +151,7 @@ pub(super) enum Ping {
         /// `pong_due`, which moves.
         sent_us: u32,
     },
-    /// No pong came in time. Reported once: the close may have to wait for this turn's flush.
+    /// No pong arrived in time. Reported once: the close may have to wait for this turn's flush.
     Missed,
 }
 

@@ -1,5 +1,5 @@
 //! Messages of the kept feed that come while a client resumes over several turns: they wait here, because the missed
-//! messages, which are older, are still being looked for.
+//! messages, which are older, are still being searched.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::{Intake, Session};
 use crate::Frame;
 use crate::resume::RESUME_BYTES_MAX;
 
-/// What came meanwhile, in the order in which it came.
+/// What arrived meanwhile, in the order in which it arrived.
 #[derive(Debug, Default)]
 pub(super) struct Postponed {
     frames: Vec<Arc<Frame>>,

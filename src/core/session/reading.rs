@@ -44,7 +44,7 @@ impl Pauses {
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     paused: Pauses,
-    /// The time at which the first of these reasons came, microseconds.
+    /// Since when any of these reasons has held, microseconds.
     since: u64,
     /// Read before the pause, not yet handled.
     held: Vec<u8>,

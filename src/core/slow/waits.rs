@@ -287,7 +287,7 @@ impl Waits {
         session: &Session,
         trusted: &TrustedProxies,
         tx: &mut dyn Transmit,
-    ) -> Option<Found> {
+    ) -> Option<Judged> {
         let [recent_us, waited_us] = wait.waited_us();
         let slow_us = SLOW_US.max(look.passed_us / 2);
         let waits = waited_us >= slow_us;
@@ -309,39 +309,66 @@ impl Waits {
             // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
             // long, so the second sample decides.
             return match pair.is_some() || has_none {
-                true => Some(Found::new(Why::Gateway, late(look.late_us))),
-                false => wait.slow_since_us.map(|_| Found::AsBefore),
+                true => Some(Judged::new(Why::Gateway, late(look.late_us))),
+                false => wait.slow_since_us.map(|_| Judged::AsBefore),
             };
         }
         if session.is_paced() {
-            return Some(Found::new(Why::Paced, "the demo holds its bytes back"));
+            return Some(Judged::new(Why::Paced, "the demo holds its bytes back"));
         }
+        match pair {
+            Some(pair) => Some(self.judge_samples(look, pair, wait, session, trusted)),
+            None => Some(self.judge_unsampled(look, wait, session, trusted)),
+        }
+    }
+
+    /// The verdict from two samples of a slow client.
+    fn judge_samples(
+        &self,
+        look: Look,
+        pair: Pair,
+        wait: &Wait,
+        session: &Session,
+        trusted: &TrustedProxies,
+    ) -> Judged {
         let untaken_us = session.untaken_us(look.now_us);
-        let has_proxy = is_proxy(&session.peer(), trusted);
-        if let Some(pair) = pair {
-            let cause = pair.cause(look.late_us);
-            if has_proxy && cause != Cause::Late && cause != Cause::Idle {
-                let say = pair.say_of_proxy(untaken_us);
-                return Some(self.proxy(&session.peer(), say));
-            }
-            let say = || pair.say(cause, look.late_us, untaken_us);
-            return match (cause.why(), wait.slow_since_us.and(wait.why)) {
-                (Some(why), _) => Some(Found::new(why, say())),
-                (None, Some(_)) => Some(Found::AsBefore),
-                (None, None) => Some(Found::new(Why::Unclear, say())),
-            };
+        let cause = pair.cause(look.late_us);
+        let peer = session.peer();
+        if is_proxy(&peer, trusted) && cause != Cause::Late && cause != Cause::Idle {
+            return self.proxy(&peer, pair.say_of_proxy(untaken_us));
         }
+        let say = || pair.say(cause, look.late_us, untaken_us);
+        match (cause.why(), wait.slow_since_us.and(wait.why)) {
+            (Some(why), _) => Judged::new(why, say()),
+            (None, Some(_)) => Judged::AsBefore,
+            (None, None) => Judged::new(Why::Unclear, say()),
+        }
+    }
+
+    /// The verdict on a slow client without two samples: it had no turn yet, or the kernel has no numbers.
+    fn judge_unsampled(
+        &self,
+        look: Look,
+        wait: &Wait,
+        session: &Session,
+        trusted: &TrustedProxies,
+    ) -> Judged {
+        let peer = session.peer();
         let is_pending = |since_us| look.now_us < since_us + PENDING_US;
-        Some(match wait.sampled {
-            Some(_) if has_none && has_proxy => self.proxy(&session.peer(), String::new()),
-            Some(_) if has_none => Found::new(Why::Unclear, "the kernel has no numbers of it"),
-            None if self.sampled >= SAMPLED_MAX => {
-                Found::new(Why::Unclear, "too many clients are slow to look at each")
+        match &wait.sampled {
+            Some(sampled) if sampled.has_none && is_proxy(&peer, trusted) => {
+                self.proxy(&peer, String::new())
             }
-            _ if wait.slow_since_us.and(wait.why).is_some() => Found::AsBefore,
-            _ if wait.slow_since_us.is_none_or(is_pending) => Found::AsBefore,
-            _ => Found::new(Why::Unclear, "not looked at twice yet"),
-        })
+            Some(sampled) if sampled.has_none => {
+                Judged::new(Why::Unclear, "the kernel has no numbers of it")
+            }
+            None if self.sampled >= SAMPLED_MAX => {
+                Judged::new(Why::Unclear, "too many clients are slow to look at each")
+            }
+            _ if wait.slow_since_us.and(wait.why).is_some() => Judged::AsBefore,
+            _ if wait.slow_since_us.is_none_or(is_pending) => Judged::AsBefore,
+            _ => Judged::new(Why::Unclear, "not looked at twice yet"),
+        }
     }
 
     /// Samples a client if its turn has come; returns the sample together with the previous sample.
@@ -383,17 +410,17 @@ impl Waits {
     }
 
     /// The verdict on a client behind a proxy.
-    fn proxy(&self, peer: &Peer, say: String) -> Found {
+    fn proxy(&self, peer: &Peer, say: String) -> Judged {
         let addr = peer.client();
         let Some([open, slow, _]) = self.behind.get(&addr) else {
-            return Found::new(Why::Proxy, say);
+            return Judged::new(Why::Proxy, say);
         };
         match *slow >= PROXY_ITSELF_MIN && *slow * 2 >= *open {
-            true => Found::new(
+            true => Judged::new(
                 Why::Proxy,
                 format!("the proxy itself: {slow} of {open} clients behind {addr} are slow"),
             ),
-            false => Found::new(Why::Proxy, say),
+            false => Judged::new(Why::Proxy, say),
         }
     }
 }
@@ -404,12 +431,12 @@ pub(crate) fn is_proxy(peer: &Peer, trusted: &TrustedProxies) -> bool {
 }
 
 /// The outcome of a look at a slow client.
-enum Found {
+enum Judged {
     AsBefore,
     New(Why, Box<str>),
 }
 
-impl Found {
+impl Judged {
     fn new(why: Why, say: impl Into<Box<str>>) -> Self {
         Self::New(why, say.into())
     }
@@ -417,7 +444,7 @@ impl Found {
 
 impl Wait {
     /// Records the outcome of a look, and counts it.
-    fn set(&mut self, look: Look, found: Option<Found>, stats: &mut SlowStats) {
+    fn set(&mut self, look: Look, found: Option<Judged>, stats: &mut SlowStats) {
         let Some(found) = found else {
             if look.now_us > self.slow_at_us + ENDS_US {
                 self.ends(stats);
@@ -430,7 +457,7 @@ impl Wait {
             self.slow_since_us = Some(look.now_us.saturating_sub(self.waited_us()[1]));
         }
         self.slow_at_us = look.now_us;
-        if let Found::New(why, say) = found {
+        if let Judged::New(why, say) = found {
             if let Some(before) = self.why {
                 stats.clients[before as usize] -= 1;
             }

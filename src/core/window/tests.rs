@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::FrameBytes;
+use std::collections::HashMap;
 use weirgate_wire::base::SplitMix64;
 
 fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
@@ -10,7 +11,7 @@ fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
 
 fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize) -> WindowId {
     let id = windows.number(frame);
-    windows.next(Next {
+    windows.move_client(NextPayload {
         client: before,
         before,
         gap,
@@ -19,7 +20,7 @@ fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize)
 }
 
 fn gap(windows: &mut Windows, before: WindowId, gap: usize) -> WindowId {
-    windows.next(Next {
+    windows.move_client(NextPayload {
         client: before,
         before,
         gap,

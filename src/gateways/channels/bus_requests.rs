@@ -3,13 +3,14 @@
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use foldhash::quality::RandomState;
 
 use weirgate_core;
 use weirgate_core::TopicName;
 use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
+use weirgate_wire::base::ExtendibleMap;
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Interest {
 /// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
 pub(super) struct BusRequests {
-    wanted: HashMap<TopicName, Wanted, RandomState>,
+    wanted: ExtendibleMap<TopicName, Wanted>,
     changes: VecDeque<Interest>,
     /// The number of the newest change.
     number: u64,

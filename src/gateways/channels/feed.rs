@@ -10,15 +10,13 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::gateways::shared::feed::{
-    BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
-};
+use crate::gateways::shared::feed::{BadMessageLog, TooLarge, broadcast_unix_ms, check_size};
 use weirgate_core::{BusEvent, BusMessage, FeedSettings, Subscription};
 use weirgate_core::{
-    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
+    BusNotice, ConflationKey, Content, Feed, FeedLine, FeedStats, FrameBytes, Message, Now, Place,
     Publication, TopicName,
 };
-use weirgate_wire::json::{check_json, iso_utc};
+use weirgate_wire::json::check_json;
 
 /// The name in the statistics: the number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
@@ -36,7 +34,7 @@ pub struct ChannelsFeed {
 }
 
 impl ChannelsFeed {
-    /// A feed whose frames are counted in `alive`.
+    /// A feed whose messages are counted in `alive`.
     pub fn new(settings: FeedSettings, alive: FrameBytes) -> Self {
         Self {
             settings,
@@ -69,16 +67,16 @@ impl ChannelsFeed {
     fn message(
         &mut self,
         now: Now,
-        message: &BusMessage,
+        message: BusMessage,
         is_deletion: bool,
         request: Option<u64>,
     ) -> Option<Publication> {
-        let check = self.check(message);
+        let check = self.check(&message);
         let counts = &mut self.stats.subjects[0];
-        let (subject, payload) = (&message.subject, &message.payload);
         if let Err(why) = check {
             counts.messages_bad += 1;
-            self.bad_log.say(now, subject, payload, &why);
+            self.bad_log
+                .say(now, &message.subject, &message.payload, &why);
             return None;
         }
         counts.record(message.received);
@@ -87,51 +85,29 @@ impl ChannelsFeed {
             // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
             place: message.place,
-            subject: pattern(message).map(|_| Arc::clone(subject)),
+            subject: pattern(&message).map(|_| Arc::clone(&message.subject)),
             request,
-            ..Publication::new(topic(message), self.frame(now, message, is_deletion))
+            ..Publication::new(topic(&message), self.data(now, message, is_deletion))
         })
     }
 
-    /// The part of a message that is the same for all clients, whichever of their subscriptions brings it. It begins
-    /// with the end of the JSON object: `"retained":true` for a last value, `"deleted":true` for a deletion,
-    /// `"timestamp":…`, and `"recv_us":…` with `--stamp`. A line feed and the payload follow. The frame is binary
-    /// unless the payload is JSON. The gateway adds the rest. Of the messages without a payload, clients that get text
-    /// get only deletions.
-    fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
-        let is_json = || check_json(&message.payload).is_ok();
-        let frame = match is_deletion || is_json() {
-            true => Frame::text(&self.alive),
-            false if message.payload.is_empty() => Frame::binary(&self.alive).binary_only(),
-            false => Frame::binary(&self.alive),
+    /// The message as data, of which the gateway makes the frames. A payload that is JSON is text.
+    fn data(&self, now: Now, message: BusMessage, is_deletion: bool) -> Message {
+        let content = match check_json(&message.payload) {
+            Ok(_) => Content::Text,
+            Err(_) => Content::Binary,
         };
-        let mut frame = frame
-            .with_capacity(
-                message.payload.len() + 80 + usize::from(self.settings.is_stamped) * STAMP_BYTES,
-            )
-            .received(message.received)
-            .of_feed(message.place != Place::Outside);
-        if let Some(key) = self.key(message) {
-            frame = frame.key(key);
-        }
-        let body = frame.payload();
-        if is_deletion {
-            body.extend_from_slice(br#","deleted":true"#);
-        }
-        if message.quiet && message.place == Place::Outside {
-            body.extend_from_slice(br#","retained":true"#);
-        }
-        let time = iso_utc(broadcast_unix_ms(now, message));
-        for part in [",\"timestamp\":\"", &time, "\""] {
-            body.extend_from_slice(part.as_bytes());
-        }
-        if self.settings.is_stamped {
-            body.push(b',');
-            write_stamp(message.received, body);
-        }
-        body.push(b'\n');
-        body.extend_from_slice(&message.payload);
-        frame.finish()
+        let (key, unix_ms) = (self.key(&message), broadcast_unix_ms(now, &message));
+        let is_of_feed = message.place != Place::Outside;
+        let mut data = Message::new(message.payload, message.received, &self.alive);
+        data.content = content;
+        data.unix_ms = unix_ms;
+        data.is_deletion = is_deletion;
+        data.is_last_value = message.quiet && !is_of_feed;
+        data.is_stamped = self.settings.is_stamped;
+        data.is_of_feed = is_of_feed;
+        data.key = key;
+        data
     }
 }
 
@@ -158,11 +134,11 @@ impl Feed for ChannelsFeed {
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
-            BusEvent::Message(message) => out.extend(self.message(now, &message, false, None)),
-            BusEvent::Deleted(message) => out.extend(self.message(now, &message, true, None)),
+            BusEvent::Message(message) => out.extend(self.message(now, message, false, None)),
+            BusEvent::Deleted(message) => out.extend(self.message(now, message, true, None)),
             BusEvent::LastValue { message, number } => {
                 let is_deletion = message.payload.is_empty();
-                out.extend(self.message(now, &message, is_deletion, Some(number)));
+                out.extend(self.message(now, message, is_deletion, Some(number)));
             }
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
@@ -243,8 +219,7 @@ impl Feed for ChannelsFeed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_core::Fault;
-    use weirgate_core::{Class, Content};
+    use weirgate_core::{Body, Fault};
 
     const NOW: Now = Now {
         mono_us: 5,
@@ -271,46 +246,34 @@ mod tests {
         })
     }
 
-    /// The topic of a publication, and its body.
-    fn published(feed: &mut ChannelsFeed, event: BusEvent) -> Option<(String, String)> {
+    /// The only publication of an event, and its message.
+    fn made(feed: &mut ChannelsFeed, event: BusEvent) -> (Publication, Arc<Message>) {
         let mut out = Vec::new();
-        let subject = match &event {
-            BusEvent::Message(message) if message.pattern.is_some() => {
-                Some(Arc::clone(&message.subject))
-            }
-            _ => None,
-        };
         assert_eq!(feed.notice(&event), None);
         feed.event(NOW, event, &mut out);
-        assert!(out.len() <= 1);
-        let publication = out.pop()?;
-        assert!(publication.deliver && publication.subject == subject);
-        let text = String::from_utf8(publication.frame.body().to_vec()).expect("UTF-8");
-        Some((publication.topic.as_str().to_owned(), text))
+        assert_eq!(out.len(), 1);
+        let publication = out.remove(0);
+        let Body::Message(message) = &publication.body else {
+            panic!("a message");
+        };
+        let message = Arc::clone(message);
+        (publication, message)
     }
 
     #[test]
     fn a_message_goes_to_its_channel_or_to_the_pattern_that_brought_it() {
         let mut feed = feed();
-        let exact = published(&mut feed, message("a\"b", None, b"{\"p\": 1.50}"));
-        let want = ",\"timestamp\":\"2026-01-09T10:30:00.007Z\"\n{\"p\": 1.50}";
-        assert_eq!(exact, Some(("a\"b".to_owned(), want.to_owned())));
-        let by_pattern = published(&mut feed, message("a:b", Some("a:*"), b"1"));
-        let want = ",\"timestamp\":\"2026-01-09T10:30:00.007Z\"\n1";
-        assert_eq!(by_pattern, Some(("a:*".to_owned(), want.to_owned())));
-    }
-
-    #[test]
-    fn a_stamp_is_the_time_at_the_bus_socket_in_microseconds() {
-        let mut feed = feed();
-        feed.settings.is_stamped = true;
-        let BusEvent::Message(mut early) = message("a", None, b"1") else {
-            panic!("a message");
-        };
-        early.received.unix_us -= 1;
-        let text = published(&mut feed, BusEvent::Message(early)).map(|(_, text)| text);
-        let want = r#","timestamp":"2026-01-09T10:30:00.007Z","recv_us":1767954600006999"#;
-        assert_eq!(text, Some(format!("{want}\n1")));
+        for (pattern, topic, payload) in [
+            (None, "a:b", &b"{\"p\": 1.50}"[..]),
+            (Some("a:*"), "a:*", b"1"),
+        ] {
+            let (publication, data) = made(&mut feed, message("a:b", pattern, payload));
+            assert_eq!(publication.topic.as_str(), topic);
+            assert_eq!(publication.subject.as_deref(), pattern.map(|_| "a:b"));
+            assert!(publication.deliver);
+            assert_eq!((data.payload(), data.unix_ms), (payload, NOW.unix_ms()));
+            assert!(!data.is_deletion && !data.is_last_value && !data.is_of_feed);
+        }
     }
 
     #[test]
@@ -322,27 +285,22 @@ mod tests {
             };
             BusMessage { quiet, ..message }
         };
-        for (event, retained) in [
-            (BusEvent::Deleted(deleted(false)), ""),
-            (
-                BusEvent::LastValue {
-                    message: deleted(true),
-                    number: 7,
-                },
-                r#","retained":true"#,
-            ),
+        let last_value = BusEvent::LastValue {
+            message: deleted(true),
+            number: 7,
+        };
+        for (event, is_last_value) in [
+            (BusEvent::Deleted(deleted(false)), false),
+            (last_value, true),
         ] {
-            let mut out = Vec::new();
-            feed.event(NOW, event, &mut out);
-            let body = String::from_utf8_lossy(out[0].frame.body());
-            let want = format!(r#","deleted":true{retained},"timestamp""#);
-            assert!(body.starts_with(&want) && body.ends_with("\"\n"), "{body}");
-            assert_eq!(out[0].frame.content(), Content::Text);
+            let (publication, data) = made(&mut feed, event);
+            assert!(data.is_deletion && data.is_last_value == is_last_value);
+            assert_eq!(publication.request, is_last_value.then_some(7));
         }
     }
 
     #[test]
-    fn a_payload_stays_as_it_is_and_the_frame_says_whether_it_is_json() {
+    fn a_payload_stays_as_it_is_and_is_text_if_it_is_json() {
         let nested = format!("{}{}", "[".repeat(513), "]".repeat(513));
         for (payload, is_json) in [
             (&b" {\"a\":1,\"a\":2}"[..], true),
@@ -355,15 +313,9 @@ mod tests {
             (nested.as_bytes(), false),
             (b"", false),
         ] {
-            let mut out = Vec::new();
-            let mut feed = feed();
-            feed.event(NOW, message("c", None, payload), &mut out);
-            let frame = &out[0].frame;
-            let parts: Vec<&[u8]> = frame.body().splitn(2, |&byte| byte == b'\n').collect();
-            assert_eq!(parts[1], payload);
-            assert_eq!(frame.content() == Content::Text, is_json, "{payload:?}");
-            let for_all = frame.class() == Class::Data;
-            assert_eq!(for_all, !payload.is_empty(), "{payload:?}");
+            let (_, data) = made(&mut feed(), message("c", None, payload));
+            assert_eq!(data.payload(), payload);
+            assert_eq!(data.content == Content::Text, is_json, "{payload:?}");
         }
     }
 
@@ -389,7 +341,7 @@ mod tests {
             feed.event(NOW, event, &mut out);
             assert!(out.is_empty());
         }
-        assert!(published(&mut feed, message("c", None, &[b'1'; 100])).is_some());
+        made(&mut feed, message("c", None, &[b'1'; 100]));
         let counts = &feed.stats().subjects[0];
         assert_eq!((counts.messages, counts.messages_bad), (1, 2));
         assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));

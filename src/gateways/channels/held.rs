@@ -1,14 +1,12 @@
 //! The names of a client.
 
-use std::collections::HashSet;
-
-use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::ChannelsGateway;
 use super::retained::Wants;
 use weirgate_core::{Core, SessionKey};
 use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::base::ExtendibleMap;
 
 /// From this many names on they are in a hash table: most clients hold few.
 const FEW: usize = 64;
@@ -27,14 +25,11 @@ pub(super) struct Held {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::box_collection,
-    reason = "few clients have the table, and each client would have its size"
-)]
 enum Ids {
     /// In ascending order.
     Few(SmallVec<[u32; 4]>),
-    Many(Box<HashSet<u32, RandomState>>),
+    /// Few clients have the table, and each client would have its size.
+    Many(Box<ExtendibleMap<u32, ()>>),
 }
 
 impl Held {
@@ -65,7 +60,7 @@ impl Held {
     pub(super) fn has(&self, id: u32) -> bool {
         match &self.ids {
             Ids::Few(ids) => ids.binary_search(&id).is_ok(),
-            Ids::Many(ids) => ids.contains(&id),
+            Ids::Many(ids) => ids.contains_key(&id),
         }
     }
 
@@ -77,11 +72,14 @@ impl Held {
                 ids.insert(at, id);
             }
             Ids::Few(ids) => {
-                let ids = std::mem::take(ids).into_iter();
-                self.ids = Ids::Many(Box::new(ids.chain([id]).collect()));
+                let mut many = ExtendibleMap::default();
+                for id in ids.drain(..).chain([id]) {
+                    many.insert(id, ());
+                }
+                self.ids = Ids::Many(Box::new(many));
             }
             Ids::Many(ids) => {
-                ids.insert(id);
+                ids.insert(id, ());
             }
         }
     }
@@ -93,7 +91,7 @@ impl Held {
                 let at = ids.binary_search(&id);
                 at.map(|at| ids.remove(at)).is_ok()
             }
-            Ids::Many(ids) => ids.remove(&id),
+            Ids::Many(ids) => ids.remove(&id).is_some(),
         }
     }
 
@@ -101,7 +99,7 @@ impl Held {
     pub(super) fn ids(&self) -> Vec<u32> {
         match &self.ids {
             Ids::Few(ids) => ids.to_vec(),
-            Ids::Many(ids) => ids.iter().copied().collect(),
+            Ids::Many(ids) => ids.keys().copied().collect(),
         }
     }
 }

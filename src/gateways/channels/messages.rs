@@ -5,25 +5,24 @@
 //! The answers to a client go out in order.
 //!
 //! A client gets a message of the bus as text; or, if it asks for binary messages, as a line of text and the bytes of the
-//! payload. It gets a copy for its exact name and a copy for each of its patterns. The frame that the feed of channels has
-//! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
-//! the payload is JSON.
+//! payload. It gets a copy for its exact name and a copy for each of its patterns. Each is rendered from the message of the
+//! feed, once for all clients of the kind.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use memchr::memchr;
 
 use super::bus::REFUSED;
 use super::replay::Last;
 use super::retained::RetainedEnd;
+use crate::gateways::shared::feed::write_stamp;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
-    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBuilder, FrameBytes, MaxRate,
-    Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,
+    Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
+    MaxRate, Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
@@ -496,27 +495,24 @@ impl Answers {
 const PREFIX: Prefix = Prefix::Seq(r#"{"type":"data","seq":"#);
 
 /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
-/// feed and the payload. Each copy has its own position, because a client may lose its connection between two copies.
-/// For a slow client, only a newer copy for the same name or pattern replaces a copy.
-pub(super) fn render(
-    message: &Message<'_>,
-    pattern: Option<&TopicName>,
-    alive: &FrameBytes,
-) -> Arc<Frame> {
-    let (unit, content) = (message.frame, message.content);
-    let body = unit.body();
-    let (end, rest) = body.split_at(memchr(b'\n', body).unwrap_or(body.len()));
-    let payload = rest.get(1..).unwrap_or_default();
-    let pattern = pattern.map(TopicName::as_str);
-    let name = quoted(message.name);
-    let pattern_text = pattern.map(quoted);
-    let (frame, [data_name, data, line_end, payload]) = match content {
-        Content::Text => {
-            let data = json_of(payload, unit);
-            (Frame::text(alive), [&br#","data":"#[..], data, b"", b""])
-        }
-        Content::Binary => (Frame::binary(alive), [&b""[..], b"", b"\n", payload]),
+/// feed and the payload. After `data`, a deletion has `"deleted":true`, a last value `"retained":true`; after the time
+/// comes `"recv_us":…` with `--stamp`. Each copy has its own position, because a client may lose its connection between
+/// two copies. For a slow client, only a newer copy for the same name or pattern replaces a copy.
+pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
+    let (message, content) = (copy.message, copy.content);
+    let pattern = copy.pattern.map(TopicName::as_str);
+    let (name, pattern_text) = (quoted(copy.name), pattern.map(quoted));
+    let time = iso_utc(message.unix_ms);
+    let mut stamp = Vec::new();
+    if message.is_stamped {
+        stamp.push(b',');
+        write_stamp(message.received, &mut stamp);
+    }
+    let (frame, [data_name, data]) = match content {
+        Content::Text => (Frame::text(alive), [&br#","data":"#[..], json_of(message)]),
+        Content::Binary => (Frame::binary(alive), [&b""[..], b""]),
     };
+    let if_so = |is_so: bool, member: &'static [u8]| if is_so { member } else { b"" };
     let parts = [
         br#","channel":"#,
         name.as_bytes(),
@@ -524,31 +520,45 @@ pub(super) fn render(
         pattern_text.as_deref().unwrap_or("null").as_bytes(),
         data_name,
         data,
-        end,
+        if_so(message.is_deletion, br#","deleted":true"#),
+        if_so(message.is_last_value, br#","retained":true"#),
+        br#","timestamp":""#,
+        time.as_bytes(),
+        b"\"",
+        &stamp,
     ];
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    let mut copy = frame
-        .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
+    let payload = match content {
+        Content::Text => None,
+        Content::Binary => Some(message.payload()),
+    };
+    let mut frame = frame
+        .with_capacity(bytes + END_BYTES_MAX + payload.map_or(0, |payload| 1 + payload.len()))
         .prefix(PREFIX)
-        .received(unit.received())
-        .common(unit.is_common())
-        .of_feed(unit.is_of_feed());
-    if let Some(ConflationKey(key)) = unit.key() {
+        .received(message.received)
+        .common(message.is_common())
+        .of_feed(message.is_of_feed);
+    if let Some(ConflationKey(key)) = message.key {
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
-        copy = copy.key(ConflationKey(key));
+        frame = frame.key(ConflationKey(key));
     }
-    let copy = parts.into_iter().fold(copy, |copy, part| copy.body(part));
+    let frame = parts
+        .into_iter()
+        .fold(frame, |frame, part| frame.body(part));
     let rank = pattern.map_or(CopyRank::LAST, CopyRank::of_pattern);
-    let copy = ended(copy, message.position, rank);
-    copy.body(line_end).body(payload).finish()
+    let frame = ended(frame, copy.position, rank);
+    match payload {
+        None => frame.finish(),
+        Some(payload) => frame.body(b"\n").bytes(payload).finish(),
+    }
 }
 
 /// The payload as a JSON value; `null` for a deletion, which has no payload.
-fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
-    match unit.content() {
-        _ if payload.is_empty() => b"null",
-        Content::Text => payload,
-        Content::Binary => unit.json_with(|| {
+fn json_of(message: &Message) -> &[u8] {
+    match message.content {
+        _ if message.payload().is_empty() => b"null",
+        Content::Text => message.payload(),
+        Content::Binary => message.text_with(|payload| {
             let text = quoted(&String::from_utf8_lossy(payload));
             format!("{{\"raw\":{text}}}").into_bytes()
         }),
@@ -564,6 +574,65 @@ mod tests {
             unconfirmed: names.iter().copied().map(TopicName::fixed).collect(),
             ..FollowUp::default()
         }
+    }
+
+    /// The frame of a message for clients of its name or of a pattern, with the prefix of the first message.
+    fn rendered(message: &Message, pattern: Option<&str>, content: Content) -> String {
+        let pattern = pattern.map(|pattern| TopicName::from(pattern.to_owned()));
+        let copy = CopyFor {
+            message,
+            name: "a\"b",
+            pattern: pattern.as_ref(),
+            position: None,
+            content,
+        };
+        let frame = render(&copy, &FrameBytes::default());
+        assert_eq!((frame.content(), frame.prefix()), (content, PREFIX));
+        String::from_utf8_lossy(frame.body()).into_owned()
+    }
+
+    #[test]
+    fn each_kind_of_client_gets_its_frame_of_the_same_message() {
+        let now = weirgate_core::Now {
+            mono_us: 5,
+            unix_us: 1_767_954_600_006_999,
+        };
+        let made = |payload: &[u8], set: fn(&mut Message)| {
+            let mut message = Message::new(payload.to_vec(), now, &FrameBytes::default());
+            message.unix_ms += 1;
+            set(&mut message);
+            message
+        };
+        let time = "\"timestamp\":\"2026-01-09T10:30:00.007Z\"";
+        let json = made(b"{\"p\": 1.50}", |message| message.content = Content::Text);
+        let bytes = made(b"\n\xff", |_| {});
+        let deleted = made(b"", |message| message.is_deletion = true);
+        let value = made(b"", |message| {
+            (message.is_deletion, message.is_last_value) = (true, true);
+        });
+        let stamped = made(b"1", |message| {
+            (message.content, message.is_stamped) = (Content::Text, true);
+        });
+        for (message, text, members) in [
+            (&json, "{\"p\": 1.50}", ""),
+            (&bytes, "{\"raw\":\"\\n\u{fffd}\"}", ""),
+            (&deleted, "null", ",\"deleted\":true"),
+            (&value, "null", ",\"deleted\":true,\"retained\":true"),
+        ] {
+            for (pattern, shown) in [(None, "null"), (Some("a*"), "\"a*\"")] {
+                let head = format!(",\"channel\":\"a\\\"b\",\"pattern\":{shown}");
+                let got = rendered(message, pattern, Content::Text);
+                assert_eq!(got, format!("{head},\"data\":{text}{members},{time}}}"));
+                let payload = String::from_utf8_lossy(message.payload());
+                let got = rendered(message, pattern, Content::Binary);
+                assert_eq!(got, format!("{head}{members},{time}}}\n{payload}"));
+            }
+        }
+        let got = rendered(&stamped, None, Content::Text);
+        assert!(
+            got.ends_with(&format!("{time},\"recv_us\":1767954600006999}}")),
+            "{got}"
+        );
     }
 
     /// However the wait of an answer ends, it is sent, and so are the later answers.

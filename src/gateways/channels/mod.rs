@@ -49,9 +49,9 @@ use crate::gateways::shared::access::{
 };
 use crate::gateways::shared::history::{Statuses, last_event_id};
 use weirgate_core::{
-    Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
-    Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, RetainedCut, SessionKey,
-    TopicName, earliest,
+    Accepted, Admission, Body, BusNotice, ByClient, Closed, CopyFor, Core, Entrance, Frame,
+    FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication, RetainedCut,
+    SessionKey, TopicName, earliest,
 };
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
@@ -510,22 +510,17 @@ impl Gateway for ChannelsGateway {
         self.ask_retained(core);
     }
 
-    fn render(
-        message: &Message<'_>,
-        pattern: Option<&TopicName>,
-        alive: &FrameBytes,
-    ) -> Arc<Frame> {
-        messages::render(message, pattern, alive)
+    fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
+        messages::render(copy, alive)
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         let subject = publication.subject.as_deref();
-        if !self
-            .settings
-            .acl
-            .is_own(subject.unwrap_or(publication.topic.as_str()))
+        let name = subject.unwrap_or(publication.topic.as_str());
+        if let Body::Message(message) = &publication.body
+            && !self.settings.acl.is_own(name)
         {
-            publication.frame.set_common();
+            message.set_common();
         }
         if publication
             .request

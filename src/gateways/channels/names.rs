@@ -16,6 +16,7 @@ use super::held::Held;
 use weirgate_core::{Active, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::base::ExtendibleMap;
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
 /// than what is free.
@@ -109,7 +110,7 @@ pub(super) struct Names {
     /// is free.
     least: [u64; 3],
     entries: Slab<Entry>,
-    ids: HashMap<TopicName, u32, RandomState>,
+    ids: ExtendibleMap<TopicName, u32>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) asked: BusRequests,
     /// The names with [`Route::RequestedBesideCover`].
@@ -133,7 +134,7 @@ struct OfAddress {
     /// In the order of [`ALL`].
     permits: [Permit; 3],
     /// The clients of the address that hold a name.
-    clients: HashMap<u32, u32, RandomState>,
+    clients: ExtendibleMap<u32, u32>,
 }
 
 /// The amounts charged for a client's name, in the order of [`ALL`].
@@ -159,7 +160,7 @@ impl OfAddress {
     fn new(sums: &[Quota; 3], address: ClientAddr) -> Self {
         Self {
             permits: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
-            clients: HashMap::default(),
+            clients: ExtendibleMap::default(),
         }
     }
 
@@ -199,7 +200,7 @@ impl Names {
             ],
             least: least.map(|least| least as u64),
             entries: Slab::new(),
-            ids: HashMap::default(),
+            ids: ExtendibleMap::default(),
             addresses: HashMap::default(),
             asked: BusRequests::default(),
             beside_covers: 0,
@@ -254,7 +255,7 @@ impl Names {
             self.ids.insert(name, id);
             id
         });
-        *of.clients.entry(id).or_default() += 1;
+        *of.clients.get_or_insert_default(id) += 1;
         let entry = &mut self.entries[id as usize];
         entry.clients += 1;
         entry.addresses += u32::from(is_new_there);

@@ -190,7 +190,7 @@ impl Retained {
         let turn = self.clients.entry(key).or_default();
         turn.names.insert(scope.clone(), waits);
         turn.replays.insert(scope.clone(), replay);
-        let waiting = self.waiting.entry(scope).or_default();
+        let waiting = self.waiting.get_or_insert_default(scope);
         self.waiters += usize::from(waiting.insert(key));
         self.wake(key);
     }
@@ -332,8 +332,8 @@ impl ChannelsGateway {
         scope: &TopicName,
     ) -> bool {
         let turn = self.retained.clients.get_mut(&key);
-        let Some((waits, replay)) = turn
-            .and_then(|turn| Some((turn.names.get(scope)?, turn.replays.get_mut(scope)?)))
+        let Some((waits, replay)) =
+            turn.and_then(|turn| Some((turn.names.get(scope)?, turn.replays.get_mut(scope)?)))
         else {
             return false;
         };
@@ -436,9 +436,13 @@ impl ChannelsGateway {
                 continue;
             };
             let has = replay.stored();
-            for name in replay.names.iter_mut().filter(|one| one.is_for(&value.topic)) {
+            for name in replay
+                .names
+                .iter_mut()
+                .filter(|one| one.is_for(&value.topic))
+            {
                 let is_new = has.is_none_or(|has| has < (id, name.rank()));
-                if !is_new || !value.frame.is_for(content) {
+                if !is_new || !value.body.is_for(content) {
                     continue;
                 }
                 let pattern = name.pattern();

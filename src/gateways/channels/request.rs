@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
-use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use super::replay::Last;
+use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use crate::gateways::shared::members::{members, read_max_rate, text_of};
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;

@@ -31,6 +31,7 @@ use super::messages::Answer;
 use weirgate_core::{Core, PageCursor, Position, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::base::ExtendibleMap;
 
 /// The most memory for the subjects of patterns that are live while clients wait, over all patterns, and at most a
 /// quarter of the bytes of last values. With more subjects the gateway could not tell older values from newer messages,
@@ -104,11 +105,11 @@ pub(super) struct Retained {
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     pub(super) clients: HashMap<SessionKey, Turn, RandomState>,
-    pub(super) waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
+    pub(super) waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
     pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
-    live: HashMap<TopicName, HashMap<u64, u64, RandomState>, RandomState>,
+    live: ExtendibleMap<TopicName, HashMap<u64, u64, RandomState>>,
     hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
@@ -143,9 +144,9 @@ impl Retained {
             rest_until_us: 0,
             is_up: false,
             clients: HashMap::default(),
-            waiting: HashMap::default(),
+            waiting: ExtendibleMap::default(),
             questions: Questions::default(),
-            live: HashMap::default(),
+            live: ExtendibleMap::default(),
             hasher: RandomState::default(),
             line: FairQueue::default(),
             rooms: Vec::new(),
@@ -211,7 +212,7 @@ impl Retained {
         } else {
             turn.names.entry(name.clone()).or_insert(wanted);
         }
-        let waiting = self.waiting.entry(name.clone()).or_default();
+        let waiting = self.waiting.get_or_insert_default(name.clone());
         self.waiters += usize::from(waiting.insert(key));
     }
 
@@ -325,7 +326,7 @@ impl Retained {
             self.count += 1;
             let subjects_max = self.live_subjects_max();
             let subject = self.hasher.hash_one(subject);
-            let live = self.live.entry(name.clone()).or_default();
+            let live = self.live.get_or_insert_default(name.clone());
             if let Some(newest) = live.get_mut(&subject) {
                 *newest = self.count;
                 return false;
@@ -388,7 +389,7 @@ impl Retained {
 
     /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
-        self.live = HashMap::default();
+        self.live = ExtendibleMap::default();
         self.live_subjects = 0;
     }
 
@@ -745,19 +746,17 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
-        if retained.bytes.max() > 0 {
-            let now_us = core.now().mono_us;
-            retained.split_slow(now_us);
-            let now = (now_us, core.position());
-            retained.grant_shares(now, |name| names.is_refused(name));
-            for key in retained.rooms.drain(..) {
-                core.request_room(key);
-            }
-            stats.retained_waiting.set(retained.waiters);
-            stats.retained_bytes.set(retained.bytes.held() as usize);
-            let given_up = mem::take(&mut retained.given_up);
-            stats.retained_given_up.add(given_up);
+        let now_us = core.now().mono_us;
+        retained.split_slow(now_us);
+        let now = (now_us, core.position());
+        retained.grant_shares(now, |name| names.is_refused(name));
+        for key in retained.rooms.drain(..) {
+            core.request_room(key);
         }
+        stats.retained_waiting.set(retained.waiters);
+        stats.retained_bytes.set(retained.bytes.held() as usize);
+        let given_up = mem::take(&mut retained.given_up);
+        stats.retained_given_up.add(given_up);
     }
 }
 

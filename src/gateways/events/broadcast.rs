@@ -11,9 +11,8 @@ use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_core::{
-    Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
-};
+use weirgate_core::Message as Data;
+use weirgate_core::{Core, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 
@@ -207,8 +206,8 @@ const COPIED_BYTES_MAX: usize = 256 * 1024;
 
 /// An event of a service for devices; or a part of it, for some of the devices.
 pub struct Push {
-    /// The text without its end, which [`envelope::placed`] adds.
-    frame: Arc<Frame>,
+    /// The event as data, of which [`envelope::placed`] makes a frame for each copy.
+    data: Arc<Data>,
     devices: Vec<TopicName>,
     /// How many of the devices each copy of the event is for.
     copies: Vec<usize>,
@@ -228,17 +227,17 @@ impl Push {
         sent: Box<dyn FnOnce(u64) + Send>,
     ) -> Vec<Self> {
         let text = (broadcast.event.as_str(), broadcast.data.as_str());
-        let frame = envelope::push(alive, now, text, broadcast.is_common());
+        let data = Arc::new(envelope::push(alive, now, text, broadcast.is_common()));
         let total = Arc::<AtomicU64>::default();
         let part = |(devices, copies)| Self {
-            frame: Arc::clone(&frame),
+            data: Arc::clone(&data),
             devices,
             copies,
             total: Arc::clone(&total),
             sent: None,
         };
         let devices = broadcast.device_ids.into_iter().map(TopicName::from);
-        let copies_max = COPIED_BYTES_MAX / frame.queue_bytes().max(1);
+        let copies_max = COPIED_BYTES_MAX / data.payload().len().max(1);
         let mut parts: Vec<Self> = split(devices, copies_max).into_iter().map(part).collect();
         if let Some(last) = parts.last_mut() {
             last.sent = Some(sent);
@@ -251,7 +250,7 @@ impl Push {
         let mut devices = self.devices.into_iter();
         let mut sent = 0;
         for count in self.copies {
-            sent += deliver_copy(core, &self.frame, devices.by_ref().take(count), count);
+            sent += deliver_copy(core, &self.data, devices.by_ref().take(count), count);
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
         if let Some(tell) = self.sent {
@@ -264,11 +263,11 @@ impl Push {
 /// Queues one copy of an event for `count` devices, all different. Returns the number of deliveries.
 fn deliver_copy(
     core: &mut Core,
-    push: &Frame,
+    push: &Data,
     devices: impl Iterator<Item = TopicName>,
     count: usize,
 ) -> u64 {
-    let is_kept = push.queue_bytes() <= RESUME_BYTES_MAX;
+    let is_kept = push.payload().len() <= RESUME_BYTES_MAX;
     // The position of the last device is good for all: nothing comes between the devices of a copy.
     let position = core.position_ahead(count).filter(|_| is_kept);
     let frame = envelope::placed(push, position, core.frame_bytes());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::call::{AnswerReader, CallFailure, Message, ServiceAnswer};
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
+use weirgate_core::Message as Data;
 use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
 use weirgate_wire::json::{ObjectWriter, as_utf8, check_json, compact, text_of};
 use weirgate_wire::space;
@@ -143,14 +144,14 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     )
 }
 
-/// A service's push to devices, without the end of the object, for [`placed`]; `event` and `data` are JSON text.
+/// A service's push to devices as data: the members of its object, for [`placed`]; `event` and `data` are JSON text.
 /// `is_common`: the push is for several devices.
 pub(super) fn push(
     alive: &FrameBytes,
     now: Now,
     (event, data): (&str, &str),
     is_common: bool,
-) -> Arc<Frame> {
+) -> Data {
     let envelope = Envelope {
         kind: "event",
         event,
@@ -158,14 +159,17 @@ pub(super) fn push(
         data,
         error: "null",
     };
-    let frame = Frame::text(alive).received(now).common(is_common);
-    frame.body(envelope.open_text().as_bytes()).finish()
+    let push = Data::new(envelope.open_text().into(), now, alive);
+    if is_common {
+        push.set_common();
+    }
+    push
 }
 
-/// A push with its end. Only the loop knows the position, because it decides on the order of pushes.
-pub(super) fn placed(push: &Frame, position: Option<Position>, alive: &FrameBytes) -> Arc<Frame> {
-    let frame = Frame::text(alive).received(push.received());
-    whole(frame.common(push.is_common()), push.body(), position)
+/// The frame of a push. Only the loop knows the position, because it decides on the order of pushes.
+pub(super) fn placed(push: &Data, position: Option<Position>, alive: &FrameBytes) -> Arc<Frame> {
+    let frame = Frame::text(alive).received(push.received);
+    whole(frame.common(push.is_common()), push.payload(), position)
 }
 
 fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) -> Arc<Frame> {

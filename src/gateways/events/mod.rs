@@ -41,8 +41,10 @@ pub mod http_calls;
 pub mod internal;
 pub(super) mod metrics;
 pub mod proxy;
+mod pusher;
 mod settings;
 pub(super) mod start;
+mod to_loop;
 
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
@@ -198,7 +200,7 @@ impl EventsGateway {
         }
     }
 
-    /// Returns the answer to a message; `None` if a service answers it.
+    /// Begins to answer a message. Returns the answer; `None` if a service gives it.
     fn check_waiting_client(
         &mut self,
         core: &mut Core,
@@ -206,26 +208,12 @@ impl EventsGateway {
         connection: &mut Connection,
         Waiting { content, held }: Waiting,
     ) -> Option<Arc<Frame>> {
-        let refuse = |core: &Core, code, why| {
-            self.stats.errors[code as usize].add(1);
-            Some(envelope::gateway_error(core, code, why))
-        };
-        if matches!(content, Content::TooLarge) {
-            return refuse(
-                core,
-                Code::MessageTooLarge,
-                "Message exceeds MAX_MESSAGE_BYTES",
-            );
-        }
-        if !connection.bucket.take(core.now().mono_us) {
-            return refuse(core, Code::RateLimited, "Too many messages");
-        }
-        let message = match &content {
-            Content::Text(text) => Message::parse(text),
-            Content::Binary | Content::TooLarge => None,
-        };
-        let Some(message) = message else {
-            return refuse(core, Code::BadRequest, "Invalid JSON message");
+        let message = match read_message(core, connection, &content) {
+            Ok(message) => message,
+            Err((code, why)) => {
+                self.stats.errors[code as usize].add(1);
+                return Some(envelope::gateway_error(core, code, why));
+            }
         };
         if connection.device.is_none() {
             let identified = connection::identify(core, key, connection, &message);
@@ -249,7 +237,7 @@ impl EventsGateway {
     }
 
     /// Whether the connection's next message may be carried out. An operator may have cut the client off since the
-    /// message came: then what waits is dropped and counted.
+    /// message arrived: then what waits is dropped and counted.
     fn admit_work(
         &mut self,
         core: &mut Core,
@@ -434,6 +422,28 @@ impl EventsGateway {
             core.set_busy(key, false);
         }
     }
+}
+
+/// Parses a message of a device, within its rate.
+///
+/// # Errors
+/// The code and the words of the answer.
+fn read_message(
+    core: &Core,
+    connection: &mut Connection,
+    content: &Content,
+) -> Result<Message, (Code, &'static str)> {
+    if matches!(content, Content::TooLarge) {
+        return Err((Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"));
+    }
+    if !connection.bucket.take(core.now().mono_us) {
+        return Err((Code::RateLimited, "Too many messages"));
+    }
+    let message = match content {
+        Content::Text(text) => Message::parse(text),
+        Content::Binary | Content::TooLarge => None,
+    };
+    message.ok_or((Code::BadRequest, "Invalid JSON message"))
 }
 
 impl Gateway for EventsGateway {

@@ -1,18 +1,11 @@
 //! `weirgate events`, the gateway between devices and HTTP services: its start and its pages.
-//!
-//! Also how other threads send replies and pushes to the loop, and `POST /internal/broadcast`: from the body to the
-//! response with the number of devices.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
-use tokio::sync::oneshot;
+use crossbeam_channel::{Receiver, unbounded};
 
 use crate::commands::{GatewayKind, TokenUse};
-use crate::gateways::events::aside::aside;
-use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
-use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
 use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
@@ -22,22 +15,24 @@ use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
+use crate::gateways::events::pusher::Pusher;
 use crate::gateways::events::settings::{EventsSettings, shown};
+use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, Push, ServiceCallStats, ServiceRow, Services,
+    Input, ServiceRow, Services,
 };
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;
 use crate::gateways::shared::metrics::AUTH_REFUSALS;
 use crate::services;
-use crate::services::{ByService, ServicesAway, Upstream};
+use crate::services::{ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::{
-    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, client_routes,
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use weirgate_server::run::{
+    CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
-use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
@@ -82,6 +77,21 @@ const WHOLE_SILENCES: u32 = 6;
 /// times `MAX_MESSAGE_BYTES` and over this number (contract events, row `message_too_large`).
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
+/// The page for browsers.
+const FRONT: FrontPage = FrontPage {
+    gateway: EVENTS.name,
+    path: EventsGateway::PATH,
+    status: StatusCode::NOT_FOUND,
+    client: "/events.js",
+    tail: "--subscribe DEVICE",
+    documents: &[
+        "docs/guides/hello/events.md",
+        "docs/guides/events.md",
+        "docs/reference/protocol-events.md",
+    ],
+};
+
+/// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
@@ -98,30 +108,10 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
     common.service_connections_max =
         gateway_settings.calls_max + proxy_connections_max(&table, &proxy_limits);
-    let token = own.internal_auth_token.clone();
-    if token.is_none() {
-        tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
-    }
-    warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
-    let access = InternalAccess {
-        token: token.map(|token| token.secret().clone()),
-        body_bytes_max: own.broadcast_bytes_max,
-        bodies: Quota::new("broadcast_bytes", own.broadcasts_bytes_max),
-    };
+    let access = internal_access(&own);
     let services = services(&own, &table)?;
     let away = ServicesAway::of(&services);
-    let (input, inputs) = unbounded();
-    let to_loop = ToLoop {
-        input,
-        wake: LateWake::default(),
-        frame_bytes: FrameBytes::default(),
-        clock,
-    };
-    let inputs = Inputs {
-        receiver: inputs,
-        wake: to_loop.wake.clone(),
-    };
-    let frame_bytes = to_loop.frame_bytes.clone();
+    let (to_loop, inputs) = channel_to_loop(clock);
     let proxy = Proxy::new(ProxySettings {
         services: proxied(&table, &services),
         inner_paths: &INNER_PATHS,
@@ -135,33 +125,23 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
-    let questions: Vec<_> = services
-        .iter()
-        .map(question)
-        .chain(to_start.question)
-        .collect();
-    let pusher = Pusher {
-        to_loop,
-        bus: bus.clone(),
-    };
+    let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
+
     let mut metrics = calls.metrics();
     metrics.extend(proxy.metrics());
     metrics.push(away.metric());
     metrics.extend(bus.iter().flat_map(Bus::metrics));
+    metrics.extend(gateway_metrics(&stats, &gateway));
+    let mut holdings: Vec<_> = proxy.holdings().collect();
+    holdings.extend([access.bodies.clone(), answers]);
+    let mut questions: Vec<_> = services.iter().map(question).collect();
+    questions.extend(to_start.question);
+    let frame_bytes = to_loop.frame_bytes.clone();
+    let pusher = Pusher {
+        to_loop,
+        bus: bus.clone(),
+    };
     let (away_stats, bus_stats, bus_health) = (away.clone(), bus.clone(), bus.clone());
-    let bus_address = bus.as_ref().map(|bus| bus.address.clone());
-    let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
-    metrics.extend(gateway_metrics(&stats, &gateway.service_stats()));
-    let waiting = Arc::new(gateway.waiting_bytes().clone());
-    metrics.push(GatewayMetric::number(
-        &names::EVENT_WAITING_BYTES,
-        &waiting,
-        |waiting| waiting.held(),
-    ));
-    let holdings: Vec<_> = proxy
-        .holdings()
-        .chain([access.bodies.clone(), answers])
-        .collect();
     let parts = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
@@ -175,18 +155,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             routes.extend(proxy.routes());
             routes
         })
-        .front(FrontPage {
-            gateway: EVENTS.name,
-            path: EventsGateway::PATH,
-            status: StatusCode::NOT_FOUND,
-            client: "/events.js",
-            tail: "--subscribe DEVICE",
-            documents: &[
-                "docs/guides/hello/events.md",
-                "docs/guides/events.md",
-                "docs/reference/protocol-events.md",
-            ],
-        })
+        .front(FRONT)
         .stats_head(Box::new(move |_, object| {
             away_stats.write(object);
             if let Some(bus) = &bus_stats {
@@ -199,38 +168,70 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())
         .asks(questions);
-    let prepared = keys
-        .add_to(parts)
-        .prepare(clock, move |listening| {
-            let websocket = listening.url("ws", EventsGateway::PATH);
-            let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
-            let (simulation, bus) = (&own.simulation_url, bus_address.as_deref());
-            let routes = Some(shown(&own.routes)).filter(|routes| !routes.is_empty());
-            let routes_line = routes.iter().map(|routes| format!("\n  Routes:      {routes}"));
-            let routes_line: String = routes_line.collect();
-            let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
-            let pages = listening.page_lines(13);
-            let text = format!(
-                "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-                 Simulation:  {simulation}{routes_line}{bus_line}\n  WebSocket:   {websocket}{pages}"
-            );
-            say(&text, || {
-                tracing::info!(
-                    lobby,
-                    measurement,
-                    simulation,
-                    routes,
-                    bus,
-                    websocket,
-                    "weirgate events"
-                );
-            });
-        })?;
+    let bus_address = bus.as_ref().map(|bus| bus.address.clone());
+    let announce = move |listening: &Listening| announce(&own, bus_address.as_deref(), listening);
+    let prepared = keys.add_to(parts).prepare(clock, announce)?;
     Ok(prepared.ending_with(move || {
         if let Some(bus) = &bus {
             bus.leave();
         }
     }))
+}
+
+/// The channel by which other threads send inputs to the loop.
+fn channel_to_loop(clock: Clock) -> (ToLoop, Inputs<Input>) {
+    let (input, receiver): (_, Receiver<Input>) = unbounded();
+    let to_loop = ToLoop {
+        input,
+        wake: LateWake::default(),
+        frame_bytes: FrameBytes::default(),
+        clock,
+    };
+    let wake = to_loop.wake.clone();
+    (to_loop, Inputs { receiver, wake })
+}
+
+/// Who may push events, and how large their bodies may be. Warns if nobody may, or if the token is short.
+fn internal_access(own: &EventsSettings) -> InternalAccess {
+    let token = own.internal_auth_token.as_ref();
+    if token.is_none() {
+        tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
+    }
+    warn_of_short("INTERNAL_AUTH_TOKEN", token);
+    InternalAccess {
+        token: token.map(|token| token.secret().clone()),
+        body_bytes_max: own.broadcast_bytes_max,
+        bodies: Quota::new("broadcast_bytes", own.broadcasts_bytes_max),
+    }
+}
+
+/// Says where the gateway listens, and which services it calls.
+fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
+    let websocket = listening.url("ws", EventsGateway::PATH);
+    let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
+    let simulation = &own.simulation_url;
+    let routes = Some(shown(&own.routes)).filter(|routes| !routes.is_empty());
+    let routes_line = routes
+        .iter()
+        .map(|routes| format!("\n  Routes:      {routes}"));
+    let routes_line: String = routes_line.collect();
+    let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
+    let pages = listening.page_lines(13);
+    let text = format!(
+        "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
+         Simulation:  {simulation}{routes_line}{bus_line}\n  WebSocket:   {websocket}{pages}"
+    );
+    say(&text, || {
+        tracing::info!(
+            lobby,
+            measurement,
+            simulation,
+            routes,
+            bus,
+            websocket,
+            "weirgate events"
+        );
+    });
 }
 
 /// How many connections of the proxy to all proxied services there may be.
@@ -311,6 +312,7 @@ fn tokens(
     Ok((tokens, keys))
 }
 
+/// Starts the threads that call the services.
 fn start_calls(
     own: &EventsSettings,
     services: Vec<services::Service>,
@@ -354,10 +356,9 @@ fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>
 }
 
 /// The metrics of the gateway.
-fn gateway_metrics(
-    stats: &Arc<EventsStats>,
-    by_service: &ByService<ServiceCallStats>,
-) -> Vec<GatewayMetric> {
+fn gateway_metrics(stats: &Arc<EventsStats>, gateway: &EventsGateway) -> Vec<GatewayMetric> {
+    let by_service = &gateway.service_stats();
+    let waiting = Arc::new(gateway.waiting_bytes().clone());
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     vec![
@@ -371,111 +372,8 @@ fn gateway_metrics(
         GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
         number(&names::PUSHES, |s| s.pushes.get()),
         number(&metrics::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        GatewayMetric::number(&names::EVENT_WAITING_BYTES, &waiting, |waiting| {
+            waiting.held()
+        }),
     ]
-}
-
-/// How other threads send inputs to the loop, with what is needed to make frames of pushes. Clones lead to the same
-/// loop.
-#[derive(Clone)]
-pub(super) struct ToLoop {
-    pub(super) input: Sender<Input>,
-    pub(super) wake: LateWake,
-    pub(super) frame_bytes: FrameBytes,
-    pub(super) clock: Clock,
-}
-
-impl ToLoop {
-    /// Sends inputs, and wakes the loop.
-    pub(super) fn send(&self, inputs: impl IntoIterator<Item = Input>) {
-        for input in inputs {
-            // Fails only after the end of the loop.
-            let _ = self.input.send(input);
-        }
-        self.wake.wake();
-    }
-
-    /// Parses the body of a broadcast. After the delivery, `tell` is called with the number of deliveries.
-    ///
-    /// # Errors
-    /// All errors in the body.
-    pub(super) fn read(
-        &self,
-        body: &[u8],
-        tell: impl FnOnce(u64) + Send + 'static,
-    ) -> Result<Vec<Push>, Vec<Wrong>> {
-        let broadcast = Broadcast::parse(body)?;
-        let now = self.clock.now();
-        Ok(Push::parts(
-            broadcast,
-            &self.frame_bytes,
-            now,
-            Box::new(tell),
-        ))
-    }
-}
-
-/// Turns the body of a broadcast into the response.
-#[derive(Clone)]
-struct Pusher {
-    to_loop: ToLoop,
-    /// The other instances.
-    bus: Option<Bus>,
-}
-
-impl Pusher {
-    async fn answer(self, body: Bytes) -> Answer {
-        let shared = match self.bus.as_ref().map(|bus| (bus, bus.room(body.len()))) {
-            None => None,
-            Some((bus, Some(room))) => Some((bus, room)),
-            Some((_, None)) => {
-                let detail = "Too many pushes wait for other instances";
-                return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
-            }
-        };
-        let (sent, outcome) = oneshot::channel();
-        let tell = move |count| {
-            // The client may have gone.
-            let _ = sent.send(count);
-        };
-        let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());
-        match aside(bytes, move || to_loop.read(&body, tell)).await {
-            // After the end of the loop the push is dropped, and `sent` with it.
-            Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
-            Some(Err(wrong)) => {
-                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
-            }
-            None => {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                return Answer::detail(status, "Internal Server Error");
-            }
-        }
-        // The devices here do not wait for the bus.
-        let others = shared.map(|(bus, room)| bus.push(whole, room));
-        let Ok(count) = outcome.await else {
-            return stopping();
-        };
-        let mut object = ObjectWriter::new();
-        match others {
-            None => object.number("sent", count),
-            Some(others) => match others.await {
-                Ok(outcome) => write_shared(&mut object, count, &outcome),
-                Err(_) => return stopping(),
-            },
-        }
-        Answer::json(StatusCode::OK, object.finish())
-    }
-}
-
-/// The response after the end of the loop.
-fn stopping() -> Answer {
-    Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping")
-}
-
-/// Writes the deliveries of all instances together, and the ids of instances that did not answer.
-fn write_shared(object: &mut ObjectWriter, count: u64, others: &PushOutcome) {
-    object.number("sent", count.saturating_add(others.sent));
-    object.string("bus", if others.is_up { "up" } else { "away" });
-    object.number("instances", 1 + others.answered as u64);
-    let missing = others.missing.iter().map(|id| id.as_str());
-    object.strings("missing", missing);
 }

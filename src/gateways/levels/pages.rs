@@ -59,7 +59,7 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Rout
     Route::get("/health", move |_| health(&telemetry, &nats_url))
 }
 
-/// `/page/keys`: for each relayed key, how long ago its newest good message came, in milliseconds, or null.
+/// `/page/keys`: for each relayed key, how long ago its newest good message arrived, in milliseconds, or null.
 pub(super) fn keys_route(
     telemetry: &Arc<Telemetry>,
     clock: Clock,

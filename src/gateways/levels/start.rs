@@ -351,6 +351,7 @@ mod tests {
             addrs,
             tls_addrs: Vec::new(),
             admin_addr: None,
+            has_supervisor: false,
             telemetry: Telemetry::new(build, FeedStats::default(), None, now),
         }
     }

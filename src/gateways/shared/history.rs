@@ -432,14 +432,17 @@ impl Statuses {
         let (first, losses) = self.round.unwrap_or_else(|| (0, core.losses()));
         // A client without a name gets no position: it may still have an older position for the `since` of its first
         // request.
-        let frames = [false, true].map(|has_lost| {
-            [None, core.position()].map(|position| self.frame(core, has_lost, position))
-        });
+        let without_position = [false, true].map(|has_lost| self.frame(core, has_lost, None));
+        let position = core.position();
+        let with_position = [false, true].map(|has_lost| self.frame(core, has_lost, position));
         let next = core.walk(clients, first, |core, key, client| {
-            let holds = holds(core, key, client) && core.position().is_some();
+            let by_loss = match holds(core, key, client) {
+                true => &with_position,
+                false => &without_position,
+            };
             let has_lost = core.take_loss(key);
             if core.gets_status(key) {
-                core.send(key, &frames[usize::from(has_lost)][usize::from(holds)]);
+                core.send(key, &by_loss[usize::from(has_lost)]);
             }
         });
         // Clients that connect during the round know of all losses.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{
-    NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+    NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
-use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamPages, RedisStreamSource, WithPages};
+use weirgate_bus::redis::{
+    RedisNeeds, RedisSettings, RedisSource, RedisStreamPages, RedisStreamSource, WithPages,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
@@ -115,7 +117,9 @@ fn open_redis(
             ..RedisNeeds::default()
         };
         let question = redis_question(&settings, needs);
-        let pages = reading.acl.map(|_| RedisStreamPages::new(settings.clone(), &stream.name));
+        let pages = reading
+            .acl
+            .map(|_| RedisStreamPages::new(settings.clone(), &stream.name));
         let pages = pages.transpose().map_err(redis_error)?;
         let source =
             RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
@@ -176,49 +180,73 @@ fn open_nats(
     reading: Reading<'_>,
     (status, started_us): (Arc<BusStatus>, u64),
 ) -> Result<OpenBus, RunError> {
-    let stream = match &reading.stream {
+    match &reading.stream {
         Some(stream) if reading.acl.is_none() => {
             let question = nats_question(&nats, NatsStreamSource::needs(stream));
             let source = stream_source(nats, &reading, stream, Arc::clone(&status))?;
-            return Ok(OpenBus {
+            Ok(OpenBus {
                 source: Box::new(source),
                 status,
                 interest: None,
                 question,
-            });
+            })
         }
-        stream => stream.clone(),
-    };
+        Some(stream) => {
+            let both = BusStatus::new(&[], started_us).with_beside(Arc::clone(&status));
+            open_stream_and_names(nats, &reading, stream, status, Arc::new(both))
+        }
+        None => open_names(nats, reading, status),
+    }
+}
+
+/// The names that clients choose, and what the start needs to read them.
+fn chosen_names(nats: NatsSettings, reading: &Reading<'_>) -> (NatsSubjectsSettings, NatsNeeds) {
     let settings = NatsSubjectsSettings {
-        nats: nats.clone(),
+        nats,
         payload_bytes_max: reading.payload_bytes_max,
         is_retained: reading.is_retained,
-        stream: stream.as_ref().map(|stream| stream.name.clone()),
+        stream: reading.stream.as_ref().map(|stream| stream.name.clone()),
         settle: reading.settle,
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);
     let requests = requests.map(str::to_owned).collect();
-    let mut needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
-    if let Some(stream) = stream {
-        needs.add_stream(NatsStreamSource::needs(&stream));
-        let roles = reading.acl.into_iter().flat_map(Acl::names_by_role);
-        needs.roles = roles
-            .map(|(role, names)| (role.to_owned(), names.to_vec()))
-            .collect();
-        let question = nats_question(&nats, needs);
-        let (beside, interest) =
-            NatsSubjectsSource::new(settings, Arc::clone(&status)).map_err(nats_error)?;
-        let both = BusStatus::new(&[], started_us).with_beside(status);
-        let both = Arc::new(both);
-        let source = stream_source(nats, &reading, &stream, Arc::clone(&both))?;
-        return Ok(OpenBus {
-            source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
-            status: both,
-            interest: Some(interest),
-            question,
-        });
-    }
-    let question = nats_question(&settings.nats, needs);
+    let needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
+    (settings, needs)
+}
+
+/// A stream, and beside it the names that clients choose.
+fn open_stream_and_names(
+    nats: NatsSettings,
+    reading: &Reading<'_>,
+    stream: &StreamSettings,
+    of_names: Arc<BusStatus>,
+    both: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    let (settings, mut needs) = chosen_names(nats.clone(), reading);
+    needs.add_stream(NatsStreamSource::needs(stream));
+    let roles = reading.acl.into_iter().flat_map(Acl::names_by_role);
+    needs.roles = roles
+        .map(|(role, names)| (role.to_owned(), names.to_vec()))
+        .collect();
+    let question = nats_question(&nats, needs);
+    let (beside, interest) = NatsSubjectsSource::new(settings, of_names).map_err(nats_error)?;
+    let source = stream_source(nats, reading, stream, Arc::clone(&both))?;
+    Ok(OpenBus {
+        source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
+        status: both,
+        interest: Some(interest),
+        question,
+    })
+}
+
+/// The names that clients choose, without a stream.
+fn open_names(
+    nats: NatsSettings,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    let (settings, needs) = chosen_names(nats.clone(), &reading);
+    let question = nats_question(&nats, needs);
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(nats_error)?;
     if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {

@@ -244,8 +244,9 @@ mod tests {
         assert!(out.len() <= 1);
         let publication = out.pop()?;
         assert!(publication.deliver);
-        assert_eq!(publication.frame.key(), None, "no trade replaces another");
-        let body = String::from_utf8(publication.frame.body().to_vec()).unwrap();
+        let frame = publication.frame().expect("a frame");
+        assert_eq!(frame.key(), None, "no trade replaces another");
+        let body = String::from_utf8(frame.body().to_vec()).unwrap();
         Some((publication.topic.as_str().to_owned(), body))
     }
 

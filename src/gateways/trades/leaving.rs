@@ -2,7 +2,8 @@
 //! given up one after the other, over several turns if necessary.
 
 use super::TradesGateway;
-use super::client::{self, Client, Content};
+use super::client::{Client, Content};
+use super::messages;
 use weirgate_core::{Core, Left, SessionKey, TopicName};
 
 /// Memory of a symbol in a request that goes on in a later turn.
@@ -56,8 +57,8 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
             (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
-        let data = client::symbols(content, "unsubscribed", &gone, client);
-        let success = client::success(core, &message, data, None);
+        let data = messages::symbols(content, "unsubscribed", &gone, client);
+        let success = messages::success(core, &message, data, None);
         core.send(key, &success);
     }
 

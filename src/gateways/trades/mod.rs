@@ -7,6 +7,7 @@ mod candles;
 mod client;
 pub mod feed;
 mod leaving;
+mod messages;
 pub(super) mod metrics;
 mod request;
 mod settings;
@@ -111,7 +112,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
-            statuses: Statuses::new(client::status),
+            statuses: Statuses::new(messages::status),
             left: VecDeque::new(),
         }
     }
@@ -154,11 +155,11 @@ impl TradesGateway {
                     self.unsubscribe(core, key, client, request, is_alone);
                 }
                 Ok(Request::Ping) => {
-                    let pong = client::pong(core);
+                    let pong = messages::pong(core);
                     core.send(key, &pong);
                 }
                 Err(bad) => {
-                    let error = client::error(core, &bad.to_string());
+                    let error = messages::error(core, &bad.to_string());
                     core.send(key, &error);
                 }
             }
@@ -167,6 +168,7 @@ impl TradesGateway {
         self.statuses.send_behind(core, key, follow, holds);
     }
 
+    /// Carries out a `subscribe`: all its symbols, or none. `is_last`: no further request of the same head follows.
     fn subscribe(
         &mut self,
         core: &mut Core,
@@ -182,7 +184,7 @@ impl TradesGateway {
         let new = not_held(core, key, content, &asked.symbols);
         if let Err((reason, message)) = self.judge(core, client, content, &new) {
             core.note_refused_names(key, &new, reason);
-            let refusal = client::error(core, &message);
+            let refusal = messages::error(core, &message);
             return core.send(key, &refusal);
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
@@ -202,20 +204,15 @@ impl TradesGateway {
         self.users.add(key, client, new.len());
         self.held += new.len();
         self.stats.subscriptions.set(self.held);
-        let message = match (new.len(), content) {
-            (0, Content::Trades) => "Already subscribed to all requested symbols".to_owned(),
-            (0, _) => "Already subscribed to candles of all requested symbols".to_owned(),
-            (n, Content::Trades) => format!("Successfully subscribed to {n} symbol(s)"),
-            (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
-        };
-        let mut data = client::symbols(content, "subscribed", &new, client);
+        let message = messages::subscribed_words(content, new.len());
+        let mut data = messages::symbols(content, "subscribed", &new, client);
         let why = newest.err().or_else(|| missed.and_then(Result::err));
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
         }
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
         let position = follow.position(core, client.has_trades() && is_last);
-        let success = client::success(core, &message, data, position);
+        let success = messages::success(core, &message, data, position);
         core.send(key, &success);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
@@ -252,6 +249,7 @@ impl TradesGateway {
         Ok(())
     }
 
+    /// The state of a new client, with the limits of its token.
     fn client(&self, core: &Core, identity: Identity) -> Client {
         // Without REQUIRE_AUTH the end of a token closes no connection: the limit in the token applies until the client
         // leaves.
@@ -280,7 +278,7 @@ impl TradesGateway {
         data.string("connectionId", &uuid(core));
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
-        client::success(core, "Connected to WebSocket Gateway", data, None)
+        messages::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
     /// Handles a topic of candles whose last member has left.
@@ -293,7 +291,7 @@ impl TradesGateway {
     /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
-            let frame = client::candle(core, &update);
+            let frame = messages::candle(core, &update);
             core.publish(&Publication::new(update.topic, frame));
         }
     }
@@ -311,7 +309,7 @@ impl TradesGateway {
         };
         for symbol in symbols {
             if let Some(update) = candles.running(core.now(), interval, symbol.as_str()) {
-                let frame = client::candle(core, &update);
+                let frame = messages::candle(core, &update);
                 core.send(key, &frame);
             }
         }
@@ -443,9 +441,11 @@ impl Gateway for TradesGateway {
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
-        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver) {
-            let (symbol, message) = (publication.topic.as_str(), publication.frame.body());
-            candles.take(core.now(), symbol, message, &mut self.updates);
+        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver)
+            && let Some(frame) = publication.frame()
+        {
+            let symbol = publication.topic.as_str();
+            candles.take(core.now(), symbol, frame.body(), &mut self.updates);
             self.publish_updates(core);
         }
     }

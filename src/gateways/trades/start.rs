@@ -57,6 +57,7 @@ pub(in crate::gateways) const TRADES: GatewayKind = GatewayKind::new(
     u32::try_from(symbols_max).unwrap_or(u32::MAX)
 }));
 
+/// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let own: TradesSettings = checked.get();

@@ -44,12 +44,12 @@ impl Progress {
         self.owed.load(Ordering::Relaxed)
     }
 
-    /// Whether the body broke off, has chunks without a clear end, or came too slowly.
+    /// Whether the body broke off, has chunks without a clear end, or arrived too slowly.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Whether the body was given up because it came too slowly.
+    /// Whether the body was given up because it arrived too slowly.
     pub fn is_too_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -140,8 +140,8 @@ impl RequestBody {
 /// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
-/// The permit for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
-/// give way.
+/// The permit for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body is
+/// evicted.
 pub struct HeldBody<'a> {
     /// What holds the bytes that were read.
     pub permit: &'a mut Permit,
@@ -403,7 +403,7 @@ mod tests {
         });
     }
 
-    /// How many seconds a body is behind after `seconds` in which `bytes` came each `pause_ms`.
+    /// How many seconds a body is behind after `seconds` in which `bytes` arrived each `pause_ms`.
     fn behind_s(bytes: usize, pause_ms: u64, seconds: u64) -> u64 {
         let mut pace = Pace::default();
         for _ in 0..seconds * 1_000 / pause_ms {

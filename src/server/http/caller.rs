@@ -1,4 +1,4 @@
-//! Who sends a plain request, and whether it may be here.
+//! The sender of a plain request, and whether an operator has cut it off.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
@@ -83,7 +83,7 @@ impl Caller {
         self.address.ip().is_none_or(|ip| here.contains(&ip))
     }
 
-    /// Whether the sender may be here: [`Revoked::admit`].
+    /// Checks that no operator has cut the sender off ([`Revoked::admit`]).
     ///
     /// # Errors
     /// An operator has cut the sender off.

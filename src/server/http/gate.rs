@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::client_stream::ClientStream;
-use super::handover::ConnectionClock;
+use super::connection_clock::ConnectionClock;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::HeldBytes;
@@ -288,6 +288,8 @@ impl State {
         Ok(true)
     }
 
+    /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
+    /// false if more bytes must be read first.
     fn judge_head(&mut self) -> bool {
         let Next::Head(scanner) = &mut self.next else {
             return true;
@@ -327,6 +329,7 @@ impl State {
         true
     }
 
+    /// Records a write: the first pieces that are written whole leave memory.
     fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.wrote(outcome.is_pending());
         if let Poll::Ready(Ok(bytes)) = outcome {
@@ -389,7 +392,7 @@ impl State {
 
     /// Appends at most `bytes_max` bytes from the socket to `read`; 0 at the end of the client's half.
     fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
-        // On the stack, so that a connection has memory only for bytes that came.
+        // On the stack, so that a connection has memory only for bytes that arrived.
         let mut piece = [MaybeUninit::uninit(); READ_BYTES];
         let mut buf = ReadBuf::uninit(&mut piece[..bytes_max.min(READ_BYTES)]);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);

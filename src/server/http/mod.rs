@@ -5,27 +5,32 @@
 //! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
 //! Called by `run` (start, stop) and the reactor (hand-over).
 
+mod admin;
 pub mod body;
 mod caller;
 mod client_stream;
 mod connection;
+mod connection_clock;
 mod files;
 mod gate;
 mod handover;
+pub(crate) mod metrics_format;
 pub mod operator;
 pub mod page;
 pub mod pages;
 mod plane;
 mod readiness;
+mod requests;
 mod service;
 pub mod site;
 
+pub use admin::Admin;
 pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody};
 pub use caller::{Caller, ClientAccess};
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use page::FrontPage;
-pub use plane::{Admin, HttpHandle, HttpPlane};
+pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;
 pub(crate) use site::TakeOver;
 pub use site::{ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, RequestParts, Route, Site};

@@ -14,6 +14,7 @@ impl Site {
         answer.map_or_else(|| self.route(request), Found::Answer)
     }
 
+    /// Finds the route of a request by path and method; without one the page for browsers, the fallback, or an error.
     fn route(&self, request: &RequestParts) -> Found<'_> {
         let method = &request.head.method;
         let path = request.path();

@@ -42,7 +42,7 @@ pub struct RequestParts {
     pub peer: Peer,
     /// Who sends the request.
     pub caller: Caller,
-    /// Whether the connection came over TLS.
+    /// Whether the connection has TLS.
     pub is_tls: bool,
 }
 

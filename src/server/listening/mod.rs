@@ -21,7 +21,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 pub(crate) use self::socket_file::Owner;
-pub use self::socket_file::SocketFile;
+pub(crate) use self::socket_file::SocketFile;
 
 /// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
 pub(crate) const PATH_BYTES_MAX: usize = 107;

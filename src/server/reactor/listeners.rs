@@ -55,7 +55,7 @@ struct Listener {
     inner: Option<Inner>,
     /// The connections begin with a handshake of TLS.
     is_tls: bool,
-    /// Connections may wait: an edge came, and `accept` has not returned "would block" since.
+    /// Connections may wait: an edge arrived, and `accept` has not returned "would block" since.
     ready: bool,
     /// After a failure: no accept before this time.
     retry_at_us: u64,

@@ -15,7 +15,8 @@ mod turn;
 
 pub(crate) use handshakes::{HandshakeCounts, Handshakes};
 pub(crate) use listeners::ListenError;
-pub use listeners::ListenerSettings;
-pub use seams::{ReactorSettings, TurnBudgets};
+pub(crate) use listeners::ListenerSettings;
+pub(crate) use seams::ReactorSettings;
+pub(crate) use seams::TurnBudgets;
 pub(crate) use seams::{Seams, way_back};
 pub(crate) use turn::{BindError, Reactor};

@@ -31,7 +31,7 @@ struct Socket {
     ends: bool,
     /// The last write of TLS was short.
     was_full: bool,
-    /// The socket is in a list of readable sockets: once, however many edges came.
+    /// The socket is in a list of readable sockets: once, however many edges arrived.
     readable: bool,
     /// The socket is in the list of those whose kept records the kernel takes.
     has_room: bool,

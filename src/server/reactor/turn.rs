@@ -26,7 +26,7 @@ use super::report::Report;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Phase, Sought};
+use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
     CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, Transmit, TurnClock, earliest,
@@ -108,7 +108,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     spin: Spin,
     end_lines: EndLines,
     /// The operators that wait for the searches of the survey under way.
-    searching: Vec<oneshot::Sender<Sought>>,
+    searching: Vec<oneshot::Sender<SearchResult>>,
     ends: Ends,
     stop: Option<Stop>,
     /// A stop does not end before this time while connections are open.
@@ -363,7 +363,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
-    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that came in the
+    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
     /// meantime.
     fn judge(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);

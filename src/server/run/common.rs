@@ -1,29 +1,26 @@
-//! The settings of every gateway, each in the type of the module that uses it. Also the limits with their present
-//! values, for the operator's page.
+//! The settings of every gateway, each in the type of the module that uses it.
 
 use std::path::PathBuf;
 use weirgate_core::{CloseReason, DrainPlan, Limits};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
 
+use super::near_limits::near_limits;
 use super::tls::ClientTls;
-use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
+use crate::http::operator::{NearLimit, OperatorSettings};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::listening::ListenAddr;
 use crate::reactor;
 use crate::reactor::{ReactorSettings, TurnBudgets};
 use crate::settings::{
-    BusSettings, Checked, Kind, ListenSettings, ProcessSettings, SecretFile, SecretText, Shows,
-    TlsSettings, Unit, Value, flag,
+    BusSettings, Checked, ListenSettings, ProcessSettings, SecretFile, SecretText, Shows,
+    TlsSettings, Value,
 };
-use crate::telemetry::{HitLimit, LimitOf, Reading, Surveyed, names};
+use crate::telemetry::{HitLimit, LimitOf};
 
 /// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
 /// is for the close itself.
 const BUSY_PERCENT: u64 = 60;
-
-/// The flag of the limit that the limit on open files may lower.
-const CONNECTIONS_MAX: &str = flag!("connections-max");
 
 /// The settings of every gateway.
 #[derive(Clone, Debug)]
@@ -44,6 +41,8 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// Whether a supervisor asks this process at `admin_addr`, and answers for it at the address of the settings.
+    pub has_supervisor: bool,
     /// The token for the operator's page; `None`: it asks for none.
     pub admin_token: Option<SecretText>,
     /// The limits on the operator's page.
@@ -98,6 +97,7 @@ impl CommonSettings {
             },
             allowed_origins: listen.allowed_origins,
             admin_addr: listen.admin_addr,
+            has_supervisor: checked.processes().number().is_some(),
             admin_token: listen.admin_token,
             near_limits: near_limits(checked),
             service_connections_max: 0,
@@ -132,7 +132,7 @@ impl CommonSettings {
         }
     }
 
-    /// What is held for clients outside of the core and the gateway.
+    /// The quotas of what is held for clients outside of the core and the gateway.
     pub(super) fn holdings(&self) -> impl Iterator<Item = Quota> {
         let handshakes = self.tls.iter().map(|tls| tls.handshakes.clone());
         let bytes = [&self.limits.http_held, &self.tls_held];
@@ -141,20 +141,21 @@ impl CommonSettings {
 
     /// Returns the error if two listeners of this process have the same address. With `--reuse-port` both would
     /// listen, and the kernel would give each client to either of them.
-    pub(crate) fn twice(&self) -> Option<String> {
+    pub(crate) fn same_address_error(&self) -> Option<String> {
         let listen = &self.reactor.listen;
         let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
         let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
         let admin = self.admin_addr.iter().map(|addr| ("--admin-addr", addr));
         let all: Vec<_> = plain.chain(tls).chain(admin).collect();
-        let meets = |(number, (flag, addr)): (usize, &(&str, &ListenAddr))| {
+        let overlap = |(number, (flag, addr)): (usize, &(&str, &ListenAddr))| {
             let mut before = all[..number].iter();
-            let (other, met) = before.find(|(other, met)| other != flag && addr.overlaps(met))?;
+            let (other, taken) =
+                before.find(|(other, taken)| other != flag && addr.overlaps(taken))?;
             Some(format!(
-                "{flag}: {addr} is in use by {other} ({met}); allowed: an address or a port of its own"
+                "{flag}: {addr} is in use by {other} ({taken}); allowed: an address or a port of its own"
             ))
         };
-        all.iter().enumerate().find_map(meets)
+        all.iter().enumerate().find_map(overlap)
     }
 
     /// The permitted origins, for the HTTP side.
@@ -173,6 +174,7 @@ const BUS_QUEUE_MESSAGES_MAX: usize = 1_024;
 /// The longest time that new clients wait to be accepted while a stream is read.
 const STREAM_WAIT_US: u64 = 5_000_000;
 
+/// The settings of the loop.
 fn reactor_settings(checked: &Checked) -> ReactorSettings {
     let process: ProcessSettings = checked.get();
     let listen: ListenSettings = checked.get();
@@ -217,108 +219,10 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
     limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
 }
 
-/// The limits with a present value. All other limits are only counted when they are exceeded: by reason, or by a
-/// counter of their own.
-static NEAR: &[(&str, ReadNumber)] = &[
-    (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
-    (flag!("connections-per-ip-max"), |at| {
-        let busiest = |surveyed: &Surveyed| surveyed.survey.busiest_address;
-        at.surveyed.as_deref().map(busiest)
-    }),
-    (flag!("memory-max"), |at| at.process.resident_bytes),
-    (flag!("send-queue-soft-bytes"), largest_send_queue),
-    (flag!("send-queue-hard-bytes"), largest_send_queue),
-    (flag!("frame-bytes-max"), |at| {
-        Some(at.turn.shell.frame_bytes_alive)
-    }),
-    (flag!("tls-held-bytes-max"), |at| at.held("tls_bytes")),
-    (flag!("connection-bytes"), |at| at.held("connection_bytes")),
-    (flag!("unfinished-bytes"), |at| at.held("received_bytes")),
-    (flag!("inflate-window-bytes"), |at| {
-        Some(at.turn.shell.inflate_window_bytes_granted)
-    }),
-    (flag!("bus-queue-bytes"), |at| {
-        Some(at.turn.shell.bus_queue_bytes)
-    }),
-    ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
-    ("all-channel-name-bytes", |at| at.held("name_bytes")),
-    ("retained-bytes", |at| at.sum(&names::RETAINED_BYTES)),
-    (flag!("history-bytes-max"), |at| {
-        at.turn.hub.history.map(|history| history.bytes)
-    }),
-    // The limit is for each service.
-    ("proxy-connections-max", |at| {
-        let services = at.values(&names::PROXY_REQUESTS_IN_FLIGHT);
-        services.map(|(_, requests)| requests).max()
-    }),
-    ("waiting-bytes", |at| at.sum(&names::EVENT_WAITING_BYTES)),
-];
-
-/// Bytes of the largest send queue in the newest survey. The metric shows a peak, which outlives the queue.
-fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
-    let slowest = &at.surveyed.as_deref()?.survey.slowest;
-    let bytes = slowest.iter().map(|client| client.queue_bytes);
-    Some(bytes.max().unwrap_or(0))
-}
-
-/// The limits of this gateway with a present value, and the open files.
-pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
-    let of_gateway = NEAR.iter().filter_map(|&(flag, now)| {
-        let mut values = checked.values().iter();
-        let found = values.find(|value| value.setting.flag == flag)?;
-        let Value::Number(max) = found.value else {
-            return None;
-        };
-        let in_force: ReadNumber = |at| at.turn.shell.connections_max;
-        Some(NearLimit {
-            name: found.setting.name(),
-            about: found.setting.help,
-            is_bytes: matches!(
-                found.setting.kind,
-                Kind::Number {
-                    unit: Unit::Bytes,
-                    ..
-                }
-            ),
-            max: Some(max).filter(|max| *max > 0),
-            max_in_force: (flag == CONNECTIONS_MAX).then_some(in_force),
-            now,
-        })
-    });
-    of_gateway.chain([open_files()]).collect()
-}
-
-/// A limit of the system, which is not in the table of settings.
-fn open_files() -> NearLimit {
-    NearLimit {
-        name: "ulimit -n".to_owned(),
-        about: "Open files of the process",
-        is_bytes: false,
-        max: None,
-        max_in_force: Some(|at| at.process.max_fds),
-        now: |at| at.process.open_fds,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::Rows;
-    use crate::telemetry::{Build, GatewayMetric, Telemetry};
-    use weirgate_core::{FeedStats, Now, Survey};
-
-    #[test]
-    fn a_limit_that_is_off_has_no_maximum_and_the_others_have_their_value() {
-        let limits = near_limits(&Checked::defaults());
-        let of = |name: &str| limits.iter().find(|limit| limit.name == name);
-        let connections = of("--connections-max").expect("every gateway has it");
-        assert!(connections.max.is_none() && connections.max_in_force.is_some());
-        let frames = of("--frame-bytes-max").expect("every gateway has it");
-        assert_eq!((frames.max, frames.is_bytes), (Some(512 << 20), true));
-        let proxied = of("--proxy-connections-max");
-        assert!(proxied.is_none(), "a gateway without services");
-        assert!(of("ulimit -n").is_some());
-    }
 
     #[test]
     fn a_turn_publishes_at_most_half_of_a_send_queue() {
@@ -326,39 +230,5 @@ mod tests {
         let lowered = Checked::of(Rows::EVERY, &[soft], &[]).expect("good settings");
         let budgets = CommonSettings::new(&lowered).reactor.budgets;
         assert_eq!(budgets.publication_bytes_max, 50_000);
-    }
-
-    #[test]
-    fn a_present_value_is_a_sum_or_of_one_kind_or_of_the_busiest_service() {
-        let build = Build {
-            version: "0",
-            commit: "c0ffee",
-            gateway: "events",
-            features: String::new(),
-        };
-        let telemetry = Telemetry::new(build, FeedStats::default(), None, Now::default());
-        let kinds = || vec![("name", 8), ("pattern", 2)];
-        let services = || vec![("lobby", 3), ("game", 5)];
-        telemetry.add_gateway(vec![
-            GatewayMetric::ByLabel(&names::SUBSCRIBED_NAMES, Box::new(kinds)),
-            GatewayMetric::ByLabel(&names::UPSTREAM_CALLS_IN_FLIGHT, Box::new(services)),
-            GatewayMetric::ByLabel(&names::PROXY_REQUESTS_IN_FLIGHT, Box::new(services)),
-        ]);
-        let now = |flag: &str| {
-            let found = NEAR.iter().find(|(name, _)| *name == flag);
-            found.expect(flag).1(&Reading::now(&telemetry))
-        };
-        for (flag, value) in [
-            ("all-channels-max", Some(10)),
-            ("proxy-connections-max", Some(5)),
-            ("history-bytes-max", None),
-            ("send-queue-soft-bytes", None),
-        ] {
-            assert_eq!(now(flag), value, "{flag}");
-        }
-        let survey = Survey::default();
-        let ends = Vec::new();
-        telemetry.surveys.put(Surveyed { survey, ends }.into());
-        assert_eq!(now("send-queue-hard-bytes"), Some(0), "nobody waits");
     }
 }

@@ -1,9 +1,9 @@
-//! Files in settings: small files, read whole; and their changes, seen by fingerprints.
+//! Reads the files that settings name: small files, read whole, within a limit on bytes and on time.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     content.and_then(without_mark)
 }
 
-/// If nobody ever writes to the pipe, the thread stays blocked; the start has failed by then.
+/// Reads a pipe to its end on a thread of its own, so that a pipe to which nobody writes makes the start fail. That
+/// thread then stays blocked.
 fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
     let (sender, read) = mpsc::channel();
     let pipe = path.to_owned();
@@ -57,7 +58,7 @@ pub fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     regular_file(path).and_then(without_mark)
 }
 
-/// Fails for a file that is too large.
+/// The metadata of a file; an error for a file that is too large.
 fn metadata(path: &Path) -> io::Result<fs::Metadata> {
     let metadata = fs::metadata(path)?;
     match metadata.len() > FILE_BYTES_MAX {
@@ -71,86 +72,11 @@ fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the
-/// inode. A replaced file has another inode, a written file another length or modification time, and a file with other
-/// rights another change time. `None` for a missing file.
-type Print = Option<(u64, u64, (i64, i64), (i64, i64))>;
-
-/// The fingerprints of files whose content is in force.
-#[derive(Clone, Debug)]
-pub struct Prints {
-    paths: Vec<PathBuf>,
-    /// Before the content was read.
-    read: Vec<Print>,
-    /// At the last look.
-    looked: Vec<Print>,
-}
-
-impl Prints {
-    /// Takes the fingerprints of the files; must be called before their content is read.
-    pub fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
-        let paths: Vec<PathBuf> = paths.into_iter().collect();
-        let read = prints(&paths);
-        Self {
-            paths,
-            looked: read.clone(),
-            read,
-        }
-    }
-
-    /// Returns true if a file has changed since the last read, and none since the last look. A file that is written in
-    /// place may have only a part of its content until the writer is done, and that part may be valid.
-    pub fn check(&mut self) -> bool {
-        let now = prints(&self.paths);
-        let is_settled = now == self.looked;
-        self.looked = now;
-        is_settled && self.looked != self.read
-    }
-
-    /// Takes the fingerprints again; must be called before the content is read again, so that the next look finds later
-    /// writes.
-    pub fn will_read(&mut self) {
-        self.read = prints(&self.paths);
-    }
-
-    /// Whether a file has changed since [`will_read`](Self::will_read).
-    pub fn have_changed(&self) -> bool {
-        prints(&self.paths) != self.read
-    }
-}
-
-fn prints(paths: &[PathBuf]) -> Vec<Print> {
-    let print = |path: &PathBuf| {
-        let found = fs::metadata(path).ok()?;
-        let written = (found.mtime(), found.mtime_nsec());
-        let changed = (found.ctime(), found.ctime_nsec());
-        Some((found.ino(), found.len(), written, changed))
-    };
-    paths.iter().map(print).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use super::*;
-
-    /// A look comes after a read that failed; the repair changes only the rights, and writes nothing.
-    #[test]
-    fn a_file_with_other_rights_has_changed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("file");
-        fs::write(&path, "text").expect("written");
-        let mut watched = Prints::now([path.clone()]);
-        assert!(!watched.check());
-        // The times of files advance in the steps of the kernel's clock.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
-        assert!(!watched.check() && watched.check());
-        watched.will_read();
-        assert!(!watched.check() && !watched.check());
-    }
 
     #[test]
     fn the_mark_of_an_editor_is_no_part_of_the_text() {

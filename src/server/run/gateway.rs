@@ -1,5 +1,8 @@
 //! From feed, gateway and source to a running loop: the same for every gateway.
 
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -7,31 +10,36 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
+use super::cpus::{check_cpus, pin};
+use super::early_signals::stop_signals_are_taken;
+use super::listening::{Listening, log_start};
+use super::log_filter_file::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
-use super::process::{
-    Listening, bound_connections, build, check_cpus, held_metrics, log_start, pin, seed,
-};
+use super::process::bound_connections;
 use super::reload::{Reload, Reloads};
+use super::revoked_file::Cuts;
 use super::secret_files::SecretFiles;
-use super::sighup_files::{Cuts, LogFilterFile};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
+use crate::build_info::BUILD;
+use crate::http::operator::Cutter;
 use crate::http::pages;
 use crate::http::pages::StatsHead;
 use crate::http::{
     Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
     operator,
 };
+use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, way_back};
-use crate::telemetry::{GatewayMetric, Telemetry};
+use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink};
 use weirgate_core::BusEvent;
 use weirgate_core::{Core, Feed, FrameBytes, Gateway, Hub};
-use weirgate_wire::admission::Quota;
+use weirgate_wire::admission::{Held, Quota};
 
 /// The longest time that the HTTP side gets to end after the last turn of the loop.
 const HTTP_STOP: Duration = Duration::from_millis(200);
@@ -288,7 +296,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
     /// Checks what a start needs. Returns what was read from files.
     fn before_listening(&mut self, clock: Clock) -> Result<(Option<TlsInForce>, Cuts), RunError> {
-        if let Some(text) = self.common.twice() {
+        if let Some(text) = self.common.same_address_error() {
             return Err(RunError::Settings(text));
         }
         let files = self.common.tls.as_ref().map(|tls| tls.files.clone());
@@ -309,90 +317,49 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 
     fn listen_and_run(
-        self,
+        mut self,
         tls_files: Option<TlsInForce>,
         cuts: Cuts,
         clock: Clock,
         announce: impl FnOnce(&Listening),
     ) -> Result<(), RunError> {
-        let Self { common, feed, .. } = self;
-        for start in self.threads {
+        for start in std::mem::take(&mut self.threads) {
             start()?;
         }
-        let counted = feed.stats().clone();
-        let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
-        let (mut parts, mut metrics) = (self.reloads, self.metrics);
-        let cutter = cuts.cutter;
-        parts.extend(cuts.file);
+        let feed_stats = self.feed.stats().clone();
+        let bus_status = self.status.take();
+        let telemetry = Telemetry::new(build(self.name), feed_stats, bus_status, clock.now());
+        let limits = self.common.limits.clone();
+        let connections_max = limits.connections_max;
+        let core = Core::new(limits, self.frame_bytes.clone(), seed(clock));
         let handshakes = Arc::new(HandshakeCounts::default());
+        if let Some(in_force) = &tls_files {
+            self.metrics.extend(handshake_metrics(&handshakes));
+            self.metrics.push(in_force.expiry());
+        }
         let tls = tls_files.as_ref().map(TlsInForce::in_force);
-        if let Some(in_force) = tls_files {
-            metrics.extend(handshake_metrics(&handshakes));
-            metrics.push(in_force.expiry());
-            parts.push(Box::new(in_force));
-        }
-        let reloads = reloads(parts, &common);
-        let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
-        let mut holdings = self.holdings;
-        holdings.extend(self.gateway.holdings());
-        holdings.extend(core.holdings().cloned());
-        holdings.extend(common.holdings());
-        metrics.extend(held_metrics(&holdings));
-        metrics.extend(reloads.metrics());
-        telemetry.add_gateway(metrics);
-        if let Some(awaits_keys) = self.awaits_keys {
-            telemetry.set_awaits_keys(awaits_keys);
-        }
+        let reloads = self.take_reloads(cuts.file, tls_files);
+        self.publish_metrics(&telemetry, &core, &reloads);
+        let (http, admin_addr) = self.start_http(&telemetry, &cuts.cutter, clock)?;
 
-        let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
-        routes.extend((self.routes)(&telemetry));
-        let operator = operator::routes(&telemetry, clock, common.operator(), cutter.clone());
-        let site = Site {
-            routes,
-            fallback: self.fallback,
-            front: self.front,
-            take_over: self.take_over,
-            cors: common.cors(),
-            is_admin: false,
-        };
-        let access = ClientAccess {
-            trusted_proxies: common.limits.trusted_proxies.clone(),
-            revoked: common.limits.revoked.clone(),
-            cuts: cutter.cuts.subscribe(),
-            clock,
-        };
-        let (http, admin_addr) = start_http(&common, site, operator, access)?;
-
+        let common = self.common;
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
         let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);
-        let mut stopping = None;
+        let mut source_stopping = None;
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
-            cutter.wake.set(wake);
+            cuts.cutter.wake.set(wake);
             if let Some(source) = self.source {
                 let loop_wake = wake.clone();
                 let waking = Box::new(move || loop_wake.wake());
                 let link = SourceLink::new(events, waking, clock)
                     .bounded(bytes)
                     .spinning(common.reactor.spin_us);
-                stopping = Some(link.stopping());
-                // The thread is not joined, because a source may block on its broker without limit.
-                let cpu = common.cpus.get(1).copied();
-                detached("source", move || {
-                    pin(cpu);
-                    source.run(link);
-                })?;
+                source_stopping = Some(link.stopping());
+                start_source(source, link, common.cpus.get(1).copied())?;
             }
             let (back, returned) = way_back(wake);
-            let has_headers = common.reactor.listen.has_headers();
-            let handshakes = (tls.is_some() || has_headers).then(|| {
-                let places = common.tls.as_ref().map(|tls| tls.handshakes.clone());
-                // Without TLS there are only proxy headers to read.
-                let places = places.unwrap_or_else(|| Quota::new("tls_handshakes", 0));
-                let held = &common.tls_held;
-                Handshakes::start(tls, places, held, clock, wake, &handshakes)
-            });
             Ok(Seams {
                 bus,
                 bus_bytes,
@@ -402,33 +369,28 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 output: self.output,
                 http: http.handle(back),
                 returned,
-                handshakes: handshakes.transpose()?,
+                handshakes: start_handshakes(&common, tls, &handshakes, clock, wake)?,
                 telemetry: Arc::clone(&telemetry),
             })
         };
-        let mut reactor = Reactor::bind(common.reactor.clone(), hub, feed, clock, seams)?;
+        let mut reactor = Reactor::bind(common.reactor.clone(), hub, self.feed, clock, seams)?;
         let listening = Listening {
             addrs: reactor.local_addrs().to_vec(),
             tls_addrs: reactor.local_tls_addrs().to_vec(),
             admin_addr,
+            has_supervisor: common.has_supervisor,
             telemetry,
         };
         reloads.start().map_err(RunError::Thread)?;
-        let connections_max = common.limits.connections_max;
         log_start(self.name, &listening, connections_max);
         announce(&listening);
-        let bus_away = watches::start(
-            &common,
-            &listening.telemetry,
-            clock,
-            self.stats_line,
-            self.turn_max,
-        )?;
+        let telemetry = &listening.telemetry;
+        let bus_away = watches::start(&common, telemetry, clock, self.stats_line, self.turn_max)?;
         pin(common.cpus.first().copied());
-        watchdog::stop_signals_are_taken();
+        stop_signals_are_taken();
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
-        if let Some(source) = stopping {
+        if let Some(source) = source_stopping {
             source.settle(SOURCE_STOP);
         }
         tracing::info!("stopped");
@@ -437,45 +399,116 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             _ => Ok(()),
         }
     }
-}
 
-/// The parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log lines
-/// about the other parts.
-fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads {
-    if let Some(secrets) = SecretFiles::new(common.secret_files.clone()) {
-        parts.push(Box::new(secrets));
-    }
-    if let Some(path) = &common.log_filter_file {
-        parts.push(Box::new(LogFilterFile(path.clone())));
-    }
-    Reloads::new(parts)
-}
-
-/// Starts the HTTP side, with the operator's page on the admin address if there is one. Returns the address of the
-/// admin listener.
-fn start_http(
-    common: &CommonSettings,
-    site: Site,
-    operator: Vec<Route>,
-    access: ClientAccess,
-) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
-    let clock = access.clock;
-    let (site, admin, addr) = match &common.admin_addr {
-        Some(addr) => {
-            let (site, admin) = site.split_admin(operator);
-            let options = &common.reactor.listen.options;
-            let (admin, addr) = bind_admin(addr, options, admin, clock)?;
-            (site, Some(admin), Some(addr))
+    /// Takes the parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log
+    /// lines about the other parts.
+    fn take_reloads(
+        &mut self,
+        revoked: Option<Box<dyn Reload>>,
+        tls: Option<TlsInForce>,
+    ) -> Reloads {
+        let mut parts = std::mem::take(&mut self.reloads);
+        parts.extend(revoked);
+        if let Some(tls) = tls {
+            parts.push(Box::new(tls));
         }
-        None => (site, None, None),
+        if let Some(secrets) = SecretFiles::new(self.common.secret_files.clone()) {
+            parts.push(Box::new(secrets));
+        }
+        if let Some(path) = &self.common.log_filter_file {
+            parts.push(Box::new(LogFilterFile(path.clone())));
+        }
+        Reloads::new(parts)
+    }
+
+    /// Adds the metrics that not every gateway has to `telemetry`.
+    fn publish_metrics(&mut self, telemetry: &Telemetry, core: &Core, reloads: &Reloads) {
+        let mut holdings = std::mem::take(&mut self.holdings);
+        holdings.extend(self.gateway.holdings());
+        holdings.extend(core.holdings().cloned());
+        holdings.extend(self.common.holdings());
+        let mut metrics = std::mem::take(&mut self.metrics);
+        metrics.extend(held_metrics(&holdings));
+        metrics.extend(reloads.metrics());
+        telemetry.add_gateway(metrics);
+        if let Some(awaits_keys) = self.awaits_keys.take() {
+            telemetry.set_awaits_keys(awaits_keys);
+        }
+    }
+
+    /// Starts the HTTP thread, with the operator's page on the admin address if there is one. Returns the address of the
+    /// admin listener.
+    fn start_http(
+        &mut self,
+        telemetry: &Arc<Telemetry>,
+        cutter: &Cutter,
+        clock: Clock,
+    ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
+        let common = &self.common;
+        let stats_head = self.stats_head.take();
+        let mut routes = pages::status_routes(telemetry, clock, common.ready, stats_head);
+        let of_gateway = std::mem::replace(&mut self.routes, Box::new(|_| Vec::new()));
+        routes.extend(of_gateway(telemetry));
+        let operator = operator::routes(telemetry, clock, common.operator(), cutter.clone());
+        let site = Site {
+            routes,
+            fallback: self.fallback.take(),
+            front: self.front,
+            take_over: self.take_over.take(),
+            cors: common.cors(),
+            is_admin: false,
+        };
+        let (site, admin, admin_addr) = match &common.admin_addr {
+            Some(addr) => {
+                let (site, admin) = site.split_admin(operator);
+                let options = &common.reactor.listen.options;
+                let (admin, addr) = bind_admin(addr, options, admin, clock)?;
+                (site, Some(admin), Some(addr))
+            }
+            None => (site, None, None),
+        };
+        let access = ClientAccess {
+            trusted_proxies: common.limits.trusted_proxies.clone(),
+            revoked: common.limits.revoked.clone(),
+            cuts: cutter.cuts.subscribe(),
+            clock,
+        };
+        let settings = HttpSettings {
+            held: common.limits.http_held.clone(),
+            access: Arc::new(access),
+            ..common.http.clone()
+        };
+        let plane = HttpPlane::start(site, admin, settings, clock);
+        Ok((plane.map_err(RunError::Thread)?, admin_addr))
+    }
+}
+
+/// Starts the thread of a source, on a CPU if one is given. The thread is not joined, because a source may block on its
+/// broker without limit.
+fn start_source(source: Box<dyn Source>, link: SourceLink, cpu: Option<usize>) -> io::Result<()> {
+    detached("source", move || {
+        pin(cpu);
+        source.run(link);
+    })
+}
+
+/// Starts the thread of handshakes, if there is TLS, or a listener whose proxies send headers.
+fn start_handshakes(
+    common: &CommonSettings,
+    tls: Option<ServerTlsInForce>,
+    counts: &Arc<HandshakeCounts>,
+    clock: Clock,
+    wake: &Wake,
+) -> io::Result<Option<Handshakes>> {
+    if tls.is_none() && !common.reactor.listen.has_headers() {
+        return Ok(None);
+    }
+    let permits = match &common.tls {
+        Some(tls) => tls.handshakes.clone(),
+        // Without TLS there are only headers to read.
+        None => Quota::new("tls_handshakes", 0),
     };
-    let settings = HttpSettings {
-        held: common.limits.http_held.clone(),
-        access: Arc::new(access),
-        ..common.http.clone()
-    };
-    let plane = HttpPlane::start(site, admin, settings, clock);
-    Ok((plane.map_err(RunError::Thread)?, addr))
+    Handshakes::start(tls, permits, &common.tls_held, clock, wake, counts).map(Some)
 }
 
 fn bind_admin(
@@ -488,4 +521,42 @@ fn bind_admin(
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
     Ok((admin, addr))
+}
+
+/// The running program, for metrics and `/stats`.
+fn build(gateway: &'static str) -> Build {
+    Build {
+        version: BUILD.version,
+        commit: BUILD.commit,
+        gateway,
+        features: BUILD.features.join(","),
+    }
+}
+
+/// The seed for jitter and for the ids of connections and traces. It differs between processes, whereas containers that
+/// start together may have the same clock and process id.
+fn seed(clock: Clock) -> u64 {
+    RandomState::new().hash_one(clock.now().mono_us)
+}
+
+/// The metrics of the quotas of what is held for clients.
+fn held_metrics(holdings: &[Quota]) -> [GatewayMetric; 4] {
+    let metric = |name, count: fn(Held) -> u64| {
+        let holdings = holdings.to_vec();
+        let read = move || {
+            // The sums of several services have one name.
+            let mut sums = BTreeMap::new();
+            for held in holdings.iter().map(Quota::counts) {
+                *sums.entry(held.name).or_default() += count(held);
+            }
+            sums.into_iter().collect()
+        };
+        GatewayMetric::ByLabel(name, Box::new(read))
+    };
+    [
+        metric(&names::HELD, |held| held.held),
+        metric(&names::HELD_MAX, |held| held.max),
+        metric(&names::HELD_REFUSED, |held| held.refused),
+        metric(&names::HELD_EVICTED, |held| held.evicted),
+    ]
 }

@@ -3,29 +3,42 @@
 //! | file | has |
 //! | --- | --- |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
-//! | `address_space` | a start under a limit on address space |
-//! | `common` | the settings of every gateway; the present value of each limit |
-//! | `prepared` | a gateway just before listening, its run, the checks before a start, and the log of a start |
-//! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
-//! | `reload` | files to read again at SIGHUP, and key files after a change |
-//! | `files` | files in settings, and their changes |
-//! | `sighup_files` | the files with the log filter and with refused users and tokens, read again at SIGHUP |
+//! | `common` | the settings of every gateway |
+//! | `near_limits` | the limits with their present values, for the operator's page |
+//! | `prepared` | a gateway just before listening, its run, and the checks before a start |
+//! | `notices` | the warnings and errors that a check logs |
+//! | `process`, `address_space` | the first steps of every process, and the limits of the system |
+//! | `listening` | the addresses of a gateway that listens, for people and for the log |
+//! | `cpus` | the CPUs of the loop and of the bus thread |
+//! | `reload` | reads files again, at SIGHUP or after a change |
+//! | `log_filter_file`, `revoked_file`, `secret_files`, `tls` | the parts that are read again |
+//! | `files`, `fingerprints` | reads a file of the settings; detects its changes |
+//! | `early_signals` | what signals do before the loop handles them |
 //! | `watchdog` | the end of a process whose loop hangs, or does not take a stop signal |
-//! | `tls` | the files of TLS towards clients |
-//! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
+//! | `watches` | other threads beside the loop: the end when the bus stays away, numbers in the log |
+//! | `systemd`, `freed_memory` | notifications to systemd; returns memory to the system |
 //!
-//! Knows no gateway: the gateways of this program are assembled in `kinds`, and a gateway of another program may be
-//! assembled anywhere (`examples/ticker.rs`).
+//! Knows no gateway: the gateways of this program are assembled in their folders, and a gateway of another program
+//! may be assembled anywhere (`examples/ticker.rs`).
 
 mod address_space;
 mod common;
+mod cpus;
+mod early_signals;
 pub mod files;
+mod fingerprints;
+mod freed_memory;
 mod gateway;
+mod listening;
+mod log_filter_file;
+mod near_limits;
+mod notices;
 mod prepared;
 mod process;
 mod reload;
+mod revoked_file;
 mod secret_files;
-mod sighup_files;
+mod systemd;
 mod tls;
 mod watchdog;
 mod watches;
@@ -39,15 +52,16 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
+pub use self::early_signals::{default_signals, stop_signals_are_taken, take_early_signals};
+pub use self::fingerprints::Fingerprints;
 pub use self::gateway::{Inputs, Parts};
+pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
 pub use self::prepared::{Prepare, Prepared, Question, TIMEOUT_FLAG, check_start, run_gateway};
-pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
+pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;
-pub use self::watchdog::{default_signals, stop_signals_are_taken, take_early_signals};
 pub use self::watches::StatsLine;
-pub(crate) use self::watches::notify;
 pub use crate::telemetry::logging::say;
 
 /// The reason why the process ends without a signal.

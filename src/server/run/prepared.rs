@@ -4,19 +4,15 @@
 //! A check of the settings assembles the gateway in the same way as a start, and shows the same warnings and errors as
 //! the start's log: the two cannot differ.
 
-use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::SIGUSR2;
 use signal_hook::flag;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
+use super::notices::with_notices;
 use super::process::{check_process, start_process};
 use super::{RunError, reload};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
@@ -156,71 +152,6 @@ impl Question {
     }
 }
 
-/// The log lines so far.
-#[derive(Clone, Default)]
-struct Notices(Arc<Mutex<Vec<Finding>>>);
-
-/// Runs `work`, and returns the lines that it logs at the levels WARN and ERROR, in order. Only lines of this thread
-/// count.
-pub(super) fn with_notices<T>(work: impl FnOnce() -> T) -> (T, Vec<Finding>) {
-    let notices = Notices::default();
-    let subscriber = tracing_subscriber::registry().with(notices.clone());
-    let done = tracing::subscriber::with_default(subscriber, work);
-    let mut found = notices.0.lock().unwrap_or_else(PoisonError::into_inner);
-    (done, std::mem::take(&mut found))
-}
-
-impl<S: Subscriber> Layer<S> for Notices {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let finding = match *event.metadata().level() {
-            Level::ERROR => Finding::Error,
-            Level::WARN => Finding::Warning,
-            _ => return,
-        };
-        let mut line = Line::default();
-        event.record(&mut line);
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.push(finding(line.text()));
-    }
-}
-
-/// The parts of one line.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Line {
-    fn text(self) -> String {
-        match self.fields.is_empty() {
-            true => self.message,
-            false => format!("{} ({})", self.message, self.fields),
-        }
-    }
-
-    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        // Writing to a string cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value}"),
-            name => {
-                let comma = if self.fields.is_empty() { "" } else { ", " };
-                write!(self.fields, "{comma}{name}={value}")
-            }
-        };
-    }
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format_args!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, format_args!("{value}"));
-    }
-}
-
 /// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
 /// line in the log means that the gateway can never work, and makes a check of the settings fail.
 pub type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
@@ -281,22 +212,6 @@ mod tests {
         let want = [
             Finding::Warning("odd".to_owned()),
             Finding::Good("there".to_owned()),
-        ];
-        assert_eq!(found, want);
-    }
-
-    #[test]
-    fn warnings_and_errors_are_kept_with_their_fields_and_the_rest_is_not() {
-        let (done, found) = with_notices(|| {
-            tracing::info!("connections at once");
-            tracing::warn!(role = "guest", limit = 3, "odd");
-            tracing::error!("wrong");
-            7
-        });
-        assert_eq!(done, 7);
-        let want = [
-            Finding::Warning("odd (role=guest, limit=3)".to_owned()),
-            Finding::Error("wrong".to_owned()),
         ];
         assert_eq!(found, want);
     }

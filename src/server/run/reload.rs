@@ -20,8 +20,8 @@ use signal_hook::low_level;
 use crate::telemetry::{GatewayMetric, names};
 use weirgate_bus::runtime::detached;
 
-/// How often the threads look for signals and for files that have changed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the threads check for signals and for files that have changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Has a byte for each SIGHUP that is not handled yet. Set when SIGHUP is first expected.
 static HANG_UPS: OnceLock<HangUps> = OnceLock::new();
@@ -52,16 +52,24 @@ pub enum Reloaded {
     Unchanged,
 }
 
-/// Metric labels, in the order of the numbers.
-const OUTCOMES: [&str; 3] = ["changed", "unchanged", "failed"];
+/// The outcome of an attempt to read a part again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Changed,
+    Unchanged,
+    /// A file is broken, or does not answer.
+    Failed,
+}
 
-/// The number of the outcome of a file that is broken or does not answer.
-const FAILED: usize = 2;
+impl Outcome {
+    /// Metric labels, in the order of the variants.
+    const LABELS: [&str; 3] = ["changed", "unchanged", "failed"];
+}
 
 /// A file that has not answered for this time counts as failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a part's thread does at present.
+/// What the thread of a part does at present.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Nothing,
@@ -71,10 +79,11 @@ enum Doing {
     Hangs,
 }
 
-/// The facts about a part.
+/// The reads of a part, for metrics and for the thread that handles signals.
 struct Progress {
     what: &'static str,
-    outcomes: [AtomicU64; OUTCOMES.len()],
+    /// How often each [`Outcome`] was reached.
+    outcomes: [AtomicU64; Outcome::LABELS.len()],
     /// Whether the last read failed, or still waits for its files.
     is_failing: AtomicBool,
     doing: Mutex<Doing>,
@@ -86,10 +95,7 @@ pub(super) struct Reloads {
     progress: Arc<Vec<Arc<Progress>>>,
 }
 
-/// The number of parts with each outcome, for one SIGHUP.
-type Outcomes = [u64; OUTCOMES.len()];
-
-/// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that came before it.
+/// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that arrived before it.
 pub(super) fn expect_signals() {
     // After an error, [`Reloads::start`] tries again.
     let _ = HangUps::of_process();
@@ -113,7 +119,7 @@ impl Reloads {
             let of_part = |part: &Arc<Progress>| {
                 let what = part.what;
                 let counts = part.outcomes.each_ref().map(|count| count.load(Relaxed));
-                let each = zip(OUTCOMES, counts);
+                let each = zip(Outcome::LABELS, counts);
                 each.map(move |(outcome, count)| ([what, outcome], count))
             };
             progress.iter().flat_map(of_part).collect()
@@ -142,29 +148,29 @@ impl Reloads {
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
                 } else {
-                    all(&readers);
+                    reload_all(&readers);
                 }
             }
         })
     }
 }
 
-/// Reads all parts again, and logs the outcomes.
-fn all(readers: &[Reader]) {
+/// Reads all parts again, and logs how many had each outcome.
+fn reload_all(readers: &[Reader]) {
     let (done, outcomes) = unbounded();
     for reader in readers {
         // The thread ends with the process.
-        let _ = reader.asks.send(done.clone());
+        let _ = reader.requests.send(done.clone());
     }
     drop(done);
-    let mut counts = Outcomes::default();
+    let mut counts = [0; Outcome::LABELS.len()];
     let end = Instant::now() + READ_TIMEOUT;
     while let Ok(outcome) = outcomes.recv_deadline(end) {
-        counts[outcome] += 1;
+        counts[outcome as usize] += 1;
     }
     readers.iter().for_each(|reader| reader.progress.check());
     let late = readers.len() as u64 - counts.iter().sum::<u64>();
-    counts[FAILED] += late;
+    counts[Outcome::Failed as usize] += late;
     let [changed, unchanged, failed] = counts;
     if readers.is_empty() {
         tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
@@ -177,31 +183,31 @@ fn all(readers: &[Reader]) {
 struct Reader {
     progress: Arc<Progress>,
     /// Each request carries the sender for the outcome of the read.
-    asks: Sender<Sender<usize>>,
+    requests: Sender<Sender<Outcome>>,
 }
 
 impl Reader {
     fn start(mut part: Box<dyn Reload>, progress: &Arc<Progress>) -> io::Result<Self> {
-        let (asks, asked) = unbounded::<Sender<usize>>();
+        let (requests, queue) = unbounded::<Sender<Outcome>>();
         let own = Arc::clone(progress);
         detached("reload-part", move || {
             loop {
-                match asked.recv_timeout(LOOK_EVERY) {
+                match queue.recv_timeout(CHECK_INTERVAL) {
                     Ok(done) => {
                         let outcome = own.read(&mut *part);
-                        // The read also answers the signals that came during it.
-                        for done in std::iter::once(done).chain(asked.try_iter()) {
+                        // The read also answers the requests that arrived during it.
+                        for done in std::iter::once(done).chain(queue.try_iter()) {
                             let _ = done.send(outcome);
                         }
                     }
-                    Err(RecvTimeoutError::Timeout) => own.changed(&mut *part),
+                    Err(RecvTimeoutError::Timeout) => own.read_if_due(&mut *part),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         })?;
         Ok(Self {
             progress: Arc::clone(progress),
-            asks,
+            requests,
         })
     }
 }
@@ -216,12 +222,13 @@ impl Progress {
         }
     }
 
+    /// Locks the state of the thread.
     fn doing(&self) -> MutexGuard<'_, Doing> {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the part if it is due.
-    fn changed(&self, part: &mut dyn Reload) {
+    /// Reads the part if it is due without a signal.
+    fn read_if_due(&self, part: &mut dyn Reload) {
         *self.doing() = Doing::Reads(Instant::now());
         let is_due = part.is_due();
         // After files did not answer, only a read shows whether they are good.
@@ -231,15 +238,15 @@ impl Progress {
         *self.doing() = Doing::Nothing;
     }
 
-    /// Reads the part. Returns the number of the outcome.
-    fn read(&self, part: &mut dyn Reload) -> usize {
+    /// Reads the part, and counts the outcome.
+    fn read(&self, part: &mut dyn Reload) -> Outcome {
         *self.doing() = Doing::Reads(Instant::now());
         let outcome = match part.reload() {
-            Ok(Reloaded::Changed) => 0,
-            Ok(Reloaded::Unchanged) => 1,
+            Ok(Reloaded::Changed) => Outcome::Changed,
+            Ok(Reloaded::Unchanged) => Outcome::Unchanged,
             Err(error) => {
                 tracing::warn!("{error}");
-                FAILED
+                Outcome::Failed
             }
         };
         *self.doing() = Doing::Nothing;
@@ -253,7 +260,7 @@ impl Progress {
         if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
             *doing = Doing::Hangs;
             drop(doing);
-            self.count(FAILED);
+            self.count(Outcome::Failed);
             let what = self.what;
             tracing::warn!(
                 "{what}: a file does not answer; the values stay as they were until it does"
@@ -261,9 +268,9 @@ impl Progress {
         }
     }
 
-    fn count(&self, outcome: usize) {
-        self.outcomes[outcome].fetch_add(1, Relaxed);
-        self.is_failing.store(outcome == FAILED, Relaxed);
+    fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+        self.is_failing.store(outcome == Outcome::Failed, Relaxed);
     }
 }
 
@@ -289,12 +296,12 @@ impl HangUps {
             return Ok(known);
         }
         let (signals, handler) = UnixStream::pair()?;
-        signals.set_read_timeout(Some(LOOK_EVERY))?;
+        signals.set_read_timeout(Some(CHECK_INTERVAL))?;
         low_level::pipe::register(SIGHUP, handler)?;
         Ok(HANG_UPS.get_or_init(|| Self(signals)))
     }
 
-    /// Returns true at once after a signal, or false after [`LOOK_EVERY`]. Several signals at once count as one.
+    /// Returns true at once after a signal, or false after [`CHECK_INTERVAL`]. Several signals at once count as one.
     fn wait(&self) -> bool {
         match (&self.0).read(&mut [0; 64]) {
             Ok(signals) => signals > 0,
@@ -306,7 +313,7 @@ impl HangUps {
                 ];
                 if !is_known.contains(&error.kind()) {
                     // Avoids a busy loop; the byte of the signal is read later.
-                    thread::sleep(LOOK_EVERY);
+                    thread::sleep(CHECK_INTERVAL);
                 }
                 false
             }
@@ -360,8 +367,8 @@ mod tests {
             true,
         );
         let progress = &reloads.progress[0];
-        progress.changed(&mut part);
-        progress.changed(&mut part);
+        progress.read_if_due(&mut part);
+        progress.read_if_due(&mut part);
         assert_eq!(counts(), (vec![1, 0, 0], vec![("acl", 0)]), "asked once");
         progress.read(&mut part);
         assert_eq!(counts(), (vec![1, 0, 1], vec![("acl", 1)]));
@@ -411,8 +418,12 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         let (done, outcomes) = unbounded();
-        readers[0].asks.send(done).expect("a thread");
+        readers[0].requests.send(done).expect("a thread");
         answer.send(()).expect("a thread");
-        assert_eq!(outcomes.recv(), Ok(1), "the signal meanwhile is not lost");
+        assert_eq!(
+            outcomes.recv(),
+            Ok(Outcome::Unchanged),
+            "the signal meanwhile is not lost"
+        );
     }
 }

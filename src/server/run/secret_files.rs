@@ -1,7 +1,8 @@
 //! Secrets in files: read again after a change, and at SIGHUP. Everybody who uses such a secret reads it at each use, so a
 //! new text counts from then on: for tokens and requests at once, for a bus at the next connection.
 
-use super::files::{self, Prints};
+use super::files;
+use super::fingerprints::Fingerprints;
 use super::reload::{Reload, Reloaded};
 use crate::settings::SecretFile;
 use crate::settings::typed::secret_text;
@@ -9,14 +10,17 @@ use crate::settings::typed::secret_text;
 /// The files of all secrets of a gateway.
 pub(super) struct SecretFiles {
     files: Vec<SecretFile>,
-    prints: Prints,
+    fingerprints: Fingerprints,
 }
 
 impl SecretFiles {
     /// Watches the files; `None` if no secret is in a file.
     pub(super) fn new(files: Vec<SecretFile>) -> Option<Self> {
-        let prints = Prints::now(files.iter().map(|file| file.path.clone()));
-        (!files.is_empty()).then_some(Self { files, prints })
+        let fingerprints = Fingerprints::now(files.iter().map(|file| file.path.clone()));
+        (!files.is_empty()).then_some(Self {
+            files,
+            fingerprints,
+        })
     }
 }
 
@@ -26,16 +30,16 @@ impl Reload for SecretFiles {
     }
 
     fn is_due(&mut self) -> bool {
-        self.prints.check()
+        self.fingerprints.has_settled_change()
     }
 
     /// All files are read before the first secret changes: two of them may belong together.
     fn reload(&mut self) -> Result<Reloaded, String> {
-        self.prints.will_read();
+        self.fingerprints.will_read();
         let texts: Result<Vec<String>, String> = self.files.iter().map(read).collect();
         let texts = texts.map_err(|error| format!("{error}; the secrets stay as they were"))?;
-        if self.prints.have_changed() {
-            // A later look finds the file that was written meanwhile.
+        if self.fingerprints.have_changed() {
+            // A later check finds the file that was written meanwhile.
             return Ok(Reloaded::Unchanged);
         }
         let both = self.files.iter().zip(&texts);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 
 use super::RunError;
-use super::files::Prints;
+use super::fingerprints::Fingerprints;
 use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
 use crate::listening::tls::{
@@ -46,7 +46,7 @@ impl ClientTls {
 #[derive(Debug)]
 pub(super) struct TlsInForce {
     files: ServerTlsFiles,
-    prints: Prints,
+    fingerprints: Fingerprints,
     tickets: Arc<dyn ProducesTickets>,
     in_force: ServerTlsInForce,
     clock: Clock,
@@ -59,12 +59,12 @@ impl TlsInForce {
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
         let tickets = tickets(clock);
-        let prints = Prints::now(files.paths());
+        let fingerprints = Fingerprints::now(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
         warn(&tls.facts, clock);
         Ok(Self {
             files,
-            prints,
+            fingerprints,
             tickets,
             in_force: ServerTlsInForce::new(tls),
             clock,
@@ -104,15 +104,15 @@ impl Reload for TlsInForce {
     }
 
     fn is_due(&mut self) -> bool {
-        self.prints.check()
+        self.fingerprints.has_settled_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
         let kept = |error| format!("{error}; the certificates stay as they were");
-        self.prints.will_read();
+        self.fingerprints.will_read();
         let tls = ServerTls::read(&self.files, Arc::clone(&self.tickets)).map_err(kept)?;
-        if self.prints.have_changed() {
-            // A file changed during the read; the next look finds the change.
+        if self.fingerprints.have_changed() {
+            // A file changed during the read; the next check finds the change.
             return Ok(Reloaded::Unchanged);
         }
         if tls.is_same(&self.in_force) {

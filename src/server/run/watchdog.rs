@@ -1,5 +1,5 @@
 //! Ends a process whose loop hangs or does not take a stop signal, without a health check of an orchestrator and
-//! without systemd. Also what signals do before the loop takes them.
+//! without systemd.
 //!
 //! A turn takes milliseconds. A turn of 30 s will never end; meanwhile the loop serves no client and takes no signal. A
 //! process that did not run does not hang: it was stopped, the machine was asleep, a debugger held it, or its CPU quota
@@ -7,28 +7,24 @@
 //! this thread during which the loop waited inside of the turn, for a lock or the kernel.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::RunError;
-use super::reload::HangUps;
 use crate::telemetry::{Phase, Telemetry, logging};
 use weirgate_bus::runtime::detached;
 
 /// The time of a turn after which the loop counts as hanging.
 pub(super) const TURN_MAX: Duration = Duration::from_secs(30);
 
-/// How often the thread looks. The loop turns at least twice in this time.
+/// The time between two checks. The loop turns at least twice in this time.
 const TICK: Duration = Duration::from_secs(1);
 
 /// CPU time in /proc is counted in hundredths of a second, whatever the kernel (`USER_HZ`, proc(5)).
@@ -60,13 +56,14 @@ impl Thread {
     }
 }
 
-/// The turn that is under way.
+/// The turn that is in progress.
 #[derive(Debug, Default)]
 struct Turn {
     /// The end of the turn before.
     after_us: u64,
     /// The loop's CPU time when the watchdog first saw this turn.
     cpu_ms: u64,
+    /// The ticks at which the loop waited.
     waited_ms: u64,
 }
 
@@ -87,46 +84,12 @@ impl Turn {
     }
 }
 
-/// A stop that was asked for.
+/// The stop signals so far.
 #[derive(Debug, Default)]
 struct Stop {
     signals: u32,
     /// Ticks since the first signal. While the process does not run, there are no ticks.
     waited: Duration,
-}
-
-/// Whether a stop signal ends the process at once with status 0; whether stop signals, and SIGHUP, have their default
-/// actions.
-static EARLY: LazyLock<[Arc<AtomicBool>; 3]> = LazyLock::new(Default::default);
-
-/// Takes signals from the first steps of the process on: a stop signal ends it with status 0, as it does later, and
-/// after SIGHUP the files are read again as soon as the gateway runs. Called before the command is known.
-///
-/// # Errors
-/// The system refuses a handler.
-pub fn take_early_signals() -> io::Result<()> {
-    let [ends, stops_default, hang_up_default] = &*EARLY;
-    ends.store(true, Relaxed);
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(stops_default))?;
-        flag::register_conditional_shutdown(signal, 0, Arc::clone(ends))?;
-    }
-    flag::register_conditional_default(SIGHUP, Arc::clone(hang_up_default))?;
-    HangUps::of_process().map(drop)
-}
-
-/// Gives the signals their default actions, for a command that is not a gateway.
-pub fn default_signals() {
-    let [_, stops_default, hang_up_default] = &*EARLY;
-    stops_default.store(true, Relaxed);
-    hang_up_default.store(true, Relaxed);
-}
-
-/// Notes that the loop, or a command, takes stop signals itself from here on.
-pub fn stop_signals_are_taken() {
-    let [ends, stops_default, _] = &*EARLY;
-    ends.store(false, Relaxed);
-    stops_default.store(false, Relaxed);
 }
 
 /// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`
@@ -141,11 +104,11 @@ pub(super) fn watch(
 ) -> Result<(), RunError> {
     let stat = fs::read_link("/proc/thread-self")
         .map(|thread| PathBuf::from("/proc").join(thread).join("stat"));
-    let (tell, outcome) = bounded(4);
+    let (sender, stop_signals) = bounded(4);
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Thread)?;
     let forward = move || {
         for _ in signals.forever() {
-            let _ = tell.try_send(());
+            let _ = sender.try_send(());
         }
     };
     detached("stop-signals", forward).map_err(RunError::Thread)?;
@@ -155,7 +118,7 @@ pub(super) fn watch(
         turn_max,
         stop_at_most,
     };
-    detached("watchdog", move || watchdog.run(&outcome)).map_err(RunError::Thread)
+    detached("watchdog", move || watchdog.run(&stop_signals)).map_err(RunError::Thread)
 }
 
 struct Watchdog {
@@ -167,6 +130,7 @@ struct Watchdog {
 }
 
 impl Watchdog {
+    /// Checks the loop at each tick. `signals` has a value for each stop signal.
     fn run(&self, signals: &Receiver<()>) {
         let (mut turn, mut stop) = (Turn::default(), Stop::default());
         loop {
@@ -179,7 +143,7 @@ impl Watchdog {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
             }
-            self.judge_stop(&mut stop);
+            self.check_stop(&mut stop);
             let event_loop = &self.telemetry.event_loop;
             let took = turn.tick(event_loop.last_turn_us(), self.thread());
             if took > self.turn_max && event_loop.phase() != Phase::Ended {
@@ -190,7 +154,7 @@ impl Watchdog {
 
     /// Ends the process if the loop does not take a stop signal. A loop that still turns ends the process itself, and
     /// does so at once at a second signal.
-    fn judge_stop(&self, stop: &mut Stop) {
+    fn check_stop(&self, stop: &mut Stop) {
         if stop.signals == 0 || self.telemetry.event_loop.phase() == Phase::Ended {
             return;
         }
@@ -261,7 +225,7 @@ mod tests {
     }
 
     /// How long the turn has taken after each tick, in seconds.
-    fn ticks(looks: &[(u64, u64, bool)]) -> Vec<u64> {
+    fn ticks(checks: &[(u64, u64, bool)]) -> Vec<u64> {
         let mut turn = Turn::default();
         let tick = |(after_us, cpu_ms, waits): &(u64, u64, bool)| {
             let thread = Thread {
@@ -270,7 +234,7 @@ mod tests {
             };
             turn.tick(*after_us, thread).as_secs()
         };
-        looks.iter().map(tick).collect()
+        checks.iter().map(tick).collect()
     }
 
     #[test]

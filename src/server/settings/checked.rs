@@ -1,4 +1,4 @@
-//! The values of a gateway's settings: each value is allowed, and all of them fit together.
+//! The values of a gateway's settings: each value is allowed, and all of them fit together ([`super::contradictions`]).
 
 use std::path::PathBuf;
 
@@ -16,39 +16,6 @@ macro_rules! flag {
         const { $crate::settings::shared_flag($name) }
     };
 }
-
-/// Pairs of settings: the first value must not be larger than the second.
-const ORDERS: &[(&str, &str)] = &[
-    (
-        flag!("send-queue-soft-bytes"),
-        flag!("send-queue-hard-bytes"),
-    ),
-    (flag!("send-queue-hard-bytes"), flag!("frame-bytes-max")),
-    (flag!("bus-message-bytes-max"), flag!("frame-bytes-max")),
-    (flag!("message-bytes-max"), flag!("unfinished-bytes")),
-    (
-        flag!("send-queue-conflate-after-ms"),
-        flag!("send-queue-stall-ms"),
-    ),
-];
-
-/// The ways to log in to NATS. At most one of them may be set.
-const NATS_USERS: [&str; 4] = [
-    flag!("nats-user"),
-    flag!("nats-token"),
-    flag!("nats-creds"),
-    flag!("nats-nkey"),
-];
-
-/// Pairs of settings: if only one of the two is set, the start fails.
-const PAIRS: &[(&str, &str)] = &[
-    (flag!("tls-port"), flag!("tls-cert")),
-    (flag!("tls-cert"), flag!("tls-key")),
-    (flag!("nats-user"), flag!("nats-password")),
-    (flag!("nats-cert"), flag!("nats-key")),
-    (flag!("redis-cert"), flag!("redis-key")),
-    (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
-];
 
 /// A secret that is in a file, which may change while the process runs.
 #[derive(Clone, Debug)]
@@ -87,7 +54,7 @@ pub struct CheckedValue {
 
 impl CheckedValue {
     /// The flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
-    fn named(&self) -> String {
+    pub(super) fn named(&self) -> String {
         self.setting.named(&self.source)
     }
 }
@@ -126,17 +93,9 @@ impl Checked {
             warnings,
         };
         if errors.is_empty() {
-            errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
-            errors.extend(checked.several(&NATS_USERS));
-            let both_ways = PAIRS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
-            errors.extend(both_ways.filter_map(|pair| checked.alone(pair)));
-            errors.extend(checked.tls_errors());
-            errors.extend(checked.processes_errors());
-            errors.extend(checked.history_errors());
-            errors.extend(checked.headers_from_nobody());
-            errors.extend(checked.cookie_of_any_page());
+            errors = checked.contradictions();
             errors.extend(check(&checked));
-            errors.extend(checked.no_redis());
+            errors.extend(checked.no_redis_error());
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -191,48 +150,20 @@ impl Checked {
         self.refused(flag, &Refused::new(&shown, allowed))
     }
 
-    fn order(&self, (low, high): (&'static str, &'static str)) -> Option<SettingsError> {
-        let (low, high) = (self.find(low)?, self.find(high)?);
-        let (&Value::Number(low_value), &Value::Number(high_value)) = (&low.value, &high.value)
-        else {
-            return None;
-        };
-        (low_value > high_value).then(|| {
-            let (low, low_from) = (low.setting.name(), &low.source);
-            let (high, high_from) = (high.setting.name(), &high.source);
-            SettingsError::new(format!(
-                "{low} is {low_value} ({low_from}); allowed: at most {high}, {high_value} ({high_from})"
-            ))
-        })
-    }
-
-    /// The first two of `flags` that are set.
-    fn several(&self, flags: &[&str]) -> Option<SettingsError> {
-        let mut set = flags.iter().filter_map(|flag| self.set(flag));
-        let (one, other) = (set.next()?, set.next()?);
-        let (one, other) = (one.named(), other.named());
-        let words = format!("{one} and {other} are both set; allowed: one of them");
-        Some(SettingsError::new(words))
-    }
-
-    fn alone(&self, (one, other): (&str, &'static str)) -> Option<SettingsError> {
-        let one = self.set(one)?.named();
-        let words = format!("{one} is set without --{other}; allowed: both or none");
-        self.set(other).is_none().then(|| SettingsError::new(words))
-    }
-
     /// Returns the value, unless the value is the default.
-    fn set(&self, flag: &str) -> Option<&CheckedValue> {
+    pub(super) fn set(&self, flag: &str) -> Option<&CheckedValue> {
         let is_typed = |v: &&CheckedValue| {
             matches!(v.source, Source::Flag | Source::Env(_) | Source::File(..))
         };
         self.find(flag).filter(is_typed)
     }
 
+    /// The value of a setting, if the gateway has the setting.
     pub(super) fn find(&self, flag: &str) -> Option<&CheckedValue> {
         self.values.iter().find(|v| v.setting.flag == flag)
     }
 
+    /// The value of a setting that the gateway must have.
     fn found(&self, flag: &str) -> &CheckedValue {
         match self.find(flag) {
             Some(found) => found,

@@ -252,8 +252,8 @@ impl Checked {
         self.headers_from().trusts(own)
     }
 
-    /// Headers of the PROXY protocol without a proxy.
-    pub(super) fn headers_from_nobody(&self) -> Option<SettingsError> {
+    /// The error of headers of the PROXY protocol without a proxy that may send them.
+    pub(super) fn headers_from_nobody_error(&self) -> Option<SettingsError> {
         let has_headers = self.get::<ListenSettings>().proxy_protocol;
         let nobody = has_headers && self.headers_from() == TrustedProxies::None;
         let allowed = "false, unless --trusted-proxies names the proxies";
@@ -261,7 +261,7 @@ impl Checked {
     }
 
     /// The error of `--token-cookie`: any page may connect, or no cookie can have this name (RFC 6265 §4.1.1).
-    pub(super) fn cookie_of_any_page(&self) -> Option<SettingsError> {
+    pub(super) fn cookie_of_any_page_error(&self) -> Option<SettingsError> {
         let name = self.get::<AuthSettings>().token_cookie;
         let is_name =
             |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);

@@ -15,10 +15,15 @@
 //! environment in, so tests need no process. Called by `commands` and by programs that assemble a gateway.
 
 mod checked;
+mod contradictions;
+mod env;
+mod error;
 mod field;
 mod groups;
+mod key_set_url;
 mod kind;
 mod listen;
+mod memory_share;
 mod processes;
 mod secret;
 mod setting;
@@ -29,9 +34,10 @@ pub use crate::{field, flag, group};
 pub use checked::{Check, Checked, CheckedValue, SecretFile};
 pub use field::{At, Field, Group, Groups, Milli, With};
 pub use groups::{
-    AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
+    AuthSettings, BusSettings, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
     TailSettings, TlsSettings, TopSettings,
 };
+pub use key_set_url::KeySetUrl;
 pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
 pub(crate) use processes::PROCESSES_MAX;

@@ -19,8 +19,8 @@ use super::ask::{AdminAnswer, AdminRequest};
 use super::core::Number;
 use super::exposition;
 use super::merge::{merged, session_of};
+use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
-use crate::http::pages::MetricsFormat;
 use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, OwnMetrics, names};
 use weirgate_bus::runtime::Clock;
@@ -286,31 +286,25 @@ impl Shared {
         if let Some(answer) = one_of(&all, asked.as_deref()) {
             return answer;
         }
-        let is_ready = |place: Number| {
+        // During a roll, a process and its replacement count as one: their numbers differ by `count`.
+        let is_ready = |wanted: &Number| {
             all.iter().any(|(number, said)| {
-                let is_of_place = *number == place || *number == place + count;
-                is_of_place
-                    && said
-                        .as_ref()
-                        .is_some_and(|said| said.status == StatusCode::OK)
+                let is_one_of_them = [*wanted, *wanted + count].contains(number);
+                let said = said.as_ref().filter(|_| is_one_of_them);
+                said.is_some_and(|said| said.status == StatusCode::OK)
             })
         };
-        let missing: Vec<Number> = (1..=count).filter(|place| !is_ready(*place)).collect();
-        let is_all = missing.is_empty() && !is_stopping;
+        let missing = (1..=count).filter(|number| !is_ready(number)).count();
+        let is_all = missing == 0 && !is_stopping;
         let mut reasons = BTreeSet::new();
-        for (_, said) in all.iter().filter(|_| !is_all) {
-            let value = said.as_ref().and_then(value_of);
-            let of_one = value
-                .as_ref()
-                .and_then(|value| value.get("reasons")?.as_array());
-            let words = of_one.into_iter().flat_map(|words| words.iter());
-            reasons.extend(words.filter_map(|word| Some(word.as_str()?.to_owned())));
+        if !is_all {
+            let answers = all.iter().filter_map(|(_, said)| said.as_ref());
+            reasons.extend(answers.flat_map(reasons_of));
         }
         if !is_all && reasons.is_empty() {
-            let word = if is_stopping {
-                "draining"
-            } else {
-                "process_missing"
+            let word = match is_stopping {
+                true => "draining",
+                false => "process_missing",
             };
             reasons.insert(word.to_owned());
         }
@@ -322,7 +316,7 @@ impl Shared {
         object.boolean("ready", is_all);
         object.strings("reasons", reasons.iter().map(String::as_str));
         object.number("processes", u64::from(count));
-        object.number("processes_ready", u64::from(count) - missing.len() as u64);
+        object.number("processes_ready", u64::from(count) - missing as u64);
         Answer::json(status, object.finish()).no_store()
     }
 
@@ -583,6 +577,18 @@ fn of_session(admin_request: &mut AdminRequest) -> Option<Number> {
     cut.as_object_mut()?.insert("session", Value::from(id));
     admin_request.body = cut.to_string().into();
     Some(number)
+}
+
+/// The reasons in a process's answer to `/ready`.
+fn reasons_of(said: &AdminAnswer) -> Vec<String> {
+    let value = value_of(said);
+    let reasons = value
+        .as_ref()
+        .and_then(|value| value.get("reasons")?.as_array());
+    let words = reasons.into_iter().flatten();
+    words
+        .filter_map(|word| Some(word.as_str()?.to_owned()))
+        .collect()
 }
 
 fn value_of(said: &AdminAnswer) -> Option<Value> {

@@ -83,11 +83,20 @@ impl State {
         !matches!(self, Self::Empty | Self::Waiting { .. })
     }
 
+    fn is_empty(self) -> bool {
+        self == Self::Empty
+    }
+
+    fn is_serving(self) -> bool {
+        matches!(self, Self::Serving { .. })
+    }
+
     fn is_ready(self) -> bool {
         matches!(self, Self::Serving { is_ready: true, .. })
     }
 }
 
+/// A process and its replacements, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     state: State,
@@ -271,7 +280,7 @@ impl Supervisor {
                 until,
                 ready_since: None,
             } if until <= now => self.give_up_roll(None, now),
-            _ => self.go_on(now),
+            _ => self.advance(now),
         }
     }
 
@@ -293,9 +302,10 @@ impl Supervisor {
             },
         };
         self.set(number, next);
-        self.go_on(now);
+        self.advance(now);
     }
 
+    /// The state of a process after it has not answered `silent` times in a row. A process that hangs is killed.
     fn fell_silent(
         &mut self,
         number: Number,
@@ -358,7 +368,7 @@ impl Supervisor {
             }
             (Some(since), _) => self.wait(number, ended, since, now),
         }
-        self.go_on(now);
+        self.advance(now);
     }
 
     /// Has a process started again, soon if it was there for long.
@@ -395,7 +405,7 @@ impl Supervisor {
                     until: now + ROLL_READY_US,
                     ready_since: None,
                 };
-                self.go_on(now);
+                self.advance(now);
             }
             Phase::RollStarting { .. } | Phase::RollEnding { .. } => self.roll_again = true,
             Phase::Starting | Phase::Stopping { .. } => self.say(Event::RollRefused),
@@ -419,7 +429,7 @@ impl Supervisor {
             }
             _ => self.stop_all(0, now),
         }
-        self.go_on(now);
+        self.advance(now);
     }
 
     fn stop_all(&mut self, status: u8, now: Us) {
@@ -429,52 +439,28 @@ impl Supervisor {
         }
     }
 
-    /// Takes the next step of what is under way, if it is due.
-    fn go_on(&mut self, now: Us) {
-        let all_in = |supervisor: &Self, is_second, is: fn(State) -> bool| {
-            let numbers = supervisor.half(is_second);
-            numbers
-                .into_iter()
-                .all(|number| is(supervisor.state(number)))
-        };
+    /// Ends the present phase if its condition holds.
+    fn advance(&mut self, now: Us) {
         match self.phase {
-            Phase::Starting => {
-                let answered = |state| matches!(state, State::Serving { .. });
-                if all_in(self, self.is_second, answered) {
-                    self.phase = Phase::Running;
-                    self.say(Event::Started);
-                }
+            Phase::Starting if self.all_in(self.is_second, State::is_serving) => {
+                self.phase = Phase::Running;
+                self.say(Event::Started);
             }
-            Phase::RollStarting { until, ready_since }
-                if all_in(self, !self.is_second, State::is_ready) =>
-            {
-                let since = ready_since.unwrap_or(now);
-                let ready_since = Some(since);
-                self.phase = Phase::RollStarting { until, ready_since };
-                if now < since + ROLL_SETTLE_US {
-                    return;
-                }
-                self.say(Event::RollEndsOld);
-                self.phase = Phase::RollEnding { since: now };
-                for number in self.half(self.is_second) {
-                    self.terminate(number, now);
-                }
-                self.is_second = !self.is_second;
-                self.go_on(now);
-            }
-            Phase::RollStarting { until, .. } => {
-                let ready_since = None;
-                self.phase = Phase::RollStarting { until, ready_since };
-                // Processes of a roll that was given up may still be stopping at first.
-                for number in self.half(!self.is_second) {
-                    if self.state(number) == State::Empty {
-                        self.spawn(number, now);
+            Phase::RollStarting { until, ready_since } => {
+                if self.all_in(!self.is_second, State::is_ready) {
+                    let since = ready_since.unwrap_or(now);
+                    let ready_since = Some(since);
+                    self.phase = Phase::RollStarting { until, ready_since };
+                    if now >= since + ROLL_SETTLE_US {
+                        self.end_old(now);
                     }
+                } else {
+                    let ready_since = None;
+                    self.phase = Phase::RollStarting { until, ready_since };
+                    self.start_new(now);
                 }
             }
-            Phase::RollEnding { since }
-                if all_in(self, !self.is_second, |state| state == State::Empty) =>
-            {
+            Phase::RollEnding { since } if self.all_in(!self.is_second, State::is_empty) => {
                 self.rolls += 1;
                 let ms = now.saturating_sub(since) / 1_000;
                 self.say(Event::RollDone { ms });
@@ -486,6 +472,33 @@ impl Supervisor {
             }
             _ => {}
         }
+    }
+
+    /// Whether all numbers of a half are in such a state.
+    fn all_in(&self, is_second: bool, is: fn(State) -> bool) -> bool {
+        let numbers = self.half(is_second);
+        numbers.into_iter().all(|number| is(self.state(number)))
+    }
+
+    /// Roll: starts the new processes that are missing. Processes of a roll that was given up may still be stopping at
+    /// first.
+    fn start_new(&mut self, now: Us) {
+        for number in self.half(!self.is_second) {
+            if self.state(number) == State::Empty {
+                self.spawn(number, now);
+            }
+        }
+    }
+
+    /// Roll: ends the old processes. From here on the new ones are the half in use.
+    fn end_old(&mut self, now: Us) {
+        self.say(Event::RollEndsOld);
+        self.phase = Phase::RollEnding { since: now };
+        for number in self.half(self.is_second) {
+            self.terminate(number, now);
+        }
+        self.is_second = !self.is_second;
+        self.advance(now);
     }
 
     fn give_up_roll(&mut self, number: Option<Number>, now: Us) {

@@ -78,7 +78,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     // Before the processes start, the signal for a roll has no effect.
     flag::register(SIGUSR2, Arc::default()).map_err(RunError::Thread)?;
     let common = CommonSettings::new(checked);
-    if let Some(text) = common.twice() {
+    if let Some(text) = common.same_address_error() {
         return Err(RunError::Settings(text));
     }
     let count = count(checked.processes());

@@ -93,7 +93,7 @@ mod tests {
         }
         assert_eq!(at(90, &[]), RecentLatency::default());
         assert_eq!(at(91, &[7]).messages, 1);
-        // After a long sleep, what came since the start of the last part.
+        // After a long sleep, what arrived since the start of the last part.
         assert_eq!(at(1_000, &[7, 7]).messages, 3);
         assert!((7..9).contains(&at(1_001, &[]).p50_us));
         assert!(minute.before.len() <= 8);

@@ -1,39 +1,53 @@
 //! Metrics and the log.
 //!
 //! Owns the published numbers of the process. Decides nothing, and never blocks the threads that count: the loop copies
-//! its numbers once a turn ([`EventLoop`]), other threads store atomics, and the text of `/metrics` is made by the
+//! its numbers once a turn (`EventLoop`), other threads store atomics, and the text of `/metrics` is made by the
 //! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
 //! ([`Surveys`]).
 
 mod event_loop;
+mod gateway_metric;
+mod hit_limit;
 mod last_minute;
+mod log_queue;
 pub mod logging;
 pub mod names;
 mod process;
 mod samples;
+mod surveys;
 mod terminal;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
-use tokio::sync::oneshot;
 
-pub(crate) use event_loop::{Budget, Slot, Stage};
-pub use event_loop::{EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats};
+pub(crate) use event_loop::EventLoop;
+pub(crate) use event_loop::LoopTimes;
+pub(crate) use event_loop::ShellStats;
+pub(crate) use event_loop::{Budget, Stage};
+pub use event_loop::{LoopDurations, LoopNumbers, Phase};
+pub use gateway_metric::GatewayMetric;
+pub(crate) use gateway_metric::OwnMetrics;
+pub(crate) use hit_limit::HitLimit;
+pub(crate) use hit_limit::LimitOf;
 pub(crate) use last_minute::{LastMinute, RecentLatency};
-pub use process::{ProcessStats, memory_limit_bytes};
+pub(crate) use process::ProcessStats;
+pub use process::memory_limit_bytes;
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
+pub(crate) use surveys::EndedAt;
+pub(crate) use surveys::SEARCHES_MAX;
+pub(crate) use surveys::Surveyed;
+pub use surveys::{PendingSearch, SearchResult, Surveys};
 
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
-use weirgate_bus::runtime::{DurationCounts, Durations, SpinCounts};
+use weirgate_bus::runtime::{DurationCounts, SpinCounts};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
-use weirgate_core::{Ended, FeedStats, Found, Now, Search, SubjectStats, Survey};
+use weirgate_core::{FeedStats, Now, SubjectStats};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =
@@ -68,92 +82,6 @@ pub struct Telemetry {
     gateway: OnceLock<Vec<GatewayMetric>>,
     awaits_keys: OnceLock<Arc<AtomicBool>>,
     started: Now,
-}
-
-/// A metric that not every gateway has, with the function that reads its values.
-pub enum GatewayMetric {
-    /// One number.
-    Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
-    /// A number for each value of the metric's label.
-    ByLabel(&'static MetricName, LabelledNumbers),
-    /// A number for each pair of values of the metric's two labels.
-    ByTwoLabels(&'static MetricName, TwiceLabelledNumbers),
-    /// A distribution for each value of the metric's label.
-    Durations(&'static MetricName, LabelledDurations),
-}
-
-/// Reads label values with their numbers.
-pub(crate) type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
-
-/// Reads pairs of label values with their numbers.
-pub(crate) type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + Send + Sync>;
-
-/// Label values with their distributions.
-pub(crate) type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
-
-impl GatewayMetric {
-    /// A number that `read` returns from `of`, each time that a page is made.
-    pub fn number<T: Send + Sync + 'static>(
-        name: &'static MetricName,
-        of: &Arc<T>,
-        read: fn(&T) -> u64,
-    ) -> Self {
-        let of = Arc::clone(of);
-        Self::Number(name, Box::new(move || read(&of)))
-    }
-
-    /// A constant number, such as a limit.
-    pub fn fixed(name: &'static MetricName, number: usize) -> Self {
-        Self::Number(name, Box::new(move || number as u64))
-    }
-
-    /// A number for each value of the metric's label. `read` returns them from `of`, each time that a page is made.
-    pub fn by_label<T: Send + Sync + 'static>(
-        name: &'static MetricName,
-        of: &Arc<T>,
-        read: fn(&T) -> Vec<(&'static str, u64)>,
-    ) -> Self {
-        let of = Arc::clone(of);
-        Self::ByLabel(name, Box::new(move || read(&of)))
-    }
-
-    fn name(&self) -> &'static MetricName {
-        let (Self::Number(name, _)
-        | Self::ByLabel(name, _)
-        | Self::ByTwoLabels(name, _)
-        | Self::Durations(name, _)) = self;
-        name
-    }
-
-    /// Returns the present values, each with the value of its label; `""` for a metric without a label. Returns none
-    /// for a metric with two labels, and for durations.
-    fn values(&self) -> Vec<(&'static str, u64)> {
-        match self {
-            Self::Number(_, value) => vec![("", value())],
-            Self::ByLabel(_, values) => values(),
-            Self::ByTwoLabels(..) | Self::Durations(..) => Vec::new(),
-        }
-    }
-
-    fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
-        match self {
-            Self::Number(name, value) => out.write(name, value()),
-            Self::ByLabel(name, values) => out.write(name, ByLabel(values().into_iter())),
-            Self::ByTwoLabels(name, values) => out.write(name, ByLabel(values().into_iter())),
-            Self::Durations(name, values) => {
-                let each = values
-                    .iter()
-                    .map(|(label, durations)| (*label, durations.counts()));
-                out.write(name, ByLabel(each))
-            }
-        }
-    }
-}
-
-impl fmt::Debug for GatewayMetric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name().name)
-    }
 }
 
 impl Telemetry {
@@ -236,38 +164,6 @@ impl Telemetry {
     }
 }
 
-/// Metrics of a process without a loop.
-#[derive(Debug)]
-pub(crate) struct OwnMetrics(pub Vec<GatewayMetric>);
-
-impl OwnMetrics {
-    /// Returns the metrics as OpenMetrics text.
-    pub(crate) fn open_metrics(self) -> String {
-        self.text(text::encode)
-    }
-
-    /// Returns the same metrics in the text format 0.0.4 of Prometheus.
-    pub(crate) fn prometheus_text(self) -> String {
-        self.text(prometheus_text::encode)
-    }
-
-    fn text(self, encode: fn(&mut String, &Registry) -> fmt::Result) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(self));
-        let mut out = String::new();
-        // Writing to a String cannot fail.
-        let _ = encode(&mut out, &registry);
-        out
-    }
-}
-
-impl Collector for OwnMetrics {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Writer(encoder);
-        self.0.iter().try_for_each(|metric| metric.write(&mut out))
-    }
-}
-
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
@@ -304,7 +200,7 @@ impl<'a> Reading<'a> {
             turn: telemetry.event_loop.numbers(),
             process: ProcessStats::read(),
             surveyed: telemetry.surveys.newest(),
-            log_lines_left_out: logging::left_out(),
+            log_lines_left_out: log_queue::left_out(),
             telemetry,
         }
     }
@@ -373,141 +269,6 @@ impl<'a> Reading<'a> {
     fn build_labels(&self) -> [&'a str; 4] {
         let build = &self.telemetry.build;
         [build.version, build.commit, build.gateway, &build.features]
-    }
-}
-
-/// The limit that has ended a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HitLimit {
-    /// What operators change to change the limit.
-    pub of: LimitOf,
-    /// The number in force.
-    pub max: u64,
-}
-
-/// What a limit comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitOf {
-    /// A flag, without dashes.
-    Flag(&'static str),
-    /// A fixed share of `--memory-max`.
-    Share(&'static str),
-    /// The system, or a constant.
-    Other(&'static str),
-}
-
-impl fmt::Display for HitLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let max = self.max;
-        match self.of {
-            LimitOf::Flag(flag) => write!(f, "--{flag} {max}"),
-            LimitOf::Share(name) => write!(f, "{name} {max} (a share of --memory-max)"),
-            LimitOf::Other(name) => write!(f, "{name} {max}"),
-        }
-    }
-}
-
-/// A connection that has ended, for the operator's page.
-#[derive(Clone, Debug)]
-pub struct EndedAt {
-    /// The time of the end, microseconds of the monotonic clock.
-    pub at_us: u64,
-    /// The limit that is behind the reason, if there is one.
-    pub limit: Option<HitLimit>,
-    /// The data of the log line.
-    pub ended: Ended,
-}
-
-/// A survey, and the connections that had ended last when it was complete.
-#[derive(Clone, Debug)]
-pub struct Surveyed {
-    /// Clients and topics.
-    pub survey: Survey,
-    /// The newest first.
-    pub ends: Vec<EndedAt>,
-}
-
-/// The most searches that wait for the next survey, which carries out all of them.
-pub(crate) const SEARCHES_MAX: usize = 16;
-
-/// The result of a search, with the survey that made it.
-pub type Sought = (Found, Arc<Surveyed>);
-
-/// A search that waits for the next survey.
-#[derive(Debug)]
-pub struct Wanted {
-    /// What an operator looks for.
-    pub search: Search,
-    /// Takes the result.
-    pub tell: oneshot::Sender<Sought>,
-}
-
-/// The newest survey, whether another one is requested, and the searches that wait for it.
-#[derive(Debug)]
-pub struct Surveys {
-    asked: AtomicBool,
-    made: AtomicU64,
-    newest: Slot<Option<Arc<Surveyed>>>,
-    wanted: (Sender<Wanted>, Receiver<Wanted>),
-}
-
-impl Default for Surveys {
-    fn default() -> Self {
-        Self {
-            asked: AtomicBool::default(),
-            made: AtomicU64::default(),
-            newest: Slot::default(),
-            wanted: bounded(SEARCHES_MAX),
-        }
-    }
-}
-
-impl Surveys {
-    /// Requests a survey.
-    pub fn ask(&self) {
-        self.asked.store(true, Relaxed);
-    }
-
-    /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
-    /// too many searches wait already.
-    pub fn search(&self, search: Search) -> Option<oneshot::Receiver<Sought>> {
-        let (tell, result) = oneshot::channel();
-        self.wanted.0.try_send(Wanted { search, tell }).ok()?;
-        self.ask();
-        Some(result)
-    }
-
-    /// Loop: takes the next search that waits. Searches whose operator has left are dropped.
-    pub(crate) fn next_search(&self) -> Option<Wanted> {
-        let mut wanted = self.wanted.1.try_iter();
-        wanted.find(|wanted| !wanted.tell.is_closed())
-    }
-
-    /// Returns the newest survey; `None` before the first.
-    pub fn newest(&self) -> Option<Arc<Surveyed>> {
-        self.newest.read(Option::clone)
-    }
-
-    /// Returns the number of surveys made so far.
-    pub fn made(&self) -> u64 {
-        self.made.load(Relaxed)
-    }
-
-    /// Loop: returns whether a survey was requested since the last one began.
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Relaxed)
-    }
-
-    /// Loop: records that a survey begins.
-    pub fn begun(&self) {
-        self.asked.store(false, Relaxed);
-    }
-
-    /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
-    /// within a second.
-    pub fn put(&self, surveyed: Arc<Surveyed>) {
-        self.made.fetch_add(1, Relaxed);
-        self.newest.try_write(|newest| *newest = Some(surveyed));
     }
 }
 

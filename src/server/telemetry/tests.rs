@@ -1,6 +1,6 @@
 use super::names::{MetricKind, MetricName};
 use super::*;
-use weirgate_core::{CloseReason, HistoryStats};
+use weirgate_core::{CloseReason, HistoryStats, Survey};
 
 const NOW: Now = Now {
     mono_us: 10_000_000,

@@ -186,7 +186,7 @@ pub enum TrustedProxies {
 
 impl TrustedProxies {
     /// Whether the far end of a connection is a trusted proxy. With [`Self::Any`], a client that a header of the PROXY
-    /// protocol names is not trusted: the header came from the last proxy. A peer whose header names no client is never
+    /// protocol names is not trusted: the header is from the last proxy. A peer whose header names no client is never
     /// trusted.
     pub fn trusts_peer(&self, peer: &Peer) -> bool {
         match (self, peer) {

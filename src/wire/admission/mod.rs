@@ -11,7 +11,7 @@ mod limits;
 mod permit;
 mod quota;
 
-pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
+pub use client_address::{ClientAddr, Credentials, Network, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
 pub use limits::{

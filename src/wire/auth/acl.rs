@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
-use super::rights::{ClaimFault, Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
+use super::rights::{Rights, RightsCheck, TokenNameLimits};
+use super::template::{ClaimFault, Template, TemplateError};
 use super::verify::{Identity, Refusal};
 use crate::json;
 use crate::json::{JsonError, object_entries, quoted};
@@ -163,6 +164,7 @@ impl Acl {
         Ok(acl)
     }
 
+    /// Adds a role with its names: plain names and patterns, and names with placeholders.
     fn add(&mut self, role: String, names: Vec<String>) -> Result<(), AclError> {
         if self.roles.contains_key(&role) {
             return Err(AclError::Twice { role });

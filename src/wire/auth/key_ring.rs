@@ -52,7 +52,7 @@ pub(super) struct Unsigned<'a> {
 
 impl Unsigned<'_> {
     /// What a fetch may bring a key for: the key id, if no key has it. A provider that keeps the id of a changed key, or
-    /// gives its keys no id, has changed it since some token came; so then each token waits for a fetch of its own.
+    /// gives its keys no id, has changed it since some token arrived; so then each token waits for a fetch of its own.
     fn wanted(&self) -> (&str, Option<&str>, Option<&str>) {
         let is_new_id = self.refusal == Refusal::UnknownKey && self.id.is_some();
         let token = (!is_new_id).then_some(self.token);

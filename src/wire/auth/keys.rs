@@ -224,13 +224,13 @@ impl KeySet {
         self.add_set(text, |_| Ok(None))
     }
 
-    /// `or` decides what happens with a broken key.
-    fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
+    /// Adds the keys of a set. `on_broken` decides whether a broken key is an error or is left out.
+    fn add_set(&mut self, text: &[u8], on_broken: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
         let set: Value = json::read(&json::as_utf8(text))?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {
-            if let Some((algorithm, key)) = from_jwk(jwk, number).or_else(or)? {
+            if let Some((algorithm, key)) = from_jwk(jwk, number).or_else(on_broken)? {
                 let id = jwk.get("kid").and_then(|kid| kid.as_str());
                 added.add(id.map(str::to_owned), algorithm, Material::Public(key))?;
             }
@@ -346,8 +346,7 @@ type ReadKey = Result<Option<(Algorithm, DecodingKey)>, KeyError>;
 
 /// Reads a key of the set. Returns `None` if it is not for checking signatures with an accepted algorithm.
 fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
-    let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
-    let (algorithm, kind) = match (member("kty"), member("crv")) {
+    let (algorithm, kind) = match (text_of(jwk, "kty"), text_of(jwk, "crv")) {
         (Some("RSA"), _) => (Algorithm::Rs256, "RSA"),
         (Some("EC"), Some("P-256")) => (Algorithm::Es256, "EC"),
         (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDsa, "OKP"),
@@ -367,34 +366,38 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
     if !says_one_of("alg", algorithms) || !says_one_of("use", &["sig"]) || !may_verify(jwk) {
         return Ok(None);
     }
-    let broken = KeyError::Jwk { number, kind };
     // A `kid` must be a string (RFC 7517 §4.5). Otherwise the key would count as one without `kid`, and would be tried
     // for every token.
-    if jwk.get("kid").is_some_and(|id| !id.is_str()) {
-        return Err(broken);
+    let has_good_id = jwk.get("kid").is_none_or(|id| id.is_str());
+    let key = decoding_key(jwk, algorithm).filter(|_| has_good_id);
+    let key = key.ok_or(KeyError::Jwk { number, kind })?;
+    if algorithm == Algorithm::Rs256 && rsa_bits(&key) < RSA_BITS_MIN {
+        return Err(KeyError::Weak { number });
     }
+    match works(algorithm, &key) {
+        true => Ok(Some((algorithm, key))),
+        false => Err(KeyError::Jwk { number, kind }),
+    }
+}
+
+/// The key from the members with its numbers (RFC 7518 §6.2, §6.3, RFC 8037 §2); `None` if they are missing or broken.
+fn decoding_key(jwk: &Value, algorithm: Algorithm) -> Option<DecodingKey> {
     let bytes = |name| {
-        let text = member(name).ok_or_else(|| broken.clone())?;
         // Some providers write padding, which RFC 7515 §2 leaves out.
-        let text = text.trim_end_matches('=');
-        URL_SAFE_NO_PAD.decode(text).map_err(|_| broken.clone())
+        let text = text_of(jwk, name)?.trim_end_matches('=');
+        URL_SAFE_NO_PAD.decode(text).ok()
     };
-    let key = match algorithm {
-        Algorithm::Rs256 => {
-            let key = from_rsa(&bytes("n")?, &bytes("e")?).ok_or_else(|| broken.clone())?;
-            if rsa_bits(&key) < RSA_BITS_MIN {
-                return Err(KeyError::Weak { number });
-            }
-            key
-        }
+    Some(match algorithm {
+        Algorithm::Rs256 => from_rsa(&bytes("n")?, &bytes("e")?)?,
+        // An uncompressed point (SEC 1 §2.3.3).
         Algorithm::Es256 => DecodingKey::from_ec_der(&[vec![4], bytes("x")?, bytes("y")?].concat()),
-        _ => DecodingKey::from_ed_der(&bytes("x")?),
-    };
-    if works(algorithm, &key) {
-        Ok(Some((algorithm, key)))
-    } else {
-        Err(broken)
-    }
+        Algorithm::EdDsa => DecodingKey::from_ed_der(&bytes("x")?),
+        Algorithm::Hs256 => return None,
+    })
+}
+
+fn text_of<'a>(jwk: &'a Value, name: &str) -> Option<&'a str> {
+    jwk.get(name).and_then(|value| value.as_str())
 }
 
 /// Whether the key names no operations, or `verify` among them (RFC 7517 §4.3).

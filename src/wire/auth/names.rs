@@ -1,6 +1,7 @@
 //! The syntax of names and patterns of each bus.
 
-use super::glob::{self, Glob, GlobError, Globs};
+use super::glob::{self, Glob, GlobError};
+use super::glob_set::GlobSet;
 use super::match_budget::{MatchBudget, OverBudget};
 use super::subject::{self, Subject, SubjectError, Subjects};
 
@@ -84,7 +85,7 @@ pub struct NamePatterns(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Redis(Globs),
+    Redis(GlobSet),
     Nats(Subjects),
 }
 
@@ -101,7 +102,7 @@ impl NamePatterns {
                     false => Ok(Glob::exact(name)),
                 };
                 let globs = names.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
-                Ok(Self(Kind::Redis(Globs::new(globs))))
+                Ok(Self(Kind::Redis(GlobSet::new(globs))))
             }
             NameSyntax::Nats => {
                 let subjects = Subjects::new(names);

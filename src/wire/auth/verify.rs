@@ -2,9 +2,10 @@
 //!
 //! The time is an argument. A refusal has a label for the metric, and nothing of the token.
 
+use super::claims::{Members, find_claim, members, read, roles};
 use super::key_ring::{KeyRing, Unsigned};
 use super::keys::Algorithm;
-use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
+use super::token::{self, ApiKey, Token, TokenMarks};
 use crate::base::Now;
 use crate::head::RequestHead;
 use crate::json;
@@ -468,7 +469,7 @@ impl ClaimRules {
             return Err(Refusal::Issuer);
         }
         self.judge_audience(claims)?;
-        let roles = find_claim(claims, &self.role, token::roles)?;
+        let roles = find_claim(claims, &self.role, roles)?;
         let identity = Identity {
             lacks_role_claim: self.role_is_named && roles.is_none(),
             roles: roles.unwrap_or_default(),

@@ -7,8 +7,10 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::levels::feed::Normaliser;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate_core::FeedSettings;
+use weirgate_core::{
+    Body, Content, CopyFor, Feed, FrameBytes, Gateway, Place, Publication, TopicName,
+};
 use weirgate_core::{BusEvent, BusMessage};
-use weirgate_core::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 
 use weirgate_wire::json::check_json;
 
@@ -96,9 +98,8 @@ pub(crate) fn trades(data: &[u8]) -> u64 {
     let publication = published(&mut feed, event);
     let (topic, body) = publication
         .as_ref()
-        .map_or(("", &b"bad"[..]), |publication| {
-            (publication.topic.as_str(), publication.frame.body())
-        });
+        .and_then(|publication| Some((publication.topic.as_str(), publication.frame()?.body())))
+        .unwrap_or(("", b"bad"));
     oracle::python_agrees(&[
         b"trades",
         channel.as_bytes(),
@@ -127,15 +128,18 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     let pattern_name = Some(pattern).filter(|pattern| !pattern.is_empty());
     let publication = published(&mut feed, message(channel, pattern_name, payload));
     let render = |content| {
-        let publication = publication.as_ref()?;
-        let message = Message {
+        let Body::Message(message) = &publication.as_ref()?.body else {
+            panic!("a message");
+        };
+        let pattern = pattern_name.map(|pattern| TopicName::from(pattern.to_owned()));
+        let copy = CopyFor {
+            message,
             name: channel,
-            frame: &publication.frame,
+            pattern: pattern.as_ref(),
             position: None,
             content,
         };
-        let pattern = pattern_name.map(|pattern| TopicName::from(pattern.to_owned()));
-        let copy = ChannelsGateway::render(&message, pattern.as_ref(), &alive);
+        let copy = ChannelsGateway::render(&copy, &alive);
         // The number of the message precedes the body.
         Some([&b"{\"type\":\"data\",\"seq\":1"[..], copy.body()].concat())
     };

@@ -137,6 +137,11 @@ class _Subscriber(_Session[Item]):
         return self._core.refused
 
     @property
+    def unanswered(self) -> list[str]:
+        """The wanted names that the server has neither granted nor refused on this connection."""
+        return self._core.unanswered
+
+    @property
     def bus(self) -> Bus | None:
         """As the server has said on this connection; None before. While it is "away", `status` is "stale"."""
         return self._core.bus

@@ -181,6 +181,8 @@ class HistoryOptions(ResumeOptions, total=False):
     """The bus went or came back; the flag: messages were lost. The first status of a connection counts as a change."""
     on_refused: Callable[[dict[str, str]], object]
     """The refused names have changed: one was refused, granted or given up."""
+    on_unanswered: Callable[[list[str]], object]
+    """The names without an answer have changed."""
 
 
 class TradesOptions(SubscriberOptions, HistoryOptions, total=False):

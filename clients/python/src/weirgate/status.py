@@ -11,7 +11,7 @@ State = Literal["closed", "waiting", "connecting", "away", "stale", "missing", "
 """The worst first. closed, waiting, connecting: as of `status`, no connection; away: the server's bus is away, so nothing new comes;
 stale: nothing has come for `stale_ms`; missing: messages were lost, for this client, on the bus, or while it was away, or a name has
 more last values than come; failed: a request was refused or had no response, or there is no new token; late: messages come more than
-`late_ms` late; loading: last values are coming; refused: the server refuses names; open: none of these."""
+`late_ms` late; loading: a name has no answer yet, or its last values are coming; refused: the server refuses names; open: none of these."""
 
 _STATES: tuple[State, ...] = State.__args__  # type: ignore[attr-defined]
 
@@ -40,7 +40,7 @@ class StatusCore:
 
     def __init__(self, core: Core, changed: Callable[[FeedStatus], object], latency: LatencyCore | None = None,
                  late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> None:
-        self.types = ("status", "bus", "refused", "retained", "subscribed", "error", "gap", *([core.kind] if latency else ()))
+        self.types = ("status", "bus", "refused", "unanswered", "retained", "subscribed", "error", "gap", *([core.kind] if latency else ()))
         self._core, self._changed, self._latency = core, changed, latency
         self._late_ms, self._recent_ms = late_ms, recent_ms
         # What has happened within `recent_ms`, and the names whose last values have not all come, with the reason if they do not.
@@ -119,6 +119,8 @@ class StatusCore:
             causes.append(Cause("away", "The server gets no messages from its bus."))
         elif core.status == "stale":
             causes.append(Cause("stale", f"Nothing has come for {_number(core.stale_ms)} ms."))
+        if core.status in ("open", "stale") and (unanswered := getattr(core, "unanswered", [])):
+            causes.append(Cause("loading", f"The server has not answered yet for {_some(unanswered)}."))
         held = {name: cut for name, cut in self._partial.items() if name in getattr(core, "brings", {})}
         causes += [Cause("missing", f"Not all last values of {name} have come: {cut}.") for name, cut in held.items() if cut]
         if due := [name for name, cut in held.items() if not cut]:

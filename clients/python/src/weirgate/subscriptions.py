@@ -134,8 +134,8 @@ class SubscriberCore(SessionCore):
         self.bus: Bus | None = None
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
-        # The refused names of the last event.
-        self._emitted: dict[str, str] = {}
+        # The names of the last events.
+        self._emitted: dict[str, Any] = {"refused": {}, "unanswered": []}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -148,6 +148,10 @@ class SubscriberCore(SessionCore):
     def refused(self) -> dict[str, str]:
         """A name that is asked for again stays until it is granted."""
         return _reasons([entry for entry in self._names.values() if entry.why and entry.subscriptions])
+
+    @property
+    def unanswered(self) -> list[str]:
+        return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "", last: int | None = None) -> SubscriptionCore:
@@ -268,6 +272,7 @@ class SubscriberCore(SessionCore):
             entry.since = self.position
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
+        self._emit_names()
         if status == "closed":
             _check(list(self._names.values()))
 
@@ -318,13 +323,13 @@ class SubscriberCore(SessionCore):
         """Gives up what nobody wants any more, and asks for what is wanted."""
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
-        self._emit_refused()
+        self._emit_names()
 
-    def _emit_refused(self) -> None:
-        refused = self.refused
-        if refused != self._emitted:
-            self._emitted = refused
-            self._emit("refused", refused)
+    def _emit_names(self) -> None:
+        for type, names in (("refused", self.refused), ("unanswered", self.unanswered)):
+            if names != self._emitted[type]:
+                self._emitted[type] = names
+                self._emit(type, names)
 
     def _ask_all(self) -> None:
         while not (self.is_serial and self._asking):
@@ -421,7 +426,7 @@ class SubscriberCore(SessionCore):
             entry.told = entry.why
         if news:
             self._emit("error", _refusal(news))
-        self._emit_refused()
+        self._emit_names()
         if silent:
             self._outputs.append(Warn(lambda: _unheard(silent)))
         for entry in news:

@@ -203,6 +203,10 @@ class _Subscriber(Connection[Item]):
         return self._inner.refused
 
     @property
+    def unanswered(self) -> list[str]:
+        return self._inner.unanswered
+
+    @property
     def bus(self) -> Bus | None:
         return self._inner.bus
 

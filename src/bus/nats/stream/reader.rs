@@ -204,7 +204,7 @@ impl StreamReader {
         }
     }
 
-    /// Handles the PONG after a question.
+    /// Handles the PONG after a question: the server has the question, so its heartbeats count from here on.
     pub(super) fn ponged(&mut self) {
         if let Step::Read {
             check: Check::Asked { beats, .. },

@@ -502,7 +502,9 @@ impl Retained {
             }
             (Step::Streams, None) if asked.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
-                asked.values.begin_all(found, StreamInfo::read(&delivery.payload).ok());
+                asked
+                    .values
+                    .begin_all(found, StreamInfo::read(&delivery.payload).ok());
                 self.next_stream(number, now, out);
             }
             (Step::Streams, None) if asked.question.is_of_stream() => {

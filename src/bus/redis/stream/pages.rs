@@ -231,7 +231,7 @@ impl RedisStreamPages {
         };
         if let Some((io, reader, endpoint, address)) = self.parts.take() {
             let mut connection =
-                Connection::on(&mut self.waiter, (io, reader), &endpoint, address);
+                Connection::from_parts(&mut self.waiter, (io, reader), &endpoint, address);
             connection.reader.set_limits(limits);
             if let Ok(answer) = connection.ask_one(&command, patience) {
                 self.entry_bytes = entry_bytes(&mut connection, &answer);

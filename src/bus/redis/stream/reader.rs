@@ -14,7 +14,7 @@
 mod answers;
 
 pub(super) use self::answers::{Entry, entries, message, text};
-use self::answers::{State, next, run_id, stream_entries};
+use self::answers::{StreamProof, next, run_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -73,12 +73,13 @@ pub struct StreamReader {
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
     /// read, because until then a stream that is made anew loses nothing.
     counted: Option<Counted>,
-    /// The `run_id` of the server, and whether this connection has looked at the server.
+    /// The `run_id` of the server.
     server: Option<String>,
+    /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
-    /// The newest entry at the first look, until it is read: entries up to here are old.
+    /// The newest entry at the first inspection, until it is read: entries up to here are old.
     old_until: Option<StoredId>,
-    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
+    /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
 }
 
@@ -87,11 +88,12 @@ pub struct StreamReader {
 enum Step {
     /// Ask for the newest entry, and whether the last read entry is still there.
     #[default]
-    Look,
+    Inspect,
     /// Read the entries that are there already, beginning with the last read one.
     CatchUp {
-        /// The number of entries that were asked for, and that have come so far.
+        /// The number of entries that were requested.
         asked: usize,
+        /// The number of entries that have arrived so far.
         arrived: usize,
         /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
@@ -136,7 +138,7 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub fn connected(&mut self) {
-        self.step = Step::Look;
+        self.step = Step::Inspect;
         self.missing = 0;
         self.answers.clear();
         self.may_ask_state = true;
@@ -151,7 +153,7 @@ impl StreamReader {
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
         let (mut asks_state, mut asks_entry) = (true, self.was_read);
         let mut commands: Vec<Vec<String>> = match &mut self.step {
-            Step::Look => vec![
+            Step::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
                 // Whether this user may read on, before anything is handed over.
@@ -222,17 +224,13 @@ impl StreamReader {
         let mut answers = std::mem::take(&mut self.answers).into_iter();
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
-            Step::Look => {
-                let newest = entries(first)?.into_iter().next();
-                let newest = newest.map(Entry::read).transpose()?;
-                if newest.is_some() {
-                    self.measure(bytes);
-                }
-                let newest = newest.map(|entry| entry.id);
+            Step::Inspect => {
+                let newest = self.newest_id(first, bytes)?;
                 let server = answers.next().and_then(|(info, _)| run_id(info));
+                // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let state = self.state(answers.next())?;
-                self.took_info(newest, server, state, now_ms, out);
+                self.inspected(newest, server, state, now_ms, out);
                 Ok(())
             }
             Step::CatchUp { .. } => {
@@ -251,18 +249,30 @@ impl StreamReader {
         }
     }
 
+    /// The id of the newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
+    fn newest_id(&mut self, answer: Value, bytes: usize) -> Result<Option<StoredId>, Trouble> {
+        let newest = entries(answer)?.into_iter().next();
+        let newest = newest.map(Entry::read).transpose()?;
+        if newest.is_some() {
+            self.measure(bytes);
+        }
+        Ok(newest.map(|entry| entry.id))
+    }
+
+    /// Updates the size of the largest of the recent entries.
     fn measure(&mut self, bytes: usize) {
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
     }
 
-    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<State, Trouble> {
+    /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state.
+    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<StreamProof, Trouble> {
         let state = match answer {
-            None => State::default(),
+            None => StreamProof::default(),
             Some((Value::Error(_), _)) if self.may_ask_state => {
                 self.may_ask_state = false;
-                State::default()
+                StreamProof::default()
             }
-            Some((answer, _)) => State::read(&entries(answer)?),
+            Some((answer, _)) => StreamProof::read(&entries(answer)?),
         };
         if let Some(counters) = state.counters {
             self.is_short = counters.length < ENTRIES_MAX as u64;
@@ -274,16 +284,17 @@ impl StreamReader {
         Ok(state)
     }
 
-    fn took_info(
+    /// Handles the answers of [`Step::Inspect`]: begins, or continues after the last read entry, with or without a loss.
+    fn inspected(
         &mut self,
         newest: Option<StoredId>,
         server: Option<String>,
-        state: State,
+        state: StreamProof,
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) {
         if state.is_there.is_none() && self.was_read {
-            // The server refused the script. The next look asks for the entry itself.
+            // The server refused the script. The next inspection asks for the entry itself.
             return;
         }
         if !self.is_same_server && (server.is_none() || server != self.server) {
@@ -306,8 +317,8 @@ impl StreamReader {
         }
     }
 
-    /// Whether nothing was lost between the last entry that was read and these `entries`, which came after it.
-    fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
+    /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
+    fn is_proved(&self, state: StreamProof, entries: &[Entry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
         }
@@ -327,7 +338,7 @@ impl StreamReader {
     }
 
     /// If there is no count yet, sets it from the counters of this answer.
-    fn count_from(&mut self, state: State) {
+    fn count_from(&mut self, state: StreamProof) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state.counters.filter(|of| of.last >= self.after);
         let counted = counters.map(|of| Counted {
@@ -366,7 +377,7 @@ impl StreamReader {
     }
 
     /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
-    /// another look comes first.
+    /// another inspection comes first.
     fn catch_up(
         &mut self,
         entry: Entry,
@@ -374,26 +385,31 @@ impl StreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         self.measure(bytes);
-        let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
             arrived, is_proved, ..
         } = &mut self.step
         else {
             return Ok(());
         };
-        let is_first = *arrived == 0;
-        *is_proved |= is_first && (!was_read || entry.id == after);
         *arrived += 1;
-        if is_first && !was_read {
-            self.counted = None;
+        if *arrived > 1 {
+            return match is_proved {
+                true => self.entry(entry, out),
+                false => Ok(()),
+            };
         }
-        match *is_proved && !(is_first && was_read) {
-            true => self.entry(entry, out),
-            false => Ok(()),
+        if self.was_read {
+            // The first entry has been handed over before, if it is the right one.
+            *is_proved = entry.id == self.after;
+            return Ok(());
         }
+        *is_proved = true;
+        self.counted = None;
+        self.entry(entry, out)
     }
 
-    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    /// Handles the end of an answer of [`Step::CatchUp`]: asks for more entries, or waits for new ones.
+    fn caught_up(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let Step::CatchUp {
             asked,
             arrived,
@@ -403,12 +419,12 @@ impl StreamReader {
             return;
         };
         if !is_proved && self.was_read {
-            self.step = Step::Look;
+            self.step = Step::Inspect;
             return;
         }
         self.count_from(state);
         if arrived < asked {
-            // The old entries that did not come are gone.
+            // The old entries that are missing are gone.
             self.old_until = None;
             self.report_caught_up(out);
             self.step = Step::Wait;
@@ -427,10 +443,11 @@ impl StreamReader {
         });
     }
 
+    /// Handles the entries of [`Step::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
         entries: Vec<Value>,
-        state: State,
+        state: StreamProof,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         let entries = entries.into_iter().map(Entry::read);
@@ -444,8 +461,8 @@ impl StreamReader {
         if is_gone && !self.is_proved(state, &entries) {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
             if entries.is_empty() || !has_counters {
-                // If the stream was made anew, its ids may be smaller, so a look comes first.
-                self.step = Step::Look;
+                // If the stream was made anew, its ids may be smaller, so an inspection comes first.
+                self.step = Step::Inspect;
                 return Ok(());
             }
             out.push(KeptEvent::Lost);
@@ -462,6 +479,7 @@ impl StreamReader {
         Ok(())
     }
 
+    /// Hands an entry over.
     fn entry(&mut self, entry: Entry, out: &mut Vec<KeptEvent>) -> Result<(), Trouble> {
         let Entry { id, fields } = entry;
         if id <= self.after {

@@ -11,15 +11,15 @@ impl Bench {
     /// A history of a stream, with nothing in it.
     fn of_a_stream(bytes_max: usize) -> Self {
         let mut bench = Self::new(bytes_max);
-        bench.history.places = Places::default();
+        bench.history.numbers = MessageNumbers::default();
         bench
     }
 
     fn store(&mut self, topic: &str, body: &str, position: Position) {
         let topic = TopicName::from(topic.to_owned());
-        let frame = self.frame(body);
+        let body = self.body(body);
         self.history
-            .keep(at(self.now_us), position, &topic, Some(&frame));
+            .keep(at(self.now_us), position, &topic, Some(&body));
     }
 }
 
@@ -123,10 +123,10 @@ fn ids_are_remembered_longer_than_messages_up_to_a_number() {
         bench.store("a", "x", stored(n, n));
     }
     let kept = count as usize;
-    assert_eq!(bench.history.places.remembered(), (0, 0, kept), "all kept");
+    assert_eq!(bench.history.numbers.remembered(), (0, 0, kept), "all kept");
     assert_eq!(bench.missed(&["b"], stored(1, 1)).unwrap(), [""; 0]);
     bench.advance(120 * SECOND);
-    let remembered = bench.history.places.remembered();
+    let remembered = bench.history.numbers.remembered();
     assert_eq!(remembered, (0, 0, FORGOTTEN_IDS_MAX));
     assert_eq!(bench.missed(&["b"], stored(101, 101)).unwrap(), [""; 0]);
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_search_has_one_budget_of_matching_steps() {
 
 #[test]
 fn a_search_for_too_much_makes_no_frame() {
-    let mut bench = Bench::new(1 << 24);
+    let mut bench = Bench::of_messages(1 << 24);
     for n in 0..100 {
         bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
     }
@@ -250,7 +250,7 @@ fn what_was_left_out_is_a_hole_for_its_name_alone() {
 
 #[test]
 fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
-    let mut bench = Bench::new(1 << 18);
+    let mut bench = Bench::of_messages(1 << 18);
     for n in 0..50 {
         bench.keep(&format!("row:{n}"), &n.to_string());
         bench.keep(&format!("row:{n}"), &format!("{n} new"));

@@ -172,7 +172,11 @@ impl Questions {
     }
 
     /// The members of a question that the bus has.
-    pub(in super::super) fn members(&self, name: &TopicName, number: u64) -> Option<&BTreeSet<SessionKey>> {
+    pub(in super::super) fn members(
+        &self,
+        name: &TopicName,
+        number: u64,
+    ) -> Option<&BTreeSet<SessionKey>> {
         let question = self.open.get(&number);
         let question = question.filter(|question| question.name == *name);
         question.map(|question| &question.members)

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::CLIENT_BYTES_MAX;
 use super::super::replay::Replay;
+use super::CLIENT_BYTES_MAX;
 use super::questions::Place;
 use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};

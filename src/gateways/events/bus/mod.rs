@@ -13,7 +13,9 @@
 //! | `exchange` | publishing, delivering and answering, with all deadlines |
 //! | `instances` | present instances, duplicates, pushes in parts |
 //! | `message` | the form of the messages |
+//! | `open`, `connect`, `thread` | the shell: the handle, the connections, and the thread between HTTP, the loop and the bus |
 
+mod connect;
 mod exchange;
 mod instances;
 mod message;
@@ -127,7 +129,7 @@ pub struct PushOutcome {
 pub(super) enum Ignored {
     /// Not a message of an instance, or a push that cannot be read.
     Bad,
-    /// This part of the push, or a later part or push, came before.
+    /// This part of the push, or a later part or push, arrived before.
     Duplicate,
     /// A part of a push without the parts before it.
     Incomplete,
@@ -166,11 +168,11 @@ pub struct BusStats {
     pub sent: Count,
     /// Pushes of other instances.
     pub received: Count,
-    /// Pushes that another instance did not answer, or that came while the bus was away.
+    /// Pushes that another instance did not answer, or that arrived while the bus was away.
     pub incomplete: Count,
     /// Pushes refused because too many waited.
     pub refused: Count,
-    /// Messages that came faster than this instance read them, and outages of the bus.
+    /// Messages that arrived faster than this instance read them, and outages of the bus.
     pub lost: Count,
     is_up: AtomicBool,
     others: Count,

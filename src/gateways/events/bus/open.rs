@@ -1,9 +1,5 @@
-//! The bus between instances of the events gateway: its connection, its thread and its numbers.
-//!
-//! | file | owns |
-//! | --- | --- |
-//! | `mod` | the handle, the limits of waiting pushes, the bus in `/health`, `/stats` and the metrics; the kind of the bus, and the threads of its connections |
-//! | `thread` | the exchange between HTTP, the loop and the bus |
+//! The handle of the bus between instances: the limits of waiting pushes, and the bus in `/health`, `/stats` and the
+//! metrics.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,27 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
-use crate::gateways::events::bus::thread::{BusThread, Command, Threads, subject_of};
-use crate::gateways::events::bus::{
-    BusStats, Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
-    PushOutcome,
-};
+use crate::gateways::events::bus::connect::connect;
+use crate::gateways::events::bus::thread::{BusThread, Command, Threads};
+use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::gateways::events::metrics;
 use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
-use crate::gateways::events::start::ToLoop;
+use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::shared::bus;
-use crate::gateways::shared::bus::{nats_error, nats_question, redis_error, redis_question};
-use weirgate_bus::nats::{
-    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
-};
-use weirgate_bus::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
-use weirgate_bus::runtime::{Clock, QueueBytes, TakenBytes};
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, Publisher, Source, SourceLink};
-use weirgate_core::{BusEvent, Subscription};
 use weirgate_server::http::Bytes;
 use weirgate_server::run::{Question, RunError};
 use weirgate_server::settings::Checked;
@@ -150,6 +135,7 @@ impl Bus {
         object.object("events_bus", bus);
     }
 
+    /// The metrics of the bus.
     pub(in crate::gateways::events) fn metrics(&self) -> Vec<GatewayMetric> {
         let number = |name, read| GatewayMetric::number(name, &self.stats, read);
         vec![
@@ -212,145 +198,6 @@ impl Bus {
 fn new_id() -> InstanceId {
     let random = RandomState::new().hash_one(0);
     InstanceId::from(format!("{random:016x}").as_str())
-}
-
-/// The most events between a connection and the bus thread.
-const EVENTS_MAX: usize = 1_024;
-/// The most bytes of these events, and at most those of two pushes. If none waits, one of any size is accepted.
-const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// The ends of the channels to the connection threads.
-pub(in crate::gateways::events) struct BusConnection {
-    pub(in crate::gateways::events) publisher: Publisher,
-    /// The events of the subscribed connection.
-    pub(in crate::gateways::events) events: Receiver<BusEvent>,
-    /// Gives the room of processed events back.
-    pub(in crate::gateways::events) taken: TakenBytes,
-    /// The events of the publishing connection; `None` if the subscribed connection publishes too.
-    pub(in crate::gateways::events) publishing: Option<Receiver<BusEvent>>,
-}
-
-/// Makes the connections, and the check of the bus for `--check --connect`. Adds a thread for each connection to
-/// `threads`, without starting it.
-///
-/// # Errors
-/// The settings are not valid, or no file descriptor is left.
-fn connect(
-    bus: bus::Bus,
-    name: &str,
-    me: &InstanceId,
-    settings: &ExchangeSettings,
-    clock: Clock,
-    threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
-    let subjects = [Arc::from(name), subject_of(name, me)];
-    let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
-    let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
-    match bus {
-        bus::Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
-        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
-    }
-}
-
-/// Room for the bytes of the events between a connection and the bus thread: both sides.
-type EventRoom = (Arc<QueueBytes>, TakenBytes);
-
-/// Adds a thread for a connection.
-fn run(
-    name: &'static str,
-    source: impl Source + 'static,
-    (bytes, taken): EventRoom,
-    clock: Clock,
-    threads: &mut Threads,
-) -> (Receiver<BusEvent>, TakenBytes) {
-    let (sender, events) = bounded(EVENTS_MAX);
-    // No waker is needed, because the bus thread waits on the channel.
-    let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
-    threads.add(name, move || Box::new(source).run(link));
-    (events, taken)
-}
-
-fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
-    for subject in subjects {
-        interest.subscribe(Subscription::channel(&**subject));
-    }
-}
-
-/// The subject to which the check publishes: that of this instance, to which nobody else subscribes.
-fn published(subjects: &[Arc<str>]) -> Vec<String> {
-    subjects.last().iter().map(|one| one.to_string()).collect()
-}
-
-fn redis(
-    mut settings: RedisSettings,
-    subjects: &[Arc<str>],
-    room: EventRoom,
-    clock: Clock,
-    threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
-    // Other instances may be set to longer parts.
-    settings.payload_bytes_max = MESSAGE_BYTES_MAX;
-    settings.needs_all_names = true;
-    let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
-    let needs = RedisNeeds {
-        subscriptions: channels.collect(),
-        published: published(subjects),
-        ..RedisNeeds::default()
-    };
-    let question = redis_question(&settings, needs);
-    let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
-    subscribe(&interest, subjects);
-    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
-    let (events, taken) = run("bus-subscribe", source, room, clock, threads);
-    // The publisher's events are short: `Up` and `Down`.
-    let (sender, received) = bounded(EVENTS_MAX);
-    let link = SourceLink::new(sender, Box::new(|| {}), clock);
-    threads.add("bus-publish", move || Box::new(publishing).run(link));
-    let connection = BusConnection {
-        publisher,
-        events,
-        taken,
-        publishing: Some(received),
-    };
-    Ok((connection, question))
-}
-
-fn nats(
-    settings: NatsSettings,
-    subjects: &[Arc<str>],
-    sent_bytes_max: usize,
-    room: EventRoom,
-    clock: Clock,
-    threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
-    let needs = NatsNeeds {
-        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
-        published: published(subjects),
-        payload_bytes_max: sent_bytes_max,
-        ..NatsNeeds::default()
-    };
-    let question = nats_question(&settings, needs);
-    let settings = NatsSubjectsSettings {
-        nats: settings,
-        // Other instances may be set to longer parts.
-        payload_bytes_max: MESSAGE_BYTES_MAX,
-        is_retained: false,
-        stream: None,
-        settle: Settle::NEVER,
-    };
-    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let (source, interest, publisher) =
-        NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
-    subscribe(&interest, subjects);
-    let (events, taken) = run("bus", source, room, clock, threads);
-    let connection = BusConnection {
-        publisher,
-        events,
-        taken,
-        publishing: None,
-    };
-    Ok((connection, question))
 }
 
 #[cfg(test)]

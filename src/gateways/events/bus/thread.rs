@@ -14,10 +14,10 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tokio::sync::oneshot;
 
 use crate::gateways::events::Input;
-use crate::gateways::events::bus::open::BusConnection;
+use crate::gateways::events::bus::connect::BusConnection;
 use crate::gateways::events::bus::open::Room;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
-use crate::gateways::events::start::ToLoop;
+use crate::gateways::events::to_loop::ToLoop;
 use weirgate_bus::runtime::detached;
 use weirgate_core::BusEvent;
 use weirgate_server::http::Bytes;

@@ -21,8 +21,8 @@ use weirgate_wire::admission::Permit;
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body. Gives it up if it has to be evicted to the bodies of others.
-async fn whole(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
+/// Reads a small body whole. Fails if the body is evicted, because the bodies of others need its room.
+async fn read_small(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
     poll_fn(|cx| {
@@ -61,7 +61,7 @@ impl ToService {
     /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off, came too slowly or had to be evicted.
+    /// A small body broke off, arrived too slowly or had to be evicted.
     pub(super) async fn new(
         body: RequestBody,
         room: impl FnOnce(u64) -> Option<Permit>,
@@ -73,7 +73,7 @@ impl ToService {
         } else if let Some(length) = body.size_hint().exact().filter(small) {
             match room(length) {
                 Some(room) => Kind::Whole {
-                    bytes: whole(body, &room).await?,
+                    bytes: read_small(body, &room).await?,
                     _room: room,
                 },
                 None => {
@@ -194,7 +194,7 @@ impl ToClient {
     }
 
     /// Ready, with the reason, if the service was silent for too long while it had to send, or if the request has to
-    /// give way because its body is too slow.
+    /// be evicted because its body is too slow.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         let place = self.lease.as_ref().and_then(Lease::place);
         if place.is_some_and(|place| place.is_evicted(cx)) {

@@ -166,7 +166,7 @@ pub(super) enum Outcome {
     BadRequest,
     /// 502: the head of the service's answer has too many bytes or header lines.
     AnswerHeadTooLarge,
-    /// 408: the body of the request came too slowly.
+    /// 408: the body of the request arrived too slowly.
     SlowBody,
     /// 401, 403 or 503: the token of the request is refused.
     BadToken,

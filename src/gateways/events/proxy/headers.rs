@@ -29,7 +29,7 @@ pub(super) struct Forwarded<'a> {
     pub(super) peer: Peer,
     /// Whether the other end is a trusted proxy. Then its headers about the client are kept.
     pub(super) peer_is_trusted: bool,
-    /// Whether the client's connection came over TLS.
+    /// Whether the client's connection has TLS.
     pub(super) is_tls: bool,
     /// The host in the request target, if there is one; `Host` is then ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
@@ -47,8 +47,8 @@ pub(super) fn to_service(
     let is_trailers = |item: &[u8]| item.eq_ignore_ascii_case(b"trailers");
     let takes_trailers = items(headers, &TE).any(is_trailers);
     one_length(headers);
-    // A proxy may pass a client's `Connection` on as it came, and with it the client would take away what the proxy tells of it (as
-    // CVE-2022-31813 of Apache).
+    // A proxy may pass a client's `Connection` on unchanged, and with it the client could remove what the proxy says of
+    // the client (as CVE-2022-31813 of Apache).
     remove_hop_by_hop(headers, |name| {
         forwarded.peer_is_trusted && is_word_of_proxies(name)
     });
@@ -63,6 +63,23 @@ pub(super) fn to_service(
         remove_words_of_proxies(headers);
     }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
+    add_peer(headers, &forwarded);
+    let add = |headers: &mut HeaderMap, name: HeaderName, value| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
+    };
+    let proto = HeaderName::from_static("x-forwarded-proto");
+    let scheme = if forwarded.is_tls { "https" } else { "http" };
+    add(headers, proto, HeaderValue::from_static(scheme));
+    if let Some(host) = forwarded.target_host.or(asked_host) {
+        add(headers, HeaderName::from_static("x-forwarded-host"), host);
+    }
+    trace(headers, random);
+}
+
+/// Adds the address of the peer to `X-Forwarded-For`, unless the list ends with it already.
+fn add_peer(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
     let list = HeaderName::from_static("x-forwarded-for");
     let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
     match forwarded.peer {
@@ -78,18 +95,6 @@ pub(super) fn to_service(
             append_forwarded_for(headers, list, peer.client());
         }
     }
-    let add = |headers: &mut HeaderMap, name: HeaderName, value| {
-        if !headers.contains_key(&name) {
-            headers.insert(name, value);
-        }
-    };
-    let proto = HeaderName::from_static("x-forwarded-proto");
-    let scheme = if forwarded.is_tls { "https" } else { "http" };
-    add(headers, proto, HeaderValue::from_static(scheme));
-    if let Some(host) = forwarded.target_host.or(asked_host) {
-        add(headers, HeaderName::from_static("x-forwarded-host"), host);
-    }
-    trace(headers, random);
 }
 
 /// Converts the headers of a service's answer for the client.
@@ -180,14 +185,14 @@ fn remove_disguised(headers: &mut HeaderMap) {
     headers.remove("x-internal-token");
 }
 
-/// Whether only a proxy tells of its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
+/// Whether only a proxy describes its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
 /// such as `-For`, `-Host`, `-Port` and `-Prefix`.
 fn is_word_of_proxies(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
-/// Removes the headers in which only a proxy tells of its client, except for the list of addresses. A service that makes links
+/// Removes the headers in which only a proxy describes its client, except for the list of addresses. A service that makes links
 /// of them would take a stranger's host for its own.
 fn remove_words_of_proxies(headers: &mut HeaderMap) {
     let is_removed =

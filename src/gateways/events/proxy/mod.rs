@@ -218,6 +218,7 @@ impl From<PathRefusal> for Refusal {
 }
 
 impl Shared {
+    /// Passes a request on to a service, and its answer back.
     async fn pass(
         &self,
         behind: &ProxiedService,

@@ -15,15 +15,15 @@
 
 mod series;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use slab::Slab;
 
 use self::series::{Series, Trade};
 use crate::gateways::shared::access::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
+use weirgate_wire::base::ExtendibleMap;
 
 pub(super) use self::series::Interval;
 
@@ -156,10 +156,10 @@ struct Watch {
 pub(super) struct Candles {
     settings: CandleSettings,
     stats: Arc<CandleStats>,
-    slots: HashMap<Arc<str>, u32, RandomState>,
+    slots: ExtendibleMap<Arc<str>, u32>,
     symbols: Slab<Symbol>,
     /// Slots of the symbols with candles, which alone count for the limit.
-    with_candles: HashSet<u32, RandomState>,
+    with_candles: ExtendibleMap<u32, ()>,
     /// When to handle each watched pair next. An entry may be too early, but never too late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
@@ -210,7 +210,7 @@ impl Candles {
         now: Now,
         symbols: impl IntoIterator<Item = &'a str>,
     ) -> bool {
-        let has_candles = |slot: &u32| self.with_candles.contains(slot);
+        let has_candles = |slot: &u32| self.with_candles.contains_key(slot);
         let mut symbols = symbols.into_iter();
         if symbols.all(|symbol| self.slots.get(symbol).is_some_and(has_candles)) {
             return true;
@@ -414,7 +414,7 @@ impl Candles {
     fn sweep(&mut self, now: Now) {
         let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.capacity());
         for slot in self.sweep_from as u32..end as u32 {
-            if self.with_candles.contains(&slot) {
+            if self.with_candles.contains_key(&slot) {
                 self.forget_ended(now, slot);
             }
         }
@@ -436,8 +436,8 @@ impl Candles {
     fn settle(&mut self, slot: u32) {
         let symbol = &self.symbols[slot as usize];
         let is_changed = match symbol.has_candles() {
-            true => self.with_candles.insert(slot),
-            false => self.with_candles.remove(&slot),
+            true => self.with_candles.insert(slot, ()).is_none(),
+            false => self.with_candles.remove(&slot).is_some(),
         };
         if is_changed {
             let pairs = self.with_candles.len() * Interval::ALL.len();

@@ -287,6 +287,7 @@ impl Shown<'_> {
         first
     }
 
+    /// The newest name that the client was refused lately, with the number of others.
     fn refused(&self, found: &FoundClient) -> Option<Verdict> {
         let refused = self.surveyed.survey.refused_names.iter();
         let mut lately = refused
@@ -364,6 +365,7 @@ struct Verdict {
     since_us: Option<u64>,
 }
 
+/// Why a client is slow: the cause that the core has found, or else the state of its queue.
 fn slow(found: &FoundClient) -> Option<Verdict> {
     let look = &found.look;
     if let Some(slow) = &look.slow
@@ -447,6 +449,7 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
+/// The verdict on a client for which no reason applies.
 fn healthy(found: &FoundClient) -> Verdict {
     let newest = found
         .names
@@ -466,6 +469,7 @@ fn healthy(found: &FoundClient) -> Verdict {
     }
 }
 
+/// A name that the client holds, as JSON.
 fn name(found: &FoundName) -> impl Serialize + use<'_> {
     object!(Name {
         name: found.name.as_str(),

@@ -1,4 +1,4 @@
-//! The token that the operator's pages ask for, and the requests for cuts.
+//! The login of the operator's pages: a token, as `Bearer` or as the password of `Basic`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +37,7 @@ impl Login {
         routes.into_iter().map(|route| self.guard(route)).collect()
     }
 
+    /// The route, for requests with the token only.
     fn guard(&self, route: Route) -> Route {
         let login = self.clone();
         let answer = match route.answer {

@@ -143,6 +143,7 @@ fn status(reasons: &[NotReady], bus: Option<&BusStatus>, now: Now, is_behind: bo
     status.to_owned()
 }
 
+/// The numbers of the whole process.
 fn numbers(at: &Reading<'_>) -> impl Serialize {
     let (hub, feed, shell) = (&at.turn.hub, &at.turn.feed, &at.turn.shell);
     let subjects = || feed.subjects.iter();
@@ -186,6 +187,7 @@ fn latency(recent: &RecentLatency) -> Option<impl Serialize> {
     })
 }
 
+/// The certificate and the handshakes; `None` without TLS.
 fn tls(at: &Reading<'_>) -> Option<impl Serialize> {
     let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
     let counts: Vec<_> = at.values(&names::TLS_HANDSHAKES).collect();
@@ -213,6 +215,7 @@ fn history(stats: &HistoryStats, now: Now) -> impl Serialize + use<> {
     })
 }
 
+/// The state of the bus, with its quiet subjects and its consumers.
 fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
     let quiet = at.turn.feed.subjects.iter().filter_map(|subject| {
         let quiet_us = subject.quiet_us(now)?;
@@ -245,6 +248,7 @@ fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
     })
 }
 
+/// The slowest and busiest clients, and the busiest and quiet topics.
 fn survey(survey: &Survey, now: Now) -> impl Serialize {
     object!(Shown {
         age_ms: now.mono_us.saturating_sub(survey.ended.mono_us) / 1_000,
@@ -282,6 +286,7 @@ pub fn client(look: &ClientSnapshot) -> String {
     json(&shown_client(look))
 }
 
+/// A client, as rows of tables and as a single client.
 pub(super) fn shown_client(look: &ClientSnapshot) -> impl Serialize + use<'_> {
     let slow = look.slow.as_ref();
     object!(Client {
@@ -327,6 +332,7 @@ fn kernel(slow: &SlowSnapshot) -> Option<impl Serialize> {
     })
 }
 
+/// A connection that has ended.
 pub(super) fn end(end: &EndedAt, now: Now) -> impl Serialize + use<'_> {
     let ended = &end.ended;
     let dropped = ended.dropped.as_ref();

@@ -2,8 +2,7 @@
 //!
 //! The page at `/` of the levels gateway uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]).
 //! At the other gateways, a browser that opens `/` or the path of the WebSocket gets a short page ([`FrontPage`]): what
-//! the gateway is, and what to do next. Other clients get the response of the contract at these paths. Called by
-//! `kinds`.
+//! the gateway is, and what to do next. Other clients get the response of the contract at these paths.
 
 use std::fmt::Write as _;
 
@@ -12,7 +11,7 @@ use hyper::{Method, StatusCode};
 use mediatype::{MediaTypeList, names};
 
 use super::files::{self, ClientModule, File, client_routes};
-use super::pages::quality;
+use super::metrics_format::quality;
 use super::site::{Answer, RequestParts, Route};
 
 const INDEX: File = File::new("/", include_str!("index.html"));

@@ -182,7 +182,7 @@ impl TlsSession {
         let held = self.incoming.len();
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
-        // If more bytes were used up than came, a record that had begun is now whole.
+        // If more bytes were used up than arrived, a record that had begun is now whole.
         self.count(self.incoming.len() < held + raw.len());
         opened
     }

@@ -524,13 +524,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let mut bytes = 0;
         for publication in self.publications.drain(..) {
             if publication.deliver {
-                let received_us = publication.frame.received().mono_us;
+                let received_us = publication.body.received().mono_us;
                 self.report.taken(received_us, now.mono_us);
             }
             self.hub.handle_publication(now, &publication);
             // A held state is in no send queue.
             if !self.hub.core().holds_states() {
-                bytes += publication.frame.queue_bytes();
+                bytes += publication.body.queue_bytes();
             }
         }
         self.report.stage(Stage::Feed, now.mono_us, made_us);

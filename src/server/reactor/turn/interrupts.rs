@@ -11,33 +11,35 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; a gap that is longer by more than this is a
-/// freeze.
+/// The loop reads the clock at least once in [`super::IDLE_TURN_US`]; a gap that is longer by more than this is a freeze.
 const LATE_US: u64 = 1_000_000;
 
 /// The longest time for which clients that never stop sending can delay deadlines.
 const CATCH_UP_US_MAX: u64 = 1_000_000;
 
-/// The time of the loop's last look at the clock, and whether the loop catches up after a freeze.
+/// Detects that the process was frozen, and whether the loop still catches up.
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
-    looked_us: Option<u64>,
-    /// The latest end of the sleep under way.
+    /// The last time that the loop read from the clock.
+    last_us: Option<u64>,
+    /// The latest end of the present sleep.
     sleeps_until_us: Option<u64>,
     catch_up: Option<CatchUp>,
 }
 
 #[derive(Debug)]
 struct CatchUp {
+    /// When deadlines are judged even if clients still send.
     until_us: u64,
-    /// A poll has come since the freeze.
+    /// The loop has polled since the freeze.
     polled: bool,
 }
 
 impl Freeze {
-    /// Records a look at the clock: at the beginning of a turn, and before deadlines are judged.
+    /// Records the time, at the beginning of a turn and before deadlines are judged. After too long a gap the process was
+    /// frozen, and the loop begins to catch up.
     pub(super) fn check(&mut self, now_us: u64) {
-        let before = self.looked_us.replace(now_us).unwrap_or(now_us);
+        let before = self.last_us.replace(now_us).unwrap_or(now_us);
         if now_us.saturating_sub(before) > super::IDLE_TURN_US + LATE_US {
             self.catch_up = Some(CatchUp {
                 until_us: now_us + CATCH_UP_US_MAX,
@@ -88,7 +90,7 @@ const STOP_STEP_US: u64 = 250_000;
 pub(super) struct Stop {
     at_us: u64,
     at_us_max: u64,
-    /// The connections at the last look.
+    /// The connections at the last check.
     connections: usize,
 }
 

@@ -5,13 +5,15 @@
 use super::Reactor;
 use crate::http::Handover;
 use crate::reactor::handshakes::Job;
-use crate::telemetry::{Budget, EndedAt, HitLimit, SEARCHES_MAX, ShellStats, Surveyed, Wanted};
+use crate::telemetry::{
+    Budget, EndedAt, HitLimit, PendingSearch, SEARCHES_MAX, ShellStats, Surveyed,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::Level;
 use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes};
-use weirgate_wire::base::LogBudget;
+use weirgate_wire::base::{LogBudget, LogLine};
 
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.
@@ -117,12 +119,39 @@ const DROP_LINES_PER_SECOND: u32 = 128;
 pub(super) struct EndLines {
     drops: LogBudget,
     limits: LogBudget,
-    dialects: LogBudget,
+    /// Ends whose cause is between client and weirgate.
+    on_path: LogBudget,
     others: LogBudget,
 }
 
-/// The cause and the remedy of a refusal that comes from the way between client and weirgate.
-fn dialect(refusal: &str) -> Option<&'static str> {
+/// Logs a request for a WebSocket whose upgrade a proxy has taken off.
+fn log_lost_upgrade(ended: &Ended, line: &LogLine) {
+    tracing::warn!(
+        client = %ended.client,
+        peer = %ended.peer,
+        path = &*ended.path,
+        header = ended.refusal,
+        lines_left_out = line.suppressed,
+        "a request for a WebSocket came without this header or version: a proxy on the way took it off; deploy/ has \
+         settings for nginx, HAProxy, Caddy, Apache and Varnish"
+    );
+}
+
+/// Logs a refusal with its remedy.
+fn log_remedy(ended: &Ended, remedy: &'static str, line: &LogLine) {
+    tracing::warn!(
+        client = %ended.client,
+        peer = %ended.peer,
+        path = &*ended.path,
+        reason = ended.reason.label(),
+        refusal = ended.refusal,
+        lines_left_out = line.suppressed,
+        "{remedy}"
+    );
+}
+
+/// The cause and the remedy of a refusal whose cause is between client and weirgate: a proxy, or the wrong port.
+fn remedy_of(refusal: &str) -> Option<&'static str> {
     Some(match refusal {
         "http2" => {
             "HTTP/2 in clear text came to a port that speaks HTTP/1.1: set the proxy's protocol towards weirgate to HTTP/1.1"
@@ -149,7 +178,7 @@ impl Default for EndLines {
         Self {
             drops: LogBudget::new(DROP_LINES_PER_SECOND),
             limits: LogBudget::new(END_LINES_PER_SECOND),
-            dialects: LogBudget::new(END_LINES_PER_SECOND),
+            on_path: LogBudget::new(END_LINES_PER_SECOND),
             others: LogBudget::new(END_LINES_PER_SECOND),
         }
     }
@@ -164,7 +193,7 @@ impl EndLines {
         if let Some(lines_left_out) = left_out(&mut self.limits) {
             tracing::warn!(lines_left_out, "more connections ended at limits");
         }
-        if let Some(lines_left_out) = left_out(&mut self.dialects) {
+        if let Some(lines_left_out) = left_out(&mut self.on_path) {
             tracing::warn!(
                 lines_left_out,
                 "more requests came changed by a proxy, or in another protocol"
@@ -214,15 +243,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is logged as a
-    /// warning with its losses, and a limit that was hit as a warning too. Each kind has a limit of its own, so
-    /// clients that just leave do not use up the lines of the others.
+    /// Logs an ended connection, within the limit of lines for its kind of end: clients that just leave do not use up the
+    /// lines of the others. A client that weirgate has dropped is logged as a warning with its losses, and so is a limit
+    /// that was hit.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
-        let dialect = ended.refusal.and_then(dialect);
-        let is_changed = dialect.is_some() || ended.reason == CloseReason::UpgradeLost;
+        let remedy = ended.refusal.and_then(remedy_of);
+        let is_upgrade_lost = ended.reason == CloseReason::UpgradeLost;
         let lines = match (&ended.dropped, limit) {
-            (None, None) if is_changed => &mut self.end_lines.dialects,
+            (None, None) if remedy.is_some() || is_upgrade_lost => &mut self.end_lines.on_path,
             (Some(_), _) => &mut self.end_lines.drops,
             (None, Some(_)) => &mut self.end_lines.limits,
             (None, None) => &mut self.end_lines.others,
@@ -230,29 +259,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let Some(line) = lines.line(now) else {
             return;
         };
-        if ended.reason == CloseReason::UpgradeLost {
-            tracing::warn!(
-                client = %ended.client,
-                peer = %ended.peer,
-                path = &*ended.path,
-                header = ended.refusal,
-                lines_left_out = line.suppressed,
-                "a request for a WebSocket came without this header or version: a proxy on the way took it off; deploy/ has \
-                 settings for nginx, HAProxy, Caddy, Apache and Varnish"
-            );
-            return;
+        if is_upgrade_lost {
+            return log_lost_upgrade(ended, &line);
         }
-        if let Some(remedy) = dialect {
-            tracing::warn!(
-                client = %ended.client,
-                peer = %ended.peer,
-                path = &*ended.path,
-                reason = ended.reason.label(),
-                refusal = ended.refusal,
-                lines_left_out = line.suppressed,
-                "{remedy}"
-            );
-            return;
+        if let Some(remedy) = remedy {
+            return log_remedy(ended, remedy, &line);
         }
         match ended.dropped.is_some() || limit.is_some() {
             true => log_ended!(Level::WARN, ended, limit, line),
@@ -313,9 +324,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return;
             }
             surveys.begun();
-            while let Some(Wanted { search, tell }) = surveys.next_search() {
+            while let Some(PendingSearch { search, answer }) = surveys.next_search() {
                 self.hub.search(search);
-                self.searching.push(tell);
+                self.searching.push(answer);
                 if self.searching.len() == SEARCHES_MAX {
                     break;
                 }
@@ -325,9 +336,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let found = std::mem::take(&mut survey.found);
             let ends = self.ends.newest_first();
             let surveyed = Arc::new(Surveyed { survey, ends });
-            for (tell, found) in self.searching.drain(..).zip(found) {
+            for (answer, found) in self.searching.drain(..).zip(found) {
                 // Fails if the operator has left.
-                let _ = tell.send((found, Arc::clone(&surveyed)));
+                let _ = answer.send((found, Arc::clone(&surveyed)));
             }
             surveys.put(surveyed);
         }

@@ -1,9 +1,8 @@
 //! Access: the logins at NATS and Redis; and the tokens of clients, with their keys, rules and claims.
 
 use super::super::field::With;
-use super::super::groups::{
-    AuthSettings, KEY_SET_URL, KeySetUrl, NatsAccess, RedisAccess, TLS_NAME,
-};
+use super::super::groups::{AuthSettings, NatsAccess, RedisAccess, TLS_NAME};
+use super::super::key_set_url::{KEY_SET_URL, KeySetUrl};
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use super::super::glob_set::GlobSet;
 use super::*;
 
 /// The algorithm of Redis, line by line; it takes exponential time. The reference for the tests.
@@ -109,7 +110,7 @@ fn a_pattern_made_to_take_for_ever_does_not() {
     assert!(!pattern.matches(&name));
     let evil = glob(&format!("{}b", "*a".repeat(500)));
     assert!(!evil.matches(&b"a".repeat(20_000)));
-    let table = Globs::new(vec![glob(&format!("*{}", "[ab]?".repeat(60)))]);
+    let table = GlobSet::new(vec![glob(&format!("*{}", "[ab]?".repeat(60)))]);
     let mut budget = MatchBudget::new(50_000);
     let begun = std::time::Instant::now();
     assert_eq!(table.contain(&evil, &mut budget), Err(OverBudget));
@@ -128,7 +129,7 @@ fn patterns_with_many_stars_are_answered() {
     ] {
         let asked = glob(pattern);
         let narrower = glob(&pattern.replacen('*', "x*", 1));
-        let table = Globs::new(vec![glob("x:*"), glob(pattern)]);
+        let table = GlobSet::new(vec![glob("x:*"), glob(pattern)]);
         for asked in [asked, narrower] {
             let contained = table.contain(&asked, &mut MatchBudget::new(50_000));
             assert_eq!(contained, Ok(true), "{pattern}");
@@ -196,7 +197,7 @@ proptest! {
         asked in patterns(),
         table in prop::collection::vec(patterns(), 1..3),
     ) {
-        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)));
+        let globs = GlobSet::new(table.iter().map(|pattern| glob(pattern)));
         let asked = glob(&asked);
         let stray = names(7).into_iter().find(|name| {
             asked.matches(name) && !table.iter().any(|pattern| glob(pattern).matches(name))
@@ -214,7 +215,7 @@ proptest! {
         name in "[abx]{0,6}",
         steps in 0_usize..2_000,
     ) {
-        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)));
+        let globs = GlobSet::new(table.iter().map(|pattern| glob(pattern)));
         let asked = glob(&asked);
         let mut budget = MatchBudget::new(steps);
         if let Ok(contain) = globs.contain(&asked, &mut budget) {
@@ -235,7 +236,7 @@ proptest! {
         asked in "[ab*?\\[\\]^\\\\-]{0,40}",
         table in prop::collection::vec("[ab*?\\[\\]^\\\\-]{0,40}", 0..8),
     ) {
-        let globs = Globs::new(table.iter().map(|pattern| glob(pattern)));
+        let globs = GlobSet::new(table.iter().map(|pattern| glob(pattern)));
         let mut budget = MatchBudget::new(20_000);
         let contained = globs.contain(&glob(&asked), &mut budget);
         prop_assert!(contained.is_ok() || budget.left() == 0);

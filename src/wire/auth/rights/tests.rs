@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::acl::Acl;
+use super::super::template::{CLAIM, CLAIM_BYTES_MAX, TemplateError, USER};
 use super::*;
 
 const LIMITS: TokenNameLimits = TokenNameLimits {

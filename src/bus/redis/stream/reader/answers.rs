@@ -7,7 +7,7 @@ use weirgate_core::StoredId;
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct State {
+pub(super) struct StreamProof {
     /// Whether the last read entry is there; `None` if that was not asked, or was refused.
     pub(super) is_there: Option<bool>,
     pub(super) counters: Option<Counters>,
@@ -54,7 +54,7 @@ pub(super) fn run_id(info: Value) -> Option<String> {
     lines.find_map(|line| Some(line.strip_prefix("run_id:")?.to_owned()))
 }
 
-impl State {
+impl StreamProof {
     /// Reads the answer to the script, or the range that has the last entry or nothing.
     pub(super) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {
@@ -110,7 +110,9 @@ impl Entry {
 }
 
 /// The channel and the payload of an entry. A payload over the limit has been cut after the first byte over the limit.
-pub(in crate::redis::stream) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
+pub(in crate::redis::stream) fn message(
+    fields: Vec<Value>,
+) -> Result<(String, Vec<u8>), &'static str> {
     let (mut channel, mut data) = (None, None);
     let mut fields = fields.into_iter();
     while let (Some(field), Some(value)) = (fields.next(), fields.next()) {

@@ -79,7 +79,8 @@ impl Desk {
         for publication in out {
             let seen = self.topics.get_mut(publication.topic.as_str());
             let seen = seen.expect("a topic that was asked for");
-            let body = String::from_utf8(publication.frame.body().to_vec()).expect("text");
+            let frame = publication.frame().expect("a frame");
+            let body = String::from_utf8(frame.body().to_vec()).expect("text");
             seen.retained = match publication.retain {
                 Retain::Set => Some(body.clone()),
                 Retain::Clear => None,

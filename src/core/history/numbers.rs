@@ -1,0 +1,171 @@
+//! Maps a position to the number of its message. The numbers continue over all connections to the bus, and are not visible
+//! to clients.
+//!
+//! A mark has the number of the message before. A message of a stream is found by the id, for as long as the id is
+//! remembered.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::quality::RandomState;
+
+use super::wanted::After;
+use crate::position::CopyPosition;
+use crate::{Mark, NotRecovered, Point, Position, StoredId};
+
+/// The most marks that are remembered, the newest: an hour of one instance with a mark each second.
+pub(super) const MARKS_MAX: usize = 4_096;
+/// The most ids that are remembered, the newest, unless the history keeps more messages.
+pub(super) const FORGOTTEN_IDS_MAX: usize = 65_536;
+
+/// The numbers of all marks and ids, and of the newest message.
+#[derive(Debug, Default)]
+pub(super) struct MessageNumbers {
+    /// Positions with another hash are of another feed. `None` before the first position.
+    names_hash: Option<u32>,
+    /// The number of each mark, and the marks in their order.
+    marked: HashMap<Mark, u64, RandomState>,
+    marks: VecDeque<Mark>,
+    /// The newest mark of this connection, and the number.
+    newest_mark: Option<(Mark, u64)>,
+    /// The ids of the newest messages of a stream, in their order and without a hole; the last has the
+    /// number [`Self::head`].
+    ids: VecDeque<StoredId>,
+    /// Messages before the first of the ids were lost.
+    is_after_loss: bool,
+    /// The number of the newest message.
+    pub(super) head: u64,
+    /// Positions with a lower number are from before a loss.
+    floor: u64,
+}
+
+impl MessageNumbers {
+    /// Handles a mark, after which positions count from the mark. If this connection had a mark before, `count`
+    /// messages of the feed have come since.
+    pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
+        let number = match self.newest_mark {
+            Some((_, before)) => before + count,
+            None => self.head,
+        };
+        self.names_hash = Some(names_hash);
+        self.head = self.head.max(number);
+        self.newest_mark = Some((mark, number));
+        if self.marked.insert(mark, number).is_none() {
+            self.marks.push_back(mark);
+        }
+        if self.marks.len() > MARKS_MAX
+            && let Some(oldest) = self.marks.pop_front()
+        {
+            self.marked.remove(&oldest);
+        }
+    }
+
+    /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
+    pub(super) fn gap(&mut self) {
+        self.newest_mark = None;
+        self.ids.clear();
+        self.is_after_loss = true;
+        // A number for the loss, above every earlier position.
+        self.head += 1;
+        self.floor = self.head;
+    }
+
+    /// Gives the next message its number; `None` for a counted position while no mark is known.
+    pub(super) fn next(&mut self, position: Position) -> Option<u64> {
+        let number = match position.point {
+            Point::Counted { mark, count } => {
+                let (newest, number) = self.newest_mark?;
+                let number = number + count;
+                debug_assert!(newest == mark && number > self.head, "out of order");
+                number
+            }
+            Point::Stored(id) => {
+                debug_assert!(self.ids.back().is_none_or(|newest| *newest < id));
+                self.names_hash = Some(position.names);
+                self.ids.push_back(id);
+                self.head + 1
+            }
+        };
+        self.head = number;
+        Some(number)
+    }
+
+    /// Notes that the message with this number and all messages before are no longer kept.
+    pub(super) fn forgot(&mut self, number: u64) {
+        while self.ids.len() > FORGOTTEN_IDS_MAX
+            && self.head - (self.ids.len() as u64) < number
+            && self.ids.pop_front().is_some()
+        {
+            self.is_after_loss = false;
+        }
+    }
+
+    /// The position of the newest message; `None` while no position is known, as before the first mark and after a
+    /// loss.
+    pub(super) fn newest(&self) -> Option<Position> {
+        let names_hash = self.names_hash?;
+        if let Some(id) = self.ids.back() {
+            return Some(Position::stored(names_hash, *id));
+        }
+        let (mark, number) = self.newest_mark?;
+        Some(Position::counted(names_hash, mark, self.head - number))
+    }
+
+    /// The number of the message at a position, and its last copy that the client got.
+    pub(super) fn find(&self, since: &str) -> Result<After, NotRecovered> {
+        let CopyPosition { position, copy } =
+            CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
+        let number = match position.point {
+            Point::Counted { mark, count } => {
+                // If this instance has no mark and no id, resuming is off here; otherwise only this mark is unknown.
+                let unknown = match self.marked.is_empty() && self.ids.is_empty() {
+                    true => NotRecovered::Off,
+                    false => NotRecovered::Epoch,
+                };
+                let number = self.marked.get(&mark).ok_or(unknown)?;
+                self.check_names(position)?;
+                if *number < self.floor {
+                    return Err(NotRecovered::Gap);
+                }
+                number.saturating_add(count)
+            }
+            Point::Stored(id) => {
+                self.check_names(position)?;
+                self.find_id(id)?
+            }
+        };
+        match number <= self.head {
+            true => Ok(After { number, copy }),
+            false => Err(NotRecovered::Ahead),
+        }
+    }
+
+    fn check_names(&self, position: Position) -> Result<(), NotRecovered> {
+        match self.names_hash.is_none_or(|hash| position.names == hash) {
+            true => Ok(()),
+            false => Err(NotRecovered::Bad),
+        }
+    }
+
+    fn find_id(&self, id: StoredId) -> Result<u64, NotRecovered> {
+        let ids = self.ids.len();
+        match self.ids.binary_search(&id) {
+            Ok(at) => Ok(self.head - (ids - 1 - at) as u64),
+            Err(0) if self.is_after_loss => Err(NotRecovered::Gap),
+            Err(0) if ids > 0 => Err(NotRecovered::Window),
+            // Another message has this number in the stream.
+            Err(at) if at < ids || self.has_major(id.major) => Err(NotRecovered::Epoch),
+            Err(_) if ids > 0 => Err(NotRecovered::Ahead),
+            Err(_) => Err(NotRecovered::Epoch),
+        }
+    }
+
+    /// The numbers of remembered marks, in both lists, and of remembered ids.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize, usize) {
+        (self.marks.len(), self.marked.len(), self.ids.len())
+    }
+
+    fn has_major(&self, major: u64) -> bool {
+        self.ids.back().is_some_and(|newest| newest.major == major)
+    }
+}

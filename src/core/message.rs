@@ -1,0 +1,202 @@
+//! A message of the feed as data. A gateway makes frames of it once a client's kind of frame is needed; these are shared
+//! by all clients of the kind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::frame::{Account, Keeper};
+use super::{ConflationKey, Content, Frame, FrameBytes, Now, Position, TopicName};
+use weirgate_wire::base::allocated_bytes;
+
+/// A message as the bus has sent it, and what the feed knows of it.
+#[derive(Debug)]
+pub struct Message {
+    payload: Box<[u8]>,
+    /// Whether the payload is text that clients of [`Content::Text`] get as it is.
+    pub content: Content,
+    /// When the message arrived from the bus, or was stored in its stream.
+    pub received: Now,
+    /// The time of the message for clients, Unix milliseconds.
+    pub unix_ms: i64,
+    /// Whether the value of the name was deleted; there is no payload.
+    pub is_deletion: bool,
+    /// Whether the message is a last value, which was published before the client asked for it.
+    pub is_last_value: bool,
+    /// Whether clients get the time of arrival.
+    pub is_stamped: bool,
+    /// Whether the message is of the kept feed.
+    pub is_of_feed: bool,
+    /// A newer message with the same key may replace this one for a slow client.
+    pub key: Option<ConflationKey>,
+    is_common: AtomicBool,
+    text: OnceLock<Box<[u8]>>,
+    account: Account,
+}
+
+/// Memory of a message without its bytes: the message and the two counts of its `Arc`.
+const MESSAGE_BYTES: usize = allocated_bytes(size_of::<Message>() + 2 * size_of::<usize>());
+
+impl Message {
+    /// A message of bytes, counted in `alive`.
+    pub fn new(payload: Vec<u8>, received: Now, alive: &FrameBytes) -> Self {
+        let payload = payload.into_boxed_slice();
+        let bytes = MESSAGE_BYTES + allocated_bytes(payload.len());
+        Self {
+            payload,
+            content: Content::Binary,
+            received,
+            unix_ms: received.unix_ms(),
+            is_deletion: false,
+            is_last_value: false,
+            is_stamped: false,
+            is_of_feed: false,
+            key: None,
+            is_common: AtomicBool::default(),
+            text: OnceLock::new(),
+            account: Account::new(alive.clone(), bytes),
+        }
+    }
+
+    /// The payload, as the bus has sent it.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The payload as text, made by `make` at the first call, and shared by the frames for a name and for the patterns
+    /// that match it.
+    pub fn text_with(&self, make: impl FnOnce(&[u8]) -> Vec<u8>) -> &[u8] {
+        self.text.get_or_init(|| {
+            let text = make(&self.payload).into_boxed_slice();
+            self.account.add(allocated_bytes(text.len()));
+            text
+        })
+    }
+
+    /// Whether clients of this kind get the message. Without a payload, only a deletion has a text.
+    pub(super) fn is_for(&self, content: Content) -> bool {
+        content == Content::Binary || self.is_deletion || !self.payload.is_empty()
+    }
+
+    /// Whether the message is no user's own ([`Frame::is_common`]).
+    pub fn is_common(&self) -> bool {
+        self.is_common.load(Ordering::Relaxed)
+    }
+
+    /// Marks the message as one that is no user's own, before frames are made of it.
+    pub fn set_common(&self) {
+        self.is_common.store(true, Ordering::Relaxed);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let text = self
+            .text
+            .get()
+            .map_or(0, |text| allocated_bytes(text.len()));
+        MESSAGE_BYTES + allocated_bytes(self.payload.len()) + text
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.account.close(self.memory_bytes());
+    }
+}
+
+/// What a publication brings.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// The frame for all members.
+    Frame(Arc<Frame>),
+    /// Data, which the gateway renders for each name and kind of content ([`Gateway::render`](super::Gateway::render)).
+    Message(Arc<Message>),
+}
+
+impl From<Arc<Frame>> for Body {
+    fn from(frame: Arc<Frame>) -> Self {
+        Self::Frame(frame)
+    }
+}
+
+impl From<Message> for Body {
+    fn from(message: Message) -> Self {
+        Self::Message(Arc::new(message))
+    }
+}
+
+impl Body {
+    /// When the message arrived from the bus.
+    pub fn received(&self) -> Now {
+        match self {
+            Self::Frame(frame) => frame.received(),
+            Self::Message(message) => message.received,
+        }
+    }
+
+    /// Bytes in a send queue; of a message without what the gateway adds.
+    pub fn queue_bytes(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.queue_bytes(),
+            Self::Message(message) => message.payload.len(),
+        }
+    }
+
+    /// Whether clients of this kind get it.
+    pub fn is_for(&self, content: Content) -> bool {
+        match self {
+            Self::Frame(_) => true,
+            Self::Message(message) => message.is_for(content),
+        }
+    }
+
+    /// Notes whether the history has it.
+    pub(super) fn set_kept(&self, is_kept: bool) {
+        match self {
+            Self::Frame(frame) => frame.set_kept(Keeper::History, is_kept),
+            Self::Message(message) => {
+                let bytes = message.memory_bytes();
+                message.account.set_kept(Keeper::History, is_kept, bytes);
+            }
+        }
+    }
+
+    /// Whether both are the same frame or message.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Frame(one), Self::Frame(other)) => Arc::ptr_eq(one, other),
+            (Self::Message(one), Self::Message(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// A message, and the clients for which a gateway makes a frame of it.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyFor<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// Its full name.
+    pub name: &'a str,
+    /// The pattern by which the clients get it; `None`: by its name.
+    pub pattern: Option<&'a TopicName>,
+    /// The position, if there is one.
+    pub position: Option<Position>,
+    /// The kind of frame that the clients get; [`Gateway::HAS_BINARY`](super::Gateway::HAS_BINARY).
+    pub content: Content,
+}
+
+/// [`Gateway::render`](super::Gateway::render).
+pub(super) type Render = fn(&CopyFor<'_>, &FrameBytes) -> Arc<Frame>;
+
+/// The payload as it is: for a gateway that adds nothing.
+pub(super) fn payload_alone(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
+    let message = copy.message;
+    let frame = match message.content {
+        Content::Text => Frame::text(alive),
+        Content::Binary => Frame::binary(alive),
+    };
+    let frame = frame
+        .received(message.received)
+        .common(message.is_common())
+        .of_feed(message.is_of_feed);
+    frame.body(&message.payload).finish()
+}

@@ -1,0 +1,48 @@
+//! How other threads send replies and pushes to the loop.
+
+use crossbeam_channel::Sender;
+
+use crate::gateways::events::broadcast::{Broadcast, Wrong};
+use crate::gateways::events::{Input, Push};
+use weirgate_bus::runtime::{Clock, LateWake};
+use weirgate_core::FrameBytes;
+
+/// How other threads send inputs to the loop, with what is needed to make frames of pushes. Clones lead to the same
+/// loop.
+#[derive(Clone)]
+pub(super) struct ToLoop {
+    pub(super) input: Sender<Input>,
+    pub(super) wake: LateWake,
+    pub(super) frame_bytes: FrameBytes,
+    pub(super) clock: Clock,
+}
+
+impl ToLoop {
+    /// Sends inputs, and wakes the loop.
+    pub(super) fn send(&self, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            // Fails only after the end of the loop.
+            let _ = self.input.send(input);
+        }
+        self.wake.wake();
+    }
+
+    /// Parses the body of a broadcast. After the delivery, the loop calls `report` with the number of deliveries.
+    ///
+    /// # Errors
+    /// All errors in the body.
+    pub(super) fn read(
+        &self,
+        body: &[u8],
+        report: impl FnOnce(u64) + Send + 'static,
+    ) -> Result<Vec<Push>, Vec<Wrong>> {
+        let broadcast = Broadcast::parse(body)?;
+        let now = self.clock.now();
+        Ok(Push::parts(
+            broadcast,
+            &self.frame_bytes,
+            now,
+            Box::new(report),
+        ))
+    }
+}

@@ -1,0 +1,238 @@
+//! The admin listener: it accepts on the HTTP thread, and serves the operators' pages.
+
+use super::connection::{self, Server};
+use super::handover::Handover;
+use super::site::Site;
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+use weirgate_bus::runtime::Clock;
+use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room};
+use weirgate_wire::base::LogBudget;
+
+/// The wait after a failed accept. It doubles with each further failure, up to `RETRY_MAX`.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The admin listener: the operators' pages at a separate address. The HTTP thread accepts its connections, independent
+/// of the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no WebSockets.
+pub struct Admin {
+    bound: Bound,
+    pub(super) site: Site,
+    held: Quota,
+    clock: Clock,
+}
+
+impl Admin {
+    /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, the
+    /// connection that has been without a request for the longest ends, or else one whose client has not sent a byte of
+    /// a body, or taken a byte of an answer, for a second. If all connections have a request in progress, the new
+    /// connection waits in the kernel.
+    pub const CONNECTIONS_MAX: usize = 64;
+
+    /// Binds `addr`; its connections get `site`.
+    ///
+    /// # Errors
+    /// The address is in use, or does not belong to this machine.
+    pub fn bind(
+        addr: &ListenAddr,
+        options: &ListenOptions,
+        site: Site,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let bound = addr.bind(options)?;
+        let site = Site {
+            is_admin: true,
+            ..site
+        };
+        let held = Quota::new("admin_connections", Self::CONNECTIONS_MAX as u64);
+        Ok(Self {
+            bound,
+            site,
+            held,
+            clock,
+        })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The socket has no address, which cannot happen to a bound socket.
+    pub fn local_addr(&self) -> io::Result<ListenAddr> {
+        self.bound.local_addr()
+    }
+}
+
+/// A listener on the HTTP thread.
+enum Accepting {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+impl Accepting {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, file) => {
+                let listener = UnixListener::from_std(listener)?;
+                Ok(Self::Unix {
+                    listener,
+                    _file: file,
+                })
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                // Fails only on a connection that has ended already; the first read will report the end.
+                let _ = stream.set_nodelay(true);
+                stream.into_std().map(|stream| (stream, peer.into()))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                // Everything after the accept is the same for all stream sockets.
+                let stream = stream.into_std()?;
+                Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
+            }
+        })
+    }
+}
+
+/// How often to check for a connection that rests, while new ones wait for it.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The open connections.
+struct Connections {
+    tasks: JoinSet<()>,
+    held: Quota,
+    clock: Clock,
+}
+
+impl Connections {
+    /// Whether there is a permit for a new connection, perhaps that of a connection that rests.
+    fn have_room(&self) -> bool {
+        let now_us = self.clock.mono_us();
+        self.held.may_fit(Admin::CONNECTIONS_MAX, now_us)
+    }
+
+    fn are_full(&self) -> bool {
+        self.held.holders() >= Admin::CONNECTIONS_MAX
+    }
+
+    /// Accepts the next connection, once there is room for it. Returns `None` at the stop.
+    async fn accept(
+        &mut self,
+        listener: &Accepting,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Option<io::Result<(TcpStream, Peer)>> {
+        let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
+        let mut again = pin!(sleep(RECHECK_INTERVAL));
+        poll_fn(|cx| {
+            // Finished tasks have returned their permits. The end of a further task wakes this future again.
+            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            if stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if self.have_room() {
+                return listener.poll_accept(cx).map(Some);
+            }
+            while again.as_mut().poll(cx).is_ready() {
+                again.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Serves a connection. If all permits are in use, a connection that rests ends for it.
+    fn serve(
+        &mut self,
+        server: &Rc<Server>,
+        (stream, peer): (TcpStream, Peer),
+        stopping: &watch::Receiver<bool>,
+    ) {
+        let now_us = self.clock.mono_us();
+        let permit = ConnectionPermit::of(self.held.hold(peer.client(), 1, now_us));
+        // Cannot fail: `accept` has checked for room.
+        let room = Room {
+            holders_max: Admin::CONNECTIONS_MAX,
+            is_shared: false,
+            early: false,
+        };
+        let _ = permit.held().fit(room, now_us);
+        let handover = Handover {
+            stream,
+            tls: None,
+            read: server.nothing_read(&peer),
+            peer,
+            permit,
+        };
+        let served = connection::serve(Rc::clone(server), handover, None, stopping.clone());
+        self.tasks.spawn_local(served);
+    }
+}
+
+/// Accepts and serves connections until the stop, then waits for the answers in progress.
+pub(super) async fn serve_admin(
+    Admin {
+        bound, held, clock, ..
+    }: Admin,
+    server: Rc<Server>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let listener = match Accepting::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
+    };
+    let mut lines = LogBudget::new(1);
+    let mut connections = Connections {
+        tasks: JoinSet::new(),
+        held,
+        clock,
+    };
+    let mut retry = RETRY_MIN;
+    while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
+        match accepted {
+            Ok(accepted) => {
+                connections.serve(&server, accepted, &stopping);
+                retry = RETRY_MIN;
+                if connections.are_full() && lines.line(clock.now()).is_some() {
+                    warn!(
+                        connections = Admin::CONNECTIONS_MAX,
+                        "the admin pages have no room: the connection that has been idle for the longest \
+                         ends for a new one, or the new one waits"
+                    );
+                }
+            }
+            Err(error) => {
+                if lines.line(clock.now()).is_some() {
+                    warn!(%error, "cannot accept connections to the admin pages; trying again");
+                }
+                let stop = stopping.wait_for(|&stopping| stopping);
+                if timeout(retry, stop).await.is_ok() {
+                    break;
+                }
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+    drop(listener);
+    while connections.tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,89 @@
+//! The addresses of a gateway that listens: their URLs for people, and the first line of the log.
+
+use super::process::files_max;
+use crate::build_info::BUILD;
+use crate::listening::ListenAddr;
+use crate::telemetry::Telemetry;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// A gateway that listens.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// The addresses for clients, in the order of the settings.
+    pub addrs: Vec<ListenAddr>,
+    /// The addresses for clients with TLS, in the order of the settings.
+    pub tls_addrs: Vec<ListenAddr>,
+    /// The address of the operators' pages; `None` for the public port.
+    pub admin_addr: Option<ListenAddr>,
+    /// Whether `admin_addr` is for the supervisor alone.
+    pub has_supervisor: bool,
+    /// The telemetry of the process.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Listening {
+    /// Returns the URL for a program on this machine: with the TCP port, or with the unix socket in the syntax of
+    /// Node's `ws`. An unspecified or loopback address is shown as `localhost`. The scheme gets an `s` if the gateway
+    /// listens for TLS alone.
+    pub fn url(&self, scheme: &str, path: &str) -> String {
+        let mut addrs = self.addrs.iter();
+        let tcp = addrs.find(|addr| matches!(addr, ListenAddr::Tcp(_)));
+        let plain = tcp.or_else(|| self.addrs.first());
+        match (plain, self.tls_addrs.first()) {
+            (Some(addr), _) => url(addr, scheme, path),
+            (None, Some(addr)) => url(addr, &format!("{scheme}s"), path),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Returns the lines of a banner about the pages for people: `/health`, and with an admin listener the
+    /// operators' page, unless a supervisor has that page. Names have `width` characters.
+    pub fn page_lines(&self, width: usize) -> String {
+        let health = self.url("http", "/health");
+        let operator = self.admin_addr.as_ref().filter(|_| !self.has_supervisor);
+        let operator = operator.map(|addr| url(addr, "http", "/operator"));
+        let line = |(name, url)| format!("\n  {name:<width$}{url}");
+        let lines = [("Health:", Some(health)), ("Operator:", operator)];
+        let lines = lines
+            .into_iter()
+            .filter_map(|(name, url)| Some((name, url?)));
+        lines.map(line).collect()
+    }
+}
+
+fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
+    let addr = match addr {
+        ListenAddr::Tcp(addr) => addr,
+        ListenAddr::Unix(_) => return format!("{scheme}+{addr}:{path}"),
+    };
+    let ip = addr.ip();
+    let is_localhost = ip.is_unspecified()
+        || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+        || ip == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    match is_localhost {
+        true => format!("{scheme}://localhost:{}{path}", addr.port()),
+        false => format!("{scheme}://{addr}{path}"),
+    }
+}
+
+/// Logs the gateway, its addresses and the limits on connections.
+pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: usize) {
+    let joined = |addrs: &[ListenAddr]| {
+        let addrs: Vec<_> = addrs.iter().map(ListenAddr::to_string).collect();
+        Some(addrs.join(",")).filter(|addrs| !addrs.is_empty())
+    };
+    let [listen, tls] = [&listening.addrs, &listening.tls_addrs].map(|addrs| joined(addrs));
+    let admin = listening.admin_addr.as_ref().map(tracing::field::display);
+    tracing::info!(
+        gateway,
+        version = BUILD.version,
+        commit = BUILD.commit,
+        listen = listen.as_ref().map(tracing::field::display),
+        tls = tls.as_ref().map(tracing::field::display),
+        admin,
+        connections_max,
+        files_max = files_max(),
+        "weirgate is listening"
+    );
+}

@@ -1,0 +1,126 @@
+//! Shares out `--memory-max`: each limit of bytes over all clients gets a fixed part.
+
+use super::kind::Kind;
+use super::processes;
+use super::typed::{Source, Typed};
+
+/// The flag that is shared.
+const FLAG: &str = "memory-max";
+
+/// The least memory that is shared out. Parts of less memory would be smaller than single messages.
+pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Memory of the program without clients, which is not shared out: code, tables, stacks and buffers of its threads.
+const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
+
+/// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
+/// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
+/// lowered, because a large machine is no reason to hold more. If this is one of several `processes`, it has its part of
+/// the memory, and of all other limits over all clients.
+pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
+    share_memory(all, limit_bytes, processes);
+    processes::divide(all, processes);
+    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
+}
+
+/// Gives each limit that nobody has set its part of the memory.
+fn share_memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
+    let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
+        return;
+    };
+    let is_chosen = memory.source != Source::Default && memory.number() != Some(0);
+    if !is_chosen && let Some(limit_bytes) = limit_bytes {
+        let bytes = (limit_bytes / 4 * 3).max(MEMORY_BYTES_MIN);
+        memory.replace(bytes, Source::MemoryLimit);
+    }
+    let Some(bytes) = memory.number().filter(|bytes| *bytes > 0) else {
+        return;
+    };
+    let bytes = match processes {
+        1 => bytes,
+        _ => (bytes / processes).max(MEMORY_BYTES_MIN),
+    };
+    memory.replace(bytes, memory.source.clone());
+    for typed in &mut *all {
+        let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
+        else {
+            continue;
+        };
+        let Kind::Number { min, max, .. } = typed.setting.kind else {
+            continue;
+        };
+        let shared = bytes.saturating_sub(PROGRAM_BYTES);
+        let part = (shared / 1000 * u64::from(thousandths)).clamp(min, max);
+        if is_chosen || typed.number().is_some_and(|default| part < default) {
+            typed.replace(part, Source::PartOf(FLAG));
+        }
+    }
+}
+
+/// Lowers a value that nobody has set to the part of the memory that bounds it, unless somebody has set that part.
+fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
+    let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
+    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_) | Source::Default));
+    let Some(part) = part.and_then(Typed::number) else {
+        return;
+    };
+    let mut lowered = all.iter_mut().filter(|typed| typed.setting.flag == flag);
+    if let Some(typed) = lowered.find(|typed| typed.source == Source::Default)
+        && typed.number().is_some_and(|default| default > part)
+    {
+        typed.replace(part, Source::PartOf(FLAG));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::env::Env;
+    use super::super::typed::collect;
+    use super::*;
+    use crate::settings::{Part, Rows};
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// The text and the source of `flag`.
+    fn shared(flags: &[(&str, &str)], limit_bytes: Option<u64>, flag: &str) -> (u64, Source) {
+        let given = |name: &str| {
+            let found = flags.iter().find(|(flag, _)| *flag == name);
+            found.map(|(_, text)| (*text).to_owned())
+        };
+        let env = Env::default().with_memory_limit(limit_bytes);
+        let rows = Rows::gateway(&[Part::BusMessages]);
+        let all = collect(rows.settings(), given, &env, &mut Vec::new());
+        let all = all.expect("settings");
+        let typed = all.iter().find(|typed| typed.setting.flag == flag);
+        let typed = typed.expect("a row");
+        (typed.number().expect("a number"), typed.source.clone())
+    }
+
+    #[test]
+    fn a_limit_that_nobody_has_set_has_its_part() {
+        let part = |mib: u64| ((mib - 24) * MIB / 1000 * 250, Source::PartOf(FLAG));
+        let frames = "frame-bytes-max";
+        let chosen = [(FLAG, "4294967296")];
+        assert_eq!(shared(&chosen, None, frames), part(4096));
+        assert_eq!(shared(&chosen, Some(MIB), frames), part(4096));
+        assert_eq!(shared(&[], Some(1024 * MIB), frames), part(768));
+        assert_eq!(
+            shared(&[], Some(1024 * MIB), FLAG),
+            (768 * MIB, Source::MemoryLimit)
+        );
+        assert_eq!(shared(&[], Some(MIB), frames), part(64), "no less");
+        let messages = "bus-message-bytes-max";
+        assert_eq!(shared(&[], Some(MIB), messages), part(64), "no larger");
+        assert_eq!(shared(&chosen, None, messages), (16 * MIB, Source::Default));
+        let own = [(FLAG, "67108864"), (frames, "99999999")];
+        assert_eq!(shared(&own, None, frames), (99_999_999, Source::Flag));
+    }
+
+    #[test]
+    fn a_large_machine_or_none_raises_nothing() {
+        for limit_bytes in [None, Some(64 * 1024 * MIB)] {
+            let unfinished = shared(&[], limit_bytes, "unfinished-bytes");
+            assert_eq!(unfinished, (64 * MIB, Source::Default));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The lines of the log on their way to standard output.
+//!
+//! Lines pass through a bounded queue to a thread. So no thread that logs waits for the reader of standard output, and an
+//! unread pipe does not block the event loop. The queue of `tracing-appender` has no limit in bytes, and is flushed only
+//! by dropping its guard, which a panic and [`super::logging::say`] could not do.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::logging::LogFormat;
+use weirgate_bus::runtime::detached;
+use weirgate_wire::base::escaped_bytes;
+
+/// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, and
+/// their number is logged.
+const WAITING_LINES_MAX: usize = 4096;
+const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The longest time for each of the two waits of [`flush`].
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The queue of this process, once started.
+static QUEUE: OnceLock<LogLines> = OnceLock::new();
+
+/// A message to the thread of the log.
+enum Job {
+    Line(Vec<u8>),
+    /// The sender is dropped once all lines before are written.
+    Flush(Sender<()>),
+}
+
+/// Accepts lines without waiting.
+#[derive(Clone)]
+pub(super) struct LogLines {
+    jobs: Sender<Job>,
+    /// Bytes of the lines that wait.
+    waiting: Arc<AtomicUsize>,
+    /// How many lines were left out.
+    left_out: Arc<AtomicU64>,
+    /// Whether the formatter styles the lines for a terminal, and escapes all texts of clients and servers. The
+    /// formatters of JSON and of plain text do not escape all characters that control a terminal or break a line.
+    pub(super) is_styled: bool,
+    pub(super) label: Label,
+}
+
+/// What each line of one of several processes has at its beginning and before its end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Label {
+    begin: String,
+    end: String,
+}
+
+impl Label {
+    pub(super) fn new(process: u32, format: LogFormat) -> Self {
+        match format {
+            LogFormat::Json => Self {
+                begin: format!("{{\"process\":{process},"),
+                end: String::new(),
+            },
+            LogFormat::Text => Self {
+                begin: String::new(),
+                end: format!(" process={process}"),
+            },
+        }
+    }
+
+    /// The line, which ends without a line break, with the label and the line break.
+    fn on(&self, line: &str) -> String {
+        let Self { begin, end } = self;
+        let rest = match begin.is_empty() {
+            true => line,
+            false => line.strip_prefix('{').unwrap_or(line),
+        };
+        format!("{begin}{rest}{end}\n")
+    }
+}
+
+impl LogLines {
+    /// Returns the queue of this process. The first call starts its thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn start() -> io::Result<Self> {
+        if let Some(lines) = QUEUE.get() {
+            return Ok(lines.clone());
+        }
+        let (lines, queue) = Self::new();
+        let (waiting, left_out) = (Arc::clone(&lines.waiting), Arc::clone(&lines.left_out));
+        detached("log", move || {
+            let mut reported = 0;
+            // Ends with the process.
+            for job in queue {
+                if let Job::Line(line) = &job {
+                    waiting.fetch_sub(line.len(), Ordering::Relaxed);
+                }
+                write_out(job, &left_out, &mut reported, &mut io::stdout());
+            }
+        })?;
+        Ok(QUEUE.get_or_init(|| lines).clone())
+    }
+
+    /// An empty queue, and its end for the thread of the log.
+    fn new() -> (Self, Receiver<Job>) {
+        let (jobs, queue) = bounded(WAITING_LINES_MAX);
+        let lines = Self {
+            jobs,
+            waiting: Arc::default(),
+            left_out: Arc::default(),
+            is_styled: false,
+            label: Label::default(),
+        };
+        (lines, queue)
+    }
+
+    /// Appends a line, or counts it as left out if there is no room.
+    fn put(&self, line: &[u8]) {
+        let bytes = line.len();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let is_full = before > 0 && before + bytes > WAITING_BYTES_MAX;
+        if is_full || self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Carries out a job, and logs how many more lines were left out since the last such line. A closed standard output is
+/// not an error. `reported` is the number of left-out lines that were logged already.
+fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
+    match job {
+        Job::Line(line) => {
+            let _ = out.write_all(&line);
+        }
+        Job::Flush(done) => drop(done),
+    }
+    let all = left_out.load(Ordering::Relaxed);
+    let lines = all - *reported;
+    if lines > 0 {
+        *reported = all;
+        tracing::warn!(
+            lines,
+            "log lines were left out: standard output was not read"
+        );
+    }
+}
+
+/// Takes a log line. The formatter writes each line in a single call.
+impl Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = match self.is_styled {
+            true => String::from_utf8_lossy(text).into_owned(),
+            false => escaped_bytes(text, &[]),
+        };
+        self.put(self.label.on(&text).as_bytes());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns the number of lines left out so far.
+pub(super) fn left_out() -> u64 {
+    let lines = QUEUE.get();
+    lines.map_or(0, |lines| lines.left_out.load(Ordering::Relaxed))
+}
+
+/// Appends a line to the queue of this process. Returns false if there is no queue yet.
+pub(super) fn put(line: &[u8]) -> bool {
+    let lines = QUEUE.get();
+    lines.map(|lines| lines.put(line)).is_some()
+}
+
+/// Waits until the lines so far are written, but not for long (0.6 s) if standard output is not read.
+pub fn flush() {
+    let Some(lines) = QUEUE.get() else {
+        return;
+    };
+    let (done, written) = bounded(0);
+    let flush = Job::Flush(done);
+    if lines.jobs.send_timeout(flush, FLUSH_TIMEOUT).is_ok() {
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_reported() {
+        let (mut lines, queue) = LogLines::new();
+        let left_out = Arc::clone(&lines.left_out);
+        for _ in 0..WAITING_LINES_MAX + 7 {
+            lines.write_all(b"a line\n").unwrap();
+        }
+        assert_eq!(left_out.load(Ordering::Relaxed), 7);
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || lines.clone())
+            .finish();
+        let (mut reported, mut out) = (0, Vec::new());
+        tracing::subscriber::with_default(subscriber, || {
+            for job in queue.try_iter() {
+                write_out(job, &left_out, &mut reported, &mut out);
+            }
+        });
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
+        assert!(out.contains(r#""lines":7"#), "reported once there is room");
+        assert_eq!(reported, 7);
+    }
+
+    #[test]
+    fn long_lines_have_a_limit_of_bytes_too() {
+        let (mut lines, queue) = LogLines::new();
+        for _ in 0..3 {
+            let long = vec![b'x'; WAITING_BYTES_MAX / 2 - 1];
+            lines.write_all(&[&long[..], b"\n"].concat()).unwrap();
+        }
+        assert_eq!(
+            (queue.len(), lines.left_out.load(Ordering::Relaxed)),
+            (2, 1)
+        );
+    }
+
+    /// A line may contain text of a client, which must not control a terminal or break a line.
+    #[test]
+    fn a_json_line_holds_no_character_that_steers() {
+        let (lines, queue) = LogLines::new();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || lines.clone())
+            .finish();
+        let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
+        let Ok(Job::Line(line)) = queue.try_recv() else {
+            panic!("one line");
+        };
+        let line = String::from_utf8(line).unwrap();
+        let plain = |c: char| matches!(c, ' '..='~' | '\n' | 'é' | '\u{1f600}');
+        assert!(line.chars().all(plain), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            line.contains(r"/\u009b31m\u007f\u0085\u202e\u2028"),
+            "{line}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["fields"]["path"], path, "it reads as what it was");
+    }
+
+    #[test]
+    fn a_line_of_text_is_one_line_and_steers_nothing() {
+        let (lines, queue) = LogLines::new();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || lines.clone());
+        let subscriber = subscriber.with_ansi(false).finish();
+        let path = "/\u{9b}31m\u{202e}\n2026 ERROR weirgate: forged";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(%path, other = path, "{path}");
+        });
+        let Ok(Job::Line(line)) = queue.try_recv() else {
+            panic!("one line");
+        };
+        let line = String::from_utf8(line).unwrap();
+        let (text, end) = line.split_at(line.len() - 1);
+        assert!(end == "\n" && !text.contains(|c: char| !matches!(c, ' '..='~')));
+        assert!(text.contains(r"path=/\u009b31m\u202e\u000a2026"), "{text}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Surveys of clients and topics, which the loop makes on request for the operator's page, and the searches that wait for
+//! the next survey.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::oneshot;
+
+use super::event_loop::Slot;
+use super::hit_limit::HitLimit;
+use weirgate_core::{Ended, Found, Search, Survey};
+
+/// A connection that has ended, for the operator's page.
+#[derive(Clone, Debug)]
+pub struct EndedAt {
+    /// The time of the end, microseconds of the monotonic clock.
+    pub at_us: u64,
+    /// The limit that is behind the reason, if there is one.
+    pub limit: Option<HitLimit>,
+    /// The data of the log line.
+    pub ended: Ended,
+}
+
+/// A survey, and the connections that had ended last when it was complete.
+#[derive(Clone, Debug)]
+pub struct Surveyed {
+    /// Clients and topics.
+    pub survey: Survey,
+    /// The newest first.
+    pub ends: Vec<EndedAt>,
+}
+
+/// The most searches that wait for the next survey, which carries out all of them.
+pub(crate) const SEARCHES_MAX: usize = 16;
+
+/// The result of a search, with the survey that made it.
+pub type SearchResult = (Found, Arc<Surveyed>);
+
+/// A search that waits for the next survey.
+#[derive(Debug)]
+pub struct PendingSearch {
+    /// What an operator searches for.
+    pub search: Search,
+    /// Receives the result.
+    pub answer: oneshot::Sender<SearchResult>,
+}
+
+/// The newest survey, whether another one is requested, and the searches that wait for it.
+#[derive(Debug)]
+pub struct Surveys {
+    /// Whether a survey was requested since the last one began.
+    asked: AtomicBool,
+    /// How many surveys were made.
+    made: AtomicU64,
+    newest: Slot<Option<Arc<Surveyed>>>,
+    pending: (Sender<PendingSearch>, Receiver<PendingSearch>),
+}
+
+impl Default for Surveys {
+    fn default() -> Self {
+        Self {
+            asked: AtomicBool::default(),
+            made: AtomicU64::default(),
+            newest: Slot::default(),
+            pending: bounded(SEARCHES_MAX),
+        }
+    }
+}
+
+impl Surveys {
+    /// Requests a survey.
+    pub fn ask(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
+    /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
+    /// too many searches wait already.
+    pub fn search(&self, search: Search) -> Option<oneshot::Receiver<SearchResult>> {
+        let (answer, result) = oneshot::channel();
+        self.pending
+            .0
+            .try_send(PendingSearch { search, answer })
+            .ok()?;
+        self.ask();
+        Some(result)
+    }
+
+    /// Loop: takes the next search that waits. Searches whose operator has left are dropped.
+    pub(crate) fn next_search(&self) -> Option<PendingSearch> {
+        let mut pending = self.pending.1.try_iter();
+        pending.find(|search| !search.answer.is_closed())
+    }
+
+    /// Returns the newest survey; `None` before the first.
+    pub fn newest(&self) -> Option<Arc<Surveyed>> {
+        self.newest.read(Option::clone)
+    }
+
+    /// Returns the number of surveys made so far.
+    pub fn made(&self) -> u64 {
+        self.made.load(Relaxed)
+    }
+
+    /// Loop: returns whether a survey was requested since the last one began.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    /// Loop: records that a survey begins.
+    pub fn begun(&self) {
+        self.asked.store(false, Relaxed);
+    }
+
+    /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
+    /// within a second.
+    pub fn put(&self, surveyed: Arc<Surveyed>) {
+        self.made.fetch_add(1, Relaxed);
+        self.newest.try_write(|newest| *newest = Some(surveyed));
+    }
+}

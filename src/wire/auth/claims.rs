@@ -1,0 +1,136 @@
+//! The claims of a token, found by name or by path.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use sonic_rs::LazyValue;
+
+use super::verify::Refusal;
+use crate::json::{self, object_entries};
+
+/// The members of a JSON object, unparsed.
+pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
+
+/// Returns the members of an object. Refuses a repeated member, which could be read in two ways (RFC 7515 §4, RFC 7519
+/// §4).
+pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
+    let mut members = Members::new();
+    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
+    for entry in entries {
+        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
+        if members.insert(name, value).is_some() {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    Ok(members)
+}
+
+/// Parses the value of a claim.
+pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
+    value: &'a LazyValue<'_>,
+) -> Result<T, Refusal> {
+    json::value(value).map_err(|_| Refusal::Claims)
+}
+
+/// Returns the claim with the name `path`, or else the claim at this path of names separated by dots. Finds names that
+/// contain dots, too: as the whole name, or as a part of the path.
+///
+/// # Errors
+/// An object on the path has a member twice, or `read` refuses the value.
+pub(super) fn find_claim<T>(
+    claims: &Members<'_>,
+    path: &str,
+    read: fn(&LazyValue<'_>) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    if let Some(value) = claims.get(path) {
+        return read(value).map(Some);
+    }
+    for (dot, _) in path.match_indices('.') {
+        let inner = claims.get(&path[..dot]).map(LazyValue::as_raw_str);
+        if let Some(inner) = inner.filter(|json| json::trim(json).starts_with('{')) {
+            let found = find_claim(&members(inner.as_bytes())?, &path[dot + 1..], read)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the roles in a claim: a text, or a list of texts.
+///
+/// # Errors
+/// The claim is neither.
+pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
+    match json::trim(value.as_raw_str()).starts_with('[') {
+        true => read(value),
+        false => read(value).map(|role| vec![role]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimed(claims: &str, path: &str) -> Result<Option<Vec<String>>, Refusal> {
+        find_claim(&members(claims.as_bytes())?, path, roles)
+    }
+
+    fn some(roles: &[&str]) -> Result<Option<Vec<String>>, Refusal> {
+        Ok(Some(roles.iter().map(|&role| role.to_owned()).collect()))
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_before_its_path() {
+        let nested = r#"{"realm_access": {"roles": ["a", "b"]}, "x": 1}"#;
+        assert_eq!(claimed(nested, "realm_access.roles"), some(&["a", "b"]));
+        let both = r#"{"a.b": "name", "a": {"b": "path"}}"#;
+        assert_eq!(claimed(both, "a.b"), some(&["name"]));
+        let url = r#"{"https://example.com/role": ["r"], "https://example": {"com/role": "no"}}"#;
+        assert_eq!(claimed(url, "https://example.com/role"), some(&["r"]));
+        let group = r#"{"cognito:groups": ["g"]}"#;
+        assert_eq!(claimed(group, "cognito:groups"), some(&["g"]));
+    }
+
+    /// Keycloak has an object for each client, named after it, and such a name may be a host name.
+    #[test]
+    fn a_name_with_dots_may_be_a_part_of_the_path() {
+        let client =
+            r#"{"resource_access": {"ws.example.com": {"roles": ["r"]}, "ws": {"x": {}}}}"#;
+        let path = "resource_access.ws.example.com.roles";
+        assert_eq!(claimed(client, path), some(&["r"]));
+        let first = r#"{"a.b": {"c": "r"}, "a": {"b": {}}}"#;
+        assert_eq!(claimed(first, "a.b.c"), some(&["r"]));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_claim_and_another_type_is_refused() {
+        for claims in [
+            "{}",
+            r#"{"a": "text"}"#,
+            r#"{"a": {}}"#,
+            r#"{"a": [{"b": "r"}]}"#,
+            r#"{"a": null}"#,
+            r#"{"a": {"b": {}}}"#,
+        ] {
+            assert_eq!(claimed(claims, "a.b.c"), Ok(None), "{claims}");
+        }
+        assert_eq!(claimed("{}", ""), Ok(None));
+        assert_eq!(claimed(r#"{"": {"": "r"}}"#, "."), some(&["r"]));
+        assert_eq!(claimed(r#"{"a": []}"#, "a"), some(&[]));
+        for value in [
+            "null",
+            "1",
+            "{}",
+            "[1]",
+            "[null]",
+            r#"["a", ["b"]]"#,
+            "true",
+        ] {
+            let claims = format!(r#"{{"a": {{"b": {value}}}}}"#);
+            assert_eq!(claimed(&claims, "a.b"), Err(Refusal::Claims), "{value}");
+        }
+        let twice = r#"{"a": {"b": "r", "b": "s"}}"#;
+        assert_eq!(claimed(twice, "a.b"), Err(Refusal::NotAToken));
+    }
+}
