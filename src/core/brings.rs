@@ -95,6 +95,8 @@ pub enum RetainedCut {
     Epoch,
     /// Nothing is kept of the name.
     Off,
+    /// A message is larger than the gateway relays.
+    Large,
 }
 
 impl RetainedCut {
@@ -109,6 +111,7 @@ impl RetainedCut {
             Self::Window => "window",
             Self::Epoch => "epoch",
             Self::Off => "off",
+            Self::Large => "large",
         }
     }
 }

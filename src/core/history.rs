@@ -326,22 +326,25 @@ impl History {
     pub(super) fn page(
         &mut self,
         since: Option<&str>,
-        wanted: &[Wanted<'_>],
+        (wanted, must_be_whole): (&[Wanted<'_>], bool),
         (content, bytes_max): (Content, usize),
     ) -> Result<KeptPage, NotRecovered> {
-        let since = match since {
-            Some(since) => {
-                let since = self.numbers.find(since)?;
-                let mut judged = wanted
-                    .iter()
-                    .map(|wanted| self.judge(since.number_for(wanted), wanted));
-                judged.try_for_each(|outcome| outcome)?;
+        const START: After = After {
+            number: 0,
+            copy: CopyRank::LAST,
+        };
+        let since = match since.map(|since| self.numbers.find(since)) {
+            None => START,
+            Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
+            // All that is kept is newer, or of another life of the feed.
+            Some(Err(_)) => START,
+            Some(Ok(since)) => {
+                let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
+                if must_be_whole {
+                    wanted.iter().try_for_each(judge)?;
+                }
                 since
             }
-            None => After {
-                number: 0,
-                copy: CopyRank::LAST,
-            },
         };
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);

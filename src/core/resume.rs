@@ -79,7 +79,7 @@ impl Core {
 
     /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
     /// most a page, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
-    /// in the same call.
+    /// in the same call. `must_be_whole`: messages after the position may not be missing.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
@@ -87,17 +87,15 @@ impl Core {
         &mut self,
         key: SessionKey,
         since: Option<&CopyPosition>,
-        wanted: &[Wanted<'_>],
+        (wanted, must_be_whole): (&[Wanted<'_>], bool),
     ) -> Result<KeptPage, NotRecovered> {
-        if self.is_filling {
-            return Err(NotRecovered::Epoch);
-        }
         let bytes_max = KEPT_PAGE_BYTES.min(self.resume_room((key, 0)));
         let content = self.content(key);
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
         let since = since.map(ToString::to_string);
-        let page = history.page(since.as_deref(), wanted, (content, bytes_max))?;
+        let of = (content, bytes_max);
+        let page = history.page(since.as_deref(), (wanted, must_be_whole), of)?;
         let messages = self.charge_messages(key, page.messages)?;
         Ok(KeptPage { messages, ..page })
     }
@@ -117,6 +115,11 @@ impl Core {
         self.may_resume(key)?;
         let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
         history.finds(since)
+    }
+
+    /// Whether the history is being filled from the stream.
+    pub fn is_filling(&self) -> bool {
+        self.is_filling
     }
 
     fn may_resume(&self, key: SessionKey) -> Outcome {

@@ -275,10 +275,11 @@ impl ChannelsGateway {
         self.settings.acl.syntax()
     }
 
-    fn request_limits(&self) -> RequestLimits {
+    fn request_limits(&self, client: &Client) -> RequestLimits {
         RequestLimits {
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
             reads_last: self.kept.is_some(),
+            reads_all: client.is_stream() && self.retained.has_pages,
         }
     }
 
@@ -419,7 +420,7 @@ impl Gateway for ChannelsGateway {
             }
             Rated::Taken => {
                 let request = match message {
-                    Incoming::Text(text) => Request::parse(text, self.request_limits()),
+                    Incoming::Text(text) => Request::parse(text, self.request_limits(client)),
                     Incoming::Binary(_) => Request::wrong("Messages must be text"),
                 };
                 self.carry_out(core, key, client, request)
@@ -581,6 +582,8 @@ impl Gateway for ChannelsGateway {
                 self.retained.paged(*number, cursor, page);
             }
             BusNotice::RetainedEnd { topic, number, cut } => {
+                let scope = self.retained.scope_of(*number);
+                let topic = scope.as_ref().unwrap_or(topic);
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
                     self.queue_name_error("No last values from the bus", topic, answered);

@@ -6,8 +6,8 @@
 //! What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients, the pages and the
 //! bytes. A message that the client has already is left out, by its position, however often the stream is asked.
 //!
-//! The names of an event stream come together, in the order of the feed, because its position applies to all of them. Other
-//! clients get each name by itself.
+//! Only event streams get all messages. Their names come together, in the order of the feed, because a position applies to
+//! all of them.
 
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// The pause of a client that is ahead of this instance, or for which there is no room now, microseconds.
 const REST_US: u64 = 20_000;
+/// The most such pauses without a message between.
+const PAUSES_MAX: u32 = 1_500;
 /// The most questions after whose end the history may lack messages once more.
 const READS_MAX: u32 = 5;
 
@@ -55,7 +57,11 @@ pub(super) struct Replay {
     is_read: bool,
     /// Nothing more comes from the stream.
     is_over: bool,
+    /// Whatever is there is sent: messages between are missing.
+    is_cut_short: bool,
     rests: bool,
+    /// The pauses since the last page.
+    pauses: u32,
     reads: u32,
     cut: Option<RetainedCut>,
 }
@@ -107,18 +113,19 @@ impl Replay {
             reached: None,
             is_read: false,
             is_over: false,
+            is_cut_short: false,
             rests: false,
+            pauses: 0,
             reads: 0,
             cut: None,
         }
     }
 
-    /// The name that the bus is asked for.
-    fn scope(&self, syntax: NameSyntax) -> TopicName {
-        match (&self.names[..], syntax) {
-            ([one], _) => one.name.clone(),
-            (_, NameSyntax::Redis) => TopicName::fixed("*"),
-            (_, NameSyntax::Nats) => TopicName::fixed(">"),
+    /// The name that the bus is asked for; for several names an empty one, which no client can hold: the whole stream.
+    fn scope(&self) -> TopicName {
+        match &self.names[..] {
+            [one] => one.name.clone(),
+            _ => TopicName::default(),
         }
     }
 
@@ -148,6 +155,11 @@ impl Replay {
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked.
     fn read(&mut self, cut: Option<RetainedCut>) {
         self.reads += 1;
+        if cut == Some(RetainedCut::Epoch) && self.since.is_some() {
+            // The position says nothing of this stream, which is read from its beginning on.
+            (self.since, self.cut, self.is_read) = (None, cut, false);
+            return;
+        }
         self.is_read = true;
         self.cut = self.cut.or(cut);
         let is_refused = matches!(
@@ -176,9 +188,8 @@ impl Retained {
     }
 
     /// Begins to send all kept messages to a client.
-    fn replay(&mut self, key: SessionKey, mut replay: Replay) {
-        let scope = replay.scope(self.syntax);
-        replay.is_over = !self.has_pages;
+    fn replay(&mut self, key: SessionKey, replay: Replay) {
+        let scope = replay.scope();
         let place = self.questions.place_after(replay.after());
         let waits = Waits {
             state: State::Waits(0),
@@ -188,10 +199,9 @@ impl Retained {
             says_end: false,
         };
         let turn = self.clients.entry(key).or_default();
+        // No live message ends the wait, so the client is not among those of `waiting`.
         turn.names.insert(scope.clone(), waits);
-        turn.replays.insert(scope.clone(), replay);
-        let waiting = self.waiting.get_or_insert_default(scope);
-        self.waiters += usize::from(waiting.insert(key));
+        turn.replays.insert(scope, replay);
         self.wake(key);
     }
 
@@ -231,8 +241,10 @@ impl Retained {
         (cut, place): (Option<RetainedCut>, Place),
     ) {
         let turn = self.clients.get_mut(&key);
+        let mut place = place;
         if let Some(replay) = turn.and_then(|turn| turn.replays.get_mut(scope)) {
             replay.read(cut);
+            place = self.questions.place_after(replay.after());
         }
         self.wait_again(scope, key, Some(place));
     }
@@ -284,7 +296,7 @@ impl ChannelsGateway {
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &Client),
+        key: SessionKey,
         replayed: Replayed,
         nothing_kept: Vec<TopicName>,
     ) {
@@ -294,14 +306,9 @@ impl ChannelsGateway {
             core.send(key, &frame);
         }
         let since = replayed.since.as_deref().and_then(CopyPosition::parse);
-        let parts: Vec<Vec<TopicName>> = match client.is_stream() {
-            true if replayed.names.is_empty() => Vec::new(),
-            true => vec![replayed.names],
-            false => replayed.names.into_iter().map(|name| vec![name]).collect(),
-        };
-        for names in parts {
-            self.retained
-                .replay(key, Replay::new(self.syntax(), names, since));
+        if !replayed.names.is_empty() {
+            let replay = Replay::new(self.syntax(), replayed.names, since);
+            self.retained.replay(key, replay);
         }
     }
 
@@ -339,13 +346,16 @@ impl ChannelsGateway {
         };
         let is_asked = matches!(waits.state, State::Asked(_));
         let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
-        if is_asked || replay.rests || !may_be_there {
+        // Once the history is filled, the bus is there again, and wakes the client.
+        if is_asked || replay.rests || !may_be_there || core.is_filling() {
             return false;
         }
         let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
-        let page = core.kept_page(key, replay.since.as_ref(), &wanted);
+        let of = (&wanted[..], !replay.is_cut_short);
+        let page = core.kept_page(key, replay.since.as_ref(), of);
         match page {
             Ok(page) => {
+                replay.pauses = 0;
                 replay.since = page.messages.position().or(replay.since);
                 for (name, count) in replay.names.iter_mut().zip(page.counts) {
                     name.count += count;
@@ -357,8 +367,16 @@ impl ChannelsGateway {
                 }
                 !page.is_last
             }
+            // The stream says whether the position is one of its own.
+            Err(NotRecovered::Ahead) if !replay.is_read && !replay.is_over => false,
+            Err(NotRecovered::Ahead | NotRecovered::Large) if replay.pauses >= PAUSES_MAX => {
+                replay.cut = replay.cut.or(Some(RetainedCut::Limit));
+                self.end_replay(core, (key, client), scope);
+                false
+            }
             Err(NotRecovered::Ahead | NotRecovered::Large) => {
                 replay.rests = true;
+                replay.pauses += 1;
                 let retained = &mut self.retained;
                 if retained.resting.is_empty() {
                     retained.rest_until_us = core.now().mono_us + REST_US;
@@ -373,14 +391,14 @@ impl ChannelsGateway {
             }
             // The stream has what the history lacks.
             Err(_) if !replay.is_over => false,
-            Err(_) => {
-                // Whatever is there. With a position from before that, messages between are missing.
-                let is_from_start = replay.since.take().is_none();
+            Err(_) if !replay.is_cut_short => {
+                replay.is_cut_short = true;
                 replay.cut = replay.cut.or(Some(RetainedCut::Window));
-                if is_from_start {
-                    self.end_replay(core, (key, client), scope);
-                }
-                !is_from_start
+                true
+            }
+            Err(_) => {
+                self.end_replay(core, (key, client), scope);
+                false
             }
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct RequestLimits {
     pub(super) entries_max: usize,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) reads_last: bool,
+    /// Whether `last` may be `"all"`: on an event stream, whose position applies to all of its names.
+    pub(super) reads_all: bool,
 }
 
 /// The action of a request.
@@ -91,6 +93,7 @@ impl Request {
             Some("subscribe") => channels().and_then(|channels| {
                 let last = last.as_ref().filter(|_| limits.reads_last);
                 let is_all = last.and_then(text_of).is_some_and(|last| last == "all");
+                let is_all = is_all && limits.reads_all;
                 let last = match is_all {
                     true => Some(Last::All),
                     false => read_last(last)?.map(Last::Newest),
@@ -149,6 +152,7 @@ mod tests {
         let limits = RequestLimits {
             entries_max: 100,
             reads_last: true,
+            reads_all: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)

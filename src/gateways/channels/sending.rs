@@ -432,7 +432,7 @@ impl ChannelsGateway {
             retained = number.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
-        self.begin_replays(core, (key, client), replayed, nothing_kept);
+        self.begin_replays(core, key, replayed, nothing_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

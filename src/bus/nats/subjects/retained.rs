@@ -502,10 +502,11 @@ impl Retained {
             }
             (Step::Streams, None) if asked.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
-                asked
-                    .values
-                    .begin_all(found, StreamInfo::read(&delivery.payload).ok());
-                self.next_stream(number, now, out);
+                let stream = StreamInfo::read(&delivery.payload).ok();
+                match asked.values.begin_all(found, stream) {
+                    true => self.next_stream(number, now, out),
+                    false => self.end(number, None, out),
+                }
             }
             (Step::Streams, None) if asked.question.is_of_stream() => {
                 let targets = targets_in(&subscription.name, answer);
@@ -711,7 +712,9 @@ impl Retained {
             });
         }
         let page = asked.values.page;
-        if asked.values.waiting == 0 {
+        if asked.values.is_of_other_life() {
+            self.end(number, None, out);
+        } else if asked.values.waiting == 0 {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
@@ -730,6 +733,11 @@ impl Retained {
         };
         let is_over = asked.progressed + 2 * PULL_TIMEOUT <= now;
         match (status.status, &asked.step) {
+            // Messages may have been removed since, or the consumer has lost its server: another one knows.
+            (Some(TIMEOUT), Step::Values(..)) if is_over && asked.values.all.is_some() => {
+                self.leave_consumer(number, out);
+                self.pause(number, Again::Streams, now);
+            }
             (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
             (Some(TIMEOUT), _) if asked.values.page.is_full() => self.end_page(number),
             (Some(TIMEOUT), _) => self.pull(number, out),
@@ -985,8 +993,9 @@ impl LastValues {
     }
 
     /// Begins to read all messages, with what the leader says of the stream. A consumer has one filter: for a name in several
-    /// parts of the stream it brings the whole stream, in its order.
-    fn begin_all(&mut self, mut found: Vec<Target>, stream: Option<StreamInfo>) {
+    /// parts of the stream it brings the whole stream, in its order. Returns false if the position is of another life of the
+    /// stream.
+    fn begin_all(&mut self, mut found: Vec<Target>, stream: Option<StreamInfo>) -> bool {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
@@ -994,15 +1003,22 @@ impl LastValues {
         }
         self.targets = found.into();
         let Some(all) = &mut self.all else {
-            return;
+            return true;
         };
         if let (Some(after), Some(stream)) = (all.after, stream) {
             if stream.head_number() < after.major {
-                (all.after, all.lack) = (None, Some(Lack::Epoch));
+                all.lack = Some(Lack::Epoch);
             } else if after.major + 1 < stream.first {
-                all.lack = Some(Lack::Window);
+                all.lack.get_or_insert(Lack::Window);
             }
         }
+        !self.is_of_other_life()
+    }
+
+    /// The position from which all messages are read is of another life of the stream.
+    fn is_of_other_life(&self) -> bool {
+        let all = self.all.as_ref();
+        all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
     }
 
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
@@ -1078,6 +1094,7 @@ impl LastValues {
                     return false;
                 }
                 all.lack = Some(Lack::Epoch);
+                return false;
             }
             all.after = Some(id);
         }

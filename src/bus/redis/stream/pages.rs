@@ -175,19 +175,24 @@ impl RedisStreamPages {
             return Ok(());
         };
         match self.ask(&reading) {
-            Ok(Value::Error(words)) => {
+            Ok(Value::Error(words)) if is_refusal(&words) => {
                 let key = &self.key;
                 tracing::warn!(key, words, "Redis gives no pages of the stream");
                 link.send(reading.end(Some(RetainedCut::Refused)))
             }
+            Ok(Value::Error(words)) => self.fail(&reading, &words, link),
             Ok(answer) => self.answered(reading, answer, link),
-            Err(error) => {
-                tracing::debug!(%error, "no pages of the stream");
-                link.send(reading.page(false))?;
-                self.wait(PAUSE);
-                Ok(())
-            }
+            Err(error) => self.fail(&reading, &error.to_string(), link),
         }
+    }
+
+    /// Ends a question that another, from the same place on, may answer a little later.
+    fn fail(&mut self, reading: &Reading, error: &str, link: &SourceLink) -> Result<(), LoopGone> {
+        tracing::debug!(error, "no pages of the stream");
+        self.parts = None;
+        link.send(reading.page(false))?;
+        self.wait(PAUSE);
+        Ok(())
     }
 
     fn wait(&mut self, time: Duration) {
@@ -262,6 +267,9 @@ impl RedisStreamPages {
         };
         let is_last = found.len() < self.count();
         let mut has_before = reading.after.is_none();
+        if found.is_empty() && !has_before {
+            return link.send(reading.end(Some(RetainedCut::Epoch)));
+        }
         for entry in found {
             let Ok(Entry { id, fields }) = Entry::read(entry) else {
                 return link.send(reading.end(Some(RetainedCut::Unreadable)));
@@ -273,14 +281,19 @@ impl RedisStreamPages {
             reading.after = Some(id);
             if let Ok((channel, payload)) = message(fields)
                 && reading.is_for(&channel)
+                && !payload.is_empty()
             {
+                if payload.len() > self.servers.settings.payload_bytes_max {
+                    reading.cut = Some(RetainedCut::Large);
+                    continue;
+                }
                 reading.values += 1;
                 reading.bytes += payload.len() + channel.len();
                 link.send(self.value(&reading, id, (channel, payload), link.now()))?;
             }
         }
         if !has_before {
-            reading.cut = Some(RetainedCut::Window);
+            reading.cut.get_or_insert(RetainedCut::Window);
         }
         if is_last {
             return link.send(reading.end(None));
@@ -319,6 +332,12 @@ impl RedisStreamPages {
             },
         }
     }
+}
+
+/// Whether an error of Redis is of the user or of the key, and not of a server that is not ready.
+fn is_refusal(words: &str) -> bool {
+    let code = words.split(' ').next().unwrap_or_default();
+    ["NOPERM", "WRONGTYPE", "NOAUTH", "ERR"].contains(&code)
 }
 
 /// The mean size of the entries of an answer.

@@ -88,7 +88,8 @@ impl Questions {
     pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> Place {
         self.places += u64::from(after.is_some());
         Place {
-            id: after.map_or(0, |_| self.places),
+            // The beginning of all messages is another place than that of the newest.
+            id: after.map_or(u64::MAX, |_| self.places),
             cursor: Arc::new(PageCursor::after(after)),
             is_of_all: true,
         }
