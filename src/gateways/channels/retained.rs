@@ -572,7 +572,8 @@ impl Retained {
         let value_bytes = turn.largest.max(VALUE_BYTES);
         let is_next = |name: &&TopicName| {
             let waits = !turn.taking.is_empty() && self.syntax.is_pattern(name.as_str());
-            !waits && !is_refused(name)
+            // Names of the kept feed are no subscriptions of the bus.
+            !waits && (turn.replays.contains_key(*name) || !is_refused(name))
         };
         for name in turn.ready().filter(is_next).chain(&turn.taking) {
             let comes_in_pages = turn.replays.contains_key(name);
