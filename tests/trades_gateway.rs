@@ -34,15 +34,13 @@ fn settings(required: bool) -> TradesGatewaySettings {
         .expect("a good secret");
     TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
-        symbols_max: 5,
-        inbound_per_second: None,
         origins: Origins::new([]),
         authenticator: Authenticator {
             required,
             keys: KeyRing::new(keys),
             ..Authenticator::default()
         },
-        candles: None,
+        ..TradesGatewaySettings::default()
     }
 }
 

@@ -17,7 +17,7 @@ use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Now, Place, Publication,
     SessionKey, StreamPosition,
 };
-use weirgate_wire::auth::{Acl, Authenticator, Origins};
+use weirgate_wire::auth::{Acl, Origins};
 use world::client::NO_TAKEOVER;
 use world::{Output, Random, World};
 
@@ -194,11 +194,7 @@ fn states_of_channels_cost_a_fifteenth_however_many_names_a_client_has() {
 fn trades_of(symbols: &[&str]) -> f64 {
     let settings = TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
-        symbols_max: 5,
-        inbound_per_second: None,
-        origins: Origins::new([]),
-        authenticator: Authenticator::default(),
-        candles: None,
+        ..TradesGatewaySettings::default()
     };
     let mut clients = Clients::new(TradesGateway::new(settings, Arc::default()), "/", 20);
     let mut feed = TradesFeed::new(feed_settings(), clients.world.frame_bytes.clone());

@@ -35,6 +35,7 @@ pub mod runtime;
 pub mod simulated;
 mod socket;
 pub mod status;
+pub mod stream_state;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,11 +1,12 @@
 //! The state of a source's bus, for `/health`, `/ready` and metrics. It consists of atomics, which the threads of the
-//! source write and any thread may read.
+//! source write and any thread may read; only what a server says of streams is behind a lock.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::runtime::SpinCounts;
-use crate::runtime::{DurationCounts, Durations};
+use crate::runtime::{DurationCounts, Durations, SpinCounts};
+use crate::stream_state::StreamState;
 use weirgate_wire::base::Now;
 
 /// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
@@ -29,6 +30,8 @@ pub struct BusStatus {
     positions_shared: AtomicBool,
     stream_behind: ReaderLag,
     arrivals: Durations,
+    /// What the server says of each stream that is read. Written when it changes, read for an operator.
+    streams: Mutex<BTreeMap<String, StreamState>>,
     consumers: Vec<ConsumerStatus>,
     /// The state of the names beside the stream.
     beside: Option<Arc<Self>>,
@@ -245,6 +248,28 @@ impl BusStatus {
         behind.ms.store(ms.try_into().unwrap_or(i64::MAX), Relaxed);
     }
 
+    /// Returns what the server says of the streams that are read, with their names; nothing while that is unknown.
+    pub fn stream_states(&self) -> Vec<(String, StreamState)> {
+        let states = self.lock_streams();
+        states
+            .iter()
+            .map(|(name, state)| (name.clone(), state.clone()))
+            .collect()
+    }
+
+    /// Source: sets what the server says of a stream; `None` if that is unknown.
+    pub(crate) fn set_stream_state(&self, stream: &str, state: Option<StreamState>) {
+        let mut states = self.lock_streams();
+        match state {
+            Some(state) => drop(states.insert(stream.to_owned(), state)),
+            None => drop(states.remove(stream)),
+        }
+    }
+
+    fn lock_streams(&self) -> MutexGuard<'_, BTreeMap<String, StreamState>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Source: counts a message that arrived at `received`, and that the bus stored at `stored_us` of its Unix time. If
     /// the clocks differ so that it was stored later than received, it counts as 0.
     pub(crate) fn count_arrival(&self, received: Now, stored_us: u64) {
@@ -311,6 +336,7 @@ impl BusStatus {
     pub fn set_down(&self, now_us: u64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
+        self.lock_streams().clear();
         self.away.begin(now_us);
     }
 

@@ -15,10 +15,8 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
 use super::link::{Stream, host_of, left};
-use super::program::Exit;
-use super::program::{For, arg};
-use crate::commands::GatewayKind;
-use crate::commands::Program;
+use super::program::{Exit, For, arg};
+use crate::commands::{GatewayKind, Program};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::listening::tls::of_own_certificate;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};

@@ -36,8 +36,9 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use weirgate_server::run::files;
-use weirgate_server::run::{RunError, default_signals, fit_address_space, take_early_signals};
+use weirgate_server::run::{
+    RunError, default_signals, files, fit_address_space, take_early_signals,
+};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};

@@ -2,9 +2,8 @@
 //! not exist.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint};

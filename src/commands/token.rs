@@ -8,8 +8,7 @@ use chrono::DateTime;
 use clap::{Arg, ArgMatches, Command};
 
 use super::program::{Exit, For, arg, chosen, flag, value};
-use crate::commands::Program;
-use crate::commands::{GatewayKind, RoleTable, TokenUse};
+use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};

@@ -158,8 +158,10 @@ impl Core {
     pub fn brings(&self, name: &TopicName, (from, on_bus): (NameSource, OnBus)) -> Brings {
         let history = self.history.as_ref().filter(|_| from.is_kept());
         let history = history.filter(|_| !self.is_filling);
-        let (_, _, last_us) = self.topics.traffic(name);
-        let live_us = last_us.map(|at| self.now.mono_us.saturating_sub(at));
+        let traffic = self.topics.traffic(name, self.now);
+        let live_us = traffic
+            .last_us
+            .map(|at| self.now.mono_us.saturating_sub(at));
         let newest = history.and_then(|history| history.newest_unix_us(name));
         let kept_us = newest.map(|at| {
             let age_us = self.now.unix_us.saturating_sub(at);
@@ -176,11 +178,12 @@ impl Core {
 
 /// A name with its members and messages, for operators.
 pub(super) fn visit_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
-    let (members, messages, _) = core.topics.traffic(name);
+    let traffic = core.topics.traffic(name, core.now);
     FoundName {
         name: (core.shown_topic)(name),
         brings: core.brings(name, gateway.source_of(name)),
-        members,
-        messages,
+        members: traffic.members,
+        messages: traffic.messages,
+        usual_gap_us: traffic.usual_gap_us,
     }
 }

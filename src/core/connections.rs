@@ -12,7 +12,9 @@ use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::session::Session;
 use super::{CloseReason, SessionKey};
-use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota, address_group, bytes_of_loop};
+use weirgate_wire::admission::{
+    ConnectionPermit, Full, Peer, Quota, address_group, bytes_of_http, bytes_of_loop,
+};
 use weirgate_wire::head::RequestHead;
 
 /// The paths at which load balancers and orchestrators ask whether the process lives.
@@ -64,7 +66,11 @@ impl Core {
             return false;
         };
         if permit.is_last_request() {
-            return matches!(without, WithoutRoom::Probe);
+            let later = session.later_refusal();
+            return match (without, later) {
+                (WithoutRoom::Probe, Some(later)) => self.fit_refused(key, later, without),
+                _ => false,
+            };
         }
         // A trusted proxy brings the clients of many addresses, so it has no share.
         let peer = session.peer();
@@ -86,29 +92,40 @@ impl Core {
             (_, CloseReason::OpenFiles) => "Too many connections for the limit on open files",
             _ => "Too many connections",
         };
-        let client = permit.held().address();
-        let is_tls = permit.is_tls();
-        match self.refused.grant(client, bytes_of_loop(is_tls)) {
-            Some(charge) => {
-                let refusal = RequestRefusal::for_now(503, detail);
-                if let Some(session) = self.clients.session_mut(key) {
-                    session.set_permit(ConnectionPermit::of_last_request(charge, is_tls));
-                    session.refuse_later(refusal, reason);
-                }
-                match without {
-                    WithoutRoom::Waits => false,
-                    WithoutRoom::Probe => true,
-                    WithoutRoom::Refused(stream) => {
-                        self.refuse(key, refusal, reason, stream);
-                        false
-                    }
-                }
-            }
-            None => {
-                self.end(key, reason, true);
-                false
-            }
+        self.fit_refused(key, (RequestRefusal::for_now(503, detail), reason), without)
+    }
+
+    /// Makes room for a connection among those that get a refusal, or ends it. Returns whether its request is answered.
+    fn fit_refused(
+        &mut self,
+        key: SessionKey,
+        (refusal, reason): (RequestRefusal, CloseReason),
+        without: WithoutRoom<'_>,
+    ) -> bool {
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let Some((client, is_tls)) = session
+            .permit()
+            .map(|permit| (permit.held().address(), permit.is_tls()))
+        else {
+            return false;
+        };
+        let bytes = match without {
+            // Its answer is plain HTTP.
+            WithoutRoom::Probe => bytes_of_http(is_tls),
+            WithoutRoom::Waits | WithoutRoom::Refused(_) => bytes_of_loop(is_tls),
+        };
+        let Some(held) = self.refused.grant(client, bytes) else {
+            self.end(key, reason, true);
+            return false;
+        };
+        session.set_permit(ConnectionPermit::of_last_request(held, is_tls));
+        session.refuse_later(refusal, reason);
+        if let WithoutRoom::Refused(stream) = without {
+            self.refuse(key, refusal, reason, stream);
         }
+        matches!(without, WithoutRoom::Probe)
     }
 
     /// Refuses a request that came without room for its connection. Returns false if there is room.

@@ -115,7 +115,7 @@ pub struct Core {
     pub(super) resumed_messages: Quota,
     /// Memory of all connections, including connections handed to HTTP.
     pub(super) connections: Quota,
-    /// Memory of the connections that get a refusal for want of room.
+    /// Memory of the connections that get a refusal, or the answer to a probe, for want of room.
     pub(super) refused: Quota,
     pub(super) addresses: Addresses,
     next_generation: u32,

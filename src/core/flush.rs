@@ -38,6 +38,10 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
+/// The most frames of one batch; the last write may exceed the limit. A frame costs a third of a microsecond, however
+/// short it is.
+const BATCH_FRAMES: usize = 2_048;
+
 /// The most bytes of one batch; the last write may exceed the limit.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
@@ -294,8 +298,9 @@ impl Core {
         scratch.frame_plans.clear();
         scratch.wrote.clear();
         self.compressor.begin(self.now);
-        let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
+        let (mut planned, mut frames, mut bytes, mut deflated_bytes) = (0, 0, 0, 0);
         while planned < BATCH_SESSIONS
+            && frames <= BATCH_FRAMES
             && bytes <= BATCH_BYTES
             && deflated_bytes <= BATCH_DEFLATED_BYTES
             && let Some(slot) = scratch.rounds[list].take()
@@ -312,6 +317,7 @@ impl Core {
                 };
                 continue;
             }
+            frames += session.map_or(0, Session::write_frames);
             bytes += waiting.min(self.limits.write_bytes_max);
             if is_behind {
                 self.clients.skip_to_newest(slot);

@@ -10,7 +10,7 @@ const GAPS_MIN: u8 = 9;
 
 /// The gaps between the messages of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Gaps {
+pub struct Gaps {
     /// The longest of late, microseconds. A longer gap counts at once; with shorter ones it is forgotten by and by.
     usual_us: u64,
     /// So many were recorded; counts no further than [`GAPS_MIN`].
@@ -19,24 +19,24 @@ pub(super) struct Gaps {
 
 impl Gaps {
     /// Records the time between a message and the one before it, microseconds.
-    pub(super) fn record(&mut self, gap_us: u64) {
+    pub fn record(&mut self, gap_us: u64) {
         self.usual_us = gap_us.max(self.usual_us - self.usual_us / GAPS_KEPT);
         self.recorded = GAPS_MIN.min(self.recorded + 1);
     }
 
     /// The usual gap, microseconds.
-    pub(super) const fn usual_us(self) -> u64 {
+    pub const fn usual_us(self) -> u64 {
         self.usual_us
     }
 
     /// The silence after which the source counts as quiet, microseconds; `None` before ten messages.
-    pub(super) fn quiet_after_us(self) -> Option<u64> {
+    pub fn quiet_after_us(self) -> Option<u64> {
         let is_known = self.recorded >= GAPS_MIN;
         is_known.then(|| QUIET_MIN_US.max(QUIET_GAPS.saturating_mul(self.usual_us)))
     }
 
     /// `silent_us` again, if a silence of so many microseconds is longer than usual.
-    pub(super) fn quiet_us(self, silent_us: u64) -> Option<u64> {
+    pub fn quiet_us(self, silent_us: u64) -> Option<u64> {
         let is_quiet = self.quiet_after_us().is_some_and(|after| silent_us > after);
         is_quiet.then_some(silent_us)
     }

@@ -12,10 +12,9 @@ use super::{Accepted, CloseReason, Closing, Content, REVOKED, SessionKey};
 use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
-use weirgate_wire::head;
 use weirgate_wire::head::{HeadError, RequestHead};
-use weirgate_wire::upgrade;
 use weirgate_wire::upgrade::UpgradeError;
+use weirgate_wire::{head, upgrade};
 
 /// The refusal of a client that offered subprotocols, got none, and left at once: the WebSocket of a browser fails then.
 pub(crate) const UNCONFIRMED_SUBPROTOCOL: &str = "subprotocol";

@@ -66,6 +66,7 @@ pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
+pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};
 pub use limits::{
@@ -74,9 +75,8 @@ pub use limits::{
 pub use losses::Active;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
-pub use position::fnv_1a;
 pub use position::{
-    CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId,
+    CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId, fnv_1a,
 };
 pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{

@@ -66,6 +66,8 @@ pub struct FoundName {
     pub members: u64,
     /// Messages to members since the first of them joined, each counted once.
     pub messages: u64,
+    /// The usual gap between two messages, microseconds, if the name is silent for longer than usual.
+    pub usual_gap_us: Option<u64>,
 }
 
 /// A search under way.

@@ -32,7 +32,7 @@ use super::{CloseReason, ConflationKey, Frame, Now, Prefix};
 
 /// The most frames in one write: even if each has a prefix, these and the control part are fewer slices than a `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
-const FRAMES_MAX: usize = 256;
+pub(super) const WRITE_FRAMES_MAX: usize = 256;
 
 /// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 //! connections.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
 use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer};

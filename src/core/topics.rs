@@ -85,6 +85,17 @@ struct Counts {
     bytes: u64,
 }
 
+/// The messages to the members of a topic so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TopicTraffic {
+    pub(super) members: u64,
+    pub(super) messages: u64,
+    /// When the last of the messages was published, microseconds of the monotonic clock.
+    pub(super) last_us: Option<u64>,
+    /// The usual gap between two messages, if it is silent for longer than usual.
+    pub(super) usual_gap_us: Option<u64>,
+}
+
 /// One topic at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TopicSnapshot {
@@ -400,16 +411,14 @@ impl Topics {
         Some((&topic.name, look))
     }
 
-    /// The members of a topic, the messages to them so far, and when the last of these was published.
-    pub(super) fn traffic(&self, name: &TopicName) -> (u64, u64, Option<u64>) {
+    /// The members of a topic, and the messages to them.
+    pub(super) fn traffic(&self, name: &TopicName, now: Now) -> TopicTraffic {
         let topic = self.find(name);
-        topic.map_or((0, 0, None), |topic| {
-            let members = topic.members.len() as u64;
-            (
-                members,
-                topic.counts.messages,
-                topic.last_us.map(NonZeroU64::get),
-            )
+        topic.map_or_else(TopicTraffic::default, |topic| TopicTraffic {
+            members: topic.members.len() as u64,
+            messages: topic.counts.messages,
+            last_us: topic.last_us.map(NonZeroU64::get),
+            usual_gap_us: topic.quiet_us(now).map(|_| topic.gaps.usual_us()),
         })
     }
 

@@ -40,8 +40,7 @@ pub mod trades;
 pub use shared::access::{AccessStats, Count};
 pub use shared::feed::{NoFeed, STAMP_KEY};
 
-use crate::commands::GatewayKind;
-use crate::commands::Program;
+use crate::commands::{GatewayKind, Program};
 use weirgate_server::telemetry::names::MetricName;
 
 /// The metrics of single contracts, beside those of [`names`](weirgate_server::telemetry::names).

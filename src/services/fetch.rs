@@ -6,11 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};

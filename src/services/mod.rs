@@ -26,8 +26,7 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use weirgate_bus::runtime::Durations;
-use weirgate_bus::runtime::{Clock, LeftAddresses};
+use weirgate_bus::runtime::{Clock, Durations, LeftAddresses};
 use weirgate_server::telemetry::names::MetricName;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::base::{LogBudget, LogLine};

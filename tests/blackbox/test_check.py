@@ -19,7 +19,8 @@ NATS_USER = """authorization {{ users: [
     {{ user: all, password: pw }} ] }}"""
 # As docs/reference/nats.md has them.
 PERMISSIONS = ["$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.INFO.*.*",
-               "$JS.API.CONSUMER.DURABLE.CREATE.*.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.ACK.>"]
+               "$JS.API.CONSUMER.DURABLE.CREATE.*.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.ACK.>",
+               "$JS.API.INFO"]
 
 
 def check(gateway, *flags, **env):
@@ -133,7 +134,7 @@ async def test_a_missing_permission_is_named(start_nats, missing, said):
 
 
 STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T",
-                 "$JS.API.CONSUMER.MSG.NEXT.T.*"]
+                 "$JS.API.CONSUMER.MSG.NEXT.T.*", "$JS.API.INFO"]
 RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
                    "$JS.API.CONSUMER.MSG.NEXT.*.*"]
 NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], RETAINED_RIGHTS[5], "inboxes"}

@@ -11,12 +11,11 @@ import urllib.request
 import pytest
 import tokens
 import websockets
+from operated import SECRET, Operated
 from processes import free_port, weirgate_binary
 from services import device
 from waiting import until
 
-SECRET = "thirty-two bytes of a test secret"
-TABLE = {"user": ["news", "quiet", "busy", "desk.>"], "trader": ["news"]}
 NAME = ["name", "from", "members", "messages", "last_ms", "reach_ms", "why"]
 REFUSED = ["at_unix_ms", "session", "client", "user", "role", "name", "reason", "times"]
 
@@ -36,28 +35,6 @@ async def find(admin, what="clients", **query):
     status, body = await asyncio.to_thread(get, admin, path)
     assert status == 200, body
     return body
-
-
-class Gateway:
-    def __init__(self, start_weirgate, tmp_path, url, *flags):
-        self.admin = free_port()
-        table = tmp_path / "roles.json"
-        table.write_text(json.dumps(TABLE))
-        self.weirgate = start_weirgate("channels", "--bus", url, "--acl", str(table), "--admin-addr", f"127.0.0.1:{self.admin}", *flags,
-                                       env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET})
-        self.port = self.weirgate.port
-        self.weirgate.logs("weirgate is listening")
-        self.weirgate.logs("subscribed on NATS" if url.startswith("nats") else "subscribed on Redis")
-
-    async def connect(self, user, *names, more="", **claims):
-        claims = {"sub": user, "role": "user", "iat": int(time.time()), "exp": int(time.time()) + 600, **claims}
-        ws = await websockets.connect(f"ws://127.0.0.1:{self.port}/ws?token={tokens.jwt(SECRET, **claims)}{more}")
-        await ws.recv()
-        answer = None
-        if names:
-            await ws.send(json.dumps({"action": "subscribe", "channels": names}))
-            answer = json.loads(await asyncio.wait_for(ws.recv(), 20))
-        return ws, answer
 
 
 @pytest.fixture(params=["redis", "nats"])
@@ -80,7 +57,7 @@ def bus(request, redis_server, nats):
 
 async def test_a_complaint_is_explained_from_the_search_alone(bus, start_weirgate, tmp_path):
     url, publish = bus
-    gateway = Gateway(start_weirgate, tmp_path, url)
+    gateway = Operated(start_weirgate, tmp_path, url)
     held = [await gateway.connect("ann", "quiet")]
     for n in range(60):
         held.append(await gateway.connect(f"u{n}", "busy"))
@@ -117,7 +94,7 @@ async def test_a_complaint_is_explained_from_the_search_alone(bus, start_weirgat
 
 
 async def test_a_refused_name_leaves_a_trace_everywhere(redis_server, start_weirgate, tmp_path):
-    gateway = Gateway(start_weirgate, tmp_path, redis_server.url)
+    gateway = Operated(start_weirgate, tmp_path, redis_server.url)
     ws, answer = await gateway.connect("ann", "news", "markt", "x" * 5_000, "markt")
     assert answer["channels"] == ["news"] and len(answer["errors"]) == 3, answer
     gateway.weirgate.logs("a name was refused")
@@ -151,7 +128,7 @@ async def test_a_refused_name_leaves_a_trace_everywhere(redis_server, start_weir
 
 
 async def test_many_refused_names_are_counted_and_nothing_else_grows(redis_server, start_weirgate, tmp_path):
-    gateway = Gateway(start_weirgate, tmp_path, redis_server.url)
+    gateway = Operated(start_weirgate, tmp_path, redis_server.url)
     bob, _ = await gateway.connect("bob", "wrong")
     ws, _ = await gateway.connect("ann")
     for n in range(10):
@@ -180,7 +157,7 @@ def get_metrics(admin):
 
 
 async def test_who_may_ask_and_what(redis_server, start_weirgate, tmp_path):
-    gateway = Gateway(start_weirgate, tmp_path, redis_server.url)
+    gateway = Operated(start_weirgate, tmp_path, redis_server.url)
     for path in ("/operator/clients?user=a", "/operator/names?name=a"):
         assert gateway.weirgate.get(path)[0] == 404, path
         for headers in ({"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "rebound.example"}):
@@ -192,7 +169,7 @@ async def test_who_may_ask_and_what(redis_server, start_weirgate, tmp_path):
 
 
 async def test_an_address_with_many_clients_gives_a_hundred_rows_and_searches_share_a_survey(redis_server, start_weirgate, tmp_path):
-    gateway = Gateway(start_weirgate, tmp_path, redis_server.url)
+    gateway = Operated(start_weirgate, tmp_path, redis_server.url)
     clients = [await gateway.connect(f"u{n}", "news") for n in range(150)]
     found = await find(gateway.admin, address="127.0.0.1")
     assert (found["count"], len(found["clients"])) == (150, 100)
@@ -226,7 +203,7 @@ async def test_a_device_is_found_by_its_hash_and_by_its_id_and_shown_by_its_hash
 
 
 async def test_top_shows_a_user_with_the_sentence(redis_server, start_weirgate, tmp_path):
-    gateway = Gateway(start_weirgate, tmp_path, redis_server.url)
+    gateway = Operated(start_weirgate, tmp_path, redis_server.url)
     ws, _ = await gateway.connect("ann", "quiet", "wrong")
     run = lambda *args: subprocess.run([weirgate_binary(), "top", *args, f"127.0.0.1:{gateway.admin}"], capture_output=True, text=True, timeout=30)
     done = await asyncio.to_thread(run, "--user", "ann")
@@ -252,7 +229,7 @@ async def test_limits_and_the_bus_refuse_names_too(redis_server, start_nats, sta
         assert row["cause"] == "refused_name" and "does not get MSFT, and 1 more" in row["sentence"] and "limit of the client" in row["sentence"], row
 
     nats = start_nats(config='authorization { users: [{ user: gw, password: p, permissions: { subscribe: ["news", "_INBOX.>"] } }] }')
-    gateway = Gateway(start_weirgate, tmp_path, nats.url.replace("//", "//gw:p@"))
+    gateway = Operated(start_weirgate, tmp_path, nats.url.replace("//", "//gw:p@"))
     ws, _ = await gateway.connect("ann", "busy")
     await until(lambda: get(gateway.admin, "/operator/state")[1]["names_refused"] == {"bus": 1}, 20, "refused by the bus")
     row = (await find(gateway.admin, user="ann"))["clients"][0]

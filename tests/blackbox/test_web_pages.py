@@ -36,7 +36,7 @@ def guide(tmp_path):
 
 
 def stop_gateway(page):
-    [shell] = [shell for shell in page.shells if "weirgate channels" in shell.block]
+    [*_, shell] = [shell for shell in page.shells if "weirgate channels" in shell.block]
     shell.discard()
 
 
@@ -111,31 +111,33 @@ ON_JETSTREAM = [
 ]
 
 
-def on_jetstream(text):
-    for redis, nats in ON_JETSTREAM:
-        assert redis in text, redis
-        text = text.replace(redis, nats)
-    return text
+def on_jetstream(changes):
+    def change(text):
+        for redis, nats in changes:
+            assert redis in text, redis
+            text = text.replace(redis, nats)
+        return text
+    return change
 
 
-async def make_stream(page):
-    """As `nats stream add ANSWERS --subjects 'answer.*' --defaults`."""
+async def make_stream(page, name, subjects):
+    """As `nats stream add NAME --subjects SUBJECTS --defaults`."""
     [port] = re.findall(r"nats-server -p (\d+)", page.parts[0][1])
     await until(lambda: connects(int(port)), 30, "nats-server")
     connection = await nats.connect(f"nats://127.0.0.1:{port}")
-    await connection.jetstream().add_stream(name="ANSWERS", subjects=["answer.*"])
+    await connection.jetstream().add_stream(name=name, subjects=[subjects])
     await connection.close()
 
 
 @pytest.mark.parametrize("bus", ["redis", "jetstream"])
 async def test_an_answer_survives_a_reload_and_a_new_process_of_the_gateway(guide, bus):
-    page = guide("answer", on_jetstream if bus == "jetstream" else str)
+    page = guide("answer", on_jetstream(ON_JETSTREAM) if bus == "jetstream" else str)
     [publisher] = [part for part in page.parts if part[0] == "sh" and "word{number}" in part[1]]
     first, rest = page.parts[:1], [part for part in page.parts[1:] if part is not publisher]
     page.parts = first
     await page.run()
     if bus == "jetstream":
-        await make_stream(page)
+        await make_stream(page, "ANSWERS", "answer.*")
     page.parts = rest
     await page.run()
     async with open_page(page.url(), width=900, height=500) as browser:
@@ -162,3 +164,65 @@ async def test_an_answer_survives_a_reload_and_a_new_process_of_the_gateway(guid
         start_gateway(page)
         await browser.until("document.getElementById('how').textContent === 'open'", 60, "it is back")
         await reload()
+
+
+INBOX = """JSON.stringify([document.getElementById('list').textContent.split('\\n').filter(Boolean), +document.getElementById('unread').textContent,
+    document.getElementById('how').textContent])"""
+INBOX_ON_JETSTREAM = [
+    ("redis-server --port 6379 --save ''", "nats-server -p 4222 -js -sd store"),
+    ("REDIS_URL=redis://127.0.0.1:6379 ", ""),
+    ("weirgate channels --acl roles.json --stream inbox", "weirgate channels --acl roles.json --bus nats://127.0.0.1:4222 --stream INBOX"),
+    ("publish redis://127.0.0.1:6379", "publish nats://127.0.0.1:4222"),
+    ("--stream inbox", "--jetstream"),
+    ("inbox:", "inbox."),
+]
+
+
+@pytest.mark.parametrize("bus", ["redis", "jetstream"])
+async def test_a_user_who_was_away_gets_each_message_once_and_a_new_device_the_newest(guide, bus):
+    page = guide("inbox", on_jetstream(INBOX_ON_JETSTREAM) if bus == "jetstream" else str)
+    of_user = lambda word: [part for part in page.parts if part[0] == "sh" and "ann '{" in part[1] and word in part[1]]  # noqa: E731
+    [[_, publish, _]], [[_, read, _]] = of_user("number"), of_user("read")
+    first, page.parts = page.parts[:1], [part for part in page.parts[1:] if part[1] not in (publish, read)]
+    rest, page.parts = page.parts, first
+    await page.run()
+    if bus == "jetstream":
+        await make_stream(page, "INBOX", "inbox.*")
+    page.parts = rest
+    await page.run()
+    numbers = lambda begin, end: [f"message {n}" for n in range(begin, end + 1)]  # noqa: E731
+
+    async def published(block):
+        page.shells.append(Shell(block, page.folder, page.env, len(page.shells) + 1))
+        shell = page.shells[-1]
+        await until(lambda: shell.child.poll() is not None, 30, f"its end in\n{page.terminals()}")
+        assert shell.child.returncode == 0, page.terminals()
+
+    async def shows(browser, messages, unread):
+        text = json.dumps([messages, unread, "open"], separators=(",", ":"))
+        try:
+            await browser.until(f"{INBOX} === {json.dumps(text)}", 30, "the messages")
+        except AssertionError as error:
+            raise AssertionError(f"{await browser.js(INBOX)}; {browser.problems}") from error
+
+    async with open_page(page.url(), width=900, height=500) as browser:
+        await shows(browser, [], 0)
+        await published(publish)
+        await shows(browser, numbers(1, 50), 50)
+        for count in (100, 150):
+            # Away: messages, and a new process of the gateway.
+            await browser.goto("about:blank")
+            await published(publish)
+            stop_gateway(page)
+            start_gateway(page)
+            await until(lambda: connects(int(page.env["REDIS_WS_GATEWAY_PORT"])), 30, "the gateway")
+            await browser.goto(page.url())
+            await shows(browser, numbers(1, 50) * (count // 50), count)
+        await browser.goto("about:blank")
+        await published(publish)
+        await published(read)
+        await browser.goto(page.url())
+        await shows(browser, numbers(1, 50) * 4, 0)
+        assert browser.problems == []
+    async with open_page(page.url(), width=900, height=500) as device:
+        await shows(device, numbers(32, 50), 0)

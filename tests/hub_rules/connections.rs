@@ -244,3 +244,23 @@ fn a_probe_is_answered_without_room() {
     );
     assert_eq!(world.count_of(CloseReason::ConnectionLimit), 3);
 }
+
+#[test]
+fn probes_without_room_stay_within_the_memory_of_refusals() {
+    let mut world = world(100 * HTTP_BYTES);
+    while world.ws("10.0.0.1") == Some(101) {}
+    world.last_requests = Some(Vec::new());
+    let refused_max = 100 * HTTP_BYTES / 16;
+    let probe = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    for n in 0..20 {
+        world.ask(&format!("192.0.2.{n}"), probe);
+        let answered = world.last_requests.iter().flatten();
+        let held: u64 = answered.map(|it| it.held().amount()).sum();
+        assert!(held <= refused_max, "{held} of {refused_max}");
+    }
+    let answered = world.last_requests.replace(Vec::new());
+    let answered = answered.map_or(0, |all| all.len());
+    assert_eq!(answered, 6, "the others are closed");
+    world.ask("192.0.2.1", probe);
+    assert_eq!(world.last_requests.map_or(0, |all| all.len()), 1);
+}

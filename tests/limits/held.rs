@@ -42,7 +42,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "refused_bytes",
-        what: "memory of connections that get a refusal for want of room",
+        what: "memory of connections that get a refusal, or the answer to a probe, for want of room",
         limit: "a sixteenth of the share `connection-bytes`",
         rule: Rule::Granting,
         gateways: ALL,

@@ -11,6 +11,7 @@ import pytest
 from access import FOCUS, OUTSIDE, TEXTS, contrast, is_large
 from browser import open_page
 from bus import publisher
+from nats.js.api import DiscardPolicy, StreamConfig
 from processes import free_port
 from redis_gateways import CHANNELS, TRADES, subscriber
 from services import TOKEN, device, push
@@ -218,6 +219,19 @@ async def test_it_is_for_everyone(nats, start_weirgate):
             assert is_seen, f"no outline on {name}"
             walked.append(name)
         assert "metrics" in walked, walked
+        nothing_wrong(page, admin)
+
+
+async def test_a_stream_that_is_full_is_named(nats, start_weirgate):
+    async with publisher(nats) as bus:
+        await bus.streams.add_stream(StreamConfig(name="MARKET", subjects=["tick.*"], max_msgs=3, discard=DiscardPolicy.NEW))
+        for _ in range(3):
+            await bus.streams.publish("tick.a", b"x")
+    weirgate, admin = await started(start_weirgate, "channels", "--bus", nats.url, "--stream", "MARKET", "--history-ms", "60000")
+    async with operator(admin) as page:
+        await page.until("document.getElementById('bus').textContent.includes('Stream MARKET')", 20, "the stream")
+        said = (await page.js(PAIRS % "bus"))["Stream MARKET"]
+        assert said == "MARKET is full and refuses new messages (discard: new): 3 of 3 messages (max_msgs)", said
         nothing_wrong(page, admin)
 
 

@@ -94,6 +94,8 @@ class Walkthrough:
                 for line in block.splitlines():
                     await until(lambda: self.printed(line.strip()), 30, f"{line!r} in\n{self.terminals()}")
             else:
+                # A page that is opened before its gateway listens loads no client.
+                await self.listening(port for port in self.ports if port in block)
                 name = re.findall(r"[Ss]ave this (?:file )?as `([\w.]+)`", before)[-1]
                 (self.folder / name).write_text(block)
                 self.files[name] = self.folder / name
@@ -101,9 +103,12 @@ class Walkthrough:
     async def earlier_servers(self, block):
         """Waits for the servers that this block names and an earlier one starts: a person is not as fast as this test."""
         named = {port for port in self.ports if port in block}
-        for port in self.named & named:
-            await until(lambda: connects(int(port)), 30, f"port {port} in\n{self.terminals()}")
+        await self.listening(self.named & named)
         self.named |= named
+
+    async def listening(self, ports):
+        for port in ports:
+            await until(lambda: connects(int(port)), 30, f"port {port} in\n{self.terminals()}")
 
     async def take_address(self, block):
         """The address that a block prints, if it prints one for the browser."""

@@ -88,6 +88,14 @@ impl Output for ChannelsOutput {
                 kept.after.insert(number, after);
                 return kept.retained.push((name.as_str().to_owned(), number));
             }
+            Self::Retained(RetainedRequest::All {
+                name,
+                number,
+                after,
+            }) => {
+                kept.after.insert(number, after);
+                return kept.all.push((name.as_str().to_owned(), number));
+            }
             Self::Retained(RetainedRequest::Newest { name, number }) => {
                 return kept.newest.push((name.as_str().to_owned(), number));
             }
@@ -116,6 +124,8 @@ pub(crate) struct Interests {
     pub(crate) told: Vec<u64>,
     /// Requests for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
+    /// Requests for all kept messages, with their numbers.
+    pub(crate) all: Vec<(String, u64)>,
     /// What was read before each of these requests.
     pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
     /// Requests for the next page of last values.
@@ -160,6 +170,8 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Permits of connections handed over to HTTP, if kept.
     pub(crate) handed_over: Option<Vec<ConnectionPermit>>,
+    /// Permits of such connections for which there was no room, if kept.
+    pub(crate) last_requests: Option<Vec<ConnectionPermit>>,
     pub(crate) frame_bytes: FrameBytes,
     /// Several events happen in a turn: no flush in between.
     pub(crate) held: bool,
@@ -190,6 +202,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             outputs: Default::default(),
             to_http: Vec::new(),
             handed_over: None,
+            last_requests: None,
             frame_bytes,
             held: false,
             catching_up: false,
@@ -440,9 +453,13 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => {
-                if let Some(handed_over) = &mut self.handed_over {
-                    // A connection for which there is no room ends after its answer.
-                    handed_over.extend(Some(permit).filter(|permit| !permit.is_last_request()));
+                // A connection for which there is no room ends after its answer.
+                let kept = match permit.is_last_request() {
+                    true => &mut self.last_requests,
+                    false => &mut self.handed_over,
+                };
+                if let Some(kept) = kept {
+                    kept.push(permit);
                 }
                 let held = self.hub.core().limits().http_held.held();
                 // Other connections may be on their way.

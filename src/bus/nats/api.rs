@@ -21,8 +21,6 @@ pub(super) use weirgate_wire::json::read;
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
-/// The request about the account.
-pub(super) const ACCOUNT_INFO: &str = "$JS.API.INFO";
 /// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
 const UNAVAILABLE: u64 = 503;
 /// The shorter limit while other subjects wait.

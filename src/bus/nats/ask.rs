@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{ACCOUNT_INFO, ApiError, JetStream};
+use super::account::{Account, limit};
+use super::api::{ApiError, JetStream};
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::NatsError;
 use super::needs::{Action, Need};
@@ -269,25 +270,6 @@ pub(super) struct Room {
     consumers: HashMap<String, u64>,
 }
 
-/// The state of an account. An account with limits for each number of replicas (`tiers`) has no other limits.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Account {
-    streams: u64,
-    reserved_storage: u64,
-    limits: Limits,
-    tiers: HashMap<String, Self>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Limits {
-    max_streams: i64,
-    max_consumers: i64,
-    max_storage: Option<i64>,
-    max_bytes_required: bool,
-}
-
 /// The facts about a stream that a start needs.
 #[derive(Deserialize)]
 pub(super) struct Stream {
@@ -313,26 +295,20 @@ pub(super) struct StreamCounts {
     last_seq: u64,
 }
 
-/// A limit; 0 or less means no limit.
-fn limit(number: i64) -> Option<u64> {
-    u64::try_from(number).ok().filter(|number| *number > 0)
-}
-
 impl Room {
     /// Asks about the account.
     ///
     /// # Errors
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
-        let account = match link.request(ACCOUNT_INFO, b"") {
+        let account = match link.request(&Action::AccountInfo.of(""), b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
             Err(_) => None,
         };
-        let of_one_replica = |mut account: Account| account.tiers.remove("R1").unwrap_or(account);
         Ok(Self {
-            account: account.map(of_one_replica),
+            account,
             streams: 0,
             consumers: HashMap::new(),
         })
@@ -367,22 +343,21 @@ impl Room {
         Ok(self.lack_of_account())
     }
 
+    /// The part of the account for streams with one copy.
+    fn account(&self) -> Option<&Account> {
+        self.account.as_ref().map(|account| account.of_copies(1))
+    }
+
     /// Why the account has no room for the missing streams so far.
     fn lack_of_account(&self) -> Option<String> {
-        let Some(Account {
-            streams,
-            reserved_storage: bytes,
-            limits,
-            ..
-        }) = &self.account
-        else {
-            return None;
-        };
+        let account = self.account()?;
+        let (streams, bytes, limits) =
+            (account.streams, account.reserved_storage, account.limits());
         let full = limit(limits.max_streams).filter(|max| streams + self.streams > *max);
         let bytes_max = limits.max_storage.and_then(|max| u64::try_from(max).ok());
         match (full, bytes_max) {
             (Some(max), _) => Some(format!("the account has {streams} of {max} (max_streams)")),
-            (_, Some(max)) if *bytes >= max => Some(format!(
+            (_, Some(max)) if bytes >= max => Some(format!(
                 "the account has no file storage left: {bytes} of {max} bytes (max_file)"
             )),
             _ if limits.max_bytes_required => Some(
@@ -402,9 +377,9 @@ impl Room {
                  begins at the newest message"
             ));
         }
+        let of_account = self.account().map(|it| it.limits().max_consumers);
         let more = self.consumers.entry(name.to_owned()).or_default();
         *more += 1;
-        let of_account = self.account.as_ref().map(|it| it.limits.max_consumers);
         let limits = [Some(stream.config.max_consumers), of_account];
         let max = limits.into_iter().flatten().filter_map(limit).min()?;
         let there = stream.state.consumer_count;

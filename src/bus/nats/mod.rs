@@ -38,6 +38,7 @@
 // path. Only its types of streams and consumers are used.
 #![allow(deprecated)]
 
+mod account;
 mod api;
 mod ask;
 mod ask_plain;
@@ -54,6 +55,7 @@ mod sender;
 mod servers;
 mod session;
 mod settings;
+mod standstill;
 mod stream;
 mod stream_info;
 mod subjects;

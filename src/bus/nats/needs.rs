@@ -4,6 +4,8 @@
 /// An action on JetStream that needs a permission of this user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
+    /// Asks for the limits of the account, and what it uses.
+    AccountInfo,
     /// Asks for the names of the streams that hold a subject.
     StreamNames,
     /// Asks for the settings and states of streams.
@@ -35,6 +37,7 @@ impl Action {
     /// The subject of the request about this stream and consumer, or of an answer in that form.
     pub(super) fn subject(self, stream: &str, consumer: &str) -> String {
         match self {
+            Self::AccountInfo => "$JS.API.INFO".to_owned(),
             Self::StreamNames => "$JS.API.STREAM.NAMES".to_owned(),
             Self::StreamList => "$JS.API.STREAM.LIST".to_owned(),
             Self::StreamInfo => format!("$JS.API.STREAM.INFO.{stream}"),
@@ -59,7 +62,10 @@ impl Action {
 
     /// Whether the subject names a stream.
     pub(super) fn is_of_a_stream(self) -> bool {
-        !matches!(self, Self::StreamNames | Self::StreamList)
+        !matches!(
+            self,
+            Self::AccountInfo | Self::StreamNames | Self::StreamList
+        )
     }
 
     /// The pattern for the permissions of a user that reads `stream` through `consumer`; `None`: all of them.

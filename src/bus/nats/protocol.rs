@@ -4,6 +4,7 @@
 //! beginning is kept; the rest is read and thrown away.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write as _;
 
 use crate::socket::{Lines, take_up_to};
 
@@ -33,7 +34,11 @@ pub(super) fn unsubscribe(out: &mut Vec<u8>, sid: u64) {
 
 /// Writes `PUB`. `reply` is the subject for an answer; empty for none.
 pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
-    out.extend_from_slice(format!("PUB {subject} {reply} {}\r\n", payload.len()).as_bytes());
+    for piece in ["PUB ", subject, " ", reply, " "] {
+        out.extend_from_slice(piece.as_bytes());
+    }
+    // Writing to memory never fails.
+    let _ = write!(out, "{}\r\n", payload.len());
     out.extend_from_slice(payload);
     out.extend_from_slice(b"\r\n");
 }

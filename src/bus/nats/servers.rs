@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::api::{self, ACCOUNT_INFO, ANSWER_TIMEOUT};
+use super::api::{self, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::protocol::{self, Op, inbox};
@@ -330,7 +330,7 @@ fn has_jetstream(
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
     protocol::subscribe(wire.out(), &reply, None, 1);
     let of_streams = streams.iter().map(|stream| Action::StreamInfo.of(stream));
-    let in_general = streams.is_empty().then(|| ACCOUNT_INFO.to_owned());
+    let in_general = streams.is_empty().then(|| Action::AccountInfo.of(""));
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {
         protocol::publish(wire.out(), &question, &reply, b"");

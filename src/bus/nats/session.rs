@@ -4,12 +4,14 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use super::api::ANSWER_TIMEOUT;
+use super::api::{ANSWER_TIMEOUT, ApiError};
 use super::consumers::Presence;
 use super::data::Data;
 use super::error::{NatsError, Refusal, Stop};
+use super::needs::Action;
 use super::servers::Second;
 use super::settings::NatsSettings;
+use super::standstill::Standstills;
 use super::subscription::Subscription;
 use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;
@@ -27,6 +29,9 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
+    standstills: Standstills,
+    /// The number of the last question about the account.
+    account_request: Option<u64>,
     reported_caught_up: bool,
     /// The connection is silent.
     is_silent: bool,
@@ -51,6 +56,8 @@ impl<'a> ConsumersSession<'a> {
             second,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
+            standstills: Standstills::default(),
+            account_request: None,
             reported_caught_up: false,
             is_silent: false,
             check_due: Instant::now(),
@@ -163,7 +170,17 @@ impl<'a> ConsumersSession<'a> {
         self.check_consumers()?;
         let (watchdog, mut asker) = self.watching();
         watchdog.tick(Instant::now(), &mut asker);
+        self.ask_account();
         Ok(self.watchdog.due().map_or(next, |due| due.min(next)))
+    }
+
+    /// Asks about the account, if a stream stands still, and shows what the server has said of the streams.
+    fn ask_account(&mut self) {
+        if self.standstills.asks(Instant::now()) {
+            let number = self.data.ask(&Action::AccountInfo.of(""), b"");
+            self.account_request = Some(number);
+        }
+        self.standstills.show(&self.relay.status);
     }
 
     /// The watchdog, and the way of its questions to the server.
@@ -210,6 +227,13 @@ impl<'a> ConsumersSession<'a> {
     pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
         while let Some(message) = self.data.next()? {
             if Data::is_answer(&message) {
+                if message
+                    .request()
+                    .is_some_and(|number| self.account_request == Some(number))
+                {
+                    self.standstills.account(&message.payload);
+                    continue;
+                }
                 let (watchdog, mut asker) = self.watching();
                 let found = watchdog.take(message, Instant::now(), &mut asker);
                 self.answers.extend(found);
@@ -239,6 +263,13 @@ impl<'a> ConsumersSession<'a> {
         let reported_after = self.silence_reported_after();
         let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
+        if answer == Answer::NoLeader {
+            // No word of JetStream: a server that is cut off from its cluster says so too.
+            let stream = &subscription.target.stream;
+            self.standstills
+                .looked(stream, Err(&ApiError::NoLeader), now);
+            return Ok(false);
+        }
         if subscription.health.silent_for(now) >= reported_after {
             subscription.attempts.hurry(now);
         }
@@ -290,8 +321,13 @@ impl<'a> ConsumersSession<'a> {
                 return self.attach_again(index);
             }
             Answer::Free if subscription.awaits_durable => self.take_over(index)?,
+            Answer::State(info) => {
+                let stream = &subscription.target.stream;
+                self.standstills.looked(stream, Ok(&info), now);
+            }
             // About a consumer no longer in use, or a stream still missing.
             Answer::Other
+            | Answer::NoLeader
             | Answer::Pending(..)
             | Answer::Gone(_)
             | Answer::Paused(_)
@@ -306,6 +342,10 @@ impl<'a> ConsumersSession<'a> {
     fn take_refusals(&mut self) -> Result<(), Stop> {
         for refusal in self.data.refusals.take_news() {
             if let Refusal::Request(subject) = &refusal {
+                if Action::AccountInfo.is_at(subject) {
+                    self.standstills.not_permitted();
+                    continue;
+                }
                 let (watchdog, mut asker) = self.watching();
                 let found = watchdog.refused(subject, Instant::now(), &mut asker);
                 self.answers.extend(found);
@@ -375,6 +415,9 @@ impl<'a> ConsumersSession<'a> {
     /// Watches the consumers that are in use now.
     pub(super) fn watch(&mut self) {
         let watched = self.watched();
+        let attached = self.subscriptions.iter().filter(|s| s.attached.is_some());
+        let streams: Vec<_> = attached.map(|s| s.target.stream.as_str()).collect();
+        self.standstills.keep_only(&streams, &self.relay.status);
         self.watchdog.watch(watched, Instant::now());
         self.check_due = Instant::now();
     }

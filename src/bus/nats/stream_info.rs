@@ -4,8 +4,10 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::account::limit;
 use super::api::{self, ApiError, refusal};
 use super::subjects::subjects_in;
+use crate::outage::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
@@ -16,6 +18,8 @@ const ELECTION_NS: i64 = 4_000_000_000;
 /// A server that has nearly all that the leader has may be read: under load each follower is some messages behind.
 /// Servers that catch up are behind by all that they missed.
 const LAG_MAX: u64 = 1_000;
+/// After so long without a word of it, a stream that is copied is away.
+const COPY_AWAY_NS: i64 = 10_000_000_000;
 /// Memory of a kept message beside its bytes in the stream, rather too little: what does not fit is forgotten at once.
 const MESSAGE_BYTES: u64 = 256;
 
@@ -30,7 +34,10 @@ pub(super) struct StreamInfo {
     pub(super) created_ns: u64,
     /// The messages in the stream, and their bytes there.
     pub(super) messages: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
+    /// The number of different subjects in the stream; 0 if unknown.
+    pub(super) names: u64,
+    pub(super) limits: StreamLimits,
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
@@ -50,9 +57,102 @@ pub(super) enum Retention {
     WorkQueue,
 }
 
+/// What bounds a stream, and where its messages come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StreamLimits {
+    pub(super) bytes_max: Option<u64>,
+    pub(super) messages_max: Option<u64>,
+    /// Messages of each subject, if the stream refuses more (`discard_new_per_subject`).
+    pub(super) per_name_max: Option<u64>,
+    /// Whether a full stream refuses new messages (`discard: new`). Otherwise the oldest ones go.
+    pub(super) refuses_new: bool,
+    pub(super) is_sealed: bool,
+    pub(super) is_in_memory: bool,
+    pub(super) replicas: u64,
+    /// The streams that this one copies.
+    pub(super) copied: Vec<Copied>,
+}
+
+/// A stream that another one copies, as a mirror or as one of its sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Copied {
+    name: String,
+    /// Nanoseconds since the server has heard of it; negative: not yet.
+    active: i64,
+}
+
+impl Copied {
+    /// The server hears of a stream that it copies each second, also without messages.
+    pub(super) const fn is_away(&self) -> bool {
+        self.active < 0 || self.active > COPY_AWAY_NS
+    }
+
+    /// Its name, and for how long the server has heard nothing of it, milliseconds; `None`: never.
+    pub(super) fn silence(&self) -> (String, Option<u64>) {
+        let silent = u64::try_from(self.active).ok();
+        (shown(&self.name), silent.map(|ns| ns / 1_000_000))
+    }
+}
+
+/// The answer about a stream, as far as it counts here.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Reply {
+    created: String,
+    config: Config,
+    state: State,
+    cluster: Option<Cluster>,
+    mirror: Option<Copied>,
+    sources: Option<Vec<Copied>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    retention: String,
+    max_bytes: i64,
+    max_msgs: i64,
+    max_msgs_per_subject: i64,
+    discard: String,
+    discard_new_per_subject: bool,
+    sealed: bool,
+    storage: String,
+    num_replicas: i64,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct State {
+    messages: Option<u64>,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: Option<u64>,
+    last_ts: String,
+    num_subjects: u64,
+}
+
+impl StreamLimits {
+    fn of(config: &Config, copied: Vec<Copied>) -> Self {
+        let per_name_max = limit(config.max_msgs_per_subject);
+        Self {
+            bytes_max: limit(config.max_bytes),
+            messages_max: limit(config.max_msgs),
+            per_name_max: per_name_max.filter(|_| config.discard_new_per_subject),
+            refuses_new: config.discard == "new",
+            is_sealed: config.sealed,
+            is_in_memory: config.storage == "memory",
+            replicas: limit(config.num_replicas).unwrap_or(1),
+            copied,
+        }
+    }
+}
+
 /// The servers of a stream in a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
 pub(super) struct Cluster {
+    name: String,
     leader: String,
     replicas: Vec<Replica>,
 }
@@ -89,14 +189,13 @@ impl Cluster {
     /// # Errors
     /// Nobody leads the stream, or another server may: a server that is cut off from its cluster goes on answering.
     pub(super) fn read(answer: Json<'_>) -> Result<Option<Self>, ApiError> {
-        if answer.text(&["cluster", "name"]).is_none() {
+        let cluster = answer.get(&["cluster"]);
+        Self::led(cluster.and_then(|cluster| json::value(&cluster).ok()))
+    }
+
+    fn led(cluster: Option<Self>) -> Result<Option<Self>, ApiError> {
+        let Some(cluster) = cluster.filter(|cluster| !cluster.name.is_empty()) else {
             return Ok(None);
-        }
-        let replicas = answer.get(&["cluster", "replicas"]);
-        let replicas: Option<Vec<Replica>> = replicas.and_then(|list| json::value(&list).ok());
-        let cluster = Self {
-            leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
-            replicas: replicas.unwrap_or_default(),
         };
         let reached = cluster.replicas.iter().filter(|one| one.is_reached());
         let reaches_most = 2 * (1 + reached.count()) > 1 + cluster.replicas.len();
@@ -112,28 +211,36 @@ impl StreamInfo {
     /// JetStream refuses, the answer cannot be read, or nobody leads the stream.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
         let answer = open(answer)?;
-        let cluster = Cluster::read(answer)?;
-        let time_ns = |path: &[&str]| answer.text(path).as_deref().and_then(unix_ns);
-        let major = answer.number(&["state", "last_seq"]);
+        let Reply {
+            created,
+            config,
+            state,
+            cluster,
+            mirror,
+            sources,
+        } = answer.parse()?;
+        let cluster = Cluster::led(cluster)?;
+        let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
-        let minor = time_ns(&["state", "last_ts"]).unwrap_or(0);
-        let per_subject = answer.get(&["config", "max_msgs_per_subject"]);
-        let per_subject = per_subject.and_then(|number| json::value::<i64>(&number).ok());
+        let minor = unix_ns(&state.last_ts).unwrap_or(0);
+        let copied = mirror.into_iter().chain(sources.unwrap_or_default());
         Ok(Self {
             head: (major > 0).then_some(StoredId { major, minor }),
-            first: match answer.number(&["state", "messages"]) {
+            first: match state.messages {
                 Some(0) => major + 1,
-                _ => answer.number(&["state", "first_seq"]).unwrap_or(0),
+                _ => state.first_seq,
             },
-            created_ns: time_ns(&["created"]).unwrap_or(0),
-            messages: answer.number(&["state", "messages"]).unwrap_or(0),
-            bytes: answer.number(&["state", "bytes"]).unwrap_or(0),
-            retention: match answer.text(&["config", "retention"]).as_deref() {
-                Some("interest") => Retention::Interest,
-                Some("workqueue") => Retention::WorkQueue,
+            created_ns: unix_ns(&created).unwrap_or(0),
+            messages: state.messages.unwrap_or(0),
+            bytes: state.bytes,
+            names: state.num_subjects,
+            limits: StreamLimits::of(&config, copied.collect()),
+            retention: match config.retention.as_str() {
+                "interest" => Retention::Interest,
+                "workqueue" => Retention::WorkQueue,
                 _ => Retention::Limits,
             },
-            overwrites: per_subject.is_some_and(|number| number > 0),
+            overwrites: config.max_msgs_per_subject > 0,
             subjects: subjects_in(answer),
             cluster,
         })
@@ -141,8 +248,12 @@ impl StreamInfo {
 
     /// How many messages of this stream fit in so many bytes of memory, by their mean size; at least one.
     pub(super) fn messages_in(&self, memory_bytes: u64) -> u64 {
-        let mean = self.bytes.checked_div(self.messages).unwrap_or(0);
-        (memory_bytes / (mean + MESSAGE_BYTES)).max(1)
+        (memory_bytes / (self.message_bytes() + MESSAGE_BYTES)).max(1)
+    }
+
+    /// The mean size of a message in the stream, bytes; 0 of an empty stream.
+    pub(super) fn message_bytes(&self) -> u64 {
+        self.bytes.checked_div(self.messages).unwrap_or(0)
     }
 
     /// The sequence number of the newest message; 0 without any so far.

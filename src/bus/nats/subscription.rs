@@ -12,6 +12,7 @@ use super::error::{NatsError, Stop};
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+use super::standstill::Standstills;
 use super::watchdog::{Health, Reached};
 use crate::SourceLink;
 use crate::outage::Attempts;
@@ -66,6 +67,7 @@ impl Subscription {
             Need::must(Action::CreateConsumer),
             Need::may(Action::DeleteConsumer, consumers),
             Need::must(Action::Acknowledge),
+            Standstills::need(),
         ]
     }
 

@@ -14,6 +14,7 @@ use super::consumers::{Durable, Target, durable_of};
 use super::needs::Action;
 use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
+use super::stream_info::StreamInfo;
 use crate::status::Stall;
 
 /// How long a fault must last before it is reported. The server says "not found" of a consumer while still deleting, and
@@ -59,6 +60,10 @@ pub(super) enum Answer {
     Free,
     /// Whether the stream of a waiting subject exists.
     Stream(bool),
+    /// The leader's word about the stream of a consumer.
+    State(Box<StreamInfo>),
+    /// No server leads the stream of a consumer.
+    NoLeader,
 }
 
 /// The means of the watchdog.
@@ -327,14 +332,18 @@ impl Round {
                 }
             }
             (Watched::Consumer(watched), InfoRequest::Stream { counts, reached }) => {
-                let last = match answer.and_then(|answer| stream_of(&answer)) {
-                    Ok(info) => Some(info.state.last_seq),
+                let info = match answer.and_then(|answer| StreamInfo::read(&answer)) {
+                    Ok(info) => Some(info),
                     Err(error) if error.is_an_answer() => None,
                     Err(ApiError::NotPermitted(_)) => None,
+                    Err(ApiError::NoLeader | ApiError::Unavailable { .. }) => {
+                        return (vec![Answer::NoLeader], Next::Rest);
+                    }
                     Err(_) => return (Vec::new(), Next::Rest),
                 };
+                let last = info.as_ref().map(StreamInfo::head_number);
                 let stored = reached.and_then(|reached| reached.stored_unix_ns);
-                match (last, reached, stored) {
+                let (mut found, next) = match (last, reached, stored) {
                     (Some(last), Some(reached), _) if last < reached.sequence => {
                         watched.went_back(is_second)
                     }
@@ -349,7 +358,9 @@ impl Round {
                         (Vec::new(), Next::Ask(question, subject, body))
                     }
                     _ => watched.is_well(counts, last),
-                }
+                };
+                found.extend(info.map(|info| Answer::State(Box::new(info))));
+                (found, next)
             }
             (
                 Watched::Consumer(watched),
@@ -643,7 +654,8 @@ mod tests {
         let taken = watchdog.take(message, now, sent);
         taken.map_or_else(Vec::new, |(index, answers)| {
             assert_eq!(index, 0);
-            answers
+            let is_of_consumer = |answer: &Answer| !matches!(answer, Answer::State(_));
+            answers.into_iter().filter(is_of_consumer).collect()
         })
     }
 
@@ -668,7 +680,10 @@ mod tests {
         };
         let pending = || vec![Answer::Pending("c".to_owned(), counts)];
         let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
-        for (about_stream, want) in [(&stream(7)[..], pending()), (no_leader, Vec::new())] {
+        for (about_stream, want) in [
+            (&stream(7)[..], pending()),
+            (no_leader, vec![Answer::NoLeader]),
+        ] {
             let (mut watchdog, mut sent, now) = started(false);
             assert!(answer(&mut watchdog, &mut sent, now, &consumer("c", 5)).is_empty());
             assert_eq!(sent.0[1..], ["STREAM.INFO.S"]);

@@ -15,13 +15,12 @@ use super::connection::Connection;
 use super::resp::Value;
 use super::servers::{Servers, waiter};
 use super::settings::{RedisError, RedisSettings, Stop, shown};
-use crate::LinkTimes;
 use crate::relay::{Bus, Relay};
-use crate::requests;
 use crate::requests::{Outgoing, Publisher};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
+use crate::{LinkTimes, requests};
 use weirgate_wire::base::LogBudget;
 
 /// The thread takes messages while fewer bytes than this wait for the socket.

@@ -6,10 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
-use crate::commands::Program;
-use crate::commands::program::Exit;
-use crate::commands::program::{For, arg, flag, switch, value};
-use crate::commands::{Dialect, GatewayKind};
+use crate::commands::program::{Exit, For, arg, flag, switch, value};
+use crate::commands::{Dialect, GatewayKind, Program};
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{

@@ -5,11 +5,10 @@
 
 mod page;
 
-use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use clap::{ArgMatches, Command, value_parser};
 use sonic_rs::{JsonValueTrait, Value};

@@ -9,12 +9,11 @@ use tungstenite::{Error, Message as Received};
 
 use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded};
-use weirgate_wire::deflate;
 use weirgate_wire::deflate::{Agreed, STORED_HEADER_BYTES};
 use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch, HEADER_BYTES_MAX, header_bytes};
 use weirgate_wire::frame_reader::{FrameError, FrameReader};
-use weirgate_wire::upgrade;
 use weirgate_wire::upgrade::UpgradeError;
+use weirgate_wire::{deflate, upgrade};
 
 /// Responds with a 101.
 pub(super) fn greet(

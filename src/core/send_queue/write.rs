@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
+use super::{Begun, SendQueue, WRITE_FRAMES_MAX, Wrote};
 use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
@@ -27,7 +27,7 @@ impl SendQueue {
         frame_plans: &mut Vec<FramePlan>,
     ) {
         let (mut left, mut window) = (bytes_max, self.window);
-        for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
+        for (index, entry) in self.data.iter().take(WRITE_FRAMES_MAX).enumerate() {
             if left == 0 {
                 break;
             }
@@ -188,7 +188,7 @@ impl SendQueue {
     ) -> impl Iterator<Item = Outgoing<'a>> {
         let mut begun = self.begun;
         let mut left = bytes_max;
-        (0..FRAMES_MAX).map_while(move |index| {
+        (0..WRITE_FRAMES_MAX).map_while(move |index| {
             if left == 0 {
                 return None;
             }
@@ -227,7 +227,7 @@ impl SendQueue {
             return;
         }
         let mut left = bytes_max;
-        for entry in self.data.iter().take(FRAMES_MAX) {
+        for entry in self.data.iter().take(WRITE_FRAMES_MAX) {
             if left == 0 {
                 return;
             }

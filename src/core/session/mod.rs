@@ -24,7 +24,7 @@ use super::deflated::{FramePlan, Inflates};
 use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
-use super::send_queue::{SendQueue, Wrote};
+use super::send_queue::{SendQueue, WRITE_FRAMES_MAX, Wrote};
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Encoded, Frame, Limits, Now, SessionKey};
 use weirgate_wire::admission::{
@@ -258,6 +258,11 @@ impl Session {
     #[inline]
     pub(super) fn queue_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    /// The most frames of the next write.
+    pub(super) fn write_frames(&self) -> usize {
+        self.queue.frames().min(WRITE_FRAMES_MAX)
     }
 
     /// Bytes of the frames that wait; a frame that was begun counts whole.

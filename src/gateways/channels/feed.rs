@@ -11,10 +11,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use crate::gateways::shared::feed::{BadMessageLog, TooLarge, broadcast_unix_ms, check_size};
-use weirgate_core::{BusEvent, BusMessage, FeedSettings, Subscription};
 use weirgate_core::{
-    BusNotice, ConflationKey, Content, Feed, FeedLine, FeedStats, FrameBytes, Message, Now, Place,
-    Publication, TopicName,
+    BusEvent, BusMessage, BusNotice, ConflationKey, Content, Feed, FeedLine, FeedSettings,
+    FeedStats, FrameBytes, Message, Now, Place, Publication, Subscription, TopicName,
 };
 use weirgate_wire::json::check_json;
 

@@ -7,7 +7,7 @@
 //! the order of the feed, and none is missing or comes twice.
 
 use std::collections::btree_set;
-use std::vec;
+use std::{mem, vec};
 
 use super::ChannelsGateway;
 use super::bus_requests::wanted;
@@ -30,6 +30,8 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
+    /// Names of answers that were sent: dropping very many takes time, too.
+    spent: Vec<TopicName>,
 }
 
 /// An answer, until all that it says is known.
@@ -85,12 +87,21 @@ impl Sending {
             answers: prepared.collect(),
             prepared: 0,
             is_late: false,
+            spent: Vec::new(),
         }
     }
 
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
-        self.answers.iter().map(Prepared::bytes).sum()
+        let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
+        answers + self.spent.len() * NAME_BYTES
+    }
+
+    /// Drops names of answers that were sent. Returns whether there are more.
+    fn drop_next(&mut self) -> bool {
+        let left = self.spent.len().saturating_sub(NAMES_AT_ONCE);
+        self.spent.truncate(left);
+        left > 0
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
@@ -185,7 +196,7 @@ impl Resuming {
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
     fn give_up(&mut self) -> bool {
-        let is_new = !std::mem::replace(&mut self.has_got_newer, true);
+        let is_new = !mem::replace(&mut self.has_got_newer, true);
         if is_new {
             (self.newest, self.last) = (Follow::default(), None);
             self.fail(NotRecovered::Large);
@@ -254,12 +265,14 @@ impl ChannelsGateway {
         mut sending: Sending,
     ) -> bool {
         loop {
-            let has_more = self.prepare_next(core, key, client, &mut sending);
-            if !has_more && sending.still_holds(core, key) {
-                self.finish(core, key, client, sending);
+            let has_more = match sending.answers.is_empty() {
+                true => sending.drop_next(),
+                false => self.send_next(core, key, client, &mut sending),
+            };
+            if !has_more {
                 return true;
             }
-            if has_more && !core.has_share() {
+            if !core.has_share() {
                 if !sending.is_late && sending.resuming().next().is_some() {
                     sending.is_late = true;
                     core.postpone(key);
@@ -269,6 +282,21 @@ impl ChannelsGateway {
                 return false;
             }
         }
+    }
+
+    /// Takes the next step towards the answers, or sends them if it was the last. Returns whether there are more steps.
+    fn send_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        sending: &mut Sending,
+    ) -> bool {
+        if self.prepare_next(core, key, client, sending) || !sending.still_holds(core, key) {
+            return true;
+        }
+        self.finish(core, key, client, sending);
+        sending.drop_next()
     }
 
     /// Takes the next step towards the answers. Returns whether there are more.
@@ -396,11 +424,17 @@ impl ChannelsGateway {
     }
 
     /// Sends the answers, and the messages after all of them.
-    fn finish(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, sending: Sending) {
+    fn finish(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        sending: &mut Sending,
+    ) {
         let mut follow = Follow::postponed(core, key);
         let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
         let mut answers = Vec::with_capacity(sending.answers.len());
-        for prepared in sending.answers {
+        for prepared in mem::take(&mut sending.answers) {
             let mut answer = prepared.answer;
             if let Some(resuming) = prepared.resuming {
                 if resuming.has_since {
@@ -413,6 +447,9 @@ impl ChannelsGateway {
                     replayed.since = replayed.since.or(resuming.since);
                     replayed.names.extend(resuming.joined);
                     nothing_kept.extend(resuming.off);
+                } else {
+                    sending.spent.extend(resuming.joined);
+                    sending.spent.extend(resuming.off);
                 }
                 follow.merge(resuming.missed);
                 follow.merge(resuming.newest);

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::gateways::channels::ChannelsGatewaySettings;
-use crate::gateways::channels::metrics;
-use crate::gateways::shared::bus;
-use crate::gateways::shared::metrics as shared_metrics;
+use crate::gateways::channels::{ChannelsGatewaySettings, metrics};
+use crate::gateways::shared::{bus, metrics as shared_metrics};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::commands::{GatewayKind, Print, RoleTable, TokenUse};
 use crate::gateways::channels::feed::ChannelsFeed;
-use crate::gateways::channels::metrics;
 use crate::gateways::channels::settings::{ChannelsSettings, kept_names, own_flag};
 use crate::gateways::channels::{
     ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, RetainedRequest,
+    metrics,
 };
 use crate::gateways::shared::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
@@ -20,8 +20,7 @@ use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::Subscription;
-use weirgate_core::{FrameBytes, Limits, TopicName};
+use weirgate_core::{FrameBytes, Limits, Subscription, TopicName};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, Reload, RunError, say};
 use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag};

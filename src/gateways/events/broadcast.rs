@@ -11,8 +11,9 @@ use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_core::Message as Data;
-use weirgate_core::{Core, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
+use weirgate_core::{
+    Core, FrameBytes, Message as Data, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
+};
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::call::{AnswerReader, CallFailure, Message, ServiceAnswer};
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
-use weirgate_core::Message as Data;
-use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
+use weirgate_core::{
+    CopyRank, Core, Frame, FrameBuilder, FrameBytes, Message as Data, Now, Position,
+};
 use weirgate_wire::json::{ObjectWriter, as_utf8, check_json, compact, text_of};
 use weirgate_wire::space;
 

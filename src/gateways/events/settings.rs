@@ -4,11 +4,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::gateways::events::EventsGatewaySettings;
 use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
-use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::ProxyLimits;
 use crate::gateways::events::services::{Events, Services, default_url};
+use crate::gateways::events::{EventsGatewaySettings, metrics};
 use crate::gateways::shared::bus;
 use crate::services::{CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;

@@ -9,9 +9,7 @@ use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::events::bus::open::Bus;
 use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
-use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
-use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
@@ -20,7 +18,7 @@ use crate::gateways::events::settings::{EventsSettings, shown};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, ServiceRow, Services,
+    Input, ServiceRow, Services, internal, metrics,
 };
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;

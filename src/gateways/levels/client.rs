@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use url::form_urlencoded;
 use weirgate_core::{
     Accepted, Admission, ByClient, ClientSnapshot, Closed, Core, Entrance, Frame, Gateway,
-    Incoming, MaxRate, SessionKey, TopicName,
+    Incoming, MaxRate, NameSource, OnBus, SessionKey, TopicName,
 };
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
@@ -60,6 +60,10 @@ impl Gateway for LevelsGateway {
     type Client = Option<TopicName>;
     type In = Infallible;
     type Out = Infallible;
+
+    fn source_of(&self, _: &TopicName) -> (NameSource, OnBus) {
+        (NameSource::Stream, OnBus::Confirmed)
+    }
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match self.topic(path) {

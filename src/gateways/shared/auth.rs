@@ -14,10 +14,8 @@ use crate::keys::{
     KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
 };
 use weirgate_bus::runtime::{Clock, LateWake};
-use weirgate_core::BusEvent;
-use weirgate_core::{Feed, Gateway};
-use weirgate_server::run::files;
-use weirgate_server::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
+use weirgate_core::{BusEvent, Feed, Gateway};
+use weirgate_server::run::{Inputs, Parts, Question, Reload, Reloaded, RunError, files};
 use weirgate_server::settings::{AuthSettings, SecretText};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use weirgate_bus::nats;
 use weirgate_bus::nats::{Credentials, NatsNeeds, NatsSettings, Tls};
-use weirgate_bus::redis;
 use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
+use weirgate_bus::{nats, redis};
 use weirgate_server::run::{Question, RunError};
 use weirgate_server::settings::{
     Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl, flag,

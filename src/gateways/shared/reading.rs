@@ -13,8 +13,7 @@ use weirgate_bus::redis::{
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
-use weirgate_core::{BusEvent, FeedSettings, Subscription};
-use weirgate_core::{Feed, Gateway, Limits};
+use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
 use weirgate_server::run::{Parts, Question, RunError};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
@@ -40,6 +39,15 @@ pub(in crate::gateways) struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Where the messages of the names come from that are read from the start.
+    pub(in crate::gateways) fn source(&self) -> NameSource {
+        match (&self.stream, &self.kept) {
+            (Some(_), _) => NameSource::Stream,
+            (None, Some(_)) => NameSource::Kept,
+            (None, None) => NameSource::Live,
+        }
+    }
+
     /// Reads the whole stream in the settings, or else the names that clients subscribe to.
     pub(in crate::gateways) fn of(checked: &Checked) -> Self {
         Self {

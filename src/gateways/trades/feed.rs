@@ -11,10 +11,9 @@ use thiserror::Error;
 use crate::gateways::shared::feed::{
     BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
 };
-use weirgate_core::{BusEvent, BusMessage, FeedSettings};
 use weirgate_core::{
-    BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
-    Place, Publication,
+    BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
+    FrameBytes, Now, POSITION_BYTES_MAX, Place, Publication,
 };
 use weirgate_wire::json::{JsonError, object_entries};
 

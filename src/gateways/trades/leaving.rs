@@ -4,18 +4,55 @@
 use super::TradesGateway;
 use super::client::{Client, Content};
 use super::messages;
+use super::request::{BadRequest, check_symbol};
 use weirgate_core::{Core, Left, SessionKey, TopicName};
+use weirgate_wire::json::TextList;
 
-/// Memory of a symbol in a request that goes on in a later turn.
+/// Memory of a symbol that was given up, in a request that goes on in a later turn.
 const SYMBOL_BYTES: usize = 48;
 
 /// A request to unsubscribe.
 #[derive(Debug)]
 pub(super) struct Unsubscribing {
-    pub(super) content: Content,
-    pub(super) asked: std::vec::IntoIter<String>,
+    action: &'static str,
+    content: Result<Content, BadRequest>,
+    /// The symbols to check: nothing is done before the last is right.
+    unchecked: TextList,
+    asked: TextList,
     /// The symbols that the client no longer holds.
-    pub(super) gone: Vec<TopicName>,
+    gone: Vec<TopicName>,
+}
+
+impl Unsubscribing {
+    pub(super) fn new(
+        action: &'static str,
+        asked: TextList,
+        content: Result<Content, BadRequest>,
+    ) -> Self {
+        Self {
+            action,
+            content,
+            unchecked: asked.clone(),
+            asked,
+            gone: Vec::new(),
+        }
+    }
+
+    /// Checks the next symbol.
+    fn check_next(&mut self) -> Result<(), BadRequest> {
+        let at = self.asked.len() - self.unchecked.len();
+        let action = self.action;
+        match self.unchecked.next() {
+            Some(symbol) => check_symbol(at, &symbol),
+            None => Ok(()),
+        }
+        .map_err(|why| BadRequest::Symbols { action, why })
+    }
+
+    /// The memory of the request, and of its answer so far.
+    fn bytes(&self) -> usize {
+        self.asked.bytes() + self.gone.len() * SYMBOL_BYTES
+    }
 }
 
 impl TradesGateway {
@@ -28,9 +65,26 @@ impl TradesGateway {
         mut request: Unsubscribing,
         in_shares: bool,
     ) {
-        let content = request.content;
+        while request.unchecked.len() > 0 {
+            if let Err(bad) = request.check_next() {
+                let error = messages::error(core, &bad.to_string());
+                return core.send(key, &error);
+            }
+            if in_shares && !core.has_share() {
+                let bytes = request.bytes();
+                client.unsubscribing = Some(Box::new(request));
+                return core.go_on_later(key, bytes);
+            }
+        }
+        let content = match &request.content {
+            Ok(content) => *content,
+            Err(bad) => {
+                let error = messages::error(core, &bad.to_string());
+                return core.send(key, &error);
+            }
+        };
         while let Some(symbol) = request.asked.next() {
-            let symbol = TopicName::from(symbol);
+            let symbol = TopicName::from(symbol.to_uppercase());
             let left = core.leave(key, &content.topic(&symbol));
             if let (Left::Last, Content::Candles(interval)) = (left, content) {
                 self.unwatch(core, interval, symbol.as_str());
@@ -39,8 +93,7 @@ impl TradesGateway {
                 request.gone.push(symbol);
             }
             if in_shares && request.asked.len() > 0 && !core.has_share() {
-                // A symbol and its place in the lists.
-                let bytes = (request.asked.len() + request.gone.len()) * SYMBOL_BYTES;
+                let bytes = request.bytes();
                 client.unsubscribing = Some(Box::new(request));
                 return core.go_on_later(key, bytes);
             }

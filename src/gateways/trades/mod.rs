@@ -32,8 +32,8 @@ use crate::gateways::shared::history::{
 };
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Limits, NameRefusal, NotRecovered, Publication, SessionKey, TopicName,
-    Wanted, earliest,
+    Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
+    SessionKey, TopicName, Wanted, earliest,
 };
 use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
 use weirgate_wire::head::RequestHead;
@@ -48,6 +48,8 @@ pub struct TradesGatewaySettings {
     pub symbols_max: usize,
     /// The most messages that a client may send in a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,
+    /// Where trades come from; candles are made here.
+    pub source: NameSource,
     /// Origins of pages that may connect.
     pub origins: Origins,
     /// Checks tokens.
@@ -63,6 +65,7 @@ impl Default for TradesGatewaySettings {
             server_id: String::new(),
             symbols_max: 5,
             inbound_per_second: None,
+            source: NameSource::Live,
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             candles: None,
@@ -146,12 +149,8 @@ impl TradesGateway {
                     let is_last = requests.len() == 0;
                     self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
                 }
-                Ok(Request::Unsubscribe(content, symbols)) => {
-                    let request = Unsubscribing {
-                        content,
-                        asked: symbols.into_iter(),
-                        gone: Vec::new(),
-                    };
+                Ok(Request::Unsubscribe(action, symbols, content)) => {
+                    let request = Unsubscribing::new(action, symbols, content);
                     self.unsubscribe(core, key, client, request, is_alone);
                 }
                 Ok(Request::Ping) => {
@@ -320,6 +319,14 @@ impl Gateway for TradesGateway {
     type Client = Client;
     type In = Infallible;
     type Out = Infallible;
+
+    fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
+        let source = match Interval::has_topic(name) {
+            true => NameSource::Live,
+            false => self.settings.source,
+        };
+        (source, OnBus::Confirmed)
+    }
 
     /// Accepts every path (contract trades, row "listens"). Event streams are accepted at two paths only, because pages
     /// have paths too.

@@ -9,7 +9,7 @@ use super::client::Content;
 use crate::gateways::shared::access::RATE_LIMIT_EXCEEDED;
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_wire::json::{JsonError, check_json};
+use weirgate_wire::json::{JsonError, TextList, check_json};
 
 /// The most symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
@@ -20,8 +20,9 @@ const SYMBOL_UNITS_MAX: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Subscribe(Content, Subscribe),
-    /// At least one symbol.
-    Unsubscribe(Content, Vec<String>),
+    /// Symbols as the client wrote them, none of them checked: they may be too many for one turn. The content counts
+    /// only if all symbols are right.
+    Unsubscribe(&'static str, TextList, Result<Content, BadRequest>),
     /// Asks for a `pong`.
     Ping,
 }
@@ -157,8 +158,9 @@ impl Request {
                 Ok(Self::Subscribe(Content::Trades, asked))
             }
             Some("unsubscribe") => {
-                let symbols = read_symbols("unsubscribe", symbols, usize::MAX)?;
-                Ok(Self::Unsubscribe(Content::Trades, symbols))
+                let action = "unsubscribe";
+                let symbols = read_unchecked(action, symbols)?;
+                Ok(Self::Unsubscribe(action, symbols, Ok(Content::Trades)))
             }
             Some("subscribe_candles") if accepts.candles => {
                 let action = "subscribe_candles";
@@ -173,8 +175,9 @@ impl Request {
             }
             Some("unsubscribe_candles") if accepts.candles => {
                 let action = "unsubscribe_candles";
-                let symbols = read_symbols(action, symbols, usize::MAX)?;
-                Ok(Self::Unsubscribe(read_interval(action, interval)?, symbols))
+                let symbols = read_unchecked(action, symbols)?;
+                let content = read_interval(action, interval);
+                Ok(Self::Unsubscribe(action, symbols, content))
             }
             Some(other) => Err(BadRequest::Unknown(other.to_owned())),
         }
@@ -199,6 +202,31 @@ fn read_symbols(
     list_of_symbols(value, count_max).map_err(|why| BadRequest::Symbols { action, why })
 }
 
+/// Reads any number of symbols, which are texts but not checked further. A list with another value is an error, whose
+/// first wrong entry is looked for at once.
+fn read_unchecked(
+    action: &'static str,
+    value: Option<LazyValue<'_>>,
+) -> Result<TextList, BadRequest> {
+    match value.as_ref().and_then(TextList::read) {
+        Some(symbols) if symbols.len() > 0 => Ok(symbols),
+        _ => {
+            read_symbols(action, value, usize::MAX)?;
+            let why = BadSymbols::NotAList;
+            Err(BadRequest::Symbols { action, why })
+        }
+    }
+}
+
+/// Checks the length of a symbol, the entry `at` of its list.
+pub(super) fn check_symbol(at: usize, symbol: &str) -> Result<(), BadSymbols> {
+    match symbol.encode_utf16().take(SYMBOL_UNITS_MAX + 1).count() {
+        0 => Err(BadSymbols::EmptyText(at)),
+        n if n > SYMBOL_UNITS_MAX => Err(BadSymbols::TooLong(at)),
+        _ => Ok(()),
+    }
+}
+
 fn list_of_symbols(
     value: Option<LazyValue<'_>>,
     count_max: usize,
@@ -215,11 +243,8 @@ fn list_of_symbols(
         }
         let symbol = entry.ok().and_then(|value| text_of(&value));
         let symbol = symbol.ok_or(BadSymbols::NotText(at))?;
-        match symbol.encode_utf16().take(SYMBOL_UNITS_MAX + 1).count() {
-            0 => return Err(BadSymbols::EmptyText(at)),
-            n if n > SYMBOL_UNITS_MAX => return Err(BadSymbols::TooLong(at)),
-            _ => symbols.push(symbol.to_uppercase()),
-        }
+        check_symbol(at, &symbol)?;
+        symbols.push(symbol.to_uppercase());
     }
     match count {
         0 => Err(BadSymbols::Empty),
@@ -241,7 +266,11 @@ mod tests {
             candles,
             last: true,
         };
-        Request::parse(text, accepts).map_err(|bad| bad.to_string())
+        let read = match Request::parse(text, accepts) {
+            Ok(Request::Unsubscribe(_, _, Err(bad))) => Err(bad),
+            read => read,
+        };
+        read.map_err(|bad| bad.to_string())
     }
 
     fn symbols(list: &[&str]) -> Vec<String> {
@@ -256,6 +285,13 @@ mod tests {
             status: false,
         };
         Request::Subscribe(content, asked)
+    }
+
+    fn unsubscribe(action: &'static str, content: Content) -> Request {
+        let list = br#"{"symbols":["A","B","C","D","E","F"]}"#;
+        let [symbols] = members(list, ["symbols"]).expect("JSON");
+        let symbols = TextList::read(&symbols.expect("a list")).expect("texts");
+        Request::Unsubscribe(action, symbols, Ok(content))
     }
 
     fn subscribe_trades(list: &[&str]) -> Request {
@@ -277,7 +313,7 @@ mod tests {
             ),
             (
                 r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
-                Request::Unsubscribe(Content::Trades, symbols(&["A", "B", "C", "D", "E", "F"])),
+                unsubscribe("unsubscribe", Content::Trades),
             ),
             (
                 r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
@@ -366,8 +402,8 @@ mod tests {
         assert_eq!(parsed_with(&text, true), Ok(want));
         let many = r#""interval":"1s","symbols":["A","B","C","D","E","F"]"#;
         let text = asked("unsubscribe_candles", many);
-        let want = symbols(&["A", "B", "C", "D", "E", "F"]);
-        let want = Request::Unsubscribe(Content::Candles(Interval::Second), want);
+        let content = Content::Candles(Interval::Second);
+        let want = unsubscribe("unsubscribe_candles", content);
         assert_eq!(parsed_with(&text, true), Ok(want));
         for (rest, why) in [
             (r#""interval":"1m""#, "symbols is missing"),

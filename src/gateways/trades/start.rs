@@ -15,13 +15,13 @@ use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::reading::{Reading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
-use crate::gateways::trades::metrics;
 use crate::gateways::trades::settings::TradesSettings;
-use crate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::trades::{
+    CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats, metrics,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::Subscription;
-use weirgate_core::{FrameBytes, Limits};
+use weirgate_core::{FrameBytes, Limits, Subscription};
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
@@ -63,7 +63,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: TradesSettings = checked.get();
     let auth = checked.auth();
     let (authenticator, keys) = authenticator(&auth, clock)?;
+    let bus = Bus::Redis(redis(
+        checked,
+        flag!("redis-url"),
+        &checked.get::<RedisAccess>().url,
+    )?);
+    let redis_shown = bus.address();
+    let reading = reading(checked);
     let gateway_settings = TradesGatewaySettings {
+        source: reading.source(),
         server_id: server_id(),
         origins: common.origins(),
         authenticator,
@@ -72,13 +80,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let environment = own.environment;
     warn_of(&auth, &gateway_settings.authenticator);
 
-    let bus = Bus::Redis(redis(
-        checked,
-        flag!("redis-url"),
-        &checked.get::<RedisAccess>().url,
-    )?);
-    let redis_shown = bus.address();
-    let open_bus = open(bus, reading(checked), clock)?;
+    let open_bus = open(bus, reading, clock)?;
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),

@@ -133,7 +133,8 @@ pub(super) async fn serve(
     if time.now().unix_ms() <= 0 {
         // hyper writes a date, and ends the process without one.
         let detail = "The clock of this machine is before 1970";
-        return linger(stream, &refusal(503, detail), server.linger_for(&peer)).await;
+        let answer = refusal(503, detail);
+        return Box::pin(linger(stream, &answer, server.linger_for(&peer))).await;
     }
     // The admin listener has few permits, so the time for a head begins with the connection.
     let in_head = !read.is_empty() || back.is_none();
@@ -166,7 +167,8 @@ pub(super) async fn serve(
     // Also drops the handler's future, and hyper's references to the gate and the connection.
     drop(http);
     if let Some(connection) = Rc::into_inner(connection) {
-        connection.finish(end, back).await;
+        // In a box, so that a connection has no memory for its end until then.
+        Box::pin(connection.finish(end, back)).await;
     }
 }
 

@@ -33,7 +33,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let caller = ends_with_cut.then(|| parts.caller.clone());
         connection.caller.replace(caller);
         let body = RequestBody::new(body);
-        Box::pin(async move { Ok(connection.answer(parts, body).await) })
+        Box::pin(connection.answer(parts, body))
     }
 }
 
@@ -50,7 +50,11 @@ impl Connection {
     }
 
     /// Calls the handler of a request, and converts its answer for hyper.
-    async fn answer(&self, parts: RequestParts, body: RequestBody) -> Response<Outgoing> {
+    async fn answer(
+        self: Rc<Self>,
+        parts: RequestParts,
+        body: RequestBody,
+    ) -> Result<Response<Outgoing>, Infallible> {
         // An answer may take long, so nothing else of the head is kept meanwhile.
         let origin = parts.head.headers.get(ORIGIN).cloned();
         let asked: HeaderMap = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
@@ -72,7 +76,7 @@ impl Connection {
             || response.body().size_hint().exact().is_some();
         self.gate
             .set_ends_answer(version < Version::HTTP_11 && !has_length);
-        response
+        Ok(response)
     }
 
     /// Converts an answer for hyper. `asked` has the request's `Origin`.

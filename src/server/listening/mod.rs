@@ -11,17 +11,15 @@
 mod socket_file;
 pub mod tls;
 
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-pub(crate) use self::socket_file::Owner;
-pub(crate) use self::socket_file::SocketFile;
+pub(crate) use self::socket_file::{Owner, SocketFile};
 
 /// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
 pub(crate) const PATH_BYTES_MAX: usize = 107;

@@ -14,9 +14,6 @@ mod sockets;
 mod turn;
 
 pub(crate) use handshakes::{HandshakeCounts, Handshakes};
-pub(crate) use listeners::ListenError;
-pub(crate) use listeners::ListenerSettings;
-pub(crate) use seams::ReactorSettings;
-pub(crate) use seams::TurnBudgets;
-pub(crate) use seams::{Seams, way_back};
+pub(crate) use listeners::{ListenError, ListenerSettings};
+pub(crate) use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub(crate) use turn::{BindError, Reactor};

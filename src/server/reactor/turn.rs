@@ -244,16 +244,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
     /// answers in progress within the time left.
     fn is_stopped(&mut self) -> bool {
-        let now = self.now_us;
-        let connections = self.hub.core().connections();
         let Some(stop) = &mut self.stop else {
             return false;
         };
+        let now = self.now_us;
+        let connections = self.hub.core().connections();
         if self.stop_now || stop.is_over(now, connections) {
             return true;
         }
         let stop_at = stop.at_us();
-        let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
+        let refuses = now < self.refuse_until_us && connections > 0;
         if !self.hub.is_drained() || refuses {
             return false;
         }

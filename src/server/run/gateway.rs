@@ -24,11 +24,10 @@ use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
 use crate::build_info::BUILD;
 use crate::http::operator::Cutter;
-use crate::http::pages;
 use crate::http::pages::StatsHead;
 use crate::http::{
     Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
-    operator,
+    operator, pages,
 };
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
@@ -37,8 +36,7 @@ use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink};
-use weirgate_core::BusEvent;
-use weirgate_core::{Core, Feed, FrameBytes, Gateway, Hub};
+use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
 use weirgate_wire::admission::{Held, Quota};
 
 /// The longest time that the HTTP side gets to end after the last turn of the loop.

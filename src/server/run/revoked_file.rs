@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, unbounded};
 
-use super::RunError;
-use super::files;
 use super::reload::{Reload, Reloaded};
+use super::{RunError, files};
 use crate::http::operator::Cutter;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Cut, CutRequest, Revoked, Whom};

@@ -8,10 +8,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -44,6 +44,5 @@ pub(crate) use processes::PROCESSES_MAX;
 pub use processes::Processes;
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
-pub use table::{Change, Rows, table};
-pub use table::{has_flag, shared_flag};
+pub use table::{Change, Rows, has_flag, shared_flag, table};
 pub use typed::{SettingsError, Source};

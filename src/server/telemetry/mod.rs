@@ -25,22 +25,16 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
-pub(crate) use event_loop::EventLoop;
-pub(crate) use event_loop::LoopTimes;
-pub(crate) use event_loop::ShellStats;
-pub(crate) use event_loop::{Budget, Stage};
+pub(crate) use event_loop::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 pub use event_loop::{LoopDurations, LoopNumbers, Phase};
 pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
-pub(crate) use hit_limit::HitLimit;
-pub(crate) use hit_limit::LimitOf;
+pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
 pub(crate) use process::ProcessStats;
 pub use process::memory_limit_bytes;
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
-pub(crate) use surveys::EndedAt;
-pub(crate) use surveys::SEARCHES_MAX;
-pub(crate) use surveys::Surveyed;
+pub(crate) use surveys::{EndedAt, SEARCHES_MAX, Surveyed};
 pub use surveys::{PendingSearch, SearchResult, Surveys};
 
 use names::MetricName;

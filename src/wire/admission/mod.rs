@@ -17,5 +17,7 @@ pub use held_bytes::HeldBytes;
 pub use limits::{
     AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket, address_group,
 };
-pub use permit::{ConnectionPermit, HTTP_BYTES, LOOP_BYTES, TLS_BYTES, bytes_of_loop};
+pub use permit::{
+    ConnectionPermit, HTTP_BYTES, LOOP_BYTES, TLS_BYTES, bytes_of_http, bytes_of_loop,
+};
 pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, Room};

@@ -35,6 +35,11 @@ pub const fn bytes_of_loop(is_tls: bool) -> u64 {
     }
 }
 
+/// Memory of a connection that the HTTP thread serves, with or without TLS, bytes.
+pub const fn bytes_of_http(is_tls: bool) -> u64 {
+    bytes_of_loop(is_tls) - LOOP_BYTES + HTTP_BYTES
+}
+
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
     held: Permit,
@@ -86,7 +91,8 @@ impl ConnectionPermit {
         }
     }
 
-    /// A connection for which there is no room: it ends after the answer to its request.
+    /// A connection for which there is no room: it ends after the answer to its request. Its permit stays as it was granted,
+    /// because nothing of it may take the room of others.
     pub fn of_last_request(held: Permit, is_tls: bool) -> Self {
         Self {
             is_last: true,
@@ -128,10 +134,15 @@ impl ConnectionPermit {
     }
 
     fn count(&mut self, now_us: u64) {
-        let of_kind = if self.is_http { HTTP_BYTES } else { LOOP_BYTES };
-        let of_tls = if self.is_tls { TLS_BYTES } else { 0 };
+        if self.is_last {
+            return;
+        }
+        let of_kind = match self.is_http {
+            true => bytes_of_http(self.is_tls),
+            false => bytes_of_loop(self.is_tls),
+        };
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
-        self.held.set(of_kind + of_tls + more, now_us);
+        self.held.set(of_kind + more, now_us);
         // A connection makes way for others only while its owner says so.
         self.held.progress(u64::MAX);
     }

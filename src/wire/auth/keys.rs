@@ -11,8 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto;
-use jsonwebtoken::{Algorithm as Signing, DecodingKey};
+use jsonwebtoken::{Algorithm as Signing, DecodingKey, crypto};
 use pkcs1::RsaPublicKey;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use memchr::memchr;
@@ -11,11 +12,11 @@ use sonic_rs::LazyValue;
 
 use super::{after_string, quoted, text_of, value};
 
-/// The texts of an array, each decoded when it is taken.
+/// The texts of an array, each decoded when it is taken. Clones share the text of the array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextList {
     /// The JSON text of the array.
-    json: Box<str>,
+    json: Arc<String>,
     /// The offset after the last text taken.
     at: usize,
     left: usize,
@@ -26,7 +27,7 @@ impl TextList {
     pub fn read(list: &LazyValue<'_>) -> Option<Self> {
         let Texts(left) = value(list).ok()?;
         Some(Self {
-            json: list.as_raw_str().into(),
+            json: Arc::new(list.as_raw_str().to_owned()),
             at: 0,
             left,
         })
@@ -155,7 +156,7 @@ impl ListWriter {
         TextList {
             at: 0,
             left: self.len,
-            json: self.texts.into_boxed_str(),
+            json: Arc::new(self.texts),
         }
     }
 

@@ -46,11 +46,6 @@ impl Feed {
         }
     }
 
-    /// Messages of the newest `last` of each name.
-    pub(super) fn picture_size(&self, last: u64) -> usize {
-        (last * self.topics) as usize
-    }
-
     /// The request for all names.
     pub(super) fn request(&self, since: Option<&str>, last: Option<u64>) -> String {
         let names: Vec<_> = match self.gateway {
@@ -77,28 +72,17 @@ impl Feed {
         request.to_string()
     }
 
-    /// The messages of the newest `last` of each name when `head` is the newest message, in order.
-    pub(super) fn newest(&self, head: u64, last: u64) -> Vec<u64> {
-        let mut left = vec![last; self.topics as usize];
-        let mut missing = last * self.topics;
-        let mut newest = Vec::new();
-        for message in (1..=head).rev() {
-            let left = &mut left[self.topic(message) as usize];
-            if *left > 0 {
-                *left -= 1;
-                missing -= 1;
-                newest.push(message);
-            }
-            if missing == 0 {
-                break;
-            }
+    /// The messages of each topic, in order.
+    pub(super) fn by_topic(&self, messages: impl Iterator<Item = u64>) -> Vec<Vec<u64>> {
+        let mut topics = vec![Vec::new(); self.topics as usize];
+        for message in messages {
+            topics[self.topic(message) as usize].push(message);
         }
-        newest.reverse();
-        newest
+        topics
     }
 
     /// The topic of message `n`, from 1: first every name in turn, then a busy name and another in turn.
-    fn topic(&self, n: u64) -> u64 {
+    pub(super) fn topic(&self, n: u64) -> u64 {
         let turn = n / 2;
         if n > self.first * self.topics && n.is_multiple_of(2) {
             turn % BUSY.min(self.topics)
@@ -196,6 +180,16 @@ mod tests {
         /// A feed of trades.
         pub(in super::super) fn of_trades(first: u64) -> Self {
             feed(Gateway::Trades, first)
+        }
+
+        /// The messages of the newest `last` of each name when `head` is the newest message, in order.
+        pub(in super::super) fn newest(&self, head: u64, last: usize) -> Vec<u64> {
+            let topics = self.by_topic(1..=head).into_iter();
+            let mut newest: Vec<_> = topics
+                .flat_map(|topic| topic[topic.len().saturating_sub(last)..].to_vec())
+                .collect();
+            newest.sort_unstable();
+            newest
         }
     }
 

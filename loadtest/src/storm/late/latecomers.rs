@@ -1,7 +1,6 @@
 //! The clients that come late, and what each of them got.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,6 +72,8 @@ struct Heard {
 /// What a client heard.
 #[derive(Default)]
 struct Client {
+    /// The newest message of the scout when the client asked.
+    asked: u64,
     /// The numbers of the messages, in order of arrival.
     got: Vec<u64>,
     /// Time of the response, if nothing is missing by the response.
@@ -182,12 +183,11 @@ impl Heard {
         let (answered_s, whole_s) = (after(|c| c.answered_us), after(|c| c.whole_us));
         let refused = self.late().filter(|c| c.answered_us.is_none()).count() as u64;
         let left = self.left.as_ref().map_or(0, |(_, n)| *n);
-        let mut pictures = HashMap::new();
         let (mut replayed, mut wrong) = (0, Vec::new());
         for (number, client) in self.late().enumerate() {
             let judged = match self.last {
                 None => follows(&client.got, left),
-                Some(last) => is_picture(&client.got, last, feed, &mut pictures),
+                Some(last) => is_picture(&client.got, last, feed, client.asked, live),
             };
             replayed += client.replayed;
             match judged {
@@ -220,28 +220,38 @@ fn follows(got: &[u64], left: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the messages are the newest of each name at some moment, and all after this moment.
-fn is_picture(
-    got: &[u64],
-    last: u64,
-    feed: &Feed,
-    pictures: &mut HashMap<u64, Vec<u64>>,
-) -> Result<(), String> {
-    let size = feed.picture_size(last);
-    let Some(&head) = got.get(size - 1) else {
-        return Err(format!("{} messages in place of {size}", got.len()));
-    };
-    let picture = pictures
-        .entry(head)
-        .or_insert_with(|| feed.newest(head, last));
-    if got[..size] != picture[..] {
-        return Err(format!("another picture at message {head}"));
+/// Whether each name has its newest `last` messages of some moment between `asked` and `live`, and all after
+/// it until `live`. The moment is the name's own: a request of many names is answered over several turns.
+fn is_picture(got: &[u64], last: u64, feed: &Feed, asked: u64, live: u64) -> Result<(), String> {
+    let newest = got.iter().max().map_or(live, |n| live.max(*n));
+    let published = feed.by_topic(1..=newest);
+    let heard = feed.by_topic(got.iter().copied());
+    for (published, heard) in published.iter().zip(&heard) {
+        let until = |moment: u64| published.partition_point(|n| *n <= moment);
+        let begins = |moment: u64| until(moment).saturating_sub(last as usize);
+        let first = heard.first().copied().unwrap_or(0);
+        let begin = until(first.saturating_sub(1));
+        if !(begins(asked)..=begins(live)).contains(&begin) {
+            return Err(format!("message {first} is the first of its name"));
+        }
+        let mut wanted = published[begin..].iter();
+        for n in heard {
+            match wanted.next() {
+                Some(wanted) if wanted == n => {}
+                Some(wanted) => return Err(format!("message {n} in place of {wanted}")),
+                None => return Err(format!("message {n} after the newest")),
+            }
+        }
+        if let Some(missing) = wanted.next().filter(|n| **n <= live) {
+            return Err(format!("message {missing} is missing"));
+        }
     }
-    follows(&got[size..], head)
+    Ok(())
 }
 
 impl Talk for Heard {
     fn opened(&mut self, client: usize) -> Option<String> {
+        self.clients[client].asked = self.newest;
         let since = self.left.as_ref().map(|(pos, _)| pos.as_str());
         Some(match (client, self.last) {
             (SCOUT, _) => self.feed.request(None, None),
@@ -334,17 +344,48 @@ mod tests {
 
     #[test]
     fn a_picture_is_the_newest_of_each_name_and_everything_after() {
+        // Of 5 names: 6, 8 and 10 are of the names 3, 4 and 0, and 7, 9 and 11 of 3, 4 and 0.
         let feed = Feed::of_trades(1);
+        let judged = |got: &[u64], live| is_picture(got, 1, &feed, 11, live);
         let picture = feed.newest(11, 1);
-        let judged = |got: &[u64]| is_picture(got, 1, &feed, &mut HashMap::new());
-        assert_eq!(judged(&picture), Ok(()));
+        assert_eq!(judged(&picture, 11), Ok(()));
         let live = [&picture[..], &[12, 13]].concat();
-        assert_eq!(judged(&live), Ok(()));
+        assert_eq!(judged(&live, 13), Ok(()));
         let hole = [&picture[..], &[13]].concat();
-        let twice = [&picture[..], &[11, 12]].concat();
-        let old = [&[1, 2, 3, 4][..], &[11]].concat();
+        let twice = [&picture[..], &[11, 12, 13]].concat();
+        let old = [&[1, 2, 3, 4][..], &[11, 12, 13]].concat();
         for wrong in [hole, twice, old, picture[1..].to_vec(), vec![]] {
-            assert!(judged(&wrong).is_err(), "{wrong:?}");
+            assert!(judged(&wrong, 13).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_picture_may_have_moments_of_their_own() {
+        let feed = Feed::of_trades(1);
+        for second in 12..=40 {
+            // The first two names are found at message 11, the others later, with messages of the first between.
+            let of = |n: &u64, first: bool| (feed.topic(*n) < 2) == first;
+            let live = (12..=second).filter(|n| of(n, true));
+            let first = feed.newest(11, 1).into_iter().filter(|n| of(n, true));
+            let later = feed.newest(second, 1).into_iter().filter(|n| of(n, false));
+            let got: Vec<_> = first
+                .chain(live)
+                .chain(later)
+                .chain(second + 1..=45)
+                .collect();
+            assert_eq!(is_picture(&got, 1, &feed, 11, 45), Ok(()), "{second}");
+            for left_out in 0..got.len() {
+                let mut hole = got.clone();
+                let n = hole.remove(left_out);
+                let is_first = !got[..left_out]
+                    .iter()
+                    .any(|m| feed.topic(*m) == feed.topic(n));
+                // Without its first message a name has another moment, which may be as good.
+                assert!(
+                    is_first || is_picture(&hole, 1, &feed, 11, 45).is_err(),
+                    "{n}"
+                );
+            }
         }
     }
 

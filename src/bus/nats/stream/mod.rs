@@ -195,6 +195,7 @@ impl NatsStreamSource {
                 Op::Info(_) | Op::Ok | Op::Ping => {}
             }
         }
+        self.reader.standstills.show(&relay.status);
         Ok(())
     }
 
@@ -237,6 +238,7 @@ impl NatsStreamSource {
                 self.reader.verified(None, now, out, events);
                 false
             }
+            Action::AccountInfo => self.reader.standstills.not_permitted(),
             _ => false,
         }
     }

@@ -22,6 +22,7 @@ use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, inbox};
+use crate::nats::standstill::Standstills;
 use crate::nats::stream_info::{Retention, StreamInfo, stored};
 use weirgate_core::StoredId;
 
@@ -83,6 +84,9 @@ pub(in super::super) struct StreamReader {
     acks: Acks,
     /// When the last request left.
     asked: Option<Instant>,
+    /// The number of the last question about the account.
+    account_request: Option<u64>,
+    pub(in super::super) standstills: Standstills,
     /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     pub(super) is_caught_up: bool,
     step: Step,
@@ -159,6 +163,8 @@ impl StreamReader {
             limits: Limits::default(),
             acks: Acks::default(),
             asked: None,
+            account_request: None,
+            standstills: Standstills::default(),
             is_caught_up: false,
             step: Step::Away,
         }
@@ -183,6 +189,7 @@ impl StreamReader {
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.is_caught_up = false;
+        self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         if let Some(consumer) = self.take_consumer() {
             consumer.delete(&self.nobody(), out);
@@ -248,9 +255,15 @@ impl StreamReader {
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         if delivery.sid == ANSWERS_SID {
-            return match delivery.request() == Some(self.last_request) {
-                true => self.answered(&delivery, (now, unix_ns), out, events),
-                false => Ok(()),
+            return match delivery.request() {
+                request if request.is_some() && request == self.account_request => {
+                    self.standstills.account(&delivery.payload);
+                    Ok(())
+                }
+                Some(last) if last == self.last_request => {
+                    self.answered(&delivery, (now, unix_ns), out, events)
+                }
+                _ => Ok(()),
             };
         }
         if self.consumer().is_none_or(|one| one.sid != delivery.sid) {
@@ -366,6 +379,7 @@ impl StreamReader {
     }
 
     fn unusable(&mut self, error: NatsError, now: Instant, out: &mut Vec<u8>) -> NatsError {
+        self.standstills.forget();
         self.pause(now + UNUSABLE_PAUSE, out);
         error
     }
@@ -547,6 +561,7 @@ impl StreamReader {
         else {
             return;
         };
+        self.standstills.looked(&self.stream, info.as_ref(), now);
         // An answer shows that the stream has a leader.
         if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
             *check = Check::Due {
@@ -585,6 +600,7 @@ impl StreamReader {
                 };
             }
         }
+        self.ask_account(now, out);
         self.is_behind(0, now, events);
     }
 

@@ -37,13 +37,11 @@ use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
-use crate::LinkTimes;
 use crate::relay::{Bus, Relay};
-use crate::requests;
 use crate::requests::{BusInterest, Names, Outgoing, Publisher};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
-use crate::{KeptFeed, SourceLink};
+use crate::{KeptFeed, LinkTimes, SourceLink, requests};
 use weirgate_core::{BusEvent, Subscription};
 
 /// Commands and messages wait while more bytes than this are not written.

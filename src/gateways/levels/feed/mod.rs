@@ -23,8 +23,10 @@ use std::ops::Range;
 use self::cache::{Cache, View};
 use self::reader::{Kind, Reader};
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
-use weirgate_core::{BusEvent, BusMessage, FeedSettings};
-use weirgate_core::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
+use weirgate_core::{
+    BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Now, Publication,
+    TopicName,
+};
 use weirgate_wire::json::check_json;
 
 pub use self::normalise::Normaliser;

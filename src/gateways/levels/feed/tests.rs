@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use weirgate_core::{Fault, FeedSettings, Place, StreamPosition};
-use weirgate_core::{Frame, Retain};
+use weirgate_core::{Fault, FeedSettings, Frame, Place, Retain, StreamPosition};
 use weirgate_wire::base::allocated_bytes;
 
 const START: Now = Now {

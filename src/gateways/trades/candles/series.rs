@@ -10,6 +10,9 @@ use crate::gateways::shared::members::members;
 use weirgate_core::TopicName;
 use weirgate_wire::json::{ObjectWriter, text_of};
 
+/// The begin of the topic of a symbol's candles.
+const CANDLES: &str = "candle:";
+
 /// The duration of a candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::gateways::trades) enum Interval {
@@ -52,7 +55,12 @@ impl Interval {
     /// The topic of a symbol's candles. No client can hold a symbol of this name, because clients' symbols are upper
     /// case, and the feed relays no such symbol.
     pub(in crate::gateways::trades) fn topic(self, symbol: &str) -> TopicName {
-        TopicName::from(format!("candle:{}:{symbol}", self.label()))
+        TopicName::from(format!("{CANDLES}{}:{symbol}", self.label()))
+    }
+
+    /// Whether a topic is that of a symbol's candles.
+    pub(in crate::gateways::trades) fn has_topic(name: &TopicName) -> bool {
+        name.as_str().starts_with(CANDLES)
     }
 }
 
@@ -420,6 +428,7 @@ mod tests {
         for interval in Interval::ALL {
             let topic = interval.topic("A:B");
             assert_ne!(topic.as_str(), topic.as_str().to_uppercase());
+            assert!(Interval::has_topic(&topic) && !Interval::has_topic(&"CANDLE:".into()));
             assert_eq!(Interval::named(interval.label()), Some(interval));
         }
     }

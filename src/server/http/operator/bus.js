@@ -38,6 +38,10 @@ function busEntries({ bus, history, numbers, survey, now_unix_ms: now }) {
     rows.push([`Quiet: ${subject}`, `for ${duration(quietMs)}; a message every ${duration(gapMs)} before`, "bad"]);
   }
   rows.push(...quietTopics(survey));
+  const isQuiet = rows.some(([title]) => title.startsWith("Quiet"));
+  for (const { name, sentence, stopped } of bus.streams) {
+    if (stopped || isQuiet) rows.push([`Stream ${name}`, sentence, stopped ? "bad" : ""]);
+  }
   if (history) rows.push(["History", ...reach(history)]);
   const { bus_messages_bad: bad, bus_gaps: gaps } = numbers;
   rows.push(["Bad messages", decimal(bad, 0), bad ? "wait" : ""]);

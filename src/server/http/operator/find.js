@@ -6,7 +6,13 @@ import { byId, decimal, duration, element, put } from "./values.js";
 const CALM = new Set(["healthy", "own_rate"]);
 const ANSWER_MS = 15_000;
 
+/** Why a history reaches no further. */
+const REACH_ENDS = { start: "weirgate began to read then", bytes: "--history-bytes-max" };
+
 const age = (ms) => (ms === null ? "never" : `${duration(ms)} ago`);
+
+/** How far back the history of a name reaches. */
+const reach = ({ reach_ms: ms, why }) => (ms === null ? "–" : why === null ? duration(ms) : `${duration(ms)} (${REACH_ENDS[why]})`);
 
 /** A table that is drawn once. */
 function table(caption, heads, rows) {
@@ -16,8 +22,8 @@ function table(caption, heads, rows) {
 }
 
 const drawNames = (names) =>
-  table("Names", ["Name", "From", "Members", "Messages", "Last message"], names.map((one) => [
-    one.name, one.from, decimal(one.members, 0), decimal(one.messages, 0), age(one.last_ms),
+  table("Names", ["Name", "From", "Members", "Messages", "Last message", "Reaches back"], names.map((one) => [
+    one.name, one.from, decimal(one.members, 0), decimal(one.messages, 0), age(one.last_ms), reach(one),
   ]));
 
 function drawClient(row) {

@@ -7,8 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::header;
+use hyper::{StatusCode, header};
 use serde::Serialize;
 use url::form_urlencoded;
 
@@ -18,9 +17,10 @@ use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, Reading, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
-    ClientState, Connected, Cut, Found, FoundClient, FoundName, MaxRate, Now, OnBus, RefusedName,
-    Revoked, Search, Short, user_in_log,
+    ClientState, Connected, Cut, Found, FoundClient, FoundName, MaxRate, NameSource, Now, OnBus,
+    RefusedName, Revoked, Search, Short, user_in_log,
 };
+use weirgate_wire::auth::Refusal;
 
 /// The most bytes of a query.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
@@ -232,10 +232,13 @@ impl Shown<'_> {
         let mut text = format!("no client of this instance is like this: {words}");
         if let Some(last) = ended.first() {
             let reason = last.ended.reason.label();
-            let refusal = last
-                .ended
-                .refusal
-                .map_or_else(String::new, |why| format!(" ({why})"));
+            let refusal = match last.ended.refusal {
+                None => String::new(),
+                Some(why) if Refusal::ALL.iter().any(|one| one.label() == why) => {
+                    format!(" (token: {why})")
+                }
+                Some(why) => format!(" ({why})"),
+            };
             let ago = ago(self.now.mono_us.saturating_sub(last.at_us));
             text += &format!("; the last connection ended {ago}: {reason}{refusal}");
         }
@@ -272,19 +275,31 @@ impl Shown<'_> {
             slow(found),
             self.refused(found),
             self.feed(),
+            self.stopped(found),
             no_names(found),
             own_rate(found),
             quiet(found),
         ];
         let mut reasons = reasons.into_iter().flatten();
-        let Some(mut first) = reasons.next() else {
-            return healthy(found);
-        };
-        for other in reasons {
+        let mut first = reasons.next().unwrap_or_else(|| healthy(found));
+        let others = reasons.map(|other| other.say).chain(short_history(found));
+        for other in others {
             first.say += "; ";
-            first.say += &other.say;
+            first.say += &other;
         }
         first
+    }
+
+    /// A stream that takes no messages, of which the client has names.
+    fn stopped(&self, found: &FoundClient) -> Option<Verdict> {
+        let of_stream = |one: &FoundName| one.brings.from == NameSource::Stream;
+        let states = self.telemetry.bus()?.stream_states();
+        let (stream, state) = states.iter().find(|(_, state)| state.is_stopped())?;
+        found.names.iter().any(of_stream).then(|| Verdict {
+            cause: "stream_stopped",
+            say: format!("the stream {stream} {state}"),
+            since_us: None,
+        })
     }
 
     /// The newest name that the client was refused lately, with the number of others.
@@ -343,6 +358,21 @@ impl Shown<'_> {
             since_us: None,
         })
     }
+}
+
+/// How far back the history of the client's names reaches, if that is less than `--history-ms`.
+fn short_history(found: &FoundClient) -> Option<String> {
+    let reaches = found
+        .names
+        .iter()
+        .filter_map(|one| Some((one, one.brings.reach?)));
+    let (one, reach) = reaches.min_by_key(|(_, reach)| reach.us)?;
+    let why = match reach.short? {
+        Short::Bytes => "no more fits in --history-bytes-max",
+        Short::Start => "weirgate began to read then, or had lost the bus",
+    };
+    let (name, reach) = (one.name.as_str(), time(reach.us));
+    Some(format!("the history of {name} reaches back {reach}: {why}"))
 }
 
 /// A client that was found.
@@ -408,8 +438,31 @@ fn own_rate(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
-/// A client whose names have had no message lately.
+/// A client of whose names one is silent for longer than usual, or all have had no message for long.
 fn quiet(found: &FoundClient) -> Option<Verdict> {
+    silent_name(found).or_else(|| silent_client(found))
+}
+
+fn silent_name(found: &FoundClient) -> Option<Verdict> {
+    let silent = |one: &&FoundName| one.usual_gap_us.is_some();
+    let one = found.names.iter().find(silent)?;
+    let (age_us, gap_us) = (one.brings.newest_us?, one.usual_gap_us?);
+    let others = match found.names.iter().filter(silent).count() - 1 {
+        0 => String::new(),
+        n => format!(", and nothing for {n} more names"),
+    };
+    let (name, age, gap) = (one.name.as_str(), time(age_us), time(gap_us));
+    Some(Verdict {
+        cause: "quiet",
+        say: format!(
+            "nothing is published for {name}: its newest message is {age} old, and before there was one every {gap} \
+             at least{others}"
+        ),
+        since_us: Some(age_us),
+    })
+}
+
+fn silent_client(found: &FoundClient) -> Option<Verdict> {
     let count = found.names.len() as u64;
     if count == 0 || count < found.look.topics {
         return None;
@@ -419,33 +472,28 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
         .iter()
         .filter_map(|one| Some((one.brings.newest_us?, one)));
     let newest = newest.min_by_key(|(age_us, _)| *age_us);
-    let (say, since_us) = match newest {
-        None => {
-            let from = &found.names[0];
-            let why = match from.brings.on_bus {
-                OnBus::Confirmed => "",
-                OnBus::Unconfirmed => "; the bus has not confirmed the subscription",
-                OnBus::Refused => "; the bus refuses the subscription",
-            };
-            let say = format!(
+    let Some((age_us, one)) = newest else {
+        let why = match found.names[0].brings.on_bus {
+            OnBus::Confirmed => "",
+            OnBus::Unconfirmed => "; the bus has not confirmed the subscription",
+            OnBus::Refused => "; the bus refuses the subscription",
+        };
+        return Some(Verdict {
+            cause: "quiet",
+            say: format!(
                 "none of its {count} names has had a message since the first client held it{why}"
-            );
-            (say, None)
-        }
-        Some((age_us, one)) if age_us >= QUIET_US => {
-            let say = format!(
-                "nothing is published: the newest message of its names is {} old ({})",
-                time(age_us),
-                one.name.as_str()
-            );
-            (say, Some(age_us))
-        }
-        Some(_) => return None,
+            ),
+            since_us: None,
+        });
     };
-    Some(Verdict {
+    (age_us >= QUIET_US).then(|| Verdict {
         cause: "quiet",
-        say,
-        since_us,
+        say: format!(
+            "nothing is published: the newest message of its names is {} old ({})",
+            time(age_us),
+            one.name.as_str()
+        ),
+        since_us: Some(age_us),
     })
 }
 

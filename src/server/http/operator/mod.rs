@@ -28,9 +28,8 @@ use weirgate_wire::base::Secret;
 
 pub(crate) use cuts::Cutter;
 use login::Login;
-pub(crate) use state::NearLimit;
-pub(crate) use state::ReadNumber;
 pub use state::client;
+pub(crate) use state::{NearLimit, ReadNumber};
 
 /// The files of the page; some are shared with the public page.
 const FILES: [File; 10] = [

@@ -234,6 +234,14 @@ fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
             stalled: consumer.stall().is_some(),
         })
     });
+    let streams = status.stream_states().into_iter().map(|(name, state)| {
+        object!(Stream {
+            sentence: format!("{name} {state}"),
+            name,
+            state: state.label(),
+            stopped: state.is_stopped(),
+        })
+    });
     let behind = status.stream_behind();
     object!(Bus {
         connected: status.connected(),
@@ -244,6 +252,7 @@ fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
         stream_behind: behind.and_then(|(messages, _)| messages),
         stream_behind_ms: behind.map(|(_, ms)| ms),
         quiet: quiet.collect::<Vec<_>>(),
+        streams: streams.collect::<Vec<_>>(),
         consumers: consumers.collect::<Vec<_>>(),
     })
 }

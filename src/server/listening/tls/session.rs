@@ -11,10 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
-use rustls::ProtocolVersion;
-use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{ProtocolVersion, ServerConfig};
 
 use super::certificates::client_name;
 use weirgate_bus::runtime::Clock;

@@ -144,7 +144,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .limit(
         "each limit with a part of this memory applies",
         Shows::Elsewhere("`--check`; as those limits"),
-        "src/server/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
+        "src/server/settings/memory_share.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
     Setting::bytes(
         "connection-bytes",

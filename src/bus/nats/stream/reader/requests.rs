@@ -8,6 +8,7 @@ use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Consumer, Plan};
 use crate::nats::needs::{Action, Need};
 use crate::nats::protocol::{self, inbox};
+use crate::nats::standstill::Standstills;
 use weirgate_core::StoredId;
 
 /// The pause before a question about the stream is asked again.
@@ -27,6 +28,7 @@ impl StreamReader {
             Need::may(Action::DeleteConsumer, consumers),
             Need::may(Action::ControlFlow, flow),
             Need::may(Action::GetMessage, losses),
+            Standstills::need(),
         ]
     }
 
@@ -207,6 +209,15 @@ impl StreamReader {
                 self.send(&Action::GetMessage.of(stream), &body, out);
             }
             _ => self.send(&Action::StreamInfo.of(stream), "", out),
+        }
+    }
+
+    /// Asks about the account, if the stream stands still. No other answer is awaited now.
+    pub(super) fn ask_account(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if self.standstills.asks(now) {
+            self.last_request += 1;
+            self.account_request = Some(self.last_request);
+            self.send(&Action::AccountInfo.of(""), "", out);
         }
     }
 

@@ -50,6 +50,7 @@ fn name(last_us: Option<u64>) -> FoundName {
         },
         members: 1,
         messages: 1,
+        usual_gap_us: None,
     }
 }
 

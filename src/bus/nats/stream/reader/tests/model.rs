@@ -183,6 +183,10 @@ impl Server {
                         ),
                     );
                 }
+                ["PUB", "$JS.API.INFO", reply, _] => {
+                    lines.next();
+                    self.answer(reply, r#"{"limits":{}}"#.to_owned());
+                }
                 ["PUB", "$JS.API.STREAM.MSG.GET.S", reply, _] => {
                     let body = lines.next().expect("a body");
                     let number = sonic_rs::get(body, ["seq"]).ok();

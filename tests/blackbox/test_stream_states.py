@@ -1,0 +1,135 @@
+"""A JetStream stream that stands still: what the server says of it is on the operator's page, in its state and in the log."""
+import contextlib
+import json
+
+import nats as nats_py
+import pytest
+from nats.js.api import DiscardPolicy, StreamConfig, StreamSource
+from nats.js.errors import APIError
+from processes import free_port
+from test_check import check, has
+from test_operator_state import get, state
+from waiting import until
+
+LIMITED = """accounts { A { jetstream { max_mem: 1M, max_file: 64000 }, users: [
+  { user: all, password: pw }, { user: gw, password: pw, permissions: { publish: { deny: [%s] } } } ] } }"""
+BYTES = 1_000
+
+
+@contextlib.asynccontextmanager
+async def jetstream(url):
+    connection = await nats_py.connect(url)
+    try:
+        yield connection.jetstream()
+    finally:
+        await connection.close()
+
+
+async def fill(stream, name):
+    """Publishes until the server refuses."""
+    for _ in range(1_000):
+        try:
+            await stream.publish(name, b"x" * BYTES)
+        except APIError:
+            return
+    raise AssertionError("it is never full")
+
+
+async def started(start_weirgate, gateway, url, *more):
+    admin = free_port()
+    args = {
+        "channels": ("channels", "--bus", url, "--stream", "MARKET", "--history-ms", "60000"),
+        "levels": ("levels",),
+    }[gateway]
+    weirgate = start_weirgate(*args, "--admin-addr", f"127.0.0.1:{admin}", *more, env={"NATS_URL": url})
+    await until(lambda: get(admin, "/ready")[0] == 200, 30, "ready")
+    return weirgate, admin
+
+
+async def said(admin, word):
+    """The first sentence about a stream in this state."""
+    found = []
+
+    def look():
+        found[:] = [one for one in state(admin)["bus"]["streams"] if one["state"] == word]
+        return bool(found)
+    await until(look, 30, f"{word}: {state(admin)['bus']}", 0.5)
+    return found[0]
+
+
+async def test_a_stream_that_is_full_and_one_that_gets_messages_again(nats, start_weirgate):
+    async with jetstream(nats.url) as stream:
+        config = StreamConfig(name="MARKET", subjects=["market.*"], max_bytes=20_000, discard=DiscardPolicy.NEW)
+        await stream.add_stream(config)
+        weirgate, admin = await started(start_weirgate, "channels", nats.url)
+        await fill(stream, "market.a")
+        now = await said(admin, "full")
+        assert now["stopped"] and "of 20000 bytes (max_bytes)" in now["sentence"], now
+        assert now["sentence"].startswith("MARKET is full and refuses new messages (discard: new)"), now
+        await stream.purge_stream("MARKET")
+        await stream.publish("market.a", b"x")
+        await said(admin, "moving")
+        now = await said(admin, "quiet")
+        assert not now["stopped"] and now["sentence"] == "MARKET takes messages: its publishers are quiet", now
+    lines = [line for line in weirgate.log().splitlines() if "the stream" in line]
+    assert sum("is full and refuses" in line and "WARN" in line for line in lines) == 1, lines
+    assert sum("gets messages again" in line for line in lines) == 1, lines
+
+
+async def test_a_stream_whose_names_are_full(nats, start_weirgate):
+    async with jetstream(nats.url) as stream:
+        config = {"name": "MARKET", "subjects": ["tick.*"], "storage": "file", "retention": "limits", "num_replicas": 1, "discard": "new",
+                  "max_msgs_per_subject": 5, "discard_new_per_subject": True}
+        await stream._api_request("$JS.API.STREAM.CREATE.MARKET", json.dumps(config).encode())
+        _, admin = await started(start_weirgate, "channels", nats.url)
+        await fill(stream, "tick.a")
+        await stream.publish("tick.b", b"x")
+        assert not (await said(admin, "quiet"))["stopped"], "there is room for tick.b"
+        await stream.publish("tick.b", b"x")
+        now = await said(admin, "moving")
+        assert "refuses more than 5 of a name" in now["sentence"], now
+        await fill(stream, "tick.b")
+        now = await said(admin, "full")
+        assert "10 of 10 messages of its names (max_msgs_per_subject)" in now["sentence"], now
+
+
+async def test_a_mirror_whose_stream_is_gone(nats, start_weirgate):
+    async with jetstream(nats.url) as stream:
+        await stream.add_stream(name="FAR", subjects=["tick.*"])
+        await stream.add_stream(name="MARKET", mirror=StreamSource(name="FAR"))
+        _, admin = await started(start_weirgate, "channels", nats.url)
+        await stream.publish("tick.a", b"x")
+        await said(admin, "quiet")
+        await stream.delete_stream("FAR")
+        now = await said(admin, "copy_away")
+        assert now["sentence"].startswith("MARKET copies FAR, of which its server has heard nothing for 1"), now
+
+
+@pytest.mark.parametrize("may_ask", [True, False])
+async def test_an_account_whose_storage_is_used_up(start_nats, start_weirgate, may_ask):
+    server = start_nats(config=LIMITED % ("" if may_ask else '"$JS.API.INFO"'))
+    of = lambda user: server.url.replace("//", f"//{user}:pw@")  # noqa: E731
+    async with jetstream(of("all")) as stream:
+        await stream.add_stream(name="MARKET", subjects=["market.*"])
+        weirgate, admin = await started(start_weirgate, "channels", of("gw"))
+        await fill(stream, "market.a")
+        if may_ask:
+            now = await said(admin, "account_full")
+            assert now["stopped"] and "the file storage of the account is full, " in now["sentence"] and "of 64000 bytes" in now["sentence"], now
+        else:
+            await until(lambda: any("may not ask" in one["sentence"] for one in state(admin)["bus"]["streams"]), 30, "the refusal is told")
+    refusals = [line for line in weirgate.log().splitlines() if "$JS.API.INFO" in line and "WARN" in line]
+    assert len(refusals) == (0 if may_ask else 1), refusals
+    _, lines = check("channels", "--bus", of("gw"), "--stream", "MARKET", "--history-ms", "60000")
+    assert has(lines, "warning", "$JS.API.INFO") == (not may_ask), lines
+
+
+async def test_levels_says_it_of_its_streams_too(nats, start_weirgate):
+    weirgate, admin = await started(start_weirgate, "levels", nats.url)
+    name = (await said(admin, "quiet"))["name"]
+    async with jetstream(nats.url) as stream:
+        config = (await stream.stream_info(name)).config
+        await stream.update_stream(config, sealed=True, deny_delete=True, deny_purge=True)
+    now = await said(admin, "sealed")
+    assert now == {"name": name, "state": "sealed", "stopped": True, "sentence": f"{name} is sealed: it takes no message any more"}, now
+    assert len([line for line in weirgate.log().splitlines() if "is sealed" in line and "WARN" in line]) == 1
