@@ -56,11 +56,13 @@ pub enum BusEvent {
         /// The reason that the bus gave.
         fault: Fault,
     },
-    /// A last value of a subscription, a quiet message; an empty payload: the value was deleted.
+    /// A stored message that a question is about, a quiet message: a last value, or one of all messages.
     LastValue {
-        /// The value.
+        /// The message.
         message: BusMessage,
-        /// The number of the question that the value answers.
+        /// Whether the value was deleted.
+        is_deletion: bool,
+        /// The number of the question that the message answers.
         number: u64,
     },
     /// The end of a page of the last values of a subscription: more follow when they are asked for.
@@ -149,19 +151,25 @@ pub struct PageCursor {
     pub parts: Vec<ReadPart>,
     /// Of all messages of the stream that is the kept feed: the last one that was read.
     pub after: Option<StoredId>,
+    /// Why messages before this place may be missing.
+    pub cut: Option<RetainedCut>,
 }
 
 impl PageCursor {
     /// How far the newest messages were read.
     pub fn of(parts: Vec<ReadPart>) -> Self {
-        let after = None;
-        Self { parts, after }
+        Self {
+            parts,
+            ..Self::default()
+        }
     }
 
     /// After a message of the stream; from its beginning on for `None`.
     pub fn after(after: Option<StoredId>) -> Self {
-        let parts = Vec::new();
-        Self { parts, after }
+        Self {
+            after,
+            ..Self::default()
+        }
     }
 }
 

@@ -41,7 +41,11 @@ impl Bench {
             received: self.world.now,
             quiet: true,
         };
-        self.bus(BusEvent::LastValue { message, number });
+        self.bus(BusEvent::LastValue {
+            is_deletion: message.payload.is_empty(),
+            message,
+            number,
+        });
     }
 
     pub(super) fn newest_question(&self, name: &str) -> u64 {

@@ -567,6 +567,9 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
+            BusNotice::ValueSkipped { subject, number } => {
+                self.retained.value_skipped(*number, subject);
+            }
             BusNotice::RetainedPage {
                 number, is_open, ..
             } if self.past.has(*number) => self.past_paged(*number, *is_open),

@@ -90,10 +90,10 @@ impl Name {
         pattern.map_or(CopyRank::LAST, |name| CopyRank::of_pattern(name.as_str()))
     }
 
-    fn is_for(&self, topic: &TopicName) -> bool {
+    fn is_for(&self, subject: &str) -> bool {
         match &self.patterns {
-            Some(patterns) => patterns.matches(topic.as_str()),
-            None => self.name == *topic,
+            Some(patterns) => patterns.matches(subject),
+            None => self.name.as_str() == subject,
         }
     }
 }
@@ -127,6 +127,11 @@ impl Replay {
             [one] => one.name.clone(),
             _ => TopicName::default(),
         }
+    }
+
+    /// Whether messages of this name are for the client.
+    pub(super) fn is_for(&self, subject: &str) -> bool {
+        self.names.iter().any(|name| name.is_for(subject))
     }
 
     /// Whether the bus may be asked for more now.
@@ -197,11 +202,12 @@ impl Retained {
             since: self.count,
             count: 0,
             says_end: false,
+            cut: None,
         };
         let turn = self.clients.entry(key).or_default();
         // No live message ends the wait, so the client is not among those of `waiting`.
         turn.names.insert(scope.clone(), waits);
-        turn.replays.insert(scope, replay);
+        self.replaying += usize::from(turn.replays.insert(scope, replay).is_none());
         self.wake(key);
     }
 
@@ -411,9 +417,14 @@ impl ChannelsGateway {
         scope: &TopicName,
     ) {
         let turn = self.retained.clients.get_mut(&key);
-        let Some(replay) = turn.and_then(|turn| turn.replays.remove(scope)) else {
+        let Some((replay, waits)) = turn.and_then(|turn| {
+            let replay = turn.replays.remove(scope)?;
+            Some((replay, turn.names.get(scope)?.cut))
+        }) else {
             return;
         };
+        let cut = replay.cut.or(waits);
+        self.retained.replaying -= 1;
         self.retained.forget(scope, key);
         for name in &replay.names {
             self.join(core, key, client, &name.name);
@@ -421,7 +432,7 @@ impl ChannelsGateway {
         let position = core.position();
         for name in &replay.names {
             let of = (&name.name, name.count);
-            let frame = Answer::last(core, of, replay.cut, position);
+            let frame = Answer::last(core, of, cut, position);
             core.send(key, &frame);
         }
         self.names.store(&self.stats, core.memberships());
@@ -457,7 +468,7 @@ impl ChannelsGateway {
             for name in replay
                 .names
                 .iter_mut()
-                .filter(|one| one.is_for(&value.topic))
+                .filter(|one| one.is_for(value.topic.as_str()))
             {
                 let is_new = has.is_none_or(|has| has < (id, name.rank()));
                 if !is_new || !value.body.is_for(content) {

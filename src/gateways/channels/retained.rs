@@ -127,6 +127,8 @@ pub(super) struct Retained {
     pub(super) count: u64,
     /// The names that clients wait for, counted for each client.
     pub(super) waiters: usize,
+    /// The clients that get all kept messages.
+    pub(super) replaying: usize,
     /// The live subjects of all patterns.
     live_subjects: usize,
     /// Clients that got no values because too many subjects were live.
@@ -156,6 +158,7 @@ impl Retained {
             answers: 0,
             count: 0,
             waiters: 0,
+            replaying: 0,
             live_subjects: 0,
             given_up: 0,
         }
@@ -204,6 +207,7 @@ impl Retained {
             since: self.count,
             count: 0,
             says_end,
+            cut: None,
         };
         let turn = self.clients.entry(key).or_default();
         if says_end {
@@ -239,7 +243,7 @@ impl Retained {
         self.leave_question(name, key);
         if let Some(turn) = self.clients.get_mut(&key) {
             turn.names.remove(name);
-            turn.replays.remove(name);
+            self.replaying -= usize::from(turn.replays.remove(name).is_some());
         }
         self.forget_if_idle(key);
         self.no_longer_waits(name, key);
@@ -257,7 +261,7 @@ impl Retained {
                 },
                 name: name.clone(),
                 count: wanted.count,
-                cut,
+                cut: cut.or(wanted.cut),
             };
             if end.answer <= turn.answered {
                 self.ending.push_back(key);
@@ -295,6 +299,7 @@ impl Retained {
             self.shares.remove(&(begin_us, key));
         }
         self.line.remove(&key);
+        self.replaying -= turn.replays.len();
         turn.names
     }
 
@@ -433,12 +438,46 @@ impl Retained {
         let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
             return;
         };
+        if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
+            self.note_cut((name, number), clients, cut);
+        }
         match is_open {
             true => self.take_page(number, left),
             false => self.go_on_later(left),
         }
         if let Some((name, place)) = start {
             self.ask_next(&name, place);
+        }
+    }
+
+    /// Handles a message that a question should have brought: it is too large.
+    pub(super) fn value_skipped(&mut self, number: u64, subject: &str) {
+        let Some(name) = self.questions.name_of(number).cloned() else {
+            return;
+        };
+        let members = self.questions.members(&name, number);
+        let mut members = members.cloned().unwrap_or_default();
+        members.retain(|key| {
+            let replay = self.clients.get(key);
+            let replay = replay.and_then(|turn| turn.replays.get(&name));
+            replay.is_none_or(|replay| replay.is_for(subject))
+        });
+        self.note_cut((&name, number), &members, RetainedCut::Large);
+    }
+
+    /// Notes why clients do not get all that a question is about.
+    fn note_cut(
+        &mut self,
+        (name, number): (&TopicName, u64),
+        clients: &BTreeSet<SessionKey>,
+        cut: RetainedCut,
+    ) {
+        for key in clients {
+            let turn = self.clients.get_mut(key);
+            let turn = turn.filter(|turn| turn.is_asked(name, number));
+            if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name)) {
+                wanted.cut.get_or_insert(cut);
+            }
         }
     }
 
@@ -754,7 +793,9 @@ impl ChannelsGateway {
         for key in retained.rooms.drain(..) {
             core.request_room(key);
         }
-        stats.retained_waiting.set(retained.waiters);
+        stats
+            .retained_waiting
+            .set(retained.waiters + retained.replaying);
         stats.retained_bytes.set(retained.bytes.held() as usize);
         let given_up = mem::take(&mut retained.given_up);
         stats.retained_given_up.add(given_up);

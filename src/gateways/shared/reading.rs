@@ -127,7 +127,7 @@ fn open_redis(
         let question = redis_question(&settings, needs);
         let pages = reading
             .acl
-            .map(|_| RedisStreamPages::new(settings.clone(), &stream.name));
+            .map(|_| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
         let pages = pages.transpose().map_err(redis_error)?;
         let source =
             RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;

@@ -21,7 +21,9 @@
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the last one that was read on, which comes again: so another message of its number is found out.
+//! messages, from the last one that was read on, which comes again: so another message of its number is found out. Its
+//! consumer is left after each page. Between two messages of the name are numbers of others, so a number that does not come
+//! may have been removed before it was read: if the stream begins behind such a place after the page, messages may be missing.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
@@ -156,6 +158,7 @@ pub(super) enum RetainedEvent {
         of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
+        is_deletion: bool,
         /// The message in its stream.
         id: Option<StoredId>,
     },
@@ -502,10 +505,9 @@ impl Retained {
             }
             (Step::Streams, None) if asked.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
-                let stream = StreamInfo::read(&delivery.payload).ok();
-                match asked.values.begin_all(found, stream) {
-                    true => self.next_stream(number, now, out),
-                    false => self.end(number, None, out),
+                match StreamInfo::read(&delivery.payload) {
+                    Ok(stream) => self.looked(number, (found, &stream), now, out),
+                    Err(error) => self.refuse(number, &error.to_string(), out),
                 }
             }
             (Step::Streams, None) if asked.question.is_of_stream() => {
@@ -662,7 +664,7 @@ impl Retained {
         let is_full = asked.values.page.is_full();
         asked.step = Step::Values(consumer, Pull::default());
         match is_full {
-            true => self.end_page(number),
+            true => self.fill_page(number, out),
             false => self.pull(number, out),
         }
     }
@@ -697,14 +699,16 @@ impl Retained {
         let is_new = asked
             .values
             .take(&delivery, ack, self.live.hashes(&delivery));
+        let (is_of_all, is_empty) = (asked.values.all.is_some(), delivery.payload.is_empty());
         if is_new
-            && (delivery.is_deletion || !delivery.payload.is_empty())
+            && (is_of_all || delivery.is_deletion || !is_empty)
             && let Some(subject) = delivery.name()
         {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
+                is_deletion: delivery.is_deletion || is_empty && !is_of_all,
                 id: Some(StoredId {
                     major: ack.stream_sequence,
                     minor: ack.stored_unix_ns,
@@ -718,9 +722,9 @@ impl Retained {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
-            self.end_page(number);
+            self.fill_page(number, out);
         } else if page.is_full() && has_all {
-            self.end_page(number);
+            self.fill_page(number, out);
         } else if has_all {
             self.pull(number, out);
         }
@@ -739,12 +743,63 @@ impl Retained {
                 self.pause(number, Again::Streams, now);
             }
             (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
-            (Some(TIMEOUT), _) if asked.values.page.is_full() => self.end_page(number),
+            (Some(TIMEOUT), _) if asked.values.page.is_full() => self.fill_page(number, out),
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
                 self.leave_consumer(number, out);
                 self.pause(number, Again::Streams, now);
             }
+        }
+    }
+
+    /// Handles a page that is full.
+    fn fill_page(&mut self, number: u64, out: &mut Vec<u8>) {
+        let asked = self.asked.get(&number);
+        match asked.is_some_and(|asked| asked.values.all.is_some()) {
+            true => self.look(number, Then::Page, out),
+            false => self.end_page(number),
+        }
+    }
+
+    /// Asks where the stream begins, if messages of a question for all may be missing since the last look.
+    fn look(&mut self, number: u64, then: Then, out: &mut Vec<u8>) {
+        self.leave_consumer(number, out);
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let Some(all) = &mut asked.values.all else {
+            return;
+        };
+        if all.jump.is_some() {
+            (asked.step, all.then) = (Step::Streams, then);
+            return self.send(number, out);
+        }
+        all.looked = all.after;
+        match then {
+            Then::Read | Then::End => self.end(number, None, out),
+            Then::Page => self.end_page(number),
+        }
+    }
+
+    /// Handles the answer about the stream of a question for all messages.
+    fn looked(
+        &mut self,
+        number: u64,
+        (found, stream): (Vec<Target>, &StreamInfo),
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(all) = self.asked.get_mut(&number).map(|asked| &mut asked.values) else {
+            return;
+        };
+        match all.look(stream) {
+            _ if all.is_of_other_life() => self.end(number, None, out),
+            Then::Read => {
+                all.begin_all(found);
+                self.next_stream(number, now, out);
+            }
+            Then::Page => self.end_page(number),
+            Then::End => self.end(number, None, out),
         }
     }
 
@@ -771,6 +826,9 @@ impl Retained {
             return self.create(number, target, out);
         }
         asked.values.is_whole = true;
+        if asked.values.all.is_some() {
+            return self.look(number, Then::End, out);
+        }
         let values = &asked.values;
         let is_all = values.is_cut || values.refused.is_some();
         let mut before = self.live.unstored(asked.sid, asked.begun, now).into_iter();
@@ -820,6 +878,7 @@ impl Retained {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
+                is_deletion: payload.is_empty(),
                 payload,
                 id: Some(id),
             });
@@ -853,12 +912,17 @@ impl Pending {
 
     /// The end of a page.
     fn page(&self, is_open: bool) -> RetainedEvent {
+        let values = &self.values;
+        let lack = values.all.as_ref().and_then(|all| all.lack.as_ref());
+        let unnamed = values.is_unnamed.then_some(RetainedCut::Unnamed);
+        let mut cursor = match &values.all {
+            Some(all) => PageCursor::after(all.looked),
+            None => PageCursor::of(values.read.clone()),
+        };
+        cursor.cut = lack.map(Lack::cut).or(unnamed);
         RetainedEvent::Page {
             number: self.question.number,
-            cursor: Arc::new(match &self.values.all {
-                Some(all) => PageCursor::after(all.after),
-                None => PageCursor::of(self.values.read.clone()),
-            }),
+            cursor: Arc::new(cursor),
             is_open,
         }
     }
@@ -913,10 +977,56 @@ struct LastValues {
 }
 
 /// How far all messages were read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct AllRead {
     after: Option<StoredId>,
+    /// The same, at the last look at the beginning of the stream: what comes after it may not be whole.
+    looked: Option<StoredId>,
+    /// The first message since then after which numbers did not come.
+    jump: Option<u64>,
     lack: Option<Lack>,
+    /// What follows the next look.
+    then: Then,
+}
+
+/// What follows a look at the beginning of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Then {
+    /// The next page.
+    #[default]
+    Read,
+    /// The end of a page.
+    Page,
+    /// The end of the question.
+    End,
+}
+
+impl AllRead {
+    fn new(after: Option<StoredId>) -> Self {
+        Self {
+            after,
+            looked: after,
+            ..Self::default()
+        }
+    }
+
+    /// Counts a message. Returns false if it was read before.
+    fn take(&mut self, id: StoredId) -> bool {
+        if let Some(after) = self.after {
+            if after == id {
+                return false;
+            }
+            if id.major <= after.major {
+                self.lack = Some(Lack::Epoch);
+                return false;
+            }
+            if id.major > after.major + 1 {
+                self.jump.get_or_insert(after.major);
+            }
+        }
+        self.after = Some(id);
+        true
+    }
 }
 
 /// What was sent of a page.
@@ -957,8 +1067,7 @@ impl Target {
 
 impl LastValues {
     fn of(question: &Question, unstored: HashMap<u64, u64>) -> Self {
-        let (after, lack) = (question.after.after, None);
-        let all = (question.wants == Wants::All).then_some(AllRead { after, lack });
+        let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
         Self {
             all,
             ..Self::new(&question.after, unstored)
@@ -992,27 +1101,31 @@ impl LastValues {
         }
     }
 
-    /// Begins to read all messages, with what the leader says of the stream. A consumer has one filter: for a name in several
-    /// parts of the stream it brings the whole stream, in its order. Returns false if the position is of another life of the
-    /// stream.
-    fn begin_all(&mut self, mut found: Vec<Target>, stream: Option<StreamInfo>) -> bool {
+    /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
+    /// stream, in its order.
+    fn begin_all(&mut self, mut found: Vec<Target>) {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
             target.filter = String::new();
         }
         self.targets = found.into();
+    }
+
+    /// Looks at the beginning of the stream: whether messages after the last look were removed before they were read. Returns
+    /// what follows.
+    fn look(&mut self, stream: &StreamInfo) -> Then {
         let Some(all) = &mut self.all else {
-            return true;
+            return Then::End;
         };
-        if let (Some(after), Some(stream)) = (all.after, stream) {
-            if stream.head_number() < after.major {
-                all.lack = Some(Lack::Epoch);
-            } else if after.major + 1 < stream.first {
-                all.lack.get_or_insert(Lack::Window);
-            }
+        let after = all.after.map(|after| after.major);
+        if after.is_some_and(|after| stream.head_number() < after) {
+            all.lack = Some(Lack::Epoch);
+        } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
+            all.lack.get_or_insert(Lack::Window);
         }
-        !self.is_of_other_life()
+        (all.jump, all.looked) = (None, all.after);
+        std::mem::take(&mut all.then)
     }
 
     /// The position from which all messages are read is of another life of the stream.
@@ -1084,19 +1197,12 @@ impl LastValues {
         if self.unstored.get(&subject) == Some(&payload) {
             self.unstored.remove(&subject);
         }
-        if let Some(all) = &mut self.all {
-            let id = StoredId {
-                major: ack.stream_sequence,
-                minor: ack.stored_unix_ns,
-            };
-            if all.after.is_some_and(|after| after.major == id.major) {
-                if all.after == Some(id) {
-                    return false;
-                }
-                all.lack = Some(Lack::Epoch);
-                return false;
-            }
-            all.after = Some(id);
+        let id = StoredId {
+            major: ack.stream_sequence,
+            minor: ack.stored_unix_ns,
+        };
+        if self.all.as_mut().is_some_and(|all| !all.take(id)) {
+            return false;
         }
         if ack.stream_sequence <= self.skipped {
             return false;

@@ -282,6 +282,7 @@ impl<'a> SubjectsSession<'a> {
                     of,
                     subject,
                     payload,
+                    is_deletion,
                     id,
                 } => {
                     let now = self.relay.link.now();
@@ -291,6 +292,7 @@ impl<'a> SubjectsSession<'a> {
                     };
                     BusEvent::LastValue {
                         number: of.number,
+                        is_deletion,
                         message: BusMessage {
                             subject,
                             pattern: of.subscription.is_pattern.then_some(of.subscription.name),
@@ -330,7 +332,7 @@ impl<'a> SubjectsSession<'a> {
     fn count_lack(&mut self, question: &Question, lack: &Lack) {
         match lack {
             Lack::Refused(_) => self.relay.status.count_retained_refused(),
-            // The client's own affair.
+            // Clients learn of it, and nobody can change it.
             Lack::Window | Lack::Epoch => return,
             Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
                 self.relay.status.count_retained_limited()

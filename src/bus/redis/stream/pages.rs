@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::reader::{CHANNEL, DATA, Entry, entries, message, text};
 use super::{ITEMS_MAX, RedisStreamSource};
+use crate::outage::shown;
 use crate::redis::connection::Connection;
 use crate::redis::resp::{ReadLimits, Reader, Value};
 use crate::redis::servers::{Servers, waiter};
@@ -15,6 +16,7 @@ use crate::redis::settings::{RedisEndpoint, RedisError, RedisSettings};
 use crate::requests::{self, BusInterest, Names, Question, Said};
 use crate::runtime::detached;
 use crate::socket::{Buffered, Waiter};
+use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{
     BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, fnv_1a,
@@ -37,6 +39,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Answers questions for all messages of names in a stream.
 pub struct RedisStreamPages {
     servers: Servers,
+    status: Arc<BusStatus>,
     waiter: Waiter,
     names: Names,
     key: String,
@@ -114,7 +117,10 @@ impl Reading {
     fn page(&self, is_open: bool) -> BusEvent {
         BusEvent::RetainedPage {
             number: self.question.number,
-            cursor: Arc::new(PageCursor::after(self.after)),
+            cursor: Arc::new(PageCursor {
+                cut: self.cut,
+                ..PageCursor::after(self.after)
+            }),
             is_open,
         }
     }
@@ -133,11 +139,16 @@ impl RedisStreamPages {
     ///
     /// # Errors
     /// The certificates to trust cannot be read, or the system has no descriptor left.
-    pub fn new(settings: RedisSettings, key: &str) -> Result<(Self, BusInterest), RedisError> {
+    pub fn new(
+        settings: RedisSettings,
+        key: &str,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest), RedisError> {
         let (waiter, wake) = waiter("the pages of a Redis stream")?;
         let (handle, names) = requests::interest(wake);
         let pages = Self {
             servers: Servers::new(settings)?,
+            status,
             waiter,
             names,
             key: key.to_owned(),
@@ -176,8 +187,15 @@ impl RedisStreamPages {
         };
         match self.ask(&reading) {
             Ok(Value::Error(words)) if is_refusal(&words) => {
-                let key = &self.key;
-                tracing::warn!(key, words, "Redis gives no pages of the stream");
+                self.status.count_retained_refused();
+                if let Some(line) = self.names.lines.line(link.now()) {
+                    tracing::warn!(
+                        key = self.key,
+                        reason = shown(&words),
+                        lines_left_out = line.suppressed,
+                        "Redis gives no messages of the stream to clients that ask for all"
+                    );
+                }
                 link.send(reading.end(Some(RetainedCut::Refused)))
             }
             Ok(Value::Error(words)) => self.fail(&reading, &words, link),
@@ -263,6 +281,7 @@ impl RedisStreamPages {
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         let Ok(found) = entries(answer) else {
+            self.status.count_retained_limited();
             return link.send(reading.end(Some(RetainedCut::Unreadable)));
         };
         let is_last = found.len() < self.count();
@@ -272,6 +291,7 @@ impl RedisStreamPages {
         }
         for entry in found {
             let Ok(Entry { id, fields }) = Entry::read(entry) else {
+                self.status.count_retained_limited();
                 return link.send(reading.end(Some(RetainedCut::Unreadable)));
             };
             if reading.after == Some(id) {
@@ -281,12 +301,7 @@ impl RedisStreamPages {
             reading.after = Some(id);
             if let Ok((channel, payload)) = message(fields)
                 && reading.is_for(&channel)
-                && !payload.is_empty()
             {
-                if payload.len() > self.servers.settings.payload_bytes_max {
-                    reading.cut = Some(RetainedCut::Large);
-                    continue;
-                }
                 reading.values += 1;
                 reading.bytes += payload.len() + channel.len();
                 link.send(self.value(&reading, id, (channel, payload), link.now()))?;
@@ -317,6 +332,7 @@ impl RedisStreamPages {
         let position = Position::stored(fnv_1a(self.key.bytes()), id);
         let stored_us = i64::try_from(id.major.saturating_mul(1_000));
         BusEvent::LastValue {
+            is_deletion: false,
             number: reading.question.number,
             message: BusMessage {
                 subject: channel.into(),

@@ -95,6 +95,11 @@ impl Questions {
         }
     }
 
+    /// The name that a question is about.
+    pub(super) fn name_of(&self, number: u64) -> Option<&TopicName> {
+        self.open.get(&number).map(|question| &question.name)
+    }
+
     /// The name of a question for all messages.
     pub(in super::super) fn scope_of(&self, number: u64) -> Option<&TopicName> {
         let question = self.open.get(&number);

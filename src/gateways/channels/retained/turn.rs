@@ -23,6 +23,8 @@ pub(in super::super) struct Wanted {
     pub(in super::super) count: u64,
     /// The client is told of the end.
     pub(in super::super) says_end: bool,
+    /// Why some have not come.
+    pub(in super::super) cut: Option<RetainedCut>,
 }
 
 /// The end of a name's values for a client.
