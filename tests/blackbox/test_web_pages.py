@@ -103,8 +103,6 @@ ON_JETSTREAM = [
     ("redis-server --port 6379 --save ''", "nats-server -p 4222 -js -sd store"),
     ("export REDIS_URL=redis://127.0.0.1:6379\n", ""),
     ("--event-stream --stream answers", "--event-stream --bus nats://127.0.0.1:4222 --stream ANSWERS"),
-    ("weirgate publish redis://127.0.0.1:6379 answer:0 hello --stream answers",
-     "weirgate publish nats://127.0.0.1:4222 answer.0 hello --jetstream"),
     ("weirgate publish redis://127.0.0.1:6379 answer:7 'word{number}' --stream answers",
      "weirgate publish nats://127.0.0.1:4222 answer.7 'word{number}' --jetstream"),
     ("answer:", "answer."),
