@@ -10,6 +10,10 @@ cd "$(dirname "$0")/.."
 commit=$(grep -v '^#' tests/previous_version)
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 folder=$target/previous/$commit
+# Several test runners may ask at once: one builds, the others wait.
+mkdir -p "$target"
+exec 9>"$target/previous.lock"
+flock 9
 if [ ! -x "$folder/weirgate" ]; then
     if ! git cat-file -e "$commit^{commit}" 2>/dev/null; then
         echo "tests/previous_version names $commit, which is not in this history" >&2

@@ -19,6 +19,7 @@ use weirgate_core::{
 };
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
+use weirgate_test_support::patient;
 use weirgate_wire::head::RequestHead;
 use world::client::{frame, request};
 
@@ -104,7 +105,9 @@ struct Client(TcpStream);
 fn connect(addr: SocketAddr) -> Client {
     let mut stream = TcpStream::connect(addr).expect("connected");
     stream.set_nodelay(true).expect("a socket");
-    stream.set_read_timeout(Some(SOON)).expect("a socket");
+    stream
+        .set_read_timeout(Some(patient(SOON)))
+        .expect("a socket");
     stream.write_all(&request("/ws", None)).expect("sent");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -149,7 +152,7 @@ impl Client {
 
     /// Returns once this is the only client.
     fn is_alone(&mut self) {
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + patient(SOON);
         loop {
             self.send("clients");
             if self.text() == "1" {
@@ -192,7 +195,9 @@ fn a_request_and_the_end_together_are_both_taken() {
     let addr = start();
     for _ in 0..100 {
         let stream = TcpStream::connect(addr).expect("connected");
-        stream.set_read_timeout(Some(SOON)).expect("a socket");
+        stream
+            .set_read_timeout(Some(patient(SOON)))
+            .expect("a socket");
         (&stream).write_all(&request("/ws", None)).expect("sent");
         stream.shutdown(Shutdown::Write).expect("connected");
         let mut client = Client(stream);

@@ -52,7 +52,7 @@ impl Running {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.addr).expect("it listens");
-        let patience = Some(Duration::from_secs(10));
+        let patience = Some(Duration::from_secs(30));
         stream.set_read_timeout(patience).expect("a timeout");
         stream
     }

@@ -289,23 +289,35 @@ fn a_deadline_that_is_due_comes_after_the_flush_of_its_turn() {
 
 #[test]
 fn clients_that_cost_much_do_not_keep_others_waiting() {
-    let (addr, _burst) = start();
-    let mut bystander = Client::connect(addr);
-    bystander.round_trip();
-    let mut workers: Vec<Client> = (0..100).map(|_| Client::connect(addr)).collect();
-    let work = frame(0x81, &[b'x'; LONG_BYTES]);
-    for worker in &mut workers {
-        (0..4).for_each(|_| worker.0.write_all(&work).expect("sent"));
-    }
+    is_below(Duration::from_millis(400), || {
+        let (addr, _burst) = start();
+        let mut bystander = Client::connect(addr);
+        bystander.round_trip();
+        let mut workers: Vec<Client> = (0..100).map(|_| Client::connect(addr)).collect();
+        let work = frame(0x81, &[b'x'; LONG_BYTES]);
+        for worker in &mut workers {
+            (0..4).for_each(|_| worker.0.write_all(&work).expect("sent"));
+        }
+        longest_round_trip(&mut bystander)
+    });
+}
+
+fn longest_round_trip(client: &mut Client) -> Duration {
     let until = Instant::now() + WORK * 250;
     let mut longest = Duration::ZERO;
     while Instant::now() < until {
-        longest = longest.max(bystander.round_trip().0);
+        longest = longest.max(client.round_trip().0);
     }
-    assert!(
-        longest < Duration::from_millis(400),
-        "a round trip of {longest:?}"
-    );
+    longest
+}
+
+/// On a busy machine one try may wait for a CPU; a loop that keeps clients waiting does so in each.
+fn is_below(limit: Duration, measured: impl Fn() -> Duration) {
+    let mut tries = Vec::new();
+    while tries.iter().all(|took| *took >= limit) {
+        assert!(tries.len() < 10, "{tries:?}");
+        tries.push(measured());
+    }
 }
 
 /// Hundreds of clients of another address do what `prepares` and then all have three messages waiting
@@ -329,47 +341,43 @@ fn among_hundreds(prepares: impl Fn(&mut Client)) -> Duration {
 
 #[test]
 fn a_first_message_does_not_wait_for_those_of_another_address() {
-    let took = among_hundreds(|_| {});
-    assert!(took < Duration::from_millis(300), "{took:?}");
+    is_below(Duration::from_millis(300), || among_hundreds(|_| {}));
 }
 
 #[test]
 fn a_client_that_costs_much_does_not_wait_for_those_of_another_address() {
-    let took = among_hundreds(|client| {
-        // Costs much by its bytes, and is answered by an echo behind it.
+    let costs_much = |client: &mut Client| {
+        // By its bytes, and is answered by an echo behind it.
         client.send(&"x".repeat(LONG_BYTES));
         client.round_trip();
         client.send(&"x".repeat(LONG_BYTES));
-    });
-    assert!(took < Duration::from_millis(300), "{took:?}");
+    };
+    is_below(Duration::from_millis(300), || among_hundreds(costs_much));
 }
 
 #[test]
 fn messages_that_are_refused_have_their_share_of_a_turn() {
-    let (addr, burst) = start();
-    a_burst_does_not_keep_others_waiting(addr, &burst);
+    is_below(Duration::from_millis(400), || {
+        let (addr, burst) = start();
+        round_trip_in_a_burst(addr, &burst)
+    });
 }
 
 /// Ten bytes each: the bytes alone would allow all of them in a turn.
 #[test]
 fn small_messages_have_their_share_of_a_turn() {
-    let (listening, burst) = start_with(CommonSettings::default(), Refuses::default(), Toy, 10);
-    a_burst_does_not_keep_others_waiting(port(&listening), &burst);
+    is_below(Duration::from_millis(400), || {
+        let (listening, burst) = start_with(CommonSettings::default(), Refuses::default(), Toy, 10);
+        round_trip_in_a_burst(port(&listening), &burst)
+    });
 }
 
-fn a_burst_does_not_keep_others_waiting(addr: SocketAddr, burst: &mpsc::Sender<usize>) {
+/// The longest round trip of a client while the bus says much.
+fn round_trip_in_a_burst(addr: SocketAddr, burst: &mpsc::Sender<usize>) -> Duration {
     let mut bystander = Client::connect(addr);
     bystander.round_trip();
     burst.send(200).expect("it runs");
-    let until = Instant::now() + WORK * 250;
-    let mut longest = Duration::ZERO;
-    while Instant::now() < until {
-        longest = longest.max(bystander.round_trip().0);
-    }
-    assert!(
-        longest < Duration::from_millis(400),
-        "a round trip of {longest:?}"
-    );
+    longest_round_trip(&mut bystander)
 }
 
 /// A flush to hundreds of clients takes several turns. Were a part of a burst taken in each of them,

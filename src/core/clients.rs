@@ -107,9 +107,7 @@ impl Clients {
     /// Sends what was postponed, although the client has not resumed: the client gets no missed messages.
     fn end_postponing(&mut self, now: Now, key: SessionKey) {
         let frames = self.session_mut(key).map(Session::take_postponed);
-        for frame in frames.into_iter().flatten() {
-            self.replay(now, key, frame);
-        }
+        self.replay(now, key, frames.into_iter().flatten());
     }
 
     /// Removes from a send queue the states that newer states in the queue replace.
@@ -141,15 +139,24 @@ impl Clients {
         }
     }
 
-    /// Puts a replayed frame in one send queue, if the client takes data.
-    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: Arc<Frame>) {
-        let bytes = frame.queue_bytes();
-        if let Some(session) = session_of(&mut self.sessions, key)
-            && session.replay(now, frame)
-        {
+    /// Puts replayed frames in one send queue, if the client takes data.
+    pub(super) fn replay(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        frames: impl IntoIterator<Item = Arc<Frame>>,
+    ) {
+        let Some(session) = session_of(&mut self.sessions, key) else {
+            return;
+        };
+        for frame in frames {
+            let bytes = frame.queue_bytes();
+            if !session.replay(now, frame) {
+                return;
+            }
             count_queued(&mut self.stats, session, bytes);
-            self.end_gathering(now, key);
         }
+        self.end_gathering(now, key);
     }
 
     /// Counts a delivery, and notes what follows.

@@ -87,8 +87,8 @@ pub(super) struct Compressor {
     windows: Windows,
     /// The text of a window.
     text: Vec<u8>,
-    /// Bytes compressed since [`Self::take_bytes`].
-    bytes: usize,
+    /// Whether anything was compressed since [`Self::take_has_compressed`].
+    has_compressed: bool,
     /// The present second, and the rest of [`FEW_BYTES_PER_SECOND`] in it.
     few: (u64, usize),
 }
@@ -105,7 +105,7 @@ impl Compressor {
                 ..=LARGE_BYTES.min(limits.deflate_max_bytes),
             windows: Windows::default(),
             text: Vec::new(),
-            bytes: 0,
+            has_compressed: false,
             few: (0, FEW_BYTES_PER_SECOND),
         }
     }
@@ -123,9 +123,10 @@ impl Compressor {
         self.windows.let_go_excess();
     }
 
-    /// Bytes compressed since the last call.
-    pub(super) fn take_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.bytes)
+    /// Whether anything was compressed since the last call.
+    #[inline]
+    pub(super) fn take_has_compressed(&mut self) -> bool {
+        std::mem::take(&mut self.has_compressed)
     }
 
     /// Releases the frames of windows: memory is short.
@@ -267,7 +268,7 @@ impl Compressor {
             }
             stats.frames_deflated += 1;
             stats.encodings_chained += 1;
-            self.bytes += body.len() + text.len();
+            self.has_compressed = true;
             let payload = self.deflater.deflate_after(text, body)?;
             Some(websocket::behind_room(&payload))
         });
@@ -296,7 +297,7 @@ impl Compressor {
             }
             stats.frames_deflated += 1;
             stats.encodings_alone += 1;
-            self.bytes += body.len();
+            self.has_compressed = true;
             let deflater = match key.kind {
                 Kind::Small => self
                     .small

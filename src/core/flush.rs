@@ -33,6 +33,7 @@ use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::tables::SlotSet;
+use super::turn::Turn;
 use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName};
 
 /// The most sessions in one batch.
@@ -45,8 +46,9 @@ const BATCH_FRAMES: usize = 2_048;
 /// The most bytes of one batch; the last write may exceed the limit.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
-/// The most bytes that one batch deflates; the last payload may exceed the limit.
-const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
+/// The most time that one batch compresses, microseconds; the last payload may exceed the limit. Bytes would be no
+/// measure: a short message after a window of 32 KiB takes as long as a long one.
+const BATCH_DEFLATE_US: u64 = 500;
 
 /// A client with at most this much to send goes before the others.
 const LITTLE_BYTES: usize = 16 * 1024;
@@ -292,17 +294,19 @@ impl Core {
     fn plan_batch(&mut self, list: usize) {
         let is_behind = self.behind.is_holding;
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
-        let scratch = &mut self.scratch;
+        let (scratch, turn) = (&mut self.scratch, &mut self.turn);
+        turn.begin_batch(BATCH_DEFLATE_US);
+        let mut has_time = true;
         scratch.plans.clear();
         scratch.prefixes.clear();
         scratch.frame_plans.clear();
         scratch.wrote.clear();
         self.compressor.begin(self.now);
-        let (mut planned, mut frames, mut bytes, mut deflated_bytes) = (0, 0, 0, 0);
+        let (mut planned, mut frames, mut bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
             && frames <= BATCH_FRAMES
             && bytes <= BATCH_BYTES
-            && deflated_bytes <= BATCH_DEFLATED_BYTES
+            && has_time
             && let Some(slot) = scratch.rounds[list].take()
         {
             planned += 1;
@@ -326,11 +330,10 @@ impl Core {
                 &mut self.clients,
                 &self.limits,
                 is_long,
-                &mut self.compressor,
+                (&mut self.compressor, turn, &mut has_time),
                 (&mut scratch.prefixes, &mut scratch.frame_plans),
                 slot,
             );
-            deflated_bytes += self.compressor.take_bytes();
             scratch.plans.extend(plan);
         }
         self.compressor.end();
@@ -467,13 +470,14 @@ impl Core {
     }
 }
 
-/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write.
+/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write. Clears `has_time`
+/// once compression has used up the time of the batch: the write ends with the frame before, and the batch with the write.
 #[inline]
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
     is_long: bool,
-    compressor: &mut Compressor,
+    (compressor, turn, has_time): (&mut Compressor, &mut Turn, &mut bool),
     (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
     slot: u32,
 ) -> Option<Plan> {
@@ -489,7 +493,13 @@ fn plan(
     let writes = session.prepare_write(
         bytes,
         (&mut *prefixes, &mut *frame_plans),
-        |frame, client| compressor.plan(frame, client, &mut company, stats),
+        |frame, client| {
+            has_time.then(|| {
+                let plan = compressor.plan(frame, client, &mut company, stats);
+                *has_time = !compressor.take_has_compressed() || turn.has_batch_time();
+                plan
+            })
+        },
     );
     writes.then_some(Plan {
         key,
@@ -526,7 +536,7 @@ impl Core {
             self.release(topic);
         }
         self.clients.open_slot(self.now, &self.limits, key);
-        self.clients.replay(self.now, key, Arc::clone(frame));
+        self.clients.replay(self.now, key, [Arc::clone(frame)]);
         self.is_open(key)
     }
 

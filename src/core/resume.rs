@@ -212,9 +212,8 @@ impl Core {
             // Some of these messages may be newer than the messages that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);
         }
-        for (_, frame) in missed.frames {
-            self.clients.replay(self.now, key, frame);
-        }
+        let frames = missed.frames.into_iter().map(|(_, frame)| frame);
+        self.clients.replay(self.now, key, frames);
         missed.has_newest
     }
 

@@ -34,6 +34,7 @@ pub(super) struct Turn {
     clock: Box<dyn TurnClock>,
     part: Span,
     share: Option<(SessionKey, Span)>,
+    batch: Span,
 }
 
 /// A length of time. It begins when it is first asked for, after the first step: so one step is always allowed, and the
@@ -61,6 +62,7 @@ impl Default for Turn {
             clock: Box::new(Still),
             part: Span::of(u64::MAX),
             share: None,
+            batch: Span::of(u64::MAX),
         }
     }
 }
@@ -84,6 +86,17 @@ impl Turn {
     /// The same, if the clock was read just now.
     pub(super) fn has_time_at(&mut self, now_us: u64) -> bool {
         self.part.lasts_at(now_us)
+    }
+
+    /// Begins a batch of writes whose encodings may take so long, microseconds. The time begins after the first of them.
+    pub(super) fn begin_batch(&mut self, encode_us: u64) {
+        self.batch = Span::of(encode_us);
+    }
+
+    /// Whether the batch has time for another encoding. A batch has its own time, so that some frames of each batch go
+    /// out also after the end of the part.
+    pub(super) fn has_batch_time(&mut self) -> bool {
+        self.batch.lasts_at(self.clock.mono_us())
     }
 
     /// Begins the share of a client, microseconds, unless its share is under way.

@@ -357,7 +357,7 @@ async def test_inspect_says_what_the_gateway_says(start_weirgate, tmp_path, role
     gateway = start_weirgate("channels", env={**env, "REQUIRE_AUTH": "true", "REDIS_URL": "redis://127.0.0.1:1"}).wait_for("/health")
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={token}") as client:
         try:
-            admitted = json.loads(await asyncio.wait_for(client.recv(), 10))["role"]
+            admitted = json.loads(await asyncio.wait_for(client.recv(), 60))["role"]
         except websockets.ConnectionClosed:
             admitted = None
             assert client.close_code == 1008

@@ -63,7 +63,7 @@ async def prices(gateway, kind, count):
         if request:
             await client.send(json.dumps(request))
         while len(seen) < count:
-            seen.add(price(json.loads(await asyncio.wait_for(client.recv(), 10))))
+            seen.add(price(json.loads(await asyncio.wait_for(client.recv(), 60))))
             seen.discard(None)
 
 

@@ -72,9 +72,9 @@ async def test_a_compressed_newcomer_gets_the_cached_state(nats, start_weirgate)
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, websockets.connect(weirgate.ws_url) as early:
         await bus.flow(STATES[2])
-        text = await asyncio.wait_for(early.recv(), 5)
+        text = await asyncio.wait_for(early.recv(), 60)
         async with websockets.connect(weirgate.ws_url, max_size=None) as late:
-            assert await asyncio.wait_for(late.recv(), 5) == text
+            assert await asyncio.wait_for(late.recv(), 60) == text
 
 
 class Raw:
@@ -89,7 +89,7 @@ class Raw:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                      f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                      f"{offer}\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         raw = cls(reader, head.decode())
         raw.writer = writer
         return raw

@@ -34,7 +34,7 @@ async def test_demo_serves_its_page_and_moves(start_weirgate):
     assert headers["content-type"].startswith("text/html") and "<html" in page.lower()
     weirgate.logs(f"{weirgate.port}")
     async with websockets.connect(weirgate.ws_url) as ws:
-        states = [json.loads(await asyncio.wait_for(ws.recv(), 3)) for _ in range(12)]
+        states = [json.loads(await asyncio.wait_for(ws.recv(), 60)) for _ in range(12)]
     assert all("levels" in state for state in states[2:])
     assert len({state["levels"]["spy"]["spot"] for state in states[2:]}) > 1, "the spot price does not move"
     assert weirgate.ready_status() == 200
@@ -49,7 +49,7 @@ async def test_the_documents_python_client_runs(nats, start_weirgate):
         async with publisher(nats) as bus:
             await bus.flow({"ignored": 1})
             await bus.levels({"ts": 1715629300123, "es": {"spot": 5301.25}, "levels": [{"id": "a"}, {"id": "b"}]})
-            line = await asyncio.wait_for(child.stdout.readline(), 5)
+            line = await asyncio.wait_for(child.stdout.readline(), 60)
         assert line.decode().strip() == "ES: 5301.25, Levels: 2"
     finally:
         child.kill()
@@ -115,7 +115,7 @@ async def test_the_slow_line_has_few_places_and_the_rules_of_the_gateway(start_w
     # The place of the request that found the gateway ready is given back with its connection.
     async for slow in websockets.connect(url, process_exception=lambda error: None):
         # A tab counts once in the limits of the gateway.
-        assert "levels" in json.loads(await asyncio.wait_for(slow.recv(), 10))
+        assert "levels" in json.loads(await asyncio.wait_for(slow.recv(), 60))
         assert await refusal(slow_url(weirgate, "b", 2_000)) == 503
         await slow.close()
         break

@@ -1,6 +1,7 @@
 """Hostile and unlucky requests through every recipe of a proxy: nothing passes that the recipe hides, no POST is made twice, nobody
 speaks for the proxy, no query is in a log, and an answer that comes early arrives."""
 import asyncio
+import itertools
 import re
 import socket
 import time
@@ -196,9 +197,12 @@ async def test_a_post_is_made_once_where_an_instance_dies(start_weirgate, starte
 async def test_pages_of_operators_have_no_other_spelling(front, kind):
     proxy, _, _ = front(kind)
     await serves(proxy)
-    for path in SPELLINGS:
+
+    async def is_refused(path):
         came = await asyncio.to_thread(ask, proxy.port, "GET", path)
         assert b"weirgate_clients" not in came and status(came) not in (200, 401, 403, 405), (path, came[:300])
+
+    await asyncio.gather(*map(is_refused, SPELLINGS))
 
 
 @pytest.mark.parametrize("kind", RECIPES)
@@ -206,12 +210,15 @@ async def test_nothing_follows_a_refused_upgrade_past_the_recipe(front, kind):
     proxy, service, weirgate = front(kind)
     await serves(proxy)
     after = request("GET", "/metrics", "X-Forwarded-For: 6.6.6.6") + request("POST", "/internal/broadcast", f"X-Internal-Token: {INTERNAL}", body=b"{}")
-    for path in ("/health", "/ws", "/v1/jobs/1", "/nowhere"):
-        for connection in ("keep-alive", "Upgrade", "keep-alive, Upgrade", "close", ""):
-            for upgrade in ("Upgrade: websocket", "Upgrade: WebSocket", "Upgrade: h2c", "Accept: text/event-stream"):
-                lines = [upgrade] + ([f"Connection: {connection}"] if connection else [])
-                came = await asyncio.to_thread(conversation, proxy.port, request("GET", path, *lines) + after, 0.5)
-                assert b"weirgate_clients" not in came and b'"sent"' not in came, (path, lines, came[:2_000])
+
+    async def follows(path, connection, upgrade):
+        lines = [upgrade] + ([f"Connection: {connection}"] if connection else [])
+        came = await asyncio.to_thread(conversation, proxy.port, request("GET", path, *lines) + after, 0.5)
+        assert b"weirgate_clients" not in came and b'"sent"' not in came, (path, lines, came[:2_000])
+
+    await asyncio.gather(*itertools.starmap(follows, itertools.product(
+        ("/health", "/ws", "/v1/jobs/1", "/nowhere"), ("keep-alive", "Upgrade", "keep-alive, Upgrade", "close", ""),
+        ("Upgrade: websocket", "Upgrade: WebSocket", "Upgrade: h2c", "Accept: text/event-stream"))))
     assert not [seen for seen in service.seen if seen[0] == "POST"] and "6.6.6.6" not in weirgate.log()
 
 
@@ -222,18 +229,20 @@ async def test_no_query_is_in_a_log(front, kind):
     upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     query = f"?token={SECRET}&device_id={SECRET}"
 
-    def all_requests():
-        for path, lines in [("/ws", upgrade), ("/ws", ["Accept: text/event-stream"]), ("/v1/jobs/1", []), ("/v1/jobs/silent", []), ("/nowhere", []), ("/metrics", [])]:
-            conversation(proxy.port, request("GET", path + query, *lines), 0.5)
-            conversation(proxy.port, request("POST", path + query, body=b"{}"), 0.5)
-        conversation(proxy.port, request("GET", "/v1/jobs/1" + query, f"Referer: http://feed.example/{query}", f"Authorization: Bearer {SECRET}",
-                                         f"Cookie: feed={SECRET}", f"Sec-WebSocket-Protocol: bearer, {SECRET}"), 0.5)
-        # A request that is none.
-        conversation(proxy.port, f"GET /ws{query} HTTP/9.9\r\nHost\r\n\r\n".encode(), 0.5)
-    await asyncio.to_thread(all_requests)
+    paths = [("/ws", upgrade), ("/ws", ["Accept: text/event-stream"]), ("/v1/jobs/1", []), ("/v1/jobs/silent", []), ("/nowhere", []), ("/metrics", [])]
+    requests = [request("GET", path + query, *lines) for path, lines in paths]
+    requests += [request("POST", path + query, body=b"{}") for path, _ in paths]
+    requests.append(request("GET", "/v1/jobs/1" + query, f"Referer: http://feed.example/{query}", f"Authorization: Bearer {SECRET}",
+                            f"Cookie: feed={SECRET}", f"Sec-WebSocket-Protocol: bearer, {SECRET}"))
+    # A request that is none.
+    requests.append(f"GET /ws{query} HTTP/9.9\r\nHost\r\n\r\n".encode())
+
+    async def all_requests():
+        await asyncio.gather(*(asyncio.to_thread(conversation, proxy.port, one, 0.5) for one in requests))
+    await all_requests()
     # Nobody there: what a proxy tells of errors.
     weirgate.kill()
-    await asyncio.to_thread(all_requests)
+    await all_requests()
     proxy.process.send(15)
     proxy.process.wait(10)
     assert SECRET not in proxy.log(), [line for line in proxy.log().splitlines() if SECRET in line][:3]

@@ -34,20 +34,20 @@ class Raw:
 
     async def head(self):
         """(status, headers with lower-case names) of the next answer."""
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)).decode()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 60)).decode()
         status, *lines = head.rstrip().split("\r\n")
         return int(status.split()[1]), {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
     async def answer(self):
         """(status, body) of the next answer."""
         status, headers = await self.head()
-        return status, await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 10)
+        return status, await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 60)
 
     async def message(self):
         """The next text message."""
         frames = FrameReader()
         while True:
-            data = await asyncio.wait_for(self.reader.read(1 << 16), 10)
+            data = await asyncio.wait_for(self.reader.read(1 << 16), 60)
             assert data, "the connection ended"
             for opcode, payload in frames.feed(data):
                 if opcode == TEXT:
@@ -149,7 +149,7 @@ async def test_upgrades_in_the_moment_of_a_stop_end_one_way_or_the_other(nats, s
             await raw.send(upgrade_request(weirgate.port))
             if (status := (await raw.head())[0]) != 101:
                 return status
-            frames = FrameReader().feed(await asyncio.wait_for(raw.reader.read(), 10))
+            frames = FrameReader().feed(await asyncio.wait_for(raw.reader.read(), 60))
             return next((int.from_bytes(payload[:2], "big") for opcode, payload in frames if opcode == CLOSE), None)
         except (ConnectionError, asyncio.IncompleteReadError):
             return None
@@ -188,7 +188,7 @@ async def test_the_admin_address_has_the_operators_pages(nats, start_weirgate):
     await raw.send(upgrade_request(admin))
     assert await raw.answer() == (403, b'{"detail":"No WebSocket here"}')
     weirgate.send(signal.SIGTERM)
-    await asyncio.wait_for(client.ended, 5)
+    await asyncio.wait_for(client.ended, 60)
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
 
 

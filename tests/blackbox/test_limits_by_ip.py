@@ -18,7 +18,7 @@ async def status_of(port, source, *headers):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     try:
         writer.write(upgrade_request(port, extra=headers))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     finally:
         writer.close()
     first, *lines = head.decode().split("\r\n")

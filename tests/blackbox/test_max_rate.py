@@ -14,7 +14,7 @@ from event_stream import Stream
 from prometheus import scrape
 from redis_gateways import CHANNELS, subscriber
 from test_compression import Raw
-from waiting import until
+from waiting import patient, until
 
 HZ, SECONDS = 20, 6
 COUNT = HZ * SECONDS
@@ -22,11 +22,12 @@ REFUSAL = {"detail": "max_hz must be a number from 0.1 to 1000"}
 
 
 async def steady(publish):
-    """`COUNT` values by `publish`, `HZ` times a second."""
+    """`COUNT` values by `publish`, `HZ` times a second at the most; returns the seconds taken."""
     begin = time.monotonic()
     for n in range(COUNT):
         await publish({"n": n, "price": n, "pad": "weirgate " * 40})
         await asyncio.sleep(max(0.0, begin + (n + 1) / HZ - time.monotonic()))
+    return time.monotonic() - begin
 
 
 async def test_one_state_a_second_of_twenty_and_the_last_within_a_second(nats, start_weirgate):
@@ -34,14 +35,14 @@ async def test_one_state_a_second_of_twenty_and_the_last_within_a_second(nats, s
     path = "/ws/stream?max_hz=1"
     slow, fast = await connect(weirgate.port, path=path, keep_sums=True), await connect(weirgate.port)
     async with publisher(nats) as bus:
-        await steady(bus.flow)
+        seconds = await steady(bus.flow)
     ended = time.monotonic()
     await slow.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == COUNT - 1, 5, "the newest state")
     took = time.monotonic() - ended
-    assert took < 2, f"the last state came {took:.1f} s behind the end"
+    assert took < patient(2), f"the last state came {took:.1f} s behind the end"
     await fast.wait_for(lambda c: c.messages == COUNT, 5, "every state")
     # At once, then at most once a second, on a busy machine less often.
-    assert SECONDS / 2 <= slow.messages <= SECONDS + 2, slow.messages
+    assert SECONDS / 2 <= slow.messages <= seconds + 2, (slow.messages, seconds)
     assert slow.state() == fast.state(), "the same bytes, with the number of the broadcast"
     metrics = scrape(weirgate)
     assert metrics.sum("weirgate_messages_conflated_total") == COUNT - slow.messages
@@ -60,13 +61,13 @@ async def test_a_rate_of_one_saves_four_fifths_of_the_compressed_bytes(nats, sta
 
     readers = [asyncio.create_task(read(client)) for client in clients]
     async with publisher(nats) as bus:
-        await steady(bus.flow)
+        seconds = await steady(bus.flow)
     await asyncio.sleep(1.5)
     for reader in readers:
         reader.cancel()
     full, some = (sum(client.bytes) for client in clients)
     assert len(clients[0].bytes) == COUNT and len(clients[1].bytes) >= SECONDS / 2
-    assert some <= full / 5, f"{some} of {full} bytes"
+    assert some <= full / 5 * max(1, seconds / SECONDS), f"{some} of {full} bytes in {seconds:.1f} s"
 
 
 async def test_of_channels_the_conflated_names_wait_and_no_others(redis_server, start_weirgate):
@@ -81,18 +82,19 @@ async def test_of_channels_the_conflated_names_wait_and_no_others(redis_server, 
         for name in ("market:tick:A", "market:tick:B", "indicators:A"):
             publish(name, json.dumps(value))
 
-    await steady(all_names)
+    seconds = await steady(all_names)
     await other.wait_for(lambda c: c.messages == 2 + COUNT, 5, "every message of a name that is not conflated")
     assert other.missing == 0
     await conflated.wait_for(lambda c: c.prices[-2:] == [COUNT - 1] * 2, 5, "the newest of both names")
-    assert SECONDS <= len(conflated.prices) <= 2 * (SECONDS + 2), conflated.prices
+    assert SECONDS <= len(conflated.prices) <= 2 * (seconds + 2), (conflated.prices, seconds)
     # Each skipped message has kept its number.
     assert conflated.missing == 2 * COUNT - len(conflated.prices)
-    # Responses do not wait.
+    # Responses do not wait: in slots of a second these would take 20.
     asked = time.monotonic()
-    conflated.say({"action": "ping"})
-    await conflated.wait_for(lambda c: len(c.answers) == 3, 5, "the answer")
-    assert time.monotonic() - asked < 1
+    for answers in range(3, 23):
+        conflated.say({"action": "ping"})
+        await conflated.wait_for(lambda c: len(c.answers) == answers, 5, "the answer")
+    assert time.monotonic() - asked < patient(5)
 
 
 async def test_an_event_stream_and_both_clients_have_the_rate(start_weirgate):
@@ -124,7 +126,7 @@ async def test_a_value_out_of_range_is_refused_with_its_reason(start_weirgate, r
     for value in values:
         reader, writer = await asyncio.open_connection("127.0.0.1", weirgate.port)
         writer.write(upgrade_request(weirgate.port, f"{path}?max_hz={value}"))
-        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 "), (value, head)
         assert json.loads(body) == REFUSAL, value
         writer.close()
@@ -135,7 +137,7 @@ async def test_a_value_out_of_range_is_refused_with_its_reason(start_weirgate, r
 async def rate(client, max_hz):
     """Asks for a rate, and returns the response; what came before is thrown away."""
     await client.send(json.dumps({"action": "rate", "max_hz": max_hz}))
-    while (message := json.loads(await asyncio.wait_for(client.recv(), 10))).get("type") not in ("rate", "error"):
+    while (message := json.loads(await asyncio.wait_for(client.recv(), 60))).get("type") not in ("rate", "error"):
         pass
     return message
 
@@ -155,10 +157,12 @@ async def test_a_client_of_levels_changes_its_rate_while_connected(start_weirgat
             await client.recv()
         assert time.monotonic() - begin > 3, "three slots of two seconds, and less of the first"
         assert await rate(client, None) == {"type": "rate", "max_hz": None}
-        for _ in range(20):
-            assert "type" not in json.loads(await asyncio.wait_for(client.recv(), 1)), "every state again"
+        # At the old rate these would take 40 s.
+        async with asyncio.timeout(patient(5)):
+            for _ in range(20):
+                assert "type" not in json.loads(await client.recv()), "every state again"
         for _ in range(100):
-            assert "type" not in json.loads(await asyncio.wait_for(other.recv(), 1)), "nobody else notices"
+            assert "type" not in json.loads(await asyncio.wait_for(other.recv(), 60)), "nobody else notices"
 
 
 async def test_trades_know_no_rate(redis_server, start_weirgate):

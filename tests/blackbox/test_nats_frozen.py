@@ -42,7 +42,7 @@ async def test_a_server_that_stands_still_costs_no_message(nats, start_weirgate,
     frozen = time.monotonic()
     for n in range(MESSAGES):
         await publisher.publish(subject, json.dumps(n).encode())
-    await asyncio.wait_for(publisher._flush_pending(), 5)
+    await asyncio.wait_for(publisher._flush_pending(), 60)
     await until(lambda: not weirgate.health()["nats_connected"], 10, "the silence is noticed")
     await asyncio.sleep(SECONDS - (time.monotonic() - frozen))
     nats.thaw()

@@ -75,7 +75,7 @@ async def test_messages_come_through_compressed_and_plain(nats, start_weirgate, 
             for n in range(20):
                 state = {"n": n, "pad": "abc" * (n * 2_000)}
                 await bus.flow(state)
-                texts = [await asyncio.wait_for(ws.recv(), 10) for ws in (plain, deflated)]
+                texts = [await asyncio.wait_for(ws.recv(), 60) for ws in (plain, deflated)]
                 assert [json.loads(text) for text in texts] == [{"flow": state}] * 2
         # A client's close is answered with its own code, through nginx too.
         await deflated.close(code=4001)
@@ -94,7 +94,7 @@ async def test_pings_keep_an_idle_client_beyond_the_timeout_of_nginx(nats, start
     kept = await connect(start_nginx(pinged, replace=SHORT).port)
     cut = await connect(start_nginx(silent, replace=SHORT).port)
     # Without pings nginx ends it: what follows is the pings' merit.
-    await asyncio.wait_for(cut.ended, 10)
+    await asyncio.wait_for(cut.ended, 60)
     await asyncio.sleep(3)
     assert kept.open
     async with publisher(nats) as bus:

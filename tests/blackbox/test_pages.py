@@ -95,7 +95,7 @@ async def test_unknown_paths_and_wrong_methods(nats, start_weirgate):
     assert status == 200 and headers["content-type"].startswith("application/json")
     reader, writer = await asyncio.open_connection("127.0.0.1", weirgate.port)
     writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 405") and b"allow:" in head.lower()

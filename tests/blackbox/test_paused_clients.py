@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import threading
+import time
 
 import pytest
 from clients import PING, TEXT, client_frame, upgrade_request
@@ -99,9 +100,10 @@ async def test_devices_over_the_limit_wait_and_keep_nothing_once_they_have_gone(
     for one in devices:
         await one.send(text)
     await until(lambda: paused(weirgate, "room") > 40, 20, "devices without room")
-    turns = scrape(weirgate).sum("weirgate_loop_turns_total")
+    began, turns = time.monotonic(), scrape(weirgate).sum("weirgate_loop_turns_total")
     await asyncio.sleep(1)
-    assert scrape(weirgate).sum("weirgate_loop_turns_total") - turns < 50, "the loop turns for devices that it may not read"
+    turns = scrape(weirgate).sum("weirgate_loop_turns_total") - turns
+    assert turns < 50 * (time.monotonic() - began), "the loop turns for devices that it may not read"
     assert room - 60_100 < scrape(weirgate).sum("weirgate_event_waiting_bytes") < room + 60_100
     async with device(weirgate, "other", local_addr=("127.0.0.2", 0)) as other:
         for n in range(20):
@@ -119,10 +121,10 @@ async def test_devices_over_the_limit_wait_and_keep_nothing_once_they_have_gone(
 
 @pytest.mark.parametrize("gateway", PATHS)
 async def test_a_client_in_the_middle_of_a_message_is_not_silent(gateway, start_weirgate, request):
-    """1,500 B/s against a pong within two seconds: the pong stands behind the message."""
+    """1,500 B/s against a pong within four seconds: the pong stands behind the message."""
     servers = {"levels": {"nats": "nats"}, "trades": {"redis": "redis_server"}, "channels": {"redis": "redis_server"}}
     kwargs = {name: request.getfixturevalue(fixture) for name, fixture in servers.get(gateway, {}).items()}
-    weirgate = start_weirgate(gateway, "--ping-interval-ms", "1000", "--pong-timeout-ms", "2000", **kwargs).wait_ready()
+    weirgate = start_weirgate(gateway, "--ping-interval-ms", "2000", "--pong-timeout-ms", "4000", **kwargs).wait_ready()
     link = raw_client(weirgate, PATHS[gateway])
     message = client_frame(TEXT, b"x" * 12_000)
     for at in range(0, len(message) - 1_500, 1_500):

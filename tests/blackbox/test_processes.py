@@ -184,7 +184,8 @@ async def test_a_process_that_was_started_again_gets_its_share_from_the_others(s
     # The mean is 200, a fifth over it 240, and four deviations 257.
     await until(lambda: max(several.clients().values()) <= 257 and sum(several.clients().values()) == 600, 90, "equal shares")
     several.supervisor.logs("a process has far more clients than others")
-    assert 150 < cuts < 350
+    # 200 have to move, of those that are cut each third one does, and a count may be a second old. All at once would be 600.
+    assert 150 < cuts < 500
     stopping = True
     for task in everybody:
         task.cancel()
@@ -334,7 +335,7 @@ async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirg
     assert client.open and several.ready()["ready"]
     install(f'echo "the new program"; exec {real} "$@"')
     await until(lambda: several.processes().keys() == {4, 5, 6}, 30, "the new processes")
-    await asyncio.wait_for(client.ended, 10)
+    await asyncio.wait_for(client.ended, 60)
     assert several.supervisor.log().count("the new program") == COUNT and several.ready()["ready"]
     folder.cleanup()
 
@@ -391,7 +392,7 @@ async def test_a_process_that_starts_later_refuses_whom_an_operator_has_cut_off(
     await until(lambda: several.processes().keys() == {4, 5, 6} and several.ready()["ready"], 30, "the roll")
     for _ in range(12):
         client = await connect(several.port)
-        await asyncio.wait_for(client.ended, 5)
+        await asyncio.wait_for(client.ended, 60)
         assert client.close_code == 1008
     assert several.post("/operator/allow", {"address": "127.0.0.1"}) == (200, {"was_refused": True})
     assert (await connect(several.port)).open
@@ -440,8 +441,8 @@ async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_se
     found = json.loads((await asyncio.to_thread(several.supervisor.get, "/operator/clients?user=ann", 10))[2])
     status, said = several.post("/operator/disconnect", {"session": found["clients"][0]["session"]})
     assert (status, said["disconnected"]) == (200, 1) and said["refused"]["token"], said
-    await asyncio.wait_for(client.ended, 5)
+    await asyncio.wait_for(client.ended, 60)
     for _ in range(12):
         client = await connect(several.port, extra=extra, path=CHANNELS.path)
-        await asyncio.wait_for(client.ended, 5)
+        await asyncio.wait_for(client.ended, 60)
         assert client.close_code == 1008

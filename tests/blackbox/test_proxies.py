@@ -98,7 +98,7 @@ async def test_messages_pass_and_the_pages_of_operators_are_hidden(nats, start_w
     async with publisher(nats) as bus, websockets.connect(f"ws://127.0.0.1:{proxy.port}/ws/stream", max_size=None) as client:
         assert [extension.name for extension in client.protocol.extensions] == ["permessage-deflate"]
         await bus.flow({"n": 1, "pad": "abc" * 5_000})
-        assert json.loads(await asyncio.wait_for(client.recv(), 10))["flow"]["n"] == 1
+        assert json.loads(await asyncio.wait_for(client.recv(), 60))["flow"]["n"] == 1
         await client.send("x" * 300_000)
         # An event comes at once, however small, and the next one though nothing follows.
         stream = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
@@ -111,7 +111,7 @@ async def test_messages_pass_and_the_pages_of_operators_are_hidden(nats, start_w
         assert (await asyncio.to_thread(next_state))["flow"]["n"] == 1
         await bus.flow({"n": 2})
         assert (await asyncio.to_thread(next_state))["flow"]["n"] == 2
-        assert json.loads(await asyncio.wait_for(client.recv(), 10))["flow"]["n"] == 2
+        assert json.loads(await asyncio.wait_for(client.recv(), 60))["flow"]["n"] == 2
         stream.close()
     # New clients reach the other instance while one stops, and when it is gone.
     one.send(signal.SIGTERM)

@@ -122,7 +122,7 @@ async def test_a_stop_tells_the_last_position_and_a_new_instance_takes_it(start_
     # The first mark of the new instance reaches the old one.
     await asyncio.sleep(0.2)
     one.send(signal.SIGTERM)
-    await asyncio.wait_for(client.ended, 10)
+    await asyncio.wait_for(client.ended, 60)
     assert client.statuses and client.pos not in (None, before)
     publish(redis_server, kind, "QUIET", 1)
     client, answer = await subscribe(other, kind, ["QUIET"], since=client.pos)

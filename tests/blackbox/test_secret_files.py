@@ -44,7 +44,7 @@ def status(port, path, token=None, **headers):
 async def admitted(gateway, token):
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={token}") as client:
         try:
-            await asyncio.wait_for(client.recv(), 10)
+            await asyncio.wait_for(client.recv(), 60)
             return True
         except websockets.ConnectionClosed:
             return False

@@ -43,7 +43,7 @@ async def connected(port, source, receive_bytes=16_384):
     s.bind((source, 0))
     await asyncio.get_running_loop().sock_connect(s, ("127.0.0.1", port))
     _, client = await asyncio.get_running_loop().create_connection(lambda: Client(port), sock=s)
-    await asyncio.wait_for(client.upgraded, 10)
+    await asyncio.wait_for(client.upgraded, 60)
     return client
 
 

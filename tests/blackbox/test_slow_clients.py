@@ -6,7 +6,7 @@ import time
 from bus import publisher
 from clients import connect_many, throttled_messages
 from prometheus import scrape
-from waiting import until
+from waiting import patient, until
 
 KIB = 1024
 
@@ -40,7 +40,7 @@ async def test_clients_that_never_read_are_dropped_with_the_reason(nats, start_w
         await client.wait_for(lambda c: c.state()["flow"]["n"] == sent - 1, 5, "the last message")
         # A busy machine may make this process slow for a moment, and then it is treated as slow.
         assert client.messages > 0.95 * sent, f"{client.messages} of {sent} messages"
-        assert client.longest_gap_s < 1.5, f"a reader waited {client.longest_gap_s:.2f} s"
+        assert client.longest_gap_s < patient(1.5), f"a reader waited {client.longest_gap_s:.2f} s"
     metrics = scrape(weirgate)
     assert metrics.sum("weirgate_client_closes_total", reason="send_stalled") == stuck_count
     assert metrics.sum("weirgate_client_closes_total") == stuck_count

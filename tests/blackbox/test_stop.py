@@ -8,7 +8,7 @@ import pytest
 import websockets
 from bus import publisher
 from clients import connect, connect_many, upgrade_request
-from waiting import until
+from waiting import patient, until
 
 
 async def answer_to_newcomer(port):
@@ -19,7 +19,7 @@ async def answer_to_newcomer(port):
         return None
     try:
         writer.write(upgrade_request(port))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     finally:
         writer.close()
     status, *lines = head.decode().split("\r\n")
@@ -47,10 +47,10 @@ async def test_everyone_is_told_1012_and_the_status_is_0(nats, start_weirgate, s
     begin = time.monotonic()
     weirgate.send(sig)
     for client in clients:
-        await asyncio.wait_for(client.ended, 5)
+        await asyncio.wait_for(client.ended, 60)
         assert client.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
-    assert time.monotonic() - begin < 5, "the stop took too long"
+    assert time.monotonic() - begin < patient(5), "the stop took too long"
 
 
 @pytest.mark.parametrize("name, code, text", [
@@ -75,7 +75,7 @@ async def test_a_client_that_never_reads_does_not_delay_the_stop(nats, start_wei
         good, stuck = await one_good_and_one_stuck(weirgate, bus)
     begin = time.monotonic()
     weirgate.send(signal.SIGTERM)
-    await asyncio.wait_for(good.ended, 5)
+    await asyncio.wait_for(good.ended, 60)
     assert good.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, 10) == 0
     took = time.monotonic() - begin
@@ -113,7 +113,7 @@ async def test_a_second_signal_ends_at_once(nats, start_weirgate, phase):
     weirgate.send(signal.SIGTERM)
     assert await asyncio.to_thread(weirgate.wait, 2) == 0
     for client in clients:
-        await asyncio.wait_for(client.ended, 2)
+        await asyncio.wait_for(client.ended, 60)
 
 
 async def test_the_delay_is_kept_without_clients_too(nats, start_weirgate):
@@ -123,7 +123,7 @@ async def test_the_delay_is_kept_without_clients_too(nats, start_weirgate):
     weirgate.send(signal.SIGTERM)
     await until(lambda: weirgate.ready_status() == 503, 1, "/ready 503 during the delay", every=0.02)
     late = await connect(weirgate.port)
-    await asyncio.wait_for(late.ended, 6)
+    await asyncio.wait_for(late.ended, 60)
     assert late.close_code == 1012
     assert time.monotonic() - begin > 1.4
     assert await asyncio.to_thread(weirgate.wait, 5) == 0
@@ -179,5 +179,5 @@ async def test_clients_that_come_back_at_once_do_not_hold_up_the_stop(nats, star
     weirgate.send(signal.SIGTERM)
     assert await asyncio.to_thread(weirgate.wait, 10) == 0
     took = time.monotonic() - begin
-    assert took < 1.6, f"the stop took {took:.3f} s"
-    await asyncio.wait_for(asyncio.gather(*returning), 5)
+    assert took < 1 + patient(0.6), f"the stop took {took:.3f} s"
+    await asyncio.wait_for(asyncio.gather(*returning), 60)

@@ -1,5 +1,6 @@
 """System calls of the loop for what a client does most, counted one by one with strace: each of them is CPU in every storm."""
 import asyncio
+import collections
 import pathlib
 import re
 import tempfile
@@ -26,17 +27,20 @@ class Loop:
         self.seen = 0
 
     async def calls(self):
-        """Calls since the last call of this method, once the loop waits again; turns without an event are left out."""
-        await asyncio.sleep(0.15)
-        text = self.path.read_text()
+        """Calls since the last call of this method, once no more come; turns without an event are left out."""
+        before, text = None, self.path.read_text()
+        while text != before:
+            await asyncio.sleep(0.15)
+            before, text = text, self.path.read_text()
         new, self.seen = text[self.seen:], text.rfind("\n") + 1
         ended = [(name, int(result)) for name, result in CALL.findall(new[:new.rfind("\n") + 1])]
         return [name for name, result in ended if name not in LOG and (name, result) != ("epoll_wait", 0)]
 
 
-def fewest(counted):
-    """What is common to all connections: now and then the bus wakes the loop meanwhile."""
-    return min(counted, key=len)
+def usual(counted):
+    """What most connections have: now and then the bus wakes the loop meanwhile, and a busy machine is late with a call."""
+    [(calls, _)] = collections.Counter(map(tuple, counted)).most_common(1)
+    return [*calls]
 
 
 @pytest.fixture
@@ -55,18 +59,18 @@ async def test_a_handshake_is_seven_calls_and_a_ping_three(loop):
         # From afar, the request comes after the loop has accepted the connection.
         accepted = await loop.calls()
         writer.write(upgrade_request(port))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert head.startswith(b"HTTP/1.1 101"), head
         handshakes.append(accepted + await loop.calls())
         for _ in range(2):
             writer.write(client_frame(PING))
-            assert await asyncio.wait_for(reader.readexactly(2), 10) == b"\x8a\x00"
+            assert await asyncio.wait_for(reader.readexactly(2), 60) == b"\x8a\x00"
             pings.append(await loop.calls())
         writer.close()
         ends.append(await loop.calls())
-    assert fewest(handshakes) == ["epoll_wait", "accept4", "epoll_ctl", "accept4", "epoll_wait", "recvfrom", "sendto"]
-    assert fewest(pings) == ["epoll_wait", "recvfrom", "sendto"]
-    assert fewest(ends) == ["epoll_wait", "recvfrom", "close"]
+    assert usual(handshakes) == ["epoll_wait", "accept4", "epoll_ctl", "accept4", "epoll_wait", "recvfrom", "sendto"]
+    assert usual(pings) == ["epoll_wait", "recvfrom", "sendto"]
+    assert usual(ends) == ["epoll_wait", "recvfrom", "close"]
 
 
 async def test_a_request_that_is_there_at_the_accept_saves_a_wake_up(loop):
@@ -76,14 +80,14 @@ async def test_a_request_that_is_there_at_the_accept_saves_a_wake_up(loop):
     for n in range(70):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(upgrade_request(port))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert head.startswith(b"HTTP/1.1 101"), head
         writer.close()
     for _ in range(CONNECTIONS):
         await loop.calls()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(upgrade_request(port))
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         counted.append(await loop.calls())
         writer.close()
-    assert len(fewest(counted)) <= 7, counted
+    assert len(usual(counted)) <= 7, counted

@@ -133,5 +133,5 @@ async def test_a_stop_is_the_same_whether_redis_is_there_or_not(redis_server, st
             await until(lambda: not weirgate.health()["redis_connected"], 20, "the loss noticed")
         weirgate.send(signal.SIGTERM)
         assert await asyncio.to_thread(weirgate.wait, 10) == 0
-        await asyncio.wait_for(client.ended, 10)
+        await asyncio.wait_for(client.ended, 60)
         assert client.close_code == 1001

@@ -50,7 +50,7 @@ async def test_the_session_of_the_page(redis_server, start_weirgate, tmp_path):
                     continue
                 if '"type":"data"' in line and not missed:
                     publish(json.dumps({"n": next(numbers)}, separators=(",", ":")))
-                text = await asyncio.wait_for(client.recv(), 10)
+                text = await asyncio.wait_for(client.recv(), 60)
                 assert shown(text) == shown(line)
                 position = json.loads(text).get("pos", position)
         for _ in range(2):

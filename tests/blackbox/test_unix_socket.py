@@ -90,7 +90,7 @@ async def test_clients_and_pages_over_a_socket_alone(started, path):
     link.close()
     assert run("health", "demo", "--listen", f"unix:{path}") == (0, "")
     weirgate.send(signal.SIGTERM)
-    await asyncio.wait_for(client.ended, 5)
+    await asyncio.wait_for(client.ended, 60)
     assert client.close_code == 1012
     assert weirgate.wait(10) == 0
     assert not path.exists()

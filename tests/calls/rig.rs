@@ -20,7 +20,7 @@ use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::Quota;
 use weirgate_wire::head::Trace;
 
-pub(crate) const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// For an answer that has to come; longer than any limit here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

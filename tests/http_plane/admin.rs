@@ -11,6 +11,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::Limits;
 use weirgate_server::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
 use weirgate_server::listening::{ListenAddr, ListenOptions};
+use weirgate_test_support::patient;
 
 fn status(addr: SocketAddr, path: &str) -> u16 {
     Client::connect(addr).ask(&get(path)).status
@@ -35,7 +36,7 @@ fn the_operators_pages_are_on_the_admin_address_alone() {
     }
     assert_eq!(status(gateway.addr, "/ready"), 404);
     let mut probe = Client::connect(gateway.admin);
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     while probe.ask(&get("/ready")).status != 200 {
         assert!(Instant::now() < end, "not ready");
     }
@@ -71,7 +72,7 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
     assert_eq!(client.head().status, 101);
     let mut probe = Client::connect(gateway.admin);
     let wait_for = |probe: &mut Client, status: u16| {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
             let reply = probe.ask(&get("/ready"));
             if reply.status == status {
@@ -137,7 +138,7 @@ fn more_connections_than_there_are_places_wait_while_all_have_a_request() {
     assert!(waiting.stream.peek(&mut [0; 1]).is_err(), "served at once");
     // The slow answer is not cut; behind it the connection is idle.
     assert_eq!(slow[0].reply().status, 200);
-    let patience = Some(Duration::from_secs(5));
+    let patience = Some(Duration::from_secs(30));
     waiting.stream.set_read_timeout(patience).unwrap();
     assert_eq!(waiting.reply().status, 413);
     assert_eq!(slow[0].end(), b"");
@@ -152,7 +153,7 @@ fn silent_connections_make_room_the_oldest_first() {
     }
     for oldest in 0..3 {
         let mut probe = Client::connect(gateway.admin);
-        let soon = Some(Duration::from_secs(3));
+        let soon = Some(patient(Duration::from_secs(3)));
         probe.stream.set_read_timeout(soon).unwrap();
         assert_eq!(probe.ask(&get("/health")).status, 200);
         // The probe keeps its connection, so one of the silent ones ends for each.
@@ -175,7 +176,7 @@ fn connections_between_two_requests_make_room_and_those_with_a_request_do_not() 
     assert_eq!(kept[0].ask(&get("/health")).status, 200);
     for oldest in 1..4 {
         let mut probe = Client::connect(gateway.admin);
-        let soon = Some(Duration::from_secs(3));
+        let soon = Some(patient(Duration::from_secs(3)));
         probe.stream.set_read_timeout(soon).unwrap();
         assert_eq!(probe.ask(&get("/ready")).status, 200);
         assert_eq!(kept[oldest].end(), b"");
@@ -197,7 +198,7 @@ fn requests_whose_clients_owe_bytes_make_room() {
     let mut probes: Vec<Client> = (0..3)
         .map(|_| {
             let mut probe = Client::connect(gateway.admin);
-            let soon = Some(Duration::from_secs(5));
+            let soon = Some(patient(Duration::from_secs(5)));
             probe.stream.set_read_timeout(soon).unwrap();
             assert_eq!(probe.ask(&get("/ready")).status, 200);
             probe

@@ -121,7 +121,7 @@ impl Fixture {
     }
 
     pub(crate) fn wait_for_permits(&self, taken: usize) {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(30);
         while self.taken() != taken {
             assert!(Instant::now() < end, "{} places taken", self.taken());
             std::thread::sleep(Duration::from_millis(2));

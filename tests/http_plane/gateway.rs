@@ -139,7 +139,7 @@ impl Running {
 
     /// Waits until a metric has a value.
     pub(crate) fn wait_for(&self, name: &str, value: u64) {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(30);
         while self.metric(name) != value {
             assert!(Instant::now() < end, "{name} is {}", self.metric(name));
             thread::sleep(Duration::from_millis(5));

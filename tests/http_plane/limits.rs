@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Fixture, LARGE, get};
 use weirgate_core::CloseReason;
 use weirgate_server::http::HttpSettings;
+use weirgate_test_support::patient;
 use weirgate_wire::admission::Quota;
 
 #[test]
@@ -20,7 +21,7 @@ fn a_body_that_never_comes_does_not_hold_the_connection() {
     assert_eq!(client.end(), b"");
     // The client does not hang up: the place is free all the same.
     fixture.wait_for_permits(0);
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < patient(Duration::from_secs(3)));
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn a_slow_head_is_cut_however_it_dribbles_and_an_idle_connection_is_not() {
             Ok(0) | Err(_) => break,
             Ok(_) => panic!("an answer to half a head"),
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "still open");
+        assert!(began.elapsed() < Duration::from_secs(30), "still open");
     }
     assert!(began.elapsed() >= Duration::from_millis(250));
     fixture.wait_for_permits(1);
@@ -69,13 +70,13 @@ fn a_slow_head_is_cut_however_it_dribbles_and_an_idle_connection_is_not() {
 #[test]
 fn an_idle_connection_ends_and_a_busy_one_does_not() {
     let fixture = Fixture::with(HttpSettings {
-        idle_timeout_ms: 400,
+        idle_timeout_ms: 1_500,
         ..HttpSettings::default()
     });
     let mut silent = fixture.connect("");
     let mut served = fixture.connect(get("/health"));
     let mut busy = fixture.connect("");
-    for _ in 0..16 {
+    for _ in 0..40 {
         assert_eq!(busy.ask(&get("/health")).status, 200);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -122,7 +123,7 @@ fn a_head_without_end_is_cut_early() {
     let fixture = Fixture::new();
     let mut client = fixture.connect("GET /health HTTP/1.1\r\nHost: x\r\nX: ");
     let chunk = [b'a'; 64 * 1024];
-    let patience = Some(Duration::from_secs(3));
+    let patience = Some(Duration::from_secs(30));
     client.stream.set_write_timeout(patience).unwrap();
     let mut sent = 0;
     while sent < 64 << 20 && client.stream.write_all(&chunk).is_ok() {
@@ -144,7 +145,7 @@ fn over_their_limit_bytes_that_came_with_connections_give_way() {
     let mut clients: Vec<_> = (0..5)
         .map(|_| fixture.connect(get("/never") + &"G".repeat(9_000)))
         .collect();
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     while fixture.handle.next_end() != Some(CloseReason::HttpMemory) {
         assert!(Instant::now() < end, "{held:?}");
         std::thread::sleep(Duration::from_millis(2));

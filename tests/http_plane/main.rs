@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use fixture::{Fixture, LARGE, get, request};
 use weirgate_server::http::Handover;
+use weirgate_test_support::patient;
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer};
 
 #[test]
@@ -186,9 +187,9 @@ fn stopping_ends_idle_connections_at_once() {
     let mut last = fixture.connect(get("/health"));
     last.reply();
     let began = Instant::now();
-    fixture.plane.stop(Duration::from_secs(4));
+    fixture.plane.stop(Duration::from_secs(300));
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < patient(Duration::from_secs(2)), "{took:?}");
     for client in [&mut idle, &mut fresh, &mut last] {
         assert_eq!(client.end(), b"");
     }
@@ -205,7 +206,7 @@ fn stopping_ends_what_does_not_end_itself_at_the_deadline() {
     fixture.plane.stop(Duration::from_millis(300));
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(250), "{took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < patient(Duration::from_secs(2)), "{took:?}");
     stuck.end();
     assert_eq!(fixture.places.holders(), 0);
 }
@@ -241,6 +242,6 @@ fn an_answer_on_its_way_is_finished_before_the_stop() {
         std::thread::sleep(Duration::from_millis(200));
         client.take(LARGE).len()
     });
-    fixture.plane.stop(Duration::from_secs(4));
+    fixture.plane.stop(Duration::from_secs(60));
     assert_eq!(reader.join().unwrap(), LARGE);
 }

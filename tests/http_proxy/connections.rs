@@ -58,7 +58,7 @@ fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
         (client, service, ip.into())
     };
     let wait_for = |address, bytes: u64| {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(30);
         while rig.held.of(address) < bytes {
             assert!(Instant::now() < end, "{:?}", rig.held);
             std::thread::sleep(Duration::from_millis(2));
@@ -151,7 +151,7 @@ fn a_websocket_may_be_asked_for_after_proxied_requests() {
     client.send(upgrade);
     service.send(ok("1"));
     assert_eq!(client.reply().text(), "1");
-    let returned = rig.returned.recv_timeout(Duration::from_secs(5)).unwrap();
+    let returned = rig.returned.recv_timeout(Duration::from_secs(30)).unwrap();
     // The end of the same write may still be in the socket.
     assert!(upgrade.as_bytes().starts_with(&returned.read));
     assert!(returned.read.len() >= upgrade.len() - "frame".len());

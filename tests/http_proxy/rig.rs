@@ -194,7 +194,7 @@ impl Rig {
 
     /// Waits until it says this.
     pub(crate) fn wait_for(&self, name: &str, expected: f64) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         while self.metric(name) != expected {
             assert!(Instant::now() < end, "{name} is {}", self.metric(name));
             std::thread::sleep(Duration::from_millis(2));
@@ -202,7 +202,7 @@ impl Rig {
     }
 
     pub(crate) fn wait_for_places(&self, taken: usize) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         while self.places.holders() != taken {
             assert!(Instant::now() < end, "places stay taken");
             std::thread::sleep(Duration::from_millis(2));
@@ -211,7 +211,7 @@ impl Rig {
 }
 
 pub(crate) fn accept(service: &TcpListener) -> Client {
-    let connection = accept_within(service, Duration::from_secs(10));
+    let connection = accept_within(service, Duration::from_secs(30));
     connection.expect("the service is asked")
 }
 

@@ -240,12 +240,12 @@ impl<C: Contract> Turns<C> {
         any |= self.part("shares and costly clients", |turns| {
             turns.read(budgets.read_us, true)
         });
-        any |= self.flush_little(budgets.flush_us);
+        any |= self.flush_little(budgets.flush_little_us);
         let is_due = self.hub.poll_timeout();
         let is_due = is_due.is_some_and(|at| at <= self.now.mono_us);
         if is_due {
             self.part("deadlines", |turns| turns.hub.handle_timeout(turns.now));
-            any |= self.flush_little(budgets.flush_us);
+            any |= self.flush_little(budgets.flush_little_us);
         }
         any |= self.part("effects", |turns| turns.effects(budgets.effects_us));
         if self.is_looking {

@@ -30,12 +30,12 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{LinkTimes, Source, SourceLink, Stopping};
 use weirgate_core::{BusEvent, BusMessage};
-use weirgate_test_support::NatsServer;
+use weirgate_test_support::{NatsServer, patient};
 use weirgate_wire::base::Now;
 
 const LEVELS: &str = "levels.signals";
 const FLOW: &str = "market.flow";
-const PATIENCE: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings(url: &str) -> NatsSettings {
     let stream = |name: &str, subjects: &[&str]| StreamSpec {

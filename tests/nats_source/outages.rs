@@ -26,7 +26,7 @@ fn a_killed_server_is_told_once_and_resumed() {
     publish(&js, LEVELS, 20..23);
     let seen = source.until_but_caught_up("levels 22");
     assert!(
-        back.elapsed() < Duration::from_secs(4),
+        back.elapsed() < patient(Duration::from_secs(4)),
         "{:?}",
         back.elapsed()
     );
@@ -72,7 +72,7 @@ fn a_frozen_server_is_noticed_and_everything_comes_after_it() {
     let frozen = Instant::now();
     assert_eq!(source.until("Down"), ["Down"]);
     assert!(
-        frozen.elapsed() < Duration::from_secs(7),
+        frozen.elapsed() < patient(Duration::from_secs(7)),
         "{:?}",
         frozen.elapsed()
     );
@@ -82,7 +82,7 @@ fn a_frozen_server_is_noticed_and_everything_comes_after_it() {
     publish(&js, LEVELS, 10..12);
     let seen = source.until_but_caught_up("levels 11");
     assert!(
-        thawed.elapsed() < Duration::from_secs(5),
+        thawed.elapsed() < patient(Duration::from_secs(5)),
         "{:?}",
         thawed.elapsed()
     );
@@ -207,7 +207,7 @@ fn a_server_that_comes_late_is_found() {
     assert_eq!(source.until("flow 0"), ["flow 0"]);
     // at most two seconds between attempts, and one for the rest
     assert!(
-        started.elapsed() < Duration::from_secs(3),
+        started.elapsed() < patient(Duration::from_secs(3)),
         "{:?}",
         started.elapsed()
     );
@@ -301,22 +301,23 @@ fn a_message_with_headers_that_are_no_headers_comes_as_any_other() {
     assert_eq!(source.until("levels 2"), ["levels 1", "levels 2"]);
 }
 
-/// Servers before 2.11 pause no consumer.
 #[test]
 fn a_durable_that_is_paused_is_left_until_it_goes_on() {
     let server = NatsServer::start();
+    let asker = nats::connect(server.url()).expect("a connection");
+    if !asker.is_server_compatible_version(2, 11, 0) {
+        // It pauses no consumer.
+        return;
+    }
     let source = run(settings(&server.url()));
     source.until("CaughtUp");
-    let asker = nats::connect(server.url()).expect("a connection");
     let pause = |until: &str| {
         let subject = "$JS.API.CONSUMER.PAUSE.LEVEL_SIGNALS.gateway_levels";
         let body = format!(r#"{{"pause_until":"{until}"}}"#);
         let answer = asker.request_timeout(subject, body, PATIENCE);
         answer.is_ok_and(|answer| !answer.data.is_empty())
     };
-    if !pause("2100-01-01T00:00:00Z") {
-        return;
-    }
+    assert!(pause("2100-01-01T00:00:00Z"));
     let js = jetstream(&server.url());
     publish(&js, LEVELS, 0..1);
     assert_eq!(source.until("levels 0"), ["levels 0"]);

@@ -65,7 +65,7 @@ fn acknowledgements_that_are_refused_are_told_with_the_first() {
     source.until("CaughtUp");
     publish(&jetstream(&server.url_as("feed:f")), LEVELS, 0..1);
     source.until("levels 0");
-    eventually_within(Duration::from_secs(3), "the stall is told", || {
+    eventually_within(patient(Duration::from_secs(3)), "the stall is told", || {
         source.status.consumers()[0].stall() == Some(Stall::AcksRefused)
     });
     assert_eq!(source.status.consumers()[1].stall(), None);

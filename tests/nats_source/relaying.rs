@@ -174,10 +174,13 @@ fn a_consumer_that_waits_for_each_acknowledgement_is_not_held_up() {
     let source = run(settings(&server.url()));
     source.until("CaughtUp");
     let start = Instant::now();
-    publish(&js, LEVELS, 0..40);
-    source.until("levels 39");
-    // With 200 ms for each it would be eight seconds.
-    assert!(start.elapsed() < Duration::from_secs(6), "{start:?}");
+    publish(&js, LEVELS, 0..400);
+    source.until("levels 399");
+    // With 200 ms for each it would be 80 seconds.
+    assert!(
+        start.elapsed() < patient(Duration::from_secs(10)),
+        "{start:?}"
+    );
 }
 
 /// Makes the durable, and is bound to it as another client.
@@ -294,7 +297,7 @@ fn first_state(server: &NatsServer, count: usize) -> (Running, Instant, Duration
     let newest = format!("levels {} quiet", count - 1);
     assert_eq!(short(&source.next()), newest);
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < patient(Duration::from_secs(1)), "{took:?}");
     (source, started, took)
 }
 

@@ -130,7 +130,12 @@ fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
     mute.store(true, SeqCst);
     let _deaf = deaf(&server);
     let source = run(settings(&url));
-    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    // On a busy machine the others have no answer in the first attempt either.
+    let seen = source.until("CaughtUp");
+    assert!(
+        seen.ends_with(&["Up".into(), "CaughtUp".into()]),
+        "{seen:?}"
+    );
     let js = jetstream(&server.url());
     let of_levels = &source.status.consumers()[0];
     assert!(of_levels.is_away() && source.status.connected() && !source.status.subscribed());
@@ -144,7 +149,8 @@ fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
     // It is tried again, further and further apart, and the other subject waits for a moment.
     let begun = Instant::now();
     let mut n = 0;
-    while begun.elapsed() < Duration::from_secs(6) {
+    while begun.elapsed() < Duration::from_secs(6) || failed() < 2 {
+        assert!(begun.elapsed() < patient(Duration::from_secs(12)));
         publish(&js, FLOW, n..n + 1);
         assert_eq!(short(&source.next()), format!("flow {n}"));
         n += 1;
@@ -169,7 +175,12 @@ fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
     mute.store(true, SeqCst);
     let _deaf = deaf(&server);
     let source = run(settings(&url));
-    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    // On a busy machine the others have no answer in the first attempt either.
+    let seen = source.until("CaughtUp");
+    assert!(
+        seen.ends_with(&["Up".into(), "CaughtUp".into()]),
+        "{seen:?}"
+    );
     let failed = || {
         source
             .status
@@ -180,9 +191,11 @@ fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
     eventually("the silence counts as another failure", || failed() > 1);
     assert!(source.status.consumers()[0].is_away() && !source.status.consumers()[1].is_away());
     mute.store(false, SeqCst);
-    eventually_within(Duration::from_secs(3), "it is tried at once", || {
-        source.status.subscribed()
-    });
+    eventually_within(
+        patient(Duration::from_secs(3)),
+        "it is tried at once",
+        || source.status.subscribed(),
+    );
     publish(&jetstream(&server.url()), LEVELS, 0..1);
     source.until("levels 0");
 }

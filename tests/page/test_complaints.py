@@ -25,6 +25,13 @@ FIND = """(() => {
   document.getElementById('find').requestSubmit();
 })()"""
 
+# Values of the bus of which a part is outside of the card: a long sentence wraps.
+OUTSIDE_OF_THE_CARD = """(() => {
+  const card = document.getElementById('bus').getBoundingClientRect();
+  const outside = box => box.left < card.left || box.right > card.right + 1 || box.width < 20;
+  return [...document.querySelectorAll('#bus dd')].filter(dd => outside(dd.getBoundingClientRect()) || dd.scrollWidth > dd.clientWidth + 1).map(dd => dd.textContent);
+})()"""
+
 
 async def explained(page, by, text, *words):
     """Asks the page until it says all words of somebody, and returns what it says."""
@@ -100,6 +107,9 @@ async def test_a_stranger_who_has_only_the_page_finds_the_cause_of_each(nats, st
         await link.jetstream().update_stream(config)
         said = await explained(page, "user", "healthy", "the stream MARKET is full", "max_msgs")
         assert not said.startswith("healthy"), said
+        for width in (1440, 1280, 768, 390):
+            await page.resize(width, 900)
+            assert await page.js(OUTSIDE_OF_THE_CARD) == [], width
         assert [p for p in page.problems if "WebSocket" not in p] == []
     for ws in [*held.values(), expiring]:
         ws.transport.abort()

@@ -17,10 +17,10 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink};
 use weirgate_core::{BusEvent, BusMessage, Subscription};
-use weirgate_test_support::{RedisServer, free_port};
+use weirgate_test_support::{RedisServer, free_port, patient};
 use weirgate_wire::base::Now;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings(url: &str) -> RedisSettings {
     RedisSettings::new(RedisEndpoint::parse(url).expect("a Redis URL"))

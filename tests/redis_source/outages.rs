@@ -34,7 +34,7 @@ fn ten_thousand_channels_stand_again_after_a_kill() {
     let back = Instant::now();
     let seen = source.until("CaughtUp");
     assert!(
-        back.elapsed() < Duration::from_secs(3),
+        back.elapsed() < patient(Duration::from_secs(3)),
         "{:?}",
         back.elapsed()
     );
@@ -171,7 +171,7 @@ fn a_dead_link_to_a_server_that_answers_is_left() {
         source.until("CaughtUp"),
         ["Down", "Gap", "+a", "Up", "CaughtUp"]
     );
-    assert!(since.elapsed() < Duration::from_secs(7));
+    assert!(since.elapsed() < patient(Duration::from_secs(7)));
     publish(&mut server.client(), "a", "through");
     assert_eq!(source.next_short(), "a: through");
 }
@@ -185,7 +185,7 @@ fn a_frozen_server_is_noticed_and_recovered_from() {
     let fault = source.fault();
     assert!(fault.contains("has not answered"), "{fault}");
     assert!(
-        frozen.elapsed() < Duration::from_secs(6),
+        frozen.elapsed() < patient(Duration::from_secs(6)),
         "{:?}",
         frozen.elapsed()
     );
@@ -197,7 +197,7 @@ fn a_frozen_server_is_noticed_and_recovered_from() {
     let thawed = Instant::now();
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
     assert!(
-        thawed.elapsed() < Duration::from_secs(5),
+        thawed.elapsed() < patient(Duration::from_secs(5)),
         "{:?}",
         thawed.elapsed()
     );

@@ -174,7 +174,7 @@ async def connect(port, receive_bytes=None, keep_sums=False, extra=(), source=No
         await loop.sock_connect(s, ("127.0.0.1", port))
         _, client = await loop.create_connection(protocol, sock=s)
     try:
-        head = await asyncio.wait_for(client.upgraded, 10)
+        head = await asyncio.wait_for(client.upgraded, 60)
         assert head.startswith("HTTP/1.1 101"), head
     except BaseException:
         client.abort()

@@ -289,7 +289,7 @@ class Weirgate(Process):
     def thaw(self):
         self.send(signal.SIGCONT)
 
-    def get(self, path, timeout=3):
+    def get(self, path, timeout=20):
         """(status, headers, body as text); status 0 when there is no answer."""
         if path == "/metrics":
             # The text is served again for a quarter of a second; a test wants what is true now.

@@ -39,6 +39,21 @@ class FakeSocket {
   }
 }
 
+/** The window or the document. Node's EventTarget compares a new listener with all others, which takes a crowd of clients minutes. */
+class FakeTarget {
+  #listeners = new Map();
+  addEventListener(name, call) {
+    if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
+    this.#listeners.get(name).add(call);
+  }
+  removeEventListener(name, call) {
+    this.#listeners.get(name)?.delete(call);
+  }
+  dispatchEvent(event) {
+    for (const call of [...(this.#listeners.get(event.type) ?? [])]) call(event);
+  }
+}
+
 export const world = {
   now: 0,
   /** Advance of the monotonic clock at each read, and how much too early timers fire. */
@@ -70,8 +85,8 @@ export function inWorld(test) {
 }
 
 function enter() {
-  Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new EventTarget() });
-  world.document = Object.assign(new EventTarget(), { hidden: false });
+  Object.assign(world, { now: 1000, readMs: 0, earlyMs: 0, wallOffset: 1.7e12, random: 0.5, timers: new Map(), window: new FakeTarget() });
+  world.document = Object.assign(new FakeTarget(), { hidden: false });
   sockets.length = 0;
   let made = 0;
   const fakes = {

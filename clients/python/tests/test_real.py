@@ -303,7 +303,7 @@ async def test_a_slow_or_failing_function_for_tokens_is_told_stopped_and_asked_a
 
 async def test_a_token_may_be_a_text_and_is_not_replaced(start_weirgate, redis_server):
     server = start_weirgate("channels", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
-    text = token(sub="ann", exp=int(time.time()) + 3)
+    text = token(sub="ann", exp=int(time.time()) + 5)
     async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", token=text) as channels:
         await channels.subscribe("market:tick")
         await until(lambda: channels.status == "closed", 10, "the end of the token")

@@ -13,7 +13,7 @@ use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 use super::error::INBOXES;
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
-use super::stream_info::{Cluster, unix_ns};
+use super::stream_info::{Cluster, finished, unix_ns};
 use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};
 
@@ -42,6 +42,9 @@ pub(super) enum ApiError {
         "the stream has no leader that reaches most of its servers: the server is cut off from its cluster"
     )]
     NoLeader,
+    /// The server makes the stream at this moment, for another client.
+    #[error("the stream is being made")]
+    Unfinished,
     #[error("no answer within {} ms", .0.as_millis())]
     NoAnswer(Duration),
     #[error("the connection was lost")]
@@ -81,7 +84,10 @@ impl ApiError {
     /// Whether JetStream has answered, even with an error. A server that is cut off from its cluster answers that
     /// JetStream is unavailable.
     pub(super) fn is_an_answer(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Unreadable(_))
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Unfinished | Self::Unreadable(_)
+        )
     }
 
     /// Whether every other request on this connection would fail too.
@@ -92,6 +98,7 @@ impl ApiError {
             Self::Refused { .. }
             | Self::Unavailable { .. }
             | Self::NoLeader
+            | Self::Unfinished
             | Self::NoAnswer(_)
             | Self::Unreadable(_) => false,
         }
@@ -126,7 +133,8 @@ pub(super) trait JetStream {
     /// Gives later answers less time, because something else waits meanwhile.
     fn hurry(&mut self) {}
 
-    /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
+    /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered; and while the
+    /// stream is being made.
     fn stream_info(&mut self, stream: &str) -> Result<StreamInfo, ApiError> {
         stream_of(&self.request(&Action::StreamInfo.of(stream), b"")?)
     }
@@ -141,7 +149,9 @@ pub(super) trait JetStream {
 
     fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
-        parse(&self.request(&Action::CreateStream.of(&config.name), &body)?)
+        let answer = self.request(&Action::CreateStream.of(&config.name), &body)?;
+        finished(&read(&answer)?.text(&["created"]).unwrap_or_default())?;
+        parse(&answer)
     }
 
     /// The state of a consumer.
@@ -224,10 +234,11 @@ impl ConsumerState {
 /// The state of a stream in an answer.
 ///
 /// # Errors
-/// The answer cannot be read, or the stream has no leader.
+/// The answer cannot be read, or the stream has no leader or is being made.
 pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
     let answer = read(answer)?;
     Cluster::read(answer)?;
+    finished(&answer.text(&["created"]).unwrap_or_default())?;
     Ok(answer.parse()?)
 }
 

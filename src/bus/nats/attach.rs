@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::api::JetStream;
-use super::consumers::{Presence, look_for};
+use super::consumers::{Presence, ensure_stream, look_for};
 use super::error::{NatsError, Stop};
 use super::session::{ConsumersSession, forget, of};
 use super::subscription::Subscription;
@@ -22,7 +22,7 @@ impl ConsumersSession<'_> {
         };
         for stream in &self.settings.streams {
             if names_none(&stream.name) {
-                self.data.ensure_stream(stream)?;
+                ensure_stream(self.data, stream)?;
             }
         }
         let mut failures = Vec::new();

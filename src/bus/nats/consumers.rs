@@ -4,6 +4,7 @@
 //! Also the search for the last good message of a subject, for a start after bad messages. JetStream reads a stream
 //! only forwards, so the message before a sequence has to be searched for.
 
+use std::thread;
 use std::time::Duration;
 
 use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
@@ -22,6 +23,9 @@ const ACK_PENDING_MAX: u64 = 512;
 const DELIVERIES_MAX: u64 = 5;
 /// How long the server keeps an ephemeral consumer without a listener, milliseconds.
 const EPHEMERAL_IDLE_MAX_MS: u64 = 10_000;
+/// How long and how often to wait for a stream that the server is making: its disk may be slow.
+const UNFINISHED_PAUSE: Duration = Duration::from_millis(20);
+const UNFINISHED_PAUSES_MAX: u32 = 25;
 
 /// The state of a stream, reported by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,28 +102,6 @@ impl Presence {
 }
 
 impl Data {
-    /// Makes the stream if missing, and returns its state.
-    pub(super) fn ensure_stream(&mut self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
-        let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
-        let info = match self.stream_info(&spec.name) {
-            Ok(info) => info,
-            Err(error) if error.stream_is_missing() => {
-                let made = self.add_stream(&StreamConfig {
-                    name: spec.name.clone(),
-                    subjects: spec.subjects.clone(),
-                    max_age: Duration::from_secs(spec.max_age_s),
-                    ..StreamConfig::default()
-                });
-                if made.is_ok() {
-                    tracing::info!(stream = spec.name, "made the missing stream");
-                }
-                made.map_err(failed)?
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        Ok(state_of(&info))
-    }
-
     /// The last message of the subject; `None` if there is none.
     pub(super) fn last_message(&mut self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
         self.last(&spec.stream, &spec.subject)
@@ -247,6 +229,45 @@ impl Data {
     }
 }
 
+/// Makes the stream if missing, and returns its state.
+///
+/// Several processes may start beside a server without streams, and each makes the missing ones. While the server makes
+/// a stream for one of them, it may refuse the others, because the stream overlaps with itself, or answer with a stream
+/// that is not whole; a moment later it answers with the stream.
+pub(super) fn ensure_stream(
+    api: &mut impl JetStream,
+    spec: &StreamSpec,
+) -> Result<StreamState, NatsError> {
+    let mut info = api.stream_info(&spec.name);
+    if info.as_ref().is_err_and(ApiError::stream_is_missing) {
+        let made = api.add_stream(&StreamConfig {
+            name: spec.name.clone(),
+            subjects: spec.subjects.clone(),
+            max_age: Duration::from_secs(spec.max_age_s),
+            ..StreamConfig::default()
+        });
+        info = match made {
+            Ok(_) => {
+                tracing::info!(stream = spec.name, "made the missing stream");
+                made
+            }
+            Err(refusal @ ApiError::Refused { .. }) => match api.stream_info(&spec.name) {
+                Err(error) if error.stream_is_missing() => Err(refusal),
+                info => info,
+            },
+            Err(_) => made,
+        };
+    }
+    let mut pauses = UNFINISHED_PAUSES_MAX;
+    while matches!(info, Err(ApiError::Unfinished)) && pauses > 0 {
+        pauses -= 1;
+        thread::sleep(UNFINISHED_PAUSE);
+        info = api.stream_info(&spec.name);
+    }
+    let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
+    info.map(|info| state_of(&info)).map_err(failed)
+}
+
 /// Looks for the streams. Never returns [`Presence::Undecided`].
 ///
 /// # Errors
@@ -262,7 +283,7 @@ pub(super) fn look_for(
             api.hurry();
         }
         match api.stream_info(&stream.name) {
-            Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
+            Ok(_) | Err(ApiError::NoLeader | ApiError::Unfinished) => return Ok(Presence::Wanted),
             Err(error) if error.stream_is_missing() => {}
             Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
             // Without this permission the stream could not be read either.
@@ -497,9 +518,64 @@ fn newest_between<M, E>(
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::collections::VecDeque;
 
+    use proptest::prelude::*;
+    use weirgate_wire::json;
+
+    use super::super::api::refusal;
     use super::*;
+
+    /// A server that answers in this order.
+    struct Answers(VecDeque<&'static str>);
+
+    impl JetStream for Answers {
+        fn request(&mut self, _: &str, _: &[u8]) -> Result<Vec<u8>, ApiError> {
+            let answer = self.0.pop_front().expect("one more answer").as_bytes();
+            match refusal(json::read(answer)?) {
+                Some(refusal) => Err(refusal),
+                None => Ok(answer.to_vec()),
+            }
+        }
+    }
+
+    const MISSING: &str = r#"{"error":{"code":404,"err_code":10059,"description":"no stream"}}"#;
+    const OVERLAPS: &str = r#"{"error":{"code":400,"err_code":10065,"description":"overlap"}}"#;
+    const UNFINISHED: &str = r#"{"created":"0001-01-01T00:00:00Z","config":{},"state":{}}"#;
+    const MADE: &str = r#"{"created":"1970-01-01T00:00:00.000000005Z",
+        "config":{"name":"S","max_bytes":-1,"max_msgs":-1,"max_msgs_per_subject":-1,"discard":"old","retention":"limits",
+            "max_consumers":-1,"max_age":0,"storage":"file","num_replicas":1},
+        "state":{"messages":0,"bytes":0,"first_seq":0,"first_ts":"0001-01-01T00:00:00Z","last_seq":0,
+            "last_ts":"0001-01-01T00:00:00Z","consumer_count":0}}"#;
+
+    /// The creation time of the stream, Unix nanoseconds.
+    fn ensured(answers: &[&'static str]) -> Result<i64, String> {
+        let spec = StreamSpec {
+            name: "S".into(),
+            subjects: vec!["s.*".into()],
+            max_age_s: 1,
+        };
+        let mut server = Answers(answers.iter().copied().collect());
+        let ensured = ensure_stream(&mut server, &spec);
+        assert!(server.0.is_empty(), "{} answers are left", server.0.len());
+        ensured
+            .map(|state| state.created_unix_ns)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_stream_that_another_process_makes_at_once_is_waited_for() {
+        assert_eq!(ensured(&[MADE]), Ok(5));
+        assert_eq!(ensured(&[MISSING, MADE]), Ok(5));
+        assert_eq!(ensured(&[UNFINISHED, MADE]), Ok(5));
+        assert_eq!(ensured(&[MISSING, UNFINISHED, UNFINISHED, MADE]), Ok(5));
+        assert_eq!(ensured(&[MISSING, OVERLAPS, UNFINISHED, MADE]), Ok(5));
+        let overlaps = ensured(&[MISSING, OVERLAPS, MISSING]).expect_err("a stream of others");
+        assert!(overlaps.contains("10065"), "{overlaps}");
+        let for_ever = vec![UNFINISHED; 1 + UNFINISHED_PAUSES_MAX as usize];
+        let unfinished = ensured(&for_ever).expect_err("no stream");
+        assert!(unfinished.contains("being made"), "{unfinished}");
+    }
 
     /// The result, and the number of fetches.
     fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {

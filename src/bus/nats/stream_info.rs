@@ -208,7 +208,7 @@ impl Cluster {
 
 impl StreamInfo {
     /// # Errors
-    /// JetStream refuses, the answer cannot be read, or nobody leads the stream.
+    /// JetStream refuses, the answer cannot be read, nobody leads the stream, or the stream is being made.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
         let answer = open(answer)?;
         let Reply {
@@ -220,6 +220,7 @@ impl StreamInfo {
             sources,
         } = answer.parse()?;
         let cluster = Cluster::led(cluster)?;
+        finished(&created)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
         let minor = unix_ns(&state.last_ts).unwrap_or(0);
@@ -293,6 +294,18 @@ pub(super) fn stored(answer: &[u8]) -> Result<Option<StoredId>, ApiError> {
 pub(super) fn rfc_3339(unix_ns: u64) -> String {
     let time = DateTime::<Utc>::from_timestamp_nanos(i64::try_from(unix_ns).unwrap_or(i64::MAX));
     time.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// Checks the creation time of a stream.
+///
+/// # Errors
+/// The server knows the name already, but has not made the stream: two clients that make a stream at once may get such
+/// an answer. Its creation time is the zero of Go, and another one a moment later would count as another stream.
+pub(super) fn finished(created: &str) -> Result<(), ApiError> {
+    match created.starts_with("0001-01-01T") {
+        true => Err(ApiError::Unfinished),
+        false => Ok(()),
+    }
 }
 
 /// Unix nanoseconds of a time in the form of JetStream's API.

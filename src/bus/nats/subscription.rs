@@ -223,7 +223,7 @@ impl Subscription {
 
     fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamState>, NatsError> {
         if let Some(ours) = &self.ours {
-            return data.ensure_stream(ours).map(Some);
+            return consumers::ensure_stream(data, ours).map(Some);
         }
         let failed = |error| asked(format!("find the stream of {}", self.subject), error);
         let found = consumers::find_stream(data, &self.spec).map_err(failed)?;

@@ -17,13 +17,13 @@ use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
     /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
-    /// write. Whatever is made for other clients meanwhile, the write uses the encodings of its plans. Not for the plain
+    /// write. The write ends before a frame for which `make` has no time (`None`). Whatever is made for other clients meanwhile, the write uses the encodings of its plans. Not for the plain
     /// encoding, which needs no plans.
     pub(crate) fn plan_frames(
         &self,
         bytes_max: usize,
         params: DeflateParams,
-        mut make: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
+        mut make: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
         frame_plans: &mut Vec<FramePlan>,
     ) {
         let (mut left, mut window) = (bytes_max, self.window);
@@ -38,7 +38,9 @@ impl SendQueue {
                 prefix_bytes: prefix_text_bytes(entry),
                 begun: begun.map(|begun| begun.kind),
             };
-            let plan = make(&entry.frame, client);
+            let Some(plan) = make(&entry.frame, client) else {
+                break;
+            };
             frame_plans.push(plan);
             window = plan.next;
             left = left.saturating_sub(self.part(entry, begun, Some(&plan)).left_bytes());
@@ -179,7 +181,8 @@ impl SendQueue {
         left - remaining
     }
 
-    /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds.
+    /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds. In another encoding than
+    /// the plain one only frames with a plan.
     #[inline]
     fn outgoing<'a>(
         &'a self,
@@ -188,7 +191,11 @@ impl SendQueue {
     ) -> impl Iterator<Item = Outgoing<'a>> {
         let mut begun = self.begun;
         let mut left = bytes_max;
-        (0..WRITE_FRAMES_MAX).map_while(move |index| {
+        let frames = match self.is_plain() {
+            true => WRITE_FRAMES_MAX,
+            false => frame_plans.len(),
+        };
+        (0..frames).map_while(move |index| {
             if left == 0 {
                 return None;
             }

@@ -380,7 +380,7 @@ impl Session {
         &mut self,
         bytes_max: usize,
         (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
-        deflate: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
+        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -421,7 +421,7 @@ impl Session {
         let params = DeflateParams::default();
         let make = |frame: &Arc<Frame>, _| {
             frame.encode_event(kind, encode);
-            FramePlan::of(kind)
+            Some(FramePlan::of(kind))
         };
         self.queue.plan_frames(bytes_max, params, make, frame_plans);
     }

@@ -12,7 +12,7 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus_requests::wanted;
 use super::client::Client;
-use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
+use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, Written};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
@@ -30,14 +30,15 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
-    /// Names of answers that were sent: dropping very many takes time, too.
-    spent: Vec<TopicName>,
+    /// Answers that were sent: dropping very many names takes time, too.
+    spent: Vec<Prepared>,
 }
 
 /// An answer, until all that it says is known.
 #[derive(Debug)]
 struct Prepared {
     answer: Answer,
+    written: Written,
     /// The number of the answer, if last values follow.
     retained: Option<u64>,
     /// The granted names of which the answer still has to say what they bring.
@@ -71,6 +72,8 @@ struct Resuming {
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
+    /// The answer has all of `recovered`.
+    is_written: bool,
 }
 
 impl Sending {
@@ -93,15 +96,19 @@ impl Sending {
 
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
-        let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
-        answers + self.spent.len() * NAME_BYTES
+        let answers = self.answers.iter().chain(&self.spent);
+        answers.map(Prepared::bytes).sum()
     }
 
-    /// Drops names of answers that were sent. Returns whether there are more.
+    /// Drops an answer that was sent, or some of its names. Returns whether there is more.
     fn drop_next(&mut self) -> bool {
-        let left = self.spent.len().saturating_sub(NAMES_AT_ONCE);
-        self.spent.truncate(left);
-        left > 0
+        let last = self.spent.last_mut();
+        let resuming = last.and_then(|last| last.resuming.as_deref_mut());
+        if resuming.is_some_and(Resuming::drop_next) {
+            return true;
+        }
+        self.spent.pop();
+        !self.spent.is_empty()
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
@@ -130,6 +137,9 @@ impl Sending {
         }
         if !holds {
             self.prepared = 0;
+            for prepared in &mut self.answers {
+                prepared.written = Written::default();
+            }
         }
         holds
     }
@@ -140,6 +150,7 @@ impl Prepared {
         Self {
             brings: answer.take_names().into_iter(),
             answer,
+            written: Written::default(),
             retained: follow_up.retained,
             resuming: follow_up
                 .resumed
@@ -150,6 +161,7 @@ impl Prepared {
     fn bytes(&self) -> usize {
         let resuming = self.resuming.as_ref();
         self.answer.bytes()
+            + self.written.bytes()
             + self.brings.len() * NAME_BYTES
             + resuming.map_or(0, |resuming| resuming.bytes())
     }
@@ -175,6 +187,7 @@ impl Resuming {
             has_got_newer: false,
             written: (0, 0),
             recovered: Recovered::default(),
+            is_written: false,
         }
     }
 
@@ -192,6 +205,7 @@ impl Resuming {
         }
         self.written = (0, 0);
         self.recovered = Recovered::default();
+        self.is_written = false;
     }
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
@@ -252,6 +266,14 @@ impl Resuming {
             (_, None) => return false,
         }
         true
+    }
+
+    /// Drops names, if there are many. Returns whether it did.
+    fn drop_next(&mut self) -> bool {
+        let mut lists = [&mut self.joined, &mut self.off].into_iter();
+        let many = lists.find(|names| names.len() > NAMES_AT_ONCE);
+        let names = many.map(|names| names.truncate(names.len() - NAMES_AT_ONCE));
+        names.is_some()
     }
 }
 
@@ -333,10 +355,19 @@ impl ChannelsGateway {
             if resuming.write_next() {
                 return true;
             }
+            if !resuming.is_written {
+                resuming.is_written = true;
+                let recovered = mem::take(&mut resuming.recovered);
+                let has_since = resuming.has_since;
+                prepared.answer.set_recovered(recovered, has_since);
+            }
         }
         if let Some(name) = prepared.brings.next() {
             let brings = core.brings(&name, self.source_of(&name));
             prepared.answer.push_brings(&name, &brings);
+            return true;
+        }
+        if prepared.written.write_next(core, &prepared.answer) {
             return true;
         }
         sending.prepared += 1;
@@ -433,41 +464,33 @@ impl ChannelsGateway {
     ) {
         let mut follow = Follow::postponed(core, key);
         let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
-        let mut answers = Vec::with_capacity(sending.answers.len());
-        for prepared in mem::take(&mut sending.answers) {
-            let mut answer = prepared.answer;
-            if let Some(resuming) = prepared.resuming {
-                if resuming.has_since {
-                    let off = resuming.off.iter().map(|_| NotRecovered::Off);
-                    off.for_each(|off| core.count_not_recovered(off));
-                    core.count_outcomes(&resuming.outcomes);
-                }
-                answer.set_recovered(resuming.recovered, resuming.has_since);
-                if resuming.is_all {
-                    replayed.since = replayed.since.or(resuming.since);
-                    replayed.names.extend(resuming.joined);
-                    nothing_kept.extend(resuming.off);
-                } else {
-                    sending.spent.extend(resuming.joined);
-                    sending.spent.extend(resuming.off);
-                }
-                follow.merge(resuming.missed);
-                follow.merge(resuming.newest);
+        for resuming in sending.resuming() {
+            if resuming.has_since {
+                let off = resuming.off.iter().map(|_| NotRecovered::Off);
+                off.for_each(|off| core.count_not_recovered(off));
+                core.count_outcomes(&resuming.outcomes);
             }
-            answers.push((answer, prepared.retained));
+            if resuming.is_all {
+                replayed.since = replayed.since.or(resuming.since.take());
+                replayed.names.append(&mut resuming.joined);
+                nothing_kept.append(&mut resuming.off);
+            }
+            follow.merge(mem::take(&mut resuming.missed));
+            follow.merge(mem::take(&mut resuming.newest));
         }
         // Also for a request about other names: after an answer without a position, the client would have no position
         // to resume from.
         let has_kept = client.held.kept > 0;
         let mut retained = None;
-        let mut left = answers.len();
-        for (answer, number) in answers {
+        let mut left = sending.answers.len();
+        for prepared in &mut sending.answers {
             left -= 1;
             let position = follow.position(core, has_kept && left == 0);
-            let frame = answer.frame(core, position);
+            let frame = mem::take(&mut prepared.written).finish(core, position);
             core.send(key, &frame);
-            retained = number.or(retained);
+            retained = prepared.retained.or(retained);
         }
+        sending.spent = mem::take(&mut sending.answers);
         self.statuses.send_behind(core, key, follow, has_kept);
         self.begin_replays(core, key, replayed, nothing_kept);
         if let Some(answer) = retained {

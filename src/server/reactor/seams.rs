@@ -21,8 +21,10 @@ pub struct TurnBudgets {
     /// Time for events of the bus, including the delivery into the send queues, microseconds: small messages to
     /// thousands of clients take long before they add up to many bytes.
     pub bus_us: u64,
-    /// Time of a flush, microseconds; the other clients get their writes in the next turn.
+    /// Time of the flush of a turn, microseconds; the other clients get their writes in the next turn.
     pub flush_us: u64,
+    /// Time of each later flush of the turn, to clients with little to send, microseconds.
+    pub flush_little_us: u64,
     /// Time for work on sockets that the hub requests, such as closing, microseconds.
     pub effects_us: u64,
     /// Bytes read from one socket.
@@ -40,7 +42,7 @@ const INPUTS_US: u64 = 1_000;
 /// The time for events of the bus in a turn.
 const BUS_US: u64 = 4_000;
 
-/// The time of a flush.
+/// The time of the flush of a turn. Each later flush has a quarter of it.
 const FLUSH_US: u64 = 4_000;
 
 /// The time for work on sockets in a turn. The kernel takes 10 us to close a socket, and thousands of clients can leave
@@ -62,6 +64,7 @@ impl TurnBudgets {
             inputs_us: INPUTS_US,
             bus_us: BUS_US,
             flush_us: FLUSH_US,
+            flush_little_us: FLUSH_US / 4,
             effects_us: EFFECTS_US,
             read_bytes_max: READ_BYTES_MAX,
             publication_bytes_max: PUBLICATION_BYTES_MAX.min(soft_bytes / 2),

@@ -315,13 +315,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.take_inputs(now);
         self.begin(Phase::Bus);
         self.take_bus(now);
-        self.flush(now, Hub::flush);
+        self.flush(now, self.settings.budgets.flush_us, Hub::flush);
         self.begin(Phase::Costly);
         self.read_costly();
-        self.flush(now, Hub::flush_little);
+        self.flush_little(now);
         self.begin(Phase::Deadlines);
         self.judge(now, events.is_empty());
-        self.flush(now, Hub::flush_little);
+        self.flush_little(now);
         self.begin(Phase::Effects);
         self.relieve();
         self.effects();
@@ -438,14 +438,24 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Writes to clients by `flush`: to all once a turn, and then to those with little to send.
-    fn flush(&mut self, began: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
+    fn flush_little(&mut self, began: Now) {
+        let flush_us = self.settings.budgets.flush_little_us;
+        self.flush(began, flush_us, Hub::flush_little);
+    }
+
+    /// Writes to clients by `flush`, for `flush_us`: to all once a turn, and then to those with little to send.
+    fn flush(
+        &mut self,
+        began: Now,
+        flush_us: u64,
+        flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool,
+    ) {
         if !self.hub.has_to_flush() {
             return;
         }
         self.begin(Phase::Flush);
         let now = self.since(began);
-        self.hub.begin_part(self.settings.budgets.flush_us);
+        self.hub.begin_part(flush_us);
         flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
             if !self.hub.has_time() {

@@ -9,10 +9,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{process, thread};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -60,25 +60,29 @@ impl Thread {
 struct Turn {
     /// The end of the turn before.
     after_us: u64,
-    /// The loop's CPU time when the watchdog first saw this turn.
-    cpu_ms: u64,
+    /// The loop's CPU time at the second tick of this turn; most turns have ended by then.
+    cpu_ms: Option<u64>,
     /// The ticks at which the loop waited.
     waited_ms: u64,
 }
 
 impl Turn {
-    /// Counts a tick. Returns how long the loop has worked and waited in the turn that began after `after_us`.
-    fn tick(&mut self, after_us: u64, thread: Thread) -> Duration {
+    /// Counts a tick. Returns how long the loop has worked and waited in the turn that began after `after_us`. Asks for
+    /// the thread only if the turn was under way at the tick before.
+    fn tick(&mut self, after_us: u64, thread: impl FnOnce() -> Thread) -> Duration {
         if after_us != self.after_us {
             *self = Self {
                 after_us,
-                cpu_ms: thread.cpu_ms,
-                waited_ms: 0,
+                ..Self::default()
             };
-        } else if thread.waits {
+            return Duration::ZERO;
+        }
+        let thread = thread();
+        if thread.waits {
             self.waited_ms += TICK.as_millis() as u64;
         }
-        let worked_ms = thread.cpu_ms.saturating_sub(self.cpu_ms);
+        let at_first_ms = *self.cpu_ms.get_or_insert(thread.cpu_ms);
+        let worked_ms = thread.cpu_ms.saturating_sub(at_first_ms);
         Duration::from_millis(worked_ms + self.waited_ms)
     }
 }
@@ -86,7 +90,7 @@ impl Turn {
 /// The stop signals so far.
 #[derive(Debug, Default)]
 struct Stop {
-    signals: u32,
+    signals: usize,
     /// Ticks since the first signal. While the process does not run, there are no ticks.
     waited: Duration,
 }
@@ -133,18 +137,11 @@ impl Watchdog {
     fn run(&self, signals: &Receiver<()>) {
         let (mut turn, mut stop) = (Turn::default(), Stop::default());
         loop {
-            let began = Instant::now();
-            match signals.recv_timeout(TICK) {
-                Ok(()) => {
-                    stop.signals += 1;
-                    thread::sleep(TICK.saturating_sub(began.elapsed()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
-            }
+            thread::sleep(TICK);
+            stop.signals += signals.try_iter().count();
             self.check_stop(&mut stop);
             let event_loop = &self.telemetry.event_loop;
-            let took = turn.tick(event_loop.last_turn_us(), self.thread());
+            let took = turn.tick(event_loop.last_turn_us(), || self.thread());
             if took > self.turn_max && event_loop.phase() != Phase::Ended {
                 self.end_hang(took);
             }
@@ -231,7 +228,7 @@ mod tests {
                 cpu_ms: *cpu_ms,
                 waits: *waits,
             };
-            turn.tick(*after_us, thread).as_secs()
+            turn.tick(*after_us, || thread).as_secs()
         };
         checks.iter().map(tick).collect()
     }
@@ -245,7 +242,7 @@ mod tests {
         );
         assert_eq!(
             ticks(&[(1, 0, false), (1, 1_000, false), (1, 2_000, false)]),
-            [0, 1, 2],
+            [0, 0, 1],
             "it spins"
         );
         assert_eq!(

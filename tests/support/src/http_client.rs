@@ -41,7 +41,7 @@ impl Reply {
 impl Client {
     /// Takes a connected socket.
     pub fn new(stream: TcpStream) -> Self {
-        let patience = Some(Duration::from_secs(5));
+        let patience = Some(Duration::from_secs(30));
         stream.set_read_timeout(patience).unwrap();
         stream.set_nodelay(true).unwrap();
         Self {

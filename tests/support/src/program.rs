@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::free_port;
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running, killed or stopped program; killed when dropped.
 pub struct Program {

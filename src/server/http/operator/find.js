@@ -6,25 +6,22 @@ import { byId, decimal, duration, element, put } from "./values.js";
 const CALM = new Set(["healthy", "own_rate"]);
 const ANSWER_MS = 15_000;
 
-/** Why a history reaches no further. */
-const REACH_ENDS = { start: "weirgate began to read then", bytes: "--history-bytes-max" };
-
 const age = (ms) => (ms === null ? "never" : `${duration(ms)} ago`);
 
-/** How far back the history of a name reaches. */
-const reach = ({ reach_ms: ms, why }) => (ms === null ? "–" : why === null ? duration(ms) : `${duration(ms)} (${REACH_ENDS[why]})`);
+/** How far back the history of a name reaches. The sentence has the reason if that is less than wanted. */
+const reach = (ms) => (ms === null ? "–" : duration(ms));
 
-/** A table that is drawn once. */
-function table(caption, heads, rows) {
-  const line = (tag, cells) => element("tr", "", ...cells.map((cell, n) => element(n === 0 ? "th" : tag, "", cell)));
+/** A table that is drawn once. `narrow`: the columns that a narrow page has, too. */
+function table(caption, heads, rows, narrow = heads) {
+  const line = (tag, cells) => element("tr", "", ...cells.map((cell, n) => element(n === 0 ? "th" : tag, narrow.includes(heads[n]) ? "" : "middle", cell)));
   const head = element("thead", "", line("th", heads));
   return element("table", "", element("caption", "vh", caption), head, element("tbody", "", ...rows.map((row) => line("td", row))));
 }
 
 const drawNames = (names) =>
   table("Names", ["Name", "From", "Members", "Messages", "Last message", "Reaches back"], names.map((one) => [
-    one.name, one.from, decimal(one.members, 0), decimal(one.messages, 0), age(one.last_ms), reach(one),
-  ]));
+    one.name, one.from, decimal(one.members, 0), decimal(one.messages, 0), age(one.last_ms), reach(one.reach_ms),
+  ]), ["Name", "From", "Last message"]);
 
 function drawClient(row) {
   const parts = [who(row), `session ${row.session}`, row.role === null ? "" : `role ${row.role}`, row.path, `connected for ${duration(row.age_ms)}`,

@@ -25,7 +25,9 @@ fn times_keep_their_nanoseconds() {
     }
     let with_offset = created_ns("2026-01-09T11:30:00.5+01:00");
     assert_eq!(with_offset, 1_767_954_600_500_000_000);
-    assert_eq!(created_ns("0001-01-01T00:00:00Z"), 0);
+    let unfinished = br#"{"created":"0001-01-01T00:00:00Z","state":{"last_seq":0}}"#;
+    let read = StreamInfo::read(unfinished);
+    assert!(matches!(read, Err(ApiError::Unfinished)), "{read:?}");
 }
 
 #[test]
