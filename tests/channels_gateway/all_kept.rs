@@ -244,32 +244,3 @@ fn a_client_that_leaves_ends_its_question() {
     assert_eq!(bench.world.outputs.forgotten.len(), 1);
     bench.world.hub.check_invariants();
 }
-
-#[test]
-fn a_client_that_is_ahead_of_the_instance_waits_and_not_for_ever() {
-    for comes in [true, false] {
-        let mut bench = on_a_stream();
-        let key = bench.stream(&["a:1"], None);
-        bench.finds("a:1", 8, "8");
-        bench.ends(None);
-        for _ in 0..1_000 {
-            bench.world.advance(21_000);
-        }
-        let mut got = bench.got_all(key);
-        got.retain(|one| one != "status");
-        assert_eq!(got, with_head(&["8"]));
-        if comes {
-            bench.comes("a:1", 8);
-            bench.comes("a:1", 9);
-        }
-        for _ in 0..600 {
-            bench.world.advance(21_000);
-        }
-        let mut got = bench.got_all(key);
-        got.retain(|one| one != "status");
-        match comes {
-            true => assert_eq!(got, ["9", "last 2 null"]),
-            false => assert_eq!(got, ["last 1 \"limit\""]),
-        }
-    }
-}

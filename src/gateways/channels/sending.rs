@@ -471,7 +471,7 @@ impl ChannelsGateway {
                 core.count_outcomes(&resuming.outcomes);
             }
             if resuming.is_all {
-                replayed.since = replayed.since.or(resuming.since.take());
+                replayed.since = replayed.since.or_else(|| resuming.since.take());
                 replayed.names.append(&mut resuming.joined);
                 nothing_kept.append(&mut resuming.off);
             }
