@@ -176,22 +176,18 @@ fn dashboard_and_alerts_show_what_is_stuck_and_what_is_full() {
     ] {
         let text = text(file);
         let named = named_in(&text);
-        for metric in [
-            names::BUS_GAPS,
-            names::BUS_LOOK_BACKS_LIMITED,
-            names::BUS_QUEUE_BYTES,
-            names::BUS_QUEUE_BYTES_MAX,
-            names::BUS_REFUSED,
-            names::CONSUMER_AWAY,
-            names::CONSUMER_LAG,
-            names::CONSUMER_SILENT,
-            names::CONSUMER_STALLED,
-            names::EVENT_WAITING_BYTES,
-            names::LOOP_BUDGETS_SPENT,
-        ] {
-            assert!(named.contains(metric.name), "{file}: no {}", metric.name);
-        }
         for name in [
+            "weirgate_bus_gaps_total",
+            "weirgate_bus_look_backs_limited_total",
+            "weirgate_bus_queue_bytes",
+            "weirgate_bus_queue_bytes_max",
+            "weirgate_bus_subscriptions_refused_total",
+            "weirgate_consumer_away",
+            "weirgate_consumer_lag_messages",
+            "weirgate_consumer_silent",
+            "weirgate_consumer_stalled",
+            "weirgate_event_waiting_bytes",
+            "weirgate_loop_budgets_spent_total",
             "weirgate_auth_refusals_total",
             "weirgate_upstream_circuit_open",
         ] {

@@ -69,9 +69,7 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};
-pub use limits::{
-    HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits,
-};
+pub use limits::{HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits};
 pub use losses::Active;
 use message::Render;
 pub use message::{Body, CopyFor, Message};

@@ -9,7 +9,7 @@ use weirgate_wire::admission::{AddressLimits, Quota, TrustedProxies};
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
 
 /// The time of a client's messages in a turn; the last message may exceed it.
-pub const SHARE_US: u64 = 1_000;
+pub(crate) const SHARE_US: u64 = 1_000;
 
 /// The time in a turn for one kind of work that no event causes: deadlines, walks over all clients, work of the gateway.
 pub(crate) const WORK_US: u64 = 1_000;

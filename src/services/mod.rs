@@ -46,11 +46,11 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
     answering: Arc<Answering>,
-    left: Left,
+    left: FailedAddresses,
 }
 
 /// Orders the addresses of the host, so that one that failed is tried last.
-type Left = Arc<Mutex<LeftAddresses>>;
+type FailedAddresses = Arc<Mutex<LeftAddresses>>;
 
 /// No holder of a lock of this module can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,7 +73,7 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
-            left: Left::default(),
+            left: FailedAddresses::default(),
         }
     }
 
@@ -166,11 +166,11 @@ const LINES_PER_SECOND: u32 = 5;
 pub(crate) struct Answering {
     service: &'static str,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<Outage>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Outage {
     /// The time of the first failure since the last answer, in microseconds of the clock.
     away_since_us: Option<u64>,
     lines: LogBudget,
@@ -182,7 +182,7 @@ impl Answering {
         Self {
             service,
             clock: Clock::start(),
-            state: Mutex::new(State {
+            state: Mutex::new(Outage {
                 away_since_us: None,
                 lines: LogBudget::new(LINES_PER_SECOND),
             }),

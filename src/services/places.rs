@@ -38,12 +38,12 @@ struct Inner {
     buffers: Quota,
     clock: Clock,
     /// No holder of the lock drops a place, which would lock it again.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingRequests>,
 }
 
 /// The requests without a place. The client addresses take turns in getting one.
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingRequests {
     turns: FairQueue<u64>,
     requests: HashMap<u64, (ClientAddr, oneshot::Sender<Place>)>,
     /// The number of the next request.

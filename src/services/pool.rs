@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::link::{self, Activity};
 use super::places::Place;
-use super::{Left, Service, lock};
+use super::{FailedAddresses, Service, lock};
 use weirgate_server::http::BoxError;
 
 /// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
@@ -104,7 +104,7 @@ struct Connection<B> {
 pub(crate) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
-    left: Left,
+    left: FailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
     place: Option<Arc<Place>>,
 }

@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
-pub use self::list::{ListWriter, TextList};
+pub use self::list::{ListWriter, NotAList, TextList};
 pub use self::unicode::as_utf8;
 pub use self::writer::{ObjectWriter, decimal, iso_utc, quoted};
 

@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
+use hyper::HeaderMap;
+
 use crate::fixture::{Client, Fixture, get};
 use weirgate_server::http::{
-    ANY_METHOD, Answer, BoxError, Handler, HeaderMap, HttpSettings, LateAnswer, ReadBodyError,
-    Route, StatusCode,
+    ANY_METHOD, Answer, BoxError, Handler, HttpSettings, LateAnswer, ReadBodyError, Route,
+    StatusCode,
 };
 
 /// What `/whole/` reads at most.

@@ -27,6 +27,8 @@ const MARK: Mark = Mark {
 const SECRET: &str = "secret";
 /// Names of a client.
 const NAMES: usize = 100_000;
+/// Bytes of a request, as many as the gateway allows unless set.
+const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
 pub(crate) struct Channels {
     feed: ChannelsFeed,
@@ -175,6 +177,7 @@ impl Contract for Channels {
         let keep_us = if is_kept { 60_000_000 } else { 0 };
         let limits = Limits {
             ping_interval_us: 0,
+            message_bytes_max: MESSAGE_BYTES,
             event_stream: true,
             history: HistoryLimits {
                 keep_us,
@@ -221,6 +224,10 @@ impl Contract for Channels {
             14 => json!({"action": "authenticate", "token": names.concat()}),
             _ => json!({"action": "ping", "channels": names, "requestId": names.first()}),
         };
+        if request.extra & 16 == 16 {
+            // Three bytes each, with the comma.
+            text["channels"] = json!(vec![""; MESSAGE_BYTES / 3 - 1_000]);
+        }
         if request.extra & 1 == 1 {
             text["last"] = json!(request.number % 100 + 1);
         }
@@ -361,6 +368,12 @@ pub(crate) fn cases() -> Vec<Case> {
             events.into_iter().map(Act::Outside).collect()
         }),
         holds("a search for names", 0, vec![Act::Look]),
+        case("as many texts as fit", 0, vec![says(0, 16, 0)]),
+        case(
+            "as many texts as fit, to unsubscribe",
+            0,
+            vec![says(8, 16, 0)],
+        ),
         case(
             "the bus goes away before the answer",
             0,

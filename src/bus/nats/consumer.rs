@@ -129,11 +129,11 @@ pub(super) struct Consumer {
     start: Start,
     /// Whether the server keeps it for the next reader.
     is_durable: bool,
-    state: State,
+    state: Phase,
 }
 
 #[derive(Debug)]
-enum State {
+enum Phase {
     /// The server has not answered.
     Asked,
     /// The same, and the subscription to the deliveries is there already: another reader that finds a durable consumer
@@ -194,7 +194,7 @@ impl Consumer {
             deliver_subject,
             start,
             is_durable: false,
-            state: State::Asked,
+            state: Phase::Asked,
         }
     }
 
@@ -220,7 +220,7 @@ impl Consumer {
             ..Made::default()
         };
         Self {
-            state: State::Made(made),
+            state: Phase::Made(made),
             ..Self::new(stream, sid, deliver_subject, start).durable()
         }
     }
@@ -235,12 +235,12 @@ impl Consumer {
             made.begins = sequence;
         }
         self.state = match self.state {
-            State::AskedAndListens => State::Delivers {
+            Phase::AskedAndListens => Phase::Delivers {
                 made,
                 sequence: 0,
                 idle_beats: 0,
             },
-            _ => State::Made(made),
+            _ => Phase::Made(made),
         };
         Ok(())
     }
@@ -248,8 +248,8 @@ impl Consumer {
     /// The server's answer, if there is one.
     pub(super) fn answer(&self) -> Option<&Made> {
         match &self.state {
-            State::Asked | State::AskedAndListens => None,
-            State::Made(made) | State::Delivers { made, .. } => Some(made),
+            Phase::Asked | Phase::AskedAndListens => None,
+            Phase::Made(made) | Phase::Delivers { made, .. } => Some(made),
         }
     }
 
@@ -270,9 +270,9 @@ impl Consumer {
     /// Subscribes to the deliveries, as a member of `group` if the consumer has one; before that the consumer sends
     /// nothing.
     pub(super) fn listen(&mut self, group: Option<&str>, out: &mut Vec<u8>) {
-        self.state = match std::mem::replace(&mut self.state, State::Asked) {
-            State::Asked => State::AskedAndListens,
-            State::Made(made) => State::Delivers {
+        self.state = match std::mem::replace(&mut self.state, Phase::Asked) {
+            Phase::Asked => Phase::AskedAndListens,
+            Phase::Made(made) => Phase::Delivers {
                 made,
                 sequence: 0,
                 idle_beats: 0,
@@ -307,14 +307,14 @@ impl Consumer {
     /// The number of the last delivery.
     pub(super) fn sequence(&self) -> u64 {
         match self.state {
-            State::Delivers { sequence, .. } => sequence,
-            State::Asked | State::AskedAndListens | State::Made(_) => 0,
+            Phase::Delivers { sequence, .. } => sequence,
+            Phase::Asked | Phase::AskedAndListens | Phase::Made(_) => 0,
         }
     }
 
     /// Takes a delivery with this number. Returns false if a delivery is missing before it.
     pub(super) fn takes(&mut self, number: u64) -> bool {
-        let State::Delivers {
+        let Phase::Delivers {
             sequence,
             idle_beats,
             ..
@@ -332,21 +332,21 @@ impl Consumer {
     /// Takes a heartbeat with the number of the last delivery.
     pub(super) fn beats(&mut self, last: Option<u64>) -> Beat {
         match &mut self.state {
-            State::Delivers { sequence, .. } if last.is_some_and(|last| last > *sequence) => {
+            Phase::Delivers { sequence, .. } if last.is_some_and(|last| last > *sequence) => {
                 Beat::Missing
             }
-            State::Delivers { idle_beats, .. } => {
+            Phase::Delivers { idle_beats, .. } => {
                 *idle_beats += 1;
                 Beat::Idle(*idle_beats)
             }
-            State::Asked | State::AskedAndListens | State::Made(_) => Beat::Idle(0),
+            Phase::Asked | Phase::AskedAndListens | Phase::Made(_) => Beat::Idle(0),
         }
     }
 
     /// Ends the subscription, and asks the server to delete a consumer that is not durable; the answer goes to `nobody`.
     /// If this user may not ask, the server deletes the consumer by itself when nobody has listened for some seconds.
     pub(super) fn leave(self, nobody: &str, out: &mut Vec<u8>) {
-        if let State::AskedAndListens | State::Delivers { .. } = self.state {
+        if let Phase::AskedAndListens | Phase::Delivers { .. } = self.state {
             protocol::unsubscribe(out, self.sid);
         }
         self.delete(nobody, out);

@@ -29,7 +29,7 @@ const UNFINISHED_PAUSES_MAX: u32 = 25;
 
 /// The state of a stream, reported by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StreamState {
+pub(super) struct StreamHead {
     /// The creation time, Unix nanoseconds.
     pub(super) created_unix_ns: i64,
     /// The highest sequence number given out so far.
@@ -237,7 +237,7 @@ impl Data {
 pub(super) fn ensure_stream(
     api: &mut impl JetStream,
     spec: &StreamSpec,
-) -> Result<StreamState, NatsError> {
+) -> Result<StreamHead, NatsError> {
     let mut info = api.stream_info(&spec.name);
     if info.as_ref().is_err_and(ApiError::stream_is_missing) {
         let made = api.add_stream(&StreamConfig {
@@ -302,7 +302,7 @@ pub(super) fn look_for(
 pub(super) fn find_stream(
     api: &mut impl JetStream,
     spec: &SubscriptionSpec,
-) -> Result<Option<(String, StreamState)>, ApiError> {
+) -> Result<Option<(String, StreamHead)>, ApiError> {
     let name = match &spec.stream {
         Some(name) => Some(name.clone()),
         None => api.stream_holding(&spec.subject)?,
@@ -315,8 +315,8 @@ pub(super) fn find_stream(
     }
 }
 
-pub(super) fn state_of(info: &StreamInfo) -> StreamState {
-    StreamState {
+pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
+    StreamHead {
         created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
         last_sequence: info.state.last_seq,
     }

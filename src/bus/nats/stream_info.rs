@@ -101,7 +101,7 @@ impl Copied {
 struct Reply {
     created: String,
     config: Config,
-    state: State,
+    state: Stored,
     cluster: Option<Cluster>,
     mirror: Option<Copied>,
     sources: Option<Vec<Copied>>,
@@ -123,7 +123,7 @@ struct Config {
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
-struct State {
+struct Stored {
     messages: Option<u64>,
     bytes: u64,
     first_seq: u64,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Attached, Durable, DurableState, Presence, StreamState, Target, asked, look_back, look_up,
+    self, Attached, Durable, DurableState, Presence, StreamHead, Target, asked, look_back, look_up,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -196,7 +196,7 @@ impl Subscription {
         &mut self,
         attached: &Attached,
         last: Option<Fetched>,
-        stream: StreamState,
+        stream: StreamHead,
         data: &mut Data,
         (settings, relay): (&NatsSettings, &Relay<NatsError>),
     ) -> Result<(), Stop> {
@@ -221,7 +221,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamState>, NatsError> {
+    fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamHead>, NatsError> {
         if let Some(ours) = &self.ours {
             return consumers::ensure_stream(data, ours).map(Some);
         }
@@ -237,7 +237,7 @@ impl Subscription {
     /// was handed over of it, or has given its number to another message.
     fn observe(
         &mut self,
-        stream: StreamState,
+        stream: StreamHead,
         last: Option<&Fetched>,
         data: &mut Data,
     ) -> Result<(), NatsError> {
@@ -309,7 +309,7 @@ impl Subscription {
         data: &mut Data,
         settings: &NatsSettings,
         unnamed: bool,
-        stream: StreamState,
+        stream: StreamHead,
         start: u64,
     ) -> Result<Attached, NatsError> {
         if !unnamed && let Some(durable) = self.subscribe_to_durable(data, stream, start)? {
@@ -329,7 +329,7 @@ impl Subscription {
     fn subscribe_to_durable(
         &mut self,
         data: &mut Data,
-        stream: StreamState,
+        stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
         if self.is_refused {
@@ -560,7 +560,7 @@ impl Cursor {
     /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
     ///
     /// Returns whether the stream went back in time.
-    fn observe(&mut self, stream: StreamState) -> bool {
+    fn observe(&mut self, stream: StreamHead) -> bool {
         let same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
             None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
@@ -597,7 +597,7 @@ mod tests {
     use super::*;
 
     fn observe(cursor: &mut Cursor, created_unix_ns: i64, last_sequence: u64) {
-        cursor.observe(StreamState {
+        cursor.observe(StreamHead {
             created_unix_ns,
             last_sequence,
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::bus_requests::State;
+use super::bus_requests::BusAnswer;
 use super::client::Client;
 use super::messages::{Answer, FollowUp};
 use super::names::Route;
@@ -52,22 +52,22 @@ impl ChannelsGateway {
         for name in &names {
             core.set_active(name, self.names.active(name));
         }
-        if !is_confirmed && before != State::Refused {
+        if !is_confirmed && before != BusAnswer::Refused {
             let members = core.members(name).collect();
             self.queue_name_error(REFUSED, name, members);
             self.retained.refused(name);
         }
-        if is_confirmed && before == State::Refused {
+        if is_confirmed && before == BusAnswer::Refused {
             // The members may wait for last values.
             self.settling.get_or_insert((0, false)).1 = true;
         }
         match before {
-            State::Confirmed if !is_confirmed => {
+            BusAnswer::Confirmed if !is_confirmed => {
                 let members = names.iter().flat_map(|name| core.members(name)).collect();
                 return self.misses(core, members);
             }
             // While the bus is away no answer waits.
-            State::Waits if self.statuses.is_up() => {}
+            BusAnswer::Waits if self.statuses.is_up() => {}
             _ => return,
         }
         // After a refused cover, each pattern within it waits for its own request.

@@ -44,7 +44,7 @@ struct Wanted {
     /// The number of the request.
     number: u64,
     /// The response, and how many losses of the connection came before it.
-    response: (State, u32),
+    response: (BusAnswer, u32),
     /// How many names get their messages by this request.
     uses: u32,
     /// How many of these are other names, which this pattern covers.
@@ -53,7 +53,7 @@ struct Wanted {
 
 /// The bus's response to the request for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum BusAnswer {
     /// No response yet, or the connection that confirmed is lost: the source then repeats the request by itself.
     Waits,
     Confirmed,
@@ -72,7 +72,7 @@ impl BusRequests {
         self.change(name, true);
         let wanted = Wanted {
             number: self.number,
-            response: (State::Waits, self.losses),
+            response: (BusAnswer::Waits, self.losses),
             uses: 1,
             covers: u32::from(covers),
         };
@@ -120,10 +120,10 @@ impl BusRequests {
         name: &TopicName,
         number: u64,
         is_confirmed: bool,
-    ) -> Option<State> {
+    ) -> Option<BusAnswer> {
         let state = match is_confirmed {
-            true => State::Confirmed,
-            false => State::Refused,
+            true => BusAnswer::Confirmed,
+            false => BusAnswer::Refused,
         };
         let before = self.state(name);
         let wanted = self.wanted.get_mut(name);
@@ -142,23 +142,24 @@ impl BusRequests {
 
     /// Returns true if the bus has confirmed the newest request for the name on this connection.
     pub(super) fn is_confirmed(&self, name: &TopicName) -> bool {
-        self.state(name) == Some(State::Confirmed)
+        self.state(name) == Some(BusAnswer::Confirmed)
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        self.state(name).is_some_and(|state| state != State::Waits)
+        self.state(name)
+            .is_some_and(|state| state != BusAnswer::Waits)
     }
 
     /// Returns true if the bus has refused the newest request for the name.
     pub(super) fn is_refused(&self, name: &TopicName) -> bool {
-        self.state(name) == Some(State::Refused)
+        self.state(name) == Some(BusAnswer::Refused)
     }
 
-    fn state(&self, name: &TopicName) -> Option<State> {
+    fn state(&self, name: &TopicName) -> Option<BusAnswer> {
         let (state, losses) = self.wanted.get(name)?.response;
         match state {
-            State::Confirmed if losses != self.losses => Some(State::Waits),
+            BusAnswer::Confirmed if losses != self.losses => Some(BusAnswer::Waits),
             state => Some(state),
         }
     }
@@ -300,8 +301,8 @@ mod tests {
         asked.want(&a, false);
         asked.want(&b, false);
         asked.give_up(&a, false);
-        assert_eq!(asked.settle(&a, 1, true), Some(State::Waits));
-        assert_eq!(asked.settle(&a, 1, true), Some(State::Confirmed));
+        assert_eq!(asked.settle(&a, 1, true), Some(BusAnswer::Waits));
+        assert_eq!(asked.settle(&a, 1, true), Some(BusAnswer::Confirmed));
         assert!(asked.is_settled(&a));
         asked.give_up(&a, false);
         asked.give_up(&a, false);
@@ -309,7 +310,7 @@ mod tests {
         asked.want(&a, false);
         assert_eq!(asked.settle(&a, 1, true), None, "to the first request");
         assert!(!asked.is_settled(&a), "asked anew");
-        assert_eq!(asked.settle(&a, 4, true), Some(State::Waits));
+        assert_eq!(asked.settle(&a, 4, true), Some(BusAnswer::Waits));
         assert!(asked.is_settled(&a));
         for want in [
             change(&a, true, 1),

@@ -376,7 +376,7 @@ impl FollowUp {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingAnswer {
     answer: Answer,
     follow_up: FollowUp,
     due_us: u64,
@@ -388,7 +388,7 @@ pub(super) struct Answers(Option<Box<Queue>>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingAnswer>,
     bytes: usize,
     /// The permit for the memory of the answers in the sum over all clients.
     permit: Option<Permit>,
@@ -402,7 +402,7 @@ pub(super) const NAME_BYTES: usize = 64;
 impl Queue {
     /// Memory of the waiting answers.
     fn memory_bytes(&self) -> u64 {
-        let of_answer = |waiting: &Waiting| {
+        let of_answer = |waiting: &WaitingAnswer| {
             let follow_up = &waiting.follow_up;
             let names = follow_up.unconfirmed.len();
             let resumed = follow_up.resumed.as_ref();
@@ -410,7 +410,7 @@ impl Queue {
             allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
         };
         let answers: usize = self.waiting.iter().map(of_answer).sum();
-        (answers + self.waiting.capacity() * size_of::<Waiting>()) as u64
+        (answers + self.waiting.capacity() * size_of::<WaitingAnswer>()) as u64
     }
 }
 
@@ -421,11 +421,11 @@ impl Answers {
         queue.is_some_and(|q| q.waiting.len() > ANSWERS_MAX || q.bytes > ANSWER_BYTES_MAX)
     }
 
-    fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+    fn waiting(&self) -> impl Iterator<Item = &WaitingAnswer> {
         self.0.iter().flat_map(|queue| &queue.waiting)
     }
 
-    fn waiting_mut(&mut self) -> impl Iterator<Item = &mut Waiting> {
+    fn waiting_mut(&mut self) -> impl Iterator<Item = &mut WaitingAnswer> {
         self.0.iter_mut().flat_map(|queue| &mut queue.waiting)
     }
 
@@ -439,7 +439,7 @@ impl Answers {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
         queue.resuming += follow_up.resuming();
-        queue.waiting.push_back(Waiting {
+        queue.waiting.push_back(WaitingAnswer {
             answer,
             follow_up,
             due_us,

@@ -10,7 +10,7 @@ use crate::gateways::shared::members::{members, read_max_rate, text_of};
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, TextList, check_json, compact};
+use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -137,11 +137,10 @@ fn read_channels(
     let Some(channels) = channels else {
         return Ok(TextList::default());
     };
-    let names = TextList::read(channels).ok_or("channels must be a list of strings")?;
-    if names.len() > entries_max {
-        return Err(format!("channels must have at most {entries_max} entries").into());
-    }
-    Ok(names)
+    TextList::read(channels, entries_max).map_err(|why| match why {
+        NotAList::OtherValue => "channels must be a list of strings".into(),
+        NotAList::TooLong => format!("channels must have at most {entries_max} entries").into(),
+    })
 }
 
 #[cfg(test)]
@@ -167,7 +166,7 @@ mod tests {
         let names = |json: &str| {
             let channels = format!(r#"{{"channels":{json}}}"#);
             let [list] = members(channels.as_bytes(), ["channels"]).expect("an object");
-            TextList::read(&list.expect("a list")).expect("texts")
+            TextList::read(&list.expect("a list"), 100).expect("texts")
         };
         for (text, action, id) in [
             (

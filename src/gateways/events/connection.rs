@@ -42,14 +42,14 @@ const REST_US_MAX: u64 = 160_000;
 
 /// A message that waits for its turn.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedMessage {
     pub(super) content: Content,
     /// The memory of the message.
     pub(super) held: Permit,
 }
 
 /// Memory of a message beside its text: its place in the queue, and its permit.
-const MESSAGE_BYTES: usize = size_of::<Waiting>() + 64;
+const MESSAGE_BYTES: usize = size_of::<QueuedMessage>() + 64;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -60,7 +60,7 @@ pub(super) enum Content {
     TooLarge,
 }
 
-impl Waiting {
+impl QueuedMessage {
     /// Keeps a message of up to `bytes_max` bytes, charged by `hold`.
     pub(super) fn new(
         message: Incoming<'_>,
@@ -133,7 +133,7 @@ pub struct Connection {
     pub(super) is_leaving: bool,
     /// The gateway does not read the client, because there is no room for its messages.
     pub(super) is_paused: bool,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedMessage>,
     waiting_bytes: u64,
     /// The last time between two checks; `None` while the connection does not rest.
     rest_us: Option<u64>,
@@ -200,12 +200,12 @@ impl Connection {
         !self.waiting.is_empty()
     }
 
-    pub(super) fn push(&mut self, message: Waiting) {
+    pub(super) fn push(&mut self, message: QueuedMessage) {
         self.waiting_bytes += message.held.amount();
         self.waiting.push_back(message);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
+    pub(super) fn pop(&mut self) -> Option<QueuedMessage> {
         let message = self.waiting.pop_front()?;
         self.waiting_bytes -= message.held.amount();
         if self.waiting.is_empty() {

@@ -21,7 +21,7 @@ use self::calls::{CallSlots, Permission};
 pub use self::services::{EventsService, ServiceRow, Services};
 
 pub use self::connection::EventsStats;
-use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
+use self::connection::{Calling, Connection, Content, Orphans, QueuedMessage, Rest};
 use self::envelope::Code;
 use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
 use base64::Engine;
@@ -206,7 +206,7 @@ impl EventsGateway {
         core: &mut Core,
         key: SessionKey,
         connection: &mut Connection,
-        Waiting { content, held }: Waiting,
+        QueuedMessage { content, held }: QueuedMessage,
     ) -> Option<Arc<Frame>> {
         let message = match read_message(core, connection, &content) {
             Ok(message) => message,
@@ -501,7 +501,7 @@ impl Gateway for EventsGateway {
     ) {
         let now_us = core.now().mono_us;
         let hold = |bytes| self.waiting_bytes.hold(connection.client, bytes, now_us);
-        let waiting = Waiting::new(message, self.settings.message_bytes_max, hold);
+        let waiting = QueuedMessage::new(message, self.settings.message_bytes_max, hold);
         connection.push(waiting);
         self.advance(core, key, connection);
     }

@@ -20,7 +20,7 @@ pub struct Client {
     pub(super) last_event_id: Option<Box<str>>,
     /// The requests in the query of an event stream, until the last of them has come.
     pub(super) together: Vec<Result<Request, BadRequest>>,
-    pub(super) waiting: Option<Box<Waiting>>,
+    pub(super) waiting: Option<Box<PendingSubscribe>>,
     /// A request to unsubscribe from very many symbols, which goes on in a later turn.
     pub(super) unsubscribing: Option<Box<Unsubscribing>>,
 }
@@ -31,7 +31,7 @@ const SYMBOL_BYTES: usize = 384;
 
 /// A request over its user's limit, which waits until the gateway knows whether the user's other connections are alive.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PendingSubscribe {
     pub(super) content: Content,
     pub(super) asked: Subscribe,
     /// The latest time of the response.

@@ -208,7 +208,7 @@ fn read_unchecked(
     action: &'static str,
     value: Option<LazyValue<'_>>,
 ) -> Result<TextList, BadRequest> {
-    match value.as_ref().and_then(TextList::read) {
+    match read_list(value.as_ref()) {
         Some(symbols) if symbols.len() > 0 => Ok(symbols),
         _ => {
             read_symbols(action, value, usize::MAX)?;
@@ -216,6 +216,11 @@ fn read_unchecked(
             Err(BadRequest::Symbols { action, why })
         }
     }
+}
+
+/// Reads a list of texts of any length.
+fn read_list(value: Option<&LazyValue<'_>>) -> Option<TextList> {
+    TextList::read(value?, usize::MAX).ok()
 }
 
 /// Checks the length of a symbol, the entry `at` of its list.
@@ -290,7 +295,7 @@ mod tests {
     fn unsubscribe(action: &'static str, content: Content) -> Request {
         let list = br#"{"symbols":["A","B","C","D","E","F"]}"#;
         let [symbols] = members(list, ["symbols"]).expect("JSON");
-        let symbols = TextList::read(&symbols.expect("a list")).expect("texts");
+        let symbols = read_list(symbols.as_ref()).expect("texts");
         Request::Unsubscribe(action, symbols, Ok(content))
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::TradesGateway;
-use super::client::{Client, Content, Held, Waiting, not_held};
+use super::client::{Client, Content, Held, PendingSubscribe, not_held};
 use super::request::{Request, Subscribe};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
@@ -203,7 +203,7 @@ impl TradesGateway {
             let request = Ok(Request::Subscribe(content, asked));
             return self.carry_out(core, key, client, Some(request));
         }
-        client.waiting = Some(Box::new(Waiting {
+        client.waiting = Some(Box::new(PendingSubscribe {
             content,
             asked,
             due_us: core.now().mono_us + SIGN_OF_LIFE_US,

@@ -4,7 +4,7 @@
 use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
-use super::gate::{Client, Gate, HeadLimits, Stop};
+use super::gate::{Client, Gate, GateEnd, HeadLimits};
 use super::handover::{Ends, Handover, HttpSettings, Linger, WayBack};
 use super::requests::Requests;
 use super::site::{IsEvicted, Site};
@@ -300,11 +300,11 @@ impl Connection {
         }
         let bounds = server.linger_for(&peer);
         match (end, stop) {
-            (End::Done, Some(Stop::Upgrade(read))) => match back {
+            (End::Done, Some(GateEnd::Upgrade(read))) => match back {
                 Some(back) => hand_back(&back, stream, read, peer, &clock),
                 None => linger(stream, &refusal(403, "No WebSocket here"), bounds).await,
             },
-            (End::Done, Some(Stop::BadHead(error))) => {
+            (End::Done, Some(GateEnd::BadHead(error))) => {
                 if let Some(protocol) = error.other_protocol() {
                     ends.count_other_protocol(peer, protocol);
                 }

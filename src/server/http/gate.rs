@@ -57,7 +57,7 @@ impl HeadLimits {
 
 /// Why the gate stopped.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum GateEnd {
     /// The client asks for a WebSocket or an event stream. Has all bytes from the start of the head on.
     Upgrade(HeldBytes),
     /// The head is refused.
@@ -82,16 +82,16 @@ enum Next {
     /// The rest of a body.
     Body(BodyScanner),
     /// Nothing for hyper.
-    Stopped(Stop),
+    Stopped(GateEnd),
 }
 
 /// A client's socket as hyper sees it: one request at a time, then the end of the connection. hyper reads and writes
 /// through one clone; the connection watches for the client's end through another.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Rc<RefCell<State>>);
+pub(super) struct Gate(Rc<RefCell<Inner>>);
 
 #[derive(Debug)]
-struct State {
+struct Inner {
     stream: ClientStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
@@ -126,7 +126,7 @@ impl Gate {
         clock: Rc<ConnectionClock>,
         time: Clock,
     ) -> Self {
-        Self(Rc::new(RefCell::new(State {
+        Self(Rc::new(RefCell::new(Inner {
             stream,
             clock,
             limits,
@@ -174,8 +174,8 @@ impl Gate {
 
     /// Returns the socket, and why the gate stopped; the second is `None` if hyper ended the connection. Returns `None`
     /// if another clone is left.
-    pub(super) fn into_parts(self) -> Option<(ClientStream, Option<Stop>)> {
-        let State { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
+    pub(super) fn into_parts(self) -> Option<(ClientStream, Option<GateEnd>)> {
+        let Inner { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
         match next {
             Next::Stopped(stop) => Some((stream, Some(stop))),
             Next::Head(_) | Next::Body(_) => Some((stream, None)),
@@ -208,7 +208,7 @@ impl Gate {
     }
 }
 
-impl State {
+impl Inner {
     fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
@@ -315,11 +315,11 @@ impl State {
         self.body_bytes = 0;
         let decided = std::mem::take(&mut self.decided);
         (self.passed, self.next) = match verdict {
-            Err(error) => (self.passed, Next::Stopped(Stop::BadHead(error))),
+            Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
             Ok((_, true, _)) if !decided => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
-                (0, Next::Stopped(Stop::Upgrade(read)))
+                (0, Next::Stopped(GateEnd::Upgrade(read)))
             }
             Ok((end, _, body)) => {
                 let next_head = || Next::Head(HeadScanner::default());

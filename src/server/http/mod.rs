@@ -35,5 +35,5 @@ pub use readiness::ReadyLimits;
 pub(crate) use site::TakeOver;
 pub use site::{ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, RequestParts, Route, Site};
 
+pub use hyper::StatusCode;
 pub use hyper::body::Bytes;
-pub use hyper::{HeaderMap, Method, StatusCode, header};

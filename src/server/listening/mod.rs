@@ -68,7 +68,7 @@ impl Default for ListenOptions {
 
 /// A listening socket, nonblocking.
 #[derive(Debug)]
-pub enum Bound {
+pub(crate) enum Bound {
     /// On a TCP port.
     Tcp(std::net::TcpListener),
     /// At a path. Dropping the second part removes the file; this must happen before the socket closes.
@@ -82,7 +82,7 @@ impl ListenAddr {
     /// The address is in use or is not of this machine; a path cannot be bound, or is in use by a file that
     /// is not a socket. [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown on this
     /// machine.
-    pub fn bind(&self, options: &ListenOptions) -> io::Result<Bound> {
+    pub(crate) fn bind(&self, options: &ListenOptions) -> io::Result<Bound> {
         match self {
             Self::Tcp(addr) => Ok(Bound::Tcp(bind_tcp(*addr, options)?)),
             Self::Unix(path) => {
@@ -209,7 +209,7 @@ impl Bound {
     ///
     /// # Errors
     /// The socket has no address; this cannot happen to a bound socket.
-    pub fn local_addr(&self) -> io::Result<ListenAddr> {
+    pub(crate) fn local_addr(&self) -> io::Result<ListenAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
             Self::Unix(_, file) => Ok(ListenAddr::Unix(file.path().to_owned())),

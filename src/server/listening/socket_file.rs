@@ -27,7 +27,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// replaced it meanwhile. Must be dropped before the socket: as long as the socket is open, no other file can have the
 /// same inode number.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -35,7 +35,7 @@ pub struct SocketFile {
 
 impl SocketFile {
     /// Returns the path of the file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

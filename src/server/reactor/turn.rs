@@ -18,7 +18,7 @@ use signal_hook_mio::v1_0::Signals;
 use tokio::sync::oneshot;
 
 use self::inputs::{FirstReads, HeadRate};
-use self::interrupts::{Freeze, Stop, stop_signals};
+use self::interrupts::{Freeze, StopDeadline, stop_signals};
 use self::outputs::{EndLines, Ends};
 use super::kernel::{End, Unread};
 use super::listeners::{ListenError, Listeners};
@@ -110,7 +110,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     /// The operators that wait for the searches of the survey under way.
     searching: Vec<oneshot::Sender<SearchResult>>,
     ends: Ends,
-    stop: Option<Stop>,
+    stop: Option<StopDeadline>,
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
     stop_now: bool,
@@ -286,7 +286,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.slow_due(),
             self.listeners.due_us(),
             self.report.due_us(),
-            self.stop.as_ref().map(Stop::at_us),
+            self.stop.as_ref().map(StopDeadline::at_us),
             self.accept_from_us,
             self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
             self.survey_due_us(),
@@ -432,7 +432,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let margin_us = self.settings.stop_timeout_us / 20;
             let at_us = now.mono_us + stop_us - margin_us;
             let at_us_max = at_us + self.settings.stop_timeout_us;
-            self.stop = Some(Stop::new(at_us, at_us_max, connections));
+            self.stop = Some(StopDeadline::new(at_us, at_us_max, connections));
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }

@@ -89,7 +89,7 @@ impl Turn {
 
 /// The stop signals so far.
 #[derive(Debug, Default)]
-struct Stop {
+struct StopSignals {
     signals: usize,
     /// Ticks since the first signal. While the process does not run, there are no ticks.
     waited: Duration,
@@ -135,7 +135,7 @@ struct Watchdog {
 impl Watchdog {
     /// Checks the loop at each tick. `signals` has a value for each stop signal.
     fn run(&self, signals: &Receiver<()>) {
-        let (mut turn, mut stop) = (Turn::default(), Stop::default());
+        let (mut turn, mut stop) = (Turn::default(), StopSignals::default());
         loop {
             thread::sleep(TICK);
             stop.signals += signals.try_iter().count();
@@ -150,7 +150,7 @@ impl Watchdog {
 
     /// Ends the process if the loop does not take a stop signal. A loop that still turns ends the process itself, and
     /// does so at once at a second signal.
-    fn check_stop(&self, stop: &mut Stop) {
+    fn check_stop(&self, stop: &mut StopSignals) {
         if stop.signals == 0 || self.telemetry.event_loop.phase() == Phase::Ended {
             return;
         }

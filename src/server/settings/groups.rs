@@ -45,7 +45,7 @@ group! {
 group! {
     /// The log, the stop, and what the process may use.
     #[derive(Clone, Debug)]
-    pub struct ProcessSettings {
+    pub(crate) struct ProcessSettings {
         /// The format of log lines.
         pub log_format: LogFormat = LogFormat::Text,
         /// The filter of log lines.
@@ -72,7 +72,7 @@ group! {
 group! {
     /// A bus of any kind.
     #[derive(Clone, Debug)]
-    pub struct BusSettings {
+    pub(crate) struct BusSettings {
         /// How long the bus may be away while `/ready` stays 200, milliseconds.
         pub ready_grace_ms: u64 = 30_000,
         /// How long the bus may be away before the process ends, seconds. `None`: the process does not end.

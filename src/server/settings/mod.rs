@@ -33,9 +33,10 @@ pub mod typed;
 pub use crate::{field, flag, group};
 pub use checked::{Check, Checked, CheckedValue, SecretFile};
 pub use field::{At, Field, Group, Groups, Milli, With};
+pub(crate) use groups::BusSettings;
+pub(crate) use groups::ProcessSettings;
 pub use groups::{
-    AuthSettings, BusSettings, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
-    TailSettings, TlsSettings, TopSettings,
+    AuthSettings, NatsAccess, RedisAccess, StreamSettings, TailSettings, TlsSettings, TopSettings,
 };
 pub use key_set_url::KeySetUrl;
 pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};

@@ -46,7 +46,7 @@ pub(super) enum Ended {
 
 /// The answer of a process to the question whether it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum Readiness {
     /// It serves clients.
     Ready,
     /// It listens, and a load balancer should send it no clients.
@@ -60,7 +60,7 @@ pub(super) enum Answer {
 
 /// The state of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum PlaceState {
     /// There is no process, and none is wanted.
     Empty,
     /// Its process has not answered yet.
@@ -77,7 +77,7 @@ pub(super) enum State {
     Waiting { until: Us },
 }
 
-impl State {
+impl PlaceState {
     /// Whether there is a process.
     pub(super) fn is_alive(self) -> bool {
         !matches!(self, Self::Empty | Self::Waiting { .. })
@@ -99,14 +99,14 @@ impl State {
 /// A process and its replacements, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    state: State,
+    state: PlaceState,
     /// Ends in a row, each soon after a start.
     ends: u32,
 }
 
 /// What the supervisor is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum RollPhase {
     /// The first processes start. If one of them cannot, the supervisor ends with its status.
     Starting,
     Running,
@@ -178,7 +178,7 @@ pub(super) struct Supervisor {
     places: Vec<Place>,
     /// Whether the second half of the places is in use.
     is_second: bool,
-    phase: Phase,
+    phase: RollPhase,
     /// Whether another roll follows.
     roll_again: bool,
     /// The most time that the stop of a process takes.
@@ -194,13 +194,13 @@ impl Supervisor {
     /// A supervisor of `count` processes, of which each stops within `stop_us`. Starts all.
     pub(super) fn new(count: u32, stop_us: Us, now: Us) -> Self {
         let place = Place {
-            state: State::Empty,
+            state: PlaceState::Empty,
             ends: 0,
         };
         let mut supervisor = Self {
             places: vec![place; 2 * count as usize],
             is_second: false,
-            phase: Phase::Starting,
+            phase: RollPhase::Starting,
             roll_again: false,
             stop_us,
             actions: VecDeque::new(),
@@ -219,7 +219,7 @@ impl Supervisor {
     }
 
     /// The numbers and states of all places.
-    pub(super) fn states(&self) -> impl Iterator<Item = (Number, State)> + '_ {
+    pub(super) fn states(&self) -> impl Iterator<Item = (Number, PlaceState)> + '_ {
         (1..).zip(self.places.iter().map(|place| place.state))
     }
 
@@ -230,28 +230,28 @@ impl Supervisor {
 
     /// Whether a stop is under way.
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
+        matches!(self.phase, RollPhase::Stopping { .. })
     }
 
     /// Whether all processes serve, and nothing else is under way.
     pub(super) fn is_settled(&self) -> bool {
         let mut of_half = self.half(self.is_second);
-        self.phase == Phase::Running && of_half.all(|number| self.state(number).is_ready())
+        self.phase == RollPhase::Running && of_half.all(|number| self.state(number).is_ready())
     }
 
     /// The time of the next [`tick`](Self::tick).
     pub(super) fn deadline(&self) -> Option<Us> {
         let of_places = self.places.iter().filter_map(|place| match place.state {
-            State::Waiting { until } => Some(until),
-            State::Stopping { kill_at } => Some(kill_at),
+            PlaceState::Waiting { until } => Some(until),
+            PlaceState::Stopping { kill_at } => Some(kill_at),
             _ => None,
         });
         let of_roll = match self.phase {
-            Phase::RollStarting {
+            RollPhase::RollStarting {
                 ready_since: Some(since),
                 ..
             } => Some(since + ROLL_SETTLE_US),
-            Phase::RollStarting { until, .. } => Some(until),
+            RollPhase::RollStarting { until, .. } => Some(until),
             _ => None,
         };
         of_places.chain(of_roll).min()
@@ -261,22 +261,22 @@ impl Supervisor {
     pub(super) fn tick(&mut self, now: Us) {
         for number in 1..=2 * self.count() {
             match self.state(number) {
-                State::Waiting { until } if until <= now => {
+                PlaceState::Waiting { until } if until <= now => {
                     self.restarts += 1;
                     self.spawn(number, now);
                 }
-                State::Stopping { kill_at } if kill_at <= now => {
+                PlaceState::Stopping { kill_at } if kill_at <= now => {
                     self.say(Event::TooSlow { number });
                     self.actions.push_back(Action::Kill(number));
                     // Asked again if the process is still there, as after an uninterruptible wait.
                     let kill_at = now + self.stop_us;
-                    self.set(number, State::Stopping { kill_at });
+                    self.set(number, PlaceState::Stopping { kill_at });
                 }
                 _ => {}
             }
         }
         match self.phase {
-            Phase::RollStarting {
+            RollPhase::RollStarting {
                 until,
                 ready_since: None,
             } if until <= now => self.give_up_roll(None, now),
@@ -285,19 +285,19 @@ impl Supervisor {
     }
 
     /// Takes the answer of a process.
-    pub(super) fn answered(&mut self, number: Number, answer: Answer, now: Us) {
+    pub(super) fn answered(&mut self, number: Number, answer: Readiness, now: Us) {
         let (since, silent) = match self.state(number) {
-            State::Starting { since, silent } => (since, silent),
-            State::Serving { since, silent, .. } => (since, silent),
+            PlaceState::Starting { since, silent } => (since, silent),
+            PlaceState::Serving { since, silent, .. } => (since, silent),
             _ => return,
         };
         let next = match (answer, self.state(number)) {
-            (Answer::Silent { is_stopped }, state) => {
+            (Readiness::Silent { is_stopped }, state) => {
                 self.fell_silent(number, state, silent + 1, is_stopped)
             }
-            (answer, _) => State::Serving {
+            (answer, _) => PlaceState::Serving {
                 since,
-                is_ready: answer == Answer::Ready,
+                is_ready: answer == Readiness::Ready,
                 silent: 0,
             },
         };
@@ -309,13 +309,13 @@ impl Supervisor {
     fn fell_silent(
         &mut self,
         number: Number,
-        state: State,
+        state: PlaceState,
         mut silent: u32,
         is_stopped: bool,
-    ) -> State {
+    ) -> PlaceState {
         let max = match state {
             _ if is_stopped => STOPPED_MAX,
-            State::Starting { .. } => START_SILENT_MAX,
+            PlaceState::Starting { .. } => START_SILENT_MAX,
             _ => SILENT_MAX,
         };
         let hangs = silent >= max;
@@ -325,10 +325,10 @@ impl Supervisor {
             silent = 0;
         }
         match state {
-            State::Starting { since, .. } => State::Starting { since, silent },
-            State::Serving {
+            PlaceState::Starting { since, .. } => PlaceState::Starting { since, silent },
+            PlaceState::Serving {
                 since, is_ready, ..
-            } => State::Serving {
+            } => PlaceState::Serving {
                 since,
                 is_ready: is_ready && !hangs,
                 silent,
@@ -341,14 +341,14 @@ impl Supervisor {
     pub(super) fn ended(&mut self, number: Number, ended: Ended, now: Us) {
         let state = self.state(number);
         let since = match state {
-            State::Empty | State::Waiting { .. } => return,
-            State::Stopping { .. } => None,
-            State::Starting { since, .. } | State::Serving { since, .. } => Some(since),
+            PlaceState::Empty | PlaceState::Waiting { .. } => return,
+            PlaceState::Stopping { .. } => None,
+            PlaceState::Starting { since, .. } | PlaceState::Serving { since, .. } => Some(since),
         };
-        self.set(number, State::Empty);
+        self.set(number, PlaceState::Empty);
         match (since, self.phase) {
-            (None, _) | (_, Phase::Stopping { .. }) => {}
-            (_, Phase::RollStarting { .. }) if !self.half(self.is_second).contains(&number) => {
+            (None, _) | (_, RollPhase::Stopping { .. }) => {}
+            (_, RollPhase::RollStarting { .. }) if !self.half(self.is_second).contains(&number) => {
                 self.say(Event::Died {
                     number,
                     ended,
@@ -356,7 +356,7 @@ impl Supervisor {
                 });
                 self.give_up_roll(Some(number), now);
             }
-            (_, Phase::Starting) if matches!(ended, Ended::Status(_)) => {
+            (_, RollPhase::Starting) if matches!(ended, Ended::Status(_)) => {
                 self.say(Event::CannotStart { number, ended });
                 // A process that ends by itself while others start has a reason that stays.
                 let status = match ended {
@@ -388,7 +388,7 @@ impl Supervisor {
             Ended::Status(2) => WAIT_MAX_US,
             _ => doubled.min(WAIT_MAX_US),
         };
-        place.state = State::Waiting { until: now + wait };
+        place.state = PlaceState::Waiting { until: now + wait };
         self.say(Event::Died {
             number,
             ended,
@@ -399,16 +399,16 @@ impl Supervisor {
     /// Replaces all processes by new ones.
     pub(super) fn roll(&mut self, now: Us) {
         match self.phase {
-            Phase::Running => {
+            RollPhase::Running => {
                 self.say(Event::RollBegins);
-                self.phase = Phase::RollStarting {
+                self.phase = RollPhase::RollStarting {
                     until: now + ROLL_READY_US,
                     ready_since: None,
                 };
                 self.advance(now);
             }
-            Phase::RollStarting { .. } | Phase::RollEnding { .. } => self.roll_again = true,
-            Phase::Starting | Phase::Stopping { .. } => self.say(Event::RollRefused),
+            RollPhase::RollStarting { .. } | RollPhase::RollEnding { .. } => self.roll_again = true,
+            RollPhase::Starting | RollPhase::Stopping { .. } => self.say(Event::RollRefused),
         }
     }
 
@@ -422,7 +422,7 @@ impl Supervisor {
     /// Stops all processes. A second call passes the signal on again, which ends them at once.
     pub(super) fn stop(&mut self, now: Us) {
         match self.phase {
-            Phase::Stopping { .. } => {
+            RollPhase::Stopping { .. } => {
                 for (number, _) in self.alive() {
                     self.actions.push_back(Action::Terminate(number));
                 }
@@ -433,7 +433,7 @@ impl Supervisor {
     }
 
     fn stop_all(&mut self, status: u8, now: Us) {
-        self.phase = Phase::Stopping { status };
+        self.phase = RollPhase::Stopping { status };
         for number in 1..=2 * self.count() {
             self.terminate(number, now);
         }
@@ -442,32 +442,34 @@ impl Supervisor {
     /// Ends the present phase if its condition holds.
     fn advance(&mut self, now: Us) {
         match self.phase {
-            Phase::Starting if self.all_in(self.is_second, State::is_serving) => {
-                self.phase = Phase::Running;
+            RollPhase::Starting if self.all_in(self.is_second, PlaceState::is_serving) => {
+                self.phase = RollPhase::Running;
                 self.say(Event::Started);
             }
-            Phase::RollStarting { until, ready_since } => {
-                if self.all_in(!self.is_second, State::is_ready) {
+            RollPhase::RollStarting { until, ready_since } => {
+                if self.all_in(!self.is_second, PlaceState::is_ready) {
                     let since = ready_since.unwrap_or(now);
                     let ready_since = Some(since);
-                    self.phase = Phase::RollStarting { until, ready_since };
+                    self.phase = RollPhase::RollStarting { until, ready_since };
                     if now >= since + ROLL_SETTLE_US {
                         self.end_old(now);
                     }
                 } else {
                     let ready_since = None;
-                    self.phase = Phase::RollStarting { until, ready_since };
+                    self.phase = RollPhase::RollStarting { until, ready_since };
                     self.start_new(now);
                 }
             }
-            Phase::RollEnding { since } if self.all_in(!self.is_second, State::is_empty) => {
+            RollPhase::RollEnding { since }
+                if self.all_in(!self.is_second, PlaceState::is_empty) =>
+            {
                 self.rolls += 1;
                 let ms = now.saturating_sub(since) / 1_000;
                 self.say(Event::RollDone { ms });
-                self.phase = Phase::Running;
+                self.phase = RollPhase::Running;
                 self.roll_if_asked(now);
             }
-            Phase::Stopping { status } if self.alive().is_empty() => {
+            RollPhase::Stopping { status } if self.alive().is_empty() => {
                 self.actions.push_back(Action::End(status));
             }
             _ => {}
@@ -475,7 +477,7 @@ impl Supervisor {
     }
 
     /// Whether all numbers of a half are in such a state.
-    fn all_in(&self, is_second: bool, is: fn(State) -> bool) -> bool {
+    fn all_in(&self, is_second: bool, is: fn(PlaceState) -> bool) -> bool {
         let numbers = self.half(is_second);
         numbers.into_iter().all(|number| is(self.state(number)))
     }
@@ -484,7 +486,7 @@ impl Supervisor {
     /// first.
     fn start_new(&mut self, now: Us) {
         for number in self.half(!self.is_second) {
-            if self.state(number) == State::Empty {
+            if self.state(number) == PlaceState::Empty {
                 self.spawn(number, now);
             }
         }
@@ -493,7 +495,7 @@ impl Supervisor {
     /// Roll: ends the old processes. From here on the new ones are the half in use.
     fn end_old(&mut self, now: Us) {
         self.say(Event::RollEndsOld);
-        self.phase = Phase::RollEnding { since: now };
+        self.phase = RollPhase::RollEnding { since: now };
         for number in self.half(self.is_second) {
             self.terminate(number, now);
         }
@@ -503,7 +505,7 @@ impl Supervisor {
 
     fn give_up_roll(&mut self, number: Option<Number>, now: Us) {
         self.say(Event::RollGivenUp { number });
-        self.phase = Phase::Running;
+        self.phase = RollPhase::Running;
         // The same would happen again.
         self.roll_again = false;
         for number in self.half(!self.is_second) {
@@ -520,7 +522,7 @@ impl Supervisor {
     fn spawn(&mut self, number: Number, now: Us) {
         self.set(
             number,
-            State::Starting {
+            PlaceState::Starting {
                 since: now,
                 silent: 0,
             },
@@ -530,17 +532,17 @@ impl Supervisor {
 
     fn terminate(&mut self, number: Number, now: Us) {
         match self.state(number) {
-            State::Empty | State::Stopping { .. } => {}
-            State::Waiting { .. } => self.set(number, State::Empty),
-            State::Starting { .. } | State::Serving { .. } => {
+            PlaceState::Empty | PlaceState::Stopping { .. } => {}
+            PlaceState::Waiting { .. } => self.set(number, PlaceState::Empty),
+            PlaceState::Starting { .. } | PlaceState::Serving { .. } => {
                 let kill_at = now + self.stop_us;
-                self.set(number, State::Stopping { kill_at });
+                self.set(number, PlaceState::Stopping { kill_at });
                 self.actions.push_back(Action::Terminate(number));
             }
         }
     }
 
-    fn alive(&self) -> Vec<(Number, State)> {
+    fn alive(&self) -> Vec<(Number, PlaceState)> {
         let all = self.states();
         all.filter(|(_, state)| state.is_alive()).collect()
     }
@@ -559,13 +561,13 @@ impl Supervisor {
         self.places.get_mut(at)
     }
 
-    pub(super) fn state(&self, number: Number) -> State {
+    pub(super) fn state(&self, number: Number) -> PlaceState {
         let at = (number as usize).wrapping_sub(1);
         let place = self.places.get(at);
-        place.map_or(State::Empty, |place| place.state)
+        place.map_or(PlaceState::Empty, |place| place.state)
     }
 
-    fn set(&mut self, number: Number, state: State) {
+    fn set(&mut self, number: Number, state: PlaceState) {
         if let Some(place) = self.place(number) {
             place.state = state;
         }

@@ -49,7 +49,7 @@ use tokio::time::{Instant, sleep_until};
 use self::admin::{Board, Living, Shared};
 use self::ask::AdminRequest;
 use self::children::{Children, Ports, Sockets};
-use self::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
+use self::core::{Action, Ended, Event, Number, PlaceState, Readiness, Supervisor};
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
@@ -249,11 +249,11 @@ impl Shell {
     }
 
     fn is_starting(&self) -> bool {
-        let is = |(_, state): (Number, State)| {
+        let is = |(_, state): (Number, PlaceState)| {
             matches!(
                 state,
-                State::Starting { .. }
-                    | State::Serving {
+                PlaceState::Starting { .. }
+                    | PlaceState::Serving {
                         is_ready: false,
                         ..
                     }
@@ -319,11 +319,11 @@ impl Shell {
     fn publish(&self) {
         let living = self.supervisor.states().filter_map(|(number, state)| {
             let word = match state {
-                State::Empty | State::Waiting { .. } => return None,
-                State::Starting { .. } => "starting",
-                State::Serving { is_ready: true, .. } => "ready",
-                State::Serving { .. } => "serving",
-                State::Stopping { .. } => "stopping",
+                PlaceState::Empty | PlaceState::Waiting { .. } => return None,
+                PlaceState::Starting { .. } => "starting",
+                PlaceState::Serving { is_ready: true, .. } => "ready",
+                PlaceState::Serving { .. } => "serving",
+                PlaceState::Stopping { .. } => "stopping",
             };
             Some(Living {
                 number,
@@ -344,7 +344,10 @@ impl Shell {
     /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
     fn ask_all(&self, sender: &mpsc::UnboundedSender<Report>) {
         for (number, state) in self.supervisor.states() {
-            let is_asked = matches!(state, State::Starting { .. } | State::Serving { .. });
+            let is_asked = matches!(
+                state,
+                PlaceState::Starting { .. } | PlaceState::Serving { .. }
+            );
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
@@ -387,9 +390,9 @@ impl Shell {
 
     fn take_answer(&mut self, number: Number, pid: u32, is_ready: Option<bool>, now: u64) {
         let answer = match is_ready {
-            Some(true) => Answer::Ready,
-            Some(false) => Answer::NotReady,
-            None => Answer::Silent {
+            Some(true) => Readiness::Ready,
+            Some(false) => Readiness::NotReady,
+            None => Readiness::Silent {
                 is_stopped: self.children.is_stopped(number),
             },
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
+use super::core::{Action, Ended, Event, Number, PlaceState, Readiness, Supervisor};
 
 const SECOND: u64 = 1_000_000;
 const STOP_US: u64 = 15 * SECOND;
@@ -88,14 +88,14 @@ impl World {
             match life {
                 Life::Starts | Life::Serves => {
                     self.alive.insert(number, Life::Serves);
-                    self.supervisor.answered(number, Answer::Ready, self.now);
+                    self.supervisor.answered(number, Readiness::Ready, self.now);
                 }
                 Life::Stops => {
                     self.alive.remove(&number);
                     self.supervisor.ended(number, Ended::Status(0), self.now);
                 }
                 Life::Hangs => {
-                    let silent = Answer::Silent { is_stopped: false };
+                    let silent = Readiness::Silent { is_stopped: false };
                     self.supervisor.answered(number, silent, self.now);
                 }
             }
@@ -108,8 +108,8 @@ impl World {
     }
 
     fn serving(&self) -> Vec<Number> {
-        let serves = |(number, state): (Number, State)| {
-            matches!(state, State::Serving { is_ready: true, .. }).then_some(number)
+        let serves = |(number, state): (Number, PlaceState)| {
+            matches!(state, PlaceState::Serving { is_ready: true, .. }).then_some(number)
         };
         self.supervisor.states().filter_map(serves).collect()
     }
@@ -130,7 +130,7 @@ fn all_start_and_one_that_is_killed_is_there_again() {
 #[test]
 fn one_that_cannot_start_ends_all_with_its_status() {
     let mut world = World::new(3);
-    world.supervisor.answered(1, Answer::Ready, 0);
+    world.supervisor.answered(1, Readiness::Ready, 0);
     world.end(2, Ended::Status(2));
     world.seconds(2);
     assert_eq!(world.status, Some(2));
@@ -171,7 +171,7 @@ fn one_that_hangs_is_killed_and_one_that_is_stopped_sooner() {
     };
     assert_eq!(world.events[1], hangs);
     assert_eq!(world.serving(), [1, 2]);
-    let silent = Answer::Silent { is_stopped: true };
+    let silent = Readiness::Silent { is_stopped: true };
     world.supervisor.answered(2, silent, world.now);
     world.supervisor.answered(2, silent, world.now);
     world.act();
@@ -186,14 +186,16 @@ fn a_roll_starts_all_new_ones_before_it_ends_an_old_one() {
     world.act();
     assert_eq!(world.alive.len(), 6);
     for number in [4, 5] {
-        world.supervisor.answered(number, Answer::Ready, world.now);
+        world
+            .supervisor
+            .answered(number, Readiness::Ready, world.now);
         world.act();
     }
     assert!(!world.alive.values().any(|life| *life == Life::Stops));
-    world.supervisor.answered(6, Answer::NotReady, world.now);
+    world.supervisor.answered(6, Readiness::NotReady, world.now);
     world.act();
     assert!(!world.alive.values().any(|life| *life == Life::Stops));
-    world.supervisor.answered(6, Answer::Ready, world.now);
+    world.supervisor.answered(6, Readiness::Ready, world.now);
     world.act();
     world.second();
     assert!(!world.alive.values().any(|life| *life == Life::Stops));

@@ -257,7 +257,7 @@ impl LoopNumbers {
 
 /// A part of a turn, for the log line about a loop that hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Waiting for the next turn.
     Wait,
     /// Events of the kernel, new connections, and input of clients that send little.
@@ -335,12 +335,12 @@ impl EventLoop {
     }
 
     /// Records the part of the turn that begins now.
-    pub fn begin(&self, phase: Phase) {
+    pub(crate) fn begin(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
     }
 
     /// Returns the part of the turn that began last.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Relaxed))]
     }
 

@@ -25,17 +25,17 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
+pub(crate) use event_loop::Phase;
 pub(crate) use event_loop::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
-pub use event_loop::{LoopDurations, LoopNumbers, Phase};
+pub use event_loop::{LoopDurations, LoopNumbers};
 pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
 pub(crate) use process::ProcessStats;
 pub use process::memory_limit_bytes;
-pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
-pub(crate) use surveys::{EndedAt, SEARCHES_MAX, Surveyed};
-pub use surveys::{PendingSearch, SearchResult, Surveys};
+pub(crate) use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
+pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Surveyed, Surveys};
 
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
@@ -70,7 +70,7 @@ pub struct Telemetry {
     /// The numbers of the event loop.
     pub event_loop: EventLoop,
     /// The surveys of clients and topics on the operator's page.
-    pub surveys: Surveys,
+    pub(crate) surveys: Surveys,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -174,7 +174,7 @@ impl Collector for Telemetry {
 
 /// All numbers of the process at one moment.
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     /// The loop's numbers at the end of its last turn.
     pub turn: LoopNumbers,
     /// Numbers of the kernel.
@@ -189,7 +189,7 @@ pub struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// Reads the numbers of the loop, the kernel and the survey. The others are read when a page asks for them.
-    pub fn now(telemetry: &'a Telemetry) -> Self {
+    pub(crate) fn now(telemetry: &'a Telemetry) -> Self {
         Self {
             turn: telemetry.event_loop.numbers(),
             process: ProcessStats::read(),
@@ -207,20 +207,23 @@ impl<'a> Reading<'a> {
 
     /// Returns the values of a metric of the gateway, each with the value of its label; none if the gateway
     /// lacks the metric.
-    pub fn values(&self, name: &MetricName) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    pub(crate) fn values(
+        &self,
+        name: &MetricName,
+    ) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let metric = self.gateway_metric(name);
         metric.map(GatewayMetric::values).into_iter().flatten()
     }
 
     /// Returns the sum of the values of a metric of the gateway; `None` without values.
-    pub fn sum(&self, name: &MetricName) -> Option<u64> {
+    pub(crate) fn sum(&self, name: &MetricName) -> Option<u64> {
         self.values(name)
             .map(|(_, value)| value)
             .reduce(|a, b| a + b)
     }
 
     /// Returns the amount that is held for clients, in bytes or places. `of` is a label of [`names::HELD`].
-    pub fn held(&self, of: &str) -> Option<u64> {
+    pub(crate) fn held(&self, of: &str) -> Option<u64> {
         let mut all = self.values(&names::HELD);
         all.find(|(name, _)| *name == of).map(|(_, held)| held)
     }
@@ -255,7 +258,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Returns the distributions of the loop.
-    pub fn durations(&self) -> &'a LoopDurations {
+    pub(crate) fn durations(&self) -> &'a LoopDurations {
         &self.telemetry.event_loop.durations
     }
 

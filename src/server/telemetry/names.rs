@@ -18,23 +18,30 @@ use super::Reading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
 
-/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`].
+/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`]. A row that
+/// begins with `[pub]` has no value here: gateways give it, so their crate names the constant.
 macro_rules! metric_names {
-    (|$at:ident| $($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
+    (|$at:ident| $($([$public:tt])? $id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
         $(=> $value:expr)?;)*) => {
         $(
-            #[doc = $help]
-            pub const $id: MetricName = MetricName {
+            metric_names! { @row [$($public)?] $id = MetricName {
                 name: $name,
                 kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
                 write: metric_names!(@write $at $($value)?),
-            };
+            }, $help }
         )*
 
         /// All metrics of this table.
         pub const ALL: &[MetricName] = &[$($id),*];
+    };
+    (@row [] $($row:tt)*) => {
+        metric_names! { @row [pub(crate)] $($row)* }
+    };
+    (@row [$vis:vis] $id:ident = $row:expr, $help:literal) => {
+        #[doc = $help]
+        $vis const $id: MetricName = $row;
     };
     (@write $at:ident) => {
         None
@@ -290,7 +297,7 @@ metric_names! { |at|
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
         "1 while the bus holds messages for a consumer and delivers none for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
-    SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
+    [pub] SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
@@ -323,21 +330,21 @@ metric_names! { |at|
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
         "How far weirgate is behind the newest message of the stream (--stream), in the time of the stream; at least the time for which that message was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
-    RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
+    [pub] RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
-    UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
+    [pub] UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
         "Calls of services in flight.";
-    SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
+    [pub] SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
         "1 while a service does not answer: from a request without an answer to the next answer.";
-    PUSHES = Counter "weirgate_pushes_total" []
+    [pub] PUSHES = Counter "weirgate_pushes_total" []
         "Events pushed by services to devices, each once.";
-    EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
+    [pub] EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
         "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
-    EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
+    [pub] EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
-    EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
+    [pub] EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
         "Instances on the bus, this one included.";
-    PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
+    [pub] PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
         "Requests to the proxy in flight.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";

@@ -18,7 +18,7 @@ const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The kernel's present numbers of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ProcessStats {
+pub(crate) struct ProcessStats {
     /// User and system CPU time, seconds.
     pub cpu_seconds: Option<f64>,
     /// Resident memory, bytes.
@@ -33,7 +33,7 @@ pub struct ProcessStats {
 
 impl ProcessStats {
     /// Reads `/proc`.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let ticks_per_second = fs::read("/proc/self/auxv")
             .ok()
             .and_then(|auxv| clock_ticks(&auxv))

@@ -13,7 +13,7 @@ use weirgate_core::{Ended, Found, Search, Survey};
 
 /// A connection that has ended, for the operator's page.
 #[derive(Clone, Debug)]
-pub struct EndedAt {
+pub(crate) struct EndedAt {
     /// The time of the end, microseconds of the monotonic clock.
     pub at_us: u64,
     /// The limit that is behind the reason, if there is one.
@@ -24,7 +24,7 @@ pub struct EndedAt {
 
 /// A survey, and the connections that had ended last when it was complete.
 #[derive(Clone, Debug)]
-pub struct Surveyed {
+pub(crate) struct Surveyed {
     /// Clients and topics.
     pub survey: Survey,
     /// The newest first.
@@ -35,11 +35,11 @@ pub struct Surveyed {
 pub(crate) const SEARCHES_MAX: usize = 16;
 
 /// The result of a search, with the survey that made it.
-pub type SearchResult = (Found, Arc<Surveyed>);
+pub(crate) type SearchResult = (Found, Arc<Surveyed>);
 
 /// A search that waits for the next survey.
 #[derive(Debug)]
-pub struct PendingSearch {
+pub(crate) struct PendingSearch {
     /// What an operator searches for.
     pub search: Search,
     /// Receives the result.
@@ -48,7 +48,7 @@ pub struct PendingSearch {
 
 /// The newest survey, whether another one is requested, and the searches that wait for it.
 #[derive(Debug)]
-pub struct Surveys {
+pub(crate) struct Surveys {
     /// Whether a survey was requested since the last one began.
     asked: AtomicBool,
     /// How many surveys were made.
@@ -70,13 +70,13 @@ impl Default for Surveys {
 
 impl Surveys {
     /// Requests a survey.
-    pub fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.asked.store(true, Relaxed);
     }
 
     /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
     /// too many searches wait already.
-    pub fn search(&self, search: Search) -> Option<oneshot::Receiver<SearchResult>> {
+    pub(crate) fn search(&self, search: Search) -> Option<oneshot::Receiver<SearchResult>> {
         let (answer, result) = oneshot::channel();
         self.pending
             .0
@@ -93,28 +93,28 @@ impl Surveys {
     }
 
     /// Returns the newest survey; `None` before the first.
-    pub fn newest(&self) -> Option<Arc<Surveyed>> {
+    pub(crate) fn newest(&self) -> Option<Arc<Surveyed>> {
         self.newest.read(Option::clone)
     }
 
     /// Returns the number of surveys made so far.
-    pub fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.made.load(Relaxed)
     }
 
     /// Loop: returns whether a survey was requested since the last one began.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)
     }
 
     /// Loop: records that a survey begins.
-    pub fn begun(&self) {
+    pub(crate) fn begun(&self) {
         self.asked.store(false, Relaxed);
     }
 
     /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
     /// within a second.
-    pub fn put(&self, surveyed: Arc<Surveyed>) {
+    pub(crate) fn put(&self, surveyed: Arc<Surveyed>) {
         self.made.fetch_add(1, Relaxed);
         self.newest.try_write(|newest| *newest = Some(surveyed));
     }

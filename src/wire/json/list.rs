@@ -10,7 +10,7 @@ use memchr::memchr;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::{after_string, quoted, text_of, value};
+use super::{after_string, quoted, text_of};
 
 /// The texts of an array, each decoded when it is taken. Clones share the text of the array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,10 +23,23 @@ pub struct TextList {
 }
 
 impl TextList {
-    /// Reads an array, whose text was checked before; `None` if the value is not an array of texts.
-    pub fn read(list: &LazyValue<'_>) -> Option<Self> {
-        let Texts(left) = value(list).ok()?;
-        Some(Self {
+    /// Reads an array, whose text was checked before. Of one with more than `len_max` texts no more is read.
+    ///
+    /// # Errors
+    /// The value is not an array of texts, or has too many.
+    pub fn read(list: &LazyValue<'_>, len_max: usize) -> Result<Self, NotAList> {
+        let mut left = 0;
+        let counter = Counter {
+            count: &mut left,
+            len_max,
+        };
+        let mut reader = sonic_rs::Deserializer::from_str(list.as_raw_str());
+        let counted = reader.deserialize_seq(counter);
+        if left > len_max {
+            return Err(NotAList::TooLong);
+        }
+        counted.map_err(|_| NotAList::OtherValue)?;
+        Ok(Self {
             json: Arc::new(list.as_raw_str().to_owned()),
             at: 0,
             left,
@@ -68,43 +81,54 @@ fn next_quoted<'a>(json: &'a str, at: &mut usize) -> Option<&'a str> {
     rest.get(begin..end)
 }
 
-/// The number of texts in an array, counted without keeping one.
-struct Texts(usize);
-
-/// A text.
-struct Text;
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_seq(Counter)
-    }
+/// Why a value is no list of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAList {
+    /// Not an array, or one with another value among the first entries.
+    OtherValue,
+    /// More entries than allowed.
+    TooLong,
 }
 
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Counter).map(|Texts(_)| Self)
-    }
+/// Counts the texts in an array without keeping one, up to one more than `len_max`.
+struct Counter<'a> {
+    count: &'a mut usize,
+    len_max: usize,
 }
 
-struct Counter;
-
-impl<'de> Visitor<'de> for Counter {
-    type Value = Texts;
+impl<'de> Visitor<'de> for Counter<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of texts")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Texts, A::Error> {
-        let mut count = 0;
-        while texts.next_element::<Text>()?.is_some() {
-            count += 1;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<(), A::Error> {
+        while *self.count <= self.len_max && texts.next_element::<Text>()?.is_some() {
+            *self.count += 1;
         }
-        Ok(Texts(count))
+        Ok(())
+    }
+}
+
+/// A text.
+struct Text;
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Texts, E> {
-        Ok(Texts(1))
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
     }
 }
 
@@ -185,7 +209,7 @@ mod tests {
         let text = format!(r#"{{"list":{json}}}"#);
         let mut entries = object_entries(text.as_bytes()).expect("an object");
         let (_, list) = entries.next().expect("a member").ok()?;
-        let list = TextList::read(&list)?;
+        let list = TextList::read(&list, usize::MAX).ok()?;
         let count = list.len();
         let texts: Vec<String> = list.collect();
         assert_eq!(texts.len(), count, "{json}");
@@ -212,6 +236,23 @@ mod tests {
         ] {
             let parsed: Option<Vec<String>> = serde_json::from_str(json).ok();
             assert_eq!(read(json), parsed, "{json}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_list_no_more_is_read_than_one_text_too_many() {
+        for (json, read) in [
+            (r#"["a","b"]"#, Ok(2)),
+            (r#"["a","b","c"]"#, Err(NotAList::TooLong)),
+            (r#"["a","b","c",5]"#, Err(NotAList::TooLong)),
+            (r#"["a","b",5]"#, Err(NotAList::OtherValue)),
+            (r#"["a",5,"c","d"]"#, Err(NotAList::OtherValue)),
+        ] {
+            let text = format!(r#"{{"list":{json}}}"#);
+            let mut entries = object_entries(text.as_bytes()).expect("an object");
+            let (_, list) = entries.next().expect("a member").expect("a value");
+            let len = TextList::read(&list, 2).map(|list| list.len());
+            assert_eq!(len, read, "{json}");
         }
     }
 

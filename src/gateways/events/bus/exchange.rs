@@ -44,7 +44,7 @@ enum Blame {
 
 /// A push of this instance that waits for other instances.
 #[derive(Debug)]
-struct Waiting {
+struct PendingPush {
     /// The end of the wait for late instances.
     late_until_us: u64,
     until_us: u64,
@@ -67,7 +67,7 @@ pub struct Exchange {
     link: Link,
     instances: Instances,
     /// By number; the pushes also end in this order.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, PendingPush>,
     /// Pushes before this number no longer wait for late instances.
     waits_for_late: u64,
     next_number: u64,
@@ -150,7 +150,7 @@ impl Exchange {
         };
         self.stats.sent.add(1);
         let expected: Vec<_> = self.instances.there().cloned().collect();
-        let waiting = Waiting {
+        let waiting = PendingPush {
             late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
             until_us: now.mono_us + self.settings.wait_us,
             sent: 0,
@@ -379,7 +379,7 @@ impl Exchange {
     }
 
     /// The oldest push that still waits for late instances.
-    fn first_for_late(&self) -> Option<(u64, &Waiting)> {
+    fn first_for_late(&self) -> Option<(u64, &PendingPush)> {
         let mut waiting = self.waiting.range(self.waits_for_late..);
         waiting.next().map(|(&number, one)| (number, one))
     }

@@ -41,7 +41,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub(in crate::gateways::events) struct Bus {
     commands: Sender<Command>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingPushes>,
     stats: Arc<BusStats>,
     /// Shown without secrets.
     pub(in crate::gateways::events) address: String,
@@ -50,7 +50,7 @@ pub(in crate::gateways::events) struct Bus {
 }
 
 /// Pushes that wait for other instances.
-struct Waiting {
+struct WaitingPushes {
     pushes: AtomicUsize,
     bytes: AtomicUsize,
     pushes_max: usize,
@@ -58,7 +58,7 @@ struct Waiting {
 
 /// The room of one push; given back on drop.
 pub(in crate::gateways::events) struct Room {
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingPushes>,
     bytes: usize,
 }
 
@@ -110,7 +110,7 @@ impl Bus {
     }
 
     fn new(commands: Sender<Command>, pushes_max: usize, bus: &bus::Bus) -> Self {
-        let waiting = Waiting {
+        let waiting = WaitingPushes {
             pushes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             pushes_max,

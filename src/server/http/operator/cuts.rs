@@ -28,7 +28,7 @@ const LINES_PER_SECOND: u32 = 5;
 
 /// Disconnects clients, and keeps them out: adds to the list of refusals, and asks the loop to close connections.
 #[derive(Clone, Debug)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     /// The list of refusals.
     pub revoked: Revoked,
     /// The requests to the loop.
@@ -87,7 +87,7 @@ struct MoveAnswer {
 
 impl Cutter {
     /// Makes a cutter. It wakes the loop once [`Self::wake`] has one.
-    pub fn new(revoked: Revoked, requests: Sender<CutRequest>, clock: Clock) -> Self {
+    pub(crate) fn new(revoked: Revoked, requests: Sender<CutRequest>, clock: Clock) -> Self {
         Self {
             revoked,
             requests,
@@ -100,7 +100,7 @@ impl Cutter {
 
     /// Asks the loop to close clients. The loop calls `tell` after the last client. Plain requests in progress end
     /// before their handlers go on.
-    pub fn close(&self, whom: Whom, tell: impl FnOnce(CutDone) + Send + 'static) {
+    pub(crate) fn close(&self, whom: Whom, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
         self.cuts.send_replace(());
         // Fails only after the end of the loop.

@@ -47,7 +47,7 @@ const FILES: [File; 10] = [
 
 /// Settings of the page.
 #[derive(Clone, Debug, Default)]
-pub struct OperatorSettings {
+pub(crate) struct OperatorSettings {
     /// When the process counts as ready.
     pub ready: ReadyLimits,
     /// Limits, each with its present value.
@@ -62,7 +62,7 @@ pub struct OperatorSettings {
 }
 
 /// The routes of the page, for the admin address only.
-pub fn routes(
+pub(crate) fn routes(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
     settings: OperatorSettings,

@@ -36,9 +36,9 @@ pub struct NearLimit {
     /// The limit of the settings; `None` for no limit.
     pub max: Option<u64>,
     /// Reads the limit in force, where it may differ from the setting.
-    pub max_in_force: Option<ReadNumber>,
+    pub(crate) max_in_force: Option<ReadNumber>,
     /// Reads the present value.
-    pub now: ReadNumber,
+    pub(crate) now: ReadNumber,
 }
 
 /// `object!(Name { member: value, … })` makes a value whose JSON is an object with these members.

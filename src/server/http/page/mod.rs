@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::http::files::tests::ask;
-    use crate::http::header;
+    use hyper::header;
 
     #[test]
     fn the_page_may_load_and_reach_its_own_origin_only() {

@@ -87,14 +87,14 @@ const STOP_STEP_US: u64 = 250_000;
 /// The time that is left of a stop. While connections end, there is more time, up to a bound: a busy machine closes them
 /// slowly, and a client that is cut gets no close code.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct StopDeadline {
     at_us: u64,
     at_us_max: u64,
     /// The connections at the last check.
     connections: usize,
 }
 
-impl Stop {
+impl StopDeadline {
     pub(super) fn new(at_us: u64, at_us_max: u64, connections: usize) -> Self {
         Self {
             at_us,
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn a_stop_goes_on_while_connections_end_up_to_its_bound() {
-        let mut stop = Stop::new(10 * SECOND, 11 * SECOND, 100);
+        let mut stop = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
         assert!(!stop.is_over(9 * SECOND, 50));
         assert!(
             !stop.is_over(10 * SECOND - 1, 40),
             "the last look was at 9 s"
         );
         assert!(!stop.is_over(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US);
-        let mut still = Stop::new(10 * SECOND, 11 * SECOND, 100);
+        let mut still = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
         assert!(!still.is_over(9 * SECOND, 50));
         assert!(still.is_over(10 * SECOND, 50), "none has ended since");
         let ends = (1..20).find(|n| stop.is_over(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));

@@ -37,13 +37,13 @@ pub(super) struct Target {
 struct Stream {
     config: Config,
     created: String,
-    state: StreamState,
+    state: LastSequence,
     cluster: Option<Cluster>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
-struct StreamState {
+struct LastSequence {
     last_seq: u64,
 }
 
@@ -248,11 +248,11 @@ pub(super) fn targets(name: &str, answer: Json<'_>) -> (VecDeque<Target>, u64) {
 /// The list of all streams, for one connection.
 #[derive(Debug, Default)]
 pub(super) struct AllStreams {
-    state: State,
+    state: Listing,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum Listing {
     #[default]
     Unknown,
     /// The request with this number is on its way, for the streams after those that were listed.
@@ -328,15 +328,15 @@ pub(super) enum Listed {
 impl AllStreams {
     /// Whether the list is known, and young enough.
     pub(super) fn is_known(&self, now: Instant) -> bool {
-        matches!(self.state, State::Known { since, .. } if now < since + LIST_AGE_MAX)
+        matches!(self.state, Listing::Known { since, .. } if now < since + LIST_AGE_MAX)
     }
 
     /// Begins to ask with the request of this number. Returns false if a request is on its way.
     pub(super) fn ask(&mut self, number: u64, now: Instant) -> bool {
         let is_asked =
-            matches!(self.state, State::Pending { since, .. } if now < since + ANSWER_TIMEOUT);
+            matches!(self.state, Listing::Pending { since, .. } if now < since + ANSWER_TIMEOUT);
         if !is_asked {
-            self.state = State::Pending {
+            self.state = Listing::Pending {
                 number,
                 since: now,
                 listed: Vec::new(),
@@ -348,28 +348,28 @@ impl AllStreams {
     /// The number of the request that is on its way.
     pub(super) fn asked(&self) -> Option<u64> {
         match self.state {
-            State::Pending { number, .. } => Some(number),
-            State::Unknown | State::Known { .. } => None,
+            Listing::Pending { number, .. } => Some(number),
+            Listing::Unknown | Listing::Known { .. } => None,
         }
     }
 
     /// The body of the request.
     pub(super) fn request(&self) -> String {
         let offset = match &self.state {
-            State::Pending { listed, .. } => listed.len(),
-            State::Unknown | State::Known { .. } => 0,
+            Listing::Pending { listed, .. } => listed.len(),
+            Listing::Unknown | Listing::Known { .. } => 0,
         };
         sonic_rs::json!({ "offset": offset }).to_string()
     }
 
     /// Forgets the request on its way, which is refused.
     pub(super) fn refused(&mut self) {
-        self.state = State::Unknown;
+        self.state = Listing::Unknown;
     }
 
     /// Takes a page of the list.
     pub(super) fn take(&mut self, answer: Json<'_>) -> Listed {
-        let State::Pending { since, listed, .. } = &mut self.state else {
+        let Listing::Pending { since, listed, .. } = &mut self.state else {
             return Listed::All;
         };
         let before = listed.len();
@@ -384,20 +384,20 @@ impl AllStreams {
         }
         let (since, mut held) = (*since, AllHeld::of(listed));
         held.is_cut = !is_all;
-        self.state = State::Known { since, held };
+        self.state = Listing::Known { since, held };
         Listed::All
     }
 
     /// Whether there are more streams than were looked at.
     pub(super) fn is_cut(&self) -> bool {
-        matches!(&self.state, State::Known { held, .. } if held.is_cut)
+        matches!(&self.state, Listing::Known { held, .. } if held.is_cut)
     }
 
     /// The streams that hold a part of the name under other subjects than those of publishers. A copy counts only if no
     /// stream takes or makes such subjects itself, because a copy may be behind.
     pub(super) fn targets(&self, name: &str) -> Vec<Target> {
         match (Subject::parse(name), &self.state) {
-            (Ok(name), State::Known { held, .. }) => held.targets(&name),
+            (Ok(name), Listing::Known { held, .. }) => held.targets(&name),
             _ => Vec::new(),
         }
     }
