@@ -7,6 +7,7 @@ mod channels_gateway {
     use super::*;
 
     mod admission;
+    mod all_kept;
     mod apart;
     mod behind;
     mod binary;

@@ -51,8 +51,25 @@ pub(super) struct Question {
     pub(super) number: u64,
     /// What was read before, and does not come again.
     pub(super) after: Arc<PageCursor>,
+    pub(super) wants: Wants,
+}
+
+/// Which stored messages a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// The newest of each name, in any stream.
+    LastValues,
+    /// The newest of each name, in the stream that is the kept feed.
+    Newest,
+    /// All, in the stream that is the kept feed.
+    All,
+}
+
+impl Question {
     /// Whether it is about the stream that is the kept feed alone.
-    pub(super) of_stream: bool,
+    pub(super) fn is_of_stream(&self) -> bool {
+        self.wants != Wants::LastValues
+    }
 }
 
 /// What is said of a question that the source has taken.
@@ -194,24 +211,36 @@ impl BusInterest {
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
     /// nothing more comes. Only the NATS sources have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
-        let of_stream = false;
+        let wants = Wants::LastValues;
         self.ask(Question {
             subscription,
             number,
             after,
-            of_stream,
+            wants,
         });
     }
 
     /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
     /// feed. The values have a place there.
     pub fn ask_newest(&self, subscription: Subscription, number: u64) {
-        let (after, of_stream) = (Arc::default(), true);
+        let (after, wants) = (Arc::default(), Wants::Newest);
         self.ask(Question {
             subscription,
             number,
             after,
-            of_stream,
+            wants,
+        });
+    }
+
+    /// Asks in the same way for all messages of a name, or of the names of a pattern, in the stream that is the kept feed,
+    /// oldest first. Messages of other names may be among them.
+    pub fn ask_all(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
+        let wants = Wants::All;
+        self.ask(Question {
+            subscription,
+            number,
+            after,
+            wants,
         });
     }
 

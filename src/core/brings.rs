@@ -76,7 +76,7 @@ pub struct Reach {
     pub short: Option<Short>,
 }
 
-/// Why the last values of a name are not whole.
+/// Why the last values of a name, or all of its messages, are not whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainedCut {
     /// A pattern has more values than are sent.
@@ -89,6 +89,14 @@ pub enum RetainedCut {
     Refused,
     /// An answer of the bus cannot be read.
     Unreadable,
+    /// Messages after the client's position are no longer kept.
+    Window,
+    /// The client's position is of another stream, or of another life of the stream.
+    Epoch,
+    /// Nothing is kept of the name.
+    Off,
+    /// A message is larger than the gateway relays.
+    Large,
 }
 
 impl RetainedCut {
@@ -100,6 +108,10 @@ impl RetainedCut {
             Self::Unnamed => "unnamed",
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",
+            Self::Window => "window",
+            Self::Epoch => "epoch",
+            Self::Off => "off",
+            Self::Large => "large",
         }
     }
 }

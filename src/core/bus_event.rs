@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place, RetainedCut};
+use crate::{BusNotice, FeedNotice, Place, RetainedCut, StoredId};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -56,11 +56,13 @@ pub enum BusEvent {
         /// The reason that the bus gave.
         fault: Fault,
     },
-    /// A last value of a subscription, a quiet message; an empty payload: the value was deleted.
+    /// A stored message that a question is about, a quiet message: a last value, or one of all messages.
     LastValue {
-        /// The value.
+        /// The message.
         message: BusMessage,
-        /// The number of the question that the value answers.
+        /// Whether the value was deleted.
+        is_deletion: bool,
+        /// The number of the question that the message answers.
         number: u64,
     },
     /// The end of a page of the last values of a subscription: more follow when they are asked for.
@@ -144,7 +146,32 @@ impl Subscription {
 /// How far a question for stored messages has read; only its source knows what this means. Another question that begins
 /// with it brings what comes after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageCursor(pub Vec<ReadPart>);
+pub struct PageCursor {
+    /// Of the newest messages: what was read of each stream.
+    pub parts: Vec<ReadPart>,
+    /// Of all messages of the stream that is the kept feed: the last one that was read.
+    pub after: Option<StoredId>,
+    /// Why messages before this place may be missing.
+    pub cut: Option<RetainedCut>,
+}
+
+impl PageCursor {
+    /// How far the newest messages were read.
+    pub fn of(parts: Vec<ReadPart>) -> Self {
+        Self {
+            parts,
+            ..Self::default()
+        }
+    }
+
+    /// After a message of the stream; from its beginning on for `None`.
+    pub fn after(after: Option<StoredId>) -> Self {
+        Self {
+            after,
+            ..Self::default()
+        }
+    }
+}
 
 /// The part of a question's messages that is in one stream, as far as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use self::numbers::MessageNumbers;
 use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, At, CopyPlace, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
-pub use self::wanted::{Missed, Outcome, Wanted};
+pub use self::wanted::{KeptPage, Missed, Outcome, Wanted};
 use super::frame::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
@@ -316,6 +316,64 @@ impl History {
             *outcome = outcome.and(found);
         }
         (missed, outcomes)
+    }
+
+    /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and at
+    /// least one. `of` is the kind of frames that the client gets, and the bytes.
+    ///
+    /// # Errors
+    /// Messages after the position are missing, or the search is too long.
+    pub(super) fn page(
+        &mut self,
+        since: Option<&str>,
+        (wanted, must_be_whole): (&[Wanted<'_>], bool),
+        (content, bytes_max): (Content, usize),
+    ) -> Result<KeptPage, NotRecovered> {
+        const START: After = After {
+            number: 0,
+            copy: CopyRank::LAST,
+        };
+        let since = match since.map(|since| self.numbers.find(since)) {
+            None => START,
+            Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
+            // All that is kept is newer, or of another life of the feed.
+            Some(Err(_)) => START,
+            Some(Ok(since)) => {
+                let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
+                if must_be_whole {
+                    wanted.iter().try_for_each(judge)?;
+                }
+                since
+            }
+        };
+        let whole = since.whole();
+        let first = self.entries.partition_point(|entry| entry.number <= whole);
+        let mut budget = MatchBudget::new(MATCH_STEPS_MAX);
+        let matching = Matching::new(wanted.iter(), &self.names, &mut budget)?;
+        let mut found = FoundCopies::new(content, bytes_max);
+        let outcome = self.find(&mut found, (since, first), matching);
+        let mut copies = found.copies;
+        if found.bytes > bytes_max && copies.len() > 1 {
+            copies.pop();
+        }
+        if copies.is_empty() {
+            outcome?;
+        }
+        let mut page = KeptPage {
+            is_last: outcome.is_ok() && copies.len() <= MADE_AT_ONCE,
+            counts: vec![0; wanted.len()],
+            ..KeptPage::default()
+        };
+        for (at, name) in copies.into_iter().take(MADE_AT_ONCE) {
+            let of = (content, usize::MAX);
+            self.make((at, name.pattern()), &mut page.messages, of)?;
+            let is_it = |wanted: &Wanted<'_>| wanted.name == name.name;
+            if let Some(at) = wanted.iter().position(is_it) {
+                page.counts[at] += 1;
+            }
+        }
+        self.forget_excess();
+        Ok(page)
     }
 
     /// Whether the message at a position is known.

@@ -68,12 +68,14 @@ pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
-pub use history::{Missed, Outcome, Wanted};
+pub use history::{KeptPage, Missed, Outcome, Wanted};
 pub use limits::{HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits};
 pub use losses::Active;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
-pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId, fnv_1a};
+pub use position::{
+    CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId, fnv_1a,
+};
 pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,

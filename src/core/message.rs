@@ -141,7 +141,7 @@ impl Body {
     }
 
     /// Whether clients of this kind get it.
-    pub(super) fn is_for(&self, content: Content) -> bool {
+    pub fn is_for(&self, content: Content) -> bool {
         match self {
             Self::Frame(_) => true,
             Self::Message(message) => message.is_for(content),

@@ -69,11 +69,11 @@ pub struct CopyRank(u32);
 
 /// The place of a client in a kept feed: after a message, or after a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CopyPosition {
+pub struct CopyPosition {
     /// The message.
-    pub(super) position: Position,
+    pub position: Position,
     /// The last copy of the message that the client got.
-    pub(super) copy: CopyRank,
+    pub copy: CopyRank,
 }
 
 /// Whether a message belongs to the kept feed, and its position there.
@@ -194,7 +194,7 @@ impl CopyRank {
 impl CopyPosition {
     /// Reads the text of a position ([`Display`](fmt::Display) of [`Position`]), with or without the rank of a copy
     /// after it. Accepts no other text.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if text.len() > POSITION_BYTES_MAX {
             return None;
         }
@@ -219,6 +219,15 @@ impl CopyPosition {
         };
         let position = Position { names, point };
         parts.next().is_none().then_some(Self { position, copy })
+    }
+}
+
+impl fmt::Display for CopyPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(POSITION_BYTES_MAX);
+        self.position.append(&mut text);
+        self.copy.append(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

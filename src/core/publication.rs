@@ -222,6 +222,13 @@ pub enum BusNotice {
         /// has refused, and no messages will come.
         is_confirmed: bool,
     },
+    /// A stored message that a request is about was left out.
+    ValueSkipped {
+        /// The full name of the message.
+        subject: Arc<str>,
+        /// The number of the request.
+        number: u64,
+    },
     /// The bus has sent a page of last values: as publications before this notice.
     RetainedPage {
         /// The number of the request.

@@ -18,13 +18,16 @@ use super::losses::Active;
 use super::publication::Delivery;
 use super::session::Session;
 use super::{
-    Body, BusNotice, ByClient, Content, CopyFor, FeedNotice, Frame, Mark, NotRecovered, Outcome,
-    Place, Point, Position, Publication, Render, Retain, SessionKey, TopicName, Wanted,
+    Body, BusNotice, ByClient, Content, CopyFor, CopyPosition, FeedNotice, Frame, KeptPage, Mark,
+    NotRecovered, Outcome, Place, Point, Position, Publication, Render, Retain, SessionKey,
+    TopicName, Wanted,
 };
 use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The bytes of a page of kept messages.
+const KEPT_PAGE_BYTES: usize = 256 * 1024;
 /// The random bits of a mark.
 const NONCE_MASK: u64 = (1 << 48) - 1;
 
@@ -74,6 +77,29 @@ impl Core {
         history.make_next(missed, (content, bytes_max))
     }
 
+    /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
+    /// most a page, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
+    /// in the same call. `must_be_whole`: messages after the position may not be missing.
+    ///
+    /// # Errors
+    /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
+    pub fn kept_page(
+        &mut self,
+        key: SessionKey,
+        since: Option<&CopyPosition>,
+        (wanted, must_be_whole): (&[Wanted<'_>], bool),
+    ) -> Result<KeptPage, NotRecovered> {
+        let bytes_max = KEPT_PAGE_BYTES.min(self.resume_room((key, 0)));
+        let content = self.content(key);
+        let history = self.history.as_mut().filter(|history| !history.is_off);
+        let history = history.ok_or(NotRecovered::Off)?;
+        let since = since.map(ToString::to_string);
+        let of = (content, bytes_max);
+        let page = history.page(since.as_deref(), (wanted, must_be_whole), of)?;
+        let messages = self.charge_messages(key, page.messages)?;
+        Ok(KeptPage { messages, ..page })
+    }
+
     /// Counts the outcomes that a client was notified of.
     pub fn count_outcomes(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
@@ -89,6 +115,11 @@ impl Core {
         self.may_resume(key)?;
         let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
         history.finds(since)
+    }
+
+    /// Whether the history is being filled from the stream.
+    pub fn is_filling(&self) -> bool {
+        self.is_filling
     }
 
     fn may_resume(&self, key: SessionKey) -> Outcome {

@@ -56,7 +56,11 @@ fn sizes(reader: Reader, secret: &str, guess: &str) -> (Vec<u64>, Vec<u64>) {
         };
         let number = bench.newest_question(reader.pattern.unwrap_or("orders:ann:7"));
         bench.bus(match message.quiet {
-            true => BusEvent::LastValue { message, number },
+            true => BusEvent::LastValue {
+                is_deletion: false,
+                message,
+                number,
+            },
             false => BusEvent::Message(message),
         });
         let [got] = &bench.got(key)[..] else {

@@ -47,7 +47,11 @@ impl Bench {
     fn has(&mut self, number: u64, rows: &[(&str, u64)]) {
         for (name, sequence) in rows {
             let message = self.message_of(name, *sequence, true);
-            self.bus(BusEvent::LastValue { message, number });
+            self.bus(BusEvent::LastValue {
+                is_deletion: message.payload.is_empty(),
+                message,
+                number,
+            });
         }
         self.bus(BusEvent::RetainedEnd {
             subscription: Subscription::pattern("a:*"),
@@ -159,7 +163,11 @@ fn an_answer_waits_no_longer_than_the_stream_is_there() {
     for n in 0..10_000 {
         if bench.world.outputs.forgotten.is_empty() {
             let message = bench.message_of(&format!("a:{n}"), n + 1, true);
-            bench.bus(BusEvent::LastValue { message, number: 1 });
+            bench.bus(BusEvent::LastValue {
+                is_deletion: message.payload.is_empty(),
+                message,
+                number: 1,
+            });
         }
     }
     assert_eq!(bench.world.outputs.forgotten, [("a:*".to_owned(), 1)]);

@@ -41,7 +41,11 @@ impl Bench {
             received: self.world.now,
             quiet: true,
         };
-        self.bus(BusEvent::LastValue { message, number });
+        self.bus(BusEvent::LastValue {
+            is_deletion: message.payload.is_empty(),
+            message,
+            number,
+        });
     }
 
     pub(super) fn newest_question(&self, name: &str) -> u64 {
@@ -78,7 +82,7 @@ impl Bench {
         };
         self.bus(BusEvent::RetainedPage {
             number,
-            cursor: Arc::new(PageCursor(vec![part])),
+            cursor: Arc::new(PageCursor::of(vec![part])),
             is_open,
         });
     }
@@ -86,7 +90,7 @@ impl Bench {
     /// The number up to which was read before this question.
     pub(super) fn read_before(&self, number: u64) -> u64 {
         let after = &self.world.outputs.after[&number];
-        after.0.first().map_or(0, |part| part.sequence)
+        after.parts.first().map_or(0, |part| part.sequence)
     }
 
     /// The whole answer to the newest question about an exact name.

@@ -122,7 +122,11 @@ impl Channels {
                 let mut events = Vec::new();
                 for n in 0..if is_full { 200 } else { 1 } {
                     let message = self.message(&format!("v:{n}"), 20, now);
-                    events.push(BusEvent::LastValue { message, number });
+                    events.push(BusEvent::LastValue {
+                        is_deletion: message.payload.is_empty(),
+                        message,
+                        number,
+                    });
                 }
                 events.push(BusEvent::RetainedEnd {
                     subscription,

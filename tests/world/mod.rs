@@ -88,6 +88,14 @@ impl Output for ChannelsOutput {
                 kept.after.insert(number, after);
                 return kept.retained.push((name.as_str().to_owned(), number));
             }
+            Self::Retained(RetainedRequest::All {
+                name,
+                number,
+                after,
+            }) => {
+                kept.after.insert(number, after);
+                return kept.all.push((name.as_str().to_owned(), number));
+            }
             Self::Retained(RetainedRequest::Newest { name, number }) => {
                 return kept.newest.push((name.as_str().to_owned(), number));
             }
@@ -116,6 +124,8 @@ pub(crate) struct Interests {
     pub(crate) told: Vec<u64>,
     /// Requests for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
+    /// Requests for all kept messages, with their numbers.
+    pub(crate) all: Vec<(String, u64)>,
     /// What was read before each of these requests.
     pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
     /// Requests for the next page of last values.

@@ -135,7 +135,8 @@ impl NatsNeeds {
         self.payload_bytes_max = self.payload_bytes_max.max(stream.payload_bytes_max);
         self.jetstream.stream = stream.jetstream.stream;
         if let Some((_, needs)) = &mut self.jetstream.stream {
-            let without = "`last` of a pattern brings only what the history has";
+            let without =
+                "`last` of a pattern and `\"last\":\"all\"` bring only what the history has";
             needs.push(Need::may(Action::NextMessages, without));
         }
     }

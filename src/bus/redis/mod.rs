@@ -76,7 +76,7 @@ pub use self::ask::{RedisNeeds, ask};
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{RedisEndpoint, RedisError, RedisSettings};
-pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
+pub use self::stream::{RedisStreamPages, RedisStreamSource, StreamReader, Trouble, WithPages};
 
 /// Relays publications, for ever.
 pub struct RedisSource {

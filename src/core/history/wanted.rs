@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::names::Names;
-use crate::{Body, Content, CopyRank, Frame, NotRecovered, Position, TopicName};
+use crate::{Body, Content, CopyPosition, CopyRank, Frame, NotRecovered, Position, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -241,7 +241,24 @@ pub struct Missed {
     pub(crate) charge: Option<Permit>,
 }
 
+/// The next messages of a client that gets all that are kept.
+#[derive(Debug, Default)]
+pub struct KeptPage {
+    /// The messages.
+    pub messages: Missed,
+    /// Whether there are no others now.
+    pub is_last: bool,
+    /// How many there are for each of the wanted names.
+    pub counts: Vec<u64>,
+}
+
 impl Missed {
+    /// The position of the last message.
+    pub fn position(&self) -> Option<CopyPosition> {
+        let (_, frame) = self.frames.last()?;
+        CopyPosition::parse(str::from_utf8(frame.position()).ok()?)
+    }
+
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

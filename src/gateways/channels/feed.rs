@@ -135,10 +135,11 @@ impl Feed for ChannelsFeed {
         match event {
             BusEvent::Message(message) => out.extend(self.message(now, message, false, None)),
             BusEvent::Deleted(message) => out.extend(self.message(now, message, true, None)),
-            BusEvent::LastValue { message, number } => {
-                let is_deletion = message.payload.is_empty();
-                out.extend(self.message(now, message, is_deletion, Some(number)));
-            }
+            BusEvent::LastValue {
+                message,
+                is_deletion,
+                number,
+            } => out.extend(self.message(now, message, is_deletion, Some(number))),
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
             BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
@@ -201,7 +202,12 @@ impl Feed for ChannelsFeed {
                     place: message.place,
                 })
             }
-            // A last value that is too large is not a loss: last values have no numbers.
+            BusEvent::LastValue {
+                message, number, ..
+            } if self.check(message).is_err() => Some(BusNotice::ValueSkipped {
+                subject: Arc::clone(&message.subject),
+                number: *number,
+            }),
             _ => event.link_notice(),
         }
     }
@@ -286,6 +292,7 @@ mod tests {
         };
         let last_value = BusEvent::LastValue {
             message: deleted(true),
+            is_deletion: true,
             number: 7,
         };
         for (event, is_last_value) in [
@@ -321,21 +328,31 @@ mod tests {
     #[test]
     fn what_is_too_large_goes_to_nobody_and_is_counted() {
         let mut feed = feed();
-        // Last values have no numbers that could be skipped.
         for is_value in [false, true] {
             let large = message("c:d", Some("c:*"), &[b'1'; 1_101]);
             let event = match large {
                 BusEvent::Message(message) if is_value => {
-                    BusEvent::LastValue { message, number: 7 }
+                    let (is_deletion, number) = (false, 7);
+                    BusEvent::LastValue {
+                        message,
+                        is_deletion,
+                        number,
+                    }
                 }
                 large => large,
             };
-            let skipped = BusNotice::Skipped {
-                topic: TopicName::from("c:*".to_owned()),
-                subject: Some("c:d".into()),
-                place: Place::Outside,
+            let skipped = match is_value {
+                false => BusNotice::Skipped {
+                    topic: TopicName::from("c:*".to_owned()),
+                    subject: Some("c:d".into()),
+                    place: Place::Outside,
+                },
+                true => BusNotice::ValueSkipped {
+                    subject: "c:d".into(),
+                    number: 7,
+                },
             };
-            assert_eq!(feed.notice(&event) == Some(skipped), !is_value);
+            assert_eq!(feed.notice(&event), Some(skipped));
             let mut out = Vec::new();
             feed.event(NOW, event, &mut out);
             assert!(out.is_empty());

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::bus::REFUSED;
+use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
     Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
-    MaxRate, Message, OnBus, Outcome, Position, Prefix, TopicName,
+    MaxRate, Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
@@ -139,6 +140,22 @@ impl Answer {
             answer.body.string("cut", cut.label());
         }
         answer.frame(core, None)
+    }
+
+    /// Returns the frame of the end of a name's kept messages: how many were sent, and why not all.
+    pub(super) fn last(
+        core: &Core,
+        (name, count): (&TopicName, u64),
+        cut: Option<RetainedCut>,
+        position: Option<Position>,
+    ) -> Arc<Frame> {
+        let mut answer = Self::new(r#"{"type":"last","seq":"#);
+        answer.body.string("channel", name.as_str());
+        answer.body.number("count", count);
+        if let Some(cut) = cut {
+            answer.body.string("cut", cut.label());
+        }
+        answer.frame(core, position)
     }
 
     pub(super) fn pong(request_id: &str) -> Self {
@@ -330,8 +347,8 @@ pub(super) struct FollowUp {
 pub(super) struct Resumed {
     /// The position, as the client sent it.
     pub(super) since: Option<String>,
-    /// How many of the newest messages of each name the client gets, if it does not get the missed messages.
-    pub(super) last: Option<usize>,
+    /// The messages of each name that the client gets, if it does not get the missed messages.
+    pub(super) last: Option<Last>,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: BTreeSet<TopicName>,
     /// Granted names without a resume.
@@ -341,7 +358,7 @@ pub(super) struct Resumed {
 impl Resumed {
     /// `None` for a request with neither `since` nor `last`, because the client joins at once. On an event stream the
     /// client joins the names of every request with the common answer.
-    pub(super) fn new(since: Option<String>, last: Option<usize>, is_stream: bool) -> Option<Self> {
+    pub(super) fn new(since: Option<String>, last: Option<Last>, is_stream: bool) -> Option<Self> {
         (since.is_some() || last.is_some() || is_stream).then(|| Self {
             since,
             last,

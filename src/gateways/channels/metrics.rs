@@ -13,7 +13,7 @@ metric_names! {
         "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
             not answered, settling (--bus-settle-ms).";
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
-        "Last values that clients wait for (--retained): clients times names.";
+        "Last values (--retained) and all kept messages that clients wait for: clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
         "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
             not answered, paused while clients take a page.";

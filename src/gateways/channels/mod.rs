@@ -20,6 +20,7 @@ pub(super) mod metrics;
 mod names;
 mod past;
 mod patterns;
+mod replay;
 mod request;
 mod rest;
 mod resume;
@@ -202,6 +203,7 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained = Retained::new(self.syntax(), bytes_max);
+        self.retained.has_values = true;
         self
     }
 
@@ -209,6 +211,14 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_past(mut self) -> Self {
         self.past = Past::new();
+        self
+    }
+
+    /// Asks the stream that is the kept feed for all messages of a name, for clients that want them. At most `bytes_max` bytes
+    /// of these, and of last values, wait in the send queues of all clients together.
+    #[must_use]
+    pub fn with_pages(mut self, bytes_max: usize) -> Self {
+        self.retained.read_pages(bytes_max);
         self
     }
 
@@ -265,10 +275,11 @@ impl ChannelsGateway {
         self.settings.acl.syntax()
     }
 
-    fn request_limits(&self) -> RequestLimits {
+    fn request_limits(&self, client: &Client) -> RequestLimits {
         RequestLimits {
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
             reads_last: self.kept.is_some(),
+            reads_all: client.is_stream() && self.retained.has_pages,
         }
     }
 
@@ -409,7 +420,7 @@ impl Gateway for ChannelsGateway {
             }
             Rated::Taken => {
                 let request = match message {
-                    Incoming::Text(text) => Request::parse(text, self.request_limits()),
+                    Incoming::Text(text) => Request::parse(text, self.request_limits(client)),
                     Incoming::Binary(_) => Request::wrong("Messages must be text"),
                 };
                 self.carry_out(core, key, client, request)
@@ -464,7 +475,7 @@ impl Gateway for ChannelsGateway {
         let from = match kept {
             Some(kept) if kept.is_stream() => NameSource::Stream,
             Some(_) => NameSource::Kept,
-            None if self.retained.bytes.max() > 0 => NameSource::Retained,
+            None if self.retained.has_values => NameSource::Retained,
             None => NameSource::Live,
         };
         let on_bus = match kept {
@@ -494,6 +505,7 @@ impl Gateway for ChannelsGateway {
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
         self.answer_past(core, clients);
+        self.retained.wake_resting(core.now().mono_us);
         self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -516,8 +528,11 @@ impl Gateway for ChannelsGateway {
             .is_some_and(|number| self.past.has(number))
         {
             self.keep_past(core, publication);
-        } else if publication.request.is_some() {
-            self.replay_value(core, publication);
+        } else if let Some(number) = publication.request {
+            match self.retained.scope_of(number) {
+                Some(scope) => self.replay_stored(core, &scope, publication),
+                None => self.replay_value(core, publication),
+            }
         } else if publication.place == Place::Outside {
             self.publish_live(core, publication);
         } else if self.statuses.passes(publication.place) {
@@ -552,6 +567,9 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
+            BusNotice::ValueSkipped { subject, number } => {
+                self.retained.value_skipped(*number, subject);
+            }
             BusNotice::RetainedPage {
                 number, is_open, ..
             } if self.past.has(*number) => self.past_paged(*number, *is_open),
@@ -567,6 +585,8 @@ impl Gateway for ChannelsGateway {
                 self.retained.paged(*number, cursor, page);
             }
             BusNotice::RetainedEnd { topic, number, cut } => {
+                let scope = self.retained.scope_of(*number);
+                let topic = scope.as_ref().unwrap_or(topic);
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
                     self.queue_name_error("No last values from the bus", topic, answered);
@@ -582,9 +602,11 @@ impl Gateway for ChannelsGateway {
     }
 
     /// Handles room in the send queue: the client has taken its last values.
-    fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
+    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if let Some(address) = core.client_addr(key) {
-            self.retained.values_taken(key, address);
+            if !self.replay_kept(core, key, client) {
+                self.retained.values_taken(key, address);
+            }
             self.ask_retained(core);
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
+use super::replay::Last;
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use crate::gateways::shared::members::{members, read_max_rate, text_of};
 use weirgate_core::MaxRate;
@@ -18,14 +19,15 @@ pub(super) struct RequestLimits {
     pub(super) entries_max: usize,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) reads_last: bool,
+    /// Whether `last` may be `"all"`: on an event stream, whose position applies to all of its names.
+    pub(super) reads_all: bool,
 }
 
 /// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// With the position after which the client resumes, and the number of newest messages of each name for a client
-    /// that does not resume.
-    Subscribe(TextList, Since, Option<usize>),
+    /// With the position after which the client resumes, and the messages of each name for a client that does not resume.
+    Subscribe(TextList, Since, Option<Last>),
     Unsubscribe(TextList),
     /// With a new token.
     Authenticate(Token),
@@ -90,7 +92,13 @@ impl Request {
         let action = match named.as_deref() {
             Some("subscribe") => channels().and_then(|channels| {
                 let last = last.as_ref().filter(|_| limits.reads_last);
-                let (since, last) = (read_since(since.as_ref()), read_last(last)?);
+                let is_all = last.and_then(text_of).is_some_and(|last| last == "all");
+                let is_all = is_all && limits.reads_all;
+                let last = match is_all {
+                    true => Some(Last::All),
+                    false => read_last(last)?.map(Last::Newest),
+                };
+                let since = read_since(since.as_ref());
                 Ok(Action::Subscribe(channels, since, last))
             }),
             Some("unsubscribe") => channels().map(Action::Unsubscribe),
@@ -143,6 +151,7 @@ mod tests {
         let limits = RequestLimits {
             entries_max: 100,
             reads_last: true,
+            reads_all: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)

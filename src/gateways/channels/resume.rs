@@ -6,6 +6,7 @@ use super::bus::REFUSED;
 use super::client::Client;
 use super::messages::{Answer, FollowUp};
 use super::past::PAST_WAIT_US;
+use super::replay::Last;
 use super::sending::Sending;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
@@ -31,7 +32,7 @@ impl ChannelsGateway {
         };
         if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_member && !is_refused {
-                let asks_newest = resumed.last.is_some();
+                let asks_newest = matches!(resumed.last, Some(Last::Newest(_)));
                 resumed.names.insert(name.clone());
                 if asks_newest && self.waits_for_past(core, key, &name) {
                     follow_up.waits_for_past = true;
@@ -39,7 +40,7 @@ impl ChannelsGateway {
                 }
                 return;
             }
-            if resumed.since.is_some() {
+            if resumed.since.is_some() || resumed.last == Some(Last::All) {
                 resumed.off.insert(name.clone());
             }
         }
@@ -50,7 +51,7 @@ impl ChannelsGateway {
         if is_kept {
             return;
         }
-        if self.retained.bytes.max() > 0 {
+        if self.retained.has_values {
             let retained = &mut self.retained;
             let answer = follow_up
                 .retained
@@ -99,7 +100,9 @@ impl ChannelsGateway {
         if core.leave(key, &topic) != Left::NoMember {
             client.held.kept -= u32::from(self.is_kept(&topic));
             client.held.skippable -= u32::from(self.is_skippable(&topic));
-        } else if !client.answers.forget_resume(&topic) {
+        } else if !client.answers.forget_resume(&topic)
+            && !self.retained.forget_replayed(&topic, key)
+        {
             return false;
         }
         if self.names.release(&mut client.held, &topic) {

@@ -15,7 +15,8 @@
 mod questions;
 mod turn;
 
-pub(super) use self::turn::{RetainedEnd, Wants};
+pub(super) use self::questions::Place;
+pub(super) use self::turn::{RetainedEnd, State, Wanted, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::mem;
@@ -23,11 +24,11 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use self::questions::{Left, Place, Questions};
-use self::turn::{State, Turn, Wanted};
+use self::questions::{Left, Questions};
+use self::turn::Turn;
 use super::ChannelsGateway;
 use super::messages::Answer;
-use weirgate_core::{Core, PageCursor, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_core::{Core, PageCursor, Position, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::ExtendibleMap;
@@ -51,6 +52,15 @@ const SHARE_US: u64 = 60_000_000;
 pub enum RetainedRequest {
     /// A question about a name: its first page.
     Ask {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+        /// What was read before.
+        after: Arc<PageCursor>,
+    },
+    /// A question about a name, to the stream that is the kept feed: the first page of all messages.
+    All {
         /// The channel or pattern.
         name: TopicName,
         /// The number of the question.
@@ -84,12 +94,19 @@ pub enum RetainedRequest {
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
-    syntax: NameSyntax,
+    pub(super) syntax: NameSyntax,
+    /// Whether clients get the last values of names outside of the kept feed.
+    pub(super) has_values: bool,
+    /// Whether the bus gives all messages of the stream that is the kept feed.
+    pub(super) has_pages: bool,
+    /// Clients whose kept messages go on a little later, and when.
+    pub(super) resting: Vec<SessionKey>,
+    pub(super) rest_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
-    clients: HashMap<SessionKey, Turn, RandomState>,
-    waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
-    questions: Questions,
+    pub(super) clients: HashMap<SessionKey, Turn, RandomState>,
+    pub(super) waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
+    pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
     live: ExtendibleMap<TopicName, HashMap<u64, u64, RandomState>>,
@@ -97,7 +114,7 @@ pub(super) struct Retained {
     /// Clients with room.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report room in the send queue.
-    rooms: Vec<SessionKey>,
+    pub(super) rooms: Vec<SessionKey>,
     /// Clients with an end to be told.
     ending: VecDeque<SessionKey>,
     /// The clients with a share, oldest first.
@@ -107,9 +124,11 @@ pub(super) struct Retained {
     /// The number of the newest answer after which names are asked for.
     answers: u64,
     /// Count of the live messages of patterns.
-    count: u64,
+    pub(super) count: u64,
     /// The names that clients wait for, counted for each client.
-    waiters: usize,
+    pub(super) waiters: usize,
+    /// The clients that get all kept messages.
+    pub(super) replaying: usize,
     /// The live subjects of all patterns.
     live_subjects: usize,
     /// Clients that got no values because too many subjects were live.
@@ -121,6 +140,10 @@ impl Retained {
     pub(super) fn new(syntax: NameSyntax, bytes_max: usize) -> Self {
         Self {
             syntax,
+            has_values: false,
+            has_pages: false,
+            resting: Vec::new(),
+            rest_until_us: 0,
             is_up: false,
             clients: HashMap::default(),
             waiting: ExtendibleMap::default(),
@@ -135,9 +158,15 @@ impl Retained {
             answers: 0,
             count: 0,
             waiters: 0,
+            replaying: 0,
             live_subjects: 0,
             given_up: 0,
         }
+    }
+
+    /// Sets the most bytes of values and messages that may wait for all clients.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes = Quota::new("last_values", bytes_max as u64);
     }
 
     fn live_subjects_max(&self) -> usize {
@@ -178,6 +207,7 @@ impl Retained {
             since: self.count,
             count: 0,
             says_end,
+            cut: None,
         };
         let turn = self.clients.entry(key).or_default();
         if says_end {
@@ -213,6 +243,7 @@ impl Retained {
         self.leave_question(name, key);
         if let Some(turn) = self.clients.get_mut(&key) {
             turn.names.remove(name);
+            self.replaying -= usize::from(turn.replays.remove(name).is_some());
         }
         self.forget_if_idle(key);
         self.no_longer_waits(name, key);
@@ -230,7 +261,7 @@ impl Retained {
                 },
                 name: name.clone(),
                 count: wanted.count,
-                cut,
+                cut: cut.or(wanted.cut),
             };
             if end.answer <= turn.answered {
                 self.ending.push_back(key);
@@ -268,6 +299,7 @@ impl Retained {
             self.shares.remove(&(begin_us, key));
         }
         self.line.remove(&key);
+        self.replaying -= turn.replays.len();
         turn.names
     }
 
@@ -406,12 +438,46 @@ impl Retained {
         let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
             return;
         };
+        if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
+            self.note_cut((name, number), clients, cut);
+        }
         match is_open {
             true => self.take_page(number, left),
             false => self.go_on_later(left),
         }
         if let Some((name, place)) = start {
             self.ask_next(&name, place);
+        }
+    }
+
+    /// Handles a message that a question should have brought: it is too large.
+    pub(super) fn value_skipped(&mut self, number: u64, subject: &str) {
+        let Some(name) = self.questions.name_of(number).cloned() else {
+            return;
+        };
+        let members = self.questions.members(&name, number);
+        let mut members = members.cloned().unwrap_or_default();
+        members.retain(|key| {
+            let replay = self.clients.get(key);
+            let replay = replay.and_then(|turn| turn.replays.get(&name));
+            replay.is_none_or(|replay| replay.is_for(subject))
+        });
+        self.note_cut((&name, number), &members, RetainedCut::Large);
+    }
+
+    /// Notes why clients do not get all that a question is about.
+    fn note_cut(
+        &mut self,
+        (name, number): (&TopicName, u64),
+        clients: &BTreeSet<SessionKey>,
+        cut: RetainedCut,
+    ) {
+        for key in clients {
+            let turn = self.clients.get_mut(key);
+            let turn = turn.filter(|turn| turn.is_asked(name, number));
+            if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name)) {
+                wanted.cut.get_or_insert(cut);
+            }
         }
     }
 
@@ -451,7 +517,7 @@ impl Retained {
         if start.as_ref().is_none_or(|(of, _)| of != name) {
             return Vec::new();
         }
-        let Some((_, clients, _)) = self.questions.ended(number) else {
+        let Some((_, clients, place)) = self.questions.ended(number) else {
             return Vec::new();
         };
         let has_waited = |key: &SessionKey| {
@@ -459,11 +525,20 @@ impl Retained {
             turn.is_some_and(|turn| turn.is_asked(name, number))
         };
         let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
-        clients.iter().for_each(|key| self.end(name, *key, cut));
+        let is_of_all = place.is_of_all();
+        for key in &clients {
+            match is_of_all {
+                true => self.replay_is_read(name, *key, (cut, place.clone())),
+                false => self.end(name, *key, cut),
+            }
+        }
         if let Some((name, place)) = start {
             self.ask_next(&name, place);
         }
-        clients
+        match is_of_all {
+            true => Vec::new(),
+            false => clients,
+        }
     }
 
     /// The time at which a question may be due without another event: when the oldest share ends, if a client waits in
@@ -471,7 +546,9 @@ impl Retained {
     pub(super) fn due_us(&self) -> Option<u64> {
         let share = self.shares.first().filter(|_| !self.line.is_empty());
         let share_us = share.map(|(begin_us, _)| begin_us + SHARE_US);
-        share_us.into_iter().chain(self.questions.due_us()).min()
+        let rest_us = Some(self.rest_until_us).filter(|_| !self.resting.is_empty());
+        let due_us = share_us.into_iter().chain(self.questions.due_us());
+        due_us.chain(rest_us).min()
     }
 
     /// Lets the clients that keep the others of their question waiting go on with a question of their own.
@@ -493,7 +570,11 @@ impl Retained {
     /// Must be called after every other call.
     /// The search is bounded: an address without room holds at least as much as is free, so the limit has at least a
     /// share for each such address.
-    fn grant_shares(&mut self, now_us: u64, is_refused: impl Fn(&TopicName) -> bool) {
+    fn grant_shares(
+        &mut self,
+        (now_us, reached): (u64, Option<Position>),
+        is_refused: impl Fn(&TopicName) -> bool,
+    ) {
         while let Some((begin_us, key)) = self.shares.first().copied()
             && begin_us + SHARE_US <= now_us
         {
@@ -508,7 +589,7 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            asked.extend(self.begin_turn(key, now_us, &is_refused));
+            asked.extend(self.begin_turn(key, (now_us, reached), &is_refused));
         }
         for (name, place) in asked {
             self.ask_next(&name, place);
@@ -520,7 +601,7 @@ impl Retained {
     fn begin_turn(
         &mut self,
         key: SessionKey,
-        now_us: u64,
+        (now_us, reached): (u64, Option<Position>),
         is_refused: impl Fn(&TopicName) -> bool,
     ) -> Vec<(TopicName, u64)> {
         let Some(turn) = self.clients.get_mut(&key) else {
@@ -530,10 +611,12 @@ impl Retained {
         let value_bytes = turn.largest.max(VALUE_BYTES);
         let is_next = |name: &&TopicName| {
             let waits = !turn.taking.is_empty() && self.syntax.is_pattern(name.as_str());
-            !waits && !is_refused(name)
+            // Names of the kept feed are no subscriptions of the bus.
+            !waits && (turn.replays.contains_key(*name) || !is_refused(name))
         };
         for name in turn.ready().filter(is_next).chain(&turn.taking) {
-            let more = match self.syntax.is_pattern(name.as_str()) {
+            let comes_in_pages = turn.replays.contains_key(name);
+            let more = match comes_in_pages || self.syntax.is_pattern(name.as_str()) {
                 true => CLIENT_BYTES_MAX,
                 false => value_bytes,
             };
@@ -564,6 +647,9 @@ impl Retained {
             } else {
                 let number = self.questions.join(&name, &wanted.place, key);
                 wanted.state = State::Asked(number);
+                if let Some(replay) = turn.replays.get_mut(&name) {
+                    replay.reached = reached;
+                }
                 asked.push((name, wanted.place.id()));
             }
         }
@@ -579,7 +665,7 @@ impl Retained {
     }
 
     /// Takes a client out of the question about a name. It waits for another question, from the same place.
-    fn leave_question(&mut self, name: &TopicName, key: SessionKey) {
+    pub(super) fn leave_question(&mut self, name: &TopicName, key: SessionKey) {
         let wanted = self.clients.get(&key).and_then(|turn| turn.names.get(name));
         let Some(wanted) = wanted.cloned() else {
             return;
@@ -605,7 +691,7 @@ impl Retained {
     }
 
     /// Queues a client for another question about the name; `place` is how far the one before has come.
-    fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
+    pub(super) fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
         };
@@ -700,18 +786,19 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
-        if retained.bytes.max() > 0 {
-            let now_us = core.now().mono_us;
-            retained.split_slow(now_us);
-            retained.grant_shares(now_us, |name| names.is_refused(name));
-            for key in retained.rooms.drain(..) {
-                core.request_room(key);
-            }
-            stats.retained_waiting.set(retained.waiters);
-            stats.retained_bytes.set(retained.bytes.held() as usize);
-            let given_up = mem::take(&mut retained.given_up);
-            stats.retained_given_up.add(given_up);
+        let now_us = core.now().mono_us;
+        retained.split_slow(now_us);
+        let now = (now_us, core.position());
+        retained.grant_shares(now, |name| names.is_refused(name));
+        for key in retained.rooms.drain(..) {
+            core.request_room(key);
         }
+        stats
+            .retained_waiting
+            .set(retained.waiters + retained.replaying);
+        stats.retained_bytes.set(retained.bytes.held() as usize);
+        let given_up = mem::take(&mut retained.given_up);
+        stats.retained_given_up.add(given_up);
     }
 }
 

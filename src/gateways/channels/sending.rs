@@ -14,6 +14,7 @@ use super::bus_requests::wanted;
 use super::client::Client;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, Written};
 use super::patterns::matcher;
+use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 use weirgate_wire::auth::NamePatterns;
@@ -49,7 +50,11 @@ struct Prepared {
 #[derive(Debug)]
 struct Resuming {
     since: Option<String>,
+    /// Whether the request has a position; of all kept messages, one that is of no use is left out.
+    has_since: bool,
     last: Option<usize>,
+    /// The client gets all kept messages of the names, and then joins them.
+    is_all: bool,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
     /// The names joined so far, and their outcomes.
@@ -72,7 +77,14 @@ struct Resuming {
 }
 
 impl Sending {
-    pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
+    pub(super) fn new(mut answers: Vec<(Answer, FollowUp)>) -> Self {
+        let mut resumed = answers.iter_mut();
+        let resumed = resumed.by_ref().filter_map(|(_, of)| of.resumed.as_mut());
+        let resumed: Vec<&mut Resumed> = resumed.collect();
+        // A position of an event stream applies to all of its names.
+        if resumed.iter().any(|of| of.last == Some(Last::All)) {
+            resumed.into_iter().for_each(|of| of.last = Some(Last::All));
+        }
         let prepared = answers.into_iter().map(Prepared::new);
         Self {
             answers: prepared.collect(),
@@ -157,8 +169,13 @@ impl Prepared {
 impl Resuming {
     fn new(resumed: Resumed) -> Self {
         Self {
+            has_since: resumed.since.is_some(),
             since: resumed.since,
-            last: resumed.last,
+            last: match resumed.last {
+                Some(Last::Newest(count)) => Some(count),
+                Some(Last::All) | None => None,
+            },
+            is_all: resumed.last == Some(Last::All),
             names: resumed.names.into_iter(),
             joined: Vec::new(),
             outcomes: Vec::new(),
@@ -340,7 +357,7 @@ impl ChannelsGateway {
             if !resuming.is_written {
                 resuming.is_written = true;
                 let recovered = mem::take(&mut resuming.recovered);
-                let has_since = resuming.since.is_some();
+                let has_since = resuming.has_since;
                 prepared.answer.set_recovered(recovered, has_since);
             }
         }
@@ -375,13 +392,17 @@ impl ChannelsGateway {
         // The stream of the kept feed may have got other subjects since the request.
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
-        let outcomes = self.find(core, key, (resuming, beside), &names);
-        for name in names.iter().chain(&moved) {
+        let outcomes = match resuming.is_all {
+            true => self.may_replay(core, &mut resuming.since, names.len()),
+            false => self.find(core, key, (resuming, beside), &names),
+        };
+        let joined = Some(&names).filter(|_| !resuming.is_all);
+        for name in joined.into_iter().flatten().chain(&moved) {
             self.join(core, key, client, name);
         }
         resuming.joined.extend(names);
         resuming.outcomes.extend(&outcomes);
-        if resuming.since.is_some() {
+        if resuming.has_since || resuming.is_all {
             moved.into_iter().for_each(|name| resuming.add_off(name));
         }
         let is_large = outcomes.contains(&Err(NotRecovered::Large));
@@ -441,11 +462,17 @@ impl ChannelsGateway {
         sending: &mut Sending,
     ) {
         let mut follow = Follow::postponed(core, key);
+        let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
         for resuming in sending.resuming() {
-            if resuming.since.is_some() {
+            if resuming.has_since {
                 let off = resuming.off.iter().map(|_| NotRecovered::Off);
                 off.for_each(|off| core.count_not_recovered(off));
                 core.count_outcomes(&resuming.outcomes);
+            }
+            if resuming.is_all {
+                replayed.since = replayed.since.or_else(|| resuming.since.take());
+                replayed.names.append(&mut resuming.joined);
+                nothing_kept.append(&mut resuming.off);
             }
             follow.merge(mem::take(&mut resuming.missed));
             follow.merge(mem::take(&mut resuming.newest));
@@ -465,6 +492,7 @@ impl ChannelsGateway {
         let answers = mem::take(&mut sending.answers).into_iter();
         sending.spent = answers.filter_map(|answer| answer.resuming).collect();
         self.statuses.send_behind(core, key, follow, has_kept);
+        self.begin_replays(core, key, replayed, nothing_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

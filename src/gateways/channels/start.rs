@@ -136,7 +136,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = with_kept_feed(gateway, checked, syntax, settle)?;
+    let gateway = with_kept_feed(gateway, checked, (syntax, retained_bytes_max), settle)?;
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
@@ -194,7 +194,7 @@ fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunEr
 fn with_kept_feed(
     gateway: ChannelsGateway,
     checked: &Checked,
-    syntax: NameSyntax,
+    (syntax, retained_bytes_max): (NameSyntax, usize),
     settle: Settle,
 ) -> Result<ChannelsGateway, RunError> {
     let (names, is_stream) = (kept_names(checked), checked.stream().is_some());
@@ -202,7 +202,10 @@ fn with_kept_feed(
         return Ok(gateway);
     }
     let gateway = gateway.with_kept(names, is_stream);
-    let gateway = gateway.map_err(wrong_history_name)?;
+    let mut gateway = gateway.map_err(wrong_history_name)?;
+    if is_stream {
+        gateway = gateway.with_pages(retained_bytes_max);
+    }
     if is_stream && syntax == NameSyntax::Nats {
         return Ok(gateway.with_past());
     }
@@ -291,6 +294,18 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
                 number,
                 after,
             } => interest.ask_retained(ask(&name), number, after),
+            RetainedRequest::All {
+                name,
+                number,
+                after,
+            } => {
+                let name = match (name.as_str(), syntax) {
+                    ("", NameSyntax::Redis) => TopicName::fixed("*"),
+                    ("", NameSyntax::Nats) => TopicName::fixed(">"),
+                    _ => name,
+                };
+                interest.ask_all(ask(&name), number, after);
+            }
             RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
             RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
             RetainedRequest::Forget { number, .. } => interest.forget_retained(number),

@@ -7,7 +7,9 @@ use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, 
 use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
-use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use weirgate_bus::redis::{
+    RedisNeeds, RedisSettings, RedisSource, RedisStreamPages, RedisStreamSource, WithPages,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
@@ -123,8 +125,20 @@ fn open_redis(
             ..RedisNeeds::default()
         };
         let question = redis_question(&settings, needs);
+        let pages = reading
+            .acl
+            .map(|_| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
+        let pages = pages.transpose().map_err(redis_error)?;
         let source =
             RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
+        if let Some((pages, interest)) = pages {
+            return Ok(OpenBus {
+                source: Box::new(WithPages::new(source, pages)),
+                status,
+                interest: Some(interest),
+                question,
+            });
+        }
         return Ok(OpenBus {
             source: Box::new(source),
             status,

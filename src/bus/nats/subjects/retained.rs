@@ -20,6 +20,11 @@
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
+//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
+//! messages, from the last one that was read on, which comes again: so another message of its number is found out. Its
+//! consumer is left after each page. Between two messages of the name are numbers of others, so a number that does not come
+//! may have been removed before it was read: if the stream begins behind such a place after the page, messages may be missing.
+//!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
@@ -41,9 +46,10 @@ use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use super::super::stream_info::StreamInfo;
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
-use crate::requests::Question;
+use crate::requests::{Question, Wants};
 use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId};
 use weirgate_wire::json::{self, Json, JsonError};
 
@@ -152,6 +158,7 @@ pub(super) enum RetainedEvent {
         of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
+        is_deletion: bool,
         /// The message in its stream.
         id: Option<StoredId>,
     },
@@ -178,6 +185,10 @@ pub(super) enum Lack {
     Cut,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
     Unnamed,
+    #[error("messages after the position of a client are no longer in the stream")]
+    Window,
+    #[error("the position of a client is of another life of the stream")]
+    Epoch,
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
@@ -190,6 +201,8 @@ impl Lack {
         match self {
             Self::Cut => RetainedCut::Limit,
             Self::Unnamed => RetainedCut::Unnamed,
+            Self::Window => RetainedCut::Window,
+            Self::Epoch => RetainedCut::Epoch,
             Self::Refused(_) => RetainedCut::Refused,
             Self::Unreadable(_) => RetainedCut::Unreadable,
         }
@@ -232,7 +245,8 @@ impl Retained {
             filter: "x".repeat(NAME_BYTES),
             ..Target::default()
         };
-        target.plan().request("", None).1.len()
+        let start = Start::Sequence(u64::MAX);
+        target.plan(start).request("", None).1.len()
     }
 
     /// The number of questions on their way.
@@ -270,7 +284,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let values = LastValues::new(&question.after, self.live.before(sid, now));
+        let values = LastValues::of(&question, self.live.before(sid, now));
         let asked = Pending {
             question,
             sid,
@@ -301,7 +315,7 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
-            Step::Streams if asked.question.of_stream => {
+            Step::Streams if asked.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
                 (Action::StreamInfo.of(stream), String::new())
             }
@@ -318,7 +332,10 @@ impl Retained {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 (Action::GetMessage.of(streams.front()?), body)
             }
-            Step::Create(target, _) => target.plan().request(&target.stream, None),
+            Step::Create(target, _) => {
+                let plan = target.plan(asked.values.start());
+                plan.request(&target.stream, None)
+            }
             Step::Values(consumer, _) => (consumer.pull_subject()?, String::new()),
             Step::Page(_) | Step::Pause(..) => return None,
         })
@@ -486,7 +503,14 @@ impl Retained {
             (Step::Streams | Step::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (Step::Streams, None) if asked.question.of_stream => {
+            (Step::Streams, None) if asked.question.wants == Wants::All => {
+                let found = targets_in(&subscription.name, answer);
+                match StreamInfo::read(&delivery.payload) {
+                    Ok(stream) => self.looked(number, (found, &stream), now, out),
+                    Err(error) => self.refuse(number, &error.to_string(), out),
+                }
+            }
+            (Step::Streams, None) if asked.question.is_of_stream() => {
                 let targets = targets_in(&subscription.name, answer);
                 if subscription.is_pattern {
                     asked.values.targets = targets.into();
@@ -640,7 +664,7 @@ impl Retained {
         let is_full = asked.values.page.is_full();
         asked.step = Step::Values(consumer, Pull::default());
         match is_full {
-            true => self.end_page(number),
+            true => self.fill_page(number, out),
             false => self.pull(number, out),
         }
     }
@@ -675,14 +699,16 @@ impl Retained {
         let is_new = asked
             .values
             .take(&delivery, ack, self.live.hashes(&delivery));
+        let (is_of_all, is_empty) = (asked.values.all.is_some(), delivery.payload.is_empty());
         if is_new
-            && (delivery.is_deletion || !delivery.payload.is_empty())
+            && (is_of_all || delivery.is_deletion || !is_empty)
             && let Some(subject) = delivery.name()
         {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
+                is_deletion: delivery.is_deletion || is_empty && !is_of_all,
                 id: Some(StoredId {
                     major: ack.stream_sequence,
                     minor: ack.stored_unix_ns,
@@ -690,13 +716,15 @@ impl Retained {
             });
         }
         let page = asked.values.page;
-        if asked.values.waiting == 0 {
+        if asked.values.is_of_other_life() {
+            self.end(number, None, out);
+        } else if asked.values.waiting == 0 {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
-            self.end_page(number);
+            self.fill_page(number, out);
         } else if page.is_full() && has_all {
-            self.end_page(number);
+            self.fill_page(number, out);
         } else if has_all {
             self.pull(number, out);
         }
@@ -709,13 +737,69 @@ impl Retained {
         };
         let is_over = asked.progressed + 2 * PULL_TIMEOUT <= now;
         match (status.status, &asked.step) {
+            // Messages may have been removed since, or the consumer has lost its server: another one knows.
+            (Some(TIMEOUT), Step::Values(..)) if is_over && asked.values.all.is_some() => {
+                self.leave_consumer(number, out);
+                self.pause(number, Again::Streams, now);
+            }
             (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
-            (Some(TIMEOUT), _) if asked.values.page.is_full() => self.end_page(number),
+            (Some(TIMEOUT), _) if asked.values.page.is_full() => self.fill_page(number, out),
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
                 self.leave_consumer(number, out);
                 self.pause(number, Again::Streams, now);
             }
+        }
+    }
+
+    /// Handles a page that is full.
+    fn fill_page(&mut self, number: u64, out: &mut Vec<u8>) {
+        let asked = self.asked.get(&number);
+        match asked.is_some_and(|asked| asked.values.all.is_some()) {
+            true => self.look(number, Then::Page, out),
+            false => self.end_page(number),
+        }
+    }
+
+    /// Asks where the stream begins, if messages of a question for all may be missing since the last look.
+    fn look(&mut self, number: u64, then: Then, out: &mut Vec<u8>) {
+        self.leave_consumer(number, out);
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let Some(all) = &mut asked.values.all else {
+            return;
+        };
+        if all.jump.is_some() {
+            (asked.step, all.then) = (Step::Streams, then);
+            return self.send(number, out);
+        }
+        all.looked = all.after;
+        match then {
+            Then::Read | Then::End => self.end(number, None, out),
+            Then::Page => self.end_page(number),
+        }
+    }
+
+    /// Handles the answer about the stream of a question for all messages.
+    fn looked(
+        &mut self,
+        number: u64,
+        (found, stream): (Vec<Target>, &StreamInfo),
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(all) = self.asked.get_mut(&number).map(|asked| &mut asked.values) else {
+            return;
+        };
+        match all.look(stream) {
+            _ if all.is_of_other_life() => self.end(number, None, out),
+            Then::Read => {
+                all.begin_all(found);
+                self.next_stream(number, now, out);
+            }
+            Then::Page => self.end_page(number),
+            Then::End => self.end(number, None, out),
         }
     }
 
@@ -742,6 +826,9 @@ impl Retained {
             return self.create(number, target, out);
         }
         asked.values.is_whole = true;
+        if asked.values.all.is_some() {
+            return self.look(number, Then::End, out);
+        }
         let values = &asked.values;
         let is_all = values.is_cut || values.refused.is_some();
         let mut before = self.live.unstored(asked.sid, asked.begun, now).into_iter();
@@ -757,9 +844,9 @@ impl Retained {
     fn create(&mut self, number: u64, target: Target, out: &mut Vec<u8>) {
         self.last_sid += 1;
         let deliver = self.deliver_subject(self.last_sid);
-        let start = Start::LastPerSubject;
-        let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
         if let Some(asked) = self.asked.get_mut(&number) {
+            let start = asked.values.start();
+            let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
             asked.step = Step::Create(target, consumer);
             self.send(number, out);
         }
@@ -791,6 +878,7 @@ impl Retained {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
+                is_deletion: payload.is_empty(),
                 payload,
                 id: Some(id),
             });
@@ -798,7 +886,8 @@ impl Retained {
         let is_cut = asked.values.is_cut.then_some(Lack::Cut);
         let is_unnamed = asked.values.is_unnamed.then_some(Lack::Unnamed);
         let refused = asked.values.refused.map(Lack::Refused);
-        let of_values = refused.or(is_cut).or(is_unnamed);
+        let of_all = asked.values.all.and_then(|all| all.lack);
+        let of_values = refused.or(is_cut).or(of_all).or(is_unnamed);
         self.events.push(RetainedEvent::End {
             question: asked.question,
             lack: lack.or(of_values),
@@ -823,9 +912,17 @@ impl Pending {
 
     /// The end of a page.
     fn page(&self, is_open: bool) -> RetainedEvent {
+        let values = &self.values;
+        let lack = values.all.as_ref().and_then(|all| all.lack.as_ref());
+        let unnamed = values.is_unnamed.then_some(RetainedCut::Unnamed);
+        let mut cursor = match &values.all {
+            Some(all) => PageCursor::after(all.looked),
+            None => PageCursor::of(values.read.clone()),
+        };
+        cursor.cut = lack.map(Lack::cut).or(unnamed);
         RetainedEvent::Page {
             number: self.question.number,
-            cursor: Arc::new(PageCursor(self.values.read.clone())),
+            cursor: Arc::new(cursor),
             is_open,
         }
     }
@@ -875,6 +972,61 @@ struct LastValues {
     is_unnamed: bool,
     /// Why a stream gave no values.
     refused: Option<String>,
+    /// Of a question for all messages.
+    all: Option<AllRead>,
+}
+
+/// How far all messages were read.
+#[derive(Debug, Default)]
+struct AllRead {
+    after: Option<StoredId>,
+    /// The same, at the last look at the beginning of the stream: what comes after it may not be whole.
+    looked: Option<StoredId>,
+    /// The first message since then after which numbers did not come.
+    jump: Option<u64>,
+    lack: Option<Lack>,
+    /// What follows the next look.
+    then: Then,
+}
+
+/// What follows a look at the beginning of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Then {
+    /// The next page.
+    #[default]
+    Read,
+    /// The end of a page.
+    Page,
+    /// The end of the question.
+    End,
+}
+
+impl AllRead {
+    fn new(after: Option<StoredId>) -> Self {
+        Self {
+            after,
+            looked: after,
+            ..Self::default()
+        }
+    }
+
+    /// Counts a message. Returns false if it was read before.
+    fn take(&mut self, id: StoredId) -> bool {
+        if let Some(after) = self.after {
+            if after == id {
+                return false;
+            }
+            if id.major <= after.major {
+                self.lack = Some(Lack::Epoch);
+                return false;
+            }
+            if id.major > after.major + 1 {
+                self.jump.get_or_insert(after.major);
+            }
+        }
+        self.after = Some(id);
+        true
+    }
 }
 
 /// What was sent of a page.
@@ -897,10 +1049,10 @@ impl Target {
     }
 
     /// The consumer of the values of a stream.
-    fn plan(&self) -> Plan<'_> {
+    fn plan(&self, start: Start) -> Plan<'_> {
         Plan {
-            start: Start::LastPerSubject,
-            filter: Some(&self.filter),
+            start,
+            filter: Some(&*self.filter).filter(|filter| !filter.is_empty()),
             durable: None,
             acks: AckPolicy::None,
             pending_max: 0,
@@ -914,10 +1066,18 @@ impl Target {
 }
 
 impl LastValues {
+    fn of(question: &Question, unstored: HashMap<u64, u64>) -> Self {
+        let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
+        Self {
+            all,
+            ..Self::new(&question.after, unstored)
+        }
+    }
+
     fn new(after: &PageCursor, unstored: HashMap<u64, u64>) -> Self {
         Self {
             targets: VecDeque::new(),
-            read: after.0.clone(),
+            read: after.parts.clone(),
             at: 0,
             skipped: 0,
             waiting: 0,
@@ -929,7 +1089,49 @@ impl LastValues {
             is_cut: false,
             is_unnamed: false,
             refused: None,
+            all: None,
         }
+    }
+
+    /// The first message of a consumer.
+    fn start(&self) -> Start {
+        match &self.all {
+            Some(all) => Start::Sequence(all.after.map_or(1, |after| after.major)),
+            None => Start::LastPerSubject,
+        }
+    }
+
+    /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
+    /// stream, in its order.
+    fn begin_all(&mut self, mut found: Vec<Target>) {
+        let is_in_parts = found.len() > 1;
+        found.truncate(1);
+        if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
+            target.filter = String::new();
+        }
+        self.targets = found.into();
+    }
+
+    /// Looks at the beginning of the stream: whether messages after the last look were removed before they were read. Returns
+    /// what follows.
+    fn look(&mut self, stream: &StreamInfo) -> Then {
+        let Some(all) = &mut self.all else {
+            return Then::End;
+        };
+        let after = all.after.map(|after| after.major);
+        if after.is_some_and(|after| stream.head_number() < after) {
+            all.lack = Some(Lack::Epoch);
+        } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
+            all.lack.get_or_insert(Lack::Window);
+        }
+        (all.jump, all.looked) = (None, all.after);
+        std::mem::take(&mut all.then)
+    }
+
+    /// The position from which all messages are read is of another life of the stream.
+    fn is_of_other_life(&self) -> bool {
+        let all = self.all.as_ref();
+        all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
     }
 
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
@@ -955,6 +1157,9 @@ impl LastValues {
     /// that has lost messages since, counts no more.
     fn begin(&mut self, target: &Target, waiting: u64) {
         self.waiting = waiting;
+        if self.all.is_some() {
+            return;
+        }
         let is_it =
             |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
         let at = self.read.iter().position(is_it);
@@ -991,6 +1196,13 @@ impl LastValues {
         let (subject, payload) = hashes;
         if self.unstored.get(&subject) == Some(&payload) {
             self.unstored.remove(&subject);
+        }
+        let id = StoredId {
+            major: ack.stream_sequence,
+            minor: ack.stored_unix_ns,
+        };
+        if self.all.as_mut().is_some_and(|all| !all.take(id)) {
+            return false;
         }
         if ack.stream_sequence <= self.skipped {
             return false;

@@ -288,15 +288,17 @@ impl<'a> SubjectsSession<'a> {
                     of,
                     subject,
                     payload,
+                    is_deletion,
                     id,
                 } => {
                     let now = self.relay.link.now();
                     let (place, received) = match (&self.source.settings.stream, id) {
-                        (Some(stream), Some(id)) if of.of_stream => place_in(stream, id, now),
+                        (Some(stream), Some(id)) if of.is_of_stream() => place_in(stream, id, now),
                         _ => (Place::Outside, now),
                     };
                     BusEvent::LastValue {
                         number: of.number,
+                        is_deletion,
                         message: BusMessage {
                             subject,
                             pattern: of.subscription.is_pattern.then_some(of.subscription.name),
@@ -336,6 +338,8 @@ impl<'a> SubjectsSession<'a> {
     fn count_lack(&mut self, question: &Question, lack: &Lack) {
         match lack {
             Lack::Refused(_) => self.relay.status.count_retained_refused(),
+            // Clients learn of it, and nobody can change it.
+            Lack::Window | Lack::Epoch => return,
             Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
                 self.relay.status.count_retained_limited()
             }

@@ -14,11 +14,13 @@
 //!
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
+mod pages;
 mod reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::pages::{RedisStreamPages, WithPages};
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{StreamReader, Trouble};

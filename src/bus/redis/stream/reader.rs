@@ -13,7 +13,8 @@
 
 mod answers;
 
-use self::answers::{Entry, StreamProof, entries, message, next, run_id, stream_entries, text};
+pub(super) use self::answers::{Entry, entries, message, text};
+use self::answers::{StreamProof, next, run_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::RetainedRequest;
-use weirgate_core::{PageCursor, SessionKey, TopicName};
+use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
 
 /// How long the first member of a question that is ready for the next page waits for the others, microseconds.
 pub(super) const LAG_MAX_US: u64 = 500_000;
@@ -24,10 +24,12 @@ pub(super) const OPEN_MAX: usize = 256;
 
 /// A place from which a question reads. The default is the beginning.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(in super::super) struct Place {
     /// 0 for the beginning; each end of a page has another number.
     id: u64,
     cursor: Arc<PageCursor>,
+    /// The question is for all messages of the stream that is the kept feed.
+    is_of_all: bool,
 }
 
 /// What a question begins with: a name, and the number of a place.
@@ -54,7 +56,7 @@ enum Page {
 
 /// All questions.
 #[derive(Debug, Default)]
-pub(super) struct Questions {
+pub(in super::super) struct Questions {
     open: BTreeMap<u64, Question>,
     /// Questions without a page so far.
     begun: HashMap<Start, u64, RandomState>,
@@ -82,6 +84,29 @@ impl Questions {
         self.number
     }
 
+    /// The place of all messages of the stream after one; from its beginning on for `None`.
+    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> Place {
+        self.places += u64::from(after.is_some());
+        Place {
+            // The beginning of all messages is another place than that of the newest.
+            id: after.map_or(u64::MAX, |_| self.places),
+            cursor: Arc::new(PageCursor::after(after)),
+            is_of_all: true,
+        }
+    }
+
+    /// The name that a question is about.
+    pub(super) fn name_of(&self, number: u64) -> Option<&TopicName> {
+        self.open.get(&number).map(|question| &question.name)
+    }
+
+    /// The name of a question for all messages.
+    pub(in super::super) fn scope_of(&self, number: u64) -> Option<&TopicName> {
+        let question = self.open.get(&number);
+        let question = question.filter(|question| question.place.is_of_all);
+        question.map(|question| &question.name)
+    }
+
     /// Adds a client to the next question about the name from this place. Returns the number of the question.
     /// [`Self::ask`] follows.
     pub(super) fn join(&mut self, name: &TopicName, place: &Place, key: SessionKey) -> u64 {
@@ -106,10 +131,18 @@ impl Questions {
             true => None,
             false => self.slowest(),
         };
-        self.requests.push_back(RetainedRequest::Ask {
-            name: name.clone(),
-            number,
-            after: Arc::clone(&place.cursor),
+        let (of, after) = (name.clone(), Arc::clone(&place.cursor));
+        self.requests.push_back(match place.is_of_all {
+            true => RetainedRequest::All {
+                name: of,
+                number,
+                after,
+            },
+            false => RetainedRequest::Ask {
+                name: of,
+                number,
+                after,
+            },
         });
         self.begun.insert(start, number);
         let question = Question {
@@ -145,7 +178,11 @@ impl Questions {
     }
 
     /// The members of a question that the bus has.
-    pub(super) fn members(&self, name: &TopicName, number: u64) -> Option<&BTreeSet<SessionKey>> {
+    pub(in super::super) fn members(
+        &self,
+        name: &TopicName,
+        number: u64,
+    ) -> Option<&BTreeSet<SessionKey>> {
         let question = self.open.get(&number);
         let question = question.filter(|question| question.name == *name);
         question.map(|question| &question.members)
@@ -192,7 +229,7 @@ impl Questions {
         let question = self.open.get_mut(&number)?;
         self.places += 1;
         let id = self.places;
-        question.place = Place { id, cursor };
+        (question.place.id, question.place.cursor) = (id, cursor);
         let of = (
             question.name.clone(),
             question.members.clone(),
@@ -331,6 +368,10 @@ impl Questions {
 }
 
 impl Place {
+    pub(super) fn is_of_all(&self) -> bool {
+        self.is_of_all
+    }
+
     /// The number of the place.
     pub(super) fn id(&self) -> u64 {
         self.id

@@ -14,7 +14,7 @@ fn client(slot: u32) -> SessionKey {
 /// A table that is switched on, with the bus there.
 fn retained() -> Retained {
     let mut retained = Retained::new(NameSyntax::Nats, 1 << 30);
-    retained.is_up = true;
+    (retained.is_up, retained.has_values) = (true, true);
     retained
 }
 
@@ -23,7 +23,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.rooms) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0, |_| false);
+    retained.grant_shares((0, None), |_| false);
     let asked = |request| match request {
         RetainedRequest::Ask { name, number, .. } => Some((name, number)),
         _ => None,
@@ -185,7 +185,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     for key in mem::take(&mut retained.rooms) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0, |_| false);
+    retained.grant_shares((0, None), |_| false);
     let (name, number) = (names[0].clone(), 1);
     let requests: Vec<_> = std::iter::from_fn(|| retained.next_request()).collect();
     assert!(matches!(
@@ -195,7 +195,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     assert_eq!(requests[1..], [RetainedRequest::Forget { name, number }]);
     // It goes on once its client has taken the page.
     retained.values_taken(client(0), ClientAddr::Unix);
-    retained.grant_shares(0, |_| false);
+    retained.grant_shares((0, None), |_| false);
     let asked = |request| matches!(request, RetainedRequest::Ask { number: 258, .. });
     assert!(retained.next_request().is_some_and(asked));
     for slot in 0..=last {

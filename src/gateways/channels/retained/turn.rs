@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::super::replay::Replay;
 use super::CLIENT_BYTES_MAX;
 use super::questions::Place;
 use weirgate_core::{RetainedCut, TopicName};
@@ -13,15 +14,17 @@ pub(in super::super) type Wants = BTreeMap<TopicName, Wanted>;
 /// A name whose values a client waits for.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Wanted {
-    pub(super) state: State,
+    pub(in super::super) state: State,
     /// From where the next question for the client reads.
-    pub(super) place: Place,
+    pub(in super::super) place: Place,
     /// The number of the newest live message when the client asked.
-    pub(super) since: u64,
+    pub(in super::super) since: u64,
     /// The values sent so far.
-    pub(super) count: u64,
+    pub(in super::super) count: u64,
     /// The client is told of the end.
-    pub(super) says_end: bool,
+    pub(in super::super) says_end: bool,
+    /// Why some have not come.
+    pub(in super::super) cut: Option<RetainedCut>,
 }
 
 /// The end of a name's values for a client.
@@ -49,8 +52,10 @@ pub(in super::super) enum State {
 
 /// A client that waits for last values.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
-    pub(super) names: Wants,
+pub(in super::super) struct Turn {
+    pub(in super::super) names: Wants,
+    /// By the names that the bus is asked for: all kept messages that the client gets.
+    pub(in super::super) replays: BTreeMap<TopicName, Replay>,
     /// The names of which the client takes a page.
     pub(super) taking: BTreeSet<TopicName>,
     /// The ends that the client is still to be told.
@@ -68,7 +73,7 @@ pub(super) struct Turn {
     /// The size of the largest value so far.
     pub(super) largest: usize,
     /// The client waits for room or in the line, or the bus has a question for one of its names.
-    pub(super) is_busy: bool,
+    pub(in super::super) is_busy: bool,
 }
 
 impl Turn {
@@ -79,7 +84,8 @@ impl Turn {
             State::Asked(_) | State::Takes(_) => false,
         };
         let names = self.names.iter();
-        let ready = names.filter(move |(_, wanted)| is_ready(wanted));
+        let may_ask = |name: &TopicName| self.replays.get(name).is_none_or(Replay::asks_bus);
+        let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name));
         ready.map(|(name, _)| name)
     }
 
@@ -88,7 +94,7 @@ impl Turn {
         !self.taking.is_empty() || self.ready().next().is_some()
     }
 
-    pub(super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
+    pub(in super::super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let wanted = self.names.get(name);
         wanted.is_some_and(|wanted| wanted.state == State::Asked(number))
     }
@@ -101,7 +107,7 @@ impl Turn {
     }
 
     /// Counts a value for the client. Returns true if the client has room for the value.
-    pub(super) fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
+    pub(in super::super) fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
         self.largest = self.largest.max(bytes);
         // The values of a pattern come together, so they may use the whole share.
         if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {

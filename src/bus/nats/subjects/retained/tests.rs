@@ -12,7 +12,7 @@ fn question(number: u64, name: &str) -> Question {
         subscription,
         number,
         after: Arc::default(),
-        of_stream: false,
+        wants: Wants::LastValues,
     }
 }
 
@@ -87,6 +87,7 @@ fn a_value_takes_two_requests_and_a_time() {
         of: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
+        is_deletion: false,
         id: Some(StoredId { major: 3, minor: 0 }),
     };
     assert_eq!(std::mem::take(&mut retained.events), [value, end(1, "a.b")]);
@@ -364,7 +365,7 @@ impl Pages {
 
 fn read(sequence: u64, made: &str) -> PageCursor {
     let [stream, filter] = ["S", "a.*"].map(str::to_owned);
-    PageCursor(vec![ReadPart {
+    PageCursor::of(vec![ReadPart {
         stream,
         filter,
         made: made.to_owned(),
@@ -615,7 +616,7 @@ fn the_kept_stream_is_asked_without_a_search() {
     for name in ["a.b", "a.*", "b.*"] {
         let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         let question = Question {
-            of_stream: true,
+            wants: Wants::Newest,
             ..question(1, name)
         };
         retained.ask(question, None, now, &mut out);
@@ -630,4 +631,190 @@ fn the_kept_stream_is_asked_without_a_search() {
         };
         assert!(asks, "{name}: {text}");
     }
+}
+
+/// A question for all messages of `a.b` in the stream S, of which the leader says where it begins and ends.
+struct All {
+    pages: Pages,
+}
+
+impl All {
+    fn after(after: Option<u64>, (first, last): (u64, u64), waiting: u64) -> Self {
+        let (retained, now) = (retained(Instant::now()), Instant::now());
+        let pages = Pages {
+            retained,
+            out: Vec::new(),
+            now,
+            delivered: 0,
+        };
+        let mut all = Self { pages };
+        let question = Question {
+            wants: Wants::All,
+            after: Arc::new(PageCursor::after(after.map(id))),
+            ..question(1, "a.b")
+        };
+        let pages = &mut all.pages;
+        pages.retained.ask(question, None, now, &mut pages.out);
+        all.looks((first, last));
+        if waiting > 0 {
+            all.made(waiting);
+        }
+        all
+    }
+
+    fn out(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.pages.out).into_owned();
+        self.pages.out.clear();
+        text
+    }
+
+    /// The leader is asked about the stream, and says this.
+    fn looks(&mut self, (first, last): (u64, u64)) {
+        let text = self.out();
+        assert!(text.contains("$JS.API.STREAM.INFO.S "), "{text}");
+        let info = format!(
+            r#"{{"config":{{"name":"S","subjects":["a.>"]}},"created":"2026-01-01T00:00:00Z","state":{{"messages":{},"bytes":1,"first_seq":{first},"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"}}}}"#,
+            last + 1 - first,
+        );
+        let info = answer(&self.pages.retained, 1, &info);
+        let pages = &mut self.pages;
+        pages.retained.take(info, pages.now, &mut pages.out);
+    }
+
+    /// A consumer is made.
+    fn made(&mut self, waiting: u64) {
+        let pages = &mut self.pages;
+        pages.delivered = 0;
+        let text = String::from_utf8_lossy(&pages.out).into_owned();
+        assert!(text.contains("$JS.API.CONSUMER.CREATE.S "), "{text}");
+        let created = format!(r#"{{"name":"c","num_pending":{waiting}}}"#);
+        let created = answer(&pages.retained, 1, &created);
+        pages.retained.take(created, pages.now, &mut pages.out);
+    }
+
+    fn brings(&mut self, sequences: impl IntoIterator<Item = u64>) {
+        sequences
+            .into_iter()
+            .for_each(|sequence| self.pages.brings(sequence, 10));
+    }
+
+    /// The number of messages that came, and how the question ended.
+    fn came(&mut self) -> (usize, Option<RetainedCut>, bool) {
+        let (count, last) = self.pages.came();
+        let (cut, is_end) = match last {
+            Some(RetainedEvent::End { lack, .. }) => (lack.as_ref().map(Lack::cut), true),
+            Some(RetainedEvent::Page { cursor, .. }) => (cursor.cut, false),
+            other => panic!("{other:?}"),
+        };
+        (count, cut, is_end)
+    }
+}
+
+/// The id of the message with this number, as the consumer of [`Pages`] says it.
+fn id(major: u64) -> StoredId {
+    StoredId { major, minor: 123 }
+}
+
+#[test]
+fn all_messages_come_from_the_beginning_and_after_a_place() {
+    let mut all = All::after(None, (5, 9), 3);
+    assert!(all.out().contains(r#""opt_start_seq":1"#));
+    all.brings([5, 6, 7]);
+    assert_eq!(all.came(), (3, None, true));
+    // The last one that was read comes again.
+    let mut all = All::after(Some(6), (5, 9), 2);
+    assert!(all.out().contains(r#""opt_start_seq":6"#));
+    all.brings([6, 7]);
+    assert_eq!(all.came(), (1, None, true));
+    // Nothing of the name.
+    let mut all = All::after(Some(6), (5, 9), 0);
+    all.made(0);
+    assert_eq!(all.came(), (0, None, true));
+}
+
+#[test]
+fn messages_that_were_removed_before_they_were_read_are_a_hole() {
+    for (first, cut) in [
+        // What was read was removed.
+        (6, None),
+        // Between 5 and 9 are numbers of other names, or were messages of this one.
+        (9, Some(RetainedCut::Window)),
+        (8, Some(RetainedCut::Window)),
+    ] {
+        let mut all = All::after(None, (1, 20), 4);
+        all.out();
+        all.brings([4, 5, 9]);
+        all.brings([10]);
+        all.looks((first, 30));
+        assert_eq!(all.came(), (4, cut, true), "{first}");
+    }
+    // Before the first one.
+    let mut all = All::after(Some(6), (8, 20), 1);
+    all.brings([8]);
+    all.looks((8, 20));
+    assert_eq!(all.came(), (1, Some(RetainedCut::Window), true));
+    let mut all = All::after(Some(6), (7, 20), 1);
+    all.brings([7]);
+    assert_eq!(all.came(), (1, None, true));
+}
+
+#[test]
+fn a_page_of_all_leaves_its_consumer_and_says_what_may_be_missing() {
+    let mut all = All::after(None, (1, 90_000), 9_000);
+    let mut sequence = 0;
+    while !all.out().contains("STREAM.INFO") {
+        for _ in 0..8 {
+            sequence += 2;
+            all.brings([sequence]);
+        }
+    }
+    assert_eq!(all.pages.retained.paused(), 0);
+    assert_eq!(sequence, 2 * PAGE_VALUES);
+    all.pages.out.extend_from_slice(b"$JS.API.STREAM.INFO.S ");
+    all.looks((sequence / 2, 90_000));
+    assert_eq!(all.pages.retained.paused(), 1);
+    let (count, cut, is_end) = all.came();
+    assert_eq!((count, is_end), (PAGE_VALUES as usize, false));
+    assert_eq!(cut, Some(RetainedCut::Window));
+    let pages = &mut all.pages;
+    pages.retained.more(1, pages.now, &mut pages.out);
+    all.looks((sequence / 2, 90_000));
+    assert!(String::from_utf8_lossy(&all.pages.out).contains(&format!("_seq\":{sequence}")));
+    all.made(9_000);
+    all.brings([sequence, sequence + 2]);
+    // The connection ends: what came since the last look comes once more.
+    let pages = &mut all.pages;
+    pages.retained.close(&mut pages.out);
+    let (_, last) = pages.came();
+    let Some(RetainedEvent::Page { cursor, .. }) = last else {
+        panic!("a page");
+    };
+    assert_eq!(cursor.after, Some(id(sequence)));
+}
+
+#[test]
+fn a_place_in_another_life_of_the_stream_is_found_out() {
+    let mut all = All::after(Some(10), (1, 9), 0);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+    // Its number is that of another message.
+    let mut all = All::after(Some(10), (1, 20), 3);
+    all.pages.delivered = 1;
+    let delivery = Delivery {
+        subject: "a.b".into(),
+        sid: all.pages.retained.last_sid,
+        reply: Some("$JS.ACK.S.c.1.10.1.456.5".to_owned()),
+        payload: b"1".to_vec(),
+        ..Delivery::default()
+    };
+    let pages = &mut all.pages;
+    pages.retained.take(delivery, pages.now, &mut pages.out);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+}
+
+#[test]
+fn an_empty_message_is_one_of_all() {
+    let mut all = All::after(None, (1, 2), 2);
+    all.pages.brings(1, 0);
+    all.pages.brings(2, 1);
+    assert_eq!(all.came(), (2, None, true));
 }

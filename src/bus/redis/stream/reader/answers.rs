@@ -23,7 +23,7 @@ pub(super) struct Counters {
 }
 
 /// `1700000000000-0`.
-pub(super) fn text(id: StoredId) -> String {
+pub(in crate::redis::stream) fn text(id: StoredId) -> String {
     format!("{}-{}", id.major, id.minor)
 }
 
@@ -88,13 +88,13 @@ impl Counters {
     }
 }
 
-pub(super) struct Entry {
-    pub(super) id: StoredId,
-    pub(super) fields: Vec<Value>,
+pub(in crate::redis::stream) struct Entry {
+    pub(in crate::redis::stream) id: StoredId,
+    pub(in crate::redis::stream) fields: Vec<Value>,
 }
 
 impl Entry {
-    pub(super) fn read(entry: Value) -> Result<Self, Trouble> {
+    pub(in crate::redis::stream) fn read(entry: Value) -> Result<Self, Trouble> {
         const WRONG: Trouble = Trouble::Wrong("an entry of no known form");
         let Value::Array(parts) = entry else {
             return Err(WRONG);
@@ -110,7 +110,9 @@ impl Entry {
 }
 
 /// The channel and the payload of an entry. A payload over the limit has been cut after the first byte over the limit.
-pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
+pub(in crate::redis::stream) fn message(
+    fields: Vec<Value>,
+) -> Result<(String, Vec<u8>), &'static str> {
     let (mut channel, mut data) = (None, None);
     let mut fields = fields.into_iter();
     while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
@@ -128,7 +130,7 @@ pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static 
 }
 
 /// The entries of a range.
-pub(super) fn entries(answer: Value) -> Result<Vec<Value>, Trouble> {
+pub(in crate::redis::stream) fn entries(answer: Value) -> Result<Vec<Value>, Trouble> {
     match answer {
         Value::Array(entries) => Ok(entries),
         Value::Nil => Ok(Vec::new()),

@@ -1,0 +1,366 @@
+//! All messages of a name in a stream, for clients that ask for them, a page at a time: on a connection of their own, because
+//! that of the source waits at the server for the next entry. The connection is made for the first question.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::reader::{CHANNEL, DATA, Entry, entries, message, text};
+use super::{ITEMS_MAX, RedisStreamSource};
+use crate::outage::shown;
+use crate::redis::connection::Connection;
+use crate::redis::resp::{ReadLimits, Reader, Value};
+use crate::redis::servers::{Servers, waiter};
+use crate::redis::settings::{RedisEndpoint, RedisError, RedisSettings};
+use crate::requests::{self, BusInterest, Names, Question, Said};
+use crate::runtime::detached;
+use crate::socket::{Buffered, Waiter};
+use crate::status::BusStatus;
+use crate::{LoopGone, Source, SourceLink};
+use weirgate_core::{
+    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, fnv_1a,
+};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
+use weirgate_wire::base::Now;
+
+/// The most questions that are read by turns; the others wait.
+const OPEN_MAX: usize = 64;
+/// The bytes and the messages of a page. The last answer may bring more.
+const PAGE_BYTES: usize = 512 * 1024;
+const PAGE_VALUES: usize = 2_048;
+/// The most entries of an answer.
+const ENTRIES_MAX: usize = 512;
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Without a question the thread looks after this time whether the loop has ended.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Answers questions for all messages of names in a stream.
+pub struct RedisStreamPages {
+    servers: Servers,
+    status: Arc<BusStatus>,
+    waiter: Waiter,
+    names: Names,
+    key: String,
+    open: VecDeque<Reading>,
+    /// The connection between two looks at the requests.
+    parts: Option<(Buffered, Reader, RedisEndpoint, SocketAddr)>,
+    /// The mean size of the entries of the last answer, bytes.
+    entry_bytes: usize,
+}
+
+/// A question, and how far it is read.
+struct Reading {
+    question: Question,
+    patterns: Option<NamePatterns>,
+    after: Option<StoredId>,
+    cut: Option<RetainedCut>,
+    /// What was sent of this page.
+    values: usize,
+    bytes: usize,
+    /// Clients take a page.
+    is_paused: bool,
+}
+
+/// A stream, and its pages.
+pub struct WithPages {
+    source: Box<RedisStreamSource>,
+    pages: RedisStreamPages,
+}
+
+impl WithPages {
+    /// Both for one loop.
+    pub fn new(source: RedisStreamSource, pages: RedisStreamPages) -> Self {
+        let source = Box::new(source);
+        Self { source, pages }
+    }
+}
+
+impl Source for WithPages {
+    fn run(self: Box<Self>, link: SourceLink) {
+        let (pages, again) = (self.pages, link.again());
+        if let Err(error) = detached("pages", move || pages.run(&again)) {
+            tracing::error!(%error, "no thread for the pages of the stream: nobody gets all messages");
+        }
+        self.source.run(link);
+    }
+}
+
+impl Reading {
+    fn new(question: Question) -> Self {
+        let subscription = &question.subscription;
+        let name = [subscription.name.to_string()];
+        let patterns = NamePatterns::new(NameSyntax::Redis, &name).ok();
+        Self {
+            patterns: patterns.filter(|_| subscription.is_pattern),
+            after: question.after.after,
+            question,
+            cut: None,
+            values: 0,
+            bytes: 0,
+            is_paused: false,
+        }
+    }
+
+    fn is_for(&self, channel: &str) -> bool {
+        match &self.patterns {
+            Some(patterns) => patterns.matches(channel),
+            None => *self.question.subscription.name == *channel,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= PAGE_BYTES || self.values >= PAGE_VALUES
+    }
+
+    fn page(&self, is_open: bool) -> BusEvent {
+        BusEvent::RetainedPage {
+            number: self.question.number,
+            cursor: Arc::new(PageCursor {
+                cut: self.cut,
+                ..PageCursor::after(self.after)
+            }),
+            is_open,
+        }
+    }
+
+    fn end(self, cut: Option<RetainedCut>) -> BusEvent {
+        BusEvent::RetainedEnd {
+            subscription: self.question.subscription,
+            number: self.question.number,
+            cut: cut.or(self.cut),
+        }
+    }
+}
+
+impl RedisStreamPages {
+    /// Makes the pages of the stream at `key`, and the handle for questions. Does not connect.
+    ///
+    /// # Errors
+    /// The certificates to trust cannot be read, or the system has no descriptor left.
+    pub fn new(
+        settings: RedisSettings,
+        key: &str,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest), RedisError> {
+        let (waiter, wake) = waiter("the pages of a Redis stream")?;
+        let (handle, names) = requests::interest(wake);
+        let pages = Self {
+            servers: Servers::new(settings)?,
+            status,
+            waiter,
+            names,
+            key: key.to_owned(),
+            open: VecDeque::new(),
+            parts: None,
+            entry_bytes: PAGE_BYTES / ENTRIES_MAX,
+        };
+        Ok((pages, handle))
+    }
+
+    fn run(mut self, link: &SourceLink) {
+        while !link.is_over() && self.turn(link).is_ok() {}
+    }
+
+    /// Takes the requests, and reads for the next question. Waits if there is none.
+    fn turn(&mut self, link: &SourceLink) -> Result<(), LoopGone> {
+        // A stream has all names.
+        self.names.take_all();
+        while let Some((number, said)) = self.names.next_said() {
+            self.say(number, said);
+        }
+        while self.open.len() < OPEN_MAX
+            && let Some(question) = self.names.next_question()
+        {
+            self.open.push_back(Reading::new(question));
+        }
+        let paused = self.open.iter().filter(|of| of.is_paused).count();
+        let asked = self.open.len() - paused;
+        self.names.show_asked_questions(asked, paused);
+        let Some(at) = self.open.iter().position(|of| !of.is_paused) else {
+            self.wait(IDLE);
+            return Ok(());
+        };
+        let Some(reading) = self.open.remove(at) else {
+            return Ok(());
+        };
+        match self.ask(&reading) {
+            Ok(Value::Error(words)) if is_refusal(&words) => {
+                self.status.count_retained_refused();
+                if let Some(line) = self.names.lines.line(link.now()) {
+                    tracing::warn!(
+                        key = self.key,
+                        reason = shown(&words),
+                        lines_left_out = line.suppressed,
+                        "Redis gives no messages of the stream to clients that ask for all"
+                    );
+                }
+                link.send(reading.end(Some(RetainedCut::Refused)))
+            }
+            Ok(Value::Error(words)) => self.fail(&reading, &words, link),
+            Ok(answer) => self.answered(reading, answer, link),
+            Err(error) => self.fail(&reading, &error.to_string(), link),
+        }
+    }
+
+    /// Ends a question that another, from the same place on, may answer a little later.
+    fn fail(&mut self, reading: &Reading, error: &str, link: &SourceLink) -> Result<(), LoopGone> {
+        tracing::debug!(error, "no pages of the stream");
+        self.parts = None;
+        link.send(reading.page(false))?;
+        self.wait(PAUSE);
+        Ok(())
+    }
+
+    fn wait(&mut self, time: Duration) {
+        // An error of the poll is that of the next connection.
+        drop(self.waiter.wait(Instant::now() + time));
+    }
+
+    fn say(&mut self, number: u64, said: Said) {
+        let is_it = |of: &Reading| of.question.number == number;
+        let Some(at) = self.open.iter().position(is_it) else {
+            return;
+        };
+        match said {
+            Said::More => {
+                let reading = &mut self.open[at];
+                (reading.values, reading.bytes, reading.is_paused) = (0, 0, false);
+            }
+            Said::Forget => drop(self.open.remove(at)),
+        }
+    }
+
+    /// The entries to ask for.
+    fn count(&self) -> usize {
+        (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
+    }
+
+    /// Asks for the next entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
+    /// gone, others may be gone with it.
+    fn ask(&mut self, reading: &Reading) -> Result<Value, RedisError> {
+        let (from, count) = (
+            reading.after.map_or_else(|| "-".to_owned(), text),
+            self.count().to_string(),
+        );
+        let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count];
+        let patience = Duration::from_millis(self.servers.settings.times.ping_timeout_ms);
+        let limits = ReadLimits {
+            bulk_bytes_max: self.servers.settings.payload_bytes_max,
+            items_max: ITEMS_MAX,
+            entry_fields: &[CHANNEL, DATA],
+            singly: false,
+        };
+        if let Some((io, reader, endpoint, address)) = self.parts.take() {
+            let mut connection =
+                Connection::from_parts(&mut self.waiter, (io, reader), &endpoint, address);
+            connection.reader.set_limits(limits);
+            if let Ok(answer) = connection.ask_one(&command, patience) {
+                self.entry_bytes = entry_bytes(&mut connection, &answer);
+                let (io, reader) = connection.into_parts();
+                self.parts = Some((io, reader, endpoint, address));
+                return Ok(answer);
+            }
+        }
+        let mut connection = self.servers.connect(&mut self.waiter)?;
+        connection.reader.set_limits(limits);
+        let answer = connection.ask_one(&command, patience)?;
+        self.entry_bytes = entry_bytes(&mut connection, &answer);
+        let (endpoint, address) = (connection.endpoint.clone(), connection.address);
+        let (io, reader) = connection.into_parts();
+        self.parts = Some((io, reader, endpoint, address));
+        Ok(answer)
+    }
+
+    /// Hands the entries of an answer over.
+    fn answered(
+        &mut self,
+        mut reading: Reading,
+        answer: Value,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        let Ok(found) = entries(answer) else {
+            self.status.count_retained_limited();
+            return link.send(reading.end(Some(RetainedCut::Unreadable)));
+        };
+        let is_last = found.len() < self.count();
+        let mut has_before = reading.after.is_none();
+        if found.is_empty() && !has_before {
+            return link.send(reading.end(Some(RetainedCut::Epoch)));
+        }
+        for entry in found {
+            let Ok(Entry { id, fields }) = Entry::read(entry) else {
+                self.status.count_retained_limited();
+                return link.send(reading.end(Some(RetainedCut::Unreadable)));
+            };
+            if reading.after == Some(id) {
+                has_before = true;
+                continue;
+            }
+            reading.after = Some(id);
+            if let Ok((channel, payload)) = message(fields)
+                && reading.is_for(&channel)
+            {
+                reading.values += 1;
+                reading.bytes += payload.len() + channel.len();
+                link.send(self.value(&reading, id, (channel, payload), link.now()))?;
+            }
+        }
+        if !has_before {
+            reading.cut.get_or_insert(RetainedCut::Window);
+        }
+        if is_last {
+            return link.send(reading.end(None));
+        }
+        if reading.is_full() {
+            reading.is_paused = true;
+            link.send(reading.page(true))?;
+        }
+        self.open.push_back(reading);
+        Ok(())
+    }
+
+    fn value(
+        &self,
+        reading: &Reading,
+        id: StoredId,
+        (channel, payload): (String, Vec<u8>),
+        now: Now,
+    ) -> BusEvent {
+        let subscription = &reading.question.subscription;
+        let position = Position::stored(fnv_1a(self.key.bytes()), id);
+        let stored_us = i64::try_from(id.major.saturating_mul(1_000));
+        BusEvent::LastValue {
+            is_deletion: false,
+            number: reading.question.number,
+            message: BusMessage {
+                subject: channel.into(),
+                pattern: (subscription.is_pattern).then(|| Arc::clone(&subscription.name)),
+                payload,
+                position: None,
+                place: Place::Kept(Some(position)),
+                received: Now {
+                    unix_us: stored_us.unwrap_or(now.unix_us),
+                    ..now
+                },
+                quiet: true,
+            },
+        }
+    }
+}
+
+/// Whether an error of Redis is of the user or of the key, and not of a server that is not ready.
+fn is_refusal(words: &str) -> bool {
+    let code = words.split(' ').next().unwrap_or_default();
+    ["NOPERM", "WRONGTYPE", "NOAUTH", "ERR"].contains(&code)
+}
+
+/// The mean size of the entries of an answer.
+fn entry_bytes(connection: &mut Connection<'_>, answer: &Value) -> usize {
+    let bytes = connection.reader.take_bytes();
+    match answer {
+        Value::Array(entries) => bytes / entries.len().max(1),
+        _ => bytes,
+    }
+}

@@ -1,0 +1,500 @@
+//! All kept messages of names, for clients that ask for them (`"last":"all"`): page by page, at the pace of the client's
+//! reading, and then the live messages.
+//!
+//! A page comes from the history as soon as the history has everything after the client's position; the last page of the
+//! history and the client's join are one call of the gateway, so nothing is missing between them and nothing comes twice.
+//! What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients, the pages and the
+//! bytes. A message that the client has already is left out, by its position, however often the stream is asked.
+//!
+//! Only event streams get all messages. Their names come together, in the order of the feed, because a position applies to
+//! all of them.
+
+use std::sync::Arc;
+
+use super::ChannelsGateway;
+use super::client::Client;
+use super::messages::Answer;
+use super::patterns::matcher;
+use super::retained::{Place, Retained, State, Wanted as Waits};
+use weirgate_core::{
+    Content, CopyPosition, CopyRank, Core, Frame, NotRecovered, Outcome, Point, Position,
+    Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
+
+/// The pause of a client that is ahead of this instance, or for which there is no room now, microseconds.
+const REST_US: u64 = 20_000;
+/// The most such pauses without a message between.
+const PAUSES_MAX: u32 = 1_500;
+/// The most questions after whose end the history may lack messages once more.
+const READS_MAX: u32 = 5;
+
+/// The messages from before the subscription that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// So many of the newest of each name.
+    Newest(usize),
+    /// All that are kept.
+    All,
+}
+
+/// Names of which a client gets all kept messages, and its position.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) names: Vec<TopicName>,
+    pub(super) since: Option<String>,
+}
+
+/// How far a client has got all kept messages of names.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// In the order of the copies of a message.
+    names: Vec<Name>,
+    since: Option<CopyPosition>,
+    /// The newest message that this instance had read when the present question was asked, which brings all up to it.
+    pub(super) reached: Option<Position>,
+    /// The messages are in the history: there is no stream, or it has been read.
+    is_read: bool,
+    /// Nothing more comes from the stream.
+    is_over: bool,
+    /// Whatever is there is sent: messages between are missing.
+    is_cut_short: bool,
+    rests: bool,
+    /// The pauses since the last page.
+    pauses: u32,
+    reads: u32,
+    cut: Option<RetainedCut>,
+}
+
+#[derive(Debug)]
+struct Name {
+    name: TopicName,
+    patterns: Option<NamePatterns>,
+    count: u64,
+}
+
+impl Name {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            name: &self.name,
+            patterns: self.patterns.as_ref(),
+        }
+    }
+
+    fn pattern(&self) -> Option<&TopicName> {
+        self.patterns.as_ref().map(|_| &self.name)
+    }
+
+    fn rank(&self) -> CopyRank {
+        let pattern = self.pattern();
+        pattern.map_or(CopyRank::LAST, |name| CopyRank::of_pattern(name.as_str()))
+    }
+
+    fn is_for(&self, subject: &str) -> bool {
+        match &self.patterns {
+            Some(patterns) => patterns.matches(subject),
+            None => self.name.as_str() == subject,
+        }
+    }
+}
+
+impl Replay {
+    fn new(syntax: NameSyntax, names: Vec<TopicName>, since: Option<CopyPosition>) -> Self {
+        let of = |name: TopicName| Name {
+            patterns: matcher(syntax, &name),
+            name,
+            count: 0,
+        };
+        let mut names: Vec<Name> = names.into_iter().map(of).collect();
+        names.sort_by_key(Name::rank);
+        Self {
+            names,
+            since,
+            reached: None,
+            is_read: false,
+            is_over: false,
+            is_cut_short: false,
+            rests: false,
+            pauses: 0,
+            reads: 0,
+            cut: None,
+        }
+    }
+
+    /// The name that the bus is asked for; for several names an empty one, which no client can hold: the whole stream.
+    fn scope(&self) -> TopicName {
+        match &self.names[..] {
+            [one] => one.name.clone(),
+            _ => TopicName::default(),
+        }
+    }
+
+    /// Whether messages of this name are for the client.
+    pub(super) fn is_for(&self, subject: &str) -> bool {
+        self.names.iter().any(|name| name.is_for(subject))
+    }
+
+    /// Whether the bus may be asked for more now.
+    pub(super) fn asks_bus(&self) -> bool {
+        !self.rests && !self.is_over
+    }
+
+    /// The id of the last message that the client has, and the last copy of it.
+    fn stored(&self) -> Option<(StoredId, CopyRank)> {
+        let since = self.since?;
+        match since.position.point {
+            Point::Stored(id) => Some((id, since.copy)),
+            Point::Counted { .. } => None,
+        }
+    }
+
+    /// Where the stream is read from: before a message of which the client has only some copies.
+    fn after(&self) -> Option<StoredId> {
+        let (id, copy) = self.stored()?;
+        match copy == CopyRank::LAST {
+            true => Some(id),
+            false => None,
+        }
+    }
+
+    /// Handles the end of a question: the client has all messages that this instance had read when it was asked.
+    fn read(&mut self, cut: Option<RetainedCut>) {
+        self.reads += 1;
+        if cut == Some(RetainedCut::Epoch) && self.since.is_some() {
+            // The position says nothing of this stream, which is read from its beginning on.
+            (self.since, self.cut, self.is_read) = (None, cut, false);
+            return;
+        }
+        self.is_read = true;
+        self.cut = self.cut.or(cut);
+        let is_refused = matches!(
+            cut,
+            Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed)
+        );
+        self.is_over |= is_refused || self.reads >= READS_MAX;
+        let reached = self.reached.map(|position| CopyPosition {
+            position,
+            copy: CopyRank::LAST,
+        });
+        if let Some(reached) = reached.filter(|_| !is_refused)
+            && let Point::Stored(id) = reached.position.point
+            && self.stored().is_none_or(|has| has < (id, CopyRank::LAST))
+        {
+            self.since = Some(reached);
+        }
+    }
+}
+
+impl Retained {
+    /// The bus gives all messages of the stream that is the kept feed.
+    pub(super) fn read_pages(&mut self, bytes_max: usize) {
+        self.has_pages = true;
+        self.set_bytes_max(bytes_max);
+    }
+
+    /// Begins to send all kept messages to a client.
+    fn replay(&mut self, key: SessionKey, replay: Replay) {
+        let scope = replay.scope();
+        let place = self.questions.place_after(replay.after());
+        let waits = Waits {
+            state: State::Waits(0),
+            place,
+            since: self.count,
+            count: 0,
+            says_end: false,
+            cut: None,
+        };
+        let turn = self.clients.entry(key).or_default();
+        // No live message ends the wait, so the client is not among those of `waiting`.
+        turn.names.insert(scope.clone(), waits);
+        self.replaying += usize::from(turn.replays.insert(scope, replay).is_none());
+        self.wake(key);
+    }
+
+    /// Lets a client go on, also while the bus is away: the history may have the rest.
+    fn wake(&mut self, key: SessionKey) {
+        if let Some(turn) = self.clients.get_mut(&key)
+            && !turn.is_busy
+        {
+            turn.is_busy = true;
+            self.rooms.push(key);
+        }
+    }
+
+    /// Ends the pause of clients.
+    pub(super) fn wake_resting(&mut self, now_us: u64) {
+        if now_us < self.rest_until_us {
+            return;
+        }
+        for key in std::mem::take(&mut self.resting) {
+            if let Some(turn) = self.clients.get_mut(&key) {
+                turn.replays.values_mut().for_each(|of| of.rests = false);
+            }
+            self.wake(key);
+        }
+    }
+
+    /// The name of a question for all messages.
+    pub(super) fn scope_of(&self, number: u64) -> Option<TopicName> {
+        self.questions.scope_of(number).cloned()
+    }
+
+    /// Handles the end of a question for all messages: the rest is in the history.
+    pub(super) fn replay_is_read(
+        &mut self,
+        scope: &TopicName,
+        key: SessionKey,
+        (cut, place): (Option<RetainedCut>, Place),
+    ) {
+        let turn = self.clients.get_mut(&key);
+        let mut place = place;
+        if let Some(replay) = turn.and_then(|turn| turn.replays.get_mut(scope)) {
+            replay.read(cut);
+            place = self.questions.place_after(replay.after());
+        }
+        self.wait_again(scope, key, Some(place));
+    }
+
+    /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
+    pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return false;
+        };
+        let mut replays = turn.replays.iter_mut();
+        let has = |replay: &Replay| replay.names.iter().any(|one| one.name == *name);
+        let Some((scope, replay)) = replays.find(|(_, replay)| has(replay)) else {
+            return false;
+        };
+        replay.names.retain(|one| one.name != *name);
+        if replay.names.is_empty() {
+            let scope = scope.clone();
+            self.forget(&scope, key);
+        }
+        true
+    }
+}
+
+impl ChannelsGateway {
+    /// Whether the position of a request may be one of the kept feed; one that is not is left out. Returns an outcome for each
+    /// name.
+    pub(super) fn may_replay(
+        &self,
+        core: &Core,
+        since: &mut Option<String>,
+        names: usize,
+    ) -> Vec<Outcome> {
+        let feed = core.position().map(|position| position.names);
+        let is_good = |since: &String| {
+            let parsed = CopyPosition::parse(since);
+            parsed.is_some_and(|at| feed.is_none_or(|feed| feed == at.position.names))
+        };
+        let outcome = match since {
+            Some(text) if !is_good(text) => {
+                *since = None;
+                Err(NotRecovered::Bad)
+            }
+            _ => Ok(()),
+        };
+        vec![outcome; names]
+    }
+
+    /// Begins to send all kept messages of names to a client; of others nothing is kept.
+    pub(super) fn begin_replays(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        replayed: Replayed,
+        nothing_kept: Vec<TopicName>,
+    ) {
+        for name in nothing_kept {
+            let cut = Some(RetainedCut::Off);
+            let frame = Answer::last(core, (&name, 0), cut, None);
+            core.send(key, &frame);
+        }
+        let since = replayed.since.as_deref().and_then(CopyPosition::parse);
+        if !replayed.names.is_empty() {
+            let replay = Replay::new(self.syntax(), replayed.names, since);
+            self.retained.replay(key, replay);
+        }
+    }
+
+    /// Sends a client the next messages that the history has. Returns whether the client is to take them before others.
+    pub(super) fn replay_kept(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+    ) -> bool {
+        let turn = self.retained.clients.get(&key);
+        let scopes = turn.map_or_else(Vec::new, |turn| turn.replays.keys().cloned().collect());
+        let mut has_sent = false;
+        for scope in scopes {
+            has_sent |= self.replay_next(core, (key, client), &scope);
+        }
+        if has_sent {
+            self.retained.rooms.push(key);
+        }
+        has_sent
+    }
+
+    /// Sends the next page of a replay, if the history has it. Returns whether more is to follow it.
+    fn replay_next(
+        &mut self,
+        core: &mut Core,
+        (key, client): (SessionKey, &mut Client),
+        scope: &TopicName,
+    ) -> bool {
+        let turn = self.retained.clients.get_mut(&key);
+        let Some((waits, replay)) =
+            turn.and_then(|turn| Some((turn.names.get(scope)?, turn.replays.get_mut(scope)?)))
+        else {
+            return false;
+        };
+        let is_asked = matches!(waits.state, State::Asked(_));
+        let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
+        // Once the history is filled, the bus is there again, and wakes the client.
+        if is_asked || replay.rests || !may_be_there || core.is_filling() {
+            return false;
+        }
+        let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
+        let of = (&wanted[..], !replay.is_cut_short);
+        let page = core.kept_page(key, replay.since.as_ref(), of);
+        match page {
+            Ok(page) => {
+                replay.pauses = 0;
+                replay.since = page.messages.position().or(replay.since);
+                for (name, count) in replay.names.iter_mut().zip(page.counts) {
+                    name.count += count;
+                }
+                core.send_missed(key, page.messages);
+                self.retained.leave_question(scope, key);
+                if page.is_last {
+                    self.end_replay(core, (key, client), scope);
+                }
+                !page.is_last
+            }
+            // The stream says whether the position is one of its own.
+            Err(NotRecovered::Ahead) if !replay.is_read && !replay.is_over => false,
+            Err(NotRecovered::Ahead | NotRecovered::Large) if replay.pauses >= PAUSES_MAX => {
+                replay.cut = replay.cut.or(Some(RetainedCut::Limit));
+                self.end_replay(core, (key, client), scope);
+                false
+            }
+            Err(NotRecovered::Ahead | NotRecovered::Large) => {
+                replay.rests = true;
+                replay.pauses += 1;
+                let retained = &mut self.retained;
+                if retained.resting.is_empty() {
+                    retained.rest_until_us = core.now().mono_us + REST_US;
+                }
+                retained.resting.push(key);
+                false
+            }
+            Err(NotRecovered::Off) => {
+                replay.cut = Some(RetainedCut::Off);
+                self.end_replay(core, (key, client), scope);
+                false
+            }
+            // The stream has what the history lacks.
+            Err(_) if !replay.is_over => false,
+            Err(_) if !replay.is_cut_short => {
+                replay.is_cut_short = true;
+                replay.cut = replay.cut.or(Some(RetainedCut::Window));
+                true
+            }
+            Err(_) => {
+                self.end_replay(core, (key, client), scope);
+                false
+            }
+        }
+    }
+
+    /// Ends a replay: the client has all messages, joins the names in this call, and is told the count.
+    fn end_replay(
+        &mut self,
+        core: &mut Core,
+        (key, client): (SessionKey, &mut Client),
+        scope: &TopicName,
+    ) {
+        let turn = self.retained.clients.get_mut(&key);
+        let Some((replay, waits)) = turn.and_then(|turn| {
+            let replay = turn.replays.remove(scope)?;
+            Some((replay, turn.names.get(scope)?.cut))
+        }) else {
+            return;
+        };
+        let cut = replay.cut.or(waits);
+        self.retained.replaying -= 1;
+        self.retained.forget(scope, key);
+        for name in &replay.names {
+            self.join(core, key, client, &name.name);
+        }
+        let position = core.position();
+        for name in &replay.names {
+            let of = (&name.name, name.count);
+            let frame = Answer::last(core, of, cut, position);
+            core.send(key, &frame);
+        }
+        self.names.store(&self.stats, core.memberships());
+    }
+
+    /// Sends a message of the stream to the clients of a question for all messages.
+    pub(super) fn replay_stored(
+        &mut self,
+        core: &mut Core,
+        scope: &TopicName,
+        value: &Publication,
+    ) {
+        let number = value.request.unwrap_or_default();
+        let members = self.retained.questions.members(scope, number);
+        let members: Vec<SessionKey> = members.into_iter().flatten().copied().collect();
+        let Some(position) = value.place.position() else {
+            return;
+        };
+        let Point::Stored(id) = position.point else {
+            return;
+        };
+        let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
+        for key in members {
+            let content = core.content(key);
+            let turn = self.retained.clients.get_mut(&key);
+            let Some(turn) = turn.filter(|turn| turn.is_asked(scope, number)) else {
+                continue;
+            };
+            let Some(mut replay) = turn.replays.remove(scope) else {
+                continue;
+            };
+            let has = replay.stored();
+            for name in replay
+                .names
+                .iter_mut()
+                .filter(|one| one.is_for(value.topic.as_str()))
+            {
+                let is_new = has.is_none_or(|has| has < (id, name.rank()));
+                if !is_new || !value.body.is_for(content) {
+                    continue;
+                }
+                let pattern = name.pattern();
+                let is_it = |(of, kind, _): &&(Option<TopicName>, Content, _)| {
+                    of.as_ref() == pattern && *kind == content
+                };
+                let frame = match made.iter().find(is_it) {
+                    Some((_, _, frame)) => Arc::clone(frame),
+                    None => {
+                        let frame = core.render(value, pattern, content);
+                        made.push((pattern.cloned(), content, Arc::clone(&frame)));
+                        frame
+                    }
+                };
+                turn.has_room(true, frame.queue_bytes());
+                core.replay(key, &value.topic, &frame);
+                name.count += 1;
+            }
+            if has.is_none_or(|has| has < (id, CopyRank::LAST)) {
+                let copy = CopyRank::LAST;
+                replay.since = Some(CopyPosition { position, copy });
+            }
+            turn.replays.insert(scope.clone(), replay);
+        }
+    }
+}
