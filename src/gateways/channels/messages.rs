@@ -240,83 +240,37 @@ impl Answer {
 
     /// Builds the frame, with the present time and the position that the client has reached.
     pub(super) fn frame(self, core: &Core, position: Option<Position>) -> Arc<Frame> {
-        let mut written = Written::default();
-        while written.write_next(core, &self) {}
-        written.finish(core, position)
-    }
-
-    /// The texts of the frame, without its end. The prefix opens the object and has its first members.
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        let entries = self.entries.iter();
-        let lists = entries.flat_map(|entries| {
-            let (granted, errors) = (entries.granted.texts(), entries.errors.texts());
-            [r#","channels":["#, granted, r#"],"errors":["#, errors, "]"]
-        });
-        let objects = self.entries.iter().flat_map(|entries| entries.objects());
-        let objects = objects.flat_map(|(key, object)| [",\"", key, "\":{", object.members(), "}"]);
-        lists.chain([",", self.body.members()]).chain(objects)
-    }
-}
-
-/// The frame of an answer while it is written: of very many names the texts are some MiB, and take several steps.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    frame: Option<FrameBuilder>,
-    /// How many texts are written, and how many bytes of the next.
-    texts: (usize, usize),
-    bytes: usize,
-}
-
-impl Written {
-    /// Writes the next part of the frame; returns whether more is left.
-    pub(super) fn write_next(&mut self, core: &Core, answer: &Answer) -> bool {
-        let frame = self.frame.get_or_insert_with(|| {
-            self.bytes = answer.bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX;
-            Frame::text(core.frame_bytes())
-                .with_capacity(self.bytes)
-                .answer()
-                .prefix(Prefix::Seq(answer.prefix))
-        });
-        let mut left = WRITTEN_BYTES_MAX;
-        let (texts, at) = &mut self.texts;
-        for text in answer.texts().skip(*texts) {
-            let rest = &text.as_bytes()[*at..];
-            let part = &rest[..rest.len().min(left)];
-            frame.payload().extend_from_slice(part);
-            left -= part.len();
-            if part.len() < rest.len() {
-                *at += part.len();
-                return true;
-            }
-            (*texts, *at) = (*texts + 1, 0);
-        }
-        false
-    }
-
-    /// The memory of the frame.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Ends the frame, of which all is written, with the present time and the position that the client has reached.
-    pub(super) fn finish(self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
-        let frame = self
-            .frame
-            .unwrap_or_else(|| Frame::text(core.frame_bytes()));
-        let frame = frame
-            .received(now)
-            .body(br#","timestamp":"#)
-            .body(quoted(&iso_utc(now.unix_ms())).as_bytes());
+        let timestamp = quoted(&iso_utc(now.unix_ms()));
+        let mut frame = Frame::text(core.frame_bytes())
+            .with_capacity(self.bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX)
+            .answer()
+            .prefix(Prefix::Seq(self.prefix))
+            .received(now);
+        if let Some(entries) = &self.entries {
+            let (granted, errors) = (entries.granted.texts(), entries.errors.texts());
+            let lists = [r#","channels":["#, granted, r#"],"errors":["#, errors, "]"];
+            frame = with_all(frame, lists);
+        }
+        // The prefix has opened the object and has its first members.
+        frame = with_all(frame, [",", self.body.members()]);
+        let objects = self.entries.iter().flat_map(|entries| entries.objects());
+        for (key, object) in objects {
+            frame = with_all(frame, [",\"", key, "\":{", object.members(), "}"]);
+        }
+        let frame = with_all(frame, [r#","timestamp":"#, &timestamp]);
         ended(frame, position, CopyRank::LAST).finish()
     }
 }
 
-/// The most bytes of an answer that are written in a step.
-const WRITTEN_BYTES_MAX: usize = 256 * 1024;
-
 /// The most bytes of an answer beside those of [`Answer::bytes`] and its position.
 const MEMBERS_BYTES_MAX: usize = 160;
+
+/// Appends each text to the payload.
+fn with_all<'a>(frame: FrameBuilder, texts: impl IntoIterator<Item = &'a str>) -> FrameBuilder {
+    let texts = texts.into_iter();
+    texts.fold(frame, |frame, text| frame.body(text.as_bytes()))
+}
 
 /// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;

@@ -12,7 +12,7 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus_requests::wanted;
 use super::client::Client;
-use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, Written};
+use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
@@ -30,15 +30,14 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
-    /// The names of answers that were sent: dropping very many takes time, too.
-    spent: Vec<Box<Resuming>>,
+    /// Names of answers that were sent: dropping very many takes time, too.
+    spent: Vec<TopicName>,
 }
 
 /// An answer, until all that it says is known.
 #[derive(Debug)]
 struct Prepared {
     answer: Answer,
-    written: Written,
     /// The number of the answer, if last values follow.
     retained: Option<u64>,
     /// The granted names of which the answer still has to say what they bring.
@@ -72,8 +71,6 @@ struct Resuming {
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
-    /// The answer has all of `recovered`.
-    is_written: bool,
 }
 
 impl Sending {
@@ -97,17 +94,14 @@ impl Sending {
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
         let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
-        let spent: usize = self.spent.iter().map(|spent| spent.bytes()).sum();
-        answers + spent
+        answers + self.spent.len() * NAME_BYTES
     }
 
     /// Drops names of answers that were sent. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        if self.spent.last_mut().is_some_and(|last| last.drop_next()) {
-            return true;
-        }
-        self.spent.pop();
-        !self.spent.is_empty()
+        let left = self.spent.len().saturating_sub(NAMES_AT_ONCE);
+        self.spent.truncate(left);
+        left > 0
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
@@ -136,9 +130,6 @@ impl Sending {
         }
         if !holds {
             self.prepared = 0;
-            for prepared in &mut self.answers {
-                prepared.written = Written::default();
-            }
         }
         holds
     }
@@ -149,7 +140,6 @@ impl Prepared {
         Self {
             brings: answer.take_names().into_iter(),
             answer,
-            written: Written::default(),
             retained: follow_up.retained,
             resuming: follow_up
                 .resumed
@@ -160,7 +150,6 @@ impl Prepared {
     fn bytes(&self) -> usize {
         let resuming = self.resuming.as_ref();
         self.answer.bytes()
-            + self.written.bytes()
             + self.brings.len() * NAME_BYTES
             + resuming.map_or(0, |resuming| resuming.bytes())
     }
@@ -186,7 +175,6 @@ impl Resuming {
             has_got_newer: false,
             written: (0, 0),
             recovered: Recovered::default(),
-            is_written: false,
         }
     }
 
@@ -204,7 +192,6 @@ impl Resuming {
         }
         self.written = (0, 0);
         self.recovered = Recovered::default();
-        self.is_written = false;
     }
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
@@ -265,14 +252,6 @@ impl Resuming {
             (_, None) => return false,
         }
         true
-    }
-
-    /// Drops names, if there are many. Returns whether it did.
-    fn drop_next(&mut self) -> bool {
-        let mut lists = [&mut self.joined, &mut self.off].into_iter();
-        let many = lists.find(|names| names.len() > NAMES_AT_ONCE);
-        let names = many.map(|names| names.truncate(names.len() - NAMES_AT_ONCE));
-        names.is_some()
     }
 }
 
@@ -354,19 +333,10 @@ impl ChannelsGateway {
             if resuming.write_next() {
                 return true;
             }
-            if !resuming.is_written {
-                resuming.is_written = true;
-                let recovered = mem::take(&mut resuming.recovered);
-                let has_since = resuming.has_since;
-                prepared.answer.set_recovered(recovered, has_since);
-            }
         }
         if let Some(name) = prepared.brings.next() {
             let brings = core.brings(&name, self.source_of(&name));
             prepared.answer.push_brings(&name, &brings);
-            return true;
-        }
-        if prepared.written.write_next(core, &prepared.answer) {
             return true;
         }
         sending.prepared += 1;
@@ -463,34 +433,40 @@ impl ChannelsGateway {
     ) {
         let mut follow = Follow::postponed(core, key);
         let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
-        for resuming in sending.resuming() {
-            if resuming.has_since {
-                let off = resuming.off.iter().map(|_| NotRecovered::Off);
-                off.for_each(|off| core.count_not_recovered(off));
-                core.count_outcomes(&resuming.outcomes);
+        let mut answers = Vec::with_capacity(sending.answers.len());
+        for prepared in mem::take(&mut sending.answers) {
+            let mut answer = prepared.answer;
+            if let Some(mut resuming) = prepared.resuming {
+                if resuming.has_since {
+                    let off = resuming.off.iter().map(|_| NotRecovered::Off);
+                    off.for_each(|off| core.count_not_recovered(off));
+                    core.count_outcomes(&resuming.outcomes);
+                }
+                answer.set_recovered(resuming.recovered, resuming.has_since);
+                if resuming.is_all {
+                    replayed.since = replayed.since.or_else(|| resuming.since.take());
+                    replayed.names.append(&mut resuming.joined);
+                    nothing_kept.append(&mut resuming.off);
+                }
+                follow.merge(resuming.missed);
+                follow.merge(resuming.newest);
+                sending.spent.extend(resuming.joined);
+                sending.spent.extend(resuming.off);
             }
-            if resuming.is_all {
-                replayed.since = replayed.since.or_else(|| resuming.since.take());
-                replayed.names.append(&mut resuming.joined);
-                nothing_kept.append(&mut resuming.off);
-            }
-            follow.merge(mem::take(&mut resuming.missed));
-            follow.merge(mem::take(&mut resuming.newest));
+            answers.push((answer, prepared.retained));
         }
         // Also for a request about other names: after an answer without a position, the client would have no position
         // to resume from.
         let has_kept = client.held.kept > 0;
         let mut retained = None;
-        let mut left = sending.answers.len();
-        for prepared in &mut sending.answers {
+        let mut left = answers.len();
+        for (answer, number) in answers {
             left -= 1;
             let position = follow.position(core, has_kept && left == 0);
-            let frame = mem::take(&mut prepared.written).finish(core, position);
+            let frame = answer.frame(core, position);
             core.send(key, &frame);
-            retained = prepared.retained.or(retained);
+            retained = number.or(retained);
         }
-        let answers = mem::take(&mut sending.answers).into_iter();
-        sending.spent = answers.filter_map(|answer| answer.resuming).collect();
         self.statuses.send_behind(core, key, follow, has_kept);
         self.begin_replays(core, key, replayed, nothing_kept);
         if let Some(answer) = retained {
