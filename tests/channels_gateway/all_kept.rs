@@ -235,6 +235,47 @@ fn a_name_that_is_refused_brings_nothing_and_a_websocket_has_no_all() {
 }
 
 #[test]
+fn a_client_that_is_ahead_of_this_instance_waits_for_it() {
+    let mut bench = on_a_stream();
+    bench.comes("a:1", 8);
+    let key = bench.stream(&["a:1"], Some(12));
+    assert_eq!(bench.asked_after(), Some(12));
+    bench.ends(None);
+    for sequence in 9..12 {
+        bench.world.advance(SECOND / 10);
+        bench.comes("a:1", sequence);
+    }
+    bench.world.advance(SECOND);
+    let got = bench.got_all(key);
+    assert_eq!(got[1..], [r#"subscribed {"a:1":true}"#]);
+    assert_eq!(bench.world.outputs.all.len(), 1, "asked once");
+    bench.comes("a:1", 12);
+    bench.comes("a:1", 13);
+    bench.world.advance(SECOND);
+    assert_eq!(bench.got_all(key), ["13", "last 1 null"]);
+    bench.comes("a:1", 14);
+    assert_eq!(bench.got_all(key), ["14"]);
+}
+
+#[test]
+fn a_client_that_stays_ahead_of_this_instance_is_told_and_gets_what_comes() {
+    let mut bench = on_a_stream();
+    bench.comes("a:1", 8);
+    let key = bench.stream(&["a:1"], Some(12));
+    bench.ends(None);
+    let mut got = Vec::new();
+    for _ in 0..2_000 {
+        bench.world.advance(SECOND / 50);
+        got.append(&mut bench.got_all(key));
+    }
+    got.retain(|one| one != "status");
+    assert_eq!(got[2..], ["last 0 \"limit\""]);
+    bench.comes("a:1", 9);
+    assert_eq!(bench.got_all(key), ["9"]);
+    assert_eq!(bench.world.outputs.all.len(), 1, "asked once");
+}
+
+#[test]
 fn a_client_that_leaves_ends_its_question() {
     let mut bench = on_a_stream();
     let key = bench.stream(&["a:1"], None);
