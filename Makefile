@@ -57,8 +57,9 @@ bench: deps build ## Micro benchmarks, then latency against the raw limit (minut
 
 PEERS := loadtest/peers
 
-peers: ## Set up the other servers of loadtest/peers (cargo, npm, pip, apt-get download); UWEBSOCKETS=its checkout
+peers: ## Set up the other servers of loadtest/peers (cargo, npm, pip, apt-get download); UWEBSOCKETS=its checkout, SOCKUDO=1 (half an hour)
 	for peer in tungstenite axum node-ws fastapi nchan; do $(PEERS)/$$peer/setup.sh; done
+	$(if $(SOCKUDO),$(PEERS)/sockudo/setup.sh)
 	$(if $(UWEBSOCKETS),$(PEERS)/uwebsockets/setup.sh $(UWEBSOCKETS))
 
 # The recipe of PERF.md; CLIENTS and BYTES take several numbers.
@@ -72,6 +73,8 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	add "axum-4KB" target/peers/release/peer-axum "target/peers/release/peer-axum 4096"; \
 	add ws $(PEERS)/node-ws/node_modules "node $(PEERS)/node-ws/server.mjs"; \
 	add nats-ws "$$(command -v nats-server)" $(PEERS)/nats-ws/server.py; \
+	add sockudo target/peers/sockudo/bin $(PEERS)/sockudo/server.py; \
+	[ ! -e target/peers/sockudo/bin ] || servers+=(--send 'sockudo={"event":"pusher:subscribe","data":{"channel":"flow"}}' --path-of 'sockudo=/app/key?protocol=7'); \
 	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
 	[ "$${#absent[@]}" = 0 ] || printf '%s\n' "not set up, so not measured: $${absent[*]}" \
 	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout" >&2; \

@@ -50,6 +50,8 @@ pub(super) struct Contestant {
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// What a client sends once open, of `--send`.
     pub(super) first_text: Option<String>,
+    /// The path of its WebSocket, of `--path-of`.
+    pub(super) path: Option<String>,
     /// Number of the next message; the numbers continue from part to part.
     pub(super) next_n: u64,
 }
@@ -73,7 +75,8 @@ impl Contestant {
             running: None,
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
             tls: tls::wanted(is_tls, flag, args.ca_file.as_deref())?,
-            first_text: args.first_text(&name),
+            first_text: ServerText::of(&args.send, &name),
+            path: ServerText::of(&args.path_of, &name),
             name,
             next_n: 1,
         })
@@ -135,11 +138,6 @@ impl Contestant {
 }
 
 impl CompareArgs {
-    fn first_text(&self, name: &str) -> Option<String> {
-        let of_this = self.send.iter().find(|first| first.name == name);
-        of_this.map(|first| first.text.clone())
-    }
-
     /// The reference limit of the table's ratios; `None` without limits.
     pub(super) fn base(&self) -> Option<Role> {
         match self.limits {
@@ -197,8 +195,14 @@ pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     }
     let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
     let names = names(&args.server, taken)?;
-    let sends = args.send.iter().map(|first| first.name.clone()).collect();
-    for (flag, wanted) in [("plain", &args.plain), ("tls", &args.tls), ("send", &sends)] {
+    let named = |texts: &[ServerText]| texts.iter().map(|text| text.name.clone()).collect();
+    let (sends, paths) = (named(&args.send), named(&args.path_of));
+    for (flag, wanted) in [
+        ("plain", &args.plain),
+        ("tls", &args.tls),
+        ("send", &sends),
+        ("path-of", &paths),
+    ] {
         if let Some(unknown) = wanted.iter().find(|name| !names.contains(name)) {
             return Err(Fault::Usage(format!(
                 "--{flag} {unknown}: no server is called so"
@@ -213,12 +217,20 @@ pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
 
 /// `NAME=TEXT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FirstText {
+pub(crate) struct ServerText {
     name: String,
     text: String,
 }
 
-impl FromStr for FirstText {
+impl ServerText {
+    /// The text of the server with this name.
+    fn of(texts: &[Self], name: &str) -> Option<String> {
+        let of_this = texts.iter().find(|text| text.name == name);
+        of_this.map(|text| text.text.clone())
+    }
+}
+
+impl FromStr for ServerText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -26,7 +26,7 @@ use crate::process;
 use crate::progress::Progress;
 use crate::wire::deflate::DeflateArgs;
 pub(crate) use contestants::ServerCommand;
-use contestants::{Contestant, FirstText, Role};
+use contestants::{Contestant, Role, ServerText};
 use measured::Measured;
 use relayed::Relayed;
 use result::{Case, Comparison};
@@ -123,7 +123,10 @@ pub(crate) struct CompareArgs {
     /// Text that each client of this server sends once open, repeatable; \r and \n stand for themselves: a server that
     /// sends nothing before it is asked
     #[arg(long, value_name = "NAME=TEXT")]
-    send: Vec<FirstText>,
+    send: Vec<ServerText>,
+    /// Path of the WebSocket of this server, repeatable
+    #[arg(long, value_name = "NAME=PATH")]
+    path_of: Vec<ServerText>,
     /// Certificates to trust (PEM), for --tls and --limit-tls; the certificate has to name 127.0.0.1
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,

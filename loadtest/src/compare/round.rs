@@ -446,7 +446,10 @@ impl Load<'_> {
         Ok(Target {
             tls: contestant.tls.clone(),
             addr: contestant.addr()?,
-            path: self.relayed.path.clone(),
+            path: contestant
+                .path
+                .clone()
+                .unwrap_or_else(|| self.relayed.path.clone()),
             deflate: contestant.deflate,
             send: contestant
                 .first_text
