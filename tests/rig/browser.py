@@ -63,7 +63,7 @@ class Page:
 
     async def js(self, expression):
         """The value of an expression; a promise is awaited."""
-        got = await self.evaluate(expression=expression, awaitPromise=True)
+        got = await self.evaluate(expression)
         assert "exceptionDetails" not in got, f"{expression}: {got['exceptionDetails']}"
         return got["result"].get("value")
 
@@ -141,8 +141,15 @@ class Chromium(Page):
                 self.has_loaded.clear()
                 await self.has_loaded.wait()
 
-    async def evaluate(self, **params):
-        return await self.call("Runtime.evaluate", returnByValue=True, **params)
+    async def evaluate(self, expression):
+        """The handle keeps a promise: one that only DevTools awaits may be collected before it is settled."""
+        got = await self.call("Runtime.evaluate", expression=expression)
+        handle = got["result"].get("objectId")
+        if handle is None or "exceptionDetails" in got:
+            return got
+        if got["result"].get("subtype") == "promise":
+            return await self.call("Runtime.awaitPromise", promiseObjectId=handle, returnByValue=True)
+        return await self.call("Runtime.callFunctionOn", objectId=handle, functionDeclaration="function() { return this; }", returnByValue=True)
 
     async def resize(self, width, height):
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
@@ -198,8 +205,8 @@ class Firefox(Page):
     async def goto(self, url):
         await self.call("browsingContext.navigate", context=self.context, url=url, wait="complete")
 
-    async def evaluate(self, **params):
-        return await self.call("script.evaluate", target={"context": self.context}, **params)
+    async def evaluate(self, expression):
+        return await self.call("script.evaluate", target={"context": self.context}, expression=expression, awaitPromise=True)
 
 
 # The browsers that stay, by their arguments.
