@@ -44,23 +44,22 @@ def connected(port):
     sys.exit("sockudo does not listen")
 
 
-def post(link, body):
+def post(port, body):
+    """One request for a connection: sockudo closes it after the answer."""
     query = f"auth_key=key&auth_timestamp={int(time.time())}&auth_version=1.0&body_md5={hashlib.md5(body).hexdigest()}"
     signed = hmac.new(SECRET, f"POST\n/apps/flow/events\n{query}".encode(), hashlib.sha256).hexdigest()
     head = f"POST /apps/flow/events?{query}&auth_signature={signed} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    link.sendall(head.encode() + body)
-    answer = b""
-    while not answer.endswith(b'{"ok":true}'):
-        piece = link.recv(4096)
-        if not piece or not answer and b" 200 " not in piece[:16]:
-            sys.exit(f"sockudo refuses an event: {piece[:300]!r}")
-        answer += piece
+    with connected(port) as link:
+        link.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: link.recv(4096), b""))
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        sys.exit(f"sockudo refuses an event: {answer[:300]!r}")
 
 
-def relay(link):
+def relay(port):
     for payload in core_nats.payloads():
         data = (b'{"flow":' + payload + b"}").decode()
-        post(link, json.dumps({"name": "flow", "channel": "flow", "data": data}).encode())
+        post(port, json.dumps({"name": "flow", "channel": "flow", "data": data}).encode())
 
 
 def main():
@@ -71,7 +70,8 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         server = start_server(pathlib.Path(name), port)
         try:
-            relay(connected(port))
+            connected(port).close()
+            relay(port)
         finally:
             server.terminate()
             server.wait()
