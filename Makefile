@@ -77,7 +77,7 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	[ ! -e target/peers/sockudo/bin ] || servers+=(--send 'sockudo={"event":"pusher:subscribe","data":{"channel":"flow"}}' --path-of 'sockudo=/app/key?protocol=7'); \
 	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
 	[ "$${#absent[@]}" = 0 ] || printf '%s\n' "not set up, so not measured: $${absent[*]}" \
-	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout" >&2; \
+	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout; sockudo: make peers SOCKUDO=1" >&2; \
 	$(TARGET)/release/loadtest compare "$${servers[@]}" --send 'nats-ws=CONNECT {"verbose":false}\r\nSUB market.flow 1\r\n' \
 	    --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 --clients $(or $(CLIENTS),1000$(comma)100) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 

@@ -6,7 +6,7 @@ import subprocess
 from processes import ROOT
 
 # The WebSocket listener of NATS is there with the server of the tests.
-NAMES = ["uWebSockets", "tungstenite", "nchan", "axum", "axum-4KB", "ws", "nats-ws", "FastAPI"]
+NAMES = ["uWebSockets", "tungstenite", "nchan", "axum", "axum-4KB", "ws", "nats-ws", "sockudo", "FastAPI"]
 
 
 def compare(folder):
@@ -33,7 +33,7 @@ def test_peers_that_are_not_set_up_are_named(tmp_path):
 
 
 def test_peers_that_are_set_up_are_measured(tmp_path):
-    for made in ("uwebsockets", "release/peer-tungstenite", "nchan/usr", "release/peer-axum", "fastapi"):
+    for made in ("uwebsockets", "release/peer-tungstenite", "nchan/usr", "release/peer-axum", "sockudo/bin", "fastapi"):
         (tmp_path / "target" / "peers" / made).mkdir(parents=True)
     notes, servers = compare(tmp_path)
     assert servers == ["weirgate", *(name for name in NAMES if name != "ws")]
@@ -41,7 +41,7 @@ def test_peers_that_are_set_up_are_measured(tmp_path):
 
 
 def test_with_all_peers_there_is_no_note(tmp_path):
-    for made in ("uwebsockets", "release/peer-tungstenite", "nchan/usr", "release/peer-axum", "fastapi"):
+    for made in ("uwebsockets", "release/peer-tungstenite", "nchan/usr", "release/peer-axum", "sockudo/bin", "fastapi"):
         (tmp_path / "target" / "peers" / made).mkdir(parents=True)
     (tmp_path / "loadtest" / "peers" / "node-ws" / "node_modules").mkdir(parents=True)
     notes, servers = compare(tmp_path)
