@@ -235,6 +235,18 @@ async def test_a_message_that_is_too_large_is_said(open_feed):
     weirgate.logs("are more than the allowed 2000")
 
 
+async def test_small_messages_after_large_ones_all_come(open_feed):
+    """How many messages a page asks for follows the size of those before."""
+    feed = await open_feed()
+    await feed.publish(range(4_000), make=lambda n: f"{n:06} " + "x" * (20_000 if n < 200 else 20))
+    await feed.ready()
+    page = Page(feed.port, feed.name)
+    await page.has(4_000)
+    page.task.cancel()
+    assert page.numbers() == list(range(4_000))
+    assert page.ends[0]["count"] == 4_000 and "cut" not in page.ends[0], page.ends
+
+
 async def test_what_is_trimmed_under_the_reading_is_said(open_feed):
     """The reader stops, and the stream loses what it was about to get."""
     feed = await open_feed()

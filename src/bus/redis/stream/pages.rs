@@ -185,7 +185,8 @@ impl RedisStreamPages {
         let Some(reading) = self.open.remove(at) else {
             return Ok(());
         };
-        match self.ask(&reading) {
+        let count = self.count();
+        match self.ask(&reading, count) {
             Ok(Value::Error(words)) if is_refusal(&words) => {
                 self.status.count_retained_refused();
                 if let Some(line) = self.names.lines.line(link.now()) {
@@ -199,7 +200,7 @@ impl RedisStreamPages {
                 link.send(reading.end(Some(RetainedCut::Refused)))
             }
             Ok(Value::Error(words)) => self.fail(&reading, &words, link),
-            Ok(answer) => self.answered(reading, answer, link),
+            Ok(answer) => self.answered(reading, (answer, count), link),
             Err(error) => self.fail(&reading, &error.to_string(), link),
         }
     }
@@ -237,54 +238,62 @@ impl RedisStreamPages {
         (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
     }
 
-    /// Asks for the next entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
+    /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
     /// gone, others may be gone with it.
-    fn ask(&mut self, reading: &Reading) -> Result<Value, RedisError> {
-        let (from, count) = (
-            reading.after.map_or_else(|| "-".to_owned(), text),
-            self.count().to_string(),
-        );
-        let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count];
-        let patience = Duration::from_millis(self.servers.settings.times.ping_timeout_ms);
+    fn ask(&mut self, reading: &Reading, count: usize) -> Result<Value, RedisError> {
+        let from = reading.after.map_or_else(|| "-".to_owned(), text);
+        let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count.to_string()];
+        let Self {
+            servers, waiter, ..
+        } = self;
+        let times = &servers.settings.times;
+        let patience = Duration::from_millis(times.ping_timeout_ms);
         let limits = ReadLimits {
-            bulk_bytes_max: self.servers.settings.payload_bytes_max,
+            bulk_bytes_max: servers.settings.payload_bytes_max,
             items_max: ITEMS_MAX,
             entry_fields: &[CHANNEL, DATA],
             singly: false,
         };
-        if let Some((io, reader, endpoint, address)) = self.parts.take() {
-            let mut connection =
-                Connection::from_parts(&mut self.waiter, (io, reader), &endpoint, address);
+        let ask = |mut connection: Connection<'_>| {
             connection.reader.set_limits(limits);
-            if let Ok(answer) = connection.ask_one(&command, patience) {
-                self.entry_bytes = entry_bytes(&mut connection, &answer);
-                let (io, reader) = connection.into_parts();
-                self.parts = Some((io, reader, endpoint, address));
-                return Ok(answer);
-            }
-        }
-        let mut connection = self.servers.connect(&mut self.waiter)?;
-        connection.reader.set_limits(limits);
-        let answer = connection.ask_one(&command, patience)?;
-        self.entry_bytes = entry_bytes(&mut connection, &answer);
-        let (endpoint, address) = (connection.endpoint.clone(), connection.address);
-        let (io, reader) = connection.into_parts();
-        self.parts = Some((io, reader, endpoint, address));
+            let answer = connection.ask_one(&command, patience)?;
+            let entry_bytes = entry_bytes(&mut connection, &answer);
+            let (endpoint, address) = (connection.endpoint.clone(), connection.address);
+            let (io, reader) = connection.into_parts();
+            Ok::<_, RedisError>((answer, entry_bytes, (io, reader, endpoint, address)))
+        };
+        let kept = self
+            .parts
+            .take()
+            .and_then(|(io, reader, endpoint, address)| {
+                ask(Connection::from_parts(
+                    waiter,
+                    (io, reader),
+                    &endpoint,
+                    address,
+                ))
+                .ok()
+            });
+        let (answer, entry_bytes, parts) = match kept {
+            Some(asked) => asked,
+            None => ask(servers.connect(waiter)?)?,
+        };
+        (self.entry_bytes, self.parts) = (entry_bytes, Some(parts));
         Ok(answer)
     }
 
-    /// Hands the entries of an answer over.
+    /// Hands the entries of an answer over; fewer than the `count` that was asked for are the last.
     fn answered(
         &mut self,
         mut reading: Reading,
-        answer: Value,
+        (answer, count): (Value, usize),
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         let Ok(found) = entries(answer) else {
             self.status.count_retained_limited();
             return link.send(reading.end(Some(RetainedCut::Unreadable)));
         };
-        let is_last = found.len() < self.count();
+        let is_last = found.len() < count;
         let mut has_before = reading.after.is_none();
         if found.is_empty() && !has_before {
             return link.send(reading.end(Some(RetainedCut::Epoch)));
