@@ -28,8 +28,8 @@ use super::frame::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
-    Body, Content, CopyFor, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats,
-    NotRecovered, Position, Render, Short, StoredId, TopicName,
+    Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
+    HistoryStats, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::Now;
@@ -325,7 +325,7 @@ impl History {
     /// Messages after the position are missing, or the search is too long.
     pub(super) fn page(
         &mut self,
-        since: Option<&str>,
+        since: Option<CopyPosition>,
         (wanted, must_be_whole): (&[Wanted<'_>], bool),
         (content, bytes_max): (Content, usize),
     ) -> Result<KeptPage, NotRecovered> {
@@ -333,7 +333,7 @@ impl History {
             number: 0,
             copy: CopyRank::LAST,
         };
-        let since = match since.map(|since| self.numbers.find(since)) {
+        let since = match since.map(|since| self.numbers.find_position(since)) {
             None => START,
             Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
             // All that is kept is newer, or of another life of the feed.

@@ -222,15 +222,6 @@ impl CopyPosition {
     }
 }
 
-impl fmt::Display for CopyPosition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(POSITION_BYTES_MAX);
-        self.position.append(&mut text);
-        self.copy.append(&mut text);
-        f.write_str(&String::from_utf8_lossy(&text))
-    }
-}
-
 /// FNV-1a: the same on all instances of all versions. (RFC 9923)
 pub fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let add = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);

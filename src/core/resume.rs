@@ -86,16 +86,15 @@ impl Core {
     pub fn kept_page(
         &mut self,
         key: SessionKey,
-        since: Option<&CopyPosition>,
+        since: Option<CopyPosition>,
         (wanted, must_be_whole): (&[Wanted<'_>], bool),
     ) -> Result<KeptPage, NotRecovered> {
         let bytes_max = KEPT_PAGE_BYTES.min(self.resume_room((key, 0)));
         let content = self.content(key);
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let since = since.map(ToString::to_string);
         let of = (content, bytes_max);
-        let page = history.page(since.as_deref(), (wanted, must_be_whole), of)?;
+        let page = history.page(since, (wanted, must_be_whole), of)?;
         let messages = self.charge_messages(key, page.messages)?;
         Ok(KeptPage { messages, ..page })
     }

@@ -150,8 +150,7 @@ pub(super) trait JetStream {
     fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         let answer = self.request(&Action::CreateStream.of(&config.name), &body)?;
-        finished(&read(&answer)?.text(&["created"]).unwrap_or_default())?;
-        parse(&answer)
+        finished_stream(read(&answer)?)
     }
 
     /// The state of a consumer.
@@ -238,6 +237,11 @@ impl ConsumerState {
 pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
     let answer = read(answer)?;
     Cluster::read(answer)?;
+    finished_stream(answer)
+}
+
+/// The state of a stream that the server has made.
+fn finished_stream(answer: Json<'_>) -> Result<StreamInfo, ApiError> {
     finished(&answer.text(&["created"]).unwrap_or_default())?;
     Ok(answer.parse()?)
 }

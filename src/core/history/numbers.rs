@@ -112,8 +112,12 @@ impl MessageNumbers {
 
     /// The number of the message at a position, and its last copy that the client got.
     pub(super) fn find(&self, since: &str) -> Result<After, NotRecovered> {
-        let CopyPosition { position, copy } =
-            CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
+        self.find_position(CopyPosition::parse(since).ok_or(NotRecovered::Bad)?)
+    }
+
+    /// As [`Self::find`], of a position that was read before.
+    pub(super) fn find_position(&self, since: CopyPosition) -> Result<After, NotRecovered> {
+        let CopyPosition { position, copy } = since;
         let number = match position.point {
             Point::Counted { mark, count } => {
                 // If this instance has no mark and no id, resuming is off here; otherwise only this mark is unknown.

@@ -17,8 +17,8 @@ use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
     /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
-    /// write. The write ends before a frame for which `make` has no time (`None`). Whatever is made for other clients meanwhile, the write uses the encodings of its plans. Not for the plain
-    /// encoding, which needs no plans.
+    /// write. The write ends before a frame for which `make` has no time (`None`). Whatever is made for other clients
+    /// meanwhile, the write uses the encodings of its plans. Not for the plain encoding, which needs no plans.
     pub(crate) fn plan_frames(
         &self,
         bytes_max: usize,

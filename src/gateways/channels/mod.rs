@@ -202,7 +202,7 @@ impl ChannelsGateway {
     /// bytes of values wait in the send queues of all clients together.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
-        self.retained = Retained::new(self.syntax(), bytes_max);
+        self.retained.set_bytes_max(bytes_max);
         self.retained.has_values = true;
         self
     }

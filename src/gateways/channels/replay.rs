@@ -358,7 +358,7 @@ impl ChannelsGateway {
         }
         let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
         let of = (&wanted[..], !replay.is_cut_short);
-        let page = core.kept_page(key, replay.since.as_ref(), of);
+        let page = core.kept_page(key, replay.since, of);
         match page {
             Ok(page) => {
                 replay.pauses = 0;

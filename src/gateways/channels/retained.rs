@@ -94,7 +94,7 @@ pub enum RetainedRequest {
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
-    pub(super) syntax: NameSyntax,
+    syntax: NameSyntax,
     /// Whether clients get the last values of names outside of the kept feed.
     pub(super) has_values: bool,
     /// Whether the bus gives all messages of the stream that is the kept feed.
@@ -105,7 +105,7 @@ pub(super) struct Retained {
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     pub(super) clients: HashMap<SessionKey, Turn, RandomState>,
-    pub(super) waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
+    waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
     pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
@@ -126,7 +126,7 @@ pub(super) struct Retained {
     /// Count of the live messages of patterns.
     pub(super) count: u64,
     /// The names that clients wait for, counted for each client.
-    pub(super) waiters: usize,
+    waiters: usize,
     /// The clients that get all kept messages.
     pub(super) replaying: usize,
     /// The live subjects of all patterns.
@@ -786,6 +786,9 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
+        if !retained.has_values && !retained.has_pages {
+            return;
+        }
         let now_us = core.now().mono_us;
         retained.split_slow(now_us);
         let now = (now_us, core.position());
