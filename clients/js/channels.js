@@ -1,4 +1,4 @@
-import { Subscriber } from "./subscriber.js";
+import { ALL, Subscriber } from "./subscriber.js";
 import { RequestError } from "./weirgate.js";
 
 /** Refusals of a new token that pass. */
@@ -89,13 +89,14 @@ export class Channels extends Subscriber {
 
   receive(message) {
     const { type, seq, requestId = null, error, channel, channels, pattern, data, pos, recovered = {}, why = {} } = message;
-    this.hear(message);
+    const isForUs = type === "data" || type === "last" ? this.hearOf(pattern ?? channel, message) : this.hear(message);
     // The replaced gateway counts over all clients: the numbers show no losses of this client.
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
+    if (isForUs === false) return;
     if (type === "data") this.deliver(pattern ?? channel, "", message, data, message);
-    if (type === "data" || type === "retained") return this.emit(type, message);
+    if (type === "data" || type === "retained" || type === "last") return this.emit(type, message);
     if (type === "status") return this.reported(message);
     const request = this.asked(requestId);
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);
@@ -111,6 +112,6 @@ export class Channels extends Subscriber {
     if (!request) this.granted(channels);
     // A response that grants nothing says nothing about the history.
     const isRecovered = !channels.length || Object.values(recovered).includes(true);
-    this.goOn(pos, isRecovered, request?.message, Object.values(why));
+    if (request?.message.last !== ALL) this.goOn(pos, isRecovered, request?.message, Object.values(why));
   }
 }

@@ -103,7 +103,8 @@ export class Subscriber extends Session {
   lost = 0;
 
   // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
-  // `since`: the position up to which the client has all messages of the name.
+  // `since`: the position up to which the client has all messages of the name. Of a name that comes from the beginning this is a
+  // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
@@ -169,6 +170,20 @@ export class Subscriber extends Session {
     for (const sub of this.#names.get(keyOf(name, group))?.subs ?? []) sub.deliver(item, details);
   }
 
+  /**
+   * A message of a name, or the end of what comes from the beginning. Returns whether it is for the client: what an earlier
+   * subscription to all of the name has left on its way is not.
+   */
+  hearOf(name, message) {
+    const entry = this.#names.get(keyOf(name, "")), { isComing, isOwn, state } = entry ?? {}, { pos, type } = message;
+    if (!entry || (isComing && state !== "live")) return !entry;
+    if (type === "last") entry.isComing = false;
+    if (isOwn && pos) entry.since = pos;
+    if (!entry.isComing) this.hear(message);
+    if (isOwn && !entry.isComing && pos === this.position) entry.isOwn = false;
+    return true;
+  }
+
   reported({ bus, lost = false }) {
     if (bus === this.bus && !lost) return;
     this.bus = bus;
@@ -205,7 +220,7 @@ export class Subscriber extends Session {
     if (isUp) return;
     this.driver.cancel(this.#again);
     this.#again = undefined;
-    for (const entry of this.#all("live")) entry.since = this.position;
+    for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     this.#emitNames();
     if (status === "closed") check([...this.#names.values()]);
@@ -237,7 +252,7 @@ export class Subscriber extends Session {
 
   #ask() {
     this.#askAll();
-    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => this.#more(entry).since);
+    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
     this.#emitNames();
   }
 
@@ -272,13 +287,14 @@ export class Subscriber extends Session {
   /** A position that has moved without the name would skip messages of the name. */
   #more({ group, since, isKnown, subs }) {
     const { position } = this, last = most([...subs].map((sub) => sub.last)), isResumed = !group && position && since === position;
+    if (last === ALL) return { since: since ?? undefined, last, status: true };
     return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined, status: true };
   }
 
   #request(action, part, state) {
     const names = part.map(({ name }) => name), [{ group }] = part, more = state === "asked" ? this.#more(part[0]) : {};
-    const resuming = more.since ? 1 : 0;
-    for (const entry of part) entry.state = state;
+    const resuming = isResuming(more) ? 1 : 0;
+    for (const entry of part) Object.assign(entry, { state }, more.last === ALL && { isOwn: true, isComing: true });
     this.#asking += 1;
     this.#resuming += resuming;
     const done = ({ code, message, channels = names, errors = [] }) => {
@@ -328,7 +344,11 @@ export class Subscriber extends Session {
 }
 
 const AFRESH = { state: "wanted", why: "" };
-const most = (numbers) => numbers.reduce((a, b) => ((b ?? 0) > (a ?? 0) ? b : a), undefined);
+export const ALL = "all";
+const sizeOf = (last) => (last === ALL ? Infinity : last ?? 0);
+const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), undefined);
+/** Whether the response says how the position of the client goes on. */
+const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
 const isRefused = ({ state }) => state === "refused" || state === "limited";

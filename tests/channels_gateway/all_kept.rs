@@ -1,5 +1,5 @@
-//! `"last":"all"` on an event stream: every message that the stream keeps of a name, from the stream and from the history, each once, and
-//! what is missing is said.
+//! `"last":"all"`: every message that the stream keeps of a name, from the stream and from the history, each once, and what is missing
+//! is said. The names of an event stream come together, on a WebSocket each comes by itself.
 
 use weirgate_core::{RetainedCut, StoredId};
 
@@ -94,6 +94,35 @@ impl Bench {
         self.world.send(key, request.as_bytes());
         self.world.advance(1);
         key
+    }
+
+    /// A WebSocket asks for all messages of names.
+    fn ask_all(&mut self, key: SessionKey, names: &[&str], since: Option<u64>) {
+        let since = since.map(|since| position(since).to_string());
+        let mut request = json!({"action": "subscribe", "channels": names, "last": "all"});
+        if let Some(since) = since {
+            request["since"] = json!(since);
+        }
+        self.say(key, &request);
+        self.world.advance(1);
+    }
+
+    /// What came on a WebSocket: names with payloads, and the ends.
+    fn brought(&mut self, key: SessionKey) -> Vec<String> {
+        let said = |message: &Value| {
+            let name = message["channel"].as_str().unwrap_or_default();
+            match message["type"].as_str() {
+                Some("data") => format!("{name} {}", message["data"]),
+                Some("last") => format!("last {name} {} {}", message["count"], message["cut"]),
+                Some("subscribed") => {
+                    format!("subscribed {} {}", message["recovered"], message["why"])
+                }
+                kind => kind.unwrap_or_default().to_owned(),
+            }
+        };
+        let mut came: Vec<String> = self.got(key).iter().map(said).collect();
+        came.retain(|one| one != "status");
+        came
     }
 
     /// Payloads, and what else came, as its type with what it says.
@@ -222,16 +251,145 @@ fn the_bus_goes_away_and_the_client_gets_each_message_once() {
 }
 
 #[test]
-fn a_name_that_is_refused_brings_nothing_and_a_websocket_has_no_all() {
+fn a_name_that_is_refused_brings_nothing_and_without_a_stream_all_is_an_error() {
     let mut bench = on_a_stream();
     bench.stream(&["b"], None);
-    assert_eq!(bench.world.outputs.all.len(), 0);
     let key = bench.client();
-    bench.say(
-        key,
-        &json!({"action": "subscribe", "channels": ["a:1"], "last": "all"}),
+    bench.ask_all(key, &["b"], None);
+    assert_eq!(bench.brought(key), ["subscribed null null"]);
+    assert_eq!(bench.world.outputs.all.len(), 0);
+    let mut bench = Bench::limited(settings(), limits(), |gateway| {
+        let gateway = gateway.with_kept(vec!["*".to_owned()], false);
+        gateway.expect("names")
+    });
+    let key = bench.client();
+    bench.ask_all(key, &["a:1"], None);
+    assert_eq!(bench.brought(key), ["error"]);
+}
+
+#[test]
+fn on_a_websocket_each_name_comes_from_its_own_position_between_the_others() {
+    let mut bench = on_a_stream();
+    for sequence in 8..11 {
+        bench.comes("a:1", sequence);
+    }
+    let key = bench.client();
+    bench.subscribe(key, &["a:3"]);
+    bench.ask_all(key, &["a:1"], Some(9));
+    bench.ask_all(key, &["a:2", "a:4"], None);
+    let begin = [
+        "subscribed null null",
+        r#"subscribed {"a:1":true} null"#,
+        "a:1 10",
+        "last a:1 1 null",
+        "subscribed null null",
+    ];
+    assert_eq!(bench.brought(key), begin);
+    assert_eq!(bench.asked_after(), None);
+    // One question at a time, and live messages meanwhile.
+    assert_eq!(bench.world.outputs.all.len(), 1);
+    bench.finds("a:2", 3, "3");
+    bench.comes("a:3", 11);
+    bench.comes("a:2", 12);
+    bench.comes("a:1", 13);
+    bench.finds("a:2", 7, "7");
+    assert_eq!(bench.brought(key), ["a:2 3", "a:3 11", "a:1 13", "a:2 7"]);
+    bench.ends(None);
+    assert_eq!(bench.brought(key), ["a:2 12", "last a:2 3 null"]);
+    assert_eq!(bench.world.outputs.all.len(), 2);
+    bench.comes("a:2", 14);
+    bench.comes("a:4", 15);
+    bench.finds("a:4", 5, "5");
+    bench.ends(None);
+    assert_eq!(
+        bench.brought(key),
+        ["a:2 14", "a:4 5", "a:4 15", "last a:4 2 null"]
     );
-    assert_eq!(bench.got(key)[0]["type"], "error");
+    assert_eq!(bench.stats.retained_waiting.get(), 0);
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn a_name_that_comes_already_is_off_and_ends_once() {
+    let mut bench = on_a_stream();
+    bench.comes("a:1", 8);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1"], None);
+    bench.finds("a:1", 3, "3");
+    bench.ask_all(key, &["a:1"], Some(3));
+    let off = r#"subscribed {"a:1":false} {"a:1":"off"}"#;
+    assert_eq!(bench.brought(key), ["subscribed null null", "a:1 3", off]);
+    bench.finds("a:1", 8, "8");
+    bench.ends(None);
+    assert_eq!(bench.brought(key), ["a:1 8", "last a:1 2 null"]);
+    // The client has all of it.
+    bench.ask_all(key, &["a:1"], Some(3));
+    assert_eq!(bench.brought(key), [off, r#"last a:1 0 "off""#]);
+    bench.comes("a:1", 9);
+    assert_eq!(bench.brought(key), ["a:1 9"]);
+    // Given up and asked for again: all of it.
+    bench.unsubscribe(key, &["a:1"]);
+    bench.ask_all(key, &["a:1"], None);
+    for sequence in [3, 8, 9] {
+        bench.finds("a:1", sequence, &sequence.to_string());
+    }
+    bench.ends(None);
+    let came = bench.brought(key);
+    assert_eq!(came[..2], ["unsubscribed", "subscribed null null"]);
+    assert_eq!(came[2..], ["a:1 3", "a:1 8", "a:1 9", "last a:1 3 null"]);
+}
+
+#[test]
+fn a_name_that_is_given_up_or_taken_away_in_the_middle_brings_nothing_more() {
+    let mut bench = on_a_stream();
+    bench.comes("a:2", 8);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1"], None);
+    bench.finds("a:1", 3, "3");
+    bench.unsubscribe(key, &["a:1"]);
+    bench.world.advance(1);
+    assert_eq!(bench.world.outputs.forgotten.len(), 1);
+    bench.finds("a:1", 4, "4");
+    bench.comes("a:1", 9);
+    assert_eq!(
+        bench.brought(key),
+        ["subscribed null null", "a:1 3", "unsubscribed"]
+    );
+    bench.ask_all(key, &["a:1", "a:2"], None);
+    bench.finds("a:1", 3, "3");
+    let table = Acl::from_json(br#"{"user": ["a:2"]}"#).expect("a table");
+    bench.world.hub.handle_input(bench.world.now, table);
+    bench.subscribe(key, &["a:1"]);
+    bench.world.advance(1);
+    assert_eq!(bench.brought(key)[..2], ["subscribed null null", "a:1 3"]);
+    bench.finds("a:2", 7, "7");
+    bench.finds("a:2", 8, "8");
+    bench.ends(None);
+    bench.comes("a:1", 10);
+    assert_eq!(bench.brought(key), ["a:2 7", "a:2 8", "last a:2 2 null"]);
+    assert_eq!(bench.stats.retained_waiting.get(), 0);
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn many_names_of_a_client_come_from_the_history() {
+    let names: Vec<String> = (0..50).map(|n| format!("a:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = on_a_stream();
+    for sequence in 8..108 {
+        bench.comes(names[sequence as usize % 50], sequence);
+    }
+    let key = bench.client();
+    bench.ask_all(key, &names, Some(8));
+    let came = bench.brought(key);
+    let ends = came.iter().filter(|one| one.starts_with("last ")).count();
+    assert_eq!((ends, came.len()), (50, 1 + 99 + 50), "{came:?}");
+    assert_eq!(
+        bench.world.outputs.all.len(),
+        0,
+        "all of it is in the history"
+    );
+    bench.world.hub.check_invariants();
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl ChannelsGateway {
     pub(super) fn check(&self, client: &Client) -> RightsCheck {
         RightsCheck::new(
             &client.rights,
-            STEPS_PER_ENTRY * self.request_limits(client).entries_max,
+            STEPS_PER_ENTRY * self.request_limits().entries_max,
         )
     }
 

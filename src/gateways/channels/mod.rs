@@ -275,11 +275,11 @@ impl ChannelsGateway {
         self.settings.acl.syntax()
     }
 
-    fn request_limits(&self, client: &Client) -> RequestLimits {
+    fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
             reads_last: self.kept.is_some(),
-            reads_all: client.is_stream() && self.retained.has_pages,
+            reads_all: self.retained.has_pages,
         }
     }
 
@@ -420,7 +420,7 @@ impl Gateway for ChannelsGateway {
             }
             Rated::Taken => {
                 let request = match message {
-                    Incoming::Text(text) => Request::parse(text, self.request_limits(client)),
+                    Incoming::Text(text) => Request::parse(text, self.request_limits()),
                     Incoming::Binary(_) => Request::wrong("Messages must be text"),
                 };
                 self.carry_out(core, key, client, request)

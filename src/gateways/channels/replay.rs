@@ -6,9 +6,11 @@
 //! What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients, the pages and the
 //! bytes. A message that the client has already is left out, by its position, however often the stream is asked.
 //!
-//! Only event streams get all messages. Their names come together, in the order of the feed, because a position applies to
-//! all of them.
+//! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On a
+//! WebSocket each name comes by itself, from a position of its own: its messages are between those of other names, and requests
+//! for more names may come at any time.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::ChannelsGateway;
@@ -129,6 +131,11 @@ impl Replay {
         }
     }
 
+    /// Whether the client asked for this name or pattern.
+    fn has(&self, name: &TopicName) -> bool {
+        self.names.iter().any(|one| one.name == *name)
+    }
+
     /// Whether messages of this name are for the client.
     pub(super) fn is_for(&self, subject: &str) -> bool {
         self.names.iter().any(|name| name.is_for(subject))
@@ -211,6 +218,35 @@ impl Retained {
         self.wake(key);
     }
 
+    /// Whether a client is still getting all kept messages of a name.
+    pub(super) fn is_replayed(&self, name: &TopicName, key: SessionKey) -> bool {
+        let mut replays =
+            (self.clients.get(&key).into_iter()).flat_map(|turn| turn.replays.values());
+        replays.any(|replay| replay.has(name))
+    }
+
+    /// Begins a round over the names of a client, unless one is under way.
+    fn begin_round(&mut self, key: SessionKey) {
+        if let Some(turn) = self.clients.get_mut(&key)
+            && turn.round.is_empty()
+        {
+            turn.round = turn.replays.keys().rev().cloned().collect();
+            turn.has_more = false;
+        }
+    }
+
+    fn next_in_round(&mut self, key: SessionKey) -> Option<TopicName> {
+        self.clients.get_mut(&key)?.round.pop()
+    }
+
+    /// Lets a client rest for a moment, and go on then.
+    fn rest(&mut self, key: SessionKey, now_us: u64) {
+        if self.resting.is_empty() {
+            self.rest_until_us = now_us + REST_US;
+        }
+        self.resting.push(key);
+    }
+
     /// Lets a client go on, also while the bus is away: the history may have the rest.
     fn wake(&mut self, key: SessionKey) {
         if let Some(turn) = self.clients.get_mut(&key)
@@ -226,7 +262,7 @@ impl Retained {
         if now_us < self.rest_until_us {
             return;
         }
-        for key in std::mem::take(&mut self.resting) {
+        for key in mem::take(&mut self.resting) {
             if let Some(turn) = self.clients.get_mut(&key) {
                 turn.replays.values_mut().for_each(|of| of.rests = false);
             }
@@ -261,8 +297,7 @@ impl Retained {
             return false;
         };
         let mut replays = turn.replays.iter_mut();
-        let has = |replay: &Replay| replay.names.iter().any(|one| one.name == *name);
-        let Some((scope, replay)) = replays.find(|(_, replay)| has(replay)) else {
+        let Some((scope, replay)) = replays.find(|(_, replay)| replay.has(name)) else {
             return false;
         };
         replay.names.retain(|one| one.name != *name);
@@ -298,43 +333,67 @@ impl ChannelsGateway {
         vec![outcome; names]
     }
 
-    /// Begins to send all kept messages of names to a client; of others nothing is kept.
+    /// Begins to send all kept messages of names to a client. Of others nothing is kept, or the client has them already.
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        key: SessionKey,
+        (key, client): (SessionKey, &Client),
         replayed: Replayed,
         nothing_kept: Vec<TopicName>,
     ) {
         for name in nothing_kept {
+            // The end follows what an earlier request brings.
+            if self.retained.is_replayed(&name, key) {
+                continue;
+            }
             let cut = Some(RetainedCut::Off);
             let frame = Answer::last(core, (&name, 0), cut, None);
             core.send(key, &frame);
         }
         let since = replayed.since.as_deref().and_then(CopyPosition::parse);
-        if !replayed.names.is_empty() {
-            let replay = Replay::new(self.syntax(), replayed.names, since);
+        let names = replayed.names;
+        let together = match client.is_stream() {
+            true => vec![names],
+            false => names.into_iter().map(|name| vec![name]).collect(),
+        };
+        for names in together.into_iter().filter(|names| !names.is_empty()) {
+            let replay = Replay::new(self.syntax(), names, since);
             self.retained.replay(key, replay);
         }
     }
 
-    /// Sends a client the next messages that the history has. Returns whether the client is to take them before others.
+    /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
+    /// client is to take it, or to wait, before others.
     pub(super) fn replay_kept(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
     ) -> bool {
-        let turn = self.retained.clients.get(&key);
-        let scopes = turn.map_or_else(Vec::new, |turn| turn.replays.keys().cloned().collect());
-        let mut has_sent = false;
-        for scope in scopes {
-            has_sent |= self.replay_next(core, (key, client), &scope);
+        self.retained.begin_round(key);
+        while let Some(scope) = self.retained.next_in_round(key) {
+            let has_more = self.replay_next(core, (key, client), &scope);
+            let Some(turn) = self.retained.clients.get_mut(&key) else {
+                return false;
+            };
+            if has_more {
+                turn.has_more = true;
+                self.retained.rooms.push(key);
+                return true;
+            }
+            // Each look at the history takes time, also if it finds nothing.
+            if !turn.round.is_empty() && !core.has_time() {
+                turn.is_busy = false;
+                self.retained.rest(key, core.now().mono_us);
+                return true;
+            }
         }
-        if has_sent {
+        let turn = self.retained.clients.get_mut(&key);
+        let has_more = turn.is_some_and(|turn| mem::take(&mut turn.has_more));
+        if has_more {
             self.retained.rooms.push(key);
         }
-        has_sent
+        has_more
     }
 
     /// Sends the next page of a replay, if the history has it. Returns whether more is to follow it.
@@ -383,11 +442,7 @@ impl ChannelsGateway {
             Err(NotRecovered::Ahead | NotRecovered::Large) => {
                 replay.rests = true;
                 replay.pauses += 1;
-                let retained = &mut self.retained;
-                if retained.resting.is_empty() {
-                    retained.rest_until_us = core.now().mono_us + REST_US;
-                }
-                retained.resting.push(key);
+                self.retained.rest(key, core.now().mono_us);
                 false
             }
             Err(NotRecovered::Off) => {

@@ -19,7 +19,7 @@ pub(super) struct RequestLimits {
     pub(super) entries_max: usize,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) reads_last: bool,
-    /// Whether `last` may be `"all"`: on an event stream, whose position applies to all of its names.
+    /// Whether `last` may be `"all"`: the kept feed is a stream.
     pub(super) reads_all: bool,
 }
 

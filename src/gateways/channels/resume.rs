@@ -22,7 +22,12 @@ impl ChannelsGateway {
     ) {
         let is_member = was_held && core.is_member(key, &name);
         if was_held && !is_member {
-            // It joins with an answer that waits, or with this one.
+            // It joins with an answer that waits, with this one, or after all of its kept messages.
+            if let Some(resumed) = &mut follow_up.resumed
+                && self.retained.is_replayed(&name, key)
+            {
+                resumed.off.insert(name);
+            }
             return;
         }
         let is_kept = self.is_kept(&name);

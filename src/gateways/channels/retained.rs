@@ -596,8 +596,8 @@ impl Retained {
         }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A pattern of which
-    /// the client has a part goes before further patterns, and exact names before its next page.
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A name of which the
+    /// client has a page goes before further names that come in pages, and the others before its next page.
     fn begin_turn(
         &mut self,
         key: SessionKey,
@@ -610,9 +610,11 @@ impl Retained {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         let value_bytes = turn.largest.max(VALUE_BYTES);
         let is_next = |name: &&TopicName| {
-            let waits = !turn.taking.is_empty() && self.syntax.is_pattern(name.as_str());
+            let is_replayed = turn.replays.contains_key(*name);
+            let comes_in_pages = is_replayed || self.syntax.is_pattern(name.as_str());
+            let waits = !turn.taking.is_empty() && comes_in_pages;
             // Names of the kept feed are no subscriptions of the bus.
-            !waits && (turn.replays.contains_key(*name) || !is_refused(name))
+            !waits && (is_replayed || !is_refused(name))
         };
         for name in turn.ready().filter(is_next).chain(&turn.taking) {
             let comes_in_pages = turn.replays.contains_key(name);

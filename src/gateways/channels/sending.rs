@@ -78,7 +78,7 @@ impl Sending {
         let mut resumed = answers.iter_mut();
         let resumed = resumed.by_ref().filter_map(|(_, of)| of.resumed.as_mut());
         let resumed: Vec<&mut Resumed> = resumed.collect();
-        // A position of an event stream applies to all of its names.
+        // Several answers are those of an event stream: a position of it applies to all of its names.
         if resumed.iter().any(|of| of.last == Some(Last::All)) {
             resumed.into_iter().for_each(|of| of.last = Some(Last::All));
         }
@@ -196,7 +196,8 @@ impl Resuming {
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
     fn give_up(&mut self) -> bool {
-        let is_new = !mem::replace(&mut self.has_got_newer, true);
+        // All kept messages come from the client's position on, whatever it has got of other names.
+        let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
         if is_new {
             (self.newest, self.last) = (Follow::default(), None);
             self.fail(NotRecovered::Large);
@@ -468,7 +469,7 @@ impl ChannelsGateway {
             retained = number.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
-        self.begin_replays(core, key, replayed, nothing_kept);
+        self.begin_replays(core, (key, client), replayed, nothing_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

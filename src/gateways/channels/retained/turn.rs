@@ -56,6 +56,10 @@ pub(in super::super) struct Turn {
     pub(in super::super) names: Wants,
     /// By the names that the bus is asked for: all kept messages that the client gets.
     pub(in super::super) replays: BTreeMap<TopicName, Replay>,
+    /// Those that are still to be looked for in the history in this round, the next one last.
+    pub(in super::super) round: Vec<TopicName>,
+    /// The history has more for one of this round.
+    pub(in super::super) has_more: bool,
     /// The names of which the client takes a page.
     pub(super) taking: BTreeSet<TopicName>,
     /// The ends that the client is still to be told.
