@@ -1,5 +1,5 @@
 import { Why } from "./session.js";
-import { HistoryEvents, HistoryOptions, NewestOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */
@@ -74,6 +74,30 @@ export interface RetainedEnd {
   timestamp: string;
 }
 
+/** The end of all kept messages of a name (`last: "all"`): live messages follow. */
+export interface LastEnd {
+  type: "last";
+  /** The name or pattern. */
+  channel: string;
+  /** The messages since `subscribed`. */
+  count: number;
+  /** Why messages may be missing. Without: none is. */
+  cut?: "window" | "large" | "epoch" | "off" | "unnamed" | "refused" | "unreadable" | "limit";
+  /** The position. */
+  pos?: string;
+  seq: number;
+  timestamp: string;
+}
+
+/** Of one subscription. */
+export interface KeptOptions {
+  /**
+   * As `last` of the client, for these names; of two subscriptions of a name the larger counts. "all": every message that the stream
+   * keeps (`--stream`), and none again on a later connection.
+   */
+  last?: number | "all";
+}
+
 export { Gap };
 
 export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>>, HistoryOptions<ChannelsAcknowledgement> {
@@ -88,6 +112,8 @@ export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<
   onGap?: (gap: Gap) => void;
   /** Called after the last values of a name. */
   onRetained?: (end: RetainedEnd) => void;
+  /** Called after all kept messages of a name. */
+  onLast?: (end: LastEnd) => void;
 }
 
 export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknowledgement> {
@@ -95,6 +121,7 @@ export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknow
   welcome: FeedEvent<ChannelsWelcome>;
   gap: FeedEvent<Gap>;
   retained: FeedEvent<RetainedEnd>;
+  last: FeedEvent<LastEnd>;
 }
 
 /** `weirgate channels`, with the type of `data`: `for await` takes `data` messages. */
@@ -106,6 +133,6 @@ export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, Chann
   subscribe<Own extends Data = Data>(
     names: string | readonly string[],
     handler?: (data: Own, message: ChannelMessage<Own>) => void,
-    options?: NewestOptions,
+    options?: KeptOptions,
   ): Subscription<ChannelMessage<Own>>;
 }

@@ -1,4 +1,4 @@
-import { ALL, Subscriber } from "./subscriber.js";
+import { Subscriber } from "./subscriber.js";
 import { RequestError } from "./weirgate.js";
 
 /** Refusals of a new token that pass. */
@@ -112,6 +112,6 @@ export class Channels extends Subscriber {
     if (!request) this.granted(channels);
     // A response that grants nothing says nothing about the history.
     const isRecovered = !channels.length || Object.values(recovered).includes(true);
-    if (request?.message.last !== ALL) this.goOn(pos, isRecovered, request?.message, Object.values(why));
+    if (request && request.message.last !== "all") this.goOn(pos, isRecovered, request.message, Object.values(why));
   }
 }

@@ -115,9 +115,11 @@ export class EventStream extends Shape {
 
   /** A local response to a new token, or to a request for a sign of life if the stream is alive. */
   #ownAnswer(message) {
-    const { action, event, requestId, request_id, data } = message;
+    const { action, event, last, requestId, request_id, data } = message;
     // A token in the query would be in logs. The next connection has a new token.
     if (action === "authenticate") return { type: "error", error: "Unknown action: authenticate", requestId };
+    // A stream has one position for all of its names.
+    if (last === "all") return { type: "error", error: "Cannot subscribe to all kept messages on an event stream", requestId };
     if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
     // Without a time: it would be the time of this machine, and not of the server.
     if (action === "ping") return { type: "pong", requestId };

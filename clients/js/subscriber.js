@@ -180,7 +180,7 @@ export class Subscriber extends Session {
     if (type === "last") entry.isComing = false;
     if (isOwn && pos) entry.since = pos;
     if (!entry.isComing) this.hear(message);
-    if (isOwn && !entry.isComing && pos === this.position) entry.isOwn = false;
+    if (pos && pos === this.position && !entry.isComing) entry.isOwn = false;
     return true;
   }
 
@@ -344,7 +344,7 @@ export class Subscriber extends Session {
 }
 
 const AFRESH = { state: "wanted", why: "" };
-export const ALL = "all";
+const ALL = "all";
 const sizeOf = (last) => (last === ALL ? Infinity : last ?? 0);
 const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), undefined);
 /** Whether the response says how the position of the client goes on. */

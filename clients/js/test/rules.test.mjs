@@ -55,6 +55,7 @@ const TOLD = {
   bus: (bus, { lost }) => ["bus", bus, ...(lost ? ["lost"] : [])],
   gap: ({ first, last }) => ["gap", first, last],
   retained: ({ channel, count, cut }) => ["retained", channel, count, ...(cut ? [cut] : [])],
+  last: ({ channel, count, cut }) => ["last", channel, count, ...(cut ? [cut] : [])],
   push: ({ event, data }) => ["push", event, data],
 };
 

@@ -40,6 +40,7 @@ TOLD = {
     "bus": lambda bus, lost: ["bus", bus, *(["lost"] if lost else [])],
     "gap": lambda gap: ["gap", *gap],
     "retained": lambda end: ["retained", end["channel"], end["count"], *([end["cut"]] if "cut" in end else [])],
+    "last": lambda end: ["last", end["channel"], end["count"], *([end["cut"]] if "cut" in end else [])],
     "push": lambda push: ["push", push.event, push.data],
 }
 

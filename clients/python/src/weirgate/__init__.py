@@ -14,13 +14,13 @@
 from .aio import Channels, Devices, Levels, Subscription, Trades, connect
 from .connection import Connection
 from .core import Close, Gap, RequestError, Status
-from .options import Brings, Candle, ChannelMessage, RetainedEnd, Trade
+from .options import Brings, Candle, ChannelMessage, LastEnd, RetainedEnd, Trade
 from .sessions import Push
 from .status import FeedStatus
 from .watching import Latency, latency_of, status_of
 
 __version__ = "0.1.0"
 __all__ = [
-    "Brings", "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "FeedStatus", "Gap", "Latency", "Levels", "Push",
-    "RequestError", "RetainedEnd", "Status", "Subscription", "Trade", "Trades", "connect", "latency_of", "status_of",
+    "Brings", "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "FeedStatus", "Gap", "LastEnd", "Latency",
+    "Levels", "Push", "RequestError", "RetainedEnd", "Status", "Subscription", "Trade", "Trades", "connect", "latency_of", "status_of",
 ]

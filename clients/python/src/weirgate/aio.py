@@ -10,8 +10,8 @@ from .connection import Connection, plain, raise_end, value_of
 from .core import LevelsCore, RequestError, text_of
 from .iteration import Inbox, Inboxes, Iteration
 from .options import (
-    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
-    TradesOptions, Url,
+    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, Last, LevelsOptions,
+    Trade, TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
 from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
@@ -157,9 +157,9 @@ class _Subscriber(_Session[Item]):
         return self._core.recovered
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None, *,
-                  last: int | None = None) -> Subscription[Item]:
+                  last: Last | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
-        of these names. `last`: as the option of the client, for these names; of two subscriptions of a name the larger
+        of these names. `last`: as the option of the client, for these names, or "all"; of two subscriptions of a name the larger
         counts. Raises ValueError over `names_max`."""
         return self._subscription(self._core.subscribe(self._now(), names, handler and plain(handler), last=last))
 

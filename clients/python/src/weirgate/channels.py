@@ -12,7 +12,7 @@ from .core import Gap, RequestError, Status, text_of
 from .options import Brings
 from .outputs import Renew
 from .sessions import Request, is_pictured
-from .subscriptions import SubscriberCore
+from .subscriptions import ALL, SubscriberCore
 
 # A new token: asked for so long before the end of the old one, and after waits of this range.
 _BEFORE_MS = 5_000.0
@@ -134,13 +134,16 @@ class ChannelsCore(SubscriberCore):
         return message | {"data": None if message.get("deleted") else payload}
 
     def receive(self, message: Any, kept: bool) -> None:
+        type = message.get("type")
+        if type in ("data", "last"):
+            name = message["channel"] if message.get("pattern") is None else message["pattern"]
+            is_for_us = self.hear_of(name, message)
+            self._count_seq(message.get("seq", 0))
+            if is_for_us and type == "data":
+                self.deliver(name, "", message, message.get("data"), message)
+            return self._emit(type, message) if is_for_us else None
         self.hear(message)
         self._count_seq(message.get("seq", 0))
-        type = message.get("type")
-        if type == "data":
-            name = message["channel"] if message.get("pattern") is None else message["pattern"]
-            self.deliver(name, "", message, message.get("data"), message)
-            return self._emit("data", message)
         if type == "status":
             return self.reported(message)
         if type == "retained":
@@ -168,6 +171,9 @@ class ChannelsCore(SubscriberCore):
         if request is None:
             # After the timeout of the request.
             self.granted(channels)
+            return
+        if request.message.get("last") == ALL:
+            return
         # A response that grants nothing says nothing about the history.
         is_recovered = not channels or True in message.get("recovered", {}).values()
         self.acknowledged(message.get("pos"), is_recovered, is_pictured(request, message.get("why", {}).values()))

@@ -106,6 +106,10 @@ class EventStream:
         # A token in the query would be in logs. The next connection has a new token.
         if action == "authenticate":
             return {"type": "error", "error": "Unknown action: authenticate", "requestId": message.get("requestId")}
+        if message.get("last") == "all":
+            # A stream has one position for all of its names.
+            error = "Cannot subscribe to all kept messages on an event stream"
+            return {"type": "error", "error": error, "requestId": message.get("requestId")}
         if self._task is None or _now() - self._heard_at > _ALIVE_MS:
             return None
         # Without a time: it would be the time of this machine, and not of the server.

@@ -103,6 +103,28 @@ class RetainedEnd(TypedDict):
     """ISO 8601, UTC."""
 
 
+Last = int | Literal["all"]
+"""The newest messages of each name, 1 to 100; or, on channels of a gateway with `--stream`, every message that the stream keeps, and
+none again on a later connection."""
+
+
+class LastEnd(TypedDict):
+    """The end of all kept messages of a name (`last="all"`): live messages follow."""
+
+    type: Literal["last"]
+    seq: int
+    channel: str
+    """The name or pattern."""
+    count: int
+    """The messages since `subscribed`."""
+    cut: NotRequired[Literal["window", "large", "epoch", "off", "unnamed", "refused", "unreadable", "limit"]]
+    """Why messages may be missing. Without: none is."""
+    pos: NotRequired[str]
+    """The position."""
+    timestamp: str
+    """ISO 8601, UTC."""
+
+
 class ConnectionOptions(TypedDict, total=False):
     """The options of every client. All times are in ms."""
 
@@ -203,6 +225,8 @@ class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=Fa
     """Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps."""
     on_retained: Callable[[RetainedEnd], object]
     """Called after the last values of a name."""
+    on_last: Callable[[LastEnd], object]
+    """Called after all kept messages of a name."""
 
 
 class DevicesOptions(SessionOptions, ResumeOptions, total=False):

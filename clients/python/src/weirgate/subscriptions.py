@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .core import RequestError, Status
-from .options import Bus
+from .options import Bus, Last
 from .outputs import Deliver, Warn
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 
@@ -21,6 +21,9 @@ _FULL = re.compile(r"would exceed maximum")
 _SHARED = re.compile(r"per user|^Server limit|too many symbols")
 _AGAIN_MIN_MS = 5_000.0
 _AGAIN_MAX_MS = 60_000.0
+
+ALL: Literal["all"] = "all"
+"""Of `last`."""
 
 State = Literal["wanted", "asked", "live", "refused", "limited", "gone"]
 """Of a name: "limited" is refused for now."""
@@ -38,6 +41,10 @@ class _Entry:
     is_alone: bool = False
     since: str | None = None
     """The position up to which the client has all messages of the name."""
+    is_own: bool = False
+    """`since` is a position of the name's own: of what comes from the beginning, until the position of the client is as far."""
+    is_coming: bool = False
+    """What comes from the beginning has not ended."""
     is_known: bool = False
     """Whether the server has granted the name before."""
     told: str | None = None
@@ -59,7 +66,7 @@ class SubscriptionCore:
     entries: list[_Entry]
     handler: Callable[..., object] | None
     due_at: float
-    last: int | None = None
+    last: Last | None = None
     """How many of the newest messages of each name it wants."""
     is_done: bool = False
     """The wait for the server is over."""
@@ -154,7 +161,7 @@ class SubscriberCore(SessionCore):
         return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
-                  group: str = "", last: int | None = None) -> SubscriptionCore:
+                  group: str = "", last: Last | None = None) -> SubscriptionCore:
         """Names of different groups are different names. `last`: as the option, for these names. Raises ValueError over
         `names_max`."""
         self.now = now
@@ -247,6 +254,21 @@ class SubscriberCore(SessionCore):
         for subscription in list(entry.subscriptions) if entry else ():
             self._outputs.append(Deliver(subscription, item, details))
 
+    def hear_of(self, name: str, message: dict[str, Any]) -> bool:
+        """A message of a name, or the end of what comes from the beginning. Returns whether it is for the client: what an earlier
+        subscription to all of the name has left on its way is not."""
+        entry, pos = self._names.get(("", name)), message.get("pos")
+        if entry is None or (entry.is_coming and entry.state != "live"):
+            return entry is None
+        if message.get("type") == "last":
+            entry.is_coming = False
+        if entry.is_own and pos:
+            entry.since = pos
+        if not entry.is_coming:
+            self.hear(message)
+            entry.is_own = entry.is_own and (not pos or pos != self.position)
+        return True
+
     def settled(self, subscription: SubscriptionCore) -> None:
         self._waiting.pop(subscription, None)
 
@@ -269,7 +291,8 @@ class SubscriberCore(SessionCore):
             return
         self._again_at = math.inf
         for entry in self._all("live"):
-            entry.since = self.position
+            if not entry.is_own:
+                entry.since = self.position
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
         self._emit_names()
@@ -322,7 +345,7 @@ class SubscriberCore(SessionCore):
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
         self._ask_all()
-        self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
+        self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
 
     def _emit_names(self) -> None:
@@ -358,17 +381,21 @@ class SubscriberCore(SessionCore):
         """The members of a request. A position that has moved without the name would skip messages of the name."""
         if entry.group:
             return {"status": True}
+        if any(one.last == ALL for one in entry.subscriptions):
+            return ({"since": entry.since} if entry.since else {}) | {"last": ALL, "status": True}
         more: dict[str, Any] = {"since": entry.since} if entry.since and entry.since == self.position else {}
-        lasts = [one.last for one in entry.subscriptions if one.last is not None]
+        lasts = [one.last for one in entry.subscriptions if isinstance(one.last, int)]
         if lasts and (more or not entry.is_known):
             more["last"] = max(lasts)
         return more | {"status": True}
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:
         names, more = [entry.name for entry in part], self._more(part[0]) if state == "asked" else {}
-        is_resuming = "since" in more
+        is_resuming = _is_resuming(more)
         for entry in part:
             entry.state = state
+            if more.get("last") == ALL:
+                entry.is_own = entry.is_coming = True
         self._asking += 1
         self._resuming += is_resuming
 
@@ -440,6 +467,11 @@ class SubscriberCore(SessionCore):
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
     return [entry for entry in entries if entry.state in states]
+
+
+def _is_resuming(more: dict[str, Any]) -> bool:
+    """Whether the response says how the position of the client goes on."""
+    return "since" in more and more.get("last") != ALL
 
 
 def _unheard(refused: list[tuple[str, str, tuple[SubscriptionCore, ...]]]) -> str:

@@ -19,8 +19,8 @@ from . import connection as asynchronous
 from . import watching
 from .core import Close, Gap, RequestError, Status, check_close
 from .options import (
-    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
-    TradesOptions, Url,
+    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, Last, LevelsOptions,
+    Trade, TradesOptions, Url,
 )
 from .sessions import Push
 from .status import FeedStatus
@@ -219,9 +219,9 @@ class _Subscriber(Connection[Item]):
         return self._inner.recovered
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None, *,
-                  last: int | None = None) -> Subscription[Item]:
+                  last: Last | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server. `last`: as the
-        option, for these names."""
+        option, for these names, or "all"."""
         return self._subscription(handler, lambda inner: inner.subscribe(names, handler, last=last))
 
     def ping(self) -> dict[str, Any]:
