@@ -105,6 +105,49 @@ class ChannelsServer extends Server {
   }
 }
 
+/** The first names come from the beginning, page by page, with the messages of others between. */
+const ALL = NAMES.slice(0, 6);
+
+class AllServer extends ChannelsServer {
+  // By name, how far it has come.
+  coming = new Map();
+  serve(message) {
+    const { action, channels, since, last, requestId } = message;
+    if (action === "unsubscribe") channels.forEach((name) => this.coming.delete(name));
+    if (last !== "all") return super.serve(message);
+    const granted = this.granted(message, channels);
+    if (!granted) return;
+    this.frames.push({ ...this.answer(message, granted, since ? { isRecovered: true } : {}), head: this.feed.messages.length, ...(this.held.size && this.pos) });
+    for (const name of granted) {
+      if (this.held.has(name)) this.frames.push({ type: "last", seq: 0, channel: name, count: 0, cut: "off", requestId });
+      else if (!this.coming.has(name)) this.coming.set(name, Number(since ?? 0));
+    }
+  }
+  page() {
+    for (const [name, since] of this.coming) {
+      const { messages } = this.feed, end = Math.min(messages.length, since + Math.floor(this.random() * 40));
+      for (let at = since + 1; at <= end; at += 1) if (messages[at - 1] === name) this.frames.push({ ...this.message(name, at), pos: `${at}` });
+      this.coming.set(name, end);
+      if (end < messages.length) continue;
+      this.coming.delete(name);
+      this.held.add(name);
+      this.frames.push({ type: "last", seq: 0, channel: name, count: 0, ...this.pos });
+    }
+  }
+}
+
+/** Checks that each message of a name comes once, from the first on. */
+function whole(feed, name, counts) {
+  counts.last[name] = 0;
+  return (at) => {
+    const next = feed.messages.indexOf(name, counts.last[name]) + 1;
+    // What a handler throws does not end the test.
+    if (at !== next) counts.wrong ??= `${name}: ${at} after ${counts.last[name]}, not ${next}`;
+    counts.last[name] = at;
+    counts.whole += 1;
+  };
+}
+
 /** Checks that no message is missing between two that came, unless the client has told a loss. */
 class Program {
   // The newest message of each name, or the head of the feed at the last grant without the missed messages.
@@ -122,6 +165,7 @@ class Program {
         if (this.how !== "kept") for (const names of [this.held, this.before]) names.clear();
         for (const name of channels) {
           const isRecovered = recovered?.[name] ?? recovered;
+          if (this.wholes?.has(name)) continue;
           assert.ok(isRecovered !== undefined || !this.before.delete(name), `${name}: neither asked for nor reported`);
           this.before.delete(name);
           if (!isRecovered) this.at.set(name, this.head);
@@ -138,6 +182,7 @@ class Program {
     this.before.delete(name);
   }
   got(name, at) {
+    if (this.wholes?.has(name)) return;
     const last = this.at.get(name);
     if (last !== undefined) {
       assert.ok(!this.feed.between(last, at - 1, name), `${name}: missing between ${last} and ${at}`);
@@ -150,13 +195,21 @@ class Program {
 for (const [kind, make, Kind] of [
   ["trades", (options) => new Trades("ws://feed.example/", options), TradesServer],
   ["channels", (options) => new Channels("ws://feed.example/", options), ChannelsServer],
+  ["channels, some from the beginning", (options) => new Channels("ws://feed.example/", options), AllServer],
 ]) {
   test(`${kind}: nothing is missing behind "recovered"`, inWorld(async () => {
     let checked = 0, resumed = 0;
+    const counts = { whole: 0, ends: 0, last: {} }, isAll = Kind === AllServer;
     for (let seed = 0; seed < SEEDS; seed += 1) {
-      const random = seeded(seed), feed = new Feed(), pick = (of) => of[Math.floor(random() * of.length)], isMixed = seed % 2 === 1;
+      const random = seeded(seed), feed = new Feed(), pick = (of) => of[Math.floor(random() * of.length)], isMixed = !isAll && seed % 2 === 1;
       world.random = random;
       const program = new Program(make, feed), { client } = program, subs = new Map();
+      const subscribe = (name) => {
+        const how = isAll && ALL.includes(name) ? [whole(feed, name, counts), { last: "all" }] : [];
+        subs.set(name, client.subscribe(name, ...how));
+      };
+      if (isAll) program.wholes = new Set(ALL);
+      client.addEventListener("last", () => (counts.ends += 1));
       let server = null;
       const open = () => {
         server = new Kind(feed, isMixed ? pick(["kept", "kept", "kept", "off", "old"]) : "kept", random);
@@ -166,6 +219,7 @@ for (const [kind, make, Kind] of [
       const read = () => {
         const { sent } = latest();
         while (server && server.read < sent.length) server.serve(JSON.parse(sent[(server.read += 1) - 1]));
+        server?.page?.();
       };
       const deliver = async (most) => {
         for (let n = 0; server?.frames.length && n < most; n += 1) {
@@ -188,7 +242,7 @@ for (const [kind, make, Kind] of [
         const name = pick(NAMES), dice = Math.floor(random() * 12);
         if (dice < 4) for (let n = Math.floor(random() * 8); n >= 0; n -= 1) publish();
         else if (dice < 7) read(), await deliver(random() * 12);
-        else if (dice === 7 && !subs.has(name)) subs.set(name, client.subscribe(name));
+        else if (dice === 7 && !subs.has(name)) subscribe(name);
         else if (dice === 8) {
           program.gaveUp(name);
           subs.get(name)?.unsubscribe();
@@ -201,7 +255,7 @@ for (const [kind, make, Kind] of [
         } else if (dice === 11) pass(random() < 0.1 && kind === "channels" ? 11_000 : random() * 500);
         await settled();
       };
-      for (const name of NAMES.slice(0, 8)) subs.set(name, client.subscribe(name));
+      for (const name of NAMES.slice(0, 8)) subscribe(name);
       try {
         for (let n = 0; n < STEPS; n += 1) await step();
         for (let n = 0; n < 20; n += 1) {
@@ -209,6 +263,9 @@ for (const [kind, make, Kind] of [
           read();
           await deliver(Infinity);
         }
+        assert.equal(counts.wrong, undefined);
+        const live = isAll && server ? ALL.filter((name) => client.subscriptions.has(name) && server.held.has(name)) : [];
+        for (const name of live) assert.equal(counts.last[name], feed.messages.lastIndexOf(name) + 1, `${name}: the newest`);
       } catch (error) {
         error.message = `seed ${seed}: ${error.message}`;
         throw error;
@@ -217,6 +274,7 @@ for (const [kind, make, Kind] of [
       client.close();
       await settled();
     }
-    assert.ok(checked > 1_000 && resumed > 100, `${checked} messages, ${resumed} resumed`);
+    assert.ok(checked > (isAll ? 500 : 1_000) && resumed > 100, `${checked} messages, ${resumed} resumed`);
+    assert.ok(!isAll || (counts.whole > 1_000 && counts.ends > 300), JSON.stringify(counts));
   }));
 }
