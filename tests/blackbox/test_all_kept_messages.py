@@ -97,14 +97,14 @@ class Feed:
     def __init__(self, start_weirgate, server, port):
         self.start_weirgate, self.server, self.port = start_weirgate, server, port
 
-    def start(self, *flags):
-        env = {"REDIS_WS_GATEWAY_PORT": str(self.port), "DEFAULT_ROLE": "internal"}
+    def start(self, *flags, env=None):
+        env = {"REDIS_WS_GATEWAY_PORT": str(self.port), "DEFAULT_ROLE": "internal", **(env or {})}
         weirgate = self.start_weirgate("channels", *self.of_bus(), *self.flags, *flags, env=env)
         weirgate.http_url = f"http://127.0.0.1:{self.port}"
         return weirgate
 
-    async def ready(self, *flags):
-        weirgate = self.start(*flags)
+    async def ready(self, *flags, env=None):
+        weirgate = self.start(*flags, env=env)
         await until(lambda: weirgate.ready_status() == 200, 20, "ready")
         return weirgate
 
@@ -247,17 +247,22 @@ async def test_small_messages_after_large_ones_all_come(open_feed):
     assert page.ends[0]["count"] == 4_000 and "cut" not in page.ends[0], page.ends
 
 
+async def page_that_stands(feed, count):
+    """A page that has its answer and reads no more, of a stream with so many messages of 4 kB."""
+    await feed.publish(range(count), make=lambda n: f"{n:06} " + "x" * 4_000)
+    await feed.ready()
+    page = Page(feed.port, feed.name, reads=asyncio.Event())
+    await until(lambda: page.opened, 10, "an answer")
+    await asyncio.sleep(1)
+    return page
+
+
 async def test_what_is_trimmed_under_the_reading_is_said(open_feed):
     """The reader stops, and the stream loses what it was about to get."""
     feed = await open_feed()
-    await feed.publish(range(4_000), make=lambda n: f"{n:06} " + "x" * 4_000)
-    await feed.ready()
-    reads = asyncio.Event()
-    page = Page(feed.port, feed.name, reads=reads)
-    await until(lambda: page.opened, 10, "an answer")
-    await asyncio.sleep(1)
+    page = await page_that_stands(feed, 4_000)
     await feed.trim(20)
-    reads.set()
+    page.reads.set()
     await page.has(100)
     page.task.cancel()
     numbers = page.numbers()
@@ -267,14 +272,9 @@ async def test_what_is_trimmed_under_the_reading_is_said(open_feed):
 
 async def test_the_bus_is_away_in_the_middle(open_feed):
     feed = await open_feed()
-    await feed.publish(range(3_000), make=lambda n: f"{n:06} " + "x" * 4_000)
-    await feed.ready()
-    reads = asyncio.Event()
-    page = Page(feed.port, feed.name, reads=reads)
-    await until(lambda: page.opened, 10, "an answer")
-    await asyncio.sleep(1)
+    page = await page_that_stands(feed, 3_000)
     await feed.break_connections()
-    reads.set()
+    page.reads.set()
     await until(lambda: len(page.got) > 500, 30, "a part")
     await feed.break_connections()
     await feed.publish(range(3_000, 3_010), make=lambda n: f"{n:06} ")
