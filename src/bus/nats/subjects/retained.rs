@@ -507,6 +507,7 @@ impl Retained {
                 let found = targets_in(&subscription.name, answer);
                 match StreamInfo::read(&delivery.payload) {
                     Ok(stream) => self.looked(number, (found, &stream), now, out),
+                    Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
                     Err(error) => self.refuse(number, &error.to_string(), out),
                 }
             }
@@ -822,6 +823,10 @@ impl Retained {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
+        // The question waits, because what is read of a stream counts for the time at which the stream was made.
+        if asked.values.targets.iter().any(Target::is_being_made) {
+            return self.pause(number, Again::Streams, now);
+        }
         if let Some(target) = asked.values.targets.pop_front() {
             return self.create(number, target, out);
         }

@@ -10,6 +10,7 @@ use weirgate_wire::auth::Subject;
 use weirgate_wire::json::{self, Json};
 
 use super::ANSWER_TIMEOUT;
+use crate::nats::stream_info::finished;
 
 /// How long the list of all streams is used. Questions for names without a stream can come all the time, and a list of
 /// many streams is long.
@@ -29,6 +30,13 @@ pub(super) struct Target {
     pub(super) made: String,
     /// The number of the last message in the stream.
     pub(super) last: u64,
+}
+
+impl Target {
+    /// Whether the server makes the stream at this moment.
+    pub(super) fn is_being_made(&self) -> bool {
+        finished(&self.made).is_err()
+    }
 }
 
 /// A stream of the list.
@@ -303,6 +311,12 @@ impl AllHeld {
         all
     }
 
+    /// Whether no stream of the list is being made.
+    fn is_finished(&self) -> bool {
+        let mut all = self.transformed.iter().chain(&self.copied);
+        all.all(|held| finished(&held.made).is_ok())
+    }
+
     fn targets(&self, name: &Subject) -> Vec<Target> {
         let transformed = self.transformed.iter().flat_map(|held| held.targets(name));
         let copied = self.copied.iter().flat_map(|held| held.targets(name));
@@ -326,9 +340,12 @@ pub(super) enum Listed {
 }
 
 impl AllStreams {
-    /// Whether the list is known, and young enough.
+    /// Whether the list is known, young enough, and without a stream that is being made.
     pub(super) fn is_known(&self, now: Instant) -> bool {
-        matches!(self.state, Listing::Known { since, .. } if now < since + LIST_AGE_MAX)
+        match &self.state {
+            Listing::Known { since, held } => now < *since + LIST_AGE_MAX && held.is_finished(),
+            Listing::Unknown | Listing::Pending { .. } => false,
+        }
     }
 
     /// Begins to ask with the request of this number. Returns false if a request is on its way.

@@ -517,6 +517,11 @@ impl Bench {
         self.retained.take(answer, self.now, &mut self.out);
     }
 
+    /// What was sent since the last call.
+    fn sent(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.out)).into_owned()
+    }
+
     /// Lets the pause pass; returns what is asked again.
     fn pause(&mut self) -> String {
         self.out.clear();
@@ -640,6 +645,15 @@ struct All {
 
 impl All {
     fn after(after: Option<u64>, (first, last): (u64, u64), waiting: u64) -> Self {
+        let mut all = Self::asks(after);
+        all.looks((first, last));
+        if waiting > 0 {
+            all.made(waiting);
+        }
+        all
+    }
+
+    fn asks(after: Option<u64>) -> Self {
         let (retained, now) = (retained(Instant::now()), Instant::now());
         let pages = Pages {
             retained,
@@ -655,10 +669,6 @@ impl All {
         };
         let pages = &mut all.pages;
         pages.retained.ask(question, None, now, &mut pages.out);
-        all.looks((first, last));
-        if waiting > 0 {
-            all.made(waiting);
-        }
         all
     }
 
@@ -670,10 +680,14 @@ impl All {
 
     /// The leader is asked about the stream, and says this.
     fn looks(&mut self, (first, last): (u64, u64)) {
+        self.looks_at("2026-01-01T00:00:00Z", (first, last));
+    }
+
+    fn looks_at(&mut self, created: &str, (first, last): (u64, u64)) {
         let text = self.out();
         assert!(text.contains("$JS.API.STREAM.INFO.S "), "{text}");
         let info = format!(
-            r#"{{"config":{{"name":"S","subjects":["a.>"]}},"created":"2026-01-01T00:00:00Z","state":{{"messages":{},"bytes":1,"first_seq":{first},"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"}}}}"#,
+            r#"{{"config":{{"name":"S","subjects":["a.>"]}},"created":"{created}","state":{{"messages":{},"bytes":1,"first_seq":{first},"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"}}}}"#,
             last + 1 - first,
         );
         let info = answer(&self.pages.retained, 1, &info);
@@ -713,6 +727,67 @@ impl All {
 /// The id of the message with this number, as the consumer of [`Pages`] says it.
 fn id(major: u64) -> StoredId {
     StoredId { major, minor: 123 }
+}
+
+/// What was read of a stream counts for the time at which it was made, and the server gives no such time while it makes
+/// the stream.
+#[test]
+fn a_stream_that_is_being_made_is_waited_for() {
+    let made = |created: &str, config: &str| {
+        format!(r#"{{"created":"{created}","config":{{"name":"S",{config}}}}}"#)
+    };
+    let (unfinished, finished) = ("0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    let list = |stream: String| format!(r#"{{"streams":[{stream}]}}"#);
+    // A stream of publishers.
+    let taken = |created| list(made(created, r#""subjects":["a.>"]"#));
+    let mut bench = Bench::new("a.*", &[]);
+    for _ in 0..3 {
+        bench.answer(&taken(unfinished));
+        assert!(bench.out.is_empty(), "no consumer");
+        assert!(bench.pause().contains("STREAM.LIST"));
+    }
+    bench.answer(&taken(finished));
+    bench.consumer("", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
+    // A copy: the list of all streams is asked for again, however young it is.
+    let copy = |created| list(made(created, r#""mirror":{"name":"FAR"}"#));
+    let mut bench = Bench::new("a.*", &[]);
+    bench.retained.all_streams = AllStreams::default();
+    for created in [unfinished, unfinished, finished] {
+        bench.answer(&list(String::new()));
+        let (number, text) = (bench.retained.last, bench.sent());
+        assert!(text.contains("STREAM.LIST"), "{text}");
+        let all = answer(&bench.retained, number, &copy(created));
+        bench.retained.take(all, bench.now, &mut bench.out);
+        let text = bench.sent();
+        assert_eq!(
+            text.contains("CONSUMER.CREATE.S"),
+            created == finished,
+            "{text}"
+        );
+        if created == unfinished {
+            assert!(bench.pause().contains("STREAM.LIST"));
+        }
+    }
+    bench.consumer("", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
+    // The kept stream, asked for all messages.
+    let mut all = All::asks(None);
+    all.looks_at(unfinished, (1, 0));
+    assert_eq!(all.out(), "");
+    all.pages.now += PAUSE_MIN;
+    all.pages.retained.work(all.pages.now, &mut all.pages.out);
+    all.looks((1, 1));
+    all.made(1);
+    all.brings([1]);
+    assert_eq!(all.came(), (1, None, true));
+    // Never made: the question ends in its time.
+    let mut bench = Bench::new("a.*", &[]);
+    while bench.retained.asked() > 0 {
+        bench.answer(&taken(unfinished));
+        bench.pause();
+    }
+    assert_eq!(bench.values(), [r#"Some(Refused("no answer"))"#]);
 }
 
 #[test]
