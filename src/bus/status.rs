@@ -331,12 +331,14 @@ impl BusStatus {
         }
     }
 
-    /// Source: records that the bus is away. Its absence began at the first call since all subscriptions were active.
+    /// Source: records that the bus is away. Its absence began at the first call since all subscriptions were active. That a
+    /// stream has no leader stays known, because it can be the reason.
     /// `now_us`: microseconds as [`Now::mono_us`].
     pub fn set_down(&self, now_us: u64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
-        self.lock_streams().clear();
+        self.lock_streams()
+            .retain(|_, state| *state == StreamState::NoLeader);
         self.away.begin(now_us);
     }
 

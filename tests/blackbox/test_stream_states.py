@@ -1,13 +1,17 @@
 """A JetStream stream that stands still: what the server says of it is on the operator's page, in its state and in the log."""
+import asyncio
 import contextlib
 import json
+import time
 
 import nats as nats_py
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig, StreamSource
 from nats.js.errors import APIError
 from processes import free_port
+from prometheus import Metrics
 from test_check import check, has
+from test_nats_cluster import again, is_joined
 from test_operator_state import get, state
 from waiting import until
 
@@ -46,14 +50,14 @@ async def started(start_weirgate, gateway, url, *more):
     return weirgate, admin
 
 
-async def said(admin, word):
+async def said(admin, word, seconds=30):
     """The first sentence about a stream in this state."""
     found = []
 
     def look():
         found[:] = [one for one in state(admin)["bus"]["streams"] if one["state"] == word]
         return bool(found)
-    await until(look, 30, f"{word}: {state(admin)['bus']}", 0.5)
+    await until(look, seconds, f"{word}: {state(admin)['bus']}", 0.5)
     return found[0]
 
 
@@ -133,3 +137,68 @@ async def test_levels_says_it_of_its_streams_too(nats, start_weirgate):
     now = await said(admin, "sealed")
     assert now == {"name": name, "state": "sealed", "stopped": True, "sentence": f"{name} is sealed: it takes no message any more"}, now
     assert len([line for line in weirgate.log().splitlines() if "is sealed" in line and "WARN" in line]) == 1
+
+
+@contextlib.asynccontextmanager
+async def cluster(start_nats, count=3):
+    """Servers with routes to one another."""
+    ports = [free_port() for _ in range(count)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    servers = [await asyncio.to_thread(start_nats, config=f"""
+        server_name: n{index}
+        cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}
+        """) for index, port in enumerate(ports)]
+    await is_joined(servers)
+    yield servers
+
+
+def alerts_of_silence(admin):
+    """The subjects for which the expression of the alert WeirgateFeedQuiet is true."""
+    of = {}
+    for name, labels, value in Metrics(get(admin, "/metrics")[2]).samples:
+        of.setdefault(name, {})[labels.get("subject")] = value
+    last = of.get("weirgate_feed_last_message_timestamp_seconds", {})
+    return [subject for subject, after in of.get("weirgate_feed_quiet_after_seconds", {}).items() if time.time() - last[subject] > after]
+
+
+@pytest.mark.parametrize("kept", [0, 2], ids=["the_server_in_use_stays", "another_server_stays"])
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+@pytest.mark.parametrize("gateway", ["channels", "levels"])
+async def test_a_stream_whose_servers_have_lost_their_majority(gateway, how, kept, start_nats, start_weirgate):
+    """Two of three servers are away: weirgate looks for one that reaches the leader, and says meanwhile why it finds none."""
+    names = {"channels": {"MARKET": "market.a"}, "levels": {"MARKET_DATA": "market.flow", "LEVEL_SIGNALS": "levels.signals"}}[gateway]
+    subject = next(iter(names.values()))
+    async with cluster(start_nats) as servers, jetstream(servers[kept].url) as stream:
+        for name, of in names.items():
+            await again(lambda name=name, of=of: stream.add_stream(name=name, subjects=[of], num_replicas=3))
+        urls = ",".join(server.url for server in servers)
+        weirgate, admin = await started(start_weirgate, gateway, urls, "--ready-bus-grace-ms", "3000")
+        for n in range(20):
+            await again(lambda n=n: stream.publish(subject, b'{"n": %d}' % n))
+        away = [server for at, server in enumerate(servers) if at != kept]
+        for server in away:
+            server.freeze() if how == "frozen" else server.kill()
+        now = await said(admin, "no_leader", 60)
+        assert now["stopped"] and now["sentence"] == f"{now['name']} has no leader: no server takes messages for it" and now["name"] in names, now
+        await until(lambda: alerts_of_silence(admin), 20, "the alert")
+        # It is said as long as it is so, whatever weirgate tries meanwhile.
+        reasons = set()
+        for _ in range(20):
+            now = state(admin)
+            reasons.update(now["reasons"])
+            assert any(one["state"] == "no_leader" for one in now["bus"]["streams"]), now["bus"]
+            await asyncio.sleep(0.3)
+        assert reasons and reasons <= {"bus_away", "subject_away", "feed_silent"}, reasons
+        assert get(admin, "/ready")[0] == 503 and get(admin, "/health")[0] == 200
+        for server in away:
+            server.thaw() if how == "frozen" else await asyncio.to_thread(server.start)
+        for n, of in enumerate(names.values()):
+            await again(lambda n=n, of=of: stream.publish(of, b'{"n": %d}' % (20 + n)))
+        await until(lambda: get(admin, "/ready")[0] == 200, 60, "ready again")
+
+        def is_over():
+            states = [one["state"] for one in state(admin)["bus"]["streams"]]
+            return "no_leader" not in states and len(states) == len(names)
+        await until(is_over, 30, "the states of all streams")
+    lines = [line for line in weirgate.log().splitlines() if "the stream has no leader" in line and "WARN" in line]
+    assert 1 <= len(lines) <= len(names), lines

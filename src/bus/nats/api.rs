@@ -39,9 +39,9 @@ pub(super) enum ApiError {
     #[error("this user may not {0}")]
     NotPermitted(String),
     #[error(
-        "the stream has no leader that reaches most of its servers: the server is cut off from its cluster"
+        "the stream {0} has no leader that reaches most of its servers: they are away, or the server is cut off from them"
     )]
-    NoLeader,
+    NoLeader(String),
     /// The server makes the stream at this moment, for another client.
     #[error("the stream is being made")]
     Unfinished,
@@ -97,7 +97,7 @@ impl ApiError {
             Self::NotPermitted(what) => what.ends_with(INBOXES),
             Self::Refused { .. }
             | Self::Unavailable { .. }
-            | Self::NoLeader
+            | Self::NoLeader(_)
             | Self::Unfinished
             | Self::NoAnswer(_)
             | Self::Unreadable(_) => false,

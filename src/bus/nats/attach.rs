@@ -96,7 +96,9 @@ impl ConsumersSession<'_> {
         if subscription.presence.is_left_out() {
             return;
         }
-        let failure = subscription.attempts.failed(error, Instant::now());
+        let now = Instant::now();
+        let failure = subscription.attempts.failed(error, now);
+        self.standstills.failed(error, now);
         forget(&self.relay.status, subscription);
         if let Some(status) = of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
@@ -233,6 +235,7 @@ impl ConsumersSession<'_> {
                 return Err(stop);
             }
             Err(Stop::Bus(error)) => {
+                self.standstills.failed(&error, Instant::now());
                 tracing::warn!(%error, subject, "no other consumer can be made for a subject");
             }
             Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),

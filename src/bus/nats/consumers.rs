@@ -283,7 +283,9 @@ pub(super) fn look_for(
             api.hurry();
         }
         match api.stream_info(&stream.name) {
-            Ok(_) | Err(ApiError::NoLeader | ApiError::Unfinished) => return Ok(Presence::Wanted),
+            Ok(_) | Err(ApiError::NoLeader(_) | ApiError::Unfinished) => {
+                return Ok(Presence::Wanted);
+            }
             Err(error) if error.stream_is_missing() => {}
             Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
             // Without this permission the stream could not be read either.
@@ -378,6 +380,7 @@ pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
     match source {
         ApiError::Lost => NatsError::Lost,
         ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
+        ApiError::NoLeader(stream) => NatsError::NoLeader { action, stream },
         source => NatsError::JetStream {
             action,
             reason: source.to_string(),

@@ -110,6 +110,16 @@ pub enum NatsError {
         /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
         is_of_all: bool,
     },
+    /// The server: most servers of a stream are away, or this server is cut off from them.
+    #[error(
+        "JetStream did not {action}: the stream {stream} has no leader that reaches most of its servers"
+    )]
+    NoLeader {
+        /// The request.
+        action: String,
+        /// The stream.
+        stream: String,
+    },
     /// The settings or the server: there is no stream of this name. The connection is well.
     #[error("the stream {0} does not exist; make it: nats stream add {0} --subjects 'SUBJECT.>'")]
     NoSuchStream(String),
@@ -162,6 +172,7 @@ impl NatsError {
     pub(super) fn is_of_all(&self) -> bool {
         match self {
             Self::JetStream { is_of_all, .. } | Self::NotPermitted { is_of_all, .. } => *is_of_all,
+            Self::NoLeader { .. } => false,
             _ => true,
         }
     }

@@ -64,11 +64,13 @@ mod watchdog;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::{Refusal, Stop};
 use self::servers::{Second, Servers};
 use self::session::{ConsumersSession, forget};
+use self::standstill::Standstills;
 use self::subscription::Subscription;
 use super::LinkTimes;
 use super::relay::{Bus, Relay};
@@ -91,6 +93,7 @@ pub struct NatsSource {
     status: Arc<BusStatus>,
     subscriptions: Vec<Subscription>,
     servers: Servers,
+    standstills: Standstills,
 }
 
 impl NatsSource {
@@ -104,6 +107,7 @@ impl NatsSource {
             settings,
             status,
             servers: Servers::default(),
+            standstills: Standstills::default(),
         }
     }
 
@@ -115,7 +119,8 @@ impl NatsSource {
         before: Option<Data>,
     ) -> Result<Stop, Stop> {
         let (settings, all) = (&self.settings, &mut self.subscriptions);
-        let mut session = ConsumersSession::new(settings, relay, all, data, second);
+        let standstills = &mut self.standstills;
+        let mut session = ConsumersSession::new(settings, relay, all, data, second, standstills);
         let set_up = session.set_up();
         if let Some(before) = before {
             before.leave();
@@ -153,6 +158,10 @@ impl Bus for NatsSource {
             relay.link.wake_at_end(&data.wake);
             let stop = self.use_connection(&mut data, &mut second, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);
+            if let Stop::Bus(error) = &stop {
+                self.standstills.failed(error, Instant::now());
+                self.standstills.show(&self.status);
+            }
             let better = second.better();
             self.servers.left(&self.settings, &data.wire, better, &stop);
             for refusal in data.refusals.take_news() {

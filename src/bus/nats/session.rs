@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use super::api::{ANSWER_TIMEOUT, ApiError};
+use super::api::ANSWER_TIMEOUT;
 use super::consumers::Presence;
 use super::data::Data;
 use super::error::{NatsError, Refusal, Stop};
@@ -29,7 +29,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
-    standstills: Standstills,
+    pub(super) standstills: &'a mut Standstills,
     /// The number of the last question about the account.
     account_request: Option<u64>,
     reported_caught_up: bool,
@@ -47,7 +47,9 @@ impl<'a> ConsumersSession<'a> {
         subscriptions: &'a mut [Subscription],
         data: &'a mut Data,
         second: &'a mut Second,
+        standstills: &'a mut Standstills,
     ) -> Self {
+        standstills.forget();
         Self {
             settings,
             relay,
@@ -56,7 +58,7 @@ impl<'a> ConsumersSession<'a> {
             second,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
-            standstills: Standstills::default(),
+            standstills,
             account_request: None,
             reported_caught_up: false,
             is_silent: false,
@@ -266,8 +268,7 @@ impl<'a> ConsumersSession<'a> {
         if answer == Answer::NoLeader {
             // No word of JetStream: a server that is cut off from its cluster says so too.
             let stream = &subscription.target.stream;
-            self.standstills
-                .looked(stream, Err(&ApiError::NoLeader), now);
+            self.standstills.no_leader(stream, now);
             return Ok(false);
         }
         if subscription.health.silent_for(now) >= reported_after {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, limit};
 use super::api::ApiError;
+use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::stream_info::{StreamInfo, open};
 use crate::status::BusStatus;
@@ -42,6 +43,8 @@ struct Standstill {
     is_logged: bool,
     /// Whether the silence is longer than usual.
     is_quiet: bool,
+    /// Whether the last word was that no server leads the stream.
+    lacks_leader: bool,
 }
 
 /// Whether the storage of this stream has no room for one more message.
@@ -73,19 +76,20 @@ impl Standstills {
         Need::may(Action::AccountInfo, without)
     }
 
-    /// Forgets what was said: on a new connection, or while a stream cannot be read.
+    /// Forgets what was said: on a new connection, or while a stream cannot be read. A stream without a leader has none on
+    /// any connection, and may be why the last one was left.
     pub(super) fn forget(&mut self) {
         self.asked = None;
         (self.account, self.limits) = Default::default();
-        for one in self.streams.values_mut() {
+        for one in self.streams.values_mut().filter(|one| !one.lacks_leader) {
             one.set(None);
         }
     }
 
-    /// Forgets the streams that are not among these.
+    /// Forgets the streams that are not among these, unless they cannot be read because nobody leads them.
     pub(super) fn keep_only(&mut self, streams: &[&str], status: &BusStatus) {
-        self.streams.retain(|name, _| {
-            let is_read = streams.contains(&name.as_str());
+        self.streams.retain(|name, one| {
+            let is_read = streams.contains(&name.as_str()) || one.lacks_leader;
             if !is_read {
                 status.set_stream_state(name, None);
             }
@@ -100,17 +104,41 @@ impl Standstills {
         info: Result<&StreamInfo, &ApiError>,
         now: Instant,
     ) {
-        let found = self.streams.entry(stream.to_owned());
-        let one = found.or_insert_with(|| Standstill::new(now));
         match info {
-            Ok(info) => one.looked(info, (self.account, &self.limits), now),
-            // An election is shorter.
-            Err(ApiError::NoLeader | ApiError::Unavailable { .. })
-                if one.still(now) >= STILL_AFTER =>
-            {
-                one.set(Some(StreamState::NoLeader));
+            Ok(info) => {
+                let account = (self.account, &self.limits);
+                let found = self.streams.entry(stream.to_owned());
+                found
+                    .or_insert_with(|| Standstill::new(now))
+                    .looked(info, account, now);
+            }
+            Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
+                self.no_leader(stream, now);
+            }
+            Err(error) if error.is_an_answer() => {
+                if let Some(one) = self.streams.get_mut(stream) {
+                    one.is_led();
+                }
             }
             Err(_) => {}
+        }
+    }
+
+    /// Takes the word that no server leads a stream.
+    pub(super) fn no_leader(&mut self, stream: &str, now: Instant) {
+        let found = self.streams.entry(stream.to_owned());
+        let one = found.or_insert_with(|| Standstill::new(now));
+        one.lacks_leader = true;
+        // An election is shorter.
+        if one.still(now) >= STILL_AFTER {
+            one.set(Some(StreamState::NoLeader));
+        }
+    }
+
+    /// Takes the error of an attempt to read a stream.
+    pub(super) fn failed(&mut self, error: &NatsError, now: Instant) {
+        if let NatsError::NoLeader { stream, .. } = error {
+            self.no_leader(stream, now);
         }
     }
 
@@ -182,6 +210,7 @@ impl Standstill {
             is_news: false,
             is_logged: false,
             is_quiet: false,
+            lacks_leader: false,
         }
     }
 
@@ -196,6 +225,7 @@ impl Standstill {
         (answer, account): (AccountAnswer, &Account),
         now: Instant,
     ) {
+        self.is_led();
         let still = self.still(now);
         let before = std::mem::replace(&mut self.head, info.head);
         let has_moved = before != info.head;
@@ -216,6 +246,13 @@ impl Standstill {
             stopped.or(Some(StreamState::Quiet(answer)))
         };
         self.set(state);
+    }
+
+    /// Takes the word of a leader.
+    fn is_led(&mut self) {
+        if std::mem::take(&mut self.lacks_leader) {
+            self.set(None);
+        }
     }
 
     fn set(&mut self, state: Option<StreamState>) {
@@ -383,6 +420,49 @@ mod tests {
     }
 
     #[test]
+    fn that_nobody_leads_a_stream_stays_known_until_a_server_answers_about_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let status = BusStatus::new(&[], 0);
+        let shown = |all: &mut Standstills| {
+            all.show(&status);
+            let states = status.stream_states();
+            states.first().map(|(_, state)| state.label())
+        };
+        let error = NatsError::NoLeader {
+            action: "read it".to_owned(),
+            stream: "S".to_owned(),
+        };
+        let missing = ApiError::Refused {
+            code: 10_059,
+            description: "stream not found".to_owned(),
+        };
+        let mut all = Standstills::default();
+        for is_missing in [false, true] {
+            all.failed(&error, at(0));
+            assert_eq!(shown(&mut all), None, "perhaps an election");
+            all.failed(&NatsError::Lost, at(5));
+            assert_eq!(shown(&mut all), None);
+            all.failed(&error, at(5));
+            assert_eq!(shown(&mut all), Some("no_leader"));
+            // The server is left, another one is asked, and no subject can be attached.
+            status.set_down(0);
+            all.forget();
+            all.keep_only(&[], &status);
+            all.looked("S", Err(&ApiError::Lost), at(6));
+            assert_eq!(shown(&mut all), Some("no_leader"));
+            // Whatever a leader says: too short for a silence, or that there is no stream.
+            match is_missing {
+                true => all.looked("S", Err(&missing), at(7)),
+                false => all.looked("S", Ok(&of_10("")), at(7)),
+            }
+            assert_eq!(shown(&mut all), None);
+            all.keep_only(&[], &status);
+            assert!(all.streams.is_empty());
+        }
+    }
+
+    #[test]
     fn a_stream_that_moves_again_is_said_so() {
         let start = Instant::now();
         let status = BusStatus::new(&[], 0);
@@ -404,17 +484,24 @@ mod tests {
         assert_eq!(look(11, 12), "moving");
         for (after, want) in [(14, "moving"), (20, "no_leader")] {
             let at = start + Duration::from_secs(after);
-            all.looked("S", Err(&ApiError::NoLeader), at);
+            all.no_leader("S", at);
             all.show(&status);
             assert_eq!(status.stream_states()[0].1.label(), want);
         }
+        let later = start + Duration::from_secs(21);
+        let full = info(
+            r#""discard":"new","max_msgs":9"#,
+            r#""messages":9,"last_seq":11"#,
+            "",
+        );
+        all.looked("S", Ok(&full), later);
+        all.show(&status);
+        assert_eq!(status.stream_states()[0].1.label(), "full");
         all.forget();
         all.show(&status);
         assert!(status.stream_states().is_empty(), "nothing is known now");
-        let later = start + Duration::from_secs(21);
-        all.looked("S", Err(&ApiError::NoLeader), later);
+        all.looked("S", Ok(&full), later);
         all.show(&status);
-        assert_eq!(status.stream_states().len(), 1);
         all.keep_only(&["T"], &status);
         assert!(status.stream_states().is_empty(), "another stream is read");
         status.set_stream_state("S", Some(StreamState::Sealed));

@@ -190,17 +190,23 @@ impl Cluster {
     /// Nobody leads the stream, or another server may: a server that is cut off from its cluster goes on answering.
     pub(super) fn read(answer: Json<'_>) -> Result<Option<Self>, ApiError> {
         let cluster = answer.get(&["cluster"]);
-        Self::led(cluster.and_then(|cluster| json::value(&cluster).ok()))
+        Self::led(
+            cluster.and_then(|cluster| json::value(&cluster).ok()),
+            answer,
+        )
     }
 
-    fn led(cluster: Option<Self>) -> Result<Option<Self>, ApiError> {
+    fn led(cluster: Option<Self>, answer: Json<'_>) -> Result<Option<Self>, ApiError> {
         let Some(cluster) = cluster.filter(|cluster| !cluster.name.is_empty()) else {
             return Ok(None);
         };
         let reached = cluster.replicas.iter().filter(|one| one.is_reached());
         let reaches_most = 2 * (1 + reached.count()) > 1 + cluster.replicas.len();
         match cluster.leader.is_empty() || !reaches_most {
-            true => Err(ApiError::NoLeader),
+            true => {
+                let stream = answer.text(&["config", "name"]);
+                Err(ApiError::NoLeader(stream.unwrap_or_default()))
+            }
             false => Ok(Some(cluster)),
         }
     }
@@ -219,7 +225,7 @@ impl StreamInfo {
             mirror,
             sources,
         } = answer.parse()?;
-        let cluster = Cluster::led(cluster)?;
+        let cluster = Cluster::led(cluster, answer)?;
         finished(&created)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;

@@ -336,7 +336,7 @@ impl Round {
                     Ok(info) => Some(info),
                     Err(error) if error.is_an_answer() => None,
                     Err(ApiError::NotPermitted(_)) => None,
-                    Err(ApiError::NoLeader | ApiError::Unavailable { .. }) => {
+                    Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                         return (vec![Answer::NoLeader], Next::Rest);
                     }
                     Err(_) => return (Vec::new(), Next::Rest),

@@ -155,8 +155,14 @@ impl NatsStreamSource {
         Ok(())
     }
 
-    /// Handles all operations that were read.
+    /// Handles all operations that were read, and shows what they say of the stream.
     fn take_all(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        let taken = self.take_ops(wire, relay);
+        self.reader.standstills.show(&relay.status);
+        taken
+    }
+
+    fn take_ops(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
         let received = relay.link.now();
         let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
         let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
@@ -195,7 +201,6 @@ impl NatsStreamSource {
                 Op::Info(_) | Op::Ok | Op::Ping => {}
             }
         }
-        self.reader.standstills.show(&relay.status);
         Ok(())
     }
 

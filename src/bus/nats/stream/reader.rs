@@ -366,7 +366,9 @@ impl StreamReader {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<StreamInfo, NatsError> {
-        match StreamInfo::read(answer) {
+        let info = StreamInfo::read(answer);
+        self.standstills.looked(&self.stream, info.as_ref(), now);
+        match info {
             Ok(info) if info.retention == Retention::WorkQueue => {
                 Err(self.unusable(NatsError::WorkQueue(self.stream.clone()), now, out))
             }
