@@ -178,14 +178,29 @@ async def test_a_process_that_was_started_again_gets_its_share_from_the_others(s
 
     everybody = [asyncio.create_task(stay()) for _ in range(600)]
     await until(lambda: sum(several.clients().values()) == 600, 20, "all clients")
-    os.kill(several.processes()[2], signal.SIGKILL)
-    await until(lambda: sum(several.clients().values()) == 600 and len(several.clients()) == COUNT, 20, "all clients again")
-    assert several.clients()["2"] < 60, "they came back to the others before it was there"
+
+    def others_have_all():
+        """On a busy machine clients come back later than the process, so it is killed until they are with the others."""
+        pid = several.processes().get(2)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        return sum(count for number, count in several.clients().items() if number != "2") == 600
+    await until(others_have_all, 30, "all clients with the others")
+    await until(lambda: several.ready()["ready"], 60, "all ready again")
     # The mean is 200, a fifth over it 240, and four deviations 257.
     await until(lambda: max(several.clients().values()) <= 257 and sum(several.clients().values()) == 600, 90, "equal shares")
-    several.supervisor.logs("a process has far more clients than others")
-    # 200 have to move, of those that are cut each third one does, and a count may be a second old. All at once would be 600.
-    assert 150 < cuts < 500
+    # Only the clients over the mean are cut, at each look. 200 have to move, and of those that are cut each third one does, so
+    # that two looks cut 336; in one of five runs chance leaves a process over four deviations, and a third look follows: 464
+    # in one run of a hundred. So it is the looks that have a limit, and not their sum.
+    looks = {}
+    for line in several.supervisor.lines_with("a process has far more clients than others"):
+        second = int(re.search(r"T\d\d:(\d\d):", line)[1]) * 60 + int(re.search(r":(\d\d)\.", line)[1])
+        look = next((at for at in looks if abs(second - at) <= 5), second)
+        looks.setdefault(look, []).append(int(re.search(r"clients=(\d+)", line)[1]))
+    ordered = [sum(look) for look in looks.values()]
+    assert 150 < cuts <= sum(ordered), (cuts, ordered)
+    # What is over 200 in two processes is what is missing in the third one.
+    assert all(one <= 200 for one in ordered) and len(ordered) <= 4, ordered
     stopping = True
     for task in everybody:
         task.cancel()
