@@ -1,7 +1,9 @@
 """`weirgate channels --retained` with many or large last values: clients of any speed, and a bus that does not answer."""
 import asyncio
 import json
+import os
 import pathlib
+import random
 
 import clients
 import pytest
@@ -10,6 +12,8 @@ from redis_gateways import CHANNELS
 from test_channels_nats import Reader, bus, connect, goes_on, on_nats  # noqa: F401
 from waiting import until
 
+#: TEST_MADE_ROUNDS=200 takes a minute.
+MADE_ROUNDS = int(os.environ.get("TEST_MADE_ROUNDS", "20"))
 NAMES = [f"kept.{n}" for n in range(50)]
 FILL = "x" * 40_000
 
@@ -202,3 +206,35 @@ async def test_values_come_from_streams_that_no_publisher_reaches(nats, on_nats)
     other = await connect(weirgate, "other")
     assert other.data == [] and "gives no last values" not in weirgate.log()
     await publisher.close()
+
+
+async def test_values_of_a_stream_that_is_being_made(nats, on_nats):  # noqa: F811
+    """A pattern and a name are asked for while four clients make the stream and publish: each value comes, and nothing is refused."""
+    weirgate = on_nats(nats, "--retained")
+    makers = [await bus(nats) for _ in range(4)]
+    soon = lambda: asyncio.sleep(0.004 * random.random())  # noqa: E731
+    for n in range(MADE_ROUNDS):
+        async def make(at, maker, n=n):
+            await soon()
+            streams = maker.jetstream(timeout=10)
+            for _ in range(3):
+                await streams.add_stream(name=f"MADE{n}", subjects=[f"made.{n}.>"], max_msgs_per_subject=1)
+            await streams.publish(f"made.{n}.{at}", str(at).encode())
+        client = await connect(weirgate)
+        making = asyncio.gather(*(make(at, maker) for at, maker in enumerate(makers)))
+        await soon()
+        names = [f"made.{n}.*", f"made.{n}.0"]
+        client.say({"action": "subscribe", "channels": names, "status": True})
+        await making
+
+        def ends(c, names=names):
+            return [m for m in c.answers if m["type"] == "retained" and m["channel"] in names]
+        await client.wait_for(lambda c: len(ends(c)) == 2, 20, f"round {n}: the ends")
+        assert not any("cut" in end for end in ends(client)), ends(client)
+        await client.wait_for(lambda c, n=n: {m["channel"] for m in c.data if m["pattern"]} == {f"made.{n}.{at}" for at in range(4)}, 20,
+                              f"round {n}: all values")
+        client.abort()
+        await makers[0].jetstream(timeout=10).delete_stream(f"MADE{n}")
+    assert "last values" not in weirgate.log()
+    for maker in makers:
+        await maker.close()
