@@ -34,13 +34,15 @@ fn all() -> impl Iterator<Item = &'static MetricName> {
 }
 
 fn table() -> String {
-    let mut table =
-        String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    let mut table = String::from("| metric, labels | meaning |\n| --- | --- |\n");
     for metric in all() {
-        let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
-        let kind = format!("{:?}", metric.kind).to_lowercase();
-        let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
-        writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+        let labels: String = metric.labels.iter().map(|l| format!("<br>`{l}`")).collect();
+        let kind = match metric.kind {
+            MetricKind::Histogram => " Histogram.",
+            _ => "",
+        };
+        let (name, help) = (metric.name, metric.help);
+        writeln!(table, "| `{name}`{labels} | {help}{kind} |").unwrap();
     }
     table
 }

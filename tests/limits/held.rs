@@ -35,28 +35,28 @@ const ALL: &str = "all";
 pub(crate) const HELD: &[Held] = &[
     Held {
         of: "connection_bytes",
-        what: "memory of connections: 1.25 KiB each, 14 KiB with plain HTTP, 5 KiB more with TLS, and what a token says",
+        what: "memory of [connections](#connections-and-memory)",
         limit: "share `connection-bytes`",
         rule: Rule::Evicting,
         gateways: ALL,
     },
     Held {
         of: "refused_bytes",
-        what: "memory of connections that get a refusal, or the answer to a probe, for want of room",
+        what: "memory of connections that get a refusal or the answer to a probe for want of room",
         limit: "a sixteenth of the share `connection-bytes`",
         rule: Rule::Granting,
         gateways: ALL,
     },
     Held {
         of: "received_bytes",
-        what: "unfinished heads and messages, what was read of a client before a pause, and pongs that a client does not take",
+        what: "unfinished heads and messages, what was read before a pause, and untaken pongs",
         limit: "share `unfinished-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
     },
     Held {
         of: "http_bytes",
-        what: "plain HTTP: requests that were read before they are used, and answers that wait to be written",
+        what: "plain HTTP: requests read before they are used, answers that wait to be written",
         limit: "share `http-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
@@ -98,7 +98,8 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "name_bytes",
-        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name; answers that wait for the bus",
+        what: "memory of these names: 640 bytes and the text for each, 96 bytes for each client with a name; answers \
+               that wait for the bus",
         limit: "share `all-channel-name-bytes`",
         rule: Rule::Granting,
         gateways: "channels",
@@ -119,14 +120,14 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "broadcast_bytes",
-        what: "bodies of broadcasts that are read, which give way, or answered, which do not",
+        what: "bodies of broadcasts; only those that are still read give way",
         limit: "share `all-broadcast-bytes`",
         rule: Rule::GivingWay,
         gateways: "events",
     },
     Held {
         of: "answer_bytes",
-        what: "responses of services to calls that are read, which give way, or parsed, which do not",
+        what: "responses to calls; only those that are still read give way",
         limit: "share `answer-bytes`",
         rule: Rule::GivingWay,
         gateways: "events",
@@ -147,7 +148,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "proxy_bytes",
-        what: "buffers of the connections to all services for the proxy, 200 KiB each",
+        what: "buffers of the proxy's connections, 200 KiB each",
         limit: "share `proxy-bytes`",
         rule: Rule::Granting,
         gateways: "events",

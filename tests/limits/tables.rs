@@ -180,9 +180,7 @@ fn held() -> String {
 /// The part of `--memory-max`, behind the default.
 fn memory_part(setting: &Setting) -> String {
     let part = setting.memory_part.map(|part| part / 10);
-    part.map_or(String::new(), |percent| {
-        format!("; {percent} % of `--memory-max`")
-    })
+    part.map_or(String::new(), |percent| format!("; {percent} %"))
 }
 
 /// `docs/reference/limits.md`.
@@ -216,23 +214,31 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
     out
 }
 
-/// What is allowed, in the few words of a table; nothing of what the meaning or the default says already.
+/// What is allowed: a range, words, or a form. The meaning of a URL, a list of addresses or a filter has its form.
 fn allowed(setting: &Setting) -> String {
-    if matches!(
-        setting.kind,
-        Kind::Switch | Kind::Text | Kind::Secret | Kind::Path | Kind::Paths
-    ) {
-        return String::new();
+    match setting.kind {
+        Kind::Number { .. }
+        | Kind::Decimal { .. }
+        | Kind::Port
+        | Kind::PortOrOff
+        | Kind::Choice(_)
+        | Kind::Form(_) => {}
+        _ => return String::new(),
     }
     let allowed = setting.kind.allowed();
-    [
-        ("a whole number from ", ""),
-        ("a number from ", ""),
-        ("a port from ", ""),
-        (", 0 for a free one", ", 0"),
-    ]
-    .iter()
-    .fold(allowed, |text, (long, short)| text.replace(long, short))
+    let Some(range) = allowed
+        .strip_prefix("a whole number from ")
+        .or_else(|| allowed.strip_prefix("a number from "))
+        .or_else(|| allowed.strip_prefix("a port from "))
+    else {
+        return match setting.help.contains("ddress") {
+            true => String::new(),
+            false => allowed,
+        };
+    };
+    range
+        .replace(" to ", "–")
+        .replace(", 0 for a free one", ", 0")
 }
 
 /// The help of a setting and its details.
@@ -254,15 +260,25 @@ fn sentences_beside(own: &str, other: &str) -> String {
     }
 }
 
-/// The meaning of a setting, with what it means for other gateways beside that, and with a link to its limit.
+/// The meaning of a setting, with what it means for other gateways beside that.
 fn meaning(setting: &Setting) -> String {
     let own = help(setting);
-    let mut what = by_gateway(setting, |row| sentences_beside(&own, &help(row)));
-    if setting.limit.is_some() {
-        let anchor = setting.heading.0.to_lowercase().replace(' ', "-");
-        what = format!("{what} [Limit](limits.md#{anchor}).");
+    by_gateway(setting, |row| sentences_beside(&own, &help(row)))
+}
+
+/// The default of a setting; of a limit with a link to its row.
+fn default(setting: &Setting) -> String {
+    let text = setting.default();
+    if text.is_empty() {
+        return "unset".to_owned();
     }
-    what
+    match setting.limit {
+        None => format!("`{text}`"),
+        Some(_) => {
+            let anchor = setting.heading.0.to_lowercase().replace(' ', "-");
+            format!("[`{text}`](limits.md#{anchor})")
+        }
+    }
 }
 
 /// The gateways and commands that have a setting, in whichever of its rows.
@@ -292,10 +308,6 @@ pub(crate) fn all_settings() -> String {
         set = others;
         let columns = ["setting", "default", "allowed", "meaning", "gateways"];
         heading(&mut out, setting.heading, &mut last, &columns);
-        let default = |row: &Setting| match row.default() {
-            default if default.is_empty() => "unset".to_owned(),
-            default => format!("`{default}`"),
-        };
         let names = by_gateway(setting, |row| match env(row).is_empty() {
             true => env(setting),
             false => env(row),

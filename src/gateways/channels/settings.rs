@@ -70,8 +70,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// For the limits over all clients: the effect over the limit, and the test.
-const ALL_BEYOND: &str =
-    "an error in the response, and the next entry is checked; addresses share what is free";
+const ALL_BEYOND: &str = "an error for this entry ([shares](#shares))";
 const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
 
 pub(super) const OWN: &[Setting] = &Heading("Channels").of([
@@ -83,7 +82,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix://USER:PASSWORD@/PATH?db=DATABASE; \
-         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
+         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas.",
     )
     // Without a URL the gateway uses Redis on this machine. If Redis runs there, nobody would notice the mistake.
     .mistaken_env(MistakenEnv {
@@ -102,7 +101,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "How long `subscribed` waits until all servers of a NATS cluster know of it",
     )
     .more(
-        "The default applies to servers of a cluster; a value that you set applies to every NATS server. 0 says that all \
+        "By default only on servers of a cluster; a value that you set applies to every NATS server. 0 says that all \
          publishers are on the server and in the account of weirgate: only then do messages of --history-names have a \
          position.",
     ),
@@ -113,8 +112,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Send the last value of each name after `subscribed`; NATS with JetStream only",
     )
     .more(
-        "The value is the last message of the stream that holds the subject; a pattern has one for each \
-         subject. Subjects in no stream have none, and the names of --stream have `last`.",
+        "The value is the last message of the stream that holds the subject; a pattern has one for each subject. \
+         Names of --stream have `last` instead.",
     ),
     Setting::bytes(
         "retained-bytes",
@@ -128,7 +127,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .share(50)
     .limit(
-        "the client gets its values later; an address gets more only while it holds less than is left free",
+        "the client gets its values later ([shares](#shares))",
         Shows::Metric(names::RETAINED_BYTES),
         "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others",
     ),
@@ -142,8 +141,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Names and patterns of which messages are kept; may be repeated",
     )
     .more(
-        "With --history-ms; read from the start. A client resumes these names, and names and patterns within them. All instances \
-        need the same list. Names on the bus; several with commas or spaces between them.",
+        "With --history-ms; read from the start. A client resumes these names, and names and patterns within them. \
+         All instances need the same list. Several with commas or spaces.",
     ),
     Setting::new(
         "conflate",
@@ -155,7 +154,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Names of which slow clients get the newest message only; may be repeated",
     )
     .more(
-        "A name or a pattern of the bus; several with commas or spaces between them. Skipped messages are gaps in seq.",
+        "Several with commas or spaces. Skipped messages are gaps in seq.",
     ),
     Setting::count(
         "channels-max",
@@ -165,7 +164,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .original_env(&["MAX_CHANNELS_PER_CLIENT"])
     .limit(
-        "an error in the response, and no further entry is checked",
+        "an error for this entry and all further ones",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
@@ -177,7 +176,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .original_env_only(&["MAX_WILDCARD_SUBSCRIPTIONS"])
     .limit(
-        "an error in the response, and the next entry is checked",
+        "an error for this entry",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
@@ -188,7 +187,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Different names that all clients together may hold, including patterns",
     )
     .more(
-        "A name held by several clients counts once. Addresses share this number.",
+        "A name of several clients counts once. Addresses share this number.",
     )
     .limit(
         ALL_BEYOND,
@@ -215,8 +214,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Messages per second from a client",
     )
     .more(
-        "If set, a client also gets at most this number of data messages per second; further \
-        data messages are shed.",
+        "If set, also the data messages per second to a client; further ones are shed.",
     )
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
@@ -255,7 +253,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "JSON file with the names and patterns of each role",
     )
     .more(
-        "Replaces the built-in table. A name may have places for claims of the token: {sub}, {claim:NAME}. --print-acl \
+        "In place of the built-in table. {sub} and {claim:NAME} in a name stand for claims of the token. --print-acl \
          prints the table in force. SIGHUP reads the file again.",
     )
     .leads_short_help(),

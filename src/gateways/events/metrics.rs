@@ -2,15 +2,15 @@
 
 metric_names! {
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
-        "Ended calls of services, by outcome.";
+        "Ended calls of services.";
     UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
-        "Time of a call of a service, from the start to the end of the response.";
+        "Time of a call, to the end of the response.";
     UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
-        "Calls not made because the service failed too often just before.";
+        "Calls not made because the service had failed too often.";
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, for some client addresses or all.";
+        "1 while calls of a service pause after too many failures, for some addresses or all.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
-        "Errors sent to devices, by code.";
+        "Errors sent to devices.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of disconnected devices that were not forwarded.";
     EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
@@ -24,17 +24,17 @@ metric_names! {
     EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
         "Pushes refused because too many waited for other instances.";
     EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
-        "Messages of the bus that this instance did not take in time; an outage of the bus counts once.";
+        "Messages of the bus that this instance did not take in time; an outage counts once.";
     EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
-        "Messages of the bus without effect, by reason.";
+        "Messages of the bus without effect.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
-        "Ended requests to the proxy, by outcome.";
+        "Ended requests to the proxy.";
     PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
-        "Time of a proxied request, from the head of the request to the head of the response.";
+        "Time from the head of a proxied request to the head of the response.";
     PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
-        "Proxied requests that had to wait for a free connection to the service.";
+        "Proxied requests that waited for a connection to the service.";
     PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
-        "Proxied requests that had to wait because the client's address had its share of the connections.";
+        "Proxied requests that waited because the client's address had its share of the connections.";
     PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
-        "Small request bodies that were passed on in pieces because those of other requests filled their room.";
+        "Small request bodies passed on in pieces, because others filled their room.";
 }

@@ -153,8 +153,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "Also for sessions of measurement.*. A path in the URL of a service is kept, without \
-         slashes at the end.",
+        "And for sessions of measurement.*. A path in the URL of a service is put in front.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -185,10 +184,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Send further events to a service of your own; may be repeated",
     )
     .more(
-        "orders.*=http://orders:8000 sends all events that begin with orders. there, orders.create=URL one event. If \
-         several routes have an event, the most specific counts: of lobby.* and lobby.chat.* the second. Routes with one \
-         URL lead to one service, and a route with the URL of --lobby-url to the lobby. At most 32; in the environment \
-         they are separated by spaces.",
+        "orders.*=http://orders:8000 sends all events that begin with orders. there, orders.create=URL one event. The \
+         most specific route counts. Routes with one URL lead to one service, also to the lobby. At most 32.",
     ),
     Setting::new(
         "upstream-ca-file",
@@ -240,12 +237,11 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .more(
         "One address may have at most half of them, or a third beside another one. Each takes 200 KiB of the share \
-         `proxy-bytes` of --memory-max.",
+         `proxy-bytes`.",
     )
     .counts_all()
     .limit(
-        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads, and answers that clients do not \
-         take, end for it",
+        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads and untaken answers end for it",
         Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
@@ -282,7 +278,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .more("A single body has room whatever its size.")
     .share(40)
     .limit(
-        "503 with `Retry-After`, first for the bodies that have held the most for the longest without progress",
+        "503 with `Retry-After` for the bodies that [held the most for the longest](#shares)",
         Shows::Elsewhere("`weirgate_held_gave_way_total`, `of` `broadcast_bytes`"),
         "tests/blackbox/test_events_broadcast.py::test_bodies_that_are_not_finished_have_one_limit",
     ),
@@ -295,7 +291,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .more("A single response may have as much, and at most 64 MiB.")
     .share(30)
     .limit(
-        "`upstream_error`, \"Upstream answer too large\", first for the responses that have held the most for the longest without progress",
+        "`upstream_error`, \"Upstream answer too large\", for the responses that [held the most for the \
+         longest](#shares)",
         Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::answers_of_all_calls_have_one_limit",
     ),
@@ -366,7 +363,8 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     )
     .share(30)
     .limit(
-        "messages stay in the sockets of the devices, and client addresses take turns; unread messages of a disconnecting device are dropped",
+        "messages stay in the sockets, and addresses take turns; unread messages of a disconnecting device are \
+         dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),
         "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),
@@ -376,11 +374,9 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 pub(super) const CHANGES: &[Change] = &[
     ("trusted-proxies", |row| {
         row.more(
-            "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
-                address, for the limits by address, in the log and for services, is the \
-                right-most address in X-Forwarded-For outside of this list. With * the client's \
-                address is the right-most of all; use * only if no other program reaches the \
-                port.",
+            "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits, the \
+             log and services, is the right-most address in X-Forwarded-For outside of this list; with * the \
+             right-most of all: only if no other program reaches the port.",
         )
     }),
     ("require-auth", |row| {
@@ -414,14 +410,14 @@ pub(super) const CHANGES: &[Change] = &[
     }),
     ("redis-sentinels", |row| {
         row.more(
-            "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password and TLS of --events-bus \
-             are used.",
+            "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of --events-bus only user, password and TLS are then \
+             used.",
         )
     }),
     ("redis-tls-name", |row| {
         row.more(
             "Default: the host of --events-bus, or the address that sentinels name over TLS. Required for a master \
-             with TLS behind sentinels without TLS. Not for the certificates of sentinels.",
+             with TLS behind sentinels without TLS. Not for sentinels.",
         )
     }),
 ];
@@ -467,10 +463,9 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
         "Redis or NATS through which several instances share pushes",
     )
     .more(
-        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; nats://USER:PASSWORD@HOST:PORT, tls:// \
-         for TLS, several NATS servers with commas between them; shown without the secret. The settings \
-         redis-* or nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this \
-         instance only.",
+        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; \
+         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas. Sentinels, certificates \
+         and logins: redis-* or nats-*. Empty: a push reaches the devices of this instance only.",
     )
     .in_short_help(),
     Setting::new(
@@ -498,8 +493,8 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
         "Bytes of a push in one message on the bus",
     )
     .more(
-        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
-         differ: each receives messages of up to 16 MiB.",
+        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Each instance receives up to 16 \
+         MiB.",
     )
     .limit(
         "a larger push is sent in several messages",

@@ -64,7 +64,7 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
     )
     .more(
         "Clients get the last message of the subject. stream defaults to the stream that holds the subject, which \
-         weirgate never creates; durable to gateway_KEY. In the environment, several relays are separated by spaces.",
+         weirgate never creates; durable to gateway_KEY.",
     )
     .in_short_help(),
     Setting::new(
@@ -89,20 +89,14 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
         },
         "Open another WebSocket path for only the named keys; may be repeated",
     )
-    .more(
-        "Keys are flow, levels, viewport and the keys of --relay (weirgate levels). In the \
-            environment, several endpoints are separated by spaces.",
-    ),
+    .more("Keys are flow, levels, viewport and, on levels, those of --relay."),
     Setting::new(
         "state-seq",
         Kind::Switch,
         field!(LevelsFeedSettings, is_numbered),
         "Number the messages of each path, under the key seq",
     )
-    .more(
-        "A client that skips states sees a gap; the clients of weirgate report it. The replaced \
-            gateway has no such key.",
-    ),
+    .more("A client that skips states sees a gap; the clients of weirgate report it."),
 ]);
 
 pub(super) const SESSION: &[Setting] = &Heading("Trading session").of([Setting::new(

@@ -41,8 +41,8 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
         "Symbols per connection",
     )
     .more(
-        "The claim of a token overrides this number, and then counts all connections of the \
-        user together. Candles of a symbol count once more for each interval.",
+        "A claim of the token overrides it, and counts all connections of the user together. Candles count once more \
+         for each interval.",
     )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .in_short_help()
@@ -85,8 +85,7 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
         "Clients may subscribe to candles of 1 s, 1 min and 5 min",
     )
     .more(
-        "Every trade is then added to candles, whether a client watches the symbol or not. The \
-        replaced gateway has no candles.",
+        "Every trade is then added to candles, whether a client watches the symbol or not.",
     ),
 ]);
 
@@ -97,14 +96,11 @@ pub(super) const CHANGES: &[Change] = &[
         row.help("URL of Redis; required unless --redis-sentinels is set")
             .more(
                 "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
-                 unix://USER:PASSWORD@/PATH?db=DATABASE; shown without the password.",
+                 unix://USER:PASSWORD@/PATH?db=DATABASE.",
             )
     }),
     ("require-auth", |row| {
-        row.more(
-            "By default no client is refused for a token, and the claims of a valid token \
-            still apply.",
-        )
+        row.more("By default nobody is refused for a token, and the claims of a valid one apply.")
     }),
     ("pong-timeout-ms", |row| row.beyond("close 1000")),
 ];

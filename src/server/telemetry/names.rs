@@ -60,31 +60,31 @@ metric_names! { |at|
         "Open WebSocket connections and event streams, from the 101 or 200 until the close."
         => at.turn.hub.open;
     EVENT_STREAM_CLIENTS = Gauge "weirgate_event_stream_clients" []
-        "Clients that get an event stream instead of a WebSocket (--event-stream)."
+        "Clients that get an event stream (--event-stream)."
         => at.turn.hub.open_other;
     CLIENTS_PAUSED = Gauge "weirgate_clients_paused" ["reason"]
-        "Clients from which weirgate does not read for now, by reason; a client may have several."
+        "Clients from which weirgate does not read for now; a client may have several reasons."
         => ByLabel(at.turn.hub.paused_clients());
     CLIENTS_ENDED_UNREAD = Counter "weirgate_clients_ended_unread_total" []
-        "Clients that ended while weirgate did not read from them: what was unread is dropped."
+        "Clients that ended while paused: what was unread is dropped."
         => at.turn.hub.ended_unread;
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
-        "Connections by phase: request head, open WebSocket, closing, plain HTTP."
+        "Connections by phase."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once: --connections-max, and the room under the limit on open files and in the memory."
+        "Connections allowed at once, by --connections-max, open files and memory."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."
         => at.turn.hub.accepted;
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections with plain HTTP that later asked for a WebSocket or an event stream."
+        "Connections of plain HTTP that later asked for a WebSocket or an event stream."
         => at.turn.hub.returned;
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
-        "Request heads handled by the event loop, by outcome."
+        "Request heads handled by the event loop."
         => ByLabel(at.turn.outcomes());
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
-        "Ended connections by reason, without connections handed to plain HTTP."
+        "Ended connections, without those handed to plain HTTP."
         => ByLabel(at.turn.closes());
     ADDRESSES = Gauge "weirgate_addresses" []
         "Addresses with present or recent connections, if connections are limited by address."
@@ -96,7 +96,7 @@ metric_names! { |at|
         "Messages refused: logged and skipped, nothing sent to clients."
         => at.subjects(|subject| subject.messages_bad);
     BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
-        "Messages not taken because a newer message of the same stream had arrived before."
+        "Messages not taken because a newer one of the same stream had arrived before."
         => at.subjects(|subject| subject.messages_old);
     BUS_MESSAGES_IGNORED = Counter "weirgate_bus_messages_ignored_total" []
         "Messages of subjects without a relay."
@@ -113,26 +113,26 @@ metric_names! { |at|
             Some((one.subject.as_str(), seconds(one.last_message?.unix_ms())))
         }));
     FEED_QUIET_AFTER = Gauge "weirgate_feed_quiet_after_seconds" ["subject"]
-        "Silence after which the subject counts as quiet: ten times its usual gap between messages, and 5 s at least; \
-            absent before its tenth message."
+        "Silence after which the subject is quiet: ten times its usual gap, and 5 s at least; absent before its tenth \
+         message."
         => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
             Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
         }));
     TOPICS_QUIET = Gauge "weirgate_topics_quiet" []
-        "Topics with clients and usually a message a second or more, silent for ten times their usual gap, and 5 s at least, \
-            when the last request for metrics or for the operator's page came; absent before the first."
+        "Quiet topics, of those with clients and usually a message a second, at the last request for metrics or the \
+         operator's page; absent before the first."
         => IfAny(at.surveyed.as_ref().map(|surveyed| surveyed.survey.topics_quiet));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
-        "Messages between the bus and the event loop; at the maximum the bus waits."
+        "Messages between the bus and the event loop."
         => at.turn.shell.bus_queue_messages;
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
-        "Room between the bus and the event loop."
+        "Limit of weirgate_bus_queue_messages; beyond it the bus waits."
         => at.turn.shell.bus_queue_messages_max;
     BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
-        "Bytes of messages between the bus and the event loop; when there is no more room, the bus waits."
+        "Bytes of messages between the bus and the event loop."
         => at.turn.shell.bus_queue_bytes;
     BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
-        "Room for bytes between the bus and the event loop (a share of --memory-max)."
+        "Limit of weirgate_bus_queue_bytes (a share of --memory-max)."
         => at.turn.shell.bus_queue_bytes_max;
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
         "Frames taken whole by the kernel, counted once per client."
@@ -141,14 +141,13 @@ metric_names! { |at|
         "Bytes taken by the kernel for WebSocket clients."
         => at.turn.hub.bytes_sent;
     MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
-        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped \
-            or still waits."
+        "Messages for clients, once per client; each is sent, conflated, shed, dropped or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
-        "Queued messages replaced by a newer one of the same key because their client was slow, or asked for fewer."
+        "Queued messages replaced by a newer one of the same key: the client was slow, or asked for fewer."
         => at.turn.hub.messages_conflated;
     MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
-        "Messages left out for a client because of a rate limit."
+        "Messages left out by a rate limit."
         => at.turn.hub.messages_shed;
     MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
         "Queued messages lost because the connection ended first."
@@ -169,51 +168,52 @@ metric_names! { |at|
         "Memory allowed for frames (--frame-bytes-max); over the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
-        "Text that is kept because the next compressed messages of clients may refer to it."
+        "Text kept because the next compressed messages of clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
     INFLATE_WINDOW_BYTES_GRANTED = Gauge "weirgate_inflate_window_bytes_granted" []
-        "Largest size of this text: the windows of all clients that may refer to earlier messages."
+        "Windows of all clients that may refer to earlier messages."
         => at.turn.shell.inflate_window_bytes_granted;
     INFLATE_WINDOWS_REFUSED = Counter "weirgate_inflate_windows_refused_total" []
-        "Clients whose messages may refer to no earlier messages because the limit was reached."
+        "Clients that may not refer to earlier messages because the limit was reached."
         => at.turn.shell.inflate_windows_refused;
     WRITES_SHORT = Counter "weirgate_writes_short_total" []
-        "Writes taken by the kernel in part or not at all, because the client is slow."
+        "Writes that the kernel took in part or not at all, because the client is slow."
         => at.turn.hub.writes_short;
     SLOW_CLIENTS = Gauge "weirgate_slow_clients" ["why"]
-        "Clients whose send queue waited for half of the last second, by cause."
+        "Clients whose send queue waited for half of the last second."
         => ByLabel(at.turn.hub.slow.by_cause());
     SLOW_CLIENT_SECONDS = Counter "weirgate_slow_client_seconds_total" ["why"]
-        "Time for which clients were slow, all clients together, by cause."
+        "Time for which clients were slow, all together."
         => ByLabel(at.turn.hub.slow.seconds());
     TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
-        "Questions to the kernel about connections: once a second for each client whose send queue waits."
+        "Questions to the kernel about slow connections, one a second for each."
         => at.turn.hub.slow.calls;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
-        "Writes to a socket that failed for good, by kind."
+        "Writes to a socket that failed for good."
         => ByLabel(at.turn.send_errors());
     ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
         "Failed accepts, for example without free file descriptors."
         => at.turn.shell.accept_errors;
     TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
-        "Handshakes of TLS by outcome: full, resumed (the client had a ticket), failed.";
+        "Handshakes of TLS.";
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
-        "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
+        "Connections before the end of their TLS handshake.";
     HELD = Gauge "weirgate_held" ["of"]
         "Bytes or places that are held for all clients together.";
     HELD_MAX = Gauge "weirgate_held_max" ["of"]
-        "Limit of these bytes or places.";
+        "Limit of weirgate_held.";
     HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
-        "Requests for such bytes or places that found no room: the client's address held more than what was free.";
+        "Requests that found no room: the client's address held more than what was free.";
     HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
-        "Holders that gave way: over the limit, those that had held the most for the longest.";
+        "Holders that gave way over the limit.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
-        "Bytes that TLS holds for all clients: unfinished handshakes and records, and records that the kernel does not take."
+        "Bytes that TLS holds for all clients."
         => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
     DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
-        "Frames encoded for permessage-deflate, once for all clients, by kind: chained (refers to an earlier message), alone, stored (not compressed)."
+        "Frames encoded for permessage-deflate, once for all clients: chained (refers to an earlier message), alone, \
+         stored (not compressed)."
         => ByLabel(at.turn.deflate_encodings());
     RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
         "WebSocket messages from clients."
@@ -231,19 +231,19 @@ metric_names! { |at|
         "Time of one turn of the event loop, without its wait for events."
         => at.durations().turns.counts();
     LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
-        "Times that a budget of one turn was used up, so that the rest waited for the next turn."
+        "Times that a budget of a turn was used up; the rest waited for the next turn."
         => ByLabel(at.turn.times.spent());
     SPIN = Counter "weirgate_spin_seconds_total" ["thread"]
-        "Time in which the event loop and the thread of the bus polled without sleeping (--spin-us)."
+        "Time of polling without sleeping (--spin-us)."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.spun_us as f64 / 1e6)));
     WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
-        "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
+        "Times that a polling thread found work, so that nobody had to wake it."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
     LATE_SECONDS = Counter "weirgate_late_seconds_total" []
-        "Lateness of the event loop: of each quarter of a second the longest delay, from 20 ms on."
+        "Lateness of the event loop: the longest delay of each quarter of a second, from 20 ms on."
         => at.turn.times.late_us as f64 / 1e6;
     BEHIND = Gauge "weirgate_behind" []
-        "1 while the loop cannot write every message to every client, and clients get only the newest states."
+        "1 while the loop cannot write every message to every client: clients get only the newest states."
         => u64::from(at.turn.hub.behind.is_behind);
     BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
         "Time in which the loop was behind."
@@ -252,8 +252,7 @@ metric_names! { |at|
         "Time from a ping that has left until its pong, through the client's program."
         => at.durations().pongs.counts();
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
-        "Time of a message in each stage; bus from storage at the bus until the arrival, first_write and last_write \
-            from the arrival."
+        "Time of a message in each stage."
         => ByLabel(at.stages());
     CAUGHT_UP = Gauge "weirgate_caught_up" []
         "1 once the backlog at start is in the cache."
@@ -274,28 +273,28 @@ metric_names! { |at|
         "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus().map(BusStatus::refused));
     BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
-        "Searches for the last good message of a subject that ended at 200 messages."
+        "Searches for the last good message of a subject that ended after 200 messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
         "Patterns whose last values (--retained) are not all sent."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
-        "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."
+        "Names whose last values (--retained) JetStream refused, or did not send within 5 s."
         => IfAny(at.bus().map(BusStatus::retained_refused));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.consumers(ConsumerStatus::lag));
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
-        "1 while JetStream does not answer about a consumer, though the connection is well."
+        "1 while JetStream does not answer about a consumer over a good connection."
         => IfAny(at.consumers(|consumer| Some(consumer.is_silent().into())));
     CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
-        "1 while a consumer cannot be set up, though the connection is well."
+        "1 while a consumer cannot be set up over a good connection."
         => IfAny(at.consumers(|consumer| Some(consumer.is_away().into())));
     CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
-        "Attempts to set up a consumer that failed, though the connection is well."
+        "Attempts to set up a consumer that failed over a good connection."
         => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus holds messages for a consumer and delivers none for 5 s, or refuses its acknowledgements."
+        "1 while the bus delivers none of the messages for a consumer for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
     [pub] SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
@@ -306,40 +305,40 @@ metric_names! { |at|
         "Memory of the messages kept for clients that resume."
         => IfAny(at.turn.hub.history.map(|history| history.bytes));
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
-        "Memory allowed for these messages (--history-bytes-max)."
+        "Limit of weirgate_history_bytes (--history-bytes-max)."
         => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
     HISTORY_SINCE = Gauge "weirgate_history_since_timestamp_seconds" []
         "Unix time since which the history has every message; absent before the first position."
         => IfAny(at.turn.hub.history.and_then(|history| history.since_unix_us).map(|us| us as f64 / 1e6));
     HISTORY_WANTED = Gauge "weirgate_history_wanted_seconds" []
-        "How long messages are kept for clients that resume, while they fit (--history-ms)."
+        "How long messages are kept, while they fit (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.keep_us as f64 / 1e6));
     NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
-        "Names that clients asked for and did not get, or lost, by reason (denied, new_token, invalid, client_limit, server_limit, bus)."
+        "Names that clients asked for and did not get, or lost."
         => ByLabel(at.turn.hub.names_refused());
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
-        "Names that clients asked to resume, by outcome: recovered, or why not (bad, off, gap, epoch, ahead, window, large)."
+        "Names that clients asked to resume: recovered, or why not."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
-        "1 while positions are valid on other instances too: with --stream, or while marks come on the channel of \
-            --history-channel."
+        "1 while positions are valid on other instances too: with --stream, or while marks come (--history-channel)."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
-        "Messages of the stream (--stream) that weirgate has not read; absent if the server does not say."
+        "Messages of --stream that weirgate has not read; absent if the server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "How far weirgate is behind the newest message of the stream (--stream), in the time of the stream; at least the time for which that message was seen to wait."
+        "How far weirgate is behind the newest message of --stream, in the time of the stream; at least since it was \
+         seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     [pub] RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
-        "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
+        "Bytes of last values that may wait in send queues, with those that JetStream was asked for.";
     [pub] UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
         "Calls of services in flight.";
     [pub] SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
-        "1 while a service does not answer: from a request without an answer to the next answer.";
+        "1 from a request that a service does not answer to its next answer.";
     [pub] PUSHES = Counter "weirgate_pushes_total" []
         "Events pushed by services to devices, each once.";
     [pub] EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
-        "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
+        "Memory of unanswered messages of devices, also of disconnected ones.";
     [pub] EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     [pub] EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
@@ -347,11 +346,11 @@ metric_names! { |at|
     [pub] PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
         "Requests to the proxy in flight.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
-        "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
+        "Files of settings read again: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
-        "1 while the files of a part are broken or do not answer: what was read before stays in force.";
+        "1 while files of a part are broken: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
-        "Surveys of all clients and topics for the operator's page and for metrics, at most one a second."
+        "Surveys of all clients and topics, for the operator's page and metrics."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
@@ -375,11 +374,11 @@ metric_names! { |at|
         "Start of the process, Unix time in seconds."
         => at.process.start_time_seconds;
     PROCESSES = Gauge "weirgate_processes" ["state"]
-        "Processes by state, if several share the port (--processes).";
+        "Processes by state (--processes).";
     PROCESS_RESTARTS = Counter "weirgate_process_restarts_total" []
-        "Processes that have ended and were started again (--processes).";
+        "Processes that have ended and were started again.";
     PROCESS_ROLLS = Counter "weirgate_process_rolls_total" []
-        "Replacements of all processes by new ones (--processes, SIGUSR2).";
+        "Replacements of all processes (SIGUSR2).";
 }
 
 /// The kind of a metric.

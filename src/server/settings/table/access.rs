@@ -15,7 +15,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, urls),
         "NATS servers, separated by commas",
     )
-    .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
+    .more("nats://, or tls:// for TLS, with USER:PASSWORD@ or TOKEN@ before HOST:PORT.")
     .original_env(&["NATS_URL"])
     .in_short_help()
     .part(Part::JetStream),
@@ -47,10 +47,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, creds),
         "Credentials file with the user's JWT and the seed of the user's key",
     )
-    .more(
-        "weirgate reads the files for every connection, so a replaced file takes effect with \
-        the next connection.",
-    )
+    .more("The files are read for each connection.")
     .original_env(&["NATS_CREDS"]),
     Setting::new(
         "nats-nkey",
@@ -63,12 +60,9 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         "nats-ca",
         Kind::Path,
         field!(NatsAccess, ca),
-        "PEM file of the certificate authorities to trust for the servers",
+        "PEM file of the certificate authorities to trust",
     )
-    .more(
-        "Replaces the certificate authorities of the system. If set, every connection uses \
-        TLS, whatever the URL says.",
-    )
+    .more("In place of those of the system. If set, every connection uses TLS.")
     .original_env(&["NATS_CA"]),
     Setting::new(
         "nats-cert",
@@ -76,7 +70,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, cert),
         "PEM file of the client certificate, for servers with mutual TLS",
     )
-    .more("If set, every connection uses TLS, whatever the URL says.")
+    .more("If set, every connection uses TLS.")
     .original_env(&["NATS_CERT"]),
     Setting::new(
         "nats-key",
@@ -105,7 +99,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
     )
     .more(
         "Overrides REDIS_HOST and REDIS_PORT. redis://USER:PASSWORD@HOST:PORT/DATABASE, or \
-         unix://USER:PASSWORD@/PATH?db=DATABASE; shown without the password.",
+         unix://USER:PASSWORD@/PATH?db=DATABASE.",
     )
     .original_env(&["REDIS_URL"])
     .in_short_help()
@@ -133,8 +127,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password, database \
-            and TLS of --redis-url are used.",
+        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of --redis-url only user, password, database and TLS are \
+         then used.",
     )
     .original_env(&["REDIS_SENTINELS"]),
     Setting::new(
@@ -170,8 +164,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Name that the certificate of the Redis server must have",
     )
     .more(
-        "Default: the host of --redis-url, or the address that sentinels name over TLS. Required for \
-         a master with TLS behind sentinels without TLS. Not for the certificates of sentinels.",
+        "Default: the host of --redis-url, or the address that sentinels name over TLS. Required for a master with \
+         TLS behind sentinels without TLS. Not for sentinels.",
     ),
 ]);
 
@@ -200,8 +194,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "Cookie with the token, for pages of --allowed-origins",
     )
     .more(
-        "Read if the request has no other token. Needs --allowed-origins: otherwise any page could use the cookie of its \
-         visitor.",
+        "Read if the request has no other token. Needs --allowed-origins: else any page could use its visitor's \
+         cookie.",
     ),
     Setting::new(
         "jwt-secret",
@@ -216,7 +210,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, jwt_secret_before),
         "The secret before JWT_SECRET: tokens of both are valid",
     )
-    .more("For the time in which tokens of the old secret are still in use.")
+    .more("While tokens of the old secret are in use.")
     .original_env_only(&["JWT_SECRET_BEFORE"]),
     Setting::new(
         "jwt-public-key-files",
@@ -224,7 +218,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, public_key_files),
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )
-    .more("Several files are separated by commas. Changed files are read again.")
+    .more("Several with commas. Changed files are read again.")
     .original_env(&["JWT_PUBLIC_KEY_FILES"]),
     Setting::new(
         "jwt-jwks-file",
@@ -261,7 +255,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, rules.audiences),
         "Required aud of tokens; several are separated by commas",
     )
-    .more("Empty: a token with an audience is refused, because the token is for another receiver.")
+    .more("Empty: a token with an audience is refused.")
     .original_env(&["JWT_AUDIENCE"]),
     Setting::new(
         "jwt-issuer",
@@ -284,8 +278,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "The claim with the role or a list of roles; a dot leads into an object",
     )
     .more(
-        "For example realm_access.roles. Of several roles the first in the table counts. Without the claim the client gets \
-         the default role.",
+        "Such as realm_access.roles. Of several roles the first in the table counts. Without the claim: the default \
+         role.",
     ),
     Setting::new(
         "jwt-user-claim",
@@ -305,5 +299,5 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
-    .more("Names and patterns of the bus, at most as many as a client may hold. Only for channels."),
+    .more("Names and patterns, at most as many as a client may hold. Only for channels."),
 ]);

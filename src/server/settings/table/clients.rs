@@ -23,9 +23,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address to listen on, or unix:PATH",
     )
     .more(
-        "May be repeated. [::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A \
-         unix socket is for a proxy on the same machine: nginx or HAProxy. In the environment: \
-         addresses separated by spaces or commas.",
+        "May be repeated. [::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A unix socket is for a \
+         proxy on the same machine.",
     )
     .in_short_help(),
     Setting::new(
@@ -44,8 +43,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Processes that serve the clients, on one port; auto: one for each core",
     )
     .more(
-        "A supervisor starts them, restarts one that has ended, and serves --admin-addr for all. SIGUSR2 replaces them. \
-         Limits over all clients are divided.",
+        "A supervisor starts them, restarts one that has ended, and serves --admin-addr for all. SIGUSR2 replaces \
+         them. They share the limits over all clients.",
     ),
     Setting::new(
         "reuse-port",
@@ -54,8 +53,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Share the port with other processes of the same user (SO_REUSEPORT)",
     )
     .more(
-        "The system spreads new clients over the processes. Limits by address and all other limits \
-         apply to each process.",
+        "The system spreads new clients over the processes. All limits apply to each process.",
     ),
     Setting::new(
         "unix-socket-mode",
@@ -70,8 +68,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Owner of unix sockets: USER, USER:GROUP or :GROUP",
     )
     .more(
-        "Names are looked up in /etc/passwd and /etc/group. Without root rights: a group of the \
-         process.",
+        "Without root rights: a group of the process.",
     ),
     Setting::new(
         "admin-addr",
@@ -80,8 +77,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "And for /internal/*. This address responds even while the event loop hangs. Unset: there \
-        is no operator's page, and the other pages are on the public port.",
+        "And for /internal/*. Such as 127.0.0.1:9100 or unix:PATH. It responds even while the event loop hangs. \
+         Unset: no operator's page; the other pages are on the public port.",
     )
     .in_short_help(),
     Setting::new(
@@ -91,8 +88,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Token for the operator's page and for disconnecting clients, on --admin-addr",
     )
     .more(
-        "As Authorization: Bearer TOKEN, or as the password of any user. weirgate top and disconnect \
-        read it too. Unset: everybody who reaches the address may do both.",
+        "As Authorization: Bearer TOKEN, or as the password of any user; also for weirgate top and disconnect. Unset: \
+         everybody who reaches the address may do both.",
     )
     .original_env_only(&["WEIRGATE_ADMIN_TOKEN"]),
 ]);
@@ -112,8 +109,8 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "PEM file with the certificate chain, the server's first",
     )
     .more(
-        "Several files are separated by commas: a client gets the certificate with the name that it \
-         asks for, else the first. Changed files are read again.",
+        "Several with commas: a client gets the one with the name that it asks for, else the first. Changed files are \
+         read again.",
     ),
     Setting::new(
         "tls-key",
@@ -121,7 +118,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, keys),
         "PEM file with the key of --tls-cert",
     )
-    .more("As many files as --tls-cert, in the same order."),
+    .more("As many as --tls-cert, in the same order."),
     Setting::new(
         "tls-client-ca",
         Kind::Path,
@@ -170,7 +167,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
     )
     .memory_part(60)
     .limit(
-        "clients are dropped, first those that have held the most for the longest without progress",
+        "clients are dropped that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::TlsMemory),
         "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     ),
@@ -183,7 +180,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(ListenSettings, allowed_origins),
         "Origins of web pages that may connect; empty or * for any",
     )
-    .more("In the form of browsers, separated by commas: https://example.com,http://a:8080.")
+    .more("With commas: https://example.com,http://a:8080.")
     .in_short_help(),
     Setting::count(
         "connections-max",
@@ -195,11 +192,11 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections at once, HTTP included; 0 for no limit",
     )
     .more(
-        "Never more than the limit on open files and the part of --memory-max allow.",
+        "Never more than open files and --memory-max allow.",
     )
     .counts_all()
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends; if there is none: [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )
@@ -210,7 +207,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(Limits, per_ip.connections_max),
         "Connections of one address at once, HTTP included; 0 for no limit",
     )
-    .more("All clients of an IPv6 /64 count as one address.")
+    .more("An IPv6 /64 counts as one address.")
     .counts_address()
     .limit(
         "503 with `Retry-After`",
@@ -236,10 +233,9 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Proxies with a trusted X-Forwarded-For",
     )
     .more(
-        "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
-            address, for the limits by address and in the log, is the right-most address in \
-            X-Forwarded-For outside of this list. With * the client's address is the right-most \
-            of all; use * only if no other program reaches the port.",
+        "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits and the \
+         log, is the right-most address in X-Forwarded-For outside of this list; with * the right-most of all: only \
+         if no other program reaches the port.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .in_short_help(),
@@ -250,8 +246,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2. A connection of these proxies \
-         without a header is closed.",
+        "For load balancers of TCP. Versions 1 and 2. A connection of these proxies without a header is closed.",
     ),
     Setting::new(
         "revoked-file",
@@ -260,8 +255,8 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "File with users, tokens and addresses to refuse, read again at SIGHUP",
     )
     .more(
-        "A JSON object on each line, as POST /operator/disconnect of the admin address takes it, such as \
-         {\"user\": \"ann\", \"until\": 1790000000}. Clients that a changed file refuses are closed with 1008.",
+        "A JSON object on each line, as for POST /operator/disconnect: {\"user\": \"ann\", \"until\": 1790000000}. \
+         Connected ones are closed with 1008.",
     ),
     Setting::count(
         "revoked",
@@ -275,7 +270,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
     .constant()
     .limit(
-        "507: the clients are disconnected and may come back; a file is not taken. A list that forgets would let a user back",
+        "507: the clients are disconnected and may come back; a file is not taken",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
         "src/core/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
@@ -307,7 +302,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(Limits, event_stream),
         "Clients may get messages as Server-Sent Events instead of a WebSocket",
     )
-    .more("For clients behind networks that break WebSockets, and for curl."),
+    .more("For networks that break WebSockets, and for curl."),
     Setting::bytes(
         "message-bytes-max",
         (125, 64 * MIB),
@@ -329,8 +324,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Bytes in the send queue of a client before the client is slow",
     )
     .limit(
-        "frames with a conflation key are conflated: only the newest stays; for other frames \
-            see `--send-queue-soft-for-ms`",
+        "of what can be conflated only the newest stays; for other frames see `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
@@ -353,8 +347,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Bytes in the send queue of a client, if frames cannot be conflated",
     )
     .more(
-        "One frame of any size fits an empty queue. Conflated frames too, if over 64 frames wait: the \
-         newest of each key.",
+        "One frame of any size fits an empty queue. Of conflated frames, if over 64 wait: the newest of each key.",
     )
     .limit(
         "the client is dropped",
@@ -368,7 +361,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Age of the oldest waiting frame before a send queue is conflated",
     )
     .limit(
-        "of the frames with the same conflation key only the newest stays",
+        "of what can be conflated only the newest stays",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
@@ -379,8 +372,8 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "How long the kernel may take no byte for a client while frames wait",
     )
     .more(
-        "Behind a trusted proxy each 20 kB under way give a second more, up to four times this limit. \
-         Less than 10000 also drops working clients on very slow connections.",
+        "Behind a trusted proxy each 20 kB under way give a second more, up to four times this limit. Below 10000 \
+         working clients on very slow lines are dropped too.",
     )
     .limit(
         "the client is dropped",
@@ -398,8 +391,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     )
     .memory_part(250)
     .limit(
-        "slow clients are dropped, first those with the largest share of the frames, until enough \
-         memory is free",
+        "slow clients are dropped, those with the largest share of the frames first",
         Shows::Reason(CloseReason::FrameMemory),
         "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
@@ -419,7 +411,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         field!(us Limits, ping_interval_us),
         "Time between pings to a client; 0 sends none",
     )
-    .more("Longer with over 50,000 clients, up to 45000: all together get 2,500 in a second."),
+    .more("Longer with over 50,000 clients, up to 45000."),
     Setting::ms(
         "pong-timeout-ms",
         (100, HOUR_MS),
@@ -427,7 +419,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "Time from a ping to the pong",
     )
     .more(
-        "The time begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind many \
+        "It begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind many \
          bytes.",
     )
     .limit(
@@ -441,14 +433,14 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         field!(Limits, deflate_level),
         "Compression for clients that offer permessage-deflate; 0 for none",
     )
-    .more("A message is compressed once for all clients, not for each. 1 is fastest, 9 is smallest."),
+    .more("Each message once for all clients; 1 is fastest, 9 is smallest."),
     Setting::bytes(
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         field!(ListenSettings, options.notsent_lowat_bytes),
         "Unsent bytes in the kernel per client; 0 for the default of the kernel",
     )
-    .more("Bytes in the kernel cannot be conflated, so this number should be small.")
+    .more("Keep it small: bytes in the kernel cannot be conflated.")
     .limit(
         "messages wait in the send queue",
         Shows::Metric(names::MESSAGES_WAITING),
@@ -464,11 +456,11 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "How long messages are kept for clients that resume; 0 for none",
     )
     .more(
-        "At least 20000. A client that comes back with its last position as \"since\", to whichever instance, gets what \
-         it missed.",
+        "At least 20000. A client that comes back with its last position as \"since\", to any instance, gets what it \
+         missed.",
     )
     .limit(
-        "the message is forgotten; a client that missed the message is notified",
+        "the message is forgotten; a client that missed it is notified",
         Shows::Metric(names::RESUMES),
         "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     ),
@@ -479,7 +471,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
     .more(
-        "Compressed forms and the names of topics count too.",
+        "With compressed forms and names of topics.",
     )
     .memory_part(90)
     .limit(
@@ -494,8 +486,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Redis channel on which instances publish a mark each second",
     )
     .more(
-        "With --history-ms. The marks make the positions of one instance valid on all others. Without the \
-        right to publish and to subscribe there, a client resumes on its own instance only.",
+        "With --history-ms. Marks make positions valid on all instances. Without the right to publish and to \
+         subscribe there, a client resumes on its own instance only.",
     )
     .part(Part::HistoryMarks),
     Setting::new(
@@ -506,8 +498,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
     )
     .more(
         "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
-         channel and data. No outage of the bus or of weirgate loses a message of it. On NATS, channels outside of its \
-         subjects are read beside it. All instances read the same stream.",
+         channel and data. No outage loses a message of it. On NATS, names outside of it are read beside it. All \
+         instances read the same stream.",
     )
     .part(Part::Stream),
 ]);

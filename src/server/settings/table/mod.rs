@@ -52,9 +52,7 @@ static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
     field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
-.more(
-    "A token given as a flag is moved to the environment at once, out of the list of processes.",
-)]);
+.more("A flag is moved to the environment at once, out of the list of processes.")]);
 
 /// `weirgate top`.
 static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
@@ -63,9 +61,7 @@ static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
     field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
-.more(
-    "A value given as a flag is moved to the environment at once, out of the list of processes.",
-)]);
+.more("A flag is moved to the environment at once, out of the list of processes.")]);
 
 /// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared
 /// table needs each row only once, though gateways differ.

@@ -37,10 +37,7 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
         field!(ProcessSettings, log_filter),
         "Level of log lines, such as warn, or directives",
     )
-    .more(
-        "Levels: error, warn, info, debug, trace, off. Directives are separated by commas, such as \
-         info,weirgate_server::http=debug.",
-    )
+    .more("error, warn, info, debug, trace or off. Directives: info,weirgate_server::http=debug.")
     .original_env(&["RUST_LOG"])
     .in_short_help(),
     Setting::new(
@@ -49,7 +46,7 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
         field!(ProcessSettings, log_filter_file),
         "File with the log filter, read again at SIGHUP; overrides --log-filter",
     )
-    .more("Directives on one line or several. A line that begins with # is a comment."),
+    .more("A line that begins with # is a comment."),
 ]);
 
 pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
@@ -60,7 +57,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "How long the bus may be away while /ready stays 200",
     )
     .limit(
-        "`/ready` is 503; clients stay connected, and get the feed once the bus is back",
+        "`/ready` is 503; clients stay connected",
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     )
@@ -71,7 +68,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(BusSettings, away_exit_s),
         "How long the bus may be away before the process exits with 1; 0: without end",
     )
-    .more("The process stops as after a signal. For a supervisor that restarts the process.")
+    .more("As after a stop signal. For a supervisor that restarts the process.")
     .part(Part::Bus),
     Setting::ms(
         "drain-delay-ms",
@@ -79,14 +76,14 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(us ProcessSettings, drain.delay_us),
         "At a stop: how long new clients are still accepted while /ready is 503",
     )
-    .more("A load balancer gets this time to notice. Then new clients get 503."),
+    .more("So that a load balancer notices. Then new clients get 503."),
     Setting::ms(
         "drain-ms",
         (0, HOUR_MS),
         field!(us ProcessSettings, drain.spread_us),
         "At a stop: spread the closes over this time",
     )
-    .more("Clients then do not all reconnect to the next instance in the same moment.")
+    .more("So that clients do not all reconnect in the same moment.")
     .in_short_help(),
     Setting::new(
         "stop-code",
@@ -98,7 +95,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
     .more(
-        "1001 is for clients whose library does not know 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+        "1001 is for libraries that do not know 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
     )
     .part(Part::StopCode),
     Setting::ms(
@@ -108,8 +105,8 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: how long clients are asked to wait before they reconnect; 0 for none",
     )
     .more(
-        "The reason of the close frame then ends with retry_after_ms=N, also with close code \
-            1013. The clients of weirgate wait that long, plus a random time.",
+        "The reason of the close frame then ends with retry_after_ms=N. The clients of weirgate wait that long, plus \
+         a random time.",
     ),
     Setting::ms(
         "stop-timeout-ms",
@@ -118,8 +115,8 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
     .more(
-        "Or 0.1 ms for each connection, if that is longer; up to twice as long while connections end. A second signal \
-         ends the process at once.",
+        "Or 0.1 ms for each connection, if longer; up to twice as long while connections end. A second signal ends \
+         the process at once.",
     )
     .limit(
         "connections that are still open are cut",
@@ -136,10 +133,9 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
-        "The program takes 24 MiB; of the rest, each limit of bytes over all clients has a part unless set by itself. \
-         --check prints the parts. By default: three quarters of the memory limit of the container or of the process \
-         (ulimit -v, -d), which can only lower the limits. Without such a limit, nothing is shared. The kernel's memory \
-         for sockets, 4 KiB each, is not included.",
+        "Of the container or of the process (ulimit -v, -d); without one, nothing is shared. The program takes 24 \
+         MiB; each limit of bytes over all clients has a part of the rest, unless set by itself. --check prints the \
+         parts. The kernel's memory for sockets, 4 KiB each, is not included.",
     )
     .limit(
         "each limit with a part of this memory applies",
@@ -158,7 +154,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends; if there is none: [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
@@ -174,7 +170,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(60)
     .limit(
-        "clients are dropped, first those that have held the most memory for the longest",
+        "clients are dropped that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::MessageMemory),
         "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
     ),
@@ -190,8 +186,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(60)
     .limit(
-        "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
-            earlier ones; nobody is closed",
+        "further clients get `client_no_context_takeover`: their messages refer to no earlier ones",
         Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
         "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
     ),
@@ -211,8 +206,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(40)
     .limit(
-        "further requests are not read, and small bodies are passed on in pieces; connections end that have held the most \
-         for the longest",
+        "further requests are not read, small bodies are passed on in pieces; connections end that [held the most for \
+         the longest](#shares)",
         Shows::Reason(CloseReason::HttpMemory),
         "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
@@ -228,7 +223,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .more("Their texts are kept once, with --history-ms.")
     .share(30)
     .limit(
-        "a client that comes back gets `large`; an address gets more only while it holds less than what is left",
+        "a client that comes back gets `large` ([shares](#shares))",
         Shows::Metric(names::RESUMES),
         "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     ),
@@ -275,7 +270,7 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         field!(ProcessSettings, spin_us),
         "How long loop and bus thread poll without sleeping after work; 0: not at all",
     )
-    .more("Lower latency for a whole CPU of each of the two threads, while they poll."),
+    .more("Costs a whole CPU for each of the two threads."),
     Setting::new(
         "cpus",
         Kind::Form(&CPUS),
@@ -288,7 +283,7 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         },
         "CPU of the loop, and CPU of the bus thread, such as 2,3",
     )
-    .more("A number alone is for the loop. A CPU that the process may not use is refused at the start."),
+    .more("A number alone is for the loop."),
 ]);
 
 pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
