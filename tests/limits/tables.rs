@@ -281,53 +281,76 @@ fn default(setting: &Setting) -> String {
     }
 }
 
+const ALL: &str = "all gateways";
+
 /// The gateways and commands that have a setting, in whichever of its rows.
 fn gateways(rows: &[&Setting]) -> String {
     let Some(names) = rows.iter().map(|row| on(row)).collect::<Option<Vec<_>>>() else {
-        return "all".to_owned();
+        return ALL.to_owned();
     };
     let names = names.concat();
     match GATEWAYS.iter().all(|kind| names.contains(&kind.name)) {
-        true => "all".to_owned(),
+        true => ALL.to_owned(),
         false => names.join(", "),
+    }
+}
+
+/// The gateways that most settings of a section have.
+fn usual(section: &[(Vec<&Setting>, String)]) -> String {
+    let count = |of: &str| section.iter().filter(|(_, names)| names == of).count();
+    let mut names: Vec<_> = section.iter().map(|(_, names)| names).collect();
+    names.sort_by_key(|names| std::cmp::Reverse(count(names)));
+    names[0].clone()
+}
+
+/// The first cell: the flag and the names in the environment.
+fn name(setting: &Setting) -> String {
+    let names = by_gateway(setting, |row| match env(row).is_empty() {
+        true => env(setting),
+        false => env(row),
+    });
+    let names = names.trim();
+    match (setting.is_flag(), names.is_empty()) {
+        (true, true) => format!("`--{}`", setting.flag),
+        (true, false) => format!("`--{}`<br>{names}", setting.flag),
+        (false, _) => names.to_owned(),
     }
 }
 
 /// `docs/reference/settings.md`: a row for each setting, also if it differs between gateways.
 pub(crate) fn all_settings() -> String {
-    let mut out = String::new();
-    let mut last = None;
     let set = settings();
     let mut set: Vec<_> = set
         .iter()
         .filter(|row| row.given != Given::Nowhere)
         .collect();
+    let mut sections: Vec<(Heading, Vec<(Vec<&Setting>, String)>)> = Vec::new();
     while !set.is_empty() {
         let setting = set[0];
-        let (rows, others) = set.into_iter().partition(|row| row.flag == setting.flag);
+        let (rows, others): (Vec<_>, Vec<_>) =
+            set.into_iter().partition(|row| row.flag == setting.flag);
         set = others;
-        let columns = ["setting", "default", "allowed", "meaning", "gateways"];
-        heading(&mut out, setting.heading, &mut last, &columns);
-        let names = by_gateway(setting, |row| match env(row).is_empty() {
-            true => env(setting),
-            false => env(row),
-        });
-        let names = names.trim();
-        let name = match (setting.is_flag(), names.is_empty()) {
-            (true, true) => format!("`--{}`", setting.flag),
-            (true, false) => format!("`--{}`<br>{names}", setting.flag),
-            (false, _) => names.to_owned(),
-        };
-        row(
-            &mut out,
-            &[
-                &name,
-                &by_gateway(setting, default),
-                &by_gateway(setting, allowed),
-                &meaning(setting),
-                &gateways(&rows),
-            ],
-        );
+        let names = gateways(&rows);
+        match sections.last_mut() {
+            Some((heading, section)) if *heading == setting.heading => section.push((rows, names)),
+            _ => sections.push((setting.heading, vec![(rows, names)])),
+        }
+    }
+    let mut out = String::new();
+    for (heading, section) in sections {
+        let usual = usual(&section);
+        let _ = writeln!(out, "\n## {}\n\nFor {usual}.\n", heading.0);
+        row(&mut out, &["setting", "default", "allowed", "meaning"]);
+        row(&mut out, &["---"; 4]);
+        for (rows, names) in section {
+            let setting = rows[0];
+            let mut meaning = meaning(setting);
+            if names != usual {
+                let _ = write!(meaning, " For {names}.");
+            }
+            let (default, allowed) = (by_gateway(setting, default), by_gateway(setting, allowed));
+            row(&mut out, &[&name(setting), &default, &allowed, &meaning]);
+        }
     }
     out
 }
