@@ -161,18 +161,15 @@ fn held() -> String {
         "\n## Held for all clients together\n\nThe labels of `weirgate_held`, each with its rule \
          ([shares](#shares)).\n\n"
             .to_owned();
-    row(&mut out, &["`of`", "what", "limit", "rule", "gateways"]);
-    row(&mut out, &["---"; 5]);
+    row(&mut out, &["`of`", "limit", "rule", "gateways"]);
+    row(&mut out, &["---"; 4]);
     for held in HELD {
         let limit = match held.limit.starts_with("--") {
             true => format!("`{}`", held.limit),
             false => held.limit.to_owned(),
         };
         let of = format!("`{}`", held.of);
-        row(
-            &mut out,
-            &[&of, held.what, &limit, held.rule.text(), held.gateways],
-        );
+        row(&mut out, &[&of, &limit, held.rule.text(), held.gateways]);
     }
     out
 }
@@ -270,7 +267,7 @@ fn meaning(setting: &Setting) -> String {
 fn default(setting: &Setting) -> String {
     let text = setting.default();
     if text.is_empty() {
-        return "unset".to_owned();
+        return text;
     }
     match setting.limit {
         None => format!("`{text}`"),
@@ -349,7 +346,10 @@ pub(crate) fn all_settings() -> String {
                 let _ = write!(meaning, " For {names}.");
             }
             let (default, allowed) = (by_gateway(setting, default), by_gateway(setting, allowed));
-            row(&mut out, &[&name(setting), &default, &allowed, &meaning]);
+            row(
+                &mut out,
+                &[&name(setting), default.trim(), &allowed, &meaning],
+            );
         }
     }
     out

@@ -372,13 +372,6 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 
 /// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[Change] = &[
-    ("trusted-proxies", |row| {
-        row.more(
-            "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits, the \
-             log and services, is the right-most address in X-Forwarded-For outside of this list; with * the \
-             right-most of all: only if no other program reaches the port.",
-        )
-    }),
     ("require-auth", |row| {
         row.more(
             "The user of a token is the device; requests to the proxy need a token too, and get 401 without one. By default \
@@ -407,18 +400,6 @@ pub(super) const CHANGES: &[Change] = &[
                     "At least 20000. A device that comes back to the same instance with its last position as \"since\" gets the \
          pushes that it missed.",
                 )
-    }),
-    ("redis-sentinels", |row| {
-        row.more(
-            "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of --events-bus only user, password and TLS are then \
-             used.",
-        )
-    }),
-    ("redis-tls-name", |row| {
-        row.more(
-            "Default: the host of --events-bus, or the address that sentinels name over TLS. Required for a master \
-             with TLS behind sentinels without TLS. Not for sentinels.",
-        )
     }),
 ];
 

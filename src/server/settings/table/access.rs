@@ -127,8 +127,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of --redis-url only user, password, database and TLS are \
-         then used.",
+        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of the URL of Redis only user, password, database and \
+         TLS are then used.",
     )
     .original_env(&["REDIS_SENTINELS"]),
     Setting::new(
@@ -164,8 +164,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Name that the certificate of the Redis server must have",
     )
     .more(
-        "Default: the host of --redis-url, or the address that sentinels name over TLS. Required for a master with \
-         TLS behind sentinels without TLS. Not for sentinels.",
+        "Default: the host of the URL, or the address that sentinels name over TLS. Required for a master with TLS \
+         behind sentinels without TLS. Not for sentinels.",
     ),
 ]);
 

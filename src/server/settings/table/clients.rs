@@ -233,8 +233,8 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Proxies with a trusted X-Forwarded-For",
     )
     .more(
-        "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits and the \
-         log, is the right-most address in X-Forwarded-For outside of this list; with * the right-most of all: only \
+        "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits, the log \
+         and services, is the right-most in X-Forwarded-For outside of this list; with * the right-most of all: only \
          if no other program reaches the port.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
