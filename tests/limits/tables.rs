@@ -211,6 +211,9 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
     out
 }
 
+/// What is allowed for addresses. The meaning or the default of such a setting shows the form.
+const ADDRESSES: [&str; 2] = ["an IP address", "HOST:PORT"];
+
 /// What is allowed: a range, words, or a form. The meaning of a URL, a list of addresses or a filter has its form.
 fn allowed(setting: &Setting) -> String {
     match setting.kind {
@@ -228,7 +231,8 @@ fn allowed(setting: &Setting) -> String {
         .or_else(|| allowed.strip_prefix("a number from "))
         .or_else(|| allowed.strip_prefix("a port from "))
     else {
-        return match setting.help.contains("ddress") {
+        let is_in_the_meaning = ADDRESSES.iter().any(|form| allowed.contains(form));
+        return match is_in_the_meaning {
             true => String::new(),
             false => allowed,
         };

@@ -151,7 +151,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
             set: |channels, text| channels.conflated = words(&text),
             get: |channels| channels.conflated.join(" "),
         },
-        "Names of which slow clients get the newest message only; may be repeated",
+        "Names and patterns of which slow clients get the newest message only; may be repeated",
     )
     .more(
         "Several with commas or spaces. Skipped messages are gaps in seq.",
@@ -214,7 +214,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Messages per second from a client",
     )
     .more(
-        "If set, also the data messages per second to a client; further ones are shed.",
+        "If set, a client also gets at most this number of data messages per second; further ones are shed.",
     )
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(

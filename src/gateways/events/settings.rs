@@ -153,7 +153,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "And for sessions of measurement.*. A path in the URL of a service is put in front.",
+        "Also for sessions of measurement.*. A path in the URL comes before the path of each request.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -445,8 +445,8 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .more(
         "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; \
-         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas. Sentinels, certificates \
-         and logins: redis-* or nats-*. Empty: a push reaches the devices of this instance only.",
+         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas. The settings redis-* or \
+         nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this instance only.",
     )
     .in_short_help(),
     Setting::new(

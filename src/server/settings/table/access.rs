@@ -210,7 +210,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, jwt_secret_before),
         "The secret before JWT_SECRET: tokens of both are valid",
     )
-    .more("While tokens of the old secret are in use.")
+    .more("Needed while tokens of the old secret are in use.")
     .original_env_only(&["JWT_SECRET_BEFORE"]),
     Setting::new(
         "jwt-public-key-files",
@@ -278,8 +278,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "The claim with the role or a list of roles; a dot leads into an object",
     )
     .more(
-        "Such as realm_access.roles. Of several roles the first in the table counts. Without the claim: the default \
-         role.",
+        "For example realm_access.roles. Of several roles the first in the table counts. A token without the claim \
+         has the default role.",
     ),
     Setting::new(
         "jwt-user-claim",

@@ -77,7 +77,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "And for /internal/*. Such as 127.0.0.1:9100 or unix:PATH. It responds even while the event loop hangs. \
+        "And for /internal/*. For example 127.0.0.1:9100 or unix:PATH. It responds even while the event loop hangs. \
          Unset: no operator's page; the other pages are on the public port.",
     )
     .in_short_help(),
@@ -151,8 +151,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
     .more("One address may hold at most half of them, or a third if another address is waiting.")
     .counts_all()
     .limit(
-        "further clients wait, and addresses take turns; of the handshakes that stood still for 1 s or more, the longest \
-         end first",
+        "further clients wait, and addresses take turns; handshakes that stand still for 1 s end, the longest first",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
@@ -246,7 +245,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "For load balancers of TCP. Versions 1 and 2. A connection of these proxies without a header is closed.",
+        "For load balancers of TCP; versions 1 and 2. A connection of these proxies without a header is closed.",
     ),
     Setting::new(
         "revoked-file",
@@ -256,7 +255,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     )
     .more(
         "A JSON object on each line, as for POST /operator/disconnect: {\"user\": \"ann\", \"until\": 1790000000}. \
-         Connected ones are closed with 1008.",
+         Clients that a changed file refuses are closed with 1008.",
     ),
     Setting::count(
         "revoked",
@@ -324,7 +323,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Bytes in the send queue of a client before the client is slow",
     )
     .limit(
-        "of what can be conflated only the newest stays; for other frames see `--send-queue-soft-for-ms`",
+        "of frames that can be conflated only the newest stays; for others see `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
@@ -347,7 +346,8 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Bytes in the send queue of a client, if frames cannot be conflated",
     )
     .more(
-        "One frame of any size fits an empty queue. Of conflated frames, if over 64 wait: the newest of each key.",
+        "One frame of any size fits an empty queue. The limit also applies if over 64 conflated frames wait, each the \
+         newest of its key.",
     )
     .limit(
         "the client is dropped",
@@ -361,7 +361,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Age of the oldest waiting frame before a send queue is conflated",
     )
     .limit(
-        "of what can be conflated only the newest stays",
+        "of frames that can be conflated only the newest stays",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
@@ -402,9 +402,9 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "Longest wait of a message for others to its client, for one write; 0 for none",
+        "How long a message may wait for others to the same client, to leave in one write; 0: not at all",
     )
-    .more("The first message, answers, pongs and closes wait for nothing."),
+    .more("The first message, answers, pongs and closes do not wait."),
     Setting::ms(
         "ping-interval-ms",
         (0, HOUR_MS),
@@ -419,8 +419,8 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "Time from a ping to the pong",
     )
     .more(
-        "It begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind many \
-         bytes.",
+        "The time begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind \
+         many bytes.",
     )
     .limit(
         "close 1011",
@@ -433,7 +433,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         field!(Limits, deflate_level),
         "Compression for clients that offer permessage-deflate; 0 for none",
     )
-    .more("Each message once for all clients; 1 is fastest, 9 is smallest."),
+    .more("A message is compressed once for all clients; 1 is fastest, 9 is smallest."),
     Setting::bytes(
         "tcp-notsent-lowat-bytes",
         (0, GIB),
@@ -471,7 +471,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
     .more(
-        "With compressed forms and names of topics.",
+        "Compressed forms and names of topics count too.",
     )
     .memory_part(90)
     .limit(
@@ -498,8 +498,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
     )
     .more(
         "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
-         channel and data. No outage loses a message of it. On NATS, names outside of it are read beside it. All \
-         instances read the same stream.",
+         channel and data. No outage loses a message of it. On NATS, weirgate also subscribes to names outside of it. \
+         All instances read the same stream.",
     )
     .part(Part::Stream),
 ]);

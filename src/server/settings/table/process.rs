@@ -37,7 +37,8 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
         field!(ProcessSettings, log_filter),
         "Level of log lines, such as warn, or directives",
     )
-    .more("error, warn, info, debug, trace or off. Directives: info,weirgate_server::http=debug.")
+    .more("Levels are error, warn, info, debug, trace and off; directives are info,weirgate_server::http=debug, for \
+           example.")
     .original_env(&["RUST_LOG"])
     .in_short_help(),
     Setting::new(
@@ -68,7 +69,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(BusSettings, away_exit_s),
         "How long the bus may be away before the process exits with 1; 0: without end",
     )
-    .more("As after a stop signal. For a supervisor that restarts the process.")
+    .more("The process stops as after a signal, so that a supervisor can start it again.")
     .part(Part::Bus),
     Setting::ms(
         "drain-delay-ms",
@@ -76,14 +77,14 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(us ProcessSettings, drain.delay_us),
         "At a stop: how long new clients are still accepted while /ready is 503",
     )
-    .more("So that a load balancer notices. Then new clients get 503."),
+    .more("It gives a load balancer time to notice. Then new clients get 503."),
     Setting::ms(
         "drain-ms",
         (0, HOUR_MS),
         field!(us ProcessSettings, drain.spread_us),
         "At a stop: spread the closes over this time",
     )
-    .more("So that clients do not all reconnect in the same moment.")
+    .more("Then clients do not all reconnect in the same moment.")
     .in_short_help(),
     Setting::new(
         "stop-code",
