@@ -11,7 +11,7 @@ from raw import DEFLATE, bomb
 from tls import MemoryClient
 
 # Not the address of the bystander: some limits are shares of an address.
-SOURCE = "127.0.0.2"
+SOURCES = [f"127.0.0.{n}" for n in range(2, 255)]
 LARGE = 1_000_000
 
 
@@ -19,11 +19,11 @@ class Crowd:
     """A kind of hostile clients: what each sends at its start, and then again and again.
 
     `needs_tls`: the attack is one on TLS. `greets`: over TLS the members make a whole handshake. `rate`: bytes a second of all members, if
-    not the rate of the run. `feed`: bytes of a message that the gateway sends to all, 20 times a second.
+    not the rate of the run. `feed`: bytes of a message that the gateway sends to all, 20 times a second. `addresses`: of the members together.
     """
     name, gateway = "", ""
     upgrades, deflate, path = True, False, "/ws"
-    needs_tls, greets, reads, rate, feed, receive_bytes = False, True, True, None, 0, None
+    needs_tls, greets, reads, rate, feed, receive_bytes, addresses = False, True, True, None, 0, None, 1
     flags = ()
 
     def opening(self, port):
@@ -50,6 +50,18 @@ class Echo(Crowd):
 
     def __init__(self):
         self.bytes = bomb(json.dumps({"action": "ping", "requestId": "x" * LARGE}).encode())
+
+    def unit(self):
+        return self.bytes
+
+
+class EchoStorm(Crowd):
+    """Pings and a small request, sent as fast as the gateway takes them; all answers are read."""
+    gateway, rate = "channels", float("inf")
+
+    def __init__(self, addresses):
+        self.name, self.addresses = f"echo storm, addresses: {addresses}", addresses
+        self.bytes = client_frame(9, b"storm") * 32 + client_frame(1, b'{"action":"ping","requestId":1}')
 
     def unit(self):
         return self.bytes
@@ -177,12 +189,12 @@ class Attack:
 class Member:
     """One hostile connection; with a context over TLS."""
 
-    def __init__(self, crowd, port, context):
-        self.sock = socket.socket()
+    def __init__(self, crowd, port, context, source):
+        self.source, self.sock = source, socket.socket()
         if crowd.receive_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, crowd.receive_bytes)
         self.sock.settimeout(20)
-        self.sock.bind((SOURCE, 0))
+        self.sock.bind((source, 0))
         self.sock.connect(("127.0.0.1", port))
         self.tls = MemoryClient.on(self.sock, context).greet() if context and crowd.greets else None
         self.sock.sendall(self.seal(crowd.opening(port)))
@@ -210,7 +222,7 @@ class Place:
     def __init__(self, crowd, port, count, authority):
         self.crowd, self.port = crowd, port
         self.context = ssl.create_default_context(cafile=authority) if authority else None
-        self.members = [Member(crowd, port, self.context) for _ in range(count)]
+        self.members = [Member(crowd, port, self.context, SOURCES[n % crowd.addresses]) for n in range(count)]
         self.by_fd, self.poll = {}, select.epoll()
         for member in self.members:
             self.add(member)
@@ -242,7 +254,7 @@ class Place:
         del self.by_fd[member.sock.fileno()]
         member.sock.close()
         try:
-            fresh = Member(self.crowd, self.port, self.context)
+            fresh = Member(self.crowd, self.port, self.context, member.source)
         except (OSError, AssertionError):
             # Its place stays empty: sends on the closed socket fail and cost nothing.
             return

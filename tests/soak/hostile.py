@@ -39,7 +39,7 @@ WARM_UPS = 2
 GROWTH_MIB_MAX, LEFT_MAX, LEFT_MIB_MAX = 64, 0.10, 2
 OF_CHANNELS = [crowds.Echo(), crowds.Names("names", 50), crowds.Names("very many names", 5_000), crowds.Leavers(), crowds.IdleRequests()]
 ATTACKS = [*OF_CHANNELS, crowds.Bombs("levels", "/ws/stream"), crowds.Bombs("events", "/ws?device_id=a"), crowds.Pings(),
-           crowds.Heads(), crowds.SlowBodies(), crowds.Together(OF_CHANNELS), *tls_crowds.CROWDS]
+           *(crowds.EchoStorm(addresses) for addresses in (1, 10, 100)), crowds.Heads(), crowds.SlowBodies(), crowds.Together(OF_CHANNELS), *tls_crowds.CROWDS]
 PATHS = {"levels": "/ws/stream", "channels": "/ws", "events": "/ws?device_id=bystander"}
 
 
