@@ -211,8 +211,15 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
     out
 }
 
-/// What is allowed for addresses. The meaning or the default of such a setting shows the form.
-const ADDRESSES: [&str; 2] = ["an IP address", "HOST:PORT"];
+/// Words of what is allowed where the meaning or the default of a setting shows the form.
+const SHOWN: [&str; 6] = [
+    "an IP address",
+    "HOST:PORT",
+    ":GROUP",
+    "octal",
+    "CPUs",
+    "names and patterns",
+];
 
 /// What is allowed: a range, words, or a form. The meaning of a URL, a list of addresses or a filter has its form.
 fn allowed(setting: &Setting) -> String {
@@ -231,7 +238,7 @@ fn allowed(setting: &Setting) -> String {
         .or_else(|| allowed.strip_prefix("a number from "))
         .or_else(|| allowed.strip_prefix("a port from "))
     else {
-        let is_in_the_meaning = ADDRESSES.iter().any(|form| allowed.contains(form));
+        let is_in_the_meaning = SHOWN.iter().any(|form| allowed.contains(form));
         return match is_in_the_meaning {
             true => String::new(),
             false => allowed,
@@ -296,8 +303,11 @@ fn gateways(rows: &[&Setting]) -> String {
     }
 }
 
+/// The rows of each setting of a section, and the gateways that have it.
+type Section<'a> = Vec<(Vec<&'a Setting>, String)>;
+
 /// The gateways that most settings of a section have.
-fn usual(section: &[(Vec<&Setting>, String)]) -> String {
+fn usual(section: &Section<'_>) -> String {
     let count = |of: &str| section.iter().filter(|(_, names)| names == of).count();
     let mut names: Vec<_> = section.iter().map(|(_, names)| names).collect();
     names.sort_by_key(|names| std::cmp::Reverse(count(names)));
@@ -325,7 +335,7 @@ pub(crate) fn all_settings() -> String {
         .iter()
         .filter(|row| row.given != Given::Nowhere)
         .collect();
-    let mut sections: Vec<(Heading, Vec<(Vec<&Setting>, String)>)> = Vec::new();
+    let mut sections: Vec<(Heading, Section<'_>)> = Vec::new();
     while !set.is_empty() {
         let setting = set[0];
         let (rows, others): (Vec<_>, Vec<_>) =
