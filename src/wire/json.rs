@@ -19,7 +19,6 @@ mod writer;
 use std::borrow::Cow;
 
 use memchr::memchr;
-use serde::de::{Deserializer as _, Visitor};
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, NotAList, TextList};
@@ -133,15 +132,6 @@ impl<'a> Json<'a> {
 /// The value is of another type.
 pub fn value<'a, T: Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, JsonError> {
     Ok(sonic_rs::from_str(value.as_raw_str())?)
-}
-
-/// Reads an array with a visitor. Its text was checked before, as for [`value`].
-fn visit_array<'a, V: Visitor<'a>>(
-    value: &'a LazyValue<'_>,
-    visitor: V,
-) -> Result<V::Value, JsonError> {
-    let mut reader = sonic_rs::Deserializer::from_str(value.as_raw_str());
-    Ok(reader.deserialize_seq(visitor)?)
 }
 
 /// Returns the items of an array, whose text was checked before; `None` if the value is not an array.

@@ -2,15 +2,13 @@
 //! loop has no time for all of it in one turn.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use memchr::memchr;
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::{after_string, quoted, text_of, visit_array};
+use super::{after_string, quoted, text_of, trim};
 
 /// The texts of an array, each decoded when it is taken. Clones share the text of the array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,16 +26,7 @@ impl TextList {
     /// # Errors
     /// The value is not an array of texts, or has too many.
     pub fn read(list: &LazyValue<'_>, len_max: usize) -> Result<Self, NotAList> {
-        let mut left = 0;
-        let counter = Counter {
-            count: &mut left,
-            len_max,
-        };
-        let counted = visit_array(list, counter);
-        if left > len_max {
-            return Err(NotAList::TooLong);
-        }
-        counted.map_err(|_| NotAList::OtherValue)?;
+        let left = count(list.as_raw_str(), len_max)?;
         Ok(Self {
             json: Arc::new(list.as_raw_str().to_owned()),
             at: 0,
@@ -89,46 +78,27 @@ pub enum NotAList {
     TooLong,
 }
 
-/// Counts the texts in an array without keeping one, up to one more than `len_max`.
-struct Counter<'a> {
-    count: &'a mut usize,
-    len_max: usize,
-}
-
-impl<'de> Visitor<'de> for Counter<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of texts")
+/// Counts the texts in an array up to `len_max`. The text was checked, so between two texts are only commas and white
+/// space: no parser has to read the many texts again.
+fn count(json: &str, len_max: usize) -> Result<usize, NotAList> {
+    let bytes = trim(json).as_bytes();
+    let mut at = match bytes.first() {
+        Some(b'[') => 1,
+        _ => return Err(NotAList::OtherValue),
+    };
+    let mut count = 0;
+    while let Some(byte) = bytes.get(at) {
+        at = match byte {
+            b'"' if count == len_max => return Err(NotAList::TooLong),
+            b'"' => {
+                count += 1;
+                after_string(bytes, at + 1)
+            }
+            b',' | b']' | b' ' | b'\t' | b'\r' | b'\n' => at + 1,
+            _ => return Err(NotAList::OtherValue),
+        };
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<(), A::Error> {
-        while *self.count <= self.len_max && texts.next_element::<Text>()?.is_some() {
-            *self.count += 1;
-        }
-        Ok(())
-    }
-}
-
-/// A text.
-struct Text;
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Text {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
+    Ok(count)
 }
 
 /// Writes an array of texts.
