@@ -297,6 +297,14 @@ impl Missed {
         self.bytes
     }
 
+    /// Drops up to `count` of the messages, which are not sent: each is elsewhere in memory, so dropping very many at once
+    /// takes milliseconds.
+    pub fn drop_some(&mut self, count: usize) {
+        let kept = |len: usize| len.saturating_sub(count);
+        self.frames.truncate(kept(self.frames.len()));
+        self.unmade.truncate(kept(self.unmade.len()));
+    }
+
     /// Adds the messages of other names, in the order of the feed.
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;

@@ -19,7 +19,7 @@ use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 use weirgate_wire::auth::NamePatterns;
 
-/// Names whose messages one walk over the history looks for.
+/// Names whose messages one walk over the history looks for; names or messages that are dropped in one step.
 const NAMES_AT_ONCE: usize = 1_000;
 
 /// Answers on their way to a client: one, or all answers of an event stream, which go out together.
@@ -64,6 +64,8 @@ struct Resuming {
     /// The missed messages, and the newest messages of names whose missed messages are not all there.
     missed: Follow,
     newest: Follow,
+    /// Messages that were found and are not sent, until they are dropped.
+    spent: Vec<Follow>,
     /// The missed messages are too many: none is sent.
     is_large: bool,
     /// The client has got newer messages already: it gets no older ones.
@@ -171,6 +173,7 @@ impl Resuming {
             off: resumed.off.into_iter().collect(),
             missed: Follow::default(),
             newest: Follow::default(),
+            spent: Vec::new(),
             is_large: false,
             has_got_newer: false,
             written: (0, 0),
@@ -185,7 +188,7 @@ impl Resuming {
 
     /// Sends no missed messages, for this reason. The names that are not recovered keep theirs.
     fn fail(&mut self, why: NotRecovered) {
-        self.missed = Follow::default();
+        self.spent.push(mem::take(&mut self.missed));
         self.is_large |= why == NotRecovered::Large;
         for outcome in &mut self.outcomes {
             *outcome = outcome.and(Err(why));
@@ -199,7 +202,8 @@ impl Resuming {
         // All kept messages come from the client's position on, whatever it has got of other names.
         let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
         if is_new {
-            (self.newest, self.last) = (Follow::default(), None);
+            self.spend_newest();
+            self.last = None;
             self.fail(NotRecovered::Large);
         }
         is_new
@@ -226,10 +230,26 @@ impl Resuming {
                 self.fail(why);
             }
             if !is_missed {
-                self.newest = Follow::default();
+                self.spend_newest();
             }
         }
         made
+    }
+
+    /// Sends no newest messages.
+    fn spend_newest(&mut self) {
+        self.spent.push(mem::take(&mut self.newest));
+    }
+
+    /// Drops the next messages that are not sent. Returns false if there were none.
+    fn drop_next(&mut self) -> bool {
+        let Some(spent) = self.spent.last_mut() else {
+            return false;
+        };
+        if !spent.drop_some(NAMES_AT_ONCE) {
+            self.spent.pop();
+        }
+        true
     }
 
     /// Adds a name without a resume.
@@ -317,6 +337,9 @@ impl ChannelsGateway {
             return false;
         };
         if let Some(resuming) = &mut prepared.resuming {
+            if resuming.drop_next() {
+                return true;
+            }
             if resuming.has_unmade() {
                 let others = beside - resuming.missed.bytes() - resuming.newest.bytes();
                 if resuming.make_next(core, key, others) == Err(NotRecovered::Large) {

@@ -158,6 +158,12 @@ impl Follow {
         self.messages.bytes() + self.beside
     }
 
+    /// Drops up to `count` of the messages, which are not sent. Returns whether there are more.
+    pub(in crate::gateways) fn drop_some(&mut self, count: usize) -> bool {
+        self.messages.drop_some(count);
+        !self.messages.is_empty()
+    }
+
     /// Adds the messages of other answers, in the order of the feed.
     pub(in crate::gateways) fn merge(&mut self, other: Self) {
         self.messages.merge(other.messages);
