@@ -372,6 +372,36 @@ fn a_name_that_is_given_up_or_taken_away_in_the_middle_brings_nothing_more() {
 }
 
 #[test]
+fn a_history_that_is_short_after_each_question_is_not_asked_for_ever() {
+    let mut bench = on_a_stream();
+    bench.comes("a:1", 8);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1"], None);
+    let mut sequence = 8;
+    for asked in 1..=5 {
+        assert_eq!(bench.world.outputs.all.len(), asked);
+        // More than the history holds comes while the stream is read.
+        for _ in 0..4 {
+            sequence += 1;
+            let mut message = bench.entry("a:1", sequence, "");
+            message.payload = format!("\"{}\"", "x".repeat(400_000)).into_bytes();
+            bench.bus(BusEvent::Message(message));
+        }
+        bench.ends(None);
+    }
+    assert_eq!(bench.world.outputs.all.len(), 5);
+    let came = bench.brought(key);
+    let ends: Vec<&String> = came.iter().filter(|one| one.starts_with("last")).collect();
+    assert!(
+        (2..6).contains(&(came.len() - 1)),
+        "what the history has follows"
+    );
+    assert_eq!(ends, [&format!("last a:1 {} \"window\"", came.len() - 2)]);
+    bench.comes("a:1", 100);
+    assert_eq!(bench.brought(key), ["a:1 100"]);
+}
+
+#[test]
 fn many_names_of_a_client_come_from_the_history() {
     let names: Vec<String> = (0..50).map(|n| format!("a:{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
