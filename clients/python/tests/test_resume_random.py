@@ -6,6 +6,7 @@ import random
 import pytest
 from weirgate.channels import ChannelsCore
 from weirgate.core import Dial, Drop, Emit, Options, Send
+from weirgate.outputs import Deliver
 from weirgate.subscriptions import TradesCore
 
 SEEDS, STEPS, KEPT, NAMES = 100, 120, 60, "ABCDEFGHIJKL"
@@ -101,12 +102,53 @@ class ChannelsServer(Server):
         return {"type": "subscribed", "seq": 0, "channels": granted, "errors": errors, "requestId": message["requestId"], **told}
 
 
+class AllServer(ChannelsServer):
+    """The first names come from the beginning, page by page, with the messages of others between."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        # By name, how far it has come.
+        self.coming = {}
+
+    def serve(self, message):
+        if message["action"] == "unsubscribe":
+            for name in message["channels"]:
+                self.coming.pop(name, None)
+        if message.get("last") != "all":
+            return super().serve(message)
+        if (granted := self.granted(message, message["channels"])) is None:
+            return None
+        since = message.get("since")
+        answer = self.answer(message, granted, {} if since is None else {"recovered": True})
+        self.frames.append(answer | {"head": len(self.feed.messages)} | (self.pos() if self.held else {}))
+        for name in granted:
+            if name in self.held:
+                self.frames.append({"type": "last", "seq": 0, "channel": name, "count": 0, "cut": "off"})
+            else:
+                self.coming.setdefault(name, int(since or 0))
+        return None
+
+    def page(self):
+        for name, since in list(self.coming.items()):
+            end = min(len(self.feed.messages), since + int(self.chance() * 40))
+            for number in range(since + 1, end + 1):
+                if self.feed.messages[number - 1] == name:
+                    self.frames.append(self.message(name, number) | {"pos": str(number)})
+            self.coming[name] = end
+            if end == len(self.feed.messages):
+                del self.coming[name]
+                self.held.add(name)
+                self.frames.append({"type": "last", "seq": 0, "channel": name, "count": 0} | self.pos())
+
+
 class World:
     """A program that checks that no message is missing between two that came, unless the client has told a loss."""
 
     def __init__(self, seed, core_type, server_type):
         self.random, self.now, self.feed, self.server_type = random.Random(seed), 1000.0, Feed(), server_type
-        self.is_mixed, self.server, self.is_dialed, self.sent, self.head = seed % 2 == 1, None, False, [], 0
+        # Those that come from the beginning, and the newest message of each.
+        self.wholes, self.whole, self.last = (set(NAMES[:6]) if server_type is AllServer else set()), 0, {}
+        self.is_mixed, self.server, self.is_dialed, self.sent, self.head = seed % 2 == 1 and not self.wholes, None, False, [], 0
         # The newest message of each name, or the head of the feed at the last grant without the missed messages.
         self.at, self.checked, self.resumed, self.subscriptions = {}, 0, 0, {}
         # Names that the client holds on servers with a history: now, and before this connection.
@@ -114,8 +156,12 @@ class World:
         self.core = core_type(Options(), self.random.random, lambda: self.now)
         self.core.start(self.now)
         for name in NAMES[:8]:
-            self.subscriptions[name] = self.core.subscribe(self.now, name)
+            self.subscribe(name)
         self.drain()
+
+    def subscribe(self, name):
+        self.last[name] = 0
+        self.subscriptions[name] = self.core.subscribe(self.now, name, last="all" if name in self.wholes else None)
 
     def drain(self):
         while (output := self.core.poll_output()) is not None:
@@ -128,13 +174,22 @@ class World:
                     self.sent.append(json.loads(text))
                 case Emit("trade", (data, _)):
                     self.got(data["symbol"], data["price"])
-                case Emit("data", (message,)):
+                case Deliver(subscription, message) if subscription.names[0] in self.wholes:
+                    self.got_whole(subscription.names[0], message["data"])
+                case Emit("data", (message,)) if message["channel"] not in self.wholes:
                     self.got(message["channel"], message["data"])
                 case Emit("subscribed", (told,)):
                     self.acknowledged(told)
                 case Emit("error", (error,)):
                     for name in error.details or {}:
                         self.gave_up(name)
+
+    def got_whole(self, name, number):
+        """Each message of a name comes once, from the first on."""
+        last = self.last[name]
+        assert number == self.feed.messages.index(name, last) + 1, f"{name}: {number} after {last}"
+        self.last[name] = number
+        self.whole += 1
 
     def gave_up(self, name):
         self.at.pop(name, None)
@@ -147,6 +202,8 @@ class World:
             self.held.clear()
             self.before.clear()
         for name in told.get("channels") or told.get("subscribed") or []:
+            if name in self.wholes:
+                continue
             is_recovered = recovered.get(name) if isinstance(recovered, dict) else recovered
             assert is_recovered is not None or name not in self.before, f"{name}: neither asked for nor reported"
             self.before.discard(name)
@@ -181,6 +238,8 @@ class World:
     def deliver(self, most):
         while self.server and self.sent:
             self.server.serve(self.sent.pop(0))
+        if self.server and self.wholes:
+            self.server.page()
         while self.server and self.server.frames and most > 0:
             most -= 1
             frame = self.server.frames.pop(0)
@@ -204,7 +263,7 @@ class World:
             case 4 | 5 | 6:
                 self.deliver(self.random.randrange(12))
             case 7 if name not in self.subscriptions:
-                self.subscriptions[name] = self.core.subscribe(self.now, name)
+                self.subscribe(name)
             case 8 if name in self.subscriptions:
                 self.gave_up(name)
                 self.core.unsubscribe(self.now, self.subscriptions.pop(name))
@@ -222,9 +281,10 @@ class World:
         self.advance(0)
 
 
-@pytest.mark.parametrize(("core_type", "server_type"), [(TradesCore, TradesServer), (ChannelsCore, ChannelsServer)])
+@pytest.mark.parametrize(("core_type", "server_type"), [
+    (TradesCore, TradesServer), (ChannelsCore, ChannelsServer), (ChannelsCore, AllServer)])
 def test_nothing_is_missing_behind_recovered(core_type, server_type):
-    checked = resumed = 0
+    checked = resumed = whole = 0
     for seed in range(SEEDS):
         world = World(seed, core_type, server_type)
         try:
@@ -233,7 +293,11 @@ def test_nothing_is_missing_behind_recovered(core_type, server_type):
             for _ in range(20):
                 world.publish()
                 world.deliver(10_000)
+            for name in world.wholes & set(world.core.subscriptions) & (world.server.held if world.server else set()):
+                assert world.last[name] == max((n for n, one in enumerate(world.feed.messages, 1) if one == name), default=0), name
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
-        checked, resumed = checked + world.checked, resumed + world.resumed
-    assert checked > 2_000 and resumed > 200, f"{checked} messages, {resumed} resumed"
+        checked, resumed, whole = checked + world.checked, resumed + world.resumed, whole + world.whole
+    least = 1_000 if server_type is AllServer else 2_000
+    assert checked > least and resumed > 200, f"{checked} messages, {resumed} resumed"
+    assert whole > 2_000 or server_type is not AllServer, whole
