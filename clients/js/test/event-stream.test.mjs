@@ -247,6 +247,17 @@ test("a new token is not sent: queries are in logs", async () => {
   assert.equal(asked.length, 1);
 });
 
+test("all kept messages are refused for now: the stream has one position for all names", async () => {
+  const { asked, url } = await streams();
+  const { stream, got } = streamOf(url);
+  await until(() => stream.readyState === 1, 5_000, "open");
+  stream.send(JSON.stringify({ action: "subscribe", channels: ["a"], last: "all", requestId: "7" }));
+  await until(() => got.length, 5_000, "an answer");
+  const error = "Cannot subscribe to all kept messages on an event stream";
+  assert.deepEqual(got.map((text) => JSON.parse(text)), [{ type: "error", error, requestId: "7" }]);
+  assert.equal(asked.length, 1);
+});
+
 test("levels: behind a proxy that refuses upgrades states come all the same, also after a restart", async () => {
   const port = freePort();
   const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);

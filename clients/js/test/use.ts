@@ -57,6 +57,10 @@ async function main() {
   const renewed = new Channels("ws://localhost:8889/ws", { since: null, last: 5, onSubscribed: ({ recovered, why }) => recovered?.x === false && why?.x === "gap" });
   const place: string | null | undefined = renewed.position;
   const channels = new Channels(new URL("ws://localhost:8889/ws"), { tokenIn: "query", onGap: ({ first, last }) => last - first });
+  const all = new Channels("ws://localhost:8889/ws", { onLast: ({ channel, count, cut, pos }) => cut === "window" || [channel, count + 1, pos] });
+  all.subscribe("inbox.7", undefined, { last: "all" });
+  // @ts-expect-error trades have no beginning
+  new Trades("ws://localhost:8080").subscribe("AAPL", undefined, { last: "all" });
   const { refused: reasons } = await channels.subscribe("market:tick:*", (data, { channel, pattern }) => [data, channel, pattern]);
   for await (const { channel, data, seq } of channels) console.log(channel, data, seq);
   const bytes = new Channels<Uint8Array>("ws://localhost:8889/ws", { payload: "binary", onData: ({ data }) => data.byteLength });

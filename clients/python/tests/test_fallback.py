@@ -16,6 +16,7 @@ from prometheus import scrape
 from proxies import Caddy, Haproxy, Nginx
 from services import TOKEN, push
 from weirgate import fallback
+from weirgate.event_stream import EventStream
 
 # The relay speaks plain HTTP.
 pytestmark = pytest.mark.plain("the relay is between")
@@ -193,3 +194,10 @@ def test_over_tls_and_without_asyncio(start_weirgate, authority, local_certifica
     with weirgate.sync.Levels(f"wss://localhost:{port}/ws/stream", fallback=True, connect_options=options) as levels:
         assert next(levels.iterate(timeout_s=10))["levels"]
         assert scrape(server).sum("weirgate_event_stream_clients") == 1
+
+
+async def test_all_kept_messages_are_refused_on_a_stream_which_has_one_position_for_all_names():
+    stream = EventStream("ws://127.0.0.1:1/ws", {})
+    await stream.send(json.dumps({"action": "subscribe", "channels": ["a"], "last": "all", "requestId": "7"}))
+    answer = json.loads(await anext(aiter(stream)))
+    assert answer == {"type": "error", "error": "Cannot subscribe to all kept messages on an event stream", "requestId": "7"}
