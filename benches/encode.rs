@@ -6,9 +6,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weirgate_core::{ConflationKey, Frame, FrameBytes};
 use weirgate_wire::deflate::Deflater;
-use weirgate_wire::head;
-use weirgate_wire::head::HeadScanner;
-use weirgate_wire::upgrade::switching_protocols;
+use weirgate_wire::head::{HeadScanner, RequestHead};
 
 /// The default of `--deflate-level`.
 const DEFLATE_LEVEL: u32 = 4;
@@ -97,17 +95,17 @@ fn handshake(c: &mut Criterion) {
         b.iter(|| {
             let request = black_box(REQUEST);
             let end = HeadScanner::default().end(request).expect("a whole head");
-            let head = head::parse(&request[..end], 100).expect("a good head");
+            let head = RequestHead::parse(&request[..end], 100).expect("a good head");
             let upgrade = head.upgrade().expect("a good upgrade");
             let params = upgrade.negotiate_deflate();
             out.clear();
-            switching_protocols(&mut out, &upgrade.accept_key(), params.as_ref(), None);
+            upgrade.accept(&mut out, params.as_ref(), None);
             out.len()
         });
     });
     group.bench_function("head_alone", |b| {
         b.iter(|| {
-            head::parse(black_box(REQUEST), 100)
+            RequestHead::parse(black_box(REQUEST), 100)
                 .expect("a good head")
                 .minor_version()
         });

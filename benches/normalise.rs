@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
 use weirgate_core::{BusEvent, BusMessage};
 use weirgate_core::{Feed, FrameBytes, Now, Place, Publication, TopicName};
-use weirgate_wire::json::check_depth;
+use weirgate_wire::json::check_json;
 
 const NOW: Now = Now {
     mono_us: 1_000_000,
@@ -55,11 +55,11 @@ fn normalise(c: &mut Criterion) {
         });
     });
     group.bench_function("depth_guard", |b| {
-        b.iter(|| check_depth(black_box(&levels)));
+        b.iter(|| check_json(black_box(&levels)));
     });
     let deep = format!("[{}]", vec!["{}"; levels.len() / 3].join(","));
     group.bench_function("depth_guard_slow_path", |b| {
-        b.iter(|| check_depth(black_box(deep.as_bytes())));
+        b.iter(|| check_json(black_box(deep.as_bytes())));
     });
     group.finish();
 }

@@ -23,7 +23,7 @@ use weirgate_core::{
     BusEvent, Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Subscription, Transmit,
     Write,
 };
-use weirgate_wire::admission::{LOOP_BYTES, Quota};
+use weirgate_wire::admission::{ConnectionPermit, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits,
 };
@@ -326,7 +326,7 @@ fn a_client_with_one_name_takes_a_kilobyte_and_less_than_its_connection_counts_w
     assert!(full <= 1_060, "{full} bytes for each client");
     // Beside this a connection has its socket in the loop. Of tables that have just grown, half is not resident yet.
     assert!(
-        full as u64 + 200 <= LOOP_BYTES && half_full < 1_500,
+        full as u64 + 200 <= ConnectionPermit::LOOP_BYTES && half_full < 1_500,
         "{half_full}"
     );
 }

@@ -196,12 +196,13 @@ impl KeptFeed {
         let Some(at) = self.names.iter().position(is_by) else {
             return Some(Place::Outside);
         };
-        let own = (!self.names[at].is_subscribed, at);
+        // Of all names that match, the copy of the name with the lowest rank counts: a subscribed one, then the first.
+        let rank = |at: usize, name: &Name| (!name.is_subscribed, at);
+        let own = rank(at, &self.names[at]);
         let subject = subject.as_ref();
         let mut names = self.names.iter().enumerate();
-        let is_copy = names.any(|(at, name)| {
-            (!name.is_subscribed, at) < own && name.patterns.matches_bytes(subject)
-        });
+        let is_copy =
+            names.any(|(at, name)| rank(at, name) < own && name.patterns.matches_bytes(subject));
         (!is_copy).then(|| self.next_place())
     }
 
@@ -270,7 +271,7 @@ pub enum KeptEvent {
     /// From here on, messages come as they are stored. Said once for each connection.
     CaughtUp,
     /// How far the reader is behind the newest message.
-    Behind {
+    Lag {
         /// The number of messages; `None`: the bus gives no number.
         messages: Option<u64>,
         /// The time from storage to storage, milliseconds.
@@ -351,9 +352,7 @@ impl StreamFeed {
             tracing::info!(stream, away_ms, "reading the stream");
         }
         match event {
-            KeptEvent::Behind { messages, ms } => {
-                relay.lag.note_distance(&relay.status, messages, ms)
-            }
+            KeptEvent::Lag { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
             KeptEvent::Message {
                 id, is_old: false, ..
             } => relay
@@ -367,7 +366,7 @@ impl StreamFeed {
         }
     }
 
-    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`KeptEvent::Behind`]. The caller
+    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`KeptEvent::Lag`]. The caller
     /// reports [`BusEvent::Up`] before the event of [`KeptEvent::CaughtUp`].
     pub fn event(&mut self, now: Now, event: KeptEvent) -> Option<BusEvent> {
         Some(match event {
@@ -419,7 +418,7 @@ impl StreamFeed {
             }
             KeptEvent::Subjects(subjects) => BusEvent::Subjects(subjects),
             KeptEvent::CaughtUp => BusEvent::CaughtUp,
-            KeptEvent::Behind { .. } => return None,
+            KeptEvent::Lag { .. } => return None,
         })
     }
 

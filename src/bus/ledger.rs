@@ -27,17 +27,17 @@ pub(super) struct Change {
 
 /// The state of a name.
 #[derive(Debug, Default)]
-struct Entry {
+struct NameEntry {
     wanted: bool,
     /// The number of the newest request for the name.
     number: u64,
-    server: Server,
+    server: NameOnServer,
     command: Command,
 }
 
 /// The state of a name on the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Server {
+enum NameOnServer {
     /// Not subscribed on this connection, or unsubscribed as asked.
     #[default]
     Absent,
@@ -66,8 +66,8 @@ enum Command {
 /// The subscriptions of a source.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    channels: HashMap<Arc<str>, Entry>,
-    patterns: HashMap<Arc<str>, Entry>,
+    channels: HashMap<Arc<str>, NameEntry>,
+    patterns: HashMap<Arc<str>, NameEntry>,
     /// The names that need a command, in the order in which to send; each once. Empty without a connection.
     queue: BTreeMap<u64, Subscription>,
     next_place: u64,
@@ -114,11 +114,12 @@ impl Ledger {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.entry(Arc::clone(&subscription.name)).or_default();
         (entry.wanted, entry.number) = (true, number);
-        if entry.server == Server::Refused {
+        if entry.server == NameOnServer::Refused {
             // The new request has to have the refusal reported again.
-            entry.server = Server::Suspect;
+            entry.server = NameOnServer::Suspect;
         }
-        let is_confirmed = entry.server == Server::Confirmed && entry.command != Command::Sent;
+        let is_confirmed =
+            entry.server == NameOnServer::Confirmed && entry.command != Command::Sent;
         self.enqueue(subscription);
         is_confirmed
     }
@@ -161,10 +162,10 @@ impl Ledger {
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
-                has_carried |= entry.server == Server::Confirmed;
+                has_carried |= entry.server == NameOnServer::Confirmed;
                 entry.command = Command::None;
-                if entry.server != Server::Refused {
-                    entry.server = Server::Absent;
+                if entry.server != NameOnServer::Refused {
+                    entry.server = NameOnServer::Absent;
                 }
             }
         }
@@ -227,8 +228,8 @@ impl Ledger {
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
         entry.server = match is_confirmed {
-            true => Server::Confirmed,
-            false => Server::Absent,
+            true => NameOnServer::Confirmed,
+            false => NameOnServer::Absent,
         };
         let number = (is_confirmed && entry.wanted).then_some(entry.number);
         self.enqueue(subscription);
@@ -243,7 +244,7 @@ impl Ledger {
         let Some(entry) = self.answered(subscription) else {
             return;
         };
-        entry.server = Server::Settling(place);
+        entry.server = NameOnServer::Settling(place);
         self.next_place += 1;
         let subscription = subscription.clone();
         self.enqueue(&subscription);
@@ -257,7 +258,7 @@ impl Ledger {
             self.restoring.remove(&subscription);
             let names = self.names_mut(subscription.is_pattern);
             let entry = names.get_mut(&subscription.name)?;
-            entry.server = Server::Confirmed;
+            entry.server = NameOnServer::Confirmed;
             if entry.wanted && entry.command != Command::Sent {
                 let number = entry.number;
                 return Some((subscription, number));
@@ -283,7 +284,7 @@ impl Ledger {
         if !was_alone {
             let names = self.names_mut(subscription.is_pattern);
             let entry = names.get_mut(&subscription.name)?;
-            (entry.server, entry.command) = (Server::Suspect, Command::None);
+            (entry.server, entry.command) = (NameOnServer::Suspect, Command::None);
             self.asked -= 1;
             self.asked_bytes -= command_bytes(subscription);
             self.enqueue(subscription);
@@ -292,9 +293,9 @@ impl Ledger {
         }
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
-        let is_news = entry.wanted && entry.server != Server::Refused;
+        let is_news = entry.wanted && entry.server != NameOnServer::Refused;
         let number = is_news.then_some(entry.number);
-        entry.server = Server::Refused;
+        entry.server = NameOnServer::Refused;
         self.forget_if_idle(subscription);
         number
     }
@@ -302,7 +303,7 @@ impl Ledger {
     /// Records that the server refused the name for want of room.
     pub(super) fn lacks_room(&mut self, subscription: Subscription) {
         let entry = self.names(subscription.is_pattern).get(&subscription.name);
-        if entry.is_some_and(Entry::is_refused) {
+        if entry.is_some_and(NameEntry::is_refused) {
             self.without_room.insert(subscription);
         }
     }
@@ -323,14 +324,14 @@ impl Ledger {
         if !entry.is_on_server() {
             return None;
         }
-        let before = std::mem::replace(&mut entry.server, Server::Refused);
+        let before = std::mem::replace(&mut entry.server, NameOnServer::Refused);
         let number = entry.wanted.then_some(entry.number);
         if let Command::Queued(place) = entry.command {
             // The queued command was to unsubscribe.
             entry.command = Command::None;
             self.queue.remove(&place);
         }
-        if let Server::Settling(place) = before {
+        if let NameOnServer::Settling(place) = before {
             self.settling.remove(&place);
             self.restoring.remove(subscription);
         }
@@ -354,7 +355,8 @@ impl Ledger {
     pub(super) fn confirmed_names(&self) -> impl Iterator<Item = (Subscription, u64)> {
         let all = [(&self.channels, false), (&self.patterns, true)];
         let all = all.into_iter().flat_map(|(names, is_pattern)| {
-            let is_confirmed = |entry: &Entry| entry.wanted && entry.server == Server::Confirmed;
+            let is_confirmed =
+                |entry: &NameEntry| entry.wanted && entry.server == NameOnServer::Confirmed;
             let names = names.iter().filter(move |(_, entry)| is_confirmed(entry));
             names.map(move |(name, entry)| (Arc::clone(name), is_pattern, entry.number))
         });
@@ -367,7 +369,7 @@ impl Ledger {
         (refused.count(), self.wanted().count())
     }
 
-    fn wanted(&self) -> impl Iterator<Item = &Entry> {
+    fn wanted(&self) -> impl Iterator<Item = &NameEntry> {
         let entries = self.channels.values().chain(self.patterns.values());
         entries.filter(|entry| entry.wanted)
     }
@@ -383,14 +385,14 @@ impl Ledger {
         kept.map(|(name, _)| Arc::clone(name))
     }
 
-    fn names(&self, is_pattern: bool) -> &HashMap<Arc<str>, Entry> {
+    fn names(&self, is_pattern: bool) -> &HashMap<Arc<str>, NameEntry> {
         match is_pattern {
             false => &self.channels,
             true => &self.patterns,
         }
     }
 
-    fn names_mut(&mut self, is_pattern: bool) -> &mut HashMap<Arc<str>, Entry> {
+    fn names_mut(&mut self, is_pattern: bool) -> &mut HashMap<Arc<str>, NameEntry> {
         match is_pattern {
             false => &mut self.channels,
             true => &mut self.patterns,
@@ -432,7 +434,7 @@ impl Ledger {
     }
 
     /// Records the answer to the command for a name.
-    fn answered(&mut self, subscription: &Subscription) -> Option<&mut Entry> {
+    fn answered(&mut self, subscription: &Subscription) -> Option<&mut NameEntry> {
         let names = match subscription.is_pattern {
             false => &mut self.channels,
             true => &mut self.patterns,
@@ -442,7 +444,7 @@ impl Ledger {
             self.asked -= 1;
             self.asked_bytes -= command_bytes(subscription);
         }
-        if let Server::Settling(place) = entry.server {
+        if let NameOnServer::Settling(place) = entry.server {
             self.settling.remove(&place);
         }
         entry.command = Command::None;
@@ -451,7 +453,10 @@ impl Ledger {
 
     fn forget_if_idle(&mut self, subscription: &Subscription) {
         let names = self.names_mut(subscription.is_pattern);
-        if names.get(&subscription.name).is_some_and(Entry::is_idle) {
+        if names
+            .get(&subscription.name)
+            .is_some_and(NameEntry::is_idle)
+        {
             names.remove(&subscription.name);
             self.restoring.remove(subscription);
             self.without_room.remove(subscription);
@@ -459,7 +464,7 @@ impl Ledger {
     }
 }
 
-impl Entry {
+impl NameEntry {
     /// Whether the name needs a command, and none is on its way.
     fn is_due(&self) -> bool {
         self.wanted != self.is_on_server() && self.command != Command::Sent
@@ -467,12 +472,15 @@ impl Entry {
 
     /// Whether the server has the name.
     fn is_on_server(&self) -> bool {
-        matches!(self.server, Server::Settling(_) | Server::Confirmed)
+        matches!(
+            self.server,
+            NameOnServer::Settling(_) | NameOnServer::Confirmed
+        )
     }
 
     /// Whether the server refuses a name that is wanted.
     fn is_refused(&self) -> bool {
-        self.wanted && self.server == Server::Refused
+        self.wanted && self.server == NameOnServer::Refused
     }
 
     /// Whether the ledger can forget the name.
@@ -482,7 +490,7 @@ impl Entry {
 
     /// Whether the command may have no other name.
     fn is_asked_alone(&self) -> bool {
-        matches!(self.server, Server::Suspect | Server::Refused)
+        matches!(self.server, NameOnServer::Suspect | NameOnServer::Refused)
     }
 }
 

@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
     }
 
-    enum Trouble {
+    enum ToyError {
         Refused,
         Lost,
     }
@@ -275,17 +275,17 @@ mod tests {
         let mut outages = Outages::new(100, 2_000, 1);
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(outages.failed(&Trouble::Refused, at(0)), Failure::First);
-        assert_eq!(outages.failed(&Trouble::Refused, at(100)), Failure::Same);
+        assert_eq!(outages.failed(&ToyError::Refused, at(0)), Failure::First);
+        assert_eq!(outages.failed(&ToyError::Refused, at(100)), Failure::Same);
         let news = |ms| Failure::News(Duration::from_millis(ms));
-        assert_eq!(outages.failed(&Trouble::Lost, at(200)), news(200));
-        assert_eq!(outages.failed(&Trouble::Lost, at(300)), Failure::Same);
-        assert_eq!(outages.failed(&Trouble::Refused, at(400)), news(400));
+        assert_eq!(outages.failed(&ToyError::Lost, at(200)), news(200));
+        assert_eq!(outages.failed(&ToyError::Lost, at(300)), Failure::Same);
+        assert_eq!(outages.failed(&ToyError::Refused, at(400)), news(400));
         assert!(!outages.was_up());
         let first = outages.ended(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
         assert!(!first.is_reconnect && outages.was_up());
-        assert_eq!(outages.failed(&Trouble::Lost, at(2_000)), Failure::First);
+        assert_eq!(outages.failed(&ToyError::Lost, at(2_000)), Failure::First);
         let second = outages.ended(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
         assert!(second.is_reconnect);
@@ -298,7 +298,7 @@ mod tests {
         let mut said = Vec::new();
         for second in 0..200 {
             let at = start + Duration::from_secs(second);
-            if outages.failed(&Trouble::Refused, at) != Failure::Same {
+            if outages.failed(&ToyError::Refused, at) != Failure::Same {
                 said.push(second);
             }
         }
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_first_attempt_that_is_good_ends_no_outage() {
-        let mut outages = Outages::<Trouble>::new(100, 2_000, 1);
+        let mut outages = Outages::<ToyError>::new(100, 2_000, 1);
         let recovery = outages.ended(Instant::now());
         let want = Recovery {
             is_reconnect: false,
@@ -325,10 +325,10 @@ mod tests {
         ] {
             let mut outages = Outages::new(100, 2_000, 1);
             let start = Instant::now();
-            outages.failed(&Trouble::Refused, start);
+            outages.failed(&ToyError::Refused, start);
             while outages.next_delay() < Duration::from_millis(1_500) {}
             outages.ended(start);
-            outages.failed(&Trouble::Refused, start + up_for);
+            outages.failed(&ToyError::Refused, start + up_for);
             assert_eq!(outages.next_delay() <= soon, is_soon, "{up_for:?}");
         }
     }
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn attempts_come_further_and_further_apart_and_a_good_one_ends_that() {
         let mut attempts = Attempts::new(1_000, 30_000);
-        let error = Trouble::Refused;
+        let error = ToyError::Refused;
         let mut now = Instant::now();
         let begun = now;
         assert!(!attempts.is_away() && attempts.is_due(now));

@@ -416,11 +416,11 @@ mod tests {
 
     /// A bus whose connections end as the list says.
     struct Toy<const LOSES: bool> {
-        connections: VecDeque<Connection>,
+        connections: VecDeque<ToyConnection>,
         status: Arc<BusStatus>,
     }
 
-    fn toy<const LOSES: bool>(connections: &[Connection]) -> Toy<LOSES> {
+    fn toy<const LOSES: bool>(connections: &[ToyConnection]) -> Toy<LOSES> {
         Toy {
             connections: connections.iter().copied().collect(),
             status: Arc::new(BusStatus::new(&[], 1)),
@@ -428,14 +428,14 @@ mod tests {
     }
 
     #[derive(Clone, Copy)]
-    enum Connection {
+    enum ToyConnection {
         Refused,
         /// Made, and then lost.
         Lost,
     }
 
     #[derive(Debug, thiserror::Error)]
-    enum Trouble {
+    enum ToyFault {
         #[error("refused")]
         Refused,
         #[error("lost")]
@@ -443,7 +443,7 @@ mod tests {
     }
 
     impl<const LOSES: bool> Bus for Toy<LOSES> {
-        type Error = Trouble;
+        type Error = ToyFault;
         const NAME: &'static str = "the toy bus";
         const OUTAGE_LOSES_MESSAGES: bool = LOSES;
 
@@ -458,12 +458,12 @@ mod tests {
             (&self.status, times)
         }
 
-        fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {
+        fn connect_and_relay(&mut self, relay: &mut Relay<ToyFault>) -> Stop<ToyFault> {
             match self.connections.pop_front() {
                 None => Stop::LoopGone,
-                Some(Connection::Refused) => Stop::Bus(Trouble::Refused),
-                Some(Connection::Lost) => match relay.report_up() {
-                    Ok(_) => Stop::Bus(Trouble::Lost),
+                Some(ToyConnection::Refused) => Stop::Bus(ToyFault::Refused),
+                Some(ToyConnection::Lost) => match relay.report_up() {
+                    Ok(_) => Stop::Bus(ToyFault::Lost),
                     Err(gone) => gone.into(),
                 },
             }
@@ -477,7 +477,7 @@ mod tests {
         (link, events)
     }
 
-    fn reported<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
+    fn reported<const LOSES: bool>(connections: &[ToyConnection]) -> (Vec<&'static str>, u64) {
         let (link, events) = link(64);
         let toy = Box::new(toy::<LOSES>(connections));
         let status = Arc::clone(&toy.status);
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_told_once_whatever_fails_meanwhile() {
-        use Connection::{Lost, Refused};
+        use ToyConnection::{Lost, Refused};
         let connections = [Refused, Refused, Lost, Refused, Refused, Lost];
         let (events, reconnects) = reported::<false>(&connections);
         assert_eq!(events, ["down", "up", "down", "up", "down"]);
@@ -502,7 +502,7 @@ mod tests {
 
     #[test]
     fn messages_are_lost_only_after_something_stood_and_where_the_bus_keeps_none() {
-        use Connection::{Lost, Refused};
+        use ToyConnection::{Lost, Refused};
         let connections = [Refused, Lost, Refused, Lost];
         let (events, _) = reported::<true>(&connections);
         assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn a_loop_that_ends_ends_a_source_that_waits_for_room() {
         let (link, events) = link(1);
-        let toy = Box::new(toy::<false>(&[Connection::Lost; 3]));
+        let toy = Box::new(toy::<false>(&[ToyConnection::Lost; 3]));
         let thread = thread::spawn(move || toy.run(link));
         assert!(matches!(events.recv(), Ok(BusEvent::Up)));
         drop(events);

@@ -39,7 +39,7 @@ const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// they answer.
 #[derive(Clone, Debug)]
 pub struct BusInterest {
-    shared: Arc<Shared>,
+    shared: Arc<SharedInterest>,
     wake: Wake,
 }
 
@@ -107,7 +107,7 @@ pub struct UnansweredChanges {
 
 /// The source's end of a [`BusInterest`]: the requested names, and their state on the server.
 pub(super) struct Names {
-    shared: Arc<Shared>,
+    shared: Arc<SharedInterest>,
     pub(super) wake: Wake,
     pub(super) ledger: Ledger,
     /// For log lines about names.
@@ -117,7 +117,7 @@ pub(super) struct Names {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedInterest {
     changes: Mutex<Changes>,
     questions: Mutex<Questions>,
     queued: AtomicU64,
@@ -137,14 +137,14 @@ struct Questions {
 /// The changes that the source has not taken.
 #[derive(Debug, Default)]
 struct Changes {
-    line: Line<Change>,
+    line: Line<InterestChange>,
     /// The names that the source has taken as wanted.
     reported: ExtendibleMap<Subscription, ()>,
 }
 
 /// A request to subscribe to a name, or to end the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Change {
+struct InterestChange {
     wanted: bool,
     /// Returned with the answer.
     number: u64,
@@ -161,7 +161,7 @@ struct Line<T> {
 
 /// Creates a handle and the source's end.
 pub(super) fn interest(wake: Wake) -> (BusInterest, Names) {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(SharedInterest::default());
     let handle = BusInterest {
         shared: Arc::clone(&shared),
         wake: wake.clone(),
@@ -186,13 +186,13 @@ impl BusInterest {
     /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
     pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
         let wanted = true;
-        self.say(subscription, Change { wanted, number });
+        self.say(subscription, InterestChange { wanted, number });
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
         let (wanted, number) = (false, 0);
-        self.say(subscription, Change { wanted, number });
+        self.say(subscription, InterestChange { wanted, number });
     }
 
     /// The number of changes that the bus has not answered.
@@ -276,7 +276,7 @@ impl BusInterest {
         }
     }
 
-    fn say(&self, subscription: Subscription, change: Change) {
+    fn say(&self, subscription: Subscription, change: InterestChange) {
         if self.shared.changes().put(subscription, change) {
             self.wake.wake();
         }
@@ -286,7 +286,7 @@ impl BusInterest {
 impl Names {
     /// Takes the oldest changes, at most [`TAKEN_MAX`]. If there are more, the source's next wait ends at once. Later
     /// changes wake the source again.
-    fn take(&self) -> Vec<(Subscription, Change)> {
+    fn take(&self) -> Vec<(Subscription, InterestChange)> {
         self.wake.arm();
         let (taken, has_more) = self.shared.changes().take();
         if has_more {
@@ -337,7 +337,7 @@ impl Names {
     /// # Errors
     /// The loop is gone.
     pub(super) fn take_and_answer(&mut self, link: &SourceLink) -> Result<(), LoopGone> {
-        for (subscription, Change { wanted, number }) in self.take() {
+        for (subscription, InterestChange { wanted, number }) in self.take() {
             if !wanted {
                 self.ledger.unwant(&subscription);
             } else if self.ledger.want(&subscription, number) {
@@ -439,7 +439,7 @@ impl Names {
     }
 }
 
-impl Shared {
+impl SharedInterest {
     fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -457,8 +457,8 @@ impl Shared {
 
 impl Changes {
     /// Queues a change. Returns whether the source has to be woken for it.
-    fn put(&mut self, subscription: Subscription, change: Change) -> bool {
-        let Change { wanted, .. } = change;
+    fn put(&mut self, subscription: Subscription, change: InterestChange) -> bool {
+        let InterestChange { wanted, .. } = change;
         if !wanted && !self.reported.contains_key(&subscription) {
             // The source has not taken the request for this name, so it need not learn of either.
             self.line.remove(&subscription);
@@ -468,7 +468,7 @@ impl Changes {
     }
 
     /// Takes the oldest changes. Returns also whether more wait.
-    fn take(&mut self) -> (Vec<(Subscription, Change)>, bool) {
+    fn take(&mut self) -> (Vec<(Subscription, InterestChange)>, bool) {
         let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
         while taken.len() < TAKEN_MAX
             && let Some((subscription, change)) = self.line.pop_first()

@@ -10,8 +10,9 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use hyper::header::HeaderValue;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use weirgate_server::flag;
 use weirgate_server::settings::typed::Env;
-use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
+use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings};
 
 /// The settings of these commands from a gateway.
 const TAKES: [&str; 2] = [flag!("admin-addr"), flag!("admin-token")];

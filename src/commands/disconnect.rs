@@ -168,6 +168,7 @@ impl DisconnectCommand {
         }
         match until {
             Some(until) => body.raw("until", &until.to_string()),
+            // The gateways choose the end, a day after `since`: one time for all of them.
             None if self.chooses_end() => {
                 let now = Clock::start().now().unix_ms() / 1000;
                 body.raw("since", &now.to_string());

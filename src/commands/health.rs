@@ -17,10 +17,11 @@ use socket2::Socket;
 use super::link::{Stream, host_of, left};
 use super::program::{Exit, For, arg};
 use crate::commands::{GatewayKind, Program};
+use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::listening::tls::of_own_certificate;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
-use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag};
+use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 
 /// No more of the response is read than this; its status line is much shorter.
 const ANSWER_BYTES_MAX: usize = 1024;

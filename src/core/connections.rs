@@ -12,9 +12,7 @@ use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::session::Session;
 use super::{CloseReason, SessionKey};
-use weirgate_wire::admission::{
-    ConnectionPermit, Full, Peer, Quota, address_group, bytes_of_http, bytes_of_loop,
-};
+use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota};
 use weirgate_wire::head::RequestHead;
 
 /// The paths at which load balancers and orchestrators ask whether the process lives.
@@ -75,7 +73,7 @@ impl Core {
         // A trusted proxy brings the clients of many addresses, so it has no share.
         let peer = session.peer();
         let is_of_proxy = limits.trusted_proxies.trusts_peer(&peer)
-            && permit.held().address() == address_group(peer.client());
+            && permit.held().address() == peer.client().group();
         let fitted = permit.fit(limits.connections_max, !is_of_proxy, self.now.mono_us);
         let Err(full) = fitted else {
             return true;
@@ -113,8 +111,8 @@ impl Core {
         };
         let bytes = match without {
             // Its answer is plain HTTP.
-            WithoutRoom::Probe => bytes_of_http(is_tls),
-            WithoutRoom::Waits | WithoutRoom::Refused(_) => bytes_of_loop(is_tls),
+            WithoutRoom::Probe => ConnectionPermit::bytes_of_http(is_tls),
+            WithoutRoom::Waits | WithoutRoom::Refused(_) => ConnectionPermit::bytes_of_loop(is_tls),
         };
         let Some(held) = self.refused.grant(client, bytes) else {
             self.end(key, reason, true);

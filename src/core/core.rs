@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::behind::Behind;
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
@@ -17,6 +16,7 @@ use super::left::LeftKeys;
 use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::message::payload_alone;
+use super::overload::Overload;
 use super::publication::Delivery;
 use super::refused_names::RefusedNames;
 use super::session::{CloseBegun, PendingClose, Received, Session};
@@ -30,9 +30,7 @@ use super::{
     CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
     Publication, Render, SessionKey, TopicName,
 };
-use weirgate_wire::admission::{
-    Addresses, ClientAddr, ConnectionPermit, FairQueue, LOOP_BYTES, Peer, Quota,
-};
+use weirgate_wire::admission::{Addresses, ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
@@ -41,7 +39,7 @@ use weirgate_wire::frame::FrameScratch;
 /// Connections that get a refusal may take one `REFUSED_SHARE`th of the memory of all connections, beside it; at least
 /// that of some connections.
 const REFUSED_SHARE: u64 = 16;
-const REFUSED_BYTES_MIN: u64 = 16 * LOOP_BYTES;
+const REFUSED_BYTES_MIN: u64 = 16 * ConnectionPermit::LOOP_BYTES;
 
 /// For each open client, [`Core::paced_us`] makes its interval this much longer, up to [`PACED_US_MAX`].
 const PACED_CLIENT_US: u64 = 400;
@@ -100,7 +98,7 @@ pub struct Core {
     /// The receivers of the message that is being published, in the order of their slots, which is their order in
     /// memory; empty between messages.
     ordered: SlotSet,
-    pub(super) behind: Behind,
+    pub(super) overload: Overload,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) refused_names: RefusedNames,
@@ -156,7 +154,7 @@ impl Core {
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
             ordered: SlotSet::default(),
-            behind: Behind::default(),
+            overload: Overload::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             refused_names: RefusedNames::default(),

@@ -10,8 +10,7 @@ use super::encodings::{Key, Kind};
 use super::protocol::websocket;
 use super::window::{FrameId, NextPayload, WindowId, Windows};
 use super::{Frame, HubStats, Limits, Now};
-use weirgate_wire::deflate;
-use weirgate_wire::deflate::{DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS};
+use weirgate_wire::deflate::{DeflateParams, Deflater};
 
 /// Larger payloads get the small window for all clients, and refer to no other frame: text that hardly
 /// shrinks takes twice as long with the large window, and the loop waits.
@@ -222,7 +221,7 @@ impl Compressor {
         frame.encoded_with(key, |body| {
             stats.encodings_stored += 1;
             let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
-            deflate::stored_message(&mut out, body);
+            Deflater::write_stored(&mut out, body);
             out.shrink_to_fit();
             Some(out)
         });
@@ -270,7 +269,7 @@ impl Compressor {
             stats.encodings_chained += 1;
             self.has_compressed = true;
             let payload = self.deflater.deflate_after(text, body)?;
-            Some(websocket::behind_room(&payload))
+            Some(websocket::with_header_room(&payload))
         });
         match made {
             Some(_) => Chained::Made,
@@ -299,12 +298,12 @@ impl Compressor {
             stats.encodings_alone += 1;
             self.has_compressed = true;
             let deflater = match key.kind {
-                Kind::Small => self
-                    .small
-                    .get_or_insert_with(|| Deflater::with_window(self.level, SMALL_WINDOW_BITS)),
+                Kind::Small => self.small.get_or_insert_with(|| {
+                    Deflater::with_window(self.level, Deflater::SMALL_WINDOW_BITS)
+                }),
                 _ => &mut self.deflater,
             };
-            Some(websocket::behind_room(&deflater.deflate(body)?))
+            Some(websocket::with_header_room(&deflater.deflate(body)?))
         });
         made.is_some()
     }
@@ -315,7 +314,7 @@ impl Compressor {
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body().len();
     match params.deflates_with(body_bytes)? {
-        WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
+        Deflater::WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
         _ => Some(Key::of(Kind::Small)),
     }
 }

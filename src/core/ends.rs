@@ -10,7 +10,7 @@ use super::hub::Hub;
 use super::revoked::{Connected, Cut, WasConnected};
 use super::session::{Departed, Pause, Pauses, Session};
 use super::shell::{CutRequest, Whom};
-use super::{CloseReason, Closing, Effect, Now, PhaseKind, REVOKED, SessionKey};
+use super::{CloseCode, CloseReason, Closing, Effect, Now, PhaseKind, SessionKey};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
@@ -83,7 +83,7 @@ impl Core {
         self.clients.stats.slow.count_gate(left.gated_us);
         if left.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {
-                self.count_behind_proxy(peer, false);
+                self.count_by_proxy(peer, false);
             }
             self.leave_all(key, Some(left.reason));
         }
@@ -313,7 +313,7 @@ impl Core {
 
     fn revoke(&mut self, key: SessionKey) {
         self.set_refusal(key, Refusal::Revoked.label());
-        self.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
+        self.close(key, CloseCode::REVOKED, CloseReason::Revoked, Closing::Bare);
     }
 
     /// The time of the next [`advance_cuts`](Self::advance_cuts).

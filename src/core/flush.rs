@@ -292,7 +292,7 @@ impl Core {
     /// of such clients.
     #[inline]
     fn plan_batch(&mut self, list: usize) {
-        let is_behind = self.behind.is_holding;
+        let is_behind = self.overload.is_holding;
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let (scratch, turn) = (&mut self.scratch, &mut self.turn);
         turn.begin_batch(BATCH_DEFLATE_US);
@@ -532,7 +532,7 @@ impl Core {
     /// frames, for each client and for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, topic: &TopicName, frame: &Arc<Frame>) -> bool {
         self.notify_loss(key);
-        if self.behind.concerns(topic) {
+        if self.overload.concerns(topic) {
             self.release(topic);
         }
         self.clients.open_slot(self.now, &self.limits, key);

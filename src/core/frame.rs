@@ -324,7 +324,7 @@ impl Frame {
         deflate: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Option<&Encoded> {
         self.encoded_with(Key::ALONE, |body| {
-            Some(websocket::behind_room(&deflate(body)?))
+            Some(websocket::with_header_room(&deflate(body)?))
         })
     }
 

@@ -8,13 +8,13 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
-use super::{Accepted, CloseReason, Closing, Content, REVOKED, SessionKey};
+use super::{Accepted, CloseCode, CloseReason, Closing, Content, SessionKey};
 use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
 use weirgate_wire::head::{HeadError, RequestHead};
+use weirgate_wire::upgrade;
 use weirgate_wire::upgrade::UpgradeError;
-use weirgate_wire::{head, upgrade};
 
 /// The refusal of a client that offered subprotocols, got none, and left at once: the WebSocket of a browser fails then.
 pub(crate) const UNCONFIRMED_SUBPROTOCOL: &str = "subprotocol";
@@ -282,7 +282,7 @@ impl Core {
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
-        self.count_behind_proxy(peer, true);
+        self.count_by_proxy(peer, true);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
         if is_unconfirmed {
@@ -313,9 +313,9 @@ impl Core {
     }
 
     /// Counts an open client behind a proxy, or its end.
-    pub(super) fn count_behind_proxy(&mut self, peer: Peer, comes: bool) {
+    pub(super) fn count_by_proxy(&mut self, peer: Peer, comes: bool) {
         if is_proxy(&peer, &self.limits.trusted_proxies) {
-            self.waits.count_behind(peer.client(), comes);
+            self.waits.count_by_proxy(peer.client(), comes);
         }
     }
 }
@@ -324,7 +324,7 @@ impl<G: Gateway> Hub<G> {
     /// Handles a whole request head; `input` has the bytes after the head.
     pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
         let core = &mut self.core;
-        let head = match head::parse(&read, core.limits.head_headers_max) {
+        let head = match RequestHead::parse(&read, core.limits.head_headers_max) {
             Ok(head) => head,
             Err(error) => {
                 core.refuse_head(key, error);
@@ -415,7 +415,7 @@ impl<G: Gateway> Hub<G> {
                     return;
                 }
                 if admitted.is_err() {
-                    core.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
+                    core.close(key, CloseCode::REVOKED, CloseReason::Revoked, Closing::Bare);
                     return;
                 }
                 let client = self.clients.insert(key, client);

@@ -38,7 +38,8 @@ use weirgate_wire::base::Now;
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because a table that has just
 /// grown is half empty.
-const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<u32>() + size_of::<StoredId>());
+const ENTRY_BYTES: usize =
+    2 * (size_of::<KeptMessage>() + size_of::<u32>() + size_of::<StoredId>());
 /// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
 /// allocation of a single copy.
 const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
@@ -51,7 +52,7 @@ const LATE_US: u64 = 200_000;
 
 /// A message of the feed.
 #[derive(Debug)]
-struct Entry {
+struct KeptMessage {
     number: u64,
     kept_us: u64,
     position: Position,
@@ -62,7 +63,7 @@ struct Entry {
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
-impl Entry {
+impl KeptMessage {
     /// The frame for clients of the topic's own name, or of a pattern; made if it does not exist yet.
     fn copy(
         &mut self,
@@ -154,7 +155,7 @@ impl Memory {
 pub(super) struct History {
     limits: HistoryLimits,
     numbers: MessageNumbers,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<KeptMessage>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
     stays: Stays,
@@ -252,7 +253,7 @@ impl History {
         if let Some(body) = body {
             body.set_kept(true);
         }
-        self.entries.push_back(Entry {
+        self.entries.push_back(KeptMessage {
             number,
             kept_us: now.mono_us,
             position,
@@ -611,7 +612,7 @@ impl History {
     /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
-        let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
+        let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
         while let Some(name) = self.stays.older_than(now_us.saturating_sub(keep_us)) {
             self.stays_no_longer(name);
             self.newest_forgotten += 1;
@@ -734,7 +735,7 @@ impl History {
         if self.has_messages(topic) {
             return true;
         }
-        let entry = Entry {
+        let entry = KeptMessage {
             number: 0,
             kept_us: now.mono_us,
             position,
@@ -762,7 +763,7 @@ impl History {
 
     /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept until the
     /// last of these messages is forgotten.
-    fn let_go(&self, entry: &Entry) {
+    fn let_go(&self, entry: &KeptMessage) {
         let next = self.entries.front();
         if let Some(body) = &entry.body
             && next.is_none_or(|next| !next.has(body))

@@ -185,7 +185,7 @@ impl<G: Gateway> Hub<G> {
         self.core.advance_drain();
         self.core.advance_cuts();
         self.core.check_history();
-        self.core.check_behind();
+        self.core.check_overload();
         self.core.turn.begin(part_us);
         while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
             if let Some(session) = self.core.clients.session_mut(key) {

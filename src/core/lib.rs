@@ -11,7 +11,6 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod behind;
 mod brings;
 mod bus_event;
 mod clients;
@@ -34,6 +33,7 @@ mod limits;
 mod losses;
 mod memory;
 mod message;
+mod overload;
 mod position;
 mod protocol;
 mod publication;
@@ -69,31 +69,29 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};
-pub use limits::{HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits};
+pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
-pub use position::{
-    CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId, fnv_1a,
-};
+pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
 pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
     SubjectStats, TopicName,
 };
-pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
-pub use refused_names::{NameRefusal, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX, RefusedName};
+pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
+pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
-pub use search::{FOUND_MAX, Found, FoundClient, FoundName, Search};
-pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate, user_in_log};
+pub use search::{Found, FoundClient, FoundName, Search};
+pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
 };
-pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowSnapshot};
+pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};
-pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError};
-pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
+pub use survey::Survey;
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;

@@ -15,10 +15,10 @@ pub(crate) const SHARE_US: u64 = 1_000;
 pub(crate) const WORK_US: u64 = 1_000;
 
 /// The most missed messages that wait for all resuming clients together: each takes 16 bytes in a send queue.
-pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
+const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 
 /// The most bytes of plain HTTP requests, of all clients together, that are read and not used yet.
-pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The most memory of all connections together, bytes, if no limit of memory is known: as good as no limit.
 pub(crate) const CONNECTION_BYTES_MAX: u64 = 1 << 40;

@@ -39,7 +39,7 @@ const REST_US: u64 = 250_000;
 /// The state between two flushes.
 #[derive(Debug, Default)]
 pub(super) struct FrameMemory {
-    walk: Option<Walk>,
+    walk: Option<QueueWalk>,
     /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
@@ -50,7 +50,7 @@ pub(super) struct FrameMemory {
 
 /// One walk over all queues.
 #[derive(Debug, Default)]
-struct Walk {
+struct QueueWalk {
     number: u32,
     next_slot: usize,
     /// The frames of this slot that were looked at, and the client's share so far.
@@ -62,7 +62,7 @@ struct Walk {
     candidates: BinaryHeap<Reverse<(u64, SessionKey)>>,
 }
 
-impl Walk {
+impl QueueWalk {
     /// Looks at further queues while there is time; returns true if no queue is left.
     fn go_on(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
@@ -248,9 +248,9 @@ impl Core {
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {
             Some(walk) => walk,
-            None if self.is_walk_due() => Walk {
+            None if self.is_walk_due() => QueueWalk {
                 number: self.memory.next_number(),
-                ..Walk::default()
+                ..QueueWalk::default()
             },
             None => return,
         };
@@ -261,7 +261,7 @@ impl Core {
         }
     }
 
-    fn end_walk(&mut self, walk: Walk) {
+    fn end_walk(&mut self, walk: QueueWalk) {
         self.memory.walks += 1;
         let held = walk.held_bytes.min(self.frame_bytes().alive());
         let excess = held.saturating_sub(self.limits.frame_bytes_max);

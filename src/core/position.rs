@@ -9,9 +9,6 @@
 use std::cell::RefCell;
 use std::fmt;
 
-/// The most bytes of a position's text.
-pub const POSITION_BYTES_MAX: usize = 64;
-
 /// The first byte of the position of a counted message.
 const COUNTED: u8 = b'm';
 /// The first byte of the position of a stored message.
@@ -118,6 +115,9 @@ impl Mark {
 }
 
 impl Position {
+    /// The most bytes of a position's text.
+    pub const BYTES_MAX: usize = 64;
+
     /// The position of a message after a mark.
     pub fn counted(names: u32, mark: Mark, count: u64) -> Self {
         let point = Point::Counted { mark, count };
@@ -151,16 +151,16 @@ impl Position {
 
 thread_local! {
     /// The head of the newest text of a counted message.
-    static HEAD: RefCell<Head> = const { RefCell::new(Head { of: None, text: Vec::new() }) };
+    static HEAD: RefCell<PositionHead> = const { RefCell::new(PositionHead { of: None, text: Vec::new() }) };
 }
 
 /// The text of a position up to the count, and the hash of names and the mark from which it was made.
-struct Head {
+struct PositionHead {
     of: Option<(u32, Mark)>,
     text: Vec<u8>,
 }
 
-impl Head {
+impl PositionHead {
     fn text(&mut self, names: u32, mark: Mark) -> &[u8] {
         if self.of != Some((names, mark)) {
             self.of = Some((names, mark));
@@ -195,7 +195,7 @@ impl CopyPosition {
     /// Reads the text of a position ([`Display`](fmt::Display) of [`Position`]), with or without the rank of a copy
     /// after it. Accepts no other text.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > POSITION_BYTES_MAX {
+        if text.len() > Position::BYTES_MAX {
             return None;
         }
         let mut parts = text.get(1..)?.split('.');
@@ -238,10 +238,10 @@ impl fmt::Display for Mark {
     }
 }
 
-/// `m<names>.<nonce>.<counter>.<count>` or `s<names>.<major>.<minor>`, at most [`POSITION_BYTES_MAX`] bytes.
+/// `m<names>.<nonce>.<counter>.<count>` or `s<names>.<major>.<minor>`, at most [`Position::BYTES_MAX`] bytes.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(POSITION_BYTES_MAX);
+        let mut text = Vec::with_capacity(Self::BYTES_MAX);
         self.append(&mut text);
         f.write_str(&String::from_utf8_lossy(&text))
     }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(pos.to_string(), "m4gemj.7f3a09c2b11e.1e4.7");
         assert_eq!(parse(&pos.to_string()), Some(pos));
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
-        assert!(longest.to_string().len() <= POSITION_BYTES_MAX);
+        assert!(longest.to_string().len() <= Position::BYTES_MAX);
         assert_eq!(parse(&longest.to_string()), Some(longest));
     }
 
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(CopyPosition::parse(&format!("{whole}.1z141z4")), None);
         assert_eq!(CopyPosition::parse(&format!("{text}.1")), None);
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
-        assert!(format!("{longest}.1z141z3").len() <= POSITION_BYTES_MAX);
+        assert!(format!("{longest}.1z141z3").len() <= Position::BYTES_MAX);
     }
 
     #[test]
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!((copy.position, copy.copy), (pos, CopyRank(5)));
         let [major, minor] = [u64::MAX; 2];
         let longest = Position::stored(u32::MAX, StoredId { major, minor });
-        assert!(format!("{longest}.1z141z3").len() <= POSITION_BYTES_MAX);
+        assert!(format!("{longest}.1z141z3").len() <= Position::BYTES_MAX);
     }
 
     proptest! {

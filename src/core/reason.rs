@@ -133,6 +133,9 @@ pub struct CloseCode {
 }
 
 impl CloseCode {
+    /// For a client that an operator cuts off, and for its later connections while they are refused.
+    pub const REVOKED: Self = Self::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
+
     /// Returns a code with a text and without a wait.
     pub const fn new(code: u16, text: &'static str) -> Self {
         Self {
@@ -164,9 +167,6 @@ impl CloseCode {
         }
     }
 }
-
-/// The close code for a client that an operator cuts off, and for its later connections while they are refused.
-pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
 
 /// The data that the client still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

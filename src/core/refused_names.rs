@@ -9,15 +9,16 @@ use std::collections::VecDeque;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::reason::labelled;
-use super::{Hub, SessionKey, TopicName, user_in_log};
+use super::session::user_in_log;
+use super::{Hub, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::{LogBudget, LogLine};
 
 /// The most refusals that are kept.
-pub const REFUSED_NAMES_MAX: usize = 128;
+const REFUSED_NAMES_MAX: usize = 128;
 
 /// The most of them by one user at one address.
-pub const REFUSED_NAMES_OF_ONE_MAX: usize = 8;
+const REFUSED_NAMES_OF_ONE_MAX: usize = 8;
 
 /// The most log lines a second about refused names, as about ended connections.
 const LINES_PER_SECOND: u32 = 10;
@@ -66,7 +67,7 @@ pub struct RefusedName {
     pub session: SessionKey,
     /// The client's address.
     pub client: ClientAddr,
-    /// The beginning of the user's name, as in the log: [`user_in_log`].
+    /// The beginning of the user's name, as in the log.
     pub user: Option<Box<str>>,
     /// The role, if the gateway has roles.
     pub role: Option<Box<str>>,
@@ -76,6 +77,13 @@ pub struct RefusedName {
     pub reason: NameRefusal,
     /// How often it was refused.
     pub times: u64,
+}
+
+impl RefusedName {
+    /// Whether the client was of this user. Of a long name of a user only the beginning is compared.
+    pub fn is_of_user(&self, user: &str) -> bool {
+        self.user.as_deref() == Some(user_in_log(user))
+    }
 }
 
 /// The refusals so far.

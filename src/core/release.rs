@@ -3,8 +3,8 @@
 
 use std::mem::take;
 
-use super::behind::{Held, LINGER_US, STATES_MAX};
 use super::core::Core;
+use super::overload::{HeldTopic, LINGER_US, STATES_MAX};
 use super::publication::Delivery;
 use super::{MaxRate, Place, Retain, SessionKey, TopicName};
 
@@ -13,12 +13,12 @@ impl Core {
     /// keep their order.
     #[inline]
     pub(super) fn has_to_wait(&mut self, of: Delivery<'_>) -> bool {
-        if !self.behind.concerns(of.topic) {
+        if !self.overload.concerns(of.topic) {
             return false;
         }
         let frame = of.frame;
         let may_wait = frame.key().is_some() && !frame.is_of_feed() && of.place == Place::Outside;
-        let waits = may_wait && self.behind.states < STATES_MAX;
+        let waits = may_wait && self.overload.states < STATES_MAX;
         if !waits {
             self.release(of.topic);
         }
@@ -30,10 +30,10 @@ impl Core {
     #[inline]
     pub(super) fn note_replaced(&mut self) {
         let replaces = take(&mut self.clients.replaced_unsent);
-        let is_late = replaces || self.clients.stats.behind.is_behind && self.much_waits();
-        if is_late && self.scratch.is_under_way() && !self.behind.is_holding {
-            let stats = &mut self.clients.stats.behind;
-            self.behind.begin(self.now.mono_us, stats);
+        let is_late = replaces || self.clients.stats.overload.is_behind && self.much_waits();
+        if is_late && self.scratch.is_under_way() && !self.overload.is_holding {
+            let stats = &mut self.clients.stats.overload;
+            self.overload.begin(self.now.mono_us, stats);
         }
     }
 
@@ -52,9 +52,9 @@ impl Core {
             return;
         }
         let members = self.topics.receiver_count(topic, of.frame) as u64;
-        if members > 0 && self.behind.hold(of) {
+        if members > 0 && self.overload.hold(of) {
             let stats = &mut self.clients.stats;
-            stats.behind.states_replaced += 1;
+            stats.overload.states_replaced += 1;
             stats.messages_queued += members;
             stats.messages_conflated += members;
         }
@@ -63,15 +63,15 @@ impl Core {
     /// Sends the held states of a topic before a client joins, so that the new member gets no message from before the
     /// join. Retained states may stay held: the client gets such a state as its first frame, and not a second time.
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
-        let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
-        let is_other = |held: &Held| !held.states.values().all(|state| state.is_retained);
+        let held = (self.overload.states > 0).then(|| self.overload.held.get(topic));
+        let is_other = |held: &HeldTopic| !held.states.values().all(|state| state.is_retained);
         if held.flatten().is_some_and(is_other) {
             self.release(topic);
         }
     }
 
     pub(super) fn release(&mut self, topic: &TopicName) {
-        for state in self.behind.take(topic) {
+        for state in self.overload.take(topic) {
             let of = Delivery {
                 topic,
                 frame: &state.frame,
@@ -88,20 +88,20 @@ impl Core {
 
     /// Whether states wait for the end of the flush.
     pub fn holds_states(&self) -> bool {
-        self.behind.states > 0
+        self.overload.states > 0
     }
 
     /// Sends held states while there is time, once a flush has reached all clients.
     pub(super) fn release_states(&mut self) {
-        let stats = &mut self.clients.stats.behind;
+        let stats = &mut self.clients.stats.overload;
         if !stats.is_behind {
             return;
         }
-        let in_round = self.behind.next_released().is_some();
-        if !in_round && (self.behind.is_holding || self.behind.states > 0) {
-            self.behind.end_round(self.now.mono_us, stats);
+        let in_round = self.overload.next_released().is_some();
+        if !in_round && (self.overload.is_holding || self.overload.states > 0) {
+            self.overload.end_round(self.now.mono_us, stats);
         }
-        while let Some(topic) = self.behind.next_released()
+        while let Some(topic) = self.overload.next_released()
             && self.turn.has_time()
         {
             self.release(&topic);
@@ -109,11 +109,11 @@ impl Core {
     }
 
     /// The loop no longer counts as behind if no round has held states for some time.
-    pub(super) fn check_behind(&mut self) {
-        let behind = &self.behind;
-        let until_us = behind.counted_us + LINGER_US;
-        if !behind.is_holding && behind.states == 0 && self.now.mono_us >= until_us {
-            self.clients.stats.behind.is_behind = false;
+    pub(super) fn check_overload(&mut self) {
+        let overload = &self.overload;
+        let until_us = overload.counted_us + LINGER_US;
+        if !overload.is_holding && overload.states == 0 && self.now.mono_us >= until_us {
+            self.clients.stats.overload.is_behind = false;
         }
     }
 }

@@ -6,7 +6,7 @@ use super::gateway::Gateway;
 use super::{ClientSnapshot, Cut, Hub, MaxRate, SessionKey, TopicName};
 
 /// The most clients or names that a search returns.
-pub const FOUND_MAX: usize = 100;
+const FOUND_MAX: usize = 100;
 
 /// The most names of the clients that a search returns, all clients together.
 pub(crate) const FOUND_NAMES_MAX: usize = 1_000;

@@ -112,12 +112,12 @@ pub struct HubStats {
     /// Slow clients.
     pub slow: SlowStats,
     /// Whether the loop is behind.
-    pub behind: BehindStats,
+    pub overload: OverloadStats,
 }
 
 /// Whether the loop cannot write every message to every client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BehindStats {
+pub struct OverloadStats {
     /// Gauge: whether the loop is behind.
     pub is_behind: bool,
     /// Time behind, all together, microseconds.

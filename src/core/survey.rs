@@ -18,10 +18,7 @@ use super::{
 };
 
 /// The most clients and topics that one turn looks at, without searches.
-pub const SURVEY_SLICE_MAX: usize = 2_048;
-
-/// The most clients in each ranking, and the most topics, that a survey names.
-pub const SURVEY_NAMED_MAX: usize = 20;
+const SURVEY_SLICE_MAX: usize = 2_048;
 
 /// All clients and topics, visited in slices: few of them by name, the others as counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,27 +60,32 @@ pub struct Survey {
     pub found: Vec<Found>,
 }
 
+impl Survey {
+    /// The most clients in each ranking, and the most topics, that a survey names.
+    pub const NAMED_MAX: usize = 20;
+}
+
 /// The survey under way, and the time at which the last survey began.
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
-    walk: Option<Walk>,
+    walk: Option<SurveyWalk>,
     last_began_us: Option<u64>,
     /// The searches of the next survey.
     pub(super) wanted: Vec<Search>,
 }
 
-/// The [`SURVEY_NAMED_MAX`] values with the largest ranks.
+/// The [`Survey::NAMED_MAX`] values with the largest ranks.
 #[derive(Debug)]
 struct Largest<R, T>(BinaryHeap<Reverse<(R, T)>>);
 
 impl<R: Ord, T: Ord> Largest<R, T> {
     fn new() -> Self {
-        Self(BinaryHeap::with_capacity(SURVEY_NAMED_MAX))
+        Self(BinaryHeap::with_capacity(Survey::NAMED_MAX))
     }
 
     /// Adds a value if the rank is among the largest so far; only then calls `make`.
     fn offer(&mut self, rank: R, make: impl FnOnce() -> T) {
-        if self.0.len() == SURVEY_NAMED_MAX {
+        if self.0.len() == Survey::NAMED_MAX {
             let is_small = |Reverse((least, _)): &Reverse<(R, T)>| rank <= *least;
             if self.0.peek().is_some_and(is_small) {
                 return;
@@ -101,7 +103,7 @@ impl<R: Ord, T: Ord> Largest<R, T> {
 }
 
 #[derive(Debug)]
-struct Walk {
+struct SurveyWalk {
     survey: Survey,
     next_slot: usize,
     next_topic: usize,
@@ -116,7 +118,7 @@ struct Walk {
     searches: Searches,
 }
 
-impl Walk {
+impl SurveyWalk {
     fn new(began: Now, last_began_us: Option<u64>, searches: Searches) -> Self {
         Self {
             survey: Survey {
@@ -231,7 +233,7 @@ impl Core {
     }
 
     /// Ends a survey: looks at the named clients once more, all at the same moment.
-    fn name(&self, walk: Walk) -> Survey {
+    fn name(&self, walk: SurveyWalk) -> Survey {
         let mut survey = walk.survey;
         survey.ended = self.now;
         let slowest = walk.slowest.into_sorted();
@@ -274,7 +276,7 @@ impl<G: Gateway> Hub<G> {
         let mut walk = core.surveys.walk.take().unwrap_or_else(|| {
             let last_began_us = core.surveys.last_began_us.replace(now.mono_us);
             let wanted = std::mem::take(&mut core.surveys.wanted);
-            Walk::new(now, last_began_us, Searches::new(wanted, core.shown_topic))
+            SurveyWalk::new(now, last_began_us, Searches::new(wanted, core.shown_topic))
         });
         walk.survey.slices += 1;
         let mut room = SURVEY_SLICE_MAX;

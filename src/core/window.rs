@@ -29,7 +29,7 @@ use std::sync::Arc;
 use super::Frame;
 use super::frame::Keeper;
 use weirgate_wire::base::ExtendibleMap;
-use weirgate_wire::deflate::DICTIONARY_BYTES_MAX;
+use weirgate_wire::deflate::Deflater;
 
 /// The most frames of a window that later frames refer to.
 const FRAMES_MAX: usize = 32;
@@ -252,7 +252,7 @@ impl Windows {
     pub(super) fn bytes(&self, id: WindowId) -> usize {
         let sent = self.get(id).map_or(&[][..], |window| &window.sent);
         let bytes: usize = sent.iter().map(|sent| sent.bytes()).sum();
-        bytes.min(DICTIONARY_BYTES_MAX)
+        bytes.min(Deflater::DICTIONARY_BYTES_MAX)
     }
 
     /// The end of a window from its last message on; [`WindowId::NONE`] if the window is no longer.
@@ -309,7 +309,7 @@ impl Windows {
         }
         let has_text = !out.is_empty();
         out.resize(out.len() + gap, GAP);
-        let beyond = out.len().saturating_sub(DICTIONARY_BYTES_MAX);
+        let beyond = out.len().saturating_sub(Deflater::DICTIONARY_BYTES_MAX);
         out.drain(..beyond);
         has_text && !(has_gap && payload.contains(&GAP))
     }
@@ -321,19 +321,19 @@ fn append(sent: &mut Vec<Sent>, next: NextPayload) {
     let open = sent.pop_if(|last| last.frame.is_none());
     let gap = next.gap + open.map_or(0, |open| open.gap as usize);
     let bytes = next.frame.map_or(0, |(_, bytes)| bytes);
-    if gap >= DICTIONARY_BYTES_MAX {
+    if gap >= Deflater::DICTIONARY_BYTES_MAX {
         sent.clear();
     }
     if gap + bytes > 0 {
         sent.push(Sent {
-            gap: gap.min(DICTIONARY_BYTES_MAX) as u32,
+            gap: gap.min(Deflater::DICTIONARY_BYTES_MAX) as u32,
             frame: next.frame.map(|(id, _)| id),
             bytes: bytes as u32,
         });
     }
     let (mut behind, mut frames) = (0, 0);
     let reached = sent.iter().rev().take_while(|sent| {
-        let is_reached = behind < DICTIONARY_BYTES_MAX && frames < FRAMES_MAX;
+        let is_reached = behind < Deflater::DICTIONARY_BYTES_MAX && frames < FRAMES_MAX;
         behind += sent.bytes();
         frames += usize::from(sent.frame.is_some());
         is_reached

@@ -25,10 +25,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
 /// When the last byte moved in either direction, and whether any byte arrived since the request began.
 #[derive(Clone, Debug)]
-pub(crate) struct Activity(Arc<Inner>);
+pub(crate) struct Activity(Arc<ActivityTimes>);
 
 #[derive(Debug)]
-struct Inner {
+struct ActivityTimes {
     start: Instant,
     /// All in microseconds since the start.
     last_us: AtomicU64,
@@ -41,7 +41,7 @@ struct Inner {
 impl Activity {
     /// Activity that began now.
     pub(crate) fn start() -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ActivityTimes {
             start: Instant::now(),
             last_us: AtomicU64::new(0),
             asked_us: AtomicU64::new(0),

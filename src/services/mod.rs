@@ -34,7 +34,7 @@ use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::link::{Activity, USER_AGENT, connect};
 pub(crate) use self::places::{CONNECTION_BYTES, Place, Places};
-pub(crate) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
+pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 
 /// A service behind the gateway.
 #[derive(Clone)]

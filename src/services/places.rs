@@ -23,17 +23,17 @@ const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
 /// How often a waiting request looks again for a slow request that can be evicted, and for buffers that other services
 /// have freed.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The places of a service. Clones share the places.
 #[derive(Clone)]
-pub(crate) struct Places(Arc<Inner>);
+pub(crate) struct Places(Arc<PlacesState>);
 
 /// The most bytes that hyper's buffers hold for one proxied connection, on both sides together.
 pub(crate) const CONNECTION_BYTES: u64 = 200 * 1024;
 
 #[derive(Debug)]
-struct Inner {
+struct PlacesState {
     held: Quota,
     buffers: Quota,
     clock: Clock,
@@ -55,19 +55,19 @@ struct WaitingRequests {
 pub(crate) struct Place {
     /// The permits for the place and for its buffers; `None` while they are being returned.
     permits: Option<[Permit; 2]>,
-    of: Arc<Inner>,
+    of: Arc<PlacesState>,
 }
 
 /// A waiting request. Dropping this removes it from the queue.
 struct Waits {
-    of: Arc<Inner>,
+    of: Arc<PlacesState>,
     number: u64,
 }
 
 impl Places {
     /// `buffers` is the sum for all services.
     pub(crate) fn new(places_max: usize, buffers: Quota, clock: Clock) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(PlacesState {
             held: Quota::new("proxy_connections", places_max as u64),
             buffers,
             clock,
@@ -94,7 +94,7 @@ impl Places {
         };
         waits(of.held.held() < of.held.max());
         let place = loop {
-            match timeout(LOOK_AGAIN, &mut granted).await {
+            match timeout(RECHECK_INTERVAL, &mut granted).await {
                 Ok(place) => break place.ok(),
                 Err(_) => of.evict_for(client),
             }
@@ -105,7 +105,7 @@ impl Places {
     }
 }
 
-impl Inner {
+impl PlacesState {
     fn grant_or_wait(
         self: &Arc<Self>,
         client: ClientAddr,

@@ -67,14 +67,14 @@ impl Ended {
 }
 
 /// The body of a request to a service.
-pub(crate) trait Again:
+pub(crate) trait RepeatableBody:
     Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
 {
     /// Returns a copy of the whole body, or `None` if it cannot be sent again.
     fn again(&self) -> Option<Self>;
 }
 
-impl Again for Full<Bytes> {
+impl RepeatableBody for Full<Bytes> {
     fn again(&self) -> Option<Self> {
         Some(self.clone())
     }
@@ -198,7 +198,7 @@ enum Fault<B> {
     Failed(Failure),
 }
 
-impl<B: Again> Pool<B> {
+impl<B: RepeatableBody> Pool<B> {
     /// A pool without connections.
     pub(crate) fn new(service: Service, policy: Policy) -> Self {
         let kept = Arc::default();
@@ -384,7 +384,7 @@ fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
 }
 
 /// Returns a copy of the request, if the body can be repeated.
-fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
+fn again<B: RepeatableBody>(request: &Request<B>) -> Option<Request<B>> {
     let mut again = Request::new(request.body().again()?);
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();

@@ -33,13 +33,13 @@ pub enum BodyError {
 /// Finds the end of one body that arrives in pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyScanner {
-    state: State,
+    state: BodyState,
     extension_bytes: u32,
     trailer_bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BodyState {
     /// The rest of a body of known length.
     Length(u64),
     /// The size of a chunk, from the digits so far.
@@ -80,8 +80,8 @@ impl BodyScanner {
     pub fn announced(head: &RequestHead<'_>) -> Option<Self> {
         let state = match head.content_length() {
             _ if !head.announces_body() => return None,
-            Some(length) => State::Length(length),
-            None => State::Size { size: 0, digits: 0 },
+            Some(length) => BodyState::Length(length),
+            None => BodyState::Size { size: 0, digits: 0 },
         };
         Some(Self {
             state,
@@ -92,13 +92,13 @@ impl BodyScanner {
 
     /// Whether the body has ended.
     pub fn is_end(&self) -> bool {
-        matches!(self.state, State::End | State::Length(0))
+        matches!(self.state, BodyState::End | BodyState::Length(0))
     }
 
     /// Returns how many of the next bytes belong to the body, whatever their values are.
     pub fn certain(&self) -> u64 {
         match self.state {
-            State::Length(left) | State::Data(left) => left,
+            BodyState::Length(left) | BodyState::Data(left) => left,
             _ => 0,
         }
     }
@@ -107,9 +107,9 @@ impl BodyScanner {
     pub fn pass(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.certain(), "bytes that may be framing");
         self.state = match self.state {
-            State::Length(left) => State::Length(left.saturating_sub(bytes)),
-            State::Data(left) if left > bytes => State::Data(left - bytes),
-            State::Data(_) => State::DataCr,
+            BodyState::Length(left) => BodyState::Length(left.saturating_sub(bytes)),
+            BodyState::Data(left) if left > bytes => BodyState::Data(left - bytes),
+            BodyState::Data(_) => BodyState::DataCr,
             state => state,
         };
     }
@@ -122,7 +122,7 @@ impl BodyScanner {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_end() {
             taken += match self.state {
-                State::Length(left) | State::Data(left) => {
+                BodyState::Length(left) | BodyState::Data(left) => {
                     let there = bytes.len() - taken;
                     let n = usize::try_from(left).map_or(there, |left| left.min(there));
                     self.pass(n as u64);
@@ -138,53 +138,57 @@ impl BodyScanner {
     }
 
     /// Returns the state after a byte of framing.
-    fn framing(&mut self, byte: u8) -> Result<State, BodyError> {
+    fn framing(&mut self, byte: u8) -> Result<BodyState, BodyError> {
         Ok(match (self.state, byte) {
-            (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
+            (BodyState::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
                 if digits == SIZE_DIGITS_MAX {
                     return Err(BodyError::ChunkSize);
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                State::Size {
+                BodyState::Size {
                     size: size << 4 | u64::from(digit),
                     digits: digits + 1,
                 }
             }
-            (State::Size { digits: 0, .. }, _) => return Err(BodyError::ChunkSize),
-            (State::Size { size, .. } | State::SizeSpace { size }, b' ' | b'\t') => {
+            (BodyState::Size { digits: 0, .. }, _) => return Err(BodyError::ChunkSize),
+            (BodyState::Size { size, .. } | BodyState::SizeSpace { size }, b' ' | b'\t') => {
                 grow(&mut self.extension_bytes)?;
-                State::SizeSpace { size }
+                BodyState::SizeSpace { size }
             }
-            (State::Size { size, .. } | State::SizeSpace { size }, b';') => {
-                State::Extension { size }
+            (BodyState::Size { size, .. } | BodyState::SizeSpace { size }, b';') => {
+                BodyState::Extension { size }
             }
             (
-                State::Size { size, .. } | State::SizeSpace { size } | State::Extension { size },
+                BodyState::Size { size, .. }
+                | BodyState::SizeSpace { size }
+                | BodyState::Extension { size },
                 b'\r',
-            ) => State::SizeLf { size },
-            (State::Size { .. } | State::SizeSpace { .. }, _) => return Err(BodyError::ChunkSize),
-            (State::Extension { size }, _) if byte != b'\n' => {
+            ) => BodyState::SizeLf { size },
+            (BodyState::Size { .. } | BodyState::SizeSpace { .. }, _) => {
+                return Err(BodyError::ChunkSize);
+            }
+            (BodyState::Extension { size }, _) if byte != b'\n' => {
                 grow(&mut self.extension_bytes)?;
-                State::Extension { size }
+                BodyState::Extension { size }
             }
-            (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
-            (State::SizeLf { size }, b'\n') => State::Data(size),
-            (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
-            (State::TrailerStart, b'\r') => State::LastLf,
-            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
+            (BodyState::SizeLf { size: 0 }, b'\n') => BodyState::TrailerStart,
+            (BodyState::SizeLf { size }, b'\n') => BodyState::Data(size),
+            (BodyState::DataCr, b'\r') => BodyState::DataLf,
+            (BodyState::DataLf, b'\n') => BodyState::Size { size: 0, digits: 0 },
+            (BodyState::TrailerStart, b'\r') => BodyState::LastLf,
+            (BodyState::TrailerStart | BodyState::TrailerName, _) if is_token_byte(byte) => {
                 grow(&mut self.trailer_bytes)?;
-                State::TrailerName
+                BodyState::TrailerName
             }
-            (State::TrailerName, b':') => State::TrailerValue,
-            (State::TrailerValue, b'\r') => State::TrailerLf,
-            (State::TrailerValue, _) if byte == b'\t' || !byte.is_ascii_control() => {
+            (BodyState::TrailerName, b':') => BodyState::TrailerValue,
+            (BodyState::TrailerValue, b'\r') => BodyState::TrailerLf,
+            (BodyState::TrailerValue, _) if byte == b'\t' || !byte.is_ascii_control() => {
                 grow(&mut self.trailer_bytes)?;
-                State::TrailerValue
+                BodyState::TrailerValue
             }
-            (State::TrailerLf, b'\n') => State::TrailerStart,
-            (State::LastLf, b'\n') => State::End,
-            (State::TrailerStart | State::TrailerName | State::TrailerValue, _)
+            (BodyState::TrailerLf, b'\n') => BodyState::TrailerStart,
+            (BodyState::LastLf, b'\n') => BodyState::End,
+            (BodyState::TrailerStart | BodyState::TrailerName | BodyState::TrailerValue, _)
                 if byte != b'\n' =>
             {
                 return Err(BodyError::Trailer);
@@ -205,14 +209,13 @@ fn grow(bytes: &mut u32) -> Result<(), BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head;
     use proptest::prelude::*;
 
     const CHUNKED: &str = "Transfer-Encoding: chunked";
 
     fn scanner(framing: &str) -> Option<BodyScanner> {
         let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
-        BodyScanner::announced(&head::parse(head.as_bytes(), 100).expect("a good head"))
+        BodyScanner::announced(&RequestHead::parse(head.as_bytes(), 100).expect("a good head"))
     }
 
     fn chunked() -> BodyScanner {

@@ -17,13 +17,6 @@ pub(crate) use windows::InflateWindow;
 pub use windows::InflateWindows;
 use windows::Packer;
 
-/// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
-pub const WINDOW_BITS: u8 = 15;
-/// log2 of the window of shared deflated frames for clients that requested a smaller window: 4 KiB.
-pub const SMALL_WINDOW_BITS: u8 = 12;
-/// How many bytes back a message can refer to earlier messages: the size of the largest window.
-pub const DICTIONARY_BYTES_MAX: usize = 1 << WINDOW_BITS;
-
 /// Deflates whole messages, one after the other.
 #[derive(Debug)]
 pub struct Deflater {
@@ -31,9 +24,22 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// Creates a deflater with [`WINDOW_BITS`]; takes about 380 KB. `level`: 1 (fast) to 9 (small).
+    /// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
+    pub const WINDOW_BITS: u8 = 15;
+
+    /// log2 of the window of shared deflated frames for clients that requested a smaller window: 4 KiB.
+    pub const SMALL_WINDOW_BITS: u8 = 12;
+
+    /// How many bytes back a message can refer to earlier messages: the size of the largest window.
+    pub const DICTIONARY_BYTES_MAX: usize = 1 << Self::WINDOW_BITS;
+
+    /// Bytes of the header of a stored block.
+    pub const STORED_HEADER_BYTES: usize = 5;
+
+    /// Creates a deflater with a window of 32 KiB, the default of clients; takes about 380 KB. `level`: 1 (fast) to 9
+    /// (small).
     pub fn new(level: u32) -> Self {
-        Self::with_window(level, WINDOW_BITS)
+        Self::with_window(level, Self::WINDOW_BITS)
     }
 
     /// Creates a deflater with a window of `window_bits` bits, 9 to 15.
@@ -53,13 +59,28 @@ impl Deflater {
     }
 
     /// Deflates a message for a client whose last message was `before`: the blocks refer to `before` as the
-    /// newest part of the client's window, up to [`DICTIONARY_BYTES_MAX`] back. Only such clients can inflate
+    /// newest part of the client's window, up to [`Self::DICTIONARY_BYTES_MAX`] back. Only such clients can inflate
     /// the blocks.
     pub fn deflate_after(&mut self, before: &[u8], body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();
-        let from = before.len().saturating_sub(DICTIONARY_BYTES_MAX);
+        let from = before.len().saturating_sub(Self::DICTIONARY_BYTES_MAX);
         self.state.set_dictionary(&before[from..]).ok()?;
         self.blocks(body)
+    }
+
+    /// Appends `body` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
+    /// message (§7.2.1). Some clients that agreed on compression cannot read a message without that end
+    /// (libwebsockets up to 4.3.2 spins).
+    pub fn write_stored(out: &mut Vec<u8>, body: &[u8]) {
+        stored_block(out, body);
+        out.push(0);
+    }
+
+    /// Appends the header of one stored block, whose `len` bytes the caller appends.
+    pub fn write_stored_header(out: &mut Vec<u8>, len: u16) {
+        out.push(0);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&(!len).to_le_bytes());
     }
 
     /// Deflates to the end of the body, even if the result gets too large: a reset does not clear all state of an
@@ -159,7 +180,7 @@ impl Inflater {
         inflated
     }
 
-    /// `before`: the text before the message, at most [`DICTIONARY_BYTES_MAX`].
+    /// `before`: the text before the message, at most [`Self::DICTIONARY_BYTES_MAX`].
     fn inflate_with(
         &mut self,
         before: &[u8],
@@ -236,27 +257,9 @@ impl Inflater {
 /// connections share. Such deflated blocks refer to nothing before them.
 pub(crate) fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
     for block in bytes.chunks(usize::from(u16::MAX)) {
-        stored_header(out, block.len() as u16);
+        Deflater::write_stored_header(out, block.len() as u16);
         out.extend_from_slice(block);
     }
-}
-
-/// Appends `body` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
-/// message (§7.2.1). Some clients that agreed on compression cannot read a message without that end
-/// (libwebsockets up to 4.3.2 spins).
-pub fn stored_message(out: &mut Vec<u8>, body: &[u8]) {
-    stored_block(out, body);
-    out.push(0);
-}
-
-/// Bytes of [`stored_header`].
-pub const STORED_HEADER_BYTES: usize = 5;
-
-/// Appends the header of one stored block, whose `len` bytes the caller appends.
-pub fn stored_header(out: &mut Vec<u8>, len: u16) {
-    out.push(0);
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&(!len).to_le_bytes());
 }
 
 #[cfg(test)]

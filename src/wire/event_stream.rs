@@ -42,11 +42,11 @@ impl<'a> RequestHead<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::parse;
+    use crate::head::RequestHead;
 
     fn asks(method: &str, lines: &str) -> bool {
         let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-        let head = parse(request.as_bytes(), 100).expect("a good head");
+        let head = RequestHead::parse(request.as_bytes(), 100).expect("a good head");
         head.asks_event_stream()
     }
 
@@ -74,7 +74,7 @@ mod tests {
 
     fn sent(target: &str) -> Vec<Result<String, Utf8Error>> {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let head = parse(request.as_bytes(), 100).expect("a good head");
+        let head = RequestHead::parse(request.as_bytes(), 100).expect("a good head");
         head.sent_in_query().collect()
     }
 

@@ -5,7 +5,7 @@
 use super::deflate::Inflater;
 
 /// The longest header of an unmasked frame: two bytes and a 64-bit length.
-pub const HEADER_BYTES_MAX: usize = 10;
+pub(crate) const HEADER_BYTES_MAX: usize = 10;
 /// The last (here: only) fragment of a message.
 pub(crate) const FIN: u8 = 0x80;
 /// The payload is deflated (RFC 7692 §6).
@@ -38,6 +38,18 @@ pub struct DataFrame {
 }
 
 impl DataFrame {
+    /// The longest header: two bytes and a 64-bit length.
+    pub const HEADER_BYTES_MAX: usize = HEADER_BYTES_MAX;
+
+    /// Returns the number of bytes of the header for a payload of this length.
+    pub const fn header_bytes(payload_len: u64) -> usize {
+        match payload_len {
+            0..126 => 2,
+            126..65_536 => 4,
+            _ => 10,
+        }
+    }
+
     /// Writes the header for `payload_len` bytes to the front of `out`. Returns the header's length.
     pub fn header(self, out: &mut [u8; HEADER_BYTES_MAX], payload_len: u64) -> usize {
         let opcode = match self.is_text {
@@ -64,15 +76,6 @@ fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) ->
         out[1] = 127;
         out[2..10].copy_from_slice(&payload_len.to_be_bytes());
         10
-    }
-}
-
-/// Returns the number of bytes of the header for a payload of this length.
-pub const fn header_bytes(payload_len: u64) -> usize {
-    match payload_len {
-        0..126 => 2,
-        126..65_536 => 4,
-        _ => 10,
     }
 }
 

@@ -59,9 +59,14 @@ pub enum HeadError {
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The first bytes of a TLS handshake. No request begins with them.
-pub const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
+const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
 
 impl HeadError {
+    /// Returns the error for `received`, the first bytes of a connection, if they are no request but a TLS handshake.
+    pub fn of_tls(received: &[u8]) -> Option<Self> {
+        received.starts_with(TLS_HANDSHAKE).then_some(Self::Tls)
+    }
+
     /// Returns the error for `received`, which has reached the limit of a head without an end.
     pub fn too_large(received: &[u8]) -> Self {
         if received.contains(&b'\n') {
@@ -113,37 +118,6 @@ pub struct RequestHead<'a> {
     query: Option<&'a str>,
     minor_version: u8,
     headers: Vec<Header<'a>>,
-}
-
-/// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
-pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadError> {
-    let lines = check_line_ends(head)?;
-    // No larger than the number of lines, because each connection in its handshake allocates this.
-    let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
-    let mut request = Request::new(&mut headers);
-    let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;
-    if parsed != Status::Complete(head.len()) {
-        return Err(HeadError::Syntax("request head has no end"));
-    }
-    let (Some(method), Some(target), Some(minor_version)) =
-        (request.method, request.path, request.version)
-    else {
-        return Err(HeadError::Syntax("request line is malformed"));
-    };
-    let count = request.headers.len();
-    headers.truncate(count);
-    let (path, query) = path_and_query(method, target).ok_or(HeadError::Target)?;
-    let head = RequestHead {
-        method,
-        target,
-        path,
-        query,
-        minor_version,
-        headers,
-    };
-    head.check_host()?;
-    head.check_body_length()?;
-    Ok(head)
 }
 
 /// Checks that all lines end with CR LF, because two readers could otherwise see different headers. Returns the number
@@ -260,6 +234,37 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
+    pub fn parse(head: &'a [u8], headers_max: usize) -> Result<Self, HeadError> {
+        let lines = check_line_ends(head)?;
+        // No larger than the number of lines, because each connection in its handshake allocates this.
+        let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
+        let mut request = Request::new(&mut headers);
+        let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;
+        if parsed != Status::Complete(head.len()) {
+            return Err(HeadError::Syntax("request head has no end"));
+        }
+        let (Some(method), Some(target), Some(minor_version)) =
+            (request.method, request.path, request.version)
+        else {
+            return Err(HeadError::Syntax("request line is malformed"));
+        };
+        let count = request.headers.len();
+        headers.truncate(count);
+        let (path, query) = path_and_query(method, target).ok_or(HeadError::Target)?;
+        let head = Self {
+            method,
+            target,
+            path,
+            query,
+            minor_version,
+            headers,
+        };
+        head.check_host()?;
+        head.check_body_length()?;
+        Ok(head)
+    }
+
     /// The head of a plain request whose parts another reader has found and checked; `None` if the target makes no URL.
     pub fn of_parts(
         method: &'a str,

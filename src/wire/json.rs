@@ -157,7 +157,7 @@ pub fn text_of(raw: &str) -> Option<String> {
 ///
 /// # Errors
 /// [`JsonError::TooDeep`], with the offset of the first bracket over the limit.
-pub fn check_depth(text: &[u8]) -> Result<(), JsonError> {
+fn check_depth(text: &[u8]) -> Result<(), JsonError> {
     // Most texts have fewer opening brackets than the limit, and the vectorised count is fast.
     if count_openings(text) <= JSON_DEPTH_MAX {
         return Ok(());
@@ -286,7 +286,9 @@ pub fn compact(json: &str) -> String {
 /// Returns the entries of an object in their order, with repeated keys, and each value as its text. Checks the same as
 /// [`check_json`]: this call checks depth and encoding; the iterator returns a syntax error at its entry, and bytes
 /// after the object as a last error. Callers must not act on an entry before the iterator has ended.
-pub fn object_entries(text: &[u8]) -> Result<ObjectEntries<'_>, JsonError> {
+pub fn object_entries(
+    text: &[u8],
+) -> Result<impl Iterator<Item = Result<(Cow<'_, str>, LazyValue<'_>), JsonError>>, JsonError> {
     check_depth(text)?;
     let start = skip_space(text, 0);
     if text.get(start) != Some(&b'{') {
@@ -302,7 +304,7 @@ pub fn object_entries(text: &[u8]) -> Result<ObjectEntries<'_>, JsonError> {
 }
 
 /// The entries of a JSON object; see [`object_entries`].
-pub struct ObjectEntries<'a> {
+struct ObjectEntries<'a> {
     text: &'a [u8],
     entries: ObjectJsonIter<'a>,
     /// The offset after the last value.

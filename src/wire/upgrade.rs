@@ -130,9 +130,15 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 impl<'h> Upgrade<'h> {
-    /// Returns the value of `Sec-WebSocket-Accept` (§4.2.2).
-    pub fn accept_key(&self) -> String {
-        derive_accept_key(self.key.as_bytes())
+    /// Appends the response that makes the connection a WebSocket. `protocol` is an offered subprotocol, and is left out
+    /// if it is not a token.
+    pub fn accept(&self, out: &mut Vec<u8>, extensions: Option<&Agreed>, protocol: Option<&str>) {
+        switching_protocols(
+            out,
+            &derive_accept_key(self.key.as_bytes()),
+            extensions,
+            protocol,
+        );
     }
 
     /// Returns what is agreed on for permessage-deflate; `None` if no offer is acceptable.
@@ -155,9 +161,8 @@ impl<'h> Upgrade<'h> {
     }
 }
 
-/// Appends the response that makes the connection a WebSocket. `accept` is from [`Upgrade::accept_key`]; `protocol` is
-/// an offered subprotocol, and is left out if it is not a token.
-pub fn switching_protocols(
+/// Appends the response that makes the connection a WebSocket. `accept` is the value of `Sec-WebSocket-Accept` (§4.2.2).
+fn switching_protocols(
     out: &mut Vec<u8>,
     accept: &str,
     extensions: Option<&Agreed>,
@@ -215,9 +220,9 @@ fn phrase(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::parse;
     use super::*;
     use crate::deflate::negotiate;
+    use crate::head::RequestHead;
     use proptest::prelude::*;
 
     /// A good upgrade, with `from` replaced.
@@ -234,8 +239,9 @@ mod tests {
     }
 
     fn outcome(request: &[u8]) -> Result<String, UpgradeError> {
-        let head = parse(request, 100).expect("a good head");
-        head.upgrade().map(|upgrade| upgrade.accept_key())
+        let head = RequestHead::parse(request, 100).expect("a good head");
+        head.upgrade()
+            .map(|upgrade| derive_accept_key(upgrade.key.as_bytes()))
     }
 
     #[test]
@@ -331,7 +337,7 @@ mod tests {
     #[test]
     fn a_plain_request_asks_for_no_upgrade() {
         let head = request("Upgrade: websocket", "Accept: */*");
-        let head = parse(&head, 100).expect("a good head");
+        let head = RequestHead::parse(&head, 100).expect("a good head");
         assert!(!head.asks_upgrade());
         assert_eq!(head.lost_upgrade(), Some("Upgrade"));
         for (from, to, lost) in [
@@ -347,7 +353,7 @@ mod tests {
             ("HTTP/1.1", "HTTP/1.1", None),
         ] {
             let request = request(from, to);
-            let head = parse(&request, 100).expect("a good head");
+            let head = RequestHead::parse(&request, 100).expect("a good head");
             assert_eq!(head.lost_upgrade(), lost, "{from}");
         }
         let plain = request(
@@ -355,11 +361,17 @@ mod tests {
             "X-Key",
         );
         assert_eq!(
-            parse(&plain, 100).expect("a good head").lost_upgrade(),
+            RequestHead::parse(&plain, 100)
+                .expect("a good head")
+                .lost_upgrade(),
             None
         );
         let old = request("HTTP/1.1", "HTTP/1.0");
-        assert!(parse(&old, 100).expect("a good head").asks_upgrade());
+        assert!(
+            RequestHead::parse(&old, 100)
+                .expect("a good head")
+                .asks_upgrade()
+        );
     }
 
     #[test]
@@ -367,14 +379,14 @@ mod tests {
         let lines = "Sec-WebSocket-Protocol: bearer, aa.bb-c_d ,, two words\r\nOrigin: null\r\n\
                      Sec-WebSocket-Protocol: \"q\",v1";
         let request = with(lines);
-        let head = parse(&request, 100).expect("a good head");
+        let head = RequestHead::parse(&request, 100).expect("a good head");
         let upgrade = head.upgrade().expect("an upgrade");
         let protocols: Vec<_> = upgrade.protocols().collect();
         assert_eq!(protocols, ["bearer", "aa.bb-c_d", "v1"]);
         assert_eq!(upgrade.origin(), Some("null"));
         assert_eq!(upgrade.negotiate_deflate(), None);
         let spaces = with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(32_000)));
-        let head = parse(&spaces, 100).expect("a good head");
+        let head = RequestHead::parse(&spaces, 100).expect("a good head");
         assert_eq!(head.upgrade().expect("an upgrade").protocols().count(), 0);
     }
 
@@ -384,7 +396,7 @@ mod tests {
             "Sec-WebSocket-Extensions: x-a\r\n\
              Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10",
         );
-        let head = parse(&request, 100).expect("a good head");
+        let head = RequestHead::parse(&request, 100).expect("a good head");
         let agreed = head.upgrade().expect("an upgrade").negotiate_deflate();
         let bits = agreed.map(|agreed| agreed.to_client.server_window_bits());
         assert_eq!(bits, Some(10));

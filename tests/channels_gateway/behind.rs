@@ -32,7 +32,7 @@ fn messages_of_the_kept_feed_are_sent_in_the_order_of_their_positions() {
     kept.bench.world.flush_one_batch();
     kept.bench.world.now = kept.bench.world.now.plus_us(2 * SECOND);
     kept.publish(CONFLATED, "3");
-    assert!(kept.bench.world.hub.stats().behind.is_behind);
+    assert!(kept.bench.world.hub.stats().overload.is_behind);
     kept.publish(CONFLATED, "4");
     kept.publish(TICK, "5");
     kept.bench.world.flush_one_batch();
@@ -60,7 +60,7 @@ fn a_held_binary_message_is_for_no_client_that_gets_text() {
     bench.world.flush_one_batch();
     bench.world.now = bench.world.now.plus_us(2 * SECOND);
     bench.publish(TICK, &[], b"3");
-    assert!(bench.world.hub.stats().behind.is_behind);
+    assert!(bench.world.hub.stats().overload.is_behind);
     bench.publish(TICK, &[], b"\xff4");
     bench.unsubscribe(binary, &[TICK]);
     bench.world.catch_up();

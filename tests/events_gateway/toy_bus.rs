@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use weirgate::gateways::events::bus::{
-    Action, BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome, To,
+    BusStats, Exchange, ExchangeAction, ExchangeSettings, InstanceId, PushOutcome, To,
 };
 use weirgate_core::Now;
 
@@ -175,13 +175,18 @@ impl Bus {
 }
 
 impl Instance {
-    fn act(&mut self, number: usize, action: Action, carried: &mut VecDeque<(usize, To, Vec<u8>)>) {
+    fn act(
+        &mut self,
+        number: usize,
+        action: ExchangeAction,
+        carried: &mut VecDeque<(usize, To, Vec<u8>)>,
+    ) {
         match action {
-            Action::Publish { to, bytes, .. } if self.is_connected => {
+            ExchangeAction::Publish { to, bytes, .. } if self.is_connected => {
                 carried.push_back((number, to, bytes));
             }
-            Action::Publish { .. } => {}
-            Action::Deliver {
+            ExchangeAction::Publish { .. } => {}
+            ExchangeAction::Deliver {
                 origin,
                 number,
                 body,
@@ -193,7 +198,7 @@ impl Instance {
                     self.exchange.delivered(origin, number, sent);
                 }
             }
-            Action::Tell { number, outcome } => self.told.push((number, outcome)),
+            ExchangeAction::Tell { number, outcome } => self.told.push((number, outcome)),
         }
     }
 

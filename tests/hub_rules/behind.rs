@@ -37,7 +37,7 @@ fn texts(world: &mut World<State>, keys: &[SessionKey]) -> Vec<Vec<String>> {
 }
 
 fn is_behind(world: &World<State>) -> bool {
-    world.hub.stats().behind.is_behind
+    world.hub.stats().overload.is_behind
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_state_that_waits_for_the_loop_alone_is_held_when_it_is_replaced() {
         world.publish("levels/1", &n.to_string());
     }
     let stats = world.hub.stats().clone();
-    assert_eq!(stats.behind.states_replaced, 95);
+    assert_eq!(stats.overload.states_replaced, 95);
     assert_eq!(stats.messages_queued, queued + 95 * CLIENTS as u64);
     world.catch_up();
     for texts in texts(&mut world, &keys) {
@@ -106,14 +106,14 @@ fn the_time_behind_ends_by_itself_with_every_state_delivered() {
         world.advance(SECOND / 5);
     }
     assert!(!is_behind(&world), "2 s with time for everything");
-    let behind_us = world.hub.stats().behind.behind_us;
+    let behind_us = world.hub.stats().overload.behind_us;
     for texts in texts(&mut world, &keys) {
         let newest: Vec<String> = (3..13).map(|n| n.to_string()).collect();
         assert_eq!(texts[texts.len() - 10..], newest);
     }
     world.publish("levels/1", "later");
     world.advance(10 * SECOND);
-    assert_eq!(world.hub.stats().behind.behind_us, behind_us);
+    assert_eq!(world.hub.stats().overload.behind_us, behind_us);
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
 use weirgate_core::{CloseReason, Limits, SessionKey};
-use weirgate_wire::admission::{
-    ConnectionPermit, HTTP_BYTES, LOOP_BYTES, Rest, TLS_BYTES, TrustedProxies,
-};
+use weirgate_wire::admission::{ConnectionPermit, Rest, TrustedProxies};
 
 use super::symbols;
 use crate::world::World;
@@ -63,17 +61,23 @@ fn rest(permit: &ConnectionPermit) {
 fn a_connection_counts_with_what_it_takes_until_it_ends() {
     let mut world = world(1 << 30);
     let (key, _) = world.ask("192.0.2.1", &request("/ws", None));
-    assert_eq!(world.held(), LOOP_BYTES);
+    assert_eq!(world.held(), ConnectionPermit::LOOP_BYTES);
     let permit = world.http("192.0.2.1").expect("handed over");
-    assert_eq!(world.held(), LOOP_BYTES + HTTP_BYTES);
+    assert_eq!(
+        world.held(),
+        ConnectionPermit::LOOP_BYTES + ConnectionPermit::HTTP_BYTES
+    );
     let back = world.come_back(permit, usize::MAX);
-    assert_eq!(world.held(), 2 * LOOP_BYTES);
+    assert_eq!(world.held(), 2 * ConnectionPermit::LOOP_BYTES);
     let peer = std::net::SocketAddr::from(([192, 0, 2, 2], 1));
     let tls = world.hub.handle_accepted(world.now, peer, true);
-    assert_eq!(world.held(), 3 * LOOP_BYTES + TLS_BYTES);
+    assert_eq!(
+        world.held(),
+        3 * ConnectionPermit::LOOP_BYTES + ConnectionPermit::TLS_BYTES
+    );
     world.socket(tls, usize::MAX);
     world.end(tls, true);
-    assert_eq!(world.held(), 2 * LOOP_BYTES);
+    assert_eq!(world.held(), 2 * ConnectionPermit::LOOP_BYTES);
     world.end(key, false);
     world.end(back, false);
     assert_eq!((world.held(), world.hub.core().connections()), (0, 0));
@@ -81,7 +85,7 @@ fn a_connection_counts_with_what_it_takes_until_it_ends() {
 
 #[test]
 fn connections_are_refused_over_their_memory_and_an_address_has_a_share() {
-    let mut world = world(10 * LOOP_BYTES);
+    let mut world = world(10 * ConnectionPermit::LOOP_BYTES);
     for _ in 0..5 {
         assert_eq!(world.ws("192.0.2.1"), Some(101));
     }
@@ -104,7 +108,7 @@ fn connections_are_refused_over_their_memory_and_an_address_has_a_share() {
 
 #[test]
 fn refusals_have_room_for_some_and_the_others_are_closed() {
-    let mut world = world(LOOP_BYTES);
+    let mut world = world(ConnectionPermit::LOOP_BYTES);
     let (first, status) = world.ask("192.0.2.1", &request("/ws", None));
     assert_eq!(status, Some(101));
     let refused: Vec<_> = (0..10)
@@ -120,7 +124,7 @@ fn refusals_have_room_for_some_and_the_others_are_closed() {
 
 #[test]
 fn a_proxy_has_no_share_and_its_clients_have() {
-    let mut world = world(10 * LOOP_BYTES);
+    let mut world = world(10 * ConnectionPermit::LOOP_BYTES);
     let behind = |client: u8| {
         let line = format!("\r\nX-Forwarded-For: 192.0.2.{client}\r\n\r\n");
         let request = String::from_utf8(request("/ws", None)).expect("text");
@@ -137,7 +141,7 @@ fn a_proxy_has_no_share_and_its_clients_have() {
 
 #[test]
 fn plain_http_without_a_request_ends_for_a_new_connection() {
-    let mut world = world(4 * HTTP_BYTES);
+    let mut world = world(4 * ConnectionPermit::HTTP_BYTES);
     let first = world.http("192.0.2.1").expect("handed over");
     let busy = world.http("192.0.2.2").expect("handed over");
     let last = world.http("192.0.2.3").expect("handed over");
@@ -247,10 +251,10 @@ fn a_probe_is_answered_without_room() {
 
 #[test]
 fn probes_without_room_stay_within_the_memory_of_refusals() {
-    let mut world = world(100 * HTTP_BYTES);
+    let mut world = world(100 * ConnectionPermit::HTTP_BYTES);
     while world.ws("10.0.0.1") == Some(101) {}
     world.last_requests = Some(Vec::new());
-    let refused_max = 100 * HTTP_BYTES / 16;
+    let refused_max = 100 * ConnectionPermit::HTTP_BYTES / 16;
     let probe = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
     for n in 0..20 {
         world.ask(&format!("192.0.2.{n}"), probe);

@@ -3,14 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use weirgate_core::{
-    ClientState, Cut, FOUND_MAX, Found, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX,
-    SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Search, Survey,
-};
+use weirgate_core::{ClientState, Cut, Found, Search, Survey};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
 use crate::{SECOND, small_queue, state, symbols};
+
+/// The limits of docs/contributing/limits.md.
+const SURVEY_SLICE_MAX: usize = 2_048;
+const FOUND_MAX: usize = 100;
+const REFUSED_NAMES_MAX: usize = 128;
+const REFUSED_NAMES_OF_ONE_MAX: usize = 8;
 
 impl World<Symbols> {
     /// A whole survey.
@@ -45,7 +48,7 @@ impl World<Symbols> {
 #[test]
 fn a_survey_names_the_largest_and_counts_the_others() {
     let mut world = symbols(small_queue());
-    let count = SURVEY_NAMED_MAX + 10;
+    let count = Survey::NAMED_MAX + 10;
     for n in 0..count {
         let key = world.connect("/ws", None);
         world.text(key, &format!("sub T{n}"));
@@ -58,7 +61,7 @@ fn a_survey_names_the_largest_and_counts_the_others() {
         (survey.clients_waiting, survey.clients_blocked),
         (count as u64, count as u64)
     );
-    assert_eq!(survey.slowest.len(), SURVEY_NAMED_MAX);
+    assert_eq!(survey.slowest.len(), Survey::NAMED_MAX);
     let queues: Vec<u64> = survey.slowest.iter().map(|c| c.queue_bytes).collect();
     assert!(
         queues.is_sorted_by(|a, b| a > b),
@@ -71,7 +74,7 @@ fn a_survey_names_the_largest_and_counts_the_others() {
         (ClientState::Blocked, 1)
     );
     assert_eq!(survey.topics, count as u64);
-    assert_eq!(survey.busiest_topics.len(), SURVEY_NAMED_MAX);
+    assert_eq!(survey.busiest_topics.len(), Survey::NAMED_MAX);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What is asked before a start, of plain subjects and of a server without JetStream.
 
-use weirgate_bus::nats::{NatsNeeds, ask, ask_plain};
+use weirgate_bus::nats::NatsNeeds;
 use weirgate_wire::base::Finding;
 
 use super::*;
 
 fn plain(url: &str, needs: &NatsNeeds) -> Vec<Finding> {
     let plain = NatsSettings::plain(url, Credentials::None, Tls::default());
-    ask_plain(&plain, needs)
+    needs.check(&plain)
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -81,7 +81,7 @@ fn many_requests_are_bounded() {
 #[test]
 fn a_server_without_jetstream_is_an_error_told_once() {
     let server = NatsServer::start_without_jetstream("");
-    let found = ask(&settings(&server.url()));
+    let found = settings(&server.url()).check();
     let errors: Vec<_> = found.iter().filter(|one| one.is_error()).collect();
     assert_eq!(errors.len(), 1, "{found:?}");
     assert!(

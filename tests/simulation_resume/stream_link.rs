@@ -1,7 +1,7 @@
 //! An instance's connection to the server of a stream: commands go, answers come some time later.
-//! `StreamReader` and `StreamFeed` do the rest; what is here is what a session does around them.
+//! `RedisStreamReader` and `StreamFeed` do the rest; what is here is what a session does around them.
 
-use weirgate_bus::redis::StreamReader;
+use weirgate_bus::redis::RedisStreamReader;
 use weirgate_bus::redis::resp::Value;
 use weirgate_bus::{KeptEvent, StreamFeed, StreamSettings, Times};
 use weirgate_core::Now;
@@ -17,7 +17,7 @@ const ENTRY_BYTES: usize = 4 * 1024 * 1024;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct StreamLink {
-    reader: StreamReader,
+    reader: RedisStreamReader,
     feed: StreamFeed,
     /// Tells this process apart from all others that read the stream.
     process: u64,
@@ -35,7 +35,7 @@ pub(crate) struct StreamLink {
 impl StreamLink {
     pub(crate) fn new(settings: StreamSettings, payload_bytes_max: usize, process: u64) -> Self {
         Self {
-            reader: StreamReader::new(KEY, settings.history_ms, payload_bytes_max),
+            reader: RedisStreamReader::new(KEY, settings.history_ms, payload_bytes_max),
             feed: StreamFeed::new(settings, Times::MajorMs),
             process,
             payload_bytes_max,
@@ -128,7 +128,7 @@ impl StreamLink {
             KeptEvent::Lost | KeptEvent::Hole => return redis.forget_gone(self.process),
             KeptEvent::Bad(_)
             | KeptEvent::CaughtUp
-            | KeptEvent::Behind { .. }
+            | KeptEvent::Lag { .. }
             | KeptEvent::Subjects(_) => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);

@@ -23,7 +23,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(symbols_max: usize) -> Self {
-        Self::with(symbols_max, weirgate_core::RESUME_MESSAGES_MAX)
+        Self::with(
+            symbols_max,
+            weirgate_core::Limits::default().resume_messages_max,
+        )
     }
 
     pub(super) fn with(symbols_max: usize, resume_messages_max: u64) -> Self {

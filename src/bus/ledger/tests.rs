@@ -186,7 +186,7 @@ fn subscriptions(change: &Change) -> Vec<Subscription> {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum LedgerStep {
     Want(Subscription),
     Unwant(Subscription),
     Ask,
@@ -198,7 +198,7 @@ enum Step {
     Pass,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<LedgerStep>> {
     let subscription = || {
         (0..4_u8, any::<bool>()).prop_map(|(n, is_pattern)| Subscription {
             name: n.to_string().into(),
@@ -206,15 +206,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         })
     };
     let step = prop_oneof![
-        6 => subscription().prop_map(Step::Want),
-        6 => subscription().prop_map(Step::Unwant),
-        6 => Just(Step::Ask),
-        6 => Just(Step::Answer),
-        2 => Just(Step::Connect),
-        1 => Just(Step::Lose),
-        1 => subscription().prop_map(Step::Forbid),
-        1 => Just(Step::Retry),
-        3 => Just(Step::Pass),
+        6 => subscription().prop_map(LedgerStep::Want),
+        6 => subscription().prop_map(LedgerStep::Unwant),
+        6 => Just(LedgerStep::Ask),
+        6 => Just(LedgerStep::Answer),
+        2 => Just(LedgerStep::Connect),
+        1 => Just(LedgerStep::Lose),
+        1 => subscription().prop_map(LedgerStep::Forbid),
+        1 => Just(LedgerStep::Retry),
+        3 => Just(LedgerStep::Pass),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -230,19 +230,19 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::Want(subscription) => world.want(&subscription),
-                Step::Unwant(subscription) => world.unwant(&subscription),
-                Step::Ask => { world.ask(); }
-                Step::Answer => { world.answer(); }
-                Step::Connect => world.connect(),
-                Step::Lose => world.lose(),
+                LedgerStep::Want(subscription) => world.want(&subscription),
+                LedgerStep::Unwant(subscription) => world.unwant(&subscription),
+                LedgerStep::Ask => { world.ask(); }
+                LedgerStep::Answer => { world.answer(); }
+                LedgerStep::Connect => world.connect(),
+                LedgerStep::Lose => world.lose(),
                 // The server ends the connections that have a subscription to this name.
-                Step::Forbid(subscription) => {
+                LedgerStep::Forbid(subscription) => {
                     world.forbidden.insert(key(&subscription));
                     world.lose();
                 }
-                Step::Retry => world.ledger.retry_refused(),
-                Step::Pass => { world.pass(); }
+                LedgerStep::Retry => world.ledger.retry_refused(),
+                LedgerStep::Pass => { world.pass(); }
             }
             world.check_sizes();
         }

@@ -14,14 +14,14 @@ pub(super) struct Account {
     /// Bytes in files and in memory.
     pub(super) storage: u64,
     pub(super) memory: u64,
-    pub(super) limits: Option<Limits>,
+    pub(super) limits: Option<AccountLimits>,
     tiers: HashMap<String, Self>,
 }
 
 /// The limits of an account; 0 or less means no limit.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Limits {
+pub(super) struct AccountLimits {
     pub(super) max_streams: i64,
     pub(super) max_consumers: i64,
     /// Here 0 means that there is no storage.
@@ -38,7 +38,7 @@ impl Account {
     }
 
     /// The limits; none without a word of them.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> AccountLimits {
         self.limits.unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 use super::error::INBOXES;
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
-use super::stream_info::{Cluster, finished, unix_ns};
+use super::stream_info::{StreamCluster, finished, unix_ns};
 use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};
 
@@ -236,7 +236,7 @@ impl ConsumerState {
 /// The answer cannot be read, or the stream has no leader or is being made.
 pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
     let answer = read(answer)?;
-    Cluster::read(answer)?;
+    StreamCluster::read(answer)?;
     finished_stream(answer)
 }
 

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream};
-use super::consumers::{Durable, Target, find_stream, look_for, look_up, request_failed};
+use super::consumers::{Durable, DurableTarget, find_stream, look_for, look_up, request_failed};
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
@@ -22,28 +22,30 @@ use weirgate_wire::json;
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
-/// needed by a [`NatsSource`](super::NatsSource) with these settings.
-pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
-    on_a_server(settings, |link, found| {
-        let is_left_out = is_left_out(link, settings, found)?;
-        let room = Room::ask(link);
-        let mut room =
-            room.map_err(|error| request_failed("tell of the account".to_owned(), error))?;
-        for spec in &settings.subscriptions {
-            let is_its_own = |stream: &&StreamSpec| Some(&stream.name) == spec.stream.as_ref();
-            let ours = settings.streams.iter().find(is_its_own);
-            if is_left_out && ours.is_some() {
-                continue;
+impl NatsSettings {
+    /// Connects to every server of these settings. Asks the first reachable server about the streams and durable consumers
+    /// needed by a [`NatsSource`](super::NatsSource) with them.
+    pub fn check(&self) -> Vec<Finding> {
+        on_a_server(self, |link, found| {
+            let is_left_out = is_left_out(link, self, found)?;
+            let room = AccountRoom::ask(link);
+            let mut room =
+                room.map_err(|error| request_failed("tell of the account".to_owned(), error))?;
+            for spec in &self.subscriptions {
+                let is_its_own = |stream: &&StreamSpec| Some(&stream.name) == spec.stream.as_ref();
+                let ours = self.streams.iter().find(is_its_own);
+                if is_left_out && ours.is_some() {
+                    continue;
+                }
+                match subject(link, &mut room, self.ephemeral, (spec, ours), found) {
+                    Err(error) if error.is_of_all() => return Err(error),
+                    Err(error) => found.push(Finding::Error(error.to_string())),
+                    Ok(()) => {}
+                }
             }
-            match subject(link, &mut room, settings.ephemeral, (spec, ours), found) {
-                Err(error) if error.is_of_all() => return Err(error),
-                Err(error) => found.push(Finding::Error(error.to_string())),
-                Ok(()) => {}
-            }
-        }
-        Ok(())
-    })
+            Ok(())
+        })
+    }
 }
 
 /// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
@@ -112,7 +114,7 @@ fn is_left_out(
 /// ones are used, and this user's permissions on both.
 fn subject(
     link: &mut Requester,
-    room: &mut Room,
+    room: &mut AccountRoom,
     ephemeral: bool,
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
     found: &mut Vec<Finding>,
@@ -120,12 +122,12 @@ fn subject(
     let Some((stream, look)) = stream_of(link, room, spec, ours, found)? else {
         return Ok(());
     };
-    let target = Target {
+    let target = DurableTarget {
         stream,
         subject: spec.subject.clone(),
         durable: spec.durable.clone(),
     };
-    let Target {
+    let DurableTarget {
         stream, durable, ..
     } = &target;
     let create = match ephemeral {
@@ -165,16 +167,16 @@ fn subject(
 /// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
     link: &mut Requester,
-    room: &mut Room,
+    room: &mut AccountRoom,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
     found: &mut Vec<Finding>,
-) -> Result<Option<(String, Option<Stream>)>, NatsError> {
+) -> Result<Option<(String, Option<CheckedStream>)>, NatsError> {
     let subject = &spec.subject;
     let failed = |error| request_failed(format!("tell of the stream of {subject}"), error);
     match (find_stream(link, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
-            let stream = Room::stream(link, &name).map_err(failed)?;
+            let stream = AccountRoom::stream(link, &name).map_err(failed)?;
             found.push(holds_subject(&name, &stream, subject));
             Ok(Some((name, Some(stream))))
         }
@@ -205,7 +207,7 @@ fn stream_of(
 }
 
 /// Whether the stream stores the subject, or the messages of streams that may.
-fn holds_subject(name: &str, stream: &Stream, subject: &str) -> Finding {
+fn holds_subject(name: &str, stream: &CheckedStream, subject: &str) -> Finding {
     let (config, stored) = (&stream.config, &stream.config.subjects);
     let is_copy = config.mirror.is_some() || config.sources.is_some();
     let mut patterns = stored.iter();
@@ -224,7 +226,7 @@ fn holds_subject(name: &str, stream: &Stream, subject: &str) -> Finding {
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
 fn look_at(
     link: &mut Requester,
-    target: &Target,
+    target: &DurableTarget,
     last_sequence: u64,
 ) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
@@ -262,7 +264,7 @@ pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
 }
 
 /// The room that the limits leave, less the streams and consumers that the subjects checked before need.
-pub(super) struct Room {
+pub(super) struct AccountRoom {
     /// `None` if the user may not ask; a start does not need it.
     account: Option<Account>,
     /// Streams that a start makes.
@@ -273,14 +275,14 @@ pub(super) struct Room {
 
 /// The facts about a stream that a start needs.
 #[derive(Deserialize)]
-pub(super) struct Stream {
-    pub(super) config: Config,
+pub(super) struct CheckedStream {
+    pub(super) config: CheckedConfig,
     state: StreamCounts,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Config {
+pub(super) struct CheckedConfig {
     subjects: Vec<String>,
     pub(super) retention: String,
     max_consumers: i64,
@@ -296,7 +298,7 @@ pub(super) struct StreamCounts {
     last_seq: u64,
 }
 
-impl Room {
+impl AccountRoom {
     /// Asks about the account.
     ///
     /// # Errors
@@ -316,7 +318,7 @@ impl Room {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<Stream, ApiError> {
+    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
         let answer = link.request(&Action::StreamInfo.of(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
@@ -371,7 +373,11 @@ impl Room {
     }
 
     /// Why a start cannot make another consumer of a stream, as far as limits tell.
-    pub(super) fn lack_of_consumer(&mut self, name: &str, stream: &Stream) -> Option<String> {
+    pub(super) fn lack_of_consumer(
+        &mut self,
+        name: &str,
+        stream: &CheckedStream,
+    ) -> Option<String> {
         if stream.config.retention == "workqueue" {
             return Some(format!(
                 "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \

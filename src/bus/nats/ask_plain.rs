@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::api::JetStream;
-use super::ask::{Room, on_a_server, permission};
+use super::ask::{AccountRoom, on_a_server, permission};
 use super::consumers::request_failed;
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
@@ -24,40 +24,42 @@ const NAMES_MAX: usize = 100;
 /// The most roles whose names are listed.
 const ROLES_MAX: usize = 20;
 
-/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
-/// the largest size.
-pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
-    on_a_server(settings, |link, found| {
-        let (bytes_max, bytes) = (link.info().max_payload(), needs.payload_bytes_max);
-        if bytes_max < bytes {
-            found.push(Finding::Error(format!(
-                "NATS takes messages of {bytes_max} bytes (max_payload), and messages have up to {bytes}"
-            )));
-        }
-        if needs.has_positions && link.info().is_clustered() {
-            found.push(Finding::Warning(
-                "NATS names a cluster, whatever --bus-settle-ms 0 says: messages have no position, and nobody resumes \
-                 (`off`)"
-                    .to_owned(),
-            ));
-        }
-        for subject in &needs.published {
-            let may = link.may_publish(subject, b"")?;
-            found.push(permission(&format!("publish to {subject}"), may));
-        }
-        // Of the names of a stream, only those are asked for that the stream does not hold.
-        let mut needs_beside = None;
-        if let Some((stream, of_stream)) = &needs.jetstream.stream {
-            whole_stream(link, (stream, of_stream), found)?;
-            needs_beside = Some(beside_stream(link, stream, needs, found)?);
-        }
-        let needs = needs_beside.as_ref().unwrap_or(needs);
-        subscriptions(link, needs, found)?;
-        if !needs.jetstream.last_values.is_empty() {
-            last_values(link, needs, found)?;
-        }
-        Ok(())
-    })
+impl NatsNeeds {
+    /// Checks plain subjects: whether this user has the permissions that are needed, and whether the server takes messages of
+    /// the largest size.
+    pub fn check(&self, settings: &NatsSettings) -> Vec<Finding> {
+        on_a_server(settings, |link, found| {
+            let (bytes_max, bytes) = (link.info().max_payload(), self.payload_bytes_max);
+            if bytes_max < bytes {
+                found.push(Finding::Error(format!(
+                    "NATS takes messages of {bytes_max} bytes (max_payload), and messages have up to {bytes}"
+                )));
+            }
+            if self.has_positions && link.info().is_clustered() {
+                found.push(Finding::Warning(
+                    "NATS names a cluster, whatever --bus-settle-ms 0 says: messages have no position, and nobody resumes \
+                     (`off`)"
+                        .to_owned(),
+                ));
+            }
+            for subject in &self.published {
+                let may = link.may_publish(subject, b"")?;
+                found.push(permission(&format!("publish to {subject}"), may));
+            }
+            // Of the names of a stream, only those are asked for that the stream does not hold.
+            let mut needs_beside = None;
+            if let Some((stream, of_stream)) = &self.jetstream.stream {
+                whole_stream(link, (stream, of_stream), found)?;
+                needs_beside = Some(beside_stream(link, stream, self, found)?);
+            }
+            let needs = needs_beside.as_ref().unwrap_or(self);
+            subscriptions(link, needs, found)?;
+            if !needs.jetstream.last_values.is_empty() {
+                last_values(link, needs, found)?;
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Checks the subjects of the gateway and of its clients, by subscribing to each.
@@ -126,8 +128,8 @@ fn whole_stream(
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
-    let mut room = Room::ask(link).map_err(failed)?;
-    let look = match Room::stream(link, stream) {
+    let mut room = AccountRoom::ask(link).map_err(failed)?;
+    let look = match AccountRoom::stream(link, stream) {
         Err(error) if error.stream_is_missing() => {
             return Err(NatsError::NoSuchStream(stream.to_owned()));
         }

@@ -11,7 +11,7 @@ use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
-use super::data::{Acks, Data};
+use super::data::{BatchedAcks, Data};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::protocol::inbox;
 use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
@@ -38,7 +38,7 @@ pub(super) struct StreamHead {
 
 /// A subject, its stream, and the durable consumer of the subject.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct DurableTarget {
     pub(super) stream: String,
     pub(super) subject: String,
     pub(super) durable: String,
@@ -54,7 +54,7 @@ pub(super) struct Attached {
     /// Messages delivered and not acknowledged.
     pub(super) ack_pending: u64,
     /// Acknowledgements to send for messages handed over.
-    pub(super) acks: Acks,
+    pub(super) acks: BatchedAcks,
 }
 
 /// The state of a durable consumer on the server.
@@ -103,7 +103,10 @@ impl Presence {
 
 impl Data {
     /// The last message of the subject; `None` if there is none.
-    pub(super) fn last_message(&mut self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
+    pub(super) fn last_message(
+        &mut self,
+        spec: &DurableTarget,
+    ) -> Result<Option<Fetched>, NatsError> {
         self.last(&spec.stream, &spec.subject)
             .map_err(|e| request_failed(format!("give the last message of {}", spec.subject), e))
     }
@@ -121,7 +124,7 @@ impl Data {
     /// quicker, or this user may not subscribe to the deliver subject.
     pub(super) fn join(
         &mut self,
-        spec: &Target,
+        spec: &DurableTarget,
         info: &ConsumerInfo,
     ) -> Result<Result<Attached, &'static str>, NatsError> {
         let failed = |error| request_failed(format!("resume the consumer {}", spec.durable), error);
@@ -131,7 +134,7 @@ impl Data {
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
-            acks: Acks::new(info.config.max_ack_pending, info.config.ack_wait),
+            acks: BatchedAcks::new(info.config.max_ack_pending, info.config.ack_wait),
         };
         if theirs.starts_with(INBOX_PREFIX) {
             let ours = self.listen_at(spec, info, inbox());
@@ -164,7 +167,7 @@ impl Data {
     /// Listens to the durable consumer at this deliver subject.
     fn listen_at(
         &mut self,
-        spec: &Target,
+        spec: &DurableTarget,
         info: &ConsumerInfo,
         deliver_subject: String,
     ) -> Result<Consumer, ApiError> {
@@ -184,7 +187,7 @@ impl Data {
     /// if another client made a consumer of this name meanwhile.
     pub(super) fn make_consumer(
         &mut self,
-        spec: &Target,
+        spec: &DurableTarget,
         durable: Option<&str>,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
@@ -213,7 +216,7 @@ impl Data {
                 delivered: start.saturating_sub(1),
                 pending: consumer.answer().map_or(0, |made| made.waiting),
                 ack_pending: 0,
-                acks: Acks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
+                acks: BatchedAcks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
                 consumer,
             })),
             Err(error) => {
@@ -330,7 +333,7 @@ pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
 /// Looks up a durable consumer of a stream whose last sequence is `last_sequence`.
 pub(super) fn look_up(
     api: &mut impl JetStream,
-    spec: &Target,
+    spec: &DurableTarget,
     last_sequence: u64,
 ) -> Result<Durable, ApiError> {
     durable_of(
@@ -343,7 +346,7 @@ pub(super) fn look_up(
 /// Judges the answer about a durable consumer.
 pub(super) fn durable_of(
     answer: Result<ConsumerState, ApiError>,
-    spec: &Target,
+    spec: &DurableTarget,
     last_sequence: Option<u64>,
 ) -> Result<Durable, ApiError> {
     let state = match answer {
@@ -412,7 +415,7 @@ impl DurableState {
     pub(super) const NOT_PERMITTED: &'static str =
         "this user may not subscribe to the subject that it delivers to";
 
-    pub(super) fn log(self, spec: &SubscriptionSpec, target: &Target) {
+    pub(super) fn log(self, spec: &SubscriptionSpec, target: &DurableTarget) {
         let (consumer, stream) = (&target.durable, &target.stream);
         match self {
             Self::NoStream => tracing::warn!(
@@ -441,7 +444,7 @@ impl DurableState {
 /// The limit was reached (`None`), or JetStream gave no usable answer.
 pub(super) fn look_back(
     api: &mut impl JetStream,
-    target: &Target,
+    target: &DurableTarget,
     newest: &Fetched,
     floor: u64,
     limits: &LookBack,
@@ -533,9 +536,9 @@ mod tests {
     use super::*;
 
     /// A server that answers in this order.
-    struct Answers(VecDeque<&'static str>);
+    struct Replies(VecDeque<&'static str>);
 
-    impl JetStream for Answers {
+    impl JetStream for Replies {
         fn request(&mut self, _: &str, _: &[u8]) -> Result<Vec<u8>, ApiError> {
             let answer = self.0.pop_front().expect("one more answer").as_bytes();
             match refusal(json::read(answer)?) {
@@ -561,7 +564,7 @@ mod tests {
             subjects: vec!["s.*".into()],
             max_age_s: 1,
         };
-        let mut server = Answers(answers.iter().copied().collect());
+        let mut server = Replies(answers.iter().copied().collect());
         let ensured = ensure_stream(&mut server, &spec);
         assert!(server.0.is_empty(), "{} answers are left", server.0.len());
         ensured

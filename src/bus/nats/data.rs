@@ -3,7 +3,7 @@
 //! The thread of the source reads this connection itself: no other thread and no channel is between the socket and the
 //! loop, and the messages of all subjects come in the order of the server.
 //!
-//! [`Acks`] holds the acknowledgements that wait; pure.
+//! [`BatchedAcks`] holds the acknowledgements that wait; pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -356,7 +356,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be
 /// delivered a second time, and the subscription's cursor recognises them.
 #[derive(Debug)]
-pub(super) struct Acks {
+pub(super) struct BatchedAcks {
     /// The subjects to publish to.
     owed: Vec<String>,
     /// When the first message with a waiting acknowledgement was handed over.
@@ -365,7 +365,7 @@ pub(super) struct Acks {
     wait: Duration,
 }
 
-impl Acks {
+impl BatchedAcks {
     /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or less: never) and
     /// redelivers messages not acknowledged within `ack_wait` (0: the server's default).
     pub(super) fn new(ack_pending_max: i64, ack_wait: Duration) -> Self {
@@ -410,7 +410,7 @@ impl Acks {
 mod tests {
     use super::*;
 
-    fn owe(acks: &mut Acks, count: usize, now: Instant) -> bool {
+    fn owe(acks: &mut BatchedAcks, count: usize, now: Instant) -> bool {
         (0..count).fold(false, |_, n| acks.owe(n.to_string(), now))
     }
 
@@ -418,7 +418,7 @@ mod tests {
     fn steady_messages_send_together_and_need_no_timer() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut acks = Acks::new(512, Duration::ZERO);
+        let mut acks = BatchedAcks::new(512, Duration::ZERO);
         assert_eq!(acks.due(), None);
         let sent: Vec<u64> = (0..40)
             .map(|n| n * 50)
@@ -441,22 +441,25 @@ mod tests {
     #[test]
     fn a_burst_does_not_wait() {
         let now = Instant::now();
-        let mut acks = Acks::new(512, Duration::ZERO);
+        let mut acks = BatchedAcks::new(512, Duration::ZERO);
         assert!(!owe(&mut acks, 63, now));
         assert!(owe(&mut acks, 1, now));
         assert_eq!(acks.take().count(), 64);
-        assert!(!owe(&mut Acks::new(-1, Duration::ZERO), 63, now));
+        assert!(!owe(&mut BatchedAcks::new(-1, Duration::ZERO), 63, now));
     }
 
     #[test]
     fn the_limits_of_a_consumer_of_others_stay_far_away() {
         let now = Instant::now();
         for alone in 1..16 {
-            assert!(owe(&mut Acks::new(alone, ACK_WAIT), 1, now), "{alone}");
+            assert!(
+                owe(&mut BatchedAcks::new(alone, ACK_WAIT), 1, now),
+                "{alone}"
+            );
         }
-        let mut small = Acks::new(64, ACK_WAIT);
+        let mut small = BatchedAcks::new(64, ACK_WAIT);
         assert!(!owe(&mut small, 7, now) && owe(&mut small, 1, now));
-        let mut hasty = Acks::new(512, Duration::from_millis(80));
+        let mut hasty = BatchedAcks::new(512, Duration::from_millis(80));
         assert!(!owe(&mut hasty, 1, now));
         assert_eq!(hasty.due(), Some(now + Duration::from_millis(20)));
         assert!(owe(&mut hasty, 1, now + Duration::from_millis(10)));

@@ -68,7 +68,7 @@ use std::time::Instant;
 
 use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::{Refusal, Stop};
-use self::servers::{Second, Servers};
+use self::servers::{NatsServers, Second};
 use self::session::{ConsumersSession, forget};
 use self::standstill::Standstills;
 use self::subscription::Subscription;
@@ -76,8 +76,6 @@ use super::LinkTimes;
 use super::relay::{Bus, Relay};
 use crate::status::BusStatus;
 
-pub use self::ask::ask;
-pub use self::ask_plain::ask_plain;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::NatsNeeds;
@@ -92,7 +90,7 @@ pub struct NatsSource {
     settings: NatsSettings,
     status: Arc<BusStatus>,
     subscriptions: Vec<Subscription>,
-    servers: Servers,
+    servers: NatsServers,
     standstills: Standstills,
 }
 
@@ -106,7 +104,7 @@ impl NatsSource {
             subscriptions: subscriptions.collect(),
             settings,
             status,
-            servers: Servers::default(),
+            servers: NatsServers::default(),
             standstills: Standstills::default(),
         }
     }

@@ -155,7 +155,7 @@ pub struct JetStreamNeeds {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::stream::StreamReader;
+    use super::super::stream::JetStreamReader;
     use super::super::subjects::Retained;
     use super::super::subscription::Subscription;
     use super::*;
@@ -188,7 +188,7 @@ mod tests {
         );
         assert_eq!(
             documented("### A stream for channels"),
-            all(&StreamReader::needs(), Some("TICKS"))
+            all(&JetStreamReader::needs(), Some("TICKS"))
         );
     }
 

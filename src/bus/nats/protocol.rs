@@ -102,11 +102,11 @@ impl Delivery {
 /// Bytes outside the protocol, or over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the NATS protocol ({0})")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(super) struct ProtocolError(pub(super) &'static str);
 
 /// Reads the server's operations from pieces of any size.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct OpReader {
     payload_bytes_max: usize,
     lines: Lines,
     body: Option<Body>,
@@ -123,7 +123,7 @@ struct Body {
     end_left: usize,
 }
 
-impl Reader {
+impl OpReader {
     /// A reader before the first byte of a connection.
     pub(super) fn new(payload_bytes_max: usize) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl Reader {
     ///
     /// # Errors
     /// The bytes are not the protocol. The reader is of no use afterwards.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Op>, Malformed> {
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Op>, ProtocolError> {
         loop {
             if let Some(body) = &mut self.body {
                 if !body.take(input, self.payload_bytes_max)? {
@@ -152,7 +152,11 @@ impl Reader {
                 let whole = self.body.take().map(Body::into_delivery);
                 return Ok(whole.map(Op::Message));
             }
-            let Some(line) = self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)? else {
+            let Some(line) = self
+                .lines
+                .next(input, LINE_BYTES_MAX)
+                .map_err(ProtocolError)?
+            else {
                 return Ok(None);
             };
             if let Some(op) = self.begin(&line)? {
@@ -162,7 +166,7 @@ impl Reader {
     }
 
     /// Parses a line: an operation, or the beginning of a message.
-    fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, Malformed> {
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, ProtocolError> {
         let line = line.trim_ascii_end();
         let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
         let (verb, rest) = match line.iter().position(is_space) {
@@ -180,15 +184,15 @@ impl Reader {
             b"-ERR" => Op::Error(text().trim().trim_matches('\'').to_owned()),
             b"INFO" => Op::Info(text().into_owned()),
             b"+OK" => Op::Ok,
-            _ => return Err(Malformed("a verb that is not known")),
+            _ => return Err(ProtocolError("a verb that is not known")),
         };
         Ok(Some(op))
     }
 }
 
 /// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
-fn message(line: &[u8], has_headers: bool) -> Result<Body, Malformed> {
-    let wrong = Malformed("the first line of a message");
+fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
+    let wrong = ProtocolError("the first line of a message");
     let (mut fields, mut count) = ([&[][..]; 5], 0);
     let pieces = line.split(u8::is_ascii_whitespace);
     for field in pieces.filter(|field| !field.is_empty()) {
@@ -196,7 +200,7 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, Malformed> {
         count += 1;
     }
     let text = |field| str::from_utf8(field).map_err(|_| wrong);
-    let mut number = || -> Result<usize, Malformed> {
+    let mut number = || -> Result<usize, ProtocolError> {
         count = count.checked_sub(1).ok_or(wrong)?;
         text(fields[count])?.parse().map_err(|_| wrong)
     };
@@ -229,7 +233,7 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, Malformed> {
 
 impl Body {
     /// Takes bytes of the message. Returns whether the message is complete.
-    fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, Malformed> {
+    fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, ProtocolError> {
         let headers = take_up_to(&mut self.headers_left, input);
         keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
         if self.headers_left > 0 {
@@ -243,7 +247,7 @@ impl Body {
         // The two bytes may come in two pieces: this is both, the first or the second.
         let end = take_up_to(&mut self.end_left, input);
         if !b"\r\n".ends_with(end) && !b"\r\n".starts_with(end) {
-            return Err(Malformed("a message that is longer than it says"));
+            return Err(ProtocolError("a message that is longer than it says"));
         }
         Ok(self.end_left == 0)
     }
@@ -367,7 +371,7 @@ mod tests {
         ]
     }
 
-    fn read(reader: &mut Reader, mut bytes: &[u8]) -> Result<Vec<Op>, Malformed> {
+    fn read(reader: &mut OpReader, mut bytes: &[u8]) -> Result<Vec<Op>, ProtocolError> {
         let mut ops = Vec::new();
         while let Some(op) = reader.next(&mut bytes)? {
             ops.push(op);
@@ -381,7 +385,7 @@ mod tests {
         fn pieces_of_any_size_are_read_the_same(mut cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
             cuts.extend([0, ALL.len()]);
             cuts.sort_unstable();
-            let mut reader = Reader::new(100);
+            let mut reader = OpReader::new(100);
             let mut ops = Vec::new();
             for piece in cuts.windows(2) {
                 ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
@@ -391,7 +395,7 @@ mod tests {
 
         #[test]
         fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&mut Reader::new(10), &bytes);
+            let _ = read(&mut OpReader::new(10), &bytes);
         }
 
         #[test]
@@ -406,7 +410,7 @@ mod tests {
             Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
         let heartbeat = Delivery {
             status: Some(100),
             last_consumer: Some(u64::MAX),
@@ -418,7 +422,7 @@ mod tests {
         let headers = headers.replace(" 100 Idle Heartbeat", "");
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
         assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
     }
 
@@ -438,7 +442,7 @@ mod tests {
                 let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
                 let (own, all) = (headers.len(), headers.len() + payload.len());
                 let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
-                let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+                let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
                 let [Op::Message(message)] = ops.as_slice() else {
                     panic!("{ops:?}");
                 };
@@ -454,7 +458,7 @@ mod tests {
             let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
             let bytes = headers.len();
             let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
-            let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+            let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
             let message = Delivery {
                 status,
                 last_consumer: status.map(|_| 9),
@@ -466,7 +470,7 @@ mod tests {
 
     #[test]
     fn of_a_payload_over_the_limit_the_beginning_is_kept() {
-        let mut reader = Reader::new(3);
+        let mut reader = OpReader::new(3);
         let ops = read(
             &mut reader,
             b"MSG a 1 9\r\nabcdefghi\r\nMSG a 1 3\r\nxyz\r\n",
@@ -477,7 +481,7 @@ mod tests {
 
     #[test]
     fn two_subjects_that_are_no_text_stay_two() {
-        let mut reader = Reader::new(9);
+        let mut reader = OpReader::new(9);
         let ops = read(
             &mut reader,
             b"MSG a\xff 1 0\r\n\r\nMSG a\xfe 1 r\xff 0\r\n\r\n",
@@ -507,10 +511,13 @@ mod tests {
             "\r\n",
             "MSG a \u{660} 1\r\n",
         ] {
-            assert!(read(&mut Reader::new(10), bad.as_bytes()).is_err(), "{bad}");
+            assert!(
+                read(&mut OpReader::new(10), bad.as_bytes()).is_err(),
+                "{bad}"
+            );
         }
         let endless = vec![b'x'; LINE_BYTES_MAX + 1];
-        assert!(read(&mut Reader::new(10), &endless).is_err());
+        assert!(read(&mut OpReader::new(10), &endless).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::api::{self, ANSWER_TIMEOUT, ApiError, JetStream};
 use super::error::NatsError;
 use super::requester::Requester;
-use super::servers::Servers;
+use super::servers::NatsServers;
 use super::settings::{NatsSettings, redacted};
 
 /// How long the server may take to confirm all messages.
@@ -30,7 +30,7 @@ impl NatsSender {
     pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
         let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
         Ok(Self {
-            requester: Servers::default().connect(settings, open)?,
+            requester: NatsServers::default().connect(settings, open)?,
             url: redacted(&settings.urls.expose()),
             jetstream,
             unconfirmed: 0,

@@ -9,7 +9,7 @@ use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
-use super::stream_info::Cluster;
+use super::stream_info::StreamCluster;
 use super::wire::{Patience, Wire};
 use crate::LoopGone;
 use crate::relay::{Found, Probe, Relay};
@@ -20,7 +20,7 @@ use weirgate_wire::json;
 /// The servers of a source beyond the servers of the URL, and why and when each was left. The newest announcement of a
 /// server stays with its connection, and is added here when the connection ends.
 #[derive(Default)]
-pub(super) struct Servers {
+pub(super) struct NatsServers {
     /// Other servers of the cluster, tried after the servers of the URL.
     learned: Vec<Endpoint>,
     left: LeftAddresses,
@@ -28,7 +28,7 @@ pub(super) struct Servers {
     better: Option<Endpoint>,
 }
 
-impl Servers {
+impl NatsServers {
     /// Tries every address of every server once; the addresses that were left before come last. Returns the first
     /// connection, or the error of the last server.
     pub(super) fn connect<C>(
@@ -345,7 +345,7 @@ fn has_jetstream(
         while let Some(op) = wire.next_op()? {
             if let Op::Message(message) = op {
                 let is_refused =
-                    |answer| api::refusal(answer).is_some() || Cluster::read(answer).is_err();
+                    |answer| api::refusal(answer).is_some() || StreamCluster::read(answer).is_err();
                 let is_good = !json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;
@@ -366,7 +366,7 @@ mod tests {
     }
 
     /// The ports that one attempt tries, in order. Only the ports in `good` accept.
-    fn tried(servers: &mut Servers, settings: &NatsSettings, good: &[u16]) -> Vec<u16> {
+    fn tried(servers: &mut NatsServers, settings: &NatsSettings, good: &[u16]) -> Vec<u16> {
         let mut tried = Vec::new();
         let _ = servers.connect(settings, |server| {
             let port = server.address.expect("an address").port();
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn what_failed_is_tried_last_and_all_are_tried_by_turns() {
         let three = settings("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3");
-        let mut servers = Servers::default();
+        let mut servers = NatsServers::default();
         assert_eq!(tried(&mut servers, &three, &[2]), [1, 2]);
         assert_eq!(
             tried(&mut servers, &three, &[2]),
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_server_of_two_names_is_tried_once() {
         let twice = settings("127.0.0.1:1,nats://u:p@127.0.0.1:1,127.0.0.1:2");
-        let mut servers = Servers::default();
+        let mut servers = NatsServers::default();
         assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
         assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
     }

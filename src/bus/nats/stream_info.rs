@@ -43,7 +43,7 @@ pub(super) struct StreamInfo {
     pub(super) overwrites: bool,
     /// The subjects of the messages in the stream; empty if unknown.
     pub(super) subjects: Vec<String>,
-    cluster: Option<Cluster>,
+    cluster: Option<StreamCluster>,
 }
 
 /// How long a stream keeps a message.
@@ -100,16 +100,16 @@ impl Copied {
 #[serde(default)]
 struct Reply {
     created: String,
-    config: Config,
+    config: StreamConfig,
     state: Stored,
-    cluster: Option<Cluster>,
+    cluster: Option<StreamCluster>,
     mirror: Option<Copied>,
     sources: Option<Vec<Copied>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
-struct Config {
+struct StreamConfig {
     retention: String,
     max_bytes: i64,
     max_msgs: i64,
@@ -133,7 +133,7 @@ struct Stored {
 }
 
 impl StreamLimits {
-    fn of(config: &Config, copied: Vec<Copied>) -> Self {
+    fn of(config: &StreamConfig, copied: Vec<Copied>) -> Self {
         let per_name_max = limit(config.max_msgs_per_subject);
         Self {
             bytes_max: limit(config.max_bytes),
@@ -151,7 +151,7 @@ impl StreamLimits {
 /// The servers of a stream in a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(default)]
-pub(super) struct Cluster {
+pub(super) struct StreamCluster {
     name: String,
     leader: String,
     replicas: Vec<Replica>,
@@ -183,7 +183,7 @@ impl Replica {
     }
 }
 
-impl Cluster {
+impl StreamCluster {
     /// The servers in the answer about a stream; `None` without a cluster.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ impl StreamInfo {
             mirror,
             sources,
         } = answer.parse()?;
-        let cluster = Cluster::led(cluster, answer)?;
+        let cluster = StreamCluster::led(cluster, answer)?;
         finished(&created)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;

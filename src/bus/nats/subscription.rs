@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Attached, Durable, DurableState, Presence, StreamHead, Target, look_back, look_up,
+    self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, look_back, look_up,
     request_failed,
 };
 use super::data::Data;
@@ -35,7 +35,7 @@ pub(super) struct Subscription {
     /// Whether the subject is read.
     pub(super) presence: Presence,
     /// The stream, the subject and the durable consumer. The name of the stream is empty until known.
-    pub(super) target: Target,
+    pub(super) target: DurableTarget,
     subject: Arc<str>,
     cursor: Cursor,
     /// The consumer in use on this connection; `None` without a stream, or after a failed attempt.
@@ -78,7 +78,7 @@ impl Subscription {
         Self {
             presence: Presence::new(settings.streams_optional && ours.is_some()),
             ours,
-            target: Target {
+            target: DurableTarget {
                 stream: spec.stream.clone().unwrap_or_default(),
                 subject: spec.subject.clone(),
                 durable: spec.durable.clone(),

@@ -10,7 +10,7 @@ use nats::jetstream::ConsumerInfo;
 use super::api::{
     ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
 };
-use super::consumers::{Durable, Target, durable_of};
+use super::consumers::{Durable, DurableTarget, durable_of};
 use super::needs::Action;
 use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
@@ -34,7 +34,7 @@ pub(super) enum Watched {
 
 /// A consumer to watch.
 pub(super) struct WatchedConsumer {
-    pub(super) target: Target,
+    pub(super) target: DurableTarget,
     /// The name of the consumer in use.
     pub(super) consumer: String,
     /// The consumer's deliver subject. A consumer of the same name with another deliver subject is another consumer.
@@ -427,7 +427,7 @@ impl WatchedConsumer {
 
     /// The question about the durable consumer, if it is awaited.
     fn next(&self, last_sequence: Option<u64>) -> Next {
-        let Target {
+        let DurableTarget {
             stream, durable, ..
         } = &self.target;
         match self.awaits_durable {
@@ -606,7 +606,7 @@ mod tests {
 
     fn watched(awaits_durable: bool) -> Vec<Watched> {
         vec![Watched::Consumer(WatchedConsumer {
-            target: Target {
+            target: DurableTarget {
                 stream: "S".to_owned(),
                 subject: "s".to_owned(),
                 durable: "d".to_owned(),

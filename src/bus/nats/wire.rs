@@ -11,7 +11,7 @@ use sonic_rs::JsonValueMutTrait;
 
 use super::error::{NatsError, refused};
 use super::login::{Info, Login, tls_config};
-use super::protocol::{LINE_BYTES_MAX, Malformed, Op, PING, PONG, Reader};
+use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::LinkTimes;
 use crate::outage::shown;
@@ -49,7 +49,7 @@ pub(super) struct Wire {
     pub(super) info: Info,
     /// The address of the server.
     pub(super) peer: SocketAddr,
-    reader: Reader,
+    reader: OpReader,
     /// When the connection was made.
     pub(super) opened: Instant,
     /// When the last bytes of a message arrived, whole or not. Answers to pings do not count: they say nothing about
@@ -59,7 +59,7 @@ pub(super) struct Wire {
     pings: u64,
     pongs: u64,
     /// The part that was outside of the protocol.
-    malformed: Option<Malformed>,
+    malformed: Option<ProtocolError>,
     /// The last error without a subject: perhaps the reason for the end of the connection.
     last_words: Option<String>,
 }
@@ -97,7 +97,7 @@ impl Wire {
             endpoint: endpoint.clone(),
             info,
             peer,
-            reader: Reader::new(payload_bytes_max),
+            reader: OpReader::new(payload_bytes_max),
             opened: Instant::now(),
             carried: Instant::now(),
             // The ping of the log-in.
@@ -219,12 +219,12 @@ impl Wire {
                     continue;
                 }
                 Some(Op::Pong) if self.pongs == self.pings => {
-                    return Err(self.wrong(Malformed("a PONG without a PING")));
+                    return Err(self.wrong(ProtocolError("a PONG without a PING")));
                 }
                 Some(Op::Pong) => self.pongs += 1,
                 Some(Op::Info(line)) => {
                     let Ok(newer) = Info::read(line) else {
-                        return Err(self.wrong(Malformed("an INFO that cannot be read")));
+                        return Err(self.wrong(ProtocolError("an INFO that cannot be read")));
                     };
                     if !newer.connect_urls.is_empty() {
                         self.info.connect_urls = newer.connect_urls;
@@ -241,7 +241,7 @@ impl Wire {
     }
 
     /// Bytes after a malformed operation may be anything, so none of them is read.
-    fn wrong(&mut self, malformed: Malformed) -> NatsError {
+    fn wrong(&mut self, malformed: ProtocolError) -> NatsError {
         self.malformed = Some(malformed);
         self.refused(malformed.to_string())
     }

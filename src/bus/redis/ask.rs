@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
 use super::resp::Value;
-use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
+use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
 use super::stream::STATE;
 use crate::socket::Waiter;
@@ -32,14 +32,16 @@ pub struct RedisNeeds {
     pub stream: Option<String>,
 }
 
-/// Asks the sentinels, if there are any, and checks whether the server answers, and whether this user may subscribe,
-/// publish and read as needed.
-pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if let Err(error) = all(settings, needs, &mut found) {
-        found.push(Finding::Error(error.to_string()));
+impl RedisNeeds {
+    /// Asks the sentinels, if there are any, and checks whether the server answers, and whether this user may subscribe,
+    /// publish and read as needed.
+    pub fn check(&self, settings: &RedisSettings) -> Vec<Finding> {
+        let mut found = Vec::new();
+        if let Err(error) = all(settings, self, &mut found) {
+            found.push(Finding::Error(error.to_string()));
+        }
+        found
     }
-    found
 }
 
 /// Connects as a start does, and appends what is found.
@@ -48,7 +50,7 @@ fn all(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let mut servers = Servers::new(settings.clone())?;
+    let mut servers = RedisServers::new(settings.clone())?;
     let (mut waiter, _) = waiter("a question to Redis")?;
     let endpoint = match settings.sentinels.is_empty() {
         true => settings.server.clone(),
@@ -80,7 +82,7 @@ fn all(
 
 /// Asks every sentinel, so that an absent one is reported before it is needed.
 fn master(
-    servers: &mut Servers,
+    servers: &mut RedisServers,
     waiter: &mut Waiter,
     found: &mut Vec<Finding>,
 ) -> Result<RedisEndpoint, RedisError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::resp::{ReadLimits, Reader, Value, pack};
+use super::resp::{ReadLimits, RespReader, Value, pack};
 use super::settings::{RedisEndpoint, RedisError, is_temporary, shown};
 use crate::LinkTimes;
 use crate::relay::Relay;
@@ -31,7 +31,7 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
-    pub(super) reader: Reader,
+    pub(super) reader: RespReader,
     /// When the first byte after the last command arrived.
     answers_since: Option<Instant>,
     /// The server, and the user.
@@ -65,7 +65,7 @@ impl<'w> Connection<'w> {
         match opened {
             Ok(stream) => {
                 let io = Buffered::new(stream, READ_BYTES);
-                let reader = Reader::new(ANSWER_LIMITS);
+                let reader = RespReader::new(ANSWER_LIMITS);
                 Ok(Self::from_parts(waiter, (io, reader), endpoint, address))
             }
             Err(source) => Err(RedisError::Unreachable {
@@ -78,7 +78,7 @@ impl<'w> Connection<'w> {
     /// Makes a connection of the parts of an open one.
     pub(super) fn from_parts(
         waiter: &'w mut Waiter,
-        (io, reader): (Buffered, Reader),
+        (io, reader): (Buffered, RespReader),
         endpoint: &RedisEndpoint,
         address: SocketAddr,
     ) -> Self {
@@ -94,7 +94,7 @@ impl<'w> Connection<'w> {
     }
 
     /// Takes the connection apart, for [`Self::from_parts`] with another waiter.
-    pub(super) fn into_parts(self) -> (Buffered, Reader) {
+    pub(super) fn into_parts(self) -> (Buffered, RespReader) {
         (self.io, self.reader)
     }
 

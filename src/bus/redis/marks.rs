@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
 use super::resp::Value;
-use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
+use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::{RedisEndpoint, RedisError, Stop, shown};
 use crate::kept::KeptFeed;
@@ -62,7 +62,7 @@ impl Kept {
     /// The system has no descriptor or thread left.
     pub(super) fn start(
         feed: KeptFeed,
-        servers: Servers,
+        servers: RedisServers,
         channel: &str,
     ) -> Result<Self, RedisError> {
         // A single mark at a time: a mark that waited for a slow answer would be of no use.
@@ -302,7 +302,7 @@ struct MarkThread {
 }
 
 impl MarkThread {
-    fn run(self, servers: Servers, mut waiter: Waiter) {
+    fn run(self, servers: RedisServers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
         while let Some(first) = next {
             let server = first.learned.server.clone();

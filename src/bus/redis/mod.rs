@@ -61,7 +61,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::marks::Kept;
-use self::servers::Servers;
+use self::servers::RedisServers;
 use self::session::PubSubSession;
 use self::settings::Stop;
 use super::LinkTimes;
@@ -72,15 +72,17 @@ use super::socket::Waiter;
 use crate::status::BusStatus;
 use weirgate_core::BusEvent;
 
-pub use self::ask::{RedisNeeds, ask};
+pub use self::ask::RedisNeeds;
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{RedisEndpoint, RedisError, RedisSettings};
-pub use self::stream::{RedisStreamPages, RedisStreamSource, StreamReader, Trouble, WithPages};
+pub use self::stream::{
+    RedisStreamPages, RedisStreamReader, RedisStreamSource, StreamReadError, WithPages,
+};
 
 /// Relays publications, for ever.
 pub struct RedisSource {
-    servers: Servers,
+    servers: RedisServers,
     status: Arc<BusStatus>,
     waiter: Waiter,
     /// For the second connection, while the first is silent.
@@ -99,7 +101,7 @@ impl RedisSource {
         settings: RedisSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest), RedisError> {
-        let servers = Servers::new(settings)?;
+        let servers = RedisServers::new(settings)?;
         let (waiter, wake) = servers::waiter("the Redis source")?;
         let (second_waiter, _) = servers::waiter("the second connection to Redis")?;
         let (handle, names) = requests::interest(wake);

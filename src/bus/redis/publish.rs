@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
 use super::resp::Value;
-use super::servers::{Servers, waiter};
+use super::servers::{RedisServers, waiter};
 use super::settings::{RedisError, RedisSettings, Stop, shown};
 use crate::relay::{Bus, Relay};
 use crate::requests::{Outgoing, Publisher};
@@ -32,7 +32,7 @@ const LINES_PER_SECOND: u32 = 1;
 
 /// Publishes the messages of its [`Publisher`], for ever. Sends no events but `Up` and `Down`.
 pub struct RedisPublisher {
-    servers: Servers,
+    servers: RedisServers,
     waiter: Waiter,
     status: Arc<BusStatus>,
     outbox: Receiver<Outgoing>,
@@ -49,7 +49,7 @@ impl RedisPublisher {
         settings: RedisSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, Publisher), RedisError> {
-        let servers = Servers::new(settings)?;
+        let servers = RedisServers::new(settings)?;
         let (waiter, wake) = waiter("the Redis publisher")?;
         let (handle, outbox) = requests::publisher(wake.clone());
         let publisher = Self {
@@ -176,7 +176,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to Redis for `weirgate publish`, one connection after the other.
 pub struct RedisSenders {
-    servers: Servers,
+    servers: RedisServers,
     waiter: Waiter,
 }
 
@@ -186,7 +186,7 @@ impl RedisSenders {
     /// # Errors
     /// The certificates cannot be read, or the system has no descriptor left.
     pub fn new(settings: RedisSettings) -> Result<Self, RedisError> {
-        let servers = Servers::new(settings)?;
+        let servers = RedisServers::new(settings)?;
         let (waiter, _) = waiter("weirgate publish")?;
         Ok(Self { servers, waiter })
     }

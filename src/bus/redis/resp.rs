@@ -71,11 +71,11 @@ pub struct ReadLimits {
 /// The error for bytes that are not the Redis protocol, or exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the Redis protocol ({0})")]
-pub struct Malformed(&'static str);
+pub struct RespError(&'static str);
 
 /// Reads values from pieces of any size.
 #[derive(Debug)]
-pub struct Reader {
+pub struct RespReader {
     limits: ReadLimits,
     lines: Lines,
     bulk: Option<Bulk>,
@@ -102,7 +102,7 @@ struct Open {
     missing: usize,
 }
 
-impl Reader {
+impl RespReader {
     /// Creates a reader for a new connection.
     pub fn new(limits: ReadLimits) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl Reader {
     /// # Errors
     /// The bytes are not the Redis protocol, or exceed the limits of nesting or length. The reader is of no
     /// use afterwards.
-    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, RespError> {
         let bytes = input.len();
         let value = self.next_value(input);
         self.bytes += bytes - input.len();
@@ -137,7 +137,7 @@ impl Reader {
         mem::take(&mut self.bytes)
     }
 
-    fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
+    fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, RespError> {
         if let Some(whole) = self.open.pop_if(|open| open.missing == 0) {
             return Ok(Some(Value::Array(whole.items)));
         }
@@ -149,7 +149,7 @@ impl Reader {
                     }
                     self.bulk.take().map(Bulk::into_value)
                 }
-                None => match self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)? {
+                None => match self.lines.next(input, LINE_BYTES_MAX).map_err(RespError)? {
                     Some(line) => self.begin(&line)?,
                     None => return Ok(None),
                 },
@@ -161,10 +161,10 @@ impl Reader {
     }
 
     /// Reads a value of a single line, or begins a longer value.
-    fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, Malformed> {
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, RespError> {
         let line = line.strip_suffix(b"\r\n");
-        let line = line.ok_or(Malformed("a line that ends without a carriage return"))?;
-        let (kind, text) = line.split_first().ok_or(Malformed("an empty line"))?;
+        let line = line.ok_or(RespError("a line that ends without a carriage return"))?;
+        let (kind, text) = line.split_first().ok_or(RespError("an empty line"))?;
         let value = match kind {
             b'+' => Value::Status(String::from_utf8_lossy(text).into_owned()),
             b'-' => Value::Error(String::from_utf8_lossy(text).into_owned()),
@@ -181,7 +181,7 @@ impl Reader {
                 Some(items) => return self.open(items).map(|()| None),
                 None => Value::Nil,
             },
-            _ => return Err(Malformed("a value of no known kind")),
+            _ => return Err(RespError("a value of no known kind")),
         };
         Ok(Some(value))
     }
@@ -202,12 +202,12 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, items: usize) -> Result<(), Malformed> {
+    fn open(&mut self, items: usize) -> Result<(), RespError> {
         if items > self.limits.items_max {
-            return Err(Malformed("a list with too many items"));
+            return Err(RespError("a list with too many items"));
         }
         if self.open.len() == DEPTH_MAX {
-            return Err(Malformed("too many lists in lists"));
+            return Err(RespError("too many lists in lists"));
         }
         self.open.push(Open {
             items: Vec::with_capacity(items.min(ITEMS_ROOM_MAX)),
@@ -250,7 +250,7 @@ impl Bulk {
     }
 
     /// Returns true once the string and its line end have arrived.
-    fn take(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
+    fn take(&mut self, input: &mut &[u8]) -> Result<bool, RespError> {
         let kept = take_up_to(&mut self.to_keep, input);
         self.kept.extend_from_slice(kept);
         take_up_to(&mut self.to_discard, input);
@@ -259,7 +259,7 @@ impl Bulk {
         }
         let end = take_up_to(&mut self.to_end, input);
         if !b"\r\n"[..2 - self.to_end].ends_with(end) {
-            return Err(Malformed("a string longer than announced"));
+            return Err(RespError("a string longer than announced"));
         }
         Ok(self.to_end == 0)
     }
@@ -272,18 +272,18 @@ impl Bulk {
     }
 }
 
-fn integer(text: &[u8]) -> Result<i64, Malformed> {
+fn integer(text: &[u8]) -> Result<i64, RespError> {
     let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
-    number.ok_or(Malformed("a number that is none"))
+    number.ok_or(RespError("a number that is none"))
 }
 
 /// Returns `None` for -1, the length of a missing string or list.
-fn length(text: &[u8]) -> Result<Option<usize>, Malformed> {
+fn length(text: &[u8]) -> Result<Option<usize>, RespError> {
     match integer(text)? {
         -1 => Ok(None),
         length => match usize::try_from(length) {
             Ok(length) => Ok(Some(length)),
-            Err(_) => Err(Malformed("a length below zero")),
+            Err(_) => Err(RespError("a length below zero")),
         },
     }
 }
@@ -301,8 +301,8 @@ mod tests {
         singly: false,
     };
 
-    fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, Malformed> {
-        let mut reader = Reader::new(LIMITS);
+    fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, RespError> {
+        let mut reader = RespReader::new(LIMITS);
         let mut values = Vec::new();
         let mut sizes = sizes.iter().cycle();
         let mut rest = bytes;
@@ -318,13 +318,13 @@ mod tests {
         Ok(values)
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
+    fn read(bytes: &[u8]) -> Result<Vec<Value>, RespError> {
         read_in_pieces(bytes, &[usize::MAX])
     }
 
     #[test]
     fn of_an_entry_only_the_fields_that_count_are_kept() {
-        let mut reader = Reader::new(ReadLimits {
+        let mut reader = RespReader::new(ReadLimits {
             entry_fields: &[b"channel", b"data"],
             ..LIMITS
         });
@@ -364,7 +364,7 @@ mod tests {
         ];
         for size in [1, 3, 100] {
             let (mut reader, mut values) = (
-                Reader::new(ReadLimits {
+                RespReader::new(ReadLimits {
                     singly: true,
                     ..LIMITS
                 }),
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn an_announced_length_takes_no_memory() {
-        let mut reader = Reader::new(ReadLimits {
+        let mut reader = RespReader::new(ReadLimits {
             bulk_bytes_max: usize::MAX,
             items_max: usize::MAX,
             entry_fields: &[],

@@ -35,7 +35,7 @@ pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError
 
 /// Finds and reaches the server, over all connections of a source.
 #[derive(Clone)]
-pub(super) struct Servers {
+pub(super) struct RedisServers {
     pub(super) settings: RedisSettings,
     /// `None` if neither the server nor a sentinel has TLS.
     tls: Option<Arc<ClientConfig>>,
@@ -47,7 +47,7 @@ pub(super) struct Servers {
     used: Option<(SocketAddr, Instant)>,
 }
 
-impl Servers {
+impl RedisServers {
     /// Reads the certificates to trust. Does not connect.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
-use super::servers::Servers;
+use super::servers::RedisServers;
 use super::settings::{RedisError, Stop, is_temporary, shown};
 use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
@@ -26,7 +26,7 @@ const PUSH_ITEMS_MAX: usize = 4;
 /// A connection, and what its session uses of the source.
 pub(super) struct PubSubSession<'a, 'w> {
     pub(super) connection: Connection<'w>,
-    pub(super) servers: &'a Servers,
+    pub(super) servers: &'a RedisServers,
     /// Decides whether to keep this connection while it is silent.
     pub(super) probe: Probe,
     pub(super) second_waiter: &'a mut Waiter,

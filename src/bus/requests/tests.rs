@@ -3,8 +3,8 @@
 use super::*;
 use crate::socket::Waiter;
 
-fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription, Change) {
-    (subscription.clone(), Change { wanted, number })
+fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription, InterestChange) {
+    (subscription.clone(), InterestChange { wanted, number })
 }
 
 /// The source takes no changes while a client keeps changing its names.

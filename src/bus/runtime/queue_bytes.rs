@@ -6,20 +6,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// room back and never waits.
 #[derive(Debug)]
 pub struct QueueBytes {
-    state: Mutex<Room>,
+    state: Mutex<QueueRoom>,
     changed: Condvar,
     max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Room {
+struct QueueRoom {
     held: usize,
     /// Threads that wait for room.
     waiting: usize,
     is_loop_gone: bool,
 }
 
-impl Room {
+impl QueueRoom {
     fn has_room(&self, bytes: usize, max: usize) -> bool {
         self.is_loop_gone || self.held == 0 || bytes <= max.saturating_sub(self.held)
     }
@@ -52,7 +52,7 @@ impl QueueBytes {
 
     /// Takes room for an event, waiting while others hold too much. Returns false if the loop has ended.
     pub fn take(&self, bytes: usize) -> bool {
-        let is_full = |s: &mut Room| !s.has_room(bytes, self.max);
+        let is_full = |s: &mut QueueRoom| !s.has_room(bytes, self.max);
         let mut state = self.state();
         if is_full(&mut state) {
             state.waiting += 1;
@@ -79,7 +79,7 @@ impl QueueBytes {
         self.state().has_room(bytes, self.max)
     }
 
-    fn state(&self) -> MutexGuard<'_, Room> {
+    fn state(&self) -> MutexGuard<'_, QueueRoom> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

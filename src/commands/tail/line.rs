@@ -9,10 +9,9 @@ use super::{Style, TailCommand, Target};
 use crate::commands::program::{Exit, For, arg, flag, switch, value};
 use crate::commands::{Dialect, GatewayKind, Program};
 use weirgate_bus::redis::RedisEndpoint;
+use weirgate_server::flag as known;
 use weirgate_server::settings::typed::Env;
-use weirgate_server::settings::{
-    Checked, ListenSettings, Rows, Setting, TailSettings, flag as known,
-};
+use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TailSettings};
 
 /// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = [known!("listen"), known!("port")];

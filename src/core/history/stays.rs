@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ENTRY_BYTES, Entry};
+use super::{ENTRY_BYTES, KeptMessage};
 use crate::{Body, Point, StoredId};
 use weirgate_wire::base::ExtendibleMap;
 
@@ -12,9 +12,9 @@ const SHARE: usize = 4;
 
 /// The number of a message; and its position in a stream, if it was read there later than messages after it, without a
 /// number.
-type Place = (u64, StoredId);
+type KeptOrder = (u64, StoredId);
 
-fn place_of(entry: &Entry) -> Place {
+fn order_of(entry: &KeptMessage) -> KeptOrder {
     match entry.position.point {
         Point::Stored(id) if entry.number == 0 => (0, id),
         _ => (entry.number, StoredId::default()),
@@ -25,8 +25,8 @@ fn place_of(entry: &Entry) -> Place {
 #[derive(Debug)]
 pub(super) struct Stays {
     /// In the order of the feed, with the index of the topic.
-    entries: BTreeMap<Place, (u32, Entry)>,
-    by_name: ExtendibleMap<u32, Place>,
+    entries: BTreeMap<KeptOrder, (u32, KeptMessage)>,
+    by_name: ExtendibleMap<u32, KeptOrder>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -43,31 +43,31 @@ impl Stays {
     }
 
     /// Whether the message has room.
-    pub(super) fn has_room(&self, entry: &Entry) -> bool {
+    pub(super) fn has_room(&self, entry: &KeptMessage) -> bool {
         self.bytes + bytes_of(entry) <= self.bytes_max
     }
 
     /// Adds the newest message of a topic.
-    pub(super) fn add(&mut self, name: u32, entry: Entry) {
+    pub(super) fn add(&mut self, name: u32, entry: KeptMessage) {
         self.bytes += bytes_of(&entry);
-        let place = place_of(&entry);
+        let place = order_of(&entry);
         self.by_name.insert(name, place);
         self.entries.insert(place, (name, entry));
     }
 
-    pub(super) fn remove(&mut self, name: u32) -> Option<Entry> {
+    pub(super) fn remove(&mut self, name: u32) -> Option<KeptMessage> {
         let place = self.by_name.remove(&name)?;
         let (_, entry) = self.entries.remove(&place)?;
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
 
-    pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut KeptMessage> {
         let place = self.by_name.get(&name)?;
         self.entries.get_mut(place).map(|(_, entry)| entry)
     }
 
-    pub(super) fn get(&self, name: u32) -> Option<&Entry> {
+    pub(super) fn get(&self, name: u32) -> Option<&KeptMessage> {
         let place = self.by_name.get(&name)?;
         self.entries.get(place).map(|(_, entry)| entry)
     }
@@ -78,7 +78,7 @@ impl Stays {
         of.map(|(name, _)| *name)
     }
 
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &Entry)> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &KeptMessage)> {
         self.entries
             .values()
             .rev()
@@ -102,13 +102,13 @@ impl Stays {
     }
 
     /// The oldest message with copies.
-    pub(super) fn with_copies(&mut self) -> Option<&mut Entry> {
+    pub(super) fn with_copies(&mut self) -> Option<&mut KeptMessage> {
         let mut entries = self.entries.values_mut().map(|(_, entry)| entry);
         entries.find(|entry| !entry.copies.is_empty())
     }
 }
 
 /// Memory of the message, without copies.
-fn bytes_of(entry: &Entry) -> usize {
+fn bytes_of(entry: &KeptMessage) -> usize {
     ENTRY_BYTES + entry.body.as_ref().map_or(0, Body::queue_bytes)
 }

@@ -9,11 +9,10 @@ use tungstenite::{Error, Message as Received};
 
 use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded};
-use weirgate_wire::deflate::{Agreed, STORED_HEADER_BYTES};
-use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch, HEADER_BYTES_MAX, header_bytes};
+use weirgate_wire::deflate::{Agreed, Deflater};
+use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch};
 use weirgate_wire::frame_reader::{FrameError, FrameReader};
 use weirgate_wire::upgrade::UpgradeError;
-use weirgate_wire::{deflate, upgrade};
 
 /// Responds with a 101.
 pub(super) fn greet(
@@ -32,8 +31,7 @@ pub(super) fn greet(
         }
         agreed.to_client = agreed.to_client.with_takeover();
     }
-    let accept = upgrade.accept_key();
-    upgrade::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);
+    upgrade.accept(out, agreed.as_ref(), request.subprotocol);
     let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
     let protocol = Protocol::WebSocket(WebSocket::new(reader.with_window(window)));
     let encoding = agreed.map_or(Encoding::Plain, |agreed| {
@@ -55,7 +53,7 @@ impl From<UpgradeError> for RequestRefusal {
 // ---- frames out
 
 /// Room for the header before a payload.
-pub(crate) const HEADER_ROOM: usize = HEADER_BYTES_MAX;
+pub(crate) const HEADER_ROOM: usize = DataFrame::HEADER_BYTES_MAX;
 
 fn data_frame(content: Content, is_deflated: bool) -> DataFrame {
     DataFrame {
@@ -67,7 +65,7 @@ fn data_frame(content: Content, is_deflated: bool) -> DataFrame {
 /// Returns the frame of a payload. `bytes` has [`HEADER_ROOM`] bytes, then the payload.
 pub(crate) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
-    let mut header = [0; HEADER_BYTES_MAX];
+    let mut header = [0; DataFrame::HEADER_BYTES_MAX];
     let header_len = data_frame(content, deflated).header(&mut header, payload_len);
     let start = HEADER_ROOM - header_len;
     bytes[start..HEADER_ROOM].copy_from_slice(&header[..header_len]);
@@ -81,7 +79,7 @@ pub(crate) fn room_for(payload_bytes: usize) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn behind_room(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn with_header_room(payload: &[u8]) -> Vec<u8> {
     let mut bytes = room_for(payload.len());
     bytes.extend_from_slice(payload);
     bytes
@@ -90,7 +88,11 @@ pub(crate) fn behind_room(payload: &[u8]) -> Vec<u8> {
 /// Bytes of the prefix's text in the payload. In a compressed frame the text is a stored block, before
 /// the deflated blocks of the body.
 fn prefix_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
-    let stored = if deflated { STORED_HEADER_BYTES } else { 0 };
+    let stored = if deflated {
+        Deflater::STORED_HEADER_BYTES
+    } else {
+        0
+    };
     stored + text_bytes
 }
 
@@ -98,7 +100,7 @@ fn prefix_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
 #[inline]
 pub(crate) fn prefix_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
     let prefix = prefix_payload_bytes(text_bytes, deflated);
-    header_bytes((prefix + body_bytes) as u64) + prefix
+    DataFrame::header_bytes((prefix + body_bytes) as u64) + prefix
 }
 
 /// Appends the bytes before the prefix's text.
@@ -111,11 +113,11 @@ pub(crate) fn write_prefix_header(
     deflated: bool,
 ) {
     let payload = prefix_payload_bytes(text_bytes, deflated) + body_bytes;
-    let mut header = [0; HEADER_BYTES_MAX];
+    let mut header = [0; DataFrame::HEADER_BYTES_MAX];
     let len = data_frame(content, deflated).header(&mut header, payload as u64);
     out.extend_from_slice(&header[..len]);
     if deflated {
-        deflate::stored_header(out, text_bytes as u16);
+        Deflater::write_stored_header(out, text_bytes as u16);
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Ends, REFUSED_MS};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
-use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use weirgate_wire::json;
 
@@ -296,7 +296,7 @@ const fn seconds(unix_ms: i64) -> i64 {
 
 /// The address under which the limits count a client.
 fn group(ip: IpAddr) -> IpAddr {
-    match address_group(ClientAddr::Ip(ip)) {
+    match ClientAddr::Ip(ip).group() {
         ClientAddr::Ip(group) => group,
         ClientAddr::Unix => ip,
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::phase::{AfterWrite, Head, LastWords, Open, PendingClose, Phase, Ping};
+use super::phase::{AfterWrite, LastWords, Open, PartialHead, PendingClose, Phase, Ping};
 use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
@@ -11,7 +11,7 @@ use crate::send_queue::SendQueue;
 use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, RequestRefusal};
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
-use weirgate_wire::head::{HeadError, TLS_HANDSHAKE};
+use weirgate_wire::head::HeadError;
 
 /// The details of an accepted upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,15 +91,15 @@ impl Session {
         input: &mut &[u8],
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, HeadError> {
-        let Phase::Head(Head { read, scanner, .. }) = &mut self.cold.phase else {
+        let Phase::Head(PartialHead { read, scanner, .. }) = &mut self.cold.phase else {
             return Ok(None);
         };
         let before = read.len();
         let room = (bytes_max + 1).saturating_sub(before);
         read.extend_from_slice(&input[..input.len().min(room)]);
-        if read.starts_with(TLS_HANDSHAKE) {
+        if let Some(error) = HeadError::of_tls(read) {
             *input = &[];
-            return Err(HeadError::Tls);
+            return Err(error);
         }
         match scanner.end(read) {
             Some(end) if end <= bytes_max => {

@@ -40,10 +40,11 @@ pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
-pub use record::{ClientSnapshot, ClientState, user_in_log};
+pub(crate) use record::user_in_log;
+pub use record::{ClientSnapshot, ClientState};
 pub use slots::MaxRate;
 
-use phase::{Head, Phase};
+use phase::{PartialHead, Phase};
 use postponed::Postponed;
 use reading::Reading;
 use record::Record;
@@ -151,7 +152,7 @@ impl Session {
         let mut timers = Timers::default();
         timers.set(Timer::Handshake, now.mono_us + limits.handshake_us);
         let cold = Cold {
-            phase: Phase::Head(Head::default()),
+            phase: Phase::Head(PartialHead::default()),
             timers,
             armed_at: None,
             reading: Reading::default(),

@@ -19,7 +19,7 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    Head(Head),
+    Head(PartialHead),
     Open(Open),
     Closing(LastWords),
     Gone,
@@ -27,7 +27,7 @@ pub(super) enum Phase {
 
 /// The request head so far.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct PartialHead {
     pub(super) read: Vec<u8>,
     pub(super) scanner: HeadScanner,
     /// The refusal of a connection for which there is no room.

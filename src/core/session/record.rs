@@ -342,7 +342,7 @@ impl Ended {
 }
 
 /// The beginning of a user's name that the log shows.
-pub fn user_in_log(user: &str) -> &str {
+pub(crate) fn user_in_log(user: &str) -> &str {
     let end = user.char_indices().nth(USER_CHARS_MAX);
     &user[..end.map_or(user.len(), |(at, _)| at)]
 }

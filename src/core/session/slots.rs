@@ -69,7 +69,7 @@ impl MaxRate {
 
 /// A frame that waits for the slot.
 #[derive(Debug)]
-struct Held {
+struct HeldFrame {
     /// Held frames are sent in the order of these numbers.
     number: u64,
     frame: Arc<Frame>,
@@ -95,7 +95,7 @@ pub(super) struct Slots {
     pub(super) gate: Option<Gate>,
     /// When the next slot opens, microseconds of the monotonic clock.
     next_us: u64,
-    held: HashMap<ConflationKey, Held, RandomState>,
+    held: HashMap<ConflationKey, HeldFrame, RandomState>,
     /// Queue bytes of the held frames.
     bytes: usize,
     numbered: u64,
@@ -162,7 +162,7 @@ impl Slots {
         }
         self.numbered += 1;
         self.bytes = bytes;
-        let newest = Held {
+        let newest = HeldFrame {
             number: self.numbered,
             frame: Arc::clone(frame),
         };
@@ -194,7 +194,7 @@ impl Slots {
             gate.is_closed = true;
             gate.leaves(now);
         }
-        let mut held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
+        let mut held: Vec<HeldFrame> = std::mem::take(&mut self.held).into_values().collect();
         held.sort_unstable_by_key(|held| held.number);
         held.into_iter().map(|held| held.frame).collect()
     }
@@ -347,11 +347,11 @@ impl Gate {
 mod tests {
     use super::*;
     use crate::FrameBytes;
-    use weirgate_wire::head;
+    use weirgate_wire::head::RequestHead;
 
     fn of(query: &str) -> Result<Option<u64>, RequestRefusal> {
         let text = format!("GET /ws{query} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let head = head::parse(text.as_bytes(), 10).expect("a head");
+        let head = RequestHead::parse(text.as_bytes(), 10).expect("a head");
         MaxRate::of(&head).map(|rate| rate.map(|rate| rate.interval_us))
     }
 

@@ -28,9 +28,9 @@ const SAMPLE_FROM_US: u64 = EVERY_US / 2;
 /// The shortest time between two samples of a client: a second, less the time by which a look may come early.
 const APART_US: u64 = 900_000;
 /// The most calls of the kernel in one look; the next look continues with the clients after.
-pub const CALLS_MAX: u32 = 64;
+const CALLS_MAX: u32 = 64;
 /// The most clients with samples; the others are [`Why::Unclear`].
-pub const SAMPLED_MAX: usize = 1_024;
+const SAMPLED_MAX: usize = 1_024;
 /// The most clients that one turn looks at.
 const SLICE: usize = 2_048;
 /// A client that has no second sample after this time is [`Why::Unclear`].
@@ -85,14 +85,14 @@ pub struct SlowSnapshot {
     pub lost_permille: u32,
 }
 
-/// The facts of a look about the time since the last looks.
+/// The facts of a poll about the time since the last polls.
 #[derive(Clone, Copy, Debug, Default)]
-struct Look {
+struct Poll {
     now_us: u64,
     late_us: u64,
-    /// From the look a second ago to this look.
+    /// From the poll a second ago to this poll.
     passed_us: u64,
-    /// Since the last look.
+    /// Since the last poll.
     step_us: u64,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Waits {
     /// The times of the last looks, the oldest first.
     looks: [u64; LOOKS],
     /// The look under way, and the last client that it has reached.
-    walk: Option<(Look, Option<SessionKey>)>,
+    walk: Option<(Poll, Option<SessionKey>)>,
     calls: u32,
     /// The last client that a look sampled, if the look had no call left for the clients after it: the next look
     /// continues there.
@@ -111,7 +111,7 @@ pub(crate) struct Waits {
     sampled: usize,
     /// For each proxy: the open clients behind it, how many of these were slow at the last look, and how many are slow
     /// at this look so far.
-    behind: HashMap<ClientAddr, [u64; 3], RandomState>,
+    by_proxy: HashMap<ClientAddr, [u64; 3], RandomState>,
 }
 
 impl Wait {
@@ -169,15 +169,15 @@ impl Waits {
     }
 
     /// Counts an open client behind a proxy, or its end.
-    pub(crate) fn count_behind(&mut self, proxy: ClientAddr, comes: bool) {
-        let [open, ..] = self.behind.entry(proxy).or_default();
+    pub(crate) fn count_by_proxy(&mut self, proxy: ClientAddr, comes: bool) {
+        let [open, ..] = self.by_proxy.entry(proxy).or_default();
         *open = if comes {
             *open + 1
         } else {
             open.saturating_sub(1)
         };
         if *open == 0 {
-            self.behind.remove(&proxy);
+            self.by_proxy.remove(&proxy);
         }
     }
 
@@ -237,7 +237,7 @@ impl Waits {
             wait.set(look, found, &mut clients.stats.slow);
             if wait.slow_since_us.is_some()
                 && wait.why == Some(Why::Proxy)
-                && let Some([.., counts]) = self.behind.get_mut(&peer.client())
+                && let Some([.., counts]) = self.by_proxy.get_mut(&peer.client())
             {
                 *counts += 1;
             }
@@ -255,12 +255,12 @@ impl Waits {
         }
     }
 
-    fn begin(&mut self, now: Now, late_us: u64) -> Look {
+    fn begin(&mut self, now: Now, late_us: u64) -> Poll {
         self.looks.rotate_left(1);
         self.looks[LOOKS - 1] = now.mono_us;
         self.calls = 0;
         let [first, .., last, now_us] = self.looks;
-        Look {
+        Poll {
             now_us,
             late_us,
             passed_us: now_us.saturating_sub(first),
@@ -273,7 +273,7 @@ impl Waits {
             self.called = None;
         }
         stats.calls += u64::from(self.calls);
-        for [_, at_last_look, at_this_look] in self.behind.values_mut() {
+        for [_, at_last_look, at_this_look] in self.by_proxy.values_mut() {
             *at_last_look = std::mem::take(at_this_look);
         }
     }
@@ -281,7 +281,7 @@ impl Waits {
     /// The verdict on a client at a look; `None` if the client is not slow.
     fn judge(
         &mut self,
-        look: Look,
+        look: Poll,
         key: SessionKey,
         wait: &mut Wait,
         session: &Session,
@@ -325,7 +325,7 @@ impl Waits {
     /// The verdict from two samples of a slow client.
     fn judge_samples(
         &self,
-        look: Look,
+        look: Poll,
         pair: Pair,
         wait: &Wait,
         session: &Session,
@@ -348,7 +348,7 @@ impl Waits {
     /// The verdict on a slow client without two samples: it had no turn yet, or the kernel has no numbers.
     fn judge_unsampled(
         &self,
-        look: Look,
+        look: Poll,
         wait: &Wait,
         session: &Session,
         trusted: &TrustedProxies,
@@ -374,7 +374,7 @@ impl Waits {
     /// Samples a client if its turn has come; returns the sample together with the previous sample.
     fn sample(
         &mut self,
-        look: Look,
+        look: Poll,
         key: SessionKey,
         wait: &mut Wait,
         tx: &mut dyn Transmit,
@@ -412,7 +412,7 @@ impl Waits {
     /// The verdict on a client behind a proxy.
     fn proxy(&self, peer: &Peer, say: String) -> Judged {
         let addr = peer.client();
-        let Some([open, slow, _]) = self.behind.get(&addr) else {
+        let Some([open, slow, _]) = self.by_proxy.get(&addr) else {
             return Judged::new(Why::Proxy, say);
         };
         match *slow >= PROXY_ITSELF_MIN && *slow * 2 >= *open {
@@ -444,7 +444,7 @@ impl Judged {
 
 impl Wait {
     /// Records the outcome of a look, and counts it.
-    fn set(&mut self, look: Look, found: Option<Judged>, stats: &mut SlowStats) {
+    fn set(&mut self, look: Poll, found: Option<Judged>, stats: &mut SlowStats) {
         let Some(found) = found else {
             if look.now_us > self.slow_at_us + ENDS_US {
                 self.ends(stats);

@@ -87,7 +87,7 @@ fn gaps_add_up_and_the_last_known_bytes_end_a_window() {
     assert_eq!(gap(&mut windows, three, 1), four);
     let behind = sent(&mut windows, three, &b, 2);
     assert_eq!(behind, sent(&mut windows, four, &b, 1));
-    assert_eq!(gap(&mut windows, one, DICTIONARY_BYTES_MAX), none);
+    assert_eq!(gap(&mut windows, one, Deflater::DICTIONARY_BYTES_MAX), none);
     let beyond = gap_of(&mut windows, one);
     let far = sent(&mut windows, beyond, &b, 0);
     assert_eq!(far, sent(&mut windows, none, &b, 0));
@@ -95,7 +95,7 @@ fn gaps_add_up_and_the_last_known_bytes_end_a_window() {
 
 /// A window that ends with as many unknown bytes as references reach.
 fn gap_of(windows: &mut Windows, before: WindowId) -> WindowId {
-    let half = gap(windows, before, DICTIONARY_BYTES_MAX - 1);
+    let half = gap(windows, before, Deflater::DICTIONARY_BYTES_MAX - 1);
     gap(windows, half, 1)
 }
 
@@ -171,7 +171,11 @@ fn windows_are_known_up_to_so_many_entries() {
     let one = sent(&mut windows, WindowId::NONE, &frame(&alive, b"text"), 0);
     let lists = SENT_MAX / (LIST_ENTRIES + 2);
     for length in 1..lists + 2 {
-        gap(&mut windows, one, 1 + length % (DICTIONARY_BYTES_MAX - 1));
+        gap(
+            &mut windows,
+            one,
+            1 + length % (Deflater::DICTIONARY_BYTES_MAX - 1),
+        );
     }
     assert!(windows.sent <= SENT_MAX);
     assert_eq!(windows.windows.len(), windows.by_sent.len());
@@ -228,7 +232,7 @@ fn a_number_is_one_window_for_all() {
                     };
                     *id = sent(&mut windows, end, &chosen, gap);
                 }
-                let beyond = bytes.len().saturating_sub(DICTIONARY_BYTES_MAX);
+                let beyond = bytes.len().saturating_sub(Deflater::DICTIONARY_BYTES_MAX);
                 bytes.drain(..beyond);
                 if *id == WindowId::NONE {
                     continue;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::client::{Client, Renewal};
+use super::client::{ChannelsClient, Renewal};
 use super::messages::{Answer, FollowUp};
 use super::names::{News, Route};
 use super::patterns::{HeldPattern, matcher};
-use super::rest::Rest;
+use super::rest::PendingRequest;
 use super::{ChannelsGateway, keep_apart};
 use crate::gateways::shared::access::{TokenEnd, close_of};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
@@ -116,7 +116,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         token: &Token,
         request_id: String,
     ) -> Option<(Answer, FollowUp)> {
@@ -149,11 +149,16 @@ impl ChannelsGateway {
         } else {
             client.held.ids()
         };
-        self.go_on(core, key, client, Rest::authenticate(ids, request_id))
+        self.go_on(
+            core,
+            key,
+            client,
+            PendingRequest::authenticate(ids, request_id),
+        )
     }
 
     /// Whether the client may send a new token now: each token that is judged costs the check of a signature.
-    fn may_authenticate(&mut self, core: &Core, client: &mut Client) -> bool {
+    fn may_authenticate(&mut self, core: &Core, client: &mut ChannelsClient) -> bool {
         let now_us = core.now().mono_us;
         let is_early = client
             .authenticated_us()
@@ -201,7 +206,7 @@ impl Verdict {
 
 impl ChannelsGateway {
     /// A check of the names of one request.
-    pub(super) fn check(&self, client: &Client) -> RightsCheck {
+    pub(super) fn check(&self, client: &ChannelsClient) -> RightsCheck {
         RightsCheck::new(
             &client.rights,
             STEPS_PER_ENTRY * self.request_limits().entries_max,
@@ -212,7 +217,7 @@ impl ChannelsGateway {
     /// name.
     pub(super) fn judge(
         &mut self,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         name: &str,
         check: &mut RightsCheck,
     ) -> Verdict {
@@ -258,7 +263,12 @@ impl ChannelsGateway {
     }
 
     /// Grants the name if the limits over all clients leave room for the client's address.
-    fn hold_name(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
+    fn hold_name(
+        &mut self,
+        client: &mut ChannelsClient,
+        name: &str,
+        check: &mut RightsCheck,
+    ) -> Verdict {
         match self.names.hold(&mut client.held, name) {
             Ok((name, news)) => {
                 if news == News::ToAll {
@@ -274,7 +284,7 @@ impl ChannelsGateway {
     }
 
     /// Chooses how the messages of a new name come: see [`Route`].
-    fn choose_route(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+    fn choose_route(&mut self, client: &ChannelsClient, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);
         let cover = match &matcher {

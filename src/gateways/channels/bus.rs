@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::ChannelsGateway;
 use super::bus_requests::BusAnswer;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::names::Route;
 use super::patterns::{HeldPattern, matcher};
 use weirgate_core::{ByClient, Core, NameRefusal, Place, SessionKey, TopicName};
-use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::ClientAddr;
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
@@ -31,7 +31,7 @@ impl ChannelsGateway {
     pub(super) fn settle(
         &mut self,
         core: &mut Core,
-        clients: &mut ByClient<Client>,
+        clients: &mut ByClient<ChannelsClient>,
         name: &TopicName,
         number: u64,
         is_confirmed: bool,
@@ -89,7 +89,7 @@ impl ChannelsGateway {
     }
 
     /// Continues the round over the clients whose answers may wait for a name with many members.
-    pub(super) fn settle_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn settle_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         let Some((first, is_asked)) = self.settling else {
             return;
         };
@@ -122,7 +122,11 @@ impl ChannelsGateway {
     }
 
     /// Sends errors of the bus to the next clients, as many as there is time for.
-    pub(super) fn send_next_name_error(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn send_next_name_error(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+    ) {
         while let Some(name_errors) = self.name_errors.front_mut() {
             match name_errors.clients.pop() {
                 Some(key) => {
@@ -145,7 +149,7 @@ impl ChannelsGateway {
 
     /// Ends the wait of a client's answers for names that the bus has confirmed or refused, and of its last values for
     /// names that the bus has accepted after a refusal.
-    fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         self.retained.client_up(key);
         if client.may_wait() {
             let names = &self.names;
@@ -172,7 +176,7 @@ impl ChannelsGateway {
     pub(super) fn set_subjects(
         &mut self,
         core: &mut Core,
-        clients: &mut ByClient<Client>,
+        clients: &mut ByClient<ChannelsClient>,
         subjects: &[String],
     ) {
         let Some(kept) = &mut self.kept else {
@@ -221,7 +225,7 @@ impl ChannelsGateway {
                 name: name.clone(),
                 matcher,
                 cover: None,
-                address: address_group(address),
+                address: address.group(),
             });
         }
     }
@@ -235,7 +239,11 @@ impl ChannelsGateway {
 
     /// Continues the round over the clients, which sends losses and statuses. While the bus is away it also ends the
     /// wait of answers, because no confirmation will come soon.
-    pub(super) fn continue_round(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn continue_round(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+    ) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
             match self.statuses.is_up() {
@@ -290,7 +298,12 @@ impl ChannelsGateway {
     }
 
     /// Sends all answers, whatever the bus has confirmed.
-    pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    pub(super) fn wait_no_longer(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut ChannelsClient,
+    ) {
         if !client.answers.is_empty() {
             client.answers.wait_no_longer();
             self.send_ready(core, key, client);

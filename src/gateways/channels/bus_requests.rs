@@ -27,7 +27,7 @@ pub struct Interest {
 /// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
 pub(super) struct BusRequests {
-    wanted: ExtendibleMap<TopicName, Wanted>,
+    wanted: ExtendibleMap<TopicName, RequestedName>,
     changes: VecDeque<Interest>,
     /// The number of the newest change.
     number: u64,
@@ -40,7 +40,7 @@ pub(super) struct BusRequests {
 
 /// A requested name. There are many, so the fields are small.
 #[derive(Debug)]
-struct Wanted {
+struct RequestedName {
     /// The number of the request.
     number: u64,
     /// The response, and how many losses of the connection came before it.
@@ -70,7 +70,7 @@ impl BusRequests {
             return;
         }
         self.change(name, true);
-        let wanted = Wanted {
+        let wanted = RequestedName {
             number: self.number,
             response: (BusAnswer::Waits, self.losses),
             uses: 1,

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::held::Held;
+use super::held::HeldNames;
 use super::messages::Answers;
-use super::rest::Rest;
+use super::rest::PendingRequest;
 use super::sending::Sending;
 use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
 use weirgate_core::TopicName;
@@ -13,13 +13,13 @@ use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
 #[derive(Debug)]
-pub struct Client {
+pub struct ChannelsClient {
     pub(super) rights: Rights,
     /// The number of the table of roles that the rights come from.
     pub(super) table: u64,
     pub(super) token_end: TokenEnd,
     /// The names that the client holds: its topics in the hub, and the names that it joins with a waiting answer.
-    pub(super) held: Held,
+    pub(super) held: HeldNames,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
     /// `None` for most clients.
@@ -29,19 +29,19 @@ pub struct Client {
 /// State that few clients have: event streams, clients that send new tokens, requests and answers with very many names.
 #[derive(Debug, Default)]
 struct Rare {
-    rest: Option<Rest>,
+    rest: Option<PendingRequest>,
     sending: Option<Sending>,
     authenticated_us: Option<u64>,
     is_stream: bool,
     last_event_id: Option<Box<str>>,
 }
 
-impl Client {
+impl ChannelsClient {
     /// A client without names, with rights of the table of roles with this number.
     pub(super) fn new(
         (rights, table): (Rights, u64),
         token_end: TokenEnd,
-        held: Held,
+        held: HeldNames,
         requests: RequestRate,
     ) -> Self {
         Self {
@@ -89,12 +89,12 @@ impl Client {
     }
 
     /// Takes the rest of a request, which goes on now.
-    pub(super) fn take_rest(&mut self) -> Option<Rest> {
+    pub(super) fn take_rest(&mut self) -> Option<PendingRequest> {
         self.rare.as_mut()?.rest.take()
     }
 
     /// Sets the rest of a request, which goes on in a later turn.
-    pub(super) fn set_rest(&mut self, rest: Rest) {
+    pub(super) fn set_rest(&mut self, rest: PendingRequest) {
         self.rare.get_or_insert_default().rest = Some(rest);
     }
 
@@ -119,7 +119,7 @@ impl Client {
         let rare = self.rare.as_ref();
         let rest = rare.and_then(|rare| rare.rest.as_ref());
         let sending = rare.and_then(|rare| rare.sending.as_ref());
-        rest.map_or(0, Rest::bytes) + sending.map_or(0, Sending::bytes)
+        rest.map_or(0, PendingRequest::bytes) + sending.map_or(0, Sending::bytes)
     }
 
     /// Whether an answer, or a request under way, may wait for the bus to confirm a name.

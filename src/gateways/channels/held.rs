@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::ChannelsGateway;
 use super::retained::Wants;
 use weirgate_core::{Core, SessionKey};
-use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
 
 /// From this many names on they are in a hash table: most clients hold few.
@@ -13,7 +13,7 @@ const FEW: usize = 64;
 
 /// The names of a client, by their number in [`super::names::Names`].
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldNames {
     /// The address group that the names count for.
     address: ClientAddr,
     ids: Ids,
@@ -32,11 +32,11 @@ enum Ids {
     Many(Box<ExtendibleMap<u32, ()>>),
 }
 
-impl Held {
+impl HeldNames {
     /// A client without names.
     pub(super) fn new(client: ClientAddr) -> Self {
         Self {
-            address: address_group(client),
+            address: client.group(),
             ids: Ids::Few(SmallVec::new()),
             patterns: 0,
             kept: 0,
@@ -115,7 +115,7 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn new(key: SessionKey, held: &Held, wanted: Wants) -> Self {
+    pub(super) fn new(key: SessionKey, held: &HeldNames, wanted: Wants) -> Self {
         Self {
             key,
             address: held.address,
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn few_names_and_many_are_held_alike() {
-        let (mut held, mut model) = (Held::new(ClientAddr::Unix), BTreeSet::new());
+        let (mut held, mut model) = (HeldNames::new(ClientAddr::Unix), BTreeSet::new());
         for n in 0..5_000_u32 {
             let id = n.wrapping_mul(2_654_435_761) % 300;
             match n % 7 < 4 || n < 200 {

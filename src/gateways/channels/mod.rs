@@ -35,14 +35,14 @@ use std::sync::Arc;
 use self::authenticate::Renewals;
 use self::bus::NameErrors;
 use self::bus_requests::KeptNames;
-use self::client::Client;
-use self::held::{Held, Leaving};
+use self::client::ChannelsClient;
+use self::held::{HeldNames, Leaving};
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
-use self::rest::Rest;
+use self::rest::PendingRequest;
 use self::retained::Retained;
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
@@ -253,7 +253,7 @@ impl ChannelsGateway {
 
     /// Whether a client may set a rate of its own: it holds no name, a pattern, or a name of which messages may be
     /// skipped.
-    fn may_skip(&self, core: &Core, key: SessionKey, client: &Client) -> bool {
+    fn may_skip(&self, core: &Core, key: SessionKey, client: &ChannelsClient) -> bool {
         let is_member = core.joined_count(key) > 0;
         self.conflated.is_some() && (!is_member || client.held.skippable > 0)
     }
@@ -283,12 +283,18 @@ impl ChannelsGateway {
         }
     }
 
-    fn client(&self, core: &Core, key: SessionKey, identity: &Identity, rights: Rights) -> Client {
+    fn client(
+        &self,
+        core: &Core,
+        key: SessionKey,
+        identity: &Identity,
+        rights: Rights,
+    ) -> ChannelsClient {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
-        Client::new(
+        ChannelsClient::new(
             (rights, self.table),
             TokenEnd::of(identity),
-            Held::new(address),
+            HeldNames::new(address),
             RequestRate::new(self.settings.inbound_per_second, core.now()),
         )
     }
@@ -299,7 +305,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         request: Request,
     ) -> Option<(Answer, FollowUp)> {
         let id = request.id;
@@ -314,7 +320,7 @@ impl ChannelsGateway {
                 return self.go_on(core, key, client, rest);
             }
             Action::Unsubscribe(names) => {
-                return self.go_on(core, key, client, Rest::unsubscribe(names, id));
+                return self.go_on(core, key, client, PendingRequest::unsubscribe(names, id));
             }
             Action::Authenticate(token) => {
                 return self.authenticate(core, key, client, &token, id);
@@ -345,7 +351,7 @@ fn keep_apart(core: &mut Core, key: SessionKey, rights: &Rights) {
 }
 
 impl Gateway for ChannelsGateway {
-    type Client = Client;
+    type Client = ChannelsClient;
     /// A new table of roles.
     type In = Acl;
     type Out = ChannelsOutput;
@@ -364,7 +370,7 @@ impl Gateway for ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         head: &RequestHead<'_>,
-    ) -> Admission<Client> {
+    ) -> Admission<ChannelsClient> {
         let max_rate = match MaxRate::of(head) {
             Ok(max_rate) => max_rate,
             Err(refusal) => return Admission::Refuse(refusal),
@@ -397,7 +403,7 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         keep_apart(core, key, &client.rights);
         let answer = Answer::connected(&uuid(core), &client.rights.role);
         let frame = answer.frame(core, None);
@@ -409,7 +415,7 @@ impl Gateway for ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         message: Incoming<'_>,
     ) {
         let answer = match client.requests.judge(core.now(), &self.stats.access) {
@@ -434,13 +440,13 @@ impl Gateway for ChannelsGateway {
     }
 
     /// Handles a deadline: a waiting answer is due, or the token has ended.
-    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if !client.token_end.close(core, key) {
             self.send_ready(core, key, client);
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<ChannelsClient>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let wanted = self.retained.closed(key);
         let leaving = Leaving::new(key, &client.held, wanted);
@@ -449,7 +455,7 @@ impl Gateway for ChannelsGateway {
         self.ask_retained(core);
     }
 
-    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(sending) = client.take_sending()
             && self.send_on(core, key, client, sending)
         {
@@ -500,7 +506,7 @@ impl Gateway for ChannelsGateway {
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
     }
 
-    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
@@ -543,7 +549,7 @@ impl Gateway for ChannelsGateway {
     fn handle_notice(
         &mut self,
         core: &mut Core,
-        clients: &mut ByClient<Client>,
+        clients: &mut ByClient<ChannelsClient>,
         notice: &BusNotice,
     ) {
         self.statuses.note(core, notice);
@@ -597,12 +603,12 @@ impl Gateway for ChannelsGateway {
     }
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
-    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         self.statuses.send_last(core, key, client.held.kept > 0);
     }
 
     /// Handles room in the send queue: the client has taken its last values.
-    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(address) = core.client_addr(key) {
             if !self.replay_kept(core, key, client) {
                 self.retained.values_taken(key, address);
@@ -611,7 +617,7 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, acl: Acl) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<ChannelsClient>, acl: Acl) {
         self.settings.acl = acl;
         self.table += 1;
     }

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::ChannelsStats;
 use super::bus_requests::BusRequests;
-use super::held::Held;
+use super::held::HeldNames;
 use weirgate_core::{Active, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
@@ -109,7 +109,7 @@ pub(super) struct Names {
     /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
     /// is free.
     least: [u64; 3],
-    entries: Slab<Entry>,
+    entries: Slab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) asked: BusRequests,
@@ -121,7 +121,7 @@ pub(super) struct Names {
 
 /// A name that somebody holds.
 #[derive(Debug)]
-struct Entry {
+struct NameEntry {
     name: TopicName,
     clients: u32,
     addresses: u32,
@@ -224,7 +224,7 @@ impl Names {
     /// The limit that leaves no room for the name, and the limit's value.
     pub(super) fn hold(
         &mut self,
-        client: &mut Held,
+        client: &mut HeldNames,
         name: &str,
     ) -> Result<(TopicName, News), (Full, u64)> {
         let known = self.ids.get(name).copied();
@@ -246,7 +246,7 @@ impl Names {
         }
         let id = known.unwrap_or_else(|| {
             let name = TopicName::from(name);
-            let id = self.entries.insert(Entry {
+            let id = self.entries.insert(NameEntry {
                 name: name.clone(),
                 clients: 0,
                 addresses: 0,
@@ -270,7 +270,7 @@ impl Names {
     }
 
     /// The name with this number, if the client holds it.
-    pub(super) fn held(&self, client: &Held, id: u32) -> Option<TopicName> {
+    pub(super) fn held(&self, client: &HeldNames, id: u32) -> Option<TopicName> {
         let name = || self.entries[id as usize].name.clone();
         client.has(id).then(name)
     }
@@ -317,7 +317,7 @@ impl Names {
     }
 
     /// Handles a client that gives a name up. Returns true if no client holds the name any more.
-    pub(super) fn release(&mut self, client: &mut Held, name: &TopicName) -> bool {
+    pub(super) fn release(&mut self, client: &mut HeldNames, name: &TopicName) -> bool {
         let Some(id) = self.ids.get(name).copied() else {
             return false;
         };
@@ -352,7 +352,7 @@ impl Names {
 
     /// Removes a name that no client holds, and its request.
     fn remove_entry(&mut self, id: u32) -> TopicName {
-        let Entry { name, route, .. } = self.entries.remove(id as usize);
+        let NameEntry { name, route, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
         self.text_bytes -= name.as_str().len();
         self.end_route(&name, route);

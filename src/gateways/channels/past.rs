@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
 use weirgate_core::{ByClient, Core, Publication, SessionKey, TopicName};
 
@@ -25,7 +25,7 @@ pub(super) struct Past {
     /// Whether the stream answers questions.
     is_on: bool,
     /// Questions on their way, by number.
-    open: BTreeMap<u64, Question>,
+    open: BTreeMap<u64, PastQuestion>,
     numbers: HashMap<TopicName, u64, RandomState>,
     /// Names whose newest messages the history has, with what it had forgotten when they were asked for.
     known: HashMap<TopicName, u64, RandomState>,
@@ -34,7 +34,7 @@ pub(super) struct Past {
 }
 
 #[derive(Debug)]
-struct Question {
+struct PastQuestion {
     name: TopicName,
     forgotten: u64,
     clients: Vec<SessionKey>,
@@ -101,7 +101,7 @@ impl ChannelsGateway {
         }
         let number = number.unwrap_or_else(|| {
             let number = self.retained.ask_newest(name);
-            let question = Question {
+            let question = PastQuestion {
                 name: name.clone(),
                 forgotten,
                 clients: Vec::new(),
@@ -154,7 +154,7 @@ impl ChannelsGateway {
     }
 
     /// Sends the answers of clients that wait no longer, as many as there is time for.
-    pub(super) fn answer_past(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn answer_past(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let Some((name, keys)) = self.past.ended.front_mut() {
             let Some(key) = keys.pop() else {
                 self.past.ended.pop_front();

@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::names::Full;
 use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
-use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 
 /// The most copies of a message for different patterns; each address may have one in any case.
@@ -247,7 +247,7 @@ impl ChannelsGateway {
     /// Ends the patterns over a limit for the clients of the address that brought them, as many as there is time for: a
     /// message has too many copies, or a pattern takes too many steps. Members of the pattern miss a number; these
     /// clients also get an error.
-    pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         loop {
             let next = self.giving_up.take();
             let next = next.or_else(|| Some(GivingUp::new(self.patterns.next_over()?, core)));
@@ -273,11 +273,11 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: Option<&mut Client>,
+        client: Option<&mut ChannelsClient>,
         pattern: &GivingUp,
     ) {
         core.skip_number(key);
-        let is_theirs = core.client_addr(key).map(address_group) == Some(pattern.address);
+        let is_theirs = core.client_addr(key).map(ClientAddr::group) == Some(pattern.address);
         if let Some(client) = client.filter(|_| is_theirs) {
             let (limit, max) = pattern.limit;
             let name = pattern.name.as_str();
@@ -296,7 +296,7 @@ impl ChannelsGateway {
         let other = core.members(&gone.name).next();
         let other = other.and_then(|key| core.client_addr(key));
         if let Some(pattern) = self.patterns.remove(&gone.name) {
-            let address = other.map_or(gone.address, address_group);
+            let address = other.map_or(gone.address, ClientAddr::group);
             self.patterns.add(HeldPattern { address, ..pattern });
         }
     }

@@ -14,7 +14,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
 use super::retained::{Place, Retained, State, Wanted as Waits};
@@ -337,7 +337,7 @@ impl ChannelsGateway {
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &Client),
+        (key, client): (SessionKey, &ChannelsClient),
         replayed: Replayed,
         nothing_kept: Vec<TopicName>,
     ) {
@@ -368,7 +368,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
     ) -> bool {
         self.retained.begin_round(key);
         while let Some(scope) = self.retained.next_in_round(key) {
@@ -400,7 +400,7 @@ impl ChannelsGateway {
     fn replay_next(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut Client),
+        (key, client): (SessionKey, &mut ChannelsClient),
         scope: &TopicName,
     ) -> bool {
         let turn = self.retained.clients.get_mut(&key);
@@ -468,7 +468,7 @@ impl ChannelsGateway {
     fn end_replay(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut Client),
+        (key, client): (SessionKey, &mut ChannelsClient),
         scope: &TopicName,
     ) {
         let turn = self.retained.clients.get_mut(&key);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
 use super::authenticate::Verdict;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
@@ -14,10 +14,10 @@ use weirgate_wire::json::{ListWriter, TextList};
 
 /// A request under way, with the answer so far.
 #[derive(Debug)]
-pub(super) enum Rest {
+pub(super) enum PendingRequest {
     Subscribe(Box<Subscribing>),
-    Unsubscribe(Unsubscribing),
-    Authenticate(Again),
+    Unsubscribe(UnsubscribingNames),
+    Authenticate(Reauthentication),
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Subscribing {
 }
 
 #[derive(Debug)]
-pub(super) struct Unsubscribing {
+pub(super) struct UnsubscribingNames {
     names: TextList,
     gone: ListWriter,
     request_id: String,
@@ -38,7 +38,7 @@ pub(super) struct Unsubscribing {
 
 /// The names that a client's new token has not been compared with yet, and the answer to the token.
 #[derive(Debug)]
-pub(super) struct Again {
+pub(super) struct Reauthentication {
     ids: Vec<u32>,
     check: Option<RightsCheck>,
     /// In the order of the answer; then they are written to it.
@@ -47,9 +47,9 @@ pub(super) struct Again {
     request_id: String,
 }
 
-impl Rest {
+impl PendingRequest {
     pub(super) fn unsubscribe(names: TextList, request_id: String) -> Self {
-        Self::Unsubscribe(Unsubscribing {
+        Self::Unsubscribe(UnsubscribingNames {
             names,
             gone: ListWriter::default(),
             request_id,
@@ -58,7 +58,7 @@ impl Rest {
 
     /// Compares names with a new token; `ids` are their numbers.
     pub(super) fn authenticate(ids: Vec<u32>, request_id: String) -> Self {
-        Self::Authenticate(Again {
+        Self::Authenticate(Reauthentication {
             ids,
             check: None,
             revoked: BTreeSet::new(),
@@ -85,7 +85,7 @@ impl Rest {
     }
 
     /// Returns the answer to the request, whose last name is done, with the names that it waits for.
-    fn answer(self, client: &Client) -> (Answer, FollowUp) {
+    fn answer(self, client: &ChannelsClient) -> (Answer, FollowUp) {
         match self {
             Self::Subscribe(rest) => (
                 Answer::subscribed(rest.entries, &rest.request_id),
@@ -108,11 +108,11 @@ impl ChannelsGateway {
     /// end of its last values is said too.
     pub(super) fn subscribe(
         &self,
-        client: &Client,
+        client: &ChannelsClient,
         (names, resumed, status): (TextList, Option<Resumed>, bool),
         request_id: String,
-    ) -> Rest {
-        Rest::Subscribe(Box::new(Subscribing {
+    ) -> PendingRequest {
+        PendingRequest::Subscribe(Box::new(Subscribing {
             names,
             check: self.check(client),
             entries: Entries::new(status),
@@ -131,15 +131,15 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
-        mut rest: Rest,
+        client: &mut ChannelsClient,
+        mut rest: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
         let mut has_more = true;
         while has_more {
             has_more = match &mut rest {
-                Rest::Subscribe(rest) => self.subscribe_next(core, key, client, rest),
-                Rest::Unsubscribe(rest) => self.unsubscribe_next(core, key, client, rest),
-                Rest::Authenticate(rest) => self.judge_next(core, key, client, rest),
+                PendingRequest::Subscribe(rest) => self.subscribe_next(core, key, client, rest),
+                PendingRequest::Unsubscribe(rest) => self.unsubscribe_next(core, key, client, rest),
+                PendingRequest::Authenticate(rest) => self.judge_next(core, key, client, rest),
             };
             if has_more && !core.has_share() {
                 client.set_rest(rest);
@@ -157,7 +157,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         rest: &mut Subscribing,
     ) -> bool {
         let Some(name) = rest.names.next() else {
@@ -193,8 +193,8 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
-        rest: &mut Unsubscribing,
+        client: &mut ChannelsClient,
+        rest: &mut UnsubscribingNames,
     ) -> bool {
         let Some(name) = rest.names.next() else {
             return false;
@@ -212,8 +212,8 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
-        rest: &mut Again,
+        client: &mut ChannelsClient,
+        rest: &mut Reauthentication,
     ) -> bool {
         let Some(id) = rest.ids.pop() else {
             if let Some(name) = rest.revoked.pop_first() {

@@ -3,7 +3,7 @@
 
 use super::ChannelsGateway;
 use super::bus::REFUSED;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::past::PAST_WAIT_US;
 use super::replay::Last;
@@ -16,7 +16,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         (name, was_held): (TopicName, bool),
         follow_up: &mut FollowUp,
     ) {
@@ -83,7 +83,7 @@ impl ChannelsGateway {
         &self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) {
         if matches!(core.join(key, name), Joined::First | Joined::Another) {
@@ -98,7 +98,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         name: String,
     ) -> bool {
         let topic = TopicName::from(name);
@@ -124,7 +124,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         answer: Answer,
         follow_up: FollowUp,
     ) {
@@ -147,7 +147,12 @@ impl ChannelsGateway {
     }
 
     /// Sends the ready answers, and sets the next deadline.
-    pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    pub(super) fn send_ready(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut ChannelsClient,
+    ) {
         let now = core.now();
         // The answers of an event stream go out together, after the last request.
         let is_stream = client.is_stream();

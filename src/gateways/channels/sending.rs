@@ -11,7 +11,7 @@ use std::{mem, vec};
 
 use super::ChannelsGateway;
 use super::bus_requests::wanted;
-use super::client::Client;
+use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
@@ -282,7 +282,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         mut sending: Sending,
     ) -> bool {
         loop {
@@ -310,7 +310,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         sending: &mut Sending,
     ) -> bool {
         if self.prepare_next(core, key, client, sending) || !sending.still_holds(core, key) {
@@ -325,7 +325,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         sending: &mut Sending,
     ) -> bool {
         let beside = sending
@@ -373,7 +373,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         (resuming, beside): (&mut Resuming, usize),
     ) {
         let mut names = Vec::new();
@@ -452,7 +452,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut ChannelsClient,
         sending: &mut Sending,
     ) {
         let mut follow = Follow::postponed(core, key);
@@ -491,7 +491,7 @@ impl ChannelsGateway {
             core.send(key, &frame);
             retained = number.or(retained);
         }
-        self.statuses.send_behind(core, key, follow, has_kept);
+        self.statuses.send_after_answer(core, key, follow, has_kept);
         self.begin_replays(core, (key, client), replayed, nothing_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);

@@ -7,9 +7,10 @@ use crate::gateways::shared::{bus, metrics as shared_metrics};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
-    Refused, SecretUrl, Setting, SettingsError, Shows, With, field, flag, group, has_flag,
+    Refused, SecretUrl, Setting, SettingsError, Shows, With, has_flag,
 };
 use weirgate_server::telemetry::names;
+use weirgate_server::{field, flag, group};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 group! {

@@ -21,9 +21,10 @@ use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription, TopicName};
+use weirgate_server::flag;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, Reload, RunError, say};
-use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag};
+use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, has_flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use weirgate_wire::json::{ObjectWriter, iso_utc};
@@ -110,7 +111,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         names: history_names
             .map(|name| named(syntax, &TopicName::from(name.as_str())))
             .collect(),
-        kept: marks(checked, &own),
+        kept: marks_channel(checked, &own),
         acl: Some(&gateway_settings.acl),
         is_retained: own.retained,
         settle,
@@ -245,16 +246,18 @@ fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
     }
 }
 
-/// The channel of the marks; `None` if the messages of no names are kept.
-fn marks(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+/// The channel on which the instances number kept messages (the marks of `--history-names`); `None` if the messages of no
+/// names are kept.
+fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
     let has_names = !own.history_names.is_empty();
     has_names.then(|| checked.get::<StreamSettings>().marks_channel)
 }
 
-/// The channel of the marks, for which clients get no permission; `None` if there are no marks.
-fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+/// The channel of the marks if clients must not get a permission for it: on Redis, where it is a channel like those of
+/// clients. `None` if there are no marks.
+fn reserved_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
     let keeps = checked.get::<Limits>().history.keep_us > 0;
-    marks(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
+    marks_channel(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
 }
 
 fn gateway_settings(
@@ -271,7 +274,7 @@ fn gateway_settings(
         origins: common.origins(),
         authenticator,
         acl: table(own)?,
-        marks_channel: marks_channel(checked, own),
+        marks_channel: reserved_channel(checked, own),
         ..of_rows
     })
 }

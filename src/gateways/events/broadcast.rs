@@ -31,13 +31,13 @@ pub struct Broadcast {
 /// An error in a body: its place, and its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    place: Vec<Step>,
+    place: Vec<PathStep>,
     what: Cow<'static, str>,
 }
 
 /// A step from the body to a value inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum PathStep {
     Member(&'static str),
     /// An index in a list. In the body itself: the byte at which the text stops being JSON.
     Index(usize),
@@ -66,7 +66,7 @@ impl Broadcast {
     pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
         let body = &*as_utf8(body);
         if let Err(error) = check_json(body) {
-            return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
+            return Err(vec![Wrong::new([PathStep::Index(offset(&error))], NO_JSON)]);
         }
         // The text was checked, so members can only fail because the value is not an object.
         let Ok([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
@@ -98,7 +98,7 @@ impl Broadcast {
 }
 
 impl Wrong {
-    fn new(place: impl IntoIterator<Item = Step>, what: impl Into<Cow<'static, str>>) -> Self {
+    fn new(place: impl IntoIterator<Item = PathStep>, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
             place: place.into_iter().collect(),
             what: what.into(),
@@ -109,8 +109,8 @@ impl Wrong {
     pub fn json(&self) -> ObjectWriter {
         let mut place = vec![Cow::Borrowed("\"body\"")];
         place.extend(self.place.iter().map(|step| match step {
-            Step::Member(name) => Cow::Owned(format!("\"{name}\"")),
-            Step::Index(index) => Cow::Owned(index.to_string()),
+            PathStep::Member(name) => Cow::Owned(format!("\"{name}\"")),
+            PathStep::Index(index) => Cow::Owned(index.to_string()),
         }));
         let mut object = ObjectWriter::new();
         object.raw("loc", &format!("[{}]", place.join(",")));
@@ -139,7 +139,7 @@ fn offset(error: &JsonError) -> usize {
 }
 
 fn read_event(event: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
-    let wrong = |what| Wrong::new([Step::Member("event")], what);
+    let wrong = |what| Wrong::new([PathStep::Member("event")], what);
     let event = event.ok_or_else(|| wrong(REQUIRED))?;
     match text_of(event).as_deref() {
         None => Err(wrong(NO_TEXT)),
@@ -152,7 +152,7 @@ fn read_data(data: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
     match data.map(LazyValue::as_raw_str) {
         None => Ok("{}".to_owned()),
         Some(data) if data.starts_with('{') => Ok(compact(data)),
-        Some(_) => Err(Wrong::new([Step::Member("data")], NO_OBJECT)),
+        Some(_) => Err(Wrong::new([PathStep::Member("data")], NO_OBJECT)),
     }
 }
 
@@ -160,8 +160,8 @@ fn read_targets(
     targets: Option<&LazyValue<'_>>,
     ids_max: usize,
 ) -> Result<Vec<String>, Vec<Wrong>> {
-    const TARGETS: Step = Step::Member("targets");
-    const DEVICE_IDS: Step = Step::Member("device_ids");
+    const TARGETS: PathStep = PathStep::Member("targets");
+    const DEVICE_IDS: PathStep = PathStep::Member("device_ids");
     let targets = targets.ok_or_else(|| vec![Wrong::new([TARGETS], REQUIRED)])?;
     let targets = targets.as_raw_str().as_bytes();
     let Ok([ids]) = members(targets, ["device_ids"]) else {
@@ -184,7 +184,7 @@ fn read_targets(
         match text_of(&id) {
             Some(id) => read.push(id),
             None => {
-                let place = [TARGETS, DEVICE_IDS, Step::Index(index)];
+                let place = [TARGETS, DEVICE_IDS, PathStep::Index(index)];
                 wrong.push(Wrong::new(place, NO_TEXT));
             }
         }

@@ -108,7 +108,7 @@ pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
 /// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct DeviceMessage {
     /// The decoded name of the event, used for decisions.
     pub(super) name: String,
     /// The event, as a JSON string.
@@ -119,7 +119,7 @@ pub(super) struct Message {
     pub(super) data: String,
 }
 
-impl Message {
+impl DeviceMessage {
     /// Reads a message; `None` if the text is not JSON or has another shape (contract: row `bad_request`). Other
     /// members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -194,7 +194,7 @@ mod message_tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<[String; 4]> {
-        Message::parse(text).map(|m| [m.name, m.event, m.request_id, m.data])
+        DeviceMessage::parse(text).map(|m| [m.name, m.event, m.request_id, m.data])
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod message_tests {
     fn a_device_id_has_one_to_two_hundred_characters() {
         let id = |id: &str| {
             let text = format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#);
-            Message::parse(&text).expect("a message").device_id()
+            DeviceMessage::parse(&text).expect("a message").device_id()
         };
         let long = |n: usize| format!("\"{}\"", "é".repeat(n));
         assert_eq!(id(r#"" a""#).as_deref(), Some(" a"));

@@ -39,13 +39,13 @@ struct InFlight {
 
 /// The slots and the circuit of a service.
 #[derive(Debug)]
-struct Entry {
+struct ServiceSlots {
     /// The reserved slots, then the slots of all services.
     slots: [Quota; 2],
     circuit: Circuit,
 }
 
-impl Entry {
+impl ServiceSlots {
     /// The slots for a call of this client: the reserved slots if they have room, else the slots of all services.
     fn slots_for(&self, client: ClientAddr) -> &Quota {
         let [reserved, shared] = &self.slots;
@@ -69,7 +69,7 @@ impl Entry {
 
 #[derive(Debug)]
 struct Line {
-    entry: Entry,
+    entry: ServiceSlots,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
     name: &'static str,
@@ -103,7 +103,7 @@ impl CallSlots {
         let reserved = (calls_max / 10).min(calls_max / (2 * count));
         let shared = Quota::new("calls", calls_max - count * reserved);
         let line = |name: &'static str| Line {
-            entry: Entry {
+            entry: ServiceSlots {
                 // A label of metrics, which live as long as the process.
                 slots: [
                     Quota::new(format!("calls_{name}").leak(), reserved),

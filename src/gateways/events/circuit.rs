@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::ClientAddr;
 
 /// Failures in a row after which a service is not called for a while (contract: "A service that failed 20 times in
 /// a row").
@@ -47,7 +47,7 @@ struct Failed {
 impl Circuit {
     /// Whether a call of this client may begin.
     pub(super) fn permits(&self, now_us: u64, client: ClientAddr) -> bool {
-        let failed = self.failed.get(&address_group(client));
+        let failed = self.failed.get(&client.group());
         let may_probe = |failed: &Failed| !failed.probes && now_us >= failed.since_us + PAUSE_US;
         !self.is_open || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
     }
@@ -69,7 +69,7 @@ impl Circuit {
 
     /// Records a call of this client without an answer, begun at `begun_us`.
     pub(super) fn failed(&mut self, now_us: u64, client: ClientAddr, begun_us: u64) {
-        let failed = self.failed.get(&address_group(client));
+        let failed = self.failed.get(&client.group());
         let since_us = failed.map_or(0, |failed| failed.since_us);
         if begun_us < self.answered_us.max(since_us) {
             return;
@@ -88,7 +88,7 @@ impl Circuit {
             self.failed.clear();
         }
         let failed = Failed { since_us, probes };
-        self.failed.insert(address_group(client), failed);
+        self.failed.insert(client.group(), failed);
     }
 
     /// Whether the circuit is open: then calls of addresses with failures pause, or only probe.

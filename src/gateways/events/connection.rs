@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::call::{Message, is_device_id};
+use super::call::{DeviceMessage, is_device_id};
 use super::envelope::{self, Code};
 use super::services::EventsService;
 use crate::gateways::shared::access::{AccessStats, Count, TokenEnd, labelled, shown_hashed};
@@ -43,7 +43,7 @@ const REST_US_MAX: u64 = 160_000;
 /// A message that waits for its turn.
 #[derive(Debug)]
 pub(super) struct QueuedMessage {
-    pub(super) content: Content,
+    pub(super) content: MessageBody,
     /// The memory of the message.
     pub(super) held: Permit,
 }
@@ -52,7 +52,7 @@ pub(super) struct QueuedMessage {
 const MESSAGE_BYTES: usize = size_of::<QueuedMessage>() + 64;
 
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum MessageBody {
     Text(String),
     /// A binary message, always refused; the bytes are not kept.
     Binary,
@@ -69,10 +69,10 @@ impl QueuedMessage {
     ) -> Self {
         let (content, bytes) = match message {
             Incoming::Text(text) if text.len() <= bytes_max => {
-                (Content::Text(text.to_owned()), text.len())
+                (MessageBody::Text(text.to_owned()), text.len())
             }
-            Incoming::Binary(bytes) if bytes.len() <= bytes_max => (Content::Binary, 0),
-            Incoming::Text(_) | Incoming::Binary(_) => (Content::TooLarge, 0),
+            Incoming::Binary(bytes) if bytes.len() <= bytes_max => (MessageBody::Binary, 0),
+            Incoming::Text(_) | Incoming::Binary(_) => (MessageBody::TooLarge, 0),
         };
         let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
         Self { content, held }
@@ -81,7 +81,7 @@ impl QueuedMessage {
 
 /// Whether the next message of a connection must wait until the client has read more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum ReadPause {
     No,
     /// Until a check that was scheduled just now.
     Begins,
@@ -91,7 +91,7 @@ pub(super) enum Rest {
 /// A message that a service answers.
 #[derive(Debug)]
 pub(super) struct Calling {
-    pub(super) message: Arc<Message>,
+    pub(super) message: Arc<DeviceMessage>,
     /// The memory of the message.
     pub(super) held: Permit,
     pub(super) service: EventsService,
@@ -101,7 +101,7 @@ pub(super) struct Calling {
 
 /// What is kept of a client that has ended.
 #[derive(Debug)]
-struct Left {
+struct EndedClient {
     /// The messages that are not forwarded yet.
     messages: Permit,
     /// Who the client was: an operator may cut it off before all are forwarded.
@@ -128,7 +128,7 @@ pub struct Connection {
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
     /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
-    left: Option<Left>,
+    left: Option<EndedClient>,
     /// The client has ended its side of the connection; the gateway reads the rest.
     pub(super) is_leaving: bool,
     /// The gateway does not read the client, because there is no room for its messages.
@@ -174,20 +174,20 @@ impl Connection {
     }
 
     /// Decides whether the client must first read its unsent bytes, and schedules the next check if none is scheduled.
-    pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
+    pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> ReadPause {
         if self.is_gone() || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
             self.rest_us = None;
-            return Rest::No;
+            return ReadPause::No;
         }
         if self.check_at_us.is_some() {
-            return Rest::Already;
+            return ReadPause::Already;
         }
         let rest_us = self
             .rest_us
             .map_or(0, |last| (2 * last).clamp(REST_US_MIN, REST_US_MAX));
         self.rest_us = Some(rest_us);
         self.check_at_us = Some(now_us + rest_us);
-        Rest::Begins
+        ReadPause::Begins
     }
 
     /// Ends the rest if the time of the check has come. Returns whether it has.
@@ -230,7 +230,7 @@ impl Connection {
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
     /// than `left` allows, or while other clients need the room. Returns the number of dropped messages, and the
     /// message in line for a slot if it is among these.
-    fn leave(&mut self, left: Left) -> (u64, Option<Calling>) {
+    fn leave(&mut self, left: EndedClient) -> (u64, Option<Calling>) {
         let dropped = self.drop_newest(left.messages.amount());
         self.left = Some(left);
         dropped
@@ -259,7 +259,9 @@ impl Connection {
     pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
         match &self.left {
             None => core.admit_or_close(key),
-            Some(Left { who, .. }) => who.as_ref().is_none_or(|who| core.admit_gone(who).is_ok()),
+            Some(EndedClient { who, .. }) => {
+                who.as_ref().is_none_or(|who| core.admit_gone(who).is_ok())
+            }
         }
     }
 
@@ -271,7 +273,9 @@ impl Connection {
         let name = shown_hashed(device.as_str());
         match &mut self.left {
             None => core.set_own_name(key, name),
-            Some(Left { who, .. }) => who.iter_mut().for_each(|who| who.set_user(name.clone())),
+            Some(EndedClient { who, .. }) => {
+                who.iter_mut().for_each(|who| who.set_user(name.clone()))
+            }
         }
         self.admit(core, key)
     }
@@ -325,7 +329,7 @@ impl Orphans {
     ) -> Option<Calling> {
         let waits = connection.to_forward().min(waits_max);
         let messages = self.messages.grant_some(connection.client, waits);
-        let (forgotten, left_line) = connection.leave(Left { messages, who });
+        let (forgotten, left_line) = connection.leave(EndedClient { messages, who });
         stats.messages_forgotten.add(forgotten);
         left_line
     }
@@ -337,7 +341,7 @@ impl Orphans {
     /// Keeps a connection while it has work. Returns false, and drops the connection, if it has none.
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
-        if let Some(Left {
+        if let Some(EndedClient {
             messages: permit, ..
         }) = &mut orphan.left
         {
@@ -432,7 +436,7 @@ pub(super) fn identify(
     core: &mut Core,
     key: SessionKey,
     connection: &mut Connection,
-    message: &Message,
+    message: &DeviceMessage,
 ) -> Result<(), (Code, &'static str)> {
     if message.name != "identify" {
         return Err((Code::Unauthenticated, "Identify first"));

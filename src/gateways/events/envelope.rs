@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::call::{AnswerReader, CallFailure, Message, ServiceAnswer};
+use super::call::{AnswerReader, CallFailure, DeviceMessage, ServiceAnswer};
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
 use weirgate_core::{
@@ -106,7 +106,12 @@ pub(super) fn response(
 }
 
 /// Returns the refusal of a message that has the right shape.
-pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
+pub(super) fn refusal(
+    origin: &Origin,
+    message: &DeviceMessage,
+    code: Code,
+    why: &str,
+) -> Arc<Frame> {
     error(origin, message.request(), code, why)
 }
 
@@ -185,7 +190,7 @@ fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Fr
 }
 
 /// Returns a reader that makes the answer to `message` from the service's answer.
-pub(super) fn reader(origin: Origin, message: Arc<Message>) -> AnswerReader {
+pub(super) fn reader(origin: Origin, message: Arc<DeviceMessage>) -> AnswerReader {
     AnswerReader::new(move |answer| match outcome(answer) {
         Ok(data) => Ok(response(&origin, message.request(), &data, None)),
         Err(why) => {

@@ -62,8 +62,8 @@ impl Calls {
             .enable_all()
             .build()?;
         let clients = services.into_iter();
-        let clients: Vec<Client> = clients
-            .map(|service| Client::new(service, path, limits.clone()))
+        let clients: Vec<ServiceClient> = clients
+            .map(|service| ServiceClient::new(service, path, limits.clone()))
             .collect();
         let stats = clients
             .iter()
@@ -98,7 +98,7 @@ impl Calls {
 /// Makes each call on a task of its own, until the event loop is gone. The bytes of an answer count as held until the
 /// reply is made.
 async fn serve(
-    clients: Vec<Rc<Client>>,
+    clients: Vec<Rc<ServiceClient>>,
     replied: Replied,
     mut calls: mpsc::UnboundedReceiver<Call>,
 ) {
@@ -164,7 +164,7 @@ fn outcome(result: &Result<ServiceAnswer, CallFailure>) -> usize {
 }
 
 /// The client of a service.
-struct Client {
+struct ServiceClient {
     pool: Pool<Full<Bytes>>,
     /// The target of every call, the service's base path included.
     path: String,
@@ -178,7 +178,7 @@ struct Client {
 /// Log lines of a service a second.
 const LINES_PER_SECOND: u32 = 1;
 
-impl Client {
+impl ServiceClient {
     fn new(service: Service, path: &str, limits: CallLimits) -> Self {
         let policy = Policy {
             silence: limits.silence,

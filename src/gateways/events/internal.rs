@@ -50,7 +50,7 @@ where
             let answer = match access.body(headers, body, &mut permit, clock).await {
                 Ok(body) => answer(body).await,
                 Err(refusal) => {
-                    if matches!(refusal, Refusal::Forbidden) {
+                    if matches!(refusal, InternalRefusal::Forbidden) {
                         log_attempt(lines, path, request.peer, clock.now());
                     }
                     refusal.answer()
@@ -77,13 +77,13 @@ fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: No
 
 /// Why a request was refused.
 #[derive(Debug)]
-enum Refusal {
+enum InternalRefusal {
     NotConfigured,
     Forbidden,
     Body(ReadBodyError),
 }
 
-impl Refusal {
+impl InternalRefusal {
     fn answer(self) -> Answer {
         use ReadBodyError::{Broken, NoRoom, TooLarge, TooSlow};
         let (status, detail) = match self {
@@ -112,21 +112,21 @@ impl InternalAccess {
         body: RequestBody,
         permit: &mut Permit,
         clock: Clock,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<Bytes, InternalRefusal> {
         self.admit(headers)?;
         let read = body.read_held(self.body_bytes_max, permit, clock);
-        read.await.map_err(Refusal::Body)
+        read.await.map_err(InternalRefusal::Body)
     }
 
     /// Checks the token, in a time that does not depend on where a wrong token differs.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
+    fn admit(&self, headers: &HeaderMap) -> Result<(), InternalRefusal> {
+        let token = self.token.as_ref().ok_or(InternalRefusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();
         let is_it: bool = match (given.next(), given.next()) {
             (Some(one), None) => token.is(one.as_bytes()),
             _ => false,
         };
-        is_it.then_some(()).ok_or(Refusal::Forbidden)
+        is_it.then_some(()).ok_or(InternalRefusal::Forbidden)
     }
 }
 
@@ -134,7 +134,7 @@ impl InternalAccess {
 mod tests {
     use super::*;
 
-    fn asked(token: Option<&str>, given: &[&str]) -> Result<(), Refusal> {
+    fn asked(token: Option<&str>, given: &[&str]) -> Result<(), InternalRefusal> {
         let access = InternalAccess {
             token: token.map(Secret::new),
             body_bytes_max: 1,
@@ -179,11 +179,17 @@ mod tests {
         assert!(asked(Some("abc"), &["abc"]).is_ok());
         for wrong in [&[][..], &["ab"], &["abcd"], &[""], &["abc", "abc"]] {
             let answer = asked(Some("abc"), wrong);
-            assert!(matches!(answer, Err(Refusal::Forbidden)), "{wrong:?}");
+            assert!(
+                matches!(answer, Err(InternalRefusal::Forbidden)),
+                "{wrong:?}"
+            );
         }
         for given in [&["abc"][..], &[]] {
             let answer = asked(None, given);
-            assert!(matches!(answer, Err(Refusal::NotConfigured)), "{given:?}");
+            assert!(
+                matches!(answer, Err(InternalRefusal::NotConfigured)),
+                "{given:?}"
+            );
         }
     }
 }

@@ -15,13 +15,13 @@ mod services;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
-use self::call::{Call, Message, Reply};
+use self::call::{Call, DeviceMessage, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};
 pub use self::services::{EventsService, ServiceRow, Services};
 
 pub use self::connection::EventsStats;
-use self::connection::{Calling, Connection, Content, Orphans, QueuedMessage, Rest};
+use self::connection::{Calling, Connection, MessageBody, Orphans, QueuedMessage, ReadPause};
 use self::envelope::Code;
 use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
 use base64::Engine;
@@ -180,9 +180,9 @@ impl EventsGateway {
     fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
-                Rest::No => {}
-                Rest::Begins => return core.set_deadline(key, connection.due_us(core.now())),
-                Rest::Already => return,
+                ReadPause::No => {}
+                ReadPause::Begins => return core.set_deadline(key, connection.due_us(core.now())),
+                ReadPause::Already => return,
             }
             let Some(waiting) = connection.pop() else {
                 return core.set_busy(key, false);
@@ -305,7 +305,7 @@ impl EventsGateway {
         }
     }
 
-    fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
+    fn refusal(&self, core: &Core, message: &DeviceMessage, code: Code, why: &str) -> Arc<Frame> {
         self.stats.errors[code as usize].add(1);
         envelope::refusal(&core.into(), message, code, why)
     }
@@ -431,17 +431,17 @@ impl EventsGateway {
 fn read_message(
     core: &Core,
     connection: &mut Connection,
-    content: &Content,
-) -> Result<Message, (Code, &'static str)> {
-    if matches!(content, Content::TooLarge) {
+    content: &MessageBody,
+) -> Result<DeviceMessage, (Code, &'static str)> {
+    if matches!(content, MessageBody::TooLarge) {
         return Err((Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"));
     }
     if !connection.bucket.take(core.now().mono_us) {
         return Err((Code::RateLimited, "Too many messages"));
     }
     let message = match content {
-        Content::Text(text) => Message::parse(text),
-        Content::Binary | Content::TooLarge => None,
+        MessageBody::Text(text) => DeviceMessage::parse(text),
+        MessageBody::Binary | MessageBody::TooLarge => None,
     };
     message.ok_or((Code::BadRequest, "Invalid JSON message"))
 }
@@ -591,7 +591,7 @@ impl Gateway for EventsGateway {
 }
 
 /// Returns the body of a call.
-fn request(connection: &Connection, message: &Message) -> String {
+fn request(connection: &Connection, message: &DeviceMessage) -> String {
     let mut client = ObjectWriter::new();
     let device = connection.device.as_ref().map_or("", TopicName::as_str);
     client.string("device_id", device);

@@ -6,7 +6,7 @@ use crate::gateways::events::Input;
 use crate::gateways::events::aside::aside;
 use crate::gateways::events::broadcast::refusal;
 use crate::gateways::events::bus::PushOutcome;
-use crate::gateways::events::bus::open::Bus;
+use crate::gateways::events::bus::open::PushBus;
 use crate::gateways::events::to_loop::ToLoop;
 use weirgate_server::http::{Answer, Bytes, StatusCode};
 use weirgate_wire::json::ObjectWriter;
@@ -16,7 +16,7 @@ use weirgate_wire::json::ObjectWriter;
 pub(super) struct Pusher {
     pub(super) to_loop: ToLoop,
     /// The other instances.
-    pub(super) bus: Option<Bus>,
+    pub(super) bus: Option<PushBus>,
 }
 
 impl Pusher {

@@ -14,9 +14,10 @@ use weirgate_core::Limits;
 use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
-    SettingsError, Shows, Source, Unit, With, field, flag, group, without_secrets,
+    SettingsError, Shows, Source, Unit, With, without_secrets,
 };
 use weirgate_server::telemetry::names;
+use weirgate_server::{field, flag, group};
 use weirgate_wire::admission::TrustedProxies;
 
 group! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 
 use crate::commands::{GatewayKind, TokenUse};
-use crate::gateways::events::bus::open::Bus;
+use crate::gateways::events::bus::open::PushBus;
 use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal::InternalAccess;
@@ -120,7 +120,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     });
     let answers = Quota::new("answer_bytes", own.answers_bytes_max as u64);
     let calls = start_calls(&own, services.clone(), answers.clone(), to_loop.clone())?;
-    let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
+    let (bus, to_start) = PushBus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
@@ -128,7 +128,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let mut metrics = calls.metrics();
     metrics.extend(proxy.metrics());
     metrics.push(away.metric());
-    metrics.extend(bus.iter().flat_map(Bus::metrics));
+    metrics.extend(bus.iter().flat_map(PushBus::metrics));
     metrics.extend(gateway_metrics(&stats, &gateway));
     let mut holdings: Vec<_> = proxy.holdings().collect();
     holdings.extend([access.bodies.clone(), answers]);
@@ -338,7 +338,7 @@ fn healthz() -> Answer {
 }
 
 /// `/health` as in the other gateways, and also the services that are away and the bus between instances.
-fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>) -> Route {
+fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<PushBus>) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();

@@ -13,8 +13,9 @@ use weirgate_bus::simulated::SimulatedSettings;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Listen, ListenSettings, Refused, Setting,
-    SettingsError, Unit, With, field, group,
+    SettingsError, Unit, With,
 };
+use weirgate_server::{field, group};
 
 group! {
     /// What the levels gateway reads.

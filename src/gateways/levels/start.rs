@@ -30,12 +30,13 @@ use weirgate_bus::runtime::{Clock, LateWake, detached};
 use weirgate_bus::simulated::SimulatedSource;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Gateway};
+use weirgate_server::flag;
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
-use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError, flag};
+use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError};
 
 /// `weirgate levels`.
 pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
@@ -122,7 +123,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let asked = format!("NATS at {url}");
     let for_question = settings.clone();
-    let question = Question::new(asked, move || weirgate_bus::nats::ask(&for_question));
+    let question = Question::new(asked, move || for_question.check());
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     plan.parts(

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use weirgate_core::{CloseCode, CloseReason, Closing, Core, Now, REVOKED, SessionKey};
+use weirgate_core::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
 use weirgate_wire::admission::TokenBucket;
 use weirgate_wire::auth::{Identity, Refusal};
 
@@ -24,7 +24,7 @@ pub(in crate::gateways) fn close_of(refusal: Refusal) -> CloseCode {
     match refusal {
         Refusal::KeysDue { wait_ms } => later("Keys of tokens are due", wait_ms),
         Refusal::BeginsSoon { wait_ms } => later("Token is not valid yet", wait_ms),
-        Refusal::Revoked => REVOKED,
+        Refusal::Revoked => CloseCode::REVOKED,
         _ => AUTHENTICATION_FAILED,
     }
 }

@@ -4,11 +4,9 @@ use std::fmt;
 
 use weirgate_bus::nats::{Credentials, NatsNeeds, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
-use weirgate_bus::{nats, redis};
+use weirgate_server::flag;
 use weirgate_server::run::{Question, RunError};
-use weirgate_server::settings::{
-    Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl, flag,
-};
+use weirgate_server::settings::{Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl};
 use weirgate_wire::base::is_host;
 
 /// The URL schemes of a bus that may be Redis or NATS.
@@ -209,14 +207,14 @@ pub(in crate::gateways) fn shown_redis(source: &RedisSettings) -> String {
 pub(in crate::gateways) fn redis_question(source: &RedisSettings, needs: RedisNeeds) -> Question {
     let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
-    Question::new(asked, move || redis::ask(&source, &needs))
+    Question::new(asked, move || needs.check(&source))
 }
 
 /// The check of NATS, without streams, for `--check --connect`.
 pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question {
     let asked = format!("NATS at {}", SecretUrl::new(&source.urls.expose()));
     let source = source.clone();
-    Question::new(asked, move || nats::ask_plain(&source, &needs))
+    Question::new(asked, move || needs.check(&source))
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use sonic_rs::LazyValue;
 
 use weirgate_core::{
-    BusNotice, ByClient, CopyRank, Core, Frame, FrameBuilder, Missed, NotRecovered, Outcome,
-    POSITION_BYTES_MAX, Place, Position, SessionKey, TopicName, Wanted,
+    BusNotice, ByClient, CopyRank, Core, Frame, FrameBuilder, Missed, NotRecovered, Outcome, Place,
+    Position, SessionKey, TopicName, Wanted,
 };
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json;
@@ -47,7 +47,7 @@ pub(in crate::gateways) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
 
 /// Returns the text, or an empty text if it is too long for a position.
 pub(in crate::gateways) fn short(text: &str) -> &str {
-    match text.len() <= POSITION_BYTES_MAX {
+    match text.len() <= Position::BYTES_MAX {
         true => text,
         false => "",
     }
@@ -94,7 +94,7 @@ pub(in crate::gateways) fn ended(
 }
 
 /// The longest end of an object with a position.
-pub(in crate::gateways) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
+pub(in crate::gateways) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + Position::BYTES_MAX;
 
 /// The messages that follow an answer. On an event stream they follow the answers to all requests in its query: the
 /// stream resumes after its last `id`, whatever name that message had, so the messages of all requests come in the
@@ -465,7 +465,7 @@ impl Statuses {
     }
 
     /// Sends the messages that follow an answer; `holds`: the client has a name of the feed.
-    pub(in crate::gateways) fn send_behind(
+    pub(in crate::gateways) fn send_after_answer(
         &self,
         core: &mut Core,
         key: SessionKey,

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 
 use super::candles::Interval;
-use super::leaving::Unsubscribing;
-use super::request::{BadRequest, Request, Subscribe};
+use super::leaving::UnsubscribingSymbols;
+use super::request::{BadRequest, Subscribe, TradesRequest};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use weirgate_core::{Accepted, Core, Now, SessionKey, TopicName};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ListWriter, TextList};
 
 #[derive(Debug)]
-pub struct Client {
-    pub(super) held: Held,
+pub struct TradesClient {
+    pub(super) held: HeldSymbols,
     pub(super) token_end: TokenEnd,
     /// `None` without a configured rate.
     pub(super) requests: Option<Box<RequestRate>>,
     /// The event id that a reconnecting event stream sent.
     pub(super) last_event_id: Option<Box<str>>,
     /// The requests in the query of an event stream, until the last of them has come.
-    pub(super) together: Vec<Result<Request, BadRequest>>,
+    pub(super) together: Vec<Result<TradesRequest, BadRequest>>,
     pub(super) waiting: Option<Box<PendingSubscribe>>,
     /// A request to unsubscribe from very many symbols, which goes on in a later turn.
-    pub(super) unsubscribing: Option<Box<Unsubscribing>>,
+    pub(super) unsubscribing: Option<Box<UnsubscribingSymbols>>,
 }
 
 /// Memory of a symbol of a client: its place in the lists of the client and of the hub, and the topic of a symbol that no
@@ -38,7 +38,7 @@ pub(super) struct PendingSubscribe {
     pub(super) due_us: u64,
 }
 
-impl Client {
+impl TradesClient {
     /// The next time to handle the client, microseconds of the monotonic clock.
     pub(super) fn due_us(&self, now: Now) -> Option<u64> {
         let waiting = self.waiting.as_ref().map(|waiting| waiting.due_us);
@@ -85,7 +85,7 @@ impl Content {
 
 /// The subscriptions of a connection, for trades and for candles.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldSymbols {
     /// Symbols with trades, oldest first, as an answer names them. The hub knows which topics the client holds.
     symbols: ListWriter,
     /// Symbols with candles, by interval, oldest first. `None` for most clients.
@@ -96,7 +96,7 @@ pub(super) struct Held {
     pub(super) symbols_max: usize,
 }
 
-impl Held {
+impl HeldSymbols {
     /// No subscriptions yet, and `symbols_max` at most.
     pub(super) fn new(user: Option<Arc<str>>, symbols_max: usize) -> Self {
         Self {
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn trades_and_candles_of_a_symbol_are_held_apart_and_counted_together() {
-        let mut held = Held::new(None, 10);
+        let mut held = HeldSymbols::new(None, 10);
         let minute = Content::Candles(Interval::Minute);
         let both = ["A", "B"].map(TopicName::fixed);
         held.add(Content::Trades, &both);

@@ -13,7 +13,7 @@ use crate::gateways::shared::feed::{
 };
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
-    FrameBytes, Now, POSITION_BYTES_MAX, Place, Publication,
+    FrameBytes, Now, Place, Position, Publication,
 };
 use weirgate_wire::json::{JsonError, object_entries};
 
@@ -127,7 +127,7 @@ impl TradesFeed {
                 message.payload.len()
                     + 64
                     + usize::from(self.settings.is_stamped) * STAMP_BYTES
-                    + message.place.position().map_or(0, |_| POSITION_BYTES_MAX),
+                    + message.place.position().map_or(0, |_| Position::BYTES_MAX),
             )
             .received(message.received);
         let out = frame.payload();

@@ -2,7 +2,7 @@
 //! given up one after the other, over several turns if necessary.
 
 use super::TradesGateway;
-use super::client::{Client, Content};
+use super::client::{Content, TradesClient};
 use super::messages;
 use super::request::{BadRequest, check_symbol};
 use weirgate_core::{Core, Left, SessionKey, TopicName};
@@ -13,7 +13,7 @@ const SYMBOL_BYTES: usize = 48;
 
 /// A request to unsubscribe.
 #[derive(Debug)]
-pub(super) struct Unsubscribing {
+pub(super) struct UnsubscribingSymbols {
     action: &'static str,
     content: Result<Content, BadRequest>,
     /// The symbols to check: nothing is done before the last is right.
@@ -23,7 +23,7 @@ pub(super) struct Unsubscribing {
     gone: Vec<TopicName>,
 }
 
-impl Unsubscribing {
+impl UnsubscribingSymbols {
     pub(super) fn new(
         action: &'static str,
         asked: TextList,
@@ -61,8 +61,8 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
-        mut request: Unsubscribing,
+        client: &mut TradesClient,
+        mut request: UnsubscribingSymbols,
         in_shares: bool,
     ) {
         while request.unchecked.len() > 0 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::candles::Update;
-use super::client::{Content, Held};
+use super::client::{Content, HeldSymbols};
 use crate::gateways::shared::history::{Status, ended};
 use weirgate_core::{CopyRank, Core, Frame, Position, TopicName};
 use weirgate_wire::json::ObjectWriter;
@@ -64,7 +64,7 @@ pub(super) fn symbols(
     content: Content,
     key: &str,
     changed: &[TopicName],
-    held: &Held,
+    held: &HeldSymbols,
 ) -> ObjectWriter {
     let mut data = ObjectWriter::new();
     if let Content::Candles(interval) = content {

@@ -20,9 +20,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, name_for_log, not_held};
-use self::leaving::Unsubscribing;
-use self::request::{Accepts, BadRequest, Request, Subscribe};
+use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
+use self::leaving::UnsubscribingSymbols;
+use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
 use crate::gateways::shared::access::{
     AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
@@ -132,8 +132,8 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
-        request: Option<Result<Request, BadRequest>>,
+        client: &mut TradesClient,
+        request: Option<Result<TradesRequest, BadRequest>>,
     ) {
         client.together.extend(request);
         if core.has_requests(key) {
@@ -145,15 +145,15 @@ impl TradesGateway {
         let is_alone = requests.len() == 1;
         while let Some(request) = requests.next() {
             match request {
-                Ok(Request::Subscribe(content, asked)) => {
+                Ok(TradesRequest::Subscribe(content, asked)) => {
                     let is_last = requests.len() == 0;
                     self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
                 }
-                Ok(Request::Unsubscribe(action, symbols, content)) => {
-                    let request = Unsubscribing::new(action, symbols, content);
+                Ok(TradesRequest::Unsubscribe(action, symbols, content)) => {
+                    let request = UnsubscribingSymbols::new(action, symbols, content);
                     self.unsubscribe(core, key, client, request, is_alone);
                 }
-                Ok(Request::Ping) => {
+                Ok(TradesRequest::Ping) => {
                     let pong = messages::pong(core);
                     core.send(key, &pong);
                 }
@@ -164,7 +164,7 @@ impl TradesGateway {
             }
         }
         let holds = client.held.has_trades();
-        self.statuses.send_behind(core, key, follow, holds);
+        self.statuses.send_after_answer(core, key, follow, holds);
     }
 
     /// Carries out a `subscribe`: all its symbols, or none. `is_last`: no further request of the same head follows.
@@ -172,7 +172,7 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut TradesClient,
         (content, asked): (Content, Subscribe),
         follow: &mut Follow,
         is_last: bool,
@@ -222,7 +222,7 @@ impl TradesGateway {
     fn judge(
         &mut self,
         core: &Core,
-        client: &Held,
+        client: &HeldSymbols,
         content: Content,
         new: &[TopicName],
     ) -> Result<(), (NameRefusal, String)> {
@@ -249,7 +249,7 @@ impl TradesGateway {
     }
 
     /// The state of a new client, with the limits of its token.
-    fn client(&self, core: &Core, identity: Identity) -> Client {
+    fn client(&self, core: &Core, identity: Identity) -> TradesClient {
         // Without REQUIRE_AUTH the end of a token closes no connection: the limit in the token applies until the client
         // leaves.
         let token_end = match self.settings.authenticator.required {
@@ -259,9 +259,9 @@ impl TradesGateway {
         let claimed = identity.symbols_max.map(|max| max as usize);
         // Users need not be distinguished if their tokens have no limit.
         let user = identity.user.filter(|_| claimed.is_some()).map(Arc::from);
-        let held = Held::new(user, claimed.unwrap_or(self.settings.symbols_max));
+        let held = HeldSymbols::new(user, claimed.unwrap_or(self.settings.symbols_max));
         let per_second = self.settings.inbound_per_second;
-        Client {
+        TradesClient {
             held,
             token_end,
             requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
@@ -316,7 +316,7 @@ impl TradesGateway {
 }
 
 impl Gateway for TradesGateway {
-    type Client = Client;
+    type Client = TradesClient;
     type In = Infallible;
     type Out = Infallible;
 
@@ -342,7 +342,7 @@ impl Gateway for TradesGateway {
         core: &mut Core,
         key: SessionKey,
         head: &RequestHead<'_>,
-    ) -> Admission<Client> {
+    ) -> Admission<TradesClient> {
         let mut accepted = Accepted {
             protocol: first_protocol(head),
             ..Accepted::default()
@@ -364,14 +364,14 @@ impl Gateway for TradesGateway {
             }
         };
         name_for_log(&mut accepted, identity.user.as_deref(), head);
-        let client = Client {
+        let client = TradesClient {
             last_event_id: last_event_id(head),
             ..self.client(core, identity)
         };
         Admission::Accept(accepted, client)
     }
 
-    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         core.set_deadline(key, client.token_end.due_us(core.now()));
         let welcome = self.welcome(core, client.held.symbols_max);
         core.send(key, &welcome);
@@ -381,7 +381,7 @@ impl Gateway for TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut TradesClient,
         message: Incoming<'_>,
     ) {
         match client.judge_rate(core.now(), &self.stats.access) {
@@ -399,8 +399,8 @@ impl Gateway for TradesGateway {
             candles: self.candles.is_some(),
             last: core.has_history(),
         };
-        match Request::parse(&text, accepts) {
-            Ok(Request::Subscribe(content, asked)) => {
+        match TradesRequest::parse(&text, accepts) {
+            Ok(TradesRequest::Subscribe(content, asked)) => {
                 if asked.status {
                     self.statuses.ask(core, key);
                 }
@@ -411,29 +411,29 @@ impl Gateway for TradesGateway {
     }
 
     /// Handles a deadline: the token may have ended, or a waiting request is due.
-    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         if !client.token_end.close(core, key) {
             self.settle(core, key, client);
             core.set_deadline(key, client.due_us(core.now()));
         }
     }
 
-    fn handle_answered(&mut self, core: &mut Core, _: SessionKey, client: &mut Client) {
+    fn handle_answered(&mut self, core: &mut Core, _: SessionKey, client: &mut TradesClient) {
         self.users.answered(core, &client.held);
     }
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
-    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         self.statuses.send_last(core, key, client.held.has_trades());
     }
 
-    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         if let Some(request) = client.unsubscribing.take() {
             self.unsubscribe(core, key, client, *request, true);
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<TradesClient>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let count = client.held.count();
         self.users.leave(core, key, &client.held);
@@ -457,7 +457,12 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_notice(&mut self, core: &mut Core, _: &mut ByClient<Client>, notice: &BusNotice) {
+    fn handle_notice(
+        &mut self,
+        core: &mut Core,
+        _: &mut ByClient<TradesClient>,
+        notice: &BusNotice,
+    ) {
         self.statuses.note(core, notice);
     }
 
@@ -467,8 +472,8 @@ impl Gateway for TradesGateway {
         earliest([candles, self.statuses.due_us(), left])
     }
 
-    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &mut Core, _, client: &mut Client| client.held.has_trades();
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<TradesClient>) {
+        let holds = |_: &mut Core, _, client: &mut TradesClient| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
         self.unwatch_left(core);
         if let Some(candles) = &mut self.candles {
@@ -477,7 +482,7 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, never: Infallible) {
+    fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<TradesClient>, never: Infallible) {
         match never {}
     }
 

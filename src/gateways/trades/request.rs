@@ -18,7 +18,7 @@ const SYMBOL_UNITS_MAX: usize = 10;
 
 /// A well-formed request. Symbols are in upper case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum TradesRequest {
     Subscribe(Content, Subscribe),
     /// Symbols as the client wrote them, none of them checked: they may be too many for one turn. The content counts
     /// only if all symbols are right.
@@ -128,7 +128,7 @@ impl fmt::Display for BadSymbols {
     }
 }
 
-impl Request {
+impl TradesRequest {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
         let names = ["action", "symbols", "interval", "since", "last", "status"];
@@ -262,17 +262,17 @@ fn list_of_symbols(
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Request, String> {
+    fn parsed(text: &str) -> Result<TradesRequest, String> {
         parsed_with(text, false)
     }
 
-    fn parsed_with(text: &str, candles: bool) -> Result<Request, String> {
+    fn parsed_with(text: &str, candles: bool) -> Result<TradesRequest, String> {
         let accepts = Accepts {
             candles,
             last: true,
         };
-        let read = match Request::parse(text, accepts) {
-            Ok(Request::Unsubscribe(_, _, Err(bad))) => Err(bad),
+        let read = match TradesRequest::parse(text, accepts) {
+            Ok(TradesRequest::Unsubscribe(_, _, Err(bad))) => Err(bad),
             read => read,
         };
         read.map_err(|bad| bad.to_string())
@@ -282,36 +282,36 @@ mod tests {
         list.iter().map(|&s| s.to_owned()).collect()
     }
 
-    fn subscribe(content: Content, since: Since, symbols: Vec<String>) -> Request {
+    fn subscribe(content: Content, since: Since, symbols: Vec<String>) -> TradesRequest {
         let asked = Subscribe {
             symbols,
             since,
             last: None,
             status: false,
         };
-        Request::Subscribe(content, asked)
+        TradesRequest::Subscribe(content, asked)
     }
 
-    fn unsubscribe(action: &'static str, content: Content) -> Request {
+    fn unsubscribe(action: &'static str, content: Content) -> TradesRequest {
         let list = br#"{"symbols":["A","B","C","D","E","F"]}"#;
         let [symbols] = members(list, ["symbols"]).expect("JSON");
         let symbols = read_list(symbols.as_ref()).expect("texts");
-        Request::Unsubscribe(action, symbols, Ok(content))
+        TradesRequest::Unsubscribe(action, symbols, Ok(content))
     }
 
-    fn subscribe_trades(list: &[&str]) -> Request {
+    fn subscribe_trades(list: &[&str]) -> TradesRequest {
         subscribe(Content::Trades, Since::Absent, symbols(list))
     }
 
     #[test]
     fn requests_are_read_and_symbols_upper_cased() {
         let cases = [
-            (r#"{"action":"ping"}"#, Request::Ping),
+            (r#"{"action":"ping"}"#, TradesRequest::Ping),
             (
                 r#" {"x":{"action":1},"action":"ping","symbols":5} "#,
-                Request::Ping,
+                TradesRequest::Ping,
             ),
-            (r#"{"action":"x","action":"ping"}"#, Request::Ping),
+            (r#"{"action":"x","action":"ping"}"#, TradesRequest::Ping),
             (
                 r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
                 subscribe_trades(&["AAPL", " B", "STRASSE"]),

@@ -6,8 +6,9 @@ use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::trades::{CandleSettings, TradesGatewaySettings};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Change, Groups, Heading, Kind, Listen, ListenSettings, Setting, Shows, With, field, group,
+    Change, Groups, Heading, Kind, Listen, ListenSettings, Setting, Shows, With,
 };
+use weirgate_server::{field, group};
 
 group! {
     /// What the start of `weirgate trades` needs; the limits of clients are in [`TradesGatewaySettings`].

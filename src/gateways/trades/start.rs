@@ -22,11 +22,12 @@ use crate::gateways::trades::{
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription};
+use weirgate_server::flag;
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
 use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, StatsLine, say};
-use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag};
+use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;

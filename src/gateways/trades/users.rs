@@ -11,8 +11,8 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::TradesGateway;
-use super::client::{Client, Content, Held, PendingSubscribe, not_held};
-use super::request::{Request, Subscribe};
+use super::client::{Content, HeldSymbols, PendingSubscribe, TradesClient, not_held};
+use super::request::{Subscribe, TradesRequest};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
 /// How long a request over its user's limit waits for signs of life of the user's other connections.
@@ -53,7 +53,7 @@ pub(super) struct Users(HashMap<Arc<str>, User, RandomState>);
 
 impl Users {
     /// The number of symbols that count against this connection's limit.
-    pub(super) fn count(&self, client: &Held) -> usize {
+    pub(super) fn count(&self, client: &HeldSymbols) -> usize {
         match &client.user {
             Some(user) => self.0.get(user).map_or(0, |user| user.symbols),
             None => client.count(),
@@ -61,11 +61,11 @@ impl Users {
     }
 
     /// Whether `more` symbols would exceed the limit.
-    pub(super) fn is_over(&self, client: &Held, more: usize) -> bool {
+    pub(super) fn is_over(&self, client: &HeldSymbols, more: usize) -> bool {
         more > 0 && self.count(client) + more > client.symbols_max
     }
 
-    pub(super) fn add(&mut self, key: SessionKey, client: &Held, count: usize) {
+    pub(super) fn add(&mut self, key: SessionKey, client: &HeldSymbols, count: usize) {
         if let Some(user) = &client.user
             && count > 0
         {
@@ -76,7 +76,13 @@ impl Users {
     }
 
     /// Removes symbols of a connection, and has the requests of the user's other connections judged again.
-    pub(super) fn remove(&mut self, core: &mut Core, key: SessionKey, client: &Held, count: usize) {
+    pub(super) fn remove(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &HeldSymbols,
+        count: usize,
+    ) {
         if let Some(user) = self.user(client)
             && count > 0
         {
@@ -86,10 +92,11 @@ impl Users {
         self.forget(client);
     }
 
-    /// Asks the user's other connections for a sign of life, also those heard a moment ago: who changes networks was heard
-    /// then. Returns false if none of these can be asked; otherwise the request waits, until [`Users::is_settled`] or its
-    /// time.
-    pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &Held) -> bool {
+    /// Pings the user's other connections, because one of them may be dead: a client that changes networks leaves a
+    /// connection that looked alive a moment ago. Returns false if none of them owes an answer; otherwise the request of
+    /// `key` waits until [`Users::is_settled`], or until its deadline. While a request waits, the pings of that request
+    /// count for the next one too.
+    pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) -> bool {
         let Some(user) = self.user(client) else {
             return false;
         };
@@ -110,7 +117,7 @@ impl Users {
     }
 
     /// Handles a sign of life of a connection. If no connection is silent any more, the waiting requests are judged.
-    pub(super) fn answered(&mut self, core: &mut Core, client: &Held) {
+    pub(super) fn answered(&mut self, core: &mut Core, client: &HeldSymbols) {
         if let Some(user) = self.user(client)
             && user.silent(core).next().is_none()
         {
@@ -119,7 +126,7 @@ impl Users {
     }
 
     /// Whether a waiting request can be judged before its time: it fits, or no other connection is silent.
-    pub(super) fn is_settled(&mut self, core: &Core, client: &Held, more: usize) -> bool {
+    pub(super) fn is_settled(&mut self, core: &Core, client: &HeldSymbols, more: usize) -> bool {
         let is_over = self.is_over(client, more);
         let user = self.user(client);
         !is_over || user.is_none_or(|user| user.silent(core).next().is_none())
@@ -131,7 +138,7 @@ impl Users {
         &mut self,
         core: &Core,
         key: SessionKey,
-        client: &Held,
+        client: &HeldSymbols,
         more: usize,
     ) -> Vec<SessionKey> {
         let over = (self.count(client) + more).saturating_sub(client.symbols_max);
@@ -152,7 +159,7 @@ impl Users {
     }
 
     /// Removes a connection that has ended.
-    pub(super) fn leave(&mut self, core: &mut Core, key: SessionKey, client: &Held) {
+    pub(super) fn leave(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
         if let Some(user) = self.user(client) {
             user.waiting.remove(&key);
         }
@@ -164,11 +171,11 @@ impl Users {
         self.0.is_empty()
     }
 
-    fn user(&mut self, client: &Held) -> Option<&mut User> {
+    fn user(&mut self, client: &HeldSymbols) -> Option<&mut User> {
         self.0.get_mut(client.user.as_ref()?)
     }
 
-    fn forget(&mut self, client: &Held) {
+    fn forget(&mut self, client: &HeldSymbols) {
         if let Some(user) = &client.user
             && let Some(rest) = self.0.get(user)
             && rest.holders.is_empty()
@@ -193,14 +200,14 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &mut TradesClient,
         content: Content,
         asked: Subscribe,
     ) {
         let more = not_held(core, key, content, &asked.symbols);
         let is_over = self.users.is_over(&client.held, more.len());
         if !is_over || !self.users.probe(core, key, &client.held) {
-            let request = Ok(Request::Subscribe(content, asked));
+            let request = Ok(TradesRequest::Subscribe(content, asked));
             return self.carry_out(core, key, client, Some(request));
         }
         client.waiting = Some(Box::new(PendingSubscribe {
@@ -214,7 +221,7 @@ impl TradesGateway {
 
     /// Answers a waiting request whose time has come, or whose user's other connections are known to be alive. Closes
     /// connections that gave no sign of life, if that makes room.
-    pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+    pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         let Some(waiting) = client.waiting.take() else {
             return;
         };
@@ -229,7 +236,7 @@ impl TradesGateway {
             let code = self.pong_timeout_code();
             core.close(silent, code, reason, Closing::Now);
         }
-        let request = Ok(Request::Subscribe(waiting.content, waiting.asked));
+        let request = Ok(TradesRequest::Subscribe(waiting.content, waiting.asked));
         self.carry_out(core, key, client, Some(request));
         core.resume_reading(key);
     }

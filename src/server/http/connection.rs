@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
 use super::gate::{Client, Gate, GateEnd, HeadLimits};
-use super::handover::{Ends, Handover, HttpSettings, Linger, WayBack};
+use super::handover::{EndReports, Handover, HttpSettings, Linger, WayBack};
 use super::requests::Requests;
 use super::site::{IsEvicted, Site};
 use hyper::server::conn::http1;
@@ -32,7 +32,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// What all connections share.
 pub(super) struct Server {
     pub(super) site: Site,
-    pub(super) ends: Rc<Ends>,
+    pub(super) ends: Rc<EndReports>,
     pub(super) settings: HttpSettings,
     protocol: http1::Builder,
 }
@@ -43,7 +43,7 @@ impl Server {
         HeldBytes::new(&self.settings.held, peer.client(), Vec::new(), 0)
     }
 
-    pub(super) fn new(site: Site, ends: Rc<Ends>, settings: HttpSettings) -> Self {
+    pub(super) fn new(site: Site, ends: Rc<EndReports>, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
             // The connection clock distinguishes a slow head from an idle connection; hyper's timeout does
@@ -74,7 +74,7 @@ impl Server {
 }
 
 /// How hyper's part of a connection ended.
-enum End {
+enum HyperEnd {
     /// The connection ended as the protocol allows: one side requested it, the client left, or the gate stopped.
     /// All answers are out.
     Done,
@@ -176,7 +176,7 @@ type Http = http1::Connection<TokioIo<Gate>, Requests>;
 
 impl Connection {
     /// Serves requests until the connection ends, and returns how it ended.
-    async fn run(&self, http: &mut Http, stopping: &mut watch::Receiver<bool>) -> End {
+    async fn run(&self, http: &mut Http, stopping: &mut watch::Receiver<bool>) -> HyperEnd {
         let mut unwritten = Unwritten {
             of: &self.server.settings.held,
             client: self.peer.client(),
@@ -197,23 +197,23 @@ impl Connection {
             if may_be_cut && let Poll::Ready(client) = cut.as_mut().poll(cx) {
                 may_be_cut = false;
                 if let Some(client) = client {
-                    return Poll::Ready(End::Cut(client));
+                    return Poll::Ready(HyperEnd::Cut(client));
                 }
             }
             match self.poll_http(http, cx) {
-                Poll::Ready(_) if is_stopping => return Poll::Ready(End::Stopped),
+                Poll::Ready(_) if is_stopping => return Poll::Ready(HyperEnd::Stopped),
                 Poll::Ready(end) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
             if let Some(reason) = self.evicted(&mut unwritten, cx) {
-                return Poll::Ready(End::Evicted(reason));
+                return Poll::Ready(HyperEnd::Evicted(reason));
             }
             let client = match self.clock.is_working() {
                 true => self.gate.find_client(cx),
                 false => Client::There,
             };
             if client == Client::Gone {
-                return Poll::Ready(End::ClientGone);
+                return Poll::Ready(HyperEnd::ClientGone);
             }
             let recheck = (client == Client::Hidden).then(|| Instant::now() + RECHECK_INTERVAL);
             let Some(deadline) = self.clock.deadline().into_iter().chain(recheck).min() else {
@@ -222,7 +222,7 @@ impl Connection {
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }
-            timer.as_mut().poll(cx).map(|()| End::TimedOut)
+            timer.as_mut().poll(cx).map(|()| HyperEnd::TimedOut)
         })
         .await
     }
@@ -247,7 +247,7 @@ impl Connection {
     }
 
     /// Polls hyper. Ready when hyper's part of the connection has ended.
-    fn poll_http(&self, http: &mut Http, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_http(&self, http: &mut Http, cx: &mut Context<'_>) -> Poll<HyperEnd> {
         // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer. After a
         // request with any protocol in `Upgrade`, `poll` may be ready too early once; the second poll behaves as after
         // other requests.
@@ -258,9 +258,9 @@ impl Connection {
         polled.map(|ended| match ended {
             Ok(()) => {
                 self.gate.set_ends_answer(false);
-                End::Done
+                HyperEnd::Done
             }
-            Err(error) => End::Fault(error),
+            Err(error) => HyperEnd::Fault(error),
         })
     }
 
@@ -283,7 +283,7 @@ impl Connection {
     }
 
     /// Ends the connection, or returns it to the reactor if its client asks for a WebSocket.
-    async fn finish(self, end: End, back: Option<WayBack>) {
+    async fn finish(self, end: HyperEnd, back: Option<WayBack>) {
         let Self {
             server,
             clock,
@@ -300,31 +300,33 @@ impl Connection {
         }
         let bounds = server.linger_for(&peer);
         match (end, stop) {
-            (End::Done, Some(GateEnd::Upgrade(read))) => match back {
+            (HyperEnd::Done, Some(GateEnd::Upgrade(read))) => match back {
                 Some(back) => hand_back(&back, stream, read, peer, &clock),
                 None => linger(stream, &refusal(403, "No WebSocket here"), bounds).await,
             },
-            (End::Done, Some(GateEnd::BadHead(error))) => {
+            (HyperEnd::Done, Some(GateEnd::BadHead(error))) => {
                 if let Some(protocol) = error.other_protocol() {
                     ends.count_other_protocol(peer, protocol);
                 }
                 linger(stream, &refusal(error.status(), error.reason()), bounds).await;
             }
-            (End::Done, None) => linger(stream, &[], bounds).await,
-            (End::Fault(error), _) => {
+            (HyperEnd::Done, None) => linger(stream, &[], bounds).await,
+            (HyperEnd::Fault(error), _) => {
                 debug!(%peer, %error, "HTTP connection ended by a fault");
                 if !stream.ends_answer() {
                     linger(stream, &[], bounds).await;
                 }
             }
-            (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
-            (End::ClientGone, _) => debug!(%peer, "HTTP client left before its answer was out"),
-            (End::Stopped, _) => {}
-            (End::Cut(client), _) => {
+            (HyperEnd::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
+            (HyperEnd::ClientGone, _) => {
+                debug!(%peer, "HTTP client left before its answer was out")
+            }
+            (HyperEnd::Stopped, _) => {}
+            (HyperEnd::Cut(client), _) => {
                 ends.count(peer, client, CloseReason::Revoked);
                 stream.reset();
             }
-            (End::Evicted(reason), _) => {
+            (HyperEnd::Evicted(reason), _) => {
                 ends.count(peer, peer.client(), reason);
                 // The client of a connection without a request may still have to read its last answer.
                 if reason != CloseReason::Evicted || clock.is_owed() {

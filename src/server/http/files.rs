@@ -60,14 +60,14 @@ fn route(file: File) -> Route {
 /// The forms of a file that a response may have.
 struct Forms {
     content_type: &'static str,
-    plain: Form,
+    plain: TaggedBody,
     /// `None` if gzip makes the file no smaller.
-    gzip: Option<Form>,
+    gzip: Option<TaggedBody>,
 }
 
 /// A body with its strong entity tag, a hash of the bytes: the forms of a file must have different tags (RFC 9110
 /// §8.8.3.3).
-struct Form {
+struct TaggedBody {
     body: Bytes,
     etag: HeaderValue,
 }
@@ -77,8 +77,8 @@ impl Forms {
         let packed = gzip(file.text.as_bytes()).filter(|packed| packed.len() < file.text.len());
         Self {
             content_type: file.content_type(),
-            plain: Form::of(Bytes::from(file.text.into_owned())),
-            gzip: packed.map(|packed| Form::of(packed.into())),
+            plain: TaggedBody::of(Bytes::from(file.text.into_owned())),
+            gzip: packed.map(|packed| TaggedBody::of(packed.into())),
         }
     }
 
@@ -101,7 +101,7 @@ impl Forms {
     }
 }
 
-impl Form {
+impl TaggedBody {
     fn of(body: Bytes) -> Self {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);

@@ -24,7 +24,6 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::HeldBytes;
 use weirgate_wire::body::BodyScanner;
-use weirgate_wire::head;
 use weirgate_wire::head::{HeadError, HeadScanner, RequestHead};
 
 /// Bytes to read from the socket at a time.
@@ -88,10 +87,10 @@ enum Next {
 /// A client's socket as hyper sees it: one request at a time, then the end of the connection. hyper reads and writes
 /// through one clone; the connection watches for the client's end through another.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Rc<RefCell<Inner>>);
+pub(super) struct Gate(Rc<RefCell<GateState>>);
 
 #[derive(Debug)]
-struct Inner {
+struct GateState {
     stream: ClientStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
@@ -126,7 +125,7 @@ impl Gate {
         clock: Rc<ConnectionClock>,
         time: Clock,
     ) -> Self {
-        Self(Rc::new(RefCell::new(Inner {
+        Self(Rc::new(RefCell::new(GateState {
             stream,
             clock,
             limits,
@@ -175,7 +174,7 @@ impl Gate {
     /// Returns the socket, and why the gate stopped; the second is `None` if hyper ended the connection. Returns `None`
     /// if another clone is left.
     pub(super) fn into_parts(self) -> Option<(ClientStream, Option<GateEnd>)> {
-        let Inner { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
+        let GateState { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
         match next {
             Next::Stopped(stop) => Some((stream, Some(stop))),
             Next::Head(_) | Next::Body(_) => Some((stream, None)),
@@ -208,7 +207,7 @@ impl Gate {
     }
 }
 
-impl Inner {
+impl GateState {
     fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
@@ -300,7 +299,7 @@ impl Inner {
         let verdict = match scanner.end(rest) {
             None if rest.len() <= bytes_max => return false,
             Some(end) if end <= bytes_max => {
-                let head = head::parse(&rest[..end], self.limits.headers_max);
+                let head = RequestHead::parse(&rest[..end], self.limits.headers_max);
                 head.map(|head| {
                     (
                         self.passed + end,

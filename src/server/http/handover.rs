@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::net::TcpStream;
 use std::sync::Arc;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{CloseReason, HTTP_BYTES_MAX};
+use weirgate_core::{CloseReason, Limits};
 use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer, Quota};
 use weirgate_wire::base::LogBudget;
 
@@ -51,7 +51,7 @@ pub struct Linger {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            held: Quota::new("http_bytes", HTTP_BYTES_MAX),
+            held: Limits::default().http_held,
             access: Arc::default(),
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
@@ -97,13 +97,13 @@ const END_LINES_PER_SECOND: u32 = 10;
 /// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
 /// them, and to the log.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct EndReports {
     to_reactor: Sender<CloseReason>,
     clock: Clock,
     lines: RefCell<LogBudget>,
 }
 
-impl Ends {
+impl EndReports {
     pub(super) fn new(to_reactor: Sender<CloseReason>, clock: Clock) -> Self {
         Self {
             to_reactor,

@@ -3,7 +3,7 @@
 
 use super::admin::{Admin, serve_admin};
 use super::connection::{self, Server};
-use super::handover::{Ends, Handover, HttpSettings, WayBack};
+use super::handover::{EndReports, Handover, HttpSettings, WayBack};
 use super::site::{Site, TakeOver};
 use crossbeam_channel::Receiver;
 use std::future::poll_fn;
@@ -21,7 +21,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 
 /// A message to the HTTP thread.
-enum Job {
+enum HttpJob {
     /// A connection to serve. Dropping the last value marks its end ([`HttpHandle::is_busy`]).
     Serve(Handover, WayBack, Arc<()>),
     Stop {
@@ -31,7 +31,7 @@ enum Job {
 
 /// The reactor's handle of the HTTP thread, with the callback that returns connections.
 pub struct HttpHandle {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<HttpJob>,
     back: WayBack,
     /// Each handed-over connection holds a clone until it ends.
     open: Arc<()>,
@@ -43,13 +43,13 @@ impl HttpHandle {
     /// connection is closed.
     pub fn serve(&self, handover: Handover) {
         let (back, open) = (Arc::clone(&self.back), Arc::clone(&self.open));
-        let _ = self.jobs.send(Job::Serve(handover, back, open));
+        let _ = self.jobs.send(HttpJob::Serve(handover, back, open));
     }
 
     /// Begins a stop as [`HttpPlane::stop`] does, without waiting for its end. A later stop may shorten the time, but
     /// not extend it.
     pub fn begin_stop(&self, within: Duration) {
-        let _ = self.jobs.send(Job::Stop { within });
+        let _ = self.jobs.send(HttpJob::Stop { within });
     }
 
     /// The reason of the next connection that had to be evicted or broke the protocol of TLS; `None` if there is none.
@@ -66,7 +66,7 @@ impl HttpHandle {
 /// The HTTP thread. Dropping it ends the thread and its connections at once; [`HttpPlane::stop`] lets answers finish
 /// first.
 pub struct HttpPlane {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<HttpJob>,
     ends: Receiver<CloseReason>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,7 +90,7 @@ impl HttpPlane {
         let thread = thread::Builder::new()
             .name("http".to_owned())
             .spawn(move || {
-                let ends = Rc::new(Ends::new(to_reactor, clock));
+                let ends = Rc::new(EndReports::new(to_reactor, clock));
                 let server = |site| Rc::new(Server::new(site, Rc::clone(&ends), settings.clone()));
                 run(&runtime, server, site, admin, queue);
                 // Work on other threads may take longer than the stop may.
@@ -120,7 +120,7 @@ impl HttpPlane {
     }
 
     fn end(&mut self, within: Duration) {
-        let _ = self.jobs.send(Job::Stop { within });
+        let _ = self.jobs.send(HttpJob::Stop { within });
         if let Some(thread) = self.thread.take() {
             // The panic hook has reported a panic of the thread; the process is ending anyway.
             let _ = thread.join();
@@ -141,7 +141,7 @@ fn run(
     server: impl Fn(Site) -> Rc<Server>,
     site: Site,
     admin: Option<Admin>,
-    queue: mpsc::UnboundedReceiver<Job>,
+    queue: mpsc::UnboundedReceiver<HttpJob>,
 ) {
     let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
     let take_over = site.take_over.clone().unwrap_or(nobody);
@@ -153,7 +153,7 @@ async fn serve(
     site: Site,
     take_over: TakeOver,
     admin: Option<Admin>,
-    mut queue: mpsc::UnboundedReceiver<Job>,
+    mut queue: mpsc::UnboundedReceiver<HttpJob>,
 ) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -169,7 +169,7 @@ async fn serve(
             queue.poll_recv(cx)
         });
         match job.await {
-            Some(Job::Serve(handover, back, open)) => {
+            Some(HttpJob::Serve(handover, back, open)) => {
                 let Some(handover) = take_over(handover, &back) else {
                     continue;
                 };
@@ -180,7 +180,7 @@ async fn serve(
                     drop(open);
                 });
             }
-            Some(Job::Stop { within }) => break within,
+            Some(HttpJob::Stop { within }) => break within,
             None => break Duration::ZERO,
         }
     };
@@ -192,7 +192,7 @@ async fn serve(
 /// stop asks for that.
 async fn end(
     mut connections: JoinSet<()>,
-    mut queue: mpsc::UnboundedReceiver<Job>,
+    mut queue: mpsc::UnboundedReceiver<HttpJob>,
     within: Duration,
 ) {
     let mut deadline = Instant::now() + within;
@@ -200,7 +200,7 @@ async fn end(
         let shorter = poll_fn(|cx| {
             // Connections that are handed over from now on are dropped, which closes them.
             while let Poll::Ready(Some(job)) = queue.poll_recv(cx) {
-                if let Job::Stop { within } = job {
+                if let HttpJob::Stop { within } = job {
                     return Poll::Ready(Some(within));
                 }
             }

@@ -66,7 +66,7 @@ impl HandshakeCounts {
 
 /// Work for the thread.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum HandshakeJob {
     /// The header of a proxy is to be read.
     ReadHeader(SessionKey, Accepted),
     /// The handshake of a socket is to begin.
@@ -79,11 +79,11 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) key: SessionKey,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: HandshakeOutcome,
 }
 
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum HandshakeOutcome {
     /// The header was read. If it names a client, that client is the peer from now on.
     Header(Accepted),
     /// The handshake is over.
@@ -104,7 +104,7 @@ pub(super) fn secured(tls: &TlsSession) -> Secured {
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     /// `None` only while being dropped.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<HandshakeJob>>,
     wake: Wake,
     entered: Receiver<Entered>,
 }
@@ -138,7 +138,7 @@ impl Handshakes {
             clock,
             held: held.clone(),
             chosen: Chosen::new(own_wake.waker()),
-            sockets: worker::Sockets::new(places),
+            sockets: worker::HandshakeSockets::new(places),
         };
         thread::Builder::new()
             .name("handshakes".to_owned())
@@ -161,7 +161,7 @@ impl Handshakes {
     }
 
     /// Sends a job to the thread, and wakes it.
-    pub(super) fn send(&self, job: Job) {
+    pub(super) fn send(&self, job: HandshakeJob) {
         // The thread ends only after `jobs` is dropped, so the send cannot fail.
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);

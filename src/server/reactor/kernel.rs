@@ -137,14 +137,14 @@ impl Unread {
 
 /// The kind of a peer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum End {
+pub(super) enum PeerEnd {
     /// An orderly end: the peer may still read.
     Closed,
     /// An error.
     Failed,
 }
 
-impl End {
+impl PeerEnd {
     /// Reads EPOLLRDHUP, EPOLLHUP and EPOLLERR: these edges come also for a socket that is not being read.
     pub(super) fn of(event: &Event) -> Option<Self> {
         if event.is_error() {

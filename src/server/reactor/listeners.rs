@@ -52,7 +52,7 @@ pub(super) struct Accepted {
 #[derive(Debug)]
 struct Listener {
     /// `None` after the close.
-    inner: Option<Inner>,
+    inner: Option<BoundListener>,
     /// The connections begin with a handshake of TLS.
     is_tls: bool,
     /// Connections may wait: an edge arrived, and `accept` has not returned "would block" since.
@@ -65,7 +65,7 @@ struct Listener {
 }
 
 #[derive(Debug)]
-enum Inner {
+enum BoundListener {
     Tcp(TcpListener),
     /// The file is dropped before the socket, so a later client finds no file, rather than a socket that
     /// refuses.
@@ -75,7 +75,7 @@ enum Inner {
     },
 }
 
-impl Inner {
+impl BoundListener {
     fn accept(&self) -> io::Result<(TcpStream, Peer)> {
         match self {
             Self::Tcp(listener) => {
@@ -123,8 +123,8 @@ fn credentials(_: &UnixStream) -> Option<Credentials> {
 impl Listener {
     fn register(bound: Bound, is_tls: bool, registry: &Registry, token: Token) -> io::Result<Self> {
         let mut inner = match bound {
-            Bound::Tcp(listener) => Inner::Tcp(TcpListener::from_std(listener)),
-            Bound::Unix(listener, file) => Inner::Unix {
+            Bound::Tcp(listener) => BoundListener::Tcp(TcpListener::from_std(listener)),
+            Bound::Unix(listener, file) => BoundListener::Unix {
                 _file: file,
                 listener: UnixListener::from_std(listener),
             },
@@ -143,7 +143,7 @@ impl Listener {
 
     /// Whether the listener is open, on a TCP port.
     fn is_tcp(&self) -> bool {
-        matches!(self.inner, Some(Inner::Tcp(_)))
+        matches!(self.inner, Some(BoundListener::Tcp(_)))
     }
 
     /// Stops accepting: the kernel refuses further clients.

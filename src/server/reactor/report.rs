@@ -12,7 +12,7 @@ use crate::telemetry::{
     Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
 use weirgate_bus::runtime::SpinCounts;
-use weirgate_core::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
+use weirgate_core::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now, OverloadStats};
 use weirgate_wire::base::LogBudget;
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
@@ -24,7 +24,7 @@ const RETRY_US: u64 = 1_000;
 
 /// Counters of the loop's turns and messages.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct LoopReport {
     durations: Arc<LoopDurations>,
     times: LoopTimes,
     /// Arrival times of this turn's messages that go to clients, microseconds of the monotonic clock.
@@ -36,7 +36,7 @@ pub(super) struct Report {
     lateness: Lateness,
     last_minute: LastMinute,
     /// The state that the last log line about the loop being behind has reported.
-    behind: BehindStats,
+    overload: OverloadStats,
     /// At most one line a second about a late loop.
     late_lines: LogBudget,
 }
@@ -44,7 +44,7 @@ pub(super) struct Report {
 /// The lateness of a window from which on the loop logs a line, microseconds.
 const LATE_LINE_US: u64 = 500_000;
 
-impl Report {
+impl LoopReport {
     /// Begins with all numbers at 0.
     pub(super) fn new(durations: Arc<LoopDurations>) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Report {
         for us in hub.take_pongs_us() {
             self.durations.pongs.observe_us(us.into());
         }
-        self.log_behind(hub.stats().behind);
+        self.log_overload(hub.stats().overload);
         let peak = hub.take_send_queue_peak();
         let send_queue_peak_bytes = self.peak(began, peak);
         if feed.caught_up {
@@ -154,8 +154,8 @@ impl Report {
         }
     }
 
-    fn log_behind(&mut self, now: BehindStats) {
-        if now.is_behind == self.behind.is_behind {
+    fn log_overload(&mut self, now: OverloadStats) {
+        if now.is_behind == self.overload.is_behind {
             return;
         }
         if now.is_behind {
@@ -164,11 +164,11 @@ impl Report {
                 another process, compression or fewer messages help"
             );
         } else {
-            let seconds = (now.behind_us - self.behind.behind_us) as f64 / 1e6;
-            let replaced = now.states_replaced - self.behind.states_replaced;
+            let seconds = (now.behind_us - self.overload.behind_us) as f64 / 1e6;
+            let replaced = now.states_replaced - self.overload.states_replaced;
             info!(seconds, replaced, "no longer behind");
         }
-        self.behind = now;
+        self.overload = now;
     }
 
     /// The time by which the next turn has to come, if the last turn could not copy its numbers.
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_peak_is_told_for_its_window_and_the_next() {
-        let mut report = Report::default();
+        let mut report = LoopReport::default();
         let at = |s: u64| Now {
             mono_us: s * 1_000_000,
             unix_us: 0,

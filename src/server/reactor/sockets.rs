@@ -15,7 +15,7 @@ use socket2::SockRef;
 pub(super) use self::buffers::Got;
 use self::buffers::{Joined, TlsBuffers};
 use super::kernel;
-use super::kernel::{End, READABLE, Unread};
+use super::kernel::{PeerEnd, READABLE, Unread};
 use crate::listening::tls::TlsSession;
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{Sample, SessionKey, Transmit, Write, tables};
@@ -38,7 +38,7 @@ struct Socket {
     cost: Cost,
     unread: Unread,
     /// The poll has reported the end of the peer's side, perhaps behind unread bytes.
-    end: Option<End>,
+    end: Option<PeerEnd>,
     /// The poll reports when the kernel takes bytes again. Only sockets that were full once request the
     /// report: otherwise every socket would cause a report at its start.
     asks_for_room: bool,
@@ -178,12 +178,12 @@ impl Sockets {
     /// Records how the peer's side has ended, if the poll reports an end.
     pub(super) fn note_end(&mut self, key: SessionKey, event: &Event) {
         if let Some(socket) = self.socket(key) {
-            socket.end = socket.end.max(End::of(event));
+            socket.end = socket.end.max(PeerEnd::of(event));
         }
     }
 
     /// Returns how the peer's side has ended, if the poll reported an end.
-    pub(super) fn end(&mut self, key: SessionKey) -> Option<End> {
+    pub(super) fn end(&mut self, key: SessionKey) -> Option<PeerEnd> {
         self.socket(key)?.end
     }
 

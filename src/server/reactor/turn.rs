@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 
 use self::inputs::{FirstReads, HeadRate};
 use self::interrupts::{Freeze, StopDeadline, stop_signals};
-use self::outputs::{EndLines, Ends};
-use super::kernel::{End, Unread};
+use self::outputs::{EndLines, EndedConnections};
+use super::kernel::{PeerEnd, Unread};
 use super::listeners::{ListenError, Listeners};
-use super::report::Report;
+use super::report::LoopReport;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
@@ -95,7 +95,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     clock: Clock,
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
-    report: Report,
+    report: LoopReport,
     /// The latest time at which accepting begins; `None` once it has begun.
     accept_from_us: Option<u64>,
     /// Since when accepting waits for evicted connections to end.
@@ -109,7 +109,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     end_lines: EndLines,
     /// The operators that wait for the searches of the survey under way.
     searching: Vec<oneshot::Sender<SearchResult>>,
-    ends: Ends,
+    ends: EndedConnections,
     stop: Option<StopDeadline>,
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
@@ -150,7 +150,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             sockets,
             hub,
             feed,
-            report: Report::new(Arc::clone(&seams.telemetry.event_loop.durations)),
+            report: LoopReport::new(Arc::clone(&seams.telemetry.event_loop.durations)),
             seams,
             spin: Spin::new(settings.spin_us),
             accept_from_us: Some(clock.mono_us() + settings.accept_wait_us),
@@ -165,7 +165,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             freeze: Freeze::default(),
             end_lines: EndLines::default(),
             searching: Vec::new(),
-            ends: Ends::default(),
+            ends: EndedConnections::default(),
             stop: None,
             refuse_until_us: 0,
             stop_now: false,
@@ -350,7 +350,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
     fn check_end(&mut self, now: Now, key: SessionKey) {
         if let Some(end) = self.sockets.end(key) {
-            self.hub.handle_end_seen(now, key, end == End::Failed);
+            self.hub.handle_end_seen(now, key, end == PeerEnd::Failed);
         }
     }
 

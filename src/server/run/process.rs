@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Limits};
-use weirgate_wire::admission::LOOP_BYTES;
+use weirgate_wire::admission::ConnectionPermit;
 
 /// Open files that are kept for other uses than connections of clients and services: the bus, key files, threads, and
 /// refused connections until they end.
@@ -93,7 +93,7 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     let limits = &mut common.limits;
     let asked = Some(limits.connections_max).filter(|asked| *asked < usize::MAX);
     let of_files = room_for_clients(files_max, not_of_clients);
-    let of_memory = limits.connection_bytes_max / LOOP_BYTES;
+    let of_memory = limits.connection_bytes_max / ConnectionPermit::LOOP_BYTES;
     let of_memory = usize::try_from(of_memory).unwrap_or(usize::MAX);
     limits.sockets_max = of_files.saturating_add(REFUSED_MAX);
     for (most, reason) in [

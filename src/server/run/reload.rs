@@ -54,14 +54,14 @@ pub enum Reloaded {
 
 /// The outcome of an attempt to read a part again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum ReloadOutcome {
     Changed,
     Unchanged,
     /// A file is broken, or does not answer.
     Failed,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     /// Metric labels, in the order of the variants.
     const LABELS: [&str; 3] = ["changed", "unchanged", "failed"];
 }
@@ -80,10 +80,10 @@ enum Doing {
 }
 
 /// The reads of a part, for metrics and for the thread that handles signals.
-struct Progress {
+struct ReloadProgress {
     what: &'static str,
-    /// How often each [`Outcome`] was reached.
-    outcomes: [AtomicU64; Outcome::LABELS.len()],
+    /// How often each [`ReloadOutcome`] was reached.
+    outcomes: [AtomicU64; ReloadOutcome::LABELS.len()],
     /// Whether the last read failed, or still waits for its files.
     is_failing: AtomicBool,
     doing: Mutex<Doing>,
@@ -92,7 +92,7 @@ struct Progress {
 /// All parts of one gateway.
 pub(super) struct Reloads {
     parts: Vec<Box<dyn Reload>>,
-    progress: Arc<Vec<Arc<Progress>>>,
+    progress: Arc<Vec<Arc<ReloadProgress>>>,
 }
 
 /// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that arrived before it.
@@ -105,7 +105,7 @@ impl Reloads {
     pub(super) fn new(parts: Vec<Box<dyn Reload>>) -> Self {
         let progress = parts
             .iter()
-            .map(|part| Arc::new(Progress::new(part.what())));
+            .map(|part| Arc::new(ReloadProgress::new(part.what())));
         Self {
             progress: Arc::new(progress.collect()),
             parts,
@@ -116,16 +116,17 @@ impl Reloads {
     pub(super) fn metrics(&self) -> [GatewayMetric; 2] {
         let progress = Arc::clone(&self.progress);
         let numbers = move || {
-            let of_part = |part: &Arc<Progress>| {
+            let of_part = |part: &Arc<ReloadProgress>| {
                 let what = part.what;
                 let counts = part.outcomes.each_ref().map(|count| count.load(Relaxed));
-                let each = zip(Outcome::LABELS, counts);
+                let each = zip(ReloadOutcome::LABELS, counts);
                 each.map(move |(outcome, count)| ([what, outcome], count))
             };
             progress.iter().flat_map(of_part).collect()
         };
-        let failing = |all: &Vec<Arc<Progress>>| {
-            let one = |part: &Arc<Progress>| (part.what, part.is_failing.load(Relaxed).into());
+        let failing = |all: &Vec<Arc<ReloadProgress>>| {
+            let one =
+                |part: &Arc<ReloadProgress>| (part.what, part.is_failing.load(Relaxed).into());
             all.iter().map(one).collect()
         };
         [
@@ -163,14 +164,14 @@ fn reload_all(readers: &[Reader]) {
         let _ = reader.requests.send(done.clone());
     }
     drop(done);
-    let mut counts = [0; Outcome::LABELS.len()];
+    let mut counts = [0; ReloadOutcome::LABELS.len()];
     let end = Instant::now() + READ_TIMEOUT;
     while let Ok(outcome) = outcomes.recv_deadline(end) {
         counts[outcome as usize] += 1;
     }
     readers.iter().for_each(|reader| reader.progress.check());
     let late = readers.len() as u64 - counts.iter().sum::<u64>();
-    counts[Outcome::Failed as usize] += late;
+    counts[ReloadOutcome::Failed as usize] += late;
     let [changed, unchanged, failed] = counts;
     if readers.is_empty() {
         tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
@@ -181,14 +182,14 @@ fn reload_all(readers: &[Reader]) {
 
 /// The thread of a part, as the other threads see it.
 struct Reader {
-    progress: Arc<Progress>,
+    progress: Arc<ReloadProgress>,
     /// Each request carries the sender for the outcome of the read.
-    requests: Sender<Sender<Outcome>>,
+    requests: Sender<Sender<ReloadOutcome>>,
 }
 
 impl Reader {
-    fn start(mut part: Box<dyn Reload>, progress: &Arc<Progress>) -> io::Result<Self> {
-        let (requests, queue) = unbounded::<Sender<Outcome>>();
+    fn start(mut part: Box<dyn Reload>, progress: &Arc<ReloadProgress>) -> io::Result<Self> {
+        let (requests, queue) = unbounded::<Sender<ReloadOutcome>>();
         let own = Arc::clone(progress);
         detached("reload-part", move || {
             loop {
@@ -212,7 +213,7 @@ impl Reader {
     }
 }
 
-impl Progress {
+impl ReloadProgress {
     fn new(what: &'static str) -> Self {
         Self {
             what,
@@ -239,14 +240,14 @@ impl Progress {
     }
 
     /// Reads the part, and counts the outcome.
-    fn read(&self, part: &mut dyn Reload) -> Outcome {
+    fn read(&self, part: &mut dyn Reload) -> ReloadOutcome {
         *self.doing() = Doing::Reads(Instant::now());
         let outcome = match part.reload() {
-            Ok(Reloaded::Changed) => Outcome::Changed,
-            Ok(Reloaded::Unchanged) => Outcome::Unchanged,
+            Ok(Reloaded::Changed) => ReloadOutcome::Changed,
+            Ok(Reloaded::Unchanged) => ReloadOutcome::Unchanged,
             Err(error) => {
                 tracing::warn!("{error}");
-                Outcome::Failed
+                ReloadOutcome::Failed
             }
         };
         *self.doing() = Doing::Nothing;
@@ -260,7 +261,7 @@ impl Progress {
         if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
             *doing = Doing::Hangs;
             drop(doing);
-            self.count(Outcome::Failed);
+            self.count(ReloadOutcome::Failed);
             let what = self.what;
             tracing::warn!(
                 "{what}: a file does not answer; the values stay as they were until it does"
@@ -268,9 +269,10 @@ impl Progress {
         }
     }
 
-    fn count(&self, outcome: Outcome) {
+    fn count(&self, outcome: ReloadOutcome) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
-        self.is_failing.store(outcome == Outcome::Failed, Relaxed);
+        self.is_failing
+            .store(outcome == ReloadOutcome::Failed, Relaxed);
     }
 }
 
@@ -422,7 +424,7 @@ mod tests {
         answer.send(()).expect("a thread");
         assert_eq!(
             outcomes.recv(),
-            Ok(Outcome::Unchanged),
+            Ok(ReloadOutcome::Unchanged),
             "the signal meanwhile is not lost"
         );
     }

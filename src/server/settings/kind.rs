@@ -8,6 +8,7 @@ use std::path::Path;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::field::Milli;
 use super::secret::{SecretText, SecretUrl, has_login, is_content};
 use crate::telemetry::logging;
 use weirgate_wire::admission::TrustedProxies;
@@ -457,9 +458,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Thousandths, shown as a number with the shortest fraction.
-struct Milli(i64);
-
+/// As a number with the shortest fraction.
 impl fmt::Display for Milli {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0 as f64 / 1000.0)
@@ -474,6 +473,7 @@ fn parse_milli(text: &str) -> Option<i64> {
     // Saturates; every range is smaller.
     let end = if value < 0.0 { i64::MIN } else { i64::MAX };
     let milli = digits.parse().unwrap_or(end);
+    // A value above 0 must not become 0, which turns many settings off.
     Some(if milli == 0 && value > 0.0 { 1 } else { milli })
 }
 

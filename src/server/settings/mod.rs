@@ -30,7 +30,7 @@ mod setting;
 mod table;
 pub mod typed;
 
-pub use crate::{field, flag, group};
+pub(crate) use crate::flag;
 pub use checked::{Check, Checked, CheckedValue, SecretFile};
 pub use field::{At, Field, Group, Groups, Milli, With};
 pub(crate) use groups::BusSettings;

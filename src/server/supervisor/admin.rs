@@ -65,19 +65,19 @@ pub(super) struct Board {
     pub(super) rolls: u64,
     pub(super) is_stopping: bool,
     /// The bodies of cuts whose refusals have not ended, for processes that start later.
-    pub(super) refused: Vec<Refused>,
+    pub(super) refused: Vec<SharedRefusal>,
 }
 
 /// A refusal that all processes have.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Refused {
+pub(super) struct SharedRefusal {
     /// The conditions without the end.
     conditions: Value,
     /// The end, Unix seconds; `None` for none.
     until: Option<i64>,
 }
 
-impl Refused {
+impl SharedRefusal {
     fn new(mut cut: Value) -> Self {
         let until = cut.get("until").and_then(|until| until.as_i64());
         if let Some(cut) = cut.as_object_mut() {
@@ -145,7 +145,7 @@ impl Shared {
     }
 
     /// The refusals that have not ended.
-    pub(super) fn refused(&self) -> Vec<Refused> {
+    pub(super) fn refused(&self) -> Vec<SharedRefusal> {
         let now_s = self.clock.now().unix_ms() / 1_000;
         self.with(|board| {
             board
@@ -412,7 +412,7 @@ impl Shared {
         let mut all = self.ask_all(first, admin_request, ANSWER_MAX).await;
         let refused = all.first().and_then(|(_, said)| value_of(said.as_ref()?));
         let refused = refused.and_then(|said| said.get("refused").cloned());
-        let refused = refused.filter(Value::is_object).map(Refused::new);
+        let refused = refused.filter(Value::is_object).map(SharedRefusal::new);
         if let Some(refused) = &refused {
             self.note_refusal(refused);
         }
@@ -479,7 +479,7 @@ impl Shared {
     }
 
     /// Keeps what was refused for processes that start later; the supervisor outlives them.
-    fn note_refusal(&self, refused: &Refused) {
+    fn note_refusal(&self, refused: &SharedRefusal) {
         self.with(|board| {
             let refused_before = &mut board.refused;
             refused_before.retain(|one| one.conditions != refused.conditions);
@@ -496,7 +496,7 @@ impl Shared {
     /// Forgets a refusal that is taken back.
     fn forget_refusal(&self, body: &Bytes) {
         let cut = json::read(body).ok().and_then(|text| text.parse().ok());
-        if let Some(cut) = cut.map(Refused::new) {
+        if let Some(cut) = cut.map(SharedRefusal::new) {
             self.with(|board| board.refused.retain(|one| one.conditions != cut.conditions));
         }
     }

@@ -79,9 +79,9 @@ impl Ports {
 }
 
 /// A directory for the admin sockets of the processes, for this user only. Removed at the end.
-pub(super) struct Sockets(PathBuf);
+pub(super) struct SocketDirectory(PathBuf);
 
-impl Sockets {
+impl SocketDirectory {
     /// Makes the directory at the first place that takes it.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Sockets {
     }
 }
 
-impl Drop for Sockets {
+impl Drop for SocketDirectory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "the directory of the admin sockets stays");
@@ -139,12 +139,12 @@ pub(super) struct Children {
     args: Vec<OsString>,
     count: u32,
     ports: Ports,
-    pub(super) sockets: Sockets,
+    pub(super) sockets: SocketDirectory,
     alive: Vec<(Number, Child)>,
 }
 
 impl Children {
-    pub(super) fn new(count: u32, ports: Ports, sockets: Sockets) -> io::Result<Self> {
+    pub(super) fn new(count: u32, ports: Ports, sockets: SocketDirectory) -> io::Result<Self> {
         Ok(Self {
             program: std::env::current_exe()?,
             args: std::env::args_os().skip(1).collect(),

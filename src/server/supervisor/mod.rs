@@ -48,7 +48,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared};
 use self::ask::AdminRequest;
-use self::children::{Children, Ports, Sockets};
+use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, PlaceState, Readiness, Supervisor};
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
@@ -83,7 +83,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     }
     let count = count(checked.processes());
     let ports = Ports::hold(checked)?;
-    let sockets = Sockets::new().map_err(|error| {
+    let sockets = SocketDirectory::new().map_err(|error| {
         let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
         RunError::Settings(format!(
             "no directory for the admin sockets of the processes in {places}: {error}"
@@ -161,7 +161,7 @@ struct Shell {
 }
 
 /// What a request to a process has led to.
-enum Report {
+enum ProcessReport {
     /// The answer of a process with this pid.
     Ready(Number, u32, Option<bool>),
     /// So long must no count follow.
@@ -221,12 +221,12 @@ impl Shell {
             let now = self.clock.mono_us();
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
-                Woken::Answer(Some(Report::Ready(number, pid, answer))) => {
+                Woken::Answer(Some(ProcessReport::Ready(number, pid, answer))) => {
                     if self.children.pid(number) == Some(pid) {
                         self.take_answer(number, pid, answer, now);
                     }
                 }
-                Woken::Answer(Some(Report::Levelled(wait))) => {
+                Woken::Answer(Some(ProcessReport::Levelled(wait))) => {
                     self.level_at = Instant::now() + LEVEL_EVERY + wait;
                 }
                 Woken::Answer(None) => {}
@@ -342,7 +342,7 @@ impl Shell {
     }
 
     /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
-    fn ask_all(&self, sender: &mpsc::UnboundedSender<Report>) {
+    fn ask_all(&self, sender: &mpsc::UnboundedSender<ProcessReport>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
                 state,
@@ -361,13 +361,13 @@ impl Shell {
                     false => None,
                 };
                 // The supervisor may have ended.
-                let _ = sender.send(Report::Ready(number, pid, is_ready));
+                let _ = sender.send(ProcessReport::Ready(number, pid, is_ready));
             });
         }
     }
 
     /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
-    fn level(&mut self, sender: &mpsc::UnboundedSender<Report>) {
+    fn level(&mut self, sender: &mpsc::UnboundedSender<ProcessReport>) {
         if Instant::now() < self.level_at || !self.supervisor.is_settled() {
             return;
         }
@@ -383,7 +383,7 @@ impl Shell {
         spawn_local(async move {
             if let Ok(wait) = level(&shared, &sockets).await {
                 // The supervisor may have ended.
-                let _ = sender.send(Report::Levelled(wait));
+                let _ = sender.send(ProcessReport::Levelled(wait));
             }
         });
     }
@@ -460,14 +460,14 @@ async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
 /// What the supervisor waits for.
 enum Woken {
     Signals(io::Result<Vec<i32>>),
-    Answer(Option<Report>),
+    Answer(Option<ProcessReport>),
     Due,
 }
 
 /// Waits for the first of the three.
 async fn first_of(
     signals: impl Future<Output = io::Result<Vec<i32>>>,
-    answer: impl Future<Output = Option<Report>>,
+    answer: impl Future<Output = Option<ProcessReport>>,
     due: impl Future<Output = ()>,
 ) -> Woken {
     use std::pin::pin;

@@ -26,7 +26,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 static QUEUE: OnceLock<LogLines> = OnceLock::new();
 
 /// A message to the thread of the log.
-enum Job {
+enum LogJob {
     Line(Vec<u8>),
     /// The sender is dropped once all lines before are written.
     Flush(Sender<()>),
@@ -35,7 +35,7 @@ enum Job {
 /// Accepts lines without waiting.
 #[derive(Clone)]
 pub(super) struct LogLines {
-    jobs: Sender<Job>,
+    jobs: Sender<LogJob>,
     /// Bytes of the lines that wait.
     waiting: Arc<AtomicUsize>,
     /// How many lines were left out.
@@ -93,7 +93,7 @@ impl LogLines {
             let mut reported = 0;
             // Ends with the process.
             for job in queue {
-                if let Job::Line(line) = &job {
+                if let LogJob::Line(line) = &job {
                     waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 }
                 write_out(job, &left_out, &mut reported, &mut io::stdout());
@@ -103,7 +103,7 @@ impl LogLines {
     }
 
     /// An empty queue, and its end for the thread of the log.
-    fn new() -> (Self, Receiver<Job>) {
+    fn new() -> (Self, Receiver<LogJob>) {
         let (jobs, queue) = bounded(WAITING_LINES_MAX);
         let lines = Self {
             jobs,
@@ -120,7 +120,7 @@ impl LogLines {
         let bytes = line.len();
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let is_full = before > 0 && before + bytes > WAITING_BYTES_MAX;
-        if is_full || self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+        if is_full || self.jobs.try_send(LogJob::Line(line.to_vec())).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
@@ -129,12 +129,12 @@ impl LogLines {
 
 /// Carries out a job, and logs how many more lines were left out since the last such line. A closed standard output is
 /// not an error. `reported` is the number of left-out lines that were logged already.
-fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
+fn write_out(job: LogJob, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
     match job {
-        Job::Line(line) => {
+        LogJob::Line(line) => {
             let _ = out.write_all(&line);
         }
-        Job::Flush(done) => drop(done),
+        LogJob::Flush(done) => drop(done),
     }
     let all = left_out.load(Ordering::Relaxed);
     let lines = all - *reported;
@@ -182,7 +182,7 @@ pub fn flush() {
         return;
     };
     let (done, written) = bounded(0);
-    let flush = Job::Flush(done);
+    let flush = LogJob::Flush(done);
     if lines.jobs.send_timeout(flush, FLUSH_TIMEOUT).is_ok() {
         let _ = written.recv_timeout(FLUSH_TIMEOUT);
     }
@@ -239,7 +239,7 @@ mod tests {
             .finish();
         let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
         tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
-        let Ok(Job::Line(line)) = queue.try_recv() else {
+        let Ok(LogJob::Line(line)) = queue.try_recv() else {
             panic!("one line");
         };
         let line = String::from_utf8(line).unwrap();
@@ -263,7 +263,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(%path, other = path, "{path}");
         });
-        let Ok(Job::Line(line)) = queue.try_recv() else {
+        let Ok(LogJob::Line(line)) = queue.try_recv() else {
             panic!("one line");
         };
         let line = String::from_utf8(line).unwrap();

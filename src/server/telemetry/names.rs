@@ -244,10 +244,10 @@ metric_names! { |at|
         => at.turn.times.late_us as f64 / 1e6;
     BEHIND = Gauge "weirgate_behind" []
         "1 while the loop cannot write every message to every client: clients get only the newest states."
-        => u64::from(at.turn.hub.behind.is_behind);
+        => u64::from(at.turn.hub.overload.is_behind);
     BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
         "Time in which the loop was behind."
-        => at.turn.hub.behind.behind_us as f64 / 1e6;
+        => at.turn.hub.overload.behind_us as f64 / 1e6;
     PONG_SECONDS = Histogram "weirgate_pong_seconds" []
         "Time from a ping that has left until its pong, through the client's program."
         => at.durations().pongs.counts();

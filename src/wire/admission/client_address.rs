@@ -4,9 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::space;
+
+/// The network of an IPv6 client (RFC 6177 §1: a /64 at least).
+const V6_PREFIX_BITS: u8 = 64;
 
 /// The far end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,18 @@ pub enum ClientAddr {
 }
 
 impl ClientAddr {
+    /// Returns the address under which a client is counted: an IPv4 address whole, an IPv6 address by its first
+    /// 64 bits. All clients of unix sockets without an address count as the same address.
+    pub fn group(self) -> Self {
+        match self {
+            Self::Ip(IpAddr::V6(v6)) => {
+                let net = Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc();
+                Self::Ip(IpAddr::V6(net.addr()))
+            }
+            v4_or_unix => v4_or_unix,
+        }
+    }
+
     /// The IP address; `None` for a peer on a unix socket.
     pub const fn ip(self) -> Option<IpAddr> {
         match self {

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
-use super::{ClientAddr, address_group};
+use super::ClientAddr;
 
 /// The most addresses that one call looks at, so that a call does not get longer with the number of addresses.
 const LOOKS_MAX: usize = 1024;
@@ -113,7 +113,7 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         let hash_map::Entry::Vacant(place) = self.places.entry(entry) else {
             return;
         };
-        let client = address_group(client);
+        let client = client.group();
         let line = *self
             .line_places
             .entry(client)

@@ -5,16 +5,11 @@
 //! without a connection is forgotten when its rate has recovered.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use ipnet::Ipv6Net;
 
 use super::ClientAddr;
-
-/// The network of an IPv6 client (RFC 6177 §1: a /64 at least).
-const V6_PREFIX_BITS: u8 = 64;
 
 /// Number of known addresses at which the first sweep removes idle addresses.
 const SWEEP_ADDRESSES_MIN: usize = 1024;
@@ -116,14 +111,11 @@ impl Addresses {
             self.entries.retain(|_, entry| !entry.is_idle(now_us));
             self.sweep_at = (2 * self.entries.len()).max(SWEEP_ADDRESSES_MIN);
         }
-        let entry = self
-            .entries
-            .entry(address_group(client))
-            .or_insert_with(|| Entry {
-                places: Arc::default(),
-                bucket: connections_per_second
-                    .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
-            });
+        let entry = self.entries.entry(client.group()).or_insert_with(|| Entry {
+            places: Arc::default(),
+            bucket: connections_per_second
+                .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
+        });
         if connections_max.is_some_and(|max| entry.connections() >= max) {
             return Err(AddressRefusal::TooMany);
         }
@@ -144,7 +136,7 @@ impl Addresses {
         match self.entries.is_empty() {
             true => 0,
             false => {
-                let entry = self.entries.get(&address_group(client));
+                let entry = self.entries.get(&client.group());
                 entry.map_or(0, Entry::connections)
             }
         }
@@ -153,18 +145,6 @@ impl Addresses {
     /// The number of known addresses.
     pub fn known(&self) -> usize {
         self.entries.len()
-    }
-}
-
-/// Returns the address under which `client` is counted: an IPv4 address whole, an IPv6 address by its first
-/// 64 bits. All clients of unix sockets without an address count as the same address.
-pub fn address_group(client: ClientAddr) -> ClientAddr {
-    match client {
-        ClientAddr::Ip(IpAddr::V6(v6)) => {
-            let net = Ipv6Net::new_assert(v6, V6_PREFIX_BITS).trunc();
-            ClientAddr::Ip(IpAddr::V6(net.addr()))
-        }
-        v4_or_unix => v4_or_unix,
     }
 }
 
@@ -244,6 +224,8 @@ impl TokenBucket {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000;

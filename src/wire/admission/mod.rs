@@ -14,10 +14,6 @@ mod quota;
 pub use client_address::{ClientAddr, Credentials, Network, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
-pub use limits::{
-    AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket, address_group,
-};
-pub use permit::{
-    ConnectionPermit, HTTP_BYTES, LOOP_BYTES, TLS_BYTES, bytes_of_http, bytes_of_loop,
-};
+pub use limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket};
+pub use permit::ConnectionPermit;
 pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, Room};

@@ -2,9 +2,9 @@
 //!
 //! | the connection | takes |
 //! | --- | --- |
-//! | of the loop: a request head, a WebSocket, an event stream | [`LOOP_BYTES`] |
-//! | of plain HTTP | [`HTTP_BYTES`] |
-//! | over TLS, from the accept on | [`TLS_BYTES`] more |
+//! | of the loop: a request head, a WebSocket, an event stream | [`ConnectionPermit::LOOP_BYTES`] |
+//! | of plain HTTP | [`ConnectionPermit::HTTP_BYTES`] |
+//! | over TLS, from the accept on | [`ConnectionPermit::TLS_BYTES`] more |
 //! | with a token: its user and its marks | what they take |
 //! | with names in the token (channels), or several symbols (trades) | what they take |
 //!
@@ -15,30 +15,6 @@
 use std::fmt;
 
 use super::{AddressPlace, ClientAddr, Full, Permit, Quota, Room};
-
-/// Memory of a connection that the loop serves, bytes: the session, the gateway's client, the socket, their entries in
-/// tables, and the ring of a short queue.
-pub const LOOP_BYTES: u64 = 1_280;
-
-/// Memory of a connection that the HTTP thread serves, bytes: hyper with its buffers, the task, the socket.
-pub const HTTP_BYTES: u64 = 14 * 1024;
-
-/// Memory of the TLS of a connection, bytes.
-pub const TLS_BYTES: u64 = 5 * 1024;
-
-/// Memory of a connection that the loop serves, with or without TLS, bytes.
-pub const fn bytes_of_loop(is_tls: bool) -> u64 {
-    if is_tls {
-        LOOP_BYTES + TLS_BYTES
-    } else {
-        LOOP_BYTES
-    }
-}
-
-/// Memory of a connection that the HTTP thread serves, with or without TLS, bytes.
-pub const fn bytes_of_http(is_tls: bool) -> u64 {
-    bytes_of_loop(is_tls) - LOOP_BYTES + HTTP_BYTES
-}
 
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
@@ -54,12 +30,36 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
+    /// Memory of a connection that the loop serves, bytes: the session, the gateway's client, the socket, their entries
+    /// in tables, and the ring of a short queue.
+    pub const LOOP_BYTES: u64 = 1_280;
+
+    /// Memory of a connection that the HTTP thread serves, bytes: hyper with its buffers, the task, the socket.
+    pub const HTTP_BYTES: u64 = 14 * 1024;
+
+    /// Memory of the TLS of a connection, bytes.
+    pub const TLS_BYTES: u64 = 5 * 1024;
+
+    /// Memory of a connection that the loop serves, with or without TLS, bytes.
+    pub const fn bytes_of_loop(is_tls: bool) -> u64 {
+        if is_tls {
+            Self::LOOP_BYTES + Self::TLS_BYTES
+        } else {
+            Self::LOOP_BYTES
+        }
+    }
+
+    /// Memory of a connection that the HTTP thread serves, with or without TLS, bytes.
+    pub const fn bytes_of_http(is_tls: bool) -> u64 {
+        Self::bytes_of_loop(is_tls) - Self::LOOP_BYTES + Self::HTTP_BYTES
+    }
+
     /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
     ///
     /// ```
-    /// use weirgate_wire::admission::{Full, Quota, LOOP_BYTES, ConnectionPermit, Rest};
+    /// use weirgate_wire::admission::{Full, Quota, ConnectionPermit, Rest};
     ///
-    /// let all = Quota::new("connection_bytes", 3 * LOOP_BYTES);
+    /// let all = Quota::new("connection_bytes", 3 * ConnectionPermit::LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
     /// let mut permits: Vec<_> = (0..3).map(|_| ConnectionPermit::new(&all, client, false, 0)).collect();
     /// permits[0].held().rest(Rest { is_owed: false, since_us: 0 });
@@ -138,8 +138,8 @@ impl ConnectionPermit {
             return;
         }
         let of_kind = match self.is_http {
-            true => bytes_of_http(self.is_tls),
-            false => bytes_of_loop(self.is_tls),
+            true => Self::bytes_of_http(self.is_tls),
+            false => Self::bytes_of_loop(self.is_tls),
         };
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
         self.held.set(of_kind + more, now_us);

@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 pub use self::chosen::Chosen;
-use self::state::{Holder, State};
-use super::{ClientAddr, address_group};
+use self::state::{Holder, QuotaState};
+use super::ClientAddr;
 
 /// With less than one `WAIT_SHARE`th of a limit free, new holders wait for those that end.
 const WAIT_SHARE: u64 = 16;
@@ -43,7 +43,7 @@ pub struct Quota(Arc<Inner>);
 struct Inner {
     name: &'static str,
     max: u64,
-    state: Mutex<State>,
+    state: Mutex<QuotaState>,
 }
 
 /// The counts of a [`Quota`].
@@ -126,7 +126,7 @@ impl Quota {
     pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Permit> {
         let mut state = self.state();
         let free = state.free(self.0.max);
-        let has_room = amount <= free && state.of(address_group(client)) < free;
+        let has_room = amount <= free && state.held_by(client.group()) < free;
         if !has_room {
             state.refused += 1;
             return None;
@@ -142,13 +142,13 @@ impl Quota {
 
     fn insert(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, QuotaState>,
         client: ClientAddr,
         amount: u64,
         now_us: u64,
     ) -> Permit {
         let at = state.holders.insert(Holder {
-            address: address_group(client),
+            address: client.group(),
             amount: 0,
             progress_us: now_us,
             rests_owed: None,
@@ -167,7 +167,7 @@ impl Quota {
         let state = self.state();
         let free = state.free(self.0.max);
         // An address never has more than all addresses together.
-        state.held < free || state.of(address_group(client)) < free
+        state.held < free || state.held_by(client.group()) < free
     }
 
     /// The most that a client of this address would get by grants of 1, one after the other.
@@ -196,7 +196,7 @@ impl Quota {
 
     /// The amount of all clients of this address, without those that are evicted.
     pub fn of(&self, client: ClientAddr) -> u64 {
-        self.state().of(address_group(client))
+        self.state().held_by(client.group())
     }
 
     /// The limit of all clients together.
@@ -217,7 +217,7 @@ impl Quota {
         let state = self.state();
         let max = self.0.max;
         if state.is_over(max) {
-            let is_needed = |state: &State, amount| {
+            let is_needed = |state: &QuotaState, amount| {
                 state.held - state.leaving > amount && state.is_over(max - max / 8)
             };
             Self::choose(state, now_us, 0, 0, is_needed);
@@ -248,7 +248,7 @@ impl Quota {
     /// as the client's has to be evicted.
     pub fn evict_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
         let state = self.state();
-        let (least, until) = (state.of(address_group(client)), state.evicted + 1);
+        let (least, until) = (state.held_by(client.group()), state.evicted + 1);
         Self::choose(state, now_us, still_us, least, |state, _| {
             state.evicted < until
         });
@@ -257,17 +257,17 @@ impl Quota {
     /// While `is_needed` returns true, chooses the heaviest holder of an address that holds at least `least`.
     /// `is_needed` gets the amount of this holder.
     fn choose(
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, QuotaState>,
         now_us: u64,
         still_us: u64,
         least: u64,
-        is_needed: impl Fn(&State, u64) -> bool,
+        is_needed: impl Fn(&QuotaState, u64) -> bool,
     ) {
         let may_go = |holder: &Holder| {
             let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
             let is_settled = holder.progress_us == u64::MAX;
             let may = is_still && !is_settled && !holder.is_leaving && holder.amount > 0;
-            may && (least == 0 || state.of(holder.address) >= least)
+            may && (least == 0 || state.held_by(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
         let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
@@ -293,7 +293,7 @@ impl Quota {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QuotaState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -336,7 +336,7 @@ impl Permit {
     pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
         let mut state = self.of.state();
         let free = state.free(self.of.0.max);
-        let held = state.of(state.holders[self.at].address);
+        let held = state.held_by(state.holders[self.at].address);
         let has_room = held < free.max(least) && more - shared <= free;
         if has_room {
             self.amount += more;
@@ -374,7 +374,7 @@ impl Permit {
 
     /// Counts the holder for another address from now on.
     pub fn move_to(&self, client: ClientAddr) {
-        self.of.state().move_to(self.at, address_group(client));
+        self.of.state().move_to(self.at, client.group());
     }
 
     /// Makes room for this holder, which is new or has grown: evicts holders that rest while there are more holders than
@@ -398,7 +398,7 @@ impl Permit {
     pub fn has_room(&self) -> bool {
         let state = self.of.state();
         let free = self.of.0.max.saturating_sub(state.held - self.amount);
-        state.of(state.holders[self.at].address) - self.amount < free
+        state.held_by(state.holders[self.at].address) - self.amount < free
     }
 
     /// Whether the holder has to give up what it holds.

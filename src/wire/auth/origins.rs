@@ -77,7 +77,7 @@ fn is_browser(user_agent: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Origins;
-    use crate::head::parse;
+    use crate::head::RequestHead;
 
     const GET: &str = "Accept: text/event-stream\r\n";
     const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
@@ -92,7 +92,7 @@ mod tests {
 
     fn allows(origins: &Origins, lines: &str) -> bool {
         let request = format!("GET /ws HTTP/1.1\r\nHost: a:8080\r\n{lines}\r\n");
-        origins.allow(&parse(request.as_bytes(), 100).expect("a good head"))
+        origins.allow(&RequestHead::parse(request.as_bytes(), 100).expect("a good head"))
     }
 
     #[test]

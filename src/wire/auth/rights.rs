@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
-use super::template::{ClaimFault, Piece, Template, escaped};
+use super::template::{ClaimFault, NamePart, Template, escaped};
 use super::verify::{Identity, Refusal};
 use crate::base::allocated_bytes;
 
@@ -28,7 +28,7 @@ pub struct Rights {
 }
 
 /// A placeholder, and the escaped claim that fills it, or why the claim cannot.
-type Claim = (Piece, Result<String, ClaimFault>);
+type Claim = (NamePart, Result<String, ClaimFault>);
 
 /// A client's own names, as texts. They are parsed for each request ([`RightsCheck`]) and not kept parsed: every client
 /// may have own names, and parsed names take several times the memory of the texts.
@@ -91,7 +91,7 @@ impl Rights {
     pub(super) fn fault(&self, template: &Template) -> Option<(String, ClaimFault)> {
         let claims = self.own.as_ref().map_or(&[][..], |own| &own.claims);
         for placeholder in &template.pieces {
-            if matches!(placeholder, Piece::Text(_)) {
+            if matches!(placeholder, NamePart::Text(_)) {
                 continue;
             }
             let claim = claims.iter().find(|(known, _)| known == placeholder);
@@ -117,8 +117,8 @@ impl Rights {
         };
         let text_of = |claim: &Claim| {
             let name = match &claim.0 {
-                Piece::Text(text) | Piece::Claim(text) => text.capacity(),
-                Piece::User => 0,
+                NamePart::Text(text) | NamePart::Claim(text) => text.capacity(),
+                NamePart::User => 0,
             };
             let text = claim.1.as_ref().map_or(0, String::capacity);
             allocated_bytes(name) + allocated_bytes(text)
@@ -147,9 +147,9 @@ fn claims_for(templates: &[Template], identity: &Identity) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
     for placeholder in templates.iter().flat_map(|template| &template.pieces) {
         let claim = match placeholder {
-            Piece::Text(_) => None,
-            Piece::User => identity.user.as_deref().map(escaped),
-            Piece::Claim(name) => identity.texts.get(name).map(|text| match text {
+            NamePart::Text(_) => None,
+            NamePart::User => identity.user.as_deref().map(escaped),
+            NamePart::Claim(name) => identity.texts.get(name).map(|text| match text {
                 Some(text) => escaped(text),
                 None => Err(ClaimFault::NoText),
             }),
@@ -211,7 +211,7 @@ impl RightsCheck {
 impl Own {
     /// Returns the names that the templates make from the claims, then the names that the token lists.
     fn names(&self, templates: &[Template]) -> Vec<String> {
-        let claim = |placeholder: &Piece| {
+        let claim = |placeholder: &NamePart| {
             let found = self.claims.iter().find(|(known, _)| known == placeholder);
             found.and_then(|(_, claim)| claim.clone().ok())
         };

@@ -35,7 +35,7 @@ pub enum SubjectError {
 
 /// A token of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+enum SubjectToken {
     Word(Box<str>),
     /// `*`.
     One,
@@ -46,7 +46,7 @@ enum Token {
 /// A subject or a pattern of subjects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    tokens: Vec<Token>,
+    tokens: Vec<SubjectToken>,
 }
 
 /// Whether the text has a wildcard: `*` or `>` as a whole token.
@@ -86,9 +86,9 @@ impl Subject {
     pub fn parse(name: &str) -> Result<Self, SubjectError> {
         check(name)?;
         let token = |token: &str| match token {
-            "*" => Token::One,
-            ">" => Token::Rest,
-            word => Token::Word(word.into()),
+            "*" => SubjectToken::One,
+            ">" => SubjectToken::Rest,
+            word => SubjectToken::Word(word.into()),
         };
         let tokens = name.split('.').map(token).collect();
         Ok(Self { tokens })
@@ -108,15 +108,15 @@ impl Subject {
             let at = tokens.len();
             match (self.tokens.get(at), other.tokens.get(at)) {
                 (None, None) => return Some(Self { tokens }),
-                (Some(Token::Rest), Some(_)) => {
+                (Some(SubjectToken::Rest), Some(_)) => {
                     tokens.extend_from_slice(&other.tokens[at..]);
                     return Some(Self { tokens });
                 }
-                (Some(_), Some(Token::Rest)) => {
+                (Some(_), Some(SubjectToken::Rest)) => {
                     tokens.extend_from_slice(&self.tokens[at..]);
                     return Some(Self { tokens });
                 }
-                (Some(Token::One), Some(token)) | (Some(token), Some(Token::One)) => {
+                (Some(SubjectToken::One), Some(token)) | (Some(token), Some(SubjectToken::One)) => {
                     tokens.push(token.clone());
                 }
                 (Some(one), Some(another)) if one == another => tokens.push(one.clone()),
@@ -128,11 +128,11 @@ impl Subject {
     fn is_exact(&self) -> bool {
         self.tokens
             .iter()
-            .all(|token| matches!(token, Token::Word(_)))
+            .all(|token| matches!(token, SubjectToken::Word(_)))
     }
 
     fn matches_everything(&self) -> bool {
-        self.tokens == [Token::Rest]
+        self.tokens == [SubjectToken::Rest]
     }
 
     /// Whether the tokens match. A token that is `None` is a word that no pattern has.
@@ -144,9 +144,9 @@ impl Subject {
         for token in &self.tokens {
             budget.spend(1)?;
             match (token, subject.next()) {
-                (Token::Rest, Some(_)) => return Ok(true),
-                (Token::One, Some(_)) => {}
-                (Token::Word(word), Some(Some(other))) if **word == *other => {}
+                (SubjectToken::Rest, Some(_)) => return Ok(true),
+                (SubjectToken::One, Some(_)) => {}
+                (SubjectToken::Word(word), Some(Some(other))) if **word == *other => {}
                 _ => return Ok(false),
             }
         }
@@ -159,9 +159,9 @@ impl fmt::Display for Subject {
         for (at, token) in self.tokens.iter().enumerate() {
             let dot = if at > 0 { "." } else { "" };
             let token = match token {
-                Token::Word(word) => &**word,
-                Token::One => "*",
-                Token::Rest => ">",
+                SubjectToken::Word(word) => &**word,
+                SubjectToken::One => "*",
+                SubjectToken::Rest => ">",
             };
             write!(f, "{dot}{token}")?;
         }
@@ -248,7 +248,7 @@ impl Subjects {
         asked: &Subject,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let has_rest = asked.tokens.last() == Some(&Token::Rest);
+        let has_rest = asked.tokens.last() == Some(&SubjectToken::Rest);
         if asked.is_exact() {
             return self.match_name(&asked.to_string(), budget);
         }
@@ -256,8 +256,8 @@ impl Subjects {
             .tokens
             .iter()
             .map(|token| match token {
-                Token::Word(word) => Some(&**word),
-                Token::One | Token::Rest => None,
+                SubjectToken::Word(word) => Some(&**word),
+                SubjectToken::One | SubjectToken::Rest => None,
             })
             .collect();
         loop {

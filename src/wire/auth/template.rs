@@ -61,13 +61,13 @@ pub enum ClaimFault {
 
 /// A piece of a name with placeholders: text, or a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum NamePart {
     Text(String),
     User,
     Claim(String),
 }
 
-impl Piece {
+impl NamePart {
     /// The placeholder as the table writes it.
     pub(super) fn text(&self) -> String {
         match self {
@@ -81,7 +81,7 @@ impl Piece {
 /// A name or pattern of the table that has placeholders for claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<NamePart>,
 }
 
 impl Template {
@@ -106,7 +106,7 @@ impl Template {
             if !is_whole {
                 return Err(TemplateError::PartOfToken);
             }
-            pieces.extend([Piece::Text(before.to_owned()), placeholder]);
+            pieces.extend([NamePart::Text(before.to_owned()), placeholder]);
             rest = after;
         }
         if pieces.is_empty() {
@@ -115,14 +115,14 @@ impl Template {
         if syntax == NameSyntax::Redis && name.contains(['[', '\\']) {
             return Err(TemplateError::Class);
         }
-        pieces.push(Piece::Text(rest.to_owned()));
+        pieces.push(NamePart::Text(rest.to_owned()));
         Ok(Some(Self { pieces }))
     }
 
     /// Returns the name with the `value` of each placeholder; `None` if a placeholder has no value.
-    pub(super) fn fill(&self, value: impl Fn(&Piece) -> Option<String>) -> Option<String> {
-        let text = |piece: &Piece| match piece {
-            Piece::Text(text) => Some(text.clone()),
+    pub(super) fn fill(&self, value: impl Fn(&NamePart) -> Option<String>) -> Option<String> {
+        let text = |piece: &NamePart| match piece {
+            NamePart::Text(text) => Some(text.clone()),
             placeholder => value(placeholder),
         };
         self.pieces.iter().map(text).collect()
@@ -136,7 +136,7 @@ impl Template {
 
     /// The name as the table has it.
     pub(super) fn text(&self) -> String {
-        self.pieces.iter().map(Piece::text).collect()
+        self.pieces.iter().map(NamePart::text).collect()
     }
 
     /// Returns the name with a harmless claim in each placeholder. If this is a valid name, the name is valid for every
@@ -155,7 +155,7 @@ impl Template {
 fn next_placeholder(
     syntax: NameSyntax,
     text: &str,
-) -> Result<Option<(&str, Piece, &str)>, TemplateError> {
+) -> Result<Option<(&str, NamePart, &str)>, TemplateError> {
     let is_placeholder =
         |&(at, _): &(usize, &str)| syntax != NameSyntax::Redis || !text[..at].ends_with('\\');
     let Some((at, _)) = text.match_indices(BRACE).find(is_placeholder) else {
@@ -163,7 +163,7 @@ fn next_placeholder(
     };
     let (before, placeholder) = text.split_at(at);
     if let Some(after) = placeholder.strip_prefix(USER) {
-        return Ok(Some((before, Piece::User, after)));
+        return Ok(Some((before, NamePart::User, after)));
     }
     let (claim, after) = placeholder
         .strip_prefix(CLAIM)
@@ -171,7 +171,7 @@ fn next_placeholder(
         .ok_or(TemplateError::Place)?;
     match claim.is_empty() {
         true => Err(TemplateError::Place),
-        false => Ok(Some((before, Piece::Claim(claim.to_owned()), after))),
+        false => Ok(Some((before, NamePart::Claim(claim.to_owned()), after))),
     }
 }
 

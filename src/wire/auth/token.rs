@@ -152,7 +152,7 @@ pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::parse;
+    use crate::head::RequestHead;
 
     fn request(target: &str, lines: &str) -> Vec<u8> {
         format!(
@@ -165,7 +165,7 @@ mod tests {
 
     fn found(target: &str, lines: &str) -> Option<String> {
         let request = request(target, lines);
-        let head = parse(&request, 100).expect("a good head");
+        let head = RequestHead::parse(&request, 100).expect("a good head");
         Token::find(&head).map(|token| token.expose().to_owned())
     }
 
@@ -193,7 +193,7 @@ mod tests {
             ("", None),
         ] {
             let request = request("/ws", lines);
-            let head = parse(&request, 100).expect("a good head");
+            let head = RequestHead::parse(&request, 100).expect("a good head");
             let found = in_cookie(&head, "sid").expect("one cookie at most");
             assert_eq!(found.as_ref().map(Token::expose), want, "{lines}");
         }
@@ -208,7 +208,7 @@ mod tests {
             "Cookie: sid=; sid=b\r\n",
         ] {
             let request = request("/ws", lines);
-            let head = parse(&request, 100).expect("a good head");
+            let head = RequestHead::parse(&request, 100).expect("a good head");
             assert_eq!(in_cookie(&head, "sid"), Err(Refusal::TwoCookies), "{lines}");
         }
     }
@@ -222,7 +222,7 @@ mod tests {
             let lines = format!("Cookie: {space}__Host-feed=evil; __Host-feed=good\r\n");
             let request = request("/ws", &lines);
             // A head with control characters may be refused as a whole.
-            let Ok(head) = parse(&request, 100) else {
+            let Ok(head) = RequestHead::parse(&request, 100) else {
                 continue;
             };
             let found = in_cookie(&head, "__Host-feed").expect("one cookie");
@@ -268,7 +268,7 @@ mod tests {
             ("v1, v2", None, Some("v1")),
         ] {
             let request = request("/ws", &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
-            let head = parse(&request, 100).expect("a good head");
+            let head = RequestHead::parse(&request, 100).expect("a good head");
             assert_eq!(bearer_protocol(&head).as_deref(), bearer, "{offer}");
             assert_eq!(first_protocol(&head).as_deref(), first, "{offer}");
         }

@@ -1,6 +1,6 @@
 //! The negotiation of permessage-deflate: offers and the response (RFC 7692 §5.1, §7.1).
 
-use super::{SMALL_WINDOW_BITS, WINDOW_BITS};
+use super::Deflater;
 use crate::space;
 
 /// The agreed parameters for messages to a client.
@@ -27,7 +27,7 @@ impl DeflateParams {
     /// log2 of the largest window that the client inflates with, in bytes: 9 to 15.
     pub(crate) fn server_window_bits(self) -> u8 {
         match self.server_max_window_bits {
-            0 => WINDOW_BITS,
+            0 => Deflater::WINDOW_BITS,
             bits => bits,
         }
     }
@@ -35,7 +35,7 @@ impl DeflateParams {
     /// Lets messages refer to earlier ones, if the offer allows it and the client's window is the largest.
     #[must_use]
     pub fn with_takeover(mut self) -> Self {
-        if self.takeover == Takeover::Unused && self.server_window_bits() == WINDOW_BITS {
+        if self.takeover == Takeover::Unused && self.server_window_bits() == Deflater::WINDOW_BITS {
             self.takeover = Takeover::Used;
         }
         self
@@ -60,10 +60,10 @@ impl DeflateParams {
     /// the body can only be stored.
     pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
         let bits = self.server_window_bits();
-        if bits >= WINDOW_BITS || body_bytes <= 1 << bits {
-            return Some(WINDOW_BITS);
+        if bits >= Deflater::WINDOW_BITS || body_bytes <= 1 << bits {
+            return Some(Deflater::WINDOW_BITS);
         }
-        (bits >= SMALL_WINDOW_BITS).then_some(SMALL_WINDOW_BITS)
+        (bits >= Deflater::SMALL_WINDOW_BITS).then_some(Deflater::SMALL_WINDOW_BITS)
     }
 }
 
@@ -83,7 +83,7 @@ impl Agreed {
     pub fn client_window_bits(self) -> Option<u8> {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => None,
-            0 => Some(WINDOW_BITS),
+            0 => Some(Deflater::WINDOW_BITS),
             // zlib uses 9 for 8.
             bits => Some(bits.max(9)),
         }
@@ -128,7 +128,7 @@ impl Agreed {
     fn client_bits_in_answer(self) -> u8 {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => 0,
-            WINDOW_BITS => 0,
+            Deflater::WINDOW_BITS => 0,
             bits => bits,
         }
     }
@@ -180,6 +180,7 @@ fn accept_offer(offer: &str) -> Option<Agreed> {
             Some((name, value)) => (name, Some(unquote(value)?)),
             None => (part, None),
         };
+        // The index in `seen`: no parameter may be there twice (§7.1).
         let index = match (name, value) {
             ("server_no_context_takeover", None) => {
                 agreed.to_client.takeover = Takeover::Refused;

@@ -56,19 +56,22 @@ fn sample(bytes: usize) -> Vec<u8> {
 #[test]
 fn deflated_bodies_fit_the_windows_that_were_promised() {
     let mut deflater = Deflater::new(3);
-    let mut small = Deflater::with_window(3, SMALL_WINDOW_BITS);
+    let mut small = Deflater::with_window(3, Deflater::SMALL_WINDOW_BITS);
     for bytes in [300, 512, 4096, 8800, 70_000, 1 << 20] {
         let body = sample(bytes);
         let deflated = deflater.deflate(&body).expect("it gets smaller");
         assert_eq!(deflated.capacity(), deflated.len());
-        assert!(inflate_as_client(&deflated, WINDOW_BITS) == body, "{bytes}");
+        assert!(
+            inflate_as_client(&deflated, Deflater::WINDOW_BITS) == body,
+            "{bytes}"
+        );
         for bits in (9..15).filter(|bits| bytes <= 1 << bits) {
             assert!(inflate_as_client(&deflated, bits) == body, "{bytes} {bits}");
         }
         assert!(inflate(&deflated, bytes).as_ref() == Ok(&body), "{bytes}");
         let deflated = small.deflate(&body).expect("it gets smaller");
         assert!(
-            inflate_as_client(&deflated, SMALL_WINDOW_BITS) == body,
+            inflate_as_client(&deflated, Deflater::SMALL_WINDOW_BITS) == body,
             "{bytes}"
         );
     }
@@ -110,7 +113,7 @@ fn a_message_after_another_is_small_and_right_for_every_past() {
             for past in [&b""[..], &sample(40_000)[7..]] {
                 let mut client = KeepsWindow(Decompress::new(false));
                 let mut stored = Vec::new();
-                stored_message(&mut stored, past);
+                Deflater::write_stored(&mut stored, past);
                 assert!(client.inflate(&stored) == past);
                 assert!(client.inflate(&alone) == before);
                 assert!(client.inflate(&chained) == body, "{level} {bytes}");
@@ -123,7 +126,7 @@ fn a_message_after_another_is_small_and_right_for_every_past() {
 fn a_stored_message_is_six_bytes_longer() {
     for (body, bytes) in [(&b""[..], 1), (b"a", 7), (&sample(65_535), 65_541)] {
         let mut out = Vec::new();
-        stored_message(&mut out, body);
+        Deflater::write_stored(&mut out, body);
         assert_eq!(out.len(), bytes);
         assert_eq!(inflate_as_client(&out, 9), body);
         assert_eq!(inflate(&out, body.len()), Ok(body.to_vec()));
@@ -187,7 +190,7 @@ fn messages_that_do_not_get_smaller_end_no_later_one() {
             if let Some(deflated) = deflated {
                 let mut client = KeepsWindow(Decompress::new(false));
                 let mut stored = Vec::new();
-                stored_message(&mut stored, past.as_bytes());
+                Deflater::write_stored(&mut stored, past.as_bytes());
                 client.inflate(&stored);
                 assert!(
                     client.inflate(&deflated) == text.as_bytes(),
@@ -218,7 +221,7 @@ fn a_stored_lead_stands_before_shared_blocks() {
             }
             frame.extend_from_slice(&shared);
             let whole = [prefix, &body].concat();
-            assert!(inflate_as_client(&frame, WINDOW_BITS) == whole);
+            assert!(inflate_as_client(&frame, Deflater::WINDOW_BITS) == whole);
             assert!(inflate(&frame, whole.len()).as_ref() == Ok(&whole));
         }
     }
@@ -303,7 +306,7 @@ proptest! {
     ) {
         if let Some(deflated) = Deflater::new(level).deflate(&body) {
             prop_assert!(deflated.len() < body.len());
-            prop_assert_eq!(&inflate_as_client(&deflated, WINDOW_BITS), &body);
+            prop_assert_eq!(&inflate_as_client(&deflated, Deflater::WINDOW_BITS), &body);
             prop_assert_eq!(inflate(&deflated, body.len()), Ok(body));
         }
     }

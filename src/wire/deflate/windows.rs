@@ -237,12 +237,12 @@ mod tests {
     use super::*;
 
     /// The gateway's state for a client.
-    struct Held {
+    struct FakeClient {
         inflater: Inflater,
         window: InflateWindow,
     }
 
-    impl Held {
+    impl FakeClient {
         fn of(windows: &InflateWindows, bits: u8) -> Self {
             Self {
                 inflater: Inflater::default(),
@@ -288,7 +288,7 @@ mod tests {
         let windows = InflateWindows::new(1 << 20);
         for (bits, seed) in (9..=15).flat_map(|bits| (0..6).map(move |seed| (bits, seed))) {
             let mut random = seed + 1;
-            let (mut client, mut held) = (DeflateSender::new(bits), Held::of(&windows, bits));
+            let (mut client, mut held) = (DeflateSender::new(bits), FakeClient::of(&windows, bits));
             let sizes: &[usize] = match seed {
                 0 => &[40, 60],
                 1 => &[0, 1, 511, 512, 513],
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn the_text_of_a_few_short_requests_takes_some_hundred_bytes() {
         let windows = InflateWindows::new(1 << 20);
-        let (mut client, mut held) = (DeflateSender::new(15), Held::of(&windows, 15));
+        let (mut client, mut held) = (DeflateSender::new(15), FakeClient::of(&windows, 15));
         assert_eq!(windows.kept_bytes(), 0);
         let (mut sent, mut most) = (0, 0);
         for n in 0..64 {
@@ -343,7 +343,7 @@ mod tests {
             (12, 4_200, false),
         ] {
             // The client ignores the agreed window.
-            let (mut client, mut held) = (DeflateSender::new(15), Held::of(&windows, bits));
+            let (mut client, mut held) = (DeflateSender::new(15), FakeClient::of(&windows, bits));
             let first: Vec<u8> = (0..100).map(|_| text(&mut random, 8)[1]).collect();
             let noise: Vec<u8> = (0..distance - 100).map(|n| (n * n % 251) as u8).collect();
             for text in [&first, &noise] {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn refused(head: &[u8]) -> HeadError {
-    match parse(head, 100) {
+    match RequestHead::parse(head, 100) {
         Err(error) => error,
         Ok(_) => panic!("taken: {}", head.escape_ascii()),
     }
@@ -38,7 +38,7 @@ fn the_end_is_found_in_any_pieces() {
 #[test]
 fn a_head_says_what_was_sent() {
     let bytes = b"\r\nGET /a%20b?x=1&y=?2 HTTP/1.1\r\nHost: example.com:80\r\nX-A:  one \t\r\nx-a: two\r\nX-B: \xff\r\n\r\n";
-    let head = parse(bytes, 100).expect("a good head");
+    let head = RequestHead::parse(bytes, 100).expect("a good head");
     assert_eq!((head.method(), head.target()), ("GET", "/a%20b?x=1&y=?2"));
     assert_eq!((head.path(), head.query()), ("/a%20b", Some("x=1&y=?2")));
     assert_eq!(head.minor_version(), 1);
@@ -76,11 +76,11 @@ fn odd_targets_are_paths_like_others() {
         ("http://host", "/", None),
     ] {
         let bytes = get(target);
-        let head = parse(&bytes, 100).unwrap_or_else(|e| panic!("{target}: {e}"));
+        let head = RequestHead::parse(&bytes, 100).unwrap_or_else(|e| panic!("{target}: {e}"));
         assert_eq!((head.path(), head.query()), (path, query), "{target}");
         assert_eq!(head.target(), target);
     }
-    let options = parse(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 100);
+    let options = RequestHead::parse(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 100);
     assert_eq!(options.map(|head| head.path()), Ok("*"));
 }
 
@@ -119,7 +119,7 @@ fn one_host_that_names_a_host() {
         "xn--bcher-kva.example",
     ] {
         let bytes = head(&format!("host: {good}\r\n"));
-        assert!(parse(&bytes, 100).is_ok(), "{good}");
+        assert!(RequestHead::parse(&bytes, 100).is_ok(), "{good}");
     }
     for bad in [
         "", ":80", "a b", "x:65536", "x:8a", "x:+1", "x:1:2", "[::1", "[::1]x", "[x]", "::1",
@@ -134,7 +134,10 @@ fn one_host_that_names_a_host() {
         refused(&head(twice)),
         HeadError::Host("more than one Host header")
     );
-    assert!(parse(b"GET / HTTP/1.0\r\n\r\n", 100).is_ok_and(|head| head.minor_version() == 0));
+    assert!(
+        RequestHead::parse(b"GET / HTTP/1.0\r\n\r\n", 100)
+            .is_ok_and(|head| head.minor_version() == 0)
+    );
     assert_eq!(
         refused(b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n").status(),
         400
@@ -236,7 +239,7 @@ fn the_length_of_a_body_has_one_reading() {
         "Content-Length: 5\r\ncontent-length: 5",
         "Transfer-Encoding: gzip, Chunked",
     ] {
-        assert!(parse(&with(lines), 100).is_ok(), "{lines:?}");
+        assert!(RequestHead::parse(&with(lines), 100).is_ok(), "{lines:?}");
     }
     let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert!(matches!(refused(old), HeadError::Body(_)));
@@ -248,11 +251,11 @@ fn the_number_of_headers_is_bounded() {
         let lines: Vec<_> = (0..n).map(|i| format!("X-{i}: a")).collect();
         with(&lines.join("\r\n"))
     };
-    assert!(parse(&lines(99), 100).is_ok());
+    assert!(RequestHead::parse(&lines(99), 100).is_ok());
     assert_eq!(refused(&lines(100)), HeadError::TooManyHeaders);
     assert_eq!(refused(&lines(2000)).status(), 431);
     assert!(matches!(
-        parse(&get("/"), 0),
+        RequestHead::parse(&get("/"), 0),
         Err(HeadError::TooManyHeaders)
     ));
 }
@@ -284,7 +287,7 @@ proptest! {
             bytes.push_str(&format!("{name}: {value}\r\n"));
         }
         bytes.push_str("\r\n");
-        let head = parse(bytes.as_bytes(), 100).expect("a good head");
+        let head = RequestHead::parse(bytes.as_bytes(), 100).expect("a good head");
         prop_assert_eq!(head.method(), method);
         prop_assert_eq!(head.target(), target);
         prop_assert_eq!(head.path(), path);
@@ -304,7 +307,7 @@ proptest! {
             for bytes in [&bytes[..], lines.as_bytes(), format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}").as_bytes()] {
                 let bytes = [bytes, tail].concat();
                 HeadScanner::default().end(&bytes);
-                if let Ok(head) = parse(&bytes, 10) {
+                if let Ok(head) = RequestHead::parse(&bytes, 10) {
                     let _ = head.upgrade().map(|upgrade| upgrade.negotiate_deflate());
                 }
             }

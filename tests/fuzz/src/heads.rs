@@ -14,8 +14,7 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::{Response, Version, service};
 use weirgate_wire::body::BodyScanner;
-use weirgate_wire::head;
-use weirgate_wire::head::HeadScanner;
+use weirgate_wire::head::{HeadError, HeadScanner, RequestHead};
 
 use super::{choices, outcome};
 
@@ -119,11 +118,11 @@ pub(crate) fn split(stream: &[u8], mut decided: bool) -> (Vec<(Seen, Range<usize
             None if rest.len() <= HEAD_BYTES_MAX => return (requests, End::Stream),
             Some(end) if end <= HEAD_BYTES_MAX => end,
             _ => {
-                let error = head::HeadError::too_large(&rest[..HEAD_BYTES_MAX]);
+                let error = HeadError::too_large(&rest[..HEAD_BYTES_MAX]);
                 return (requests, End::Refused(error.status()));
             }
         };
-        let head = match head::parse(&rest[..end], HEADERS_MAX) {
+        let head = match RequestHead::parse(&rest[..end], HEADERS_MAX) {
             Ok(head) => head,
             Err(error) => return (requests, End::Refused(error.status())),
         };
@@ -310,7 +309,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
 /// Returns the reason for refusing the head after the last request.
 fn reason(rest: &[u8]) -> &'static str {
     let end = HeadScanner::default().end(rest).unwrap_or(0);
-    match head::parse(&rest[..end], HEADERS_MAX) {
+    match RequestHead::parse(&rest[..end], HEADERS_MAX) {
         Ok(_) => "",
         Err(error) => error.reason(),
     }

@@ -1,6 +1,6 @@
 //! Replies of Redis: weirgate's reader against the parser of the `redis` crate.
 
-use weirgate_bus::redis::resp::{Malformed, ReadLimits, Reader, Value};
+use weirgate_bus::redis::resp::{ReadLimits, RespError, RespReader, Value};
 
 use super::{choices, outcome};
 
@@ -11,8 +11,8 @@ const LIMITS: ReadLimits = ReadLimits {
     singly: false,
 };
 
-fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), Malformed>) {
-    let mut reader = Reader::new(LIMITS);
+fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), RespError>) {
+    let mut reader = RespReader::new(LIMITS);
     let mut values = Vec::new();
     for mut part in bytes.chunks(piece) {
         loop {

@@ -12,11 +12,11 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use self::reader::StreamReader;
+pub(super) use self::reader::JetStreamReader;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refused};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
 use super::protocol::Op;
-use super::servers::{Second, Servers, waiter};
+use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::LinkTimes;
@@ -41,8 +41,8 @@ pub struct NatsStreamSource {
     status: Arc<BusStatus>,
     waiter: Waiter,
     wake: Wake,
-    servers: Servers,
-    reader: StreamReader,
+    servers: NatsServers,
+    reader: JetStreamReader,
     feed: StreamFeed,
     lines: LogBudget,
     has_warned: bool,
@@ -52,9 +52,9 @@ impl NatsStreamSource {
     /// What a source of this stream needs.
     pub fn needs(stream: &StreamSettings) -> NatsNeeds {
         NatsNeeds {
-            payload_bytes_max: StreamReader::request_bytes_max(&stream.name),
+            payload_bytes_max: JetStreamReader::request_bytes_max(&stream.name),
             jetstream: JetStreamNeeds {
-                stream: Some((stream.name.clone(), StreamReader::needs())),
+                stream: Some((stream.name.clone(), JetStreamReader::needs())),
                 ..JetStreamNeeds::default()
             },
             ..NatsNeeds::default()
@@ -79,8 +79,8 @@ impl NatsStreamSource {
             status,
             waiter,
             wake,
-            servers: Servers::default(),
-            reader: StreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
+            servers: NatsServers::default(),
+            reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
             feed: StreamFeed::new(stream, Times::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
@@ -214,7 +214,7 @@ impl NatsStreamSource {
     ) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
             let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
-            if let Some(need) = StreamReader::needs().into_iter().find(is_of)
+            if let Some(need) = JetStreamReader::needs().into_iter().find(is_of)
                 && let Some(without) = need.without
             {
                 if self.go_without(need.action, wire, events) {

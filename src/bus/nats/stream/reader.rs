@@ -7,14 +7,14 @@
 //!
 //! A consumer only carries messages. Its server may catch up after a restart, so the consumer's word that a message is
 //! gone, or that nothing is newer, is not enough: the leader of the stream is asked for the message
-//! ([`Step::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a user that
+//! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a user that
 //! may not ask for a message, what the leader says of the stream as a whole has to do.
 
 mod requests;
 
 use std::time::{Duration, Instant};
 
-use self::requests::{Acks, Limits};
+use self::requests::{ConsumerLimits, CumulativeAcks};
 use super::MS_NS;
 use crate::NAME_NOT_UTF8;
 use crate::kept::KeptEvent;
@@ -48,7 +48,7 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
 /// The place of this process in a stream.
 #[derive(Debug)]
-pub(in super::super) struct StreamReader {
+pub(in super::super) struct JetStreamReader {
     stream: String,
     history_ns: u64,
     /// The start reads no more messages than fit in so many bytes.
@@ -74,14 +74,14 @@ pub(in super::super) struct StreamReader {
     old_until: Option<u64>,
     /// Messages up to this number were stored before the newest loss that was reported to clients.
     reported_until: u64,
-    /// The number of messages in the last [`KeptEvent::Behind`].
+    /// The number of messages in the last [`KeptEvent::Lag`].
     behind: Option<u64>,
     /// The newest message of the stream when the reader was first seen to be behind, and that time, until the message
     /// is read.
     ahead: Option<(u64, Instant)>,
     /// The limits that the server permits a consumer.
-    limits: Limits,
-    acks: Acks,
+    limits: ConsumerLimits,
+    acks: CumulativeAcks,
     /// When the last request left.
     asked: Option<Instant>,
     /// The number of the last question about the account.
@@ -89,11 +89,11 @@ pub(in super::super) struct StreamReader {
     pub(in super::super) standstills: Standstills,
     /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     pub(super) is_caught_up: bool,
-    step: Step,
+    step: ReaderStep,
 }
 
 #[derive(Debug, Default)]
-enum Step {
+enum ReaderStep {
     /// Not connected.
     #[default]
     Away,
@@ -140,7 +140,7 @@ enum Check {
     },
 }
 
-impl StreamReader {
+impl JetStreamReader {
     /// A reader that begins with the messages of the last `history_ms` milliseconds, but with no more than fit in
     /// `history_bytes` of memory.
     pub(super) fn new(stream: &str, history_ms: u64, history_bytes: usize) -> Self {
@@ -160,13 +160,13 @@ impl StreamReader {
             reported_until: 0,
             behind: None,
             ahead: None,
-            limits: Limits::default(),
-            acks: Acks::default(),
+            limits: ConsumerLimits::default(),
+            acks: CumulativeAcks::default(),
             asked: None,
             account_request: None,
             standstills: Standstills::default(),
             is_caught_up: false,
-            step: Step::Away,
+            step: ReaderStep::Away,
         }
     }
 
@@ -204,16 +204,16 @@ impl StreamReader {
             .asked
             .map_or(last_received, |asked| asked.max(last_received));
         match &self.step {
-            Step::Away => None,
-            Step::Pause { until } => Some(*until),
-            Step::Prove(..) | Step::Read { .. } => Some(since + SILENCE_MAX),
+            ReaderStep::Away => None,
+            ReaderStep::Pause { until } => Some(*until),
+            ReaderStep::Prove(..) | ReaderStep::Read { .. } => Some(since + SILENCE_MAX),
             _ => Some(since + ANSWER_TIMEOUT),
         }
     }
 
     /// Handles the PONG after a question: the server has the question, so its heartbeats count from here on.
     pub(super) fn ponged(&mut self) {
-        if let Step::Read {
+        if let ReaderStep::Read {
             check: Check::Asked { beats, .. },
             ..
         } = &mut self.step
@@ -235,7 +235,7 @@ impl StreamReader {
         let is_due = self.due(last_received).is_some_and(|due| now >= due);
         match &self.step {
             _ if !is_due => Ok(()),
-            Step::Pause { .. } | Step::Prove(..) | Step::Read { .. } => {
+            ReaderStep::Pause { .. } | ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
                 self.ask_info(now, out);
                 Ok(())
             }
@@ -290,8 +290,10 @@ impl StreamReader {
         }
         let last = delivery.last_consumer;
         let (beat, expected) = match &mut self.step {
-            Step::Prove(consumer, expected) => (consumer.count_heartbeat(last), Some(*expected)),
-            Step::Read { consumer, check } => {
+            ReaderStep::Prove(consumer, expected) => {
+                (consumer.count_heartbeat(last), Some(*expected))
+            }
+            ReaderStep::Read { consumer, check } => {
                 if let Check::Asked { beats, .. } = check {
                     *beats += 1;
                     if *beats >= UNANSWERED_BEATS_MAX {
@@ -325,23 +327,23 @@ impl StreamReader {
         }
         let answer = &delivery.payload;
         match &mut self.step {
-            Step::Away | Step::Pause { .. } | Step::Prove(..) => {}
-            Step::Look { .. } => {
+            ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
+            ReaderStep::Look { .. } => {
                 let info = self.stream_info(answer, now, out)?;
                 self.handle_info(info, unix_ns, events);
                 self.make_consumer(now, out);
             }
-            Step::Create(consumer) => match consumer.made(answer) {
+            ReaderStep::Create(consumer) => match consumer.made(answer) {
                 Ok(()) => self.place(now, out),
                 Err(error) if self.limits.shrink(&error) => self.make_consumer(now, out),
                 Err(error) => return Err(self.trouble(&error.to_string())),
             },
-            Step::Place { .. } => {
+            ReaderStep::Place { .. } => {
                 let info = self.stream_info(answer, now, out)?;
                 self.placed(info, now, out, events);
             }
-            Step::Read { .. } => self.checked(StreamInfo::read(answer), now, out, events),
-            Step::Verify { .. } => match stored(answer) {
+            ReaderStep::Read { .. } => self.checked(StreamInfo::read(answer), now, out, events),
+            ReaderStep::Verify { .. } => match stored(answer) {
                 Err(error) if error.stream_is_missing() => {
                     return Err(self.unusable(
                         NatsError::NoSuchStream(self.stream.clone()),
@@ -475,7 +477,7 @@ impl StreamReader {
         if self.is_other(&info) {
             return self.ask_info(now, out);
         }
-        let Step::Place { mut consumer, .. } = std::mem::take(&mut self.step) else {
+        let ReaderStep::Place { mut consumer, .. } = std::mem::take(&mut self.step) else {
             return;
         };
         let is_well_placed = consumer.is_well_placed(&info);
@@ -499,10 +501,10 @@ impl StreamReader {
         match expected.filter(|last| self.head() != Some(*last)) {
             // Not even the last message is there.
             Some(last) if is_empty => {
-                self.step = Step::Prove(consumer, last);
+                self.step = ReaderStep::Prove(consumer, last);
                 self.verify(Some(last), true, now, out);
             }
-            Some(last) => self.step = Step::Prove(consumer, last),
+            Some(last) => self.step = ReaderStep::Prove(consumer, last),
             None => {
                 self.step = read_step(consumer, now);
                 self.begin_reading(is_empty, now, out, events);
@@ -556,7 +558,7 @@ impl StreamReader {
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        let Step::Read { consumer, check } = &mut self.step else {
+        let ReaderStep::Read { consumer, check } = &mut self.step else {
             return;
         };
         let Check::Asked {
@@ -599,7 +601,7 @@ impl StreamReader {
                 }
                 _ => {}
             }
-            if let Step::Read { check, .. } = &mut self.step {
+            if let ReaderStep::Read { check, .. } = &mut self.step {
                 *check = Check::Due {
                     at: now + CHECK_AGAIN,
                     behind_at: Some(sequence),
@@ -619,7 +621,7 @@ impl StreamReader {
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        let Step::Verify {
+        let ReaderStep::Verify {
             from,
             expected,
             is_gone,
@@ -683,8 +685,8 @@ impl StreamReader {
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         let (consumer, expected) = match &mut self.step {
-            Step::Prove(consumer, expected) => (consumer, Some(*expected)),
-            Step::Read { consumer, .. } => (consumer, None),
+            ReaderStep::Prove(consumer, expected) => (consumer, Some(*expected)),
+            ReaderStep::Read { consumer, .. } => (consumer, None),
             _ => return Ok(()),
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
@@ -712,7 +714,7 @@ impl StreamReader {
                 self.verify(Some(expected), true, now, out);
                 return Ok(());
             }
-            if let Step::Prove(consumer, _) = std::mem::take(&mut self.step) {
+            if let ReaderStep::Prove(consumer, _) = std::mem::take(&mut self.step) {
                 self.step = read_step(consumer, now);
             }
             self.caught_up_if(|until, read| read >= until, events);
@@ -808,7 +810,7 @@ impl StreamReader {
             (stored_ns / MS_NS).max(u64::try_from(seen.as_millis()).unwrap_or(u64::MAX))
         });
         let messages = Some(messages);
-        events.push(KeptEvent::Behind { messages, ms });
+        events.push(KeptEvent::Lag { messages, ms });
     }
 
     /// Reports a loss. The caller says where to go on.
@@ -832,8 +834,8 @@ impl StreamReader {
 }
 
 /// The step in which a new consumer's messages are read.
-fn read_step(consumer: Consumer, now: Instant) -> Step {
-    Step::Read {
+fn read_step(consumer: Consumer, now: Instant) -> ReaderStep {
+    ReaderStep::Read {
         consumer,
         check: Check::Due {
             at: now + CHECK_INTERVAL,

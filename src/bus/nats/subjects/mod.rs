@@ -34,7 +34,7 @@ use self::session::SubjectsSession;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
-use super::servers::{Second, Servers, waiter};
+use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::relay::{Bus, Relay};
@@ -195,7 +195,7 @@ pub struct NatsSubjectsSource {
     names: Names,
     /// All names requested at the start of the connection in use were answered.
     is_restored: bool,
-    servers: Servers,
+    servers: NatsServers,
     publishing: Option<Publishing>,
     kept: Option<KeptFeed>,
 }
@@ -235,7 +235,7 @@ impl NatsSubjectsSource {
             waiter,
             names,
             is_restored: false,
-            servers: Servers::default(),
+            servers: NatsServers::default(),
             publishing: None,
             kept: None,
         };

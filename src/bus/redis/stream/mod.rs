@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 pub use self::pages::{RedisStreamPages, WithPages};
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
-pub use self::reader::{StreamReader, Trouble};
+pub use self::reader::{RedisStreamReader, StreamReadError};
 use super::resp::ReadLimits;
-use super::servers::{Servers, waiter};
+use super::servers::{RedisServers, waiter};
 use super::settings::{RedisError, RedisSettings, Stop};
 use crate::LinkTimes;
 use crate::kept::{StreamFeed, StreamSettings, Times};
@@ -38,10 +38,10 @@ const ITEMS_MAX: usize = 1 << 20;
 
 /// Relays the entries of a stream, for ever.
 pub struct RedisStreamSource {
-    servers: Servers,
+    servers: RedisServers,
     waiter: Waiter,
     status: Arc<BusStatus>,
-    reader: StreamReader,
+    reader: RedisStreamReader,
     feed: StreamFeed,
 }
 
@@ -57,10 +57,10 @@ impl RedisStreamSource {
     ) -> Result<Self, RedisError> {
         let bytes_max = settings.payload_bytes_max;
         Ok(Self {
-            servers: Servers::new(settings)?,
+            servers: RedisServers::new(settings)?,
             waiter: waiter("the Redis source")?.0,
             status,
-            reader: StreamReader::new(&stream.name, stream.history_ms, bytes_max),
+            reader: RedisStreamReader::new(&stream.name, stream.history_ms, bytes_max),
             feed: StreamFeed::new(stream, Times::MajorMs),
         })
     }
@@ -100,8 +100,10 @@ impl RedisStreamSource {
                     self.feed.hand_over(relay, received, event)?;
                 }
                 taken.map_err(|trouble| match trouble {
-                    Trouble::Wrong(reason) => connection.wrong(reason),
-                    Trouble::Refused(words) => connection.refused("to read the stream", &words),
+                    StreamReadError::Wrong(reason) => connection.wrong(reason),
+                    StreamReadError::Refused(words) => {
+                        connection.refused("to read the stream", &words)
+                    }
                 })?;
             }
             relay.lag.answer_comes_for(&relay.status, Duration::ZERO);

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reader::{CHANNEL, DATA, Entry, entries, message, text};
+use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
 use super::{ITEMS_MAX, RedisStreamSource};
 use crate::outage::shown;
 use crate::redis::connection::Connection;
-use crate::redis::resp::{ReadLimits, Reader, Value};
-use crate::redis::servers::{Servers, waiter};
+use crate::redis::resp::{ReadLimits, RespReader, Value};
+use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisError, RedisSettings};
 use crate::requests::{self, BusInterest, Names, Question, Said};
 use crate::runtime::detached;
@@ -38,14 +38,14 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// Answers questions for all messages of names in a stream.
 pub struct RedisStreamPages {
-    servers: Servers,
+    servers: RedisServers,
     status: Arc<BusStatus>,
     waiter: Waiter,
     names: Names,
     key: String,
     open: VecDeque<Reading>,
     /// The connection between two looks at the requests.
-    parts: Option<(Buffered, Reader, RedisEndpoint, SocketAddr)>,
+    parts: Option<(Buffered, RespReader, RedisEndpoint, SocketAddr)>,
     /// The mean size of the entries of the last answer, bytes.
     entry_bytes: usize,
 }
@@ -147,7 +147,7 @@ impl RedisStreamPages {
         let (waiter, wake) = waiter("the pages of a Redis stream")?;
         let (handle, names) = requests::interest(wake);
         let pages = Self {
-            servers: Servers::new(settings)?,
+            servers: RedisServers::new(settings)?,
             status,
             waiter,
             names,
@@ -299,7 +299,7 @@ impl RedisStreamPages {
             return link.send(reading.end(Some(RetainedCut::Epoch)));
         }
         for entry in found {
-            let Ok(Entry { id, fields }) = Entry::read(entry) else {
+            let Ok(StreamEntry { id, fields }) = StreamEntry::read(entry) else {
                 self.status.count_retained_limited();
                 return link.send(reading.end(Some(RetainedCut::Unreadable)));
             };

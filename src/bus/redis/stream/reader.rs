@@ -13,7 +13,7 @@
 
 mod answers;
 
-pub(super) use self::answers::{Entry, entries, message, text};
+pub(super) use self::answers::{StreamEntry, entries, message, text};
 use self::answers::{StreamProof, next, run_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
@@ -46,12 +46,12 @@ pub(super) const DATA: &[u8] = b"data";
 
 /// The place of this process in a stream.
 #[derive(Debug, Default)]
-pub struct StreamReader {
+pub struct RedisStreamReader {
     key: String,
     history_ms: u64,
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
-    step: Step,
+    step: ReadStep,
     /// The number of missing answers; the answers that have come, with their bytes.
     missing: usize,
     answers: Vec<(Value, usize)>,
@@ -85,7 +85,7 @@ pub struct StreamReader {
 
 /// The commands whose answers are next.
 #[derive(Clone, Copy, Debug, Default)]
-enum Step {
+enum ReadStep {
     /// Ask for the newest entry, and whether the last read entry is still there.
     #[default]
     Inspect,
@@ -102,7 +102,7 @@ enum Step {
     Wait,
 }
 
-const CATCH_UP: Step = Step::CatchUp {
+const CATCH_UP: ReadStep = ReadStep::CatchUp {
     asked: 0,
     arrived: 0,
     is_proved: false,
@@ -117,14 +117,14 @@ struct Counted {
 
 /// An answer that does not fit its command, or a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StreamReadError {
     /// The words of the server.
     Refused(String),
     /// What is wrong with the answer.
     Wrong(&'static str),
 }
 
-impl StreamReader {
+impl RedisStreamReader {
     /// A reader that begins with the entries of the last `history_ms` milliseconds.
     pub fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub fn connected(&mut self) {
-        self.step = Step::Inspect;
+        self.step = ReadStep::Inspect;
         self.missing = 0;
         self.answers.clear();
         self.may_ask_state = true;
@@ -153,13 +153,13 @@ impl StreamReader {
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
         let (mut asks_state, mut asks_entry) = (true, self.was_read);
         let mut commands: Vec<Vec<String>> = match &mut self.step {
-            Step::Inspect => vec![
+            ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
                 // Whether this user may read on, before anything is handed over.
                 words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
-            Step::CatchUp { asked, .. } => {
+            ReadStep::CatchUp { asked, .. } => {
                 asks_entry = false;
                 let count = ANSWER_BYTES / self.entry_bytes.max(1);
                 *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(self.was_read);
@@ -170,7 +170,7 @@ impl StreamReader {
                 let count = asked.to_string();
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
             }
-            Step::Wait => {
+            ReadStep::Wait => {
                 asks_state = is_large || self.is_short || !self.was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
@@ -195,7 +195,7 @@ impl StreamReader {
 
     /// Whether [`Self::take`] takes the entries of the next answer one by one, and then an empty list.
     pub fn takes_entries(&self) -> bool {
-        matches!(self.step, Step::CatchUp { .. }) && self.answers.is_empty()
+        matches!(self.step, ReadStep::CatchUp { .. }) && self.answers.is_empty()
     }
 
     /// Takes an answer, or a single entry of an answer, with the number of its bytes.
@@ -208,11 +208,11 @@ impl StreamReader {
         bytes: usize,
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StreamReadError> {
         if self.takes_entries() {
             let parts = entries(answer)?;
             if !parts.is_empty() {
-                return self.catch_up(Entry::read(Value::Array(parts))?, bytes, out);
+                return self.catch_up(StreamEntry::read(Value::Array(parts))?, bytes, out);
             }
             answer = Value::Nil;
         }
@@ -224,7 +224,7 @@ impl StreamReader {
         let mut answers = std::mem::take(&mut self.answers).into_iter();
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
-            Step::Inspect => {
+            ReadStep::Inspect => {
                 let newest = self.newest_id(first, bytes)?;
                 let server = answers.next().and_then(|(info, _)| run_id(info));
                 // Only checked: this user may read the stream.
@@ -233,12 +233,12 @@ impl StreamReader {
                 self.inspected(newest, server, state, now_ms, out);
                 Ok(())
             }
-            Step::CatchUp { .. } => {
+            ReadStep::CatchUp { .. } => {
                 let state = self.state(answers.next())?;
                 self.caught_up(state, now_ms, out);
                 Ok(())
             }
-            Step::Wait => {
+            ReadStep::Wait => {
                 let entries = stream_entries(first)?;
                 if !entries.is_empty() {
                     self.measure(bytes / entries.len());
@@ -250,9 +250,13 @@ impl StreamReader {
     }
 
     /// The id of the newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
-    fn newest_id(&mut self, answer: Value, bytes: usize) -> Result<Option<StoredId>, Trouble> {
+    fn newest_id(
+        &mut self,
+        answer: Value,
+        bytes: usize,
+    ) -> Result<Option<StoredId>, StreamReadError> {
         let newest = entries(answer)?.into_iter().next();
-        let newest = newest.map(Entry::read).transpose()?;
+        let newest = newest.map(StreamEntry::read).transpose()?;
         if newest.is_some() {
             self.measure(bytes);
         }
@@ -265,7 +269,7 @@ impl StreamReader {
     }
 
     /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state.
-    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<StreamProof, Trouble> {
+    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<StreamProof, StreamReadError> {
         let state = match answer {
             None => StreamProof::default(),
             Some((Value::Error(_), _)) if self.may_ask_state => {
@@ -284,7 +288,7 @@ impl StreamReader {
         Ok(state)
     }
 
-    /// Handles the answers of [`Step::Inspect`]: begins, or continues after the last read entry, with or without a loss.
+    /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.
     fn inspected(
         &mut self,
         newest: Option<StoredId>,
@@ -311,14 +315,14 @@ impl StreamReader {
         // stream have to show it.
         let is_gone = self.was_read && state.is_there == Some(false);
         self.is_short |= is_gone;
-        self.step = if is_gone { Step::Wait } else { CATCH_UP };
+        self.step = if is_gone { ReadStep::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
             self.report_caught_up(out);
         }
     }
 
     /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
-    fn is_proved(&self, state: StreamProof, entries: &[Entry]) -> bool {
+    fn is_proved(&self, state: StreamProof, entries: &[StreamEntry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
         }
@@ -380,12 +384,12 @@ impl StreamReader {
     /// another inspection comes first.
     fn catch_up(
         &mut self,
-        entry: Entry,
+        entry: StreamEntry,
         bytes: usize,
         out: &mut Vec<KeptEvent>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StreamReadError> {
         self.measure(bytes);
-        let Step::CatchUp {
+        let ReadStep::CatchUp {
             arrived, is_proved, ..
         } = &mut self.step
         else {
@@ -408,9 +412,9 @@ impl StreamReader {
         self.entry(entry, out)
     }
 
-    /// Handles the end of an answer of [`Step::CatchUp`]: asks for more entries, or waits for new ones.
+    /// Handles the end of an answer of [`ReadStep::CatchUp`]: asks for more entries, or waits for new ones.
     fn caught_up(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
-        let Step::CatchUp {
+        let ReadStep::CatchUp {
             asked,
             arrived,
             is_proved,
@@ -419,7 +423,7 @@ impl StreamReader {
             return;
         };
         if !is_proved && self.was_read {
-            self.step = Step::Inspect;
+            self.step = ReadStep::Inspect;
             return;
         }
         self.count_from(state);
@@ -427,8 +431,8 @@ impl StreamReader {
             // The old entries that are missing are gone.
             self.old_until = None;
             self.report_caught_up(out);
-            self.step = Step::Wait;
-            return out.push(KeptEvent::Behind {
+            self.step = ReadStep::Wait;
+            return out.push(KeptEvent::Lag {
                 messages: Some(0),
                 ms: 0,
             });
@@ -437,20 +441,20 @@ impl StreamReader {
         let newest_ms = state.counters.map_or(now_ms, |of| of.last.major);
         let counted = self.counted.filter(|counted| counted.id == self.after);
         let counters = state.counters.zip(counted);
-        out.push(KeptEvent::Behind {
+        out.push(KeptEvent::Lag {
             messages: counters.map(|(of, counted)| of.added.saturating_sub(counted.added)),
             ms: newest_ms.saturating_sub(self.after.major),
         });
     }
 
-    /// Handles the entries of [`Step::Wait`]. If they do not follow the last read entry, reports a loss first.
+    /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
         entries: Vec<Value>,
         state: StreamProof,
         out: &mut Vec<KeptEvent>,
-    ) -> Result<(), Trouble> {
-        let entries = entries.into_iter().map(Entry::read);
+    ) -> Result<(), StreamReadError> {
+        let entries = entries.into_iter().map(StreamEntry::read);
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         if self.was_read && state.is_there.is_none() && !entries.is_empty() {
             // These entries were not checked. Reads them again, beginning with the last read entry.
@@ -462,7 +466,7 @@ impl StreamReader {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
             if entries.is_empty() || !has_counters {
                 // If the stream was made anew, its ids may be smaller, so an inspection comes first.
-                self.step = Step::Inspect;
+                self.step = ReadStep::Inspect;
                 return Ok(());
             }
             out.push(KeptEvent::Lost);
@@ -480,10 +484,14 @@ impl StreamReader {
     }
 
     /// Hands an entry over.
-    fn entry(&mut self, entry: Entry, out: &mut Vec<KeptEvent>) -> Result<(), Trouble> {
-        let Entry { id, fields } = entry;
+    fn entry(
+        &mut self,
+        entry: StreamEntry,
+        out: &mut Vec<KeptEvent>,
+    ) -> Result<(), StreamReadError> {
+        let StreamEntry { id, fields } = entry;
         if id <= self.after {
-            return Err(Trouble::Wrong("an entry out of order"));
+            return Err(StreamReadError::Wrong("an entry out of order"));
         }
         (self.after, self.was_read, self.idle) = (id, true, 0);
         if let Some(counted) = &mut self.counted

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::instances::{Instances, SILENCE_US};
-use super::message::{MESSAGE_BYTES_MAX, Message, Part};
-use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
+use super::message::{InstanceMessage, MESSAGE_BYTES_MAX, PushPart};
+use super::{BusStats, ExchangeAction, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
 use weirgate_core::Now;
 use weirgate_wire::base::LogBudget;
 
@@ -72,7 +72,7 @@ pub struct Exchange {
     waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
-    actions: VecDeque<Action>,
+    actions: VecDeque<ExchangeAction>,
     /// This instance has announced its stop. After another message, the other instances would count this instance
     /// again.
     is_leaving: bool,
@@ -108,7 +108,7 @@ impl Exchange {
     }
 
     /// The next action for the caller.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<ExchangeAction> {
         self.actions.pop_front()
     }
 
@@ -131,7 +131,7 @@ impl Exchange {
     }
 
     /// Publishes a push from a service to this instance. The caller delivers it to the devices of this instance.
-    /// Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
+    /// Returns the number of the push; [`ExchangeAction::Tell`] follows, at once if the bus is away.
     pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -173,7 +173,10 @@ impl Exchange {
     /// Reports that the push `number` of `origin` was delivered to the devices of this instance.
     pub fn delivered(&mut self, origin: InstanceId, number: u64, sent: u64) {
         if self.link != Link::Away {
-            self.publish(To::Instance(origin), Message::Answer { number, sent });
+            self.publish(
+                To::Instance(origin),
+                InstanceMessage::Answer { number, sent },
+            );
         }
     }
 
@@ -184,7 +187,7 @@ impl Exchange {
 
     /// Handles a message from the bus.
     pub fn handle_message(&mut self, now: Now, bytes: &[u8]) {
-        let Some((from, message)) = Message::parse(bytes) else {
+        let Some((from, message)) = InstanceMessage::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
         // Of a longer message, the reader of Redis returns only the beginning.
@@ -192,10 +195,10 @@ impl Exchange {
             return self.ignore(now, Ignored::TooLarge, Some(&from));
         }
         if from == self.me {
-            self.has_left |= message == Message::Gone;
+            self.has_left |= message == InstanceMessage::Gone;
             return self.handle_echo(now);
         }
-        if message == Message::Gone {
+        if message == InstanceMessage::Gone {
             return self.handle_gone(now, &from);
         }
         match self.instances.note_alive(now.mono_us, &from) {
@@ -204,12 +207,12 @@ impl Exchange {
             None => return self.ignore(now, Ignored::Instances, Some(&from)),
         }
         match message {
-            Message::Here { is_new: true } => {
-                self.publish(To::Instance(from), Message::Here { is_new: false });
+            InstanceMessage::Here { is_new: true } => {
+                self.publish(To::Instance(from), InstanceMessage::Here { is_new: false });
             }
-            Message::Here { is_new: false } | Message::Gone => {}
-            Message::Push(part) => self.handle_push(now, from, &part),
-            Message::Answer { number, sent } => self.handle_answer(from, number, sent),
+            InstanceMessage::Here { is_new: false } | InstanceMessage::Gone => {}
+            InstanceMessage::Push(part) => self.handle_push(now, from, &part),
+            InstanceMessage::Answer { number, sent } => self.handle_answer(from, number, sent),
         }
     }
 
@@ -244,7 +247,7 @@ impl Exchange {
     /// Announces the stop of this instance, so that the other instances do not wait for it any more.
     pub fn leave(&mut self) {
         if self.link != Link::Away {
-            self.publish(To::All, Message::Gone);
+            self.publish(To::All, InstanceMessage::Gone);
             self.is_leaving = true;
         }
     }
@@ -287,7 +290,7 @@ impl Exchange {
         numbers.into_iter().for_each(|n| self.end_if_answered(n));
     }
 
-    fn handle_push(&mut self, now: Now, origin: InstanceId, part: &Part<'_>) {
+    fn handle_push(&mut self, now: Now, origin: InstanceId, part: &PushPart<'_>) {
         let number = part.number;
         if self.instances.abandon_before(&origin, number) {
             self.ignore(now, Ignored::Incomplete, Some(&origin));
@@ -295,7 +298,7 @@ impl Exchange {
         match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {
                 self.stats.received.add(1);
-                self.actions.push_back(Action::Deliver {
+                self.actions.push_back(ExchangeAction::Deliver {
                     origin,
                     number,
                     body,
@@ -344,15 +347,15 @@ impl Exchange {
             Link::Unproven | Link::Away => FIRST_HERE_US,
         };
         self.next_here_us = now_us + again;
-        self.publish(To::All, Message::Here { is_new });
+        self.publish(To::All, InstanceMessage::Here { is_new });
     }
 
-    fn publish(&mut self, to: To, message: Message<'_>) {
+    fn publish(&mut self, to: To, message: InstanceMessage<'_>) {
         if self.is_leaving {
             return;
         }
         let bytes = message.bytes(&self.me);
-        self.actions.push_back(Action::Publish {
+        self.actions.push_back(ExchangeAction::Publish {
             to,
             bytes,
             number: None,
@@ -363,14 +366,14 @@ impl Exchange {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
         for (part, bytes) in (0..).zip(chunks) {
-            let message = Message::Push(Part {
+            let message = InstanceMessage::Push(PushPart {
                 number,
                 part,
                 parts,
                 body_bytes: body.len(),
                 bytes,
             });
-            self.actions.push_back(Action::Publish {
+            self.actions.push_back(ExchangeAction::Publish {
                 to: To::All,
                 bytes: message.bytes(&self.me),
                 number: Some(number),
@@ -430,7 +433,8 @@ impl Exchange {
         if !outcome.is_up || !outcome.missing.is_empty() {
             self.stats.incomplete.add(1);
         }
-        self.actions.push_back(Action::Tell { number, outcome });
+        self.actions
+            .push_back(ExchangeAction::Tell { number, outcome });
     }
 
     /// Counts and logs a message that has no effect.

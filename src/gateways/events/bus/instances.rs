@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::message::Part;
+use super::message::PushPart;
 use super::{Ignored, InstanceId};
 
 /// An instance without a message for this time counts as absent.
@@ -37,7 +37,7 @@ struct Partial {
 
 impl Partial {
     /// Begins the push of the part `first`; `None` if `first` is not part 0.
-    fn begin(first: &Part<'_>) -> Option<Self> {
+    fn begin(first: &PushPart<'_>) -> Option<Self> {
         (first.part == 0).then_some(Self {
             number: first.number,
             parts: first.parts,
@@ -47,7 +47,7 @@ impl Partial {
         })
     }
 
-    fn is_followed_by(&self, next: &Part<'_>) -> bool {
+    fn is_followed_by(&self, next: &PushPart<'_>) -> bool {
         let of_same = (next.number, next.parts, next.body_bytes);
         of_same == (self.number, self.parts, self.body_bytes) && next.part == self.parts_taken
     }
@@ -182,7 +182,7 @@ impl Instances {
     pub(super) fn take_part(
         &mut self,
         id: &InstanceId,
-        part: &Part<'_>,
+        part: &PushPart<'_>,
     ) -> Result<Option<Vec<u8>>, Ignored> {
         let instance = self.known.get_mut(id).ok_or(Ignored::Instances)?;
         let at = (part.number, part.part);

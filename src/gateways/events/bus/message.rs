@@ -27,7 +27,7 @@ const ID_BYTES_MAX: usize = 64;
 
 /// A message of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message<'a> {
+pub(super) enum InstanceMessage<'a> {
     /// The instance is there.
     Here {
         /// The other instances should announce themselves too.
@@ -36,14 +36,14 @@ pub(super) enum Message<'a> {
     /// The instance has stopped.
     Gone,
     /// A part of a push.
-    Push(Part<'a>),
+    Push(PushPart<'a>),
     /// A push of the addressed instance was delivered.
     Answer { number: u64, sent: u64 },
 }
 
 /// A part of the body of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part<'a> {
+pub(super) struct PushPart<'a> {
     /// The number of the push, as counted by the instance that took it from a service.
     pub(super) number: u64,
     /// From 0.
@@ -54,14 +54,14 @@ pub(super) struct Part<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-impl<'a> Message<'a> {
+impl<'a> InstanceMessage<'a> {
     /// Returns the bytes to publish.
     pub(super) fn bytes(&self, from: &InstanceId) -> Vec<u8> {
         let (words, body): (String, &[u8]) = match *self {
             Self::Here { is_new: false } => ("here".to_owned(), b""),
             Self::Here { is_new: true } => ("new".to_owned(), b""),
             Self::Gone => ("gone".to_owned(), b""),
-            Self::Push(Part {
+            Self::Push(PushPart {
                 number,
                 part,
                 parts,
@@ -90,7 +90,7 @@ impl<'a> Message<'a> {
             ["here"] => Self::Here { is_new: false },
             ["new"] => Self::Here { is_new: true },
             ["gone"] => Self::Gone,
-            ["push", number, part, parts, body_bytes] => Self::Push(Part {
+            ["push", number, part, parts, body_bytes] => Self::Push(PushPart {
                 number: count(number)?,
                 part: small(part)?,
                 parts: small(parts)?,
@@ -104,7 +104,7 @@ impl<'a> Message<'a> {
             _ => return None,
         };
         let is_good = match message {
-            Self::Push(Part { part, parts, .. }) => part < parts,
+            Self::Push(PushPart { part, parts, .. }) => part < parts,
             _ => body.is_empty(),
         };
         Some((id(from)?, message)).filter(|_| is_good)
@@ -155,21 +155,21 @@ mod tests {
             "weirgate-events/1 a answer 1\n",
             r#"{"event":"e","targets":{}}"#,
         ] {
-            assert_eq!(Message::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(InstanceMessage::parse(text.as_bytes()), None, "{text}");
         }
         let long = format!("weirgate-events/1 {} here\n", "a".repeat(ID_BYTES_MAX + 1));
-        assert_eq!(Message::parse(long.as_bytes()), None);
+        assert_eq!(InstanceMessage::parse(long.as_bytes()), None);
         let endless = vec![b' '; 10_000];
-        assert_eq!(Message::parse(&endless), None);
+        assert_eq!(InstanceMessage::parse(&endless), None);
     }
 
-    fn message(body: &[u8]) -> impl Strategy<Value = Message<'_>> {
+    fn message(body: &[u8]) -> impl Strategy<Value = InstanceMessage<'_>> {
         prop_oneof![
-            any::<bool>().prop_map(|is_new| Message::Here { is_new }),
-            Just(Message::Gone),
+            any::<bool>().prop_map(|is_new| InstanceMessage::Here { is_new }),
+            Just(InstanceMessage::Gone),
             (any::<u64>(), 0..9_u32, 1..9_u32, any::<usize>()).prop_map(
                 move |(number, part, more, body_bytes)| {
-                    Message::Push(Part {
+                    InstanceMessage::Push(PushPart {
                         number,
                         part,
                         parts: part + more,
@@ -179,7 +179,7 @@ mod tests {
                 }
             ),
             (any::<u64>(), any::<u64>())
-                .prop_map(|(number, sent)| Message::Answer { number, sent }),
+                .prop_map(|(number, sent)| InstanceMessage::Answer { number, sent }),
         ]
     }
 
@@ -188,7 +188,7 @@ mod tests {
         fn what_is_written_is_read(message in message(b"{\n}"), id in "[A-Za-z0-9_-]{1,64}") {
             let id = InstanceId::from(id.as_str());
             let bytes = message.bytes(&id);
-            prop_assert_eq!(Message::parse(&bytes), Some((id, message)));
+            prop_assert_eq!(InstanceMessage::parse(&bytes), Some((id, message)));
         }
 
         #[test]
@@ -198,9 +198,9 @@ mod tests {
                 "weirgate-events/1 [a-z]{0,3} (push|answer|here|new) ?[0-9 -]{0,30}\n?.{0,9}".prop_map(String::into_bytes),
             ],
         ) {
-            if let Some((id, message)) = Message::parse(&bytes) {
+            if let Some((id, message)) = InstanceMessage::parse(&bytes) {
                 let again = message.bytes(&id);
-                prop_assert_eq!(Message::parse(&again), Some((id, message)));
+                prop_assert_eq!(InstanceMessage::parse(&again), Some((id, message)));
             }
         }
     }

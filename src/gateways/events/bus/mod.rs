@@ -4,7 +4,7 @@
 //! and a number. The other instances deliver it to their own devices, and answer with the number of deliveries. Nothing
 //! is stored, and nothing is published again.
 //!
-//! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. The thread between HTTP, the
+//! Pure: bytes from the bus and time go in, [`ExchangeAction`]s come out. Must not know a broker. The thread between HTTP, the
 //! loop and the bus calls it (`open`, `thread`).
 //!
 //! | file | owns |
@@ -73,7 +73,7 @@ impl Default for ExchangeSettings {
 
 /// Work for the thread around an [`Exchange`], which must do it in this order.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ExchangeAction {
     /// Publish these bytes.
     Publish {
         /// The instances that should read the message.

@@ -39,7 +39,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Shares pushes with other instances. Clones use the same connection.
 #[derive(Clone)]
-pub(in crate::gateways::events) struct Bus {
+pub(in crate::gateways::events) struct PushBus {
     commands: Sender<Command>,
     waiting: Arc<WaitingPushes>,
     stats: Arc<BusStats>,
@@ -76,7 +76,7 @@ pub(in crate::gateways::events) struct ToStart {
     pub(in crate::gateways::events) question: Option<Question>,
 }
 
-impl Bus {
+impl PushBus {
     /// Assembles the bus and its threads, if the settings name a bus.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ mod tests {
     fn pushes_that_wait_are_bounded_in_number_and_bytes() {
         let (commands, _received) = unbounded();
         let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
-        let bus = Bus::new(commands, 3, &bus::Bus::Redis(redis));
+        let bus = PushBus::new(commands, 3, &bus::Bus::Redis(redis));
         let large = bus
             .room(WAITING_BYTES_MAX + 1)
             .expect("room for one of any size");

@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::connect::BusConnection;
 use crate::gateways::events::bus::open::Room;
-use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
+use crate::gateways::events::bus::{
+    BusStats, Exchange, ExchangeAction, InstanceId, PushOutcome, To,
+};
 use crate::gateways::events::to_loop::ToLoop;
 use weirgate_bus::runtime::detached;
 use weirgate_core::BusEvent;
@@ -230,7 +232,7 @@ impl BusThread {
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
-                Action::Publish { to, bytes, number } => {
+                ExchangeAction::Publish { to, bytes, number } => {
                     let subject = match to {
                         To::All => Arc::clone(&self.all),
                         To::Instance(id) => subject_of(&self.all, &id),
@@ -240,12 +242,12 @@ impl BusThread {
                         self.exchange.unsent(number);
                     }
                 }
-                Action::Deliver {
+                ExchangeAction::Deliver {
                     origin,
                     number,
                     body,
                 } => self.deliver(&origin, number, &body),
-                Action::Tell { number, outcome } => {
+                ExchangeAction::Tell { number, outcome } => {
                     if let Some(awaited) = self.awaited.remove(&number) {
                         // The service may have disconnected.
                         let _ = awaited.tell.send(outcome);

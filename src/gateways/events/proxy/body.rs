@@ -11,9 +11,9 @@ use std::{io, mem};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::exchange::{Exchange, Outcome, ServiceStats};
+use super::exchange::{Outcome, ProxiedRequest, ServiceStats};
 use super::headers;
-use crate::services::{Again, Lease, Place};
+use crate::services::{Lease, Place, RepeatableBody};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
@@ -39,12 +39,12 @@ async fn read_small(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyE
 /// A request body for the service.
 #[derive(Debug)]
 pub(super) struct ToService {
-    kind: Kind,
+    kind: BodyKind,
     stats: Arc<ServiceStats>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum BodyKind {
     /// No body, or nothing left.
     Nothing,
     /// A whole small body. Its bytes are charged until they are sent to the service: before that the request may have
@@ -69,27 +69,27 @@ impl ToService {
     ) -> Result<Self, ReadBodyError> {
         let small = |length: &u64| *length <= SMALL_BYTES_MAX;
         let kind = if body.is_end_stream() {
-            Kind::Nothing
+            BodyKind::Nothing
         } else if let Some(length) = body.size_hint().exact().filter(small) {
             match room(length) {
-                Some(room) => Kind::Whole {
+                Some(room) => BodyKind::Whole {
                     bytes: read_small(body, &room).await?,
                     _room: room,
                 },
                 None => {
                     stats.count_ungathered();
-                    Kind::Pieces(body, None)
+                    BodyKind::Pieces(body, None)
                 }
             }
         } else {
-            Kind::Pieces(body, None)
+            BodyKind::Pieces(body, None)
         };
         Ok(Self { kind, stats })
     }
 
     /// Sets the place of the request.
     pub(super) fn holds(&mut self, place: &Arc<Place>) {
-        if let Kind::Pieces(_, of) = &mut self.kind {
+        if let BodyKind::Pieces(_, of) = &mut self.kind {
             *of = Some(Arc::clone(place));
         }
     }
@@ -100,11 +100,11 @@ impl ToService {
     }
 }
 
-impl Again for ToService {
+impl RepeatableBody for ToService {
     /// Only a missing body can be sent again.
     fn again(&self) -> Option<Self> {
-        matches!(self.kind, Kind::Nothing).then(|| Self {
-            kind: Kind::Nothing,
+        matches!(self.kind, BodyKind::Nothing).then(|| Self {
+            kind: BodyKind::Nothing,
             stats: Arc::clone(&self.stats),
         })
     }
@@ -119,13 +119,13 @@ impl Body for ToService {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match &mut self.kind {
-            Kind::Nothing => None,
-            Kind::Whole { bytes, .. } => {
+            BodyKind::Nothing => None,
+            BodyKind::Whole { bytes, .. } => {
                 let frame = Frame::data(mem::take(bytes));
-                self.kind = Kind::Nothing;
+                self.kind = BodyKind::Nothing;
                 Some(Ok(frame))
             }
-            Kind::Pieces(body, place) => {
+            BodyKind::Pieces(body, place) => {
                 let frame = Pin::new(&mut *body).poll_frame(cx);
                 let behind = match frame.is_pending() {
                     true => body.behind(),
@@ -140,17 +140,17 @@ impl Body for ToService {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Nothing => true,
-            Kind::Whole { .. } => false,
-            Kind::Pieces(body, _) => body.is_end_stream(),
+            BodyKind::Nothing => true,
+            BodyKind::Whole { .. } => false,
+            BodyKind::Pieces(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Nothing => SizeHint::with_exact(0),
-            Kind::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Pieces(body, _) => body.size_hint(),
+            BodyKind::Nothing => SizeHint::with_exact(0),
+            BodyKind::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Pieces(body, _) => body.size_hint(),
         }
     }
 }
@@ -165,7 +165,7 @@ pub(super) struct ToClient {
     pub(super) hides_end: bool,
     lease: Option<Lease<ToService>>,
     upload: Arc<Progress>,
-    exchange: Exchange,
+    exchange: ProxiedRequest,
     silence: Duration,
     /// Since when there has been nothing to pass on.
     waits_since: Option<Instant>,
@@ -177,7 +177,7 @@ impl ToClient {
         incoming: Incoming,
         lease: Lease<ToService>,
         upload: Arc<Progress>,
-        exchange: Exchange,
+        exchange: ProxiedRequest,
         silence: Duration,
     ) -> Self {
         Self {

@@ -24,7 +24,7 @@ const LINES_PER_SECOND: u32 = 5;
 
 /// The log and the counters of a service's requests.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ServiceWatch {
     service: &'static str,
     /// Host and port, for the log.
     upstream: String,
@@ -36,7 +36,7 @@ pub(super) struct Watch {
     refusals: Mutex<LogBudget>,
 }
 
-impl Watch {
+impl ServiceWatch {
     pub(super) fn new(service: &Service, clock: Clock) -> Self {
         let authority = service.upstream.authority.to_str();
         let budget = || Mutex::new(LogBudget::new(LINES_PER_SECOND));
@@ -59,16 +59,16 @@ impl Watch {
 
 /// A request. It is counted when this is dropped: as `ClientGone`, unless another outcome was recorded.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    watch: Arc<Watch>,
+pub(super) struct ProxiedRequest {
+    watch: Arc<ServiceWatch>,
     peer: Peer,
     begun: Instant,
     status: StatusCode,
     outcome: Option<Outcome>,
 }
 
-impl Exchange {
-    pub(super) fn begin(watch: &Arc<Watch>, peer: Peer) -> Self {
+impl ProxiedRequest {
+    pub(super) fn begin(watch: &Arc<ServiceWatch>, peer: Peer) -> Self {
         watch.stats.requests.begin();
         Self {
             watch: Arc::clone(watch),
@@ -127,7 +127,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for ProxiedRequest {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
         self.watch.stats.requests.end(outcome as usize);

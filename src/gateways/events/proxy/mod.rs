@@ -18,7 +18,7 @@ mod path;
 mod tokens;
 
 use self::body::{ToClient, ToService};
-use self::exchange::{Exchange, Outcome, Watch};
+use self::exchange::{Outcome, ProxiedRequest, ServiceWatch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
@@ -102,7 +102,7 @@ pub struct Proxy {
 struct ProxiedService {
     pool: Pool<ToService>,
     places: Places,
-    watch: Arc<Watch>,
+    watch: Arc<ServiceWatch>,
 }
 
 /// The state of all requests.
@@ -134,7 +134,7 @@ impl Proxy {
             may_resend,
         };
         let behind = |Proxied { service, paths }| {
-            let watch = Watch::new(&service, settings.clock);
+            let watch = ServiceWatch::new(&service, settings.clock);
             let behind = ProxiedService {
                 pool: Pool::new(service, policy),
                 places: Places::new(
@@ -197,13 +197,13 @@ fn may_resend(ended: &Ended) -> bool {
 }
 
 /// A refused request.
-struct Refusal {
+struct ProxyRefusal {
     status: StatusCode,
     detail: &'static str,
     outcome: Outcome,
 }
 
-impl From<PathRefusal> for Refusal {
+impl From<PathRefusal> for ProxyRefusal {
     fn from(refusal: PathRefusal) -> Self {
         let (status, detail, outcome) = match refusal {
             PathRefusal::Trick => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
@@ -226,7 +226,7 @@ impl Shared {
         parts: RequestParts,
         body: RequestBody,
     ) -> LateAnswer {
-        let mut exchange = Exchange::begin(&behind.watch, parts.peer);
+        let mut exchange = ProxiedRequest::begin(&behind.watch, parts.peer);
         if let Err(refusal) = self.tokens.admit(&parts, self.clock.now()) {
             exchange.refuse(Outcome::BadToken);
             return tokens::answer(refusal).into();
@@ -241,7 +241,7 @@ impl Shared {
                 return Answer::detail(refusal.status, refusal.detail).into();
             }
         };
-        let bad_body = |exchange: &mut Exchange| {
+        let bad_body = |exchange: &mut ProxiedRequest| {
             let outcome = Outcome::of_broken(&upload);
             exchange.refuse(outcome);
             let (status, detail) = match outcome {
@@ -281,7 +281,7 @@ impl Shared {
         answer: Response<Incoming>,
         lease: Lease<ToService>,
         upload: Arc<Progress>,
-        exchange: Exchange,
+        exchange: ProxiedRequest,
     ) -> LateAnswer {
         let (mut head, incoming) = answer.into_parts();
         let place = lease.place_kept();
@@ -347,11 +347,11 @@ impl Shared {
         path: ProxiedPath,
         upstream: &Upstream,
         parts: RequestParts,
-    ) -> Result<Request<()>, Refusal> {
+    ) -> Result<Request<()>, ProxyRefusal> {
         let target = path.target(parts.path(), self.inner_paths)?;
         let uri = uri(&upstream.base_path, target, parts.head.uri.query());
         let uri = uri.ok_or(PathRefusal::Trick)?;
-        let not_implemented = |detail| Refusal {
+        let not_implemented = |detail| ProxyRefusal {
             status: StatusCode::NOT_IMPLEMENTED,
             detail,
             outcome: Outcome::BadRequest,

@@ -96,7 +96,7 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Refusal;
+    use super::super::ProxyRefusal;
     use super::*;
     use crate::gateways::events::{EventsService, INNER_PATHS, Services};
     use proptest::prelude::*;
@@ -212,7 +212,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(Refusal::from(PathRefusal::Trick).status, 400);
+        assert_eq!(ProxyRefusal::from(PathRefusal::Trick).status, 400);
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
             let path = format!("/v1/simulation{}", path.trim_end_matches('?'));
             assert_eq!(target(&path), Err(PathRefusal::Inner), "{path}");
         }
-        let refusal = Refusal::from(PathRefusal::Inner);
+        let refusal = ProxyRefusal::from(PathRefusal::Inner);
         assert_eq!(
             (refusal.status.as_u16(), refusal.detail),
             (404, "Not Found")

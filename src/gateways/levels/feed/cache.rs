@@ -17,7 +17,7 @@ pub(super) const SEQ_KEY: &str = "seq";
 
 /// A key of the payload, with the newest value if there is a value.
 #[derive(Debug)]
-struct Part {
+struct StatePart {
     /// The key with its punctuation, as in the payload: `"flow":`.
     key: Vec<u8>,
     value: Option<Vec<u8>>,
@@ -26,7 +26,7 @@ struct Part {
 /// The state: parts in the order of the payload.
 #[derive(Debug)]
 pub(super) struct Cache {
-    parts: Vec<Part>,
+    parts: Vec<StatePart>,
     /// Whether payloads have the time of receipt.
     is_stamped: bool,
     /// Counts the bytes of the frames that still exist.
@@ -40,7 +40,7 @@ impl Cache {
             let mut text = Vec::new();
             write_string(key, &mut text);
             text.push(b':');
-            Part {
+            StatePart {
                 key: text,
                 value: None,
             }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::reader::{BadMessage, Kind, Reader, is_string, is_truthy};
+use super::reader::{BadMessage, JsonKind, Reader, is_string, is_truthy};
 
 /// Declares an enum of the fields to read, object by object: `Variant = "key"`.
 ///
@@ -152,14 +152,14 @@ const TABLE: &[Row] = &[
 
 /// An object within a level. A wrong type makes the message bad.
 #[derive(Clone, Copy)]
-enum Part {
+enum LevelObject {
     Barrier,
     Tape,
     Sweep,
     Fuel,
 }
 
-impl Part {
+impl LevelObject {
     const NAMES: [&str; 4] = ["barrier", "tape", "tape.sweep", "fuel"];
 
     fn in_level(key: &str) -> Option<Self> {
@@ -194,7 +194,7 @@ pub(super) struct SessionContext {
 #[derive(Debug)]
 pub(super) struct Level<'a> {
     values: [Option<&'a str>; Field::COUNT],
-    /// By [`Part`]: whether the last value under the key is neither an object nor empty.
+    /// By [`LevelObject`]: whether the last value under the key is neither an object nor empty.
     wrong_parts: [bool; 4],
 }
 
@@ -206,7 +206,7 @@ impl<'a> Level<'a> {
             wrong_parts: [false; 4],
         };
         reader.object(|reader, key| {
-            if let Some(part) = Part::in_level(&key) {
+            if let Some(part) = LevelObject::in_level(&key) {
                 return level.read_part(part, reader);
             }
             let value = reader.value();
@@ -219,15 +219,15 @@ impl<'a> Level<'a> {
         Ok(level)
     }
 
-    fn read_part(&mut self, part: Part, reader: &mut Reader<'a>) -> Result<(), BadMessage> {
+    fn read_part(&mut self, part: LevelObject, reader: &mut Reader<'a>) -> Result<(), BadMessage> {
         self.clear_part(part);
-        if reader.kind() != Kind::Object {
+        if reader.kind() != JsonKind::Object {
             self.wrong_parts[part as usize] = is_truthy(reader.value());
             return Ok(());
         }
         reader.object(|reader, key| {
-            if matches!(part, Part::Tape) && key == "sweep" {
-                return self.read_part(Part::Sweep, reader);
+            if matches!(part, LevelObject::Tape) && key == "sweep" {
+                return self.read_part(LevelObject::Sweep, reader);
             }
             let value = reader.value();
             if let Some(field) = part.field(&key) {
@@ -239,26 +239,26 @@ impl<'a> Level<'a> {
     }
 
     /// Forgets an earlier object under the same key; clearing a tape clears its sweep too.
-    fn clear_part(&mut self, part: Part) {
+    fn clear_part(&mut self, part: LevelObject) {
         let (first, last) = match part {
-            Part::Barrier => (Field::BarrierState, Field::BarrierDepthInZone),
-            Part::Tape => (Field::TapeImbalance, Field::SweepDetected),
-            Part::Sweep => (Field::SweepDetected, Field::SweepDetected),
-            Part::Fuel => (Field::FuelNetDealerGamma, Field::FuelEffect),
+            LevelObject::Barrier => (Field::BarrierState, Field::BarrierDepthInZone),
+            LevelObject::Tape => (Field::TapeImbalance, Field::SweepDetected),
+            LevelObject::Sweep => (Field::SweepDetected, Field::SweepDetected),
+            LevelObject::Fuel => (Field::FuelNetDealerGamma, Field::FuelEffect),
         };
         self.values[first as usize..=last as usize].fill(None);
         self.wrong_parts[part as usize] = false;
-        if matches!(part, Part::Tape) {
-            self.wrong_parts[Part::Sweep as usize] = false;
+        if matches!(part, LevelObject::Tape) {
+            self.wrong_parts[LevelObject::Sweep as usize] = false;
         }
     }
 
     fn check(&self) -> Result<(), BadMessage> {
         if let Some(part) = self.wrong_parts.iter().position(|&wrong| wrong) {
-            return Err(BadMessage::wrong(Part::NAMES[part]));
+            return Err(BadMessage::wrong(LevelObject::NAMES[part]));
         }
         for (field, name) in [(Field::Id, "id"), (Field::Signal, "signal")] {
-            if let Some(Kind::Array | Kind::Object) = self.value(field).map(Kind::of) {
+            if let Some(JsonKind::Array | JsonKind::Object) = self.value(field).map(JsonKind::of) {
                 return Err(BadMessage::wrong(name));
             }
         }
@@ -270,7 +270,8 @@ impl<'a> Level<'a> {
     }
 
     fn value_not_null(&self, field: Field) -> Option<&'a str> {
-        self.value(field).filter(|&raw| Kind::of(raw) != Kind::Null)
+        self.value(field)
+            .filter(|&raw| JsonKind::of(raw) != JsonKind::Null)
     }
 
     pub(super) fn id(&self) -> Option<&'a str> {
@@ -329,9 +330,9 @@ impl<'a> Level<'a> {
 
     fn write_wall_ratio(&self, out: &mut Vec<u8>) -> Result<(), BadMessage> {
         let depth = self.value(Field::BarrierDepthInZone).unwrap_or("null");
-        let ratio = match Kind::of(depth) {
-            Kind::True => 1.0 / 5000.0,
-            Kind::Number if is_truthy(depth) => {
+        let ratio = match JsonKind::of(depth) {
+            JsonKind::True => 1.0 / 5000.0,
+            JsonKind::Number if is_truthy(depth) => {
                 five_thousandth(depth).ok_or(BadMessage::DepthInZoneOutOfRange)?
             }
             _ => 0.0,

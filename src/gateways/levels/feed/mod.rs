@@ -21,7 +21,7 @@ use std::mem;
 use std::ops::Range;
 
 use self::cache::{Cache, View};
-use self::reader::{Kind, Reader};
+use self::reader::{JsonKind, Reader};
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
 use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Now, Publication,
@@ -97,20 +97,20 @@ impl Default for LevelsFeedSettings {
 /// A relayed subject. Its name is in the statistics, at the same index.
 #[derive(Debug)]
 struct Subject {
-    content: Content,
+    content: SubjectContent,
     last_seen: LastSeen,
 }
 
 /// The content of a subject's messages.
 #[derive(Clone, Copy, Debug)]
-enum Content {
+enum SubjectContent {
     /// Levels and viewport, to be normalised.
     Levels,
     /// The value of this part of the state, unchanged.
     Value(usize),
 }
 
-impl Content {
+impl SubjectContent {
     /// The parts of the state that a message concerns.
     const fn parts(self) -> Range<usize> {
         match self {
@@ -137,11 +137,11 @@ impl LevelsFeed {
     pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
         let relays = &settings.relays;
         let always = [
-            (SUBJECTS[0], Content::Levels),
-            (SUBJECTS[1], Content::Value(FLOW)),
+            (SUBJECTS[0], SubjectContent::Levels),
+            (SUBJECTS[1], SubjectContent::Value(FLOW)),
         ];
         let relayed = relays.iter().zip(KEYS.len()..);
-        let relayed = relayed.map(|(r, part)| (r.subject.as_str(), Content::Value(part)));
+        let relayed = relayed.map(|(r, part)| (r.subject.as_str(), SubjectContent::Value(part)));
         let (names, contents): (Vec<_>, Vec<_>) = always.into_iter().chain(relayed).unzip();
         let keys: Vec<_> = KEYS
             .into_iter()
@@ -219,13 +219,13 @@ impl LevelsFeed {
     /// Puts a message in the cache. A bad message changes nothing, and keeps its payload.
     fn take(
         &mut self,
-        content: Content,
+        content: SubjectContent,
         payload: &mut Vec<u8>,
         received: Now,
     ) -> Result<(), BadMessage> {
         check_size(payload, self.settings.messages.bus_message_bytes_max)?;
         match content {
-            Content::Levels => {
+            SubjectContent::Levels => {
                 // Sized by the last output, so that the buffer rarely grows.
                 let last = self.cache.value_bytes(LEVELS);
                 let mut levels = Vec::with_capacity(last + last / 8);
@@ -236,9 +236,9 @@ impl LevelsFeed {
                 self.cache.set(LEVELS, Some(levels));
                 self.cache.set(VIEWPORT, viewport);
             }
-            Content::Value(part) => {
+            SubjectContent::Value(part) => {
                 let text = check_json(payload)?;
-                let is_null = Reader::new(text).kind() == Kind::Null;
+                let is_null = Reader::new(text).kind() == JsonKind::Null;
                 let value = (!is_null).then(|| mem::take(payload));
                 self.cache.set(part, value);
             }

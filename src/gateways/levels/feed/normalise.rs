@@ -11,7 +11,7 @@ use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::America::New_York;
 
 use super::level::{Level, SessionContext};
-use super::reader::{BadMessage, Kind, Reader, is_truthy, string};
+use super::reader::{BadMessage, JsonKind, Reader, is_truthy, string};
 use weirgate_wire::json::check_json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the limit on bus messages
@@ -70,7 +70,7 @@ impl Normaliser {
         now_unix_ms: i64,
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a str>, BadMessage> {
-        let message = Message::read(check_json(message)?)?;
+        let message = LevelsMessage::read(check_json(message)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
         let session = self.session(ts.ms).ok_or(BadMessage::TsOutOfRange)?;
         let viewport = message.viewport.unwrap_or("null");
@@ -86,7 +86,7 @@ impl Normaliser {
             write_levels(levels, session, &predictions, out)?;
         }
         out.extend_from_slice(b"]}");
-        Ok(Some(viewport).filter(|text| Kind::of(text) != Kind::Null))
+        Ok(Some(viewport).filter(|text| JsonKind::of(text) != JsonKind::Null))
     }
 }
 
@@ -98,7 +98,7 @@ fn write_levels<'a>(
 ) -> Result<(), BadMessage> {
     let start = out.len();
     Reader::new(levels).array(|reader| {
-        if reader.kind() != Kind::Object {
+        if reader.kind() != JsonKind::Object {
             reader.value();
             return Ok(());
         }
@@ -120,7 +120,7 @@ fn write_levels<'a>(
 }
 
 /// The top-level fields of a message; of a repeated key the last value.
-struct Message<'a> {
+struct LevelsMessage<'a> {
     ts: Option<&'a str>,
     /// Only an object.
     spy: Option<&'a str>,
@@ -129,10 +129,10 @@ struct Message<'a> {
     instruments: Instruments<'a>,
 }
 
-impl<'a> Message<'a> {
+impl<'a> LevelsMessage<'a> {
     fn read(message: &'a str) -> Result<Self, BadMessage> {
         let mut reader = Reader::new(message);
-        if reader.kind() != Kind::Object {
+        if reader.kind() != JsonKind::Object {
             return Err(BadMessage::NotAnObject);
         }
         let (mut ts, mut spy, mut levels, mut viewport) = (None, None, None, None);
@@ -152,7 +152,7 @@ impl<'a> Message<'a> {
         instruments.find_places(message)?;
         Ok(Self {
             ts,
-            spy: spy.filter(|text| Kind::of(text) == Kind::Object),
+            spy: spy.filter(|text| JsonKind::of(text) == JsonKind::Object),
             levels: levels.map_or(Ok(None), levels_array)?,
             viewport,
             instruments,
@@ -163,11 +163,11 @@ impl<'a> Message<'a> {
 /// The array of levels: the value itself or, if it is an object, the array under its key `levels`. Deeper ones are not
 /// looked for.
 fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
-    match Kind::of(levels) {
-        Kind::Array => return Ok(Some(levels)),
-        Kind::Object => {}
-        Kind::String => return Ok(None),
-        Kind::Null | Kind::True | Kind::False | Kind::Number => {
+    match JsonKind::of(levels) {
+        JsonKind::Array => return Ok(Some(levels)),
+        JsonKind::Object => {}
+        JsonKind::String => return Ok(None),
+        JsonKind::Null | JsonKind::True | JsonKind::False | JsonKind::Number => {
             return Err(BadMessage::wrong("levels"));
         }
     }
@@ -179,7 +179,7 @@ fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
         }
         Ok(())
     })?;
-    Ok(nested.filter(|nested| Kind::of(nested) == Kind::Array))
+    Ok(nested.filter(|nested| JsonKind::of(nested) == JsonKind::Array))
 }
 
 /// Instruments other than `spy`: objects with a `spot`, in the order in which their keys came first.
@@ -266,7 +266,7 @@ impl<'a> Timestamp<'a> {
                 ms: now_unix_ms,
             });
         };
-        if Kind::of(text) != Kind::Number {
+        if JsonKind::of(text) != JsonKind::Number {
             return Err(BadMessage::wrong("ts"));
         }
         let ms = match text.parse::<i64>() {
@@ -346,11 +346,11 @@ impl<'a> Id<'a> {
     /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects, which are not
     /// ids.
     fn of(raw: &'a str) -> Option<Self> {
-        match Kind::of(raw) {
+        match JsonKind::of(raw) {
             _ if !is_truthy(raw) => None,
-            Kind::String => Some(Self::Text(string(raw))),
-            Kind::Number => Some(Self::number(raw)),
-            Kind::True => Some(Self::True),
+            JsonKind::String => Some(Self::Text(string(raw))),
+            JsonKind::Number => Some(Self::number(raw)),
+            JsonKind::True => Some(Self::True),
             _ => None,
         }
     }
@@ -381,7 +381,7 @@ struct Predictions<'a> {
 impl<'a> Predictions<'a> {
     /// Reads the targets of a viewport and checks for the faults named in the contract.
     fn read(viewport: &'a str) -> Result<Self, BadMessage> {
-        if Kind::of(viewport) != Kind::Object && is_truthy(viewport) {
+        if JsonKind::of(viewport) != JsonKind::Object && is_truthy(viewport) {
             return Err(BadMessage::wrong("viewport"));
         }
         let mut read = Ok(Self::default());
@@ -404,10 +404,10 @@ impl<'a> Predictions<'a> {
 
     fn read_targets(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
         match reader.kind() {
-            Kind::Null | Kind::True | Kind::False | Kind::Number => {
+            JsonKind::Null | JsonKind::True | JsonKind::False | JsonKind::Number => {
                 return Err(BadMessage::wrong("viewport.targets"));
             }
-            Kind::String | Kind::Array | Kind::Object => {}
+            JsonKind::String | JsonKind::Array | JsonKind::Object => {}
         }
         let mut read = Self::default();
         reader.array(|reader| {
@@ -461,8 +461,10 @@ fn read_target<'a>(reader: &mut Reader<'a>) -> Result<(Option<Id<'a>>, &'a str),
         }
         Ok(())
     })?;
-    match Kind::of(level_id) {
-        Kind::Array | Kind::Object if is_truthy(level_id) => Err(BadMessage::wrong("level_id")),
+    match JsonKind::of(level_id) {
+        JsonKind::Array | JsonKind::Object if is_truthy(level_id) => {
+            Err(BadMessage::wrong("level_id"))
+        }
         _ => Ok((Id::of(level_id), target)),
     }
 }

@@ -24,9 +24,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The kind of the next value.
-    pub(super) fn kind(&mut self) -> Kind {
+    pub(super) fn kind(&mut self) -> JsonKind {
         self.skip_white_space();
-        Kind::of(self.text.get(self.at..).unwrap_or_default())
+        JsonKind::of(self.text.get(self.at..).unwrap_or_default())
     }
 
     /// Takes the next value: its text, without white space around.
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
 
 /// The kind of a JSON value, recognised by the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum JsonKind {
     Null,
     False,
     True,
@@ -183,7 +183,7 @@ pub(super) enum Kind {
     Object,
 }
 
-impl Kind {
+impl JsonKind {
     /// The kind of the value with the text `raw`, checked and without white space around.
     pub(super) fn of(raw: &str) -> Self {
         match raw.as_bytes().first() {
@@ -200,16 +200,16 @@ impl Kind {
 
 /// Returns false for null, false, zero, and empty strings, arrays and objects.
 pub(super) fn is_truthy(raw: &str) -> bool {
-    match Kind::of(raw) {
-        Kind::Null | Kind::False => false,
-        Kind::True => true,
-        Kind::Number => {
+    match JsonKind::of(raw) {
+        JsonKind::Null | JsonKind::False => false,
+        JsonKind::True => true,
+        JsonKind::Number => {
             // By digits, not as a double: 1e-400 is not zero.
             let mut mantissa = raw.bytes().take_while(|b| !matches!(b, b'e' | b'E'));
             mantissa.any(|b| matches!(b, b'1'..=b'9'))
         }
-        Kind::String => raw != "\"\"",
-        Kind::Array | Kind::Object => {
+        JsonKind::String => raw != "\"\"",
+        JsonKind::Array | JsonKind::Object => {
             let after = raw.bytes().skip(1).find(|b| !b.is_ascii_whitespace());
             !matches!(after, None | Some(b']' | b'}'))
         }
@@ -231,7 +231,7 @@ pub(super) fn string(raw: &str) -> Cow<'_, str> {
 
 /// Whether `raw` is a JSON string with the value `text`.
 pub(super) fn is_string(raw: &str, text: &str) -> bool {
-    Kind::of(raw) == Kind::String && string(raw) == text
+    JsonKind::of(raw) == JsonKind::String && string(raw) == text
 }
 
 /// Why a message is skipped completely. Always its publisher's fault (contract: "Bad is").
@@ -314,13 +314,18 @@ mod tests {
             Ok(())
         });
         assert_eq!(whole, Ok("[1, {\"a\":2}, \"x\"]"));
-        assert_eq!(kinds, [Kind::Number, Kind::Object, Kind::String]);
+        assert_eq!(
+            kinds,
+            [JsonKind::Number, JsonKind::Object, JsonKind::String]
+        );
     }
 
     fn walk(reader: &mut Reader<'_>, depth: usize) -> Result<(), BadMessage> {
         match reader.kind() {
-            Kind::Object if depth < 100 => reader.object(|reader, _| walk(reader, depth + 1))?,
-            Kind::Array if depth < 100 => reader.array(|reader| walk(reader, depth + 1))?,
+            JsonKind::Object if depth < 100 => {
+                reader.object(|reader, _| walk(reader, depth + 1))?
+            }
+            JsonKind::Array if depth < 100 => reader.array(|reader| walk(reader, depth + 1))?,
             _ => reader.value(),
         };
         Ok(())
@@ -369,17 +374,17 @@ mod tests {
     #[test]
     fn kinds() {
         let kinds = [
-            ("null", Kind::Null),
-            ("false", Kind::False),
-            ("true", Kind::True),
-            ("-1", Kind::Number),
-            ("0", Kind::Number),
-            ("\"\"", Kind::String),
-            ("[]", Kind::Array),
-            ("{}", Kind::Object),
+            ("null", JsonKind::Null),
+            ("false", JsonKind::False),
+            ("true", JsonKind::True),
+            ("-1", JsonKind::Number),
+            ("0", JsonKind::Number),
+            ("\"\"", JsonKind::String),
+            ("[]", JsonKind::Array),
+            ("{}", JsonKind::Object),
         ];
         for (raw, kind) in kinds {
-            assert_eq!(Kind::of(raw), kind);
+            assert_eq!(JsonKind::of(raw), kind);
         }
     }
 

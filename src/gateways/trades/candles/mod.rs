@@ -130,7 +130,7 @@ impl Pair {
 struct Symbol {
     name: Arc<str>,
     series: [Series; Interval::ALL.len()],
-    watches: [Option<Box<Watch>>; Interval::ALL.len()],
+    watches: [Option<Box<PairWatch>>; Interval::ALL.len()],
 }
 
 impl Symbol {
@@ -141,7 +141,7 @@ impl Symbol {
 
 /// The state of a pair while its topic has members.
 #[derive(Debug)]
-struct Watch {
+struct PairWatch {
     topic: TopicName,
     /// When the running candle was last sent.
     sent_us: Option<u64>,
@@ -236,7 +236,7 @@ impl Candles {
         let horizon_ms = self.horizon_ms(now);
         let known = &mut self.symbols[slot as usize];
         let series = &mut known.series[interval as usize];
-        known.watches[interval as usize] = Some(Box::new(Watch {
+        known.watches[interval as usize] = Some(Box::new(PairWatch {
             topic: interval.topic(symbol),
             sent_us: None,
             // Each new member gets the running candle; one that is to run later is sent then.
@@ -300,7 +300,7 @@ impl Candles {
         now.unix_ms() - i64::from(self.settings.grace_ms)
     }
 
-    fn watch_of(&mut self, pair: Pair) -> Option<&mut Watch> {
+    fn watch_of(&mut self, pair: Pair) -> Option<&mut PairWatch> {
         self.symbols[pair.slot as usize].watches[pair.interval as usize].as_deref_mut()
     }
 

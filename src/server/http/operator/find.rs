@@ -18,7 +18,7 @@ use crate::telemetry::{EndedAt, Reading, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
     ClientState, Connected, Cut, Found, FoundClient, FoundName, MaxRate, NameSource, Now, OnBus,
-    RefusedName, Revoked, Search, Short, user_in_log,
+    RefusedName, Revoked, Search, Short,
 };
 use weirgate_wire::auth::Refusal;
 
@@ -95,10 +95,10 @@ impl Query {
     /// Whether these conditions fit a refused name.
     fn fits_refused(&self, refused: &RefusedName) -> bool {
         let who = &self.who;
-        let user = who.user.as_deref().map(user_in_log);
+        let user = who.user.as_deref();
         let session = who.session.as_ref();
         let name = self.name.as_deref();
-        user.is_none_or(|user| refused.user.as_deref() == Some(user))
+        user.is_none_or(|user| refused.is_of_user(user))
             && who.has_address(refused.client.ip())
             && session.is_none_or(|session| refused.session.to_string() == *session)
             && name.is_none_or(|name| refused.name.as_str().contains(name))
@@ -347,7 +347,7 @@ impl Shown<'_> {
                 let behind = time(behind_us);
                 format!("weirgate is {behind} behind the newest message of the stream")
             }
-            () if at.turn.hub.behind.is_behind => {
+            () if at.turn.hub.overload.is_behind => {
                 "weirgate cannot write every message to every client: the loop is behind".to_owned()
             }
             () => return None,

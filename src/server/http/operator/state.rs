@@ -16,8 +16,7 @@ use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, nam
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
-    ClientSnapshot, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowSnapshot, Survey,
-    TopicSnapshot, Why,
+    ClientSnapshot, HistoryStats, RefusedName, Short, SlowSnapshot, Survey, TopicSnapshot, Why,
 };
 use weirgate_wire::base::{Now, escaped};
 
@@ -66,7 +65,7 @@ pub(super) fn state(
     let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
     let surveyed = at.surveyed.as_deref();
-    let is_behind = at.turn.hub.behind.is_behind;
+    let is_behind = at.turn.hub.overload.is_behind;
     let by_cause = at.turn.hub.slow.by_cause();
     let closes = at.turn.closes().filter(|(_, count)| *count > 0);
     let names_refused = at.turn.hub.names_refused().filter(|(_, count)| *count > 0);
@@ -109,7 +108,7 @@ pub(super) fn state(
         }),
         names_refused: names_refused.collect::<BTreeMap<_, _>>(),
         refused_names: surveyed.map_or_else(Vec::new, |surveyed| {
-            let newest = surveyed.survey.refused_names.iter().take(SURVEY_NAMED_MAX);
+            let newest = surveyed.survey.refused_names.iter().take(Survey::NAMED_MAX);
             newest.map(|one| refused_name(one, now)).collect()
         }),
         limits: limits.filter_map(|l| limit(l, &at)).collect::<Vec<_>>(),

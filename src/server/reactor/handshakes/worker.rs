@@ -14,8 +14,8 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
 use super::{
-    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, Job, Outcome, is_request, may_begin,
-    secured, take_header,
+    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, HandshakeJob, HandshakeOutcome,
+    is_request, may_begin, secured, take_header,
 };
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
@@ -37,19 +37,19 @@ const STILL_US: u64 = 1_000_000;
 const BYTE_MOVES_US: u64 = 100_000;
 
 /// While clients wait for a place, the thread looks for handshakes without progress once in this time.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The most bytes of one read: a client's first message has 300 to 2,000 bytes.
 const READ_BYTES: usize = 16 * 1024;
 
 /// A socket on the thread.
-struct Socket {
+struct HandshakeSocket {
     stream: TcpStream,
     client: ClientAddr,
-    stage: Stage,
+    stage: HandshakeStage,
 }
 
-enum Stage {
+enum HandshakeStage {
     /// The header of a proxy is awaited.
     Header {
         peer: Peer,
@@ -77,8 +77,8 @@ enum Step {
 }
 
 /// The sockets of the thread.
-pub(super) struct Sockets {
-    all: HashMap<SessionKey, Socket, RandomState>,
+pub(super) struct HandshakeSockets {
+    all: HashMap<SessionKey, HandshakeSocket, RandomState>,
     /// Sockets whose client has sent its first message, and whose handshake has not begun.
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
@@ -89,7 +89,7 @@ pub(super) struct Sockets {
     check_us: u64,
 }
 
-impl Sockets {
+impl HandshakeSockets {
     pub(super) fn new(places: Quota) -> Self {
         Self {
             all: HashMap::default(),
@@ -113,7 +113,7 @@ impl Sockets {
         if self.waiting.is_empty() || now_us < self.check_us {
             return;
         }
-        self.check_us = now_us + LOOK_AGAIN.as_micros() as u64;
+        self.check_us = now_us + CHECK_INTERVAL.as_micros() as u64;
         let places = &self.places;
         let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
         let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
@@ -128,7 +128,7 @@ impl Sockets {
 
     /// Why a handshake has to be evicted, if it has to.
     fn is_evicted(&self, key: SessionKey) -> Option<CloseReason> {
-        let Stage::Handshake(handshake) = &self.all.get(&key)?.stage else {
+        let HandshakeStage::Handshake(handshake) = &self.all.get(&key)?.stage else {
             return None;
         };
         let for_bytes = handshake.session.is_evicted();
@@ -139,7 +139,7 @@ impl Sockets {
         }
     }
 
-    fn remove(&mut self, key: SessionKey) -> Option<Socket> {
+    fn remove(&mut self, key: SessionKey) -> Option<HandshakeSocket> {
         self.waiting.remove(&key);
         self.ready.remove(&key);
         self.all.remove(&key)
@@ -150,7 +150,7 @@ pub(super) struct Worker {
     pub(super) poll: Poll,
     pub(super) wake: Wake,
     pub(super) tls: Option<ServerTlsInForce>,
-    pub(super) jobs: Receiver<Job>,
+    pub(super) jobs: Receiver<HandshakeJob>,
     pub(super) finished: Sender<Entered>,
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
@@ -159,7 +159,7 @@ pub(super) struct Worker {
     pub(super) held: Quota,
     /// Handshakes that have to be evicted, because of their place or of their bytes.
     pub(super) chosen: Chosen<SessionKey>,
-    pub(super) sockets: Sockets,
+    pub(super) sockets: HandshakeSockets,
 }
 
 impl Worker {
@@ -173,7 +173,7 @@ impl Worker {
             let may_evict = !self.sockets.waiting.is_empty();
             let timeout = match has_work {
                 true => Some(Duration::ZERO),
-                false => may_evict.then_some(LOOK_AGAIN),
+                false => may_evict.then_some(CHECK_INTERVAL),
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -215,9 +215,11 @@ impl Worker {
     fn take_jobs(&mut self) -> bool {
         loop {
             match self.jobs.try_recv() {
-                Ok(Job::ReadHeader(key, accepted)) => self.await_header(key, accepted),
-                Ok(Job::Begin(key, stream, client)) => self.await_client(key, stream, client),
-                Ok(Job::Drop(key)) => {
+                Ok(HandshakeJob::ReadHeader(key, accepted)) => self.await_header(key, accepted),
+                Ok(HandshakeJob::Begin(key, stream, client)) => {
+                    self.await_client(key, stream, client)
+                }
+                Ok(HandshakeJob::Drop(key)) => {
                     self.sockets.remove(key);
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -232,24 +234,24 @@ impl Worker {
             return;
         };
         match socket.stage {
-            Stage::Header { .. } => self.read_header(key, event.is_read_closed()),
-            Stage::Waiting if event.is_read_closed() || event.is_error() => {
+            HandshakeStage::Header { .. } => self.read_header(key, event.is_read_closed()),
+            HandshakeStage::Waiting if event.is_read_closed() || event.is_error() => {
                 match socket.stream.peek(&mut [0]) {
                     Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
                     // Load balancers look whether a port is open: nothing has failed.
                     _ => self.failed(key, CloseReason::PeerGone, None),
                 }
             }
-            Stage::Waiting if event.is_readable() && is_hello_here(&socket.stream) => {
+            HandshakeStage::Waiting if event.is_readable() && is_hello_here(&socket.stream) => {
                 self.sockets.waiting.push(socket.client, key);
             }
-            Stage::Waiting => {}
-            Stage::Handshake(_) => self.sockets.ready.push(socket.client, key),
+            HandshakeStage::Waiting => {}
+            HandshakeStage::Handshake(_) => self.sockets.ready.push(socket.client, key),
         }
     }
 
     /// Adds a socket to the table and to the poll. After an error the socket is in the table alone.
-    fn add(&mut self, key: SessionKey, mut socket: Socket) -> io::Result<()> {
+    fn add(&mut self, key: SessionKey, mut socket: HandshakeSocket) -> io::Result<()> {
         let token = Token(key.to_bits() as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
@@ -260,8 +262,8 @@ impl Worker {
 
     /// Waits for the client's first message.
     fn await_client(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
-        let stage = Stage::Waiting;
-        let socket = Socket {
+        let stage = HandshakeStage::Waiting;
+        let socket = HandshakeSocket {
             stream,
             client,
             stage,
@@ -277,10 +279,10 @@ impl Worker {
             peer,
             is_tls,
         } = accepted;
-        let socket = Socket {
+        let socket = HandshakeSocket {
             stream,
             client: peer.client(),
-            stage: Stage::Header { peer, is_tls },
+            stage: HandshakeStage::Header { peer, is_tls },
         };
         match self.add(key, socket) {
             Ok(()) => self.read_header(key, false),
@@ -305,15 +307,18 @@ impl Worker {
             Err(_) => return self.failed(key, CloseReason::SocketError, None),
         };
         match self.take(key) {
-            Some((stream, Stage::Header { peer, is_tls })) => {
+            Some((stream, HandshakeStage::Header { peer, is_tls })) => {
                 let accepted = Accepted {
                     stream,
                     peer: peer.behind_header(client),
                     is_tls,
                 };
-                self.finish(key, Outcome::Header(accepted));
+                self.finish(key, HandshakeOutcome::Header(accepted));
             }
-            _ => self.finish(key, Outcome::Failed(CloseReason::SocketError, None)),
+            _ => self.finish(
+                key,
+                HandshakeOutcome::Failed(CloseReason::SocketError, None),
+            ),
         }
     }
 
@@ -330,7 +335,7 @@ impl Worker {
         let now_us = self.clock.mono_us();
         let place = self.sockets.places.hold(socket.client, 1, now_us);
         place.wake_with(&self.chosen.waker(key));
-        socket.stage = Stage::Handshake(Handshake {
+        socket.stage = HandshakeStage::Handshake(Handshake {
             session: Box::new(session),
             place,
             moved_us: now_us,
@@ -344,7 +349,7 @@ impl Worker {
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return;
         };
-        let Stage::Handshake(handshake) = &mut socket.stage else {
+        let HandshakeStage::Handshake(handshake) = &mut socket.stage else {
             return;
         };
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
@@ -368,7 +373,7 @@ impl Worker {
     }
 
     fn done(&mut self, key: SessionKey) {
-        let Some((stream, Stage::Handshake(handshake))) = self.take(key) else {
+        let Some((stream, HandshakeStage::Handshake(handshake))) = self.take(key) else {
             return self.handshake_failed(key, CloseReason::TlsError);
         };
         let kind = handshake.session.connection().handshake_kind();
@@ -378,11 +383,14 @@ impl Worker {
         };
         count.fetch_add(1, Relaxed);
         let secured = secured(&handshake.session);
-        self.finish(key, Outcome::Handshake(stream, handshake.session, secured));
+        self.finish(
+            key,
+            HandshakeOutcome::Handshake(stream, handshake.session, secured),
+        );
     }
 
     /// Takes a socket out of the thread.
-    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Stage)> {
+    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, HandshakeStage)> {
         let mut socket = self.sockets.remove(key)?;
         let registry = self.poll.registry();
         registry.deregister(&mut socket.stream).ok()?;
@@ -396,10 +404,10 @@ impl Worker {
 
     fn failed(&mut self, key: SessionKey, reason: CloseReason, refusal: Option<&'static str>) {
         self.sockets.remove(key);
-        self.finish(key, Outcome::Failed(reason, refusal));
+        self.finish(key, HandshakeOutcome::Failed(reason, refusal));
     }
 
-    fn finish(&self, key: SessionKey, outcome: Outcome) {
+    fn finish(&self, key: SessionKey, outcome: HandshakeOutcome) {
         let _ = self.finished.send(Entered { key, outcome });
         self.the_loop.wake();
     }
@@ -459,10 +467,10 @@ mod tests {
     #[test]
     fn while_others_wait_handshakes_that_stand_still_give_way_and_no_others() {
         let all = Quota::new("tls_handshakes", 4);
-        let mut sockets = Sockets::new(all.clone());
+        let mut sockets = HandshakeSockets::new(all.clone());
         let hold = |address, now_us| all.hold(ip(address), 1, now_us);
         let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
-        let is_evicted = |now_us, sockets: &mut Sockets| {
+        let is_evicted = |now_us, sockets: &mut HandshakeSockets| {
             sockets.evict(now_us);
             places.each_ref().map(Permit::is_evicted)
         };

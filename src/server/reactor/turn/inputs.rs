@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::listening::tls::TlsSession;
-use crate::reactor::handshakes::{Entered, Handshakes, Job, Outcome, secured};
+use crate::reactor::handshakes::{Entered, HandshakeJob, HandshakeOutcome, Handshakes, secured};
 use crate::reactor::listeners::Accepted;
 use crate::reactor::report::log_lines;
 use crate::telemetry::{Budget, Stage};
@@ -267,7 +267,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Some(handshakes)
                 if headers_from.trusts_peer(&accepted.peer) && self.is_awaited(key) =>
             {
-                handshakes.send(Job::ReadHeader(key, accepted));
+                handshakes.send(HandshakeJob::ReadHeader(key, accepted));
             }
             _ => self.enter(now, key, accepted),
         }
@@ -304,7 +304,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let client = self.hub.core().client_addr(key);
         match (&self.seams.handshakes, client) {
             (Some(handshakes), Some(client)) if self.is_awaited(key) => {
-                handshakes.send(Job::Begin(key, stream, client));
+                handshakes.send(HandshakeJob::Begin(key, stream, client));
             }
             _ => self.hub.handle_ended(now, key, true),
         }
@@ -322,7 +322,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return false;
         };
         match outcome {
-            Outcome::Failed(reason, refusal) => {
+            HandshakeOutcome::Failed(reason, refusal) => {
                 if let Some(refusal) = refusal {
                     self.hub.set_refusal(key, refusal);
                 }
@@ -330,11 +330,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             // A session that has ended meanwhile needs no socket.
             _ if !self.is_awaited(key) => {}
-            Outcome::Header(accepted) => {
+            HandshakeOutcome::Header(accepted) => {
                 self.hub.handle_proxied(now, key, accepted.peer);
                 self.enter(now, key, accepted);
             }
-            Outcome::Handshake(stream, tls, secured) => {
+            HandshakeOutcome::Handshake(stream, tls, secured) => {
                 self.hub.handle_secured(key, secured);
                 self.register(now, key, stream, Some(tls));
                 // Bytes that TLS has decrypted already cause no event.

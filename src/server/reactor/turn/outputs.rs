@@ -4,7 +4,7 @@
 
 use super::Reactor;
 use crate::http::Handover;
-use crate::reactor::handshakes::Job;
+use crate::reactor::handshakes::HandshakeJob;
 use crate::telemetry::{
     Budget, EndedAt, HitLimit, PendingSearch, SEARCHES_MAX, ShellStats, Surveyed,
 };
@@ -28,7 +28,7 @@ const SURVEY_EVERY_US: u64 = 1_000_000;
 
 /// The connections that ended last.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(super) struct EndedConnections {
     by_clients: VecDeque<EndedAt>,
     drops: VecDeque<EndedAt>,
     others: VecDeque<EndedAt>,
@@ -36,7 +36,7 @@ pub(super) struct Ends {
     surveyed_us: Option<u64>,
 }
 
-impl Ends {
+impl EndedConnections {
     pub(super) fn push(&mut self, now: Now, limit: Option<HitLimit>, ended: Ended) {
         let (list, max) = match ended.reason {
             _ if ended.dropped.is_some() => (&mut self.drops, DROPS_MAX),
@@ -233,7 +233,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 if !self.sockets.close(key, reset)
                     && let Some(handshakes) = &self.seams.handshakes
                 {
-                    handshakes.send(Job::Drop(key));
+                    handshakes.send(HandshakeJob::Drop(key));
                 }
                 self.hub.handle_released(key);
             }
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn refusals_push_no_dropped_client_out() {
-        let mut ends = Ends::default();
+        let mut ends = EndedConnections::default();
         let now = Now::default();
         for _ in 0..DROPS_MAX + 1 {
             let dropped = Some(Dropped::default());
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn ends_are_bounded_and_clients_that_leave_do_not_push_others_out() {
-        let mut ends = Ends::default();
+        let mut ends = EndedConnections::default();
         let at = |mono_us| Now {
             mono_us,
             unix_us: 0,
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_survey_begins_once_a_second_at_the_most() {
-        let mut ends = Ends::default();
+        let mut ends = EndedConnections::default();
         let begins = [0, 1, 999_999, 1_000_000, 1_500_000, 2_000_000];
         let begun = begins.map(|now_us| ends.begins(now_us));
         assert_eq!(begun, [true, false, false, true, false, true]);

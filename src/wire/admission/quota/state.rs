@@ -7,7 +7,7 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use super::{Full, Rest, Room};
-use crate::admission::{ClientAddr, address_group};
+use crate::admission::ClientAddr;
 
 /// Added to every holder's time without progress. Without it, a holder of a few bytes would be evicted before many
 /// large holders that have made progress a moment ago.
@@ -22,7 +22,7 @@ const EARLY_HOLDERS_MAX: u64 = 64;
 const OVER_SHARE: u64 = 4;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct QuotaState {
     pub(super) held: u64,
     /// Amounts by address; an address without an amount has no entry.
     pub(super) by_address: HashMap<ClientAddr, OfAddress, RandomState>,
@@ -59,8 +59,9 @@ pub(super) struct Holder {
     pub(super) waker: Option<Box<Waker>>,
 }
 
-impl State {
-    pub(super) fn of(&self, address: ClientAddr) -> u64 {
+impl QuotaState {
+    /// The amount of all holders with this address.
+    pub(super) fn held_by(&self, address: ClientAddr) -> u64 {
         self.of_address(address).held
     }
 
@@ -68,8 +69,10 @@ impl State {
         self.by_address.get(&address).copied().unwrap_or_default()
     }
 
+    /// What a client may still take: half of the difference between what is free and what its address holds, so an
+    /// address alone gets half of all, and several get less each.
     pub(super) fn room_for(&self, max: u64, client: ClientAddr) -> u64 {
-        let own = self.of(address_group(client));
+        let own = self.held_by(client.group());
         self.free(max).saturating_sub(own).div_ceil(2)
     }
 

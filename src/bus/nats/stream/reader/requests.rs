@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Check, Start, Step, StreamReader};
+use super::{Check, JetStreamReader, ReaderStep, Start};
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Consumer, Plan};
 use crate::nats::needs::{Action, Need};
@@ -14,7 +14,7 @@ use weirgate_core::StoredId;
 /// The pause before a question about the stream is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-impl StreamReader {
+impl JetStreamReader {
     /// What the reader needs.
     pub(in super::super::super) fn needs() -> Vec<Need> {
         let consumers = "a consumer that is left stays for 5 s";
@@ -34,7 +34,7 @@ impl StreamReader {
 
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
-        let plan = Limits::default().plan(Start::Time(u64::MAX));
+        let plan = ConsumerLimits::default().plan(Start::Time(u64::MAX));
         plan.request(stream, Some(&format!("{}.live.{}", inbox(), u64::MAX)))
             .1
             .len()
@@ -43,10 +43,10 @@ impl StreamReader {
     /// The time of the next acknowledgement, or of the next question about the stream.
     pub(in super::super) fn work_due(&self) -> Option<Instant> {
         let question = match &self.step {
-            Step::Look { again } | Step::Place { again, .. } | Step::Verify { again, .. } => {
-                Some(*again)
-            }
-            Step::Read {
+            ReaderStep::Look { again }
+            | ReaderStep::Place { again, .. }
+            | ReaderStep::Verify { again, .. } => Some(*again),
+            ReaderStep::Read {
                 check: Check::Due { at, .. },
                 ..
             } => Some(*at),
@@ -87,7 +87,9 @@ impl StreamReader {
     pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let read = self.read_until().unwrap_or(0);
         match &mut self.step {
-            Step::Look { again } | Step::Place { again, .. } | Step::Verify { again, .. }
+            ReaderStep::Look { again }
+            | ReaderStep::Place { again, .. }
+            | ReaderStep::Verify { again, .. }
                 if now >= *again =>
             {
                 *again = now + AGAIN;
@@ -95,7 +97,7 @@ impl StreamReader {
                 self.ask(out);
                 false
             }
-            Step::Read { check, .. } => {
+            ReaderStep::Read { check, .. } => {
                 let Check::Due { at, behind_at } = *check else {
                     return false;
                 };
@@ -120,23 +122,29 @@ impl StreamReader {
     /// The consumer of this step.
     pub(super) fn consumer(&self) -> Option<&Consumer> {
         match &self.step {
-            Step::Create(consumer)
-            | Step::Place { consumer, .. }
-            | Step::Prove(consumer, _)
-            | Step::Read { consumer, .. } => Some(consumer),
-            Step::Away | Step::Pause { .. } | Step::Look { .. } | Step::Verify { .. } => None,
+            ReaderStep::Create(consumer)
+            | ReaderStep::Place { consumer, .. }
+            | ReaderStep::Prove(consumer, _)
+            | ReaderStep::Read { consumer, .. } => Some(consumer),
+            ReaderStep::Away
+            | ReaderStep::Pause { .. }
+            | ReaderStep::Look { .. }
+            | ReaderStep::Verify { .. } => None,
         }
     }
 
     /// Ends the step.
     pub(super) fn take_consumer(&mut self) -> Option<Consumer> {
-        self.acks = Acks::default();
+        self.acks = CumulativeAcks::default();
         match std::mem::take(&mut self.step) {
-            Step::Create(consumer)
-            | Step::Place { consumer, .. }
-            | Step::Prove(consumer, _)
-            | Step::Read { consumer, .. } => Some(consumer),
-            Step::Away | Step::Pause { .. } | Step::Look { .. } | Step::Verify { .. } => None,
+            ReaderStep::Create(consumer)
+            | ReaderStep::Place { consumer, .. }
+            | ReaderStep::Prove(consumer, _)
+            | ReaderStep::Read { consumer, .. } => Some(consumer),
+            ReaderStep::Away
+            | ReaderStep::Pause { .. }
+            | ReaderStep::Look { .. }
+            | ReaderStep::Verify { .. } => None,
         }
     }
 
@@ -155,21 +163,21 @@ impl StreamReader {
     /// Looks at the stream later.
     pub(super) fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
-        self.step = Step::Pause { until };
+        self.step = ReaderStep::Pause { until };
     }
 
     /// Asks for the state of the stream.
     pub(super) fn ask_info(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
-        self.step = Step::Look { again: now + AGAIN };
+        self.step = ReaderStep::Look { again: now + AGAIN };
         self.request(now, out);
     }
 
     /// Asks the leader which servers have all of the stream, after a consumer was made.
     pub(super) fn place(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if let Step::Create(consumer) = std::mem::take(&mut self.step) {
+        if let ReaderStep::Create(consumer) = std::mem::take(&mut self.step) {
             let again = now + AGAIN;
-            self.step = Step::Place { consumer, again };
+            self.step = ReaderStep::Place { consumer, again };
             self.request(now, out);
         }
     }
@@ -185,7 +193,7 @@ impl StreamReader {
     ) {
         self.leave_consumer(out);
         let next = self.read_until().unwrap_or(0) + 1;
-        self.step = Step::Verify {
+        self.step = ReaderStep::Verify {
             from: expected.map_or(next, |id| id.major),
             expected,
             is_gone,
@@ -204,7 +212,7 @@ impl StreamReader {
     fn ask(&self, out: &mut Vec<u8>) {
         let stream = &self.stream;
         match &self.step {
-            Step::Verify { from, .. } => {
+            ReaderStep::Verify { from, .. } => {
                 let body = sonic_rs::json!({ "seq": *from, "next_by_subj": ">" }).to_string();
                 self.send(&Action::GetMessage.of(stream), &body, out);
             }
@@ -239,7 +247,7 @@ impl StreamReader {
             .plan(start)
             .request(&self.stream, Some(&deliver));
         let consumer = Consumer::new(&self.stream, self.last_sid, deliver, start);
-        self.step = Step::Create(consumer);
+        self.step = ReaderStep::Create(consumer);
         self.last_request += 1;
         self.asked = Some(now);
         self.send(&subject, &body, out);
@@ -253,7 +261,7 @@ pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
 
 /// The acknowledgements of a consumer that wait; acknowledging the newest message acknowledges all before it.
 #[derive(Debug, Default)]
-pub(super) struct Acks {
+pub(super) struct CumulativeAcks {
     /// The reply subject of the newest message without an acknowledgement.
     newest: Option<String>,
     /// The number of messages without an acknowledgement.
@@ -262,7 +270,7 @@ pub(super) struct Acks {
     due: Option<Instant>,
 }
 
-impl Acks {
+impl CumulativeAcks {
     /// Notes a message to acknowledge. The server stops at `pending_max` messages.
     pub(super) fn owe(&mut self, reply: String, pending_max: u64, now: Instant, out: &mut Vec<u8>) {
         self.newest = Some(reply);
@@ -290,7 +298,7 @@ impl Acks {
 
 /// Limits of a consumer. Servers, accounts and streams can have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct ConsumerLimits {
     /// Messages without acknowledgement at which the server stops.
     pub(super) pending_max: u64,
     /// Milliseconds without a listener after which the server deletes the consumer.
@@ -301,7 +309,7 @@ pub(super) struct Limits {
 }
 
 /// The largest limits.
-impl Default for Limits {
+impl Default for ConsumerLimits {
     fn default() -> Self {
         Self {
             pending_max: 2_048,
@@ -312,7 +320,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ConsumerLimits {
     /// Few enough messages of usual size to fit the server's output buffer for weirgate.
     const PENDING_WITHOUT_FLOW_CONTROL: u64 = 64;
     const PENDING_TOO_MANY: u64 = 10_121;

@@ -9,14 +9,14 @@ use crate::kept::tests::check_reports;
 mod answers;
 mod model;
 
-use model::{Event, NOW_NS, Server};
+use model::{Event, JetStreamServer, NOW_NS};
 
 const HISTORY_MS: u64 = 60_000;
 
 /// A reader on a server, and what the reader said.
-struct Bench {
-    server: Server,
-    reader: StreamReader,
+struct ReaderRig {
+    server: JetStreamServer,
+    reader: JetStreamReader,
     now: Instant,
     /// When the last bytes of a message arrived.
     last_received: Instant,
@@ -30,18 +30,18 @@ struct Bench {
     lost_at: Vec<u64>,
 }
 
-impl Bench {
+impl ReaderRig {
     fn new(before: u8) -> Self {
         Self::of(|server| drop(server.event(&Event::Add(before))))
     }
 
-    fn of(begin: impl FnOnce(&mut Server)) -> Self {
-        let mut server = Server::new();
+    fn of(begin: impl FnOnce(&mut JetStreamServer)) -> Self {
+        let mut server = JetStreamServer::new();
         begin(&mut server);
         let now = Instant::now();
         let mut bench = Self {
             server,
-            reader: StreamReader::new("S", HISTORY_MS, usize::MAX),
+            reader: JetStreamReader::new("S", HISTORY_MS, usize::MAX),
             now,
             last_received: now,
             out: Vec::new(),
@@ -184,7 +184,7 @@ proptest! {
         (behind, is_known) in (0..12_u8, any::<bool>()),
         events in lags(),
     ) {
-        let mut bench = Bench::of(|server| {
+        let mut bench = ReaderRig::of(|server| {
             server.event(&Event::Add(old));
             server.time_ns += 2 * HISTORY_MS * MS_NS;
             server.event(&Event::Add(before));
@@ -213,7 +213,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn nothing_is_lost_unsaid_and_nothing_comes_twice(before in 0..20_u8, events in events()) {
-        let mut bench = Bench::new(before);
+        let mut bench = ReaderRig::new(before);
         for event in &events {
             bench.event(event);
         }
@@ -228,14 +228,14 @@ proptest! {
 
 /// Whether this says nothing of messages.
 fn is_no_message(events: &KeptEvent) -> bool {
-    matches!(events, KeptEvent::CaughtUp | KeptEvent::Behind { .. })
+    matches!(events, KeptEvent::CaughtUp | KeptEvent::Lag { .. })
 }
 
-/// Without [`KeptEvent::Behind`].
+/// Without [`KeptEvent::Lag`].
 fn names(events: &[KeptEvent]) -> Vec<&'static str> {
     let events = events
         .iter()
-        .filter(|events| !matches!(events, KeptEvent::Behind { .. }));
+        .filter(|events| !matches!(events, KeptEvent::Lag { .. }));
     let name = |events: &KeptEvent| match events {
         KeptEvent::Message { is_old: true, .. } => "old",
         KeptEvent::Message { .. } => "message",
@@ -244,7 +244,7 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
         KeptEvent::Hole => "hole",
         KeptEvent::Head(_) => "head",
         KeptEvent::CaughtUp => "caught up",
-        KeptEvent::Behind { .. } => "behind",
+        KeptEvent::Lag { .. } => "behind",
         KeptEvent::Subjects(_) => "subjects",
     };
     events.map(name).collect()
@@ -252,11 +252,11 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
 
 #[test]
 fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still() {
-    let mut bench = Bench::new(3);
-    let behind = |bench: &mut Bench| {
+    let mut bench = ReaderRig::new(3);
+    let behind = |bench: &mut ReaderRig| {
         let events = std::mem::take(&mut bench.events);
         let behind = events.iter().filter_map(|events| match events {
-            KeptEvent::Behind { messages, ms } => Some((messages.expect("a number"), *ms)),
+            KeptEvent::Lag { messages, ms } => Some((messages.expect("a number"), *ms)),
             _ => None,
         });
         behind.collect::<Vec<_>>()
@@ -289,22 +289,22 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
 
 #[test]
 fn an_empty_stream_is_not_behind() {
-    let mut bench = Bench::new(0);
+    let mut bench = ReaderRig::new(0);
     bench.read(100);
     bench.event(&Event::Add(3));
     bench.read(100);
-    let late = |events: &&KeptEvent| matches!(events, KeptEvent::Behind { ms: 1.., .. });
+    let late = |events: &&KeptEvent| matches!(events, KeptEvent::Lag { ms: 1.., .. });
     assert_eq!(bench.events.iter().find(late), None);
 }
 
 #[test]
 fn a_consumer_that_stands_still_is_replaced() {
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     bench.read(100);
     bench.event(&Event::Hold(true));
     bench.event(&Event::Add(1));
     let mut seconds = 0;
-    while !matches!(bench.reader.step, Step::Pause { .. }) {
+    while !matches!(bench.reader.step, ReaderStep::Pause { .. }) {
         bench.now += Duration::from_millis(500);
         (bench.last_received, seconds) = (bench.now, seconds + 1);
         bench.server.beat();
@@ -322,7 +322,7 @@ fn a_consumer_that_stands_still_is_replaced() {
 #[test]
 fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
     for (stored, left) in [(5, 0), (5, 2)] {
-        let mut bench = Bench::new(1);
+        let mut bench = ReaderRig::new(1);
         bench.read(100);
         bench.event(&Event::Hold(true));
         bench.event(&Event::Add(stored));
@@ -348,7 +348,7 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
 /// As in a bucket of keys and values.
 #[test]
 fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
-    let mut bench = Bench::of(|server| {
+    let mut bench = ReaderRig::of(|server| {
         server.overwrites = true;
         server.event(&Event::Add(2));
     });
@@ -370,14 +370,14 @@ fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
 /// A user may not ask for messages: what the leader says of the whole stream counts.
 #[test]
 fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     bench.read(100);
     bench.events.clear();
     bench.event(&Event::Restore(2));
     bench.event(&Event::Add(4));
     bench.connect();
     bench.read(4);
-    assert!(matches!(bench.reader.step, Step::Verify { .. }));
+    assert!(matches!(bench.reader.step, ReaderStep::Verify { .. }));
     bench.out.clear();
     bench
         .reader
@@ -396,7 +396,7 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
 
 #[test]
 fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
-    let mut bench = Bench::new(2);
+    let mut bench = ReaderRig::new(2);
     bench.read(100);
     bench.event(&Event::Add(1));
     bench.read(100);
@@ -409,7 +409,7 @@ fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
 
 #[test]
 fn messages_deleted_before_their_delivery_are_not_waited_for() {
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     bench.event(&Event::Hold(true));
     bench.read(100);
     bench.event(&Event::Trim(3));
@@ -421,7 +421,7 @@ fn messages_deleted_before_their_delivery_are_not_waited_for() {
 fn old_messages_deleted_during_a_cut_are_not_waited_for() {
     // The messages are deleted before the next connection has read an answer, or after this number of answers.
     for answers in 0..3 {
-        let mut bench = Bench::new(3);
+        let mut bench = ReaderRig::new(3);
         // Three answers and a message.
         bench.read(4);
         bench.event(&Event::Cut);
@@ -435,10 +435,10 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
 
 #[test]
 fn an_empty_stream_stands_at_its_head() {
-    let mut bench = Bench::new(0);
+    let mut bench = ReaderRig::new(0);
     bench.read(100);
     assert_eq!(names(&bench.events), ["caught up"]);
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     bench.server.event(&Event::Trim(3));
     bench.read(100);
     bench.connect();
@@ -455,7 +455,7 @@ fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
         (0, 0, 1, &["caught up", "message"]),
         (3, 0, 1, &["caught up", "message"]),
     ] {
-        let mut bench = Bench::new(before);
+        let mut bench = ReaderRig::new(before);
         bench.server.event(&Event::Trim(before));
         bench.read(100);
         bench.events.clear();
@@ -471,7 +471,7 @@ fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
 #[test]
 fn what_was_made_anew_or_restored_is_a_loss() {
     for event in [Event::Anew, Event::Restore(1), Event::Restore(2)] {
-        let mut bench = Bench::new(2);
+        let mut bench = ReaderRig::new(2);
         bench.read(100);
         bench.events.clear();
         bench.event(&event);
@@ -484,7 +484,7 @@ fn what_was_made_anew_or_restored_is_a_loss() {
 
 #[test]
 fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     bench.read(100);
     bench.event(&Event::Add(1));
     bench.event(&Event::Drop);
@@ -511,7 +511,7 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
 
 #[test]
 fn messages_are_acknowledged_many_at_a_time() {
-    let mut bench = Bench::new(0);
+    let mut bench = ReaderRig::new(0);
     bench.read(100);
     let acks = |out: &[u8]| String::from_utf8_lossy(out).matches("$JS.ACK.").count();
     for _ in 0..bench.reader.limits.pending_max / ACKED_SHARE / 2 {
@@ -534,7 +534,7 @@ fn messages_are_acknowledged_many_at_a_time() {
 
 #[test]
 fn a_refusal_and_a_silence_end_the_connection() {
-    let mut bench = Bench::new(0);
+    let mut bench = ReaderRig::new(0);
     bench.now += ANSWER_TIMEOUT;
     let silent = bench.tick();
     assert!(silent.is_err_and(|error| error.to_string().contains("no answer")));
@@ -550,7 +550,7 @@ fn a_refusal_and_a_silence_end_the_connection() {
         (answer(missing, None), "stream not found"),
         (answer(b"", Some(503)), "nobody answers"),
     ] {
-        let mut bench = Bench::new(0);
+        let mut bench = ReaderRig::new(0);
         let now = (bench.now, NOW_NS);
         let taken = bench
             .reader
@@ -561,7 +561,7 @@ fn a_refusal_and_a_silence_end_the_connection() {
 
 #[test]
 fn all_holes_of_a_backlog_are_one_loss() {
-    let mut bench = Bench::new(2);
+    let mut bench = ReaderRig::new(2);
     bench.read(100);
     bench.events.clear();
     bench.event(&Event::Hold(true));
@@ -587,7 +587,7 @@ fn all_holes_of_a_backlog_are_one_loss() {
 
 #[test]
 fn a_large_message_over_a_slow_link_is_no_silence() {
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     // The answer comes after the message.
     for is_made in [false, true] {
         for _ in 0..40 {
@@ -607,7 +607,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
 #[test]
 fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
     for (before, gone) in [(0, 0), (0, 1), (3, 0), (3, 2)] {
-        let mut bench = Bench::new(before);
+        let mut bench = ReaderRig::new(before);
         bench.event(&Event::Trim(gone + before));
         bench.settle();
         bench.events.clear();
@@ -625,7 +625,7 @@ fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
 /// A server comes back without its newest messages, and new messages get their numbers.
 #[test]
 fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_look() {
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     bench.settle();
     bench.connect();
     bench.event(&Event::Read(1));
@@ -643,7 +643,7 @@ fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
 #[test]
 fn what_was_trimmed_after_it_was_read_is_no_loss() {
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     bench.settle();
     for is_lost in [false, true] {
         bench.event(&Event::Trim(9));

@@ -1,6 +1,6 @@
 //! Parsers for the answers about a stream. Pure.
 
-use super::{CHANNEL, DATA, Trouble};
+use super::{CHANNEL, DATA, StreamReadError};
 use crate::NAME_NOT_UTF8;
 use crate::redis::resp::Value;
 use weirgate_core::StoredId;
@@ -88,14 +88,14 @@ impl Counters {
     }
 }
 
-pub(in crate::redis::stream) struct Entry {
+pub(in crate::redis::stream) struct StreamEntry {
     pub(in crate::redis::stream) id: StoredId,
     pub(in crate::redis::stream) fields: Vec<Value>,
 }
 
-impl Entry {
-    pub(in crate::redis::stream) fn read(entry: Value) -> Result<Self, Trouble> {
-        const WRONG: Trouble = Trouble::Wrong("an entry of no known form");
+impl StreamEntry {
+    pub(in crate::redis::stream) fn read(entry: Value) -> Result<Self, StreamReadError> {
+        const WRONG: StreamReadError = StreamReadError::Wrong("an entry of no known form");
         let Value::Array(parts) = entry else {
             return Err(WRONG);
         };
@@ -130,22 +130,22 @@ pub(in crate::redis::stream) fn message(
 }
 
 /// The entries of a range.
-pub(in crate::redis::stream) fn entries(answer: Value) -> Result<Vec<Value>, Trouble> {
+pub(in crate::redis::stream) fn entries(answer: Value) -> Result<Vec<Value>, StreamReadError> {
     match answer {
         Value::Array(entries) => Ok(entries),
         Value::Nil => Ok(Vec::new()),
-        Value::Error(words) => Err(Trouble::Refused(words)),
-        _ => Err(Trouble::Wrong("an answer that fits no question")),
+        Value::Error(words) => Err(StreamReadError::Refused(words)),
+        _ => Err(StreamReadError::Wrong("an answer that fits no question")),
     }
 }
 
 /// The entries in the answer to XREAD: `[[KEY, ENTRIES]]`.
-pub(super) fn stream_entries(answer: Value) -> Result<Vec<Value>, Trouble> {
+pub(super) fn stream_entries(answer: Value) -> Result<Vec<Value>, StreamReadError> {
     let Some(stream) = entries(answer)?.into_iter().next() else {
         return Ok(Vec::new());
     };
     match entries(stream)?.into_iter().nth(1) {
         Some(list) => entries(list),
-        None => Err(Trouble::Wrong("a stream without entries")),
+        None => Err(StreamReadError::Wrong("a stream without entries")),
     }
 }

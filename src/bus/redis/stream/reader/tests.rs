@@ -4,7 +4,7 @@ mod model;
 
 use proptest::prelude::*;
 
-use self::model::{Server, Step};
+use self::model::{ModelStep, StreamServer};
 use super::*;
 use crate::kept::tests::check_reports;
 
@@ -13,11 +13,11 @@ const HISTORY_MS: u64 = 60_000;
 
 /// Hands answers to the reader as a connection does.
 fn take(
-    reader: &mut StreamReader,
+    reader: &mut RedisStreamReader,
     bytes: usize,
     answers: Vec<Value>,
     events: &mut Vec<KeptEvent>,
-) -> Result<(), Trouble> {
+) -> Result<(), StreamReadError> {
     for answer in answers {
         match answer {
             Value::Array(entries) if reader.takes_entries() => {
@@ -48,7 +48,12 @@ struct Log {
 
 impl Log {
     /// Lets the reader send its commands and take the answers; after each command, the server does the step `between`.
-    fn take_amid(&mut self, reader: &mut StreamReader, server: &mut Server, between: &Step) {
+    fn take_amid(
+        &mut self,
+        reader: &mut RedisStreamReader,
+        server: &mut StreamServer,
+        between: &ModelStep,
+    ) {
         let mut answers = Vec::new();
         for command in reader.commands() {
             answers.push(server.answer(&command));
@@ -57,27 +62,27 @@ impl Log {
         take(reader, server.entry_bytes, answers, &mut self.events).expect("good answers");
     }
 
-    fn take(&mut self, reader: &mut StreamReader, server: &mut Server) {
-        self.take_amid(reader, server, &Step::Add(0));
+    fn take(&mut self, reader: &mut RedisStreamReader, server: &mut StreamServer) {
+        self.take_amid(reader, server, &ModelStep::Add(0));
     }
 
     /// Reads until the reader waits for new entries.
-    fn take_all(&mut self, reader: &mut StreamReader, server: &mut Server) {
+    fn take_all(&mut self, reader: &mut RedisStreamReader, server: &mut StreamServer) {
         (0..10).for_each(|_| self.take(reader, server));
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let step = prop_oneof![
-        8 => (1..6_u8).prop_map(Step::Add),
-        2 => (1..8_u8).prop_map(Step::Trim),
-        1 => Just(Step::Anew),
-        2 => (0..4_u8, any::<bool>()).prop_map(|(lost, behind)| Step::FailOver(lost, behind)),
-        3 => Just(Step::Cut),
-        8 => Just(Step::Read),
-        2 => (1..6_u8).prop_map(Step::AddAmid),
-        2 => (1..8_u8).prop_map(Step::TrimAmid),
-        1 => Just(Step::Night),
+        8 => (1..6_u8).prop_map(ModelStep::Add),
+        2 => (1..8_u8).prop_map(ModelStep::Trim),
+        1 => Just(ModelStep::Anew),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(lost, behind)| ModelStep::FailOver(lost, behind)),
+        3 => Just(ModelStep::Cut),
+        8 => Just(ModelStep::Read),
+        2 => (1..6_u8).prop_map(ModelStep::AddAmid),
+        2 => (1..8_u8).prop_map(ModelStep::TrimAmid),
+        1 => Just(ModelStep::Night),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -91,10 +96,10 @@ proptest! {
         entry_bytes in prop::sample::select(vec![100, ANSWER_BYTES / 5]),
         steps in steps(),
     ) {
-        let mut server = Server { has_counters, entry_bytes, ..Server::new() };
-        server.step(&Step::Add(before));
+        let mut server = StreamServer { has_counters, entry_bytes, ..StreamServer::new() };
+        server.step(&ModelStep::Add(before));
         // A payload limit that makes answers of 4 entries.
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
         let mut log = Log::default();
         reader.connected();
         log.take(&mut reader, &mut server);
@@ -102,11 +107,11 @@ proptest! {
             let lost = server.step(step);
             log.unreadable.extend(lost);
             match step {
-                Step::Read => log.take(&mut reader, &mut server),
-                Step::AddAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Add(*n)),
-                Step::TrimAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Trim(*n)),
+                ModelStep::Read => log.take(&mut reader, &mut server),
+                ModelStep::AddAmid(n) => log.take_amid(&mut reader, &mut server, &ModelStep::Add(*n)),
+                ModelStep::TrimAmid(n) => log.take_amid(&mut reader, &mut server, &ModelStep::Trim(*n)),
                 // A failover ends the connection.
-                Step::Cut | Step::FailOver(..) => {
+                ModelStep::Cut | ModelStep::FailOver(..) => {
                     reader.connected();
                     log.take(&mut reader, &mut server);
                 }
@@ -123,12 +128,12 @@ proptest! {
 }
 
 /// What the reader says until it waits for new entries, without how far it is behind.
-fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<KeptEvent> {
+fn read(reader: &mut RedisStreamReader, server: &mut StreamServer) -> Vec<KeptEvent> {
     let mut log = Log::default();
     log.take_all(reader, server);
     let events = log.events.into_iter();
     events
-        .filter(|events| !matches!(events, KeptEvent::Behind { .. }))
+        .filter(|events| !matches!(events, KeptEvent::Lag { .. }))
         .collect()
 }
 
@@ -141,19 +146,19 @@ fn is_old(events: &KeptEvent) -> Option<bool> {
 
 #[test]
 fn old_entries_come_before_it_stands() {
-    let mut server = Server::new();
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     assert_eq!(
         read(&mut reader, &mut server),
         [KeptEvent::CaughtUp],
         "empty"
     );
-    server.step(&Step::Add(2));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    server.step(&ModelStep::Add(2));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     let mut log = Log::default();
     log.take(&mut reader, &mut server);
     assert_eq!(log.events, []);
-    server.step(&Step::Add(1));
+    server.step(&ModelStep::Add(1));
     let events = read(&mut reader, &mut server);
     let events: Vec<_> = events.iter().map(is_old).collect();
     assert_eq!(events, [Some(true), Some(true), None, Some(false)]);
@@ -162,13 +167,13 @@ fn old_entries_come_before_it_stands() {
 #[test]
 fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
     for entries in 0..2 {
-        let mut server = Server::new();
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut server = StreamServer::new();
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
         reader.connected();
         assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
-        server.step(&Step::Add(2));
-        server.step(&Step::Trim(2));
-        server.step(&Step::Add(entries));
+        server.step(&ModelStep::Add(2));
+        server.step(&ModelStep::Trim(2));
+        server.step(&ModelStep::Add(entries));
         reader.connected();
         let events = read(&mut reader, &mut server);
         assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
@@ -181,15 +186,16 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
 fn what_was_trimmed_after_it_was_read_is_no_loss() {
     for (before, entry_bytes) in [(1, 100), (5, 100), (1_000, 100), (3, 1 << 20)] {
         for is_cut in [false, true] {
-            let mut server = Server {
+            let mut server = StreamServer {
                 entry_bytes,
-                ..Server::new()
+                ..StreamServer::new()
             };
-            (0..before / 5 + 1).for_each(|_| drop(server.step(&Step::Add(before.min(5) as u8))));
-            let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+            (0..before / 5 + 1)
+                .for_each(|_| drop(server.step(&ModelStep::Add(before.min(5) as u8))));
+            let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
             read(&mut reader, &mut server);
             for _ in 0..3 {
-                server.step(&Step::Night);
+                server.step(&ModelStep::Night);
                 if is_cut {
                     reader.connected();
                 }
@@ -205,9 +211,9 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
                 );
             }
             // Now an entry is gone that was not read.
-            server.step(&Step::Add(2));
-            server.step(&Step::Trim(2));
-            server.step(&Step::Add(1));
+            server.step(&ModelStep::Add(2));
+            server.step(&ModelStep::Trim(2));
+            server.step(&ModelStep::Add(1));
             assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
         }
     }
@@ -215,13 +221,13 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
 
 #[test]
 fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries() {
-    let mut server = Server::new();
-    server.step(&Step::Add(6));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(6));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
-    server.step(&Step::Anew);
-    server.step(&Step::Add(6));
-    server.step(&Step::Trim(6));
+    server.step(&ModelStep::Anew);
+    server.step(&ModelStep::Add(6));
+    server.step(&ModelStep::Trim(6));
     assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
@@ -230,22 +236,22 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
 #[test]
 fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anything_was_read() {
     for all in [false, true] {
-        let mut server = Server::new();
-        server.step(&Step::Add(12));
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut server = StreamServer::new();
+        server.step(&ModelStep::Add(12));
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
         let mut events = Vec::new();
         for command in reader.commands() {
             let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
             taken.expect("a good answer");
         }
-        server.step(&Step::Trim(12));
+        server.step(&ModelStep::Trim(12));
         server.added = 0;
-        server.step(&Step::Add(if all { 20 } else { 0 }));
+        server.step(&ModelStep::Add(if all { 20 } else { 0 }));
         read(&mut reader, &mut server);
-        server.step(&Step::Add(if all { 0 } else { 20 }));
+        server.step(&ModelStep::Add(if all { 0 } else { 20 }));
         read(&mut reader, &mut server);
-        server.step(&Step::Add(13));
-        server.step(&Step::Trim(32));
+        server.step(&ModelStep::Add(13));
+        server.step(&ModelStep::Trim(32));
         assert!(
             read(&mut reader, &mut server).contains(&KeptEvent::Lost),
             "{all}"
@@ -256,20 +262,20 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
 /// The new stream has had more entries than the old one had at the look, and more than were read of it.
 #[test]
 fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_loss() {
-    let mut server = Server::new();
-    server.step(&Step::Add(12));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(12));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     let mut events = Vec::new();
     for command in reader.commands() {
         let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
         taken.expect("a good answer");
     }
-    server.step(&Step::Trim(12));
+    server.step(&ModelStep::Trim(12));
     server.added = 0;
-    server.step(&Step::Add(40));
-    server.step(&Step::Trim(20));
+    server.step(&ModelStep::Add(40));
+    server.step(&ModelStep::Trim(20));
     read(&mut reader, &mut server);
-    server.step(&Step::Night);
+    server.step(&ModelStep::Night);
     let events = read(&mut reader, &mut server);
     assert!(!events.contains(&KeptEvent::Lost), "{events:?}");
 }
@@ -277,14 +283,14 @@ fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_l
 /// The new stream has had as many entries as the old one, and all are trimmed. Only its last id is another.
 #[test]
 fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
-    let mut server = Server::new();
-    server.step(&Step::Add(2));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(2));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
-    server.step(&Step::Trim(2));
+    server.step(&ModelStep::Trim(2));
     server.added = 0;
-    server.step(&Step::Add(2));
-    server.step(&Step::Trim(2));
+    server.step(&ModelStep::Add(2));
+    server.step(&ModelStep::Trim(2));
     assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
@@ -292,48 +298,48 @@ fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() 
 /// read.
 #[test]
 fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
-    let mut server = Server::new();
-    server.step(&Step::Add(1));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(1));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
-    server.step(&Step::Add(4));
-    server.step(&Step::Trim(5));
+    server.step(&ModelStep::Add(4));
+    server.step(&ModelStep::Trim(5));
     server.added = 0;
-    server.step(&Step::Add(6));
-    server.step(&Step::Trim(1));
+    server.step(&ModelStep::Add(6));
+    server.step(&ModelStep::Trim(1));
     assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// In one answer the new stream has had fewer entries than the old one; in the next it has the counters of the old one.
 #[test]
 fn counters_that_went_back_once_prove_nothing_later() {
-    let mut server = Server::new();
-    server.step(&Step::Add(20));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(20));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
     let before = server.last;
-    server.step(&Step::Anew);
-    server.step(&Step::Add(9));
+    server.step(&ModelStep::Anew);
+    server.step(&ModelStep::Add(9));
     let mut log = Log::default();
     log.take(&mut reader, &mut server);
     server.last = before;
-    server.step(&Step::Add(11));
-    server.step(&Step::Trim(20));
-    server.step(&Step::Add(1));
+    server.step(&ModelStep::Add(11));
+    server.step(&ModelStep::Trim(20));
+    server.step(&ModelStep::Add(1));
     log.take_all(&mut reader, &mut server);
     assert!(log.events.contains(&KeptEvent::Lost));
 }
 
 #[test]
 fn the_counters_of_another_server_prove_nothing() {
-    let mut server = Server::new();
-    server.step(&Step::Add(5));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
     // The new master lacks two entries that were read, and has trimmed two that were not.
-    server.step(&Step::FailOver(2, false));
-    server.step(&Step::Add(3));
-    server.step(&Step::Trim(5));
+    server.step(&ModelStep::FailOver(2, false));
+    server.step(&ModelStep::Add(3));
+    server.step(&ModelStep::Trim(5));
     reader.connected();
     assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
@@ -342,13 +348,13 @@ fn the_counters_of_another_server_prove_nothing() {
 #[test]
 fn a_large_entry_is_not_read_again_and_again() {
     for has_counters in [true, false] {
-        let mut server = Server {
+        let mut server = StreamServer {
             entry_bytes: 1 << 20,
             has_counters,
-            ..Server::new()
+            ..StreamServer::new()
         };
-        server.step(&Step::Add(1));
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        server.step(&ModelStep::Add(1));
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
         read(&mut reader, &mut server);
         let mut again = 0;
         let mut log = Log::default();
@@ -364,19 +370,19 @@ fn a_large_entry_is_not_read_again_and_again() {
 
 #[test]
 fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
-    let mut server = Server {
+    let mut server = StreamServer {
         entry_bytes: 1 << 20,
-        ..Server::new()
+        ..StreamServer::new()
     };
-    server.step(&Step::Add(40));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX);
+    server.step(&ModelStep::Add(40));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX);
     let mut log = Log::default();
     log.take_all(&mut reader, &mut server);
-    server.step(&Step::Add(40));
+    server.step(&ModelStep::Add(40));
     log.events.clear();
     log.take_all(&mut reader, &mut server);
     let behind = log.events.iter().filter_map(|events| match events {
-        KeptEvent::Behind { messages, .. } => *messages,
+        KeptEvent::Lag { messages, .. } => *messages,
         _ => None,
     });
     // An answer to XREAD with one entry, then answers with sixteen new entries each.
@@ -385,10 +391,10 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
 
 #[test]
 fn a_clock_that_is_behind_hides_no_old_entry() {
-    let mut server = Server::new();
+    let mut server = StreamServer::new();
     server.last.major -= 3_600_000;
-    server.step(&Step::Add(1));
-    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    server.step(&ModelStep::Add(1));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
     assert_eq!(read(&mut reader, &mut server).len(), 2);
 }
 
@@ -428,14 +434,14 @@ fn a_refusal_and_a_wrong_answer_end_the_connection() {
     for (answer, trouble) in [
         (
             Value::Error("WRONGTYPE x".to_owned()),
-            Trouble::Refused("WRONGTYPE x".to_owned()),
+            StreamReadError::Refused("WRONGTYPE x".to_owned()),
         ),
         (
             Value::Integer(1),
-            Trouble::Wrong("an answer that fits no question"),
+            StreamReadError::Wrong("an answer that fits no question"),
         ),
     ] {
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
         let commands = reader.commands().len();
         let answers = vec![answer; commands];
         let taken = take(&mut reader, 100, answers, &mut Vec::new());
@@ -445,7 +451,7 @@ fn a_refusal_and_a_wrong_answer_end_the_connection() {
 
 #[test]
 fn answers_stay_within_their_bytes() {
-    let number = |reader: &mut StreamReader, name: &str| {
+    let number = |reader: &mut RedisStreamReader, name: &str| {
         let commands = reader.commands();
         let at = commands[0].iter().position(|word| word == "COUNT");
         assert_eq!(commands[0][0], name);
@@ -460,12 +466,12 @@ fn answers_stay_within_their_bytes() {
         (1 << 30, 100, 1, 512),
         (1 << 30, 1 << 30, 1, 1),
     ] {
-        let mut server = Server {
+        let mut server = StreamServer {
             entry_bytes,
-            ..Server::new()
+            ..StreamServer::new()
         };
-        server.step(&Step::Add(1));
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, bytes_max);
+        server.step(&ModelStep::Add(1));
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, bytes_max);
         let mut log = Log::default();
         log.take(&mut reader, &mut server);
         assert_eq!(number(&mut reader, "XRANGE"), Ok(at_once));

@@ -254,7 +254,7 @@ fn a_backlog_of_one_subject_is_nothing_to_the_topics_of_others() {
 }
 
 /// An event as numbers: subject, payload, quiet or not, milliseconds afterwards.
-type Step = (usize, usize, bool, u64);
+type EventStep = (usize, usize, bool, u64);
 
 const SUBJECTS_HERE: [&str; 4] = [
     "levels.signals",
@@ -316,7 +316,7 @@ fn payload(model: &BTreeMap<&str, String>, keys: &[&str]) -> String {
 fn play(
     desk: &mut Desk,
     model: &mut BTreeMap<&str, String>,
-    (subject, kind, quiet, after_ms): Step,
+    (subject, kind, quiet, after_ms): EventStep,
 ) -> Option<Vec<&'static str>> {
     desk.now = desk.now.plus_us(after_ms * 1_000);
     let Some(name) = SUBJECTS_HERE.get(subject) else {

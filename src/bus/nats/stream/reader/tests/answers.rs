@@ -1,7 +1,7 @@
 //! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
 //! end are flow control, and the consumers that are deleted.
 
-use super::super::requests::Limits;
+use super::super::requests::ConsumerLimits;
 use super::super::*;
 use super::model::{Event, NOW_NS};
 use super::*;
@@ -122,8 +122,8 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
         code,
         description: String::new(),
     };
-    let mut limits = Limits::default();
-    assert!(!limits.shrink(&refused(10_026)) && limits == Limits::default());
+    let mut limits = ConsumerLimits::default();
+    assert!(!limits.shrink(&refused(10_026)) && limits == ConsumerLimits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
     let (_, body) = limits.plan(Start::Time(0)).request("S", Some("in"));
@@ -138,7 +138,12 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
 
 #[test]
 fn a_consumer_begins_at_a_message_or_a_time() {
-    let body = |start| Limits::default().plan(start).request("S", Some("in")).1;
+    let body = |start| {
+        ConsumerLimits::default()
+            .plan(start)
+            .request("S", Some("in"))
+            .1
+    };
     let at = body(Start::Sequence(7));
     assert!(
         at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
@@ -154,7 +159,7 @@ fn a_consumer_begins_at_a_message_or_a_time() {
 
 #[test]
 fn flow_control_is_answered_and_is_no_idle_time() {
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     // The consumer is made, and its message is not delivered.
     bench.event(&Event::Hold(true));
     bench.read(100);
@@ -178,13 +183,13 @@ fn flow_control_is_answered_and_is_no_idle_time() {
             .expect("good");
         assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
     }
-    assert!(matches!(bench.reader.step, Step::Read { .. }));
+    assert!(matches!(bench.reader.step, ReaderStep::Read { .. }));
 }
 
 #[test]
 fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
     let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
-    let take = |bench: &mut Bench, payload: String| {
+    let take = |bench: &mut ReaderRig, payload: String| {
         let delivery = Delivery {
             subject: format!(".{}", bench.reader.last_request).into(),
             sid: ANSWERS_SID,
@@ -195,7 +200,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
         let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
         reader.take(delivery, now, out, events)
     };
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     bench.read(1);
     bench.out.clear();
     take(&mut bench, refusal(10_121)).expect("asked again");
@@ -211,7 +216,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
             "the stream S is a work queue (retention: workqueue)",
         ),
     ] {
-        let mut bench = Bench::new(0);
+        let mut bench = ReaderRig::new(0);
         let error = take(&mut bench, answer).expect_err("it cannot be read");
         assert!(
             error.keeps_connection() && error.to_string().starts_with(words),
@@ -219,7 +224,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
         );
         bench.now += UNUSABLE_PAUSE;
         bench.tick().expect("another look");
-        assert!(matches!(bench.reader.step, Step::Look { .. }));
+        assert!(matches!(bench.reader.step, ReaderStep::Look { .. }));
     }
 }
 
@@ -227,7 +232,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
 fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
     // The server says nothing, or that nobody leads the stream.
     for (is_answered, words) in [(true, None), (false, None), (false, Some("no leader"))] {
-        let mut bench = Bench::new(0);
+        let mut bench = ReaderRig::new(0);
         bench.read(100);
         bench.now += CHECK_INTERVAL;
         bench.last_received = bench.now;
@@ -259,7 +264,7 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
 
 #[test]
 fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is_due_counts() {
-    let mut bench = Bench::new(0);
+    let mut bench = ReaderRig::new(0);
     bench.read(100);
     bench.now += Duration::from_secs(3);
     assert!(bench.reader.check(bench.now, &mut bench.out));
@@ -274,7 +279,7 @@ fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is
     bench.read(1);
     assert!(!matches!(
         &bench.reader.step,
-        Step::Read {
+        ReaderStep::Read {
             check: Check::Asked { .. },
             ..
         }
@@ -283,7 +288,7 @@ fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is
 
 #[test]
 fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
-    let mut bench = Bench::new(1);
+    let mut bench = ReaderRig::new(1);
     let deleted = |out: &[u8]| String::from_utf8_lossy(out).contains("$JS.API.CONSUMER.DELETE.S.c");
     bench.read(100);
     bench.reader.connected(bench.now, &mut bench.out);
@@ -297,7 +302,7 @@ fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
 
 #[test]
 fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts() {
-    let mut bench = Bench::new(3);
+    let mut bench = ReaderRig::new(3);
     let asked = |out: &[u8]| {
         let text = String::from_utf8_lossy(out).into_owned();
         let lines = text

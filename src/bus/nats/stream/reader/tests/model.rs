@@ -11,7 +11,7 @@ pub(super) const NOW_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A stream on a server, with its consumers. Each message has a serial number over all lives of the stream as
 /// its payload.
-pub(super) struct Server {
+pub(super) struct JetStreamServer {
     messages: VecDeque<(StoredId, u64)>,
     /// Messages deleted from this life of the stream.
     deleted: Vec<(StoredId, u64)>,
@@ -19,7 +19,7 @@ pub(super) struct Server {
     pub(super) time_ns: u64,
     created_ns: u64,
     pub(super) next_serial: u64,
-    pub(super) consumers: Vec<Live>,
+    pub(super) consumers: Vec<LiveConsumer>,
     listened_to: Vec<String>,
     /// Deliveries on their way.
     pub(super) line: VecDeque<Delivery>,
@@ -35,7 +35,7 @@ pub(super) struct Server {
     pub(super) overwrites: bool,
 }
 
-pub(super) struct Live {
+pub(super) struct LiveConsumer {
     deliver: String,
     next: u64,
     sequence: u64,
@@ -68,7 +68,7 @@ pub(super) enum Event {
     Read(u8),
 }
 
-impl Server {
+impl JetStreamServer {
     pub(super) fn new() -> Self {
         Self {
             messages: VecDeque::new(),
@@ -280,7 +280,7 @@ impl Server {
             }
         };
         let deliver = text("deliver_subject").expect("a subject");
-        self.consumers.push(Live {
+        self.consumers.push(LiveConsumer {
             next,
             sequence: 0,
             is_listened_to: self.listened_to.contains(&deliver),

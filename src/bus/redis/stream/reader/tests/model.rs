@@ -8,7 +8,7 @@ use super::NOW_MS;
 const ID_STEP: u64 = 1_000;
 
 /// A stream on a server. The payload of each entry is a serial number, which continues when the stream is made anew.
-pub(super) struct Server {
+pub(super) struct StreamServer {
     pub(super) entries: VecDeque<(StoredId, u64)>,
     pub(super) last: StoredId,
     pub(super) next_serial: u64,
@@ -22,7 +22,7 @@ pub(super) struct Server {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum ModelStep {
     Add(u8),
     Trim(u8),
     /// An entry comes after a quiet time, and all before it are trimmed by their age.
@@ -40,7 +40,7 @@ pub(super) enum Step {
     TrimAmid(u8),
 }
 
-impl Server {
+impl StreamServer {
     pub(super) fn new() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -64,24 +64,24 @@ impl Server {
     }
 
     /// Carries out a step; returns the serial numbers of the entries that it has lost.
-    pub(super) fn step(&mut self, step: &Step) -> Vec<u64> {
+    pub(super) fn step(&mut self, step: &ModelStep) -> Vec<u64> {
         match step {
-            Step::Add(count) => (0..*count).for_each(|_| self.add()),
-            Step::Trim(count) => {
+            ModelStep::Add(count) => (0..*count).for_each(|_| self.add()),
+            ModelStep::Trim(count) => {
                 let count = usize::from(*count).min(self.entries.len());
                 self.entries.drain(..count);
             }
-            Step::Night => {
+            ModelStep::Night => {
                 let before = self.entries.len();
                 self.add();
                 self.entries.drain(..before);
             }
-            Step::Anew => {
+            ModelStep::Anew => {
                 self.entries.clear();
                 self.added = 0;
                 self.last.major -= 1_000;
             }
-            Step::FailOver(count, is_behind) => {
+            ModelStep::FailOver(count, is_behind) => {
                 let count = usize::from(*count).min(self.entries.len());
                 let lost = self.entries.split_off(self.entries.len() - count);
                 self.added -= lost.len() as u64;
@@ -94,7 +94,7 @@ impl Server {
                 }
                 return lost.into_iter().map(|(_, serial)| serial).collect();
             }
-            Step::Cut | Step::Read | Step::AddAmid(_) | Step::TrimAmid(_) => {}
+            ModelStep::Cut | ModelStep::Read | ModelStep::AddAmid(_) | ModelStep::TrimAmid(_) => {}
         }
         Vec::new()
     }

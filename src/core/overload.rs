@@ -16,7 +16,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::publication::Delivery;
-use super::{BehindStats, ConflationKey, Frame, Retain, TopicName};
+use super::{ConflationKey, Frame, OverloadStats, Retain, TopicName};
 
 /// The most states that are held; further states go into the send queues.
 pub(super) const STATES_MAX: usize = 16_384;
@@ -30,9 +30,9 @@ pub(super) const LINGER_US: u64 = 1_500_000;
 
 /// The held states.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct Overload {
     /// The held states of each topic, with the number of the topic in `order`.
-    pub(super) held: HashMap<TopicName, Held, RandomState>,
+    pub(super) held: HashMap<TopicName, HeldTopic, RandomState>,
     /// The topics of `held`, oldest first.
     order: BTreeMap<u64, TopicName>,
     pub(super) states: usize,
@@ -58,7 +58,7 @@ pub(super) struct HeldState {
 
 /// The newest state of each key of a topic.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldTopic {
     number: u64,
     /// Oldest first, with numbers of the topic's own: a pattern may have very many keys.
     pub(super) states: BTreeMap<u64, HeldState>,
@@ -67,7 +67,7 @@ pub(super) struct Held {
     newest: u64,
 }
 
-impl Held {
+impl HeldTopic {
     /// Holds a state; returns whether it replaces an older one. A state without a key replaces nothing.
     fn hold(&mut self, of: Delivery<'_>) -> bool {
         self.newest += 1;
@@ -82,8 +82,8 @@ impl Held {
     }
 }
 
-impl Behind {
-    pub(super) fn begin(&mut self, now_us: u64, stats: &mut BehindStats) {
+impl Overload {
+    pub(super) fn begin(&mut self, now_us: u64, stats: &mut OverloadStats) {
         self.is_holding = true;
         self.replaced_in_round = 0;
         self.try_at_us = now_us + TRY_AFTER_US;
@@ -91,7 +91,7 @@ impl Behind {
         stats.is_behind = true;
     }
 
-    fn count(&mut self, now_us: u64, stats: &mut BehindStats) {
+    fn count(&mut self, now_us: u64, stats: &mut OverloadStats) {
         if stats.is_behind {
             stats.behind_us += now_us.saturating_sub(self.counted_us);
         }
@@ -110,9 +110,9 @@ impl Behind {
         let held = self.held.entry(topic.clone()).or_insert_with(|| {
             self.numbered += 1;
             self.order.insert(self.numbered, topic.clone());
-            Held {
+            HeldTopic {
                 number: self.numbered,
-                ..Held::default()
+                ..HeldTopic::default()
             }
         });
         let replaces = held.hold(of);
@@ -132,7 +132,7 @@ impl Behind {
     }
 
     /// Ends a round: the flush has reached all clients.
-    pub(super) fn end_round(&mut self, now_us: u64, stats: &mut BehindStats) {
+    pub(super) fn end_round(&mut self, now_us: u64, stats: &mut OverloadStats) {
         self.count(now_us, stats);
         self.released_up_to = self.numbered;
         let replaced = take(&mut self.replaced_in_round);
