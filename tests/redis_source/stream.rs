@@ -1,26 +1,36 @@
 //! A stream in place of channels: slow links, trims, and users with few rights.
 
+use std::collections::BTreeSet;
+
 use weirgate_bus::StreamSettings;
-use weirgate_bus::redis::RedisStreamSource;
+use weirgate_bus::redis::{RedisStreamPages, RedisStreamSource, WithPages};
 use weirgate_test_support::LinkProxy;
 
 use super::*;
 
 const KEY: &str = "ticks";
 
-fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
-    let status = Arc::new(BusStatus::new(&[], 1));
-    let (sender, events) = bounded(4_096);
-    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisStreamSource {
     let stream = StreamSettings {
         name: KEY.to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
         only: None,
     };
-    let source = RedisStreamSource::new(settings, stream, Arc::clone(&status)).expect("a source");
+    RedisStreamSource::new(settings, stream, Arc::clone(status)).expect("a source")
+}
+
+fn run(source: impl Source + 'static) -> Receiver<BusEvent> {
+    let (sender, events) = bounded(4_096);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
     thread::spawn(move || Box::new(source).run(link));
-    (events, status)
+    events
+}
+
+fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let source = source(settings, &status);
+    (run(source), status)
 }
 
 /// The events up to the n-th message.
@@ -100,5 +110,35 @@ fn what_was_trimmed_after_it_was_read_is_no_loss_if_the_user_may_count() {
             .collect();
         assert_eq!(came, ["a: 1", "a: 2", "a: 3"], "{user}");
         assert_eq!(status.stream_behind(), Some((Some(0), 0)));
+    }
+}
+
+#[test]
+fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
+    const READERS: u64 = 80;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    // A page has half a MiB.
+    (0..7).for_each(|_| add(&mut client, &[], [b'1'; 100_000]));
+    let (settings, status) = (settings(&server.url()), Arc::new(BusStatus::new(&[], 1)));
+    let pages = RedisStreamPages::new(settings.clone(), KEY, Arc::clone(&status));
+    let (pages, interest) = pages.expect("pages");
+    let events = run(WithPages::new(source(settings, &status), pages));
+    // None of them asks for a second page.
+    for number in 1..=READERS {
+        interest.ask_all(Subscription::channel("a"), number, Arc::default());
+    }
+    let mut given = BTreeSet::new();
+    while given.len() < READERS as usize {
+        match events.recv_timeout(PATIENCE).expect("a page for each") {
+            BusEvent::RetainedPage {
+                number,
+                is_open: true,
+                ..
+            } => assert!(given.insert(number), "{number}"),
+            // Until the size of the entries is known, an answer may have all of them.
+            BusEvent::RetainedEnd { number, .. } => assert!(given.insert(number), "{number}"),
+            _ => {}
+        }
     }
 }

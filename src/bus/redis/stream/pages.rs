@@ -24,7 +24,8 @@ use weirgate_core::{
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::Now;
 
-/// The most questions that are read by turns; the others wait.
+/// The most questions that are read by turns; the others wait. Those of clients that still take a page do not count: a client
+/// that stops reading must not keep others waiting.
 const OPEN_MAX: usize = 64;
 /// The bytes and the messages of a page. The last answer may bring more.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -170,12 +171,12 @@ impl RedisStreamPages {
         while let Some((number, said)) = self.names.next_said() {
             self.say(number, said);
         }
-        while self.open.len() < OPEN_MAX
+        let paused = self.open.iter().filter(|of| of.is_paused).count();
+        while self.open.len() - paused < OPEN_MAX
             && let Some(question) = self.names.next_question()
         {
             self.open.push_back(Reading::new(question));
         }
-        let paused = self.open.iter().filter(|of| of.is_paused).count();
         let asked = self.open.len() - paused;
         self.names.show_asked_questions(asked, paused);
         let Some(at) = self.open.iter().position(|of| !of.is_paused) else {
