@@ -225,8 +225,11 @@ impl Contract for Channels {
             _ => json!({"action": "ping", "channels": names, "requestId": names.first()}),
         };
         if request.extra & 16 == 16 {
-            // Three bytes each, with the comma.
-            text["channels"] = json!(vec![""; MESSAGE_BYTES / 3 - 1_000]);
+            match as_much_as_fits(request.number) {
+                Some(text) => return text,
+                // Three bytes each, with the comma.
+                None => text["channels"] = json!(vec![""; MESSAGE_BYTES / 3 - 1_000]),
+            }
         }
         if request.extra & 1 == 1 {
             text["last"] = json!(request.number % 100 + 1);
@@ -295,6 +298,19 @@ impl Contract for Channels {
     }
 }
 
+/// A request of the largest size that is costly to read for what it is made of; `None`: of texts.
+fn as_much_as_fits(kind: u32) -> Option<String> {
+    let filled = |piece: &str| piece.repeat(MESSAGE_BYTES / piece.len() - 100);
+    let rest = match kind % 5 {
+        0 => return None,
+        1 => format!(r#""channels":["{}"]"#, filled(r"\u0041")),
+        2 => format!(r#""channels":["{}"]"#, filled(r"\n")),
+        3 => format!(r#""channels":["a"],"x":[{}[]]"#, filled("[],")),
+        _ => format!(r#"{}"channels":["a"]"#, filled(r#""":1,"#)),
+    };
+    Some(format!(r#"{{"action":"subscribe",{rest}}}"#))
+}
+
 /// Requests, ends and events of all names that a client may hold.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |name, kind, acts: Vec<Act>| Case {
@@ -311,6 +327,8 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     let nothing = Vec::new;
     let all = || messages().collect();
+    // Of 20,000 names.
+    let some = || messages().take(2).collect();
     let holds = |name, kind, then: Vec<Act>| {
         let mut acts = vec![Act::Outside(Outside::Back), Act::Turns(5), says(0, 0, 0)];
         acts.extend(turns());
@@ -330,6 +348,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         of_kept("since, nothing missed", 0, 2, 0, &nothing),
         of_kept("since, a message of each", 0, 2, 0, &all),
+        of_kept("since, as many messages as are sent", 0, 2, 0, &some),
         of_kept("since, with what each brings", 0, 6, 0, &all),
         of_kept("since unknown", 0, 2, 9_999_999, &all),
         of_kept("since unknown, and last", 0, 3, 9_999_999, &all),
@@ -369,6 +388,10 @@ pub(crate) fn cases() -> Vec<Case> {
         }),
         holds("a search for names", 0, vec![Act::Look]),
         case("as many texts as fit", 0, vec![says(0, 16, 0)]),
+        case("as many escapes as fit", 0, vec![says(0, 16, 1)]),
+        case("as many line feeds as fit", 0, vec![says(0, 16, 2)]),
+        case("as many lists as fit", 0, vec![says(0, 16, 3)]),
+        case("as many members as fit", 0, vec![says(0, 16, 4)]),
         case(
             "as many texts as fit, to unsubscribe",
             0,

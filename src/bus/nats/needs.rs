@@ -183,7 +183,7 @@ mod tests {
             all(&Subscription::needs(), None)
         );
         assert_eq!(
-            documented("With `--retained` also"),
+            documented("With `--retained` it also needs"),
             all(&Retained::needs(), None)
         );
         assert_eq!(

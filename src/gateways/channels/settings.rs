@@ -152,7 +152,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
             set: |channels, text| channels.conflated = words(&text),
             get: |channels| channels.conflated.join(" "),
         },
-        "Names and patterns of which slow clients get the newest message only; may be repeated",
+        "Names and patterns of which slow clients get only the newest; may be repeated",
     )
     .more(
         "Several with commas or spaces. Skipped messages are gaps in seq.",

@@ -402,7 +402,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "How long a message may wait for others to the same client, to leave in one write; 0: not at all",
+        "How long a message may wait to leave with others to the client; 0: not at all",
     )
     .more("The first message, answers, pongs and closes do not wait."),
     Setting::ms(
