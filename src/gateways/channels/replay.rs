@@ -220,9 +220,15 @@ impl Retained {
 
     /// Whether a client is still getting all kept messages of a name.
     pub(super) fn is_replayed(&self, name: &TopicName, key: SessionKey) -> bool {
-        let mut replays =
-            (self.clients.get(&key).into_iter()).flat_map(|turn| turn.replays.values());
-        replays.any(|replay| replay.has(name))
+        self.scope_with(name, key).is_some()
+    }
+
+    /// Where a client is still getting all kept messages of a name: by itself, or with the other names of an event stream. A
+    /// client may get those of very many names, so they are not walked over.
+    fn scope_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
+        let replays = &self.clients.get(&key)?.replays;
+        let has = |scope: &TopicName| replays.get(scope).is_some_and(|replay| replay.has(name));
+        [name.clone(), TopicName::default()].into_iter().find(has)
     }
 
     /// Begins a round over the names of a client, unless one is under way.
@@ -293,17 +299,15 @@ impl Retained {
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
     pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
-        let Some(turn) = self.clients.get_mut(&key) else {
+        let Some(scope) = self.scope_with(name, key) else {
             return false;
         };
-        let mut replays = turn.replays.iter_mut();
-        let Some((scope, replay)) = replays.find(|(_, replay)| replay.has(name)) else {
-            return false;
-        };
-        replay.names.retain(|one| one.name != *name);
-        if replay.names.is_empty() {
-            let scope = scope.clone();
-            self.forget(&scope, key);
+        let turn = self.clients.get_mut(&key);
+        if let Some(replay) = turn.and_then(|turn| turn.replays.get_mut(&scope)) {
+            replay.names.retain(|one| one.name != *name);
+            if replay.names.is_empty() {
+                self.forget(&scope, key);
+            }
         }
         true
     }

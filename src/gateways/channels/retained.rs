@@ -609,16 +609,16 @@ impl Retained {
         };
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         let value_bytes = turn.largest.max(VALUE_BYTES);
+        let is_replayed = |name: &TopicName| turn.replays.contains_key(name);
+        let comes_in_pages =
+            |name: &TopicName| is_replayed(name) || self.syntax.is_pattern(name.as_str());
         let is_next = |name: &&TopicName| {
-            let is_replayed = turn.replays.contains_key(*name);
-            let comes_in_pages = is_replayed || self.syntax.is_pattern(name.as_str());
-            let waits = !turn.taking.is_empty() && comes_in_pages;
+            let waits = !turn.taking.is_empty() && comes_in_pages(name);
             // Names of the kept feed are no subscriptions of the bus.
-            !waits && (is_replayed || !is_refused(name))
+            !waits && (is_replayed(name) || !is_refused(name))
         };
         for name in turn.ready().filter(is_next).chain(&turn.taking) {
-            let comes_in_pages = turn.replays.contains_key(name);
-            let more = match comes_in_pages || self.syntax.is_pattern(name.as_str()) {
+            let more = match comes_in_pages(name) {
                 true => CLIENT_BYTES_MAX,
                 false => value_bytes,
             };
