@@ -81,13 +81,13 @@ impl MetricsTexts {
         if let Some(kept) = kept.as_ref().filter(is_fresh) {
             return Bytes::copy_from_slice(&kept.text);
         }
-        // For the next text: the numbers of single topics come from a survey.
-        self.telemetry.surveys.ask();
         let text = match format {
             MetricsFormat::OpenMetrics => self.telemetry.open_metrics().into_bytes(),
             MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),
             MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
         };
+        // For the next text, so after this one: the numbers of single topics come from a survey, and the loop may be quick.
+        self.telemetry.surveys.ask();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;
         *kept = Some(KeptText { made_us, text });
