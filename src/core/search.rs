@@ -36,9 +36,9 @@ pub enum Search {
 pub struct Found {
     /// All clients or names that were found.
     pub count: u64,
-    /// The first clients, at most [`FOUND_MAX`].
+    /// The first clients, at most `FOUND_MAX`.
     pub clients: Vec<FoundClient>,
-    /// The first names, at most [`FOUND_MAX`]; the name itself comes before the names that contain it.
+    /// The first names, at most `FOUND_MAX`; the name itself comes before the names that contain it.
     pub names: Vec<FoundName>,
 }
 

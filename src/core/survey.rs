@@ -54,7 +54,7 @@ pub struct Survey {
     pub topics_quiet: u64,
     /// Those with the most members, the most first.
     pub quiet_topics: Vec<TopicSnapshot>,
-    /// The kept refusals of names, the newest first: at most [`REFUSED_NAMES_MAX`](super::REFUSED_NAMES_MAX).
+    /// The kept refusals of names, the newest first: at most `REFUSED_NAMES_MAX`.
     pub refused_names: Vec<RefusedName>,
     /// The results of the searches.
     pub found: Vec<Found>,
@@ -268,7 +268,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics; returns the survey if none is left.
+    /// Looks at the next `SURVEY_SLICE_MAX` clients and topics; returns the survey if none is left.
     /// The next call begins a new survey.
     pub fn survey(&mut self, now: Now) -> Option<Survey> {
         let core = &mut self.core;

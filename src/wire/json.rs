@@ -3,7 +3,7 @@
 //!
 //! sonic-rs parses and skips values by recursion, so a few kilobytes of `[` would overflow the stack and end the
 //! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), and always
-//! after [`check_depth`]. When sonic-rs skips a value, it also skips the four bytes after `\u` unread, even a quote, so
+//! after `check_depth`. When sonic-rs skips a value, it also skips the four bytes after `\u` unread, even a quote, so
 //! brackets after such an escape could look like part of a string. This is why the escapes are checked first, too.
 //! Iterating over an object, sonic-rs accepts bytes after its end; [`check_json`] and [`object_entries`] refuse them
 //! (contract: row JSON).
