@@ -355,7 +355,7 @@ async def test_last_values_without_jetstream_or_its_permission(start_nats, on_na
     publisher = await bus(server, user="feed", password="f")
     await say(publisher, "a.1", 1)
     await client.wait_for(lambda c: c.data, 10, "the live message")
-    await until(lambda: "this user may not publish to $JS.API.STREAM.NAMES" in weirgate.log(), 10, "the missing permission told")
+    await until(lambda: "this user may not publish to $JS.API.STREAM.LIST" in weirgate.log(), 10, "the missing permission told")
     assert client.short() == [("a.1", None, 1)]
     await client.wait_for(lambda c: any(m.get("error") == "No last values from the bus: a.2" for m in c.answers), 20, "the error")
     await publisher.close()

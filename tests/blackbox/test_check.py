@@ -135,9 +135,9 @@ async def test_a_missing_permission_is_named(start_nats, missing, said):
 
 STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T",
                  "$JS.API.CONSUMER.MSG.NEXT.T.*", "$JS.API.INFO"]
-RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
+RETAINED_RIGHTS = ["$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
                    "$JS.API.CONSUMER.MSG.NEXT.*.*"]
-NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], RETAINED_RIGHTS[5], "inboxes"}
+NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:3], RETAINED_RIGHTS[4], "inboxes"}
 
 
 @pytest.mark.parametrize("flags, rights, missing", [

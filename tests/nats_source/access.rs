@@ -405,7 +405,7 @@ fn the_source_of_channels_logs_in_the_same_ways() {
 /// What `docs/reference/nats.md` says that a user of channels with last values has to be allowed.
 const CHANNELS_PERMISSIONS: &str = r#"{
     publish: [
-        "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*",
         "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
         "$JS.API.CONSUMER.MSG.NEXT.*.*"
     ]

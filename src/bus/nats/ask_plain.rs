@@ -11,7 +11,7 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use super::subjects::subjects_in;
+use super::subjects::{streams_in, subjects_in};
 use crate::{Answers, list, to_ask};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -194,11 +194,8 @@ fn last_values(
 /// The streams that hold a part of these subjects; none without an answer.
 fn streams_of(link: &mut Requester, name: &str) -> Vec<String> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
-    let subject = Action::StreamNames.of("");
+    let subject = Action::StreamList.of("");
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
-    let names = json::read(&answer).ok().and_then(|answer| {
-        let streams = answer.get(&["streams"])?;
-        json::value(&streams).ok()
-    });
-    names.unwrap_or_default()
+    let answer = json::read(&answer).ok();
+    answer.map_or_else(Vec::new, |answer| streams_in(name, answer))
 }

@@ -39,9 +39,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::live::Live;
-pub(in crate::nats) use self::streams::subjects_in;
-use self::streams::{AllStreams, Listed, Target, targets, targets_in};
-use super::super::api::{ApiError, first_stream, message, refusal};
+use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
+pub(in crate::nats) use self::streams::{streams_in, subjects_in};
+use super::super::api::{ApiError, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
 use super::super::needs::{Action, Need};
@@ -229,7 +229,6 @@ impl Retained {
     pub(in super::super) fn needs() -> Vec<Need> {
         let consumers = "each question for a pattern leaves a consumer for 3 minutes";
         vec![
-            Need::must(Action::StreamNames),
             Need::must(Action::StreamList),
             Need::must(Action::GetMessage),
             Need::must(Action::CreateConsumer),
@@ -320,12 +319,8 @@ impl Retained {
                 (Action::StreamInfo.of(stream), String::new())
             }
             Step::Streams => {
-                let action = match subscription.is_pattern {
-                    true => Action::StreamList,
-                    false => Action::StreamNames,
-                };
                 let body = sonic_rs::json!({ "subject": name }).to_string();
-                (action.of(""), body)
+                (Action::StreamList.of(""), body)
             }
             Step::AllStreams => (Action::StreamList.of(""), self.all_streams.request()),
             Step::Message(streams) => {
@@ -517,26 +512,31 @@ impl Retained {
                     asked.values.targets = targets.into();
                     return self.next_stream(number, now, out);
                 }
-                let streams = targets.into_iter().map(|target| target.stream);
-                asked.step = Step::Message(streams.take(1).collect());
-                self.next_message(number, out);
+                self.find_message(number, targets.into_iter().take(1), now, out);
             }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
                 self.search_all_streams(number, now, out);
             }
-            (Step::Streams, None) => match first_stream(answer).ok().flatten() {
-                Some(stream) => {
-                    asked.step = Step::Message(VecDeque::from([stream]));
-                    self.send(number, out);
-                }
-                None => self.search_all_streams(number, now, out),
-            },
+            (Step::Streams, None) => {
+                let found = targets(&subscription.name, answer);
+                self.found_streams(number, found, now, out);
+            }
             (Step::Message(_), None) => {
                 asked.value = last_message(answer);
                 self.message(number, now, out);
             }
             (Step::Create(..), _) => self.created(number, delivery, now, out),
+        }
+    }
+
+    /// Goes on with the streams that take a name from publishers.
+    fn found_streams(&mut self, number: u64, found: Found, now: Instant, out: &mut Vec<u8>) {
+        match (found.targets.is_empty(), found.is_cut) {
+            (false, _) => self.find_message(number, found.targets.into_iter().take(1), now, out),
+            // The leader of the stream did not answer in time.
+            (true, true) => self.pause(number, Again::Streams, now),
+            (true, false) => self.search_all_streams(number, now, out),
         }
     }
 
@@ -597,17 +597,29 @@ impl Retained {
             asked.values.is_cut |= self.all_streams.is_cut();
             return self.next_stream(number, now, out);
         }
-        let streams = targets.into_iter().map(|target| target.stream);
-        asked.step = Step::Message(streams.take(STREAMS_MAX).collect());
-        self.next_message(number, out);
+        self.find_message(number, targets.into_iter().take(STREAMS_MAX), now, out);
     }
 
     /// Asks the first stream of a name for the last message; without a stream, ends the question.
-    fn next_message(&mut self, number: u64, out: &mut Vec<u8>) {
-        let asked = self.asked.get(&number).map(|asked| &asked.step);
-        match asked {
-            Some(Step::Message(streams)) if streams.is_empty() => self.end(number, None, out),
-            _ => self.send(number, out),
+    fn find_message(
+        &mut self,
+        number: u64,
+        targets: impl Iterator<Item = Target>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let targets: Vec<Target> = targets.collect();
+        // nats-server 2.9.10 crashes if it is asked for a message of a stream that it is still making.
+        if targets.iter().any(Target::is_being_made) {
+            return self.pause(number, Again::Streams, now);
+        }
+        if targets.is_empty() {
+            return self.end(number, None, out);
+        }
+        if let Some(asked) = self.asked.get_mut(&number) {
+            let streams = targets.into_iter().map(|target| target.stream);
+            asked.step = Step::Message(streams.collect());
+            self.send(number, out);
         }
     }
 
@@ -1142,10 +1154,9 @@ impl LastValues {
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
     /// streams of the other pages count as cut.
     fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
-        let (targets, listed) = targets(pattern, streams);
-        let total = streams.number(&["total"]).unwrap_or(0);
-        self.is_cut |= targets.len() > STREAMS_MAX || total > listed;
-        self.targets = targets;
+        let found = targets(pattern, streams);
+        self.is_cut |= found.targets.len() > STREAMS_MAX || found.is_cut;
+        self.targets = found.targets;
         self.targets.truncate(STREAMS_MAX);
     }
 

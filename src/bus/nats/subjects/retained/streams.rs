@@ -236,9 +236,17 @@ impl Held {
     }
 }
 
-/// The streams in the answer that take a part of the name from publishers, and the number of streams in the answer. A
-/// consumer's filter has to lie within one subject of its stream.
-pub(super) fn targets(name: &str, answer: Json<'_>) -> (VecDeque<Target>, u64) {
+/// The streams in an answer that take a part of a name from publishers.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) targets: VecDeque<Target>,
+    /// The server knows more streams of the name than the answer has.
+    pub(super) is_cut: bool,
+}
+
+/// The streams in the answer that take a part of the name from publishers. A consumer's filter has to lie within one subject
+/// of its stream.
+pub(super) fn targets(name: &str, answer: Json<'_>) -> Found {
     let (mut targets, mut listed) = (VecDeque::new(), 0);
     if let (Ok(name), Some(streams)) = (Subject::parse(name), answer.get(&["streams"])) {
         for stream in json::items(&streams).into_iter().flatten() {
@@ -250,7 +258,14 @@ pub(super) fn targets(name: &str, answer: Json<'_>) -> (VecDeque<Target>, u64) {
             }
         }
     }
-    (targets, listed)
+    let is_cut = answer.number(&["total"]).unwrap_or(0) > listed;
+    Found { targets, is_cut }
+}
+
+/// The names of the streams in an answer that take a part of the name from publishers.
+pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<String> {
+    let targets = targets(name, answer).targets.into_iter();
+    targets.map(|target| target.stream).collect()
 }
 
 /// The list of all streams, for one connection.
