@@ -37,8 +37,9 @@ pub(super) struct Turn {
     batch: Span,
 }
 
-/// A length of time. It begins when it is first asked for, after the first step: so one step is always allowed, and the
-/// clock is not read for work that there is not.
+/// A length of time. A part counts from its beginning, so that a long first step leaves no time for a second one. A share
+/// and a batch begin when they are first asked for, after the first step: the clock is not read for a client that has
+/// only one.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     us: u64,
@@ -48,6 +49,11 @@ struct Span {
 impl Span {
     fn of(us: u64) -> Self {
         Self { us, until_us: None }
+    }
+
+    fn from(now_us: u64, us: u64) -> Self {
+        let until_us = Some(now_us.saturating_add(us));
+        Self { us, until_us }
     }
 
     fn lasts_at(&mut self, now_us: u64) -> bool {
@@ -74,7 +80,7 @@ impl Turn {
 
     /// Begins a part of this length, microseconds.
     pub(super) fn begin(&mut self, part_us: u64) {
-        self.part = Span::of(part_us);
+        self.part = Span::from(self.clock.mono_us(), part_us);
         self.share = None;
     }
 

@@ -271,7 +271,7 @@ fn no_client_that_reads_becomes_slow_because_of_a_fast_bus() {
         let (mut world, _) = churned(CLIENTS);
         let soft_bytes = world.hub.core().limits().send_queue.soft_bytes;
         let mut published = 0;
-        for _ in 0..300 {
+        for _ in 0..600 {
             for _ in 0..10 {
                 if world.hub.takes_publications() {
                     publish(&mut world, "A", bytes);

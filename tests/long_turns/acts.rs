@@ -57,9 +57,6 @@ pub(crate) struct Acts {
     pub(crate) acts: Vec<Act>,
 }
 
-/// The most bytes of names in a request: a message has a limit.
-const NAMES_BYTES_MAX: usize = 1_000_000;
-
 impl Names {
     fn random(random: &mut Random, names_max: u64) -> Self {
         Self {
@@ -77,7 +74,6 @@ impl Names {
     /// The names, made by `shape` of a number.
     pub(crate) fn texts(&self, shape: impl Fn(u8, u32) -> String) -> Vec<String> {
         let more = "x".repeat(self.more.into());
-        let mut bytes = 0;
         let numbers = 0..self.count;
         let number = |n: u32| match self.order {
             0 => self.from,
@@ -85,12 +81,8 @@ impl Names {
             2 => self.from + n.wrapping_mul(7_919) % self.count.max(1),
             _ => self.from + n,
         };
-        let names = numbers.map(|n| shape(self.shape, number(n)) + &more);
-        names
-            .take_while(|name| {
-                bytes += name.len() + 3;
-                bytes < NAMES_BYTES_MAX
-            })
+        numbers
+            .map(|n| shape(self.shape, number(n)) + &more)
             .collect()
     }
 }
@@ -102,6 +94,19 @@ fn large(random: &mut Random, most: u64) -> u64 {
 }
 
 impl Request {
+    /// The names, made by `shape` of a number: as many as a message of so many bytes has room for.
+    pub(crate) fn texts(&self, shape: impl Fn(u8, u32) -> String, bytes_max: usize) -> Vec<String> {
+        let mut bytes = 200;
+        let names = self.names.iter().flat_map(|names| names.texts(&shape));
+        names
+            .take_while(|name| {
+                let escaped = name.matches(['"', '\\']).count();
+                bytes += name.len() + escaped + 3;
+                bytes < bytes_max
+            })
+            .collect()
+    }
+
     fn random(random: &mut Random, names_max: u64) -> Self {
         let parts = [1, 1, 1, 2, 3][random.below(5) as usize];
         Self {

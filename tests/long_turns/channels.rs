@@ -209,11 +209,7 @@ impl Contract for Channels {
     }
 
     fn text(request: &Request) -> String {
-        let names: Vec<String> = request
-            .names
-            .iter()
-            .flat_map(|names| names.texts(name))
-            .collect();
+        let names: Vec<String> = request.texts(name, MESSAGE_BYTES);
         let mut text = match request.verb {
             0..8 => json!({"action": "subscribe", "channels": names}),
             8..13 => json!({"action": "unsubscribe", "channels": names}),

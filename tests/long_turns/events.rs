@@ -14,6 +14,9 @@ use super::acts::{Act, Outside, Request};
 use super::cases::{Case, all, says};
 use super::turns::Contract;
 
+/// Bytes of a request, as many as the gateway reads unless set.
+const MESSAGE_BYTES: usize = 65_536;
+
 pub(crate) struct Events {
     frame_bytes: FrameBytes,
 }
@@ -25,7 +28,7 @@ impl Contract for Events {
     /// The bits: pushes are kept, other instances push, few calls at once.
     fn new(kind: u64, frame_bytes: &FrameBytes) -> (Self, EventsGateway, Limits) {
         let settings = EventsGatewaySettings {
-            message_bytes_max: 1 << 20,
+            message_bytes_max: MESSAGE_BYTES,
             rate_burst: 1_000_000,
             rate_per_second_milli: 1_000_000_000,
             shares_pushes: kind & 2 == 2,
@@ -57,11 +60,7 @@ impl Contract for Events {
 
     fn text(request: &Request) -> String {
         let device = |_: u8, n: u32| format!("d{n}");
-        let words: Vec<String> = request
-            .names
-            .iter()
-            .flat_map(|names| names.texts(device))
-            .collect();
+        let words: Vec<String> = request.texts(device, MESSAGE_BYTES);
         let event = match request.verb {
             0..3 => "lobby.get",
             3..6 => "simulation.run",

@@ -15,6 +15,9 @@ use super::acts::{Outside, Request};
 use super::cases::{Case, says};
 use super::turns::Contract;
 
+/// Bytes of a request, as many as the gateway allows unless set.
+const MESSAGE_BYTES: usize = 1 << 20;
+
 pub(crate) struct Levels {
     feed: LevelsFeed,
     sequence: u64,
@@ -53,11 +56,7 @@ impl Contract for Levels {
 
     fn text(request: &Request) -> String {
         let words = |_: u8, n: u32| n.to_string();
-        let more: Vec<String> = request
-            .names
-            .iter()
-            .flat_map(|names| names.texts(words))
-            .collect();
+        let more: Vec<String> = request.texts(words, MESSAGE_BYTES);
         match request.verb {
             0..8 => json!({"action": "rate", "max_hz": request.number % 50}).to_string(),
             8..12 => json!({"action": "rate", "max_hz": request.number, "more": more}).to_string(),

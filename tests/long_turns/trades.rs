@@ -15,6 +15,8 @@ use super::acts::{Outside, Request};
 use super::cases::{Case, says};
 use super::turns::Contract;
 
+/// Bytes of a request, as many as the gateway allows unless set.
+const MESSAGE_BYTES: usize = 102_400;
 const INTERVALS: [&str; 4] = ["1s", "5s", "1m", "5m"];
 
 pub(crate) struct Trades {
@@ -48,6 +50,7 @@ impl Contract for Trades {
         };
         let limits = Limits {
             ping_interval_us: 0,
+            message_bytes_max: MESSAGE_BYTES,
             event_stream: true,
             ..Limits::default()
         };
@@ -63,11 +66,7 @@ impl Contract for Trades {
     }
 
     fn text(request: &Request) -> String {
-        let symbols: Vec<String> = request
-            .names
-            .iter()
-            .flat_map(|names| names.texts(symbol))
-            .collect();
+        let symbols: Vec<String> = request.texts(symbol, MESSAGE_BYTES);
         let interval = INTERVALS[request.number as usize % INTERVALS.len()];
         let action = match request.verb {
             0..5 => "subscribe",

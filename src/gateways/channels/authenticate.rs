@@ -149,7 +149,7 @@ impl ChannelsGateway {
         } else {
             client.held.ids()
         };
-        self.go_on(
+        self.begin(
             core,
             key,
             client,

@@ -317,10 +317,10 @@ impl ChannelsGateway {
                 let since = since.or(client.last_event_id());
                 let resumed = Resumed::new(since, last, client.is_stream());
                 let rest = self.subscribe(client, (names, resumed, request.status), id);
-                return self.go_on(core, key, client, rest);
+                return self.begin(core, key, client, rest);
             }
             Action::Unsubscribe(names) => {
-                return self.go_on(core, key, client, PendingRequest::unsubscribe(names, id));
+                return self.begin(core, key, client, PendingRequest::unsubscribe(names, id));
             }
             Action::Authenticate(token) => {
                 return self.authenticate(core, key, client, &token, id);

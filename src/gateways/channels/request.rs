@@ -10,7 +10,14 @@ use crate::gateways::shared::members::{members, read_max_rate, text_of};
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact};
+use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact, density};
+
+/// Values of a request that any gateway reads, however few channels a client may hold.
+const VALUES_MAX: usize = 131_072;
+/// Values of a request beside the entries of `channels`.
+const OTHER_VALUES_MAX: usize = 1_024;
+/// Escapes of a request: three quarters of what 2 MiB of `\u4e00` have.
+const ESCAPES_MAX: usize = 262_144;
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +79,11 @@ impl Request {
             "status",
             "max_hz",
         ];
+        let density = density(text.as_bytes());
+        let values_max = VALUES_MAX.max(limits.entries_max + OTHER_VALUES_MAX);
+        if density.values > values_max || density.escapes > ESCAPES_MAX {
+            return Self::wrong("Message has too many values or escapes");
+        }
         match members(text.as_bytes(), names) {
             Ok(members) => Self::read(members, limits),
             // The text may be JSON all the same.
@@ -251,6 +263,22 @@ mod tests {
             "{{\"action\":\"subscribe\",\"channels\":[{many}]}}"
         ));
         assert_eq!(many.0, wrong("channels must have at most 100 entries"));
+    }
+
+    #[test]
+    fn what_would_take_long_to_read_is_refused_unread() {
+        let dense = wrong("Message has too many values or escapes");
+        let list = |count: usize| format!(r#"{{"x":[0{}]}}"#, ",0".repeat(count));
+        let escapes = |count: usize| format!(r#"{{"action":"{}"}}"#, r"\n".repeat(count));
+        let unknown = Action::Unknown("None".to_owned());
+        assert_eq!(parse(&list(VALUES_MAX - 1)).0, unknown);
+        assert_eq!(parse(&list(VALUES_MAX)).0, dense);
+        let named = Action::Unknown("\n".repeat(ESCAPES_MAX));
+        assert_eq!(parse(&escapes(ESCAPES_MAX)).0, named);
+        assert_eq!(parse(&escapes(ESCAPES_MAX + 1)).0, dense);
+        let members = |count: usize| format!(r#"{{{}"a":1}}"#, r#""":1,"#.repeat(count));
+        assert_eq!(parse(&members(16_383)).0, unknown);
+        assert_eq!(parse(&members(16_384)).0, wrong("Invalid JSON"));
     }
 
     #[test]

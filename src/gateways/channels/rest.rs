@@ -125,6 +125,23 @@ impl ChannelsGateway {
         }))
     }
 
+    /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long. Returns
+    /// what [`go_on`](Self::go_on) does.
+    pub(super) fn begin(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut ChannelsClient,
+        rest: PendingRequest,
+    ) -> Option<(Answer, FollowUp)> {
+        if core.has_share() {
+            return self.go_on(core, key, client, rest);
+        }
+        client.set_rest(rest);
+        core.go_on_later(key, client.later_bytes());
+        None
+    }
+
     /// Goes on with a request while the client has a share. Returns the answer, with the names that it waits for;
     /// `None`: the rest is for a later turn.
     pub(super) fn go_on(

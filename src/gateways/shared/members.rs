@@ -6,6 +6,9 @@ use weirgate_core::MaxRate;
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, object_entries};
 
+/// The most members of an object, known or not. Each takes the time of 20 ordinary bytes.
+const MEMBERS_MAX: usize = 16_384;
+
 /// Returns the members of an object with these names. Other members are ignored; the last of repeated members
 /// counts.
 pub(in crate::gateways) fn members<'a, const N: usize>(
@@ -13,7 +16,10 @@ pub(in crate::gateways) fn members<'a, const N: usize>(
     names: [&str; N],
 ) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
     let mut found = [const { None }; N];
-    for entry in object_entries(json)? {
+    for (before, entry) in object_entries(json)?.enumerate() {
+        if before == MEMBERS_MAX {
+            return Err(JsonError::TooManyMembers);
+        }
         let (key, value) = entry?;
         if let Some(at) = names.iter().position(|name| *name == key) {
             found[at] = Some(value);
