@@ -104,9 +104,10 @@ pub(super) fn read(
     let Some((_, matches)) = matches.subcommand() else {
         return Err(Exit::wrong_use("no command of token"));
     };
-    let gateway = inspecting(program, matches, env);
+    let gateway = gateway_of_token(program, matches, env);
     let gateway = gateway.map_err(|error| Exit::settings(&[error], 2))?;
-    // The warnings belong to the gateway.
+    // Without the gateway's check of its settings against each other: a token can be judged all the same. The warnings of
+    // the settings are the gateway's to log, and are not shown here.
     let checked = program.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let token = flag(matches, "token").filter(|token| token != "-");
@@ -120,7 +121,7 @@ pub(super) fn read(
 }
 
 /// Returns the gateway that `weirgate token inspect` simulates.
-fn inspecting(
+fn gateway_of_token(
     program: &Program,
     matches: &ArgMatches,
     env: &Env,

@@ -476,7 +476,7 @@ impl Core {
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
-    is_long: bool,
+    is_long_lap: bool,
     (compressor, turn, has_time): (&mut Compressor, &mut Turn, &mut bool),
     (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
     slot: u32,
@@ -484,14 +484,14 @@ fn plan(
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
     let (from, first) = (prefixes.len(), frame_plans.len());
-    let bytes = match is_long && session.has_several_states() {
+    let bytes_max = match is_long_lap && session.has_several_states() {
         true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
         false => limits.write_bytes_max,
     };
     let stats = &mut clients.stats;
     let mut company = 0;
     let writes = session.prepare_write(
-        bytes,
+        bytes_max,
         (&mut *prefixes, &mut *frame_plans),
         |frame, client| {
             has_time.then(|| {
@@ -505,7 +505,7 @@ fn plan(
         key,
         prefixes: from..prefixes.len(),
         frame_plans: first..frame_plans.len(),
-        bytes,
+        bytes: bytes_max,
     })
 }
 

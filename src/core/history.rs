@@ -382,16 +382,16 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
-    /// The messages with their places. They are in the order of the feed; one whose place is not known comes right after
-    /// the one before.
-    pub(super) fn placed(&self, frames: Vec<Arc<Frame>>) -> Missed {
-        let mut last = (0, CopyRank::LAST);
+    /// Gives the messages that a client which resumes has postponed their places in the feed, so that they can be merged with the
+    /// missed ones. They are in the order of the feed; one whose place is not known comes right after the one before.
+    pub(super) fn with_places(&self, frames: Vec<Arc<Frame>>) -> Missed {
+        let mut newest_place = (0, CopyRank::LAST);
         let place_of = |frame: &Arc<Frame>| {
             let position = str::from_utf8(frame.position()).unwrap_or_default();
             if let Ok(after) = self.numbers.find(position) {
-                last = last.max((after.number, after.copy));
+                newest_place = newest_place.max((after.number, after.copy));
             }
-            last
+            newest_place
         };
         let places: Vec<CopyPlace> = frames.iter().map(place_of).collect();
         Missed {

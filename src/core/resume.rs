@@ -175,7 +175,7 @@ impl Core {
         let session = self.clients.session_mut(key);
         let frames = session.map_or_else(Vec::new, Session::take_postponed);
         let history = self.history.as_ref().filter(|_| !frames.is_empty());
-        history.map_or_else(Missed::default, |history| history.placed(frames))
+        history.map_or_else(Missed::default, |history| history.with_places(frames))
     }
 
     /// The most bytes of messages that the client may still get, less the messages that wait or were found.

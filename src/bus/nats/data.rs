@@ -159,11 +159,12 @@ impl Data {
             if found.is_some() {
                 return Ok(found);
             }
-            let since = match self.wire.message_within() == Some(sid) {
-                true => self.wire.carried,
+            // A large message that is still arriving is waited for, as long as its bytes come.
+            let waits_since = match self.wire.sid_of_partial() == Some(sid) {
+                true => self.wire.message_bytes_at,
                 false => begun,
             };
-            if !self.read_aside(since + timeout)? {
+            if !self.read_aside(waits_since + timeout)? {
                 return Ok(None);
             }
         }
@@ -316,8 +317,8 @@ impl JetStream for Data {
         let (number, begun) = (self.ask(subject, body), Instant::now());
         loop {
             // On a slow line, the answer comes after the message that is arriving.
-            let since = match self.wire.message_within() {
-                Some(_) => self.wire.carried,
+            let since = match self.wire.sid_of_partial() {
+                Some(_) => self.wire.message_bytes_at,
                 None => begun,
             };
             let until = since + self.answer_timeout;

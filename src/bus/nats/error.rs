@@ -219,7 +219,7 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        let (subject, is_subscription) = refused(error)?;
+        let (subject, is_subscription) = refusal_in(error)?;
         Some(match is_subscription {
             true => Self::of_subscription(&subject),
             false => Self::of_publishing(&subject),
@@ -338,7 +338,7 @@ pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
 }
 
 /// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a subscription.
-pub(super) fn refused(words: &str) -> Option<(String, bool)> {
+pub(super) fn refusal_in(words: &str) -> Option<(String, bool)> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();
     if !before.contains("permissions violation for ") {
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn the_subject_of_a_refusal_is_read() {
         let subject_of = |subject: &str| {
-            refused(&format!(
+            refusal_in(&format!(
                 "Permissions Violation for Subscription to {subject}"
             ))
         };
@@ -447,10 +447,10 @@ mod tests {
             assert_eq!(subject_of(quoted), Some((subject.to_owned(), true)));
         }
         assert_eq!(subject_of("\"a"), None);
-        let publish = refused("Permissions Violation for Publish to \"a\"");
+        let publish = refusal_in("Permissions Violation for Publish to \"a\"");
         assert_eq!(publish, Some(("a".to_owned(), false)));
         for other in ["", "é", "Maximum Subscriptions Exceeded"] {
-            assert_eq!(refused(other), None, "{other}");
+            assert_eq!(refusal_in(other), None, "{other}");
         }
     }
 }

@@ -134,7 +134,7 @@ impl OpReader {
     }
 
     /// The subscription of a message that has begun and is not whole.
-    pub(super) fn message_within(&self) -> Option<u64> {
+    pub(super) fn sid_of_partial(&self) -> Option<u64> {
         self.body.as_ref().map(|body| body.delivery.sid)
     }
 

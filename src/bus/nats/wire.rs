@@ -54,7 +54,7 @@ pub(super) struct Wire {
     pub(super) opened: Instant,
     /// When the last bytes of a message arrived, whole or not. Answers to pings do not count: they say nothing about
     /// JetStream.
-    pub(super) carried: Instant,
+    pub(super) message_bytes_at: Instant,
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
     pongs: u64,
@@ -99,7 +99,7 @@ impl Wire {
             peer,
             reader: OpReader::new(payload_bytes_max),
             opened: Instant::now(),
-            carried: Instant::now(),
+            message_bytes_at: Instant::now(),
             // The ping of the log-in.
             pings: 1,
             pongs: 0,
@@ -182,8 +182,8 @@ impl Wire {
     }
 
     /// The subscription of a message of which the first bytes have come.
-    pub(super) fn message_within(&self) -> Option<u64> {
-        self.reader.message_within()
+    pub(super) fn sid_of_partial(&self) -> Option<u64> {
+        self.reader.sid_of_partial()
     }
 
     /// Waits until there may be something to do, without sleeping while the last messages are young.
@@ -212,8 +212,10 @@ impl Wire {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
-                Some(Op::Message(_)) => self.carried = self.io.last_received,
-                None if self.message_within().is_some() => self.carried = self.io.last_received,
+                Some(Op::Message(_)) => self.message_bytes_at = self.io.last_received,
+                None if self.sid_of_partial().is_some() => {
+                    self.message_bytes_at = self.io.last_received
+                }
                 Some(Op::Ping) => {
                     self.io.out().extend_from_slice(PONG);
                     continue;

@@ -1,4 +1,5 @@
-//! The delivery of frames to a client: into the send queue, or into the client's next slot.
+//! The delivery of a frame to one client: into the send queue, into the client's next slot, or behind a resume that is under
+//! way. Ends no session: over a limit the caller is told so.
 
 use std::collections::HashSet;
 use std::sync::Arc;

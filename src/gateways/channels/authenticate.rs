@@ -10,7 +10,7 @@ use super::client::{ChannelsClient, Renewal};
 use super::messages::{Answer, FollowUp};
 use super::names::{News, Route};
 use super::patterns::{HeldPattern, matcher};
-use super::rest::PendingRequest;
+use super::pending::PendingRequest;
 use super::{ChannelsGateway, keep_apart};
 use crate::gateways::shared::access::{TokenEnd, close_of};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};

@@ -1,4 +1,5 @@
-//! Notices of the bus: names confirmed or refused, losses, and that the bus is away.
+//! What follows from a notice of the bus: names are confirmed, refused or moved to another feed; messages are lost; the bus is
+//! away. `Gateway::handle_notice` (`mod.rs`) calls each part. Begin at `settle`.
 
 use std::sync::Arc;
 
@@ -20,6 +21,14 @@ pub(super) struct NameErrors {
     error: &'static str,
     name: TopicName,
     clients: Vec<SessionKey>,
+}
+
+/// A round over the clients whose answers may wait for a confirmed name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SettlingRound {
+    next_slot: usize,
+    /// Another name with many members was confirmed since the round began.
+    is_another_due: bool,
 }
 
 /// If a name has more members, a round over several turns ends the wait of their answers.
@@ -59,7 +68,7 @@ impl ChannelsGateway {
         }
         if is_confirmed && before == BusAnswer::Refused {
             // The members may wait for last values.
-            self.settling.get_or_insert((0, false)).1 = true;
+            self.settling.get_or_insert_default().is_another_due = true;
         }
         match before {
             BusAnswer::Confirmed if !is_confirmed => {
@@ -74,7 +83,7 @@ impl ChannelsGateway {
         let settled = &names[..if is_confirmed { names.len() } else { 1 }];
         for name in settled {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
-                self.settling.get_or_insert((0, false)).1 = true;
+                self.settling.get_or_insert_default().is_another_due = true;
                 continue;
             }
             let members: Vec<SessionKey> = core.members(name).collect();
@@ -90,18 +99,24 @@ impl ChannelsGateway {
 
     /// Continues the round over the clients whose answers may wait for a name with many members.
     pub(super) fn settle_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
-        let Some((first, is_asked)) = self.settling else {
+        let Some(round) = self.settling else {
             return;
         };
-        let is_next = first == 0 && is_asked;
-        let next = core.walk(clients, first, |core, key, client| {
+        let begins = round.next_slot == 0 && round.is_another_due;
+        let next = core.walk(clients, round.next_slot, |core, key, client| {
             self.settle_client(core, key, client);
         });
         // Names that were confirmed after a round began get a round of their own.
-        let is_asked = is_asked && !is_next;
+        let is_another_due = round.is_another_due && !begins;
         self.settling = match next {
-            Some(next) => Some((next, is_asked)),
-            None => is_asked.then_some((0, true)),
+            Some(next_slot) => Some(SettlingRound {
+                next_slot,
+                is_another_due,
+            }),
+            None => is_another_due.then_some(SettlingRound {
+                next_slot: 0,
+                is_another_due,
+            }),
         };
     }
 

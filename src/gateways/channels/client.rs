@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::held::HeldNames;
 use super::messages::Answers;
-use super::rest::PendingRequest;
+use super::pending::PendingRequest;
 use super::sending::Sending;
 use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
 use weirgate_core::TopicName;

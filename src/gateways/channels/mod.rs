@@ -20,9 +20,9 @@ pub(super) mod metrics;
 mod names;
 mod past;
 mod patterns;
+mod pending;
 mod replay;
 mod request;
-mod rest;
 mod resume;
 mod retained;
 mod sending;
@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::authenticate::Renewals;
-use self::bus::NameErrors;
+use self::bus::{NameErrors, SettlingRound};
 use self::bus_requests::KeptNames;
 use self::client::ChannelsClient;
 use self::held::{HeldNames, Leaving};
@@ -41,8 +41,8 @@ use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
+use self::pending::PendingRequest;
 use self::request::{Action, Request, RequestLimits};
-use self::rest::PendingRequest;
 use self::retained::Retained;
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
@@ -140,9 +140,7 @@ pub struct ChannelsGateway {
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
-    /// The next slot of the round over clients whose answers may wait for a confirmed name, and whether another name
-    /// with many members was confirmed since the round began.
-    settling: Option<(usize, bool)>,
+    settling: Option<SettlingRound>,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,
     /// How many clients were notified of a loss of the bus, for the log.
@@ -253,7 +251,7 @@ impl ChannelsGateway {
 
     /// Whether a client may set a rate of its own: it holds no name, a pattern, or a name of which messages may be
     /// skipped.
-    fn may_skip(&self, core: &Core, key: SessionKey, client: &ChannelsClient) -> bool {
+    fn may_set_rate(&self, core: &Core, key: SessionKey, client: &ChannelsClient) -> bool {
         let is_member = core.joined_count(key) > 0;
         self.conflated.is_some() && (!is_member || client.held.skippable > 0)
     }
@@ -316,8 +314,8 @@ impl ChannelsGateway {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
                 let resumed = Resumed::new(since, last, client.is_stream());
-                let rest = self.subscribe(client, (names, resumed, request.status), id);
-                return self.begin(core, key, client, rest);
+                let pending = self.pending_subscribe(client, (names, resumed, request.status), id);
+                return self.begin(core, key, client, pending);
             }
             Action::Unsubscribe(names) => {
                 return self.begin(core, key, client, PendingRequest::unsubscribe(names, id));
@@ -326,7 +324,7 @@ impl ChannelsGateway {
                 return self.authenticate(core, key, client, &token, id);
             }
             Action::Ping => Answer::pong(&id),
-            Action::Rate(rate) if rate.is_some() && !self.may_skip(core, key, client) => {
+            Action::Rate(rate) if rate.is_some() && !self.may_set_rate(core, key, client) => {
                 Answer::error(
                     "No rate: every message of these names is delivered (no name of --conflate)",
                     &id,
@@ -576,6 +574,8 @@ impl Gateway for ChannelsGateway {
             BusNotice::ValueSkipped { subject, number } => {
                 self.retained.value_skipped(*number, subject);
             }
+            // Questions for last values and those to the stream for the past have numbers of one series, and the bus
+            // answers both in the same way.
             BusNotice::RetainedPage {
                 number, is_open, ..
             } if self.past.has(*number) => self.past_paged(*number, *is_open),
@@ -599,6 +599,7 @@ impl Gateway for ChannelsGateway {
                 }
             }
         }
+        // A question may have ended, so there may be room for the next.
         self.ask_retained(core);
     }
 

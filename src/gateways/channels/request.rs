@@ -94,6 +94,7 @@ impl Request {
         }
     }
 
+    /// Makes a request of its members. A wrong member becomes [`Action::Wrong`], so that the answer has the request's id.
     fn read(
         [action, channels, since, last, token, id, status, max_hz]: [Option<LazyValue<'_>>; 8],
         limits: RequestLimits,
@@ -104,8 +105,8 @@ impl Request {
         let action = match named.as_deref() {
             Some("subscribe") => channels().and_then(|channels| {
                 let last = last.as_ref().filter(|_| limits.reads_last);
-                let is_all = last.and_then(text_of).is_some_and(|last| last == "all");
-                let is_all = is_all && limits.reads_all;
+                let says_all = || last.and_then(text_of).is_some_and(|last| last == "all");
+                let is_all = limits.reads_all && says_all();
                 let last = match is_all {
                     true => Some(Last::All),
                     false => read_last(last)?.map(Last::Newest),
@@ -125,6 +126,7 @@ impl Request {
                 rate.map(Action::Rate).map_err(Cow::Borrowed)
             }
             Some(other) => Ok(Action::Unknown(other.to_owned())),
+            // The contract has the word of the replaced gateway, in Python, for an action that is missing.
             None if action == "null" => Ok(Action::Unknown("None".to_owned())),
             None => Ok(Action::Unknown(compact(action))),
         };

@@ -15,7 +15,7 @@ use crate::gateways::shared::auth::{
 };
 use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::metrics as shared_metrics;
-use crate::gateways::shared::reading::{Reading, open, wrong_history_name};
+use crate::gateways::shared::open_bus::{Reading, open, wrong_history_name};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;

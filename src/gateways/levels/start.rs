@@ -41,7 +41,7 @@ use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, Sett
 /// `weirgate levels`.
 pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
     "levels",
-    "Relay level signals and market flow from NATS JetStream",
+    "Relay one state of NATS to all clients: price levels, or any subject (--relay)",
     Rows::gateway(&[
         Part::Bus,
         Part::BusMessages,

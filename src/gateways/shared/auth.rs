@@ -1,4 +1,5 @@
-//! Authentication of clients: keys from files and from a URL, and the table of roles. Both are read again at SIGHUP.
+//! The keys of tokens and the table of roles: makes the authenticator at the start, and what updates both: SIGHUP, a changed
+//! file, a fetch from the URL. Judges no token itself.
 
 use std::fmt::Display;
 use std::io;

@@ -19,4 +19,4 @@ pub(super) mod feed;
 pub(super) mod history;
 pub(super) mod members;
 pub(super) mod metrics;
-pub(super) mod reading;
+pub(super) mod open_bus;

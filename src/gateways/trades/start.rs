@@ -13,7 +13,7 @@ use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{access_metrics, authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::metrics as shared_metrics;
-use crate::gateways::shared::reading::{Reading, open};
+use crate::gateways::shared::open_bus::{Reading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
 use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{

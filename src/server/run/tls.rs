@@ -55,6 +55,7 @@ pub(super) struct TlsInForce {
 impl TlsInForce {
     /// Reads the files, and logs problems of certificates.
     ///
+    /// # Errors
     /// The files cannot serve clients.
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));

@@ -1,4 +1,5 @@
-//! The environment: the values of settings, the files that it names, and the warnings about names that no setting has.
+//! The environment: the values of settings, the files that it names, and the warnings about names that no setting has, with the
+//! settings that are gone. The environment of the process is never read here: the caller passes it in ([`Env::new`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -87,10 +87,10 @@ struct Line {
 pub struct FairQueue<T> {
     /// Each entry with the index of its line.
     entries: Rings<(T, usize)>,
-    places: HashMap<T, usize, RandomState>,
+    entry_at: HashMap<T, usize, RandomState>,
     /// A single ring, in the order of the turns.
     lines: Rings<Line>,
-    line_places: HashMap<ClientAddr, usize, RandomState>,
+    line_at_of: HashMap<ClientAddr, usize, RandomState>,
     /// The line whose turn is next.
     turn: Option<usize>,
 }
@@ -99,9 +99,9 @@ impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self {
             entries: Rings(Slab::new()),
-            places: HashMap::default(),
+            entry_at: HashMap::default(),
             lines: Rings(Slab::new()),
-            line_places: HashMap::default(),
+            line_at_of: HashMap::default(),
             turn: None,
         }
     }
@@ -110,19 +110,19 @@ impl<T> Default for FairQueue<T> {
 impl<T: Copy + Eq + Hash> FairQueue<T> {
     /// Appends an entry to the line of its address. An entry that is in the queue already keeps its position.
     pub fn push(&mut self, client: ClientAddr, entry: T) {
-        let hash_map::Entry::Vacant(place) = self.places.entry(entry) else {
+        let hash_map::Entry::Vacant(entry_at) = self.entry_at.entry(entry) else {
             return;
         };
         let client = client.group();
         let line = *self
-            .line_places
+            .line_at_of
             .entry(client)
             .or_insert_with(|| self.lines.push(self.turn, Line { client, head: None }));
         self.turn.get_or_insert(line);
         let head = &mut self.lines.0[line].value.head;
         let at = self.entries.push(*head, (entry, line));
         head.get_or_insert(at);
-        place.insert(at);
+        entry_at.insert(at);
     }
 
     /// Removes and returns the first entry of the address whose turn is next.
@@ -149,20 +149,21 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
     /// Removes an entry at any position; the others keep their order. The cost does not depend on the number
     /// of entries. Returns whether the entry was in the queue.
     pub fn remove(&mut self, entry: &T) -> bool {
-        let Some(at) = self.places.remove(entry) else {
+        let Some(at) = self.entry_at.remove(entry) else {
             return false;
         };
-        let ((_, place), next) = self.entries.remove(at);
-        let line = &mut self.lines.0[place].value;
-        if next.is_none() {
-            let (line, next) = self.lines.remove(place);
-            self.line_places.remove(&line.client);
-            if self.turn == Some(place) {
-                self.turn = next;
+        let ((_, line_at), next_entry) = self.entries.remove(at);
+        let line = &mut self.lines.0[line_at].value;
+        if next_entry.is_none() {
+            let (line, next_line) = self.lines.remove(line_at);
+            self.line_at_of.remove(&line.client);
+            if self.turn == Some(line_at) {
+                self.turn = next_line;
             }
         } else if line.head == Some(at) {
-            line.head = next;
+            line.head = next_entry;
         }
+        // Gives back the memory of a storm.
         if self.is_empty() && self.entries.0.capacity() > ROOM_KEPT {
             *self = Self::default();
         }
@@ -176,12 +177,12 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
 
     /// The number of entries of all addresses.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.entry_at.len()
     }
 
     /// Whether no address has an entry.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.entry_at.is_empty()
     }
 }
 
@@ -291,7 +292,7 @@ mod tests {
         let mut queue = FairQueue::default();
         (0..100_000_u32).for_each(|n| queue.push(IpAddr::from(n.to_be_bytes()).into(), n));
         let room = |queue: &FairQueue<u32>| {
-            let maps = queue.places.capacity() + queue.line_places.capacity();
+            let maps = queue.places.capacity() + queue.line_at_of.capacity();
             maps + queue.entries.0.capacity() + queue.lines.0.capacity()
         };
         (0..50_000).for_each(|n| assert!(queue.remove(&n)));

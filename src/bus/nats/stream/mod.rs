@@ -129,9 +129,9 @@ impl NatsStreamSource {
         }
         let has_read = wire.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
-        let carried = match wire.message_within() {
+        let carried = match wire.sid_of_partial() {
             Some(_) => Instant::now(),
-            None => wire.carried,
+            None => wire.message_bytes_at,
         };
         match has_read {
             true => self.take_all(wire, relay)?,
@@ -240,7 +240,7 @@ impl NatsStreamSource {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
             Action::GetMessage => {
-                self.reader.verified(None, now, out, events);
+                self.reader.handle_found(None, now, out, events);
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),

@@ -261,7 +261,7 @@ impl JetStreamReader {
                     Ok(())
                 }
                 Some(last) if last == self.last_request => {
-                    self.answered(&delivery, (now, unix_ns), out, events)
+                    self.handle_answer(&delivery, (now, unix_ns), out, events)
                 }
                 _ => Ok(()),
             };
@@ -315,18 +315,21 @@ impl JetStreamReader {
         Ok(())
     }
 
-    fn answered(
+    /// Handles the answer to the newest request; what it answers follows from the step.
+    fn handle_answer(
         &mut self,
         delivery: &Delivery,
         (now, unix_ns): (Instant, u64),
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
+        // Only the server itself sends a status: 503, nobody listens on the subject.
         if delivery.status.is_some() {
             return Err(self.trouble("nobody answers"));
         }
         let answer = &delivery.payload;
         match &mut self.step {
+            // These steps ask nothing: a late answer to an earlier step.
             ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
             ReaderStep::Look { .. } => {
                 let info = self.stream_info(answer, now, out)?;
@@ -334,15 +337,17 @@ impl JetStreamReader {
                 self.make_consumer(now, out);
             }
             ReaderStep::Create(consumer) => match consumer.made(answer) {
-                Ok(()) => self.place(now, out),
+                Ok(()) => self.ask_placement(now, out),
                 Err(error) if self.limits.shrink(&error) => self.make_consumer(now, out),
                 Err(error) => return Err(self.trouble(&error.to_string())),
             },
             ReaderStep::Place { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.placed(info, now, out, events);
+                self.handle_placement(info, now, out, events);
             }
-            ReaderStep::Read { .. } => self.checked(StreamInfo::read(answer), now, out, events),
+            ReaderStep::Read { .. } => {
+                self.handle_check(StreamInfo::read(answer), now, out, events)
+            }
             ReaderStep::Verify { .. } => match stored(answer) {
                 Err(error) if error.stream_is_missing() => {
                     return Err(self.unusable(
@@ -352,7 +357,7 @@ impl JetStreamReader {
                     ));
                 }
                 // A large message is cut, and cannot be read.
-                found => self.verified(found.ok(), now, out, events),
+                found => self.handle_found(found.ok(), now, out, events),
             },
         }
         Ok(())
@@ -467,7 +472,7 @@ impl JetStreamReader {
     }
 
     /// Handles the leader's word about the servers of the stream, after the consumer was made on one of them.
-    fn placed(
+    fn handle_placement(
         &mut self,
         info: StreamInfo,
         now: Instant,
@@ -551,7 +556,7 @@ impl JetStreamReader {
     }
 
     /// Handles an answer about the stream while messages come.
-    fn checked(
+    fn handle_check(
         &mut self,
         info: Result<StreamInfo, ApiError>,
         now: Instant,
@@ -614,7 +619,7 @@ impl JetStreamReader {
 
     /// Handles the leader's answer to the question for the first message from a number on: the message, or that there
     /// is none; `None`: no answer that says so.
-    pub(super) fn verified(
+    pub(super) fn handle_found(
         &mut self,
         found: Option<Option<StoredId>>,
         now: Instant,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::error::{NatsError, Stop, log_error, refused};
+use super::super::error::{NatsError, Stop, log_error, refusal_in};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
@@ -218,7 +218,7 @@ impl<'a> SubjectsSession<'a> {
             match op {
                 Op::Message(delivery) => self.message(delivery, received)?,
                 Op::Pong => self.ponged()?,
-                Op::Error(words) => self.refused(words)?,
+                Op::Error(words) => self.handle_server_error(words)?,
                 Op::Info(_) | Op::Ok | Op::Ping => {}
             }
         }
@@ -414,13 +414,14 @@ impl<'a> SubjectsSession<'a> {
     }
 
     /// Handles an error of the server.
-    fn refused(&mut self, words: String) -> Result<(), Stop> {
-        let refused = refused(&words);
+    fn handle_server_error(&mut self, words: String) -> Result<(), Stop> {
+        let refused = refusal_in(&words);
         if let Some((subject, is_subscription)) = &refused
             && self
                 .retained
                 .not_permitted((subject, *is_subscription), self.wire.out())
         {
+            // Its questions end by themselves, with the reason.
             return self.send_retained();
         }
         match refused {

@@ -186,9 +186,9 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
+    /// The JSON text of an answer; its lists of refused names and of ended connections have at most [`LISTED_MAX`] entries.
     fn answer(&self, found: &Found) -> String {
         let build = self.telemetry.build();
-        let is_away = self.bus_away_ms();
         let refused = self.surveyed.survey.refused_names.iter();
         let refused = refused.filter(|refused| self.query.fits_refused(refused));
         let ends = self.surveyed.ends.iter();
@@ -198,9 +198,9 @@ impl Shown<'_> {
             version: build.version,
             now_unix_ms: self.now.unix_ms(),
             uptime_seconds: self.telemetry.uptime_seconds(self.now),
-            bus_away_ms: is_away,
+            bus_away_ms: self.bus_away_ms(),
             count: found.count,
-            sentence: (found.count == 0).then(|| self.nothing(&ended)),
+            sentence: (found.count == 0).then(|| self.sentence_for_none(&ended)),
             clients: found
                 .clients
                 .iter()
@@ -224,7 +224,7 @@ impl Shown<'_> {
     }
 
     /// The sentence for a search that finds nothing.
-    fn nothing(&self, ended: &[&EndedAt]) -> String {
+    fn sentence_for_none(&self, ended: &[&EndedAt]) -> String {
         let words = self.query.words();
         if self.query.who == Cut::default() {
             return format!("no client of this instance holds a name like this: {words}");

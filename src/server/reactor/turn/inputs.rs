@@ -1,5 +1,6 @@
 //! The inputs of a turn, within its budgets: accepting and reading clients; inputs of the gateway and events of the bus, at
-//! most as many as the send queues and the time allow.
+//! most as many as the send queues and the time allow. `turn.rs` calls accepting and reading, inputs, the bus, and the costly
+//! clients, in this order.
 //!
 //! What a client's messages cost shows only afterwards, so the time of a client's last read predicts the cost of the next.
 //! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have sent

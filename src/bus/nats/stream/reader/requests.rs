@@ -174,7 +174,7 @@ impl JetStreamReader {
     }
 
     /// Asks the leader which servers have all of the stream, after a consumer was made.
-    pub(super) fn place(&mut self, now: Instant, out: &mut Vec<u8>) {
+    pub(super) fn ask_placement(&mut self, now: Instant, out: &mut Vec<u8>) {
         if let ReaderStep::Create(consumer) = std::mem::take(&mut self.step) {
             let again = now + AGAIN;
             self.step = ReaderStep::Place { consumer, again };

@@ -381,7 +381,7 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
     bench.out.clear();
     bench
         .reader
-        .verified(None, bench.now, &mut bench.out, &mut bench.events);
+        .handle_found(None, bench.now, &mut bench.out, &mut bench.events);
     bench.settle();
     let want = [
         "lost",

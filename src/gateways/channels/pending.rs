@@ -106,7 +106,7 @@ impl PendingRequest {
 impl ChannelsGateway {
     /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
     /// end of its last values is said too.
-    pub(super) fn subscribe(
+    pub(super) fn pending_subscribe(
         &self,
         client: &ChannelsClient,
         (names, resumed, status): (TextList, Option<Resumed>, bool),

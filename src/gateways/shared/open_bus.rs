@@ -1,5 +1,5 @@
 //! Makes the source of a bus from what a gateway reads there. All gateways use this, except for the streams of levels
-//! and the exchange of events.
+//! and the exchange of events. Begin at [`open`]. Nothing is connected here: the source does that on its thread.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads the whole stream in the settings, or else the names that clients subscribe to.
+    /// What to read by the settings: the whole stream, or else the names that clients subscribe to.
     pub(in crate::gateways) fn of(checked: &Checked) -> Self {
         Self {
             payload_bytes_max: checked.get::<FeedSettings>().bus_message_bytes_max,
@@ -114,37 +114,43 @@ pub(in crate::gateways) fn open(
     }
 }
 
-fn open_redis(
+/// Makes the source of a Redis stream, with its pages if clients may ask for all its messages.
+fn open_redis_stream(
     settings: RedisSettings,
-    reading: Reading<'_>,
+    stream: StreamSettings,
+    has_pages: bool,
     status: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
-    if let Some(stream) = reading.stream {
-        let needs = RedisNeeds {
-            stream: Some(stream.name.clone()),
-            ..RedisNeeds::default()
-        };
-        let question = redis_question(&settings, needs);
-        let pages = reading
-            .acl
-            .map(|_| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
-        let pages = pages.transpose().map_err(redis_error)?;
-        let source =
-            RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
-        if let Some((pages, interest)) = pages {
-            return Ok(OpenBus {
-                source: Box::new(WithPages::new(source, pages)),
-                status,
-                interest: Some(interest),
-                question,
-            });
-        }
-        return Ok(OpenBus {
-            source: Box::new(source),
-            status,
-            interest: None,
-            question,
-        });
+    let needs = RedisNeeds {
+        stream: Some(stream.name.clone()),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&settings, needs);
+    let pages = has_pages
+        .then(|| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
+    let pages = pages.transpose().map_err(redis_error)?;
+    let source =
+        RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
+    let (source, interest): (Box<dyn Source>, _) = match pages {
+        Some((pages, interest)) => (Box::new(WithPages::new(source, pages)), Some(interest)),
+        None => (Box::new(source), None),
+    };
+    Ok(OpenBus {
+        source,
+        status,
+        interest,
+        question,
+    })
+}
+
+/// Makes the source of Redis: a stream, or else names of pub/sub.
+fn open_redis(
+    settings: RedisSettings,
+    mut reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    if let Some(stream) = reading.stream.take() {
+        return open_redis_stream(settings, stream, reading.acl.is_some(), status);
     }
     let mut needs = reading.acl.map_or_else(RedisNeeds::default, redis_needs);
     let wanted = match reading.needs_names {
@@ -152,6 +158,7 @@ fn open_redis(
         false => &mut needs.requests,
     };
     wanted.extend(reading.names.iter().cloned());
+    // An instance subscribes to the marks and publishes them too: both rights are checked.
     let marks = reading.kept.as_deref().map(Subscription::channel);
     needs.requests.extend(marks);
     needs.marks.clone_from(&reading.kept);
