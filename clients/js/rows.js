@@ -56,7 +56,11 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
     for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
     show();
   };
-  const events = { subscribed, retained, refused: lost, status: lost };
+  // The client asks for last values again.
+  const bus = ({ lost: isLost }) => {
+    if (isLost) for (const [id, { name }] of rows) if (client.brings?.[name]?.from === "retained") old.add(id);
+  };
+  const events = { subscribed, retained, refused: lost, status: lost, bus };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);
   show();
   return () => {

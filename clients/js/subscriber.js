@@ -117,6 +117,7 @@ export class Subscriber extends Session {
   #given = this.options.since;
   #againMs;
   #again;
+  #recalling;
   #as;
 
   get subscriptions() {
@@ -189,6 +190,7 @@ export class Subscriber extends Session {
     this.bus = bus;
     if (lost) this.lost += 1;
     this.emit("bus", bus, { lost });
+    if (lost) this.#recall();
     this.refresh();
   }
 
@@ -218,8 +220,8 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
-    this.driver.cancel(this.#again);
-    this.#again = undefined;
+    for (const timer of [this.#again, this.#recalling]) this.driver.cancel(timer);
+    this.#again = this.#recalling = undefined;
     for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     this.#emitNames();
@@ -254,6 +256,17 @@ export class Subscriber extends Session {
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
     this.#emitNames();
+  }
+
+  /** Last values that have changed in a loss come again: at a random time, because all clients of the bus ask. */
+  #recall() {
+    const pictured = () => this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
+    const recall = () => {
+      this.#recalling = undefined;
+      for (const entry of pictured()) Object.assign(entry, { state: "wanted", since: null });
+      this.#ask();
+    };
+    if (pictured().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
   }
 
   #emitNames() {

@@ -86,6 +86,31 @@ test("with last values rows stay over a new connection until these are whole; th
   channels.close();
 }));
 
+test("after a loss of the bus the last values come again: rows that changed are new, and those that do not come are gone", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), calls = [], brings = { "a.*": { from: "retained" }, "b.*": { from: "live" } };
+  const end = rowsOf(channels, ["a.*", "b.*"], (now) => calls.push(now));
+  const values = () => { pass(20); return [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort(); };
+  latest().open();
+  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
+  await settled();
+  answer(["a.*", "b.*"], { brings });
+  for (const id of ["a.0", "a.1", "a.2"]) data(id, "a.*", 1, { retained: true });
+  data("b.9", "b.*", 1);
+  latest().message({ type: "retained", channel: "a.*", count: 3 });
+  latest().message({ type: "status", bus: "away" });
+  latest().message({ type: "status", bus: "up", lost: true });
+  data("a.2", "a.*", 2);
+  assert.deepEqual(values(), [["0", 1], ["1", 1], ["2", 2], ["9", 1]], "until the values have come");
+  pass(5_000);
+  await settled();
+  answer(["a.*"], { brings });
+  data("a.0", "a.*", 3, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(values(), [["0", 3], ["2", 2], ["9", 1]]);
+  end();
+  channels.close();
+}));
+
 test("a table is loading until each name is answered and its last values have come, and again on a new connection", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [];
   const end = rowsOf(channels, ["a.*", "b.*", "c"], (now) => calls.push(now));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
-use super::error::{NatsError, refused};
+use super::error::{NatsError, refusal_in};
 use super::login::{Info, Login, tls_config};
 use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
@@ -233,7 +233,7 @@ impl Wire {
                     }
                     self.info.ldm |= newer.ldm;
                 }
-                Some(Op::Error(words)) if refused(words).is_none() => {
+                Some(Op::Error(words)) if refusal_in(words).is_none() => {
                     self.last_words = Some(shown(words));
                 }
                 _ => {}

@@ -292,7 +292,7 @@ mod tests {
         let mut queue = FairQueue::default();
         (0..100_000_u32).for_each(|n| queue.push(IpAddr::from(n.to_be_bytes()).into(), n));
         let room = |queue: &FairQueue<u32>| {
-            let maps = queue.places.capacity() + queue.line_at_of.capacity();
+            let maps = queue.entry_at.capacity() + queue.line_at_of.capacity();
             maps + queue.entries.0.capacity() + queue.lines.0.capacity()
         };
         (0..50_000).for_each(|n| assert!(queue.remove(&n)));

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, cast
 
 from .core import Gap, RequestError, Status, text_of
-from .options import Brings
 from .outputs import Renew
 from .sessions import Request, is_pictured
 from .subscriptions import ALL, SubscriberCore
@@ -32,7 +31,6 @@ class ChannelsCore(SubscriberCore):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.brings: dict[str, Brings] = {}
         self._address, self._token = "", cast("str | None", None)
         # Of the token; then the time for a new token, and the longest wait for the token.
         self._ends_at = self._renew_at = self._late_at = math.inf

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .core import RequestError, Status
-from .options import Bus, Last
+from .options import Brings, Bus, Last
 from .outputs import Deliver, Warn
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 
@@ -134,11 +134,13 @@ class SubscriberCore(SessionCore):
         self._is_up = False
         self._is_planned = False
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
+        self._recall_at = math.inf
         self._asking = 0
         # Requests in flight with a position.
         self._resuming = 0
         self._given = self.options.since
         self.bus: Bus | None = None
+        self.brings: dict[str, Brings] = {}
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
         # The names of the last events.
@@ -226,6 +228,9 @@ class SubscriberCore(SessionCore):
             self.bus = bus
             self.lost += bool(is_lost)
             self._emit("bus", bus, is_lost)
+            if is_lost and self._recall_at == math.inf and self._pictured():
+                # All clients of the bus ask.
+                self._recall_at = self.now + _AGAIN_MIN_MS * self.random()
             self.refresh()
 
     @property
@@ -289,7 +294,7 @@ class SubscriberCore(SessionCore):
         super().changed(status)
         if status in ("open", "stale"):
             return
-        self._again_at = math.inf
+        self._again_at = self._recall_at = math.inf
         for entry in self._all("live"):
             if not entry.is_own:
                 entry.since = self.position
@@ -309,6 +314,11 @@ class SubscriberCore(SessionCore):
             for entry in self._shared():
                 entry.state = "wanted"
             self._is_planned = True
+        if now >= self._recall_at:
+            self._recall_at = math.inf
+            for entry in self._pictured():
+                entry.state, entry.since = "wanted", None
+            self._is_planned = True
         if self._is_planned:
             self._is_planned = False
             self._ask()
@@ -318,8 +328,7 @@ class SubscriberCore(SessionCore):
         dues = [self.now] if self._is_planned else [next(iter(self._waiting)).due_at] if self._waiting else []
         if (due_at := super().poll_deadline()) is not None:
             dues.append(due_at)
-        if self._again_at < math.inf:
-            dues.append(self._again_at)
+        dues += [due_at for due_at in (self._again_at, self._recall_at) if due_at < math.inf]
         return min(dues, default=None)
 
     def probe(self) -> float:
@@ -334,6 +343,10 @@ class SubscriberCore(SessionCore):
 
     def _all(self, *states: State) -> list[_Entry]:
         return _in_state(self._names.values(), *states)
+
+    def _pictured(self) -> list[_Entry]:
+        """The names with last values. Values that have changed in a loss come only if the client asks again."""
+        return [entry for entry in self._all("live") if self.brings.get(entry.name, {}).get("from") == "retained"]
 
     def _entry(self, name: str, group: str) -> _Entry:
         since = self.position if self.position == self._given else None

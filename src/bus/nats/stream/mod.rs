@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::reader::JetStreamReader;
-use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refused};
+use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refusal_in};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
 use super::protocol::Op;
 use super::servers::{NatsServers, Second, waiter};
@@ -212,7 +212,7 @@ impl NatsStreamSource {
         now: Now,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
-        if let Some((subject, is_subscription)) = refused(words) {
+        if let Some((subject, is_subscription)) = refusal_in(words) {
             let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
             if let Some(need) = JetStreamReader::needs().into_iter().find(is_of)
                 && let Some(without) = need.without
