@@ -52,6 +52,11 @@ impl Clock {
     }
 }
 
+/// The CPU time that this thread has had, microseconds.
+pub fn thread_cpu_us() -> u64 {
+    micros(ClockId::ThreadCPUTime).max(0) as u64
+}
+
 /// Reads a clock of the kernel, in microseconds. This takes a third of the instructions of `Instant` and `Duration`,
 /// and the loop reads the clock ten times a turn.
 fn micros(clock: ClockId) -> i64 {

@@ -17,6 +17,7 @@ use crate::reactor::handshakes::{Entered, HandshakeJob, HandshakeOutcome, Handsh
 use crate::reactor::listeners::Accepted;
 use crate::reactor::report::log_lines;
 use crate::telemetry::{Budget, Stage};
+use weirgate_bus::runtime::thread_cpu_us;
 use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
 
 /// While evicted connections end, accepting waits this long between two looks, and this long in all: then new connections
@@ -129,6 +130,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.hub.begin_part(part_us);
         let mut at_us = self.clock.mono_us();
+        self.reading_from = (at_us, thread_cpu_us());
         while left != [0; CHEAP.len()] {
             for (cost, left) in CHEAP.into_iter().zip(&mut left) {
                 if *left > 0 {
@@ -155,6 +157,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.clock.now();
         let mut at_us = now.mono_us;
         self.hub.begin_part(self.settings.budgets.read_us);
+        self.reading_from = (at_us, thread_cpu_us());
         self.first_costly = (self.first_costly + 1) % COSTLY.len();
         let mut at = self.first_costly;
         while left != [0; COSTLY.len()] {
@@ -380,6 +383,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// time afterwards.
     fn read_key(&mut self, now: Now, key: SessionKey, began_us: u64) -> u64 {
         let is_hoped = self.sockets.unread(key) == Unread::Hoped;
+        let was_little = self.sockets.cost(key) == Some(Cost::Little);
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let waiting = self.hub.waiting_shares();
         let (bytes, more) = self.read_one(now, key);
@@ -391,7 +395,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let ended_us = self.clock.mono_us();
         if bytes > 0 {
-            let is_costly = ended_us.saturating_sub(began_us) > LITTLE_US_MAX;
+            let is_costly = self.costs_much(was_little, began_us, ended_us);
             let cost = match self.hub.core().phase(key) {
                 Some(PhaseKind::Head) => Cost::Head,
                 _ if is_costly => Cost::Much,
@@ -409,6 +413,21 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         // The peer may have ended before the socket was paused.
         self.check_end(now, key);
         ended_us
+    }
+
+    /// Whether a read has cost much. If a client `was_little`, only the loop's own time counts: on a busy machine the kernel runs
+    /// other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    fn costs_much(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> bool {
+        let took_us = ended_us.saturating_sub(began_us);
+        if took_us <= LITTLE_US_MAX || !was_little {
+            return took_us > LITTLE_US_MAX;
+        }
+        let (from_us, from_cpu_us) = self.reading_from;
+        let cpu_us = thread_cpu_us();
+        let without_cpu_us =
+            (ended_us.saturating_sub(from_us)).saturating_sub(cpu_us.saturating_sub(from_cpu_us));
+        self.reading_from = (ended_us, cpu_us);
+        took_us.saturating_sub(without_cpu_us) > LITTLE_US_MAX
     }
 
     /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
