@@ -2,6 +2,7 @@
 
 // A feed may be faster than the screen.
 export const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call, 16));
+const isPictured = (brings, name) => brings?.[name]?.from === "retained";
 const lastPart = ({ channel }) => channel.split(/[.:]/).at(-1);
 
 export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
@@ -42,9 +43,8 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   };
   // The newest value of each row follows, unless the missed messages do. Only of last values it is known when all have come.
   const subscribed = ({ detail: { channels, recovered, brings } }) => {
-    const isPictured = (name) => brings?.[name]?.from === "retained";
-    for (const name of channels.filter(isPictured)) due.add(name);
-    settle(channels.filter((name) => !isPictured(name)), (name) => recovered?.[name]);
+    for (const name of channels.filter((name) => isPictured(brings, name))) due.add(name);
+    settle(channels.filter((name) => !isPictured(brings, name)), (name) => recovered?.[name]);
   };
   const retained = ({ detail: { channel, cut } }) => {
     due.delete(channel);
@@ -58,7 +58,7 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   };
   // The client asks for last values again.
   const bus = ({ lost: isLost }) => {
-    if (isLost) for (const [id, { name }] of rows) if (client.brings?.[name]?.from === "retained") old.add(id);
+    if (isLost) for (const [id, { name }] of rows) if (isPictured(client.brings, name)) old.add(id);
   };
   const events = { subscribed, retained, refused: lost, status: lost, bus };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);

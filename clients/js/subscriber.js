@@ -260,13 +260,13 @@ export class Subscriber extends Session {
 
   /** Last values that have changed in a loss come again: at a random time, because all clients of the bus ask. */
   #recall() {
-    const pictured = () => this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
+    const retained = () => this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
     const recall = () => {
       this.#recalling = undefined;
-      for (const entry of pictured()) Object.assign(entry, { state: "wanted", since: null });
+      for (const entry of retained()) Object.assign(entry, { state: "wanted", since: null });
       this.#ask();
     };
-    if (pictured().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
+    if (retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
   }
 
   #emitNames() {

@@ -108,16 +108,11 @@ impl ChannelsGateway {
         });
         // Names that were confirmed after a round began get a round of their own.
         let is_another_due = round.is_another_due && !begins;
-        self.settling = match next {
-            Some(next_slot) => Some(SettlingRound {
-                next_slot,
-                is_another_due,
-            }),
-            None => is_another_due.then_some(SettlingRound {
-                next_slot: 0,
-                is_another_due,
-            }),
-        };
+        let goes_on = next.is_some() || is_another_due;
+        self.settling = goes_on.then_some(SettlingRound {
+            next_slot: next.unwrap_or(0),
+            is_another_due,
+        });
     }
 
     /// Stores an error about a name for these clients. Each client gets it after its waiting answers.

@@ -103,6 +103,12 @@ impl PendingRequest {
     }
 }
 
+/// Leaves the rest of a request for a later turn.
+fn put_off(core: &mut Core, key: SessionKey, client: &mut ChannelsClient, rest: PendingRequest) {
+    client.set_rest(rest);
+    core.go_on_later(key, client.later_bytes());
+}
+
 impl ChannelsGateway {
     /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
     /// end of its last values is said too.
@@ -137,8 +143,7 @@ impl ChannelsGateway {
         if core.has_share() {
             return self.go_on(core, key, client, rest);
         }
-        client.set_rest(rest);
-        core.go_on_later(key, client.later_bytes());
+        put_off(core, key, client, rest);
         None
     }
 
@@ -159,8 +164,7 @@ impl ChannelsGateway {
                 PendingRequest::Authenticate(rest) => self.judge_next(core, key, client, rest),
             };
             if has_more && !core.has_share() {
-                client.set_rest(rest);
-                core.go_on_later(key, client.later_bytes());
+                put_off(core, key, client, rest);
                 self.names.store(&self.stats, core.memberships());
                 return None;
             }

@@ -193,11 +193,6 @@ impl Sockets {
             .map_or(Unread::Nothing, |socket| socket.unread)
     }
 
-    /// The cost of a socket's last read.
-    pub(super) fn cost(&mut self, key: SessionKey) -> Option<Cost> {
-        self.socket(key).map(|socket| socket.cost)
-    }
-
     /// Sets the cost of a socket, by its last read.
     pub(super) fn set_cost(&mut self, key: SessionKey, cost: Cost) {
         if let Some(socket) = self.socket(key) {

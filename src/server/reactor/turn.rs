@@ -102,7 +102,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     waits_for_ends_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
-    /// The time and the CPU time of this thread when the reading under way began.
+    /// The time and the CPU time of this thread when the last reading of cheap clients began.
     reading_from: (u64, u64),
     first_reads: FirstReads,
     head_rate: HeadRate,

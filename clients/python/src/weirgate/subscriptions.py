@@ -228,7 +228,7 @@ class SubscriberCore(SessionCore):
             self.bus = bus
             self.lost += bool(is_lost)
             self._emit("bus", bus, is_lost)
-            if is_lost and self._recall_at == math.inf and self._pictured():
+            if is_lost and self._recall_at == math.inf and self._retained():
                 # All clients of the bus ask.
                 self._recall_at = self.now + _AGAIN_MIN_MS * self.random()
             self.refresh()
@@ -316,7 +316,7 @@ class SubscriberCore(SessionCore):
             self._is_planned = True
         if now >= self._recall_at:
             self._recall_at = math.inf
-            for entry in self._pictured():
+            for entry in self._retained():
                 entry.state, entry.since = "wanted", None
             self._is_planned = True
         if self._is_planned:
@@ -344,7 +344,7 @@ class SubscriberCore(SessionCore):
     def _all(self, *states: State) -> list[_Entry]:
         return _in_state(self._names.values(), *states)
 
-    def _pictured(self) -> list[_Entry]:
+    def _retained(self) -> list[_Entry]:
         """The names with last values. Values that have changed in a loss come only if the client asks again."""
         return [entry for entry in self._all("live") if self.brings.get(entry.name, {}).get("from") == "retained"]
 

@@ -129,7 +129,7 @@ impl NatsStreamSource {
         }
         let has_read = wire.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
-        let carried = match wire.sid_of_partial() {
+        let bytes_at = match wire.sid_of_partial() {
             Some(_) => Instant::now(),
             None => wire.message_bytes_at,
         };
@@ -137,7 +137,7 @@ impl NatsStreamSource {
             true => self.take_all(wire, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick((now, carried), wire.out())?;
+                self.reader.tick((now, bytes_at), wire.out())?;
                 if self.reader.check(now, wire.out()) {
                     wire.ping();
                 }
@@ -148,7 +148,7 @@ impl NatsStreamSource {
         let until = next.ok_or_else(|| wire.silent())?;
         wire.flush(&mut self.waiter)?;
         if !has_read {
-            let dues = [self.reader.due(carried), self.reader.work_due()];
+            let dues = [self.reader.due(bytes_at), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
             wire.wait(&mut self.waiter, relay, until)?;
         }

@@ -157,7 +157,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.clock.now();
         let mut at_us = now.mono_us;
         self.hub.begin_part(self.settings.budgets.read_us);
-        self.reading_from = (at_us, thread_cpu_us());
         self.first_costly = (self.first_costly + 1) % COSTLY.len();
         let mut at = self.first_costly;
         while left != [0; COSTLY.len()] {
@@ -169,7 +168,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                         self.clock.mono_us()
                     }
                     Costly::Room => match self.hub.handle_next_room(now) {
-                        Some(key) => self.read_key(now, key, at_us),
+                        Some(key) => self.read_key(now, key, false, at_us),
                         None => {
                             left[at] = 0;
                             at_us
@@ -374,16 +373,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Reads the next socket of a list. `began_us`: the present time; returns the time afterwards.
     fn read_next(&mut self, now: Now, cost: Cost, began_us: u64) -> u64 {
         match self.sockets.next_readable(cost) {
-            Some(key) => self.read_key(now, key, began_us),
+            Some(key) => self.read_key(now, key, cost == Cost::Little, began_us),
             None => began_us,
         }
     }
 
-    /// Reads a socket; puts the socket back in a list if more may be unread. `began_us`: the present time; returns the
-    /// time afterwards.
-    fn read_key(&mut self, now: Now, key: SessionKey, began_us: u64) -> u64 {
+    /// Reads a socket; puts the socket back in a list if more may be unread. `was_little`: the socket is read among those that cost
+    /// little. `began_us`: the present time; returns the time afterwards.
+    fn read_key(&mut self, now: Now, key: SessionKey, was_little: bool, began_us: u64) -> u64 {
         let is_hoped = self.sockets.unread(key) == Unread::Hoped;
-        let was_little = self.sockets.cost(key) == Some(Cost::Little);
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let waiting = self.hub.waiting_shares();
         let (bytes, more) = self.read_one(now, key);
@@ -424,17 +422,17 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let (from_us, from_cpu_us) = self.reading_from;
         let cpu_us = thread_cpu_us();
-        let without_cpu_us =
-            (ended_us.saturating_sub(from_us)).saturating_sub(cpu_us.saturating_sub(from_cpu_us));
+        let had_us = cpu_us.saturating_sub(from_cpu_us);
+        let others_had_us = ended_us.saturating_sub(from_us).saturating_sub(had_us);
         self.reading_from = (ended_us, cpu_us);
-        took_us.saturating_sub(without_cpu_us) > LITTLE_US_MAX
+        took_us.saturating_sub(others_had_us) > LITTLE_US_MAX
     }
 
     /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
     pub(super) fn read_last(&mut self, key: SessionKey) {
         let now = self.clock.now();
         self.note_unread(key, Unread::Bytes);
-        self.read_key(now, key, now.mono_us);
+        self.read_key(now, key, false, now.mono_us);
         self.hub.handle_last_read(now, key);
     }
 
