@@ -102,8 +102,8 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     waits_for_ends_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
-    /// The time and the CPU time of this thread when the last reading of cheap clients began.
-    reading_from: (u64, u64),
+    /// The time and the CPU time of this thread from which the cost of cheap clients is counted, while costly ones wait.
+    reading_from: Option<(u64, u64)>,
     first_reads: FirstReads,
     head_rate: HeadRate,
     freeze: Freeze,
@@ -162,7 +162,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             publications: Vec::new(),
             waits_for_ends_since: None,
             first_costly: 0,
-            reading_from: (0, 0),
+            reading_from: None,
             first_reads: FirstReads::default(),
             head_rate: HeadRate::default(),
             freeze: Freeze::default(),

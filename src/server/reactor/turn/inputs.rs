@@ -130,7 +130,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.hub.begin_part(part_us);
         let mut at_us = self.clock.mono_us();
-        self.reading_from = (at_us, thread_cpu_us());
+        // A system call, so only while costly clients wait, behind whom a wrong judgement would place a client.
+        let costly = self.sockets.readable(Cost::Much);
+        self.reading_from = (costly > 0).then(|| (at_us, thread_cpu_us()));
         while left != [0; CHEAP.len()] {
             for (cost, left) in CHEAP.into_iter().zip(&mut left) {
                 if *left > 0 {
@@ -413,18 +415,18 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         ended_us
     }
 
-    /// Whether a read has cost much. If a client `was_little`, only the loop's own time counts: on a busy machine the kernel runs
-    /// other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    /// Whether a read has cost much. If a client `was_little` and costly ones wait, only the loop's own time counts: on a busy
+    /// machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
     fn costs_much(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> bool {
         let took_us = ended_us.saturating_sub(began_us);
-        if took_us <= LITTLE_US_MAX || !was_little {
+        let from = self.reading_from.filter(|_| was_little);
+        let Some((from_us, from_cpu_us)) = from.filter(|_| took_us > LITTLE_US_MAX) else {
             return took_us > LITTLE_US_MAX;
-        }
-        let (from_us, from_cpu_us) = self.reading_from;
+        };
         let cpu_us = thread_cpu_us();
         let had_us = cpu_us.saturating_sub(from_cpu_us);
         let others_had_us = ended_us.saturating_sub(from_us).saturating_sub(had_us);
-        self.reading_from = (ended_us, cpu_us);
+        self.reading_from = Some((ended_us, cpu_us));
         took_us.saturating_sub(others_had_us) > LITTLE_US_MAX
     }
 
