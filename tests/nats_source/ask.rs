@@ -1,6 +1,7 @@
 //! What is asked before a start, of plain subjects and of a server without JetStream.
 
-use weirgate_bus::nats::NatsNeeds;
+use weirgate_bus::StreamSettings;
+use weirgate_bus::nats::{NatsNeeds, NatsStreamSource};
 use weirgate_wire::base::Finding;
 
 use super::*;
@@ -60,6 +61,40 @@ fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
     let found = plain(&url, &needs);
     let none = "NATS lets this user subscribe to nothing that clients may ask for";
     assert_eq!(found.last(), Some(&Finding::Error(none.to_owned())));
+}
+
+#[test]
+fn names_that_a_stream_brings_need_no_subscription() {
+    let server = NatsServer::start_with(
+        "accounts { A { jetstream: enabled, users: [ { user: gw, password: p, permissions: {
+            publish: \">\", subscribe: \"_INBOX.>\" } } ] } }",
+    );
+    let url = server.url_as("gw:p");
+    make_streams(&jetstream(&url));
+    let mut needs = NatsNeeds::default();
+    needs.add_stream(NatsStreamSource::needs(&StreamSettings {
+        name: "LEVEL_SIGNALS".into(),
+        history_ms: 0,
+        history_bytes_max: 0,
+        only: None,
+    }));
+    let errors = |requests: &[&str]| {
+        let found = plain(
+            &url,
+            &NatsNeeds {
+                requests: names(requests),
+                ..needs.clone()
+            },
+        );
+        let (warnings, errors): (Vec<_>, Vec<_>) = found
+            .iter()
+            .filter(|one| one.label() != "ok")
+            .partition(|one| !one.is_error());
+        (warnings.len(), errors.len())
+    };
+    assert_eq!(errors(&["levels.a", "levels.*"]), (0, 0));
+    assert_eq!(errors(&[">"]), (1, 0), "in part from the stream");
+    assert_eq!(errors(&["orders.a"]), (1, 1), "none from the stream");
 }
 
 #[test]

@@ -47,13 +47,14 @@ impl NatsNeeds {
                 found.push(permission(&format!("publish to {subject}"), may));
             }
             // Of the names of a stream, only those are asked for that the stream does not hold.
-            let mut needs_beside = None;
+            let (mut needs_beside, mut answers) = (None, Answers::default());
             if let Some((stream, of_stream)) = &self.jetstream.stream {
                 whole_stream(link, (stream, of_stream), found)?;
-                needs_beside = Some(beside_stream(link, stream, self, found)?);
+                let (beside, has_stream) = beside_stream(link, stream, self, found)?;
+                (needs_beside, answers.has_stream) = (Some(beside), has_stream);
             }
             let needs = needs_beside.as_ref().unwrap_or(self);
-            subscriptions(link, needs, found)?;
+            subscriptions(link, needs, answers, found)?;
             if !needs.jetstream.last_values.is_empty() {
                 last_values(link, needs, found)?;
             }
@@ -66,9 +67,9 @@ impl NatsNeeds {
 fn subscriptions(
     link: &mut Requester,
     needs: &NatsNeeds,
+    mut answers: Answers,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    let mut answers = Answers::default();
     for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
         let answer = match link.may_subscribe(subject)? {
             true => Ok(()),
@@ -81,13 +82,14 @@ fn subscriptions(
     Ok(())
 }
 
-/// Says which names of each role come from the stream, and which from the bus. Returns the needs beside the stream.
+/// Says which names of each role come from the stream, and which from the bus. Returns the needs beside the stream, and
+/// whether clients get any names from the stream.
 fn beside_stream(
     link: &mut Requester,
     stream: &str,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
-) -> Result<NatsNeeds, NatsError> {
+) -> Result<(NatsNeeds, bool), NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let answer = link
         .request(&Action::StreamInfo.of(stream), b"")
@@ -118,7 +120,7 @@ fn beside_stream(
     }
     let mut beside = needs.clone();
     beside.requests.retain(|name| !holds(&name));
-    Ok(beside)
+    Ok((beside, needs.requests.iter().any(|name| meets(&name))))
 }
 
 /// Checks a stream that is read whole.
