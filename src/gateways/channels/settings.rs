@@ -82,8 +82,9 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "NATS or Redis to relay; empty: Redis at --redis-url",
     )
     .more(
-        "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix://USER:PASSWORD@/PATH?db=DATABASE; \
-         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas.",
+        "Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
+         unix://USER:PASSWORD@/PATH?db=DATABASE. NATS: nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several \
+         servers are separated by commas.",
     )
     // Without a URL the gateway uses Redis on this machine. If Redis runs there, nobody would notice the mistake.
     .mistaken_env(MistakenEnv {
@@ -99,12 +100,12 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "bus-settle-ms",
         (0, 60_000),
         field!(ChannelsSettings, settle_ms),
-        "How long `subscribed` waits until all servers of a NATS cluster know of it",
+        "How long `subscribed` waits so that all servers of a NATS cluster know the name",
     )
     .more(
-        "By default only on servers of a cluster; a value that you set applies to every NATS server. 0 says that all \
-         publishers are on the server and in the account of weirgate: only then do messages of --history-names have a \
-         position.",
+        "The default applies only to servers of a cluster; a value that you set applies to every NATS server. With 0 \
+         you state that all publishers use the same server and account as weirgate; only then do messages of \
+         --history-names have a position.",
     ),
     Setting::new(
         "retained",
@@ -113,14 +114,14 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Send the last value of each name after `subscribed`; NATS with JetStream only",
     )
     .more(
-        "The value is the last message of the stream that holds the subject; a pattern has one for each subject. \
-         Names of --stream have `last` instead.",
+        "The value is the last message of the subject in its stream; a pattern has one for each subject. For names of \
+         --stream, clients request `last` instead.",
     ),
     Setting::bytes(
         "retained-bytes",
         (1_048_576, 17_179_869_184),
         field!(ChannelsSettings, retained_bytes_max),
-        "Bytes of last values that wait for all clients",
+        "Bytes of last values that wait to be sent, for all clients together",
     )
     .more(
         "With --retained. A client has 512 KiB of them at most, or one larger value, and counts from the \
@@ -139,11 +140,11 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
             set: |channels, text| channels.history_names = words(&text),
             get: |channels| channels.history_names.join(" "),
         },
-        "Names and patterns of which messages are kept; may be repeated",
+        "Names and patterns whose messages are kept for clients that resume; repeatable",
     )
     .more(
-        "With --history-ms; read from the start. A client resumes these names, and names and patterns within them. \
-         All instances need the same list. Several with commas or spaces.",
+        "Needs --history-ms. weirgate reads them from its start on. A client can resume these names and patterns, and \
+         those that they cover. All instances need the same list. Several are separated by commas or spaces.",
     ),
     Setting::new(
         "conflate",
@@ -152,10 +153,10 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
             set: |channels, text| channels.conflated = words(&text),
             get: |channels| channels.conflated.join(" "),
         },
-        "Names and patterns of which slow clients get only the newest; may be repeated",
+        "Names and patterns of which slow clients get only the newest message; repeatable",
     )
     .more(
-        "Several with commas or spaces. Skipped messages are gaps in seq.",
+        "Several are separated by commas or spaces. A skipped message is a gap in seq.",
     ),
     Setting::count(
         "channels-max",
@@ -188,7 +189,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Different names that all clients together may hold, including patterns",
     )
     .more(
-        "A name of several clients counts once. Addresses share this number.",
+        "A name that several clients hold counts once. Client addresses share this number.",
     )
     .limit(
         ALL_BEYOND,
@@ -215,7 +216,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Messages per second from a client",
     )
     .more(
-        "If set, a client also gets at most this number of data messages per second; further ones are shed.",
+        "If you set it, it also limits the data messages that a client gets per second; further ones are not sent to \
+         the client.",
     )
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
@@ -227,7 +229,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "renewals-per-second",
         (1, 1_000_000),
         field!(ChannelsGatewaySettings, renewals_per_second),
-        "New tokens per second of all clients, on open connections",
+        "New tokens per second that all clients send on open connections",
     )
     .more(
         "A client may send a new token once a second. Clients of one address leave a part for the clients of others: in each second \
@@ -254,8 +256,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "JSON file with the names and patterns of each role",
     )
     .more(
-        "In place of the built-in table. {sub} and {claim:NAME} in a name stand for claims of the token. --print-acl \
-         prints the table in force. SIGHUP reads the file again.",
+        "It replaces the built-in table. {sub} and {claim:NAME} in a name stand for claims of the token. --print-acl \
+         prints the table in force. weirgate reads the file again at SIGHUP.",
     )
     .leads_short_help(),
 ]);

@@ -154,7 +154,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "Also for sessions of measurement.*. A path in the URL comes before the path of each request.",
+        "It also gets the sessions of measurement.*. If the URL has a path, it comes before the path of each request.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -164,7 +164,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         field!(EventsSettings, measurement_url),
         "Service for measurement jobs",
     )
-    .more("For jobs and audio of measurement.*, and for analysis.*.")
+    .more("It gets the jobs and audio of measurement.*, and analysis.*.")
     .original_env(&["MEASUREMENT_URL"])
     .in_short_help(),
     Setting::new(
@@ -185,8 +185,9 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Send further events to a service of your own; may be repeated",
     )
     .more(
-        "orders.*=http://orders:8000 sends all events that begin with orders. there, orders.create=URL one event. The \
-         most specific route counts. Routes with one URL lead to one service, also to the lobby. At most 32.",
+        "orders.*=http://orders:8000 sends all events that begin with orders. to this URL; orders.create=URL sends one \
+         event. The most specific route counts. Routes with the same URL are one service; the URL may be that of the \
+         lobby. At most 32 routes.",
     ),
     Setting::new(
         "upstream-ca-file",
@@ -198,9 +199,9 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "internal-auth-token",
         Kind::Secret,
         field!(EventsSettings, internal_auth_token),
-        "Required value of X-Internal-Token for /internal/broadcast",
+        "Token that /internal/broadcast requires in the header X-Internal-Token",
     )
-    .more("Empty: nobody can push.")
+    .more("If it is empty, nobody can push.")
     .original_env_only(&["INTERNAL_AUTH_TOKEN"]),
     Setting::new(
         "http-timeout-s",
@@ -209,9 +210,9 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
             set: |events, milli| events.http_timeout_ms = milli.0,
             get: |events| Milli(events.http_timeout_ms),
         },
-        "Time limit for the connect to a service, and for each silence of a service",
+        "Time limit for connecting to a service, and for each silence during a call",
     )
-    .more("The whole call may take six times as long.")
+    .more("A whole call may take six times as long.")
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
@@ -222,7 +223,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
         field!(ProxyLimits, silence_timeout_ms),
-        "Time limit for a connect of the proxy, and for each silence of a service",
+        "Proxy: time limit for connecting to a service, and for each silence of it",
     )
     .more("Time during which the client sends the request body does not count.")
     .limit(
@@ -234,15 +235,16 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-connections-max",
         (1, 10_000),
         field!(ProxyLimits, service_connections_max),
-        "Connections of the proxy to one service at once, shared between addresses",
+        "Proxy: connections to one service at once, shared between client addresses",
     )
     .more(
-        "One address may have at most half of them, or a third beside another one. Each takes 200 KiB of the share \
-         `proxy-bytes`.",
+        "One client address may use at most half of them, or a third if another address waits. Each connection takes \
+         200 KiB of the share `proxy-bytes`.",
     )
     .counts_all()
     .limit(
-        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads and untaken answers end for it",
+        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads and responses that the \
+         client does not read end to make room",
         Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
@@ -250,11 +252,11 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-bytes",
         (CONNECTION_BYTES, 1024 * 1024 * MIB),
         field!(ProxyLimits, bytes_max),
-        "Buffers of the connections of the proxy to all services: 200 KiB each",
+        "Proxy: buffers of its connections to all services, 200 KiB each",
     )
     .share(40)
     .limit(
-        "as `--proxy-connections-max`",
+        "the same as over `--proxy-connections-max`",
         Shows::Metric(metrics::PROXY_WAITS),
         "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
@@ -274,7 +276,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "all-broadcast-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, broadcasts_bytes_max),
-        "The bodies of all /internal/broadcast that are read or answered",
+        "The bodies of all requests to /internal/broadcast in progress",
     )
     .more("A single body has room whatever its size.")
     .share(40)
@@ -287,7 +289,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
-        "The responses of services to all calls that are being read or parsed",
+        "The responses of services to calls, while they are read or parsed",
     )
     .more("A single response may have as much, and at most 64 MiB.")
     .share(30)
@@ -326,7 +328,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
             },
             get: |events| Milli(i64::from(events.rate_burst) * 1_000),
         },
-        "Burst of messages of one connection; at least 1",
+        "Messages that one connection may send at once; at least 1",
     )
     .original_env_only(&["RATE_LIMIT_BURST"])
     .limit(
@@ -338,7 +340,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
         "orphans",
         (0, 1_000_000),
         field!(EventsGatewaySettings, orphans_max),
-        "Waiting messages of disconnected devices, still to be forwarded",
+        "Messages of disconnected devices that wait to be forwarded",
     )
     .more(
         "A client address may leave messages while it has left fewer than are free, so the devices \
@@ -355,7 +357,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
         "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
         field!(EventsGatewaySettings, waiting_bytes_max),
-        "Memory of unanswered messages of all devices together",
+        "Memory of the messages of all devices that have no response yet",
     )
     .more(
         "A client address has room while its messages take less than is free, so one address fills \
@@ -364,8 +366,8 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     )
     .share(30)
     .limit(
-        "messages stay in the sockets, and addresses take turns; unread messages of a disconnecting device are \
-         dropped",
+        "messages stay unread in the sockets, and client addresses take turns; unread messages of a disconnecting \
+         device are dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),
         "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),
@@ -375,8 +377,9 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 pub(super) const CHANGES: &[Change] = &[
     ("require-auth", |row| {
         row.more(
-            "The user of a token is the device; requests to the proxy need a token too, and get 401 without one. By default \
-             a device names itself, and if there are keys for tokens, a device with a good token is its user.",
+            "The user of a token is then the device; requests to the proxy need a token too, and get 401 without one. \
+             By default a device names itself. But if keys for tokens are set and a device sends a valid token, the \
+             device is the user of the token.",
         )
     }),
     ("gateway-api-key", |row| {
@@ -398,8 +401,8 @@ pub(super) const CHANGES: &[Change] = &[
     ("history-ms", |row| {
         row.help("How long pushes are kept for devices that resume; 0 for none")
                 .more(
-                    "At least 20000. A device that comes back to the same instance with its last position as \"since\" gets the \
-         pushes that it missed.",
+                    "At least 20000. A device that reconnects to the same instance with its last position as \"since\" \
+                     gets the pushes that it missed.",
                 )
     }),
 ];
@@ -445,18 +448,19 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
         "Redis or NATS through which several instances share pushes",
     )
     .more(
-        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; \
-         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas. The settings redis-* or \
-         nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this instance only.",
+        "Redis: redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH. NATS: \
+         nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several servers are separated by commas. The settings \
+         redis-* or nats-* add sentinels, certificates and logins. If it is empty, a push reaches only the devices of \
+         this instance.",
     )
     .in_short_help(),
     Setting::new(
         "events-bus-name",
         Kind::Form(&NAME),
         field!(EventsBusSettings, name),
-        "Channel or subject of the instances that belong together",
+        "Redis channel or NATS subject that the instances share",
     )
-    .more("Each instance also listens on this name with its id after a dot."),
+    .more("Each instance also listens on this name followed by a dot and its id."),
     Setting::ms(
         "events-bus-wait-ms",
         (1, 60_000),
@@ -472,11 +476,11 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
         "events-bus-message-bytes-max",
         (KIB, PART_BYTES_MAX as u64),
         field!(ExchangeSettings, message_bytes_max),
-        "Bytes of a push in one message on the bus",
+        "Bytes of a push in one message on the bus between instances",
     )
     .more(
-        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Each instance receives up to 16 \
-         MiB.",
+        "Set it to at most max_payload of the NATS server (1 MiB by default) less 256 bytes. Each instance accepts \
+         messages of up to 16 MiB.",
     )
     .limit(
         "a larger push is sent in several messages",

@@ -64,8 +64,8 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
         "Relay another NATS subject under KEY; may be repeated",
     )
     .more(
-        "Clients get the last message of the subject. stream defaults to the stream that holds the subject, which \
-         weirgate never creates; durable to gateway_KEY.",
+        "A new client gets the last message of the subject. stream names the JetStream stream, by default the one that \
+         holds the subject; weirgate never creates it. durable names the durable consumer, by default gateway_KEY.",
     )
     .in_short_help(),
     Setting::new(
@@ -75,8 +75,8 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
         "Whether to read levels.signals and market.flow too",
     )
     .more(
-        "on: always, and missing streams of both are made. off: never; needs a --relay. auto: with a \
-            --relay, only if the stream LEVEL_SIGNALS or MARKET_DATA exists, also later; without a --relay as on.",
+        "on: always; weirgate creates their streams if they are missing. off: never; needs a --relay. auto: without a \
+         --relay as on; with one, as soon as the stream LEVEL_SIGNALS or MARKET_DATA exists.",
     ),
 ]);
 
@@ -97,7 +97,9 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
         field!(LevelsFeedSettings, is_numbered),
         "Number the messages of each path, under the key seq",
     )
-    .more("A client that skips states sees a gap; the clients of weirgate report it."),
+    .more(
+        "If a client skips states, it sees a gap in the numbers; the clients of weirgate report it.",
+    ),
 ]);
 
 pub(super) const SESSION: &[Setting] = &Heading("Trading session").of([Setting::new(

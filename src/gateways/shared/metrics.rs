@@ -2,15 +2,15 @@
 
 metric_names! {
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
-        "Names and patterns held by clients, counted once per client.";
+        "Names and patterns that clients are subscribed to, counted once per client.";
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
-        "Names refused because of a limit over all clients.";
+        "Names that clients were refused because of a limit over all clients.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token.";
     KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]
         "Fetches of the key set at --jwt-jwks-url.";
     KEY_SET_AGE = Gauge "weirgate_key_set_age_seconds" []
-        "Age of the key set at --jwt-jwks-url: since its last good fetch, or the start.";
+        "Time since the key set at --jwt-jwks-url was last fetched, or since the start if it never was.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
         "Messages of clients dropped because of a rate limit.";
 }

@@ -86,7 +86,7 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
         "Clients may subscribe to candles of 1 s, 1 min and 5 min",
     )
     .more(
-        "Every trade is then added to candles, whether a client watches the symbol or not.",
+        "weirgate then adds every trade to candles, also for symbols that no client watches.",
     ),
 ]);
 
@@ -96,12 +96,14 @@ pub(super) const CHANGES: &[Change] = &[
     ("redis-url", |row| {
         row.help("URL of Redis; required unless --redis-sentinels is set")
             .more(
-                "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
+                "The form is redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
                  unix://USER:PASSWORD@/PATH?db=DATABASE.",
             )
     }),
     ("require-auth", |row| {
-        row.more("By default nobody is refused for a token, and the claims of a valid one apply.")
+        row.more(
+            "By default no client is refused because of its token, and the claims of a valid token apply.",
+        )
     }),
     ("pong-timeout-ms", |row| row.beyond("close 1000")),
 ];

@@ -63,10 +63,10 @@ metric_names! { |at|
         "Clients that get an event stream (--event-stream)."
         => at.turn.hub.open_other;
     CLIENTS_PAUSED = Gauge "weirgate_clients_paused" ["reason"]
-        "Clients from which weirgate does not read for now; a client may have several reasons."
+        "Clients that weirgate does not read from for now; a client counts once for each of its reasons."
         => ByLabel(at.turn.hub.paused_clients());
     CLIENTS_ENDED_UNREAD = Counter "weirgate_clients_ended_unread_total" []
-        "Clients that ended while paused: what was unread is dropped."
+        "Clients that ended while weirgate did not read from them; their unread messages are dropped."
         => at.turn.hub.ended_unread;
     CONNECTIONS = Gauge "weirgate_connections" ["phase"]
         "Connections by phase."
@@ -84,25 +84,25 @@ metric_names! { |at|
         "Request heads handled by the event loop."
         => ByLabel(at.turn.outcomes());
     CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
-        "Ended connections, without those handed to plain HTTP."
+        "Connections that have ended; one that became plain HTTP does not count."
         => ByLabel(at.turn.closes());
     ADDRESSES = Gauge "weirgate_addresses" []
-        "Addresses with present or recent connections, if connections are limited by address."
+        "Client addresses with open or recent connections; counted only if connections are limited by address."
         => at.turn.shell.addresses;
     BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
         "Messages taken from the bus."
         => at.subjects(|subject| subject.messages);
     BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]
-        "Messages refused: logged and skipped, nothing sent to clients."
+        "Messages from the bus that weirgate cannot use; they are logged and not sent to clients."
         => at.subjects(|subject| subject.messages_bad);
     BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
-        "Messages not taken because a newer one of the same stream had arrived before."
+        "Messages from the bus that are skipped because a newer one of the same stream arrived before."
         => at.subjects(|subject| subject.messages_old);
     BUS_MESSAGES_IGNORED = Counter "weirgate_bus_messages_ignored_total" []
-        "Messages of subjects without a relay."
+        "Messages from the bus on a subject that has no relay."
         => at.turn.feed.messages_ignored;
     BUS_GAPS = Counter "weirgate_bus_gaps_total" []
-        "Losses of messages between the bus and weirgate."
+        "Times that messages were, or may have been, lost between the bus and weirgate."
         => at.turn.feed.gaps;
     BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
         "Unix time of the newest good message; absent before the first."
@@ -113,29 +113,29 @@ metric_names! { |at|
             Some((one.subject.as_str(), seconds(one.last_message?.unix_ms())))
         }));
     FEED_QUIET_AFTER = Gauge "weirgate_feed_quiet_after_seconds" ["subject"]
-        "Silence after which the subject is quiet: ten times its usual gap, and 5 s at least; absent before its tenth \
-         message."
+        "Silence after which a subject counts as quiet: ten times its usual interval, at least 5 s; absent before its \
+         tenth message."
         => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
             Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
         }));
     TOPICS_QUIET = Gauge "weirgate_topics_quiet" []
-        "Quiet topics, of those with clients and usually a message a second, at the last request for metrics or the \
-         operator's page; absent before the first."
+        "Quiet topics among those that have clients and usually a message a second; counted at a request for metrics \
+         or the operator's page, and absent before the first."
         => IfAny(at.surveyed.as_ref().map(|surveyed| surveyed.survey.topics_quiet));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
-        "Messages between the bus and the event loop."
+        "Messages read from the bus that wait for the event loop."
         => at.turn.shell.bus_queue_messages;
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
-        "Limit of weirgate_bus_queue_messages; beyond it the bus waits."
+        "Limit of weirgate_bus_queue_messages; at the limit weirgate stops reading from the bus."
         => at.turn.shell.bus_queue_messages_max;
     BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
-        "Bytes of messages between the bus and the event loop."
+        "Bytes of the messages read from the bus that wait for the event loop."
         => at.turn.shell.bus_queue_bytes;
     BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
         "Limit of weirgate_bus_queue_bytes (a share of --memory-max)."
         => at.turn.shell.bus_queue_bytes_max;
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
-        "Frames taken whole by the kernel, counted once per client."
+        "Messages that the kernel has taken completely, counted once per client."
         => at.turn.hub.messages_sent;
     BYTES_SENT = Counter "weirgate_bytes_sent_total" []
         "Bytes taken by the kernel for WebSocket clients."
@@ -144,10 +144,10 @@ metric_names! { |at|
         "Messages for clients, once per client; each is sent, conflated, shed, dropped or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
-        "Queued messages replaced by a newer one of the same key: the client was slow, or asked for fewer."
+        "Queued messages replaced by a newer one of the same key, because the client was slow or had asked for fewer."
         => at.turn.hub.messages_conflated;
     MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
-        "Messages left out by a rate limit."
+        "Messages not sent to a client because of a rate limit."
         => at.turn.hub.messages_shed;
     MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
         "Queued messages lost because the connection ended first."
@@ -162,58 +162,60 @@ metric_names! { |at|
         "Largest send queue of one client in the last 10 to 20 seconds."
         => at.turn.hub.send_queue_peak_bytes;
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
-        "Memory of all frames, each counted once, and of queues with more than 16 frames."
+        "Memory of all encoded messages (frames), each counted once however many clients wait for it, and of send \
+         queues with more than 16 frames."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for frames (--frame-bytes-max); over the limit slow clients are dropped."
+        "Limit of weirgate_frame_bytes_alive (--frame-bytes-max); over the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
-        "Text kept because the next compressed messages of clients may refer to it."
+        "Bytes of text that is kept because the next compressed messages from clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
     INFLATE_WINDOW_BYTES_GRANTED = Gauge "weirgate_inflate_window_bytes_granted" []
-        "Windows of all clients that may refer to earlier messages."
+        "Bytes reserved for clients whose compressed messages may refer to earlier ones: the whole window of each."
         => at.turn.shell.inflate_window_bytes_granted;
     INFLATE_WINDOWS_REFUSED = Counter "weirgate_inflate_windows_refused_total" []
-        "Clients that may not refer to earlier messages because the limit was reached."
+        "Clients whose compressed messages may not refer to earlier ones, because the share inflate-window-bytes is \
+         used up."
         => at.turn.shell.inflate_windows_refused;
     WRITES_SHORT = Counter "weirgate_writes_short_total" []
-        "Writes that the kernel took in part or not at all, because the client is slow."
+        "Writes that the kernel did not take completely, because the client is slow."
         => at.turn.hub.writes_short;
     SLOW_CLIENTS = Gauge "weirgate_slow_clients" ["why"]
-        "Clients whose send queue waited for half of the last second."
+        "Clients in whose send queue messages waited for half of the last second."
         => ByLabel(at.turn.hub.slow.by_cause());
     SLOW_CLIENT_SECONDS = Counter "weirgate_slow_client_seconds_total" ["why"]
-        "Time for which clients were slow, all together."
+        "Sum over all clients of the time for which each was slow."
         => ByLabel(at.turn.hub.slow.seconds());
     TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
-        "Questions to the kernel about slow connections, one a second for each."
+        "Calls of getsockopt(TCP_INFO) for slow clients, one a second for each."
         => at.turn.hub.slow.calls;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
-        "Writes to a socket that failed for good."
+        "Writes that failed and ended the connection."
         => ByLabel(at.turn.send_errors());
     ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
         "Failed accepts, for example without free file descriptors."
         => at.turn.shell.accept_errors;
     TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
-        "Handshakes of TLS.";
+        "TLS handshakes that have ended.";
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
-        "Connections before the end of their TLS handshake.";
+        "Connections whose TLS handshake has not ended.";
     HELD = Gauge "weirgate_held" ["of"]
-        "Bytes or places that are held for all clients together.";
+        "Bytes, or other units such as names or calls, that are held for all clients together.";
     HELD_MAX = Gauge "weirgate_held_max" ["of"]
         "Limit of weirgate_held.";
     HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
-        "Requests that found no room: the client's address held more than what was free.";
+        "Requests refused because the client's address already held more than was free.";
     HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
-        "Holders that gave way over the limit.";
+        "Holders, such as clients or requests, that weirgate ended because weirgate_held was over its limit.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
         "Bytes that TLS holds for all clients."
         => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
-        "The end of the certificate that ends first, Unix time.";
+        "Unix time when the first certificate expires.";
     DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
-        "Frames encoded for permessage-deflate, once for all clients: chained (refers to an earlier message), alone, \
-         stored (not compressed)."
+        "Messages encoded for permessage-deflate, counted once for all clients that share the result; kind: chained \
+         (refers to an earlier message), alone (refers to none), stored (not compressed)."
         => ByLabel(at.turn.deflate_encodings());
     RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
         "WebSocket messages from clients."
@@ -231,73 +233,75 @@ metric_names! { |at|
         "Time of one turn of the event loop, without its wait for events."
         => at.durations().turns.counts();
     LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
-        "Times that a budget of a turn was used up; the rest waited for the next turn."
+        "Times that one kind of work used up its time budget in a turn of the event loop; the rest of the work waited \
+         for the next turn."
         => ByLabel(at.turn.times.spent());
     SPIN = Counter "weirgate_spin_seconds_total" ["thread"]
-        "Time of polling without sleeping (--spin-us)."
+        "Time that a thread polled without sleeping (--spin-us)."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.spun_us as f64 / 1e6)));
     WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
-        "Times that a polling thread found work, so that nobody had to wake it."
+        "Times that a thread found work while it polled, so that no system call had to wake it (--spin-us)."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
     LATE_SECONDS = Counter "weirgate_late_seconds_total" []
-        "Lateness of the event loop: the longest delay of each quarter of a second, from 20 ms on."
+        "Lateness of the event loop: the sum of the longest delay in each quarter of a second, if it is 20 ms or more."
         => at.turn.times.late_us as f64 / 1e6;
     BEHIND = Gauge "weirgate_behind" []
-        "1 while the loop cannot write every message to every client: clients get only the newest states."
+        "1 while the event loop is too slow to write every message to every client, so that clients get only the \
+         newest states."
         => u64::from(at.turn.hub.overload.is_behind);
     BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
-        "Time in which the loop was behind."
+        "Time for which weirgate_behind was 1."
         => at.turn.hub.overload.behind_us as f64 / 1e6;
     PONG_SECONDS = Histogram "weirgate_pong_seconds" []
-        "Time from a ping that has left until its pong, through the client's program."
+        "Time from when the kernel took a ping until the pong came back from the client's program."
         => at.durations().pongs.counts();
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
-        "Time of a message in each stage."
+        "Time that a message takes in each stage of its path from the bus to the clients."
         => ByLabel(at.stages());
     CAUGHT_UP = Gauge "weirgate_caught_up" []
-        "1 once the backlog at start is in the cache."
+        "1 once weirgate has read the messages that the bus had kept before the start."
         => at.telemetry.event_loop.caught_up();
     DRAINING = Gauge "weirgate_draining" []
-        "1 from the first stop signal on."
+        "1 after the first stop signal."
         => at.telemetry.event_loop.draining();
     BUS_CONNECTED = Gauge "weirgate_bus_connected" []
         "1 while the bus responds."
         => IfAny(at.bus().map(BusStatus::connected));
     BUS_SUBSCRIBED = Gauge "weirgate_bus_subscribed" []
-        "1 while every subscription is active."
+        "1 while the bus has confirmed every subscription of weirgate."
         => IfAny(at.bus().map(BusStatus::subscribed));
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
-        "Connections to the bus made again after the first."
+        "Reconnections to the bus."
         => IfAny(at.bus().map(BusStatus::reconnects));
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
         "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus().map(BusStatus::refused));
     BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
-        "Searches for the last good message of a subject that ended after 200 messages."
+        "Searches for the last good message of a subject that were given up after 200 bad messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
-        "Patterns whose last values (--retained) are not all sent."
+        "Patterns of which not all last values are sent (--retained), because a limit was reached."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
         "Names whose last values (--retained) JetStream refused, or did not send within 5 s."
         => IfAny(at.bus().map(BusStatus::retained_refused));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
-        "Messages still held by the bus for a consumer; absent while unknown."
+        "Messages in the stream that the bus has not yet delivered to a consumer; absent while unknown."
         => IfAny(at.consumers(ConsumerStatus::lag));
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
-        "1 while JetStream does not answer about a consumer over a good connection."
+        "1 while the connection to NATS is good but JetStream does not answer questions about a consumer."
         => IfAny(at.consumers(|consumer| Some(consumer.is_silent().into())));
     CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
-        "1 while a consumer cannot be set up over a good connection."
+        "1 while the connection to NATS is good but a consumer cannot be set up."
         => IfAny(at.consumers(|consumer| Some(consumer.is_away().into())));
     CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
-        "Attempts to set up a consumer that failed over a good connection."
+        "Failed attempts to set up a consumer while the connection to NATS was good."
         => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus delivers none of the messages for a consumer for 5 s, or refuses its acknowledgements."
+        "1 while a consumer has messages but the bus delivers none for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
     [pub] SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
-        "Different names and patterns held by clients.";
+        "Different names and patterns that clients are subscribed to; one of several clients counts once.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));
@@ -308,49 +312,49 @@ metric_names! { |at|
         "Limit of weirgate_history_bytes (--history-bytes-max)."
         => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
     HISTORY_SINCE = Gauge "weirgate_history_since_timestamp_seconds" []
-        "Unix time since which the history has every message; absent before the first position."
+        "Unix time since which the history has every message (--history-ms); absent before the first position."
         => IfAny(at.turn.hub.history.and_then(|history| history.since_unix_us).map(|us| us as f64 / 1e6));
     HISTORY_WANTED = Gauge "weirgate_history_wanted_seconds" []
-        "How long messages are kept, while they fit (--history-ms)."
+        "How long messages are kept for clients that resume, as long as they fit into memory (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.keep_us as f64 / 1e6));
     NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
-        "Names that clients asked for and did not get, or lost."
+        "Names that clients asked to subscribe to and were refused, or later lost."
         => ByLabel(at.turn.hub.names_refused());
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
         "Names that clients asked to resume: recovered, or why not."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
-        "1 while positions are valid on other instances too: with --stream, or while marks come (--history-channel)."
+        "1 while a client can resume on another instance too: with --stream, or while marks arrive (--history-channel)."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
         "Messages of --stream that weirgate has not read; absent if the server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "How far weirgate is behind the newest message of --stream, in the time of the stream; at least since it was \
-         seen to wait."
+        "Age difference between the newest message of --stream and the last one that weirgate has read, by the times \
+         in the stream; at least the time for which messages were seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     [pub] RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
-        "Bytes of last values that may wait in send queues, with those that JetStream was asked for.";
+        "Bytes of last values (--retained) that wait in send queues or are requested from JetStream.";
     [pub] UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
-        "Calls of services in flight.";
+        "Calls to services that have no response yet.";
     [pub] SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
-        "1 from a request that a service does not answer to its next answer.";
+        "1 after a service did not answer a request, until it answers one.";
     [pub] PUSHES = Counter "weirgate_pushes_total" []
-        "Events pushed by services to devices, each once.";
+        "Events that services pushed to devices; an event counts once, however many devices get it.";
     [pub] EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
-        "Memory of unanswered messages of devices, also of disconnected ones.";
+        "Memory of messages from devices that have no response yet, also from disconnected devices.";
     [pub] EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     [pub] EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
-        "Instances on the bus, this one included.";
+        "Instances on the bus between instances (--events-bus), this one included.";
     [pub] PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
-        "Requests to the proxy in flight.";
+        "Requests to the proxy that have not ended.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
-        "Files of settings read again: changed, unchanged, failed.";
+        "Times that files of settings were read again; outcome: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
-        "1 while files of a part are broken: what was read before stays in force.";
+        "1 while the files of a part (such as keys or roles) cannot be read; what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
-        "Surveys of all clients and topics, for the operator's page and metrics."
+        "Walks over all clients and topics that collect numbers for the operator's page and the metrics."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
@@ -374,11 +378,11 @@ metric_names! { |at|
         "Start of the process, Unix time in seconds."
         => at.process.start_time_seconds;
     PROCESSES = Gauge "weirgate_processes" ["state"]
-        "Processes by state (--processes).";
+        "Processes that serve clients, by state (--processes).";
     PROCESS_RESTARTS = Counter "weirgate_process_restarts_total" []
         "Processes that have ended and were started again.";
     PROCESS_ROLLS = Counter "weirgate_process_rolls_total" []
-        "Replacements of all processes (SIGUSR2).";
+        "Times that all processes were replaced (SIGUSR2).";
 }
 
 /// The kind of a metric.

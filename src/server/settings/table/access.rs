@@ -15,7 +15,9 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, urls),
         "NATS servers, separated by commas",
     )
-    .more("nats://, or tls:// for TLS, with USER:PASSWORD@ or TOKEN@ before HOST:PORT.")
+    .more(
+        "Each is nats://HOST:PORT, or tls://HOST:PORT for TLS. A login comes before HOST: USER:PASSWORD@ or TOKEN@.",
+    )
     .original_env(&["NATS_URL"])
     .in_short_help()
     .part(Part::JetStream),
@@ -47,7 +49,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, creds),
         "Credentials file with the user's JWT and the seed of the user's key",
     )
-    .more("The files are read for each connection.")
+    .more("The file is read again for each connection.")
     .original_env(&["NATS_CREDS"]),
     Setting::new(
         "nats-nkey",
@@ -62,7 +64,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, ca),
         "PEM file of the certificate authorities to trust",
     )
-    .more("In place of those of the system. If set, every connection uses TLS.")
+    .more("They replace those of the system. If set, every connection uses TLS.")
     .original_env(&["NATS_CA"]),
     Setting::new(
         "nats-cert",
@@ -85,7 +87,10 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
         field!(NatsAccess, ephemeral),
         "Use ephemeral consumers, so every replica gets every message",
     )
-    .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
+    .more(
+        "By default weirgate uses the durable consumers gateway_levels and gateway_flow, and only one instance can \
+         read from them.",
+    )
     .in_short_help()
     .part(Part::JetStream),
 ]);
@@ -98,7 +103,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "URL of Redis; rediss:// uses TLS",
     )
     .more(
-        "Overrides REDIS_HOST and REDIS_PORT. redis://USER:PASSWORD@HOST:PORT/DATABASE, or \
+        "It overrides REDIS_HOST and REDIS_PORT. The form is redis://USER:PASSWORD@HOST:PORT/DATABASE, or \
          unix://USER:PASSWORD@/PATH?db=DATABASE.",
     )
     .original_env(&["REDIS_URL"])
@@ -127,8 +132,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Of the URL of Redis only user, password, database and \
-         TLS are then used.",
+        "Each is HOST:PORT or redis://USER:PASSWORD@HOST:PORT. weirgate then takes only user, password, database and \
+         TLS from the URL of Redis.",
     )
     .original_env(&["REDIS_SENTINELS"]),
     Setting::new(
@@ -150,7 +155,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         field!(RedisAccess, certificate),
         "PEM file of the client certificate, for servers with tls-auth-clients",
     )
-    .more("For the server of rediss:// and for sentinels with TLS."),
+    .more("It is shown to the server of rediss:// and to sentinels with TLS."),
     Setting::new(
         "redis-key",
         Kind::Path,
@@ -164,8 +169,8 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Name that the certificate of the Redis server must have",
     )
     .more(
-        "Default: the host of the URL, or the address that sentinels name over TLS. Required for a master with TLS \
-         behind sentinels without TLS. Not for sentinels.",
+        "The default is the host of the URL, or the address of the master that sentinels name over TLS. It is required \
+         if the master has TLS and the sentinels do not. Certificates of sentinels are not checked against it.",
     ),
 ]);
 
@@ -194,8 +199,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "Cookie with the token, for pages of --allowed-origins",
     )
     .more(
-        "Read if the request has no other token. Needs --allowed-origins: else any page could use its visitor's \
-         cookie.",
+        "It is read if the request has no other token. It needs --allowed-origins; otherwise any web page could use \
+         its visitor's cookie.",
     ),
     Setting::new(
         "jwt-secret",
@@ -208,9 +213,9 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "jwt-secret-before",
         Kind::Secret,
         field!(AuthSettings, jwt_secret_before),
-        "The secret before JWT_SECRET: tokens of both are valid",
+        "The previous JWT_SECRET; tokens signed with either are valid",
     )
-    .more("Needed while tokens of the old secret are in use.")
+    .more("Set it while clients still have tokens of the previous secret.")
     .original_env_only(&["JWT_SECRET_BEFORE"]),
     Setting::new(
         "jwt-public-key-files",
@@ -218,7 +223,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, public_key_files),
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )
-    .more("Several with commas. Changed files are read again.")
+    .more("Several are separated by commas. Changed files are read again.")
     .original_env(&["JWT_PUBLIC_KEY_FILES"]),
     Setting::new(
         "jwt-jwks-file",
@@ -238,8 +243,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
     .more(
-        "Fetched each hour, at SIGHUP, and for a token that no key has signed, at most once a minute. \
-         While the server is away, the last good keys stay.",
+        "It is fetched each hour, at SIGHUP, and if no key fits a token (then at most once a minute). While the server \
+         is away, the last good keys stay in use.",
     )
     .original_env(&["JWT_JWKS_URL"]),
     Setting::new(
@@ -255,7 +260,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, rules.audiences),
         "Required aud of tokens; several are separated by commas",
     )
-    .more("Empty: a token with an audience is refused.")
+    .more("If it is empty, a token with an audience is refused.")
     .original_env(&["JWT_AUDIENCE"]),
     Setting::new(
         "jwt-issuer",
@@ -270,7 +275,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, rules.leeway_ms),
         "How far the issuer's clock may differ, for exp and nbf",
     )
-    .more("For nbf at least 5 s."),
+    .more("nbf always has at least 5 s."),
     Setting::new(
         "jwt-role-claim",
         Kind::Text,
@@ -278,8 +283,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "The claim with the role or a list of roles; a dot leads into an object",
     )
     .more(
-        "For example realm_access.roles. Of several roles the first in the table counts. A token without the claim \
-         has the default role.",
+        "For example realm_access.roles. If a token has several roles, the one that comes first in the table counts. A \
+         token without the claim has the default role.",
     ),
     Setting::new(
         "jwt-user-claim",
@@ -299,5 +304,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
-    .more("Names and patterns, at most as many as a client may hold. Only for channels."),
+    .more(
+        "The list may have patterns, and at most as many entries as a client may hold. Only channels reads it.",
+    ),
 ]);

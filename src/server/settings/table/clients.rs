@@ -23,8 +23,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address to listen on, or unix:PATH",
     )
     .more(
-        "May be repeated. [::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A unix socket is for a \
-         proxy on the same machine.",
+        "May be repeated. [::] listens on IPv6, and on IPv4 too unless the system turns this off. A unix socket is for \
+         a proxy on the same machine.",
     )
     .in_short_help(),
     Setting::new(
@@ -33,7 +33,9 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         field!(ListenSettings, port),
         "Port for WebSocket and HTTP",
     )
-    .more("PORT is read when GATEWAY_PORT is not set. off: only --tls-port or unix sockets.")
+    .more(
+        "PORT is read if GATEWAY_PORT is not set. With off, clients connect over --tls-port or unix sockets only.",
+    )
     .original_env(&["GATEWAY_PORT", "PORT"])
     .in_short_help(),
     Setting::new(
@@ -43,8 +45,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Processes that serve the clients, on one port; auto: one for each core",
     )
     .more(
-        "A supervisor starts them, restarts one that has ended, and serves --admin-addr for all. SIGUSR2 replaces \
-         them. They share the limits over all clients.",
+        "A supervisor process starts them, restarts one that ends, and serves --admin-addr for all. SIGUSR2 replaces \
+         all of them. A limit over all clients is divided between the processes.",
     ),
     Setting::new(
         "reuse-port",
@@ -53,13 +55,13 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Share the port with other processes of the same user (SO_REUSEPORT)",
     )
     .more(
-        "The system spreads new clients over the processes. All limits apply to each process.",
+        "The kernel spreads new clients over the processes. Every limit applies to each process alone.",
     ),
     Setting::new(
         "unix-socket-mode",
         Kind::Form(&MODE),
         &MODE_FIELD,
-        "Mode of unix sockets: connecting needs the right to write",
+        "File mode of unix sockets; a program needs the right to write to connect",
     ),
     Setting::new(
         "unix-socket-owner",
@@ -68,7 +70,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Owner of unix sockets: USER, USER:GROUP or :GROUP",
     )
     .more(
-        "Without root rights: a group of the process.",
+        "Without root rights, only the group can be set, to one of the groups of the process.",
     ),
     Setting::new(
         "admin-addr",
@@ -77,8 +79,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "And for /internal/*. For example 127.0.0.1:9100 or unix:PATH. It responds even while the event loop hangs. \
-         Unset: no operator's page; the other pages are on the public port.",
+        "Also for /internal/*. For example 127.0.0.1:9100 or unix:PATH. This address responds even while the event \
+         loop hangs. If unset, there is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
     Setting::new(
@@ -88,8 +90,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Token for the operator's page and for disconnecting clients, on --admin-addr",
     )
     .more(
-        "As Authorization: Bearer TOKEN, or as the password of any user; also for weirgate top and disconnect. Unset: \
-         everybody who reaches the address may do both.",
+        "A request has it as Authorization: Bearer TOKEN, or as the password of any user; weirgate top and disconnect \
+         send it too. If unset, everybody who reaches the address may do both.",
     )
     .original_env_only(&["WEIRGATE_ADMIN_TOKEN"]),
 ]);
@@ -101,7 +103,10 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(ListenSettings, tls_port),
         "Port for WebSocket and HTTP over TLS, or off",
     )
-    .more("Beside --port, on the IP addresses of --listen; --port off leaves TLS alone."),
+    .more(
+        "It is open beside --port, on the IP addresses of --listen. With --port off, clients can connect over TLS \
+         only.",
+    ),
     Setting::new(
         "tls-cert",
         Kind::Paths,
@@ -109,8 +114,8 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "PEM file with the certificate chain, the server's first",
     )
     .more(
-        "Several with commas: a client gets the one with the name that it asks for, else the first. Changed files are \
-         read again.",
+        "Several files are separated by commas. A client gets the certificate with the name that it asks for, or the \
+         first. Changed files are read again.",
     ),
     Setting::new(
         "tls-key",
@@ -118,7 +123,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, keys),
         "PEM file with the key of --tls-cert",
     )
-    .more("As many as --tls-cert, in the same order."),
+    .more("Give as many files as for --tls-cert, in the same order."),
     Setting::new(
         "tls-client-ca",
         Kind::Path,
@@ -146,12 +151,13 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-handshakes-max",
         (1, 100_000),
         field!(TlsSettings, handshakes_max),
-        "Handshakes under way at once",
+        "TLS handshakes in progress at once",
     )
     .more("One address may hold at most half of them, or a third if another address is waiting.")
     .counts_all()
     .limit(
-        "further clients wait, and addresses take turns; handshakes that stand still for 1 s end, the longest first",
+        "further clients wait, and client addresses take turns; handshakes without progress for 1 s end, the longest \
+         first",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
@@ -162,11 +168,11 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Bytes that TLS holds for all clients together",
     )
     .more(
-        "Unfinished handshakes and records, and records that the kernel does not take.",
+        "They are unfinished handshakes and records, and encrypted records that the kernel has not taken yet.",
     )
     .memory_part(60)
     .limit(
-        "clients are dropped that [held the most for the longest](#shares)",
+        "weirgate drops the clients that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::TlsMemory),
         "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     ),
@@ -179,7 +185,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(ListenSettings, allowed_origins),
         "Origins of web pages that may connect; empty or * for any",
     )
-    .more("With commas: https://example.com,http://a:8080.")
+    .more("Several are separated by commas: https://example.com,http://a:8080.")
     .in_short_help(),
     Setting::count(
         "connections-max",
@@ -191,11 +197,12 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections at once, HTTP included; 0 for no limit",
     )
     .more(
-        "Never more than open files and --memory-max allow.",
+        "It is never more than the limit on open files and --memory-max allow.",
     )
     .counts_all()
     .limit(
-        "an idle connection of plain HTTP ends; if there is none: [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
+         [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )
@@ -232,9 +239,9 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Proxies with a trusted X-Forwarded-For",
     )
     .more(
-        "Addresses, networks and unix, with commas: 10.0.0.7,10.1.0.0/16. The client's address, for limits, the log \
-         and services, is the right-most in X-Forwarded-For outside of this list; with * the right-most of all: only \
-         if no other program reaches the port.",
+        "Addresses, networks and unix (for unix sockets), separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+         address, for limits, the log and services, is then the right-most address in X-Forwarded-For that is not in \
+         this list. With * it is the right-most of all; use * only if no other program can reach the port.",
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .in_short_help(),
@@ -245,7 +252,8 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "For load balancers of TCP; versions 1 and 2. A connection of these proxies without a header is closed.",
+        "This is for TCP load balancers that send version 1 or 2. If one of these proxies sends no header, its \
+         connection is closed.",
     ),
     Setting::new(
         "revoked-file",
@@ -254,8 +262,8 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "File with users, tokens and addresses to refuse, read again at SIGHUP",
     )
     .more(
-        "A JSON object on each line, as for POST /operator/disconnect: {\"user\": \"ann\", \"until\": 1790000000}. \
-         Clients that a changed file refuses are closed with 1008.",
+        "Each line is a JSON object as for POST /operator/disconnect: {\"user\": \"ann\", \"until\": 1790000000}. \
+         Connected clients that a changed file refuses are closed with 1008.",
     ),
     Setting::count(
         "revoked",
@@ -264,12 +272,12 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
             set: |limits, max| limits.revoked = Revoked::new(usize::try_from(max).unwrap_or(usize::MAX)),
             get: |limits| limits.revoked.max() as u64,
         },
-        "Users, tokens and addresses that are refused at once",
+        "Users, tokens and addresses on the list of those to refuse",
     )
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
     .constant()
     .limit(
-        "507: the clients are disconnected and may come back; a file is not taken",
+        "the request gets 507: the clients are disconnected but may come back; a file with more entries is not used",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
         "src/core/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
@@ -306,7 +314,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "message-bytes-max",
         (125, 64 * MIB),
         field!(Limits, message_bytes_max),
-        "Bytes of one message from a client, all fragments together, inflated",
+        "Bytes of one message from a client: all its fragments, decompressed",
     )
     .limit(
         "close 1009",
@@ -320,10 +328,11 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "send-queue-soft-bytes",
         (4 * KIB, GIB),
         field!(Limits, send_queue.soft_bytes),
-        "Bytes in the send queue of a client before the client is slow",
+        "Soft limit: bytes in a client's send queue above which the client is slow",
     )
     .limit(
-        "of frames that can be conflated only the newest stays; for others see `--send-queue-soft-for-ms`",
+        "of messages with the same conflation key only the newest stays; for messages without a key see \
+         `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
@@ -333,7 +342,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         field!(us Limits, send_queue.soft_for_us),
         "How long a client may stay over the soft limit",
     )
-    .more("Applies only if frames cannot be conflated.")
+    .more("It applies only to messages that cannot be conflated (replaced by a newer one).")
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendQueueSoft),
@@ -343,11 +352,11 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
         field!(Limits, send_queue.hard_bytes),
-        "Bytes in the send queue of a client, if frames cannot be conflated",
+        "Hard limit: bytes in a client's send queue, if messages cannot be conflated",
     )
     .more(
-        "One frame of any size fits an empty queue. The limit also applies if over 64 conflated frames wait, each the \
-         newest of its key.",
+        "One message of any size fits into an empty queue. The limit also applies to messages that can be conflated, \
+         if more than 64 keys wait.",
     )
     .limit(
         "the client is dropped",
@@ -358,10 +367,10 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
         field!(us Limits, send_queue.conflate_after_us),
-        "Age of the oldest waiting frame before a send queue is conflated",
+        "Age of the oldest waiting message above which a send queue is conflated",
     )
     .limit(
-        "of frames that can be conflated only the newest stays",
+        "of messages with the same conflation key only the newest stays",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
@@ -369,11 +378,11 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "send-queue-stall-ms",
         (100, HOUR_MS),
         field!(us Limits, send_queue.stall_us),
-        "How long the kernel may take no byte for a client while frames wait",
+        "How long the kernel may take no byte for a client while messages wait",
     )
     .more(
-        "Behind a trusted proxy each 20 kB under way give a second more, up to four times this limit. Below 10000 \
-         working clients on very slow lines are dropped too.",
+        "Then the client is dropped. Behind a trusted proxy, each 20 kB in flight add a second, up to four times this \
+         limit. With less than 10000, working clients on very slow lines are dropped too.",
     )
     .limit(
         "the client is dropped",
@@ -384,14 +393,14 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "frame-bytes-max",
         (MIB, 1024 * GIB),
         field!(Limits, frame_bytes_max),
-        "Memory of the frames that wait for clients that read nothing",
+        "Memory of messages that wait for clients that read nothing",
     )
     .more(
-        "A frame counts once, however many clients wait for it.",
+        "A message counts once, however many clients wait for it.",
     )
     .memory_part(250)
     .limit(
-        "slow clients are dropped, those with the largest share of the frames first",
+        "slow clients are dropped, those with the largest share of this memory first",
         Shows::Reason(CloseReason::FrameMemory),
         "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
@@ -402,16 +411,16 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "How long a message may wait to leave with others to the client; 0: not at all",
+        "How long a message may wait to be sent to a client with others; 0: not at all",
     )
-    .more("The first message, answers, pongs and closes do not wait."),
+    .more("The first message after a pause, responses, pongs and closes do not wait."),
     Setting::ms(
         "ping-interval-ms",
         (0, HOUR_MS),
         field!(us Limits, ping_interval_us),
         "Time between pings to a client; 0 sends none",
     )
-    .more("Longer with over 50,000 clients, up to 45000."),
+    .more("With over 50,000 clients weirgate makes it longer, up to 45000."),
     Setting::ms(
         "pong-timeout-ms",
         (100, HOUR_MS),
@@ -419,8 +428,8 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "Time from a ping to the pong",
     )
     .more(
-        "The time begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind \
-         many bytes.",
+        "The time starts again while the client takes waiting bytes or sends parts of a message. It is longer if many \
+         bytes were sent before the ping.",
     )
     .limit(
         "close 1011",
@@ -440,7 +449,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         field!(ListenSettings, options.notsent_lowat_bytes),
         "Unsent bytes in the kernel per client; 0 for the default of the kernel",
     )
-    .more("Keep it small: bytes in the kernel cannot be conflated.")
+    .more("Keep it small, because messages in the kernel cannot be replaced by newer ones.")
     .limit(
         "messages wait in the send queue",
         Shows::Metric(names::MESSAGES_WAITING),
@@ -456,11 +465,11 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "How long messages are kept for clients that resume; 0 for none",
     )
     .more(
-        "At least 20000. A client that comes back with its last position as \"since\", to any instance, gets what it \
-         missed.",
+        "At least 20000. A client that reconnects to any instance with its last position as \"since\" gets the \
+         messages that it missed.",
     )
     .limit(
-        "the message is forgotten; a client that missed it is notified",
+        "older messages are dropped; a client that missed one is notified",
         Shows::Metric(names::RESUMES),
         "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     ),
@@ -471,11 +480,11 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
     .more(
-        "Compressed forms and names of topics count too.",
+        "It includes their compressed forms and the names under which they are kept.",
     )
     .memory_part(90)
     .limit(
-        "the oldest messages are forgotten; a client that missed them is notified",
+        "the oldest messages are dropped; a client that missed one is notified",
         Shows::Metric(names::HISTORY_BYTES),
         "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
@@ -486,8 +495,9 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Redis channel on which instances publish a mark each second",
     )
     .more(
-        "With --history-ms. Marks make positions valid on all instances. Without the right to publish and to \
-         subscribe there, a client resumes on its own instance only.",
+        "Used with --history-ms. All instances count positions from these marks, so each understands the positions of \
+         the others. If Redis does not let weirgate publish and subscribe there, a client can resume on its own \
+         instance only.",
     )
     .part(Part::HistoryMarks),
     Setting::new(
@@ -497,9 +507,9 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Stream to read in place of pub/sub; empty: none",
     )
     .more(
-        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
-         channel and data. No outage loses a message of it. On NATS, weirgate also subscribes to names outside of it. \
-         All instances read the same stream.",
+        "Needs --history-ms. It is a JetStream stream of --bus, or the key of a Redis stream, whose entries have the \
+         fields channel and data. An outage loses no message of the stream. On NATS, clients can still subscribe to \
+         names outside of the stream. All instances must read the same stream.",
     )
     .part(Part::Stream),
 ]);

@@ -52,7 +52,9 @@ static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
     field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
-.more("A flag is moved to the environment at once, out of the list of processes.")]);
+.more(
+    "weirgate moves a flag to the environment at once, so that the list of processes does not show it.",
+)]);
 
 /// `weirgate top`.
 static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
@@ -61,7 +63,9 @@ static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
     field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
-.more("A flag is moved to the environment at once, out of the list of processes.")]);
+.more(
+    "weirgate moves a flag to the environment at once, so that the list of processes does not show it.",
+)]);
 
 /// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared
 /// table needs each row only once, though gateways differ.

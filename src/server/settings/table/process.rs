@@ -29,7 +29,9 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
         },
         "Log lines as text or as JSON objects",
     )
-    .more("On standard output. Text is short and coloured in a terminal, unless NO_COLOR is set.")
+    .more(
+        "They go to standard output. In a terminal, text is short, and coloured unless NO_COLOR is set.",
+    )
     .in_short_help(),
     Setting::new(
         "log-filter",
@@ -37,8 +39,10 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
         field!(ProcessSettings, log_filter),
         "Level of log lines, such as warn, or directives",
     )
-    .more("Levels are error, warn, info, debug, trace and off; directives are info,weirgate_server::http=debug, for \
-           example.")
+    .more(
+        "Levels are error, warn, info, debug, trace and off. Directives set a level for each part, such as \
+         info,weirgate_server::http=debug.",
+    )
     .original_env(&["RUST_LOG"])
     .in_short_help(),
     Setting::new(
@@ -69,7 +73,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(BusSettings, away_exit_s),
         "How long the bus may be away before the process exits with 1; 0: without end",
     )
-    .more("The process stops as after a signal, so that a supervisor can start it again.")
+    .more("The process stops as after a signal, so that systemd or Kubernetes can restart it.")
     .part(Part::Bus),
     Setting::ms(
         "drain-delay-ms",
@@ -77,14 +81,16 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(us ProcessSettings, drain.delay_us),
         "At a stop: how long new clients are still accepted while /ready is 503",
     )
-    .more("It gives a load balancer time to notice. Then new clients get 503."),
+    .more(
+        "This gives a load balancer time to notice the stop. After this time, new clients get 503.",
+    ),
     Setting::ms(
         "drain-ms",
         (0, HOUR_MS),
         field!(us ProcessSettings, drain.spread_us),
         "At a stop: spread the closes over this time",
     )
-    .more("Then clients do not all reconnect in the same moment.")
+    .more("So the clients do not all reconnect at the same moment.")
     .in_short_help(),
     Setting::new(
         "stop-code",
@@ -96,7 +102,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
     .more(
-        "1001 is for libraries that do not know 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+        "Use 1001 if clients have a library that rejects 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
     )
     .part(Part::StopCode),
     Setting::ms(
@@ -113,11 +119,11 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "stop-timeout-ms",
         (100, HOUR_MS),
         field!(us ProcessSettings, stop_timeout_us),
-        "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
+        "At a stop: time limit after --drain-delay-ms and --drain-ms",
     )
     .more(
-        "Or 0.1 ms for each connection, if longer; up to twice as long while connections end. A second signal ends \
-         the process at once.",
+        "With very many connections it is 0.1 ms for each, if that is longer. It may double while connections still \
+         end. A second signal ends the process at once.",
     )
     .limit(
         "connections that are still open are cut",
@@ -131,16 +137,16 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "memory-max",
         (0, 1024 * GIB),
         field!(ProcessSettings, memory_max),
-        "Memory that the limits below share; 0: three quarters of the memory limit",
+        "Memory that all limits of bytes share; 0: three quarters of the memory limit",
     )
     .more(
-        "Of the container or of the process (ulimit -v, -d); without one, nothing is shared. The program takes 24 \
-         MiB; each limit of bytes over all clients has a part of the rest, unless set by itself. --check prints the \
-         parts. The kernel's memory for sockets, 4 KiB each, is not included.",
+        "The memory limit is that of the container or of the process (ulimit -v, -d); without one, each limit keeps \
+         its default. The program takes 24 MiB. Each limit of bytes over all clients has a part of the rest, unless \
+         you set it. --check prints the parts. The kernel's memory for sockets, 4 KiB each, is not included.",
     )
     .limit(
-        "each limit with a part of this memory applies",
-        Shows::Elsewhere("`--check`; as those limits"),
+        "the limit whose part is used up applies",
+        Shows::Elsewhere("as that limit; `--check` prints the parts"),
         "src/server/settings/memory_share.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
     Setting::bytes(
@@ -155,7 +161,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "an idle connection of plain HTTP ends; if there is none: [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
+         [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
@@ -163,7 +170,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "unfinished-bytes",
         (64 * KIB, 1024 * GIB),
         field!(Limits, unfinished_bytes_max),
-        "What all clients together have sent and weirgate cannot handle yet",
+        "Input of clients that weirgate cannot process yet, such as unfinished messages",
     )
     .more(
         "What has arrived of heads and messages that are not whole yet, of the input of paused clients, and pongs that a \
@@ -171,7 +178,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(60)
     .limit(
-        "clients are dropped that [held the most for the longest](#shares)",
+        "weirgate drops the clients that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::MessageMemory),
         "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
     ),
@@ -179,7 +186,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "inflate-window-bytes",
         (0, 1024 * GIB),
         field!(Limits, inflate_windows_bytes_max),
-        "What compressed messages of clients may refer to",
+        "Earlier text that compressed messages from clients may refer to",
     )
     .more(
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
@@ -198,7 +205,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
             set: |limits, bytes| limits.http_held = Quota::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
-        "Plain HTTP: requests read before they are used, answers that wait to be written",
+        "Plain HTTP: requests that wait to be processed, responses that wait to be sent",
     )
     .more(
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
@@ -207,8 +214,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(40)
     .limit(
-        "further requests are not read, small bodies are passed on in pieces; connections end that [held the most for \
-         the longest](#shares)",
+        "further requests are not read; small bodies are passed on in pieces; weirgate ends the connections that [held \
+         the most for the longest](#shares)",
         Shows::Reason(CloseReason::HttpMemory),
         "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
@@ -219,12 +226,12 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
             set: |limits, bytes| limits.resume_messages_max = bytes / RESUME_BYTES,
             get: |limits| limits.resume_messages_max * RESUME_BYTES,
         },
-        "Missed messages that wait for clients that came back: 16 bytes for each",
+        "Missed messages that wait to be sent to clients that resumed: 16 bytes for each",
     )
     .more("Their texts are kept once, with --history-ms.")
     .share(30)
     .limit(
-        "a client that comes back gets `large` ([shares](#shares))",
+        "the response to the resume says `large` ([shares](#shares))",
         Shows::Metric(names::RESUMES),
         "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     ),
@@ -232,12 +239,12 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "bus-queue-bytes",
         (KIB, 1024 * GIB),
         field!(BusSettings, queue_bytes_max),
-        "Messages between the bus and the loop",
+        "Messages read from the bus that wait for the event loop",
     )
     .more("One message of any size always has room.")
     .share(60)
     .limit(
-        "the bus waits; JetStream keeps the rest",
+        "weirgate stops reading from the bus; JetStream keeps the rest",
         Shows::Metric(names::BUS_QUEUE_BYTES),
         "src/bus/lib.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
@@ -269,9 +276,9 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         "spin-us",
         Kind::number(Unit::Microseconds, (0, 1_000_000)),
         field!(ProcessSettings, spin_us),
-        "How long loop and bus thread poll without sleeping after work; 0: not at all",
+        "How long event loop and bus thread poll before they sleep; 0: not at all",
     )
-    .more("Costs a whole CPU for each of the two threads."),
+    .more("Polling saves wake-ups and costs up to a whole CPU for each of the two threads."),
     Setting::new(
         "cpus",
         Kind::Form(&CPUS),
@@ -282,9 +289,9 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
                 cpus.collect::<Vec<_>>().join(",")
             },
         },
-        "CPU of the loop, and CPU of the bus thread, such as 2,3",
+        "Numbers of the CPUs for the event loop and for the bus thread, such as 2,3",
     )
-    .more("A number alone is for the loop."),
+    .more("A single number is for the event loop."),
 ]);
 
 pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
@@ -295,7 +302,7 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
         "Bytes of one message from the bus",
     )
     .limit(
-        "counted, logged and skipped",
+        "the message is counted, logged and skipped",
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     ),
@@ -303,9 +310,9 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
         "stamp",
         Kind::Switch,
         field!(FeedSettings, is_stamped),
-        "Tell clients when each message came from the bus: recv_us",
+        "Add recv_us to each message: when weirgate received it from the bus",
     )
     .more(
-        "Unix time in microseconds, in each message.",
+        "The value is Unix time in microseconds.",
     ),
 ]);
