@@ -243,7 +243,7 @@ def start_line(weirgate):
 
 async def test_the_start_says_what_runs_and_where(start_weirgate, tmp_path):
     flags = ["--log-format", "json", "--port", "0", "--listen", "127.0.0.1", "--listen", "[::1]", "--listen",
-             f"unix:{tmp_path}/a.sock", "--admin-addr", "127.0.0.1:0", "--connections-max", "321"]
+             f"unix:{tmp_path}/a.sock", "--admin-addr", "127.0.0.1:0", "--connections-max", "321", "--memory-max", "300000000"]
     weirgate = start_weirgate("demo", *flags, files_max=2048)
     await until(lambda: "weirgate is listening" in weirgate.log(), 10, "the start line")
     line = start_line(weirgate)
@@ -253,7 +253,7 @@ async def test_the_start_says_what_runs_and_where(start_weirgate, tmp_path):
     port = int(re.fullmatch(r"127\.0\.0\.1:([1-9]\d*)", v4)[1])
     assert re.fullmatch(r"\[::1\]:[1-9]\d*", v6) and unix == f"unix:{tmp_path}/a.sock"
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", line["admin"])
-    assert (line["connections_max"], line["files_max"]) == (321, 2048)
+    assert (line["connections_max"], line["files_max"], line["memory_max"]) == (321, 2048, 300000000)
     weirgate.http_url = f"http://127.0.0.1:{port}"
     assert weirgate.health()["status"] == "healthy", "the port is the real one"
 

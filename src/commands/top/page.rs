@@ -26,7 +26,7 @@ const FACTS: [&str; 16] = [
     "Lost|numbers|messages_conflated messages_shed messages_dropped",
     "Ends|closes|",
     "Names|names_refused|",
-    "Refused||revoked",
+    "Cut off||revoked",
 ];
 /// The lines with rates: a name, and counters.
 const RATES: [&str; 3] = [
@@ -45,7 +45,7 @@ const TABLES: [&str; 9] = [
     "Busy clients|survey|busiest|client user topic path recent_messages messages_out messages_in age_ms tls session",
     "Ended last||ends|client user reason refusal code why at_unix_ms age_ms messages_out conflated tls path",
     REFUSED_NAMES,
-    "Refused||revoked_newest|user jti address role token",
+    "Cut off||revoked_newest|user jti address role token",
     "Limits||limits|name now max",
 ];
 const REFUSED_NAMES: &str =

@@ -61,6 +61,8 @@ pub struct CommonSettings {
     pub revoked_file: Option<PathBuf>,
     /// The secrets that are in files.
     pub secret_files: Vec<SecretFile>,
+    /// The limit on memory that all shares together keep, bytes; 0: no limit.
+    pub memory_max: u64,
     /// The CPU of the loop, then the CPU of the bus thread; empty for any CPU.
     pub cpus: Vec<usize>,
 }
@@ -107,6 +109,7 @@ impl CommonSettings {
             bus_away_exit_s: bus.away_exit_s,
             revoked_file: checked.get::<ProcessSettings>().revoked_file,
             secret_files: checked.secret_files(),
+            memory_max: checked.get::<ProcessSettings>().memory_max,
             cpus: checked.get::<ProcessSettings>().cpus,
         }
     }

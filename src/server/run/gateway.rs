@@ -380,7 +380,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             telemetry,
         };
         reloads.start().map_err(RunError::Thread)?;
-        log_start(self.name, &listening, connections_max);
+        log_start(self.name, &listening, connections_max, common.memory_max);
         announce(&listening);
         let telemetry = &listening.telemetry;
         let bus_away = watches::start(&common, telemetry, clock, self.stats_line, self.turn_max)?;

@@ -67,8 +67,13 @@ fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
     }
 }
 
-/// Logs the gateway, its addresses and the limits on connections.
-pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: usize) {
+/// Logs the gateway, its addresses and the limits on connections and memory; a `memory_max` of 0 is no limit.
+pub(super) fn log_start(
+    gateway: &str,
+    listening: &Listening,
+    connections_max: usize,
+    memory_max: u64,
+) {
     let joined = |addrs: &[ListenAddr]| {
         let addrs: Vec<_> = addrs.iter().map(ListenAddr::to_string).collect();
         Some(addrs.join(",")).filter(|addrs| !addrs.is_empty())
@@ -84,6 +89,7 @@ pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: u
         admin,
         connections_max,
         files_max = files_max(),
+        memory_max = Some(memory_max).filter(|bytes| *bytes > 0),
         "weirgate is listening"
     );
 }

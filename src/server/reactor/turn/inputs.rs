@@ -2,7 +2,7 @@
 //! most as many as the send queues and the time allow. `turn.rs` calls accepting and reading, inputs, the bus, and the costly
 //! clients, in this order.
 //!
-//! What a client's messages cost shows only afterwards, so the time of a client's last read predicts the cost of the next.
+//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost of the next.
 //! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have sent
 //! nothing yet, costly clients, clients that used their share of an earlier turn, and clients whose message has room
 //! again. Within each of these kinds, client addresses take turns. Each of the two parts has time of its own.
@@ -25,8 +25,8 @@ use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
 const ENDS_LOOK_US: u64 = 1_000;
 const ENDS_US_MAX: u64 = 200_000;
 
-/// If one read of a client takes longer than this, the client is costly.
-const LITTLE_US_MAX: u64 = 200;
+/// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
+const INTERRUPTED_US_MIN: u64 = 200;
 
 /// The clients that are read before the first flush of a turn, one of each in turns.
 const CHEAP: [Cost; 2] = [Cost::Little, Cost::Head];
@@ -395,7 +395,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let ended_us = self.clock.mono_us();
         if bytes > 0 {
-            let is_costly = self.costs_much(was_little, began_us, ended_us);
+            let took_us = self.read_us(was_little, began_us, ended_us);
+            let is_costly = self.sockets.charge(key, ended_us, took_us);
             let cost = match self.hub.core().phase(key) {
                 Some(PhaseKind::Head) => Cost::Head,
                 _ if is_costly => Cost::Much,
@@ -415,19 +416,19 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         ended_us
     }
 
-    /// Whether a read has cost much. If a client `was_little` and costly ones wait, only the loop's own time counts: on a busy
+    /// The time that a read took. If a client `was_little` and costly ones wait, only the loop's own time counts: on a busy
     /// machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
-    fn costs_much(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> bool {
+    fn read_us(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> u64 {
         let took_us = ended_us.saturating_sub(began_us);
         let from = self.reading_from.filter(|_| was_little);
-        let Some((from_us, from_cpu_us)) = from.filter(|_| took_us > LITTLE_US_MAX) else {
-            return took_us > LITTLE_US_MAX;
+        let Some((from_us, from_cpu_us)) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
+            return took_us;
         };
         let cpu_us = thread_cpu_us();
         let had_us = cpu_us.saturating_sub(from_cpu_us);
         let others_had_us = ended_us.saturating_sub(from_us).saturating_sub(had_us);
         self.reading_from = Some((ended_us, cpu_us));
-        took_us.saturating_sub(others_had_us) > LITTLE_US_MAX
+        took_us.saturating_sub(others_had_us)
     }
 
     /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
