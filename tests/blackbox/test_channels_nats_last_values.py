@@ -72,6 +72,30 @@ async def test_a_slow_client_gets_all_its_last_values(nats, on_nats):  # noqa: F
     await publisher.close()
 
 
+async def test_a_pattern_of_everything_gets_no_old_message_as_a_new_one(nats, on_nats):  # noqa: F811
+    """`>` also matches the inboxes of all consumers: what JetStream delivers there was published before."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"])
+    for number in range(3):
+        await streams.publish(f"kept.{number}", json.dumps(number).encode())
+    client = await connect(weirgate)
+    await client.ask("subscribe", ">")
+
+    def kept(c):
+        return [(m["channel"], m["data"], m.get("retained", False)) for m in c.data if m["channel"].startswith("kept.")]
+    last = [(f"kept.{number}", number, True) for number in range(3)]
+    await client.wait_for(lambda c: len(kept(c)) >= 3, 20, "the last values")
+    # A consumer of somebody else reads the same messages again.
+    for message in await (await streams.pull_subscribe("kept.>", "other")).fetch(3):
+        await message.ack()
+    await streams.publish("kept.9", b"9")
+    await client.wait_for(lambda c: ("kept.9", 9, False) in kept(c), 20, "a new message")
+    assert kept(client) == [*last, ("kept.9", 9, False)]
+    await publisher.close()
+
+
 async def test_the_end_says_whether_a_pattern_is_whole(nats, on_nats):  # noqa: F811
     """Buckets of 0, 10 and 1,500 rows, one with a deleted row: the count of what came."""
     weirgate = on_nats(nats, "--retained")

@@ -176,6 +176,17 @@ def test_last_values_without_jetstream_are_an_error(start_nats):
     assert status == 1 and has(lines, "error", "JetStream is not there"), lines
 
 
+async def test_patterns_over_a_work_queue_are_a_warning(nats, tmp_path):
+    """JetStream permits no second consumer there, so a pattern has no last values; a name alone has them."""
+    async with publisher(nats) as jetstream:
+        await jetstream.streams.add_stream(name="JOBS", subjects=["jobs.>"], retention="workqueue")
+    for name, warnings in (("jobs.>", 1), ("jobs.a", 0)):
+        (tmp_path / "roles.json").write_text(json.dumps({"user": [name]}))
+        status, lines = check("channels", "--bus", nats.url, "--retained", "--acl", str(tmp_path / "roles.json"))
+        found = [line for line in of_kind(lines, "warning") if "JOBS (retention: workqueue)" in line]
+        assert status == 0 and len(found) == warnings, lines
+
+
 def test_nats_that_is_away_refuses_or_is_silent(start_nats):
     nats = start_nats(config="authorization { token: right }")
     status, lines = check("levels", NATS_URL=nats.url, NATS_TOKEN="wrong")

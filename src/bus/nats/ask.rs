@@ -14,6 +14,7 @@ use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::stream_info::WORK_QUEUE;
 use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -378,7 +379,7 @@ impl AccountRoom {
         name: &str,
         stream: &CheckedStream,
     ) -> Option<String> {
-        if stream.config.retention == "workqueue" {
+        if stream.config.retention == WORK_QUEUE {
             return Some(format!(
                 "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \
                  begins at the newest message"

@@ -11,7 +11,8 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use super::subjects::{streams_in, subjects_in};
+use super::stream_info::WORK_QUEUE;
+use super::subjects::{StreamOfName, streams_in, subjects_in};
 use crate::{Answers, list, to_ask};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -137,7 +138,7 @@ fn whole_stream(
         }
         look => look.map_err(failed)?,
     };
-    if look.config.retention == "workqueue" {
+    if look.config.retention == WORK_QUEUE {
         return Err(NatsError::WorkQueue(stream.to_owned()));
     }
     if look.config.retention == "interest" {
@@ -168,9 +169,20 @@ fn last_values(
     let (of_streams, general): (Vec<Need>, Vec<Need>) =
         all.partition(|need| need.action.is_of_a_stream());
     let mut lacks = link.lacks(&general, (None, None), action)?;
-    let mut streams = BTreeSet::new();
+    let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
     for name in needs.requests.iter().take(NAMES_MAX) {
-        streams.extend(streams_of(link, name));
+        for of_name in streams_of(link, name) {
+            if of_name.is_work_queue && NameSyntax::Nats.is_pattern(name) {
+                work_queues.insert(of_name.stream.clone());
+            }
+            streams.insert(of_name.stream);
+        }
+    }
+    if !work_queues.is_empty() {
+        let streams = list(&Vec::from_iter(work_queues));
+        found.push(Finding::Warning(format!(
+            "patterns get no last values of {streams} (retention: workqueue): a work queue permits no consumer for them"
+        )));
     }
     for stream in streams.iter().take(STREAMS_MAX) {
         lacks.extend(link.lacks(&of_streams, (Some(stream), None), action)?);
@@ -194,7 +206,7 @@ fn last_values(
 }
 
 /// The streams that hold a part of these subjects; none without an answer.
-fn streams_of(link: &mut Requester, name: &str) -> Vec<String> {
+fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
     let subject = Action::StreamList.of("");
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();

@@ -93,6 +93,13 @@ impl Delivery {
         str::from_utf8(&self.subject).ok()
     }
 
+    /// Whether JetStream delivers this message of a stream to a consumer: it has the subject under which it was published, and
+    /// goes out on a subject of the consumer's.
+    pub(super) fn is_of_a_consumer(&self) -> bool {
+        let reply = self.reply.as_ref();
+        reply.is_some_and(|reply| reply.starts_with("$JS.ACK."))
+    }
+
     /// The number of a request, which is the last token of the subject for its answer.
     pub(super) fn request(&self) -> Option<u64> {
         self.name()?.rsplit_once('.')?.1.parse().ok()

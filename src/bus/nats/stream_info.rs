@@ -12,6 +12,9 @@ use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
 
+/// The retention of a stream whose messages go to one consumer each.
+pub(super) const WORK_QUEUE: &str = "workqueue";
+
 /// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
 /// that is cut off from them notices after 10 s.
 const ELECTION_NS: i64 = 4_000_000_000;
@@ -244,7 +247,7 @@ impl StreamInfo {
             limits: StreamLimits::of(&config, copied.collect()),
             retention: match config.retention.as_str() {
                 "interest" => Retention::Interest,
-                "workqueue" => Retention::WorkQueue,
+                WORK_QUEUE => Retention::WorkQueue,
                 _ => Retention::Limits,
             },
             overwrites: config.max_msgs_per_subject > 0,

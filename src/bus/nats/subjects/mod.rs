@@ -23,7 +23,7 @@
 mod retained;
 mod session;
 
-pub(super) use self::retained::{Retained, streams_in, subjects_in};
+pub(super) use self::retained::{Retained, StreamOfName, streams_in, subjects_in};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use self::live::Live;
 use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
-pub(in crate::nats) use self::streams::{streams_in, subjects_in};
+pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;

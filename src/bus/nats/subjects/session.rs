@@ -19,6 +19,7 @@ use crate::outage::shown;
 use crate::relay::Relay;
 use crate::requests::{Question, Said};
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
+use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
 
 /// The limit on names reported as settled between two reads.
@@ -37,6 +38,13 @@ pub(super) struct SubjectsSession<'a> {
     /// The changes without an answer, in order, each with the number of the ping after the change.
     asked: VecDeque<(u64, PendingChange)>,
     retained: Retained,
+}
+
+/// Whether a pattern gets this message only because it also matches the subject of a consumer, as `>` matches the inbox of
+/// each: the message may be old, and the pattern has got it when it was published.
+fn is_copy(by: &Subscription, delivery: &Delivery) -> bool {
+    let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
+    by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
 }
 
 /// A change requested from the server.
@@ -234,6 +242,9 @@ impl<'a> SubjectsSession<'a> {
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
             return Ok(());
         };
+        if is_copy(&subscription, &delivery) {
+            return Ok(());
+        }
         // Until a name is restored after an outage, its messages are part of the gap that was reported.
         let is_restoring = || self.source.names.ledger.is_restoring(&subscription);
         if !self.settle.is_zero() && is_restoring() {

@@ -10,7 +10,7 @@ use weirgate_wire::auth::Subject;
 use weirgate_wire::json::{self, Json};
 
 use super::ANSWER_TIMEOUT;
-use crate::nats::stream_info::finished;
+use crate::nats::stream_info::{WORK_QUEUE, finished};
 
 /// How long the list of all streams is used. Questions for names without a stream can come all the time, and a list of
 /// many streams is long.
@@ -62,6 +62,7 @@ struct Config {
     /// Subjects of publishers.
     subjects: Option<Vec<String>>,
     subject_transform: Option<Transform>,
+    retention: String,
     mirror: Option<Origin>,
     sources: Option<Vec<Origin>>,
 }
@@ -262,10 +263,27 @@ pub(super) fn targets(name: &str, answer: Json<'_>) -> Found {
     Found { targets, is_cut }
 }
 
-/// The names of the streams in an answer that take a part of the name from publishers.
-pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<String> {
-    let targets = targets(name, answer).targets.into_iter();
-    targets.map(|target| target.stream).collect()
+/// A stream that takes a part of a name from publishers.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::nats) struct StreamOfName {
+    pub(in crate::nats) stream: String,
+    /// Its retention permits no consumer for last values.
+    pub(in crate::nats) is_work_queue: bool,
+}
+
+/// The streams in an answer that take a part of the name from publishers.
+pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<StreamOfName> {
+    let (Ok(name), Some(streams)) = (Subject::parse(name), answer.get(&["streams"])) else {
+        return Vec::new();
+    };
+    let items = json::items(&streams).into_iter().flatten();
+    let streams = items.filter_map(|stream| Stream::read(&stream));
+    let takes = |stream: &Stream| stream.taken().any(|of| name.intersection(&of).is_some());
+    let taking = streams.filter(takes).map(|stream| StreamOfName {
+        is_work_queue: stream.config.retention == WORK_QUEUE,
+        stream: stream.config.name,
+    });
+    taking.collect()
 }
 
 /// The list of all streams, for one connection.
