@@ -416,9 +416,13 @@ impl<'a> ConsumersSession<'a> {
     /// Watches the consumers that are in use now.
     pub(super) fn watch(&mut self) {
         let watched = self.watched();
-        let attached = self.subscriptions.iter().filter(|s| s.attached.is_some());
-        let streams: Vec<_> = attached.map(|s| s.target.stream.as_str()).collect();
-        self.standstills.keep_only(&streams, &self.relay.status);
+        let read = self.subscriptions.iter();
+        let read = read.filter(|s| !s.presence.is_left_out());
+        let (attached, waiting): (Vec<_>, Vec<_>) = read.partition(|s| s.attached.is_some());
+        let streams: Vec<_> = attached.iter().map(|s| s.target.stream.as_str()).collect();
+        let some_wait = !waiting.is_empty();
+        self.standstills
+            .keep_only(&streams, some_wait, &self.relay.status);
         self.watchdog.watch(watched, Instant::now());
         self.check_due = Instant::now();
     }

@@ -86,10 +86,11 @@ impl Standstills {
         }
     }
 
-    /// Forgets the streams that are not among these, unless they cannot be read because nobody leads them.
-    pub(super) fn keep_only(&mut self, streams: &[&str], status: &BusStatus) {
+    /// Forgets the streams that are not among these. If `some_wait`, a subject has no stream yet, and streams stay that cannot
+    /// be read because nobody leads them: one may be the stream of the subject.
+    pub(super) fn keep_only(&mut self, streams: &[&str], some_wait: bool, status: &BusStatus) {
         self.streams.retain(|name, one| {
-            let is_read = streams.contains(&name.as_str()) || one.lacks_leader;
+            let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
             if !is_read {
                 status.set_stream_state(name, None);
             }
@@ -448,7 +449,7 @@ mod tests {
             // The server is left, another one is asked, and no subject can be attached.
             status.set_down(0);
             all.forget();
-            all.keep_only(&[], &status);
+            all.keep_only(&[], true, &status);
             all.looked("S", Err(&ApiError::Lost), at(6));
             assert_eq!(shown(&mut all), Some("no_leader"));
             // Whatever a leader says: too short for a silence, or that there is no stream.
@@ -457,8 +458,14 @@ mod tests {
                 false => all.looked("S", Ok(&of_10("")), at(7)),
             }
             assert_eq!(shown(&mut all), None);
-            all.keep_only(&[], &status);
+            all.keep_only(&[], true, &status);
             assert!(all.streams.is_empty());
+            // The subject has moved to another stream.
+            all.failed(&error, at(8));
+            all.failed(&error, at(13));
+            assert_eq!(shown(&mut all), Some("no_leader"));
+            all.keep_only(&["T"], false, &status);
+            assert_eq!(shown(&mut all), None);
         }
     }
 
@@ -502,7 +509,7 @@ mod tests {
         assert!(status.stream_states().is_empty(), "nothing is known now");
         all.looked("S", Ok(&full), later);
         all.show(&status);
-        all.keep_only(&["T"], &status);
+        all.keep_only(&["T"], true, &status);
         assert!(status.stream_states().is_empty(), "another stream is read");
         status.set_stream_state("S", Some(StreamState::Sealed));
         status.set_down(0);
