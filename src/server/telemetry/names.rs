@@ -324,7 +324,7 @@ metric_names! { |at|
         "Names that clients asked to resume: recovered, or why not."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
-        "1 while a client can resume on another instance too: with --stream, or while marks arrive (--history-channel)."
+        "1 while a client can resume on another instance too: with --stream, or while the marks that instances publish on --history-channel arrive."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
         "Messages of --stream that weirgate has not read; absent if the server does not say."
