@@ -4,10 +4,13 @@ import asyncio
 import json
 import random
 
+import pytest
 import weirgate as weirgate_client
 import websockets
 from link import Link
+from processes import free_port
 from prometheus import scrape
+from services import post
 from test_all_kept_messages import open_feed  # noqa: F401
 from tokens import fresh_token
 from waiting import until
@@ -23,9 +26,9 @@ def number(text):
 class Reader:
     """A WebSocket that reads when it is told to."""
 
-    async def open(self, port, token=""):
+    async def open(self, port, token="", more=""):
         # A small buffer: what the client does not read, weirgate has.
-        self.ws = await websockets.connect(f"ws://127.0.0.1:{port}/ws?token={token}", max_queue=4)
+        self.ws = await websockets.connect(f"ws://127.0.0.1:{port}/ws?token={token}{more}", max_queue=4)
         self.got, self.ends = {}, []
         await self.answer("connected")
         return self
@@ -37,10 +40,13 @@ class Reader:
         await self.send(action="subscribe", channels=names, last="all", **more)
 
     async def read(self):
-        message = json.loads(await asyncio.wait_for(self.ws.recv(), 20))
+        message = await asyncio.wait_for(self.ws.recv(), 20)
+        head, _, payload = message.partition(b"\n") if isinstance(message, bytes) else (message, None, None)
+        message = json.loads(head)
         if message["type"] == "data":
             name = message["pattern"] or message["channel"]
-            self.got.setdefault(name, []).append(number(message["data"]["raw"] if isinstance(message["data"], dict) else message["data"]))
+            data = payload.decode() if payload else message["data"]
+            self.got.setdefault(name, []).append(number(data["raw"] if isinstance(data, dict) else data))
         elif message["type"] == "last":
             self.ends.append(message)
         return message
@@ -157,3 +163,57 @@ async def test_a_name_that_is_given_up_or_no_longer_granted_ends_in_the_middle(o
     assert len(reader.got[feed.name]) == len(got), "nothing came after the answer"
     assert scrape(weirgate).sum("weirgate_retained_waiting") == 0
     await reader.ws.close()
+
+
+async def test_as_bytes_they_come_once_each_with_the_new_ones(open_feed):  # noqa: F811
+    feed = await open_feed()
+    await feed.publish(range(COUNT))
+    await feed.ready()
+    readers = [await Reader().open(feed.port, more="&payload=binary") for _ in range(3)]
+    for at, reader in enumerate(readers):
+        await reader.all(feed.name)
+        await feed.publish(range(COUNT + 20 * at, COUNT + 20 * at + 20))
+    for reader in readers:
+        await reader.has(lambda reader=reader: len(reader.got.get(feed.name, [])) >= COUNT + 60 and reader.ends)
+        assert reader.got[feed.name] == list(range(COUNT + 60)) and "cut" not in reader.ends[0], reader.ends
+
+
+async def test_the_rate_of_a_client_is_for_new_messages_alone(open_feed):  # noqa: F811
+    feed = await open_feed()
+    await feed.publish(range(COUNT))
+    await feed.ready("--conflate", feed.name)
+    reader = await Reader().open(feed.port, more="&max_hz=2")
+    await reader.all(feed.name)
+    await reader.has(lambda: reader.ends)
+    got = reader.got[feed.name]
+    assert got == list(range(COUNT))
+
+    async def publish():
+        for n in range(COUNT, COUNT + 100):
+            await feed.publish([n])
+            await asyncio.sleep(0.02)
+    publishing = asyncio.create_task(publish())
+    await reader.has(lambda: got[-1] == COUNT + 99)
+    await publishing
+    new = got[COUNT:]
+    assert new == sorted(set(new)) and len(new) < 50, new
+
+
+async def test_who_is_cut_off_gets_no_more_of_them(open_feed):  # noqa: F811
+    feed, admin = await open_feed(), free_port()
+    await feed.publish(range(4_000), make=lambda n: f"{n:06} " + "x" * 4_000)
+    process = feed.start("--admin-addr", f"127.0.0.1:{admin}")
+    process.http_url = f"http://127.0.0.1:{admin}"
+    await until(lambda: process.ready_status() == 200, 20, "ready")
+    readers = [await Reader().open(feed.port) for _ in range(2)]
+    for reader in readers:
+        await reader.all(feed.name)
+    await asyncio.sleep(1)
+    status, answer = await asyncio.to_thread(post, f"{process.http_url}/operator/disconnect", {"address": "127.0.0.1"})
+    assert status == 200 and answer["disconnected"] == 2, answer
+    for reader in readers:
+        with pytest.raises(websockets.ConnectionClosed):
+            await reader.has(lambda: False)
+        # What the kernel had already taken, in order.
+        got = reader.got[feed.name]
+        assert got == list(range(len(got))) and len(got) < 4_000 and not reader.ends
