@@ -396,6 +396,7 @@ fn wrong_use() {
         &["levels", "--seed", "1"],
         &["levels", "--port"],
         &["levels", "nats://nats:4222"],
+        &["levels", "redis://redis:6379"],
         &["demo", "--nats-url", "nats://nats:4222"],
         &["trades", "--stop-code", "1001"],
     ];

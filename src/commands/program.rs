@@ -119,12 +119,9 @@ impl Program {
             .filter(|kind| has_flag(kind, &typed))
             .map(|kind| kind.name)
             .collect();
-        let tip = match self.flag_of_address(arg, args) {
-            Some(flag) => Some(format!("the address is the value of --{flag}")),
-            None => {
-                (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
-            }
-        };
+        let tip = self.tip_of_address(arg, args).or_else(|| {
+            (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
+        });
         if let Some(tip) = tip {
             // A similar flag is not the intended flag.
             error.remove(ContextKind::SuggestedArg);
@@ -135,15 +132,24 @@ impl Program {
         Exit::from_clap(error, args)
     }
 
-    /// The flag that takes this bus address on the gateway that `args` names; `None` if that gateway has no such flag.
-    fn flag_of_address(&self, address: &str, args: &[OsString]) -> Option<&'static str> {
+    /// Where this address of a bus belongs: the flag of the gateway that `args` names, or else the gateways that read such a
+    /// bus. `None` for other texts.
+    fn tip_of_address(&self, address: &str, args: &[OsString]) -> Option<String> {
         let kind = self.gateway(args.get(1)?.to_str()?)?;
-        let url = match address.split_once("://")?.0 {
+        let scheme = address.split_once("://")?.0;
+        let url = match scheme {
             "nats" | "tls" => "nats-url",
             "redis" | "rediss" | "unix" => "redis-url",
             _ => return None,
         };
-        [url, "bus"].into_iter().find(|flag| has_flag(kind, flag))
+        let flags = [url, "bus", "events-bus"];
+        let flag_of = |kind: &GatewayKind| flags.into_iter().find(|flag| has_flag(kind, flag));
+        if let Some(flag) = flag_of(kind) {
+            return Some(format!("the address is the value of --{flag}"));
+        }
+        let others = self.gateways.iter().filter(|kind| flag_of(kind).is_some());
+        let others: Vec<_> = others.map(|kind| kind.name).collect();
+        (!others.is_empty()).then(|| format!("{scheme}:// is for {}", others.join(", ")))
     }
 
     pub(super) fn env_gateway(
