@@ -2,7 +2,7 @@
 # Debian's libraries in C and C++, and the clients in $BUILT/cpp.
 set -euo pipefail
 cd "$(dirname "$0")"
-../../../scripts/apt-install.sh g++ make pkg-config libwebsockets-dev libsoup-3.0-dev libboost-dev libwebsocketpp-dev zlib1g-dev
+../../../scripts/apt-install.sh g++ make pkg-config libwebsockets-dev libsoup-3.0-dev libboost-dev libwebsocketpp-dev zlib1g-dev gnutls-bin
 mkdir -p "$BUILT/cpp"
 build() {
     local client=$1
