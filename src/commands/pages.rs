@@ -24,7 +24,7 @@ const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
         "Stop: close all clients as --drain-delay-ms, --drain-ms and --stop-timeout-ms say, then exit. \
-         A second signal ends the process at once.",
+         A second signal ends the process immediately.",
     ),
     (
         "SIGHUP",

@@ -70,7 +70,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "resumed_messages",
-        limit: "share `resumed-bytes`, 16 bytes each",
+        limit: "share `resumed-bytes`, 16 bytes for each message",
         rule: Rule::Granting,
         gateways: ALL,
     },
@@ -82,7 +82,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "patterns",
-        limit: "1,000",
+        limit: "1,000 different patterns",
         rule: Rule::Granting,
         gateways: "channels",
     },
@@ -106,25 +106,26 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "broadcast_bytes",
-        limit: "share `all-broadcast-bytes`; only what is still read gives way",
+        limit: "share `all-broadcast-bytes`; weirgate ends only requests whose body it is still reading",
         rule: Rule::GivingWay,
         gateways: "events",
     },
     Held {
         of: "answer_bytes",
-        limit: "share `answer-bytes`; only what is still read gives way",
+        limit: "share `answer-bytes`; weirgate ends only calls whose response it is still reading",
         rule: Rule::GivingWay,
         gateways: "events",
     },
     Held {
         of: "orphans",
-        limit: "10,000",
+        limit: "10,000 messages of disconnected devices",
         rule: Rule::Granting,
         gateways: "events",
     },
     Held {
         of: "calls",
-        limit: "100; `calls_lobby`, `calls_orders.*` of a route and so on: the part of a service",
+        limit: "100 calls to all services; each service has a part of them, such as `calls_lobby` or, for a route, \
+                `calls_orders.*`",
         rule: Rule::Granting,
         gateways: "events",
     },

@@ -158,8 +158,8 @@ pub(crate) fn by_gateway(first: &Setting, cell: impl Fn(&Setting) -> String) -> 
 /// What is held for all clients together.
 fn held() -> String {
     let mut out =
-        "\n## Held for all clients together\n\nThe labels of `weirgate_held`, each with its rule \
-         ([shares](#shares)).\n\n"
+        "\n## Held for all clients together\n\nEach value of the label `of` of `weirgate_held`, with \
+         its limit and its [rule](#shares).\n\n"
             .to_owned();
     row(&mut out, &["`of`", "limit", "rule", "gateways"]);
     row(&mut out, &["---"; 4]);

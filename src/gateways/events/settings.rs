@@ -154,7 +154,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "It also gets the sessions of measurement.*. If the URL has a path, it comes before the path of each request.",
+        "It also gets the events measurement.* that --measurement-url does not get. If the URL has a path, it comes \
+         before the path of each request.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -164,7 +165,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         field!(EventsSettings, measurement_url),
         "Service for measurement jobs",
     )
-    .more("It gets the jobs and audio of measurement.*, and analysis.*.")
+    .more("It gets measurement.create_job, measurement.get_job, measurement.get_audio_info and analysis.*.")
     .original_env(&["MEASUREMENT_URL"])
     .in_short_help(),
     Setting::new(
@@ -235,7 +236,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-connections-max",
         (1, 10_000),
         field!(ProxyLimits, service_connections_max),
-        "Proxy: connections to one service at once, shared between client addresses",
+        "Proxy: connections to one service at the same time, shared between client addresses",
     )
     .more(
         "One client address may use at most half of them, or a third if another address waits. Each connection takes \
@@ -252,11 +253,12 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-bytes",
         (CONNECTION_BYTES, 1024 * 1024 * MIB),
         field!(ProxyLimits, bytes_max),
-        "Proxy: buffers of its connections to all services, 200 KiB each",
+        "Proxy: memory of its connections to all services, 200 KiB each",
     )
     .share(40)
     .limit(
-        "the same as over `--proxy-connections-max`",
+        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads and responses that the \
+         client does not read end to make room",
         Shows::Metric(metrics::PROXY_WAITS),
         "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
@@ -264,7 +266,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "broadcast-bytes",
         (KIB, 1024 * MIB),
         field!(EventsSettings, broadcast_bytes_max),
-        "The body of one /internal/broadcast",
+        "Bytes of the body of one request to /internal/broadcast",
     )
     .share(30)
     .limit(
@@ -276,7 +278,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "all-broadcast-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, broadcasts_bytes_max),
-        "The bodies of all requests to /internal/broadcast in progress",
+        "Bytes of the bodies of all requests to /internal/broadcast in progress",
     )
     .more("A single body has room whatever its size.")
     .share(40)
@@ -289,7 +291,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
-        "The responses of services to calls, while they are read or parsed",
+        "Bytes of all responses of services to calls that weirgate is reading or parsing",
     )
     .more("A single response may have as much, and at most 64 MiB.")
     .share(30)
@@ -328,7 +330,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
             },
             get: |events| Milli(i64::from(events.rate_burst) * 1_000),
         },
-        "Messages that one connection may send at once; at least 1",
+        "Messages that one connection may send in a burst; at least 1",
     )
     .original_env_only(&["RATE_LIMIT_BURST"])
     .limit(
@@ -357,7 +359,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
         "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
         field!(EventsGatewaySettings, waiting_bytes_max),
-        "Memory of the messages of all devices that have no response yet",
+        "Memory of messages without a response, from all devices together",
     )
     .more(
         "A client address has room while its messages take less than is free, so one address fills \

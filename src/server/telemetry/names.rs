@@ -72,13 +72,13 @@ metric_names! { |at|
         "Connections by phase."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once, by --connections-max, open files and memory."
+        "Limit of open connections, from --connections-max, the limit on open files and memory."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."
         => at.turn.hub.accepted;
     CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
-        "Connections of plain HTTP that later asked for a WebSocket or an event stream."
+        "Connections of plain HTTP that later requested a WebSocket or an event stream."
         => at.turn.hub.returned;
     CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
         "Request heads handled by the event loop."
@@ -141,7 +141,7 @@ metric_names! { |at|
         "Bytes taken by the kernel for WebSocket clients."
         => at.turn.hub.bytes_sent;
     MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
-        "Messages for clients, once per client; each is sent, conflated, shed, dropped or still waits."
+        "Messages for clients, counted once per client; each is then sent, conflated, shed or dropped, or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
         "Queued messages replaced by a newer one of the same key, because the client was slow or had asked for fewer."
@@ -253,7 +253,7 @@ metric_names! { |at|
         "Time for which weirgate_behind was 1."
         => at.turn.hub.overload.behind_us as f64 / 1e6;
     PONG_SECONDS = Histogram "weirgate_pong_seconds" []
-        "Time from when the kernel took a ping until the pong came back from the client's program."
+        "Time from when the kernel took a ping until the pong arrived from the client's program."
         => at.durations().pongs.counts();
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time that a message takes in each stage of its path from the bus to the clients."
@@ -301,7 +301,7 @@ metric_names! { |at|
         "1 while a consumer has messages but the bus delivers none for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
     [pub] SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
-        "Different names and patterns that clients are subscribed to; one of several clients counts once.";
+        "Different names and patterns that clients are subscribed to; a name of several clients counts once.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));
@@ -330,8 +330,9 @@ metric_names! { |at|
         "Messages of --stream that weirgate has not read; absent if the server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "Age difference between the newest message of --stream and the last one that weirgate has read, by the times \
-         in the stream; at least the time for which messages were seen to wait."
+        "How far weirgate is behind --stream: the difference between the times at which the stream stored its newest \
+         message and the last one that weirgate has read, or the time for which unread messages have waited, if that \
+         is longer."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     [pub] RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values (--retained) that wait in send queues or are requested from JetStream.";
@@ -342,7 +343,7 @@ metric_names! { |at|
     [pub] PUSHES = Counter "weirgate_pushes_total" []
         "Events that services pushed to devices; an event counts once, however many devices get it.";
     [pub] EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
-        "Memory of messages from devices that have no response yet, also from disconnected devices.";
+        "Memory of messages without a response, from connected and disconnected devices.";
     [pub] EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     [pub] EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []

@@ -79,7 +79,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "Also for /internal/*. For example 127.0.0.1:9100 or unix:PATH. This address responds even while the event \
+        "It also serves /internal/*. Examples: 127.0.0.1:9100, unix:PATH. This address responds even while the event \
          loop hangs. If unset, there is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
@@ -151,7 +151,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-handshakes-max",
         (1, 100_000),
         field!(TlsSettings, handshakes_max),
-        "TLS handshakes in progress at once",
+        "TLS handshakes in progress at the same time",
     )
     .more("One address may hold at most half of them, or a third if another address is waiting.")
     .counts_all()
@@ -194,7 +194,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
             set: |limits, most| limits.connections_max = most.unwrap_or(usize::MAX),
             get: |limits| Some(limits.connections_max).filter(|most| *most < usize::MAX),
         },
-        "Connections at once, HTTP included; 0 for no limit",
+        "Open connections, HTTP included; 0 for no limit",
     )
     .more(
         "It is never more than the limit on open files and --memory-max allow.",
@@ -211,7 +211,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "connections-per-ip-max",
         (0, 10_000_000),
         field!(Limits, per_ip.connections_max),
-        "Connections of one address at once, HTTP included; 0 for no limit",
+        "Open connections of one address, HTTP included; 0 for no limit",
     )
     .more("An IPv6 /64 counts as one address.")
     .counts_address()
@@ -277,7 +277,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
     .constant()
     .limit(
-        "the request gets 507: the clients are disconnected but may come back; a file with more entries is not used",
+        "the request gets 507: the clients are disconnected but may reconnect; a file with more entries is not used",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
         "src/core/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
@@ -309,7 +309,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(Limits, event_stream),
         "Clients may get messages as Server-Sent Events instead of a WebSocket",
     )
-    .more("For networks that break WebSockets, and for curl."),
+    .more("Event streams are for networks that break WebSockets, and for curl."),
     Setting::bytes(
         "message-bytes-max",
         (125, 64 * MIB),

@@ -53,7 +53,7 @@ static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
 .more(
-    "weirgate moves a flag to the environment at once, so that the list of processes does not show it.",
+    "weirgate moves a flag to the environment immediately, so that the list of processes does not show it.",
 )]);
 
 /// `weirgate top`.
@@ -64,7 +64,7 @@ static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
 .more(
-    "weirgate moves a flag to the environment at once, so that the list of processes does not show it.",
+    "weirgate moves a flag to the environment immediately, so that the list of processes does not show it.",
 )]);
 
 /// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared

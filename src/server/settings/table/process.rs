@@ -122,8 +122,8 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: time limit after --drain-delay-ms and --drain-ms",
     )
     .more(
-        "With very many connections it is 0.1 ms for each, if that is longer. It may double while connections still \
-         end. A second signal ends the process at once.",
+        "If 0.1 ms for each connection is longer, that time applies. The limit may double while connections still \
+         end. A second signal ends the process immediately.",
     )
     .limit(
         "connections that are still open are cut",
@@ -146,7 +146,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .limit(
         "the limit whose part is used up applies",
-        Shows::Elsewhere("as that limit; `--check` prints the parts"),
+        Shows::Elsewhere("as in the row of that limit; `--check` prints the parts"),
         "src/server/settings/memory_share.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
     Setting::bytes(
@@ -170,7 +170,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "unfinished-bytes",
         (64 * KIB, 1024 * GIB),
         field!(Limits, unfinished_bytes_max),
-        "Input of clients that weirgate cannot process yet, such as unfinished messages",
+        "Bytes from clients that weirgate cannot process yet, such as unfinished messages",
     )
     .more(
         "What has arrived of heads and messages that are not whole yet, of the input of paused clients, and pongs that a \
@@ -186,7 +186,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "inflate-window-bytes",
         (0, 1024 * GIB),
         field!(Limits, inflate_windows_bytes_max),
-        "Earlier text that compressed messages from clients may refer to",
+        "Bytes of earlier text that compressed messages from clients may refer to",
     )
     .more(
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
@@ -205,7 +205,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
             set: |limits, bytes| limits.http_held = Quota::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
-        "Plain HTTP: requests that wait to be processed, responses that wait to be sent",
+        "Plain HTTP: bytes of requests that wait to be processed and of responses that wait to be sent",
     )
     .more(
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
@@ -239,7 +239,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "bus-queue-bytes",
         (KIB, 1024 * GIB),
         field!(BusSettings, queue_bytes_max),
-        "Messages read from the bus that wait for the event loop",
+        "Bytes of the messages read from the bus that wait for the event loop",
     )
     .more("One message of any size always has room.")
     .share(60)
