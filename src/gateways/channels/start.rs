@@ -10,12 +10,11 @@ use crate::gateways::channels::{
     ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, RetainedRequest,
     metrics,
 };
-use crate::gateways::shared::auth::{
-    AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
-};
+use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_ignored_tokens};
 use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::open_bus::{Reading, open, wrong_history_name};
+use crate::gateways::shared::roles::{AclFile, check_table, read_acl};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;
@@ -71,7 +70,7 @@ pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(
 
 /// The table of roles.
 fn table(own: &ChannelsSettings) -> Result<Acl, RunError> {
-    acl(own.acl.as_deref(), own.syntax())
+    read_acl(own.acl.as_deref(), own.syntax())
 }
 
 const PRINTS: &[Print] = &[Print {
@@ -380,7 +379,7 @@ fn metrics(
         number(&metrics::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
     ];
     own.into_iter()
-        .chain(access_metrics(&stats.access))
+        .chain(shared_metrics::access(&stats.access))
         .collect()
 }
 

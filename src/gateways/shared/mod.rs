@@ -20,3 +20,9 @@ pub(super) mod history;
 pub(super) mod members;
 pub(super) mod metrics;
 pub(super) mod open_bus;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a start"
+)]
+pub(super) mod roles;

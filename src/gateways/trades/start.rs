@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use crate::commands::{GatewayKind, TokenUse};
-use crate::gateways::shared::auth::{access_metrics, authenticator, warn_of};
+use crate::gateways::shared::auth::{authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::open_bus::{Reading, open};
@@ -167,7 +167,7 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
         stats,
         |s| s.subscriptions.get(),
     )];
-    metrics.extend(access_metrics(&stats.access));
+    metrics.extend(shared_metrics::access(&stats.access));
     if let Some(CandleSettings { pairs_max, .. }) = candles {
         let candles = &stats.candles;
         metrics.extend([

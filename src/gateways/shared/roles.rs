@@ -1,0 +1,176 @@
+//! The table of roles: read at the start, checked with the default role, and read again on SIGHUP; the gateway gets each new
+//! table as an input.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use weirgate_bus::runtime::LateWake;
+use weirgate_server::run::{Inputs, Reload, Reloaded, RunError, files};
+use weirgate_wire::auth::{Acl, AclChanges, NameSyntax};
+
+/// The most roles that a log line names. Others are only counted.
+const ROLES_SHOWN: usize = 10;
+
+/// Reads the table of roles from `file`; without a file, returns the built-in table.
+pub(in crate::gateways) fn read_acl(
+    file: Option<&Path>,
+    syntax: NameSyntax,
+) -> Result<Acl, RunError> {
+    let Some(path) = file else {
+        return Ok(Acl::built_in(syntax));
+    };
+    parse(path, files::read(path), syntax).map_err(RunError::Settings)
+}
+
+/// Parses the text of the table of roles; `path` is for errors.
+fn parse(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<Acl, String> {
+    let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
+    let text = text.map_err(|error| wrong(&error))?;
+    Acl::read(syntax, &text).map_err(|error| wrong(&error))
+}
+
+/// Checks the table and the default role before a start. If tokens are not required, every client has this role.
+pub(in crate::gateways) fn check_table(acl: &Acl, role: &str, tokens_required: bool) {
+    warn_of_places(acl, tokens_required);
+    if tokens_required || acl.knows(role) {
+        return warn_of_default_role(acl, role);
+    }
+    tracing::error!(
+        role,
+        "DEFAULT_ROLE is not in the table and every client has it: nobody can subscribe"
+    );
+}
+
+/// Warns that clients without a role can subscribe to nothing.
+fn warn_of_default_role(acl: &Acl, role: &str) {
+    if !acl.knows(role) {
+        tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
+    }
+}
+
+/// Warns that nobody gets names with places for claims, because tokens are ignored.
+fn warn_of_places(acl: &Acl, tokens_required: bool) {
+    if !tokens_required && acl.has_places() {
+        tracing::warn!(
+            "the table of roles has names with {{sub}} or {{claim:NAME}} and REQUIRE_AUTH is off: tokens are ignored, and nobody has these names"
+        );
+    }
+}
+
+/// Reads the table of roles again, and sends each new table to the gateway.
+pub(in crate::gateways) struct AclFile {
+    path: PathBuf,
+    default_role: String,
+    tokens_required: bool,
+    in_force: Acl,
+    tables: Sender<Acl>,
+    wake: LateWake,
+}
+
+impl AclFile {
+    /// Returns the file of the table `in_force`, and the input by which the gateway gets new tables.
+    pub(in crate::gateways) fn new(
+        path: &Path,
+        in_force: Acl,
+        (default_role, tokens_required): (&str, bool),
+    ) -> (Self, Inputs<Acl>) {
+        // With room for a single table, the reading thread waits until the loop has taken the one before.
+        let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
+        let wake = LateWake::default();
+        let file = Self {
+            path: path.to_owned(),
+            default_role: default_role.to_owned(),
+            tokens_required,
+            in_force,
+            tables,
+            wake: wake.clone(),
+        };
+        (file, Inputs { receiver, wake })
+    }
+}
+
+impl Reload for AclFile {
+    fn what(&self) -> &'static str {
+        "acl"
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        let text = files::read_again(&self.path);
+        let acl = parse(&self.path, text, self.in_force.syntax());
+        let acl = acl.map_err(|error| format!("{error}; the table stays as it was"))?;
+        let changes = self.in_force.changes_to(&acl);
+        if changes.is_empty() {
+            return Ok(Reloaded::Unchanged);
+        }
+        self.in_force = acl.clone();
+        // Fails only after the end of the loop.
+        let _ = self.tables.send(acl);
+        self.wake.wake();
+        self.log_changes(&changes);
+        Ok(Reloaded::Changed)
+    }
+}
+
+impl AclFile {
+    fn log_changes(&self, changes: &AclChanges) {
+        tracing::info!(
+            roles = self.in_force.roles(),
+            added = shown(&changes.added),
+            removed = shown(&changes.removed),
+            changed = shown(&changes.changed),
+            "the table of roles has changed"
+        );
+        warn_of_default_role(&self.in_force, &self.default_role);
+        warn_of_places(&self.in_force, self.tokens_required);
+    }
+}
+
+/// The first roles of a change, for a log line, and how many more there are.
+fn shown(roles: &[String]) -> String {
+    let named: Vec<&str> = roles.iter().take(ROLES_SHOWN).map(String::as_str).collect();
+    match roles.len().saturating_sub(ROLES_SHOWN) {
+        0 => named.join(","),
+        more => format!("{} and {more} more", named.join(",")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_new_table_goes_to_the_gateway_and_a_broken_one_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acl.json");
+        let old = Acl::from_json(br#"{"user": ["a"]}"#).expect("a table");
+        fs::write(&path, old.to_json()).expect("written");
+        let (mut file, inputs) = AclFile::new(&path, old, ("user", true));
+        assert_eq!(file.reload(), Ok(Reloaded::Unchanged));
+        for broken in ["", "{", r#"{"user": "a"}"#] {
+            fs::write(&path, broken).expect("written");
+            let error = file.reload().expect_err(broken);
+            assert!(error.ends_with("; the table stays as it was"), "{error}");
+        }
+        assert!(inputs.receiver.is_empty());
+        fs::write(&path, r#"{"user": ["b"]}"#).expect("written");
+        assert_eq!(file.reload(), Ok(Reloaded::Changed));
+        let taken = inputs.receiver.try_recv().expect("a table");
+        assert_eq!(taken.to_json(), file.in_force.to_json());
+        fs::remove_file(&path).expect("removed");
+        let error = file.reload().expect_err("no file");
+        assert!(error.contains("No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_line_names_few_roles() {
+        let roles: Vec<String> = (0..12).map(|n| n.to_string()).collect();
+        assert_eq!(shown(&roles), "0,1,2,3,4,5,6,7,8,9 and 2 more");
+        assert_eq!(shown(&roles[..2]), "0,1");
+        assert_eq!(shown(&[]), "");
+    }
+}
