@@ -14,7 +14,7 @@ use url::{Host, Url};
 
 use crate::commands::{GatewayKind, TokenUse};
 use weirgate_server::build_info::BUILD;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, gone};
+use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, replacement_of};
 use weirgate_server::settings::{
     Check, Checked, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
 };
@@ -109,7 +109,7 @@ impl Program {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);
         };
-        if let Some(instead) = gone(arg) {
+        if let Some(instead) = replacement_of(arg) {
             return Exit::from(format!("{arg} is gone: {instead}"));
         }
         let typed = arg.trim_start_matches("--").to_owned();

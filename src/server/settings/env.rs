@@ -1,5 +1,5 @@
-//! The environment: the values of settings, the files that it names, and the warnings about names that no setting has, with the
-//! settings that are gone. The environment of the process is never read here: the caller passes it in ([`Env::new`]).
+//! The environment: the values of settings, the files that it names, and the warnings about names that no setting has. The
+//! environment of the process is never read here: the caller passes it in ([`Env::new`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,12 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::SettingsError;
+use super::removed;
 use super::setting::Setting;
 use super::typed::{Source, Typed};
 
 /// The env name that replaces the subcommand.
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
-const PREFIX: &str = "WEIRGATE_";
+/// The prefix of the names in the environment of all settings.
+pub(super) const PREFIX: &str = "WEIRGATE_";
 
 /// The shortest environment name that is compared with misspelled names. Shorter names may be similar by accident.
 const NEAR_LENGTH_MIN: usize = 8;
@@ -147,7 +149,7 @@ impl Env {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
                 && !self.is_service_address(name)
-                && gone(name).is_none()
+                && removed::replacement_of(name).is_none()
                 && !is_known(name)
         });
         unknown
@@ -155,11 +157,11 @@ impl Env {
             .collect()
     }
 
-    /// The errors for names of settings that were removed.
-    pub(super) fn gone_names(&self) -> impl Iterator<Item = SettingsError> {
+    /// The errors for names of removed settings.
+    pub(super) fn removed_names(&self) -> impl Iterator<Item = SettingsError> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         ours.filter_map(|name| {
-            let instead = gone(name)?;
+            let instead = removed::replacement_of(name)?;
             Some(SettingsError::new(format!("{name} is gone: {instead}")))
         })
     }
@@ -203,15 +205,6 @@ impl Env {
         let value = self.values.get(name).and_then(|value| value.to_str());
         name.ends_with("_PORT") && value.is_some_and(is_service_address)
     }
-}
-
-/// Returns what replaced a removed setting. `name` is the flag with its dashes, or the name in the environment.
-pub fn gone(name: &str) -> Option<&'static str> {
-    let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
-    let flag = flag.to_ascii_lowercase().replace('_', "-");
-    let mut all = GONE.lines().filter_map(|line| line.split_once(' '));
-    all.find(|(gone, _)| *gone == flag)
-        .map(|(_, instead)| instead)
 }
 
 /// The warning about a name in the environment that is not a setting. `nearest` is the setting that was probably meant.
@@ -267,68 +260,3 @@ fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
         .min()
         .map(|(_, name)| name)
 }
-
-/// A line for each removed flag: its name, a space, and what replaces it.
-const GONE: &str = "\
-admin-tail use weirgate tail
-listen-backlog the backlog is 4096, which net.core.somaxconn may lower
-upstream-answer-bytes-max a response to a call may have 64 MiB
-connection-burst-per-ip a burst is 20 connections, with --connection-rate-per-ip
-control-bytes-max 4 KiB of pongs may wait for a client
-turn-message-bytes-max the budgets of a turn are constants
-turn-all-message-bytes-max the budgets of a turn are constants
-turn-publication-bytes-max the budgets of a turn are constants
-read-bytes-per-turn-max the budgets of a turn are constants
-accepts-per-turn-max the budgets of a turn are constants
-write-bytes-max the budgets of a turn are constants
-health-timeout-ms weirgate health waits 2 s
-head-headers-max a request head may have 100 header lines
-json-depth-max JSON may nest 512 levels
-event-stream-sends-max a request may have 32 parameters send
-deflate-min-bytes messages of 256 bytes to 1 MiB are compressed, and of 64 bytes after similar ones
-deflate-max-bytes messages of 256 bytes to 1 MiB are compressed
-deflate-window messages refer to earlier ones of the connection
-close-timeout-ms a closed client has 5 s to end the connection
-loop-stall-ms /ready is 503 after 2 s without a turn of the loop
-bus-queue-messages-max 1024 messages may wait between the bus and the loop
-candle-grace-ms a candle takes late trades for 500 ms
-candle-pairs-max there are at most 30000 candles
-retained-subjects-max a pattern has at most 1000 last values
-channel-name-bytes-max a name may have 512 bytes
-all-wildcards-max all clients together may hold 1000 different patterns
-wildcards-per-ip-max an address gets a pattern only while it holds fewer than are free of 1000
-calls-max 100 calls may be in flight
-proxy-connections-per-ip-max an address gets a connection only while it holds fewer than are free of --proxy-connections-max
-events-bus-waiting-max 1000 pushes may wait for other instances
-events-bus-instances-max 64 instances may be on the bus
-look-back-messages-max at most 200 messages of a subject are fetched
-unfinished-bytes-max a fixed share of --memory-max; --check shows the shares
-inflate-windows-bytes-max a fixed share of --memory-max; --check shows the shares
-bus-queue-bytes-max a fixed share of --memory-max; --check shows the shares
-broadcast-bytes-max a fixed share of --memory-max; --check shows the shares
-all-channel-name-bytes-max a fixed share of --memory-max; --check shows the shares
-events-bus-sentinels use --redis-sentinels
-events-bus-sentinel-master use --redis-sentinel-master
-events-bus-tls-name use --redis-tls-name
-events-bus-cert use --nats-cert
-events-bus-key use --nats-key
-events-bus-creds use --nats-creds
-events-bus-nkey use --nats-nkey
-events-bus-ca use --redis-ca-file or --nats-ca, for the kind of --events-bus
-retained-bytes-max a fixed share of --memory-max; --check shows the shares
-waiting-bytes-max a fixed share of --memory-max; --check shows the shares
-renewals-per-second-max all clients together may send 500 new tokens a second
-orphans-max 10000 messages of devices that have gone may wait
-revoked-max 10000 users, tokens and addresses may be refused
-tls-handshakes-per-ip-max an address gets a handshake only while it holds fewer than are free of --tls-handshakes-max
-redis-host use REDIS_HOST in the environment, or --redis-url
-redis-port use REDIS_PORT in the environment, or --redis-url
-node-env use NODE_ENV in the environment
-internal-auth-token use INTERNAL_AUTH_TOKEN in the environment
-rate-limit-rps use RATE_LIMIT_RPS in the environment
-rate-limit-burst use RATE_LIMIT_BURST in the environment
-wildcards-max use MAX_WILDCARD_SUBSCRIPTIONS in the environment
-default-role use DEFAULT_ROLE in the environment
-gateway-api-key use GATEWAY_API_KEY in the environment
-jwt-secret use JWT_SECRET in the environment
-jwt-secret-before use JWT_SECRET_BEFORE in the environment";

@@ -25,6 +25,7 @@ mod kind;
 mod listen;
 mod memory_share;
 mod processes;
+mod removed;
 mod secret;
 mod setting;
 mod table;

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use super::env::is_service_address;
 pub(crate) use super::env::secret_text;
-pub use super::env::{Env, GATEWAY_ENV, ReadFile, file_env, gone};
+pub use super::env::{Env, GATEWAY_ENV, ReadFile, file_env};
 pub use super::error::SettingsError;
 use super::kind::{Kind, Value};
 use super::memory_share::share;
 use super::processes;
+pub use super::removed::replacement_of;
 use super::setting::Setting;
 
 /// The source of a value.
@@ -95,7 +96,7 @@ pub fn collect(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Typed>, Vec<SettingsError>> {
     let mut all = Vec::new();
-    let mut errors: Vec<_> = env.gone_names().collect();
+    let mut errors: Vec<_> = env.removed_names().collect();
     for setting in rows {
         let typed = setting.is_flag().then(|| flag(setting.flag)).flatten();
         let typed = typed.filter(|text| !text.trim().is_empty());
