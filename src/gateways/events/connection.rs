@@ -1,27 +1,18 @@
 //! The strict sequence of a connection: waiting messages, and the message being answered. After the end of its client a
-//! connection remains until all its messages are forwarded. Each message carries the [`Permit`] for its bytes, so the
-//! messages of all connections together are bounded. Also the counters of the gateway.
-//!
-//! A connection is of a device: [`read_query`] and [`identify`] learn its id, and send the pushes that the device has missed.
-//! With a history, the answer to a device has a position: a device whose connection breaks before its first push can resume
-//! too.
+//! connection remains until all its messages are forwarded ([`Orphans`]). Each message carries the [`Permit`] for its bytes, so
+//! the messages of all connections together are bounded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
-
-use super::call::{DeviceMessage, is_device_id};
-use super::envelope::{self, Code};
+use super::call::DeviceMessage;
+use super::orphans::Orphans;
 use super::services::EventsService;
-use crate::gateways::shared::access::{AccessStats, Count, TokenEnd, labelled, shown_hashed};
-use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
+use crate::gateways::shared::access::{TokenEnd, shown_hashed};
 use weirgate_core::{Core, Incoming, Now, SessionKey, TopicName, WasConnected, earliest};
-use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
-use weirgate_wire::auth::{Identity, Refusal};
+use weirgate_wire::admission::{ClientAddr, Permit, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::head::{RequestHead, Trace};
-use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::head::Trace;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").
@@ -36,9 +27,9 @@ const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
 /// The unsent bytes are first checked after the flush of this turn, which is enough for most clients. The second check
 /// follows after this time, each further check after twice the time before.
-const REST_US_MIN: u64 = 5_000;
+const CHECK_INTERVAL_US_MIN: u64 = 5_000;
 /// The longest time between checks.
-const REST_US_MAX: u64 = 160_000;
+const CHECK_INTERVAL_US_MAX: u64 = 160_000;
 
 /// A message that waits for its turn.
 #[derive(Debug)]
@@ -101,11 +92,11 @@ pub(super) struct Calling {
 
 /// What is kept of a client that has ended.
 #[derive(Debug)]
-struct EndedClient {
+pub(super) struct EndedClient {
     /// The messages that are not forwarded yet.
-    messages: Permit,
+    pub(super) messages: Permit,
     /// Who the client was: an operator may cut it off before all are forwarded.
-    who: Option<WasConnected>,
+    pub(super) who: Option<WasConnected>,
 }
 
 /// The gateway's state of a connection.
@@ -135,8 +126,8 @@ pub struct Connection {
     pub(super) is_paused: bool,
     waiting: VecDeque<QueuedMessage>,
     waiting_bytes: u64,
-    /// The last time between two checks; `None` while the connection does not rest.
-    rest_us: Option<u64>,
+    /// The last time between two checks of the unsent bytes; `None` while no message waits for them.
+    check_interval_us: Option<u64>,
     /// The time of the next check, if one is scheduled.
     check_at_us: Option<u64>,
 }
@@ -158,7 +149,7 @@ impl Connection {
             is_paused: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            rest_us: None,
+            check_interval_us: None,
             check_at_us: None,
         }
     }
@@ -174,24 +165,24 @@ impl Connection {
     }
 
     /// Decides whether the client must first read its unsent bytes, and schedules the next check if none is scheduled.
-    pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> ReadPause {
+    pub(super) fn check_unsent(&mut self, now_us: u64, unsent_bytes: usize) -> ReadPause {
         if self.is_gone() || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
-            self.rest_us = None;
+            self.check_interval_us = None;
             return ReadPause::No;
         }
         if self.check_at_us.is_some() {
             return ReadPause::Already;
         }
-        let rest_us = self
-            .rest_us
-            .map_or(0, |last| (2 * last).clamp(REST_US_MIN, REST_US_MAX));
-        self.rest_us = Some(rest_us);
-        self.check_at_us = Some(now_us + rest_us);
+        let interval_us = self.check_interval_us.map_or(0, |last| {
+            (2 * last).clamp(CHECK_INTERVAL_US_MIN, CHECK_INTERVAL_US_MAX)
+        });
+        self.check_interval_us = Some(interval_us);
+        self.check_at_us = Some(now_us + interval_us);
         ReadPause::Begins
     }
 
-    /// Ends the rest if the time of the check has come. Returns whether it has.
-    pub(super) fn end_rest(&mut self, now_us: u64) -> bool {
+    /// Returns whether the time of the scheduled check has come; then no check is scheduled any more.
+    pub(super) fn take_due_check(&mut self, now_us: u64) -> bool {
         self.check_at_us.take_if(|at_us| *at_us <= now_us).is_some()
     }
 
@@ -223,17 +214,30 @@ impl Connection {
     }
 
     /// How many messages are not forwarded yet: the waiting messages, and the message in line for a slot.
-    fn to_forward(&self) -> u64 {
+    pub(super) fn to_forward(&self) -> u64 {
         (self.waiting.len() + usize::from(self.is_in_line())) as u64
     }
 
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
     /// than `left` allows, or while other clients need the room. Returns the number of dropped messages, and the
     /// message in line for a slot if it is among these.
-    fn leave(&mut self, left: EndedClient) -> (u64, Option<Calling>) {
+    pub(super) fn leave(&mut self, left: EndedClient) -> (u64, Option<Calling>) {
         let dropped = self.drop_newest(left.messages.amount());
         self.left = Some(left);
         dropped
+    }
+
+    /// Gives back the permits of an ended client for messages that were forwarded meanwhile.
+    pub(super) fn release_forwarded(&mut self) {
+        let left = self.to_forward();
+        if let Some(EndedClient { messages, .. }) = &mut self.left {
+            messages.set(left, 0);
+        }
+    }
+
+    /// Whether a call is in flight or in line, or messages are not forwarded yet.
+    pub(super) fn has_work(&self) -> bool {
+        self.calling.is_some() || self.to_forward() > 0
     }
 
     /// Drops every message that is not forwarded yet, as [`leave`](Self::leave) does.
@@ -266,7 +270,12 @@ impl Connection {
     }
 
     /// Sets the device as the user, for operators, unless a token has named it, and asks whether the device may be here.
-    fn admit_device(&mut self, core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
+    pub(super) fn admit_device(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        device: &TopicName,
+    ) -> bool {
         if self.is_named_by_token {
             return self.admit(core, key);
         }
@@ -300,184 +309,4 @@ impl Connection {
             .as_ref()
             .is_some_and(|calling| !calling.is_made)
     }
-}
-
-/// Connections without a client, each with a call in flight or with waiting messages.
-#[derive(Debug)]
-pub(super) struct Orphans {
-    connections: HashMap<SessionKey, Connection, RandomState>,
-    /// Messages of all orphans that wait or are in line for a slot.
-    pub(super) messages: Quota,
-}
-
-impl Orphans {
-    pub(super) fn new(messages_max: usize) -> Self {
-        Self {
-            connections: HashMap::default(),
-            messages: Quota::new("orphans", messages_max as u64),
-        }
-    }
-
-    /// Handles the end of a client: drops its newest messages while more than `waits_max`, or too many messages or
-    /// bytes, wait. Returns the message in line for a slot if it is dropped.
-    pub(super) fn adopt(
-        &mut self,
-        connection: &mut Connection,
-        waits_max: u64,
-        who: Option<WasConnected>,
-        stats: &EventsStats,
-    ) -> Option<Calling> {
-        let waits = connection.to_forward().min(waits_max);
-        let messages = self.messages.grant_some(connection.client, waits);
-        let (forgotten, left_line) = connection.leave(EndedClient { messages, who });
-        stats.messages_forgotten.add(forgotten);
-        left_line
-    }
-
-    pub(super) fn take(&mut self, key: SessionKey) -> Option<Connection> {
-        self.connections.remove(&key)
-    }
-
-    /// Keeps a connection while it has work. Returns false, and drops the connection, if it has none.
-    pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
-        let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
-        if let Some(EndedClient {
-            messages: permit, ..
-        }) = &mut orphan.left
-        {
-            permit.set(left, 0);
-        }
-        let keeps = is_busy || left > 0;
-        if keeps {
-            self.connections.insert(key, orphan);
-        }
-        keeps
-    }
-
-    /// Returns true if no messages of ended clients are left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
-    }
-}
-
-/// Counters that any thread may read.
-#[derive(Debug, Default)]
-pub struct EventsStats {
-    /// Messages of ended clients that were dropped and not forwarded.
-    pub messages_forgotten: Count,
-    /// Events that services pushed.
-    pub pushes: Count,
-    /// Counters of tokens.
-    pub access: Arc<AccessStats>,
-    pub(super) errors: [Count; Code::ALL.len()],
-}
-
-impl EventsStats {
-    /// Error messages to clients, by code.
-    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(Code::ALL.map(Code::word), &self.errors)
-    }
-}
-
-/// The event and the id of the answer to a device that is named in the address of the connection.
-const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
-
-/// Reads the device and the position of a request.
-pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
-    let device = head.parameters("device_id").last();
-    let device = device.filter(|id| is_device_id(id));
-    connection.device = device.map(|id| TopicName::from(id.into_owned()));
-    // An event stream reconnects to its first address, so the position in the header is newer.
-    connection.since = last_event_id(head).or_else(|| {
-        let since = head.parameters("since").last();
-        let since = since.filter(|since| !since.is_empty())?;
-        Some(short(&since).into())
-    });
-}
-
-/// The device that a token names: its user. `asked`: the device that the request names beside. The API key names none:
-/// its client says itself which device it is.
-///
-/// # Errors
-/// A JWT without a user that may be the id of a device, or with another user than the request says.
-pub(super) fn device_of(
-    identity: &Identity,
-    asked: Option<&str>,
-) -> Result<Option<TopicName>, Refusal> {
-    let is_jwt = identity.digest.is_some();
-    match &identity.user {
-        None if !is_jwt => Ok(None),
-        Some(user) if is_device_id(user) && asked.is_none_or(|asked| asked == user) => {
-            Ok(Some(TopicName::from(user.clone())))
-        }
-        _ => Err(Refusal::Device),
-    }
-}
-
-/// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or
-/// needs a position.
-pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
-    let Some(device) = connection.device.take() else {
-        let frame = envelope::identify_required(core);
-        return core.send(key, &frame);
-    };
-    let since = connection.since.take();
-    if !connection.admit_device(core, key, &device) {
-        return;
-    }
-    if since.is_some() || core.has_history() {
-        answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
-    }
-    bind(core, key, connection, device);
-}
-
-/// Handles `identify`, which must come before every other message.
-pub(super) fn identify(
-    core: &mut Core,
-    key: SessionKey,
-    connection: &mut Connection,
-    message: &DeviceMessage,
-) -> Result<(), (Code, &'static str)> {
-    if message.name != "identify" {
-        return Err((Code::Unauthenticated, "Identify first"));
-    }
-    let device = message.device_id();
-    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
-    let device = TopicName::from(device);
-    if !connection.admit_device(core, key, &device) {
-        return Ok(());
-    }
-    let since = message.since().or(connection.since.as_deref());
-    let since = since.filter(|_| !connection.is_gone());
-    answer(core, key, &device, since.as_deref(), message.request());
-    bind(core, key, connection, device);
-    Ok(())
-}
-
-/// Answers, and sends the missed pushes after the answer. The caller makes the client a member in the same turn, so no
-/// push can come between.
-fn answer(
-    core: &mut Core,
-    key: SessionKey,
-    device: &TopicName,
-    since: Option<&str>,
-    request: (&str, &str),
-) {
-    let devices = std::slice::from_ref(device);
-    let mut follow = Follow::default();
-    let missed = since.map(|since| follow.all_missed(core, key, since, devices));
-    let is_recovered = missed.map(|missed| missed.is_ok());
-    let mut data = ObjectWriter::new();
-    data.string("device_id", device.as_str());
-    write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
-    // Each missed push has its own position.
-    let position = core.position().filter(|_| is_recovered != Some(true));
-    let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
-    core.send(key, &frame);
-    follow.send(core, key);
-}
-
-fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
-    core.join(key, &device);
-    connection.device = Some(device);
 }

@@ -1,4 +1,9 @@
-//! The metrics of events alone. The values come from the counts of the gateway, in `start`.
+//! The metrics of events alone: their names, and the counts of the gateway itself. `start` joins the two.
+
+use std::sync::Arc;
+
+use super::envelope::Code;
+use crate::gateways::shared::access::{AccessStats, Count, labelled};
 
 metric_names! {
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
@@ -38,4 +43,23 @@ metric_names! {
     PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
         "Small request bodies that the proxy passed on in pieces, because other bodies had used up the memory for \
          them.";
+}
+
+/// Counters that any thread may read.
+#[derive(Debug, Default)]
+pub struct EventsStats {
+    /// Messages of ended clients that were dropped and not forwarded.
+    pub messages_forgotten: Count,
+    /// Events that services pushed.
+    pub pushes: Count,
+    /// Counters of tokens.
+    pub access: Arc<AccessStats>,
+    pub(super) errors: [Count; Code::ALL.len()],
+}
+
+impl EventsStats {
+    /// Error messages to clients, by code.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        labelled(Code::ALL.map(Code::word), &self.errors)
+    }
 }

@@ -11,6 +11,8 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
+mod identify;
+mod orphans;
 mod services;
 
 pub use self::broadcast::Push;
@@ -20,9 +22,10 @@ pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};
 pub use self::services::{EventsService, ServiceRow, Services};
 
-pub use self::connection::EventsStats;
-use self::connection::{Calling, Connection, MessageBody, Orphans, QueuedMessage, ReadPause};
+use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPause};
 use self::envelope::Code;
+pub use self::metrics::EventsStats;
+use self::orphans::Orphans;
 use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -179,7 +182,7 @@ impl EventsGateway {
     /// is over: then the others follow in a later turn.
     fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
-            match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
+            match connection.check_unsent(core.now().mono_us, core.unsent_bytes(key)) {
                 ReadPause::No => {}
                 ReadPause::Begins => return core.set_deadline(key, connection.due_us(core.now())),
                 ReadPause::Already => return,
@@ -216,7 +219,7 @@ impl EventsGateway {
             }
         };
         if connection.device.is_none() {
-            let identified = connection::identify(core, key, connection, &message);
+            let identified = identify::identify(core, key, connection, &message);
             let refused = identified.err();
             return refused.map(|(code, why)| self.refusal(core, &message, code, why));
         }
@@ -273,7 +276,7 @@ impl EventsGateway {
         accepted.protocol = bearer_protocol(head);
         let mut device = None;
         let judged = tokens.judge(head, core.now(), |identity| {
-            device = connection::device_of(identity, connection.asked_device())?;
+            device = identify::device_of(identity, connection.asked_device())?;
             let marks = identity.marks(None);
             core.admit(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
@@ -473,7 +476,7 @@ impl Gateway for EventsGateway {
             client,
             TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
-        connection::read_query(head, &mut connection);
+        identify::read_query(head, &mut connection);
         connection.trace = head
             .header("traceparent")
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
@@ -489,7 +492,7 @@ impl Gateway for EventsGateway {
             core.begin_feed();
         }
         core.set_deadline(key, connection.due_us(core.now()));
-        connection::open(core, key, connection);
+        identify::open(core, key, connection);
     }
 
     fn handle_message(
@@ -528,7 +531,7 @@ impl Gateway for EventsGateway {
         if connection.token_end.close(core, key) {
             return;
         }
-        if connection.end_rest(core.now().mono_us) {
+        if connection.take_due_check(core.now().mono_us) {
             self.advance(core, key, connection);
         }
         core.set_deadline(key, connection.due_us(core.now()));

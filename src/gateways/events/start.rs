@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::events::bus::open::PushBus;
-use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
+use crate::gateways::events::identify::device_of;
 use crate::gateways::events::internal::InternalAccess;
 use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
-use crate::gateways::events::connection::device_of;
+use crate::gateways::events::identify::device_of;
 use crate::gateways::shared::access::{AccessStats, close_of};
 use weirgate_core::Now;
 use weirgate_server::http::site::{Answer, RequestParts};

@@ -1,0 +1,115 @@
+//! Which device a connection is of: its token, the address of the connection, or `identify` names it. The answer to a device has
+//! a position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
+//! the device has missed follow the answer.
+
+use super::call::{DeviceMessage, is_device_id};
+use super::connection::Connection;
+use super::envelope::{self, Code};
+use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
+use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_wire::auth::{Identity, Refusal};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
+
+/// The event and the id of the answer to a device that is named in the address of the connection.
+const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
+
+/// Reads the device and the position of a request.
+pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
+    let device = head.parameters("device_id").last();
+    let device = device.filter(|id| is_device_id(id));
+    connection.device = device.map(|id| TopicName::from(id.into_owned()));
+    // An event stream reconnects to its first address, so the position in the header is newer.
+    connection.since = last_event_id(head).or_else(|| {
+        let since = head.parameters("since").last();
+        let since = since.filter(|since| !since.is_empty())?;
+        Some(short(&since).into())
+    });
+}
+
+/// The device that a token names: its user. `asked`: the device that the request names beside. The API key names none:
+/// its client says itself which device it is.
+///
+/// # Errors
+/// A JWT without a user that may be the id of a device, or with another user than the request says.
+pub(super) fn device_of(
+    identity: &Identity,
+    asked: Option<&str>,
+) -> Result<Option<TopicName>, Refusal> {
+    let is_jwt = identity.digest.is_some();
+    match &identity.user {
+        None if !is_jwt => Ok(None),
+        Some(user) if is_device_id(user) && asked.is_none_or(|asked| asked == user) => {
+            Ok(Some(TopicName::from(user.clone())))
+        }
+        _ => Err(Refusal::Device),
+    }
+}
+
+/// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or
+/// needs a position.
+pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    let Some(device) = connection.device.take() else {
+        let frame = envelope::identify_required(core);
+        return core.send(key, &frame);
+    };
+    let since = connection.since.take();
+    if !connection.admit_device(core, key, &device) {
+        return;
+    }
+    if since.is_some() || core.has_history() {
+        answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
+    }
+    bind(core, key, connection, device);
+}
+
+/// Handles `identify`, which must come before every other message.
+pub(super) fn identify(
+    core: &mut Core,
+    key: SessionKey,
+    connection: &mut Connection,
+    message: &DeviceMessage,
+) -> Result<(), (Code, &'static str)> {
+    if message.name != "identify" {
+        return Err((Code::Unauthenticated, "Identify first"));
+    }
+    let device = message.device_id();
+    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
+    let device = TopicName::from(device);
+    if !connection.admit_device(core, key, &device) {
+        return Ok(());
+    }
+    let since = message.since().or(connection.since.as_deref());
+    let since = since.filter(|_| !connection.is_gone());
+    answer(core, key, &device, since.as_deref(), message.request());
+    bind(core, key, connection, device);
+    Ok(())
+}
+
+/// Answers, and sends the missed pushes after the answer. The caller makes the client a member in the same turn, so no
+/// push can come between.
+fn answer(
+    core: &mut Core,
+    key: SessionKey,
+    device: &TopicName,
+    since: Option<&str>,
+    request: (&str, &str),
+) {
+    let devices = std::slice::from_ref(device);
+    let mut follow = Follow::default();
+    let missed = since.map(|since| follow.all_missed(core, key, since, devices));
+    let is_recovered = missed.map(|missed| missed.is_ok());
+    let mut data = ObjectWriter::new();
+    data.string("device_id", device.as_str());
+    write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
+    // Each missed push has its own position.
+    let position = core.position().filter(|_| is_recovered != Some(true));
+    let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
+    core.send(key, &frame);
+    follow.send(core, key);
+}
+
+fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
+    core.join(key, &device);
+    connection.device = Some(device);
+}
