@@ -1,17 +1,13 @@
 //! The delivery of a frame to one client: into the send queue, into the client's next slot, or behind a resume that is under
-//! way. Ends no session: over a limit the caller is told so.
+//! way. Ends no session: over a limit, the caller gets the
+//! reason.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
-use crate::history::merge_charge;
 use crate::send_queue::Pushed;
-use crate::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
-use weirgate_wire::admission::Permit;
+use crate::{Class, CloseReason, Frame, Now, SendQueueLimits};
 
 /// The outcome of a delivery to one client.
 pub(crate) enum Delivered {
@@ -200,28 +196,6 @@ impl Session {
         Delivered::Over(first.then_some(reason))
     }
 
-    /// Puts a replayed frame in the send queue, if the client takes data; returns whether it does.
-    pub(crate) fn replay(&mut self, now: Now, frame: Arc<Frame>) -> bool {
-        let is_open = self.intake == Intake::Open;
-        if is_open {
-            self.queue.replay(now, frame);
-        }
-        is_open
-    }
-
-    /// Makes [`Self::finds_room`] return `true` once, as soon as the queue has room.
-    pub(crate) fn want_room(&mut self) {
-        self.room_wanted = true;
-    }
-
-    /// Whether the gateway waits for room and the queue has room.
-    #[inline]
-    pub(crate) fn finds_room(&mut self) -> bool {
-        let found = self.room_wanted && self.queue.has_room();
-        self.room_wanted &= !found;
-        found
-    }
-
     /// Whether `frames` data frames of `bytes` bytes together would all be queued now, within the soft limit and the
     /// client's rate.
     pub(crate) fn fits(
@@ -236,85 +210,5 @@ impl Session {
         }
         let rate = self.cold.rate.as_mut().filter(|_| self.is_limited);
         rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
-    }
-
-    /// Notes that the client wants the status of the bus; returns whether it did before.
-    pub(crate) fn ask_status(&mut self) -> bool {
-        std::mem::replace(&mut self.cold.asks_status, true)
-    }
-
-    /// Whether the client has asked for the status of the bus.
-    pub(crate) fn asks_status(&self) -> bool {
-        self.cold.asks_status
-    }
-
-    /// Notes that the client now knows of `losses` losses of the bus; returns the previous number.
-    pub(crate) fn know_losses(&mut self, losses: u64) -> u64 {
-        std::mem::replace(&mut self.cold.losses_known, losses)
-    }
-
-    /// Skips the next `seq` number, so that the client sees a loss as a gap.
-    pub(crate) fn skip_number(&mut self) {
-        self.queue.last_seq += 1;
-    }
-
-    /// Whether several frames wait, the first with a conflation key.
-    pub(crate) fn has_several_states(&self) -> bool {
-        let first = self.queue.entries().next();
-        self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
-    }
-
-    /// Removes older frames of the same keys from a queue of several frames; returns frames and bytes.
-    pub(crate) fn skip_to_newest(&mut self) -> (u32, usize) {
-        if self.queue.frames() < 3 {
-            return (0, 0);
-        }
-        let (frames, bytes) = self.queue.skip_to_newest();
-        self.cold.record.traffic.messages_conflated += u64::from(frames);
-        (frames, bytes)
-    }
-
-    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and bytes. Does not
-    /// touch the cold part if no frame waits.
-    pub(crate) fn forget(&mut self, keys: &HashSet<ConflationKey, RandomState>) -> (u32, usize) {
-        if keys.is_empty() {
-            return (0, 0);
-        }
-        let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
-        self.queue.rest_if_empty();
-        if self.is_limited
-            && let Some(slots) = self.cold.slots.as_mut()
-        {
-            let held = slots.remove(keys.iter());
-            (frames, bytes) = (frames + held.0, bytes + held.1);
-        }
-        if frames > 0 {
-            self.cold.record.traffic.messages_conflated += u64::from(frames);
-        }
-        (frames, bytes)
-    }
-}
-
-impl Session {
-    /// Bytes of replayed messages in the send queue.
-    pub(crate) fn replayed_bytes(&self) -> usize {
-        self.queue.replayed_bytes()
-    }
-
-    /// Keeps the permit of missed messages until the kernel has taken the messages.
-    pub(crate) fn hold_resumed(&mut self, charge: Option<Permit>) {
-        let mut held = self.cold.resumed.take().map(|held| *held);
-        merge_charge(&mut held, charge);
-        self.cold.resumed = held.map(Box::new);
-        self.has_resumed = self.cold.resumed.is_some();
-    }
-
-    /// Gives back the permit of the missed messages that the kernel has taken.
-    pub(super) fn give_back_resumed(&mut self, now: Now) {
-        let left = self.queue.replayed() as u64;
-        match &mut self.cold.resumed {
-            Some(charge) if left > 0 => charge.set(left.min(charge.amount()), now.mono_us),
-            resumed => (*resumed, self.has_resumed) = (None, false),
-        }
     }
 }

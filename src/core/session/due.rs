@@ -207,6 +207,16 @@ impl Session {
         self.queue.stays_over_soft(limits)
     }
 
+    /// Whether the client has given no sign of life since [`Session::probe`].
+    pub(crate) fn is_silent(&self) -> bool {
+        self.cold.is_silent
+    }
+
+    /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
+    pub(crate) fn has_answered(&mut self) -> bool {
+        std::mem::take(&mut self.cold.is_silent)
+    }
+
     /// Puts a ping in the control part, unless a ping is under way, and waits for any sign of life. Returns false if
     /// the client cannot answer.
     pub(crate) fn probe(&mut self, now: Now) -> bool {

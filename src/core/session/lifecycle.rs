@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::phase::{AfterWrite, LastWords, Open, PartialHead, PendingClose, Phase, Ping};
 use super::slots::Slots;
-use super::{Intake, Moved, Pause, Pauses, Sending, Session};
+use super::{Intake, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
 use crate::send_queue::SendQueue;
+use crate::stats::Moved;
 use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, RequestRefusal};
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;

@@ -3,35 +3,31 @@
 //!
 //! The hot part has the fields that a publish and a flush use; everything else is in [`Cold`], behind one pointer.
 
+mod bus_status;
+mod conflation;
 mod delivery;
 mod due;
+mod flush;
 mod gate;
 mod input;
 mod lifecycle;
+mod permits;
 mod phase;
 mod postponed;
 mod reading;
 mod record;
+mod replayed;
 mod slots;
 mod waits;
 
-use std::io::IoSlice;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
-use super::deflated::{FramePlan, Inflates};
-use super::encodings::Kind;
-use super::flush::list_of;
-use super::protocol::{Encoding, Step, event_stream};
-use super::send_queue::{SendQueue, WRITE_FRAMES_MAX, Wrote};
-use super::stats::{Moved, PhaseKind};
-use super::{Content, Encoded, Frame, Limits, Now, SessionKey};
-use weirgate_wire::admission::{
-    AddressPlace, ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket,
-};
-use weirgate_wire::deflate::DeflateParams;
-use weirgate_wire::frame::FrameScratch;
+use super::send_queue::{SendQueue, WRITE_FRAMES_MAX};
+use super::stats::PhaseKind;
+use super::{Content, Frame, Limits, Now, SessionKey};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket};
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
@@ -49,10 +45,6 @@ use postponed::Postponed;
 use reading::Reading;
 use record::Record;
 use slots::Slots;
-
-/// The first ping is sent after this many bytes, even if the first interval is not over: a proxy may take megabytes
-/// until then.
-const FIRST_PING_BYTES: u64 = 256 * 1024;
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
@@ -128,18 +120,6 @@ struct Cold {
     record: Record,
 }
 
-/// The effect of one write.
-pub(super) struct Written {
-    pub(super) wrote: Wrote,
-    /// The kernel took less than offered.
-    pub(super) short: bool,
-    /// Whether an early ping is due.
-    pub(super) asks_early: bool,
-    /// Whether [`Session::after_write`] has to be called: not in the common case of an open session
-    /// with an empty queue.
-    pub(super) follows: bool,
-}
-
 impl Session {
     /// Returns a session that awaits the request head.
     pub(super) fn new(
@@ -184,8 +164,6 @@ impl Session {
         }
     }
 
-    // ---- getters
-
     #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.generation
@@ -208,29 +186,6 @@ impl Session {
     #[inline]
     pub(super) fn takes_data(&self) -> bool {
         self.intake != Intake::Closed
-    }
-
-    pub(super) fn wants_read(&self) -> bool {
-        !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
-    }
-
-    pub(super) fn pauses(&self) -> Pauses {
-        self.cold.reading.pauses()
-    }
-
-    /// Whether the next read may return a message for the gateway.
-    pub(super) fn may_bring_message(&self, input: &[u8]) -> bool {
-        let is_open = matches!(self.cold.phase, Phase::Open(_));
-        let comes = !input.is_empty() || self.holds_messages();
-        is_open && comes && self.takes_data() && self.wants_read()
-    }
-
-    /// Whether messages of an open client are kept, for later reads: the rest of the query of an event stream.
-    pub(super) fn holds_messages(&self) -> bool {
-        match &self.cold.phase {
-            Phase::Open(open) => open.protocol.holds_messages(),
-            _ => false,
-        }
     }
 
     /// The kind of frames in which the client gets the messages of the feed.
@@ -313,271 +268,6 @@ impl Session {
         assert!(!gone || self.queue.is_empty(), "gone, and something waits");
     }
 
-    // ---- what a flush touches
-
-    /// Returns the list of a flush that the session joins. `None` if the session is in a list already, or the kernel
-    /// takes nothing.
-    #[inline]
-    pub(super) fn enlist(&mut self) -> Option<usize> {
-        if self.sending != Sending::Idle {
-            return None;
-        }
-        self.sending = Sending::Listed;
-        Some(list_of(self.queue.bytes(), self.queue.is_plain()))
-    }
-
-    /// Lets what waits be gathered. Returns false if the session is in a list, or the kernel takes nothing.
-    pub(super) fn set_gathered(&mut self) -> bool {
-        let is_idle = matches!(self.sending, Sending::Idle | Sending::Gathered);
-        if is_idle {
-            self.sending = Sending::Gathered;
-        }
-        is_idle
-    }
-
-    /// Whether a pong, a ping or a close waits.
-    pub(super) fn has_control(&self) -> bool {
-        self.queue.control_bytes() > 0
-    }
-
-    /// Ends the gathering; returns whether something waits. What waits has waited for the loop alone, so only now does the
-    /// client's time begin.
-    pub(super) fn end_gathering(&mut self, now: Now) -> bool {
-        if self.sending == Sending::Gathered {
-            self.sending = Sending::Idle;
-            self.queue.note_progress(now);
-        }
-        self.has_waiting()
-    }
-
-    /// Whether what waits is gathered.
-    pub(super) fn is_gathered(&self) -> bool {
-        self.sending == Sending::Gathered
-    }
-
-    /// Whether the client still has to get live messages from before the last `since` published bytes.
-    #[inline]
-    pub(super) fn owes(&self, since: usize) -> bool {
-        self.queue.bytes() > since
-            && self.takes_data()
-            && self.queue.counted_bytes() > since
-            && !self.has_several_states()
-    }
-
-    /// Whether the session is in a list of a flush.
-    pub(super) fn is_listed(&self) -> bool {
-        self.sending == Sending::Listed
-    }
-
-    #[inline]
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes.
-    /// Returns false if there is nothing to write.
-    #[inline]
-    pub(super) fn prepare_write(
-        &mut self,
-        bytes_max: usize,
-        (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
-        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
-    ) -> bool {
-        if self.sending == Sending::Blocked {
-            return false;
-        }
-        self.sending = Sending::Idle;
-        if self.queue.is_empty() {
-            return false;
-        }
-        let first = frame_plans.len();
-        match self.queue.encoding() {
-            Encoding::Plain => {}
-            Encoding::Deflate(params) => {
-                self.queue
-                    .plan_frames(bytes_max, params, deflate, frame_plans)
-            }
-            Encoding::Event => {
-                self.plan_events(bytes_max, (Kind::Event, event_stream::encode), frame_plans);
-            }
-            Encoding::RawEvent => {
-                self.plan_events(
-                    bytes_max,
-                    (Kind::RawEvent, event_stream::encode_raw),
-                    frame_plans,
-                );
-            }
-        }
-        self.queue
-            .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
-        true
-    }
-
-    fn plan_events(
-        &self,
-        bytes_max: usize,
-        (kind, encode): (Kind, fn(&Frame) -> Encoded),
-        frame_plans: &mut Vec<FramePlan>,
-    ) {
-        let params = DeflateParams::default();
-        let make = |frame: &Arc<Frame>, _| {
-            frame.encode_event(kind, encode);
-            Some(FramePlan::of(kind))
-        };
-        self.queue.plan_frames(bytes_max, params, make, frame_plans);
-    }
-
-    /// Lets no later message refer to an earlier one.
-    pub(super) fn leave_window(&mut self) {
-        self.queue.leave_window();
-    }
-
-    /// The next write, as [`SendQueue::gather`].
-    #[inline]
-    pub(super) fn gather<'a>(
-        &'a self,
-        bytes_max: usize,
-        (prefixes, frame_plans): (&'a [u8], &[FramePlan]),
-        out: &mut Vec<IoSlice<'a>>,
-    ) {
-        self.queue.gather(bytes_max, (prefixes, frame_plans), out);
-    }
-
-    /// Handles a write: the kernel took `taken` bytes of `offered`.
-    #[inline]
-    pub(super) fn wrote(
-        &mut self,
-        now: Now,
-        (taken, offered): (usize, usize),
-        frame_plans: &[FramePlan],
-    ) -> Written {
-        let wrote = self.queue.wrote(now, taken, frame_plans);
-        let short = taken < offered;
-        if self.has_resumed {
-            self.give_back_resumed(now);
-        }
-        if short {
-            self.sending = Sending::Blocked;
-        }
-        let bytes_out = self.queue.bytes_out();
-        let asks_early =
-            bytes_out >= FIRST_PING_BYTES && bytes_out - (taken as u64) < FIRST_PING_BYTES;
-        Written {
-            wrote,
-            short,
-            follows: wrote.control_out
-                || !self.queue.is_empty()
-                || !self.takes_data()
-                || self.is_limited
-                || asks_early,
-            asks_early,
-        }
-    }
-
-    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
-    pub(super) fn note_progress(&mut self, now: Now, limits: &Limits) {
-        self.queue.note_progress(now);
-        self.cold.note_reading(now, limits);
-    }
-
-    /// Notes that the kernel takes bytes again: the client has read some.
-    pub(super) fn unblock(&mut self, now: Now, limits: &Limits) {
-        if self.sending == Sending::Blocked {
-            self.sending = Sending::Idle;
-            self.cold.note_reading(now, limits);
-        }
-    }
-
-    // ---- input
-
-    /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
-    /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
-    /// Input after a violation is discarded.
-    pub(super) fn read(
-        &mut self,
-        now: Now,
-        input: &mut &[u8],
-        control_bytes_max: usize,
-        scratch: &mut FrameScratch,
-    ) -> Option<Step> {
-        let cold = &mut *self.cold;
-        if let Phase::Open(open) = &cold.phase
-            && open.is_broken
-        {
-            *input = &[];
-            return None;
-        }
-        if self.queue.control_bytes() > control_bytes_max {
-            cold.reading.pause(Pause::Control, now);
-        }
-        if cold.reading.is_paused() {
-            cold.reading.hold(input);
-            return None;
-        }
-        let Phase::Open(open) = &mut cold.phase else {
-            return None;
-        };
-        let control = self.queue.control(now);
-        let step = open.protocol.read(input, control, scratch);
-        match step {
-            Some(Step::Pong) => self.was_answered(now),
-            Some(Step::PeerClosed(code)) => cold.record.code = code,
-            Some(Step::Violation(..)) => open.is_broken = true,
-            _ => {}
-        }
-        step
-    }
-
-    /// Whether the client has given no sign of life since [`Session::probe`].
-    pub(super) fn is_silent(&self) -> bool {
-        self.cold.is_silent
-    }
-
-    /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self) -> bool {
-        std::mem::take(&mut self.cold.is_silent)
-    }
-
-    /// Returns false if reading was paused for this reason already.
-    pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
-        self.cold.reading.pause(why, now)
-    }
-
-    /// Returns true if the last reason against reading is removed. The awaited pong may be behind input that was not
-    /// read, so its deadline moves by the time of the pause.
-    pub(super) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
-        let paused_us = self.cold.reading.resume(why, now);
-        if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)
-            && let Some(due) = open.ping.pong_due()
-        {
-            let latest = now.mono_us + limits.pong_timeout_us;
-            open.ping.allow_until(latest.min(due + paused_us));
-        }
-        paused_us.is_some()
-    }
-
-    pub(super) fn take_held(&mut self) -> Vec<u8> {
-        self.cold.reading.take_held()
-    }
-
-    /// Notes that the gateway goes on with the client's request later, and how much it keeps of the request.
-    pub(super) fn set_rest(&mut self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.cold.rest_bytes = Some(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN));
-    }
-
-    /// Whether the gateway goes on with the client's request later.
-    pub(super) fn has_rest(&self) -> bool {
-        self.cold.rest_bytes.is_some()
-    }
-
-    /// The same; the gateway goes on now.
-    pub(super) fn take_rest(&mut self) -> bool {
-        self.cold.rest_bytes.take().is_some() && self.takes_data()
-    }
-
-    // ---- the client
-
     /// Notes that the socket has ended: the slot is free once the session is a member of no topic.
     pub(super) fn set_released(&mut self) {
         self.cold.is_released = true;
@@ -590,54 +280,5 @@ impl Session {
     /// The data on the client for operators.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.cold.record
-    }
-
-    /// The permit under the limits on connections, until it is handed over with the connection.
-    pub(super) fn permit(&self) -> Option<&ConnectionPermit> {
-        self.cold.permit.as_ref()
-    }
-
-    /// Counts the connection by another permit.
-    pub(super) fn set_permit(&mut self, permit: ConnectionPermit) {
-        self.cold.permit = Some(permit);
-    }
-
-    /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
-    pub(super) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
-        let token_bytes = self.cold.record.token_bytes();
-        if let Some(permit) = &mut self.cold.permit {
-            permit.set_token_bytes(token_bytes, now.mono_us);
-            if let Some(bytes) = client_bytes {
-                permit.set_client_bytes(bytes, now.mono_us);
-            }
-        }
-    }
-
-    /// Counts the memory of the connection for the client's address.
-    pub(super) fn move_permit(&self) {
-        if let Some(permit) = &self.cold.permit {
-            permit.held().move_to(self.client_addr());
-        }
-    }
-
-    /// Counts the memory of the connection for the peer's address: the connection of a proxy brings many clients.
-    pub(super) fn give_permit_to_peer(&self) {
-        if let Some(permit) = &self.cold.permit {
-            permit.held().move_to(self.peer().client());
-        }
-    }
-
-    /// Counts the connection as plain HTTP, or as one of the loop.
-    pub(super) fn set_http(&mut self, is_http: bool, now: Now) {
-        if let Some(permit) = &mut self.cold.permit {
-            permit.set_http(is_http, now.mono_us);
-        }
-    }
-
-    /// Counts the connection for its address until the connection ends.
-    pub(super) fn hold_place(&mut self, place: Option<AddressPlace>) {
-        if let Some(permit) = &mut self.cold.permit {
-            permit.hold(place);
-        }
     }
 }

@@ -1,7 +1,14 @@
-//! Pauses of reading, and input that was read before a pause.
+//! How a session is read: the next step of its input, the pauses of reading, and the input that was read before a pause.
 
-use crate::Now;
+use std::num::NonZeroU32;
+
+use super::Session;
+use super::phase::Phase;
+use crate::protocol::Step;
 use crate::reason::labelled;
+use crate::stats::PhaseKind;
+use crate::{Limits, Now};
+use weirgate_wire::frame::FrameScratch;
 
 labelled! {
     /// A reason not to read a session for now. Reading continues when no reason is left.
@@ -89,6 +96,107 @@ impl Reading {
 
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
+    }
+}
+
+impl Session {
+    pub(crate) fn wants_read(&self) -> bool {
+        !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
+    }
+
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.cold.reading.pauses()
+    }
+
+    /// Whether the next read may return a message for the gateway.
+    pub(crate) fn may_bring_message(&self, input: &[u8]) -> bool {
+        let is_open = matches!(self.cold.phase, Phase::Open(_));
+        let comes = !input.is_empty() || self.holds_messages();
+        is_open && comes && self.takes_data() && self.wants_read()
+    }
+
+    /// Whether messages of an open client are kept, for later reads: the rest of the query of an event stream.
+    pub(crate) fn holds_messages(&self) -> bool {
+        match &self.cold.phase {
+            Phase::Open(open) => open.protocol.holds_messages(),
+            _ => false,
+        }
+    }
+
+    /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
+    /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
+    /// Input after a violation is discarded.
+    pub(crate) fn read(
+        &mut self,
+        now: Now,
+        input: &mut &[u8],
+        control_bytes_max: usize,
+        scratch: &mut FrameScratch,
+    ) -> Option<Step> {
+        let cold = &mut *self.cold;
+        if let Phase::Open(open) = &cold.phase
+            && open.is_broken
+        {
+            *input = &[];
+            return None;
+        }
+        if self.queue.control_bytes() > control_bytes_max {
+            cold.reading.pause(Pause::Control, now);
+        }
+        if cold.reading.is_paused() {
+            cold.reading.hold(input);
+            return None;
+        }
+        let Phase::Open(open) = &mut cold.phase else {
+            return None;
+        };
+        let control = self.queue.control(now);
+        let step = open.protocol.read(input, control, scratch);
+        match step {
+            Some(Step::Pong) => self.was_answered(now),
+            Some(Step::PeerClosed(code)) => cold.record.code = code,
+            Some(Step::Violation(..)) => open.is_broken = true,
+            _ => {}
+        }
+        step
+    }
+
+    /// Returns false if reading was paused for this reason already.
+    pub(crate) fn pause(&mut self, why: Pause, now: Now) -> bool {
+        self.cold.reading.pause(why, now)
+    }
+
+    /// Returns true if the last reason against reading is removed. The awaited pong may be behind input that was not
+    /// read, so its deadline moves by the time of the pause.
+    pub(crate) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
+        let paused_us = self.cold.reading.resume(why, now);
+        if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)
+            && let Some(due) = open.ping.pong_due()
+        {
+            let latest = now.mono_us + limits.pong_timeout_us;
+            open.ping.allow_until(latest.min(due + paused_us));
+        }
+        paused_us.is_some()
+    }
+
+    pub(crate) fn take_held(&mut self) -> Vec<u8> {
+        self.cold.reading.take_held()
+    }
+
+    /// Notes that the gateway goes on with the client's request later, and how much it keeps of the request.
+    pub(crate) fn set_rest(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.cold.rest_bytes = Some(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN));
+    }
+
+    /// Whether the gateway goes on with the client's request later.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.cold.rest_bytes.is_some()
+    }
+
+    /// The same; the gateway goes on now.
+    pub(crate) fn take_rest(&mut self) -> bool {
+        self.cold.rest_bytes.take().is_some() && self.takes_data()
     }
 }
 

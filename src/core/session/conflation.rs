@@ -1,0 +1,47 @@
+//! What a session's queue loses to newer states: only the newest frame of each conflation key remains, or none of keys that the
+//! gateway has withdrawn.
+
+use std::collections::HashSet;
+
+use foldhash::quality::RandomState;
+
+use super::Session;
+use crate::ConflationKey;
+
+impl Session {
+    /// Whether several frames wait, the first with a conflation key.
+    pub(crate) fn has_several_states(&self) -> bool {
+        let first = self.queue.entries().next();
+        self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
+    }
+
+    /// Removes older frames of the same keys from a queue of several frames; returns frames and bytes.
+    pub(crate) fn skip_to_newest(&mut self) -> (u32, usize) {
+        if self.queue.frames() < 3 {
+            return (0, 0);
+        }
+        let (frames, bytes) = self.queue.skip_to_newest();
+        self.cold.record.traffic.messages_conflated += u64::from(frames);
+        (frames, bytes)
+    }
+
+    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and bytes. Does not
+    /// touch the cold part if no frame waits.
+    pub(crate) fn forget(&mut self, keys: &HashSet<ConflationKey, RandomState>) -> (u32, usize) {
+        if keys.is_empty() {
+            return (0, 0);
+        }
+        let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
+        self.queue.rest_if_empty();
+        if self.is_limited
+            && let Some(slots) = self.cold.slots.as_mut()
+        {
+            let held = slots.remove(keys.iter());
+            (frames, bytes) = (frames + held.0, bytes + held.1);
+        }
+        if frames > 0 {
+            self.cold.record.traffic.messages_conflated += u64::from(frames);
+        }
+        (frames, bytes)
+    }
+}

@@ -1,0 +1,204 @@
+//! What a flush does with a session: the list that the session is in, its next write, and the result of the write.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::{Sending, Session};
+use crate::deflated::{FramePlan, Inflates};
+use crate::encodings::Kind;
+use crate::flush::list_of;
+use crate::protocol::{Encoding, event_stream};
+use crate::send_queue::Wrote;
+use crate::{Encoded, Frame, Limits, Now};
+use weirgate_wire::deflate::DeflateParams;
+
+/// The first ping is sent after this many bytes, even if the first interval is not over: a proxy may take megabytes
+/// until then.
+const FIRST_PING_BYTES: u64 = 256 * 1024;
+
+/// The effect of one write.
+pub(crate) struct Written {
+    pub(crate) wrote: Wrote,
+    /// The kernel took less than offered.
+    pub(crate) short: bool,
+    /// Whether an early ping is due.
+    pub(crate) asks_early: bool,
+    /// Whether [`Session::after_write`] has to be called: not in the common case of an open session
+    /// with an empty queue.
+    pub(crate) follows: bool,
+}
+
+impl Session {
+    /// Returns the list of a flush that the session joins. `None` if the session is in a list already, or the kernel
+    /// takes nothing.
+    #[inline]
+    pub(crate) fn enlist(&mut self) -> Option<usize> {
+        if self.sending != Sending::Idle {
+            return None;
+        }
+        self.sending = Sending::Listed;
+        Some(list_of(self.queue.bytes(), self.queue.is_plain()))
+    }
+
+    /// Lets what waits be gathered. Returns false if the session is in a list, or the kernel takes nothing.
+    pub(crate) fn set_gathered(&mut self) -> bool {
+        let is_idle = matches!(self.sending, Sending::Idle | Sending::Gathered);
+        if is_idle {
+            self.sending = Sending::Gathered;
+        }
+        is_idle
+    }
+
+    /// Whether a pong, a ping or a close waits.
+    pub(crate) fn has_control(&self) -> bool {
+        self.queue.control_bytes() > 0
+    }
+
+    /// Ends the gathering; returns whether something waits. What waits has waited for the loop alone, so only now does the
+    /// client's time begin.
+    pub(crate) fn end_gathering(&mut self, now: Now) -> bool {
+        if self.sending == Sending::Gathered {
+            self.sending = Sending::Idle;
+            self.queue.note_progress(now);
+        }
+        self.has_waiting()
+    }
+
+    /// Whether what waits is gathered.
+    pub(crate) fn is_gathered(&self) -> bool {
+        self.sending == Sending::Gathered
+    }
+
+    /// Whether the client still has to get live messages from before the last `since` published bytes.
+    #[inline]
+    pub(crate) fn owes(&self, since: usize) -> bool {
+        self.queue.bytes() > since
+            && self.takes_data()
+            && self.queue.counted_bytes() > since
+            && !self.has_several_states()
+    }
+
+    /// Whether the session is in a list of a flush.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.sending == Sending::Listed
+    }
+
+    #[inline]
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes.
+    /// Returns false if there is nothing to write.
+    #[inline]
+    pub(crate) fn prepare_write(
+        &mut self,
+        bytes_max: usize,
+        (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
+    ) -> bool {
+        if self.sending == Sending::Blocked {
+            return false;
+        }
+        self.sending = Sending::Idle;
+        if self.queue.is_empty() {
+            return false;
+        }
+        let first = frame_plans.len();
+        match self.queue.encoding() {
+            Encoding::Plain => {}
+            Encoding::Deflate(params) => {
+                self.queue
+                    .plan_frames(bytes_max, params, deflate, frame_plans)
+            }
+            Encoding::Event => {
+                self.plan_events(bytes_max, (Kind::Event, event_stream::encode), frame_plans);
+            }
+            Encoding::RawEvent => {
+                self.plan_events(
+                    bytes_max,
+                    (Kind::RawEvent, event_stream::encode_raw),
+                    frame_plans,
+                );
+            }
+        }
+        self.queue
+            .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
+        true
+    }
+
+    fn plan_events(
+        &self,
+        bytes_max: usize,
+        (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        frame_plans: &mut Vec<FramePlan>,
+    ) {
+        let params = DeflateParams::default();
+        let make = |frame: &Arc<Frame>, _| {
+            frame.encode_event(kind, encode);
+            Some(FramePlan::of(kind))
+        };
+        self.queue.plan_frames(bytes_max, params, make, frame_plans);
+    }
+
+    /// Lets no later message refer to an earlier one.
+    pub(crate) fn leave_window(&mut self) {
+        self.queue.leave_window();
+    }
+
+    /// The next write, as [`SendQueue::gather`].
+    #[inline]
+    pub(crate) fn gather<'a>(
+        &'a self,
+        bytes_max: usize,
+        (prefixes, frame_plans): (&'a [u8], &[FramePlan]),
+        out: &mut Vec<IoSlice<'a>>,
+    ) {
+        self.queue.gather(bytes_max, (prefixes, frame_plans), out);
+    }
+
+    /// Handles a write: the kernel took `taken` bytes of `offered`.
+    #[inline]
+    pub(crate) fn wrote(
+        &mut self,
+        now: Now,
+        (taken, offered): (usize, usize),
+        frame_plans: &[FramePlan],
+    ) -> Written {
+        let wrote = self.queue.wrote(now, taken, frame_plans);
+        let short = taken < offered;
+        if self.has_resumed {
+            self.give_back_resumed(now);
+        }
+        if short {
+            self.sending = Sending::Blocked;
+        }
+        let bytes_out = self.queue.bytes_out();
+        let asks_early =
+            bytes_out >= FIRST_PING_BYTES && bytes_out - (taken as u64) < FIRST_PING_BYTES;
+        Written {
+            wrote,
+            short,
+            follows: wrote.control_out
+                || !self.queue.is_empty()
+                || !self.takes_data()
+                || self.is_limited
+                || asks_early,
+            asks_early,
+        }
+    }
+
+    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
+    pub(crate) fn note_progress(&mut self, now: Now, limits: &Limits) {
+        self.queue.note_progress(now);
+        self.cold.note_reading(now, limits);
+    }
+
+    /// Notes that the kernel takes bytes again: the client has read some.
+    pub(crate) fn unblock(&mut self, now: Now, limits: &Limits) {
+        if self.sending == Sending::Blocked {
+            self.sending = Sending::Idle;
+            self.cold.note_reading(now, limits);
+        }
+    }
+}

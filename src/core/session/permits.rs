@@ -1,0 +1,56 @@
+//! The permit of a connection under the limits on connections and their memory: what it counts, and for which address.
+
+use super::Session;
+use crate::Now;
+use weirgate_wire::admission::{AddressPlace, ConnectionPermit};
+
+impl Session {
+    /// The permit under the limits on connections, until it is handed over with the connection.
+    pub(crate) fn permit(&self) -> Option<&ConnectionPermit> {
+        self.cold.permit.as_ref()
+    }
+
+    /// Counts the connection by another permit.
+    pub(crate) fn set_permit(&mut self, permit: ConnectionPermit) {
+        self.cold.permit = Some(permit);
+    }
+
+    /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
+    pub(crate) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
+        let token_bytes = self.cold.record.token_bytes();
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_token_bytes(token_bytes, now.mono_us);
+            if let Some(bytes) = client_bytes {
+                permit.set_client_bytes(bytes, now.mono_us);
+            }
+        }
+    }
+
+    /// Counts the memory of the connection for the client's address.
+    pub(crate) fn move_permit(&self) {
+        if let Some(permit) = &self.cold.permit {
+            permit.held().move_to(self.client_addr());
+        }
+    }
+
+    /// Counts the memory of the connection for the peer's address: the connection of a proxy brings many clients.
+    pub(crate) fn give_permit_to_peer(&self) {
+        if let Some(permit) = &self.cold.permit {
+            permit.held().move_to(self.peer().client());
+        }
+    }
+
+    /// Counts the connection as plain HTTP, or as one of the loop.
+    pub(crate) fn set_http(&mut self, is_http: bool, now: Now) {
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_http(is_http, now.mono_us);
+        }
+    }
+
+    /// Counts the connection for its address until the connection ends.
+    pub(crate) fn hold_place(&mut self, place: Option<AddressPlace>) {
+        if let Some(permit) = &mut self.cold.permit {
+            permit.hold(place);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The messages from before a client's subscription: how they enter the send queue, the permit for them, and when the queue has
+//! room for more.
+
+use std::sync::Arc;
+
+use super::{Intake, Session};
+use crate::history::merge_charge;
+use crate::{Frame, Now};
+use weirgate_wire::admission::Permit;
+
+impl Session {
+    /// Puts a replayed frame in the send queue, if the client takes data; returns whether it does.
+    pub(crate) fn replay(&mut self, now: Now, frame: Arc<Frame>) -> bool {
+        let is_open = self.intake == Intake::Open;
+        if is_open {
+            self.queue.replay(now, frame);
+        }
+        is_open
+    }
+
+    /// Makes [`Self::finds_room`] return `true` once, as soon as the queue has room.
+    pub(crate) fn want_room(&mut self) {
+        self.room_wanted = true;
+    }
+
+    /// Whether the gateway waits for room and the queue has room.
+    #[inline]
+    pub(crate) fn finds_room(&mut self) -> bool {
+        let found = self.room_wanted && self.queue.has_room();
+        self.room_wanted &= !found;
+        found
+    }
+
+    /// Bytes of replayed messages in the send queue.
+    pub(crate) fn replayed_bytes(&self) -> usize {
+        self.queue.replayed_bytes()
+    }
+
+    /// Keeps the permit of missed messages until the kernel has taken the messages.
+    pub(crate) fn hold_resumed(&mut self, charge: Option<Permit>) {
+        let mut held = self.cold.resumed.take().map(|held| *held);
+        merge_charge(&mut held, charge);
+        self.cold.resumed = held.map(Box::new);
+        self.has_resumed = self.cold.resumed.is_some();
+    }
+
+    /// Gives back the permit of the missed messages that the kernel has taken.
+    pub(super) fn give_back_resumed(&mut self, now: Now) {
+        let left = self.queue.replayed() as u64;
+        match &mut self.cold.resumed {
+            Some(charge) if left > 0 => charge.set(left.min(charge.amount()), now.mono_us),
+            resumed => (*resumed, self.has_resumed) = (None, false),
+        }
+    }
+}
