@@ -27,11 +27,12 @@ use std::sync::Arc;
 
 use super::clients::Clients;
 use super::core::Core;
-use super::deflated::{Compressor, FramePlan};
+use super::deflated::{Compressor, FramePlan, Inflates};
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
+use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
 use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName};
@@ -82,8 +83,7 @@ pub(super) fn list_of(bytes: usize, is_plain: bool) -> usize {
 pub(super) struct Scratch {
     rounds: [Round; LISTS],
     plans: Vec<Plan>,
-    prefixes: Vec<u8>,
-    frame_plans: Vec<FramePlan>,
+    prepared: Prepared,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
@@ -194,15 +194,77 @@ impl Scratch {
     }
 }
 
-/// A planned write.
+/// What the writes of a batch need beside the queues themselves.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// The prefixes of the frames that have one, in the order of the writes.
+    pub(super) prefixes: Vec<u8>,
+    /// For each frame that does not go out plain, the encoding that was made for it.
+    pub(super) frame_plans: Vec<FramePlan>,
+}
+
+impl Prepared {
+    fn clear(&mut self) {
+        self.prefixes.clear();
+        self.frame_plans.clear();
+    }
+
+    /// The part of one write.
+    #[inline]
+    fn of(&self, plan: &Plan) -> PreparedWrite<'_> {
+        PreparedWrite {
+            prefixes: &self.prefixes[plan.prefixes.clone()],
+            frame_plans: &self.frame_plans[plan.frame_plans.clone()],
+        }
+    }
+}
+
+/// The part of [`Prepared`] that belongs to one write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PreparedWrite<'a> {
+    pub(super) prefixes: &'a [u8],
+    pub(super) frame_plans: &'a [FramePlan],
+}
+
+/// A planned write to one client.
 #[derive(Debug)]
 struct Plan {
     key: SessionKey,
-    /// First the prefixes of the frames in [`Scratch`], then the slices of the write.
+    /// The most bytes of the write.
+    bytes_max: usize,
+    /// The parts of [`Prepared`] that belong to the write.
     prefixes: Range<usize>,
     frame_plans: Range<usize>,
-    /// First the most bytes of the write, then the bytes of its slices.
-    bytes: usize,
+    /// The slices of the write among those of the batch. Empty before the second pass.
+    slices: Range<usize>,
+    /// The bytes of these slices.
+    offered: usize,
+}
+
+/// What compresses the frames of a batch, within the time of the batch.
+struct BatchDeflate<'a> {
+    compressor: &'a mut Compressor,
+    turn: &'a mut Turn,
+    /// False once compression has used up the time of the batch.
+    has_time: bool,
+}
+
+impl BatchDeflate<'_> {
+    /// Makes the encoding of a frame for a client. `None` if the time is over.
+    fn plan(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        company: &mut u32,
+        stats: &mut HubStats,
+    ) -> Option<FramePlan> {
+        if !self.has_time {
+            return None;
+        }
+        let plan = self.compressor.plan(frame, client, company, stats);
+        self.has_time = !self.compressor.take_has_compressed() || self.turn.has_batch_time();
+        Some(plan)
+    }
 }
 
 impl Core {
@@ -272,20 +334,13 @@ impl Core {
         self.write_batch(tx);
         let scratch = &mut self.scratch;
         let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
-        let frame_plans = take(&mut scratch.frame_plans);
+        let prepared = take(&mut scratch.prepared);
         for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
-            self.apply(
-                plan.key,
-                plan.bytes,
-                &frame_plans[plan.frame_plans],
-                outcome,
-            );
+            let frame_plans = &prepared.frame_plans[plan.frame_plans];
+            self.apply(plan.key, plan.offered, frame_plans, outcome);
         }
-        (
-            self.scratch.plans,
-            self.scratch.wrote,
-            self.scratch.frame_plans,
-        ) = (plans, wrote, frame_plans);
+        let scratch = &mut self.scratch;
+        (scratch.plans, scratch.wrote, scratch.prepared) = (plans, wrote, prepared);
     }
 
     /// Plans a write to each of the next clients of a list. A client that turns out to have much to send moves to a list
@@ -296,17 +351,20 @@ impl Core {
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let (scratch, turn) = (&mut self.scratch, &mut self.turn);
         turn.begin_batch(BATCH_DEFLATE_US);
-        let mut has_time = true;
         scratch.plans.clear();
-        scratch.prefixes.clear();
-        scratch.frame_plans.clear();
+        scratch.prepared.clear();
         scratch.wrote.clear();
         self.compressor.begin(self.now);
+        let mut deflate = BatchDeflate {
+            compressor: &mut self.compressor,
+            turn,
+            has_time: true,
+        };
         let (mut planned, mut frames, mut bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
             && frames <= BATCH_FRAMES
             && bytes <= BATCH_BYTES
-            && has_time
+            && deflate.has_time
             && let Some(slot) = scratch.rounds[list].take()
         {
             planned += 1;
@@ -326,13 +384,14 @@ impl Core {
             if is_behind {
                 self.clients.skip_to_newest(slot);
             }
+            let clients = &mut self.clients;
+            let bytes_max = write_bytes_max(clients, &self.limits, is_long, slot);
             let plan = plan(
-                &mut self.clients,
-                &self.limits,
-                is_long,
-                (&mut self.compressor, turn, &mut has_time),
-                (&mut scratch.prefixes, &mut scratch.frame_plans),
+                clients,
                 slot,
+                bytes_max,
+                &mut deflate,
+                &mut scratch.prepared,
             );
             scratch.plans.extend(plan);
         }
@@ -347,18 +406,15 @@ impl Core {
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
-                let prefixes = &scratch.prefixes[plan.prefixes.clone()];
-                let frame_plans = &scratch.frame_plans[plan.frame_plans.clone()];
-                session.gather(plan.bytes, (prefixes, frame_plans), &mut slices);
+                session.gather(plan.bytes_max, scratch.prepared.of(plan), &mut slices);
             }
-            plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
-            // From here on the range is the range of this plan's slices.
-            plan.prefixes = from..slices.len();
+            plan.offered = slices[from..].iter().map(|s| s.len()).sum();
+            plan.slices = from..slices.len();
         }
         let mut writes = recycle_writes(take(&mut scratch.writes));
         writes.extend(scratch.plans.iter().map(|plan| Write {
             key: plan.key,
-            slices: &slices[plan.prefixes.clone()],
+            slices: &slices[plan.slices.clone()],
         }));
         tx.send(&writes, &mut scratch.wrote);
         debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
@@ -392,11 +448,11 @@ impl Core {
         assert_eq!(slots, listed.count(), "slots without a session");
     }
 
-    /// Moves one queue by the bytes that the kernel took.
+    /// Moves one queue by the bytes that the kernel took of those offered.
     fn apply(
         &mut self,
         key: SessionKey,
-        bytes: usize,
+        offered: usize,
         frame_plans: &[FramePlan],
         outcome: io::Result<usize>,
     ) {
@@ -414,7 +470,7 @@ impl Core {
                 return;
             }
         };
-        let written = session.wrote(now, (taken, bytes), frame_plans);
+        let written = session.wrote(now, taken, offered, frame_plans);
         stats.bytes_sent += taken as u64;
         stats.messages_sent += u64::from(written.wrote.frames);
         stats.count_removed(written.wrote.frames, written.wrote.bytes);
@@ -470,42 +526,45 @@ impl Core {
     }
 }
 
-/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write. Clears `has_time`
-/// once compression has used up the time of the batch: the write ends with the frame before, and the batch with the write.
+/// The most bytes of the next write to a session: less in a long lap, for a client whose states may be skipped.
+#[inline]
+fn write_bytes_max(clients: &Clients, limits: &Limits, is_long_lap: bool, slot: u32) -> usize {
+    let has_several_states = || {
+        let session = clients.sessions.get(slot as usize);
+        session.is_some_and(Session::has_several_states)
+    };
+    match is_long_lap && has_several_states() {
+        true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
+        false => limits.write_bytes_max,
+    }
+}
+
+/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write. If the time for
+/// compression ends meanwhile, the write ends with the frame before, and the batch with the write.
 #[inline]
 fn plan(
     clients: &mut Clients,
-    limits: &Limits,
-    is_long_lap: bool,
-    (compressor, turn, has_time): (&mut Compressor, &mut Turn, &mut bool),
-    (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
     slot: u32,
+    bytes_max: usize,
+    deflate: &mut BatchDeflate<'_>,
+    prepared: &mut Prepared,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
-    let (from, first) = (prefixes.len(), frame_plans.len());
-    let bytes_max = match is_long_lap && session.has_several_states() {
-        true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
-        false => limits.write_bytes_max,
-    };
+    let first_prefix = prepared.prefixes.len();
+    let first_frame = prepared.frame_plans.len();
     let stats = &mut clients.stats;
     let mut company = 0;
-    let writes = session.prepare_write(
-        bytes_max,
-        (&mut *prefixes, &mut *frame_plans),
-        |frame, client| {
-            has_time.then(|| {
-                let plan = compressor.plan(frame, client, &mut company, stats);
-                *has_time = !compressor.take_has_compressed() || turn.has_batch_time();
-                plan
-            })
-        },
-    );
-    writes.then_some(Plan {
+    let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client| {
+        deflate.plan(frame, client, &mut company, stats)
+    });
+    has_to_write.then(|| Plan {
         key,
-        prefixes: from..prefixes.len(),
-        frame_plans: first..frame_plans.len(),
-        bytes: bytes_max,
+        bytes_max,
+        prefixes: first_prefix..prepared.prefixes.len(),
+        frame_plans: first_frame..prepared.frame_plans.len(),
+        slices: 0..0,
+        offered: 0,
     })
 }
 

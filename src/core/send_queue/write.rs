@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Begun, SendQueue, WRITE_FRAMES_MAX, Wrote};
 use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
+use crate::flush::PreparedWrite;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
 use crate::{Content, Encoded, Frame, Now, Prefix};
@@ -63,13 +64,13 @@ impl SendQueue {
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of `prefixes` (from [`Self::render_prefixes`]) and of shared
-    /// frames; `frame_plans` are of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
+    /// Appends the next write: borrowed slices of control bytes, of the prefixes (from [`Self::render_prefixes`]) and of shared
+    /// frames, in the encodings of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        (mut prefixes, frame_plans): (&'a [u8], &[FramePlan]),
+        prepared: PreparedWrite<'a>,
         out: &mut Vec<IoSlice<'a>>,
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
@@ -78,8 +79,9 @@ impl SendQueue {
         if self.is_whole_and_plain() {
             return self.gather_plain(bytes_max, out);
         }
+        let mut prefixes = prepared.prefixes;
         let mut left = bytes_max;
-        for part in self.outgoing(bytes_max, frame_plans) {
+        for part in self.outgoing(bytes_max, prepared.frame_plans) {
             let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
             prefixes = rest;
             let body = match part.skip.checked_sub(prefix.len()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Sending, Session};
 use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
-use crate::flush::list_of;
+use crate::flush::{Prepared, PreparedWrite, list_of};
 use crate::protocol::{Encoding, event_stream};
 use crate::send_queue::Wrote;
 use crate::{Encoded, Frame, Limits, Now};
@@ -88,13 +88,13 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes to `prepared`.
     /// Returns false if there is nothing to write.
     #[inline]
     pub(crate) fn prepare_write(
         &mut self,
         bytes_max: usize,
-        (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+        prepared: &mut Prepared,
         deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
     ) -> bool {
         if self.sending == Sending::Blocked {
@@ -104,6 +104,7 @@ impl Session {
         if self.queue.is_empty() {
             return false;
         }
+        let frame_plans = &mut prepared.frame_plans;
         let first = frame_plans.len();
         match self.queue.encoding() {
             Encoding::Plain => {}
@@ -123,7 +124,7 @@ impl Session {
             }
         }
         self.queue
-            .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
+            .render_prefixes(bytes_max, &frame_plans[first..], &mut prepared.prefixes);
         true
     }
 
@@ -151,10 +152,10 @@ impl Session {
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        (prefixes, frame_plans): (&'a [u8], &[FramePlan]),
+        prepared: PreparedWrite<'a>,
         out: &mut Vec<IoSlice<'a>>,
     ) {
-        self.queue.gather(bytes_max, (prefixes, frame_plans), out);
+        self.queue.gather(bytes_max, prepared, out);
     }
 
     /// Handles a write: the kernel took `taken` bytes of `offered`.
@@ -162,7 +163,8 @@ impl Session {
     pub(crate) fn wrote(
         &mut self,
         now: Now,
-        (taken, offered): (usize, usize),
+        taken: usize,
+        offered: usize,
         frame_plans: &[FramePlan],
     ) -> Written {
         let wrote = self.queue.wrote(now, taken, frame_plans);
