@@ -4,9 +4,11 @@
 //! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
 //! is followed by a flush, after the first of a turn only to clients with little to send.
 
+mod accepts;
 mod inputs;
 mod interrupts;
 mod outputs;
+mod reads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use mio::{Events, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 use tokio::sync::oneshot;
 
-use self::inputs::{FirstReads, HeadRate};
+use self::accepts::{FirstReads, HeadRate};
 use self::interrupts::{Freeze, StopDeadline, stop_signals};
 use self::outputs::{EndLines, EndedConnections};
 use super::kernel::{PeerEnd, Unread};
@@ -313,7 +315,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.begin(Phase::Read);
         events.iter().for_each(|event| self.event(now, event));
         self.send_kept(now);
-        self.accept_and_read(now);
+        self.accept(now);
+        self.read_cheap(now);
         self.begin(Phase::Inputs);
         self.take_inputs(now);
         self.begin(Phase::Bus);

@@ -1,0 +1,221 @@
+//! Reading clients: the cheap ones before the first flush of a turn, the others after it, each within a time of its own.
+//!
+//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost of the next.
+//! After the first flush these take turns: clients that have sent nothing yet, costly clients, clients that used their share of
+//! an earlier turn, and clients whose message has room again. Within each of these kinds, client addresses take turns.
+
+use std::io;
+
+use super::{Cost, Reactor, Unread};
+use crate::telemetry::Budget;
+use weirgate_bus::runtime::thread_cpu_us;
+use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+
+/// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
+const INTERRUPTED_US_MIN: u64 = 200;
+
+/// The clients that are read before the first flush of a turn, one of each in turns.
+const CHEAP: [Cost; 2] = [Cost::Little, Cost::Head];
+
+/// The kinds of clients that are read after the flush.
+const COSTLY: [Costly; 4] = [
+    Costly::Share,
+    Costly::Room,
+    Costly::Socket(Cost::Unknown),
+    Costly::Socket(Cost::Much),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Costly {
+    /// A client that used its share of an earlier turn, with more input read already.
+    Share,
+    /// A client whose message found no room in the gateway.
+    Room,
+    Socket(Cost),
+}
+
+impl<G: Gateway, F: Feed> Reactor<G, F> {
+    /// Reads the cheap clients.
+    pub(super) fn read_cheap(&mut self, now: Now) {
+        let mut left = CHEAP.map(|cost| self.sockets.readable(cost));
+        if left == [0; CHEAP.len()] {
+            return;
+        }
+        self.hub.begin_part(self.settings.budgets.read_us);
+        let mut at_us = self.clock.mono_us();
+        // A system call, so only while costly clients wait, behind whom a wrong judgement would place a client.
+        let costly = self.sockets.readable(Cost::Much);
+        self.reading_from = (costly > 0).then(|| (at_us, thread_cpu_us()));
+        while left != [0; CHEAP.len()] {
+            for (cost, left) in CHEAP.into_iter().zip(&mut left) {
+                if *left > 0 {
+                    *left -= 1;
+                    at_us = self.read_next(now, cost, at_us);
+                }
+            }
+            if left != [0; CHEAP.len()] && self.is_spent(at_us) {
+                return;
+            }
+        }
+    }
+
+    /// Reads the other kinds, each client at most once, beginning with another kind in each turn.
+    pub(super) fn read_costly(&mut self) {
+        let mut left = COSTLY.map(|kind| match kind {
+            Costly::Share => self.hub.waiting_shares(),
+            Costly::Room => self.hub.waiting_for_room(),
+            Costly::Socket(cost) => self.sockets.readable(cost),
+        });
+        if left == [0; COSTLY.len()] {
+            return;
+        }
+        let now = self.clock.now();
+        let mut at_us = now.mono_us;
+        self.hub.begin_part(self.settings.budgets.read_us);
+        self.first_costly = (self.first_costly + 1) % COSTLY.len();
+        let mut at = self.first_costly;
+        while left != [0; COSTLY.len()] {
+            if left[at] > 0 {
+                left[at] -= 1;
+                at_us = match COSTLY[at] {
+                    Costly::Share => {
+                        self.hub.handle_next_share(now);
+                        self.clock.mono_us()
+                    }
+                    Costly::Room => match self.hub.handle_next_room(now) {
+                        Some(key) => self.read_key(now, key, false, at_us),
+                        None => {
+                            left[at] = 0;
+                            at_us
+                        }
+                    },
+                    Costly::Socket(cost) => self.read_next(now, cost, at_us),
+                };
+                if left != [0; COSTLY.len()] && self.is_spent(at_us) {
+                    return;
+                }
+            }
+            at = (at + 1) % COSTLY.len();
+        }
+    }
+
+    /// Whether the time for reading is over; counts the used-up budget.
+    fn is_spent(&mut self, now_us: u64) -> bool {
+        let is_spent = !self.hub.has_time_at(now_us);
+        if is_spent {
+            self.report.spent(Budget::Reads);
+        }
+        is_spent
+    }
+
+    /// Reads the next socket of a list. `began_us`: the present time; returns the time afterwards.
+    fn read_next(&mut self, now: Now, cost: Cost, began_us: u64) -> u64 {
+        match self.sockets.next_readable(cost) {
+            Some(key) => self.read_key(now, key, cost == Cost::Little, began_us),
+            None => began_us,
+        }
+    }
+
+    /// Reads a socket; puts the socket back in a list if more may be unread. `was_little`: the socket is read among those that cost
+    /// little. `began_us`: the present time; returns the time afterwards.
+    fn read_key(&mut self, now: Now, key: SessionKey, was_little: bool, began_us: u64) -> u64 {
+        let is_hoped = self.sockets.unread(key) == Unread::Hoped;
+        let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
+        let waiting = self.hub.waiting_shares();
+        let (bytes, more) = self.read_one(now, key);
+        if is_hoped {
+            self.first_reads.tried(bytes > 0);
+        }
+        if self.hub.waiting_shares() > waiting {
+            self.report.spent(Budget::Messages);
+        }
+        let ended_us = self.clock.mono_us();
+        if bytes > 0 {
+            let took_us = self.read_us(was_little, began_us, ended_us);
+            let is_costly = self.sockets.charge(key, ended_us, took_us);
+            let cost = match self.hub.core().phase(key) {
+                Some(PhaseKind::Head) => Cost::Head,
+                _ if is_costly => Cost::Much,
+                _ if was_open => Cost::Little,
+                _ => Cost::Unknown,
+            };
+            if !was_open && cost != Cost::Head {
+                self.head_rate.note_read(ended_us);
+            }
+            self.sockets.set_cost(key, cost);
+        }
+        if more {
+            self.read_on(key);
+        }
+        // The peer may have ended before the socket was paused.
+        self.check_end(now, key);
+        ended_us
+    }
+
+    /// The time that a read took. If a client `was_little` and costly ones wait, only the loop's own time counts: on a busy
+    /// machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    fn read_us(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> u64 {
+        let took_us = ended_us.saturating_sub(began_us);
+        let from = self.reading_from.filter(|_| was_little);
+        let Some((from_us, from_cpu_us)) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
+            return took_us;
+        };
+        let cpu_us = thread_cpu_us();
+        let had_us = cpu_us.saturating_sub(from_cpu_us);
+        let others_had_us = ended_us.saturating_sub(from_us).saturating_sub(had_us);
+        self.reading_from = Some((ended_us, cpu_us));
+        took_us.saturating_sub(others_had_us)
+    }
+
+    /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
+    pub(super) fn read_last(&mut self, key: SessionKey) {
+        let now = self.clock.now();
+        self.note_unread(key, Unread::Bytes);
+        self.read_key(now, key, false, now.mono_us);
+        self.hub.handle_last_read(now, key);
+    }
+
+    /// Reads a socket. Returns the number of bytes read, and whether the client has had its share while bytes may be
+    /// unread.
+    fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
+        let bytes_max = self.settings.budgets.read_bytes_max;
+        let mut bytes = 0;
+        while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
+            if bytes == bytes_max || bytes > 0 && !self.hub.has_share() {
+                return (bytes, true);
+            }
+            let room = self.read_buffer.len().min(bytes_max - bytes);
+            let room = room.min(self.hub.read_bytes_max(key));
+            match self.sockets.read(key, &mut self.read_buffer[..room]) {
+                Ok(got) if !got.is_end() => {
+                    bytes += got.raw_bytes;
+                    let plain = &self.read_buffer[..got.plain_bytes];
+                    if !plain.is_empty() {
+                        self.hub.handle_bytes(now, key, plain);
+                    }
+                }
+                Ok(_) => {
+                    self.hub.handle_ended(now, key, false);
+                    // A client that may still read stays open: an error shows that the client has left.
+                    let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
+                    if stays && self.sockets.has_failed(key) {
+                        self.hub.handle_ended(now, key, true);
+                    }
+                    return (bytes, false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (bytes, false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.hub
+                        .handle_failed(now, key, CloseReason::TlsError, false);
+                    return (bytes, false);
+                }
+                Err(_) => {
+                    self.hub.handle_ended(now, key, true);
+                    return (bytes, false);
+                }
+            }
+        }
+        (bytes, false)
+    }
+}
