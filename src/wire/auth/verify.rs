@@ -322,18 +322,31 @@ impl Authenticator {
         now: Now,
         admit: impl FnOnce(&Identity) -> Result<(), Refusal>,
     ) -> Result<Option<Identity>, RefusedToken> {
-        let token = self.token(head);
-        let judged = token.as_ref().map_err(|refusal| *refusal);
-        let judged = judged.and_then(|token| self.identify(token.as_ref(), now));
-        let admitted = judged.and_then(|identity| admit(&identity).map(|()| identity));
-        match admitted {
-            Ok(identity) => Ok(Some(identity)),
-            Err(refusal) if self.required || refusal == Refusal::Revoked => Err(RefusedToken {
-                refusal,
-                user: self.refused_user(token.ok().flatten().as_ref(), refusal),
-            }),
-            Err(_) => Ok(None),
+        let token = match self.token(head) {
+            Ok(token) => token,
+            Err(refusal) => return self.refuse(None, refusal),
+        };
+        let identity = match self.identify(token.as_ref(), now) {
+            Ok(identity) => identity,
+            Err(refusal) => return self.refuse(token.as_ref(), refusal),
+        };
+        match admit(&identity) {
+            Ok(()) => Ok(Some(identity)),
+            Err(refusal) => self.refuse(token.as_ref(), refusal),
         }
+    }
+
+    /// The judgement on a client without a good token: a refusal if the client needs one, or if an operator has cut it off.
+    fn refuse(
+        &self,
+        token: Option<&Token>,
+        refusal: Refusal,
+    ) -> Result<Option<Identity>, RefusedToken> {
+        if !self.required && refusal != Refusal::Revoked {
+            return Ok(None);
+        }
+        let user = self.refused_user(token, refusal);
+        Err(RefusedToken { refusal, user })
     }
 
     /// Whether tokens count: they are required, or there are keys for them.
