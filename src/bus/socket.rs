@@ -189,12 +189,12 @@ fn prepare(tcp: &TcpStream) {
 
 /// A TCP stream, with or without TLS. A read or write that would have to wait fails with `WouldBlock`. With TLS, the
 /// first reads and writes do the handshake.
-pub(super) struct Stream {
+pub(super) struct MaybeTlsStream {
     pub(super) tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
 }
 
-impl Stream {
+impl MaybeTlsStream {
     pub(super) fn plain(tcp: TcpStream) -> Self {
         Self { tcp, tls: None }
     }
@@ -216,7 +216,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for MaybeTlsStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             return self.tcp.read(buffer);
@@ -240,7 +240,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for MaybeTlsStream {
     /// With TLS, takes as much as fits the session's own buffer, which empties as the socket takes bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
@@ -278,7 +278,7 @@ fn send(tls: &mut ClientConnection, tcp: &mut TcpStream) -> io::Result<()> {
 
 /// A stream with buffers for both directions. Never blocks; the waiter says when to try again.
 pub(super) struct Buffered {
-    pub(super) stream: Stream,
+    pub(super) stream: MaybeTlsStream,
     out: Vec<u8>,
     /// The bytes of `out` that are written.
     written: usize,
@@ -294,7 +294,7 @@ pub(super) struct Buffered {
 
 impl Buffered {
     /// Creates a stream that reads at most `read_bytes` bytes at once.
-    pub(super) fn new(stream: Stream, read_bytes: usize) -> Self {
+    pub(super) fn new(stream: MaybeTlsStream, read_bytes: usize) -> Self {
         Self {
             stream,
             out: Vec::new(),

@@ -16,7 +16,7 @@ use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::LinkTimes;
 use crate::outage::shown;
 use crate::relay::Relay;
-use crate::socket::{Buffered, Stream, Waiter, ended};
+use crate::socket::{Buffered, MaybeTlsStream, Waiter, ended};
 
 /// The most bytes of a single read; between two reads other work gets its turn.
 const READ_BYTES: usize = 64 * 1024;
@@ -86,9 +86,9 @@ impl Wire {
         let until = connected + patience.handshake;
         let stream = if endpoint.is_tls(settings, &info) {
             let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
-            Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
+            MaybeTlsStream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
-            Stream::plain(tcp)
+            MaybeTlsStream::plain(tcp)
         };
         let mut io = Buffered::new(stream, READ_BYTES);
         io.out().extend(connect_line(&info, &login));

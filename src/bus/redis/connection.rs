@@ -13,7 +13,7 @@ use super::resp::{ReadLimits, RespReader, Value, pack};
 use super::settings::{RedisEndpoint, RedisError, is_temporary, shown};
 use crate::LinkTimes;
 use crate::relay::Relay;
-use crate::socket::{Buffered, Stream, Waiter, ended};
+use crate::socket::{Buffered, MaybeTlsStream, Waiter, ended};
 
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
@@ -58,9 +58,9 @@ impl<'w> Connection<'w> {
         let opened = connected.and_then(|tcp| match tls {
             Some(config) if endpoint.tls => {
                 let name = endpoint.tls_name.as_ref().unwrap_or(&endpoint.host);
-                Stream::tls(tcp, name, config)
+                MaybeTlsStream::tls(tcp, name, config)
             }
-            _ => Ok(Stream::plain(tcp)),
+            _ => Ok(MaybeTlsStream::plain(tcp)),
         });
         match opened {
             Ok(stream) => {
