@@ -154,8 +154,8 @@ fn plain(c: &mut Criterion) {
 /// the write has another slice. Frames without a key in both cases.
 fn numbered(c: &mut Criterion) {
     for (name, prefix) in [
-        ("lead/none_2k", Prefix::None),
-        ("lead/seq_2k", Prefix::Seq("{\"seq\":")),
+        ("prefix/none_2k", Prefix::None),
+        ("prefix/seq_2k", Prefix::Seq("{\"seq\":")),
     ] {
         let messages = Messages {
             prefix,

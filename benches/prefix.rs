@@ -168,7 +168,7 @@ fn compare(name: &str, extensions: Option<&str>) -> io::Result<f64> {
     };
     let ratio = median(pairs.iter().map(|[none, seq]| seq / none).collect());
     println!(
-        "lead/{name}: {:.2} us a delivery without, {:.2} us with a number; median of {PAIRS} pairs {ratio:.3}",
+        "prefix/{name}: {:.2} us a delivery without, {:.2} us with a number; median of {PAIRS} pairs {ratio:.3}",
         each_us(0),
         each_us(1),
     );
