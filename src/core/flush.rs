@@ -558,7 +558,7 @@ fn plan(
     let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client| {
         deflate.plan(frame, client, &mut company, stats)
     });
-    has_to_write.then(|| Plan {
+    has_to_write.then_some(Plan {
         key,
         bytes_max,
         prefixes: first_prefix..prepared.prefixes.len(),

@@ -46,7 +46,7 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundClient {
     /// The client.
-    pub look: ClientSnapshot,
+    pub snapshot: ClientSnapshot,
     /// The role, if the gateway has roles.
     pub role: Option<Box<str>>,
     /// The client's own rate.
@@ -100,12 +100,12 @@ impl Seeking {
         self.found
     }
 
-    /// Looks at a topic, in front of all clients. `hidden`: operators see another name, which costs a hash.
+    /// Adds a topic if it matches; called for all topics before the clients. `hidden`: operators see another name, which costs a hash.
     pub(super) fn visit_topic(
         &mut self,
         name: &TopicName,
         hidden: Option<&TopicName>,
-        look: impl FnOnce() -> FoundName,
+        describe: impl FnOnce() -> FoundName,
     ) {
         let shown = hidden.unwrap_or(name);
         match &self.search {
@@ -117,24 +117,24 @@ impl Seeking {
             Search::Names(part) => {
                 let is_it = [name, shown].iter().any(|own| own.as_str() == part);
                 if is_it || shown.as_str().contains(part.as_str()) {
-                    self.add_name(is_it, look);
+                    self.add_name(is_it, describe);
                 }
             }
         }
     }
 
-    fn add_name(&mut self, is_first: bool, look: impl FnOnce() -> FoundName) {
+    fn add_name(&mut self, is_first: bool, describe: impl FnOnce() -> FoundName) {
         let (found, names) = (&mut self.found.count, &mut self.found.names);
         *found += 1;
         if is_first {
             names.truncate(FOUND_MAX - 1);
-            names.insert(0, look());
+            names.insert(0, describe());
         } else if names.len() < FOUND_MAX {
-            names.push(look());
+            names.push(describe());
         }
     }
 
-    /// Looks at a client; returns the number of names that were looked up.
+    /// Adds a client if it matches. Returns the cost: 1 and the number of its names if it is described, otherwise 0.
     pub(super) fn visit_client<G: Gateway>(
         &mut self,
         core: &Core,
@@ -157,7 +157,7 @@ impl Seeking {
         if self.found.clients.len() >= FOUND_MAX {
             return 0;
         }
-        let Some(look) = core.snapshot_of(key) else {
+        let Some(snapshot) = core.snapshot_of(key) else {
             return 0;
         };
         let room = NAMES_OF_CLIENT_MAX.min(self.names_left);
@@ -166,15 +166,15 @@ impl Seeking {
             .take(room)
             .map(|name| visit_name(core, gateway, name))
             .collect();
-        let looked = names.len();
-        self.names_left -= looked;
+        let described = names.len();
+        self.names_left -= described;
         self.found.clients.push(FoundClient {
-            look,
+            snapshot,
             role: session.user_and_role().1.map(Into::into),
             max_rate: session.max_rate(),
             names,
         });
-        1 + looked
+        1 + described
     }
 }
 
@@ -216,8 +216,8 @@ impl Searches {
         }
         let hidden = self.hides.then(|| (core.shown_topic)(name));
         for seeking in &mut self.seeking {
-            let look = || visit_name(core, gateway, name);
-            seeking.visit_topic(name, hidden.as_ref(), look);
+            let describe = || visit_name(core, gateway, name);
+            seeking.visit_topic(name, hidden.as_ref(), describe);
         }
         if self.hides { HASH_COST } else { 0 }
     }

@@ -212,7 +212,8 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
             r#"{{"session":"{session}","address":"192.0.2.1"}}"#
         )),
     ]);
-    let keys = |found: &Found| -> Vec<_> { found.clients.iter().map(|c| c.look.session).collect() };
+    let keys =
+        |found: &Found| -> Vec<_> { found.clients.iter().map(|c| c.snapshot.session).collect() };
     assert_eq!(keys(&found[0]), [quiet]);
     assert_eq!(keys(&found[1]), [busy]);
     assert_eq!(keys(&found[2]), [quiet, busy]);
@@ -250,7 +251,7 @@ fn an_address_with_a_thousand_clients_gives_a_hundred_rows_and_a_count() {
     );
     let names: usize = found.clients.iter().map(|one| one.names.len()).sum();
     assert_eq!(names, 1_000, "of all clients together");
-    assert!(found.clients.iter().all(|one| one.look.topics == 50));
+    assert!(found.clients.iter().all(|one| one.snapshot.topics == 50));
 }
 
 #[test]

@@ -9,7 +9,9 @@ use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream};
-use super::consumers::{Durable, DurableTarget, find_stream, look_for, look_up, request_failed};
+use super::consumers::{
+    Durable, DurableTarget, find_durable, find_stream, presence_of, request_failed,
+};
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
@@ -100,7 +102,7 @@ fn is_left_out(
     found: &mut Vec<Finding>,
 ) -> Result<bool, NatsError> {
     let streams = &settings.streams;
-    if !settings.streams_optional || !look_for(link, streams)?.is_left_out() {
+    if !settings.streams_optional || !presence_of(link, streams)?.is_left_out() {
         return Ok(false);
     }
     let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
@@ -120,7 +122,7 @@ fn subject(
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    let Some((stream, look)) = stream_of(link, room, spec, ours, found)? else {
+    let Some((stream, info)) = stream_of(link, room, spec, ours, found)? else {
         return Ok(());
     };
     let target = DurableTarget {
@@ -134,8 +136,8 @@ fn subject(
     let create = match ephemeral {
         true => Some(Action::CreateConsumer),
         false => {
-            let last = look.as_ref().map_or(0, |look| look.state.last_seq);
-            let (finding, is_missing) = look_at(link, &target, last)?;
+            let last = info.as_ref().map_or(0, |info| info.state.last_seq);
+            let (finding, is_missing) = judge_durable(link, &target, last)?;
             found.push(finding);
             is_missing.map(|is_missing| match is_missing {
                 true => Action::CreateDurable,
@@ -143,8 +145,8 @@ fn subject(
             })
         }
     };
-    if let Some(look) = look.filter(|_| create.is_some()) {
-        let lack = room.lack_of_consumer(stream, &look);
+    if let Some(info) = info.filter(|_| create.is_some()) {
+        let lack = room.lack_of_consumer(stream, &info);
         found.extend(lack.map(Finding::Error));
     }
     let mut needs = Subscription::needs();
@@ -225,14 +227,14 @@ fn holds_subject(name: &str, stream: &CheckedStream, subject: &str) -> Finding {
 }
 
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
-fn look_at(
+fn judge_durable(
     link: &mut Requester,
     target: &DurableTarget,
     last_sequence: u64,
 ) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| request_failed(format!("tell of the consumer {name}"), error);
-    let (says, makes) = match look_up(link, target, last_sequence).map_err(failed)? {
+    let (says, makes) = match find_durable(link, target, last_sequence).map_err(failed)? {
         Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
         Durable::Free(_) => ("is free".to_owned(), None),
         Durable::Taken => {

@@ -132,22 +132,22 @@ fn whole_stream(
 ) -> Result<(), NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let mut room = AccountRoom::ask(link).map_err(failed)?;
-    let look = match AccountRoom::stream(link, stream) {
+    let info = match AccountRoom::stream(link, stream) {
         Err(error) if error.stream_is_missing() => {
             return Err(NatsError::NoSuchStream(stream.to_owned()));
         }
-        look => look.map_err(failed)?,
+        info => info.map_err(failed)?,
     };
-    if look.config.retention == WORK_QUEUE {
+    if info.config.retention == WORK_QUEUE {
         return Err(NatsError::WorkQueue(stream.to_owned()));
     }
-    if look.config.retention == "interest" {
+    if info.config.retention == "interest" {
         found.push(Finding::Warning(format!(
             "the stream {stream} keeps no message after all consumers have it (retention: interest): what is \
              published while weirgate is away is lost, and a restart has no history"
         )));
     }
-    let lack = room.lack_of_consumer(stream, &look);
+    let lack = room.lack_of_consumer(stream, &info);
     found.extend(lack.map(Finding::Error));
     let action = format!("read the stream {stream}");
     let lacks = link.lacks(needs, (Some(stream), None), &action)?;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::api::JetStream;
-use super::consumers::{Presence, ensure_stream, look_for};
+use super::consumers::{Presence, ensure_stream, presence_of};
 use super::error::{NatsError, Stop};
 use super::session::{ConsumersSession, forget, of};
 use super::subscription::Subscription;
@@ -248,12 +248,12 @@ impl ConsumersSession<'_> {
     /// optional subjects.
     ///
     /// # Errors
-    /// As [`look_for`]; nothing is decided.
+    /// As [`presence_of`]; nothing is decided.
     pub(super) fn is_left_out(&mut self, index: usize) -> Result<bool, NatsError> {
         if self.subscriptions[index].presence == Presence::Wanted {
             return Ok(false);
         }
-        let found = look_for(self.data, &self.settings.streams)?;
+        let found = presence_of(self.data, &self.settings.streams)?;
         self.log_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {

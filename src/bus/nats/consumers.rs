@@ -271,11 +271,11 @@ pub(super) fn ensure_stream(
     info.map(|info| state_of(&info)).map_err(failed)
 }
 
-/// Looks for the streams. Never returns [`Presence::Undecided`].
+/// Whether the server has any of the streams. Never returns [`Presence::Undecided`].
 ///
 /// # Errors
 /// The server did not answer about a stream, and no other stream exists.
-pub(super) fn look_for(
+pub(super) fn presence_of(
     api: &mut impl JetStream,
     streams: &[StreamSpec],
 ) -> Result<Presence, NatsError> {
@@ -330,8 +330,8 @@ pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
     }
 }
 
-/// Looks up a durable consumer of a stream whose last sequence is `last_sequence`.
-pub(super) fn look_up(
+/// Asks the server about a durable consumer of a stream whose last sequence is `last_sequence`.
+pub(super) fn find_durable(
     api: &mut impl JetStream,
     spec: &DurableTarget,
     last_sequence: u64,

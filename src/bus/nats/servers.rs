@@ -105,7 +105,7 @@ impl NatsServers {
             probe: Probe::new("NATS", &settings.times),
             learned: self.learned.clone(),
             tries: 0,
-            looked: None,
+            searched_at: None,
             better: None,
         }
     }
@@ -154,7 +154,7 @@ pub(super) struct Second {
     learned: Vec<Endpoint>,
     tries: usize,
     /// When this last looked for another server, while the one in use was in lame duck mode.
-    looked: Option<Instant>,
+    searched_at: Option<Instant>,
     /// The server with an answer.
     better: Option<Endpoint>,
 }
@@ -224,10 +224,14 @@ impl Second {
         wire: &Wire,
     ) -> bool {
         let now = Instant::now();
-        if !wire.info.ldm || self.looked.is_some_and(|at| now < at + OTHERS_INTERVAL) {
+        if !wire.info.ldm
+            || self
+                .searched_at
+                .is_some_and(|at| now < at + OTHERS_INTERVAL)
+        {
             return false;
         }
-        self.looked = Some(now);
+        self.searched_at = Some(now);
         if !streams.is_empty() {
             return self.has_answer_elsewhere(streams, settings, wire);
         }

@@ -324,7 +324,7 @@ impl<'a> ConsumersSession<'a> {
             Answer::Free if subscription.awaits_durable => self.take_over(index)?,
             Answer::State(info) => {
                 let stream = &subscription.target.stream;
-                self.standstills.looked(stream, Ok(&info), now);
+                self.standstills.note_info(stream, Ok(&info), now);
             }
             // About a consumer no longer in use, or a stream still missing.
             Answer::Other

@@ -98,8 +98,8 @@ impl Standstills {
         });
     }
 
-    /// Takes what the leader says of a stream, or that there is none.
-    pub(super) fn looked(
+    /// Takes what the leader says of a stream, or why nobody says it.
+    pub(super) fn note_info(
         &mut self,
         stream: &str,
         info: Result<&StreamInfo, &ApiError>,
@@ -111,7 +111,7 @@ impl Standstills {
                 let found = self.streams.entry(stream.to_owned());
                 found
                     .or_insert_with(|| Standstill::new(now))
-                    .looked(info, account, now);
+                    .note_info(info, account, now);
             }
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 self.no_leader(stream, now);
@@ -158,7 +158,7 @@ impl Standstills {
         asks
     }
 
-    /// Takes the answer about the account. The next look at a stream judges it.
+    /// Takes the answer about the account. The next answer about a stream judges it.
     pub(super) fn account(&mut self, answer: &[u8]) {
         let account = open(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
         (self.account, self.limits) = match account {
@@ -220,7 +220,7 @@ impl Standstill {
         now.saturating_duration_since(self.since)
     }
 
-    fn looked(
+    fn note_info(
         &mut self,
         info: &StreamInfo,
         (answer, account): (AccountAnswer, &Account),
@@ -324,7 +324,7 @@ mod tests {
         let (start, mut all) = (Instant::now(), Standstills::default());
         all.account(account.as_bytes());
         for seconds in [0, 10] {
-            all.looked("S", Ok(info), start + Duration::from_secs(seconds));
+            all.note_info("S", Ok(info), start + Duration::from_secs(seconds));
         }
         let state = all.streams["S"].state.as_ref();
         state.map(ToString::to_string).unwrap_or_default()
@@ -405,7 +405,7 @@ mod tests {
             // Messages come in the seconds 100 to 120.
             let number = second.clamp(100, 120);
             let state = format!(r#""messages":1,"bytes":1,"last_seq":{number}"#);
-            all.looked("S", Ok(&info("", &state, "")), at(second));
+            all.note_info("S", Ok(&info("", &state, "")), at(second));
             if all.asks(at(second)) {
                 asked.push(second);
             }
@@ -413,7 +413,7 @@ mod tests {
         assert_eq!(asked, [5, 65, 125, 185]);
         assert!(all.not_permitted() && !all.not_permitted());
         assert!(!all.asks(at(300)), "a refusal holds on this connection");
-        all.looked("S", Ok(&info("", r#""last_seq":120"#, "")), at(300));
+        all.note_info("S", Ok(&info("", r#""last_seq":120"#, "")), at(300));
         let state = all.streams["S"].state.as_ref().map(ToString::to_string);
         assert!(state.is_some_and(|state| state.contains("this user may not ask")));
         all.forget();
@@ -450,12 +450,12 @@ mod tests {
             status.set_down(0);
             all.forget();
             all.keep_only(&[], true, &status);
-            all.looked("S", Err(&ApiError::Lost), at(6));
+            all.note_info("S", Err(&ApiError::Lost), at(6));
             assert_eq!(shown(&mut all), Some("no_leader"));
             // Whatever a leader says: too short for a silence, or that there is no stream.
             match is_missing {
-                true => all.looked("S", Err(&missing), at(7)),
-                false => all.looked("S", Ok(&of_10("")), at(7)),
+                true => all.note_info("S", Err(&missing), at(7)),
+                false => all.note_info("S", Ok(&of_10("")), at(7)),
             }
             assert_eq!(shown(&mut all), None);
             all.keep_only(&[], true, &status);
@@ -477,7 +477,7 @@ mod tests {
         let mut look = |number: u64, second| {
             let state = format!(r#""messages":9,"last_seq":{number}"#);
             let full = info(r#""discard":"new","max_msgs":9"#, &state, "");
-            all.looked("S", Ok(&full), start + Duration::from_secs(second));
+            all.note_info("S", Ok(&full), start + Duration::from_secs(second));
             all.show(&status);
             let states = status.stream_states();
             states.first().map_or("", |(_, state)| state.label())
@@ -501,13 +501,13 @@ mod tests {
             r#""messages":9,"last_seq":11"#,
             "",
         );
-        all.looked("S", Ok(&full), later);
+        all.note_info("S", Ok(&full), later);
         all.show(&status);
         assert_eq!(status.stream_states()[0].1.label(), "full");
         all.forget();
         all.show(&status);
         assert!(status.stream_states().is_empty(), "nothing is known now");
-        all.looked("S", Ok(&full), later);
+        all.note_info("S", Ok(&full), later);
         all.show(&status);
         all.keep_only(&["T"], true, &status);
         assert!(status.stream_states().is_empty(), "another stream is read");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, look_back, look_up,
-    request_failed,
+    self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, find_durable,
+    look_back, request_failed,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -340,14 +340,14 @@ impl Subscription {
         let durable = self.target.durable.clone();
         let failed = |error| request_failed(format!("find the consumer {durable}"), error);
         let last = stream.last_sequence;
-        let mut found = look_up(data, &self.target, last).map_err(failed)?;
+        let mut found = find_durable(data, &self.target, last).map_err(failed)?;
         if let Durable::Missing = found {
             if let Some(made) = data.make_consumer(&self.target, Some(&durable), start)? {
                 self.log_state(DurableState::Made);
                 return Ok(Some(made));
             }
             // Another process was quicker.
-            found = look_up(data, &self.target, last).map_err(failed)?;
+            found = find_durable(data, &self.target, last).map_err(failed)?;
         }
         let not_ours = match found {
             Durable::Free(state) if self.is_of_another_message(&state, data)? => {

@@ -1,7 +1,7 @@
-//! The clients whose send queue waits, and the looks at these clients.
+//! The clients whose send queue waits, and the polls of these clients.
 //!
 //! A wait begins when the kernel takes less than offered, and ends when the queue is empty. Only these clients have an
-//! entry here, and only while there are entries the shell looks, four times a second. A client that waits for long is
+//! entry here, and only while there are entries the shell polls, four times a second. A client that waits for long is
 //! sampled once a second; two samples give a verdict.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,21 +17,21 @@ use crate::stats::SlowStats;
 use crate::{Now, SessionKey};
 use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
 
-/// Time between two looks.
+/// Time between two polls.
 const EVERY_US: u64 = 250_000;
-/// The looks that are remembered: the looks of the last second, and the look at its start.
-const LOOKS: usize = 5;
+/// The polls that are remembered: the polls of the last second, and the poll at its start.
+const POLLS: usize = 5;
 /// A client is slow if its queue waited for this long in the last second.
 const SLOW_US: u64 = 500_000;
-/// A client is sampled if its queue waited for this long since the last look.
+/// A client is sampled if its queue waited for this long since the last poll.
 const SAMPLE_FROM_US: u64 = EVERY_US / 2;
-/// The shortest time between two samples of a client: a second, less the time by which a look may come early.
+/// The shortest time between two samples of a client: a second, less the time by which a poll may come early.
 const APART_US: u64 = 900_000;
-/// The most calls of the kernel in one look; the next look continues with the clients after.
+/// The most calls of the kernel in one poll; the next poll continues with the clients after.
 const CALLS_MAX: u32 = 64;
 /// The most clients with samples; the others are [`Why::Unclear`].
 const SAMPLED_MAX: usize = 1_024;
-/// The most clients that one turn looks at.
+/// The most clients that one turn polls.
 const SLICE: usize = 2_048;
 /// A client that has no second sample after this time is [`Why::Unclear`].
 const PENDING_US: u64 = 2_000_000;
@@ -50,10 +50,10 @@ struct Wait {
     since_us: Option<u64>,
     /// The total time of the waits that have ended.
     ended_us: u64,
-    /// The total time of waiting as of each of the last looks, the oldest first.
-    at_looks: [u64; LOOKS],
+    /// The total time of waiting as of each of the last polls, the oldest first.
+    at_polls: [u64; POLLS],
     slow_since_us: Option<u64>,
-    /// The last look at which the client was slow.
+    /// The last poll in which the client was slow.
     slow_at_us: u64,
     /// The verdict, and the line for a person.
     why: Option<Why>,
@@ -100,17 +100,17 @@ struct Poll {
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     of: BTreeMap<SessionKey, Wait>,
-    /// The times of the last looks, the oldest first.
-    looks: [u64; LOOKS],
-    /// The look under way, and the last client that it has reached.
+    /// The times of the last polls, the oldest first.
+    polls: [u64; POLLS],
+    /// The poll under way, and the last client that it has reached.
     walk: Option<(Poll, Option<SessionKey>)>,
     calls: u32,
-    /// The last client that a look sampled, if the look had no call left for the clients after it: the next look
+    /// The last client that a poll sampled, if the poll had no call left for the clients after it: the next poll
     /// continues there.
     called: Option<SessionKey>,
     sampled: usize,
-    /// For each proxy: the open clients behind it, how many of these were slow at the last look, and how many are slow
-    /// at this look so far.
+    /// For each proxy: the open clients behind it, how many of these were slow at the last poll, and how many are slow
+    /// in this poll so far.
     by_proxy: HashMap<ClientAddr, [u64; 3], RandomState>,
 }
 
@@ -121,13 +121,13 @@ impl Wait {
     }
 
     fn check(&mut self, now_us: u64) {
-        self.at_looks.rotate_left(1);
-        self.at_looks[LOOKS - 1] = self.total_us(now_us);
+        self.at_polls.rotate_left(1);
+        self.at_polls[POLLS - 1] = self.total_us(now_us);
     }
 
-    /// The time of waiting since the last look, and in the last second.
+    /// The time of waiting since the last poll, and in the last second.
     fn waited_us(&self) -> [u64; 2] {
-        let [first, .., last, now] = self.at_looks;
+        let [first, .., last, now] = self.at_polls;
         [now - last, now - first]
     }
 
@@ -142,7 +142,7 @@ impl Waits {
     /// Notes that a queue begins to wait, or has become empty.
     pub(crate) fn turned(&mut self, now: Now, key: SessionKey, waits: bool) {
         if self.of.is_empty() {
-            self.looks = [now.mono_us; LOOKS];
+            self.polls = [now.mono_us; POLLS];
         }
         let wait = self.of.entry(key).or_default();
         wait.ended_us = wait.total_us(now.mono_us);
@@ -181,12 +181,12 @@ impl Waits {
         }
     }
 
-    /// The time of the next look; `None` while no client waits.
+    /// The time of the next poll; `None` while no client waits.
     pub(crate) fn due_us(&self) -> Option<u64> {
         match self.walk {
             Some(_) => Some(0),
             None if self.of.is_empty() => None,
-            None => Some(self.looks[LOOKS - 1] + EVERY_US),
+            None => Some(self.polls[POLLS - 1] + EVERY_US),
         }
     }
 
@@ -209,7 +209,7 @@ impl Waits {
         })
     }
 
-    /// Looks at the next clients that wait. `late_us`: the lateness of the loop in the last second.
+    /// Polls the next clients that wait. `late_us`: the lateness of the loop in the last second.
     pub(crate) fn check(
         &mut self,
         now: Now,
@@ -218,7 +218,7 @@ impl Waits {
         trusted: &TrustedProxies,
         tx: &mut dyn Transmit,
     ) {
-        let (look, reached) = match self.walk.take() {
+        let (poll, reached) = match self.walk.take() {
             Some(under_way) => under_way,
             None => (self.begin(now, late_us), None),
         };
@@ -228,20 +228,20 @@ impl Waits {
         let mut last = None;
         for (&key, wait) in of.range_mut((from, Unbounded)).take(SLICE) {
             last = Some(key);
-            wait.check(look.now_us);
+            wait.check(poll.now_us);
             let Some(session) = clients.session(key) else {
                 continue;
             };
             let peer = session.peer();
-            let found = self.judge(look, key, wait, session, trusted, tx);
-            wait.set(look, found, &mut clients.stats.slow);
+            let found = self.judge(poll, key, wait, session, trusted, tx);
+            wait.set(poll, found, &mut clients.stats.slow);
             if wait.slow_since_us.is_some()
                 && wait.why == Some(Why::Proxy)
                 && let Some([.., counts]) = self.by_proxy.get_mut(&peer.client())
             {
                 *counts += 1;
             }
-            if wait.is_over(look.now_us) {
+            if wait.is_over(poll.now_us) {
                 over.push(key);
             }
         }
@@ -250,16 +250,16 @@ impl Waits {
             self.remove(now, key, &mut clients.stats.slow);
         }
         match last.filter(|last| self.of.range((Excluded(*last), Unbounded)).next().is_some()) {
-            Some(last) => self.walk = Some((look, Some(last))),
+            Some(last) => self.walk = Some((poll, Some(last))),
             None => self.end(&mut clients.stats.slow),
         }
     }
 
     fn begin(&mut self, now: Now, late_us: u64) -> Poll {
-        self.looks.rotate_left(1);
-        self.looks[LOOKS - 1] = now.mono_us;
+        self.polls.rotate_left(1);
+        self.polls[POLLS - 1] = now.mono_us;
         self.calls = 0;
-        let [first, .., last, now_us] = self.looks;
+        let [first, .., last, now_us] = self.polls;
         Poll {
             now_us,
             late_us,
@@ -278,10 +278,10 @@ impl Waits {
         }
     }
 
-    /// The verdict on a client at a look; `None` if the client is not slow.
+    /// The verdict on a client in a poll; `None` if the client is not slow.
     fn judge(
         &mut self,
-        look: Poll,
+        poll: Poll,
         key: SessionKey,
         wait: &mut Wait,
         session: &Session,
@@ -289,10 +289,10 @@ impl Waits {
         tx: &mut dyn Transmit,
     ) -> Option<Judged> {
         let [recent_us, waited_us] = wait.waited_us();
-        let slow_us = SLOW_US.max(look.passed_us / 2);
+        let slow_us = SLOW_US.max(poll.passed_us / 2);
         let waits = waited_us >= slow_us;
         let pair = match waits || recent_us >= SAMPLE_FROM_US {
-            true => self.sample(look, key, wait, tx),
+            true => self.sample(poll, key, wait, tx),
             false => {
                 if let Some(sampled) = &mut wait.sampled {
                     sampled.newest = None;
@@ -305,11 +305,11 @@ impl Waits {
         }
         let sampled = wait.sampled.as_ref();
         let has_none = sampled.is_some_and(|sampled| sampled.has_none);
-        if waited_us < slow_us + look.late_us {
+        if waited_us < slow_us + poll.late_us {
             // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
             // long, so the second sample decides.
             return match pair.is_some() || has_none {
-                true => Some(Judged::new(Why::Gateway, late(look.late_us))),
+                true => Some(Judged::new(Why::Gateway, late(poll.late_us))),
                 false => wait.slow_since_us.map(|_| Judged::AsBefore),
             };
         }
@@ -317,27 +317,27 @@ impl Waits {
             return Some(Judged::new(Why::Paced, "the demo holds its bytes back"));
         }
         match pair {
-            Some(pair) => Some(self.judge_samples(look, pair, wait, session, trusted)),
-            None => Some(self.judge_unsampled(look, wait, session, trusted)),
+            Some(pair) => Some(self.judge_samples(poll, pair, wait, session, trusted)),
+            None => Some(self.judge_unsampled(poll, wait, session, trusted)),
         }
     }
 
     /// The verdict from two samples of a slow client.
     fn judge_samples(
         &self,
-        look: Poll,
+        poll: Poll,
         pair: Pair,
         wait: &Wait,
         session: &Session,
         trusted: &TrustedProxies,
     ) -> Judged {
-        let untaken_us = session.untaken_us(look.now_us);
-        let cause = pair.cause(look.late_us);
+        let untaken_us = session.untaken_us(poll.now_us);
+        let cause = pair.cause(poll.late_us);
         let peer = session.peer();
         if is_proxy(&peer, trusted) && cause != Cause::Late && cause != Cause::Idle {
             return self.proxy(&peer, pair.say_of_proxy(untaken_us));
         }
-        let say = || pair.say(cause, look.late_us, untaken_us);
+        let say = || pair.say(cause, poll.late_us, untaken_us);
         match (cause.why(), wait.slow_since_us.and(wait.why)) {
             (Some(why), _) => Judged::new(why, say()),
             (None, Some(_)) => Judged::AsBefore,
@@ -348,13 +348,13 @@ impl Waits {
     /// The verdict on a slow client without two samples: it had no turn yet, or the kernel has no numbers.
     fn judge_unsampled(
         &self,
-        look: Poll,
+        poll: Poll,
         wait: &Wait,
         session: &Session,
         trusted: &TrustedProxies,
     ) -> Judged {
         let peer = session.peer();
-        let is_pending = |since_us| look.now_us < since_us + PENDING_US;
+        let is_pending = |since_us| poll.now_us < since_us + PENDING_US;
         match &wait.sampled {
             Some(sampled) if sampled.has_none && is_proxy(&peer, trusted) => {
                 self.proxy(&peer, String::new())
@@ -374,7 +374,7 @@ impl Waits {
     /// Samples a client if its turn has come; returns the sample together with the previous sample.
     fn sample(
         &mut self,
-        look: Poll,
+        poll: Poll,
         key: SessionKey,
         wait: &mut Wait,
         tx: &mut dyn Transmit,
@@ -390,7 +390,7 @@ impl Waits {
             self.sampled += 1;
         }
         let sampled = wait.sampled.get_or_insert_default();
-        let is_young = |sample: Sample| look.now_us < sample.at_us + APART_US;
+        let is_young = |sample: Sample| poll.now_us < sample.at_us + APART_US;
         if sampled.has_none || sampled.newest.is_some_and(is_young) {
             return None;
         }
@@ -399,7 +399,7 @@ impl Waits {
             self.called = Some(key);
         }
         let newest = tx.sample(key).map(|sample| Sample {
-            at_us: look.now_us,
+            at_us: poll.now_us,
             ..sample
         });
         sampled.has_none = newest.is_none();
@@ -430,7 +430,7 @@ pub(crate) fn is_proxy(peer: &Peer, trusted: &TrustedProxies) -> bool {
     !matches!(peer, Peer::Tcp(_)) || trusted.trusts_peer(peer)
 }
 
-/// The outcome of a look at a slow client.
+/// The outcome of the poll of a slow client.
 enum Judged {
     AsBefore,
     New(Why, Box<str>),
@@ -443,10 +443,10 @@ impl Judged {
 }
 
 impl Wait {
-    /// Records the outcome of a look, and counts it.
-    fn set(&mut self, look: Poll, found: Option<Judged>, stats: &mut SlowStats) {
+    /// Records the outcome of a poll, and counts it.
+    fn set(&mut self, poll: Poll, found: Option<Judged>, stats: &mut SlowStats) {
         let Some(found) = found else {
-            if look.now_us > self.slow_at_us + ENDS_US {
+            if poll.now_us > self.slow_at_us + ENDS_US {
                 self.ends(stats);
             }
             return;
@@ -454,9 +454,9 @@ impl Wait {
         if self.slow_since_us.is_none() {
             self.why = None;
             self.say = Box::default();
-            self.slow_since_us = Some(look.now_us.saturating_sub(self.waited_us()[1]));
+            self.slow_since_us = Some(poll.now_us.saturating_sub(self.waited_us()[1]));
         }
-        self.slow_at_us = look.now_us;
+        self.slow_at_us = poll.now_us;
         if let Judged::New(why, say) = found {
             if let Some(before) = self.why {
                 stats.clients[before as usize] -= 1;
@@ -465,7 +465,7 @@ impl Wait {
             (self.why, self.say) = (Some(why), say);
         }
         if let Some(why) = self.why {
-            stats.slow_us[why as usize] += look.step_us;
+            stats.slow_us[why as usize] += poll.step_us;
         }
     }
 

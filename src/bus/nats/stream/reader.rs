@@ -97,19 +97,19 @@ enum ReaderStep {
     /// Not connected.
     #[default]
     Away,
-    /// The consumer was of no use, or the stream cannot be read: waits before the next look.
+    /// The consumer was of no use, or the stream cannot be read: waits before it asks for the state of the stream.
     Pause { until: Instant },
     /// Asked for the state of the stream, and will ask again: servers that elect a leader drop the question.
-    Look { again: Instant },
+    Info { again: Instant },
     /// A consumer was asked for.
     Create(Consumer),
-    /// The consumer is there, and the leader is asked which servers have all of the stream. Asks again as in `Look`.
+    /// The consumer is there, and the leader is asked which servers have all of the stream. Asks again as in `Info`.
     Place { consumer: Consumer, again: Instant },
     /// The next delivery has to be this message, which was handed over before.
     Prove(Consumer, StoredId),
     /// Messages come.
     Read { consumer: Consumer, check: Check },
-    /// The leader is asked for the first message from `from` on. Asks again as in `Look`.
+    /// The leader is asked for the first message from `from` on. Asks again as in `Info`.
     Verify {
         from: u64,
         /// This message has to be there; `None`: any message of the number `from`.
@@ -331,7 +331,7 @@ impl JetStreamReader {
         match &mut self.step {
             // These steps ask nothing: a late answer to an earlier step.
             ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
-            ReaderStep::Look { .. } => {
+            ReaderStep::Info { .. } => {
                 let info = self.stream_info(answer, now, out)?;
                 self.handle_info(info, unix_ns, events);
                 self.make_consumer(now, out);
@@ -374,7 +374,7 @@ impl JetStreamReader {
         out: &mut Vec<u8>,
     ) -> Result<StreamInfo, NatsError> {
         let info = StreamInfo::read(answer);
-        self.standstills.looked(&self.stream, info.as_ref(), now);
+        self.standstills.note_info(&self.stream, info.as_ref(), now);
         match info {
             Ok(info) if info.retention == Retention::WorkQueue => {
                 Err(self.unusable(NatsError::WorkQueue(self.stream.clone()), now, out))
@@ -574,7 +574,7 @@ impl JetStreamReader {
         else {
             return;
         };
-        self.standstills.looked(&self.stream, info.as_ref(), now);
+        self.standstills.note_info(&self.stream, info.as_ref(), now);
         // An answer shows that the stream has a leader.
         if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
             *check = Check::Due {

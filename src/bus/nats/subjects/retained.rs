@@ -501,7 +501,7 @@ impl Retained {
             (Step::Streams, None) if asked.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
                 match StreamInfo::read(&delivery.payload) {
-                    Ok(stream) => self.looked(number, (found, &stream), now, out),
+                    Ok(stream) => self.handle_start(number, (found, &stream), now, out),
                     Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
                     Err(error) => self.refuse(number, &error.to_string(), out),
                 }
@@ -769,13 +769,13 @@ impl Retained {
     fn fill_page(&mut self, number: u64, out: &mut Vec<u8>) {
         let asked = self.asked.get(&number);
         match asked.is_some_and(|asked| asked.values.all.is_some()) {
-            true => self.look(number, Then::Page, out),
+            true => self.ask_start(number, Then::Page, out),
             false => self.end_page(number),
         }
     }
 
-    /// Asks where the stream begins, if messages of a question for all may be missing since the last look.
-    fn look(&mut self, number: u64, then: Then, out: &mut Vec<u8>) {
+    /// Asks where the stream begins, if messages of a question for all may be missing since the last check.
+    fn ask_start(&mut self, number: u64, then: Then, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
@@ -787,7 +787,7 @@ impl Retained {
             (asked.step, all.then) = (Step::Streams, then);
             return self.send(number, out);
         }
-        all.looked = all.after;
+        all.whole_to = all.after;
         match then {
             Then::Read | Then::End => self.end(number, None, out),
             Then::Page => self.end_page(number),
@@ -795,7 +795,7 @@ impl Retained {
     }
 
     /// Handles the answer about the stream of a question for all messages.
-    fn looked(
+    fn handle_start(
         &mut self,
         number: u64,
         (found, stream): (Vec<Target>, &StreamInfo),
@@ -805,7 +805,7 @@ impl Retained {
         let Some(all) = self.asked.get_mut(&number).map(|asked| &mut asked.values) else {
             return;
         };
-        match all.look(stream) {
+        match all.check_start(stream) {
             _ if all.is_of_other_life() => self.end(number, None, out),
             Then::Read => {
                 all.begin_all(found);
@@ -844,7 +844,7 @@ impl Retained {
         }
         asked.values.is_whole = true;
         if asked.values.all.is_some() {
-            return self.look(number, Then::End, out);
+            return self.ask_start(number, Then::End, out);
         }
         let values = &asked.values;
         let is_all = values.is_cut || values.refused.is_some();
@@ -933,7 +933,7 @@ impl Pending {
         let lack = values.all.as_ref().and_then(|all| all.lack.as_ref());
         let unnamed = values.is_unnamed.then_some(RetainedCut::Unnamed);
         let mut cursor = match &values.all {
-            Some(all) => PageCursor::after(all.looked),
+            Some(all) => PageCursor::after(all.whole_to),
             None => PageCursor::of(values.read.clone()),
         };
         cursor.cut = lack.map(Lack::cut).or(unnamed);
@@ -997,16 +997,16 @@ struct LastValues {
 #[derive(Debug, Default)]
 struct AllRead {
     after: Option<StoredId>,
-    /// The same, at the last look at the beginning of the stream: what comes after it may not be whole.
-    looked: Option<StoredId>,
+    /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
+    whole_to: Option<StoredId>,
     /// The first message since then after which numbers did not come.
     jump: Option<u64>,
     lack: Option<Lack>,
-    /// What follows the next look.
+    /// What follows the next check.
     then: Then,
 }
 
-/// What follows a look at the beginning of the stream.
+/// What follows a check of the beginning of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Then {
     /// The next page.
@@ -1022,7 +1022,7 @@ impl AllRead {
     fn new(after: Option<StoredId>) -> Self {
         Self {
             after,
-            looked: after,
+            whole_to: after,
             ..Self::default()
         }
     }
@@ -1129,9 +1129,9 @@ impl LastValues {
         self.targets = found.into();
     }
 
-    /// Looks at the beginning of the stream: whether messages after the last look were removed before they were read. Returns
+    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
     /// what follows.
-    fn look(&mut self, stream: &StreamInfo) -> Then {
+    fn check_start(&mut self, stream: &StreamInfo) -> Then {
         let Some(all) = &mut self.all else {
             return Then::End;
         };
@@ -1141,7 +1141,7 @@ impl LastValues {
         } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
             all.lack.get_or_insert(Lack::Window);
         }
-        (all.jump, all.looked) = (None, all.after);
+        (all.jump, all.whole_to) = (None, all.after);
         std::mem::take(&mut all.then)
     }
 

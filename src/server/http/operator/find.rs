@@ -264,7 +264,7 @@ impl Shown<'_> {
             since_ms: verdict.since_us.map(|us| us / 1_000),
             role: found.role.as_deref(),
             max_hz: found.max_rate.map(MaxRate::hz),
-            client: shown_client(&found.look),
+            client: shown_client(&found.snapshot),
             names: found.names.iter().map(name).collect::<Vec<_>>(),
         }
     }
@@ -308,7 +308,7 @@ impl Shown<'_> {
         let mut lately = refused
             .map(|refused| (refused, self.now.mono_us.saturating_sub(refused.at_us)))
             .filter(|(refused, age)| {
-                refused.session == found.look.session && *age <= REFUSED_LATELY_US
+                refused.session == found.snapshot.session && *age <= REFUSED_LATELY_US
             });
         let (newest, age_us) = lately.next()?;
         let others = match lately.count() {
@@ -397,8 +397,8 @@ struct Verdict {
 
 /// Why a client is slow: the cause that the core has found, or else the state of its queue.
 fn slow(found: &FoundClient) -> Option<Verdict> {
-    let look = &found.look;
-    if let Some(slow) = &look.slow
+    let snapshot = &found.snapshot;
+    if let Some(slow) = &snapshot.slow
         && let Some(why) = slow.why
     {
         let words = some_text(&slow.say).unwrap_or("no cause is certain");
@@ -408,21 +408,21 @@ fn slow(found: &FoundClient) -> Option<Verdict> {
             since_us: Some(slow.slow_us),
         });
     }
-    let words = match look.state {
+    let words = match snapshot.state {
         ClientState::Blocked => "its kernel takes no more bytes",
         ClientState::Conflating => "newer messages replace older ones for it",
         ClientState::OverSoft => "so much waits for it that it is dropped unless it reads in time",
         _ => return None,
     };
     Some(Verdict {
-        cause: look.state.label(),
-        say: format!("{words}; {} messages wait", look.queue_messages),
-        since_us: look.oldest_us,
+        cause: snapshot.state.label(),
+        say: format!("{words}; {} messages wait", snapshot.queue_messages),
+        since_us: snapshot.oldest_us,
     })
 }
 
 fn no_names(found: &FoundClient) -> Option<Verdict> {
-    (found.look.topics == 0).then(|| Verdict {
+    (found.snapshot.topics == 0).then(|| Verdict {
         cause: "no_names",
         say: "holds no name: it has subscribed to nothing, or has given all up".to_owned(),
         since_us: None,
@@ -464,7 +464,7 @@ fn silent_name(found: &FoundClient) -> Option<Verdict> {
 
 fn silent_client(found: &FoundClient) -> Option<Verdict> {
     let count = found.names.len() as u64;
-    if count == 0 || count < found.look.topics {
+    if count == 0 || count < found.snapshot.topics {
         return None;
     }
     let newest = found
@@ -513,7 +513,7 @@ fn healthy(found: &FoundClient) -> Verdict {
     Verdict {
         cause: "healthy",
         say: format!("healthy{newest}"),
-        since_us: Some(found.look.age_us),
+        since_us: Some(found.snapshot.age_us),
     }
 }
 

@@ -290,33 +290,33 @@ fn quiet_topic(topic: &TopicSnapshot) -> impl Serialize + use<> {
 }
 
 /// Returns a client as in `/operator/state`, in JSON.
-pub fn client(look: &ClientSnapshot) -> String {
-    json(&shown_client(look))
+pub fn client(snapshot: &ClientSnapshot) -> String {
+    json(&shown_client(snapshot))
 }
 
 /// A client, as rows of tables and as a single client.
-pub(super) fn shown_client(look: &ClientSnapshot) -> impl Serialize + use<'_> {
-    let slow = look.slow.as_ref();
+pub(super) fn shown_client(snapshot: &ClientSnapshot) -> impl Serialize + use<'_> {
+    let slow = snapshot.slow.as_ref();
     object!(Client {
-        session: look.session.to_string(),
-        client: look.client.to_string(),
-        user: look.user.as_deref(),
-        tls: look.tls,
-        path: &*look.path,
-        state: look.state.label(),
-        age_ms: look.age_us / 1_000,
-        queue_messages: look.queue_messages,
-        queue_bytes: look.queue_bytes,
-        oldest_ms: look.oldest_us.map(|us| us / 1_000),
-        stuck_ms: look.stuck_us.map(|us| us / 1_000),
-        bytes_in: look.traffic.bytes_in,
-        bytes_out: look.traffic.bytes_out,
-        messages_in: look.traffic.messages_in,
-        messages_out: look.traffic.messages_out,
-        conflated: look.traffic.messages_conflated,
-        topics: look.topics,
-        topic: look.topic.as_ref().map(|topic| topic.as_str()),
-        recent_messages: look.recent_messages,
+        session: snapshot.session.to_string(),
+        client: snapshot.client.to_string(),
+        user: snapshot.user.as_deref(),
+        tls: snapshot.tls,
+        path: &*snapshot.path,
+        state: snapshot.state.label(),
+        age_ms: snapshot.age_us / 1_000,
+        queue_messages: snapshot.queue_messages,
+        queue_bytes: snapshot.queue_bytes,
+        oldest_ms: snapshot.oldest_us.map(|us| us / 1_000),
+        stuck_ms: snapshot.stuck_us.map(|us| us / 1_000),
+        bytes_in: snapshot.traffic.bytes_in,
+        bytes_out: snapshot.traffic.bytes_out,
+        messages_in: snapshot.traffic.messages_in,
+        messages_out: snapshot.traffic.messages_out,
+        conflated: snapshot.traffic.messages_conflated,
+        topics: snapshot.topics,
+        topic: snapshot.topic.as_ref().map(|topic| topic.as_str()),
+        recent_messages: snapshot.recent_messages,
         why: slow.and_then(|slow| slow.why).map(Why::label),
         say: slow.and_then(|slow| some_text(&slow.say)),
         slow_ms: slow.map_or(0, |slow| slow.slow_us / 1_000),

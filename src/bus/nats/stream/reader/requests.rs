@@ -43,7 +43,7 @@ impl JetStreamReader {
     /// The time of the next acknowledgement, or of the next question about the stream.
     pub(in super::super) fn work_due(&self) -> Option<Instant> {
         let question = match &self.step {
-            ReaderStep::Look { again }
+            ReaderStep::Info { again }
             | ReaderStep::Place { again, .. }
             | ReaderStep::Verify { again, .. } => Some(*again),
             ReaderStep::Read {
@@ -87,7 +87,7 @@ impl JetStreamReader {
     pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let read = self.read_until().unwrap_or(0);
         match &mut self.step {
-            ReaderStep::Look { again }
+            ReaderStep::Info { again }
             | ReaderStep::Place { again, .. }
             | ReaderStep::Verify { again, .. }
                 if now >= *again =>
@@ -128,7 +128,7 @@ impl JetStreamReader {
             | ReaderStep::Read { consumer, .. } => Some(consumer),
             ReaderStep::Away
             | ReaderStep::Pause { .. }
-            | ReaderStep::Look { .. }
+            | ReaderStep::Info { .. }
             | ReaderStep::Verify { .. } => None,
         }
     }
@@ -143,7 +143,7 @@ impl JetStreamReader {
             | ReaderStep::Read { consumer, .. } => Some(consumer),
             ReaderStep::Away
             | ReaderStep::Pause { .. }
-            | ReaderStep::Look { .. }
+            | ReaderStep::Info { .. }
             | ReaderStep::Verify { .. } => None,
         }
     }
@@ -160,7 +160,7 @@ impl JetStreamReader {
         }
     }
 
-    /// Looks at the stream later.
+    /// Asks for the state of the stream later.
     pub(super) fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
         self.step = ReaderStep::Pause { until };
@@ -169,7 +169,7 @@ impl JetStreamReader {
     /// Asks for the state of the stream.
     pub(super) fn ask_info(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
-        self.step = ReaderStep::Look { again: now + AGAIN };
+        self.step = ReaderStep::Info { again: now + AGAIN };
         self.request(now, out);
     }
 

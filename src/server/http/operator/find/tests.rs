@@ -15,7 +15,7 @@ const SESSION: SessionKey = SessionKey {
 
 fn client(topics: u64, names: Vec<FoundName>) -> FoundClient {
     FoundClient {
-        look: ClientSnapshot {
+        snapshot: ClientSnapshot {
             session: SESSION,
             client: ClientAddr::Unix,
             user: Some("ann".into()),

@@ -224,7 +224,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
         );
         bench.now += UNUSABLE_PAUSE;
         bench.tick().expect("another look");
-        assert!(matches!(bench.reader.step, ReaderStep::Look { .. }));
+        assert!(matches!(bench.reader.step, ReaderStep::Info { .. }));
     }
 }
 
