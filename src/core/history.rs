@@ -6,21 +6,22 @@
 //! come in the order of the feed.
 //!
 //! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
-//! topics have ([`Stays`]): for clients that ask for the newest messages.
+//! topics have ([`NewestOnly`]): for clients that ask for the newest messages.
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod newest_only;
 mod numbers;
-mod stays;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::names::Names;
+use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
-use self::stays::Stays;
+pub(super) use self::wanted::FrameBudget;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, At, CopyPlace, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{KeptPage, Missed, Outcome, Wanted};
@@ -158,7 +159,7 @@ pub(super) struct History {
     entries: VecDeque<KeptMessage>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
-    stays: Stays,
+    newest_only: NewestOnly,
     /// How many messages were forgotten that were the newest of their topics.
     pub(super) newest_forgotten: u64,
     names: Names,
@@ -184,7 +185,7 @@ impl History {
             numbers: MessageNumbers::default(),
             entries: VecDeque::new(),
             topics: VecDeque::new(),
-            stays: Stays::new(limits.bytes_max),
+            newest_only: NewestOnly::new(limits.bytes_max),
             newest_forgotten: 0,
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
@@ -292,12 +293,12 @@ impl History {
     }
 
     /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
-    /// missing. `of` is the kind of frames that the client gets, and the most bytes.
+    /// missing.
     pub(super) fn missed(
         &mut self,
         since: &str,
         wanted: &[Wanted<'_>],
-        of: (Content, usize),
+        budget: FrameBudget,
     ) -> (Missed, Vec<Outcome>) {
         let since = match self.numbers.find(since) {
             Ok(since) => since,
@@ -310,7 +311,7 @@ impl History {
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
         let names = good.map(|(wanted, _)| wanted);
-        let (missed, found) = self.search(names, of, |history, found, matching| {
+        let (missed, found) = self.search(names, budget, |history, found, matching| {
             history.find(found, (since, first), matching)
         });
         for outcome in &mut outcomes {
@@ -320,7 +321,7 @@ impl History {
     }
 
     /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and at
-    /// least one. `of` is the kind of frames that the client gets, and the bytes.
+    /// least one.
     ///
     /// # Errors
     /// Messages after the position are missing, or the search is too long.
@@ -328,7 +329,7 @@ impl History {
         &mut self,
         since: Option<CopyPosition>,
         (wanted, must_be_whole): (&[Wanted<'_>], bool),
-        (content, bytes_max): (Content, usize),
+        budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
         const START: After = After {
             number: 0,
@@ -349,12 +350,12 @@ impl History {
         };
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let mut budget = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted.iter(), &self.names, &mut budget)?;
-        let mut found = FoundCopies::new(content, bytes_max);
+        let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
+        let matching = Matching::new(wanted.iter(), &self.names, &mut steps)?;
+        let mut found = FoundCopies::new(budget);
         let outcome = self.find(&mut found, (since, first), matching);
         let mut copies = found.copies;
-        if found.bytes > bytes_max && copies.len() > 1 {
+        if found.bytes > budget.bytes_max && copies.len() > 1 {
             copies.pop();
         }
         if copies.is_empty() {
@@ -366,8 +367,11 @@ impl History {
             ..KeptPage::default()
         };
         for (at, name) in copies.into_iter().take(MADE_AT_ONCE) {
-            let of = (content, usize::MAX);
-            self.make((at, name.pattern()), &mut page.messages, of)?;
+            let unlimited = FrameBudget {
+                bytes_max: usize::MAX,
+                ..budget
+            };
+            self.make((at, name.pattern()), &mut page.messages, unlimited)?;
             let is_it = |wanted: &Wanted<'_>| wanted.name == name.name;
             if let Some(at) = wanted.iter().position(is_it) {
                 page.counts[at] += 1;
@@ -382,8 +386,8 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
-    /// Gives the messages that a client which resumes has postponed their places in the feed, so that they can be merged with the
-    /// missed ones. They are in the order of the feed; one whose place is not known comes right after the one before.
+    /// Returns postponed messages of a resuming client with their places in the feed, so that they can be merged with its missed
+    /// messages. `frames` are in the order of the feed; a frame without a known place gets the place of the frame before.
     pub(super) fn with_places(&self, frames: Vec<Arc<Frame>>) -> Missed {
         let mut newest_place = (0, CopyRank::LAST);
         let place_of = |frame: &Arc<Frame>| {
@@ -407,9 +411,9 @@ impl History {
         &mut self,
         wanted: &[Wanted<'_>],
         count: usize,
-        of: (Content, usize),
+        budget: FrameBudget,
     ) -> (Missed, Outcome) {
-        self.search(wanted.iter(), of, |history, found, matching| {
+        self.search(wanted.iter(), budget, |history, found, matching| {
             history.find_newest(found, count, matching)?;
             found.copies.reverse();
             Ok(())
@@ -421,14 +425,12 @@ impl History {
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
-        (content, bytes_max): (Content, usize),
+        budget: FrameBudget,
         find: impl FnOnce(&Self, &mut FoundCopies<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
-        let (mut found, mut budget) = (
-            FoundCopies::new(content, bytes_max),
-            MatchBudget::new(MATCH_STEPS_MAX),
-        );
-        let matching = Matching::new(wanted, &self.names, &mut budget);
+        let mut found = FoundCopies::new(budget);
+        let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
+        let matching = Matching::new(wanted, &self.names, &mut steps);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
@@ -438,9 +440,7 @@ impl History {
                 |(at, name): &(At, &Wanted<'_>)| (self.known(*at), name.pattern().cloned());
             missed.unmade = rest.iter().map(known_of).collect();
             let mut first = first.iter();
-            first.try_for_each(|(at, name)| {
-                self.make((*at, name.pattern()), &mut missed, (content, bytes_max))
-            })
+            first.try_for_each(|(at, name)| self.make((*at, name.pattern()), &mut missed, budget))
         });
         self.forget_excess();
         if outcome.is_err() {
@@ -454,31 +454,31 @@ impl History {
         &mut self,
         (at, pattern): (At, Option<&TopicName>),
         missed: &mut Missed,
-        (content, bytes_max): (Content, usize),
+        budget: FrameBudget,
     ) -> Outcome {
         let (entry, topic) = match at {
             At::Entry(at) => (&mut self.entries[at], self.topics[at]),
-            At::Stays(name) => match self.stays.get_mut(name) {
+            At::NewestOnly(name) => match self.newest_only.get_mut(name) {
                 Some(entry) => (entry, name),
                 None => return Ok(()),
             },
         };
         let topic = self.names.topic(topic);
-        let frame = entry.copy(topic, pattern, content, &mut self.memory);
-        missed.push((entry.number, rank_of(pattern)), frame, bytes_max)
+        let frame = entry.copy(topic, pattern, budget.content, &mut self.memory);
+        missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
     }
 
     /// Makes the next frames of found messages. A newest message that is no longer here is left out.
     ///
     /// # Errors
     /// A missed message is no longer here, or the messages are too many bytes.
-    pub(super) fn make_next(&mut self, missed: &mut Missed, of: (Content, usize)) -> Outcome {
+    pub(super) fn make_next(&mut self, missed: &mut Missed, budget: FrameBudget) -> Outcome {
         for _ in 0..MADE_AT_ONCE {
             let Some((known, pattern)) = missed.unmade.pop_front() else {
                 break;
             };
             match self.find_known(known, missed.has_newest) {
-                Some(at) => self.make((at, pattern.as_ref()), missed, of)?,
+                Some(at) => self.make((at, pattern.as_ref()), missed, budget)?,
                 None if missed.has_newest => {}
                 None => return Err(NotRecovered::Window),
             }
@@ -491,9 +491,9 @@ impl History {
     fn known(&self, at: At) -> Known {
         match at {
             At::Entry(at) => Known::Number(self.entries[at].number),
-            At::Stays(name) => {
-                let position = self.stays.get(name).map(|entry| entry.position);
-                Known::Stays(name, position)
+            At::NewestOnly(name) => {
+                let position = self.newest_only.get(name).map(|entry| entry.position);
+                Known::NewestOnly(name, position)
             }
         }
     }
@@ -505,16 +505,16 @@ impl History {
                 let at = self.first_entry(number);
                 let entry = self.entries.get(at);
                 let is_there = entry.is_some_and(|entry| entry.number == number);
-                let stays = || self.stays.name_of(number).filter(|_| may_stay);
+                let newest_only = || self.newest_only.name_of(number).filter(|_| may_stay);
                 match is_there {
                     true => Some(At::Entry(at)),
-                    false => stays().map(At::Stays),
+                    false => newest_only().map(At::NewestOnly),
                 }
             }
-            Known::Stays(name, position) => {
-                let entry = self.stays.get(name);
+            Known::NewestOnly(name, position) => {
+                let entry = self.newest_only.get(name);
                 let is_it = entry.is_some_and(|entry| Some(entry.position) == position);
-                is_it.then_some(At::Stays(name))
+                is_it.then_some(At::NewestOnly(name))
             }
         }
     }
@@ -533,7 +533,7 @@ impl History {
                 continue;
             }
             let names = matching.names_for(topic, &self.names)?;
-            let (entry, content) = (&self.entries[at], found.content);
+            let (entry, content) = (&self.entries[at], found.budget.content);
             // A message that the client would not have got does not count.
             let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
@@ -542,13 +542,13 @@ impl History {
                 found.push(At::Entry(at), entry.body_for(content), name)?;
             }
         }
-        for (topic, entry) in self.stays.newest_first() {
+        for (topic, entry) in self.newest_only.newest_first() {
             if seen[topic as usize] == count {
                 continue;
             }
             for name in matching.names_for(topic, &self.names)?.iter().rev() {
-                let body = entry.body_for(found.content);
-                found.push(At::Stays(topic), body, name)?;
+                let body = entry.body_for(found.budget.content);
+                found.push(At::NewestOnly(topic), body, name)?;
             }
         }
         Ok(())
@@ -590,7 +590,7 @@ impl History {
         for (mut at, mut topics) in rest {
             while let Some(others) = matching.first_of(topics) {
                 at += others;
-                let (entry, content) = (&self.entries[at], found.content);
+                let (entry, content) = (&self.entries[at], found.budget.content);
                 for name in matching.names_for(topics[others], &self.names)? {
                     if entry.number > since.number_for(name) {
                         found.push(At::Entry(at), entry.body_for(content), name)?;
@@ -605,7 +605,10 @@ impl History {
     /// The time at which the oldest message is too old.
     pub(super) fn due_us(&self) -> Option<u64> {
         let of_list = self.entries.front().map(|entry| entry.kept_us);
-        let kept_us = of_list.into_iter().chain(self.stays.kept_us()).min()?;
+        let kept_us = of_list
+            .into_iter()
+            .chain(self.newest_only.kept_us())
+            .min()?;
         Some(kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
@@ -613,7 +616,7 @@ impl History {
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
-        while let Some(name) = self.stays.older_than(now_us.saturating_sub(keep_us)) {
+        while let Some(name) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
             self.stays_no_longer(name);
             self.newest_forgotten += 1;
             if !turn.has_time() {
@@ -632,7 +635,7 @@ impl History {
     /// The gauges.
     pub(super) fn stats(&self) -> HistoryStats {
         HistoryStats {
-            messages: (self.entries.len() + self.stays.count()) as u64,
+            messages: (self.entries.len() + self.newest_only.count()) as u64,
             bytes: self.memory() as u64,
             bytes_max: self.limits.bytes_max as u64,
             keep_us: self.limits.keep_us,
@@ -649,7 +652,7 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        let messages = self.entries.len() + self.stays.count();
+        let messages = self.entries.len() + self.newest_only.count();
         let beside = ENTRY_BYTES * messages + self.memory.beside;
         self.memory.frames.kept(Keeper::History) as usize + beside + self.names.bytes()
     }
@@ -672,7 +675,7 @@ impl History {
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     fn drop_copies(&mut self) -> bool {
-        if let Some(entry) = self.stays.with_copies() {
+        if let Some(entry) = self.newest_only.with_copies() {
             entry.drop_copies(&mut self.memory);
             return true;
         }
@@ -698,10 +701,10 @@ impl History {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let stays = short == Short::Bytes && entry.body.is_some() && self.names.is_newest(topic);
-        if stays && self.stays.has_room(&entry) {
-            self.names.stays(topic, number);
-            self.stays.add(topic, entry);
+        let is_kept = short == Short::Bytes && entry.body.is_some() && self.names.is_newest(topic);
+        if is_kept && self.newest_only.has_room(&entry) {
+            self.names.keep_newest_only(topic, number);
+            self.newest_only.add(topic, entry);
         } else {
             let is_newest = entry.body.is_some() && self.names.is_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
@@ -724,7 +727,7 @@ impl History {
     }
 
     /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
-    /// it goes to [`Stays`], without a number. Returns false without room.
+    /// it goes to [`NewestOnly`], without a number. Returns false without room.
     pub(super) fn keep_newest(
         &mut self,
         now: Now,
@@ -742,19 +745,19 @@ impl History {
             body: Some(body.clone()),
             copies: Vec::new(),
         };
-        if !self.stays.has_room(&entry) {
+        if !self.newest_only.has_room(&entry) {
             return false;
         }
         body.set_kept(true);
         let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
-        self.stays.add(name, entry);
+        self.newest_only.add(name, entry);
         self.forget_excess();
         true
     }
 
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
     fn stays_no_longer(&mut self, name: u32) {
-        if let Some(mut entry) = self.stays.remove(name) {
+        if let Some(mut entry) = self.newest_only.remove(name) {
             entry.drop_copies(&mut self.memory);
             self.let_go(&entry);
             self.names.forget_message(name, entry.number);

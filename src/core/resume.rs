@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
+use super::history::FrameBudget;
 use super::history::Missed;
 use super::losses::Active;
 use super::publication::Delivery;
@@ -72,9 +73,9 @@ impl Core {
         (key, beside): (SessionKey, usize),
         missed: &mut Missed,
     ) -> Outcome {
-        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let budget = self.frame_budget(key, beside);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
-        history.make_next(missed, (content, bytes_max))
+        history.make_next(missed, budget)
     }
 
     /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
@@ -89,12 +90,14 @@ impl Core {
         since: Option<CopyPosition>,
         (wanted, must_be_whole): (&[Wanted<'_>], bool),
     ) -> Result<KeptPage, NotRecovered> {
-        let bytes_max = KEPT_PAGE_BYTES.min(self.resume_room((key, 0)));
-        let content = self.content(key);
+        let room = self.frame_budget(key, 0);
+        let budget = FrameBudget {
+            bytes_max: KEPT_PAGE_BYTES.min(room.bytes_max),
+            ..room
+        };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let of = (content, bytes_max);
-        let page = history.page(since, (wanted, must_be_whole), of)?;
+        let page = history.page(since, (wanted, must_be_whole), budget)?;
         let messages = self.charge_messages(key, page.messages)?;
         Ok(KeptPage { messages, ..page })
     }
@@ -159,12 +162,12 @@ impl Core {
         wanted: &[Wanted<'_>],
         count: usize,
     ) -> Result<Missed, NotRecovered> {
-        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let budget = self.frame_budget(key, beside);
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
-        let (mut newest, found) = history.newest(wanted, count, (content, bytes_max));
+        let (mut newest, found) = history.newest(wanted, count, budget);
         newest.has_newest = !newest.is_empty();
         found.and_then(|()| self.charge_messages(key, newest))
     }
@@ -178,10 +181,14 @@ impl Core {
         history.map_or_else(Missed::default, |history| history.with_places(frames))
     }
 
-    /// The most bytes of messages that the client may still get, less the messages that wait or were found.
-    fn resume_room(&self, (key, beside): (SessionKey, usize)) -> usize {
+    /// The frames that the client may still get, less the messages that wait for it, and those of `beside` bytes that were
+    /// found.
+    fn frame_budget(&self, key: SessionKey, beside: usize) -> FrameBudget {
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
-        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside)
+        FrameBudget {
+            content: self.content(key),
+            bytes_max: RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside),
+        }
     }
 
     /// Charges the messages to the client's address until they have left. Live messages do not count here: they have
@@ -230,9 +237,9 @@ impl Core {
             return Err(NotRecovered::Off);
         }
         self.may_resume(key)?;
-        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let budget = self.frame_budget(key, beside);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
-        let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
+        let (missed, outcomes) = history.missed(since, wanted, budget);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
 

@@ -93,7 +93,7 @@ impl Names {
 
     /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
     /// there for a resume.
-    pub(super) fn stays(&mut self, id: u32, number: u64) {
+    pub(super) fn keep_newest_only(&mut self, id: u32, number: u64) {
         self.table[id as usize].forgotten = number;
     }
 

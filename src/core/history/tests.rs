@@ -29,6 +29,13 @@ fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
     frame.body(text.as_bytes()).finish()
 }
 
+fn text_frames(bytes_max: usize) -> FrameBudget {
+    FrameBudget {
+        content: Content::Text,
+        bytes_max,
+    }
+}
+
 fn mark(counter: u64) -> Mark {
     Mark { nonce: 7, counter }
 }
@@ -122,7 +129,7 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let of = (Content::Text, 1 << 20);
+        let of = text_frames(1 << 20);
         let (mut missed, outcomes) = self.history.missed(&since, &wanted, of);
         outcomes.into_iter().collect::<Outcome>()?;
         while missed.has_unmade() {
@@ -400,13 +407,11 @@ fn frames_for_clients_of_patterns_go_before_messages() {
         match stars % 3 {
             0 => {
                 let (missed, outcomes) =
-                    bench
-                        .history
-                        .missed(&since, &wanted, (Content::Text, 1 << 20));
+                    bench.history.missed(&since, &wanted, text_frames(1 << 20));
                 assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 40));
             }
             1 => {
-                let (newest, _) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 20));
+                let (newest, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
                 assert_eq!(newest.frames.len(), 40);
             }
             _ => {
@@ -455,9 +460,7 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     ];
     let since = position(0, 0).to_string();
     for _ in 0..2 {
-        let (missed, outcomes) = bench
-            .history
-            .missed(&since, &wanted, (Content::Text, 1 << 20));
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
         assert_eq!(outcomes, [Ok(()), Ok(())]);
         let texts: Vec<_> = missed
             .frames
@@ -476,17 +479,13 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     bench
         .history
         .keep(Now::default(), left_out, &TopicName::fixed("z"), None);
-    let (missed, outcomes) = bench
-        .history
-        .missed(&since, &wanted, (Content::Text, 1 << 20));
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
     assert_eq!(
         (outcomes, missed.frames.len()),
         (vec![Err(NotRecovered::Window), Ok(())], 1)
     );
     let after = left_out.to_string();
-    let (_, outcomes) = bench
-        .history
-        .missed(&after, &wanted, (Content::Text, 1 << 20));
+    let (_, outcomes) = bench.history.missed(&after, &wanted, text_frames(1 << 20));
     assert_eq!(outcomes, [Ok(()), Ok(())]);
 }
 

@@ -53,6 +53,13 @@ pub(super) fn rank_of(pattern: Option<&TopicName>) -> CopyRank {
     })
 }
 
+/// The kind of frames that a client gets in one search, and the most bytes of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameBudget {
+    pub(crate) content: Content,
+    pub(crate) bytes_max: usize,
+}
+
 /// The wanted names that match a topic, found once for each topic.
 pub(super) struct Matching<'b, 'a> {
     /// The patterns, in the order of the copies of a message.
@@ -145,8 +152,8 @@ impl<'b, 'a> Matching<'b, 'a> {
 pub(super) enum At {
     /// In the list, at this index.
     Entry(usize),
-    /// It is the only one that stays of the topic of this index.
-    Stays(u32),
+    /// It is the only message that is kept of the topic of this index.
+    NewestOnly(u32),
 }
 
 /// A message that was found, and whose frame is made later.
@@ -155,7 +162,7 @@ pub(super) enum Known {
     /// By its number.
     Number(u64),
     /// By the index of its topic, and its position.
-    Stays(u32, Option<Position>),
+    NewestOnly(u32, Option<Position>),
 }
 
 /// The messages that a search has found, before their frames are made.
@@ -165,18 +172,15 @@ pub(super) struct FoundCopies<'a> {
     pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without what the gateway adds to a payload.
     pub(super) bytes: usize,
-    /// The kind of frames.
-    pub(super) content: Content,
-    bytes_max: usize,
+    pub(super) budget: FrameBudget,
 }
 
 impl<'a> FoundCopies<'a> {
-    pub(super) fn new(content: Content, bytes_max: usize) -> Self {
+    pub(super) fn new(budget: FrameBudget) -> Self {
         Self {
             copies: Vec::new(),
             bytes: 0,
-            content,
-            bytes_max,
+            budget,
         }
     }
 
@@ -191,7 +195,7 @@ impl<'a> FoundCopies<'a> {
         let pattern = name.pattern().map_or(0, |name| name.as_str().len());
         self.bytes += body.queue_bytes() + pattern;
         self.copies.push((at, name));
-        match self.bytes > self.bytes_max {
+        match self.bytes > self.budget.bytes_max {
             true => Err(NotRecovered::Large),
             false => Ok(()),
         }

@@ -109,9 +109,7 @@ fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there(
     let topic = TopicName::from("a".to_owned());
     let since = format!("{}.1", stored(5, 50));
     let wanted = [Wanted::exact(&topic)];
-    let (_, outcomes) = bench
-        .history
-        .missed(&since, &wanted, (Content::Text, 1 << 20));
+    let (_, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
     assert_eq!(outcomes, [Err(NotRecovered::Window)]);
 }
 
@@ -162,10 +160,8 @@ fn a_search_has_one_budget_of_matching_steps() {
             patterns: Some(&patterns),
         };
         let wanted: Vec<_> = names.iter().map(wanted).collect();
-        let (missed, outcomes) = bench
-            .history
-            .missed(&since, &wanted, (Content::Text, 1 << 22));
-        let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 22));
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 22));
+        let (newest, outcome) = bench.history.newest(&wanted, 1, text_frames(1 << 22));
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
             let got = outcome.ok().map(|()| found.len() / 5);
             assert_eq!(got, count, "{pattern}");
@@ -187,20 +183,16 @@ fn a_search_for_too_much_makes_no_frame() {
         name: &name,
         patterns: Some(&patterns),
     }];
-    let (missed, outcomes) = bench
-        .history
-        .missed(&since, &wanted, (Content::Text, 50_000));
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(50_000));
     assert_eq!(outcomes, [Err(NotRecovered::Large)]);
     assert!(missed.is_empty());
-    let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 50_000));
+    let (newest, outcome) = bench.history.newest(&wanted, 1, text_frames(50_000));
     assert_eq!(
         (outcome, newest.is_empty()),
         (Err(NotRecovered::Large), true)
     );
     assert_eq!(MADE.get(), 0);
-    let (missed, outcomes) = bench
-        .history
-        .missed(&since, &wanted, (Content::Text, 200_000));
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(200_000));
     assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 100));
     assert_eq!(MADE.get(), 100);
 }
@@ -219,16 +211,14 @@ fn a_name_that_is_wanted_twice_brings_each_message_once() {
         patterns: Some(&patterns),
     };
     let wanted = [Wanted::exact(&exact), by_pattern].repeat(3);
-    let (missed, outcomes) = bench
-        .history
-        .missed(&since, &wanted, (Content::Text, 1 << 20));
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
     assert_eq!(outcomes, [Ok(()); 6], "each is answered");
     assert_eq!(
         missed.frames.len(),
         2 * 3,
         "a copy for each of the two names"
     );
-    let (newest, _) = bench.history.newest(&wanted, 2, (Content::Text, 1 << 20));
+    let (newest, _) = bench.history.newest(&wanted, 2, text_frames(1 << 20));
     assert_eq!(newest.frames.len(), 2 * 2);
 }
 
@@ -266,7 +256,7 @@ fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
         patterns: Some(&patterns),
     };
     let newest = |bench: &mut Bench, count| {
-        let of = (Content::Text, 1 << 20);
+        let of = text_frames(1 << 20);
         let (found, outcome) = bench.history.newest(&[rows], count, of);
         assert_eq!(outcome, Ok(()));
         let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
@@ -301,12 +291,12 @@ fn newest_messages_that_stay_have_a_part_of_the_memory() {
     for n in 0..2_000 {
         bench.keep(&format!("row:{n}"), &"x".repeat(200));
     }
-    assert!(bench.history.stays.count() > 100);
+    assert!(bench.history.newest_only.count() > 100);
     for _ in 0..10_000 {
         bench.keep("busy", &"x".repeat(100));
     }
     let stats = bench.history.stats();
-    let stays = bench.history.stays.count() as u64;
+    let stays = bench.history.newest_only.count() as u64;
     assert!(stats.bytes <= 1 << 18, "{stats:?}");
     assert!(stats.messages > stays + 100, "{stays} of {stats:?}");
     // What stays is there for no resume.

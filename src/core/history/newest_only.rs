@@ -1,5 +1,5 @@
-//! The newest messages of topics of which the list has no message any more, because it had to become shorter. They have a
-//! part of the memory of the history; a message over that is forgotten.
+//! Topics of which only the newest message is kept, because the list of messages had to become shorter. They have a part of
+//! the memory of the history; a message over that is forgotten.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use weirgate_wire::base::ExtendibleMap;
 /// The messages have one `SHARE`th of the bytes of the history.
 const SHARE: usize = 4;
 
-/// The number of a message; and its position in a stream, if it was read there later than messages after it, without a
-/// number.
+/// Sorts messages as the feed does: by number. A message without a number was read from its stream later than messages after
+/// it: it is sorted by its position there.
 type KeptOrder = (u64, StoredId);
 
 fn order_of(entry: &KeptMessage) -> KeptOrder {
@@ -21,9 +21,9 @@ fn order_of(entry: &KeptMessage) -> KeptOrder {
     }
 }
 
-/// The messages, and the indices of their topics.
+/// The newest message of each of these topics, and the indices of the topics.
 #[derive(Debug)]
-pub(super) struct Stays {
+pub(super) struct NewestOnly {
     /// In the order of the feed, with the index of the topic.
     entries: BTreeMap<KeptOrder, (u32, KeptMessage)>,
     by_name: ExtendibleMap<u32, KeptOrder>,
@@ -31,7 +31,7 @@ pub(super) struct Stays {
     bytes_max: usize,
 }
 
-impl Stays {
+impl NewestOnly {
     /// No message; `bytes_max` is the limit of the history.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
@@ -55,6 +55,7 @@ impl Stays {
         self.entries.insert(place, (name, entry));
     }
 
+    /// Removes the message of a topic.
     pub(super) fn remove(&mut self, name: u32) -> Option<KeptMessage> {
         let place = self.by_name.remove(&name)?;
         let (_, entry) = self.entries.remove(&place)?;
@@ -62,11 +63,13 @@ impl Stays {
         Some(entry)
     }
 
+    /// The message of a topic.
     pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut KeptMessage> {
         let place = self.by_name.get(&name)?;
         self.entries.get_mut(place).map(|(_, entry)| entry)
     }
 
+    /// The message of a topic.
     pub(super) fn get(&self, name: u32) -> Option<&KeptMessage> {
         let place = self.by_name.get(&name)?;
         self.entries.get(place).map(|(_, entry)| entry)
@@ -78,6 +81,7 @@ impl Stays {
         of.map(|(name, _)| *name)
     }
 
+    /// The messages with their topics, the newest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &KeptMessage)> {
         self.entries
             .values()
@@ -97,6 +101,7 @@ impl Stays {
         self.entries.values().next().map(|(_, entry)| entry.kept_us)
     }
 
+    /// The number of messages.
     pub(super) fn count(&self) -> usize {
         self.entries.len()
     }
