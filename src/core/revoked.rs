@@ -2,72 +2,22 @@
 //! that are refused wherever they connect, until their tokens have ended.
 
 mod cut;
+mod ends;
 
 pub use cut::{Connected, Cut, WasConnected};
+use cut::{KINDS, ROLE, USER};
+use ends::Ends;
 use foldhash::quality::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use weirgate_wire::auth::{Refusal, TokenMarks};
-
-/// A refusal without an end lasts this long. Unless the cut has an end, tokens from before the refusal stay refused for
-/// at least this long.
-pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
+use weirgate_wire::auth::Refusal;
 
 /// The most entries by default.
 const MAX: usize = 10_000;
 
 /// The most entries that `newest` returns.
 const NEWEST_MAX: usize = 20;
-
-/// When a refusal ends, Unix milliseconds. The ends follow from the request alone, so that the same request has the same
-/// ends on every instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ends {
-    /// When the refusal began.
-    since: i64,
-    /// When it ends for every token, whenever the token was issued.
-    all: i64,
-    /// When it ends for tokens from before the refusal, and for those that do not say when they were made.
-    old: i64,
-}
-
-impl Ends {
-    /// The ends of a request: a day after it began, if it names no end.
-    fn of_call(cut: &Cut, now: i64) -> Self {
-        let since = cut.since.map_or(now, unix_ms);
-        Self::new(cut, since, since.saturating_add(REFUSED_MS))
-    }
-
-    /// The ends of a line of the file: without an end, it holds while the file has it.
-    fn of_line(cut: &Cut, now: i64) -> Self {
-        Self::new(cut, cut.since.map_or(now, unix_ms), i64::MAX)
-    }
-
-    fn new(cut: &Cut, since: i64, by_default: i64) -> Self {
-        let all = cut.until.map_or(by_default, unix_ms);
-        let old = match cut.until.is_some() && cut.since.is_none() {
-            true => all,
-            false => all.max(since.saturating_add(REFUSED_MS)),
-        };
-        Self { since, all, old }
-    }
-
-    /// The ends of two refusals with the same conditions: each at its latest.
-    fn merge(self, other: Self) -> Self {
-        Self {
-            since: self.since.max(other.since),
-            all: self.all.max(other.all),
-            old: self.old.max(other.old),
-        }
-    }
-
-    fn refuse(&self, marks: Option<&TokenMarks>, now: i64) -> bool {
-        let issued = marks.and_then(|marks| marks.issued_unix_ms);
-        // An unknown age may be from before.
-        now < self.all || now < self.old && issued.is_none_or(|at| at <= self.since)
-    }
-}
 
 /// Refusals, found by their conditions.
 #[derive(Debug, Default)]
@@ -76,7 +26,7 @@ struct Refusals {
     /// The same, with their last end: those that have ended are found without the others.
     by_end: BTreeSet<(i64, Arc<Cut>)>,
     /// Refusals of each [`Cut::kind`].
-    kinds: [usize; 32],
+    kinds: [usize; KINDS],
 }
 
 impl Refusals {
@@ -132,7 +82,7 @@ impl Refusals {
             ends.is_some_and(|ends| ends.refuse(marks, now))
         };
         let of_roles = |key: &mut Cut| {
-            if kind >> 3 & 1 == 0 {
+            if kind & ROLE == 0 {
                 return refuses(key);
             }
             let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
@@ -141,7 +91,7 @@ impl Refusals {
                 refuses(key)
             })
         };
-        if kind & 1 == 0 {
+        if kind & USER == 0 {
             return of_roles(&mut key);
         }
         connected.users().any(|user| {
@@ -163,11 +113,6 @@ pub struct Lifted {
     pub was_refused: bool,
     /// Whether a line of the file refuses the same, and goes on to.
     pub is_in_file: bool,
-}
-
-/// Unix seconds as milliseconds.
-const fn unix_ms(seconds: i64) -> i64 {
-    seconds.saturating_mul(1000)
 }
 
 /// The users, tokens and addresses that are refused wherever they connect. Copies share the list.

@@ -1,6 +1,6 @@
 //! A choice of connections: what an operator names, and what of a connection is compared with it.
 
-use super::{Ends, REFUSED_MS};
+use super::ends::{Ends, REFUSED_MS};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +10,15 @@ use weirgate_wire::json;
 
 /// The latest end of a refusal: 100 years ahead. Milliseconds are later.
 const AHEAD_S_MAX: i64 = 100 * 365 * 24 * 60 * 60;
+
+/// The bits of [`Cut::kind`]: one for each condition.
+pub(super) const USER: usize = 1;
+const JTI: usize = 1 << 1;
+const ADDRESS: usize = 1 << 2;
+pub(super) const ROLE: usize = 1 << 3;
+const TOKEN: usize = 1 << 4;
+/// The number of kinds.
+pub(super) const KINDS: usize = 1 << 5;
 
 /// The data of a connection that a cut is compared with.
 #[derive(Clone, Copy, Debug)]
@@ -256,34 +265,32 @@ impl Cut {
     /// Which conditions are given, a bit for each.
     pub(super) fn kind(&self) -> usize {
         let given = [
-            self.user.is_some(),
-            self.jti.is_some(),
-            self.address.is_some(),
-            self.role.is_some(),
-            self.token.is_some(),
+            (USER, self.user.is_some()),
+            (JTI, self.jti.is_some()),
+            (ADDRESS, self.address.is_some()),
+            (ROLE, self.role.is_some()),
+            (TOKEN, self.token.is_some()),
         ];
-        given
-            .into_iter()
-            .rev()
-            .fold(0, |bits, is| bits << 1 | usize::from(is))
+        let bits = given.into_iter().filter(|(_, is_given)| *is_given);
+        bits.map(|(bit, _)| bit).sum()
     }
 
     /// The only conditions of this kind that a connection can meet, apart from user and role, of which it may have
     /// several; `None` if it cannot meet all of them.
     pub(super) fn of(kind: usize, connected: &Connected<'_>) -> Option<Self> {
-        let has = |bit: usize| kind >> bit & 1 == 1;
+        let has = |bit: usize| kind & bit != 0;
         let marks = connected.marks;
         let text = |bit: usize, text: Option<&str>| match has(bit) {
             true => text.map(|text| Some(text.to_owned())),
             false => Some(None),
         };
         Some(Self {
-            jti: text(1, marks.and_then(|m| m.jti.as_deref()))?,
-            address: match has(2) {
+            jti: text(JTI, marks.and_then(|m| m.jti.as_deref()))?,
+            address: match has(ADDRESS) {
                 true => Some(group(connected.address?)),
                 false => None,
             },
-            token: text(4, marks.and_then(|m| m.digest.as_deref()))?,
+            token: text(TOKEN, marks.and_then(|m| m.digest.as_deref()))?,
             ..Self::default()
         })
     }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use weirgate_wire::auth::TOKEN_BYTES_MAX;
+use weirgate_wire::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use weirgate_wire::base::SplitMix64;
 
 const NOW: i64 = 1_700_000_000_000;
