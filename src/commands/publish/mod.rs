@@ -2,6 +2,7 @@
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
+mod broker;
 pub(super) mod line;
 mod template;
 
@@ -9,11 +10,12 @@ use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use self::broker::{Broker, Brokers, Receipt};
 pub use self::template::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
-use weirgate_bus::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
+use weirgate_bus::nats::{Credentials, NatsError};
+use weirgate_bus::redis::{RedisEndpoint, RedisError};
 use weirgate_bus::runtime::Clock;
 
 /// The longest line of standard input that is published.
@@ -120,7 +122,7 @@ impl PublishCommand {
         let stop = Stop::at_signals();
         let stop =
             stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
-        let mut brokers = self.brokers()?;
+        let mut brokers = Brokers::of(&self)?;
         let mut input = io::stdin().lock();
         let mut progress = Progress {
             published: 0,
@@ -131,18 +133,23 @@ impl PublishCommand {
         let mut delay = RECONNECT_DELAY_MIN;
         loop {
             progress.is_well = false;
-            let sent = match brokers.connect() {
-                // If a message was published before, the login and the names are right.
-                Err(error) => Err((progress.published > 0 || error.may_pass(0), error)),
-                Ok(mut broker) => self
-                    .send(&mut broker, &mut input, &mut progress, &stop)
-                    .map_err(|error| (error.may_pass(progress.published), error)),
+            let (error, may_pass) = match brokers.connect() {
+                Ok(mut broker) => match self.send(&mut broker, &mut input, &mut progress, &stop) {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let may_pass = error.may_pass(progress.published);
+                        (error, may_pass)
+                    }
+                },
+                Err(error) => {
+                    // If a message was published before, the login and the names are right.
+                    let may_pass = progress.published > 0 || error.may_pass(0);
+                    (error, may_pass)
+                }
             };
-            let error = match sent {
-                Ok(()) => break,
-                Err((true, error)) if self.retry => error,
-                Err((_, error)) => return Err(error),
-            };
+            if !self.retry || !may_pass {
+                return Err(error);
+            }
             if progress.is_well {
                 delay = RECONNECT_DELAY_MIN;
             }
@@ -218,101 +225,6 @@ impl PublishCommand {
             Messages::Lines => next_line(input, progress.published + 1)?,
         })
     }
-
-    fn brokers(&self) -> Result<Brokers, PublishError> {
-        Ok(match &self.url {
-            BrokerUrl::Nats(url, credentials) => {
-                let tls = Tls {
-                    ca: self.ca_file.clone(),
-                    client: self.certificate.clone(),
-                };
-                Brokers::Nats {
-                    settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
-                    jetstream: self.jetstream,
-                }
-            }
-            BrokerUrl::Redis(endpoint) => {
-                let mut settings = RedisSettings::new(endpoint.clone());
-                settings.tls_ca_file.clone_from(&self.ca_file);
-                settings.tls_client.clone_from(&self.certificate);
-                Brokers::Redis {
-                    senders: Box::new(RedisSenders::new(settings)?),
-                    stream: self.stream.clone(),
-                }
-            }
-        })
-    }
-}
-
-/// A broker, with what each new connection to it needs.
-enum Brokers {
-    Nats {
-        settings: Box<NatsSettings>,
-        jetstream: bool,
-    },
-    Redis {
-        senders: Box<RedisSenders>,
-        stream: Option<String>,
-    },
-}
-
-impl Brokers {
-    fn connect(&mut self) -> Result<Broker<'_>, PublishError> {
-        Ok(match self {
-            Self::Nats {
-                settings,
-                jetstream,
-            } => Broker::Nats(Box::new(NatsSender::connect(settings, *jetstream)?)),
-            Self::Redis { senders, stream } => {
-                Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
-            }
-        })
-    }
-}
-
-/// A connection to a broker.
-enum Broker<'w> {
-    Nats(Box<NatsSender>),
-    /// With the stream that gets the messages.
-    Redis(Box<RedisSender<'w>>, Option<&'w str>),
-}
-
-impl Broker<'_> {
-    /// Publishes a message. Returns the response of the broker.
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Receipt, PublishError> {
-        Ok(match self {
-            Self::Nats(sender) => match sender.publish(name, message)? {
-                Some((stream, sequence)) => Receipt::Stored { stream, sequence },
-                None => Receipt::Nothing,
-            },
-            Self::Redis(sender, None) => Receipt::Receivers(sender.publish(name, message)?),
-            Self::Redis(sender, Some(stream)) => Receipt::Added {
-                id: sender.add(stream, name, message)?,
-                stream: (*stream).to_owned(),
-            },
-        })
-    }
-
-    /// Waits until the broker has received all messages.
-    fn settle(&mut self, name: &str) -> Result<(), PublishError> {
-        match self {
-            Self::Nats(sender) => Ok(sender.settle(name)?),
-            Self::Redis(..) => Ok(()),
-        }
-    }
-}
-
-/// The broker's response to the last message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Receipt {
-    /// NATS without JetStream has no response.
-    Nothing,
-    /// A stream has stored the message, under this number.
-    Stored { stream: String, sequence: u64 },
-    /// A Redis stream has stored the message, under this id.
-    Added { stream: String, id: String },
-    /// The number of Redis connections that got the message.
-    Receivers(i64),
 }
 
 /// The text at the end.

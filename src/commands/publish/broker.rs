@@ -1,0 +1,102 @@
+//! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
+
+use super::{BrokerUrl, PublishCommand, PublishError};
+use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
+use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
+
+/// A broker, with what each new connection to it needs.
+pub(super) enum Brokers {
+    Nats {
+        settings: Box<NatsSettings>,
+        jetstream: bool,
+    },
+    Redis {
+        senders: Box<RedisSenders>,
+        stream: Option<String>,
+    },
+}
+
+impl Brokers {
+    /// The broker of a command.
+    pub(super) fn of(command: &PublishCommand) -> Result<Self, PublishError> {
+        Ok(match &command.url {
+            BrokerUrl::Nats(url, credentials) => {
+                let tls = Tls {
+                    ca: command.ca_file.clone(),
+                    client: command.certificate.clone(),
+                };
+                Self::Nats {
+                    settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
+                    jetstream: command.jetstream,
+                }
+            }
+            BrokerUrl::Redis(endpoint) => {
+                let mut settings = RedisSettings::new(endpoint.clone());
+                settings.tls_ca_file.clone_from(&command.ca_file);
+                settings.tls_client.clone_from(&command.certificate);
+                Self::Redis {
+                    senders: Box::new(RedisSenders::new(settings)?),
+                    stream: command.stream.clone(),
+                }
+            }
+        })
+    }
+
+    /// Connects to the broker.
+    pub(super) fn connect(&mut self) -> Result<Broker<'_>, PublishError> {
+        Ok(match self {
+            Self::Nats {
+                settings,
+                jetstream,
+            } => Broker::Nats(Box::new(NatsSender::connect(settings, *jetstream)?)),
+            Self::Redis { senders, stream } => {
+                Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
+            }
+        })
+    }
+}
+
+/// A connection to a broker.
+pub(super) enum Broker<'w> {
+    Nats(Box<NatsSender>),
+    /// With the stream that gets the messages.
+    Redis(Box<RedisSender<'w>>, Option<&'w str>),
+}
+
+impl Broker<'_> {
+    /// Publishes a message. Returns the response of the broker.
+    pub(super) fn publish(&mut self, name: &str, message: &[u8]) -> Result<Receipt, PublishError> {
+        Ok(match self {
+            Self::Nats(sender) => match sender.publish(name, message)? {
+                Some((stream, sequence)) => Receipt::Stored { stream, sequence },
+                None => Receipt::Nothing,
+            },
+            Self::Redis(sender, None) => Receipt::Receivers(sender.publish(name, message)?),
+            Self::Redis(sender, Some(stream)) => Receipt::Added {
+                id: sender.add(stream, name, message)?,
+                stream: (*stream).to_owned(),
+            },
+        })
+    }
+
+    /// Waits until the broker has received all messages.
+    pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
+        match self {
+            Self::Nats(sender) => Ok(sender.settle(name)?),
+            Self::Redis(..) => Ok(()),
+        }
+    }
+}
+
+/// The broker's response to the last message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Receipt {
+    /// NATS without JetStream has no response.
+    Nothing,
+    /// A stream has stored the message, under this number.
+    Stored { stream: String, sequence: u64 },
+    /// A Redis stream has stored the message, under this id.
+    Added { stream: String, id: String },
+    /// The number of Redis connections that got the message.
+    Receivers(i64),
+}
