@@ -1,10 +1,7 @@
-//! The names of a client.
+//! The names and patterns that a client holds.
 
 use smallvec::SmallVec;
 
-use super::ChannelsGateway;
-use super::retained::Wants;
-use weirgate_core::{Core, SessionKey};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
 
@@ -101,49 +98,6 @@ impl HeldNames {
             Ids::Few(ids) => ids.to_vec(),
             Ids::Many(ids) => ids.keys().copied().collect(),
         }
-    }
-}
-
-/// What a client that has ended still holds.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    key: SessionKey,
-    address: ClientAddr,
-    ids: Vec<u32>,
-    /// Names whose last values it waited for.
-    wanted: Wants,
-}
-
-impl Leaving {
-    pub(super) fn new(key: SessionKey, held: &HeldNames, wanted: Wants) -> Self {
-        Self {
-            key,
-            address: held.address,
-            ids: held.ids(),
-            wanted,
-        }
-    }
-}
-
-impl ChannelsGateway {
-    /// Gives up names of clients that have ended, as many as there is time for.
-    pub(super) fn let_leave(&mut self, core: &mut Core) {
-        while let Some(leaving) = self.leaving.front_mut() {
-            if let Some((name, wanted)) = leaving.wanted.pop_first() {
-                self.retained.stop_waiting(&name, leaving.key, &wanted);
-            } else if let Some(id) = leaving.ids.pop() {
-                if let Some(name) = self.names.release_id(leaving.address, id) {
-                    self.patterns.remove(&name);
-                }
-            } else {
-                self.leaving.pop_front();
-                continue;
-            }
-            if !core.has_time() {
-                break;
-            }
-        }
-        self.names.store(&self.stats, core.memberships());
     }
 }
 

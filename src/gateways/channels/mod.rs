@@ -15,6 +15,7 @@ mod bus_requests;
 mod client;
 pub mod feed;
 mod held;
+mod leaving;
 mod messages;
 pub(super) mod metrics;
 mod names;
@@ -36,7 +37,8 @@ use self::authenticate::Renewals;
 use self::bus::{NameErrors, SettlingRound};
 use self::bus_requests::KeptNames;
 use self::client::ChannelsClient;
-use self::held::{HeldNames, Leaving};
+use self::held::HeldNames;
+use self::leaving::Leaving;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
@@ -449,7 +451,7 @@ impl Gateway for ChannelsGateway {
         let wanted = self.retained.closed(key);
         let leaving = Leaving::new(key, &client.held, wanted);
         self.leaving.push_back(leaving);
-        self.let_leave(core);
+        self.release_leaving(core);
         self.ask_retained(core);
     }
 
@@ -510,7 +512,7 @@ impl Gateway for ChannelsGateway {
         self.send_next_name_error(core, clients);
         self.answer_past(core, clients);
         self.retained.wake_resting(core.now().mono_us);
-        self.let_leave(core);
+        self.release_leaving(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
     }

@@ -302,8 +302,8 @@ impl Retained {
         let Some(scope) = self.scope_with(name, key) else {
             return false;
         };
-        let turn = self.clients.get_mut(&key);
-        if let Some(replay) = turn.and_then(|turn| turn.replays.get_mut(&scope)) {
+        let client = self.clients.get_mut(&key);
+        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&scope)) {
             replay.names.retain(|one| one.name != *name);
             if replay.names.is_empty() {
                 self.forget(&scope, key);
