@@ -75,7 +75,7 @@ impl Timers {
 
     /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now. So timers that one long
     /// turn has delayed do not all fire together from then on. Returns whether the timer was due.
-    pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
+    pub(super) fn skip_missed(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;
         }

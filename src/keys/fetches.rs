@@ -332,7 +332,7 @@ mod tests {
     fn the_last_good_set_stays_until_another_good_one() {
         let served = Arc::new(Mutex::new(None));
         let settings = settings(serve(&served));
-        let (keys, _) = KeyFiles::new(&settings).in_force().expect("keys");
+        let (keys, _) = KeyFiles::new(&settings).load().expect("keys");
         let ring = keys.ring();
         let keys = Arc::new(Mutex::new(keys));
         let mut fetches = KeyFetches::new(&keys, Clock::start()).expect("a URL");
@@ -363,7 +363,7 @@ mod tests {
     fn a_request_and_an_unknown_key_are_fetched_without_waiting_for_the_hour() {
         let served = Arc::new(Mutex::new(Some(JWKS.to_owned())));
         let settings = settings(serve(&served));
-        let (keys, _) = KeyFiles::new(&settings).in_force().expect("keys");
+        let (keys, _) = KeyFiles::new(&settings).load().expect("keys");
         let ring = keys.ring();
         let keys = Arc::new(Mutex::new(keys));
         let clock = Clock::start();

@@ -70,7 +70,7 @@ impl KeyFiles {
     ///
     /// # Errors
     /// The first error.
-    pub(crate) fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
+    pub(crate) fn load(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
         let fingerprints = Fingerprints::now(self.paths().cloned());
         let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
@@ -336,7 +336,7 @@ mod tests {
 
     impl Both {
         fn of(files: KeyFiles) -> Self {
-            let (keys, watch) = files.in_force().expect("keys");
+            let (keys, watch) = files.load().expect("keys");
             Self(keys, watch)
         }
 

@@ -138,6 +138,8 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
+    /// Returns the next message of the query. Input is discarded; the first time that it is more than a few bytes is a
+    /// violation: an event stream takes none.
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
         if let Some(message) = self.messages.next() {
             return Some(Step::Message(ClientMessage::Text(message.into())));

@@ -151,7 +151,7 @@ impl Session {
             return Due::Slot;
         }
         let timers = &mut self.cold.timers;
-        if timers.push_back(Timer::Ping, now.mono_us, ping_us) {
+        if timers.skip_missed(Timer::Ping, now.mono_us, ping_us) {
             self.ping(now);
             return Due::Ping;
         }

@@ -86,7 +86,7 @@ pub(in crate::gateways) fn authenticator(
     settings: &AuthSettings,
     clock: Clock,
 ) -> Result<(Authenticator, KeyUpdates), RunError> {
-    let keys = KeyFiles::new(settings).in_force();
+    let keys = KeyFiles::new(settings).load();
     let (keys, watch) = keys.map_err(|error| RunError::Settings(error.to_string()))?;
     let api_key = settings.api_key.as_ref();
     let authenticator = Authenticator {

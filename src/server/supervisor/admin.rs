@@ -380,7 +380,7 @@ impl Shared {
             body,
         }
         .with_login(self.login.as_ref());
-        if let Some(number) = of_session(&mut admin_request) {
+        if let Some(number) = name_own_session(&mut admin_request) {
             only = Some(number.to_string());
         }
         match path.as_str() {
@@ -553,24 +553,33 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// If the request names a session of a process, makes it one for this process, and returns the number.
-fn of_session(admin_request: &mut AdminRequest) -> Option<Number> {
-    if admin_request.method == Method::GET {
-        let (path, query) = admin_request.target.split_once('?')?;
-        let mut number = None;
-        let mut rest = form_urlencoded::Serializer::new(String::new());
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match session_of(&value).filter(|_| key == "session") {
-                Some((of, id)) => {
-                    number = Some(of);
-                    rest.append_pair(&key, id);
-                }
-                None => drop(rest.append_pair(&key, &value)),
-            }
-        }
-        admin_request.target = format!("{path}?{}", rest.finish());
-        return number;
+/// If the request names a session as `NUMBER/SESSION`, replaces it by the process's own name of the session, and returns the
+/// number of the process.
+fn name_own_session(admin_request: &mut AdminRequest) -> Option<Number> {
+    match admin_request.method == Method::GET {
+        true => name_own_session_in_query(admin_request),
+        false => name_own_session_in_body(admin_request),
     }
+}
+
+fn name_own_session_in_query(admin_request: &mut AdminRequest) -> Option<Number> {
+    let (path, query) = admin_request.target.split_once('?')?;
+    let mut number = None;
+    let mut rest = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match session_of(&value).filter(|_| key == "session") {
+            Some((of, id)) => {
+                number = Some(of);
+                rest.append_pair(&key, id);
+            }
+            None => drop(rest.append_pair(&key, &value)),
+        }
+    }
+    admin_request.target = format!("{path}?{}", rest.finish());
+    number
+}
+
+fn name_own_session_in_body(admin_request: &mut AdminRequest) -> Option<Number> {
     let mut cut: Value = json::read(&admin_request.body).ok()?.parse().ok()?;
     let session = cut.get("session")?.as_str()?.to_owned();
     let (number, id) = session_of(&session)?;

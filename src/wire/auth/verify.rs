@@ -467,12 +467,12 @@ fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Ref
 impl ClaimRules {
     fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
         let leeway_ms = self.leeway_ms;
-        let expires = time(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
+        let expires = numeric_date(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
         if expires.is_some_and(|at| unix_ms >= at) {
             return Err(Refusal::Expired);
         }
         let leeway_ms = leeway_ms.max(self.begin_leeway_ms);
-        let begins = time(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
+        let begins = numeric_date(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
         let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
         if wait_ms > BEGINS_SOON_MS {
             return Err(Refusal::NotYetValid);
@@ -495,7 +495,7 @@ impl ClaimRules {
                 }),
             texts: texts(claims),
             expires_unix_ms: expires,
-            issued_unix_ms: time(claims, "iat").ok().flatten(),
+            issued_unix_ms: numeric_date(claims, "iat").ok().flatten(),
             digest: None,
         };
         // This check is last, so that a client that tries again is then accepted.
@@ -539,7 +539,7 @@ fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
 
 /// Reads a NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Returns milliseconds; dates out
 /// of range are clamped.
-fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
+fn numeric_date(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     let Some(value) = members.get(name) else {
         return Ok(None);
     };

@@ -534,6 +534,7 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
+    /// Reports that the server has confirmed a subscription. Begins the kept feed if this was the last of its names.
     fn report_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
         if let Some(kept) = &mut self.source.kept {
             kept.settle(&subscription, true);

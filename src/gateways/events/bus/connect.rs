@@ -67,8 +67,8 @@ pub(super) fn connect(
 /// Room for the bytes of the events between a connection and the bus thread: both sides.
 type EventRoom = (Arc<QueueBytes>, TakenBytes);
 
-/// Adds a thread for a connection.
-fn run(
+/// Adds a thread for a connection. Returns the events of the connection, and what gives their room back.
+fn add_thread(
     name: &'static str,
     source: impl Source + 'static,
     (bytes, taken): EventRoom,
@@ -115,7 +115,7 @@ fn redis(
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
     subscribe(&interest, subjects);
     let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
-    let (events, taken) = run("bus-subscribe", source, room, clock, threads);
+    let (events, taken) = add_thread("bus-subscribe", source, room, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
     let (sender, received) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
@@ -157,7 +157,7 @@ fn nats(
     let (source, interest, publisher) =
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
     subscribe(&interest, subjects);
-    let (events, taken) = run("bus", source, room, clock, threads);
+    let (events, taken) = add_thread("bus", source, room, clock, threads);
     let connection = BusConnection {
         publisher,
         events,

@@ -133,9 +133,9 @@ impl Proxy {
             buffer_bytes_max: BUFFER_BYTES_MAX,
             may_resend,
         };
-        let behind = |Proxied { service, paths }| {
+        let proxied = |Proxied { service, paths }| {
             let watch = ServiceWatch::new(&service, settings.clock);
-            let behind = ProxiedService {
+            let proxied = ProxiedService {
                 pool: Pool::new(service, policy),
                 places: Places::new(
                     limits.service_connections_max,
@@ -144,10 +144,10 @@ impl Proxy {
                 ),
                 watch: Arc::new(watch),
             };
-            (Arc::new(behind), paths)
+            (Arc::new(proxied), paths)
         };
         Self {
-            services: settings.services.into_iter().map(behind).collect(),
+            services: settings.services.into_iter().map(proxied).collect(),
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
