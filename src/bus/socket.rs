@@ -107,7 +107,7 @@ impl Waiter {
     }
 
     /// Stops waiting for this socket.
-    pub(super) fn leave(&self, tcp: &mut TcpStream) {
+    pub(super) fn deregister(&self, tcp: &mut TcpStream) {
         // Fails only if the socket is no longer registered.
         let _ = self.poll.registry().deregister(tcp);
     }
@@ -116,7 +116,7 @@ impl Waiter {
     ///
     /// # Errors
     /// The error of the system.
-    fn adopt(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+    fn register(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(tcp, SOCKET, both)?;
         (self.readable, self.writable, self.ends) = (false, false, false);
@@ -134,14 +134,14 @@ impl Waiter {
     ) -> io::Result<TcpStream> {
         let until = Instant::now() + timeout;
         let mut tcp = TcpStream::connect(address)?;
-        self.adopt(&mut tcp)?;
+        self.register(&mut tcp)?;
         match self.finish_connect(&tcp, until) {
             Ok(()) => {
                 prepare(&tcp);
                 Ok(tcp)
             }
             Err(error) => {
-                self.leave(&mut tcp);
+                self.deregister(&mut tcp);
                 Err(error)
             }
         }
@@ -155,7 +155,7 @@ impl Waiter {
         // Reads and writes are the same system calls for TCP and for unix sockets, so the type for TCP serves for both.
         let stream = OwnedFd::from(UnixStream::connect(path)?);
         let mut stream = TcpStream::from_std(stream.into());
-        self.adopt(&mut stream)?;
+        self.register(&mut stream)?;
         Ok(stream)
     }
 

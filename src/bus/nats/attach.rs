@@ -212,8 +212,12 @@ impl ConsumersSession<'_> {
         if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, reported_after)) {
             return Ok(());
         }
-        let (streams, settings, wire) = (self.streams_read(), self.settings, &self.data.wire);
-        match self.second.has_answer_elsewhere(&streams, settings, wire) {
+        let (streams, settings, connection) =
+            (self.streams_read(), self.settings, &self.data.connection);
+        match self
+            .second
+            .has_answer_elsewhere(&streams, settings, connection)
+        {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.
             false => Ok(()),

@@ -208,7 +208,7 @@ impl Data {
             consumer = consumer.durable();
         }
         // First the subscription: without a listener another process would take the new consumer over.
-        consumer.listen(None, self.wire.out());
+        consumer.listen(None, self.connection.out());
         let (subject, body) = plan.request(&spec.stream, Some(&consumer.deliver_subject));
         let answer = self.request(&subject, body.as_bytes());
         match answer.and_then(|answer| consumer.made(&answer)) {

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::api::{ANSWER_TIMEOUT, ApiError, HASTY_TIMEOUT, JetStream, answer_of};
+use super::connection::{Connection, Patience};
 use super::consumer::Consumer;
 use super::error::{INBOXES, NatsError, Refusal, Refusals};
 use super::protocol::{self, Delivery, Op, inbox};
 use super::servers::waiter;
 use super::settings::{Endpoint, NatsSettings};
-use super::wire::{Patience, Wire};
 use crate::relay::Relay;
 use crate::runtime::Wake;
 use crate::socket::Waiter;
@@ -31,7 +31,7 @@ const ANSWERS_SID: u64 = 1;
 
 /// A connection to a server.
 pub(super) struct Data {
-    pub(super) wire: Wire,
+    pub(super) connection: Connection,
     waiter: Waiter,
     /// Wakes the thread that waits for this connection: [`Self::take_woken`].
     pub(super) wake: Wake,
@@ -58,11 +58,12 @@ impl Data {
     ) -> Result<Self, NatsError> {
         let (mut waiter, wake) = waiter("the connection to NATS")?;
         let patience = Patience::USUAL;
-        let mut wire = Wire::open(&mut waiter, endpoint, settings, payload_bytes_max, patience)?;
+        let mut connection =
+            Connection::open(&mut waiter, endpoint, settings, payload_bytes_max, patience)?;
         let inbox = inbox();
-        protocol::subscribe(wire.out(), &format!("{inbox}.*"), None, ANSWERS_SID);
+        protocol::subscribe(connection.out(), &format!("{inbox}.*"), None, ANSWERS_SID);
         Ok(Self {
-            wire,
+            connection,
             waiter,
             wake,
             refusals: Refusals::default(),
@@ -94,7 +95,7 @@ impl Data {
     pub(super) fn ask(&mut self, subject: &str, body: &[u8]) -> u64 {
         self.last_request += 1;
         let reply = format!("{}.{}", self.inbox, self.last_request);
-        protocol::publish(self.wire.out(), subject, &reply, body);
+        protocol::publish(self.connection.out(), subject, &reply, body);
         self.last_request
     }
 
@@ -113,7 +114,7 @@ impl Data {
         consumer: &mut Consumer,
         group: Option<&str>,
     ) -> Result<(), ApiError> {
-        consumer.listen(group, self.wire.out());
+        consumer.listen(group, self.connection.out());
         match self.confirm(self.answer_timeout) {
             Ok(true) => Ok(()),
             Ok(false) => Err(ApiError::NoAnswer(self.answer_timeout)),
@@ -124,19 +125,19 @@ impl Data {
     /// Leaves a consumer.
     pub(super) fn leave_consumer(&mut self, consumer: Consumer) {
         let nobody = format!("{}.0", self.inbox);
-        consumer.leave(&nobody, self.wire.out());
+        consumer.leave(&nobody, self.connection.out());
     }
 
     /// Publishes an empty message: an acknowledgement, or the answer to a control message of a consumer.
     pub(super) fn answer(&mut self, subject: &str) {
-        protocol::publish(self.wire.out(), subject, "", b"");
+        protocol::publish(self.connection.out(), subject, "", b"");
     }
 
     /// Waits until the server has taken everything. Returns false after `timeout` without a byte. Each byte extends the
     /// wait, because the answer comes after the messages that are on their way.
     pub(super) fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
-        let ping = self.wire.ping();
-        while !self.wire.is_answered(ping) {
+        let ping = self.connection.ping();
+        while !self.connection.is_answered(ping) {
             if !self.read_aside(Instant::now() + timeout)? {
                 return Ok(false);
             }
@@ -160,8 +161,8 @@ impl Data {
                 return Ok(found);
             }
             // A large message that is still arriving is waited for, as long as its bytes come.
-            let waits_since = match self.wire.sid_of_partial() == Some(sid) {
-                true => self.wire.message_bytes_at,
+            let waits_since = match self.connection.sid_of_partial() == Some(sid) {
+                true => self.connection.message_bytes_at,
                 false => begun,
             };
             if !self.read_aside(waits_since + timeout)? {
@@ -206,7 +207,7 @@ impl Data {
         self.flush()?;
         if !self.read()? {
             let waited = self.waiter.wait(until);
-            waited.map_err(|error| self.wire.lost(&error))?;
+            waited.map_err(|error| self.connection.lost(&error))?;
             return Ok(false);
         }
         self.set_read_aside()?;
@@ -225,7 +226,7 @@ impl Data {
     /// # Errors
     /// The connection is lost.
     pub(super) fn read(&mut self) -> Result<bool, NatsError> {
-        self.wire.read(&mut self.waiter)
+        self.connection.read(&mut self.waiter)
     }
 
     /// The next message that was read.
@@ -240,7 +241,7 @@ impl Data {
     }
 
     fn next_read(&mut self) -> Result<Option<Delivery>, NatsError> {
-        while let Some(op) = self.wire.next_op()? {
+        while let Some(op) = self.connection.next_op()? {
             match op {
                 Op::Message(message) => return Ok(Some(message)),
                 Op::Error(words) => {
@@ -263,7 +264,7 @@ impl Data {
     /// # Errors
     /// The connection is lost.
     pub(super) fn flush(&mut self) -> Result<(), NatsError> {
-        self.wire.flush(&mut self.waiter)
+        self.connection.flush(&mut self.waiter)
     }
 
     /// Waits for bytes or for a wake, without sleeping while the last messages are young. Returns at once if
@@ -278,20 +279,20 @@ impl Data {
     ) -> Result<(), NatsError> {
         match self.is_woken {
             true => Ok(()),
-            false => self.wire.wait(&mut self.waiter, relay, until),
+            false => self.connection.wait(&mut self.waiter, relay, until),
         }
     }
 
-    /// As [`Wire::has_news`].
+    /// As [`Connection::has_news`].
     pub(super) fn has_news(&mut self) -> Result<bool, NatsError> {
-        self.wire.has_news(&mut self.waiter)
+        self.connection.has_news(&mut self.waiter)
     }
 
     /// Sends the last acknowledgements, and waits a moment for the server to take them.
     pub(super) fn settle(&mut self) {
         // An error is the end of the connection, which the next read reports.
         let _ = self.flush();
-        self.wire.settle(&mut self.waiter, SETTLE_TIMEOUT);
+        self.connection.settle(&mut self.waiter, SETTLE_TIMEOUT);
     }
 
     /// Sets aside everything that has arrived on a connection that has ended.
@@ -305,7 +306,7 @@ impl Data {
 
     /// Ends the connection.
     pub(super) fn leave(self) {
-        self.wire.leave(&self.waiter);
+        self.connection.close(&self.waiter);
     }
 }
 
@@ -317,8 +318,8 @@ impl JetStream for Data {
         let (number, begun) = (self.ask(subject, body), Instant::now());
         loop {
             // On a slow line, the answer comes after the message that is arriving.
-            let since = match self.wire.sid_of_partial() {
-                Some(_) => self.wire.message_bytes_at,
+            let since = match self.connection.sid_of_partial() {
+                Some(_) => self.connection.message_bytes_at,
                 None => begun,
             };
             let until = since + self.answer_timeout;

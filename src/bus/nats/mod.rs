@@ -24,9 +24,9 @@
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
 //! | `watchdog` | asking the server whether the consumers are well, and judging the answers; pure |
-//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
-//! | `data` | the connection: messages, requests and answers, acknowledgements that wait |
-//! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
+//! | `servers` | the order in which servers are tried, and the second connection beside a silent one; `super::relay` has the rule |
+//! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
+//! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
 //! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
@@ -43,6 +43,7 @@ mod api;
 mod ask;
 mod ask_plain;
 mod attach;
+mod connection;
 mod consumer;
 mod consumers;
 mod data;
@@ -61,7 +62,6 @@ mod stream_info;
 mod subjects;
 mod subscription;
 mod watchdog;
-mod wire;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -161,7 +161,8 @@ impl Bus for NatsSource {
                 self.standstills.show(&self.status);
             }
             let better = second.better();
-            self.servers.left(&self.settings, &data.wire, better, &stop);
+            self.servers
+                .left(&self.settings, &data.connection, better, &stop);
             for refusal in data.refusals.take_news() {
                 if let Refusal::Subscription(_) = refusal {
                     self.status.count_refused();

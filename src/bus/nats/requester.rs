@@ -45,7 +45,7 @@ impl Requester {
 
     /// The server's first line.
     pub(super) fn info(&self) -> &Info {
-        &self.data.wire.info
+        &self.data.connection.info
     }
 
     /// The permissions of these needs that this user lacks. `named`: the stream and the consumer in the requests. The
@@ -96,9 +96,9 @@ impl Requester {
     pub(super) fn may_subscribe(&mut self, subject: &str) -> Result<bool, NatsError> {
         let (sid, refusal) = (self.data.next_sid(), Refusal::of_subscription(subject));
         self.data.refusals.forget(&refusal);
-        protocol::subscribe(self.data.wire.out(), subject, None, sid);
+        protocol::subscribe(self.data.connection.out(), subject, None, sid);
         let may = self.is_permitted(&refusal, self.data.answer_timeout)?;
-        protocol::unsubscribe(self.data.wire.out(), sid);
+        protocol::unsubscribe(self.data.connection.out(), sid);
         Ok(may)
     }
 
@@ -119,14 +119,14 @@ impl Requester {
         payload: &[u8],
         patience: Duration,
     ) -> Result<(), NatsError> {
-        protocol::publish(self.data.wire.out(), subject, "", payload);
+        protocol::publish(self.data.connection.out(), subject, "", payload);
         let now = Instant::now();
         let until = now + patience;
         // Does not wait, but notices the end of the connection.
         self.data.step(now)?;
-        while self.data.wire.queued_bytes() > UNWRITTEN_BYTES_MAX {
+        while self.data.connection.queued_bytes() > UNWRITTEN_BYTES_MAX {
             if Instant::now() >= until {
-                return Err(self.data.wire.silent());
+                return Err(self.data.connection.silent());
             }
             self.data.step(until)?;
         }
@@ -149,7 +149,7 @@ impl Requester {
     /// Whether the server has not sent this refusal when it answers a ping.
     fn is_permitted(&mut self, refusal: &Refusal, patience: Duration) -> Result<bool, NatsError> {
         if !self.data.confirm(patience)? {
-            return Err(self.data.wire.silent());
+            return Err(self.data.connection.silent());
         }
         let is_refused = self.data.refusals.has(refusal);
         self.data.refusals.forget(refusal);

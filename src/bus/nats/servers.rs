@@ -5,12 +5,12 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::api::{self, ANSWER_TIMEOUT};
+use super::connection::{Connection, Patience};
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
 use super::stream_info::StreamCluster;
-use super::wire::{Patience, Wire};
 use crate::LoopGone;
 use crate::relay::{Found, Probe, Relay};
 use crate::runtime::{LeftAddresses, Wake};
@@ -88,14 +88,14 @@ impl NatsServers {
     }
 
     /// Connects to the first server that accepts; each server is tried once.
-    pub(super) fn wire(
+    pub(super) fn connection(
         &mut self,
         waiter: &mut Waiter,
         settings: &NatsSettings,
         bytes_max: usize,
-    ) -> Result<Wire, NatsError> {
+    ) -> Result<Connection, NatsError> {
         self.connect(settings, |endpoint| {
-            Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
+            Connection::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
         })
     }
 
@@ -115,17 +115,21 @@ impl NatsServers {
     pub(super) fn left(
         &mut self,
         settings: &NatsSettings,
-        wire: &Wire,
+        connection: &Connection,
         better: Option<Endpoint>,
         stop: &Stop,
     ) {
         let configured: Vec<_> = settings.endpoints().flatten().collect();
-        learn(&mut self.learned, wire.neighbours().collect(), &configured);
+        learn(
+            &mut self.learned,
+            connection.neighbours().collect(),
+            &configured,
+        );
         if let Stop::Bus(error) = stop {
             let is_usual = matches!(error, NatsError::Lost | NatsError::Ended(_));
-            let times = [wire.opened, Instant::now()];
+            let times = [connection.opened, Instant::now()];
             let why = error.to_string();
-            self.left.ended(wire.peer, times, is_usual, why);
+            self.left.ended(connection.peer, times, is_usual, why);
         }
         if let Some(address) = better.as_ref().and_then(|better| better.address) {
             self.left.forget(address);
@@ -160,7 +164,7 @@ pub(super) struct Second {
 }
 
 impl Second {
-    /// As [`Probe::check`]. `wire` is the silent connection.
+    /// As [`Probe::check`]. `connection` is the silent connection.
     ///
     /// # Errors
     /// The loop is gone.
@@ -169,7 +173,7 @@ impl Second {
         last_received: Instant,
         relay: &mut Relay<NatsError>,
         settings: &NatsSettings,
-        wire: &Wire,
+        connection: &Connection,
     ) -> Result<Option<Instant>, LoopGone> {
         let Self {
             probe,
@@ -178,12 +182,12 @@ impl Second {
             better,
             ..
         } = self;
-        let used = &wire.endpoint;
+        let used = &connection.endpoint;
         probe.check(last_received, relay, || {
             let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
             let others = match is_others_turn {
-                true => others(learned.clone(), settings, wire, *tries / 2),
+                true => others(learned.clone(), settings, connection, *tries / 2),
                 false => Vec::new(),
             };
             let is_used = others.is_empty();
@@ -207,9 +211,9 @@ impl Second {
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
-        wire: &Wire,
+        connection: &Connection,
     ) -> bool {
-        self.find_other(settings, wire, |server| {
+        self.find_other(settings, connection, |server| {
             has_jetstream(server, streams, settings).is_ok_and(|is| is)
         })
     }
@@ -221,10 +225,10 @@ impl Second {
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
-        wire: &Wire,
+        connection: &Connection,
     ) -> bool {
         let now = Instant::now();
-        if !wire.info.ldm
+        if !connection.info.ldm
             || self
                 .searched_at
                 .is_some_and(|at| now < at + OTHERS_INTERVAL)
@@ -233,9 +237,9 @@ impl Second {
         }
         self.searched_at = Some(now);
         if !streams.is_empty() {
-            return self.has_answer_elsewhere(streams, settings, wire);
+            return self.has_answer_elsewhere(streams, settings, connection);
         }
-        self.find_other(settings, wire, |server| {
+        self.find_other(settings, connection, |server| {
             log_in(server, false, settings) == Found::Answer
         })
     }
@@ -244,11 +248,11 @@ impl Second {
     fn find_other(
         &mut self,
         settings: &NatsSettings,
-        wire: &Wire,
+        connection: &Connection,
         answers: impl FnMut(&Endpoint) -> bool,
     ) -> bool {
         self.tries += 1;
-        let others = others(self.learned.clone(), settings, wire, self.tries);
+        let others = others(self.learned.clone(), settings, connection, self.tries);
         self.better = others.into_iter().find(answers);
         self.better.is_some()
     }
@@ -276,13 +280,13 @@ impl Second {
 fn others(
     mut learned: Vec<Endpoint>,
     settings: &NatsSettings,
-    wire: &Wire,
+    connection: &Connection,
     turn: usize,
 ) -> Vec<Endpoint> {
     let mut all: Vec<_> = settings.endpoints().flatten().collect();
-    learn(&mut learned, wire.neighbours().collect(), &all);
+    learn(&mut learned, connection.neighbours().collect(), &all);
     all.append(&mut learned);
-    let is_other = |server: &Endpoint| server.address != Some(wire.peer);
+    let is_other = |server: &Endpoint| server.address != Some(connection.peer);
     // Skips a host whose only address is that of the connection in use.
     (0..all.len())
         .map(|n| &all[(turn + n) % all.len()])
@@ -296,8 +300,8 @@ fn others(
 /// alive. Another server that refuses the log-in is of no use.
 fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
     match open(endpoint, settings) {
-        Ok((wire, waiter)) => {
-            wire.leave(&waiter);
+        Ok((connection, waiter)) => {
+            connection.close(&waiter);
             Found::Answer
         }
         Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_used => Found::Answer,
@@ -318,10 +322,11 @@ pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), NatsError>
     Waiter::new(sleeper).map_err(NatsError::NoPoll)
 }
 
-fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Wire, Waiter), NatsError> {
+fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Connection, Waiter), NatsError> {
     let (mut waiter, _) = waiter("the second connection to NATS")?;
-    let wire = Wire::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
-    Ok((wire, waiter))
+    let connection =
+        Connection::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
+    Ok((connection, waiter))
 }
 
 /// Whether JetStream answers at a server in time: about one of the streams, or at all if none is known.
@@ -330,23 +335,25 @@ fn has_jetstream(
     streams: &[String],
     settings: &NatsSettings,
 ) -> Result<bool, NatsError> {
-    let (mut wire, mut waiter) = open(endpoint, settings)?;
+    let (mut connection, mut waiter) = open(endpoint, settings)?;
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
-    protocol::subscribe(wire.out(), &reply, None, 1);
+    protocol::subscribe(connection.out(), &reply, None, 1);
     let of_streams = streams.iter().map(|stream| Action::StreamInfo.of(stream));
     let in_general = streams.is_empty().then(|| Action::AccountInfo.of(""));
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {
-        protocol::publish(wire.out(), &question, &reply, b"");
+        protocol::publish(connection.out(), &question, &reply, b"");
         unanswered += 1;
     }
     let mut is_answered = false;
     while !is_answered && unanswered > 0 && Instant::now() < until {
-        wire.flush(&mut waiter)?;
-        if !wire.read(&mut waiter)? {
-            waiter.wait(until).map_err(|error| wire.lost(&error))?;
+        connection.flush(&mut waiter)?;
+        if !connection.read(&mut waiter)? {
+            waiter
+                .wait(until)
+                .map_err(|error| connection.lost(&error))?;
         }
-        while let Some(op) = wire.next_op()? {
+        while let Some(op) = connection.next_op()? {
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || StreamCluster::read(answer).is_err();
@@ -356,7 +363,7 @@ fn has_jetstream(
             }
         }
     }
-    wire.leave(&waiter);
+    connection.close(&waiter);
     Ok(is_answered)
 }
 

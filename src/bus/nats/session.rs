@@ -106,7 +106,7 @@ impl<'a> ConsumersSession<'a> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire.last_received(),
+            true => self.data.connection.last_received(),
             false => Instant::now(),
         };
         let has_news = self.data.take_woken() || !self.answers.is_empty();
@@ -159,12 +159,16 @@ impl<'a> ConsumersSession<'a> {
             }
         }
         let streams = self.streams_read();
-        let (settings, wire) = (self.settings, &self.data.wire);
-        if self.second.has_other(&streams, settings, wire) {
+        let (settings, connection) = (self.settings, &self.data.connection);
+        if self.second.has_other(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
-        let Some(next) = self.data.wire.watch(&self.settings.times, nothing_to_read) else {
-            return self.check_other_server(self.data.wire.last_received());
+        let Some(next) = self
+            .data
+            .connection
+            .watch(&self.settings.times, nothing_to_read)
+        else {
+            return self.check_other_server(self.data.connection.last_received());
         };
         self.is_silent = false;
         self.note_received()?;
@@ -383,14 +387,16 @@ impl<'a> ConsumersSession<'a> {
     /// Handles a link that has been silent since `last_received`. Returns the time of the next look.
     fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
-        match self
-            .second
-            .check(last_received, self.relay, self.settings, &self.data.wire)?
-        {
+        match self.second.check(
+            last_received,
+            self.relay,
+            self.settings,
+            &self.data.connection,
+        )? {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
             None if self.data.has_news()? => Ok(Instant::now()),
-            None => Err(self.data.wire.silent().into()),
+            None => Err(self.data.connection.silent().into()),
         }
     }
 

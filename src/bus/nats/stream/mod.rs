@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::reader::JetStreamReader;
+use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refusal_in};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
 use super::protocol::Op;
 use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
-use super::wire::Wire;
 use crate::LinkTimes;
 use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
 use crate::outage::shown;
@@ -91,8 +91,8 @@ impl NatsStreamSource {
     /// server in lame duck mode, which ends once this one delivers.
     fn use_connection(
         &mut self,
-        wire: &mut Wire,
-        mut before: Option<Wire>,
+        connection: &mut Connection,
+        mut before: Option<Connection>,
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Stop {
@@ -100,77 +100,91 @@ impl NatsStreamSource {
             relay.status.set_up(false);
         }
         relay.link.wake_at_end(&self.wake);
-        self.reader.connected(Instant::now(), wire.out());
+        self.reader.connected(Instant::now(), connection.out());
         let streams = [self.reader.stream().to_owned()];
         let stop = loop {
-            if let Err(stop) = self.turn(wire, relay) {
+            if let Err(stop) = self.turn(connection, relay) {
                 break stop;
             }
             before = before.filter(|_| !self.reader.is_caught_up);
-            if second.has_other(&streams, &self.settings, wire) {
+            if second.has_other(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
         };
         if let Stop::LoopGone = stop {
-            self.reader.stop(wire.out());
-            wire.settle(&mut self.waiter, STOP_PATIENCE);
+            self.reader.stop(connection.out());
+            connection.settle(&mut self.waiter, STOP_PATIENCE);
             relay.link.set_owing(false);
         }
         stop
     }
 
     /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
-    fn turn(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+    fn turn(
+        &mut self,
+        connection: &mut Connection,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<(), Stop> {
         if self.waiter.take_woken() {
             self.wake.arm();
         }
         if relay.link.is_over() {
             return Err(Stop::LoopGone);
         }
-        let has_read = wire.read(&mut self.waiter)?;
+        let has_read = connection.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
-        let bytes_at = match wire.sid_of_partial() {
+        let bytes_at = match connection.sid_of_partial() {
             Some(_) => Instant::now(),
-            None => wire.message_bytes_at,
+            None => connection.message_bytes_at,
         };
         match has_read {
-            true => self.take_all(wire, relay)?,
+            true => self.take_all(connection, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick((now, bytes_at), wire.out())?;
-                if self.reader.check(now, wire.out()) {
-                    wire.ping();
+                self.reader.tick((now, bytes_at), connection.out())?;
+                if self.reader.check(now, connection.out()) {
+                    connection.ping();
                 }
             }
         }
         relay.link.set_owing(self.reader.owes());
-        let next = wire.watch(&self.settings.times, !has_read);
-        let until = next.ok_or_else(|| wire.silent())?;
-        wire.flush(&mut self.waiter)?;
+        let next = connection.watch(&self.settings.times, !has_read);
+        let until = next.ok_or_else(|| connection.silent())?;
+        connection.flush(&mut self.waiter)?;
         if !has_read {
             let dues = [self.reader.due(bytes_at), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
-            wire.wait(&mut self.waiter, relay, until)?;
+            connection.wait(&mut self.waiter, relay, until)?;
         }
         Ok(())
     }
 
     /// Handles all operations that were read, and shows what they say of the stream.
-    fn take_all(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
-        let taken = self.take_ops(wire, relay);
+    fn take_all(
+        &mut self,
+        connection: &mut Connection,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<(), Stop> {
+        let taken = self.take_ops(connection, relay);
         self.reader.standstills.show(&relay.status);
         taken
     }
 
-    fn take_ops(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+    fn take_ops(
+        &mut self,
+        connection: &mut Connection,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<(), Stop> {
         let received = relay.link.now();
         let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
         let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
         let mut events = Vec::new();
-        while let Some(op) = wire.next_op()? {
+        while let Some(op) = connection.next_op()? {
             match op {
                 Op::Message(delivery) => {
-                    let taken = self.reader.take(delivery, now, wire.out(), &mut events);
+                    let taken = self
+                        .reader
+                        .take(delivery, now, connection.out(), &mut events);
                     if !events.is_empty() {
                         relay.worked();
                     }
@@ -192,7 +206,7 @@ impl NatsStreamSource {
                     }
                 }
                 Op::Error(words) => {
-                    self.refused(&words, wire, relay.link.now(), &mut events)?;
+                    self.refused(&words, connection, relay.link.now(), &mut events)?;
                     for event in events.drain(..) {
                         self.feed.hand_over(relay, received, event)?;
                     }
@@ -208,7 +222,7 @@ impl NatsStreamSource {
     fn refused(
         &mut self,
         words: &str,
-        wire: &mut Wire,
+        connection: &mut Connection,
         now: Now,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
@@ -217,7 +231,7 @@ impl NatsStreamSource {
             if let Some(need) = JetStreamReader::needs().into_iter().find(is_of)
                 && let Some(without) = need.without
             {
-                if self.go_without(need.action, wire, events) {
+                if self.go_without(need.action, connection, events) {
                     let permission = need.action.permission(None, None);
                     tracing::warn!("this user may not publish to {permission}: {without}");
                 }
@@ -234,8 +248,13 @@ impl NatsStreamSource {
     }
 
     /// Reads without a permission that is refused. Returns whether to log that.
-    fn go_without(&mut self, action: Action, wire: &mut Wire, events: &mut Vec<KeptEvent>) -> bool {
-        let (now, out) = (Instant::now(), wire.out());
+    fn go_without(
+        &mut self,
+        action: Action,
+        connection: &mut Connection,
+        events: &mut Vec<KeptEvent>,
+    ) -> bool {
+        let (now, out) = (Instant::now(), connection.out());
         match action {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
@@ -273,19 +292,20 @@ impl Bus for NatsStreamSource {
         let mut before = None;
         loop {
             let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
-            let mut wire = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
-                Ok(wire) => wire,
+            let mut connection = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
+                Ok(connection) => connection,
                 Err(error) => return error.into(),
             };
             let mut second = self.servers.second(nats);
-            let stop = self.use_connection(&mut wire, before.take(), &mut second, relay);
+            let stop = self.use_connection(&mut connection, before.take(), &mut second, relay);
             let better = second.better();
-            self.servers.left(&self.settings, &wire, better, &stop);
-            wire.set_aside(&self.waiter);
+            self.servers
+                .left(&self.settings, &connection, better, &stop);
+            connection.set_aside(&self.waiter);
             match &stop {
                 Stop::Bus(error @ NatsError::LameDuck) => {
                     tracing::info!(%error, "NATS moves");
-                    before = Some(wire);
+                    before = Some(connection);
                 }
                 _ => return stop,
             }

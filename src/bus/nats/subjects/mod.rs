@@ -31,12 +31,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use self::session::SubjectsSession;
+use super::connection::Connection;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
 use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
-use super::wire::Wire;
 use crate::relay::{Bus, Relay};
 use crate::requests::{BusInterest, Names, Outgoing, Publisher};
 use crate::socket::Waiter;
@@ -130,11 +130,11 @@ impl Publishing {
     ///
     /// # Errors
     /// The server takes only smaller messages.
-    fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
-        let bytes_max = wire.info.max_payload();
+    fn begin(&mut self, connection: &Connection) -> Result<(), NatsError> {
+        let bytes_max = connection.info.max_payload();
         if bytes_max < self.bytes_max {
             return Err(NatsError::TooLarge {
-                url: wire.endpoint.url(),
+                url: connection.endpoint.url(),
                 bytes_max,
                 what: "messages between instances have up to",
                 bytes: self.bytes_max,
@@ -147,11 +147,11 @@ impl Publishing {
     }
 
     /// Queues messages to publish, up to a limit.
-    fn publish(&self, wire: &mut Wire) {
-        while wire.queued_bytes() < QUEUED_BYTES_MAX
+    fn publish(&self, connection: &mut Connection) {
+        while connection.queued_bytes() < QUEUED_BYTES_MAX
             && let Ok(message) = self.outbox.try_recv()
         {
-            protocol::publish(wire.out(), &message.subject, "", &message.payload);
+            protocol::publish(connection.out(), &message.subject, "", &message.payload);
         }
     }
 
@@ -269,35 +269,35 @@ impl NatsSubjectsSource {
     /// Subscribes to all names on a new connection, and relays until the connection is left.
     fn use_connection(
         &mut self,
-        (wire, sids): (&mut Wire, &mut Sids),
+        (connection, sids): (&mut Connection, &mut Sids),
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
-            publishing.begin(wire)?;
+            publishing.begin(connection)?;
         }
         // A route between the servers of a cluster can be down for a moment: messages published at another server
         // meanwhile never arrive here, and no server reports the loss.
         let is_whole = self.settings.settle.is_whole();
         if let Some(kept) = &mut self.kept
-            && kept.connected(is_whole && !wire.info.is_clustered())
+            && kept.connected(is_whole && !connection.info.is_clustered())
             && is_whole
         {
             tracing::warn!(
-                url = wire.endpoint.url(),
+                url = connection.endpoint.url(),
                 "NATS has several servers, whatever --bus-settle-ms 0 says, so messages of subjects can be lost unseen: \
                  messages have no position, and nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
         self.names.take_all();
         relay.status.set_up(false);
-        let mut session = SubjectsSession::new(self, (wire, sids), second, relay);
+        let mut session = SubjectsSession::new(self, (connection, sids), second, relay);
         session.restore()?;
         session.source.is_restored = true;
         session.begin_feed()?;
         let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
-        let url = session.wire.endpoint.url();
+        let url = session.connection.endpoint.url();
         match session.source.names.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
             (refused, of) => tracing::warn!(
@@ -326,15 +326,15 @@ impl Bus for NatsSubjectsSource {
         self.names.take_all();
         self.is_restored = false;
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
-        let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
-            Ok(mut wire) => {
+        let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
+            Ok(mut connection) => {
                 let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
-                let used = (&mut wire, &mut sids);
+                let used = (&mut connection, &mut sids);
                 let stop = self.use_connection(used, &mut second, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
                 let nats = &self.settings.nats;
-                self.servers.left(nats, &wire, second.better(), &stop);
-                wire.leave(&self.waiter);
+                self.servers.left(nats, &connection, second.better(), &stop);
+                connection.close(&self.waiter);
                 stop
             }
             Err(error) => error.into(),

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::connection::Connection;
 use super::super::error::{NatsError, Stop, log_error, refusal_in};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
-use super::super::wire::Wire;
 use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
@@ -28,7 +28,7 @@ const SETTLED_PER_TURN: usize = 1_024;
 /// A session: the source, a connection, and its state.
 pub(super) struct SubjectsSession<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
-    pub(super) wire: &'a mut Wire,
+    pub(super) connection: &'a mut Connection,
     /// Decides whether this connection is kept during a silence.
     second: &'a mut Second,
     pub(super) relay: &'a mut Relay<NatsError>,
@@ -59,15 +59,15 @@ struct PendingChange {
 impl<'a> SubjectsSession<'a> {
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
-        (wire, sids): (&'a mut Wire, &'a mut Sids),
+        (connection, sids): (&'a mut Connection, &'a mut Sids),
         second: &'a mut Second,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
         Self {
-            settle: source.settings.settle.after(wire.info.is_clustered()),
+            settle: source.settings.settle.after(connection.info.is_clustered()),
             retained: Retained::new(source.settings.is_retained, source.settings.stream.clone()),
             source,
-            wire,
+            connection,
             second,
             relay,
             sids,
@@ -91,7 +91,7 @@ impl<'a> SubjectsSession<'a> {
                 break stop;
             }
         };
-        self.retained.close(self.wire.out());
+        self.retained.close(self.connection.out());
         match self.send_retained() {
             Err(gone @ Stop::LoopGone) => gone,
             _ => stop,
@@ -104,11 +104,11 @@ impl<'a> SubjectsSession<'a> {
         let retained = &mut self.retained;
         while let Some((number, said)) = self.source.names.next_said() {
             match said {
-                Said::More => retained.more(number, now, self.wire.out()),
-                Said::Forget => retained.forget(number, self.wire.out()),
+                Said::More => retained.more(number, now, self.connection.out()),
+                Said::Forget => retained.forget(number, self.connection.out()),
             }
         }
-        retained.work(now, self.wire.out());
+        retained.work(now, self.connection.out());
         self.ask_questions(now);
         let (asked, paused) = (self.retained.asked(), self.retained.paused());
         self.source.names.show_asked_questions(asked, paused);
@@ -123,11 +123,11 @@ impl<'a> SubjectsSession<'a> {
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
-            && !self.wire.pinged().is_some_and(is_silent)
+            && !self.connection.pinged().is_some_and(is_silent)
             && let Some(question) = self.source.names.next_question()
         {
             let sid = self.sids.of(&question.subscription.name);
-            retained.ask(question, sid, now, self.wire.out());
+            retained.ask(question, sid, now, self.connection.out());
         }
     }
 
@@ -135,7 +135,7 @@ impl<'a> SubjectsSession<'a> {
     fn turn(&mut self) -> Result<(), Stop> {
         self.source.names.take_and_answer(&self.relay.link)?;
         // If this read fails, no message is lost: the messages of earlier reads were handed over.
-        let has_read = self.wire.read(&mut self.source.waiter)?;
+        let has_read = self.connection.read(&mut self.source.waiter)?;
         if has_read {
             self.second
                 .end(self.relay, self.source.names.ledger.is_restored())?;
@@ -153,26 +153,29 @@ impl<'a> SubjectsSession<'a> {
         self.ask();
         let publishing = self.source.publishing.as_ref();
         if let Some(publishing) = publishing {
-            publishing.publish(self.wire);
+            publishing.publish(self.connection);
         }
         self.source.names.show();
-        self.wire.flush(&mut self.source.waiter)?;
+        self.connection.flush(&mut self.source.waiter)?;
         if has_read {
             self.relay.worked();
-        } else if self.wire.queued_bytes() > 0 || !publishing.is_some_and(Publishing::has_waiting) {
-            self.wire.wait(&mut self.source.waiter, self.relay, until)?;
+        } else if self.connection.queued_bytes() > 0
+            || !publishing.is_some_and(Publishing::has_waiting)
+        {
+            self.connection
+                .wait(&mut self.source.waiter, self.relay, until)?;
         }
         Ok(())
     }
 
     /// Queues commands for the changes that are due, each change with a PING after it.
     fn ask(&mut self) {
-        while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
+        while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.source.names.ledger.next_change() else {
                 return;
             };
             let sids = &mut self.sids;
-            let out = self.wire.out();
+            let out = self.connection.out();
             for name in &change.names {
                 if change.wanted {
                     let subscription = Subscription {
@@ -189,7 +192,7 @@ impl<'a> SubjectsSession<'a> {
                 refused: Vec::new(),
                 words: None,
             };
-            self.asked.push_back((self.wire.ping(), asked));
+            self.asked.push_back((self.connection.ping(), asked));
         }
     }
 
@@ -197,10 +200,13 @@ impl<'a> SubjectsSession<'a> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
-        if self.source.is_restored && self.second.has_other(&[], nats, self.wire) {
+        if self.source.is_restored && self.second.has_other(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
-        match self.wire.watch(&self.source.settings.nats.times, is_silent) {
+        match self
+            .connection
+            .watch(&self.source.settings.nats.times, is_silent)
+        {
             Some(next) => Ok(next),
             None => self.check_other_server(),
         }
@@ -209,20 +215,23 @@ impl<'a> SubjectsSession<'a> {
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn check_other_server(&mut self) -> Result<Instant, Stop> {
         let nats = &self.source.settings.nats;
-        let next = self
-            .second
-            .check(self.wire.last_received(), self.relay, nats, self.wire)?;
+        let next = self.second.check(
+            self.connection.last_received(),
+            self.relay,
+            nats,
+            self.connection,
+        )?;
         // Bytes that arrived during the second connection end the silence.
-        if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
+        if next.is_none() && self.connection.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
         }
-        next.ok_or_else(|| self.wire.silent().into())
+        next.ok_or_else(|| self.connection.silent().into())
     }
 
     /// Handles all operations that were read.
     fn relay_all(&mut self) -> Result<(), Stop> {
         let received = self.relay.link.now();
-        while let Some(op) = self.wire.next_op()? {
+        while let Some(op) = self.connection.next_op()? {
             match op {
                 Op::Message(delivery) => self.message(delivery, received)?,
                 Op::Pong => self.ponged()?,
@@ -235,8 +244,9 @@ impl<'a> SubjectsSession<'a> {
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
-            let last_received = self.wire.last_received();
-            self.retained.take(delivery, last_received, self.wire.out());
+            let last_received = self.connection.last_received();
+            self.retained
+                .take(delivery, last_received, self.connection.out());
             return self.send_retained();
         }
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
@@ -251,7 +261,7 @@ impl<'a> SubjectsSession<'a> {
             return Ok(());
         }
         self.retained
-            .note_live(&delivery, self.wire.last_received());
+            .note_live(&delivery, self.connection.last_received());
         self.hand_over(&subscription, delivery, received)
     }
 
@@ -367,7 +377,7 @@ impl<'a> SubjectsSession<'a> {
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
         if let Some((ping, _)) = self.asked.front()
-            && self.wire.is_answered(*ping)
+            && self.connection.is_answered(*ping)
             && let Some((_, asked)) = self.asked.pop_front()
         {
             return self.answered(asked);
@@ -400,7 +410,7 @@ impl<'a> SubjectsSession<'a> {
             } else if is_refused || words.is_some() {
                 // The server may have accepted this name, if the error was about another.
                 if let Some(sid) = self.sids.remove(&subscription.name) {
-                    protocol::unsubscribe(self.wire.out(), sid);
+                    protocol::unsubscribe(self.connection.out(), sid);
                 }
                 let is_known = is_refused || was_alone;
                 if let Some(number) = self.source.names.ledger.refused(&subscription, is_known) {
@@ -430,7 +440,7 @@ impl<'a> SubjectsSession<'a> {
         if let Some((subject, is_subscription)) = &refused
             && self
                 .retained
-                .not_permitted((subject, *is_subscription), self.wire.out())
+                .not_permitted((subject, *is_subscription), self.connection.out())
         {
             // Its questions end by themselves, with the reason.
             return self.send_retained();

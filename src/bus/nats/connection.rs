@@ -1,5 +1,6 @@
-//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and commands
-//! out, and pings of a silent server. Never blocks for longer than the timeouts.
+//! A connection to a NATS server: connecting, TLS, the log-in up to the first PONG, then operations in and commands out, and
+//! pings of a silent server. No client library is between: this file calls the reader of [`super::protocol`]. Never blocks for
+//! longer than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -41,8 +42,9 @@ impl Patience {
 /// The reason if the log-in has not ended in time.
 pub(super) const LATE: &str = "it did not finish the handshake in time";
 
-/// A connection to a server, logged in.
-pub(super) struct Wire {
+/// A connection to a server, logged in. Its owner has the [`Waiter`] that waits for the socket, and calls in turns: flush, read,
+/// all operations, wait.
+pub(super) struct Connection {
     io: Buffered,
     pub(super) endpoint: Endpoint,
     /// The first line, but with the addresses of the newest INFO line that has any.
@@ -64,7 +66,7 @@ pub(super) struct Wire {
     last_words: Option<String>,
 }
 
-impl Wire {
+impl Connection {
     /// Connects and logs in.
     pub(super) fn open(
         waiter: &mut Waiter,
@@ -92,7 +94,7 @@ impl Wire {
         };
         let mut io = Buffered::new(stream, READ_BYTES);
         io.out().extend(connect_line(&info, &login));
-        let mut wire = Self {
+        let mut connection = Self {
             io,
             endpoint: endpoint.clone(),
             info,
@@ -106,10 +108,10 @@ impl Wire {
             malformed: None,
             last_words: None,
         };
-        match wire.log_in(waiter, until) {
-            Ok(()) => Ok(wire),
+        match connection.log_in(waiter, until) {
+            Ok(()) => Ok(connection),
             Err(error) => {
-                wire.leave(waiter);
+                connection.close(waiter);
                 Err(error)
             }
         }
@@ -337,11 +339,11 @@ impl Wire {
 
     /// Keeps the connection open beside another one; `waiter` no longer waits for it.
     pub(super) fn set_aside(&mut self, waiter: &Waiter) {
-        waiter.leave(&mut self.io.stream.tcp);
+        waiter.deregister(&mut self.io.stream.tcp);
     }
 
     /// Ends the connection.
-    pub(super) fn leave(mut self, waiter: &Waiter) {
+    pub(super) fn close(mut self, waiter: &Waiter) {
         self.set_aside(waiter);
     }
 }
@@ -374,7 +376,7 @@ impl Greeted {
                 info,
             }),
             Err(error) => {
-                waiter.leave(&mut tcp);
+                waiter.deregister(&mut tcp);
                 Err(error)
             }
         }
@@ -460,7 +462,7 @@ mod tests {
                 handshake: Duration::from_millis(300),
                 ..Patience::USUAL
             };
-            let opened = Wire::open(&mut waiter, &endpoint, &settings, 1, patience);
+            let opened = Connection::open(&mut waiter, &endpoint, &settings, 1, patience);
             opened.map(drop).unwrap_err().to_string()
         };
         let silent = failed();
