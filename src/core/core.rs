@@ -10,7 +10,7 @@ use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
 use super::ends::Drain;
-use super::flush::Scratch;
+use super::flush::{Laps, Scratch};
 use super::history::History;
 use super::left::LeftKeys;
 use super::losses::Losses;
@@ -95,6 +95,7 @@ pub struct Core {
     pub(super) compressor: Compressor,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
+    pub(super) laps: Laps,
     /// The receivers of the message that is being published, in the order of their slots, which is their order in
     /// memory; empty between messages.
     ordered: SlotSet,
@@ -153,6 +154,7 @@ impl Core {
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
+            laps: Laps::default(),
             ordered: SlotSet::default(),
             overload: Overload::default(),
             memory: FrameMemory::default(),
@@ -330,7 +332,7 @@ impl Core {
         let queued = self.clients.stats.messages_queued;
         self.deliver_to_members(topic, of);
         if self.clients.stats.messages_queued > queued {
-            self.scratch.published(of.frame);
+            self.laps.published(of.frame);
             self.note_gathered(of.frame);
         }
     }

@@ -5,37 +5,26 @@
 //! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
 //! so that a flush allocates nothing.
 //!
-//! Clients with little to send go first, also in the middle of a long flush, so a pong or a small message waits for no
-//! message of some MiB to hundreds of others. The others get a batch of writes at least in each flush. Clients are written
-//! to in the order of their slots, which is the order in memory, from a start that moves on with each lap.
-//!
-//! A lap ends when every client has got what was published before its begin, or the kernel takes no more of it. A frame
-//! that is larger than a write goes out in several writes of a lap. A lap may take several turns; the clients that get
-//! something meanwhile have their turn in the next lap. Meanwhile the bus waits if much was published
-//! ([`Scratch::published_bytes`]).
-//!
-//! A write makes room in a send queue, and a gateway may wait for that room: for messages from before a
-//! client's subscription, such as last values. A replayed frame is in the send queue among the others,
-//! so later frames stay after the replayed frame. A replayed frame counts for no limit of the queue,
-//! takes no token of the client's rate and is never conflated: a client that reads gets all replayed
-//! frames, however slowly. The stall limit still drops a client that takes nothing.
+//! Which clients a batch writes to: [`laps`].
+
+mod laps;
 
 use std::io::{self, IoSlice};
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(super) use self::laps::{LISTS, Laps, list_of};
+use self::laps::{LITTLE, LONG, is_long};
 use super::clients::Clients;
 use super::core::Core;
 use super::deflated::{Compressor, FramePlan, Inflates};
-use super::gateway::Gateway;
-use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
-use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName};
+use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -51,9 +40,6 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// measure: a short message after a window of 32 KiB takes as long as a long one.
 const BATCH_DEFLATE_US: u64 = 500;
 
-/// A client with at most this much to send goes before the others.
-const LITTLE_BYTES: usize = 16 * 1024;
-
 /// With more bytes than this in all send queues together, a lap takes several turns.
 const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -61,137 +47,14 @@ const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 /// ends, the clients that it wrote to first have got little more than the others.
 const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
 
-/// The lists of clients with something to send: first those with little, then the others; in both first those that need
-/// no encoding.
-pub(super) const LISTS: usize = 4;
-
-/// The lists of clients with little to send.
-const LITTLE: Range<usize> = 0..2;
-
-/// The lists of the other clients.
-const LONG: Range<usize> = 2..LISTS;
-
-/// The list of a client.
-#[inline]
-pub(super) fn list_of(bytes: usize, is_plain: bool) -> usize {
-    let first = if bytes > LITTLE_BYTES { LONG.start } else { 0 };
-    first + usize::from(!is_plain)
-}
-
 /// Vectors that are empty between batches and keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    rounds: [Round; LISTS],
     plans: Vec<Plan>,
     prepared: Prepared,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// The number of laps begun so far, from which the start of the next follows.
-    laps: usize,
-    /// Bytes of all publications so far without a conflation key.
-    published: u64,
-    /// The same when this lap began, and when the lap before began.
-    at_begin: u64,
-    at_begin_before: u64,
-    /// Address of the frame that was counted last, until the next flush: a frame on many topics counts
-    /// once.
-    counted: usize,
-}
-
-/// The clients of one list that the flush has not written to yet.
-#[derive(Debug, Default)]
-struct Round {
-    waiting: SlotSet,
-    /// The slot at which the walk continues.
-    next: u32,
-}
-
-impl Round {
-    fn is_over(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes the clients of a list. The start moves on by a prime each lap, so that no client is always last. It is
-    /// counted in clients and not in slots, because slots with nothing to send are between the clients.
-    fn begin(&mut self, list: &mut SlotSet, lap: usize) {
-        debug_assert!(
-            self.is_over(),
-            "clients of an earlier round would be passed over"
-        );
-        if list.is_empty() {
-            return;
-        }
-        std::mem::swap(&mut self.waiting, list);
-        let start = lap.wrapping_mul(7919) % self.waiting.len();
-        self.next = self.waiting.slot_at(start);
-    }
-
-    #[inline]
-    fn take(&mut self) -> Option<u32> {
-        let behind = self.waiting.take_from(self.next);
-        let slot = behind.or_else(|| self.waiting.take_from(0))?;
-        self.next = slot + 1;
-        Some(slot)
-    }
-}
-
-impl Scratch {
-    /// Whether a lap is under way.
-    pub(super) fn is_under_way(&self) -> bool {
-        !self.rounds.iter().all(Round::is_over)
-    }
-
-    /// Counts a publication in send queues. A frame with a conflation key does not count: a waiting
-    /// client gets the newest frame, and waiting would make the newest frame old.
-    pub(super) fn published(&mut self, frame: &Arc<Frame>) {
-        let address = Arc::as_ptr(frame).addr();
-        if frame.key().is_none() && self.counted != address {
-            self.counted = address;
-            self.published += frame.queue_bytes() as u64;
-        }
-    }
-
-    /// Bytes of publications without a conflation key that may still wait for some client's write: a client that this
-    /// lap has not reached was written to in the lap before, or has got nothing since.
-    pub(super) fn published_bytes(&self) -> usize {
-        (self.published - self.at_begin_before) as usize
-    }
-
-    /// Bytes that were published since this lap began.
-    fn since_begin(&self) -> usize {
-        (self.published - self.at_begin) as usize
-    }
-
-    /// Begins a lap; the lap before has reached all clients.
-    fn begin(&mut self, dirty: &mut [SlotSet; LISTS]) {
-        self.at_begin_before = self.at_begin;
-        self.at_begin = self.published;
-        self.laps = self.laps.wrapping_add(1);
-        self.begin_rounds(0..LISTS, dirty);
-    }
-
-    fn begin_rounds(&mut self, lists: Range<usize>, dirty: &mut [SlotSet; LISTS]) {
-        for list in lists {
-            self.rounds[list].begin(&mut dirty[list], self.laps);
-        }
-    }
-
-    /// Notes that a flush has reached all clients, or has stopped.
-    fn paused(&mut self) {
-        if !self.is_under_way() {
-            (self.at_begin, self.at_begin_before) = (self.published, self.published);
-        }
-    }
-
-    /// The clients that a lap has yet to reach.
-    pub(super) fn waiting(&self) -> [&SlotSet; LISTS] {
-        self.rounds.each_ref().map(|round| &round.waiting)
-    }
-
-    fn is_over(&self, lists: Range<usize>) -> bool {
-        self.rounds[lists].iter().all(Round::is_over)
-    }
 }
 
 /// What the writes of a batch need beside the queues themselves.
@@ -271,13 +134,13 @@ impl Core {
     /// Writes to the sessions with something to send, while there is time: first to those with little, then to those that
     /// this lap has yet to reach.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
-        let is_over = !self.scratch.is_under_way() || self.flush_lists(tx);
+        let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
         if is_over {
             self.release_states();
-            self.scratch.begin(&mut self.clients.dirty);
+            self.laps.begin(&mut self.clients.dirty);
             self.flush_lists(tx);
         }
-        self.scratch.paused();
+        self.laps.paused();
     }
 
     /// Returns false if the time was over before the end of the lap.
@@ -285,7 +148,7 @@ impl Core {
         loop {
             let is_over = self.flush_little(tx) & self.flush_long(tx);
             // What is left of a long queue may be little, and belongs to this lap too.
-            if !is_over || !self.scratch.is_under_way() {
+            if !is_over || !self.laps.is_under_way() {
                 return is_over;
             }
         }
@@ -294,34 +157,29 @@ impl Core {
     /// Whether some clients wait for a write that the kernel may take.
     pub(super) fn has_unflushed(&self) -> bool {
         let listed = || self.clients.dirty.iter().any(|list| !list.is_empty());
-        self.scratch.is_under_way() || listed() || self.holds_states()
+        self.laps.is_under_way() || listed() || self.holds_states()
     }
 
     /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns false if the time was
     /// over before the end.
     pub(super) fn flush_little(&mut self, tx: &mut dyn Transmit) -> bool {
-        let scratch = &mut self.scratch;
-        // A frame may be freed, and another may have its address.
-        scratch.counted = 0;
-        if scratch.is_over(LITTLE) {
-            scratch.begin_rounds(LITTLE, &mut self.clients.dirty);
-        }
+        self.laps.begin_little(&mut self.clients.dirty);
         for list in LITTLE {
-            while !self.scratch.rounds[list].is_over() && self.turn.has_time() {
+            while !self.laps.is_list_over(list) && self.turn.has_time() {
                 self.flush_batch(list, tx);
             }
         }
-        self.scratch.is_over(LITTLE)
+        self.laps.are_over(LITTLE)
     }
 
     /// Writes to the other clients of this lap: a batch at least, so that clients with little to send do not keep them
     /// waiting for ever. Returns false if the time was over before the end.
     fn flush_long(&mut self, tx: &mut dyn Transmit) -> bool {
         for list in LONG {
-            while !self.scratch.rounds[list].is_over() {
+            while !self.laps.is_list_over(list) {
                 self.flush_batch(list, tx);
                 if !self.turn.has_time() {
-                    return self.scratch.is_over(LONG);
+                    return self.laps.are_over(LONG);
                 }
             }
         }
@@ -348,7 +206,7 @@ impl Core {
     #[inline]
     fn plan_batch(&mut self, list: usize) {
         let is_behind = self.overload.is_holding;
-        let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
+        let is_long_lap = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let (scratch, turn) = (&mut self.scratch, &mut self.turn);
         turn.begin_batch(BATCH_DEFLATE_US);
         scratch.plans.clear();
@@ -365,18 +223,18 @@ impl Core {
             && frames <= BATCH_FRAMES
             && bytes <= BATCH_BYTES
             && deflate.has_time
-            && let Some(slot) = scratch.rounds[list].take()
+            && let Some(slot) = self.laps.take(list)
         {
             planned += 1;
             let session = self.clients.sessions.get(slot as usize);
             let waiting = session.map_or(0, Session::queue_bytes);
-            if LITTLE.contains(&list) && waiting > LITTLE_BYTES {
+            if LITTLE.contains(&list) && is_long(waiting) {
                 // What was published before this lap goes out in this lap.
                 let long = list + LONG.start;
-                match session.is_some_and(|session| session.owes(scratch.since_begin())) {
-                    true => scratch.rounds[long].waiting.insert(slot),
+                match session.is_some_and(|session| session.owes(self.laps.since_begin())) {
+                    true => self.laps.add(long, slot),
                     false => self.clients.dirty[long].insert(slot),
-                };
+                }
                 continue;
             }
             frames += session.map_or(0, Session::write_frames);
@@ -385,7 +243,7 @@ impl Core {
                 self.clients.skip_to_newest(slot);
             }
             let clients = &mut self.clients;
-            let bytes_max = write_bytes_max(clients, &self.limits, is_long, slot);
+            let bytes_max = write_bytes_max(clients, &self.limits, is_long_lap, slot);
             let plan = plan(
                 clients,
                 slot,
@@ -427,14 +285,12 @@ impl Core {
         for list in &mut self.clients.dirty {
             list.remove(slot);
         }
-        for round in &mut self.scratch.rounds {
-            round.waiting.remove(slot);
-        }
+        self.laps.remove(slot);
     }
 
     /// Panics unless every listed session is in exactly one list, and no other session is in any.
     pub(super) fn check_lists(&self) {
-        let lists = self.clients.dirty.iter().chain(self.scratch.waiting());
+        let lists = self.clients.dirty.iter().chain(self.laps.waiting());
         let lists: Vec<&SlotSet> = lists.collect();
         for (slot, session) in &self.clients.sessions {
             let within = lists.iter().filter(|list| list.contains(slot as u32));
@@ -481,10 +337,10 @@ impl Core {
         if let Some(waits) = session.turns_waiting() {
             self.waits.turned(now, key, waits);
         }
-        if !written.short && session.owes(self.scratch.since_begin()) {
+        if !written.short && session.owes(self.laps.since_begin()) {
             // The rest of a large frame, or what else was published before the lap, goes out in the same lap.
             if let Some(list) = session.enlist() {
-                self.scratch.rounds[list].waiting.insert(key.slot);
+                self.laps.add(list, key.slot);
             }
         }
         if written.asks_early {
@@ -583,48 +439,4 @@ fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
         slices: &[],
     };
     writes.into_iter().map(none).collect()
-}
-
-impl Core {
-    /// Puts a frame of a topic from before the client's subscription in the client's queue, after the older frames that
-    /// wait outside of the queue. Returns false if the client is gone or closing. The gateway limits the waiting replayed
-    /// frames, for each client and for all: the limits of the queue do not count replayed frames.
-    pub fn replay(&mut self, key: SessionKey, topic: &TopicName, frame: &Arc<Frame>) -> bool {
-        self.notify_loss(key);
-        if self.overload.concerns(topic) {
-            self.release(topic);
-        }
-        self.clients.open_slot(self.now, &self.limits, key);
-        self.clients.replay(self.now, key, [Arc::clone(frame)]);
-        self.is_open(key)
-    }
-
-    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush: as soon as the
-    /// kernel has taken everything that waits for the client. For a client that skips to the newest messages, whose
-    /// queue may never be empty, it is enough that all replayed frames are out.
-    pub fn request_room(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.want_room();
-            self.note_room(key);
-        }
-    }
-
-    /// Notes that the queue of a client has become shorter.
-    pub(super) fn note_room(&mut self, key: SessionKey) {
-        let session = self.clients.session_mut(key);
-        if session.is_some_and(|session| session.finds_room()) {
-            self.with_room.push(key);
-        }
-    }
-}
-
-impl<G: Gateway> Hub<G> {
-    /// Calls the gateway for a client with the requested room.
-    pub(super) fn report_room(&mut self, key: SessionKey) {
-        if self.core.is_open(key)
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            self.gateway.handle_room(&mut self.core, key, client);
-        }
-    }
 }

@@ -379,7 +379,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Whether a flush has stopped for lack of time.
     pub fn is_flushing(&self) -> bool {
-        self.core.scratch.is_under_way()
+        self.core.laps.is_under_way()
     }
 
     /// Whether the shell may take another publication. While a flush is under way, publications wait
@@ -388,7 +388,7 @@ impl<G: Gateway> Hub<G> {
     /// with a conflation key only conflate, so these frames do not count.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
-        !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes
+        !self.core.has_unflushed() || self.core.laps.published_bytes() < max_bytes
     }
 
     /// Panics if the state is inconsistent. For simulations and tests.

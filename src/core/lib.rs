@@ -44,6 +44,7 @@ mod refused_names;
 mod release;
 mod resume;
 mod revoked;
+mod room;
 mod search;
 mod send_queue;
 mod session;

@@ -31,7 +31,7 @@ impl Core {
     pub(super) fn note_replaced(&mut self) {
         let replaces = take(&mut self.clients.replaced_unsent);
         let is_late = replaces || self.clients.stats.overload.is_behind && self.much_waits();
-        if is_late && self.scratch.is_under_way() && !self.overload.is_holding {
+        if is_late && self.laps.is_under_way() && !self.overload.is_holding {
             let stats = &mut self.clients.stats.overload;
             self.overload.begin(self.now.mono_us, stats);
         }
