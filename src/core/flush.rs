@@ -114,6 +114,7 @@ struct BatchDeflate<'a> {
 
 impl BatchDeflate<'_> {
     /// Makes the encoding of a frame for a client. `None` if the time is over.
+    #[inline]
     fn plan(
         &mut self,
         frame: &Arc<Frame>,

@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod missed;
 mod names;
 mod newest_only;
 mod numbers;
@@ -18,13 +19,15 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::missed::CopyPlace;
+pub(super) use self::missed::merge_charge;
+pub use self::missed::{KeptPage, Missed};
 use self::names::Names;
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 pub(super) use self::wanted::FrameBudget;
-pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, At, CopyPlace, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
-pub use self::wanted::{KeptPage, Missed, Outcome, Wanted};
+use self::wanted::{After, At, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
+pub use self::wanted::{Outcome, Wanted};
 use super::frame::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
@@ -244,15 +247,15 @@ impl History {
         let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
         let name = self.names.add(topic, unix_us);
-        if body.is_some() {
-            self.stays_no_longer(name);
-        }
-        if body.is_none() {
-            self.left_out = number;
-            self.names.left_out(name, number);
-        }
-        if let Some(body) = body {
-            body.set_kept(true);
+        match body {
+            Some(body) => {
+                self.remove_newest_only(name);
+                body.set_kept(true);
+            }
+            None => {
+                self.left_out = number;
+                self.names.left_out(name, number);
+            }
         }
         self.entries.push_back(KeptMessage {
             number,
@@ -617,7 +620,7 @@ impl History {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
         while let Some(name) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
-            self.stays_no_longer(name);
+            self.remove_newest_only(name);
             self.newest_forgotten += 1;
             if !turn.has_time() {
                 break;
@@ -701,12 +704,13 @@ impl History {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let is_kept = short == Short::Bytes && entry.body.is_some() && self.names.is_newest(topic);
+        let is_kept =
+            short == Short::Bytes && entry.body.is_some() && self.names.has_only_newest(topic);
         if is_kept && self.newest_only.has_room(&entry) {
             self.names.keep_newest_only(topic, number);
             self.newest_only.add(topic, entry);
         } else {
-            let is_newest = entry.body.is_some() && self.names.is_newest(topic);
+            let is_newest = entry.body.is_some() && self.names.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.let_go(&entry);
             self.names.forget_message(topic, number);
@@ -756,7 +760,7 @@ impl History {
     }
 
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
-    fn stays_no_longer(&mut self, name: u32) {
+    fn remove_newest_only(&mut self, name: u32) {
         if let Some(mut entry) = self.newest_only.remove(name) {
             entry.drop_copies(&mut self.memory);
             self.let_go(&entry);

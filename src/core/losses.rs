@@ -1,8 +1,15 @@
-//! The losses of the bus so far, and the topics that they concern.
+//! The losses of the bus so far, the topics that they concern, and how clients are notified of them.
+//!
+//! Each client is notified of a loss before it gets any message from after the loss. Notifying a hundred thousand clients
+//! in one turn would delay every message, so the gateway does it in a round over several turns ([`Core::walk`]). If a client
+//! gets a message or an answer meanwhile, the notice of the loss goes first. Therefore each session has the number of losses
+//! that its client knows of; all later losses are a single loss for the client.
 
 use std::sync::Arc;
 
-use super::Frame;
+use super::core::Core;
+use super::session::Session;
+use super::{Frame, SessionKey, TopicName};
 
 /// The losses so far.
 #[derive(Debug, Default)]
@@ -61,6 +68,117 @@ impl Times {
             u64::MAX => self.before < of_kept && known < of_kept,
             last if last < losses => known <= last,
             _ => known <= self.before && self.before < losses,
+        }
+    }
+}
+
+impl Core {
+    /// Handles a loss.
+    pub fn lose(&mut self) {
+        self.lose_beside();
+        self.losses.of_kept = self.losses.count;
+    }
+
+    /// Handles a loss of names beside the stream that is the kept feed.
+    pub fn lose_beside(&mut self) {
+        self.losses.count += 1;
+    }
+
+    /// Sets the frame that notifies a client of all losses so far. It has no position.
+    pub fn set_loss_frame(&mut self, frame: Arc<Frame>) {
+        self.losses.frame = Some(frame);
+    }
+
+    /// The losses so far.
+    pub fn losses(&self) -> u64 {
+        self.losses.count
+    }
+
+    /// Notes that all clients know of `losses` losses.
+    pub fn note_losses_known(&mut self, losses: u64) {
+        self.losses.known = losses;
+        if !self.is_notifying() {
+            self.losses.frame = None;
+        }
+    }
+
+    /// Whether some clients may not know of a loss.
+    #[inline]
+    pub fn is_notifying(&self) -> bool {
+        self.losses.count != self.losses.known
+    }
+
+    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all that concern it: a
+    /// loss beside the stream concerns the members of topics that were delivered then. If the bus delivered a topic of
+    /// the client at one of these losses, the client's next `seq` number is skipped, once for all of these losses.
+    pub fn take_loss(&mut self, key: SessionKey) -> bool {
+        let all = self.losses.count;
+        let session = self.clients.session_mut(key);
+        let Some(known) = session.map(|session| session.know_losses(all)) else {
+            return false;
+        };
+        let of_kept = self.losses.of_kept;
+        let was_active = known != all && self.topics.was_active(key.slot, known, (all, of_kept));
+        if was_active {
+            self.skip_number(key);
+            self.losses.gaps_notified += 1;
+        }
+        was_active || known < of_kept
+    }
+
+    /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
+    pub fn take_gaps_notified(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.gaps_notified)
+    }
+
+    /// Skips the client's next number ([`super::Prefix::Seq`]), so that the client sees a gap.
+    pub fn skip_number(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.skip_number();
+        }
+    }
+
+    /// Sets whether the bus delivers the messages of a topic with members.
+    pub fn set_active(&mut self, topic: &TopicName, active: Active) {
+        self.topics.set_active(topic, self.losses.count, active);
+    }
+
+    /// Notifies the client of losses that it does not know of, before anything else.
+    #[inline]
+    pub(super) fn notify_loss(&mut self, key: SessionKey) {
+        if self.is_notifying() {
+            self.notify_now(key);
+        }
+    }
+
+    /// Notifies the members of a topic.
+    #[inline]
+    pub(super) fn notify_members(&mut self, topic: &TopicName) {
+        if self.is_notifying() {
+            let members: Vec<_> = self.members(topic).collect();
+            members.into_iter().for_each(|key| self.notify_now(key));
+        }
+    }
+
+    /// Notes that the client wants the status of the bus. Returns true the first time.
+    pub fn ask_status(&mut self, key: SessionKey) -> bool {
+        let session = self.clients.session_mut(key);
+        session.is_some_and(|session| !session.ask_status())
+    }
+
+    /// Whether the client gets the status of the bus: with a history every client, otherwise those that have asked.
+    pub fn gets_status(&self, key: SessionKey) -> bool {
+        let asked = || self.clients.session(key).is_some_and(Session::asks_status);
+        self.has_history() || asked()
+    }
+
+    #[cold]
+    fn notify_now(&mut self, key: SessionKey) {
+        if self.take_loss(key)
+            && self.gets_status(key)
+            && let Some(frame) = &self.losses.frame
+        {
+            self.clients.deliver(self.now, &self.limits, key, frame);
         }
     }
 }

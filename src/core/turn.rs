@@ -10,7 +10,8 @@
 
 use std::fmt;
 
-use super::SessionKey;
+use super::core::Core;
+use super::{ByClient, SessionKey};
 
 /// The clock of the shell. The core reads it only to end its work in time: nothing else depends on it.
 pub trait TurnClock: fmt::Debug + Send {
@@ -117,5 +118,32 @@ impl Turn {
         let now_us = self.clock.mono_us();
         let lasts = |(_, share): &mut (SessionKey, Span)| share.lasts_at(now_us);
         self.share.as_mut().is_none_or(lasts) & self.part.lasts_at(now_us)
+    }
+}
+
+impl Core {
+    /// Whether the part of the turn that is under way has time for another step; the rest of the work is for a later
+    /// turn.
+    pub fn has_time(&mut self) -> bool {
+        self.turn.has_time()
+    }
+
+    /// Calls `each` for the clients in the slots from `first` on, as many as there is time for; the first client is
+    /// always reached. Returns the slot at which the walk continues; `None` after the last.
+    pub fn walk<C>(
+        &mut self,
+        clients: &mut ByClient<C>,
+        first: usize,
+        mut each: impl FnMut(&mut Self, SessionKey, &mut C),
+    ) -> Option<usize> {
+        let slots = clients.slots();
+        for (key, client) in clients.slots_mut(first, usize::MAX) {
+            each(self, key, client);
+            let next = key.slot as usize + 1;
+            if next < slots && !self.has_time() {
+                return Some(next);
+            }
+        }
+        None
     }
 }

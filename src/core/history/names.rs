@@ -87,7 +87,7 @@ impl Names {
     }
 
     /// Whether only one message of a topic is kept: the newest.
-    pub(super) fn is_newest(&self, id: u32) -> bool {
+    pub(super) fn has_only_newest(&self, id: u32) -> bool {
         self.table[id as usize].kept == 1
     }
 

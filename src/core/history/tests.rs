@@ -4,8 +4,8 @@ mod streams;
 
 use std::cell::Cell;
 
+use super::missed::CopyPlace;
 use super::numbers::{FORGOTTEN_IDS_MAX, MARKS_MAX};
-use super::wanted::CopyPlace;
 use super::*;
 use crate::turn::Turn;
 use crate::{FrameBytes, Mark, Message};
