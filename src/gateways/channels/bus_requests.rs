@@ -1,15 +1,11 @@
-//! How the bus comes to send the messages of a name. [`BusRequests`]: the gateway's requests to the bus, each name once, and the
-//! bus's responses. [`KeptNames`]: the kept feed, whose messages the bus sends without a request, once and in one order,
-//! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
-//! same position for all clients.
+//! The gateway's requests to the bus for the messages of names, each name once, and the bus's responses. Names of the kept feed
+//! ([`super::kept_names`]) are not requested.
 
 use std::collections::{HashSet, VecDeque};
 
 use foldhash::quality::RandomState;
 
-use weirgate_core;
 use weirgate_core::TopicName;
-use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
 use weirgate_wire::base::ExtendibleMap;
 
 /// A subscription or its end, for the bus.
@@ -162,122 +158,6 @@ impl BusRequests {
             BusAnswer::Confirmed if losses != self.losses => Some(BusAnswer::Waits),
             state => Some(state),
         }
-    }
-}
-
-/// The names read from the start.
-#[derive(Debug)]
-pub(super) struct KeptNames {
-    syntax: NameSyntax,
-    names: Vec<String>,
-    patterns: NamePatterns,
-    /// The names that the bus refuses, and the matcher of the others while there are any.
-    refused: HashSet<String, RandomState>,
-    accepted: Option<NamePatterns>,
-    /// The feed is a stream, which weirgate reads whole. The names are then its subjects, once these are known.
-    is_stream: bool,
-}
-
-impl KeptNames {
-    /// The list of names and patterns.
-    ///
-    /// # Errors
-    /// The first text that is neither, and why.
-    pub(super) fn new(
-        syntax: NameSyntax,
-        names: Vec<String>,
-        is_stream: bool,
-    ) -> Result<Self, (String, NameError)> {
-        Ok(Self {
-            syntax,
-            patterns: NamePatterns::new(syntax, &names)?,
-            names,
-            refused: HashSet::default(),
-            accepted: None,
-            is_stream,
-        })
-    }
-
-    /// Records the bus's response for a name of the list, and ignores other names.
-    pub(super) fn settle(&mut self, name: &str, is_accepted: bool) {
-        let is_changed = match is_accepted {
-            true => self.refused.remove(name),
-            false if self.names.iter().any(|kept| kept == name) => {
-                self.refused.insert(name.to_owned())
-            }
-            false => false,
-        };
-        if is_changed {
-            let accepted: Vec<String> = self.accepted().cloned().collect();
-            let accepted = NamePatterns::new(self.syntax, &accepted).ok();
-            self.accepted = accepted.filter(|_| !self.refused.is_empty());
-        }
-    }
-
-    fn accepted(&self) -> impl Iterator<Item = &String> {
-        let refused = |name: &&String| !self.refused.contains(*name);
-        self.names.iter().filter(refused)
-    }
-
-    /// Whether the bus refuses every name of the list that contains this name of a client.
-    pub(super) fn is_refused(&self, name: &str) -> bool {
-        self.accepted.as_ref().is_some_and(|accepted| {
-            let is_accepted = match self.syntax.is_pattern(name) {
-                true => (self.accepted()).any(|kept| self.syntax.contains(kept, name)),
-                false => accepted.matches(name),
-            };
-            !is_accepted && self.covers(name)
-        })
-    }
-
-    /// Takes the subjects of the stream that is the kept feed. Returns false if they are no names of this bus: nothing
-    /// has changed then.
-    pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {
-        let patterns = NamePatterns::new(self.syntax, subjects).ok();
-        let patterns = patterns.filter(|_| self.is_stream && !subjects.is_empty());
-        patterns.is_some_and(|patterns| {
-            self.patterns = patterns;
-            self.names = subjects.to_vec();
-            true
-        })
-    }
-
-    /// Whether the kept feed is a stream.
-    pub(super) fn is_stream(&self) -> bool {
-        self.is_stream
-    }
-
-    /// Whether neither the gateway nor the bus can find the messages of this pattern.
-    pub(super) fn cannot_match(&self, name: &str) -> bool {
-        self.is_stream && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
-    }
-
-    /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
-    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
-    /// pattern that is wider than its subjects brings what the stream has: the bus would send the same messages again,
-    /// and those between weirgate and the stream.
-    pub(super) fn covers(&self, name: &str) -> bool {
-        match self.syntax.is_pattern(name) {
-            true if self.is_stream => {
-                let mut names = self.names.iter();
-                names.any(|kept| self.syntax.meets(kept, name)) && self.syntax.can_match(name)
-            }
-            true => {
-                let mut names = self.names.iter();
-                names.any(|kept| self.syntax.contains(kept, name)) && self.syntax.can_match(name)
-            }
-            false => self.patterns.matches(name),
-        }
-    }
-}
-
-/// A name to resume, with the matcher.
-pub(super) fn wanted<'a>(
-    (name, patterns): &'a (TopicName, Option<NamePatterns>),
-) -> weirgate_core::Wanted<'a> {
-    weirgate_core::Wanted {
-        name,
-        patterns: patterns.as_ref(),
     }
 }
 

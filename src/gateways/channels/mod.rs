@@ -15,6 +15,7 @@ mod bus_requests;
 mod client;
 pub mod feed;
 mod held;
+mod kept_names;
 mod leaving;
 mod messages;
 pub(super) mod metrics;
@@ -35,9 +36,9 @@ use std::sync::Arc;
 
 use self::authenticate::Renewals;
 use self::bus::{NameErrors, SettlingRound};
-use self::bus_requests::KeptNames;
 use self::client::ChannelsClient;
 use self::held::HeldNames;
+use self::kept_names::KeptNames;
 use self::leaving::Leaving;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;

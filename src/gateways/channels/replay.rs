@@ -101,6 +101,7 @@ impl Name {
 }
 
 impl Replay {
+    /// A replay of all kept messages of these names, or of those after `since`.
     fn new(syntax: NameSyntax, names: Vec<TopicName>, since: Option<CopyPosition>) -> Self {
         let of = |name: TopicName| Name {
             patterns: matcher(syntax, &name),

@@ -10,7 +10,6 @@ use std::collections::btree_set;
 use std::{mem, vec};
 
 use super::ChannelsGateway;
-use super::bus_requests::wanted;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
 use super::patterns::matcher;
@@ -498,5 +497,13 @@ impl ChannelsGateway {
         }
         self.names.store(&self.stats, core.memberships());
         self.ask_retained(core);
+    }
+}
+
+/// A name to resume, with the matcher.
+fn wanted<'a>((name, patterns): &'a (TopicName, Option<NamePatterns>)) -> Wanted<'a> {
+    Wanted {
+        name,
+        patterns: patterns.as_ref(),
     }
 }
