@@ -313,54 +313,13 @@ impl Round {
         is_second: bool,
         reached: Option<Reached>,
     ) -> (Vec<Answer>, Next) {
-        let is_away =
-            |error: &ApiError| !error.is_an_answer() && !matches!(error, ApiError::NotPermitted(_));
         self.is_unsure |= answer.as_ref().is_err_and(is_away);
-        let (watched, is_unsure) = (&self.watched, &mut self.is_unsure);
-        match (watched, question) {
+        match (&self.watched, question) {
             (Watched::Consumer(watched), InfoRequest::Consumer) => {
-                match watched.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
-                    Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
-                    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
-                    // no messages. So the leader of the stream is asked too.
-                    Some(Answer::Pending(_, counts)) => {
-                        let question = InfoRequest::Stream { counts, reached };
-                        let subject = stream_info(&watched.target.stream);
-                        (Vec::new(), Next::ask(question, subject))
-                    }
-                    found => (Vec::from_iter(found), watched.next(None)),
-                }
+                watched.judge_consumer(answer, is_second, reached)
             }
             (Watched::Consumer(watched), InfoRequest::Stream { counts, reached }) => {
-                let info = match answer.and_then(|answer| StreamInfo::read(&answer)) {
-                    Ok(info) => Some(info),
-                    Err(error) if error.is_an_answer() => None,
-                    Err(ApiError::NotPermitted(_)) => None,
-                    Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
-                        return (vec![Answer::NoLeader], Next::Rest);
-                    }
-                    Err(_) => return (Vec::new(), Next::Rest),
-                };
-                let last = info.as_ref().map(StreamInfo::head_number);
-                let stored = reached.and_then(|reached| reached.stored_unix_ns);
-                let (mut found, next) = match (last, reached, stored) {
-                    (Some(last), Some(reached), _) if last < reached.sequence => {
-                        watched.went_back(is_second)
-                    }
-                    (Some(last), Some(reached), Some(stored)) if *is_unsure => {
-                        let question = InfoRequest::Message {
-                            counts,
-                            stored_unix_ns: stored,
-                            last_sequence: last,
-                        };
-                        let subject = Action::GetMessage.of(&watched.target.stream);
-                        let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
-                        (Vec::new(), Next::Ask(question, subject, body))
-                    }
-                    _ => watched.is_well(counts, last),
-                };
-                found.extend(info.map(|info| Answer::State(Box::new(info))));
-                (found, next)
+                watched.judge_stream(answer, is_second, counts, reached, self.is_unsure)
             }
             (
                 Watched::Consumer(watched),
@@ -376,43 +335,121 @@ impl Round {
                 Err(error) if is_away(&error) => (Vec::new(), Next::Rest),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
-                    *is_unsure = false;
+                    self.is_unsure = false;
                     watched.is_well(counts, Some(last_sequence))
                 }
             },
             (Watched::Consumer(watched), InfoRequest::Durable(last)) => {
-                let state = answer.and_then(|answer| ConsumerState::read(&answer));
-                let is_free = matches!(
-                    durable_of(state, &watched.target, last),
-                    Ok(Durable::Free(_) | Durable::Missing)
-                );
-                (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+                watched.judge_durable(answer, last)
             }
-            (Watched::Subject(_), InfoRequest::Holder) => {
-                let held = answer.and_then(|answer| first_stream(read(&answer)?));
-                match held {
-                    Ok(Some(stream)) => (
-                        Vec::new(),
-                        Next::ask(InfoRequest::Held, stream_info(&stream)),
-                    ),
-                    Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
-                    Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
-                }
-            }
-            (Watched::Subject(_), InfoRequest::Held) => {
-                let found = match answer.and_then(|answer| stream_of(&answer)) {
-                    Ok(_) => Some(Answer::Stream(true)),
-                    Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
-                    Err(error) => other(&error),
-                };
-                (Vec::from_iter(found), Next::Rest)
-            }
+            (Watched::Subject(_), InfoRequest::Holder) => judge_holder(answer),
+            (Watched::Subject(_), InfoRequest::Held) => judge_held(answer),
             _ => (Vec::new(), Next::Rest),
         }
     }
 }
 
+/// Whether an error shows that JetStream was away.
+fn is_away(error: &ApiError) -> bool {
+    !error.is_an_answer() && !matches!(error, ApiError::NotPermitted(_))
+}
+
+/// Judges which stream holds a subject.
+fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+    match answer.and_then(|answer| first_stream(read(&answer)?)) {
+        Ok(Some(stream)) => {
+            let next = Next::ask(InfoRequest::Held, stream_info(&stream));
+            (Vec::new(), next)
+        }
+        Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
+        Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
+    }
+}
+
+/// Judges the answer about the stream of a subject.
+fn judge_held(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+    let found = match answer.and_then(|answer| stream_of(&answer)) {
+        Ok(_) => Some(Answer::Stream(true)),
+        Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
+        Err(error) => other(&error),
+    };
+    (Vec::from_iter(found), Next::Rest)
+}
+
 impl WatchedConsumer {
+    /// Judges the answer about the consumer in use.
+    fn judge_consumer(
+        &self,
+        answer: Result<Vec<u8>, ApiError>,
+        is_second: bool,
+        reached: Option<Reached>,
+    ) -> (Vec<Answer>, Next) {
+        match self.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
+            Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
+            // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
+            // no messages. So the leader of the stream is asked too.
+            Some(Answer::Pending(_, counts)) => {
+                let question = InfoRequest::Stream { counts, reached };
+                let subject = stream_info(&self.target.stream);
+                (Vec::new(), Next::ask(question, subject))
+            }
+            found => (Vec::from_iter(found), self.next(None)),
+        }
+    }
+
+    /// Judges the answer about the stream of the consumer: whether the stream has lost messages that were handed over. If
+    /// JetStream was away (`is_unsure`), the last of these messages is compared too.
+    fn judge_stream(
+        &self,
+        answer: Result<Vec<u8>, ApiError>,
+        is_second: bool,
+        counts: Counts,
+        reached: Option<Reached>,
+        is_unsure: bool,
+    ) -> (Vec<Answer>, Next) {
+        let info = match answer.and_then(|answer| StreamInfo::read(&answer)) {
+            Ok(info) => Some(info),
+            Err(error) if error.is_an_answer() => None,
+            Err(ApiError::NotPermitted(_)) => None,
+            Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
+                return (vec![Answer::NoLeader], Next::Rest);
+            }
+            Err(_) => return (Vec::new(), Next::Rest),
+        };
+        let last = info.as_ref().map(StreamInfo::head_number);
+        let stored = reached.and_then(|reached| reached.stored_unix_ns);
+        let (mut found, next) = match (last, reached, stored) {
+            (Some(last), Some(reached), _) if last < reached.sequence => self.went_back(is_second),
+            (Some(last), Some(reached), Some(stored)) if is_unsure => {
+                let question = InfoRequest::Message {
+                    counts,
+                    stored_unix_ns: stored,
+                    last_sequence: last,
+                };
+                let subject = Action::GetMessage.of(&self.target.stream);
+                let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
+                (Vec::new(), Next::Ask(question, subject, body))
+            }
+            _ => self.is_well(counts, last),
+        };
+        found.extend(info.map(|info| Answer::State(Box::new(info))));
+        (found, next)
+    }
+
+    /// Judges the answer about the durable consumer, if the stream's last sequence is known.
+    fn judge_durable(
+        &self,
+        answer: Result<Vec<u8>, ApiError>,
+        last_sequence: Option<u64>,
+    ) -> (Vec<Answer>, Next) {
+        let state = answer.and_then(|answer| ConsumerState::read(&answer));
+        let is_free = matches!(
+            durable_of(state, &self.target, last_sequence),
+            Ok(Durable::Free(_) | Durable::Missing)
+        );
+        (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+    }
+
     fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> (Vec<Answer>, Next) {
         let pending = Answer::Pending(self.consumer.clone(), counts);
         (vec![pending], self.next(last_sequence))
