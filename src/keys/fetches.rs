@@ -77,7 +77,19 @@ impl Schedule {
     }
 }
 
-/// The outcome of a fetch as a metric label, in the order of the numbers.
+/// The outcome of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FetchOutcome {
+    Changed,
+    Unchanged,
+    Unreachable,
+    Timeout,
+    Status,
+    TooLarge,
+    NoKeys,
+}
+
+/// The metric labels of [`FetchOutcome`], in its order.
 const OUTCOMES: [&str; 7] = [
     "changed",
     "unchanged",
@@ -88,17 +100,24 @@ const OUTCOMES: [&str; 7] = [
     "no_keys",
 ];
 
-fn outcome(fetched: &Result<bool, KeyFileError>) -> usize {
-    match fetched {
-        Ok(true) => 0,
-        Ok(false) => 1,
-        Err(KeyFileError::Fetch { error, .. }) => match error {
-            FetchError::Unreachable(_) => 2,
-            FetchError::Timeout(_) => 3,
-            FetchError::Status(_) => 4,
-            FetchError::TooLarge(_) => 5,
-        },
-        Err(_) => 6,
+impl FetchOutcome {
+    /// `fetched`: whether the keys have changed.
+    fn of(fetched: &Result<bool, KeyFileError>) -> Self {
+        match fetched {
+            Ok(true) => Self::Changed,
+            Ok(false) => Self::Unchanged,
+            Err(KeyFileError::Fetch { error, .. }) => match error {
+                FetchError::Unreachable(_) => Self::Unreachable,
+                FetchError::Timeout(_) => Self::Timeout,
+                FetchError::Status(_) => Self::Status,
+                FetchError::TooLarge(_) => Self::TooLarge,
+            },
+            Err(_) => Self::NoKeys,
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        !matches!(self, Self::Changed | Self::Unchanged)
     }
 }
 
@@ -136,7 +155,7 @@ pub(crate) struct KeyFetches {
     /// True until there is a key at all.
     awaits_keys: Arc<AtomicBool>,
     /// The outcome of the last fetch.
-    last: Option<usize>,
+    last: Option<FetchOutcome>,
 }
 
 impl KeyFetches {
@@ -216,14 +235,14 @@ impl KeyFetches {
 
     /// Counts an outcome, and logs the first of several equal failures.
     fn report_fetch(&mut self, fetched: &Result<bool, KeyFileError>) {
-        let outcome = outcome(fetched);
-        self.stats.outcomes[outcome].fetch_add(1, Relaxed);
+        let outcome = FetchOutcome::of(fetched);
+        self.stats.outcomes[outcome as usize].fetch_add(1, Relaxed);
         match fetched {
             Ok(_) => {
                 let now_us = self.stats.clock.mono_us();
                 self.stats.good_us.store(now_us, Relaxed);
                 self.awaits_keys.store(false, Relaxed);
-                if self.last.is_some_and(|last| last > 1) {
+                if self.last.is_some_and(FetchOutcome::is_failure) {
                     tracing::info!(url = %self.url.shown(), "the key set is there again");
                 }
             }
