@@ -106,6 +106,7 @@ impl InternalRefusal {
 }
 
 impl InternalAccess {
+    /// Reads the body of a request that is allowed.
     async fn body(
         &self,
         headers: &HeaderMap,

@@ -100,6 +100,10 @@ impl SocketDirectory {
         Err(last)
     }
 
+    /// Makes a folder in `place`, for the process alone.
+    ///
+    /// # Errors
+    /// The paths of sockets in it would be too long, or the system refuses the folder.
     fn in_place(place: &Path) -> io::Result<Self> {
         let pid = std::process::id();
         // Another name if there is one of a supervisor that was killed.

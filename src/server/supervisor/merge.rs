@@ -27,8 +27,15 @@ const LARGEST: [&str; 19] = [
     "uptime_seconds",
     "waiting_bytes_peak",
 ];
-const LARGEST_ENDS: [&str; 5] = ["_unix_ms", "_unix_s", "_peak_bytes", "_behind_ms", "0_ms"];
-const LARGEST_ENDS_TOO: [&str; 2] = ["9_ms", "999_ms"];
+/// The ends of the names of further such members. The last two are of quantiles, such as `p50_ms` and `p99_ms`.
+const LARGEST_ENDS: [&str; 6] = [
+    "_unix_ms",
+    "_unix_s",
+    "_peak_bytes",
+    "_behind_ms",
+    "0_ms",
+    "9_ms",
+];
 
 /// Switches that are on if any process has them on; of all others all processes must.
 const ANY: [&str; 4] = ["behind", "away", "stalled", "was_refused"];
@@ -81,8 +88,7 @@ pub(super) fn merged(name: &str, values: Vec<(Number, Value)>) -> Value {
 }
 
 fn is_largest(name: &str) -> bool {
-    let ends = LARGEST_ENDS.iter().chain(&LARGEST_ENDS_TOO);
-    LARGEST.contains(&name) || ends.into_iter().any(|end| name.ends_with(end))
+    LARGEST.contains(&name) || LARGEST_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 fn numbers(name: &str, values: &[(Number, Value)]) -> Value {
@@ -139,7 +145,7 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
         let items = value.as_array().map_or(0, |items| items.len());
         longest = longest.max(items);
         for item in value.as_array().into_iter().flat_map(|items| items.iter()) {
-            let item = of_process(number, item.clone());
+            let item = mark_process(number, item.clone());
             let name = row_name(&item).map(str::to_owned);
             let same = rows.iter_mut().find(|row| {
                 row.first().is_some_and(|(_, first)| match &name {
@@ -176,7 +182,7 @@ fn row_name(row: &Value) -> Option<&str> {
 }
 
 /// Marks a row about a connection with its process: sessions of several processes may have the same id.
-fn of_process(number: Number, mut row: Value) -> Value {
+fn mark_process(number: Number, mut row: Value) -> Value {
     let is_of_connection = row.get("client").is_some();
     if let Some(row) = row.as_object_mut().filter(|_| is_of_connection) {
         let session = row.get(&"session").and_then(|id| id.as_str());
