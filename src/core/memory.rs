@@ -26,7 +26,7 @@ use super::{CloseReason, Frame, SessionKey};
 /// The most clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
 
-/// So many frames are looked at without a look at the clock.
+/// So many frames are examined without reading the clock.
 const FRAMES_AT_ONCE: usize = 64;
 
 /// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
@@ -53,8 +53,8 @@ pub(super) struct FrameMemory {
 struct QueueWalk {
     number: u32,
     next_slot: usize,
-    /// The frames of this slot that were looked at, and the client's share so far.
-    looked: usize,
+    /// The frames of this slot that were examined, and the client's share so far.
+    examined: usize,
     share: u64,
     /// Memory of the frames that only blocked clients hold.
     held_bytes: u64,
@@ -74,7 +74,7 @@ impl QueueWalk {
                 self.offer(self.share, session.key(self.next_slot));
             }
             self.next_slot += 1;
-            (self.looked, self.share) = (0, 0);
+            (self.examined, self.share) = (0, 0);
             if session.is_some() && !turn.has_time() {
                 return false;
             }
@@ -84,18 +84,18 @@ impl QueueWalk {
 
     /// Returns true if no frame of the queue is left.
     fn visit_session(&mut self, session: &Session, turn: &mut Turn) -> bool {
-        if self.looked == 0 {
+        if self.examined == 0 {
             self.share = session.queue_room_bytes() as u64;
             self.held_bytes += self.share;
         }
-        for frame in session.frames().skip(self.looked) {
+        for frame in session.frames().skip(self.examined) {
             let bytes = frame.memory_bytes() as u64;
             self.share += bytes / Arc::strong_count(frame) as u64;
             if is_held_by_counted(frame, frame.count(self.number)) {
                 self.held_bytes += bytes;
             }
-            self.looked += 1;
-            if self.looked.is_multiple_of(FRAMES_AT_ONCE) && !turn.has_time() {
+            self.examined += 1;
+            if self.examined.is_multiple_of(FRAMES_AT_ONCE) && !turn.has_time() {
                 return false;
             }
         }
