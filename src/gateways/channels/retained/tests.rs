@@ -1,5 +1,6 @@
 use super::questions::OPEN_MAX;
 use super::*;
+use weirgate_wire::admission::ClientAddr;
 
 const A: TopicName = TopicName::fixed("a");
 const ALL: TopicName = TopicName::fixed("a.*");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::replay::Replay;
-use super::CLIENT_BYTES_MAX;
 use super::questions::Place;
+use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
 

@@ -1,0 +1,144 @@
+//! What the bus answers to a question: pages, values that are too large, the end. Without an answer, the clients of the question
+//! wait for another one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Retained;
+use super::questions::Left;
+use super::turn::State;
+use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
+
+impl Retained {
+    /// Handles the bus going away: open questions get no response.
+    pub(in crate::gateways::channels) fn down(&mut self) {
+        self.is_up = false;
+        for left in self.questions.end_all(None) {
+            self.go_on_later(left);
+        }
+    }
+
+    /// Handles the refusal of a name's subscription: a value would be of a name that its clients do not hold. They wait
+    /// until the bus accepts the name and [`Self::client_up`] queues them again.
+    pub(in crate::gateways::channels) fn refused(&mut self, name: &TopicName) {
+        for left in self.questions.end_all(Some(name)) {
+            self.go_on_later(left);
+        }
+    }
+
+    /// Handles the end of a page of the question `number`: its clients take the values. The bus has read up to `cursor`;
+    /// if it has ended the question, another goes on from there.
+    pub(in crate::gateways::channels) fn paged(
+        &mut self,
+        number: u64,
+        cursor: &Arc<PageCursor>,
+        (is_open, now_us): (bool, u64),
+    ) {
+        let start = self.questions.start_of(number);
+        let page = (is_open, now_us);
+        let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
+            return;
+        };
+        if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
+            self.note_cut((name, number), clients, cut);
+        }
+        match is_open {
+            true => self.take_page(number, left),
+            false => self.go_on_later(left),
+        }
+        if let Some((name, place)) = start {
+            self.ask_next(&name, place);
+        }
+    }
+
+    /// Handles a message that a question should have brought: it is too large.
+    pub(in crate::gateways::channels) fn value_skipped(&mut self, number: u64, subject: &str) {
+        let Some(name) = self.questions.name_of(number).cloned() else {
+            return;
+        };
+        let members = self.questions.members(&name, number);
+        let mut members = members.cloned().unwrap_or_default();
+        members.retain(|key| {
+            let replay = self.clients.get(key);
+            let replay = replay.and_then(|turn| turn.replays.get(&name));
+            replay.is_none_or(|replay| replay.is_for(subject))
+        });
+        self.note_cut((&name, number), &members, RetainedCut::Large);
+    }
+
+    /// Notes why clients do not get all that a question is about.
+    fn note_cut(
+        &mut self,
+        (name, number): (&TopicName, u64),
+        clients: &BTreeSet<SessionKey>,
+        cut: RetainedCut,
+    ) {
+        for key in clients {
+            let turn = self.clients.get_mut(key);
+            let turn = turn.filter(|turn| turn.is_asked(name, number));
+            if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name)) {
+                wanted.cut.get_or_insert(cut);
+            }
+        }
+    }
+
+    /// Lets the clients of a question take a page.
+    fn take_page(&mut self, number: u64, (name, clients, place): Left) {
+        for key in clients {
+            let turn = self.clients.get_mut(&key);
+            match turn.filter(|turn| turn.is_asked(&name, number)) {
+                Some(turn) => {
+                    turn.taking.insert(name.clone());
+                    if let Some(wanted) = turn.names.get_mut(&name) {
+                        wanted.state = State::Takes(number);
+                    }
+                    self.unasked(key);
+                }
+                None => drop(self.questions.leave((&name, &place), number, (key, false))),
+            }
+        }
+    }
+
+    /// Handles clients whose question does not go on with them: another goes on from this place.
+    pub(super) fn go_on_later(&mut self, (name, clients, place): Left) {
+        for key in clients {
+            self.wait_again(&name, key, Some(place.clone()));
+        }
+    }
+
+    /// Handles the end of the question `number`, with or without a value before; `cut` is the reason why values are
+    /// missing. Returns the clients that have waited.
+    pub(in crate::gateways::channels) fn ended(
+        &mut self,
+        name: &TopicName,
+        number: u64,
+        cut: Option<RetainedCut>,
+    ) -> Vec<SessionKey> {
+        let start = self.questions.start_of(number);
+        if start.as_ref().is_none_or(|(of, _)| of != name) {
+            return Vec::new();
+        }
+        let Some((_, clients, place)) = self.questions.ended(number) else {
+            return Vec::new();
+        };
+        let has_waited = |key: &SessionKey| {
+            let turn = self.clients.get(key);
+            turn.is_some_and(|turn| turn.is_asked(name, number))
+        };
+        let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
+        let is_of_all = place.is_of_all();
+        for key in &clients {
+            match is_of_all {
+                true => self.replay_is_read(name, *key, (cut, place.clone())),
+                false => self.end(name, *key, cut),
+            }
+        }
+        if let Some((name, place)) = start {
+            self.ask_next(&name, place);
+        }
+        match is_of_all {
+            true => Vec::new(),
+            false => clients,
+        }
+    }
+}

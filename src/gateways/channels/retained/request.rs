@@ -1,0 +1,49 @@
+//! The requests to the bus about last values.
+
+use std::sync::Arc;
+
+use weirgate_core::{PageCursor, TopicName};
+
+/// What the bus is asked about last values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetainedRequest {
+    /// A question about a name: its first page.
+    Ask {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+        /// What was read before.
+        after: Arc<PageCursor>,
+    },
+    /// A question about a name, to the stream that is the kept feed: the first page of all messages.
+    All {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+        /// What was read before.
+        after: Arc<PageCursor>,
+    },
+    /// A question about a name, to the stream that is the kept feed: the newest messages.
+    Newest {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+    /// The next page.
+    More {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+    /// Nobody waits for the answer any more.
+    Forget {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+}

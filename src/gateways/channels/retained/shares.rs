@@ -1,0 +1,164 @@
+//! The shares of bytes: which clients may have values on the way, and the names that the gateway asks for with a share.
+
+use super::Retained;
+use super::turn::State;
+use weirgate_core::{Position, SessionKey, TopicName};
+use weirgate_wire::admission::ClientAddr;
+
+/// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
+/// larger.
+pub(super) const CLIENT_BYTES_MAX: usize = 512 * 1024;
+/// The size assumed for the value of an exact name before it has come, if no larger value has come before.
+const VALUE_BYTES: usize = 32 * 1024;
+/// After this time, a client that has not taken its values no longer counts in the limit over all clients.
+const SHARE_US: u64 = 60_000_000;
+
+impl Retained {
+    /// Handles a client that has taken its values.
+    pub(in crate::gateways::channels) fn values_taken(
+        &mut self,
+        key: SessionKey,
+        address: ClientAddr,
+    ) {
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return;
+        };
+        turn.sent = 0;
+        turn.address = Some(address);
+        if let Some((_, begin_us)) = turn.share.take() {
+            self.shares.remove(&(begin_us, key));
+        }
+        if self.is_up && turn.has_work() {
+            self.line.push(address, key);
+        } else {
+            turn.is_busy = false;
+            self.forget_if_idle(key);
+        }
+    }
+
+    /// The time at which a question may be due without another event: when the oldest share ends, if a client waits in
+    /// the line, or when a question does not wait any longer for clients that take a page.
+    pub(in crate::gateways::channels) fn due_us(&self) -> Option<u64> {
+        let share = self.shares.first().filter(|_| !self.line.is_empty());
+        let share_us = share.map(|(begin_us, _)| begin_us + SHARE_US);
+        let rest_us = Some(self.rest_until_us).filter(|_| !self.resting.is_empty());
+        let due_us = share_us.into_iter().chain(self.questions.due_us());
+        due_us.chain(rest_us).min()
+    }
+
+    /// Lets the clients that keep the others of their question waiting go on with a question of their own.
+    pub(super) fn split_slow(&mut self, now_us: u64) {
+        loop {
+            let clients = &self.clients;
+            let is_ready = |name: &TopicName, key: SessionKey, number: u64| {
+                let turn = clients.get(&key);
+                turn.is_some_and(|turn| turn.is_asked(name, number))
+            };
+            let Some(left) = self.questions.split(now_us, is_ready) else {
+                return;
+            };
+            self.go_on_later(left);
+        }
+    }
+
+    /// Gives shares to the next clients in the line, and asks for their names, except for those that the bus refuses.
+    /// Must be called after every other call.
+    ///
+    /// The search is bounded: an address without room holds at least as much as is free, so the limit has at least a
+    /// share for each such address.
+    pub(super) fn grant_shares(
+        &mut self,
+        (now_us, reached): (u64, Option<Position>),
+        is_refused: impl Fn(&TopicName) -> bool,
+    ) {
+        while let Some((begin_us, key)) = self.shares.first().copied()
+            && begin_us + SHARE_US <= now_us
+        {
+            self.shares.pop_first();
+            if let Some(turn) = self.clients.get_mut(&key) {
+                turn.share = None;
+            }
+        }
+        let mut asked = Vec::new();
+        let bytes = self.bytes.clone();
+        while self.is_up
+            && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
+            && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
+        {
+            asked.extend(self.begin_turn(key, (now_us, reached), &is_refused));
+        }
+        for (name, place) in asked {
+            self.ask_next(&name, place);
+        }
+    }
+
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A name of which the
+    /// client has a page goes before further names that come in pages, and the others before its next page.
+    fn begin_turn(
+        &mut self,
+        key: SessionKey,
+        (now_us, reached): (u64, Option<Position>),
+        is_refused: impl Fn(&TopicName) -> bool,
+    ) -> Vec<(TopicName, u64)> {
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return Vec::new();
+        };
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        let value_bytes = turn.largest.max(VALUE_BYTES);
+        let is_replayed = |name: &TopicName| turn.replays.contains_key(name);
+        let comes_in_pages =
+            |name: &TopicName| is_replayed(name) || self.syntax.is_pattern(name.as_str());
+        let is_next = |name: &&TopicName| {
+            let waits = !turn.taking.is_empty() && comes_in_pages(name);
+            // Names of the kept feed are no subscriptions of the bus.
+            !waits && (is_replayed(name) || !is_refused(name))
+        };
+        for name in turn.ready().filter(is_next).chain(&turn.taking) {
+            let more = match comes_in_pages(name) {
+                true => CLIENT_BYTES_MAX,
+                false => value_bytes,
+            };
+            if !chosen.is_empty() && bytes + more > CLIENT_BYTES_MAX {
+                break;
+            }
+            bytes += more;
+            chosen.push(name.clone());
+        }
+        turn.is_busy = !chosen.is_empty();
+        turn.asked += chosen.len();
+        if let Some(address) = turn.address.filter(|_| turn.is_busy) {
+            // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
+            // share may pass the limit.
+            let share = self.bytes.hold(address, bytes as u64, now_us);
+            turn.share = Some((share, now_us));
+            self.shares.insert((now_us, key));
+        }
+        let mut asked = Vec::new();
+        for name in chosen {
+            turn.taking.remove(&name);
+            let Some(wanted) = turn.names.get_mut(&name) else {
+                continue;
+            };
+            if let State::Takes(number) = wanted.state {
+                wanted.state = State::Asked(number);
+                self.questions.ready(number, now_us);
+            } else {
+                let number = self.questions.join(&name, &wanted.place, key);
+                wanted.state = State::Asked(number);
+                if let Some(replay) = turn.replays.get_mut(&name) {
+                    replay.reached = reached;
+                }
+                asked.push((name, wanted.place.id()));
+            }
+        }
+        self.forget_if_idle(key);
+        asked
+    }
+
+    /// Asks the next question about the name from this place.
+    pub(super) fn ask_next(&mut self, name: &TopicName, place: u64) {
+        if let Some(left) = self.questions.ask(name, place) {
+            self.go_on_later(left);
+        }
+    }
+}
