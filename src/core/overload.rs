@@ -121,6 +121,7 @@ impl Overload {
         replaces
     }
 
+    /// Takes the held states of a topic.
     pub(super) fn take(&mut self, topic: &TopicName) -> impl Iterator<Item = HeldState> + use<> {
         let held = self.held.remove(topic).unwrap_or_default();
         self.order.remove(&held.number);

@@ -348,6 +348,7 @@ impl<'w> Connection<'w> {
         }
     }
 
+    /// The error for a server that has not answered: of TLS, if the handshake is not over.
     fn no_answer(&self, source: io::Error) -> RedisError {
         let server = self.server();
         match self.io.stream.is_handshaking() {

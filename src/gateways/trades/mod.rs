@@ -404,7 +404,7 @@ impl Gateway for TradesGateway {
                 if asked.status {
                     self.statuses.ask(core, key);
                 }
-                self.ask(core, key, client, content, asked);
+                self.subscribe_or_wait(core, key, client, content, asked);
             }
             request => self.carry_out(core, key, client, Some(request)),
         }

@@ -196,7 +196,7 @@ fn wake(core: &mut Core, user: &User) {
 impl TradesGateway {
     /// Subscribes a client. A request over its user's limit waits for signs of life of the user's other connections;
     /// the client's later messages wait with it.
-    pub(super) fn ask(
+    pub(super) fn subscribe_or_wait(
         &mut self,
         core: &mut Core,
         key: SessionKey,

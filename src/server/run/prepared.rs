@@ -62,16 +62,16 @@ impl Prepared {
 
     /// Binds and closes every address, and asks each question. Each question may take at most `limit`.
     pub fn ask(self, limit: Duration) -> Vec<Finding> {
-        let mut found = self.bind();
+        let mut found = self.check_addresses();
         for question in self.questions {
             found.extend(question.ask(limit));
         }
         found
     }
 
-    /// Binds in the order of a start, and keeps all bound until the end, so that two addresses cannot have the same
-    /// port.
-    fn bind(&self) -> Vec<Finding> {
+    /// Checks whether the addresses can be listened on. Binds in the order of a start, and keeps all bound until the end, so
+    /// that two addresses cannot have the same port.
+    fn check_addresses(&self) -> Vec<Finding> {
         let admin_options = alone(&self.listen.options);
         let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
         let public = self.listen.addrs.iter().chain(&self.listen.tls_addrs);

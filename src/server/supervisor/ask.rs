@@ -58,6 +58,10 @@ impl AdminRequest {
         asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Sends the request to the process at this socket. Returns its answer.
+    ///
+    /// # Errors
+    /// There is no connection, or no whole answer.
     async fn send(self, socket: &Path) -> io::Result<AdminAnswer> {
         let stream = TokioIo::new(UnixStream::connect(socket).await?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
