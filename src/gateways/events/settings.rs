@@ -236,7 +236,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-connections-max",
         (1, 10_000),
         field!(ProxyLimits, service_connections_max),
-        "Proxy: connections to one service at the same time, shared between client addresses",
+        "Proxy: open connections to one service, shared between client addresses",
     )
     .more(
         "One client address may use at most half of them, or a third if another address waits. Each connection takes \

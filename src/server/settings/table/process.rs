@@ -205,7 +205,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
             set: |limits, bytes| limits.http_held = Quota::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
-        "Plain HTTP: bytes of requests that wait to be processed and of responses that wait to be sent",
+        "Plain HTTP: bytes of requests and responses that wait to be processed or sent",
     )
     .more(
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
