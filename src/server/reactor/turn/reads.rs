@@ -157,14 +157,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_us(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> u64 {
         let took_us = ended_us.saturating_sub(began_us);
         let from = self.reading_from.filter(|_| was_little);
-        let Some((from_us, from_cpu_us)) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
+        let Some(from) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
             return took_us;
         };
-        let cpu_us = thread_cpu_us();
-        let had_us = cpu_us.saturating_sub(from_cpu_us);
-        let others_had_us = ended_us.saturating_sub(from_us).saturating_sub(had_us);
-        self.reading_from = Some((ended_us, cpu_us));
-        took_us.saturating_sub(others_had_us)
+        let ended = (ended_us, thread_cpu_us());
+        self.reading_from = Some(ended);
+        own_us(took_us, from, ended)
     }
 
     /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
@@ -217,5 +215,28 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
         }
         (bytes, false)
+    }
+}
+
+/// The time of a read without what other programs have had between `from` and `to`, each a time and the CPU time of the thread then.
+fn own_us(took_us: u64, from: (u64, u64), to: (u64, u64)) -> u64 {
+    let passed_us = to.0.saturating_sub(from.0);
+    let others_had_us = passed_us.saturating_sub(to.1.saturating_sub(from.1));
+    took_us.saturating_sub(others_had_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_us;
+
+    #[test]
+    fn a_read_that_is_interrupted_takes_the_time_of_the_loop_alone() {
+        assert_eq!(
+            own_us(4_000, (0, 0), (5_000, 5_000)),
+            4_000,
+            "not interrupted"
+        );
+        assert_eq!(own_us(4_000, (0, 0), (5_000, 1_050)), 50, "for 3.95 ms");
+        assert_eq!(own_us(400, (0, 0), (9_000, 1_000)), 0, "before it");
     }
 }
