@@ -184,7 +184,7 @@ async def test_each_condition_chooses_its_own(gateway):
     state = channels.state()
     assert state["revoked"] == 4 and state["revoked_newest"][0] == answer["refused"]
     shown = subprocess.run([weirgate_binary(), "top", "--once", f"127.0.0.1:{channels.admin}"], capture_output=True, text=True).stdout
-    assert "Refused  revoked 4" in shown and "a1" in shown.split("REFUSED")[1], shown
+    assert "Cut off  revoked 4" in shown and "a1" in shown.split("CUT OFF")[1], shown
     assert channels.post({"token": answer["refused"]["token"]}, path="/operator/allow")[1] == {"was_refused": True}
     assert not await channels.refused(tokens[2])
 
