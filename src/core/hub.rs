@@ -232,6 +232,11 @@ impl<G: Gateway> Hub<G> {
         self.core.turn.begin(part_us);
     }
 
+    /// The same, for a shell that has read the clock just now, microseconds.
+    pub fn begin_part_at(&mut self, now_us: u64, part_us: u64) {
+        self.core.turn.begin_at(now_us, part_us);
+    }
+
     /// Whether the part of the turn has time for another step.
     pub fn has_time(&mut self) -> bool {
         self.core.turn.has_time()

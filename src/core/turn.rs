@@ -81,7 +81,12 @@ impl Turn {
 
     /// Begins a part of this length, microseconds.
     pub(super) fn begin(&mut self, part_us: u64) {
-        self.part = Span::from(self.clock.mono_us(), part_us);
+        self.begin_at(self.clock.mono_us(), part_us);
+    }
+
+    /// The same, if the clock was read just now.
+    pub(super) fn begin_at(&mut self, now_us: u64, part_us: u64) {
+        self.part = Span::from(now_us, part_us);
         self.share = None;
     }
 

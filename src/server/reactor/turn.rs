@@ -314,8 +314,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Read);
         events.iter().for_each(|event| self.event(now, event));
-        self.send_kept(now);
-        self.accept(now);
+        let at_us = self.send_kept(now);
+        self.accept(now, at_us);
         self.read_cheap(now);
         self.begin(Phase::Inputs);
         self.take_inputs(now);
@@ -407,8 +407,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Sends kept records of TLS to clients whose sockets take bytes again, as many as there is time for: they may be some
-    /// MiB together.
-    fn send_kept(&mut self, now: Now) {
+    /// MiB together. Returns the time at the end, microseconds.
+    fn send_kept(&mut self, now: Now) -> u64 {
+        if !self.sockets.has_sendable() {
+            return now.mono_us;
+        }
         self.hub.begin_part(self.settings.budgets.flush_us);
         while let Some(key) = self.sockets.next_with_room() {
             match self.sockets.send_kept(key) {
@@ -417,9 +420,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Room::Full => {}
             }
             if !self.hub.has_time() {
-                return;
+                break;
             }
         }
+        self.clock.mono_us()
     }
 
     /// Starts to drain at the first signal; ends at once at the second.
@@ -461,7 +465,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Flush);
         let now = self.since(began);
-        self.hub.begin_part(flush_us);
+        self.hub.begin_part_at(now.mono_us, flush_us);
         flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
             if !self.hub.has_time() {

@@ -85,8 +85,9 @@ impl HeadRate {
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Accepts connections, and takes those whose header was read or whose handshake is over, and those that HTTP gives back.
-    pub(super) fn accept(&mut self, now: Now) {
-        self.hub.begin_part(self.settings.budgets.read_us);
+    /// `at_us`: the present time.
+    pub(super) fn accept(&mut self, now: Now, at_us: u64) {
+        self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
         self.accept_at_listeners(now);
         self.take_connections(|reactor| reactor.take_entered(now));
         self.take_connections(|reactor| reactor.take_returned(now));

@@ -13,6 +13,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.cut(now, request);
         }
         let inputs = self.seams.inputs.len();
+        if inputs == 0 {
+            return;
+        }
         self.hub.begin_part(self.settings.budgets.inputs_us);
         for taken in 0..inputs {
             if !self.hub.takes_publications() || taken > 0 && !self.hub.has_time() {
@@ -35,7 +38,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let budget = self.settings.budgets.publication_bytes_max;
         let (mut bytes, mut at_us) = (0, self.clock.mono_us());
-        self.hub.begin_part(self.settings.budgets.bus_us);
+        self.hub.begin_part_at(at_us, self.settings.budgets.bus_us);
         for taken in 0..events {
             let may_go_on = taken == 0 || bytes < budget && self.hub.has_time_at(at_us);
             if !may_go_on || !self.hub.takes_publications() {

@@ -41,8 +41,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if left == [0; CHEAP.len()] {
             return;
         }
-        self.hub.begin_part(self.settings.budgets.read_us);
         let mut at_us = self.clock.mono_us();
+        self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
         // A system call, so only while costly clients wait, behind whom a wrong judgement would place a client.
         let costly = self.sockets.readable(Cost::Much);
         self.reading_from = (costly > 0).then(|| (at_us, thread_cpu_us()));
@@ -71,7 +71,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let now = self.clock.now();
         let mut at_us = now.mono_us;
-        self.hub.begin_part(self.settings.budgets.read_us);
+        self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
         self.first_costly = (self.first_costly + 1) % COSTLY.len();
         let mut at = self.first_costly;
         while left != [0; COSTLY.len()] {
