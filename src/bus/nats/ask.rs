@@ -16,7 +16,7 @@ use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
-use super::stream_info::WORK_QUEUE;
+use super::stream_info::Retention;
 use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -287,7 +287,7 @@ pub(super) struct CheckedStream {
 #[serde(default)]
 pub(super) struct CheckedConfig {
     subjects: Vec<String>,
-    pub(super) retention: String,
+    pub(super) retention: Retention,
     max_consumers: i64,
     mirror: Option<IgnoredAny>,
     sources: Option<IgnoredAny>,
@@ -381,7 +381,7 @@ impl AccountRoom {
         name: &str,
         stream: &CheckedStream,
     ) -> Option<String> {
-        if stream.config.retention == WORK_QUEUE {
+        if stream.config.retention == Retention::WorkQueue {
             return Some(format!(
                 "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \
                  begins at the newest message"

@@ -11,7 +11,7 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use super::stream_info::WORK_QUEUE;
+use super::stream_info::Retention;
 use super::subjects::{StreamOfName, streams_in, subjects_in};
 use crate::{Answers, list, to_ask};
 use weirgate_wire::auth::NameSyntax;
@@ -138,10 +138,10 @@ fn whole_stream(
         }
         info => info.map_err(failed)?,
     };
-    if info.config.retention == WORK_QUEUE {
+    if info.config.retention == Retention::WorkQueue {
         return Err(NatsError::WorkQueue(stream.to_owned()));
     }
-    if info.config.retention == "interest" {
+    if info.config.retention == Retention::Interest {
         found.push(Finding::Warning(format!(
             "the stream {stream} keeps no message after all consumers have it (retention: interest): what is \
              published while weirgate is away is lost, and a restart has no history"

@@ -12,9 +12,6 @@ use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
 
-/// The retention of a stream whose messages go to one consumer each.
-pub(super) const WORK_QUEUE: &str = "workqueue";
-
 /// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
 /// that is cut off from them notices after 10 s.
 const ELECTION_NS: i64 = 4_000_000_000;
@@ -50,14 +47,26 @@ pub(super) struct StreamInfo {
 }
 
 /// How long a stream keeps a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(from = "String")]
 pub(super) enum Retention {
     /// Up to the limits of the stream.
+    #[default]
     Limits,
     /// Until all consumers have acknowledged it; not at all without a consumer.
     Interest,
     /// Until one consumer has acknowledged it.
     WorkQueue,
+}
+
+impl From<String> for Retention {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "interest" => Self::Interest,
+            "workqueue" => Self::WorkQueue,
+            _ => Self::Limits,
+        }
+    }
 }
 
 /// What bounds a stream, and where its messages come from.
@@ -113,7 +122,7 @@ struct Reply {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct StreamConfig {
-    retention: String,
+    retention: Retention,
     max_bytes: i64,
     max_msgs: i64,
     max_msgs_per_subject: i64,
@@ -245,11 +254,7 @@ impl StreamInfo {
             bytes: state.bytes,
             names: state.num_subjects,
             limits: StreamLimits::of(&config, copied.collect()),
-            retention: match config.retention.as_str() {
-                "interest" => Retention::Interest,
-                WORK_QUEUE => Retention::WorkQueue,
-                _ => Retention::Limits,
-            },
+            retention: config.retention,
             overwrites: config.max_msgs_per_subject > 0,
             subjects: subjects_in(answer),
             cluster,

@@ -51,7 +51,8 @@ const LITTLE_PART: u64 = 512;
 /// ... and this much at once, microseconds.
 const LITTLE_US_MAX: u64 = 200;
 
-/// For this long at most, a client stays costly after its last read, microseconds.
+/// A read after this long without one finds the client costing little again, microseconds. That read itself is still among
+/// those of costly clients.
 const COSTLY_US_MAX: u64 = 1_000_000;
 
 /// The bill of a client for the time that its reads take. A single read says little: a hundred addresses that send without

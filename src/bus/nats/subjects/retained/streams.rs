@@ -10,7 +10,7 @@ use weirgate_wire::auth::Subject;
 use weirgate_wire::json::{self, Json};
 
 use super::ANSWER_TIMEOUT;
-use crate::nats::stream_info::{WORK_QUEUE, finished};
+use crate::nats::stream_info::{Retention, finished};
 
 /// How long the list of all streams is used. Questions for names without a stream can come all the time, and a list of
 /// many streams is long.
@@ -62,7 +62,7 @@ struct Config {
     /// Subjects of publishers.
     subjects: Option<Vec<String>>,
     subject_transform: Option<Transform>,
-    retention: String,
+    retention: Retention,
     mirror: Option<Origin>,
     sources: Option<Vec<Origin>>,
 }
@@ -280,7 +280,7 @@ pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<StreamOfN
     let streams = items.filter_map(|stream| Stream::read(&stream));
     let takes = |stream: &Stream| stream.taken().any(|of| name.intersection(&of).is_some());
     let taking = streams.filter(takes).map(|stream| StreamOfName {
-        is_work_queue: stream.config.retention == WORK_QUEUE,
+        is_work_queue: stream.config.retention == Retention::WorkQueue,
         stream: stream.config.name,
     });
     taking.collect()
