@@ -245,21 +245,24 @@ pub(super) struct Found {
     pub(super) is_cut: bool,
 }
 
+/// The streams in an answer; one of another form has no subjects.
+fn listed(answer: &Json<'_>) -> Vec<Stream> {
+    let streams = answer.get(&["streams"]);
+    let items = streams.iter().filter_map(|streams| json::items(streams));
+    let streams = items.flatten().map(|stream| Stream::read(&stream));
+    streams.map(Option::unwrap_or_default).collect()
+}
+
 /// The streams in the answer that take a part of the name from publishers. A consumer's filter has to lie within one subject
 /// of its stream.
 pub(super) fn targets(name: &str, answer: Json<'_>) -> Found {
-    let (mut targets, mut listed) = (VecDeque::new(), 0);
-    if let (Ok(name), Some(streams)) = (Subject::parse(name), answer.get(&["streams"])) {
-        for stream in json::items(&streams).into_iter().flatten() {
-            listed += 1;
-            if let Some(stream) = Stream::read(&stream) {
-                let taken: Vec<Subject> = stream.taken().collect();
-                let held = stream.held(taken);
-                targets.extend(held.targets(&name));
-            }
+    let (mut targets, streams) = (VecDeque::new(), listed(&answer));
+    if let Ok(name) = Subject::parse(name) {
+        for stream in &streams {
+            targets.extend(stream.held(stream.taken().collect()).targets(&name));
         }
     }
-    let is_cut = answer.number(&["total"]).unwrap_or(0) > listed;
+    let is_cut = answer.number(&["total"]).unwrap_or(0) > streams.len() as u64;
     Found { targets, is_cut }
 }
 
@@ -273,16 +276,17 @@ pub(in crate::nats) struct StreamOfName {
 
 /// The streams in an answer that take a part of the name from publishers.
 pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<StreamOfName> {
-    let (Ok(name), Some(streams)) = (Subject::parse(name), answer.get(&["streams"])) else {
+    let Ok(name) = Subject::parse(name) else {
         return Vec::new();
     };
-    let items = json::items(&streams).into_iter().flatten();
-    let streams = items.filter_map(|stream| Stream::read(&stream));
     let takes = |stream: &Stream| stream.taken().any(|of| name.intersection(&of).is_some());
-    let taking = streams.filter(takes).map(|stream| StreamOfName {
-        is_work_queue: stream.config.retention == Retention::WorkQueue,
-        stream: stream.config.name,
-    });
+    let taking = listed(&answer)
+        .into_iter()
+        .filter(takes)
+        .map(|stream| StreamOfName {
+            is_work_queue: stream.config.retention == Retention::WorkQueue,
+            stream: stream.config.name,
+        });
     taking.collect()
 }
 
@@ -423,10 +427,7 @@ impl AllStreams {
             return Listed::All;
         };
         let before = listed.len();
-        if let Some(page) = answer.get(&["streams"]) {
-            let page = json::items(&page).into_iter().flatten();
-            listed.extend(page.map(|stream| Stream::read(&stream).unwrap_or_default()));
-        }
+        listed.extend(self::listed(&answer));
         let total = answer.number(&["total"]).unwrap_or(0);
         let is_all = listed.len() == before || listed.len() as u64 >= total;
         if !is_all && listed.len() < LISTED_MAX {
