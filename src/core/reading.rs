@@ -182,7 +182,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.record().traffic.bytes_in += bytes.len() as u64;
+        session.record().bytes_in += bytes.len() as u64;
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
             self.judge_head(key, head, &mut input);
@@ -274,7 +274,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = clients.session_mut(key) else {
             return;
         };
-        session.record().traffic.messages_in += 1;
+        session.record().messages_in += 1;
         // Messages of a client that is about to be closed are ignored.
         if !session.takes_data() {
             return;

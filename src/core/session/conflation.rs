@@ -21,7 +21,7 @@ impl Session {
             return (0, 0);
         }
         let (frames, bytes) = self.queue.skip_to_newest();
-        self.cold.record.traffic.messages_conflated += u64::from(frames);
+        self.cold.record.messages_conflated += u64::from(frames);
         (frames, bytes)
     }
 
@@ -40,7 +40,7 @@ impl Session {
             (frames, bytes) = (frames + held.0, bytes + held.1);
         }
         if frames > 0 {
-            self.cold.record.traffic.messages_conflated += u64::from(frames);
+            self.cold.record.messages_conflated += u64::from(frames);
         }
         (frames, bytes)
     }

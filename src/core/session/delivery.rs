@@ -140,7 +140,7 @@ impl Session {
             };
         };
         self.queue.shed(older);
-        self.cold.record.traffic.messages_conflated += 1;
+        self.cold.record.messages_conflated += 1;
         let bytes = older.queue_bytes();
         Delivered::Held { frames: 1, bytes }
     }
@@ -180,7 +180,7 @@ impl Session {
         match pushed {
             Pushed::Over(reason) => return self.over(reason),
             Pushed::Conflated { frames, .. } => {
-                self.cold.record.traffic.messages_conflated += u64::from(frames);
+                self.cold.record.messages_conflated += u64::from(frames);
             }
             Pushed::Queued | Pushed::QueuedOverSoft => {}
         }

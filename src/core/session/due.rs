@@ -187,7 +187,7 @@ impl Session {
     /// or the client was chosen to leave, and its moment to be closed has come: the moments of several clients are spread.
     fn close_due(&mut self, now: Now) -> Due {
         let close = match &self.cold.phase {
-            Phase::Open(open) => open.close,
+            Phase::Open(open) => open.close.as_deref().copied(),
             _ => None,
         };
         let Some(close) = close else {

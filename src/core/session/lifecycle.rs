@@ -139,7 +139,7 @@ impl Session {
         let cold = &mut *self.cold;
         if let Some(per_second) = accepted.outbound_per_second {
             self.is_limited = true;
-            cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
+            cold.rate = Some(Box::new(TokenBucket::new(per_second, now.mono_us)));
         }
         if let Some(rate) = accepted.max_rate {
             self.is_limited = true;
@@ -192,7 +192,7 @@ impl Session {
         }
         if self.intake != Intake::Closed {
             self.intake = Intake::Closed;
-            open.close = Some(close);
+            open.close = Some(Box::new(close));
             self.cold.timers.set(Timer::Close, due);
             return CloseBegun::Waits;
         }
@@ -339,8 +339,9 @@ impl Session {
                     let due_us = now.mono_us + limits.pong_timeout_us + ahead_us;
                     open.ping.sent(now.mono_us, due_us, bytes_out);
                 }
-                let ripe =
-                    |close: &mut PendingClose| data_out || (close.how == Closing::Now && blocked);
+                let ripe = |close: &mut Box<PendingClose>| {
+                    data_out || (close.how == Closing::Now && blocked)
+                };
                 let Some(close) = open.close.take_if(ripe) else {
                     return AfterWrite::Nothing;
                 };

@@ -98,12 +98,12 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
-    /// The permit for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
+    /// The permit for the client's input that is kept. This, `rate` and `resumed` are boxed, because most clients have none.
     received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
     rest_bytes: Option<NonZeroU32>,
     permit: Option<ConnectionPermit>,
-    rate: Option<TokenBucket>,
+    rate: Option<Box<TokenBucket>>,
     slots: Option<Box<Slots>>,
     /// Whether a sign of life is awaited.
     is_silent: bool,
@@ -119,6 +119,10 @@ struct Cold {
     is_released: bool,
     record: Record,
 }
+
+/// Every client has both, so a field that few clients need is boxed.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Session>() <= 152 && size_of::<Cold>() <= 520);
 
 impl Session {
     /// Returns a session that awaits the request head.

@@ -43,8 +43,8 @@ pub(super) struct Open {
     pub(super) bytes_read: u64,
     /// Time from the ping to the pong that was just read, microseconds.
     pub(super) pong_us: Option<u32>,
-    /// A close waits for data to go out: all data, or as much as the kernel takes at once.
-    pub(super) close: Option<PendingClose>,
+    /// A close waits for data to go out: all data, or as much as the kernel takes at once. Boxed: most clients have none.
+    pub(super) close: Option<Box<PendingClose>>,
     /// The peer has ended its side, and may still read.
     pub(super) peer_ended: bool,
     /// The client broke the protocol: nothing more is read, though the close may wait for data to go out.

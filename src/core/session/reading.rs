@@ -53,8 +53,8 @@ pub(super) struct Reading {
     paused: Pauses,
     /// Since when any of these reasons has held, microseconds.
     since: u64,
-    /// Read before the pause, not yet handled.
-    held: Vec<u8>,
+    /// Read before the pause, not yet handled. A slice: every client has one, and few keep anything.
+    held: Box<[u8]>,
 }
 
 impl Reading {
@@ -86,16 +86,18 @@ impl Reading {
 
     /// Keeps input until reading continues.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
+        let mut held = self.take_held();
+        held.extend_from_slice(bytes);
+        self.held = held.into_boxed_slice();
     }
 
     /// Memory of the kept input.
     pub(super) fn held_bytes(&self) -> usize {
-        self.held.capacity()
+        self.held.len()
     }
 
     pub(super) fn take_held(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.held).into_vec()
     }
 }
 

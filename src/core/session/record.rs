@@ -102,8 +102,11 @@ pub(crate) struct Record {
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
     pub(crate) code: Option<u16>,
-    /// The traffic without the outgoing part: the send queue counts the outgoing part.
-    pub(crate) traffic: Traffic,
+    /// Bytes from the client, the request head included. The send queue counts those for the client, and the messages.
+    pub(crate) bytes_in: u64,
+    pub(crate) messages_in: u64,
+    /// Messages replaced by newer messages.
+    pub(super) messages_conflated: u64,
     /// Messages in both directions at the last survey.
     messages_surveyed: u64,
 }
@@ -124,7 +127,9 @@ impl Record {
             refusal: None,
             accepted: now,
             code: None,
-            traffic: Traffic::default(),
+            bytes_in: 0,
+            messages_in: 0,
+            messages_conflated: 0,
             messages_surveyed: 0,
         }
     }
@@ -275,10 +280,13 @@ impl Session {
 
     /// The traffic so far.
     pub(super) fn traffic(&self) -> Traffic {
+        let record = &self.cold.record;
         Traffic {
+            bytes_in: record.bytes_in,
             bytes_out: self.queue.bytes_out(),
+            messages_in: record.messages_in,
             messages_out: self.queue.frames_out(),
-            ..self.cold.record.traffic
+            messages_conflated: record.messages_conflated,
         }
     }
 
