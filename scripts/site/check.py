@@ -92,9 +92,12 @@ async def look(browser, address, page):
 async def search(browser, words):
     """The first page that the dialog of the search finds."""
     dialog = "[...document.querySelectorAll('div')].find(one => one.shadowRoot?.querySelector('input'))?.shadowRoot"
-    if not await browser.js(f"Boolean({dialog})"):
+    # The first click may only load the dialog.
+    for _ in range(20):
+        if await browser.js(f"Boolean({dialog}?.querySelector('dialog')?.open)"):
+            break
         await browser.js("document.querySelector('.md-search__button').click()")
-        await browser.until(dialog, 20, "the dialog of the search")
+        await asyncio.sleep(1)
     await browser.js(f"(input => {{ input.focus(); input.select(); }})({dialog}.querySelector('input'))")
     await browser.call("Input.insertText", text=words)
     # Each answer has the words that were searched for in its address.
