@@ -186,3 +186,47 @@ fn so_many_questions_are_on_their_way_and_others_are_answered_from_the_history()
     }
     assert_eq!(bench.newest_asked().len(), 1_024);
 }
+
+/// The stream of a gateway gets other subjects while clients hold names of it, and names beside it.
+#[test]
+fn a_name_that_leaves_the_stream_has_a_loss_and_one_that_joins_it_comes_once() {
+    let mut bench = on_a_stream();
+    let (key, other) = (bench.client(), bench.client());
+    bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": ["a:1", "b:1"], "status": true}),
+    );
+    bench.subscribe(other, &["c:1"]);
+    bench.confirm("b:1");
+    bench.confirm("c:1");
+    for key in [key, other] {
+        assert_eq!(bench.came(key), ["subscribed"]);
+    }
+    // The stream has b:* from here on, of which the gateway has not heard: the bus still sends the message too.
+    bench.stores("b:1", 1);
+    bench.publish("b:1", &[], "1");
+    assert_eq!(bench.came(key), ["1"], "once");
+    bench.bus(BusEvent::Subjects(vec!["b:*".to_owned()].into()));
+    assert_eq!(bench.came(key), [""; 0], "nothing is known to come yet");
+    bench.confirm("a:1");
+    let [status] = &bench.got(key)[..] else {
+        panic!("one status");
+    };
+    assert_eq!(
+        (&status["type"], &status["bus"], &status["lost"]),
+        (&json!("status"), &json!("up"), &json!(true))
+    );
+    let before = status["seq"].as_u64();
+    bench.stores("b:1", 2);
+    let [data] = &bench.got(key)[..] else {
+        panic!("one message");
+    };
+    assert_eq!(data["seq"].as_u64(), before.map(|seq| seq + 2), "a gap");
+    bench.publish("b:1", &[], "2");
+    assert_eq!(bench.came(key), [""; 0], "it is in the stream");
+    bench.publish("a:1", &[], "3");
+    assert_eq!(bench.came(key), ["3"]);
+    assert_eq!(bench.came(other), [""; 0], "it has lost nothing");
+    bench.confirm("a:1");
+    assert_eq!(bench.came(key), [""; 0], "told once");
+}

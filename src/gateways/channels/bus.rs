@@ -70,6 +70,11 @@ impl ChannelsGateway {
             // The members may wait for last values.
             self.settling.get_or_insert_default().is_another_due = true;
         }
+        for name in names.iter().filter(|_| is_confirmed) {
+            if self.names.take_left_feed(name) {
+                self.lost_of(core, clients, name);
+            }
+        }
         match before {
             BusAnswer::Confirmed if !is_confirmed => {
                 let members = names.iter().flat_map(|name| core.members(name)).collect();
@@ -214,6 +219,7 @@ impl ChannelsGateway {
                 Route::Requested
             };
             self.names.set_route(&name, route);
+            self.names.note_left_feed(&name, !is_kept);
             core.set_active(&name, self.names.active(&name));
             for key in members {
                 if let Some(client) = clients.get_mut(key) {
@@ -226,6 +232,16 @@ impl ChannelsGateway {
                 }
             }
         }
+    }
+
+    /// Notifies the members of a name of the loss of its messages alone.
+    fn lost_of(&self, core: &mut Core, clients: &ByClient<ChannelsClient>, name: &TopicName) {
+        let members: Vec<SessionKey> = core.members(name).collect();
+        for &key in &members {
+            let holds = clients.get(key).is_some_and(|client| client.held.kept > 0);
+            self.statuses.send_loss(core, key, holds);
+        }
+        self.misses(core, members);
     }
 
     /// Adds a pattern of the kept feed to those that the gateway matches.

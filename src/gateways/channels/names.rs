@@ -126,6 +126,8 @@ struct NameEntry {
     clients: u32,
     addresses: u32,
     route: Route,
+    /// The stream no longer has the name, and the bus has not confirmed it yet: messages are missing.
+    has_left_feed: bool,
 }
 
 /// The names that the clients of an address hold.
@@ -251,6 +253,7 @@ impl Names {
                 clients: 0,
                 addresses: 0,
                 route: Route::Kept,
+                has_left_feed: false,
             }) as u32;
             self.ids.insert(name, id);
             id
@@ -297,6 +300,25 @@ impl Names {
         }
         let before = std::mem::replace(&mut self.entries[*id as usize].route, route);
         self.end_route(name, before);
+    }
+
+    /// Notes that the stream no longer has a held name, whose messages are missing until the bus confirms the name.
+    pub(super) fn note_left_feed(&mut self, name: &TopicName, has_left: bool) {
+        if let Some(id) = self.ids.get(name) {
+            self.entries[*id as usize].has_left_feed = has_left;
+        }
+    }
+
+    /// Whether messages of a name that the bus has just confirmed are missing. Returns true once.
+    pub(super) fn take_left_feed(&mut self, name: &TopicName) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| std::mem::take(&mut self.entries[*id as usize].has_left_feed))
+    }
+
+    /// Whether the messages of a held name come with the kept feed. Of a name that nobody holds it says true.
+    pub(super) fn is_of_feed(&self, name: &TopicName) -> bool {
+        let id = self.ids.get(name);
+        id.is_none_or(|id| self.entries[*id as usize].route == Route::Kept)
     }
 
     fn end_route(&mut self, name: &TopicName, route: Route) {

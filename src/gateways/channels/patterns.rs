@@ -213,8 +213,11 @@ impl ChannelsGateway {
         for pattern in self.patterns.matching(publication.topic.as_str(), None) {
             core.publish_copy(publication, Some(pattern));
         }
-        // If a name is also a pattern, its members hold the pattern and were served above.
-        if !self.syntax().is_pattern(publication.topic.as_str()) {
+        // If a name is also a pattern, its members hold the pattern and were served above. A name that the stream has got a
+        // moment ago still comes from the bus: its members would get the message twice.
+        let topic = &publication.topic;
+        let is_own = !self.syntax().is_pattern(topic.as_str());
+        if is_own && (!self.has_stream() || self.names.is_of_feed(topic)) {
             core.publish_copy(publication, None);
         }
     }
@@ -237,6 +240,10 @@ impl ChannelsGateway {
 
     /// Publishes a live message of a name to its members, or of a subject to the members of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
+        // The bus sent it before it heard that the stream has got the name, which brings the message too.
+        if self.has_stream() && self.names.is_of_feed(name) {
+            return;
+        }
         let subject = publication.subject.as_ref();
         if self.retained.note_live(name, subject) {
             self.ask_retained(core);

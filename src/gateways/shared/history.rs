@@ -489,6 +489,15 @@ impl Statuses {
         }
     }
 
+    /// Notifies a client of a loss that concerns it and not all clients. `holds`: the client has a name of the feed.
+    pub(in crate::gateways) fn send_loss(&self, core: &mut Core, key: SessionKey, holds: bool) {
+        if core.gets_status(key) {
+            let position = core.position().filter(|_| holds);
+            core.take_loss(key);
+            core.send(key, &self.frame(core, true, position));
+        }
+    }
+
     /// The frame of the present status.
     fn frame(&self, core: &Core, has_lost: bool, position: Option<Position>) -> Arc<Frame> {
         let is_up = self.is_up;
