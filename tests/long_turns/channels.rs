@@ -337,7 +337,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let mut first = vec![Act::Outside(Outside::Back), Act::Turns(5)];
         first.extend(acts);
         first.extend(turns());
-        first.push(says_of(shape, extra, number));
+        first.push(says_of(0, shape, extra, number));
         case(name, 1, first)
     };
     let away = || vec![Act::Outside(Outside::Away)];

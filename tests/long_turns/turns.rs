@@ -20,6 +20,9 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// A client whose last read took longer is read after the flush.
 const LITTLE_US_MAX: u64 = 200;
 
+/// In a request: the first position of the feed. A feed without a bus makes its positions itself.
+pub(crate) const FIRST_POSITION: &str = "FIRST_POSITION";
+
 /// CPU time of this thread, microseconds.
 pub(crate) fn cpu_us() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -124,6 +127,7 @@ pub(crate) struct Turns<C: Contract> {
     turns: usize,
     next: usize,
     is_looking: bool,
+    first_position: Option<String>,
     pub(crate) longest: Longest,
 }
 
@@ -148,6 +152,7 @@ impl<C: Contract> Turns<C> {
             turns: 0,
             next: 0,
             is_looking: false,
+            first_position: None,
             longest: Longest::default(),
         }
     }
@@ -174,6 +179,14 @@ impl<C: Contract> Turns<C> {
             is_costly: false,
             has_ended: false,
         });
+    }
+
+    /// The text of a request, with the [`FIRST_POSITION`].
+    pub(crate) fn with_position(&self, text: String) -> String {
+        match &self.first_position {
+            Some(position) => text.replace(FIRST_POSITION, position),
+            None => text,
+        }
     }
 
     pub(crate) fn say(&mut self, client: usize, bytes: &[u8]) {
@@ -256,6 +269,10 @@ impl<C: Contract> Turns<C> {
             self.outputs.push(output);
         }
         self.note();
+        if self.first_position.is_none() {
+            let position = self.hub.core().position();
+            self.first_position = position.map(|position| position.to_string());
+        }
         self.now = self.now.plus_us(1_000);
         any | is_due
     }
