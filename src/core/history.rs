@@ -19,8 +19,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::missed::CopyPlace;
-pub(super) use self::missed::merge_charge;
+pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
 use self::names::Names;
 use self::newest_only::NewestOnly;
@@ -389,23 +388,9 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
-    /// Returns postponed messages of a resuming client with their places in the feed, so that they can be merged with its missed
-    /// messages. `frames` are in the order of the feed; a frame without a known place gets the place of the frame before.
-    pub(super) fn with_places(&self, frames: Vec<Arc<Frame>>) -> Missed {
-        let mut newest_place = (0, CopyRank::LAST);
-        let place_of = |frame: &Arc<Frame>| {
-            let position = str::from_utf8(frame.position()).unwrap_or_default();
-            if let Ok(after) = self.numbers.find(position) {
-                newest_place = newest_place.max((after.number, after.copy));
-            }
-            newest_place
-        };
-        let places: Vec<CopyPlace> = frames.iter().map(place_of).collect();
-        Missed {
-            bytes: frames.iter().map(|frame| frame.queue_bytes()).sum(),
-            frames: places.into_iter().zip(frames).collect(),
-            ..Missed::default()
-        }
+    /// The number of the newest message.
+    pub(super) fn newest_number(&self) -> u64 {
+        self.numbers.head
     }
 
     /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and

@@ -172,7 +172,10 @@ impl Core {
     }
 
     fn count_history(&mut self) {
-        self.clients.stats.history = self.history.as_ref().map(|history| history.stats());
+        if let Some(history) = &self.history {
+            self.clients.stats.history = Some(history.stats());
+            self.clients.newest_of_feed = history.newest_number();
+        }
     }
 }
 

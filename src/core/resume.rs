@@ -3,7 +3,8 @@
 //! When a client resumes, its missed messages follow the answer to the request, before newer messages. In one call of the
 //! gateway, the gateway finds the missed messages of a name and joins the client: no publication can come between. If the
 //! request has more names than there is time for, the gateway goes on in a later turn. What comes meanwhile of the names
-//! joined so far is postponed ([`Core::postpone`]), and follows with the missed messages, in the order of the feed.
+//! joined so far is postponed ([`Core::postpone`]), and follows with the missed messages, in the order of the feed. If
+//! these are more than there is time for, the core goes on with them in later turns, and newer ones stay postponed.
 
 use super::core::Core;
 use super::history::FrameBudget;
@@ -14,6 +15,8 @@ use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most missed messages that are put in a send queue at once.
+const SENT_AT_ONCE: usize = 500;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
@@ -105,7 +108,7 @@ impl Core {
     }
 
     /// Postpones the messages of the kept feed that come for a client, until
-    /// [`take_postponed`](Self::take_postponed): the gateway goes on with its resume in a later turn.
+    /// [`postpone_no_longer`](Self::postpone_no_longer): the gateway goes on with its search in a later turn.
     pub fn postpone(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.postpone();
@@ -116,6 +119,12 @@ impl Core {
     /// no missed messages, because it has got newer ones.
     pub fn postpones(&self, key: SessionKey) -> bool {
         self.clients.session(key).is_some_and(Session::postpones)
+    }
+
+    /// Whether missed or postponed messages wait for the client's next share.
+    pub fn sends_postponed(&self, key: SessionKey) -> bool {
+        let session = self.clients.session(key);
+        session.is_some_and(Session::sends_postponed)
     }
 
     /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
@@ -140,13 +149,12 @@ impl Core {
         found.and_then(|()| self.charge_messages(key, newest))
     }
 
-    /// Ends postponing. Returns the messages of meanwhile: in the same call the gateway sends its answer, and these
-    /// messages among the missed ones.
-    pub fn take_postponed(&mut self, key: SessionKey) -> Missed {
-        let session = self.clients.session_mut(key);
-        let frames = session.map_or_else(Vec::new, Session::take_postponed);
-        let history = self.history.as_ref().filter(|_| !frames.is_empty());
-        history.map_or_else(Missed::default, |history| history.with_places(frames))
+    /// Ends the search: in the same call the gateway sends its answer, and then the missed messages
+    /// ([`send_missed`](Self::send_missed)), with which the postponed ones go out.
+    pub fn postpone_no_longer(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.let_out();
+        }
     }
 
     /// The frames that the client may still get, less the messages that wait for it, and those of `beside` bytes that were
@@ -174,21 +182,38 @@ impl Core {
         self.clients.stats.resumes_refused[why as usize] += 1;
     }
 
-    /// Puts missed messages in the client's send queue, outside of its limits. Returns true if messages of
-    /// [`newest`](Self::newest) are among them: then the gateway has to send the current position next.
-    pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
+    /// Puts missed messages in the client's send queue, outside of its limits: in the order of the feed, and as many as
+    /// the client has time for. The rest follows in later turns, before any newer message of the feed. Returns true if
+    /// messages of [`newest`](Self::newest) are among them: then the gateway has to send the current position next.
+    pub fn send_missed(&mut self, key: SessionKey, mut missed: Missed) -> bool {
+        let has_newest = missed.has_newest;
         let Some(session) = self.clients.session_mut(key) else {
-            return false;
+            return has_newest;
         };
-        session.hold_resumed(missed.charge);
+        session.hold_resumed(missed.charge.take());
         self.notify_loss(key);
         if !missed.frames.is_empty() {
             // Some of these messages may be newer than the messages that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);
         }
-        let frames = missed.frames.into_iter().map(|(_, frame)| frame);
-        self.clients.replay(self.now, key, frames);
-        missed.has_newest
+        if let Some(session) = self.clients.session_mut(key) {
+            session.add_missed(missed);
+        }
+        if self.send_postponed(key) {
+            self.wait_for_share(key);
+        }
+        has_newest
+    }
+
+    /// Puts the next missed and postponed messages in the send queue, while the client has a share. Returns whether more
+    /// wait.
+    pub(super) fn send_postponed(&mut self, key: SessionKey) -> bool {
+        while self.clients.send_postponed(self.now, key, SENT_AT_ONCE) {
+            if !self.has_share() {
+                return true;
+            }
+        }
+        false
     }
 
     fn find_missed(
