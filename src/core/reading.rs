@@ -43,10 +43,11 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
-    /// the client of an address that has waited longest goes first.
-    pub fn handle_next_share(&mut self, now: Now) {
+    /// the client of an address that has waited longest goes first. Returns whose share it was.
+    pub fn handle_next_share(&mut self, now: Now) -> Option<SessionKey> {
         self.core.now = now;
-        if let Some(key) = self.core.next_turn.pop() {
+        let next = self.core.next_turn.pop();
+        if let Some(key) = next {
             self.core.turn.begin_share(key, self.core.limits.share_us);
             match self.goes_on(key) {
                 true => self.core.stand_in_line(key),
@@ -54,6 +55,7 @@ impl<G: Gateway> Hub<G> {
             }
         }
         self.settle();
+        next
     }
 
     /// Resumes a client for whose address the gateway has room again: the addresses take turns, and
