@@ -422,13 +422,20 @@ impl History {
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
-            let (first, rest) = found.copies.split_at(found.copies.len().min(MADE_AT_ONCE));
-            missed.frames.reserve_exact(first.len());
-            let known_of =
-                |(at, name): &(At, &Wanted<'_>)| (self.known(*at), name.pattern().cloned());
-            missed.unmade = rest.iter().map(known_of).collect();
-            let mut first = first.iter();
-            first.try_for_each(|(at, name)| self.make((*at, name.pattern()), &mut missed, budget))
+            missed.frames.reserve_exact(found.copies.len());
+            let mut rendered = 0;
+            for (at, name) in &found.copies {
+                // What is a frame already would take longer to find again.
+                let is_frame = matches!(self.body(*at), Some(Body::Frame(_)));
+                rendered += usize::from(!is_frame);
+                if is_frame || rendered <= MADE_AT_ONCE {
+                    self.make((*at, name.pattern()), &mut missed, budget)?;
+                } else {
+                    let known = (self.known(*at), name.pattern().cloned());
+                    missed.unmade.push_back(known);
+                }
+            }
+            Ok(())
         });
         self.forget_excess();
         if outcome.is_err() {
@@ -473,6 +480,15 @@ impl History {
         }
         self.forget_excess();
         Ok(())
+    }
+
+    /// The frame or message at a place.
+    fn body(&self, at: At) -> Option<&Body> {
+        let entry = match at {
+            At::Entry(at) => self.entries.get(at),
+            At::NewestOnly(name) => self.newest_only.get(name),
+        };
+        entry?.body.as_ref()
     }
 
     /// A message that was found, for a later turn.
