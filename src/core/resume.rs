@@ -16,7 +16,7 @@ use weirgate_wire::admission::Quota;
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most missed messages that are put in a send queue at once.
-const SENT_AT_ONCE: usize = 500;
+const SENT_AT_ONCE: usize = 100;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
