@@ -1,5 +1,6 @@
 //! The table of sessions, and the delivery of a frame to a session.
 
+use std::iter;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -10,6 +11,9 @@ use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
+
+/// If too many messages are postponed for a client, so many of them go out with each further one.
+const SENT_WITH_EACH: usize = 16;
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ pub(super) struct Clients {
     pub(super) ahead: Vec<SessionKey>,
     /// Whether a state was replaced that had waited only for the loop, because its client keeps up.
     pub(super) replaced_unsent: bool,
+    /// The number of the newest message of the kept feed.
+    pub(super) newest_of_feed: u64,
     pub(super) stats: HubStats,
 }
 
@@ -87,27 +93,35 @@ impl Clients {
 
     #[inline(never)]
     fn deliver_on_limit(&mut self, now: Now, limits: &Limits, key: SessionKey, frame: &Arc<Frame>) {
+        let newest = self.newest_of_feed;
         let Some(session) = self.session_mut(key) else {
             return;
         };
+        if let Some(has_room) = session.postpone_frame(newest, frame) {
+            if !has_room {
+                self.send_postponed(now, key, SENT_WITH_EACH);
+            }
+            return;
+        }
         match session.deliver(now, frame, &limits.send_queue) {
             Delivered::SlotFirst => {
                 self.open_slot(now, limits, key);
                 // No other frame waits for the slot now, so this frame waits for the slot or goes into the queue.
                 self.deliver(now, limits, key, frame);
             }
-            Delivered::PostponedFirst => {
-                self.end_postponing(now, key);
-                self.deliver(now, limits, key, frame);
-            }
             other => self.delivered(now, key, frame, other),
         }
     }
 
-    /// Sends what was postponed, although the client has not resumed: the client gets no missed messages.
-    fn end_postponing(&mut self, now: Now, key: SessionKey) {
-        let frames = self.session_mut(key).map(Session::take_postponed);
-        self.replay(now, key, frames.into_iter().flatten());
+    /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
+    pub(super) fn send_postponed(&mut self, now: Now, key: SessionKey, count: usize) -> bool {
+        let Some(session) = self.session_mut(key).filter(|of| of.sends_postponed()) else {
+            return false;
+        };
+        let next = || session.next_postponed();
+        let frames: Vec<_> = iter::from_fn(next).take(count).collect();
+        self.replay(now, key, frames);
+        self.session(key).is_some_and(Session::sends_postponed)
     }
 
     /// Removes from a send queue the states that newer states in the queue replace.
@@ -162,10 +176,7 @@ impl Clients {
     /// Counts a delivery, and notes what follows.
     fn delivered(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
-            Delivered::Refused
-            | Delivered::SlotFirst
-            | Delivered::Postponed
-            | Delivered::PostponedFirst => return,
+            Delivered::Refused | Delivered::SlotFirst => return,
             Delivered::Ahead => return self.ahead.push(key),
             Delivered::Shed => {
                 self.stats.messages_queued += 1;

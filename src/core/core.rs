@@ -51,8 +51,9 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | --- | --- |
 /// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
-/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `resume.rs` |
-/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `ends.rs` |
+/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `losses.rs` |
+/// | the kept feed: `keep`, `position`, `render`, `begin_feed` | `kept_feed.rs` |
+/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `room.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::encodings::{Encoded, Encodings, Key, Kind};
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::FrameId;
-use super::{CopyRank, Now, Position};
+use super::{CopyPosition, CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
 
 /// The kind of a payload, and the kind of frames in which a client gets the messages of the feed.
@@ -241,6 +241,11 @@ impl Frame {
     /// position: a later frame would tell the client a position after it.
     pub fn is_of_feed(&self) -> bool {
         self.has_position() || self.position_at > 0
+    }
+
+    /// The position in the payload, if there is one.
+    pub(super) fn copy_position(&self) -> Option<CopyPosition> {
+        CopyPosition::parse(str::from_utf8(self.position()).ok()?)
     }
 
     /// The text of the position in the payload; empty without a position.

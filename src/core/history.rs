@@ -19,8 +19,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::missed::CopyPlace;
-pub(super) use self::missed::merge_charge;
+pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
 use self::names::Names;
 use self::newest_only::NewestOnly;
@@ -389,23 +388,9 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
-    /// Returns postponed messages of a resuming client with their places in the feed, so that they can be merged with its missed
-    /// messages. `frames` are in the order of the feed; a frame without a known place gets the place of the frame before.
-    pub(super) fn with_places(&self, frames: Vec<Arc<Frame>>) -> Missed {
-        let mut newest_place = (0, CopyRank::LAST);
-        let place_of = |frame: &Arc<Frame>| {
-            let position = str::from_utf8(frame.position()).unwrap_or_default();
-            if let Ok(after) = self.numbers.find(position) {
-                newest_place = newest_place.max((after.number, after.copy));
-            }
-            newest_place
-        };
-        let places: Vec<CopyPlace> = frames.iter().map(place_of).collect();
-        Missed {
-            bytes: frames.iter().map(|frame| frame.queue_bytes()).sum(),
-            frames: places.into_iter().zip(frames).collect(),
-            ..Missed::default()
-        }
+    /// The number of the newest message.
+    pub(super) fn newest_number(&self) -> u64 {
+        self.numbers.head
     }
 
     /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
@@ -437,13 +422,20 @@ impl History {
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
-            let (first, rest) = found.copies.split_at(found.copies.len().min(MADE_AT_ONCE));
-            missed.frames.reserve_exact(first.len());
-            let known_of =
-                |(at, name): &(At, &Wanted<'_>)| (self.known(*at), name.pattern().cloned());
-            missed.unmade = rest.iter().map(known_of).collect();
-            let mut first = first.iter();
-            first.try_for_each(|(at, name)| self.make((*at, name.pattern()), &mut missed, budget))
+            missed.frames.reserve_exact(found.copies.len());
+            let mut rendered = 0;
+            for (at, name) in &found.copies {
+                // What is a frame already would take longer to find again.
+                let is_frame = matches!(self.body(*at), Some(Body::Frame(_)));
+                rendered += usize::from(!is_frame);
+                if is_frame || rendered <= MADE_AT_ONCE {
+                    self.make((*at, name.pattern()), &mut missed, budget)?;
+                } else {
+                    let known = (self.known(*at), name.pattern().cloned());
+                    missed.unmade.push_back(known);
+                }
+            }
+            Ok(())
         });
         self.forget_excess();
         if outcome.is_err() {
@@ -488,6 +480,15 @@ impl History {
         }
         self.forget_excess();
         Ok(())
+    }
+
+    /// The frame or message at a place.
+    fn body(&self, at: At) -> Option<&Body> {
+        let entry = match at {
+            At::Entry(at) => self.entries.get(at),
+            At::NewestOnly(name) => self.newest_only.get(name),
+        };
+        entry?.body.as_ref()
     }
 
     /// A message that was found, for a later turn.

@@ -28,6 +28,7 @@ mod gather;
 mod handshake;
 mod history;
 mod hub;
+mod kept_feed;
 mod left;
 mod limits;
 mod losses;

@@ -43,16 +43,19 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
-    /// the client of an address that has waited longest goes first.
-    pub fn handle_next_share(&mut self, now: Now) {
+    /// the client of an address that has waited longest goes first. Returns whose share it was.
+    pub fn handle_next_share(&mut self, now: Now) -> Option<SessionKey> {
         self.core.now = now;
-        if let Some(key) = self.core.next_turn.pop() {
+        let next = self.core.next_turn.pop();
+        if let Some(key) = next {
             self.core.turn.begin_share(key, self.core.limits.share_us);
-            if !self.goes_on(key) {
-                self.core.resume(key, Pause::Turn);
+            match self.goes_on(key) {
+                true => self.core.stand_in_line(key),
+                false => self.core.resume(key, Pause::Turn),
             }
         }
         self.settle();
+        next
     }
 
     /// Resumes a client for whose address the gateway has room again: the addresses take turns, and
@@ -128,8 +131,12 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inside
 
-    /// Gives the gateway time for the rest of the client's request. Returns true if it needs more.
+    /// Gives time to what waits for the client's share: messages that it has missed, then the rest of its request. Returns
+    /// true if they need more.
     fn goes_on(&mut self, key: SessionKey) -> bool {
+        if self.core.send_postponed(key) {
+            return true;
+        }
         let session = self.core.clients.session_mut(key);
         if !session.is_some_and(|session| session.take_rest()) {
             return false;
@@ -139,7 +146,7 @@ impl<G: Gateway> Hub<G> {
         }
         self.core.count_received(key, true);
         let session = self.core.clients.session(key);
-        session.is_some_and(Session::has_rest)
+        session.is_some_and(|session| session.has_rest() || session.sends_postponed())
     }
 
     /// Handles the end of the peer's side; returns false if the client may still read or gets its last
@@ -259,9 +266,7 @@ impl<G: Gateway> Hub<G> {
         // The messages of an event stream come from the query, without input.
         let comes = !input.is_empty() || session.holds_messages();
         if comes && !is_first && !core.turn.has_share() {
-            if core.pause(key, Pause::Turn) {
-                core.next_turn.push(address, key);
-            }
+            core.wait_for_share(key);
         } else if !self.gateway.has_room_for(address) && session.may_bring_message(input) {
             core.pause(key, Pause::Room);
             core.no_room.push(address, key);
@@ -318,11 +323,20 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        let is_in_line = session.has_rest();
         session.set_rest(bytes);
-        let address = session.client_addr();
-        self.pause(key, Pause::Turn);
-        if !is_in_line {
+        self.wait_for_share(key);
+    }
+
+    /// Lets a client wait for its share of a later turn. It is not read before that.
+    pub(super) fn wait_for_share(&mut self, key: SessionKey) {
+        if self.pause(key, Pause::Turn) {
+            self.stand_in_line(key);
+        }
+    }
+
+    /// Puts a client in the line for shares.
+    fn stand_in_line(&mut self, key: SessionKey) {
+        if let Some(address) = self.client_addr(key) {
             self.next_turn.push(address, key);
         }
     }

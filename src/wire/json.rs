@@ -28,6 +28,11 @@ pub use self::writer::{ObjectWriter, decimal, iso_utc, quoted};
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;
 
+/// Values of a request of a client that any gateway reads.
+const VALUES_MAX: usize = 131_072;
+/// Escapes of a request of a client: three quarters of what 2 MiB of `\u4e00` have.
+const ESCAPES_MAX: usize = 262_144;
+
 /// Why a text is not the expected JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -60,6 +65,9 @@ pub enum JsonError {
     /// An object with more members than anybody needs (RFC 8259 §9 allows such limits).
     #[error("JSON has more members than anybody needs")]
     TooManyMembers,
+    /// More values or escapes than anybody needs (RFC 8259 §9 allows such limits).
+    #[error("JSON has too many values or escapes")]
+    TooDense,
     /// Possibly JSON, but not an object.
     #[error("not a JSON object: it does not begin with {{")]
     NotAnObject,
@@ -202,21 +210,22 @@ fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
         .sum()
 }
 
-/// What a text costs to read beside its bytes: a megabyte of empty texts takes some fifty times as long as one text of a
-/// megabyte.
-#[derive(Clone, Copy, Debug)]
-pub struct Density {
-    /// At most so many values: commas, also those in texts.
-    pub values: usize,
-    /// At most so many escapes: backslashes.
-    pub escapes: usize,
-}
-
-/// Counts, much faster than a parser reads, what a text would cost a parser. The text may be anything.
-pub fn density(text: &[u8]) -> Density {
-    Density {
-        values: count(text, |byte| byte == b',') + 1,
-        escapes: count(text, |byte| byte == b'\\'),
+/// Refuses, much faster than a parser reads, a text that would cost a parser far more than its bytes: a megabyte of empty texts
+/// takes some fifty times as long as one text of a megabyte. Commas count as values and backslashes as escapes, also those in
+/// texts. A text with up to `VALUES_MAX` values is never refused for these, also if `values_max` is less.
+///
+/// # Errors
+/// [`JsonError::TooDense`].
+pub fn check_density(text: &[u8], values_max: usize) -> Result<(), JsonError> {
+    // Nearly all texts are too short for so many.
+    if text.len() < VALUES_MAX.min(ESCAPES_MAX) {
+        return Ok(());
+    }
+    let values = count(text, |byte| byte == b',') + 1;
+    let escapes = count(text, |byte| byte == b'\\');
+    match values > VALUES_MAX.max(values_max) || escapes > ESCAPES_MAX {
+        true => Err(JsonError::TooDense),
+        false => Ok(()),
     }
 }
 

@@ -8,7 +8,18 @@ const SECOND: u64 = 1_000_000;
 
 /// A gateway that keeps pushes for a minute.
 fn keeping(shares_pushes: bool) -> Events {
+    let share_us = Limits::default().share_us;
+    keeping_with(shares_pushes, share_us)
+}
+
+/// The same, in which a client has time for so many steps in a turn.
+fn keeping_in_steps(steps: u64) -> Events {
+    keeping_with(false, steps)
+}
+
+fn keeping_with(shares_pushes: bool, share_us: u64) -> Events {
     let limits = Limits {
+        share_us,
         event_stream: true,
         ping_interval_us: 0,
         history: HistoryLimits {
@@ -358,4 +369,38 @@ fn random_cuts_lose_nothing_and_repeat_nothing() {
         }
         assert_eq!(seen, (0..pushes as u32).collect::<Vec<_>>(), "seed {seed}");
     }
+}
+
+#[test]
+fn very_many_missed_pushes_are_queued_over_several_turns() {
+    let mut world = keeping_in_steps(1);
+    let (_, since) = first(&mut world, "a");
+    world.settle();
+    for n in 0..3_000 {
+        push(&mut world, &["a"], &n.to_string());
+    }
+    let key = world.connect("/ws", None);
+    world.texts(key);
+    world.held = true;
+    let data = format!(r#"{{"device_id":"a","since":"{since}"}}"#);
+    world.text(key, &format!(r#"{{"event":"identify","data":{data}}}"#));
+    let (mut turns, mut sent) = (0, 3_000);
+    while world.hub.waiting_shares() > 0 {
+        let waiting = world.hub.stats().messages_waiting;
+        world.hub.begin_part(crate::world::PART_US);
+        world.hub.handle_next_share(world.now);
+        let more = world.hub.stats().messages_waiting - waiting;
+        assert!(more <= 1_000, "{more}");
+        push(&mut world, &["a"], &sent.to_string());
+        (turns, sent) = (turns + 1, sent + 1);
+    }
+    assert!(turns >= 2, "{turns}");
+    world.held = false;
+    world.settle();
+    let got = world.texts(key);
+    assert!(got[0].contains(r#""recovered":true"#), "{}", got[0]);
+    assert_eq!(got.len(), 1 + sent);
+    let is_of = |(text, n): (&String, usize)| text.contains(&format!(r#""data":{n},"#));
+    assert!(got[1..].iter().zip(0..).all(is_of), "{}", got[1]);
+    assert_eq!(world.hub.core().resumed_messages().held(), 0);
 }

@@ -38,9 +38,9 @@ pub(crate) fn says(verb: u8, extra: u8, number: u32) -> Act {
 }
 
 /// What a client says about a pattern or a name alone.
-pub(crate) fn says_of(shape: u8, extra: u8, number: u32) -> Act {
+pub(crate) fn says_of(verb: u8, shape: u8, extra: u8, number: u32) -> Act {
     let request = Request {
-        verb: 0,
+        verb,
         names: vec![Names {
             shape,
             ..some(0, 1)

@@ -337,7 +337,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let mut first = vec![Act::Outside(Outside::Back), Act::Turns(5)];
         first.extend(acts);
         first.extend(turns());
-        first.push(says_of(shape, extra, number));
+        first.push(says_of(0, shape, extra, number));
         case(name, 1, first)
     };
     let away = || vec![Act::Outside(Outside::Away)];
@@ -357,6 +357,16 @@ pub(crate) fn cases() -> Vec<Case> {
             0,
             vec![messages_of_one(30_000)],
         ),
+        case("the end of a client with 30,000 missed messages", 1, {
+            let mut acts = vec![Act::Outside(Outside::Back), Act::Turns(5)];
+            acts.push(messages_of_one(30_000));
+            acts.extend(turns());
+            // It reads nothing.
+            acts.extend([Act::Room(0, 0), says_of(0, 0, 2, 0)]);
+            acts.extend(turns());
+            acts.push(Act::Ends(0));
+            acts
+        }),
         of_one("last of a pattern", 14, 1, 9, messages().collect()),
         holds("unsubscribe", 0, vec![says(8, 0, 0)]),
         holds("unsubscribe, conflated", 2, vec![says(8, 0, 0)]),

@@ -11,8 +11,8 @@ use weirgate_core::{FrameBytes, HistoryLimits, Hub, Limits, Now};
 use weirgate_wire::auth::Origins;
 
 use super::acts::{Act, Outside, Request};
-use super::cases::{Case, all, says};
-use super::turns::Contract;
+use super::cases::{Case, all, messages_of_one, says, says_of, turns};
+use super::turns::{Contract, FIRST_POSITION};
 
 /// Bytes of a request, as many as the gateway reads unless set.
 const MESSAGE_BYTES: usize = 65_536;
@@ -71,6 +71,9 @@ impl Contract for Events {
         };
         let data = match request.extra & 1 == 1 {
             true => json!(words),
+            false if request.extra & 2 == 2 => {
+                json!({"device_id": words.first(), "since": FIRST_POSITION})
+            }
             false => json!({"device_id": words.first(), "since": request.number.to_string()}),
         };
         json!({"event": event, "request_id": request.number.to_string(), "data": data}).to_string()
@@ -134,5 +137,16 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a push", 0, vec![push()]),
         case("a push that is kept", 1, vec![push()]),
         case("a push for other instances too", 3, vec![push()]),
+        Case {
+            name: "since, 30,000 pushes to a device",
+            kind: 1,
+            // It has no device in its address.
+            flavour: 2,
+            acts: [messages_of_one(30_000)]
+                .into_iter()
+                .chain(turns())
+                .chain([says_of(7, 0, 2, 0)])
+                .collect(),
+        },
     ]
 }

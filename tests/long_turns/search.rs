@@ -47,7 +47,7 @@ pub(crate) fn play<C: Contract>(acts: &Acts, us_max: u64) -> Longest {
                 (0..count).for_each(|_| turns.connect(*flavour));
             }
             Act::Say(client, request, times) => {
-                let text = C::text(request);
+                let text = turns.with_position(C::text(request));
                 let times = usize::from(*times).min(1 + 2_000_000 / text.len().max(1));
                 let bytes = frame(0x81, text.as_bytes()).repeat(times);
                 turns.say(usize::from(*client), &bytes);

@@ -12,13 +12,15 @@ use weirgate_core::{
     Write,
 };
 use weirgate_server::run::CommonSettings;
+use weirgate_wire::admission::Bill;
 
 use crate::world::client::request;
 
 /// What is read of a socket at once, and in a turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// A client whose last read took longer is read after the flush.
-const LITTLE_US_MAX: u64 = 200;
+
+/// In a request: the first position of the feed. A feed without a bus makes its positions itself.
+pub(crate) const FIRST_POSITION: &str = "FIRST_POSITION";
 
 /// CPU time of this thread, microseconds.
 pub(crate) fn cpu_us() -> u64 {
@@ -62,8 +64,17 @@ pub(crate) trait Contract: Sized {
 struct Client {
     key: SessionKey,
     unread: VecDeque<u8>,
+    bill: Bill,
     is_costly: bool,
     has_ended: bool,
+}
+
+impl Client {
+    /// Charges the client for the time since `begun_us` of CPU time.
+    fn charge(&mut self, now: Now, begun_us: u64) {
+        let took_us = cpu_us() - begun_us;
+        self.is_costly = self.bill.add(now.mono_us, took_us);
+    }
 }
 
 /// Takes as many bytes as it has room for.
@@ -124,6 +135,7 @@ pub(crate) struct Turns<C: Contract> {
     turns: usize,
     next: usize,
     is_looking: bool,
+    first_position: Option<String>,
     pub(crate) longest: Longest,
 }
 
@@ -148,6 +160,7 @@ impl<C: Contract> Turns<C> {
             turns: 0,
             next: 0,
             is_looking: false,
+            first_position: None,
             longest: Longest::default(),
         }
     }
@@ -171,9 +184,18 @@ impl<C: Contract> Turns<C> {
         self.clients.push(Client {
             key,
             unread: head.into(),
+            bill: Bill::default(),
             is_costly: false,
             has_ended: false,
         });
+    }
+
+    /// The text of a request, with the [`FIRST_POSITION`].
+    pub(crate) fn with_position(&self, text: String) -> String {
+        match &self.first_position {
+            Some(position) => text.replace(FIRST_POSITION, position),
+            None => text,
+        }
     }
 
     pub(crate) fn say(&mut self, client: usize, bytes: &[u8]) {
@@ -256,6 +278,10 @@ impl<C: Contract> Turns<C> {
             self.outputs.push(output);
         }
         self.note();
+        if self.first_position.is_none() {
+            let position = self.hub.core().position();
+            self.first_position = position.map(|position| position.to_string());
+        }
         self.now = self.now.plus_us(1_000);
         any | is_due
     }
@@ -314,7 +340,12 @@ impl<C: Contract> Turns<C> {
         if costly {
             for _ in 0..self.hub.waiting_shares() {
                 any = true;
-                self.hub.handle_next_share(self.now);
+                let begun = cpu_us();
+                let key = self.hub.handle_next_share(self.now);
+                let client = self.clients.iter_mut().find(|of| Some(of.key) == key);
+                if let Some(client) = client {
+                    client.charge(self.now, begun);
+                }
                 if !self.hub.has_time() {
                     return true;
                 }
@@ -353,7 +384,9 @@ impl<C: Contract> Turns<C> {
             self.hub.handle_bytes(self.now, key, &some);
         }
         let client = &mut self.clients[at];
-        client.is_costly = bytes > 0 && cpu_us() - begun > LITTLE_US_MAX;
+        if bytes > 0 {
+            client.charge(self.now, begun);
+        }
         if client.has_ended && client.unread.is_empty() {
             client.has_ended = false;
             self.hub.handle_ended(self.now, key, true);

@@ -127,3 +127,43 @@ fn what_waits_for_a_client_counts_over_its_requests() {
     let texts = bench.world.texts(key);
     assert!(texts[texts.len() - 1].contains(r#""why":"large""#));
 }
+
+#[test]
+fn very_many_missed_trades_are_queued_over_several_turns() {
+    let mut bench = Bench::of(5, |limits| limits.share_us = 1);
+    let mut price = 0;
+    let mut trade = |bench: &mut Bench| {
+        price += 1;
+        bench.trade("A", &format!(r#"{{"price":{price}}}"#));
+        price
+    };
+    for _ in 0..3_000 {
+        trade(&mut bench);
+    }
+    let key = bench.client();
+    bench.world.held = true;
+    let since = at(10).to_string();
+    let request = format!(r#"{{"action":"subscribe","symbols":["A"],"since":"{since}"}}"#);
+    bench.world.text(key, &request);
+    let (mut turns, mut last) = (0, 0);
+    while bench.world.hub.waiting_shares() > 0 {
+        let waiting = bench.world.hub.stats().messages_waiting;
+        bench.world.hub.begin_part(crate::world::PART_US);
+        bench.world.hub.handle_next_share(bench.world.now);
+        let more = bench.world.hub.stats().messages_waiting - waiting;
+        assert!(more <= 1_000, "{more}");
+        last = trade(&mut bench);
+        turns += 1;
+    }
+    assert!(turns >= 2, "{turns}");
+    bench.world.held = false;
+    bench.world.settle();
+    let got = bench.world.texts(key);
+    assert!(got[0].contains(r#""recovered":true"#), "{}", got[0]);
+    let is_of = |(text, price): (&String, usize)| {
+        text.starts_with(&format!(r#"{{"type":"trade","data":{{"price":{price}}}"#))
+    };
+    assert_eq!(got.len() - 1, last - 10);
+    assert!(got[1..].iter().zip(11..).all(is_of));
+    assert_eq!(bench.world.hub.core().resumed_messages().held(), 0);
+}

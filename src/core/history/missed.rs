@@ -13,8 +13,8 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 /// The missed messages of a client.
 #[derive(Debug, Default)]
 pub struct Missed {
-    /// The messages with their places, in the order of the feed.
-    pub(crate) frames: Vec<(CopyPlace, Arc<Frame>)>,
+    /// The messages with their places. Those of a search are in the order of the feed.
+    pub(crate) frames: VecDeque<(CopyPlace, Arc<Frame>)>,
     /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
     /// are made over several turns.
     pub(super) unmade: VecDeque<(Known, Option<TopicName>)>,
@@ -41,8 +41,8 @@ pub struct KeptPage {
 impl Missed {
     /// The position of the last message.
     pub fn position(&self) -> Option<CopyPosition> {
-        let (_, frame) = self.frames.last()?;
-        CopyPosition::parse(str::from_utf8(frame.position()).ok()?)
+        let (_, frame) = self.frames.back()?;
+        frame.copy_position()
     }
 
     /// Whether nothing was missed.
@@ -91,7 +91,19 @@ impl Missed {
         self.unmade.truncate(kept(self.unmade.len()));
     }
 
-    /// Adds the messages of other names, in the order of the feed.
+    /// Takes the first message out, unless `newer`, which goes out beside these, is before it in the feed.
+    pub(crate) fn pop_until(&mut self, newer: Option<CopyPlace>) -> Option<Arc<Frame>> {
+        let (first, _) = self.frames.front()?;
+        if newer.is_some_and(|newer| newer < *first) {
+            return None;
+        }
+        let (_, frame) = self.frames.pop_front()?;
+        self.bytes -= frame.queue_bytes();
+        Some(frame)
+    }
+
+    /// Adds the messages of other names. They get their places in the order of the feed when they are
+    /// [sent](crate::Core::send_missed).
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
@@ -101,8 +113,13 @@ impl Missed {
             self.frames = other.frames;
         } else {
             self.frames.extend(other.frames);
-            self.frames.sort_by_key(|(place, _)| *place);
         }
+    }
+
+    /// Brings the messages into the order of the feed: those of each name are already.
+    pub(crate) fn sort(&mut self) {
+        let frames = self.frames.make_contiguous();
+        frames.sort_by_key(|(place, _)| *place);
     }
 }
 

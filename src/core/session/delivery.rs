@@ -1,6 +1,5 @@
-//! The delivery of a frame to one client: into the send queue, into the client's next slot, or behind a resume that is under
-//! way. Ends no session: over a limit, the caller gets the
-//! reason.
+//! The delivery of a frame to one client: into the send queue, or into the client's next slot. Ends no session: over a limit, the
+//! caller gets the reason.
 
 use std::sync::Arc;
 
@@ -26,10 +25,6 @@ pub(crate) enum Delivered {
     },
     /// The frames that wait for the client's next slot have to go into the send queue before this frame.
     SlotFirst,
-    /// The message waits until the client has resumed.
-    Postponed,
-    /// Too many messages wait until the client has resumed: they have to go into the send queue before this one.
-    PostponedFirst,
     /// The position of this message is ahead of frames that wait for the client's next slot: the message is sent
     /// without its position.
     Ahead,
@@ -75,15 +70,6 @@ impl Session {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
-        if self.intake == Intake::Open
-            && frame.is_of_feed()
-            && let Some(postponed) = self.cold.postponed.as_mut()
-        {
-            return Some(match postponed.push(frame) {
-                true => Delivered::Postponed,
-                false => Delivered::PostponedFirst,
-            });
-        }
         let under_way = self.under_way();
         if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()

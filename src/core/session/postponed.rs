@@ -1,53 +1,127 @@
-//! Messages of the kept feed that come while a client resumes over several turns: they wait here, because the missed
-//! messages, which are older, are still being searched.
+//! Messages of the kept feed that wait outside of the send queue while a client resumes: what it has missed may be very much, so it
+//! is searched, and then queued, over several turns. What comes meanwhile is newer, and waits until it is out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Intake, Session};
-use crate::Frame;
+use crate::history::CopyPlace;
 use crate::resume::RESUME_BYTES_MAX;
+use crate::{CopyRank, Frame, Missed};
 
-/// What arrived meanwhile, in the order in which it arrived.
+/// What waits, and whether it may go out.
 #[derive(Debug, Default)]
 pub(super) struct Postponed {
-    frames: Vec<Arc<Frame>>,
-    bytes: usize,
+    /// Messages that the client has missed.
+    missed: Missed,
+    /// What has come meanwhile, in the order in which it came.
+    newer: VecDeque<(CopyPlace, Arc<Frame>)>,
+    /// Queue bytes of `newer`.
+    newer_bytes: usize,
+    /// The gateway still searches for older messages, so none of these may go out.
+    is_held: bool,
 }
 
 impl Postponed {
-    /// Adds a frame. Returns false if there are too many bytes already.
-    pub(super) fn push(&mut self, frame: &Arc<Frame>) -> bool {
-        let has_room = self.bytes < RESUME_BYTES_MAX;
-        if has_room {
-            self.bytes += frame.queue_bytes();
-            self.frames.push(Arc::clone(frame));
-        }
+    /// Adds a message that has come. Returns false if there are too many bytes: then the messages go out.
+    fn push(&mut self, newest: u64, frame: &Arc<Frame>) -> bool {
+        let copy = frame.copy_position().map_or(CopyRank::LAST, |at| at.copy);
+        self.newer_bytes += frame.queue_bytes();
+        self.newer.push_back(((newest, copy), Arc::clone(frame)));
+        let has_room = self.newer_bytes <= RESUME_BYTES_MAX;
+        self.is_held &= has_room;
         has_room
+    }
+
+    /// The next message in the order of the feed.
+    fn next(&mut self) -> Option<Arc<Frame>> {
+        let newer = self.newer.front().map(|(place, _)| *place);
+        if let Some(frame) = self.missed.pop_until(newer) {
+            return Some(frame);
+        }
+        let (_, frame) = self.newer.pop_front()?;
+        self.newer_bytes -= frame.queue_bytes();
+        Some(frame)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.missed.is_empty() && self.newer.is_empty()
     }
 }
 
 impl Session {
-    /// Postpones messages of the kept feed from here on.
+    /// Postpones messages of the kept feed from here on, until [`Self::let_out`].
     pub(crate) fn postpone(&mut self) {
-        if self.intake == Intake::Open {
-            self.is_limited = true;
-            self.cold.postponed.get_or_insert_default();
+        if let Some(postponed) = self.postponed() {
+            postponed.is_held = true;
         }
     }
 
-    /// Whether messages of the kept feed are postponed.
+    /// Whether messages of the kept feed are postponed, and none goes out.
     pub(crate) fn postpones(&self) -> bool {
-        self.cold.postponed.is_some()
+        let postponed = self.cold.postponed.as_ref();
+        postponed.is_some_and(|postponed| postponed.is_held)
     }
 
-    /// Ends postponing; returns what has come meanwhile.
-    pub(crate) fn take_postponed(&mut self) -> Vec<Arc<Frame>> {
-        let Some(postponed) = self.cold.postponed.take() else {
-            return Vec::new();
-        };
-        if self.intake == Intake::Open {
-            self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
+    /// Lets out what was postponed.
+    pub(crate) fn let_out(&mut self) {
+        if let Some(postponed) = &mut self.cold.postponed {
+            postponed.is_held = false;
         }
-        postponed.frames
+        self.end_postponing();
+    }
+
+    /// Adds missed messages: these and newer ones go out in the order of the feed.
+    pub(crate) fn add_missed(&mut self, missed: Missed) {
+        if let Some(postponed) = self.postponed() {
+            postponed.missed.merge(missed);
+            postponed.missed.sort();
+        }
+    }
+
+    /// Whether messages wait that may go out.
+    pub(crate) fn sends_postponed(&self) -> bool {
+        let postponed = self.cold.postponed.as_ref();
+        postponed.is_some_and(|postponed| !postponed.is_held)
+    }
+
+    /// The next message that waits; with the last one, postponing ends.
+    pub(crate) fn next_postponed(&mut self) -> Option<Arc<Frame>> {
+        let next = self.cold.postponed.as_mut()?.next();
+        self.end_postponing();
+        next
+    }
+
+    /// Postpones a message that has come, if messages of the kept feed are postponed: whether there is room for more.
+    /// `newest` is the number of the newest message of the feed.
+    pub(crate) fn postpone_frame(&mut self, newest: u64, frame: &Arc<Frame>) -> Option<bool> {
+        let is_postponed = self.is_limited && self.intake == Intake::Open && frame.is_of_feed();
+        let postponed = self.cold.postponed.as_mut().filter(|_| is_postponed)?;
+        Some(postponed.push(newest, frame))
+    }
+
+    /// Missed messages that wait outside of the send queue, and their queue bytes.
+    pub(super) fn postponed_missed(&self) -> (usize, usize) {
+        let postponed = self.cold.postponed.as_ref();
+        postponed.map_or((0, 0), |of| (of.missed.len(), of.missed.bytes()))
+    }
+
+    fn postponed(&mut self) -> Option<&mut Postponed> {
+        let is_open = self.intake == Intake::Open;
+        is_open.then(|| {
+            self.is_limited = true;
+            &mut **self.cold.postponed.get_or_insert_default()
+        })
+    }
+
+    /// Ends postponing if nothing waits, nor for anything older.
+    fn end_postponing(&mut self) {
+        let postponed = self.cold.postponed.as_ref();
+        if postponed.is_some_and(|of| !of.is_held && of.is_empty()) {
+            self.cold.postponed = None;
+            if self.intake == Intake::Open {
+                self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
+            }
+        }
     }
 }

@@ -31,9 +31,10 @@ impl Session {
         found
     }
 
-    /// Bytes of replayed messages in the send queue.
+    /// Bytes of replayed messages in the send queue, and of missed messages that will be.
     pub(crate) fn replayed_bytes(&self) -> usize {
-        self.queue.replayed_bytes()
+        let (_, missed_bytes) = self.postponed_missed();
+        self.queue.replayed_bytes() + missed_bytes
     }
 
     /// Keeps the permit of missed messages until the kernel has taken the messages.
@@ -46,7 +47,8 @@ impl Session {
 
     /// Gives back the permit of the missed messages that the kernel has taken.
     pub(super) fn give_back_resumed(&mut self, now: Now) {
-        let left = self.queue.replayed() as u64;
+        let (missed, _) = self.postponed_missed();
+        let left = (self.queue.replayed() + missed) as u64;
         match &mut self.cold.resumed {
             Some(charge) if left > 0 => charge.set(left.min(charge.amount()), now.mono_us),
             resumed => (*resumed, self.has_resumed) = (None, false),

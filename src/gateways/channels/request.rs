@@ -6,19 +6,14 @@ use sonic_rs::LazyValue;
 
 use super::replay::Last;
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
-use crate::gateways::shared::members::{members, read_max_rate, text_of};
+use crate::gateways::shared::members::{members_of_request, read_max_rate, text_of};
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact, density};
+use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact};
 
-/// Values of a request that any gateway reads, however few channels a client may hold.
-const VALUES_MAX: usize = 131_072;
 /// Values of a request beside the entries of `channels`.
 const OTHER_VALUES_MAX: usize = 1_024;
-/// Escapes of a request: three quarters of what 2 MiB of `\u4e00` have.
-const ESCAPES_MAX: usize = 262_144;
-
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
@@ -79,11 +74,10 @@ impl Request {
             "status",
             "max_hz",
         ];
-        if is_dense(text, limits.entries_max) {
-            return Self::wrong("Message has too many values or escapes");
-        }
-        match members(text.as_bytes(), names) {
+        let values_max = limits.entries_max + OTHER_VALUES_MAX;
+        match members_of_request(text, values_max, names) {
             Ok(members) => Self::read(members, limits),
+            Err(JsonError::TooDense) => Self::wrong("Message has too many values or escapes"),
             // The text may be JSON all the same.
             Err(JsonError::NotAnObject) if check_json(text.as_bytes()).is_ok() => {
                 Self::wrong("Message must be a JSON object")
@@ -136,17 +130,6 @@ impl Request {
     }
 }
 
-/// Whether a text has more values or escapes than a request may have.
-fn is_dense(text: &str, entries_max: usize) -> bool {
-    // Nearly all requests are too short for so many.
-    if text.len() < VALUES_MAX.min(ESCAPES_MAX) {
-        return false;
-    }
-    let density = density(text.as_bytes());
-    let values_max = VALUES_MAX.max(entries_max + OTHER_VALUES_MAX);
-    density.values > values_max || density.escapes > ESCAPES_MAX
-}
-
 /// The JSON text of a member.
 fn raw<'a>(member: Option<&'a LazyValue<'_>>) -> &'a str {
     member.map_or("null", LazyValue::as_raw_str)
@@ -169,6 +152,11 @@ fn read_channels(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateways::shared::members::members;
+
+    /// Values and escapes of a request (`check_density`).
+    const VALUES_MAX: usize = 131_072;
+    const ESCAPES_MAX: usize = 262_144;
 
     fn parse(text: &str) -> (Action, String) {
         let limits = RequestLimits {

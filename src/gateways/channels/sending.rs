@@ -4,7 +4,8 @@
 //!
 //! A client joins a name that it resumes in the step that finds the missed messages of the name. If the answer has to
 //! wait for other names, the newer messages are postponed until then. So the client gets the answer, then all messages in
-//! the order of the feed, and none is missing or comes twice.
+//! the order of the feed, and none is missing or comes twice. The core puts the messages in the send queue, over several
+//! turns if there are very many.
 
 use std::collections::btree_set;
 use std::{mem, vec};
@@ -454,7 +455,8 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         sending: &mut Sending,
     ) {
-        let mut follow = Follow::postponed(core, key);
+        core.postpone_no_longer(key);
+        let mut follow = Follow::default();
         let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
         let mut answers = Vec::with_capacity(sending.answers.len());
         for prepared in mem::take(&mut sending.answers) {
@@ -485,7 +487,7 @@ impl ChannelsGateway {
         let mut left = answers.len();
         for (answer, number) in answers {
             left -= 1;
-            let position = follow.position(core, has_kept && left == 0);
+            let position = follow.position(core, key, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
             retained = number.or(retained);

@@ -134,7 +134,7 @@ fn offset(error: &JsonError) -> usize {
         | JsonError::Syntax { offset, .. }
         | JsonError::NotUtf8 { offset }
         | JsonError::BrokenEscape { offset } => *offset,
-        JsonError::NotAnObject | JsonError::TooManyMembers => 0,
+        JsonError::NotAnObject | JsonError::TooManyMembers | JsonError::TooDense => 0,
     }
 }
 

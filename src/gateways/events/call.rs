@@ -8,7 +8,7 @@ use sonic_rs::LazyValue;
 
 use super::services::EventsService;
 use crate::gateways::shared::history::{Since, read_since};
-use crate::gateways::shared::members::{members, text_of};
+use crate::gateways::shared::members::{members, members_of_request, text_of};
 use weirgate_core::Frame;
 use weirgate_wire::head::Trace;
 use weirgate_wire::json::compact;
@@ -124,7 +124,7 @@ impl DeviceMessage {
     /// members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let names = ["event", "request_id", "data"];
-        let [event, request_id, data] = members(text.as_bytes(), names).ok()?;
+        let [event, request_id, data] = members_of_request(text, 0, names).ok()?;
         let event = event?;
         let name = text_of(&event).filter(|name| !name.is_empty())?;
         let request_id = match &request_id {
@@ -212,6 +212,13 @@ mod message_tests {
         ] {
             assert_eq!(parsed(text), Some(want.map(str::to_owned)), "{text}");
         }
+    }
+
+    #[test]
+    fn what_would_take_long_to_read_is_no_message() {
+        let message = |escapes: usize| format!(r#"{{"event":"{}"}}"#, r"\n".repeat(escapes));
+        assert!(parsed(&message(262_144)).is_some());
+        assert_eq!(parsed(&message(262_145)), None);
     }
 
     #[test]

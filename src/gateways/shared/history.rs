@@ -117,14 +117,6 @@ impl Follow {
         }
     }
 
-    /// The messages that were postponed while the client resumed. They are postponed no longer.
-    pub(in crate::gateways) fn postponed(core: &mut Core, key: SessionKey) -> Self {
-        Self {
-            messages: core.take_postponed(key),
-            ..Self::default()
-        }
-    }
-
     /// Whether the client resumes from a position.
     pub(in crate::gateways) fn has_recovered(&self) -> bool {
         self.has_recovered
@@ -164,7 +156,7 @@ impl Follow {
         !self.messages.is_empty()
     }
 
-    /// Adds the messages of other answers, in the order of the feed.
+    /// Adds the messages of other answers.
     pub(in crate::gateways) fn merge(&mut self, other: Self) {
         self.messages.merge(other.messages);
         self.has_recovered |= other.has_recovered;
@@ -239,8 +231,14 @@ impl Follow {
 
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from
     /// its own position, or if messages follow: each of these has a position.
-    pub(in crate::gateways) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
-        let is_reported = holds && !self.has_recovered && self.messages.is_empty();
+    pub(in crate::gateways) fn position(
+        &self,
+        core: &Core,
+        key: SessionKey,
+        holds: bool,
+    ) -> Option<Position> {
+        let nothing_follows = self.messages.is_empty() && !core.sends_postponed(key);
+        let is_reported = holds && !self.has_recovered && nothing_follows;
         core.position().filter(|_| is_reported)
     }
 

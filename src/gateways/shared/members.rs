@@ -4,7 +4,7 @@ use sonic_rs::LazyValue;
 
 use weirgate_core::MaxRate;
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, object_entries};
+use weirgate_wire::json::{JsonError, check_density, object_entries};
 
 /// The most members of an object, known or not. Each takes the time of 20 ordinary bytes.
 const MEMBERS_MAX: usize = 16_384;
@@ -26,6 +26,17 @@ pub(in crate::gateways) fn members<'a, const N: usize>(
         }
     }
     Ok(found)
+}
+
+/// Returns the members of a client's request. A request that would take long to read is refused unread: it may have
+/// `values_max` values, or more if any gateway reads more.
+pub(in crate::gateways) fn members_of_request<'a, const N: usize>(
+    json: &'a str,
+    values_max: usize,
+    names: [&str; N],
+) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
+    check_density(json.as_bytes(), values_max)?;
+    members(json.as_bytes(), names)
 }
 
 /// Returns the text of a JSON string; `None` for another value.

@@ -210,7 +210,7 @@ impl TradesGateway {
             requests.charge_search(core.now());
         }
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
-        let position = follow.position(core, client.has_trades() && is_last);
+        let position = follow.position(core, key, client.has_trades() && is_last);
         let success = messages::success(core, &message, data, position);
         core.send(key, &success);
         if let Content::Candles(interval) = content {

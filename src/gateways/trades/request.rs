@@ -8,7 +8,7 @@ use super::candles::Interval;
 use super::client::Content;
 use crate::gateways::shared::access::RATE_LIMIT_EXCEEDED;
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
-use crate::gateways::shared::members::{members, text_of};
+use crate::gateways::shared::members::{members_of_request, text_of};
 use weirgate_wire::json::{JsonError, TextList, check_json};
 
 /// The most symbols in a request.
@@ -132,7 +132,7 @@ impl TradesRequest {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
         let names = ["action", "symbols", "interval", "since", "last", "status"];
-        let read = members(text.as_bytes(), names);
+        let read = members_of_request(text, 0, names);
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {
                 // Another JSON value is not a request, but it is JSON.
@@ -261,6 +261,7 @@ fn list_of_symbols(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateways::shared::members::members;
 
     fn parsed(text: &str) -> Result<TradesRequest, String> {
         parsed_with(text, false)
@@ -441,6 +442,15 @@ mod tests {
             let text = format!(r#"{{"action":"{action}","symbols":["A"],"interval":"1m"}}"#);
             assert_eq!(parsed(&text), Err(format!("Unknown action: {action}")));
         }
+    }
+
+    #[test]
+    fn what_would_take_long_to_read_is_refused_unread() {
+        let list = |count: usize| format!(r#"{{"x":[0{}]}}"#, ",0".repeat(count));
+        let missing = Err("Invalid message format: missing action field".to_owned());
+        assert_eq!(parsed(&list(131_071)), missing);
+        let dense = Err("Invalid message: JSON has too many values or escapes".to_owned());
+        assert_eq!(parsed(&list(131_072)), dense);
     }
 
     #[test]

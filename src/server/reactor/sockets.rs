@@ -19,7 +19,7 @@ use super::kernel::{PeerEnd, READABLE, Unread};
 use crate::listening::tls::TlsSession;
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{Sample, SessionKey, Transmit, Write, tables};
-use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue};
+use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
 #[derive(Debug)]
 struct Socket {
@@ -45,34 +45,7 @@ struct Socket {
     asks_for_room: bool,
 }
 
-/// A client costs little if its reads take at most this part of the time...
-const LITTLE_PART: u64 = 512;
-
-/// ... and this much at once, microseconds.
-const LITTLE_US_MAX: u64 = 200;
-
-/// A read after this long without one finds the client costing little again, microseconds. That read itself is still among
-/// those of costly clients.
-const COSTLY_US_MAX: u64 = 1_000_000;
-
-/// The bill of a client for the time that its reads take. A single read says little: a hundred addresses that send without
-/// a pause have reads as short as those of a client that sends a ping now and then.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bill {
-    /// When the client has paid for all reads, with a [`LITTLE_PART`]th of the time, microseconds of the monotonic clock.
-    paid_us: u64,
-}
-
-impl Bill {
-    /// Adds a read that ended at `now_us`. Returns whether the client costs much.
-    fn add(&mut self, now_us: u64, took_us: u64) -> bool {
-        let paid_us = self.paid_us.max(now_us) + took_us * LITTLE_PART;
-        self.paid_us = paid_us.min(now_us + COSTLY_US_MAX);
-        paid_us > now_us + LITTLE_US_MAX * LITTLE_PART
-    }
-}
-
-/// The cost of reading a socket: the time that its reads took lately. Cheap sockets are read first, and their responses go
+/// The cost of reading a socket: the time that its reads and shares took lately ([`Bill`]). Cheap sockets are read first, and their responses go
 /// out first, so no client waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
@@ -222,13 +195,13 @@ impl Sockets {
             .map_or(Unread::Nothing, |socket| socket.unread)
     }
 
-    /// Charges a client for a read that ended at `now_us`. Returns whether the client costs much.
+    /// Charges a client for a read, or for its share of a turn, that ended at `now_us`. Returns whether the client costs much.
     pub(super) fn charge(&mut self, key: SessionKey, now_us: u64, took_us: u64) -> bool {
         self.socket(key)
             .is_some_and(|socket| socket.bill.add(now_us, took_us))
     }
 
-    /// Sets the cost of a socket, by its last reads.
+    /// Sets the cost of a socket, by its last reads and shares.
     pub(super) fn set_cost(&mut self, key: SessionKey, cost: Cost) {
         if let Some(socket) = self.socket(key) {
             socket.cost = cost;
@@ -510,38 +483,5 @@ impl Transmit for Sockets {
 
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {
         self.stream(key).and_then(|stream| kernel::sample(stream))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: u64 = 1_000_000;
-
-    /// Whether a client that has a read of `took_us` each `every_us` for a second costs much at its end.
-    fn costs_much(every_us: u64, took_us: u64) -> bool {
-        let mut bill = Bill::default();
-        let reads = (0..S).step_by(every_us as usize);
-        reads.fold(false, |_, at_us| bill.add(S + at_us, took_us))
-    }
-
-    #[test]
-    fn a_client_costs_much_by_the_time_of_all_its_reads() {
-        assert!(!costs_much(20_000, 30), "50 pings a second");
-        assert!(!costs_much(S, LITTLE_US_MAX), "a request now and then");
-        assert!(costs_much(S, LITTLE_US_MAX + 1), "one long read");
-        assert!(
-            costs_much(5_000, 40),
-            "a hundredth of the time in short reads"
-        );
-    }
-
-    #[test]
-    fn a_client_that_has_cost_much_costs_little_after_a_second() {
-        let mut bill = Bill::default();
-        assert!(bill.add(S, 50_000));
-        assert!(bill.add(S + S / 2, 10));
-        assert!(!bill.add(2 * S + S / 2, 10));
     }
 }

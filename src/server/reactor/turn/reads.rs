@@ -78,10 +78,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             if left[at] > 0 {
                 left[at] -= 1;
                 at_us = match COSTLY[at] {
-                    Costly::Share => {
-                        self.hub.handle_next_share(now);
-                        self.clock.mono_us()
-                    }
+                    Costly::Share => self.give_share(now, at_us),
                     Costly::Room => match self.hub.handle_next_room(now) {
                         Some(key) => self.read_key(now, key, false, at_us),
                         None => {
@@ -97,6 +94,19 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             at = (at + 1) % COSTLY.len();
         }
+    }
+
+    /// Gives the next share. `began_us`: the present time; returns the time afterwards.
+    fn give_share(&mut self, now: Now, began_us: u64) -> u64 {
+        let key = self.hub.handle_next_share(now);
+        let ended_us = self.clock.mono_us();
+        let took_us = ended_us.saturating_sub(began_us);
+        if let Some(key) = key
+            && self.sockets.charge(key, ended_us, took_us)
+        {
+            self.sockets.set_cost(key, Cost::Much);
+        }
+        ended_us
     }
 
     /// Whether the time for reading is over; counts the used-up budget.

@@ -1,0 +1,214 @@
+//! The kept feed: its publications enter the history, get their positions, and are rendered for their receivers.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::publication::Delivery;
+use super::{
+    Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, Place, Point, Position,
+    Publication, Render, Retain, TopicName,
+};
+
+/// The random bits of a mark.
+const NONCE_MASK: u64 = (1 << 48) - 1;
+
+impl Core {
+    /// Whether messages of the feed are kept, and have positions.
+    pub fn has_history(&self) -> bool {
+        self.history.is_some()
+    }
+
+    /// The position of the newest message, for a client whose send queue has all messages up to it; `None` without a
+    /// history, while the feed has no positions, or while the history is being filled.
+    pub fn position(&self) -> Option<Position> {
+        let history = self.history.as_ref().filter(|_| !self.is_filling);
+        history?.position()
+    }
+
+    /// Whether the history is being filled from the stream.
+    pub fn is_filling(&self) -> bool {
+        self.is_filling
+    }
+
+    /// Keeps a publication with a place in the feed.
+    pub fn keep(&mut self, publication: &Publication) {
+        if let Some(position) = publication.place.position()
+            && let Some(history) = &mut self.history
+        {
+            let is_left_out = matches!(publication.place, Place::LeftOut(_));
+            self.is_filling |= !publication.deliver && !is_left_out;
+            let body = Some(&publication.body).filter(|_| !is_left_out);
+            history.keep(self.now, position, &publication.topic, body);
+            self.count_history();
+        }
+    }
+
+    /// Keeps a publication that is the newest of its topic and older than what the history has, for clients that ask for the
+    /// newest messages. Returns false if there is no room.
+    pub fn keep_newest(&mut self, publication: &Publication) -> bool {
+        let (Some(position), Some(history)) = (publication.place.position(), &mut self.history)
+        else {
+            return false;
+        };
+        let (topic, body) = (&publication.topic, &publication.body);
+        let has_room = history.keep_newest(self.now, position, topic, body);
+        self.count_history();
+        has_room
+    }
+
+    /// Whether the history has a message of a topic.
+    pub fn has_kept(&self, topic: &TopicName) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.has_messages(topic))
+    }
+
+    /// How many messages the history has forgotten that were the newest of their topics.
+    pub fn newest_forgotten(&self) -> u64 {
+        let history = self.history.as_ref();
+        history.map_or(0, |history| history.newest_forgotten)
+    }
+
+    /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.
+    pub fn render(
+        &self,
+        publication: &Publication,
+        pattern: Option<&TopicName>,
+        content: Content,
+    ) -> Arc<Frame> {
+        match &publication.body {
+            Body::Frame(frame) => Arc::clone(frame),
+            Body::Message(message) => {
+                let copy = publication.copy_for(message, pattern, content);
+                (self.render)(&copy, self.frame_bytes())
+            }
+        }
+    }
+
+    /// Publishes to the members of the publication's topic, or of a pattern: its frame, or the frames that the gateway
+    /// renders of its message.
+    pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
+        let topic = pattern.unwrap_or(&publication.topic);
+        let message = match &publication.body {
+            Body::Message(message) => message,
+            Body::Frame(frame) => {
+                return self.publish_frame(Delivery {
+                    topic,
+                    frame,
+                    deliver: publication.deliver,
+                    retain: publication.retain,
+                    place: publication.place,
+                });
+            }
+        };
+        let counts = self.topics.counts(topic);
+        for (content, members) in Content::ALL.into_iter().zip(counts) {
+            if members > 0 && message.is_for(content) {
+                let copy = publication.copy_for(message, pattern, content);
+                self.publish_rendered(topic, copy, publication.deliver);
+            }
+        }
+    }
+
+    fn publish_rendered(&mut self, topic: &TopicName, copy: CopyFor<'_>, deliver: bool) {
+        let kept = copy.position.and_then(|position| {
+            let history = self.history.as_mut()?;
+            history.copy_of_newest(position, copy.pattern, copy.content)
+        });
+        let frame = kept.unwrap_or_else(|| (self.render)(&copy, self.frame_bytes()));
+        self.publish_frame(Delivery {
+            topic,
+            frame: &frame,
+            deliver,
+            retain: Retain::Keep,
+            place: Place::Outside,
+        });
+        if !self.clients.ahead.is_empty() {
+            let position = None;
+            let bare = (self.render)(&CopyFor { position, ..copy }, self.frame_bytes());
+            for key in std::mem::take(&mut self.clients.ahead) {
+                self.clients.deliver(self.now, &self.limits, key, &bare);
+            }
+        }
+    }
+
+    /// Sets how the gateway renders messages.
+    pub(super) fn set_render(&mut self, render: Render) {
+        self.render = render;
+        if let Some(history) = &mut self.history {
+            history.set_render(render);
+        }
+    }
+
+    /// Handles a notice of the bus that concerns the history.
+    pub(super) fn note(&mut self, notice: &BusNotice) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        match notice {
+            BusNotice::Feed(notice) => history.note(self.now, *notice),
+            BusNotice::Gap => history.note(self.now, FeedNotice::Hole),
+            BusNotice::Up => self.is_filling = false,
+            BusNotice::Skipped { topic, place, .. } => {
+                if let Some(position) = place.position() {
+                    history.keep(self.now, position, topic, None);
+                }
+            }
+            _ => {}
+        }
+        self.count_history();
+    }
+
+    /// The time at which the history needs the core again.
+    pub(super) fn history_deadline(&self) -> Option<u64> {
+        self.history.as_ref()?.due_us()
+    }
+
+    /// Does the due work of the history. Encodings that clients needed since the last message count too.
+    pub(super) fn check_history(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.handle_timeout(self.now.mono_us, &mut self.turn);
+            self.count_history();
+        }
+    }
+
+    fn count_history(&mut self) {
+        if let Some(history) = &self.history {
+            self.clients.stats.history = Some(history.stats());
+            self.clients.newest_of_feed = history.newest_number();
+        }
+    }
+}
+
+/// Positions of a feed without a bus: the gateway publishes the messages, and this instance alone counts them,
+/// after a mark that no other instance knows.
+impl Core {
+    /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
+    /// an earlier call.
+    pub fn begin_feed(&mut self) {
+        if self.has_history() && self.position().is_none() {
+            // Random also after a loss: no earlier position may count from this mark.
+            let nonce = self.random() & NONCE_MASK;
+            let mark = Mark { nonce, counter: 0 };
+            let (names, count) = (0, 0);
+            self.note(&BusNotice::Feed(FeedNotice::Mark { names, mark, count }));
+        }
+    }
+
+    /// Handles a loss: no earlier position is good, and messages have no position until
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn end_feed(&mut self) {
+        self.note(&BusNotice::Gap);
+    }
+
+    /// The position of the n-th message from here on; `None` without a history, or before
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn position_ahead(&self, messages: usize) -> Option<Position> {
+        let Position { names, point } = self.position()?;
+        match point {
+            Point::Counted { mark, count } => {
+                Some(Position::counted(names, mark, count + messages as u64))
+            }
+            Point::Stored(_) => None,
+        }
+    }
+}
