@@ -23,7 +23,8 @@
 //! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
-//! | `watchdog` | asking the server whether the consumers are well, and judging the answers; pure |
+//! | `watchdog` | asking the server whether the consumers are well; pure |
+//! | `health` | judging its answers and silences about a subject; pure |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent one; `super::relay` has the rule |
 //! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
@@ -48,6 +49,7 @@ mod consumer;
 mod consumers;
 mod data;
 mod error;
+mod health;
 mod login;
 mod needs;
 mod protocol;

@@ -10,11 +10,12 @@ use super::consumers::{
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
+use super::health::Health;
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
-use super::watchdog::{Health, Reached};
+use super::watchdog::Reached;
 use crate::SourceLink;
 use crate::outage::Attempts;
 use crate::relay::Relay;
