@@ -16,7 +16,8 @@
 //! | `session` | a connection: the turn of messages and answers |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
+//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines |
+//! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
 //! | `requester` | the same connection for the checks and for commands |
@@ -51,6 +52,7 @@ mod data;
 mod error;
 mod health;
 mod login;
+mod look_back;
 mod needs;
 mod protocol;
 mod requester;

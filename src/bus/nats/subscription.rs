@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
     self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, find_durable,
-    look_back, request_failed,
+    request_failed,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::Health;
+use super::look_back::look_back;
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
