@@ -5,19 +5,33 @@ use super::api::{ApiError, Fetched, JetStream};
 use super::consumers::DurableTarget;
 use super::settings::LookBack;
 
+/// Why a search has ended without an answer.
+pub(super) enum LookBackError {
+    /// As many messages were looked at as the settings permit.
+    Limited,
+    /// JetStream gave no usable answer.
+    JetStream(ApiError),
+}
+
+impl From<ApiError> for LookBackError {
+    fn from(error: ApiError) -> Self {
+        Self::JetStream(error)
+    }
+}
+
 /// Searches the messages of the subject from `newest` backwards for the first good message, and logs what was found.
 /// Messages up to `floor` were handed over before and are left out. Returns `None` if the newest message is good, or no
 /// message is.
 ///
 /// # Errors
-/// The limit was reached (`None`), or JetStream gave no usable answer.
+/// Whether there is a good message stays open.
 pub(super) fn look_back(
     api: &mut impl JetStream,
     target: &DurableTarget,
     newest: &Fetched,
     floor: u64,
     limits: &LookBack,
-) -> Result<Option<Fetched>, Option<ApiError>> {
+) -> Result<Option<Fetched>, LookBackError> {
     let (stream, subject) = (&target.stream, &target.subject);
     let is_good = |one: &Fetched| one.is_deletion || (limits.is_good)(subject, &one.payload);
     if limits.messages_max == 0 || is_good(newest) {
@@ -27,8 +41,8 @@ pub(super) fn look_back(
     let mut fetch = |from| {
         fetched += 1;
         match fetched > limits.messages_max {
-            true => Err(None),
-            false => api.first_from(stream, subject, from).map_err(Some),
+            true => Err(LookBackError::Limited),
+            false => Ok(api.first_from(stream, subject, from)?),
         }
     };
     let found = loop {
@@ -47,12 +61,12 @@ pub(super) fn look_back(
             "the newest messages of a subject are bad; clients get the last good one"
         ),
         Ok(None) => tracing::warn!(subject, bad, "no message of a subject is good"),
-        Err(None) => tracing::warn!(
+        Err(LookBackError::Limited) => tracing::warn!(
             subject,
             bad,
             "no good message of a subject was found among as many as are looked at"
         ),
-        Err(Some(error)) => tracing::warn!(
+        Err(LookBackError::JetStream(error)) => tracing::warn!(
             %error,
             subject,
             bad,

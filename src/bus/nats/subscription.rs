@@ -11,7 +11,7 @@ use super::consumers::{
 use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::Health;
-use super::look_back::look_back;
+use super::look_back::{LookBackError, look_back};
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
@@ -437,9 +437,9 @@ impl Subscription {
         let (floor, link) = (self.cursor.reached.unwrap_or(0), &relay.link);
         match look_back(data, &self.target, &last, floor, limits) {
             Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
-            Err(None) => relay.status.count_look_back_limited(),
-            Err(Some(ApiError::Lost)) => return Err(NatsError::Lost.into()),
-            Ok(None) | Err(Some(_)) => {}
+            Err(LookBackError::Limited) => relay.status.count_look_back_limited(),
+            Err(LookBackError::JetStream(ApiError::Lost)) => return Err(NatsError::Lost.into()),
+            Ok(None) | Err(LookBackError::JetStream(_)) => {}
         }
         self.hand_over(last, true, link.now(), link)
     }
