@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::error::INBOXES;
+use super::error::{INBOXES, NatsError};
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
 use super::stream_info::{StreamCluster, finished, unix_ns};
@@ -340,6 +340,21 @@ fn unreadable(error: sonic_rs::Error) -> ApiError {
 impl From<JsonError> for ApiError {
     fn from(error: JsonError) -> Self {
         Self::Unreadable(error.to_string())
+    }
+}
+
+/// The error for a failed request; `action` names the request.
+pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
+    let is_of_all = source.is_of_all();
+    match source {
+        ApiError::Lost => NatsError::Lost,
+        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
+        ApiError::NoLeader(stream) => NatsError::NoLeader { action, stream },
+        source => NatsError::JetStream {
+            action,
+            reason: source.to_string(),
+            is_of_all,
+        },
     }
 }
 

@@ -8,15 +8,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
-use super::api::{ApiError, JetStream};
-use super::consumers::{
-    Durable, DurableTarget, find_durable, find_stream, presence_of, request_failed,
-};
+use super::api::{ApiError, JetStream, request_failed};
+use super::consumers::{Durable, DurableTarget, find_durable};
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::stream_info::Retention;
+use super::streams::{find_stream, presence_of};
 use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;

@@ -4,9 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::api::JetStream;
+use super::api::{JetStream, request_failed};
 use super::ask::{AccountRoom, on_a_server, permission};
-use super::consumers::request_failed;
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;

@@ -5,10 +5,10 @@
 use std::time::{Duration, Instant};
 
 use super::api::JetStream;
-use super::consumers::{Presence, ensure_stream, presence_of};
 use super::error::{NatsError, Stop};
 use super::health::Health;
 use super::session::{ConsumersSession, forget, of};
+use super::streams::{Presence, ensure_stream, presence_of};
 use super::subscription::Subscription;
 use super::watchdog::Watchdog;
 use crate::outage::Failure;

@@ -16,7 +16,8 @@
 //! | `session` | a connection: the turn of messages and answers |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines |
+//! | `streams` | finding and making the streams of subjects; optional streams |
+//! | `consumers` | finding and making consumers, and the log lines about the durable consumer of a subject |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
@@ -63,6 +64,7 @@ mod settings;
 mod standstill;
 mod stream;
 mod stream_info;
+mod streams;
 mod subjects;
 mod subscription;
 mod watchdog;

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, JetStream};
-use super::consumers::request_failed;
+use super::api::{ApiError, JetStream, request_failed};
 use super::data::Data;
 use super::error::{INBOXES, NatsError, Refusal, Refusals};
 use super::login::Info;

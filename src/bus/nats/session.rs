@@ -5,13 +5,13 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::api::ANSWER_TIMEOUT;
-use super::consumers::Presence;
 use super::data::Data;
 use super::error::{NatsError, Refusal, Stop};
 use super::needs::Action;
 use super::servers::Second;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
+use super::streams::Presence;
 use super::subscription::Subscription;
 use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, ConsumerState, Fetched, JetStream};
-use super::consumers::{
-    self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, find_durable,
-    request_failed,
-};
+use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
+use super::consumers::{Attached, Durable, DurableState, DurableTarget, find_durable};
 use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::Health;
@@ -16,6 +13,7 @@ use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
+use super::streams::{self, Presence, StreamHead};
 use super::watchdog::Reached;
 use crate::SourceLink;
 use crate::outage::Attempts;
@@ -226,10 +224,10 @@ impl Subscription {
 
     fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamHead>, NatsError> {
         if let Some(ours) = &self.ours {
-            return consumers::ensure_stream(data, ours).map(Some);
+            return streams::ensure_stream(data, ours).map(Some);
         }
         let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
-        let found = consumers::find_stream(data, &self.spec).map_err(failed)?;
+        let found = streams::find_stream(data, &self.spec).map_err(failed)?;
         Ok(found.map(|(name, state)| {
             self.target.stream = name;
             state
