@@ -50,8 +50,8 @@ pub(super) enum Durable {
     /// Another client listens. The server accepts several listeners, but each would get every message and acknowledge
     /// for the others, so weirgate keeps away.
     Taken,
-    /// An unsuitable consumer, and the reason.
-    Unusable(&'static str),
+    /// An unsuitable consumer.
+    Unusable(NotOurs),
 }
 
 impl Data {
@@ -73,13 +73,13 @@ impl Data {
     /// unchanged.
     ///
     /// `info` is from before the subscription. Without a listener nothing was delivered since, so every message after
-    /// `info.delivered` arrives here. Returns the reason if the consumer has to be left alone: another client was
-    /// quicker, or this user may not subscribe to the deliver subject.
+    /// `info.delivered` arrives here. Returns [`NotOurs`] if another client was quicker, or if this user may not subscribe to
+    /// the deliver subject.
     pub(super) fn join(
         &mut self,
         spec: &DurableTarget,
         info: &ConsumerInfo,
-    ) -> Result<Result<Attached, &'static str>, NatsError> {
+    ) -> Result<Result<Attached, NotOurs>, NatsError> {
         let failed = |error| request_failed(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let attached = |consumer| Attached {
@@ -97,7 +97,7 @@ impl Data {
                 Err(error) => {
                     self.leave_consumer(ours);
                     match error {
-                        error if error.consumer_exists() => return Ok(Err(DurableState::TAKEN)),
+                        error if error.consumer_exists() => return Ok(Err(NotOurs::Taken)),
                         ApiError::Lost => return Err(NatsError::Lost),
                         // Perhaps this user may not change consumers. Joins without the move.
                         error => tracing::debug!(%error, "a consumer was not moved to our inbox"),
@@ -111,7 +111,7 @@ impl Data {
         match self.refusals.has(&refusal) {
             true => {
                 self.leave_consumer(consumer);
-                Ok(Err(DurableState::NOT_PERMITTED))
+                Ok(Err(NotOurs::NotPermitted))
             }
             false => Ok(Ok(attached(consumer))),
         }
@@ -208,25 +208,25 @@ pub(super) fn durable_of(
         Ok(state) => state,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
         Err(ApiError::Unreadable(_)) => {
-            return Ok(Durable::Unusable("its configuration cannot be read"));
+            return Ok(Durable::Unusable(NotOurs::Unreadable));
         }
         Err(error) => return Err(error),
     };
     let info = &state.info;
     Ok(if info.config.deliver_subject.is_none() {
-        Durable::Unusable("it is a pull consumer")
+        Durable::Unusable(NotOurs::Pull)
     } else if info.config.filter_subject != spec.subject {
-        Durable::Unusable("it filters another subject")
+        Durable::Unusable(NotOurs::OtherSubject)
     } else if info.config.headers_only {
-        Durable::Unusable("it delivers headers only")
+        Durable::Unusable(NotOurs::HeadersOnly)
     } else if info.config.replay_policy == ReplayPolicy::Original {
-        Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
+        Durable::Unusable(NotOurs::OriginalPace)
     } else if state.is_paused {
-        Durable::Unusable("it is paused (pause_until)")
+        Durable::Unusable(NotOurs::Paused)
     } else if info.push_bound {
         Durable::Taken
     } else if last_sequence.is_some_and(|last| info.delivered.stream_seq > last) {
-        Durable::Unusable(DurableState::BEYOND_THE_END)
+        Durable::Unusable(NotOurs::BeyondTheEnd)
     } else {
         Durable::Free(Box::new(state))
     })
@@ -239,22 +239,41 @@ pub(super) enum DurableState {
     NoStream,
     Made,
     Resumed,
-    /// The reason not to read from the durable consumer.
-    NotOurs(&'static str),
+    /// The durable consumer is left alone.
+    NotOurs(NotOurs),
+}
+
+/// Why weirgate leaves a durable consumer alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotOurs {
+    #[error("another client is bound to it")]
+    Taken,
+    #[error("its configuration cannot be read")]
+    Unreadable,
+    #[error("it is a pull consumer")]
+    Pull,
+    #[error("it filters another subject")]
+    OtherSubject,
+    #[error("it delivers headers only")]
+    HeadersOnly,
+    #[error("it delivers at the pace of the publisher (replay_policy: original)")]
+    OriginalPace,
+    #[error("it is paused (pause_until)")]
+    Paused,
+    /// The stream is older than the consumer: the server has lost the newest messages (a power failure, a backup), and
+    /// gives their numbers again.
+    #[error("its position is after the last message of the stream, which has lost messages")]
+    BeyondTheEnd,
+    /// As [`Self::BeyondTheEnd`], and the number at the consumer's position was given again since.
+    #[error(
+        "the message at its position was stored after it was delivered: the stream has lost messages"
+    )]
+    OtherMessage,
+    #[error("this user may not subscribe to the subject that it delivers to")]
+    NotPermitted,
 }
 
 impl DurableState {
-    /// The reason to leave a durable consumer alone while another client uses it.
-    pub(super) const TAKEN: &'static str = "another client is bound to it";
-    /// The reasons if the stream is older than the consumer: the server has lost the newest messages (a power failure, a
-    /// backup), and gives their numbers again.
-    pub(super) const BEYOND_THE_END: &'static str =
-        "its position is after the last message of the stream, which has lost messages";
-    pub(super) const OTHER_MESSAGE: &'static str = "the message at its position was stored after it was delivered: the stream has lost messages";
-    /// The reason if the deliver subject is forbidden to this user.
-    pub(super) const NOT_PERMITTED: &'static str =
-        "this user may not subscribe to the subject that it delivers to";
-
     pub(super) fn log(self, spec: &SubscriptionSpec, target: &DurableTarget) {
         let (consumer, stream) = (&target.durable, &target.stream);
         match self {
@@ -268,7 +287,7 @@ impl DurableState {
             Self::NotOurs(why) => tracing::warn!(
                 consumer,
                 stream,
-                why,
+                %why,
                 "the durable consumer cannot be read from; relaying from an ephemeral one until it \
                  can. Stop the other client, delete the consumer, or run with --ephemeral"
             ),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
-use super::consumers::{Attached, Durable, DurableState, DurableTarget, find_durable};
+use super::consumers::{Attached, Durable, DurableState, DurableTarget, NotOurs, find_durable};
 use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::Health;
@@ -351,7 +351,7 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(state) if self.is_of_another_message(&state, data)? => {
-                DurableState::OTHER_MESSAGE
+                NotOurs::OtherMessage
             }
             Durable::Free(state) => match data.join(&self.target, &state.info)? {
                 Ok(joined) => {
@@ -359,12 +359,12 @@ impl Subscription {
                     return Ok(Some(joined));
                 }
                 Err(why) => {
-                    self.is_refused = why == DurableState::NOT_PERMITTED;
+                    self.is_refused = why == NotOurs::NotPermitted;
                     why
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => DurableState::TAKEN,
+            Durable::Taken | Durable::Missing => NotOurs::Taken,
         };
         self.log_state(DurableState::NotOurs(not_ours));
         Ok(None)
