@@ -15,7 +15,8 @@
 //! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
 //! | `session` | a connection: the turn of messages and answers |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
-//! | `subscription` | a subject: consumer, cursor, backlog |
+//! | `subscription` | a subject: its consumer, its backlog, its messages |
+//! | `cursor` | how far the stream of a subject was relayed; pure |
 //! | `streams` | finding and making the streams of subjects; optional streams |
 //! | `consumers` | finding and making consumers, and the log lines about the durable consumer of a subject |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
@@ -49,6 +50,7 @@ mod attach;
 mod connection;
 mod consumer;
 mod consumers;
+mod cursor;
 mod data;
 mod error;
 mod health;

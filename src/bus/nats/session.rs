@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::api::ANSWER_TIMEOUT;
+use super::cursor::Reached;
 use super::data::Data;
 use super::error::{NatsError, Refusal, Stop};
 use super::needs::Action;
@@ -13,7 +14,7 @@ use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Answer, Ask, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;

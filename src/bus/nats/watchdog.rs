@@ -10,6 +10,7 @@ use super::api::{
     ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
 };
 use super::consumers::{Durable, DurableTarget, durable_of};
+use super::cursor::Reached;
 use super::health::Counts;
 use super::needs::Action;
 use super::protocol::Delivery;
@@ -71,14 +72,6 @@ pub(super) trait Ask {
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
     /// The last message that the subscription of this index has handed over.
     fn reached(&self, index: usize) -> Option<Reached>;
-}
-
-/// The last message that needs no relay any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reached {
-    pub(super) sequence: u64,
-    /// When it was stored, Unix nanoseconds; `None`: unknown.
-    pub(super) stored_unix_ns: Option<u64>,
 }
 
 /// The questions about all subscriptions of a connection.
