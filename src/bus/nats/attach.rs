@@ -9,7 +9,7 @@ use super::error::{NatsError, Stop};
 use super::health::Health;
 use super::session::{ConsumersSession, forget, of};
 use super::streams::{Presence, ensure_stream, presence_of};
-use super::subscription::Subscription;
+use super::subscription::{ConsumerChoice, Subscription};
 use super::watchdog::Watchdog;
 use crate::outage::Failure;
 
@@ -68,8 +68,11 @@ impl ConsumersSession<'_> {
         }
         let subscription = &mut self.subscriptions[index];
         let (data, relay) = (&mut *self.data, &*self.relay);
-        let unnamed = self.settings.ephemeral;
-        if let Err(stop) = subscription.attach(data, self.settings, relay, unnamed) {
+        let choice = match self.settings.ephemeral {
+            true => ConsumerChoice::Ephemeral,
+            false => ConsumerChoice::Durable,
+        };
+        if let Err(stop) = subscription.attach(data, self.settings, relay, choice) {
             subscription.let_go(self.data);
             return Err(stop);
         }
@@ -233,7 +236,8 @@ impl ConsumersSession<'_> {
         subscription.send_acks(self.data);
         let relay = &*self.relay;
         subscription.health.attached = Instant::now();
-        let attached = subscription.attach(self.data, self.settings, relay, true);
+        let attached =
+            subscription.attach(self.data, self.settings, relay, ConsumerChoice::Ephemeral);
         let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {

@@ -2,7 +2,7 @@
 
 use super::streams::StreamHead;
 
-/// The last message that needs no relay any more.
+/// The last message that needs no relay any more: handed over, or older than the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reached {
     pub(super) sequence: u64,
@@ -10,58 +10,75 @@ pub(super) struct Reached {
     pub(super) stored_unix_ns: Option<u64>,
 }
 
+impl Reached {
+    /// A message of which only the number is known.
+    pub(super) const fn number(sequence: u64) -> Self {
+        Self {
+            sequence,
+            stored_unix_ns: None,
+        }
+    }
+}
+
 /// The progress of a subscription, over all connections of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
-    pub(super) created_unix_ns: i64,
+    created_unix_ns: i64,
     /// The epoch of the positions: the stream's creation time, or a later number if the creation time would not make it
     /// greater.
     pub(super) epoch: i64,
-    /// The last sequence that needs no relay any more: handed over, or older than the warm-up. `None` before the first
-    /// subscription and after a stream went back in time.
-    pub(super) reached: Option<u64>,
-    /// When the message `reached` was stored, Unix nanoseconds; `None`: unknown.
-    pub(super) stored_unix_ns: Option<u64>,
+    /// `None` before the first subscription and after a stream went back in time.
+    pub(super) reached: Option<Reached>,
+}
+
+/// What the state of a stream says of the cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// The stream goes on.
+    Same,
+    /// Another stream than before, or the first one.
+    Other,
+    /// The stream lacks messages that were handed over.
+    WentBack,
 }
 
 impl Cursor {
+    /// The number of the last message that needs no relay any more.
+    pub(super) fn sequence(&self) -> Option<u64> {
+        self.reached.map(|reached| reached.sequence)
+    }
+
     /// Takes in the state of the stream, reported by the server now.
     ///
     /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
     /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
     /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
     /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
-    ///
-    /// Returns whether the stream went back in time.
-    pub(super) fn observe(&mut self, stream: StreamHead) -> bool {
-        let same = self.created_unix_ns == stream.created_unix_ns;
+    pub(super) fn observe(&mut self, stream: StreamHead) -> Observed {
+        let is_same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
             None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
-            Some(reached) if same && stream.last_sequence < reached => {
+            Some(reached) if is_same && stream.last_sequence < reached.sequence => {
                 self.start_over();
-                return true;
+                return Observed::WentBack;
             }
-            _ if same => {}
+            _ if is_same => {}
             reached => {
                 self.epoch = stream.created_unix_ns.max(self.epoch + 1);
-                self.reached = reached.map(|_| 0);
-                self.stored_unix_ns = None;
+                self.reached = reached.map(|_| Reached::number(0));
             }
         }
         self.created_unix_ns = stream.created_unix_ns;
-        false
-    }
-
-    /// The last message that needs no relay any more, and when it was stored; `None`: unknown.
-    pub(super) fn message(&self) -> Option<(u64, u64)> {
-        self.reached.zip(self.stored_unix_ns)
+        match is_same {
+            true => Observed::Same,
+            false => Observed::Other,
+        }
     }
 
     /// Begins with the last message of a stream that went back in time.
     pub(super) fn start_over(&mut self) {
         self.epoch += 1;
         self.reached = None;
-        self.stored_unix_ns = None;
     }
 }
 
@@ -81,7 +98,7 @@ mod tests {
         let mut cursor = Cursor::default();
         observe(&mut cursor, 50, 7);
         assert_eq!(cursor.reached, None);
-        cursor.reached = Some(7);
+        cursor.reached = Some(Reached::number(7));
         cursor
     }
 
@@ -89,7 +106,7 @@ mod tests {
     fn same_stream_goes_on() {
         let mut cursor = at_the_end();
         observe(&mut cursor, 50, 9);
-        assert_eq!((cursor.reached, cursor.epoch), (Some(7), 50));
+        assert_eq!((cursor.sequence(), cursor.epoch), (Some(7), 50));
     }
 
     #[test]
@@ -98,7 +115,7 @@ mod tests {
         // The second is an older backup in the place of the stream: newer to us all the same.
         for (created_unix_ns, epoch) in [(60, 60), (10, 61)] {
             observe(&mut cursor, created_unix_ns, 2);
-            assert_eq!((cursor.reached, cursor.epoch), (Some(0), epoch));
+            assert_eq!((cursor.sequence(), cursor.epoch), (Some(0), epoch));
         }
     }
 
@@ -108,7 +125,7 @@ mod tests {
         // Seen again before anything was reached, nothing changes.
         for _ in 0..2 {
             observe(&mut cursor, 50, 3);
-            assert_eq!((cursor.reached, cursor.epoch), (None, 51));
+            assert_eq!((cursor.sequence(), cursor.epoch), (None, 51));
         }
     }
 }
