@@ -31,14 +31,18 @@
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
 //! message that was delivered shortly before the question.
 
+mod events;
 mod live;
+mod reading;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use self::events::{Lack, RetainedEvent};
 use self::live::Live;
+use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
 use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, message, refusal};
@@ -47,11 +51,10 @@ use super::super::error::INBOXES;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::stream_info::StreamInfo;
-use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::{Question, Wants};
-use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId};
-use weirgate_wire::json::{self, Json, JsonError};
+use weirgate_core::{PageCursor, RetainedCut, StoredId};
+use weirgate_wire::json::{self, Json};
 
 /// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.
 const ASKED_MAX: usize = 64;
@@ -67,13 +70,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// How long the servers of a stream may take to store a message that was delivered already. After that, the message
 /// counts as refused by the stream.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
-/// The bytes and the messages of a page of values. The last value, or the last request, may bring more.
-const PAGE_BYTES: usize = 512 * 1024;
-const PAGE_VALUES: u64 = 2_048;
+/// The status of a consumer that has waited for as long as it was asked to.
+const TIMEOUT: u16 = 408;
 /// A consumer that brings more bytes in a page is left.
 const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
-/// The messages of the first request to a consumer; each further one is for this many times what has come, at most.
-const PULL_GROWTH: u64 = 8;
 /// After this time without a request the server deletes a consumer. Clients take a page in less time.
 const IDLE_MAX: Duration = Duration::from_secs(180);
 /// The length of a name for which the size of a request is calculated, bytes.
@@ -114,7 +114,7 @@ struct Pending {
     /// The last message of an exact subject, in the leader's last answer; empty if it was deleted.
     value: Option<(Vec<u8>, StoredId)>,
     /// The values of a pattern.
-    values: LastValues,
+    values: Reading,
 }
 
 /// What a question waits for.
@@ -148,65 +148,6 @@ enum Again {
     Streams,
     Message(VecDeque<String>),
     Create(Target),
-}
-
-/// A value, or the end of a question.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum RetainedEvent {
-    Value {
-        /// The question.
-        of: Question,
-        subject: Arc<str>,
-        payload: Vec<u8>,
-        is_deletion: bool,
-        /// The message in its stream.
-        id: Option<StoredId>,
-    },
-    /// The end of a page.
-    Page {
-        /// The question's number.
-        number: u64,
-        cursor: Arc<PageCursor>,
-        /// Whether the question goes on.
-        is_open: bool,
-    },
-    /// The end of a question, answered or not.
-    End {
-        question: Question,
-        /// The reason why values may be missing.
-        lack: Option<Lack>,
-    },
-}
-
-/// Why the values of a question may be missing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Lack {
-    #[error("a pattern has last values in more streams than weirgate looks through")]
-    Cut,
-    #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
-    Unnamed,
-    #[error("messages after the position of a client are no longer in the stream")]
-    Window,
-    #[error("the position of a client is of another life of the stream")]
-    Epoch,
-    #[error("JetStream gives no last values: {0}")]
-    Refused(String),
-    #[error("an answer about last values cannot be read: {0}")]
-    Unreadable(#[from] JsonError),
-}
-
-impl Lack {
-    /// The reason for clients.
-    pub(super) const fn cut(&self) -> RetainedCut {
-        match self {
-            Self::Cut => RetainedCut::Limit,
-            Self::Unnamed => RetainedCut::Unnamed,
-            Self::Window => RetainedCut::Window,
-            Self::Epoch => RetainedCut::Epoch,
-            Self::Refused(_) => RetainedCut::Refused,
-            Self::Unreadable(_) => RetainedCut::Unreadable,
-        }
-    }
 }
 
 impl Retained {
@@ -283,7 +224,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let values = LastValues::of(&question, self.live.before(sid, now));
+        let values = Reading::of(&question, self.live.before(sid, now));
         let asked = Pending {
             question,
             sid,
@@ -945,120 +886,6 @@ impl Pending {
     }
 }
 
-/// The payload of the message in the answer, empty if the value was deleted; `None` for an error, such as a missing
-/// message, and for no payload.
-fn last_message(answer: Json<'_>) -> Option<(Vec<u8>, StoredId)> {
-    let message = message(answer).ok()?;
-    let is_value = message.is_deletion || !message.payload.is_empty();
-    let id = StoredId {
-        major: message.sequence,
-        minor: message.stored_unix_ns.unwrap_or_default(),
-    };
-    is_value.then_some((message.payload, id))
-}
-
-/// The status of a consumer that has waited for as long as it was asked to.
-const TIMEOUT: u16 = 408;
-/// The limit on streams asked for a pattern.
-const STREAMS_MAX: usize = 16;
-
-/// The values of a pattern.
-#[derive(Debug)]
-struct LastValues {
-    /// Streams not asked yet.
-    targets: VecDeque<Target>,
-    /// What was read of each stream.
-    read: Vec<ReadPart>,
-    /// The place of the stream that is read in this list, and the last number that was read before.
-    at: usize,
-    skipped: u64,
-    /// What may still come of the messages that waited when the consumer was made.
-    waiting: u64,
-    /// How many messages have come, and the bytes of the largest.
-    seen: u64,
-    largest: usize,
-    page: Page,
-    /// Messages that were delivered shortly before the question and have not come: a hash of the payload for the hash of a
-    /// subject.
-    unstored: HashMap<u64, u64>,
-    /// All streams have given their values once.
-    is_whole: bool,
-    /// There are more streams than are asked.
-    is_cut: bool,
-    /// A value has a subject that is not UTF-8, and was not sent.
-    is_unnamed: bool,
-    /// Why a stream gave no values.
-    refused: Option<String>,
-    /// Of a question for all messages.
-    all: Option<AllRead>,
-}
-
-/// How far all messages were read.
-#[derive(Debug, Default)]
-struct AllRead {
-    after: Option<StoredId>,
-    /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
-    whole_to: Option<StoredId>,
-    /// The first message since then after which numbers did not come.
-    jump: Option<u64>,
-    lack: Option<Lack>,
-    /// What follows the next check.
-    then: Then,
-}
-
-/// What follows a check of the beginning of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Then {
-    /// The next page.
-    #[default]
-    Read,
-    /// The end of a page.
-    Page,
-    /// The end of the question.
-    End,
-}
-
-impl AllRead {
-    fn new(after: Option<StoredId>) -> Self {
-        Self {
-            after,
-            whole_to: after,
-            ..Self::default()
-        }
-    }
-
-    /// Counts a message. Returns false if it was read before.
-    fn take(&mut self, id: StoredId) -> bool {
-        if let Some(after) = self.after {
-            if after == id {
-                return false;
-            }
-            if id.major <= after.major {
-                self.lack = Some(Lack::Epoch);
-                return false;
-            }
-            if id.major > after.major + 1 {
-                self.jump.get_or_insert(after.major);
-            }
-        }
-        self.after = Some(id);
-        true
-    }
-}
-
-/// What was sent of a page.
-#[derive(Clone, Copy, Debug, Default)]
-struct Page {
-    values: u64,
-    bytes: usize,
-}
-
-impl Page {
-    fn is_full(self) -> bool {
-        self.values >= PAGE_VALUES || self.bytes >= PAGE_BYTES
-    }
-}
-
 impl Target {
     /// Whether both are the same part of the same stream.
     fn is_same(&self, other: &Self) -> bool {
@@ -1082,155 +909,16 @@ impl Target {
     }
 }
 
-impl LastValues {
-    fn of(question: &Question, unstored: HashMap<u64, u64>) -> Self {
-        let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
-        Self {
-            all,
-            ..Self::new(&question.after, unstored)
-        }
-    }
-
-    fn new(after: &PageCursor, unstored: HashMap<u64, u64>) -> Self {
-        Self {
-            targets: VecDeque::new(),
-            read: after.parts.clone(),
-            at: 0,
-            skipped: 0,
-            waiting: 0,
-            seen: 0,
-            largest: 0,
-            page: Page::default(),
-            unstored,
-            is_whole: false,
-            is_cut: false,
-            is_unnamed: false,
-            refused: None,
-            all: None,
-        }
-    }
-
-    /// The first message of a consumer.
-    fn start(&self) -> Start {
-        match &self.all {
-            Some(all) => Start::Sequence(all.after.map_or(1, |after| after.major)),
-            None => Start::LastPerSubject,
-        }
-    }
-
-    /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
-    /// stream, in its order.
-    fn begin_all(&mut self, mut found: Vec<Target>) {
-        let is_in_parts = found.len() > 1;
-        found.truncate(1);
-        if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
-            target.filter = String::new();
-        }
-        self.targets = found.into();
-    }
-
-    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
-    /// what follows.
-    fn check_start(&mut self, stream: &StreamInfo) -> Then {
-        let Some(all) = &mut self.all else {
-            return Then::End;
-        };
-        let after = all.after.map(|after| after.major);
-        if after.is_some_and(|after| stream.head_number() < after) {
-            all.lack = Some(Lack::Epoch);
-        } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
-            all.lack.get_or_insert(Lack::Window);
-        }
-        (all.jump, all.whole_to) = (None, all.after);
-        std::mem::take(&mut all.then)
-    }
-
-    /// The position from which all messages are read is of another life of the stream.
-    fn is_of_other_life(&self) -> bool {
-        let all = self.all.as_ref();
-        all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
-    }
-
-    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
-    /// streams of the other pages count as cut.
-    fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
-        let found = targets(pattern, streams);
-        self.is_cut |= found.targets.len() > STREAMS_MAX || found.is_cut;
-        self.targets = found.targets;
-        self.targets.truncate(STREAMS_MAX);
-    }
-
-    /// Adds streams that were found in the list of all.
-    fn extend(&mut self, targets: Vec<Target>) {
-        let is_new = |target: &Target| !self.targets.iter().any(|known| known.is_same(target));
-        let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
-        self.targets.extend(targets);
-        self.is_cut |= self.targets.len() > STREAMS_MAX;
-        self.targets.truncate(STREAMS_MAX);
-    }
-
-    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made anew, or
-    /// that has lost messages since, counts no more.
-    fn begin(&mut self, target: &Target, waiting: u64) {
-        self.waiting = waiting;
-        if self.all.is_some() {
-            return;
-        }
-        let is_it =
-            |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
-        let at = self.read.iter().position(is_it);
-        self.at = at.unwrap_or_else(|| {
-            self.read.push(ReadPart {
-                stream: target.stream.clone(),
-                filter: target.filter.clone(),
-                made: target.made.clone(),
-                sequence: 0,
-            });
-            self.read.len() - 1
-        });
-        let part = &mut self.read[self.at];
-        if part.made != target.made || part.sequence > target.last {
-            part.made.clone_from(&target.made);
-            part.sequence = 0;
-        }
-        self.skipped = part.sequence;
-    }
-
-    /// How many messages to ask for.
-    fn room(&self) -> u64 {
-        let bytes = PAGE_BYTES.saturating_sub(self.page.bytes) / self.largest.max(1);
-        let values = PAGE_VALUES.saturating_sub(self.page.values);
-        let growth = PULL_GROWTH * self.seen.max(1);
-        values.min(bytes as u64).min(growth).max(1)
-    }
-
-    /// Counts a message; `hashes` are those of its subject and payload. Returns false if it was read before.
-    fn take(&mut self, delivery: &Delivery, ack: AckSubject, hashes: (u64, u64)) -> bool {
-        let bytes = delivery.payload.len() + delivery.subject.len();
-        self.waiting = self.waiting.saturating_sub(1);
-        (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
-        let (subject, payload) = hashes;
-        if self.unstored.get(&subject) == Some(&payload) {
-            self.unstored.remove(&subject);
-        }
-        let id = StoredId {
-            major: ack.stream_sequence,
-            minor: ack.stored_unix_ns,
-        };
-        if self.all.as_mut().is_some_and(|all| !all.take(id)) {
-            return false;
-        }
-        if ack.stream_sequence <= self.skipped {
-            return false;
-        }
-        if let Some(part) = self.read.get_mut(self.at) {
-            part.sequence = part.sequence.max(ack.stream_sequence);
-        }
-        self.is_unnamed |= delivery.name().is_none();
-        self.page.values += 1;
-        self.page.bytes += bytes;
-        true
-    }
+/// The payload of the message in the answer, empty if the value was deleted; `None` for an error, such as a missing
+/// message, and for no payload.
+fn last_message(answer: Json<'_>) -> Option<(Vec<u8>, StoredId)> {
+    let message = message(answer).ok()?;
+    let is_value = message.is_deletion || !message.payload.is_empty();
+    let id = StoredId {
+        major: message.sequence,
+        minor: message.stored_unix_ns.unwrap_or_default(),
+    };
+    is_value.then_some((message.payload, id))
 }
 
 #[cfg(test)]

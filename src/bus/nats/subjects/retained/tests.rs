@@ -1,7 +1,10 @@
 //! Questions for last values, and the answers of a server.
 
+use std::collections::HashMap;
+
+use super::reading::PAGE_VALUES;
 use super::*;
-use weirgate_core::Subscription;
+use weirgate_core::{ReadPart, Subscription};
 
 fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {
@@ -232,8 +235,8 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-fn values(pattern: &str, streams: &str) -> LastValues {
-    let mut values = LastValues::new(&PageCursor::default(), HashMap::new());
+fn values(pattern: &str, streams: &str) -> Reading {
+    let mut values = Reading::new(&PageCursor::default(), HashMap::new());
     values.take_streams(pattern, json(streams));
     values
 }
