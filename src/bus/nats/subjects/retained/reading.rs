@@ -1,8 +1,9 @@
 //! What was read for a question: of each stream, of the page, and what may be missing; and what is still to be read. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::events::Lack;
+use super::live::{MessageHash, Unstored};
 use super::streams::{Target, targets};
 use crate::nats::consumer::Start;
 use crate::nats::protocol::{AckSubject, Delivery};
@@ -19,46 +20,48 @@ pub(super) const PULL_GROWTH: u64 = 8;
 /// The limit on streams asked for a pattern.
 pub(super) const STREAMS_MAX: usize = 16;
 
-/// The values of a pattern.
+/// How far a question has read.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// Streams not asked yet.
     pub(super) targets: VecDeque<Target>,
     /// What was read of each stream.
-    pub(super) read: Vec<ReadPart>,
-    /// The place of the stream that is read in this list, and the last number that was read before.
-    pub(super) at: usize,
-    pub(super) skipped: u64,
+    parts: Vec<ReadPart>,
+    /// The index of the part that the consumer reads.
+    current: usize,
+    /// The last number of this part that was read before the consumer was made.
+    read_before: u64,
     /// What may still come of the messages that waited when the consumer was made.
     pub(super) waiting: u64,
-    /// How many messages have come, and the bytes of the largest.
-    pub(super) seen: u64,
-    pub(super) largest: usize,
+    /// How many messages have come.
+    seen: u64,
+    /// The bytes of the largest.
+    largest: usize,
     pub(super) page: Page,
-    /// Messages that were delivered shortly before the question and have not come: a hash of the payload for the hash of a
-    /// subject.
-    pub(super) unstored: HashMap<u64, u64>,
+    /// Messages that were delivered shortly before the question and have not come.
+    pub(super) unstored: Unstored,
     /// All streams have given their values once.
     pub(super) is_whole: bool,
     /// There are more streams than are asked.
     pub(super) is_cut: bool,
     /// A value has a subject that is not UTF-8, and was not sent.
-    pub(super) is_unnamed: bool,
+    is_unnamed: bool,
     /// Why a stream gave no values.
     pub(super) refused: Option<String>,
-    /// Of a question for all messages.
+    /// For a question for all messages, in place of last values.
     pub(super) all: Option<AllRead>,
 }
 
 /// How far all messages were read.
 #[derive(Debug, Default)]
 pub(super) struct AllRead {
+    /// The last message that was read.
     pub(super) after: Option<StoredId>,
     /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
     pub(super) whole_to: Option<StoredId>,
     /// The first message since then after which numbers did not come.
     pub(super) jump: Option<u64>,
-    pub(super) lack: Option<Lack>,
+    lack: Option<Lack>,
     /// What follows the next check.
     pub(super) then: Then,
 }
@@ -66,7 +69,7 @@ pub(super) struct AllRead {
 /// What follows a check of the beginning of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Then {
-    /// The next page.
+    /// The first page, or more after a pause.
     #[default]
     Read,
     /// The end of a page.
@@ -117,7 +120,7 @@ impl Page {
 }
 
 impl Reading {
-    pub(super) fn of(question: &Question, unstored: HashMap<u64, u64>) -> Self {
+    pub(super) fn of(question: &Question, unstored: Unstored) -> Self {
         let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
         Self {
             all,
@@ -125,12 +128,12 @@ impl Reading {
         }
     }
 
-    pub(super) fn new(after: &PageCursor, unstored: HashMap<u64, u64>) -> Self {
+    pub(super) fn new(after: &PageCursor, unstored: Unstored) -> Self {
         Self {
             targets: VecDeque::new(),
-            read: after.parts.clone(),
-            at: 0,
-            skipped: 0,
+            parts: after.parts.clone(),
+            current: 0,
+            read_before: 0,
             waiting: 0,
             seen: 0,
             largest: 0,
@@ -179,7 +182,30 @@ impl Reading {
         std::mem::take(&mut all.then)
     }
 
-    /// The position from which all messages are read is of another life of the stream.
+    /// Why something may be missing of what was read.
+    fn lack_of_read(&self) -> Option<Lack> {
+        let of_all = self.all.as_ref().and_then(|all| all.lack.clone());
+        of_all.or(self.is_unnamed.then_some(Lack::Unnamed))
+    }
+
+    /// Why values may be missing, once nothing more is read.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        let refused = self.refused.clone().map(Lack::Refused);
+        let cut = self.is_cut.then_some(Lack::Cut);
+        refused.or(cut).or_else(|| self.lack_of_read())
+    }
+
+    /// From where another question reads on.
+    pub(super) fn cursor(&self) -> PageCursor {
+        let mut cursor = match &self.all {
+            Some(all) => PageCursor::after(all.whole_to),
+            None => PageCursor::of(self.parts.clone()),
+        };
+        cursor.cut = self.lack_of_read().as_ref().map(Lack::cut);
+        cursor
+    }
+
+    /// Whether the position from which all messages are read is of another life of the stream.
     pub(super) fn is_of_other_life(&self) -> bool {
         let all = self.all.as_ref();
         all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
@@ -212,22 +238,22 @@ impl Reading {
         }
         let is_it =
             |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
-        let at = self.read.iter().position(is_it);
-        self.at = at.unwrap_or_else(|| {
-            self.read.push(ReadPart {
+        let known = self.parts.iter().position(is_it);
+        self.current = known.unwrap_or_else(|| {
+            self.parts.push(ReadPart {
                 stream: target.stream.clone(),
                 filter: target.filter.clone(),
                 made: target.made.clone(),
                 sequence: 0,
             });
-            self.read.len() - 1
+            self.parts.len() - 1
         });
-        let part = &mut self.read[self.at];
+        let part = &mut self.parts[self.current];
         if part.made != target.made || part.sequence > target.last {
             part.made.clone_from(&target.made);
             part.sequence = 0;
         }
-        self.skipped = part.sequence;
+        self.read_before = part.sequence;
     }
 
     /// How many messages to ask for.
@@ -238,20 +264,12 @@ impl Reading {
         values.min(bytes as u64).min(growth).max(1)
     }
 
-    /// Counts a message; `hashes` are those of its subject and payload. Returns false if it was read before.
-    pub(super) fn take(
-        &mut self,
-        delivery: &Delivery,
-        ack: AckSubject,
-        hashes: (u64, u64),
-    ) -> bool {
+    /// Counts a message. Returns false if it was read before.
+    pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, hash: MessageHash) -> bool {
         let bytes = delivery.payload.len() + delivery.subject.len();
         self.waiting = self.waiting.saturating_sub(1);
         (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
-        let (subject, payload) = hashes;
-        if self.unstored.get(&subject) == Some(&payload) {
-            self.unstored.remove(&subject);
-        }
+        self.unstored.remove(hash);
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,
@@ -259,10 +277,10 @@ impl Reading {
         if self.all.as_mut().is_some_and(|all| !all.take(id)) {
             return false;
         }
-        if ack.stream_sequence <= self.skipped {
+        if ack.stream_sequence <= self.read_before {
             return false;
         }
-        if let Some(part) = self.read.get_mut(self.at) {
+        if let Some(part) = self.parts.get_mut(self.current) {
             part.sequence = part.sequence.max(ack.stream_sequence);
         }
         self.is_unnamed |= delivery.name().is_none();

@@ -1,7 +1,6 @@
 //! Questions for last values, and the answers of a server.
 
-use std::collections::HashMap;
-
+use super::live::Unstored;
 use super::reading::PAGE_VALUES;
 use super::*;
 use weirgate_core::{ReadPart, Subscription};
@@ -236,7 +235,7 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
 fn values(pattern: &str, streams: &str) -> Reading {
-    let mut values = Reading::new(&PageCursor::default(), HashMap::new());
+    let mut values = Reading::new(&PageCursor::default(), Unstored::default());
     values.take_streams(pattern, json(streams));
     values
 }
