@@ -53,6 +53,23 @@ pub(super) enum ApiError {
     Unreadable(String),
 }
 
+/// A request to JetStream that is not sent yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiRequest {
+    pub(super) subject: String,
+    pub(super) body: String,
+}
+
+impl ApiRequest {
+    /// A request whose subject says everything.
+    pub(super) const fn of(subject: String) -> Self {
+        Self {
+            subject,
+            body: String::new(),
+        }
+    }
+}
+
 impl ApiError {
     const CONSUMER_EXISTS: [u64; 3] = [10_013, 10_105, 10_148];
     const CONSUMER_NOT_FOUND: u64 = 10_014;

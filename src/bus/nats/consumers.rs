@@ -162,8 +162,8 @@ impl Data {
         }
         // First the subscription: without a listener another process would take the new consumer over.
         consumer.listen(None, self.connection.out());
-        let (subject, body) = plan.request(&spec.stream, Some(&consumer.deliver_subject));
-        let answer = self.request(&subject, body.as_bytes());
+        let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));
+        let answer = self.request(&request.subject, request.body.as_bytes());
         match answer.and_then(|answer| consumer.made(&answer)) {
             Ok(()) => Ok(Some(Attached {
                 delivered: start.saturating_sub(1),

@@ -287,7 +287,7 @@ impl<'a> ConsumersSession<'a> {
             }
         }
         match answer {
-            Answer::Pending(consumer, counts) if subscription.reads_from(&consumer) => {
+            Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
                 let judged = subscription.health.judge(counts, Instant::now());
                 let pending = counts.pending;
                 if let Some(stall) = judged {
@@ -334,7 +334,7 @@ impl<'a> ConsumersSession<'a> {
             // About a consumer no longer in use, or a stream still missing.
             Answer::Other
             | Answer::NoLeader
-            | Answer::Pending(..)
+            | Answer::Counted(..)
             | Answer::Gone(_)
             | Answer::Paused(_)
             | Answer::WentBack(_)

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nats::jetstream::ConsumerInfo;
 
 use super::api::{
-    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
+    ANSWER_TIMEOUT, ApiError, ApiRequest, ConsumerState, answer_of, first_stream, message, read,
+    stream_of,
 };
 use super::consumers::{Durable, DurableTarget, durable_of};
 use super::cursor::Reached;
@@ -48,8 +49,8 @@ pub(super) struct WatchedConsumer {
 pub(super) enum Answer {
     /// An error of JetStream: it works, and nothing else is known.
     Other,
-    /// The consumer of this name exists.
-    Pending(String, Counts),
+    /// The consumer of this name exists, with these counts.
+    Counted(String, Counts),
     /// The consumer of this name, or its stream, is gone.
     Gone(String),
     /// The consumer of this name delivers nothing until a time (`pause_until`).
@@ -100,11 +101,19 @@ enum RoundStep {
         /// The number of the answer.
         number: u64,
         since: Instant,
-        /// Whether the fault was there the first time.
-        is_second: bool,
+        look: Look,
     },
 }
 
+/// Which look at a subscription a question belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    /// After a fault was found and [`DOUBT`] has passed: what is found again is reported.
+    Second,
+}
+
+/// What a question is about.
 #[derive(Clone, Copy)]
 enum InfoRequest {
     /// About the consumer in use.
@@ -158,8 +167,8 @@ impl Watchdog {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    RoundStep::Rest(_) => round.begin(false, now, ask),
-                    RoundStep::Doubt(_) => round.begin(true, now, ask),
+                    RoundStep::Rest(_) => round.begin(Look::First, now, ask),
+                    RoundStep::Doubt(_) => round.begin(Look::Second, now, ask),
                     RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
@@ -217,37 +226,59 @@ impl Watchdog {
         let index = self.rounds.iter().position(is_asked)?;
         let round = &mut self.rounds[index];
         let rest = RoundStep::Rest(now + self.interval);
-        let RoundStep::Asked {
-            question,
-            is_second,
-            ..
-        } = std::mem::replace(&mut round.step, rest)
+        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, rest)
         else {
             return None;
         };
-        let (found, next) = round.judge(question, answer, is_second, ask.reached(index));
-        match next {
+        let verdict = round.judge(question, answer, look, ask.reached(index));
+        match verdict.next {
             Next::Rest => {}
             Next::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
-            Next::Ask(question, subject, body) => {
-                round.ask(question, (subject, &body), is_second, now, ask);
-            }
+            Next::Ask(question, request) => round.ask(question, request, look, now, ask),
         }
-        Some((index, found))
+        Some((index, verdict.answers))
     }
+}
+
+/// What an answer of the server says, and what follows.
+struct Verdict {
+    answers: Vec<Answer>,
+    next: Next,
 }
 
 /// What follows an answer.
 enum Next {
+    /// The pause before the next round.
     Rest,
+    /// A second look at what may be a fault.
     Doubt,
-    /// The next question, with the subject and the body of the request.
-    Ask(InfoRequest, String, String),
+    /// The next question of this round.
+    Ask(InfoRequest, ApiRequest),
 }
 
-impl Next {
-    fn ask(question: InfoRequest, subject: String) -> Self {
-        Self::Ask(question, subject, String::new())
+impl Verdict {
+    /// The round ends with this, if the answer says anything.
+    fn rest(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self {
+            answers: Vec::from_iter(answers),
+            next: Next::Rest,
+        }
+    }
+
+    /// There may be a fault.
+    const fn doubt() -> Self {
+        Self {
+            answers: Vec::new(),
+            next: Next::Doubt,
+        }
+    }
+
+    /// The answer says nothing without another one.
+    const fn ask(question: InfoRequest, request: ApiRequest) -> Self {
+        Self {
+            answers: Vec::new(),
+            next: Next::Ask(question, request),
+        }
     }
 }
 
@@ -260,58 +291,58 @@ impl Round {
         }
     }
 
-    fn begin(&mut self, is_second: bool, now: Instant, ask: &mut impl Ask) {
-        let (question, subject, body) = match &self.watched {
+    fn begin(&mut self, look: Look, now: Instant, ask: &mut impl Ask) {
+        let (question, request) = match &self.watched {
             Watched::Nothing => return,
             Watched::Consumer(watched) => {
-                let subject = consumer_info(&watched.target.stream, &watched.consumer);
-                (InfoRequest::Consumer, subject, String::new())
+                let request = consumer_info(&watched.target.stream, &watched.consumer);
+                (InfoRequest::Consumer, request)
             }
             Watched::Subject(spec) => match &spec.stream {
-                Some(stream) => (InfoRequest::Held, stream_info(stream), String::new()),
+                Some(stream) => (InfoRequest::Held, stream_info(stream)),
                 None => {
                     let subject = Action::StreamNames.of("");
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
-                    (InfoRequest::Holder, subject, body)
+                    (InfoRequest::Holder, ApiRequest { subject, body })
                 }
             },
         };
-        self.ask(question, (subject, &body), is_second, now, ask);
+        self.ask(question, request, look, now, ask);
     }
 
-    /// Asks a question by a request with this subject and body.
+    /// Asks a question by this request.
     fn ask(
         &mut self,
         question: InfoRequest,
-        (subject, body): (String, &str),
-        is_second: bool,
+        request: ApiRequest,
+        look: Look,
         now: Instant,
         ask: &mut impl Ask,
     ) {
         self.step = RoundStep::Asked {
-            number: ask.ask(&subject, body.as_bytes()),
+            number: ask.ask(&request.subject, request.body.as_bytes()),
             question,
-            subject,
+            subject: request.subject,
             since: now,
-            is_second,
+            look,
         };
     }
 
-    /// What an answer says, and what follows.
+    /// Judges the answer to a question.
     fn judge(
         &mut self,
         question: InfoRequest,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         reached: Option<Reached>,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         self.is_unsure |= answer.as_ref().is_err_and(is_away);
         match (&self.watched, question) {
             (Watched::Consumer(watched), InfoRequest::Consumer) => {
-                watched.judge_consumer(answer, is_second, reached)
+                watched.judge_consumer(answer, look, reached)
             }
             (Watched::Consumer(watched), InfoRequest::Stream { counts, reached }) => {
-                watched.judge_stream(answer, is_second, counts, reached, self.is_unsure)
+                watched.judge_stream(answer, look, counts, reached, self.is_unsure)
             }
             (
                 Watched::Consumer(watched),
@@ -322,9 +353,9 @@ impl Round {
                 },
             ) => match answer.and_then(|answer| message(read(&answer)?)) {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
-                    watched.went_back(is_second)
+                    watched.went_back(look)
                 }
-                Err(error) if is_away(&error) => (Vec::new(), Next::Rest),
+                Err(error) if is_away(&error) => Verdict::rest(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
                     self.is_unsure = false;
@@ -336,7 +367,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::Holder) => judge_holder(answer),
             (Watched::Subject(_), InfoRequest::Held) => judge_held(answer),
-            _ => (Vec::new(), Next::Rest),
+            _ => Verdict::rest(None),
         }
     }
 }
@@ -347,25 +378,22 @@ fn is_away(error: &ApiError) -> bool {
 }
 
 /// Judges which stream holds a subject.
-fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
-        Ok(Some(stream)) => {
-            let next = Next::ask(InfoRequest::Held, stream_info(&stream));
-            (Vec::new(), next)
-        }
-        Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
-        Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
+        Ok(Some(stream)) => Verdict::ask(InfoRequest::Held, stream_info(&stream)),
+        Ok(None) => Verdict::rest([Answer::Stream(false)]),
+        Err(error) => Verdict::rest(other(&error)),
     }
 }
 
 /// Judges the answer about the stream of a subject.
-fn judge_held(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+fn judge_held(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
         Ok(_) => Some(Answer::Stream(true)),
         Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
         Err(error) => other(&error),
     };
-    (Vec::from_iter(found), Next::Rest)
+    Verdict::rest(found)
 }
 
 impl WatchedConsumer {
@@ -373,19 +401,18 @@ impl WatchedConsumer {
     fn judge_consumer(
         &self,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         reached: Option<Reached>,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         match self.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
-            Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
+            Some(Answer::Gone(_)) if look == Look::First => Verdict::doubt(),
             // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
             // no messages. So the leader of the stream is asked too.
-            Some(Answer::Pending(_, counts)) => {
+            Some(Answer::Counted(_, counts)) => {
                 let question = InfoRequest::Stream { counts, reached };
-                let subject = stream_info(&self.target.stream);
-                (Vec::new(), Next::ask(question, subject))
+                Verdict::ask(question, stream_info(&self.target.stream))
             }
-            found => (Vec::from_iter(found), self.next(None)),
+            found => self.verdict(found, None),
         }
     }
 
@@ -394,24 +421,24 @@ impl WatchedConsumer {
     fn judge_stream(
         &self,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         counts: Counts,
         reached: Option<Reached>,
         is_unsure: bool,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         let info = match answer.and_then(|answer| StreamInfo::read(&answer)) {
             Ok(info) => Some(info),
             Err(error) if error.is_an_answer() => None,
             Err(ApiError::NotPermitted(_)) => None,
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
-                return (vec![Answer::NoLeader], Next::Rest);
+                return Verdict::rest([Answer::NoLeader]);
             }
-            Err(_) => return (Vec::new(), Next::Rest),
+            Err(_) => return Verdict::rest(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
         let stored = reached.and_then(|reached| reached.stored_unix_ns);
-        let (mut found, next) = match (last, reached, stored) {
-            (Some(last), Some(reached), _) if last < reached.sequence => self.went_back(is_second),
+        let mut verdict = match (last, reached, stored) {
+            (Some(last), Some(reached), _) if last < reached.sequence => self.went_back(look),
             (Some(last), Some(reached), Some(stored)) if is_unsure => {
                 let question = InfoRequest::Message {
                     counts,
@@ -420,12 +447,13 @@ impl WatchedConsumer {
                 };
                 let subject = Action::GetMessage.of(&self.target.stream);
                 let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
-                (Vec::new(), Next::Ask(question, subject, body))
+                Verdict::ask(question, ApiRequest { subject, body })
             }
             _ => self.is_well(counts, last),
         };
-        found.extend(info.map(|info| Answer::State(Box::new(info))));
-        (found, next)
+        let state = info.map(|info| Answer::State(Box::new(info)));
+        verdict.answers.extend(state);
+        verdict
     }
 
     /// Judges the answer about the durable consumer, if the stream's last sequence is known.
@@ -433,39 +461,39 @@ impl WatchedConsumer {
         &self,
         answer: Result<Vec<u8>, ApiError>,
         last_sequence: Option<u64>,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         let state = answer.and_then(|answer| ConsumerState::read(&answer));
         let is_free = matches!(
             durable_of(state, &self.target, last_sequence),
             Ok(Durable::Free(_) | Durable::Missing)
         );
-        (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+        Verdict::rest(is_free.then_some(Answer::Free))
     }
 
-    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> (Vec<Answer>, Next) {
-        let pending = Answer::Pending(self.consumer.clone(), counts);
-        (vec![pending], self.next(last_sequence))
+    /// The consumer is well, and its stream has this last sequence, if it is known.
+    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> Verdict {
+        let found = Answer::Counted(self.consumer.clone(), counts);
+        self.verdict(Some(found), last_sequence)
     }
 
-    fn went_back(&self, is_second: bool) -> (Vec<Answer>, Next) {
-        match is_second {
-            true => (vec![Answer::WentBack(self.consumer.clone())], Next::Rest),
-            false => (Vec::new(), Next::Doubt),
+    fn went_back(&self, look: Look) -> Verdict {
+        match look {
+            Look::First => Verdict::doubt(),
+            Look::Second => Verdict::rest([Answer::WentBack(self.consumer.clone())]),
         }
     }
 
-    /// The question about the durable consumer, if it is awaited.
-    fn next(&self, last_sequence: Option<u64>) -> Next {
+    /// What was found of the consumer in use. The question about the durable consumer follows, if it is awaited.
+    fn verdict(&self, found: Option<Answer>, last_sequence: Option<u64>) -> Verdict {
         let DurableTarget {
             stream, durable, ..
         } = &self.target;
-        match self.awaits_durable {
-            true => Next::ask(
-                InfoRequest::Durable(last_sequence),
-                consumer_info(stream, durable),
-            ),
-            false => Next::Rest,
+        let mut verdict = Verdict::rest(found);
+        if self.awaits_durable {
+            let question = InfoRequest::Durable(last_sequence);
+            verdict.next = Next::Ask(question, consumer_info(stream, durable));
         }
+        verdict
     }
 
     fn judge(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
@@ -483,7 +511,7 @@ impl WatchedConsumer {
                     ack_pending: state.info.num_ack_pending as u64,
                     is_full: is_full(&state.info),
                 };
-                Some(Answer::Pending(consumer, counts))
+                Some(Answer::Counted(consumer, counts))
             }
             Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
             Err(error) => {
@@ -494,12 +522,12 @@ impl WatchedConsumer {
     }
 }
 
-fn consumer_info(stream: &str, consumer: &str) -> String {
-    Action::ConsumerInfo.subject(stream, consumer)
+fn consumer_info(stream: &str, consumer: &str) -> ApiRequest {
+    ApiRequest::of(Action::ConsumerInfo.subject(stream, consumer))
 }
 
-fn stream_info(stream: &str) -> String {
-    Action::StreamInfo.of(stream)
+fn stream_info(stream: &str) -> ApiRequest {
+    ApiRequest::of(Action::StreamInfo.of(stream))
 }
 
 /// An answer of JetStream, even an error, shows that it works.
@@ -608,7 +636,7 @@ mod tests {
             ack_pending: 2,
             is_full: false,
         };
-        let pending = || vec![Answer::Pending("c".to_owned(), counts)];
+        let pending = || vec![Answer::Counted("c".to_owned(), counts)];
         let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
         for (about_stream, want) in [
             (&stream(7)[..], pending()),
@@ -624,7 +652,7 @@ mod tests {
         let (mut watchdog, mut sent, now) = started(false);
         answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
         assert_eq!(watchdog.refused("other", now, &mut sent), None);
-        let refused = watchdog.refused(&stream_info("S"), now, &mut sent);
+        let refused = watchdog.refused(&stream_info("S").subject, now, &mut sent);
         assert_eq!(refused, Some((0, pending())));
     }
 
@@ -654,7 +682,7 @@ mod tests {
         watchdog.tick(now + DOUBT, &mut sent);
         answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
         let found = answer(&mut watchdog, &mut sent, now, &stream(8));
-        assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}");
+        assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}");
         // A consumer of the same name that delivers to another place is another one.
         let (mut watchdog, mut sent, now) = started(false);
         let other = consumer("c", 5).replace("_INBOX.c", "_INBOX.other");
@@ -688,7 +716,7 @@ mod tests {
             };
             let found = ask(&mut watchdog, at);
             match is_same {
-                true => assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}"),
+                true => assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}"),
                 false => {
                     assert!(found.is_empty());
                     let found = ask(&mut watchdog, at + DOUBT);

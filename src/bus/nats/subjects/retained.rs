@@ -45,7 +45,7 @@ use self::live::Live;
 use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
 use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
-use super::super::api::{ApiError, message, refusal};
+use super::super::api::{ApiError, ApiRequest, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
 use super::super::needs::{Action, Need};
@@ -189,7 +189,7 @@ impl Retained {
             ..Target::default()
         };
         let start = Start::Sequence(u64::MAX);
-        target.plan(start).request("", None).1.len()
+        target.plan(start).request("", None).body.len()
     }
 
     /// The number of questions on their way.
@@ -261,34 +261,40 @@ impl Retained {
             .pending
             .get(&number)
             .and_then(|pending| self.request(pending));
-        if let Some((subject, body)) = request {
+        if let Some(ApiRequest { subject, body }) = request {
             protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
         }
     }
 
-    /// The request of a question's step: subject and body.
-    fn request(&self, pending: &Pending) -> Option<(String, String)> {
+    /// The request of a question's step.
+    fn request(&self, pending: &Pending) -> Option<ApiRequest> {
         let subscription = &pending.question.subscription;
         let name = &*subscription.name;
         Some(match &pending.step {
             Step::Streams if pending.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
-                (Action::StreamInfo.of(stream), String::new())
+                ApiRequest::of(Action::StreamInfo.of(stream))
             }
             Step::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
-                (Action::StreamList.of(""), body)
+                ApiRequest {
+                    subject: Action::StreamList.of(""),
+                    body,
+                }
             }
-            Step::AllStreams => (Action::StreamList.of(""), self.all_streams.request()),
+            Step::AllStreams => self.list_request(),
             Step::Message(streams) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
-                (Action::GetMessage.of(streams.front()?), body)
+                ApiRequest {
+                    subject: Action::GetMessage.of(streams.front()?),
+                    body,
+                }
             }
             Step::Create(target, _) => {
                 let plan = target.plan(pending.reading.start());
                 plan.request(&target.stream, None)
             }
-            Step::Values(consumer, _) => (consumer.pull_subject()?, String::new()),
+            Step::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
             Step::Page(_) | Step::Pause(..) => return None,
         })
     }
@@ -347,7 +353,7 @@ impl Retained {
         };
         let needs = |pending: &Pending| {
             let request = self.request(pending).filter(|_| !is_subscription);
-            is_deaf || request.is_some_and(|(of_request, _)| of_request == subject)
+            is_deaf || request.is_some_and(|request| request.subject == subject)
         };
         let ended = self.numbers(needs);
         let error = ApiError::NotPermitted(format!("{verb} to {what}")).to_string();
@@ -507,8 +513,16 @@ impl Retained {
         }
     }
 
+    /// The request for the next page of the list of all streams.
+    fn list_request(&self) -> ApiRequest {
+        ApiRequest {
+            subject: Action::StreamList.of(""),
+            body: self.all_streams.request(),
+        }
+    }
+
     fn list(&self, number: u64, out: &mut Vec<u8>) {
-        let (subject, body) = (Action::StreamList.of(""), self.all_streams.request());
+        let ApiRequest { subject, body } = self.list_request();
         protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
     }
 

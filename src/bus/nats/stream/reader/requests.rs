@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Check, JetStreamReader, ReaderStep, Start};
-use crate::nats::api::ApiError;
+use crate::nats::api::{ApiError, ApiRequest};
 use crate::nats::consumer::{AckPolicy, Consumer, Plan};
 use crate::nats::needs::{Action, Need};
 use crate::nats::protocol::{self, inbox};
@@ -35,9 +35,8 @@ impl JetStreamReader {
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
         let plan = ConsumerLimits::default().plan(Start::Time(u64::MAX));
-        plan.request(stream, Some(&format!("{}.live.{}", inbox(), u64::MAX)))
-            .1
-            .len()
+        let deliver = format!("{}.live.{}", inbox(), u64::MAX);
+        plan.request(stream, Some(&deliver)).body.len()
     }
 
     /// The time of the next acknowledgement, or of the next question about the stream.
@@ -214,9 +213,10 @@ impl JetStreamReader {
         match &self.step {
             ReaderStep::Verify { from, .. } => {
                 let body = sonic_rs::json!({ "seq": *from, "next_by_subj": ">" }).to_string();
-                self.send(&Action::GetMessage.of(stream), &body, out);
+                let subject = Action::GetMessage.of(stream);
+                self.send(&ApiRequest { subject, body }, out);
             }
-            _ => self.send(&Action::StreamInfo.of(stream), "", out),
+            _ => self.send(&ApiRequest::of(Action::StreamInfo.of(stream)), out),
         }
     }
 
@@ -225,13 +225,14 @@ impl JetStreamReader {
         if self.standstills.asks(now) {
             self.last_request += 1;
             self.account_request = Some(self.last_request);
-            self.send(&Action::AccountInfo.of(""), "", out);
+            self.send(&ApiRequest::of(Action::AccountInfo.of("")), out);
         }
     }
 
-    fn send(&self, subject: &str, body: &str, out: &mut Vec<u8>) {
+    /// Sends a request, with the number of the last one.
+    fn send(&self, request: &ApiRequest, out: &mut Vec<u8>) {
         let reply = format!("{}.answer.{}", self.inbox, self.last_request);
-        protocol::publish(out, subject, &reply, body.as_bytes());
+        protocol::publish(out, &request.subject, &reply, request.body.as_bytes());
     }
 
     /// Asks for a consumer that begins at the last message, if the stream keeps it as a proof, otherwise after it.
@@ -242,15 +243,13 @@ impl JetStreamReader {
         let start = self.last.map_or(self.start, |last| {
             Start::Sequence(last.major + u64::from(!self.keeps()))
         });
-        let (subject, body) = self
-            .limits
-            .plan(start)
-            .request(&self.stream, Some(&deliver));
+        let plan = self.limits.plan(start);
+        let request = plan.request(&self.stream, Some(&deliver));
         let consumer = Consumer::new(&self.stream, self.last_sid, deliver, start);
         self.step = ReaderStep::Create(consumer);
         self.last_request += 1;
         self.asked = Some(now);
-        self.send(&subject, &body, out);
+        self.send(&request, out);
     }
 }
 

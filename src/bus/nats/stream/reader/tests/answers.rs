@@ -126,7 +126,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
     assert!(!limits.shrink(&refused(10_026)) && limits == ConsumerLimits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
-    let (_, body) = limits.plan(Start::Time(0)).request("S", Some("in"));
+    let body = limits.plan(Start::Time(0)).request("S", Some("in")).body;
     assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
     assert!(
         body.contains(r#""inactive_threshold":2500000000"#),
@@ -142,7 +142,7 @@ fn a_consumer_begins_at_a_message_or_a_time() {
         ConsumerLimits::default()
             .plan(start)
             .request("S", Some("in"))
-            .1
+            .body
     };
     let at = body(Start::Sequence(7));
     assert!(
