@@ -22,7 +22,8 @@ pub(super) struct Health {
     /// The time of the last refused acknowledgement.
     pub(super) acks_refused: Option<Instant>,
     is_silent: bool,
-    stall: Option<Stall>,
+    /// Why messages do not arrive, by the server's last counts; `None`: they arrive, or none wait.
+    pub(super) stall: Option<Stall>,
 }
 
 /// The server's counts for a consumer.
@@ -82,8 +83,8 @@ impl Health {
         (is_silent || is_stalled) && over(self.attached)
     }
 
-    /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
-    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
+    /// Judges the server's counts for the consumer. Returns whether [`Self::stall`] has changed.
+    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> bool {
         let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
         // The counts may be older than the refusal.
         if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
@@ -100,13 +101,18 @@ impl Health {
         } else {
             nothing_comes.then_some(Stall::NothingDelivered)
         };
-        (std::mem::replace(&mut self.stall, stall) != stall).then_some(stall)
+        std::mem::replace(&mut self.stall, stall) != stall
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The stall after these counts, if it has changed.
+    fn judged(health: &mut Health, counts: Counts, now: Instant) -> Option<Option<Stall>> {
+        health.judge(counts, now).then_some(health.stall)
+    }
 
     #[test]
     fn silence_is_told_once_and_ends_with_any_answer() {
@@ -139,19 +145,19 @@ mod tests {
             is_full,
         };
         let mut health = Health::new(start);
-        assert_eq!(health.judge(holds(0, true), at(9)), None);
+        assert_eq!(judged(&mut health, holds(0, true), at(9)), None);
         // The subject was quiet, and this message is on its way.
-        assert_eq!(health.judge(holds(1, true), at(9)), None);
-        assert_eq!(health.judge(holds(1, true), at(13)), None);
+        assert_eq!(judged(&mut health, holds(1, true), at(9)), None);
+        assert_eq!(judged(&mut health, holds(1, true), at(13)), None);
         let full = Some(Some(Stall::AcksRefused));
-        assert_eq!(health.judge(holds(1, true), at(14)), full);
-        assert_eq!(health.judge(holds(1, true), at(15)), None);
+        assert_eq!(judged(&mut health, holds(1, true), at(14)), full);
+        assert_eq!(judged(&mut health, holds(1, true), at(15)), None);
         let other = Some(Some(Stall::NothingDelivered));
-        assert_eq!(health.judge(holds(1, false), at(16)), other);
+        assert_eq!(judged(&mut health, holds(1, false), at(16)), other);
         health.handed = at(17);
-        assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
-        assert_eq!(health.judge(holds(1, false), at(22)), other);
-        assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
+        assert_eq!(judged(&mut health, holds(1, false), at(21)), Some(None));
+        assert_eq!(judged(&mut health, holds(1, false), at(22)), other);
+        assert_eq!(judged(&mut health, holds(0, false), at(23)), Some(None));
         // A consumer that stands still is replaced, once in a while.
         let thirty = Duration::from_secs(30);
         let mut still = Health::new(start);
@@ -164,7 +170,7 @@ mod tests {
         // While messages arrive there is no stall, however far behind.
         for second in 30..50 {
             health.handed = at(second);
-            assert_eq!(health.judge(holds(9, false), at(second)), None);
+            assert_eq!(judged(&mut health, holds(9, false), at(second)), None);
         }
     }
 
@@ -181,8 +187,8 @@ mod tests {
         health.acks_refused = Some(at(1));
         let refused = Some(Some(Stall::AcksRefused));
         // The server sent this count before the refusal.
-        assert_eq!(health.judge(owed(0), at(1)), refused);
-        assert_eq!(health.judge(owed(1), at(9)), None);
-        assert_eq!(health.judge(owed(0), at(10)), Some(None));
+        assert_eq!(judged(&mut health, owed(0), at(1)), refused);
+        assert_eq!(judged(&mut health, owed(1), at(9)), None);
+        assert_eq!(judged(&mut health, owed(0), at(10)), Some(None));
     }
 }

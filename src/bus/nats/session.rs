@@ -288,14 +288,14 @@ impl<'a> ConsumersSession<'a> {
         }
         match answer {
             Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
-                let judged = subscription.health.judge(counts, Instant::now());
-                let pending = counts.pending;
-                if let Some(stall) = judged {
+                let has_changed = subscription.health.judge(counts, Instant::now());
+                let (stall, pending) = (subscription.health.stall, counts.pending);
+                if has_changed {
                     log_stall(subscription, stall, pending);
                 }
                 if let Some(status) = of(&self.relay.status, subscription) {
                     status.set_lag(Some(pending));
-                    if let Some(stall) = judged {
+                    if has_changed {
                         status.set_stall(stall);
                     }
                 }

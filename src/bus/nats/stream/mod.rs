@@ -15,13 +15,12 @@ use std::time::{Duration, Instant};
 pub(super) use self::reader::JetStreamReader;
 use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refusal_in};
-use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
+use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
 use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
 use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
-use crate::outage::shown;
 use crate::relay::{Bus, Relay};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
@@ -226,9 +225,9 @@ impl NatsStreamSource {
         now: Now,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
-        if let Some((subject, is_subscription)) = refusal_in(words) {
-            let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
-            if let Some(need) = JetStreamReader::needs().into_iter().find(is_of)
+        if let Some(refused) = refusal_in(words) {
+            let needs = JetStreamReader::needs();
+            if let Some(need) = needs.into_iter().find(|need| refused.is_of(need))
                 && let Some(without) = need.without
             {
                 if self.go_without(need.action, connection, events) {
@@ -237,11 +236,7 @@ impl NatsStreamSource {
                 }
                 return Ok(());
             }
-            let verb = match is_subscription {
-                true => "subscribe",
-                false => "publish",
-            };
-            return Err(NatsError::not_permitted(verb, &shown(&subject)));
+            return Err(refused.error());
         }
         log_error(&mut self.lines, now, words);
         Ok(())

@@ -47,7 +47,7 @@ use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
-use super::super::error::INBOXES;
+use super::super::error::{INBOXES, Refused};
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::stream_info::StreamInfo;
@@ -341,30 +341,33 @@ impl Retained {
 
     /// Handles the server's refusal to let this user publish to a subject, or subscribe to it: ends the questions that
     /// need it. Returns whether the refusal is of an action of questions.
-    pub(super) fn not_permitted(
-        &mut self,
-        (subject, is_subscription): (&str, bool),
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let is_deaf = is_subscription && subject.starts_with(&self.inbox);
-        let (verb, what) = match is_deaf {
-            true => ("subscribe", INBOXES),
-            false => ("publish", subject),
+    pub(super) fn not_permitted(&mut self, refused: &Refused, out: &mut Vec<u8>) -> bool {
+        let (what, ended) = match refused {
+            // No answer arrives any more.
+            Refused::Subscribe(subject) if subject.starts_with(&self.inbox) => {
+                self.all_streams.refused();
+                (format!("subscribe to {INBOXES}"), self.numbers(|_| true))
+            }
+            Refused::Subscribe(_) => return false,
+            Refused::Publish(subject) => {
+                let needs_it = |pending: &Pending| {
+                    let request = self.request(pending);
+                    request.is_some_and(|request| request.subject == *subject)
+                };
+                let ended = self.numbers(needs_it);
+                if *subject == Action::StreamList.of("") {
+                    self.all_streams.refused();
+                }
+                (format!("publish to {subject}"), ended)
+            }
         };
-        let needs = |pending: &Pending| {
-            let request = self.request(pending).filter(|_| !is_subscription);
-            is_deaf || request.is_some_and(|request| request.subject == subject)
-        };
-        let ended = self.numbers(needs);
-        let error = ApiError::NotPermitted(format!("{verb} to {what}")).to_string();
+        let error = ApiError::NotPermitted(what).to_string();
         for number in &ended {
             self.refuse(*number, &error, out);
         }
-        if is_deaf || subject == Action::StreamList.of("") {
-            self.all_streams.refused();
-        }
-        let is_of = |need: &Need| !is_subscription && need.action.is_at(subject);
-        is_deaf || !ended.is_empty() || Self::needs().iter().any(is_of)
+        matches!(refused, Refused::Subscribe(_))
+            || !ended.is_empty()
+            || Self::needs().iter().any(|need| refused.is_of(need))
     }
 
     /// Takes a message of a question's subscription.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::connection::Connection;
-use super::super::error::{NatsError, Stop, log_error, refusal_in};
+use super::super::error::{NatsError, Refused, Stop, log_error, refusal_in};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
@@ -437,17 +437,15 @@ impl<'a> SubjectsSession<'a> {
     /// Handles an error of the server.
     fn handle_server_error(&mut self, words: String) -> Result<(), Stop> {
         let refused = refusal_in(&words);
-        if let Some((subject, is_subscription)) = &refused
-            && self
-                .retained
-                .not_permitted((subject, *is_subscription), self.connection.out())
+        if let Some(refused) = &refused
+            && self.retained.not_permitted(refused, self.connection.out())
         {
             // Its questions end by themselves, with the reason.
             return self.send_retained();
         }
         match refused {
-            Some((subject, true)) => self.subscription_refused(&subject, &words),
-            Some((subject, false)) => {
+            Some(Refused::Subscribe(subject)) => self.subscription_refused(&subject, &words),
+            Some(Refused::Publish(subject)) => {
                 if !self.publication_refused(&subject) {
                     self.log_error(&words);
                 }
