@@ -12,6 +12,7 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::reader::Found;
 pub(super) use self::reader::JetStreamReader;
 use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refusal_in};
@@ -105,7 +106,7 @@ impl NatsStreamSource {
             if let Err(stop) = self.turn(connection, relay) {
                 break stop;
             }
-            before = before.filter(|_| !self.reader.is_caught_up);
+            before = before.filter(|_| !self.reader.is_caught_up());
             if second.has_other(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
@@ -140,7 +141,7 @@ impl NatsStreamSource {
             true => self.take_all(connection, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick((now, bytes_at), connection.out())?;
+                self.reader.tick(now, bytes_at, connection.out())?;
                 if self.reader.check(now, connection.out()) {
                     connection.ping();
                 }
@@ -176,14 +177,14 @@ impl NatsStreamSource {
     ) -> Result<(), Stop> {
         let received = relay.link.now();
         let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
-        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
+        let (now, unix_ns) = (Instant::now(), unix_ms.saturating_mul(MS_NS));
         let mut events = Vec::new();
         while let Some(op) = connection.next_op()? {
             match op {
                 Op::Message(delivery) => {
-                    let taken = self
-                        .reader
-                        .take(delivery, now, connection.out(), &mut events);
+                    let taken =
+                        self.reader
+                            .take(delivery, now, unix_ns, connection.out(), &mut events);
                     if !events.is_empty() {
                         relay.worked();
                     }
@@ -254,7 +255,7 @@ impl NatsStreamSource {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
             Action::GetMessage => {
-                self.reader.handle_found(None, now, out, events);
+                self.reader.handle_found(Found::Unknown, now, out, events);
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),

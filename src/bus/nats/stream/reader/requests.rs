@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Check, JetStreamReader, ReaderStep, Start};
+use super::{Check, Doubted, IfUnknown, JetStreamReader, ReaderStep, Start};
 use crate::nats::api::{ApiError, ApiRequest};
 use crate::nats::consumer::{AckPolicy, Consumer, Plan};
 use crate::nats::needs::{Action, Need};
@@ -84,7 +84,7 @@ impl JetStreamReader {
 
     /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
     pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let read = self.read_until().unwrap_or(0);
+        let read = self.progress.read_until().unwrap_or(0);
         match &mut self.step {
             ReaderStep::Info { again }
             | ReaderStep::Place { again, .. }
@@ -182,20 +182,22 @@ impl JetStreamReader {
     }
 
     /// Leaves the consumer, and asks the leader whether it has the message `expected`, or, without that, the message
-    /// after the newest that was read. `is_gone`: what to believe if this user may not ask.
+    /// after the newest that was read.
     pub(super) fn verify(
         &mut self,
         expected: Option<StoredId>,
-        is_gone: bool,
+        if_unknown: IfUnknown,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
         self.leave_consumer(out);
-        let next = self.read_until().unwrap_or(0) + 1;
+        let next = self.progress.read_until().unwrap_or(0) + 1;
         self.step = ReaderStep::Verify {
-            from: expected.map_or(next, |id| id.major),
-            expected,
-            is_gone,
+            doubted: Doubted {
+                from: expected.map_or(next, |id| id.major),
+                expected,
+                if_unknown,
+            },
             again: now + AGAIN,
         };
         self.request(now, out);
@@ -211,8 +213,9 @@ impl JetStreamReader {
     fn ask(&self, out: &mut Vec<u8>) {
         let stream = &self.stream;
         match &self.step {
-            ReaderStep::Verify { from, .. } => {
-                let body = sonic_rs::json!({ "seq": *from, "next_by_subj": ">" }).to_string();
+            ReaderStep::Verify { doubted, .. } => {
+                let body =
+                    sonic_rs::json!({ "seq": doubted.from, "next_by_subj": ">" }).to_string();
                 let subject = Action::GetMessage.of(stream);
                 self.send(&ApiRequest { subject, body }, out);
             }
@@ -240,9 +243,7 @@ impl JetStreamReader {
         self.leave_consumer(out);
         self.last_sid += 1;
         let deliver = format!("{}.live.{}", self.inbox, self.last_sid);
-        let start = self.last.map_or(self.start, |last| {
-            Start::Sequence(last.major + u64::from(!self.keeps()))
-        });
+        let start = self.progress.next_start();
         let plan = self.limits.plan(start);
         let request = plan.request(&self.stream, Some(&deliver));
         let consumer = Consumer::new(&self.stream, self.last_sid, deliver, start);

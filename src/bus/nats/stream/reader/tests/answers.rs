@@ -175,11 +175,11 @@ fn flow_control_is_answered_and_is_no_idle_time() {
         control(None, Some("$JS.FC.1")),
     ];
     for delivery in controls.iter().cycle().take(10) {
-        let now = (bench.now, NOW_NS);
+        let now = bench.now;
         bench.out.clear();
         let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
         reader
-            .take(delivery.clone(), now, out, events)
+            .take(delivery.clone(), now, NOW_NS, out, events)
             .expect("good");
         assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
     }
@@ -196,9 +196,9 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
             payload: payload.into_bytes(),
             ..Delivery::default()
         };
-        let now = (bench.now, NOW_NS);
+        let now = bench.now;
         let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
-        reader.take(delivery, now, out, events)
+        reader.take(delivery, now, NOW_NS, out, events)
     };
     let mut bench = ReaderRig::new(1);
     bench.read(1);
@@ -254,8 +254,8 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
         let mut beat = || {
             bench.server.beat();
             let delivery = bench.server.line.pop_front().expect("a beat");
-            let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
-            bench.reader.take(delivery, now, out, &mut bench.events)
+            let (now, out, events) = (bench.now, &mut bench.out, &mut bench.events);
+            bench.reader.take(delivery, now, NOW_NS, out, events)
         };
         let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
         assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");
@@ -334,6 +334,6 @@ fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts(
         .count();
     assert!(made <= 1, "{made}");
     bench.read(1_000);
-    assert!(bench.reader.is_caught_up);
+    assert!(bench.reader.is_caught_up());
     bench.check();
 }
