@@ -371,7 +371,7 @@ impl JetStreamReader {
             return;
         };
         let is_well_placed = consumer.is_well_placed(&info);
-        self.progress.note_placement(info);
+        self.progress.note_info(info, events);
         let made = consumer.answer().cloned().unwrap_or_default();
         if !is_well_placed {
             consumer.leave(&self.nobody(), out);

@@ -53,7 +53,7 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::stream_info::StreamInfo;
 use crate::outage::shown;
 use crate::requests::{Question, Wants};
-use weirgate_core::{PageCursor, RetainedCut, StoredId};
+use weirgate_core::StoredId;
 use weirgate_wire::json::{self, Json};
 
 /// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.

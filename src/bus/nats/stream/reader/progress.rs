@@ -184,14 +184,9 @@ impl Progress {
         }
     }
 
-    /// Takes what the leader says of the stream while it is read.
+    /// Takes what the leader says of the stream once a consumer was made.
     pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
-        self.info = Some(info);
-    }
-
-    /// Takes what the leader says of the stream after the consumer was made.
-    pub(super) fn note_placement(&mut self, info: StreamInfo) {
         self.info = Some(info);
     }
 

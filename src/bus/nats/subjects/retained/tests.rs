@@ -3,7 +3,7 @@
 use super::live::Unstored;
 use super::reading::PAGE_VALUES;
 use super::*;
-use weirgate_core::{ReadPart, Subscription};
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription};
 
 fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {

@@ -337,3 +337,18 @@ fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts(
     assert!(bench.reader.is_caught_up());
     bench.check();
 }
+
+#[test]
+fn new_subjects_are_said_whichever_answer_shows_them() {
+    // Before a consumer is asked for, after it was made, and while messages come.
+    for deliveries in [0, 2, 1_000] {
+        let mut bench = ReaderRig::new(1);
+        bench.read(deliveries);
+        bench.server.subjects = &["b.>"];
+        bench.settle();
+        let is_said =
+            |event: &KeptEvent| matches!(event, KeptEvent::Subjects(all) if all[..] == ["b.>"]);
+        let said = bench.events.iter().filter(|event| is_said(event));
+        assert_eq!(said.count(), 1, "after {deliveries} deliveries");
+    }
+}
