@@ -9,15 +9,20 @@
 //! gone, or that nothing is newer, is not enough: the leader of the stream is asked for the message
 //! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a user that
 //! may not ask for a message, what the leader says of the stream as a whole has to do.
+//!
+//! `requests` has the requests of each step, and `progress` judges what was read and what is lost.
 
+mod acks;
+mod limits;
 mod progress;
 mod requests;
 
 use std::time::{Duration, Instant};
 
+use self::acks::CumulativeAcks;
+use self::limits::ConsumerLimits;
 pub(super) use self::progress::Found;
 use self::progress::{Doubted, IfUnknown, Progress};
-use self::requests::{ConsumerLimits, CumulativeAcks};
 use crate::kept::KeptEvent;
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
@@ -44,14 +49,16 @@ const CHECK_AGAIN: Duration = Duration::from_millis(500);
 const UNANSWERED_BEATS_MAX: u32 = 10;
 /// The number of the subscription for answers; the subscriptions of consumers have the next numbers.
 const ANSWERS_SID: u64 = 1;
+
 /// The conversation with JetStream about a stream.
 #[derive(Debug)]
 pub(in super::super) struct JetStreamReader {
     stream: String,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
     inbox: String,
-    /// The number of the newest subscription, and the newest request.
+    /// The number of the newest subscription.
     last_sid: u64,
+    /// The number of the newest request.
     last_request: u64,
     /// The limits that the server permits a consumer.
     limits: ConsumerLimits,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::MS_NS;
-use super::requests::{ACK_WAIT, ACKED_SHARE};
+use super::acks::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::kept::tests::check_reports;
 

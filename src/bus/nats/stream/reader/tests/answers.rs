@@ -1,7 +1,7 @@
 //! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
 //! end are flow control, and the consumers that are deleted.
 
-use super::super::requests::ConsumerLimits;
+use super::super::limits::ConsumerLimits;
 use super::super::*;
 use super::model::{Event, NOW_NS};
 use super::*;
