@@ -55,7 +55,7 @@ impl ConsumersSession<'_> {
             if all_failed {
                 return Err(error.into());
             }
-            self.is_unattached(index, &error);
+            self.attach_failed(index, &error);
         }
         self.watchdog = Watchdog::new(self.interval(), self.watched(), Instant::now());
         Ok(())
@@ -94,7 +94,7 @@ impl ConsumersSession<'_> {
     }
 
     /// Records a failed attempt to attach a subject.
-    fn is_unattached(&mut self, index: usize, error: &NatsError) {
+    fn attach_failed(&mut self, index: usize, error: &NatsError) {
         let subscription = &mut self.subscriptions[index];
         // Nobody waits for the subject, and the watchdog asks again.
         if subscription.presence.is_left_out() {
@@ -134,7 +134,7 @@ impl ConsumersSession<'_> {
         let attached = match self.attach(index) {
             Ok(()) => true,
             Err(Stop::Bus(error)) if !error.is_of_all() => {
-                self.is_unattached(index, &error);
+                self.attach_failed(index, &error);
                 false
             }
             Err(stop) => return Err(stop),
@@ -183,7 +183,7 @@ impl ConsumersSession<'_> {
                 // JetStream has to answer first; silence counts as another failed attempt.
                 let is_silent = subscription.health.silent_for(now) >= reported_after;
                 if is_silent && subscription.attempts.is_due(now) {
-                    self.is_unattached(index, &NatsError::unanswered());
+                    self.attach_failed(index, &NatsError::unanswered());
                 }
                 continue;
             }

@@ -1,4 +1,5 @@
-//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog.
+//! A relayed subject: the consumer, the position reached, and how much of the backlog is quiet: handed over as state, not as
+//! news.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -193,7 +193,7 @@ impl NatsStreamSource {
                     }
                     match taken {
                         Err(error) if error.keeps_connection() => {
-                            relay.is_away::<Self>(&error)?;
+                            relay.report_away::<Self>(&error)?;
                             relay.status.set_up(false);
                         }
                         taken => taken?,

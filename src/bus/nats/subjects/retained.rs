@@ -510,9 +510,11 @@ impl Retained {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = Step::AllStreams;
         }
-        if self.all_streams.ask(self.last + 1, now) {
-            self.last += 1;
-            self.list(self.last, out);
+        // All questions that wait for the list go on with the same answers.
+        let number = self.last + 1;
+        if self.all_streams.ask(number, now) {
+            self.last = number;
+            self.list(number, out);
         }
     }
 
@@ -524,6 +526,7 @@ impl Retained {
         }
     }
 
+    /// Asks for the next page of the list of all streams.
     fn list(&self, number: u64, out: &mut Vec<u8>) {
         let ApiRequest { subject, body } = self.list_request();
         protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
