@@ -1,6 +1,7 @@
 //! A price level: how the market approaches it, the liquidity there, and the signal whether it will break.
 
-use super::spot::{Spot, Tape};
+use super::spot::Spot;
+use super::tape::{Sweep, Tape};
 use weirgate_wire::base::SplitMix64;
 
 /// The largest distance at which the market is at the level, in points.
@@ -9,6 +10,8 @@ const TOUCH: f64 = 0.75;
 const LEFT: f64 = 3.0;
 /// The distance over which a level signals nothing, in points.
 pub(super) const REACH: f64 = 12.0;
+/// Within this distance a sweep runs into a level, points.
+const SWEEP_REACH: f64 = 5.0;
 
 /// A price level that the market watches, and its state.
 #[derive(Clone, Debug)]
@@ -119,7 +122,8 @@ impl Level {
 
     /// Whether the present sweep runs into this level.
     pub(super) fn is_swept(&self, tape: &Tape) -> bool {
-        self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
+        let is_towards = |sweep: Sweep| sweep.up != self.is_support;
+        self.distance < SWEEP_REACH && tape.sweep.is_some_and(is_towards)
     }
 
     fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut SplitMix64) {

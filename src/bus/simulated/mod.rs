@@ -7,13 +7,15 @@
 mod level;
 mod messages;
 mod spot;
+mod tape;
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use self::level::Level;
-use self::spot::{OPEN, Spot, TICK, Tape};
+use self::spot::{OPEN, Spot, TICK};
+use self::tape::Tape;
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
