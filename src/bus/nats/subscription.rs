@@ -258,11 +258,11 @@ impl Subscription {
             Observed::WentBack => true,
             Observed::Other => false,
             Observed::Same => {
-                let is_another = self.is_another_message(last, data)?;
-                if is_another {
+                let gave_again = self.gave_number_again(last, data)?;
+                if gave_again {
                     self.cursor.start_over();
                 }
-                is_another
+                gave_again
             }
         };
         if went_back {
@@ -278,7 +278,7 @@ impl Subscription {
 
     /// Whether the stream has given the number of the last message that was handed over to another message. `last`: the
     /// last message of the subject.
-    fn is_another_message(
+    fn gave_number_again(
         &self,
         last: Option<&Fetched>,
         data: &mut Data,

@@ -486,7 +486,7 @@ impl Retained {
             }
             (Step::Message(_), None) => {
                 pending.value = last_message(answer);
-                self.message(number, now, out);
+                self.judge_message(number, now, out);
             }
             (Step::Create(..), _) => self.created(number, delivery, now, out),
         }
@@ -596,7 +596,7 @@ impl Retained {
 
     /// Handles the last message of a stream, or that there is none: the next stream may have one. Asks again if the
     /// message is older than one that was delivered before the question.
-    fn message(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn judge_message(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
