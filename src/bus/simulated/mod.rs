@@ -4,6 +4,7 @@
 //! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
 //! next one has the newest state.
 
+mod barrier;
 mod level;
 mod messages;
 mod spot;
