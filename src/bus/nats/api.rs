@@ -185,7 +185,7 @@ pub(super) trait JetStream {
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
         let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
-        let body = moved(stream, &info, deliver_subject)?;
+        let body = move_body(stream, &info, deliver_subject)?;
         self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
     }
@@ -277,8 +277,8 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// The request to change only the deliver subject of a consumer.
-fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
+/// The body of a request that changes only the deliver subject of a consumer. `info`: the answer about the consumer.
+fn move_body(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
     let info: sonic_rs::Value = parse(info)?;
     let mut config = info.get("config").cloned().unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn a_consumer_is_moved_with_all_its_settings() {
         let info = br#"{"name":"d","config":{"durable_name":"d","deliver_subject":"_INBOX.a","ack_wait":30000000000,"metadata":{"of":"others"}},"push_bound":false}"#;
-        let request = moved("S", info, "_INBOX.b").expect("a request");
+        let request = move_body("S", info, "_INBOX.b").expect("a request");
         let request: serde_json::Value = serde_json::from_slice(&request).expect("JSON");
         let want = serde_json::json!({"stream_name": "S", "config": {
             "durable_name": "d", "deliver_subject": "_INBOX.b", "ack_wait": 30_000_000_000u64,

@@ -145,6 +145,7 @@ pub(super) fn find_stream(
     }
 }
 
+/// The head of a stream in an answer about it.
 pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
     StreamHead {
         created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),

@@ -404,7 +404,7 @@ impl WatchedConsumer {
         look: Look,
         reached: Option<Reached>,
     ) -> Verdict {
-        match self.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
+        match self.state_found(answer.and_then(|answer| ConsumerState::read(&answer))) {
             Some(Answer::Gone(_)) if look == Look::First => Verdict::doubt(),
             // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
             // no messages. So the leader of the stream is asked too.
@@ -496,7 +496,9 @@ impl WatchedConsumer {
         verdict
     }
 
-    fn judge(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
+    /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one. `None`: it
+    /// says nothing.
+    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
         let consumer = self.consumer.clone();
         match answer {
             Ok(state)

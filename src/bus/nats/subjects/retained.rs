@@ -661,7 +661,7 @@ impl Retained {
         if let Some(pending) = self.pending.get_mut(&number)
             && let Step::Values(consumer, pull) = &mut pending.step
         {
-            pull.left = pending.reading.room();
+            pull.left = pending.reading.next_pull();
             consumer.pull(pull.left, PULL_TIMEOUT, out);
         }
     }

@@ -256,8 +256,9 @@ impl Reading {
         self.read_before = part.sequence;
     }
 
-    /// How many messages to ask for.
-    pub(super) fn room(&self) -> u64 {
+    /// How many messages to ask for next: as many as fit in the page if none is larger than those before, and at first few,
+    /// because nothing is known of their size.
+    pub(super) fn next_pull(&self) -> u64 {
         let bytes = PAGE_BYTES.saturating_sub(self.page.bytes) / self.largest.max(1);
         let values = PAGE_VALUES.saturating_sub(self.page.values);
         let growth = PULL_GROWTH * self.seen.max(1);
