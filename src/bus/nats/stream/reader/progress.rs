@@ -339,13 +339,14 @@ impl Progress {
     pub(super) fn report_lag(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         let head = self.head();
-        let newest = head.map_or(0, |head| head.major);
-        let messages = pending.max(newest.saturating_sub(read));
-        let ahead = self.ahead.filter(|ahead| ahead.number > read);
-        self.ahead = (messages > 0).then_some(ahead.unwrap_or(Ahead {
+        let head_number = head.map_or(0, |head| head.major);
+        let messages = pending.max(head_number.saturating_sub(read));
+        let newest = Ahead {
             number: read.saturating_add(messages),
             seen: now,
-        }));
+        };
+        let ahead = self.ahead.filter(|ahead| ahead.number > read);
+        self.ahead = (messages > 0).then_some(ahead.unwrap_or(newest));
         if messages == 0 && self.behind.replace(0) == Some(0) {
             return;
         }

@@ -184,8 +184,9 @@ impl Reading {
 
     /// Why something may be missing of what was read.
     fn lack_of_read(&self) -> Option<Lack> {
+        let unnamed = self.is_unnamed.then_some(Lack::Unnamed);
         let of_all = self.all.as_ref().and_then(|all| all.lack.clone());
-        of_all.or(self.is_unnamed.then_some(Lack::Unnamed))
+        of_all.or(unnamed)
     }
 
     /// Why values may be missing, once nothing more is read.
