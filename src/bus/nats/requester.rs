@@ -18,6 +18,23 @@ const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
 /// The consumer in the questions for permissions that name none; no consumer has this name.
 const CONSUMER: &str = "weirgate-check";
 
+/// The names in requests: `None` for requests that name none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) stream: Option<&'a str>,
+    pub(super) consumer: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// Requests about a stream.
+    pub(super) const fn stream(stream: &'a str) -> Self {
+        Self {
+            stream: Some(stream),
+            consumer: None,
+        }
+    }
+}
+
 /// The connection.
 pub(super) struct Requester {
     data: Data,
@@ -47,7 +64,7 @@ impl Requester {
         &self.data.connection.info
     }
 
-    /// The permissions of these needs that this user lacks. `named`: the stream and the consumer in the requests. The
+    /// The permissions of these needs that this user lacks, for requests with these names. The
     /// requests have a body that JetStream refuses, and an acknowledgement has a word that it ignores.
     ///
     /// # Errors
@@ -55,10 +72,10 @@ impl Requester {
     pub(super) fn lacks(
         &mut self,
         needs: &[Need],
-        named: (Option<&str>, Option<&str>),
+        named: Named<'_>,
         action: &str,
     ) -> Result<Vec<Finding>, NatsError> {
-        let (stream, consumer) = named;
+        let Named { stream, consumer } = named;
         let mut lacks = Vec::new();
         for need in needs {
             let (stream_name, consumer_name) =

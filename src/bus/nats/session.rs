@@ -238,7 +238,7 @@ impl<'a> ConsumersSession<'a> {
                     .request()
                     .is_some_and(|number| self.account_request == Some(number))
                 {
-                    self.standstills.account(&message.payload);
+                    self.standstills.note_account(&message.payload);
                     continue;
                 }
                 let (watchdog, mut asker) = self.watching();

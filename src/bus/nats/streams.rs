@@ -90,7 +90,7 @@ pub(super) fn ensure_stream(
         info = api.stream_info(&spec.name);
     }
     let failed = |error| request_failed(format!("find or make the stream {}", spec.name), error);
-    info.map(|info| state_of(&info)).map_err(failed)
+    info.map(|info| head_of(&info)).map_err(failed)
 }
 
 /// Whether the server has any of the streams. Never returns [`Presence::Undecided`].
@@ -127,26 +127,34 @@ pub(super) fn presence_of(
     }
 }
 
-/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
-/// stream.
+/// A stream that weirgate does not make.
+pub(super) struct FoundStream {
+    pub(super) name: String,
+    pub(super) head: StreamHead,
+}
+
+/// Finds the stream of a subject, if weirgate does not make the stream; `None`: there is none.
 pub(super) fn find_stream(
     api: &mut impl JetStream,
     spec: &SubscriptionSpec,
-) -> Result<Option<(String, StreamHead)>, ApiError> {
+) -> Result<Option<FoundStream>, ApiError> {
     let name = match &spec.stream {
         Some(name) => Some(name.clone()),
         None => api.stream_holding(&spec.subject)?,
     };
     let Some(name) = name else { return Ok(None) };
     match api.stream_info(&name) {
-        Ok(info) => Ok(Some((name, state_of(&info)))),
+        Ok(info) => Ok(Some(FoundStream {
+            name,
+            head: head_of(&info),
+        })),
         Err(error) if error.stream_is_missing() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The head of a stream in an answer about it.
-pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
+fn head_of(info: &StreamInfo) -> StreamHead {
     StreamHead {
         created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
         last_sequence: info.state.last_seq,

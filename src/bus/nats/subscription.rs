@@ -240,9 +240,9 @@ impl Subscription {
         }
         let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
         let found = streams::find_stream(data, &self.spec).map_err(failed)?;
-        Ok(found.map(|(name, state)| {
-            self.target.stream = name;
-            state
+        Ok(found.map(|found| {
+            self.target.stream = found.name;
+            found.head
         }))
     }
 

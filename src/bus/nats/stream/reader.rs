@@ -225,7 +225,7 @@ impl JetStreamReader {
         if delivery.sid == ANSWERS_SID {
             return match delivery.request() {
                 request if request.is_some() && request == self.account_request => {
-                    self.standstills.account(&delivery.payload);
+                    self.standstills.note_account(&delivery.payload);
                     Ok(())
                 }
                 Some(last) if last == self.last_request => {
