@@ -47,8 +47,8 @@ pub(super) enum Side {
 /// The state of two sources, as the loop knows it.
 #[derive(Debug, Default)]
 pub(super) struct Both {
-    /// Whether the stream is there, and the names beside it.
-    up: [bool; 2],
+    stream_is_up: bool,
+    beside_is_up: bool,
     /// Whether the last event about it was [`BusEvent::Down`].
     reported_down: bool,
     /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
@@ -57,17 +57,24 @@ pub(super) struct Both {
 }
 
 impl Both {
+    fn is_up(&mut self, side: Side) -> &mut bool {
+        match side {
+            Side::Stream => &mut self.stream_is_up,
+            Side::Beside => &mut self.beside_is_up,
+        }
+    }
+
     /// The event for the loop; `None` if the other source has the word.
     fn pass(&mut self, side: Side, event: BusEvent) -> Option<BusEvent> {
         match (side, &event) {
             (_, BusEvent::Up) => {
-                self.up[side as usize] = true;
-                let is_up = self.up == [true; 2];
+                *self.is_up(side) = true;
+                let is_up = self.stream_is_up && self.beside_is_up;
                 self.reported_down &= !is_up;
                 is_up.then_some(event)
             }
             (_, BusEvent::Down(_)) => {
-                self.up[side as usize] = false;
+                *self.is_up(side) = false;
                 self.carries &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }

@@ -301,7 +301,7 @@ impl Ledger {
     }
 
     /// Records that the server refused the name for want of room.
-    pub(super) fn lacks_room(&mut self, subscription: Subscription) {
+    pub(super) fn refused_for_room(&mut self, subscription: Subscription) {
         let entry = self.names(subscription.is_pattern).get(&subscription.name);
         if entry.is_some_and(NameEntry::is_refused) {
             self.without_room.insert(subscription);
@@ -309,7 +309,7 @@ impl Ledger {
     }
 
     /// Queues a name that had no room, because another subscription has ended.
-    pub(super) fn has_room(&mut self) {
+    pub(super) fn retry_without_room(&mut self) {
         let next = self.without_room.iter().next().cloned();
         if let Some(next) = next.and_then(|next| self.without_room.take(&next)) {
             self.enqueue(&next);

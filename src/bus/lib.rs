@@ -13,7 +13,8 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
+//! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop |
+//! | `check` | for a check before a start: the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
 //! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
@@ -24,6 +25,7 @@
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
 mod beside;
+mod check;
 mod kept;
 mod ledger;
 pub mod nats;
@@ -37,7 +39,6 @@ mod socket;
 pub mod status;
 pub mod stream_state;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -47,18 +48,14 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::runtime::{Clock, QueueBytes, Wake};
 use weirgate_core::BusEvent;
-use weirgate_wire::base::{Finding, Now};
+use weirgate_wire::base::Now;
 
 pub use self::beside::WithBeside;
 use self::beside::{Both, Side};
+pub(crate) use self::check::{Answers, list, to_ask};
 pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher};
-
-/// The most names that a check asks the bus about; a warning gives the number of the others.
-const NAMES_MAX: usize = 1_000;
-/// The most names in a line; a longer list is shown as a number.
-const NAMES_SHOWN_MAX: usize = 20;
 
 /// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
 /// text of other names too.
@@ -262,77 +259,6 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
-    }
-}
-
-/// The names that a check before a start asks the bus about: first those that the gateway needs, then those that
-/// clients may request. The flag of a name is true if clients may request it.
-pub(crate) fn to_ask<'a, T>(
-    needed: &'a [T],
-    requests: &'a [T],
-) -> impl Iterator<Item = (&'a T, bool)> {
-    let needed = needed.iter().map(|name| (name, false));
-    let requests = requests.iter().map(|name| (name, true));
-    needed.chain(requests).take(NAMES_MAX)
-}
-
-/// The answers of a bus in a check before a start.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    /// Clients get some of the names from a stream, without a subscription.
-    pub(crate) has_stream: bool,
-    granted: Vec<String>,
-    /// The refused names, by whether clients may request them, and by the words of the refusal.
-    refused: BTreeMap<(bool, String), Vec<String>>,
-}
-
-impl Answers {
-    /// Records the answer for a name: granted, or the words of the refusal.
-    pub(crate) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
-        let alike = match answer {
-            Ok(()) => &mut self.granted,
-            Err(words) => self.refused.entry((is_request, words)).or_default(),
-        };
-        alike.push(name);
-    }
-
-    /// Adds the findings from the answers of `bus`. A refused name that clients may request is only a warning, because
-    /// it concerns no other clients. `needed` and `requests` are the numbers of all names, also of those that were not
-    /// asked about.
-    pub(crate) fn report(
-        self,
-        bus: &str,
-        needed: usize,
-        requests: usize,
-        found: &mut Vec<Finding>,
-    ) {
-        for ((is_request, words), names) in self.refused {
-            let text = format!("may not subscribe to {}: {words}", list(&names));
-            found.push(match is_request {
-                true => Finding::Warning(text),
-                false => Finding::Error(text),
-            });
-        }
-        if !self.granted.is_empty() {
-            let names = list(&self.granted);
-            found.push(Finding::Good(format!("may subscribe to {names}")));
-        } else if needed == 0 && requests > 0 && !self.has_stream {
-            let text =
-                format!("{bus} lets this user subscribe to nothing that clients may ask for");
-            found.push(Finding::Error(text));
-        }
-        let more = (needed + requests).saturating_sub(NAMES_MAX);
-        if more > 0 {
-            let text = format!("{more} more names were not asked for");
-            found.push(Finding::Warning(text));
-        }
-    }
-}
-
-fn list(names: &[String]) -> String {
-    match names.len() {
-        0..=NAMES_SHOWN_MAX => names.join(", "),
-        number => format!("{number} names"),
     }
 }
 

@@ -95,7 +95,7 @@ impl<E: Error> Relay<E> {
     /// Connects again and again, until the loop is gone.
     fn run<B: Bus<Error = E>>(mut self, bus: &mut B) {
         while let Stop::Bus(error) = bus.connect_and_relay(&mut self) {
-            if self.is_away::<B>(&error).is_err() {
+            if self.report_away::<B>(&error).is_err() {
                 return;
             }
             thread::sleep(self.outages.next_delay());
@@ -151,7 +151,7 @@ impl<E: Error> Relay<E> {
     }
 
     /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
-    pub(super) fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
+    pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.carries();
         let cannot = B::cannot(error);

@@ -424,18 +424,18 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
         assert!(ledger.next_change().is_some());
         assert_eq!(ledger.refused(name, true), Some(number as u64));
         if name != &denied {
-            ledger.lacks_room(name.clone());
+            ledger.refused_for_room(name.clone());
         }
     }
     ledger.unwant(&gone);
     ledger.unwant(&held);
     assert!(ledger.next_change().is_some_and(|change| !change.wanted));
-    ledger.has_room();
+    ledger.retry_without_room();
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&first.name]));
     assert_eq!(ledger.refused(&first, true), None, "reported once");
-    ledger.lacks_room(first);
-    ledger.has_room();
+    ledger.refused_for_room(first);
+    ledger.retry_without_room();
     assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());
 }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::error::INBOXES;
+use super::error::{INBOXES, NatsError};
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
 use super::stream_info::{StreamCluster, finished, unix_ns};
@@ -51,6 +51,23 @@ pub(super) enum ApiError {
     Lost,
     #[error("the answer cannot be read: {0}")]
     Unreadable(String),
+}
+
+/// A request to JetStream that is not sent yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiRequest {
+    pub(super) subject: String,
+    pub(super) body: String,
+}
+
+impl ApiRequest {
+    /// A request whose subject says everything.
+    pub(super) const fn of(subject: String) -> Self {
+        Self {
+            subject,
+            body: String::new(),
+        }
+    }
 }
 
 impl ApiError {
@@ -168,7 +185,7 @@ pub(super) trait JetStream {
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
         let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
-        let body = moved(stream, &info, deliver_subject)?;
+        let body = move_body(stream, &info, deliver_subject)?;
         self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
     }
@@ -260,8 +277,8 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// The request to change only the deliver subject of a consumer.
-fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
+/// The body of a request that changes only the deliver subject of a consumer. `info`: the answer about the consumer.
+fn move_body(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
     let info: sonic_rs::Value = parse(info)?;
     let mut config = info.get("config").cloned().unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
@@ -343,6 +360,21 @@ impl From<JsonError> for ApiError {
     }
 }
 
+/// The error for a failed request; `action` names the request.
+pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
+    let is_of_all = source.is_of_all();
+    match source {
+        ApiError::Lost => NatsError::Lost,
+        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
+        ApiError::NoLeader(stream) => NatsError::NoLeader { action, stream },
+        source => NatsError::JetStream {
+            action,
+            reason: source.to_string(),
+            is_of_all,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,7 +402,7 @@ mod tests {
     #[test]
     fn a_consumer_is_moved_with_all_its_settings() {
         let info = br#"{"name":"d","config":{"durable_name":"d","deliver_subject":"_INBOX.a","ack_wait":30000000000,"metadata":{"of":"others"}},"push_bound":false}"#;
-        let request = moved("S", info, "_INBOX.b").expect("a request");
+        let request = move_body("S", info, "_INBOX.b").expect("a request");
         let request: serde_json::Value = serde_json::from_slice(&request).expect("JSON");
         let want = serde_json::json!({"stream_name": "S", "config": {
             "durable_name": "d", "deliver_subject": "_INBOX.b", "ack_wait": 30_000_000_000u64,

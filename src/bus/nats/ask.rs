@@ -8,15 +8,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
-use super::api::{ApiError, JetStream};
-use super::consumers::{
-    Durable, DurableTarget, find_durable, find_stream, presence_of, request_failed,
-};
+use super::api::{ApiError, JetStream, request_failed};
+use super::consumers::{Durable, DurableTarget, find_durable};
 use super::error::NatsError;
 use super::needs::{Action, Need};
-use super::requester::Requester;
+use super::requester::{Named, Requester};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::stream_info::Retention;
+use super::streams::{FoundStream, find_stream, presence_of};
 use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -40,7 +39,7 @@ impl NatsSettings {
                 if is_left_out && ours.is_some() {
                     continue;
                 }
-                match subject(link, &mut room, self.ephemeral, (spec, ours), found) {
+                match subject(link, &mut room, self.ephemeral, spec, ours, found) {
                     Err(error) if error.is_of_all() => return Err(error),
                     Err(error) => found.push(Finding::Error(error.to_string())),
                     Ok(()) => {}
@@ -119,14 +118,16 @@ fn subject(
     link: &mut Requester,
     room: &mut AccountRoom,
     ephemeral: bool,
-    (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
+    spec: &SubscriptionSpec,
+    ours: Option<&StreamSpec>,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    let Some((stream, info)) = stream_of(link, room, spec, ours, found)? else {
+    let Some(SubjectStream { name, stream: info }) = stream_of(link, room, spec, ours, found)?
+    else {
         return Ok(());
     };
     let target = DurableTarget {
-        stream,
+        stream: name,
         subject: spec.subject.clone(),
         durable: spec.durable.clone(),
     };
@@ -137,12 +138,7 @@ fn subject(
         true => Some(Action::CreateConsumer),
         false => {
             let last = info.as_ref().map_or(0, |info| info.state.last_seq);
-            let (finding, is_missing) = judge_durable(link, &target, last)?;
-            found.push(finding);
-            is_missing.map(|is_missing| match is_missing {
-                true => Action::CreateDurable,
-                false => Action::CreateConsumer,
-            })
+            judge_durable(link, &target, last, found)?
         }
     };
     if let Some(info) = info.filter(|_| create.is_some()) {
@@ -158,7 +154,11 @@ fn subject(
         _ => true,
     });
     let action = format!("read {}", target.subject);
-    let lacks = link.lacks(&needs, (Some(stream), Some(durable)), &action)?;
+    let named = Named {
+        stream: Some(stream),
+        consumer: Some(durable),
+    };
+    let lacks = link.lacks(&needs, named, &action)?;
     if !lacks.iter().any(Finding::is_error) {
         let text = format!("may read and acknowledge {}", target.subject);
         found.push(Finding::Good(text));
@@ -167,26 +167,36 @@ fn subject(
     Ok(())
 }
 
-/// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
+/// The stream of a subject.
+struct SubjectStream {
+    name: String,
+    /// `None`: a start makes it.
+    stream: Option<CheckedStream>,
+}
+
+/// Checks the stream of the subject. `None` if a start waits for the stream.
 fn stream_of(
     link: &mut Requester,
     room: &mut AccountRoom,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
     found: &mut Vec<Finding>,
-) -> Result<Option<(String, Option<CheckedStream>)>, NatsError> {
+) -> Result<Option<SubjectStream>, NatsError> {
     let subject = &spec.subject;
     let failed = |error| request_failed(format!("tell of the stream of {subject}"), error);
     match (find_stream(link, spec).map_err(failed)?, ours) {
-        (Some((name, _)), _) => {
+        (Some(FoundStream { name, .. }), _) => {
             let stream = AccountRoom::stream(link, &name).map_err(failed)?;
             found.push(holds_subject(&name, &stream, subject));
-            Ok(Some((name, Some(stream))))
+            Ok(Some(SubjectStream {
+                name,
+                stream: Some(stream),
+            }))
         }
         (None, Some(stream)) => {
             let name = &stream.name;
             let makes = [Need::must(Action::CreateStream)];
-            let lacks = link.lacks(&makes, (Some(name), None), "make a stream")?;
+            let lacks = link.lacks(&makes, Named::stream(name), "make a stream")?;
             if !lacks.is_empty() {
                 found.extend(lacks);
                 return Ok(None);
@@ -199,7 +209,10 @@ fn stream_of(
                     "the stream {name} for {subject} is not there, and cannot be made: {lack}"
                 )),
             });
-            Ok(Some((name.clone(), None)))
+            Ok(Some(SubjectStream {
+                name: name.clone(),
+                stream: None,
+            }))
         }
         (None, None) => {
             let text = format!("no stream holds {subject}; weirgate waits for one");
@@ -226,33 +239,41 @@ fn holds_subject(name: &str, stream: &CheckedStream, subject: &str) -> Finding {
     }
 }
 
-/// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
+/// Checks whether the durable consumer is free. Returns the request by which a start makes a consumer; `None`: it makes
+/// none.
 fn judge_durable(
     link: &mut Requester,
     target: &DurableTarget,
     last_sequence: u64,
-) -> Result<(Finding, Option<bool>), NatsError> {
+    found: &mut Vec<Finding>,
+) -> Result<Option<Action>, NatsError> {
     let name = &target.durable;
     let failed = |error| request_failed(format!("tell of the consumer {name}"), error);
-    let (says, makes) = match find_durable(link, target, last_sequence).map_err(failed)? {
-        Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
-        Durable::Free(_) => ("is free".to_owned(), None),
+    let (finding, create) = match find_durable(link, target, last_sequence).map_err(failed)? {
+        Durable::Missing => {
+            let text = format!("the durable consumer {name} is not there; a start makes it");
+            (Finding::Good(text), Some(Action::CreateDurable))
+        }
+        Durable::Free(_) => {
+            let text = format!("the durable consumer {name} is free");
+            (Finding::Good(text), None)
+        }
         Durable::Taken => {
-            let says = "is held by another client; until it is free this instance reads from a \
-                        consumer of its own";
-            (says.to_owned(), Some(false))
+            let text = format!(
+                "the durable consumer {name} is held by another client; until it is free this instance reads from a \
+                 consumer of its own"
+            );
+            (Finding::Warning(text), Some(Action::CreateConsumer))
         }
         Durable::Unusable(why) => {
-            let own = "this instance reads from a consumer of its own";
-            (format!("cannot be used ({why}); {own}"), Some(false))
+            let text = format!(
+                "the durable consumer {name} cannot be used ({why}); this instance reads from a consumer of its own"
+            );
+            (Finding::Warning(text), Some(Action::CreateConsumer))
         }
     };
-    let text = format!("the durable consumer {name} {says}");
-    let finding = match makes {
-        Some(false) => Finding::Warning(text),
-        _ => Finding::Good(text),
-    };
-    Ok((finding, makes))
+    found.push(finding);
+    Ok(create)
 }
 
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use super::api::JetStream;
+use super::api::{JetStream, request_failed};
 use super::ask::{AccountRoom, on_a_server, permission};
-use super::consumers::request_failed;
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
-use super::requester::Requester;
+use super::requester::{Named, Requester};
 use super::settings::NatsSettings;
 use super::stream_info::Retention;
 use super::subjects::{StreamOfName, streams_in, subjects_in};
@@ -150,7 +149,7 @@ fn whole_stream(
     let lack = room.lack_of_consumer(stream, &info);
     found.extend(lack.map(Finding::Error));
     let action = format!("read the stream {stream}");
-    let lacks = link.lacks(needs, (Some(stream), None), &action)?;
+    let lacks = link.lacks(needs, Named::stream(stream), &action)?;
     if lacks.iter().all(|lack| matches!(lack, Finding::Warning(_))) {
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
@@ -168,7 +167,7 @@ fn last_values(
     let all = needs.jetstream.last_values.iter();
     let (of_streams, general): (Vec<Need>, Vec<Need>) =
         all.partition(|need| need.action.is_of_a_stream());
-    let mut lacks = link.lacks(&general, (None, None), action)?;
+    let mut lacks = link.lacks(&general, Named::default(), action)?;
     let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
     for name in needs.requests.iter().take(NAMES_MAX) {
         for of_name in streams_of(link, name) {
@@ -185,7 +184,7 @@ fn last_values(
         )));
     }
     for stream in streams.iter().take(STREAMS_MAX) {
-        lacks.extend(link.lacks(&of_streams, (Some(stream), None), action)?);
+        lacks.extend(link.lacks(&of_streams, Named::stream(stream), action)?);
     }
     match (lacks.is_empty(), streams.len()) {
         (true, 0) => found.push(Finding::Warning(

@@ -5,11 +5,12 @@
 use std::time::{Duration, Instant};
 
 use super::api::JetStream;
-use super::consumers::{Presence, ensure_stream, presence_of};
 use super::error::{NatsError, Stop};
+use super::health::Health;
 use super::session::{ConsumersSession, forget, of};
-use super::subscription::Subscription;
-use super::watchdog::{Health, Watchdog};
+use super::streams::{Presence, ensure_stream, presence_of};
+use super::subscription::{ConsumerChoice, Subscription};
+use super::watchdog::Watchdog;
 use crate::outage::Failure;
 
 impl ConsumersSession<'_> {
@@ -54,7 +55,7 @@ impl ConsumersSession<'_> {
             if all_failed {
                 return Err(error.into());
             }
-            self.is_unattached(index, &error);
+            self.attach_failed(index, &error);
         }
         self.watchdog = Watchdog::new(self.interval(), self.watched(), Instant::now());
         Ok(())
@@ -67,8 +68,11 @@ impl ConsumersSession<'_> {
         }
         let subscription = &mut self.subscriptions[index];
         let (data, relay) = (&mut *self.data, &*self.relay);
-        let unnamed = self.settings.ephemeral;
-        if let Err(stop) = subscription.attach(data, self.settings, relay, unnamed) {
+        let choice = match self.settings.ephemeral {
+            true => ConsumerChoice::Ephemeral,
+            false => ConsumerChoice::Durable,
+        };
+        if let Err(stop) = subscription.attach(data, self.settings, relay, choice) {
             subscription.let_go(self.data);
             return Err(stop);
         }
@@ -90,7 +94,7 @@ impl ConsumersSession<'_> {
     }
 
     /// Records a failed attempt to attach a subject.
-    fn is_unattached(&mut self, index: usize, error: &NatsError) {
+    fn attach_failed(&mut self, index: usize, error: &NatsError) {
         let subscription = &mut self.subscriptions[index];
         // Nobody waits for the subject, and the watchdog asks again.
         if subscription.presence.is_left_out() {
@@ -130,7 +134,7 @@ impl ConsumersSession<'_> {
         let attached = match self.attach(index) {
             Ok(()) => true,
             Err(Stop::Bus(error)) if !error.is_of_all() => {
-                self.is_unattached(index, &error);
+                self.attach_failed(index, &error);
                 false
             }
             Err(stop) => return Err(stop),
@@ -179,7 +183,7 @@ impl ConsumersSession<'_> {
                 // JetStream has to answer first; silence counts as another failed attempt.
                 let is_silent = subscription.health.silent_for(now) >= reported_after;
                 if is_silent && subscription.attempts.is_due(now) {
-                    self.is_unattached(index, &NatsError::unanswered());
+                    self.attach_failed(index, &NatsError::unanswered());
                 }
                 continue;
             }
@@ -232,7 +236,8 @@ impl ConsumersSession<'_> {
         subscription.send_acks(self.data);
         let relay = &*self.relay;
         subscription.health.attached = Instant::now();
-        let attached = subscription.attach(self.data, self.settings, relay, true);
+        let attached =
+            subscription.attach(self.data, self.settings, relay, ConsumerChoice::Ephemeral);
         let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {

@@ -83,7 +83,6 @@ impl Connection {
             peer,
             connected,
             info,
-            ..
         } = greeted.map_err(unreachable)?;
         let until = connected + patience.handshake;
         let stream = if endpoint.is_tls(settings, &info) {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::api::{ApiError, messages_of_consumer};
+use super::api::{ApiError, ApiRequest, messages_of_consumer};
 use super::needs::Action;
 use super::protocol;
 use super::stream_info::{StreamInfo, open, rfc_3339};
@@ -62,8 +62,8 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// The request for the consumer: its subject and body. Without a deliver subject, messages come by [`Consumer::pull`].
-    pub(super) fn request(&self, stream: &str, deliver_subject: Option<&str>) -> (String, String) {
+    /// The request for the consumer. Without a deliver subject, messages come by [`Consumer::pull`].
+    pub(super) fn request(&self, stream: &str, deliver_subject: Option<&str>) -> ApiRequest {
         let ack_policy = match self.acks {
             AckPolicy::None => "none",
             AckPolicy::All => "all",
@@ -115,7 +115,10 @@ impl Plan<'_> {
             }
         };
         let body = sonic_rs::json!({ "stream_name": stream, "config": config });
-        (subject, body.to_string())
+        ApiRequest {
+            subject,
+            body: body.to_string(),
+        }
     }
 }
 

@@ -1,20 +1,16 @@
-//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional streams
-//! may be absent: then they are neither made nor read.
-//!
-//! Also the search for the last good message of a subject, for a start after bad messages. JetStream reads a stream
-//! only forwards, so the message before a sequence has to be searched for.
+//! Consumers: made if missing, used unchanged if present; the durable consumer of a subject on the server, and the log
+//! lines about it.
 
-use std::thread;
 use std::time::Duration;
 
-use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
+use nats::jetstream::{ConsumerInfo, ReplayPolicy};
 
-use super::api::{ApiError, ConsumerState, Fetched, JetStream};
+use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::data::{BatchedAcks, Data};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::protocol::inbox;
-use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
+use super::settings::SubscriptionSpec;
 
 /// The limit on messages in flight without an acknowledgement.
 const ACK_PENDING_MAX: u64 = 512;
@@ -23,18 +19,6 @@ const ACK_PENDING_MAX: u64 = 512;
 const DELIVERIES_MAX: u64 = 5;
 /// How long the server keeps an ephemeral consumer without a listener, milliseconds.
 const EPHEMERAL_IDLE_MAX_MS: u64 = 10_000;
-/// How long and how often to wait for a stream that the server is making: its disk may be slow.
-const UNFINISHED_PAUSE: Duration = Duration::from_millis(20);
-const UNFINISHED_PAUSES_MAX: u32 = 25;
-
-/// The state of a stream, reported by the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StreamHead {
-    /// The creation time, Unix nanoseconds.
-    pub(super) created_unix_ns: i64,
-    /// The highest sequence number given out so far.
-    pub(super) last_sequence: u64,
-}
 
 /// A subject, its stream, and the durable consumer of the subject.
 #[derive(Clone)]
@@ -66,39 +50,8 @@ pub(super) enum Durable {
     /// Another client listens. The server accepts several listeners, but each would get every message and acknowledge
     /// for the others, so weirgate keeps away.
     Taken,
-    /// An unsuitable consumer, and the reason.
-    Unusable(&'static str),
-}
-
-/// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
-///
-/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and reads
-/// no subject of them. A single stream makes all of them wanted, until the end of the process: from then on a missing
-/// stream is made, as without the setting. Without an answer nothing is decided, and a later attempt asks again. Once
-/// the subjects are left out, only the watchdog asks, so that no silence about these streams keeps the relays waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// Read, and the stream made if missing.
-    Wanted,
-    /// Not decided yet.
-    Undecided,
-    /// None of the streams exists; the watchdog asks again and again.
-    LeftOut,
-    /// This user may not ask for a stream; the next connection asks again.
-    Forbidden,
-}
-
-impl Presence {
-    pub(super) fn new(is_optional: bool) -> Self {
-        match is_optional {
-            true => Self::Undecided,
-            false => Self::Wanted,
-        }
-    }
-
-    pub(super) fn is_left_out(self) -> bool {
-        matches!(self, Self::LeftOut | Self::Forbidden)
-    }
+    /// An unsuitable consumer.
+    Unusable(NotOurs),
 }
 
 impl Data {
@@ -120,13 +73,13 @@ impl Data {
     /// unchanged.
     ///
     /// `info` is from before the subscription. Without a listener nothing was delivered since, so every message after
-    /// `info.delivered` arrives here. Returns the reason if the consumer has to be left alone: another client was
-    /// quicker, or this user may not subscribe to the deliver subject.
+    /// `info.delivered` arrives here. Returns [`NotOurs`] if another client was quicker, or if this user may not subscribe to
+    /// the deliver subject.
     pub(super) fn join(
         &mut self,
         spec: &DurableTarget,
         info: &ConsumerInfo,
-    ) -> Result<Result<Attached, &'static str>, NatsError> {
+    ) -> Result<Result<Attached, NotOurs>, NatsError> {
         let failed = |error| request_failed(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let attached = |consumer| Attached {
@@ -144,7 +97,7 @@ impl Data {
                 Err(error) => {
                     self.leave_consumer(ours);
                     match error {
-                        error if error.consumer_exists() => return Ok(Err(DurableState::TAKEN)),
+                        error if error.consumer_exists() => return Ok(Err(NotOurs::Taken)),
                         ApiError::Lost => return Err(NatsError::Lost),
                         // Perhaps this user may not change consumers. Joins without the move.
                         error => tracing::debug!(%error, "a consumer was not moved to our inbox"),
@@ -158,7 +111,7 @@ impl Data {
         match self.refusals.has(&refusal) {
             true => {
                 self.leave_consumer(consumer);
-                Ok(Err(DurableState::NOT_PERMITTED))
+                Ok(Err(NotOurs::NotPermitted))
             }
             false => Ok(Ok(attached(consumer))),
         }
@@ -209,8 +162,8 @@ impl Data {
         }
         // First the subscription: without a listener another process would take the new consumer over.
         consumer.listen(None, self.connection.out());
-        let (subject, body) = plan.request(&spec.stream, Some(&consumer.deliver_subject));
-        let answer = self.request(&subject, body.as_bytes());
+        let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));
+        let answer = self.request(&request.subject, request.body.as_bytes());
         match answer.and_then(|answer| consumer.made(&answer)) {
             Ok(()) => Ok(Some(Attached {
                 delivered: start.saturating_sub(1),
@@ -229,104 +182,6 @@ impl Data {
                 Err(request_failed(action, error))
             }
         }
-    }
-}
-
-/// Makes the stream if missing, and returns its state.
-///
-/// Several processes may start beside a server without streams, and each makes the missing ones. While the server makes
-/// a stream for one of them, it may refuse the others, because the stream overlaps with itself, or answer with a stream
-/// that is not whole; a moment later it answers with the stream.
-pub(super) fn ensure_stream(
-    api: &mut impl JetStream,
-    spec: &StreamSpec,
-) -> Result<StreamHead, NatsError> {
-    let mut info = api.stream_info(&spec.name);
-    if info.as_ref().is_err_and(ApiError::stream_is_missing) {
-        let made = api.add_stream(&StreamConfig {
-            name: spec.name.clone(),
-            subjects: spec.subjects.clone(),
-            max_age: Duration::from_secs(spec.max_age_s),
-            ..StreamConfig::default()
-        });
-        info = match made {
-            Ok(_) => {
-                tracing::info!(stream = spec.name, "made the missing stream");
-                made
-            }
-            Err(refusal @ ApiError::Refused { .. }) => match api.stream_info(&spec.name) {
-                Err(error) if error.stream_is_missing() => Err(refusal),
-                info => info,
-            },
-            Err(_) => made,
-        };
-    }
-    let mut pauses = UNFINISHED_PAUSES_MAX;
-    while matches!(info, Err(ApiError::Unfinished)) && pauses > 0 {
-        pauses -= 1;
-        thread::sleep(UNFINISHED_PAUSE);
-        info = api.stream_info(&spec.name);
-    }
-    let failed = |error| request_failed(format!("find or make the stream {}", spec.name), error);
-    info.map(|info| state_of(&info)).map_err(failed)
-}
-
-/// Whether the server has any of the streams. Never returns [`Presence::Undecided`].
-///
-/// # Errors
-/// The server did not answer about a stream, and no other stream exists.
-pub(super) fn presence_of(
-    api: &mut impl JetStream,
-    streams: &[StreamSpec],
-) -> Result<Presence, NatsError> {
-    let (mut found, mut unanswered) = (Presence::LeftOut, None);
-    for stream in streams {
-        // Only the first stream without an answer gets the full timeout.
-        if unanswered.is_some() {
-            api.hurry();
-        }
-        match api.stream_info(&stream.name) {
-            Ok(_) | Err(ApiError::NoLeader(_) | ApiError::Unfinished) => {
-                return Ok(Presence::Wanted);
-            }
-            Err(error) if error.stream_is_missing() => {}
-            Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
-            // Without this permission the stream could not be read either.
-            Err(ApiError::NotPermitted(_)) => found = Presence::Forbidden,
-            Err(error) => unanswered = unanswered.or(Some((stream, error))),
-        }
-    }
-    match unanswered {
-        None => Ok(found),
-        Some((stream, error)) => Err(request_failed(
-            format!("tell of the stream {}", stream.name),
-            error,
-        )),
-    }
-}
-
-/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
-/// stream.
-pub(super) fn find_stream(
-    api: &mut impl JetStream,
-    spec: &SubscriptionSpec,
-) -> Result<Option<(String, StreamHead)>, ApiError> {
-    let name = match &spec.stream {
-        Some(name) => Some(name.clone()),
-        None => api.stream_holding(&spec.subject)?,
-    };
-    let Some(name) = name else { return Ok(None) };
-    match api.stream_info(&name) {
-        Ok(info) => Ok(Some((name, state_of(&info)))),
-        Err(error) if error.stream_is_missing() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-pub(super) fn state_of(info: &StreamInfo) -> StreamHead {
-    StreamHead {
-        created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
-        last_sequence: info.state.last_seq,
     }
 }
 
@@ -353,43 +208,28 @@ pub(super) fn durable_of(
         Ok(state) => state,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
         Err(ApiError::Unreadable(_)) => {
-            return Ok(Durable::Unusable("its configuration cannot be read"));
+            return Ok(Durable::Unusable(NotOurs::Unreadable));
         }
         Err(error) => return Err(error),
     };
     let info = &state.info;
     Ok(if info.config.deliver_subject.is_none() {
-        Durable::Unusable("it is a pull consumer")
+        Durable::Unusable(NotOurs::Pull)
     } else if info.config.filter_subject != spec.subject {
-        Durable::Unusable("it filters another subject")
+        Durable::Unusable(NotOurs::OtherSubject)
     } else if info.config.headers_only {
-        Durable::Unusable("it delivers headers only")
+        Durable::Unusable(NotOurs::HeadersOnly)
     } else if info.config.replay_policy == ReplayPolicy::Original {
-        Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
+        Durable::Unusable(NotOurs::OriginalPace)
     } else if state.is_paused {
-        Durable::Unusable("it is paused (pause_until)")
+        Durable::Unusable(NotOurs::Paused)
     } else if info.push_bound {
         Durable::Taken
     } else if last_sequence.is_some_and(|last| info.delivered.stream_seq > last) {
-        Durable::Unusable(DurableState::BEYOND_THE_END)
+        Durable::Unusable(NotOurs::BeyondTheEnd)
     } else {
         Durable::Free(Box::new(state))
     })
-}
-
-/// The error for a failed request; `action` names the request.
-pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
-    let is_of_all = source.is_of_all();
-    match source {
-        ApiError::Lost => NatsError::Lost,
-        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
-        ApiError::NoLeader(stream) => NatsError::NoLeader { action, stream },
-        source => NatsError::JetStream {
-            action,
-            reason: source.to_string(),
-            is_of_all,
-        },
-    }
 }
 
 /// A state of stream and durable consumer, for the log.
@@ -399,22 +239,41 @@ pub(super) enum DurableState {
     NoStream,
     Made,
     Resumed,
-    /// The reason not to read from the durable consumer.
-    NotOurs(&'static str),
+    /// The durable consumer is left alone.
+    NotOurs(NotOurs),
+}
+
+/// Why weirgate leaves a durable consumer alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotOurs {
+    #[error("another client is bound to it")]
+    Taken,
+    #[error("its configuration cannot be read")]
+    Unreadable,
+    #[error("it is a pull consumer")]
+    Pull,
+    #[error("it filters another subject")]
+    OtherSubject,
+    #[error("it delivers headers only")]
+    HeadersOnly,
+    #[error("it delivers at the pace of the publisher (replay_policy: original)")]
+    OriginalPace,
+    #[error("it is paused (pause_until)")]
+    Paused,
+    /// The stream is older than the consumer: the server has lost the newest messages (a power failure, a backup), and
+    /// gives their numbers again.
+    #[error("its position is after the last message of the stream, which has lost messages")]
+    BeyondTheEnd,
+    /// As [`Self::BeyondTheEnd`], and the number at the consumer's position was given again since.
+    #[error(
+        "the message at its position was stored after it was delivered: the stream has lost messages"
+    )]
+    OtherMessage,
+    #[error("this user may not subscribe to the subject that it delivers to")]
+    NotPermitted,
 }
 
 impl DurableState {
-    /// The reason to leave a durable consumer alone while another client uses it.
-    pub(super) const TAKEN: &'static str = "another client is bound to it";
-    /// The reasons if the stream is older than the consumer: the server has lost the newest messages (a power failure, a
-    /// backup), and gives their numbers again.
-    pub(super) const BEYOND_THE_END: &'static str =
-        "its position is after the last message of the stream, which has lost messages";
-    pub(super) const OTHER_MESSAGE: &'static str = "the message at its position was stored after it was delivered: the stream has lost messages";
-    /// The reason if the deliver subject is forbidden to this user.
-    pub(super) const NOT_PERMITTED: &'static str =
-        "this user may not subscribe to the subject that it delivers to";
-
     pub(super) fn log(self, spec: &SubscriptionSpec, target: &DurableTarget) {
         let (consumer, stream) = (&target.durable, &target.stream);
         match self {
@@ -428,200 +287,10 @@ impl DurableState {
             Self::NotOurs(why) => tracing::warn!(
                 consumer,
                 stream,
-                why,
+                %why,
                 "the durable consumer cannot be read from; relaying from an ephemeral one until it \
                  can. Stop the other client, delete the consumer, or run with --ephemeral"
             ),
-        }
-    }
-}
-
-/// Searches the messages of the subject from `newest` backwards for the first good message, and logs what was found.
-/// Messages up to `floor` were handed over before and are left out. Returns `None` if the newest message is good, or no
-/// message is.
-///
-/// # Errors
-/// The limit was reached (`None`), or JetStream gave no usable answer.
-pub(super) fn look_back(
-    api: &mut impl JetStream,
-    target: &DurableTarget,
-    newest: &Fetched,
-    floor: u64,
-    limits: &LookBack,
-) -> Result<Option<Fetched>, Option<ApiError>> {
-    let (stream, subject) = (&target.stream, &target.subject);
-    let is_good = |one: &Fetched| one.is_deletion || (limits.is_good)(subject, &one.payload);
-    if limits.messages_max == 0 || is_good(newest) {
-        return Ok(None);
-    }
-    let (mut before, mut bad, mut fetched) = (newest.sequence, 1, 0);
-    let mut fetch = |from| {
-        fetched += 1;
-        match fetched > limits.messages_max {
-            true => Err(None),
-            false => api.first_from(stream, subject, from).map_err(Some),
-        }
-    };
-    let found = loop {
-        match newest_between(floor, before, |one: &Fetched| one.sequence, &mut fetch) {
-            Ok(Some(message)) if !is_good(&message) => {
-                (before, bad) = (message.sequence, bad + 1);
-            }
-            found => break found,
-        }
-    };
-    match &found {
-        Ok(Some(good)) => tracing::warn!(
-            subject,
-            bad,
-            sequence = good.sequence,
-            "the newest messages of a subject are bad; clients get the last good one"
-        ),
-        Ok(None) => tracing::warn!(subject, bad, "no message of a subject is good"),
-        Err(None) => tracing::warn!(
-            subject,
-            bad,
-            "no good message of a subject was found among as many as are looked at"
-        ),
-        Err(Some(error)) => tracing::warn!(
-            %error,
-            subject,
-            bad,
-            "the last good message of a subject cannot be searched for"
-        ),
-    }
-    found
-}
-
-/// The newest message after `floor` and before `before`. `fetch` returns the first message from a sequence on. A window
-/// that grows fourfold backwards finds some message, and halving the window finds the newest, so the number of fetches
-/// grows with the logarithm of the distance.
-fn newest_between<M, E>(
-    floor: u64,
-    before: u64,
-    sequence_of: impl Fn(&M) -> u64,
-    mut fetch: impl FnMut(u64) -> Result<Option<M>, E>,
-) -> Result<Option<M>, E> {
-    let (mut window, mut end) = (1, before);
-    let mut newest = loop {
-        let start = before.saturating_sub(window).max(floor + 1);
-        if start >= end {
-            return Ok(None);
-        }
-        match fetch(start)?.filter(|message| sequence_of(message) < end) {
-            Some(message) => break message,
-            // There is none from `start` on.
-            None => (end, window) = (start, window.saturating_mul(4)),
-        }
-    };
-    while sequence_of(&newest) + 1 < end {
-        let next = sequence_of(&newest) + 1;
-        let middle = next + (end - next) / 2;
-        match fetch(middle)?.filter(|message| sequence_of(message) < end) {
-            Some(message) => newest = message,
-            None => end = middle,
-        }
-    }
-    Ok(Some(newest))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-    use weirgate_wire::json;
-
-    use super::super::api::refusal;
-    use super::*;
-
-    /// A server that answers in this order.
-    struct Replies(VecDeque<&'static str>);
-
-    impl JetStream for Replies {
-        fn request(&mut self, _: &str, _: &[u8]) -> Result<Vec<u8>, ApiError> {
-            let answer = self.0.pop_front().expect("one more answer").as_bytes();
-            match refusal(json::read(answer)?) {
-                Some(refusal) => Err(refusal),
-                None => Ok(answer.to_vec()),
-            }
-        }
-    }
-
-    const MISSING: &str = r#"{"error":{"code":404,"err_code":10059,"description":"no stream"}}"#;
-    const OVERLAPS: &str = r#"{"error":{"code":400,"err_code":10065,"description":"overlap"}}"#;
-    const UNFINISHED: &str = r#"{"created":"0001-01-01T00:00:00Z","config":{},"state":{}}"#;
-    const MADE: &str = r#"{"created":"1970-01-01T00:00:00.000000005Z",
-        "config":{"name":"S","max_bytes":-1,"max_msgs":-1,"max_msgs_per_subject":-1,"discard":"old","retention":"limits",
-            "max_consumers":-1,"max_age":0,"storage":"file","num_replicas":1},
-        "state":{"messages":0,"bytes":0,"first_seq":0,"first_ts":"0001-01-01T00:00:00Z","last_seq":0,
-            "last_ts":"0001-01-01T00:00:00Z","consumer_count":0}}"#;
-
-    /// The creation time of the stream, Unix nanoseconds.
-    fn ensured(answers: &[&'static str]) -> Result<i64, String> {
-        let spec = StreamSpec {
-            name: "S".into(),
-            subjects: vec!["s.*".into()],
-            max_age_s: 1,
-        };
-        let mut server = Replies(answers.iter().copied().collect());
-        let ensured = ensure_stream(&mut server, &spec);
-        assert!(server.0.is_empty(), "{} answers are left", server.0.len());
-        ensured
-            .map(|state| state.created_unix_ns)
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_stream_that_another_process_makes_at_once_is_waited_for() {
-        assert_eq!(ensured(&[MADE]), Ok(5));
-        assert_eq!(ensured(&[MISSING, MADE]), Ok(5));
-        assert_eq!(ensured(&[UNFINISHED, MADE]), Ok(5));
-        assert_eq!(ensured(&[MISSING, UNFINISHED, UNFINISHED, MADE]), Ok(5));
-        assert_eq!(ensured(&[MISSING, OVERLAPS, UNFINISHED, MADE]), Ok(5));
-        let overlaps = ensured(&[MISSING, OVERLAPS, MISSING]).expect_err("a stream of others");
-        assert!(overlaps.contains("10065"), "{overlaps}");
-        let for_ever = vec![UNFINISHED; 1 + UNFINISHED_PAUSES_MAX as usize];
-        let unfinished = ensured(&for_ever).expect_err("no stream");
-        assert!(unfinished.contains("being made"), "{unfinished}");
-    }
-
-    /// The result, and the number of fetches.
-    fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
-        let mut fetches = 0;
-        let found = newest_between(
-            floor,
-            before,
-            |&sequence| sequence,
-            |from| {
-                fetches += 1;
-                Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
-            },
-        );
-        (found.expect("no fetch fails"), fetches)
-    }
-
-    #[test]
-    fn the_message_right_before_takes_one_fetch() {
-        assert_eq!(search(&[1, 2, 3], 0, 3), (Some(2), 1));
-        assert_eq!(search(&[1, 2, 3], 0, 1).0, None);
-        assert_eq!(search(&[1, 2, 3], 2, 3), (None, 0));
-        assert_eq!(search(&[], 0, u64::MAX).0, None);
-    }
-
-    proptest! {
-        #[test]
-        fn the_newest_before_is_found_in_few_fetches(
-            mut stream in prop::collection::btree_set(1..1_000_000u64, 0..60),
-            floor in 0..1_000u64,
-            before in 1..1_000_000u64,
-        ) {
-            stream.insert(before);
-            let stream: Vec<u64> = stream.into_iter().collect();
-            let want = stream.iter().rev().copied().find(|&s| s < before && s > floor);
-            let (found, fetches) = search(&stream, floor, before);
-            prop_assert_eq!(found, want);
-            prop_assert!(fetches <= 33, "{} fetches", fetches);
         }
     }
 }

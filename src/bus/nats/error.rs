@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::needs::Need;
 use crate::outage::shown;
 use crate::relay;
 use weirgate_wire::base::{LogBudget, Now};
@@ -219,10 +220,9 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        let (subject, is_subscription) = refusal_in(error)?;
-        Some(match is_subscription {
-            true => Self::of_subscription(&subject),
-            false => Self::of_publishing(&subject),
+        Some(match refusal_in(error)? {
+            Refused::Subscribe(subject) => Self::of_subscription(&subject),
+            Refused::Publish(subject) => Self::of_publishing(&subject),
         })
     }
 
@@ -337,8 +337,32 @@ pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
     }
 }
 
-/// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a subscription.
-pub(super) fn refusal_in(words: &str) -> Option<(String, bool)> {
+/// What the server does not permit this user, as its error says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// To publish to this subject.
+    Publish(String),
+    /// To subscribe to this subject.
+    Subscribe(String),
+}
+
+impl Refused {
+    /// The error for the refusal of something without which nothing works.
+    pub(super) fn error(&self) -> NatsError {
+        match self {
+            Self::Publish(subject) => NatsError::not_permitted("publish", &shown(subject)),
+            Self::Subscribe(subject) => NatsError::not_permitted("subscribe", &shown(subject)),
+        }
+    }
+
+    /// Whether it refuses a request or an acknowledgement of this need.
+    pub(super) fn is_of(&self, need: &Need) -> bool {
+        matches!(self, Self::Publish(subject) if need.action.is_at(subject))
+    }
+}
+
+/// The refusal in an error of the server, which quotes the subject as a Go string; `None`: another error.
+pub(super) fn refusal_in(words: &str) -> Option<Refused> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();
     if !before.contains("permissions violation for ") {
@@ -348,7 +372,8 @@ pub(super) fn refusal_in(words: &str) -> Option<(String, bool)> {
     let mut chars = quoted.chars();
     loop {
         match chars.next()? {
-            '"' => return Some((subject, before.contains("subscription"))),
+            '"' if before.contains("subscription") => return Some(Refused::Subscribe(subject)),
+            '"' => return Some(Refused::Publish(subject)),
             '\\' => subject.push(chars.next()?),
             char => subject.push(char),
         }
@@ -444,11 +469,12 @@ mod tests {
             ("\"a.>\" (sid \"7\")", "a.>"),
             (r#""a\"b\\c""#, r#"a"b\c"#),
         ] {
-            assert_eq!(subject_of(quoted), Some((subject.to_owned(), true)));
+            let refused = Refused::Subscribe(subject.to_owned());
+            assert_eq!(subject_of(quoted), Some(refused));
         }
         assert_eq!(subject_of("\"a"), None);
         let publish = refusal_in("Permissions Violation for Publish to \"a\"");
-        assert_eq!(publish, Some(("a".to_owned(), false)));
+        assert_eq!(publish, Some(Refused::Publish("a".to_owned())));
         for other in ["", "é", "Maximum Subscriptions Exceeded"] {
             assert_eq!(refusal_in(other), None, "{other}");
         }

@@ -15,15 +15,19 @@
 //! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
 //! | `session` | a connection: the turn of messages and answers |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
-//! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
+//! | `subscription` | a subject: its consumer, its backlog, its messages |
+//! | `cursor` | how far the stream of a subject was relayed; pure |
+//! | `streams` | finding and making the streams of subjects; optional streams |
+//! | `consumers` | finding and making consumers, and the log lines about the durable consumer of a subject |
+//! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
 //! | `requester` | the same connection for the checks and for commands |
 //! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
-//! | `watchdog` | asking the server whether the consumers are well, and judging the answers; pure |
+//! | `watchdog` | asking the server whether the consumers are well; pure |
+//! | `health` | judging its answers and silences about a subject; pure |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent one; `super::relay` has the rule |
 //! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
@@ -46,9 +50,12 @@ mod attach;
 mod connection;
 mod consumer;
 mod consumers;
+mod cursor;
 mod data;
 mod error;
+mod health;
 mod login;
+mod look_back;
 mod needs;
 mod protocol;
 mod requester;
@@ -59,6 +66,7 @@ mod settings;
 mod standstill;
 mod stream;
 mod stream_info;
+mod streams;
 mod subjects;
 mod subscription;
 mod watchdog;

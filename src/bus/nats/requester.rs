@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, JetStream};
-use super::consumers::request_failed;
+use super::api::{ApiError, JetStream, request_failed};
 use super::data::Data;
 use super::error::{INBOXES, NatsError, Refusal, Refusals};
 use super::login::Info;
@@ -18,6 +17,23 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
 /// The consumer in the questions for permissions that name none; no consumer has this name.
 const CONSUMER: &str = "weirgate-check";
+
+/// The names in requests: `None` for requests that name none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) stream: Option<&'a str>,
+    pub(super) consumer: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// Requests about a stream.
+    pub(super) const fn stream(stream: &'a str) -> Self {
+        Self {
+            stream: Some(stream),
+            consumer: None,
+        }
+    }
+}
 
 /// The connection.
 pub(super) struct Requester {
@@ -48,7 +64,7 @@ impl Requester {
         &self.data.connection.info
     }
 
-    /// The permissions of these needs that this user lacks. `named`: the stream and the consumer in the requests. The
+    /// The permissions of these needs that this user lacks, for requests with these names. The
     /// requests have a body that JetStream refuses, and an acknowledgement has a word that it ignores.
     ///
     /// # Errors
@@ -56,10 +72,10 @@ impl Requester {
     pub(super) fn lacks(
         &mut self,
         needs: &[Need],
-        named: (Option<&str>, Option<&str>),
+        named: Named<'_>,
         action: &str,
     ) -> Result<Vec<Finding>, NatsError> {
-        let (stream, consumer) = named;
+        let Named { stream, consumer } = named;
         let mut lacks = Vec::new();
         for need in needs {
             let (stream_name, consumer_name) =

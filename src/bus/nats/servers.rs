@@ -59,7 +59,7 @@ impl NatsServers {
                 }
             }
         }
-        later.sort_by_key(|(left, _)| *left);
+        later.sort_by_key(|(left_at, _)| *left_at);
         for (_, server) in later {
             // The server may have two names.
             let is_left = |at| self.left.find(at).is_some_and(|left| left.at >= begun);
@@ -190,10 +190,12 @@ impl Second {
                 true => others(learned.clone(), settings, connection, *tries / 2),
                 false => Vec::new(),
             };
-            let is_used = others.is_empty();
-            let asked = if is_used { vec![used.clone()] } else { others };
+            let (to, asked) = match others.is_empty() {
+                true => (SecondTo::InUse, vec![used.clone()]),
+                false => (SecondTo::Other, others),
+            };
             for server in asked {
-                match log_in(&server, is_used, settings) {
+                match log_in(&server, to, settings) {
                     Found::Silence => {}
                     found => {
                         *better = Some(server).filter(|_| found == Found::Answer);
@@ -240,7 +242,7 @@ impl Second {
             return self.has_answer_elsewhere(streams, settings, connection);
         }
         self.find_other(settings, connection, |server| {
-            log_in(server, false, settings) == Found::Answer
+            log_in(server, SecondTo::Other, settings) == Found::Answer
         })
     }
 
@@ -296,17 +298,26 @@ fn others(
         .unwrap_or_default()
 }
 
+/// Which server a second connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SecondTo {
+    /// That of the silent connection.
+    InUse,
+    Other,
+}
+
 /// Logs in at a server. A refusal by the server of the silent connection counts as an answer, because the server is
 /// alive. Another server that refuses the log-in is of no use.
-fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
+fn log_in(endpoint: &Endpoint, to: SecondTo, settings: &NatsSettings) -> Found {
+    let is_in_use = to == SecondTo::InUse;
     match open(endpoint, settings) {
         Ok((connection, waiter)) => {
             connection.close(&waiter);
             Found::Answer
         }
-        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_used => Found::Answer,
+        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_in_use => Found::Answer,
         Err(NatsError::Unreachable { source, .. })
-            if is_used && source.kind() == ErrorKind::ConnectionRefused =>
+            if is_in_use && source.kind() == ErrorKind::ConnectionRefused =>
         {
             Found::Nobody
         }

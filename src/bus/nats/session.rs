@@ -5,15 +5,16 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::api::ANSWER_TIMEOUT;
-use super::consumers::Presence;
+use super::cursor::Reached;
 use super::data::Data;
 use super::error::{NatsError, Refusal, Stop};
 use super::needs::Action;
 use super::servers::Second;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
+use super::streams::Presence;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Answer, Ask, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
@@ -237,7 +238,7 @@ impl<'a> ConsumersSession<'a> {
                     .request()
                     .is_some_and(|number| self.account_request == Some(number))
                 {
-                    self.standstills.account(&message.payload);
+                    self.standstills.note_account(&message.payload);
                     continue;
                 }
                 let (watchdog, mut asker) = self.watching();
@@ -286,15 +287,15 @@ impl<'a> ConsumersSession<'a> {
             }
         }
         match answer {
-            Answer::Pending(consumer, counts) if subscription.reads_from(&consumer) => {
-                let judged = subscription.health.judge(counts, Instant::now());
-                let pending = counts.pending;
-                if let Some(stall) = judged {
+            Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
+                let has_changed = subscription.health.judge(counts, Instant::now());
+                let (stall, pending) = (subscription.health.stall, counts.pending);
+                if has_changed {
                     log_stall(subscription, stall, pending);
                 }
                 if let Some(status) = of(&self.relay.status, subscription) {
                     status.set_lag(Some(pending));
-                    if let Some(stall) = judged {
+                    if has_changed {
                         status.set_stall(stall);
                     }
                 }
@@ -333,7 +334,7 @@ impl<'a> ConsumersSession<'a> {
             // About a consumer no longer in use, or a stream still missing.
             Answer::Other
             | Answer::NoLeader
-            | Answer::Pending(..)
+            | Answer::Counted(..)
             | Answer::Gone(_)
             | Answer::Paused(_)
             | Answer::WentBack(_)
@@ -458,6 +459,8 @@ impl<'a> ConsumersSession<'a> {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 
+    /// The pause between two questions about a subscription; at least 10 ms, so that no setting makes the questions follow each
+    /// other at once.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
     }

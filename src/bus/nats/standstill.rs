@@ -159,7 +159,7 @@ impl Standstills {
     }
 
     /// Takes the answer about the account. The next answer about a stream judges it.
-    pub(super) fn account(&mut self, answer: &[u8]) {
+    pub(super) fn note_account(&mut self, answer: &[u8]) {
         let account = open(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
         (self.account, self.limits) = match account {
             Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
@@ -288,15 +288,14 @@ impl StreamInfo {
             .per_name_max
             .map(|max| max.saturating_mul(self.names.max(1)));
         let new_bytes = self.message_bytes();
-        let full = [
-            ("max_msgs", self.messages, 1, limits.messages_max),
-            ("max_bytes", self.bytes, new_bytes, limits.bytes_max),
-            ("max_msgs_per_subject", self.messages, 1, of_names),
-        ];
-        full.into_iter().find_map(|(limit, now, more, max)| {
-            let max = max.filter(|max| limits.refuses_new && has_no_room(now, more, *max))?;
+        // What one more message needs of each limit.
+        let full = |limit, now, needs, max: Option<u64>| {
+            let max = max.filter(|max| limits.refuses_new && has_no_room(now, needs, *max))?;
             Some(StreamState::Full { limit, now, max })
-        })
+        };
+        full("max_msgs", self.messages, 1, limits.messages_max)
+            .or_else(|| full("max_bytes", self.bytes, new_bytes, limits.bytes_max))
+            .or_else(|| full("max_msgs_per_subject", self.messages, 1, of_names))
     }
 }
 
@@ -322,7 +321,7 @@ mod tests {
     /// What is said of a stream that stands still for 10 s, with this answer about the account.
     fn said(info: &StreamInfo, account: &str) -> String {
         let (start, mut all) = (Instant::now(), Standstills::default());
-        all.account(account.as_bytes());
+        all.note_account(account.as_bytes());
         for seconds in [0, 10] {
             all.note_info("S", Ok(info), start + Duration::from_secs(seconds));
         }

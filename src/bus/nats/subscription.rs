@@ -1,20 +1,21 @@
-//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog.
+//! A relayed subject: the consumer, the position reached, and how much of the backlog is quiet: handed over as state, not as
+//! news.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, ConsumerState, Fetched, JetStream};
-use super::consumers::{
-    self, Attached, Durable, DurableState, DurableTarget, Presence, StreamHead, find_durable,
-    look_back, request_failed,
-};
+use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
+use super::consumers::{Attached, Durable, DurableState, DurableTarget, NotOurs, find_durable};
+use super::cursor::{Cursor, Observed, Reached};
 use super::data::Data;
 use super::error::{NatsError, Stop};
+use super::health::Health;
+use super::look_back::{LookBackError, look_back};
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
-use super::watchdog::{Health, Reached};
+use super::streams::{self, Presence, StreamHead};
 use crate::SourceLink;
 use crate::outage::Attempts;
 use crate::relay::Relay;
@@ -26,6 +27,15 @@ const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The servers of a cluster may have clocks that differ by as much, nanoseconds.
 const CLOCKS_DIFFER_NS: u64 = 1_000_000_000;
+
+/// The consumer that a subject is to be read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConsumerChoice {
+    /// The durable one, or an ephemeral one until the durable one is free.
+    Durable,
+    /// A new ephemeral one.
+    Ephemeral,
+}
 
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -135,10 +145,7 @@ impl Subscription {
 
     /// The last message that needs no relay any more.
     pub(super) fn reached(&self) -> Option<Reached> {
-        self.cursor.reached.map(|sequence| Reached {
-            sequence,
-            stored_unix_ns: self.cursor.stored_unix_ns,
-        })
+        self.cursor.reached
     }
 
     /// Stops reading.
@@ -156,8 +163,8 @@ impl Subscription {
         }
     }
 
-    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. With
-    /// `unnamed` the consumer is ephemeral. An error leaves the consumer in use unchanged.
+    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. An error
+    /// leaves the consumer in use unchanged.
     ///
     /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The pending count in
     /// each message would be a simpler end, but under steady traffic the count need never be zero, and a redelivered
@@ -167,7 +174,7 @@ impl Subscription {
         data: &mut Data,
         settings: &NatsSettings,
         relay: &Relay<NatsError>,
-        unnamed: bool,
+        choice: ConsumerChoice,
     ) -> Result<(), Stop> {
         let Some(stream) = self.find_stream(data)? else {
             self.replace_consumer(None, data);
@@ -178,9 +185,13 @@ impl Subscription {
         let last = data.last_message(&self.target)?;
         self.observe(stream, last.as_ref(), data)?;
         let warm = last.as_ref().map(|m| m.sequence);
-        let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
-        let attached = self.subscribe(data, settings, unnamed, stream, done + 1)?;
-        match self.prepare(&attached, last, stream, data, (settings, relay)) {
+        let done = self
+            .cursor
+            .sequence()
+            .or(warm)
+            .unwrap_or(stream.last_sequence);
+        let attached = self.subscribe(data, settings, choice, stream, done + 1)?;
+        match self.prepare(&attached, last, stream, data, settings, relay) {
             Ok(()) => {
                 self.replace_consumer(Some(attached), data);
                 Ok(())
@@ -199,38 +210,39 @@ impl Subscription {
         last: Option<Fetched>,
         stream: StreamHead,
         data: &mut Data,
-        (settings, relay): (&NatsSettings, &Relay<NatsError>),
+        settings: &NatsSettings,
+        relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let delivered = attached.delivered.min(stream.last_sequence);
         let before = self.cursor.reached;
-        let reached = before.unwrap_or(delivered);
         let few = settings.backlog_quiet_min;
-        let newest = last
-            .as_ref()
-            .map(|last| (last.sequence, last.stored_unix_ns));
-        let last_sequence = newest.map_or(0, |(sequence, _)| sequence);
+        let newest = last.as_ref().map(|last| Reached {
+            sequence: last.sequence,
+            stored_unix_ns: last.stored_unix_ns,
+        });
+        let last_sequence = newest.map_or(0, |newest| newest.sequence);
         let quiet = self.unseen(data, attached, last_sequence, few)? > few;
         if quiet || before.is_none() {
             self.warm(last, data, &settings.look_back, relay)?;
         }
-        if before.is_none() {
-            let is_newest = |(sequence, _): &(u64, _)| *sequence == reached;
-            self.cursor.stored_unix_ns = newest.filter(is_newest).and_then(|(_, stored)| stored);
-        }
+        let at_consumer = newest.filter(|newest| newest.sequence == delivered);
+        let reached = before
+            .or(at_consumer)
+            .unwrap_or_else(|| Reached::number(delivered));
         self.cursor.reached = Some(reached);
-        self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
+        self.quiet_until = (quiet && last_sequence > reached.sequence).then_some(last_sequence);
         Ok(())
     }
 
     fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamHead>, NatsError> {
         if let Some(ours) = &self.ours {
-            return consumers::ensure_stream(data, ours).map(Some);
+            return streams::ensure_stream(data, ours).map(Some);
         }
         let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
-        let found = consumers::find_stream(data, &self.spec).map_err(failed)?;
-        Ok(found.map(|(name, state)| {
-            self.target.stream = name;
-            state
+        let found = streams::find_stream(data, &self.spec).map_err(failed)?;
+        Ok(found.map(|found| {
+            self.target.stream = found.name;
+            found.head
         }))
     }
 
@@ -242,21 +254,17 @@ impl Subscription {
         last: Option<&Fetched>,
         data: &mut Data,
     ) -> Result<(), NatsError> {
-        let is_same = self.cursor.created_unix_ns == stream.created_unix_ns;
-        let mut went_back = self.cursor.observe(stream);
-        if let (true, false, Some((reached, stored))) = (is_same, went_back, self.cursor.message())
-        {
-            let found = self.message_at(reached, data)?;
-            let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|now| now != stored);
-            // The message may be gone; an older number with a later time shows it as well.
-            let is_later = |one: &&Fetched| {
-                one.sequence < reached && one.stored_unix_ns.is_some_and(|at| at > stored)
-            };
-            went_back = found.as_ref().is_some_and(is_other) || last.filter(is_later).is_some();
-            if went_back {
-                self.cursor.start_over();
+        let went_back = match self.cursor.observe(stream) {
+            Observed::WentBack => true,
+            Observed::Other => false,
+            Observed::Same => {
+                let gave_again = self.gave_number_again(last, data)?;
+                if gave_again {
+                    self.cursor.start_over();
+                }
+                gave_again
             }
-        }
+        };
         if went_back {
             tracing::warn!(
                 subject = self.spec.subject,
@@ -266,6 +274,29 @@ impl Subscription {
             );
         }
         Ok(())
+    }
+
+    /// Whether the stream has given the number of the last message that was handed over to another message. `last`: the
+    /// last message of the subject.
+    fn gave_number_again(
+        &self,
+        last: Option<&Fetched>,
+        data: &mut Data,
+    ) -> Result<bool, NatsError> {
+        let Some(Reached {
+            sequence,
+            stored_unix_ns: Some(stored),
+        }) = self.cursor.reached
+        else {
+            return Ok(false);
+        };
+        let found = self.message_at(sequence, data)?;
+        let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|now| now != stored);
+        // The message may be gone; an older number with a later time shows it as well.
+        let is_later = |one: &Fetched| {
+            one.sequence < sequence && one.stored_unix_ns.is_some_and(|at| at > stored)
+        };
+        Ok(found.as_ref().is_some_and(is_other) || last.is_some_and(is_later))
     }
 
     fn message_at(&self, sequence: u64, data: &mut Data) -> Result<Option<Fetched>, NatsError> {
@@ -287,7 +318,7 @@ impl Subscription {
         let Some(stream) = self.find_stream(data)? else {
             return Ok(());
         };
-        let start = self.cursor.reached.unwrap_or(0) + 1;
+        let start = self.cursor.sequence().unwrap_or(0) + 1;
         let Some(durable) = self.subscribe_to_durable(data, stream, start)? else {
             return Ok(());
         };
@@ -296,7 +327,7 @@ impl Subscription {
         let Some(unnamed) = self.attached.replace(durable) else {
             return Ok(());
         };
-        while self.cursor.reached < Some(delivered)
+        while self.cursor.sequence() < Some(delivered)
             && let Some(message) = data.next_of(unnamed.consumer.sid, GAP_MESSAGE_TIMEOUT)?
         {
             self.relay(message, data, relay)?;
@@ -310,11 +341,13 @@ impl Subscription {
         &mut self,
         data: &mut Data,
         settings: &NatsSettings,
-        unnamed: bool,
+        choice: ConsumerChoice,
         stream: StreamHead,
         start: u64,
     ) -> Result<Attached, NatsError> {
-        if !unnamed && let Some(durable) = self.subscribe_to_durable(data, stream, start)? {
+        if choice == ConsumerChoice::Durable
+            && let Some(durable) = self.subscribe_to_durable(data, stream, start)?
+        {
             self.awaits_durable = false;
             return Ok(durable);
         }
@@ -351,7 +384,7 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(state) if self.is_of_another_message(&state, data)? => {
-                DurableState::OTHER_MESSAGE
+                NotOurs::OtherMessage
             }
             Durable::Free(state) => match data.join(&self.target, &state.info)? {
                 Ok(joined) => {
@@ -359,12 +392,12 @@ impl Subscription {
                     return Ok(Some(joined));
                 }
                 Err(why) => {
-                    self.is_refused = why == DurableState::NOT_PERMITTED;
+                    self.is_refused = why == NotOurs::NotPermitted;
                     why
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => DurableState::TAKEN,
+            Durable::Taken | Durable::Missing => NotOurs::Taken,
         };
         self.log_state(DurableState::NotOurs(not_ours));
         Ok(None)
@@ -398,7 +431,7 @@ impl Subscription {
         few: u64,
     ) -> Result<u64, NatsError> {
         self.gap.clear();
-        let Some(reached) = self.cursor.reached else {
+        let Some(reached) = self.cursor.sequence() else {
             return Ok(attached.pending + attached.ack_pending);
         };
         if last_sequence <= reached {
@@ -432,14 +465,19 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
-        let (floor, link) = (self.cursor.reached.unwrap_or(0), &relay.link);
+        let (floor, link) = (self.cursor.sequence().unwrap_or(0), &relay.link);
         match look_back(data, &self.target, &last, floor, limits) {
-            Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
-            Err(None) => relay.status.count_look_back_limited(),
-            Err(Some(ApiError::Lost)) => return Err(NatsError::Lost.into()),
-            Ok(None) | Err(Some(_)) => {}
+            Ok(Some(good)) => self.hand_over_quietly(good, link)?,
+            Err(LookBackError::Limited) => relay.status.count_look_back_limited(),
+            Err(LookBackError::JetStream(ApiError::Lost)) => return Err(NatsError::Lost.into()),
+            Ok(None) | Err(LookBackError::JetStream(_)) => {}
         }
-        self.hand_over(last, true, link.now(), link)
+        self.hand_over_quietly(last, link)
+    }
+
+    fn hand_over_quietly(&self, fetched: Fetched, link: &SourceLink) -> Result<(), Stop> {
+        let is_quiet = true;
+        self.hand_over(fetched, is_quiet, link.now(), link)
     }
 
     /// Hands a message over, then queues the acknowledgement: without room in the loop, the message stays with the
@@ -464,7 +502,7 @@ impl Subscription {
             return Ok(());
         };
         // Not news: delivered again, or known from the previous consumer.
-        let news = self.cursor.reached < Some(ack.stream_sequence);
+        let news = self.cursor.sequence() < Some(ack.stream_sequence);
         let now = Instant::now();
         if news {
             if !relay.link.has_room(message.payload.len()) {
@@ -484,8 +522,10 @@ impl Subscription {
                 relay.status.count_arrival(received, stored_us);
             }
             self.hand_over(message, quiet, received, &relay.link)?;
-            self.cursor.reached = Some(ack.stream_sequence);
-            self.cursor.stored_unix_ns = Some(ack.stored_unix_ns);
+            self.cursor.reached = Some(Reached {
+                sequence: ack.stream_sequence,
+                stored_unix_ns: Some(ack.stored_unix_ns),
+            });
             self.health.handed = now;
         }
         self.quiet_until = self
@@ -535,109 +575,6 @@ impl Subscription {
     fn log_state(&mut self, what: DurableState) {
         if self.logged.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
-        }
-    }
-}
-
-/// The progress of a subscription, over all connections of this process.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cursor {
-    created_unix_ns: i64,
-    /// The epoch of the positions: the stream's creation time, or a later number if the creation time would not make it
-    /// greater.
-    epoch: i64,
-    /// The last sequence that needs no relay any more: handed over, or older than the warm-up. `None` before the first
-    /// subscription and after a stream went back in time.
-    reached: Option<u64>,
-    /// When the message `reached` was stored, Unix nanoseconds; `None`: unknown.
-    stored_unix_ns: Option<u64>,
-}
-
-impl Cursor {
-    /// Takes in the state of the stream, reported by the server now.
-    ///
-    /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
-    /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
-    /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
-    /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
-    ///
-    /// Returns whether the stream went back in time.
-    fn observe(&mut self, stream: StreamHead) -> bool {
-        let same = self.created_unix_ns == stream.created_unix_ns;
-        match self.reached {
-            None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
-            Some(reached) if same && stream.last_sequence < reached => {
-                self.start_over();
-                return true;
-            }
-            _ if same => {}
-            reached => {
-                self.epoch = stream.created_unix_ns.max(self.epoch + 1);
-                self.reached = reached.map(|_| 0);
-                self.stored_unix_ns = None;
-            }
-        }
-        self.created_unix_ns = stream.created_unix_ns;
-        false
-    }
-
-    /// The last message that needs no relay any more, and when it was stored; `None`: unknown.
-    fn message(&self) -> Option<(u64, u64)> {
-        self.reached.zip(self.stored_unix_ns)
-    }
-
-    /// Begins with the last message of a stream that went back in time.
-    fn start_over(&mut self) {
-        self.epoch += 1;
-        self.reached = None;
-        self.stored_unix_ns = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn observe(cursor: &mut Cursor, created_unix_ns: i64, last_sequence: u64) {
-        cursor.observe(StreamHead {
-            created_unix_ns,
-            last_sequence,
-        });
-    }
-
-    /// A cursor that has handed over all seven messages of a stream.
-    fn at_the_end() -> Cursor {
-        let mut cursor = Cursor::default();
-        observe(&mut cursor, 50, 7);
-        assert_eq!(cursor.reached, None);
-        cursor.reached = Some(7);
-        cursor
-    }
-
-    #[test]
-    fn same_stream_goes_on() {
-        let mut cursor = at_the_end();
-        observe(&mut cursor, 50, 9);
-        assert_eq!((cursor.reached, cursor.epoch), (Some(7), 50));
-    }
-
-    #[test]
-    fn new_stream_starts_over_and_counts_as_newer() {
-        let mut cursor = at_the_end();
-        // The second is an older backup in the place of the stream: newer to us all the same.
-        for (created_unix_ns, epoch) in [(60, 60), (10, 61)] {
-            observe(&mut cursor, created_unix_ns, 2);
-            assert_eq!((cursor.reached, cursor.epoch), (Some(0), epoch));
-        }
-    }
-
-    #[test]
-    fn stream_that_lost_its_tail_counts_as_newer() {
-        let mut cursor = at_the_end();
-        // Seen again before anything was reached, nothing changes.
-        for _ in 0..2 {
-            observe(&mut cursor, 50, 3);
-            assert_eq!((cursor.reached, cursor.epoch), (None, 51));
         }
     }
 }

@@ -1,21 +1,22 @@
 //! Asks the server again and again whether the consumers are well: without messages, a deleted consumer looks the same as
 //! a silence of JetStream. The questions of each subscription are a round of their own, so a question without an answer
-//! delays no other. [`Health`] judges the answers and the silences for the session. Pure: callers pass the time, and send
-//! the questions.
+//! delays no other. Pure: callers pass the time, and send the questions.
 
 use std::time::{Duration, Instant};
 
 use nats::jetstream::ConsumerInfo;
 
 use super::api::{
-    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
+    ANSWER_TIMEOUT, ApiError, ApiRequest, ConsumerState, answer_of, first_stream, message, read,
+    stream_of,
 };
 use super::consumers::{Durable, DurableTarget, durable_of};
+use super::cursor::Reached;
+use super::health::Counts;
 use super::needs::Action;
 use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
 use super::stream_info::StreamInfo;
-use crate::status::Stall;
 
 /// How long a fault must last before it is reported. The server says "not found" of a consumer while still deleting, and
 /// a stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10). A server that
@@ -48,8 +49,8 @@ pub(super) struct WatchedConsumer {
 pub(super) enum Answer {
     /// An error of JetStream: it works, and nothing else is known.
     Other,
-    /// The consumer of this name exists.
-    Pending(String, Counts),
+    /// The consumer of this name exists, with these counts.
+    Counted(String, Counts),
     /// The consumer of this name, or its stream, is gone.
     Gone(String),
     /// The consumer of this name delivers nothing until a time (`pause_until`).
@@ -72,14 +73,6 @@ pub(super) trait Ask {
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
     /// The last message that the subscription of this index has handed over.
     fn reached(&self, index: usize) -> Option<Reached>;
-}
-
-/// The last message that needs no relay any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reached {
-    pub(super) sequence: u64,
-    /// When it was stored, Unix nanoseconds; `None`: unknown.
-    pub(super) stored_unix_ns: Option<u64>,
 }
 
 /// The questions about all subscriptions of a connection.
@@ -108,11 +101,19 @@ enum RoundStep {
         /// The number of the answer.
         number: u64,
         since: Instant,
-        /// Whether the fault was there the first time.
-        is_second: bool,
+        look: Look,
     },
 }
 
+/// Which look at a subscription a question belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    /// After a fault was found and [`DOUBT`] has passed: what is found again is reported.
+    Second,
+}
+
+/// What a question is about.
 #[derive(Clone, Copy)]
 enum InfoRequest {
     /// About the consumer in use.
@@ -166,8 +167,8 @@ impl Watchdog {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    RoundStep::Rest(_) => round.begin(false, now, ask),
-                    RoundStep::Doubt(_) => round.begin(true, now, ask),
+                    RoundStep::Rest(_) => round.begin(Look::First, now, ask),
+                    RoundStep::Doubt(_) => round.begin(Look::Second, now, ask),
                     RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
@@ -225,37 +226,59 @@ impl Watchdog {
         let index = self.rounds.iter().position(is_asked)?;
         let round = &mut self.rounds[index];
         let rest = RoundStep::Rest(now + self.interval);
-        let RoundStep::Asked {
-            question,
-            is_second,
-            ..
-        } = std::mem::replace(&mut round.step, rest)
+        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, rest)
         else {
             return None;
         };
-        let (found, next) = round.judge(question, answer, is_second, ask.reached(index));
-        match next {
+        let verdict = round.judge(question, answer, look, ask.reached(index));
+        match verdict.next {
             Next::Rest => {}
             Next::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
-            Next::Ask(question, subject, body) => {
-                round.ask(question, (subject, &body), is_second, now, ask);
-            }
+            Next::Ask(question, request) => round.ask(question, request, look, now, ask),
         }
-        Some((index, found))
+        Some((index, verdict.answers))
     }
+}
+
+/// What an answer of the server says, and what follows.
+struct Verdict {
+    answers: Vec<Answer>,
+    next: Next,
 }
 
 /// What follows an answer.
 enum Next {
+    /// The pause before the next round.
     Rest,
+    /// A second look at what may be a fault.
     Doubt,
-    /// The next question, with the subject and the body of the request.
-    Ask(InfoRequest, String, String),
+    /// The next question of this round.
+    Ask(InfoRequest, ApiRequest),
 }
 
-impl Next {
-    fn ask(question: InfoRequest, subject: String) -> Self {
-        Self::Ask(question, subject, String::new())
+impl Verdict {
+    /// The round ends with this, if the answer says anything.
+    fn rest(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self {
+            answers: Vec::from_iter(answers),
+            next: Next::Rest,
+        }
+    }
+
+    /// There may be a fault.
+    const fn doubt() -> Self {
+        Self {
+            answers: Vec::new(),
+            next: Next::Doubt,
+        }
+    }
+
+    /// The answer says nothing without another one.
+    const fn ask(question: InfoRequest, request: ApiRequest) -> Self {
+        Self {
+            answers: Vec::new(),
+            next: Next::Ask(question, request),
+        }
     }
 }
 
@@ -268,58 +291,58 @@ impl Round {
         }
     }
 
-    fn begin(&mut self, is_second: bool, now: Instant, ask: &mut impl Ask) {
-        let (question, subject, body) = match &self.watched {
+    fn begin(&mut self, look: Look, now: Instant, ask: &mut impl Ask) {
+        let (question, request) = match &self.watched {
             Watched::Nothing => return,
             Watched::Consumer(watched) => {
-                let subject = consumer_info(&watched.target.stream, &watched.consumer);
-                (InfoRequest::Consumer, subject, String::new())
+                let request = consumer_info(&watched.target.stream, &watched.consumer);
+                (InfoRequest::Consumer, request)
             }
             Watched::Subject(spec) => match &spec.stream {
-                Some(stream) => (InfoRequest::Held, stream_info(stream), String::new()),
+                Some(stream) => (InfoRequest::Held, stream_info(stream)),
                 None => {
                     let subject = Action::StreamNames.of("");
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
-                    (InfoRequest::Holder, subject, body)
+                    (InfoRequest::Holder, ApiRequest { subject, body })
                 }
             },
         };
-        self.ask(question, (subject, &body), is_second, now, ask);
+        self.ask(question, request, look, now, ask);
     }
 
-    /// Asks a question by a request with this subject and body.
+    /// Asks a question by this request.
     fn ask(
         &mut self,
         question: InfoRequest,
-        (subject, body): (String, &str),
-        is_second: bool,
+        request: ApiRequest,
+        look: Look,
         now: Instant,
         ask: &mut impl Ask,
     ) {
         self.step = RoundStep::Asked {
-            number: ask.ask(&subject, body.as_bytes()),
+            number: ask.ask(&request.subject, request.body.as_bytes()),
             question,
-            subject,
+            subject: request.subject,
             since: now,
-            is_second,
+            look,
         };
     }
 
-    /// What an answer says, and what follows.
+    /// Judges the answer to a question.
     fn judge(
         &mut self,
         question: InfoRequest,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         reached: Option<Reached>,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         self.is_unsure |= answer.as_ref().is_err_and(is_away);
         match (&self.watched, question) {
             (Watched::Consumer(watched), InfoRequest::Consumer) => {
-                watched.judge_consumer(answer, is_second, reached)
+                watched.judge_consumer(answer, look, reached)
             }
             (Watched::Consumer(watched), InfoRequest::Stream { counts, reached }) => {
-                watched.judge_stream(answer, is_second, counts, reached, self.is_unsure)
+                watched.judge_stream(answer, look, counts, reached, self.is_unsure)
             }
             (
                 Watched::Consumer(watched),
@@ -330,9 +353,9 @@ impl Round {
                 },
             ) => match answer.and_then(|answer| message(read(&answer)?)) {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
-                    watched.went_back(is_second)
+                    watched.went_back(look)
                 }
-                Err(error) if is_away(&error) => (Vec::new(), Next::Rest),
+                Err(error) if is_away(&error) => Verdict::rest(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
                     self.is_unsure = false;
@@ -344,7 +367,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::Holder) => judge_holder(answer),
             (Watched::Subject(_), InfoRequest::Held) => judge_held(answer),
-            _ => (Vec::new(), Next::Rest),
+            _ => Verdict::rest(None),
         }
     }
 }
@@ -355,25 +378,22 @@ fn is_away(error: &ApiError) -> bool {
 }
 
 /// Judges which stream holds a subject.
-fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
-        Ok(Some(stream)) => {
-            let next = Next::ask(InfoRequest::Held, stream_info(&stream));
-            (Vec::new(), next)
-        }
-        Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
-        Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
+        Ok(Some(stream)) => Verdict::ask(InfoRequest::Held, stream_info(&stream)),
+        Ok(None) => Verdict::rest([Answer::Stream(false)]),
+        Err(error) => Verdict::rest(other(&error)),
     }
 }
 
 /// Judges the answer about the stream of a subject.
-fn judge_held(answer: Result<Vec<u8>, ApiError>) -> (Vec<Answer>, Next) {
+fn judge_held(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
         Ok(_) => Some(Answer::Stream(true)),
         Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
         Err(error) => other(&error),
     };
-    (Vec::from_iter(found), Next::Rest)
+    Verdict::rest(found)
 }
 
 impl WatchedConsumer {
@@ -381,19 +401,18 @@ impl WatchedConsumer {
     fn judge_consumer(
         &self,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         reached: Option<Reached>,
-    ) -> (Vec<Answer>, Next) {
-        match self.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
-            Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
+    ) -> Verdict {
+        match self.state_found(answer.and_then(|answer| ConsumerState::read(&answer))) {
+            Some(Answer::Gone(_)) if look == Look::First => Verdict::doubt(),
             // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
             // no messages. So the leader of the stream is asked too.
-            Some(Answer::Pending(_, counts)) => {
+            Some(Answer::Counted(_, counts)) => {
                 let question = InfoRequest::Stream { counts, reached };
-                let subject = stream_info(&self.target.stream);
-                (Vec::new(), Next::ask(question, subject))
+                Verdict::ask(question, stream_info(&self.target.stream))
             }
-            found => (Vec::from_iter(found), self.next(None)),
+            found => self.verdict(found, None),
         }
     }
 
@@ -402,24 +421,24 @@ impl WatchedConsumer {
     fn judge_stream(
         &self,
         answer: Result<Vec<u8>, ApiError>,
-        is_second: bool,
+        look: Look,
         counts: Counts,
         reached: Option<Reached>,
         is_unsure: bool,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         let info = match answer.and_then(|answer| StreamInfo::read(&answer)) {
             Ok(info) => Some(info),
             Err(error) if error.is_an_answer() => None,
             Err(ApiError::NotPermitted(_)) => None,
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
-                return (vec![Answer::NoLeader], Next::Rest);
+                return Verdict::rest([Answer::NoLeader]);
             }
-            Err(_) => return (Vec::new(), Next::Rest),
+            Err(_) => return Verdict::rest(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
         let stored = reached.and_then(|reached| reached.stored_unix_ns);
-        let (mut found, next) = match (last, reached, stored) {
-            (Some(last), Some(reached), _) if last < reached.sequence => self.went_back(is_second),
+        let mut verdict = match (last, reached, stored) {
+            (Some(last), Some(reached), _) if last < reached.sequence => self.went_back(look),
             (Some(last), Some(reached), Some(stored)) if is_unsure => {
                 let question = InfoRequest::Message {
                     counts,
@@ -428,12 +447,13 @@ impl WatchedConsumer {
                 };
                 let subject = Action::GetMessage.of(&self.target.stream);
                 let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
-                (Vec::new(), Next::Ask(question, subject, body))
+                Verdict::ask(question, ApiRequest { subject, body })
             }
             _ => self.is_well(counts, last),
         };
-        found.extend(info.map(|info| Answer::State(Box::new(info))));
-        (found, next)
+        let state = info.map(|info| Answer::State(Box::new(info)));
+        verdict.answers.extend(state);
+        verdict
     }
 
     /// Judges the answer about the durable consumer, if the stream's last sequence is known.
@@ -441,42 +461,44 @@ impl WatchedConsumer {
         &self,
         answer: Result<Vec<u8>, ApiError>,
         last_sequence: Option<u64>,
-    ) -> (Vec<Answer>, Next) {
+    ) -> Verdict {
         let state = answer.and_then(|answer| ConsumerState::read(&answer));
         let is_free = matches!(
             durable_of(state, &self.target, last_sequence),
             Ok(Durable::Free(_) | Durable::Missing)
         );
-        (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+        Verdict::rest(is_free.then_some(Answer::Free))
     }
 
-    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> (Vec<Answer>, Next) {
-        let pending = Answer::Pending(self.consumer.clone(), counts);
-        (vec![pending], self.next(last_sequence))
+    /// The consumer is well, and its stream has this last sequence, if it is known.
+    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> Verdict {
+        let found = Answer::Counted(self.consumer.clone(), counts);
+        self.verdict(Some(found), last_sequence)
     }
 
-    fn went_back(&self, is_second: bool) -> (Vec<Answer>, Next) {
-        match is_second {
-            true => (vec![Answer::WentBack(self.consumer.clone())], Next::Rest),
-            false => (Vec::new(), Next::Doubt),
+    fn went_back(&self, look: Look) -> Verdict {
+        match look {
+            Look::First => Verdict::doubt(),
+            Look::Second => Verdict::rest([Answer::WentBack(self.consumer.clone())]),
         }
     }
 
-    /// The question about the durable consumer, if it is awaited.
-    fn next(&self, last_sequence: Option<u64>) -> Next {
+    /// What was found of the consumer in use. The question about the durable consumer follows, if it is awaited.
+    fn verdict(&self, found: Option<Answer>, last_sequence: Option<u64>) -> Verdict {
         let DurableTarget {
             stream, durable, ..
         } = &self.target;
-        match self.awaits_durable {
-            true => Next::ask(
-                InfoRequest::Durable(last_sequence),
-                consumer_info(stream, durable),
-            ),
-            false => Next::Rest,
+        let mut verdict = Verdict::rest(found);
+        if self.awaits_durable {
+            let question = InfoRequest::Durable(last_sequence);
+            verdict.next = Next::Ask(question, consumer_info(stream, durable));
         }
+        verdict
     }
 
-    fn judge(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
+    /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one. `None`: it
+    /// says nothing.
+    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
         let consumer = self.consumer.clone();
         match answer {
             Ok(state)
@@ -491,7 +513,7 @@ impl WatchedConsumer {
                     ack_pending: state.info.num_ack_pending as u64,
                     is_full: is_full(&state.info),
                 };
-                Some(Answer::Pending(consumer, counts))
+                Some(Answer::Counted(consumer, counts))
             }
             Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
             Err(error) => {
@@ -502,12 +524,12 @@ impl WatchedConsumer {
     }
 }
 
-fn consumer_info(stream: &str, consumer: &str) -> String {
-    Action::ConsumerInfo.subject(stream, consumer)
+fn consumer_info(stream: &str, consumer: &str) -> ApiRequest {
+    ApiRequest::of(Action::ConsumerInfo.subject(stream, consumer))
 }
 
-fn stream_info(stream: &str) -> String {
-    Action::StreamInfo.of(stream)
+fn stream_info(stream: &str) -> ApiRequest {
+    ApiRequest::of(Action::StreamInfo.of(stream))
 }
 
 /// An answer of JetStream, even an error, shows that it works.
@@ -519,105 +541,6 @@ fn other(error: &ApiError) -> Option<Answer> {
 fn is_full(info: &ConsumerInfo) -> bool {
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
-}
-
-/// A consumer is stalled if the server has held messages for this long and none was handed over.
-const STALLED_AFTER: Duration = Duration::from_secs(5);
-
-/// The health of a subscription on a connection.
-#[derive(Debug)]
-pub(super) struct Health {
-    /// The time of the last answer of JetStream.
-    pub(super) last_received: Instant,
-    /// The time of the last attempt to attach, successful or not.
-    pub(super) attached: Instant,
-    /// The time of the last new message that was handed over.
-    pub(super) handed: Instant,
-    /// Since when the server reports pending messages.
-    holds_since: Option<Instant>,
-    /// The time of the last refused acknowledgement.
-    pub(super) acks_refused: Option<Instant>,
-    is_silent: bool,
-    stall: Option<Stall>,
-}
-
-/// The server's counts for a consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
-    /// Messages not delivered yet.
-    pub(super) pending: u64,
-    /// Messages delivered and not acknowledged.
-    pub(super) ack_pending: u64,
-    /// The consumer delivers no more until a message is acknowledged.
-    pub(super) is_full: bool,
-}
-
-impl Health {
-    /// The health of a subscription attached now, on a new connection.
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            last_received: now,
-            attached: now,
-            handed: now,
-            holds_since: None,
-            acks_refused: None,
-            is_silent: false,
-            stall: None,
-        }
-    }
-
-    /// Records any answer of JetStream. Returns whether a silence ends.
-    pub(super) fn note_received(&mut self, now: Instant) -> bool {
-        self.last_received = now;
-        std::mem::take(&mut self.is_silent)
-    }
-
-    /// How long JetStream has been silent.
-    pub(super) fn silent_for(&self, now: Instant) -> Duration {
-        now.duration_since(self.last_received)
-    }
-
-    /// Returns the length of JetStream's silence once: at the first call after it has reached `after`.
-    pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
-        let silent = self.silent_for(now);
-        (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
-    }
-
-    /// Whether JetStream has said nothing and delivered nothing for `after`.
-    pub(super) fn hears_nothing(&self, now: Instant, after: Duration) -> bool {
-        self.silent_for(now) >= after && now.duration_since(self.handed) >= after
-    }
-
-    /// Whether to attach again: once in each period `every` of silence, or of messages that are held and not delivered.
-    pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
-        let over = |since| now.duration_since(since) >= every;
-        let is_silent = self.is_silent && over(self.last_received);
-        let is_stalled = self.stall == Some(Stall::NothingDelivered)
-            && self.holds_since.is_some_and(over)
-            && over(self.handed);
-        (is_silent || is_stalled) && over(self.attached)
-    }
-
-    /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
-    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
-        let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
-        // The counts may be older than the refusal.
-        if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
-            self.acks_refused = None;
-        }
-        self.holds_since = match counts.pending {
-            0 => None,
-            _ => Some(self.holds_since.unwrap_or(now)),
-        };
-        let last_progress = self.handed.max(self.attached);
-        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(last_progress);
-        let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
-            Some(Stall::AcksRefused)
-        } else {
-            nothing_comes.then_some(Stall::NothingDelivered)
-        };
-        (std::mem::replace(&mut self.stall, stall) != stall).then_some(stall)
-    }
 }
 
 #[cfg(test)]
@@ -715,7 +638,7 @@ mod tests {
             ack_pending: 2,
             is_full: false,
         };
-        let pending = || vec![Answer::Pending("c".to_owned(), counts)];
+        let pending = || vec![Answer::Counted("c".to_owned(), counts)];
         let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
         for (about_stream, want) in [
             (&stream(7)[..], pending()),
@@ -731,7 +654,7 @@ mod tests {
         let (mut watchdog, mut sent, now) = started(false);
         answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
         assert_eq!(watchdog.refused("other", now, &mut sent), None);
-        let refused = watchdog.refused(&stream_info("S"), now, &mut sent);
+        let refused = watchdog.refused(&stream_info("S").subject, now, &mut sent);
         assert_eq!(refused, Some((0, pending())));
     }
 
@@ -761,7 +684,7 @@ mod tests {
         watchdog.tick(now + DOUBT, &mut sent);
         answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
         let found = answer(&mut watchdog, &mut sent, now, &stream(8));
-        assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}");
+        assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}");
         // A consumer of the same name that delivers to another place is another one.
         let (mut watchdog, mut sent, now) = started(false);
         let other = consumer("c", 5).replace("_INBOX.c", "_INBOX.other");
@@ -795,7 +718,7 @@ mod tests {
             };
             let found = ask(&mut watchdog, at);
             match is_same {
-                true => assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}"),
+                true => assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}"),
                 false => {
                     assert!(found.is_empty());
                     let found = ask(&mut watchdog, at + DOUBT);
@@ -863,83 +786,5 @@ mod tests {
         assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
         let found = answer(&mut watchdog, &mut sent, now, &stream(0));
         assert_eq!(found, [Answer::Stream(true)]);
-    }
-
-    #[test]
-    fn silence_is_told_once_and_ends_with_any_answer() {
-        let start = Instant::now();
-        let at = |s| start + Duration::from_secs(s);
-        let (six, thirty) = (Duration::from_secs(6), Duration::from_secs(30));
-        let mut health = Health::new(start);
-        assert_eq!(health.falls_silent(at(5), six), None);
-        assert_eq!(
-            health.falls_silent(at(7), six),
-            Some(Duration::from_secs(7))
-        );
-        assert_eq!(health.falls_silent(at(8), six), None);
-        assert!(!health.is_to_be_attached(at(29), thirty));
-        assert!(health.is_to_be_attached(at(30), thirty));
-        health.attached = at(30);
-        assert!(!health.is_to_be_attached(at(59), thirty));
-        assert!(health.is_to_be_attached(at(60), thirty));
-        assert!(health.note_received(at(61)) && !health.note_received(at(62)));
-        assert!(!health.is_to_be_attached(at(100), thirty));
-    }
-
-    #[test]
-    fn messages_that_wait_while_none_comes_are_a_stall() {
-        let start = Instant::now();
-        let at = |s| start + Duration::from_secs(s);
-        let holds = |pending, is_full| Counts {
-            pending,
-            ack_pending: 7,
-            is_full,
-        };
-        let mut health = Health::new(start);
-        assert_eq!(health.judge(holds(0, true), at(9)), None);
-        // The subject was quiet, and this message is on its way.
-        assert_eq!(health.judge(holds(1, true), at(9)), None);
-        assert_eq!(health.judge(holds(1, true), at(13)), None);
-        let full = Some(Some(Stall::AcksRefused));
-        assert_eq!(health.judge(holds(1, true), at(14)), full);
-        assert_eq!(health.judge(holds(1, true), at(15)), None);
-        let other = Some(Some(Stall::NothingDelivered));
-        assert_eq!(health.judge(holds(1, false), at(16)), other);
-        health.handed = at(17);
-        assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
-        assert_eq!(health.judge(holds(1, false), at(22)), other);
-        assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
-        // A consumer that stands still is replaced, once in a while.
-        let thirty = Duration::from_secs(30);
-        let mut still = Health::new(start);
-        for second in 0..36 {
-            let _ = still.judge(holds(1, false), at(second));
-            assert_eq!(still.is_to_be_attached(at(second), thirty), second >= 30);
-        }
-        still.attached = at(36);
-        assert!(!still.is_to_be_attached(at(65), thirty));
-        // While messages arrive there is no stall, however far behind.
-        for second in 30..50 {
-            health.handed = at(second);
-            assert_eq!(health.judge(holds(9, false), at(second)), None);
-        }
-    }
-
-    #[test]
-    fn an_acknowledgement_that_was_refused_counts_until_none_is_owed() {
-        let start = Instant::now();
-        let at = |s| start + Duration::from_secs(s);
-        let owed = |ack_pending| Counts {
-            pending: 0,
-            ack_pending,
-            is_full: false,
-        };
-        let mut health = Health::new(start);
-        health.acks_refused = Some(at(1));
-        let refused = Some(Some(Stall::AcksRefused));
-        // The server sent this count before the refusal.
-        assert_eq!(health.judge(owed(0), at(1)), refused);
-        assert_eq!(health.judge(owed(1), at(9)), None);
-        assert_eq!(health.judge(owed(0), at(10)), Some(None));
     }
 }

@@ -2,7 +2,8 @@
 //! keys and number of decimals.
 
 use super::level::{Level, REACH};
-use super::spot::{OPEN, Spot, Tape};
+use super::spot::{OPEN, Spot};
+use super::tape::Tape;
 use weirgate_wire::json::{ObjectWriter, decimal};
 
 /// Levels within this distance of each other count as a confluence, in points.

@@ -4,16 +4,19 @@
 //! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
 //! next one has the newest state.
 
+mod barrier;
 mod level;
 mod messages;
 mod spot;
+mod tape;
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use self::level::Level;
-use self::spot::{OPEN, Spot, TICK, Tape};
+use self::spot::{OPEN, Spot, TICK};
+use self::tape::Tape;
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};

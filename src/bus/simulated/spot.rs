@@ -1,7 +1,4 @@
-//! The simulated future. Its price is a random walk with changing regimes, pulled towards the opening price; its tape
-//! has volumes, imbalance, sweeps and the top of the book.
-
-use std::collections::VecDeque;
+//! The price of the simulated future: a random walk with changing regimes, pulled towards the opening price.
 
 use weirgate_wire::base::SplitMix64;
 
@@ -29,15 +26,28 @@ enum Regime {
     Wild,
 }
 
+/// What a regime means for price and volume.
+struct Temper {
+    /// Points per second.
+    drift: f64,
+    /// Points per square root of a second.
+    volatility: f64,
+    /// The trading volume as a multiple of the usual.
+    activity: f64,
+}
+
 impl Regime {
-    /// The drift in points per second, the volatility in points per square root of a second, and the trading volume as
-    /// a multiple of the usual.
-    const fn temper(self) -> (f64, f64, f64) {
-        match self {
+    const fn temper(self) -> Temper {
+        let (drift, volatility, activity) = match self {
             Self::Quiet => (0.0, 0.4, 0.6),
             Self::Up => (0.2, 0.6, 1.1),
             Self::Down => (-0.2, 0.6, 1.1),
             Self::Wild => (0.0, 1.15, 2.0),
+        };
+        Temper {
+            drift,
+            volatility,
+            activity,
         }
     }
 }
@@ -79,7 +89,9 @@ impl Spot {
         if self.regime_left_s <= 0.0 {
             self.change_regime(random);
         }
-        let (drift, volatility, _) = self.regime.temper();
+        let Temper {
+            drift, volatility, ..
+        } = self.regime.temper();
         let pull = (OPEN - self.mid) * REVERSION_PER_S;
         let step = (drift + pull) * dt_s + volatility * dt_s.sqrt() * random.normal();
         let before = self.mid;
@@ -130,151 +142,7 @@ impl Spot {
 
     /// The trading volume as a multiple of the usual, by regime.
     pub(super) const fn activity(&self) -> f64 {
-        self.regime.temper().2
-    }
-}
-
-/// Contracts per second in an ordinary market.
-const VOLUME_PER_S: f64 = 55.0;
-/// The time constant of the decaying sums of the volumes, in seconds.
-const WINDOW_S: f64 = 30.0;
-const TRADES_KEPT: usize = 12;
-/// Prices shown on each side of the book.
-pub(super) const BOOK_DEPTH: usize = 8;
-
-/// A run of aggressive trades through several prices.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sweep {
-    pub(super) up: bool,
-    /// US dollars.
-    pub(super) notional: f64,
-    pub(super) prints: i64,
-    left_s: f64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trade {
-    pub(super) unix_ms: i64,
-    pub(super) price: f64,
-    pub(super) size: i64,
-    pub(super) buy: bool,
-}
-
-/// The tape of a session.
-#[derive(Clone, Debug)]
-pub(super) struct Tape {
-    /// −1 (all sellers) to 1 (all buyers), smoothed.
-    pub(super) imbalance: f64,
-    /// Contracts in the window.
-    pub(super) buy_window: f64,
-    pub(super) sell_window: f64,
-    /// Contracts since the session began.
-    pub(super) buy_session: f64,
-    pub(super) sell_session: f64,
-    pub(super) sweep: Option<Sweep>,
-    pub(super) trades: VecDeque<Trade>,
-    pub(super) bid_sizes: [f64; BOOK_DEPTH],
-    pub(super) ask_sizes: [f64; BOOK_DEPTH],
-}
-
-impl Tape {
-    pub(super) fn new(random: &mut SplitMix64) -> Self {
-        Self {
-            imbalance: 0.0,
-            buy_window: VOLUME_PER_S * WINDOW_S / 2.0,
-            sell_window: VOLUME_PER_S * WINDOW_S / 2.0,
-            buy_session: random.between(200_000.0, 260_000.0).floor(),
-            sell_session: random.between(200_000.0, 260_000.0).floor(),
-            sweep: None,
-            trades: VecDeque::with_capacity(TRADES_KEPT),
-            bid_sizes: std::array::from_fn(|_| random.between(20.0, 120.0)),
-            ask_sizes: std::array::from_fn(|_| random.between(20.0, 120.0)),
-        }
-    }
-
-    /// Advances by `dt_s` seconds, after the spot.
-    pub(super) fn advance(
-        &mut self,
-        dt_s: f64,
-        unix_ms: i64,
-        spot: &Spot,
-        random: &mut SplitMix64,
-    ) {
-        let keep = (-dt_s / 4.0).exp();
-        let pressure = (spot.velocity * 1.1).tanh() * 0.7 + random.normal() * 0.25;
-        self.imbalance = (self.imbalance * keep + pressure * (1.0 - keep)).clamp(-1.0, 1.0);
-        self.advance_sweep(dt_s, spot, random);
-        let burst = if self.sweep.is_some() { 3.0 } else { 1.0 };
-        let volume = VOLUME_PER_S * spot.activity() * burst * dt_s * random.between(0.4, 1.6);
-        self.trade(volume, dt_s);
-        // The first call fills the list, so that it is never short.
-        let prints = if self.trades.is_empty() {
-            TRADES_KEPT
-        } else {
-            2
-        };
-        for _ in 0..prints {
-            self.print(volume, unix_ms, spot, random);
-        }
-        for size in self.bid_sizes.iter_mut().chain(&mut self.ask_sizes) {
-            let pull = (70.0 - *size) * (dt_s / 5.0).min(1.0);
-            *size =
-                (*size + pull + 28.0 * dt_s.min(1.0).sqrt() * random.normal()).clamp(1.0, 400.0);
-        }
-    }
-
-    fn advance_sweep(&mut self, dt_s: f64, spot: &Spot, random: &mut SplitMix64) {
-        if let Some(sweep) = &mut self.sweep {
-            sweep.left_s -= dt_s;
-            if sweep.left_s <= 0.0 {
-                self.sweep = None;
-            }
-        }
-        let per_s = 0.02 * spot.activity() * (1.0 + 2.0 * spot.velocity.abs().min(2.0));
-        if self.sweep.is_none() && random.chance((per_s * dt_s).min(0.5)) {
-            let prints = random.between(8.0, 40.0).floor();
-            self.sweep = Some(Sweep {
-                up: random.chance(0.5 + self.imbalance / 2.0),
-                notional: (prints * random.between(30_000.0, 110_000.0)).round(),
-                prints: prints as i64,
-                left_s: random.between(1.0, 2.5),
-            });
-        }
-    }
-
-    fn trade(&mut self, volume: f64, dt_s: f64) {
-        let buys = volume * (1.0 + self.imbalance) / 2.0;
-        let sells = volume - buys;
-        let keep = (-dt_s / WINDOW_S).exp();
-        self.buy_window = self.buy_window * keep + buys;
-        self.sell_window = self.sell_window * keep + sells;
-        self.buy_session += buys;
-        self.sell_session += sells;
-    }
-
-    fn print(&mut self, volume: f64, unix_ms: i64, spot: &Spot, random: &mut SplitMix64) {
-        let buy = random.chance(0.5 + self.imbalance / 2.0);
-        let price = if buy { spot.ask() } else { spot.bid() };
-        let size = (volume * random.between(0.1, 0.6)).ceil().max(1.0) as i64;
-        self.trades.truncate(TRADES_KEPT - 1);
-        self.trades.push_front(Trade {
-            unix_ms,
-            price,
-            size,
-            buy,
-        });
-    }
-
-    /// A side of the book from the best price outwards: price in points, size in contracts.
-    pub(super) fn book(&self, spot: &Spot, bids: bool) -> [(f64, f64); BOOK_DEPTH] {
-        std::array::from_fn(|i| {
-            let away = TICK * i as f64;
-            if bids {
-                (spot.bid() - away, self.bid_sizes[i])
-            } else {
-                (spot.ask() + away, self.ask_sizes[i])
-            }
-        })
+        self.regime.temper().activity
     }
 }
 

@@ -12,16 +12,16 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::reader::Found;
 pub(super) use self::reader::JetStreamReader;
 use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refusal_in};
-use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
+use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
 use super::servers::{NatsServers, Second, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
 use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
-use crate::outage::shown;
 use crate::relay::{Bus, Relay};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
@@ -106,7 +106,7 @@ impl NatsStreamSource {
             if let Err(stop) = self.turn(connection, relay) {
                 break stop;
             }
-            before = before.filter(|_| !self.reader.is_caught_up);
+            before = before.filter(|_| !self.reader.is_caught_up());
             if second.has_other(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
@@ -141,7 +141,7 @@ impl NatsStreamSource {
             true => self.take_all(connection, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick((now, bytes_at), connection.out())?;
+                self.reader.tick(now, bytes_at, connection.out())?;
                 if self.reader.check(now, connection.out()) {
                     connection.ping();
                 }
@@ -177,14 +177,14 @@ impl NatsStreamSource {
     ) -> Result<(), Stop> {
         let received = relay.link.now();
         let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
-        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
+        let (now, unix_ns) = (Instant::now(), unix_ms.saturating_mul(MS_NS));
         let mut events = Vec::new();
         while let Some(op) = connection.next_op()? {
             match op {
                 Op::Message(delivery) => {
-                    let taken = self
-                        .reader
-                        .take(delivery, now, connection.out(), &mut events);
+                    let taken =
+                        self.reader
+                            .take(delivery, now, unix_ns, connection.out(), &mut events);
                     if !events.is_empty() {
                         relay.worked();
                     }
@@ -193,7 +193,7 @@ impl NatsStreamSource {
                     }
                     match taken {
                         Err(error) if error.keeps_connection() => {
-                            relay.is_away::<Self>(&error)?;
+                            relay.report_away::<Self>(&error)?;
                             relay.status.set_up(false);
                         }
                         taken => taken?,
@@ -226,9 +226,9 @@ impl NatsStreamSource {
         now: Now,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
-        if let Some((subject, is_subscription)) = refusal_in(words) {
-            let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
-            if let Some(need) = JetStreamReader::needs().into_iter().find(is_of)
+        if let Some(refused) = refusal_in(words) {
+            let needs = JetStreamReader::needs();
+            if let Some(need) = needs.into_iter().find(|need| refused.is_of(need))
                 && let Some(without) = need.without
             {
                 if self.go_without(need.action, connection, events) {
@@ -237,11 +237,7 @@ impl NatsStreamSource {
                 }
                 return Ok(());
             }
-            let verb = match is_subscription {
-                true => "subscribe",
-                false => "publish",
-            };
-            return Err(NatsError::not_permitted(verb, &shown(&subject)));
+            return Err(refused.error());
         }
         log_error(&mut self.lines, now, words);
         Ok(())
@@ -259,7 +255,7 @@ impl NatsStreamSource {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
             Action::GetMessage => {
-                self.reader.handle_found(None, now, out, events);
+                self.reader.handle_found(Found::Unknown, now, out, events);
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),

@@ -9,14 +9,20 @@
 //! gone, or that nothing is newer, is not enough: the leader of the stream is asked for the message
 //! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a user that
 //! may not ask for a message, what the leader says of the stream as a whole has to do.
+//!
+//! `requests` has the requests of each step, and `progress` judges what was read and what is lost.
 
+mod acks;
+mod limits;
+mod progress;
 mod requests;
 
 use std::time::{Duration, Instant};
 
-use self::requests::{ConsumerLimits, CumulativeAcks};
-use super::MS_NS;
-use crate::NAME_NOT_UTF8;
+use self::acks::CumulativeAcks;
+use self::limits::ConsumerLimits;
+pub(super) use self::progress::Found;
+use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
@@ -43,42 +49,17 @@ const CHECK_AGAIN: Duration = Duration::from_millis(500);
 const UNANSWERED_BEATS_MAX: u32 = 10;
 /// The number of the subscription for answers; the subscriptions of consumers have the next numbers.
 const ANSWERS_SID: u64 = 1;
-/// The head of a stream without any message so far: the first message has the number 1.
-const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
-/// The place of this process in a stream.
+/// The conversation with JetStream about a stream.
 #[derive(Debug)]
 pub(in super::super) struct JetStreamReader {
     stream: String,
-    history_ns: u64,
-    /// The start reads no more messages than fit in so many bytes.
-    history_bytes: u64,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
     inbox: String,
-    /// The number of the newest subscription, and the newest request.
+    /// The number of the newest subscription.
     last_sid: u64,
+    /// The number of the newest request.
     last_request: u64,
-    /// Older messages are not handed over while no message was handed over; Unix nanoseconds. `None` before the first
-    /// look.
-    since_ns: Option<u64>,
-    /// Where the next consumer begins while no message was handed over.
-    start: Start,
-    /// The newest message that was handed over.
-    last: Option<StoredId>,
-    /// The state of the stream in the leader's last answer.
-    info: Option<StreamInfo>,
-    /// The newest message of the stream when nothing was left to read, or [`NO_MESSAGE`]. `None` again once a message is
-    /// read.
-    empty_at: Option<StoredId>,
-    /// The last sequence number from before the start of this process, until the message is read.
-    old_until: Option<u64>,
-    /// Messages up to this number were stored before the newest loss that was reported to clients.
-    reported_until: u64,
-    /// The number of messages in the last [`KeptEvent::Lag`].
-    behind: Option<u64>,
-    /// The newest message of the stream when the reader was first seen to be behind, and that time, until the message
-    /// is read.
-    ahead: Option<(u64, Instant)>,
     /// The limits that the server permits a consumer.
     limits: ConsumerLimits,
     acks: CumulativeAcks,
@@ -87,8 +68,7 @@ pub(in super::super) struct JetStreamReader {
     /// The number of the last question about the account.
     account_request: Option<u64>,
     pub(in super::super) standstills: Standstills,
-    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
-    pub(super) is_caught_up: bool,
+    progress: Progress,
     step: ReaderStep,
 }
 
@@ -109,15 +89,8 @@ enum ReaderStep {
     Prove(Consumer, StoredId),
     /// Messages come.
     Read { consumer: Consumer, check: Check },
-    /// The leader is asked for the first message from `from` on. Asks again as in `Info`.
-    Verify {
-        from: u64,
-        /// This message has to be there; `None`: any message of the number `from`.
-        expected: Option<StoredId>,
-        /// What to believe if this user may not ask.
-        is_gone: bool,
-        again: Instant,
-    },
+    /// The leader is asked for a message. Asks again as in `Info`.
+    Verify { doubted: Doubted, again: Instant },
 }
 
 /// The questions about the stream while messages come. On a server that is cut off from its cluster, a consumer still
@@ -146,26 +119,15 @@ impl JetStreamReader {
     pub(super) fn new(stream: &str, history_ms: u64, history_bytes: usize) -> Self {
         Self {
             stream: stream.to_owned(),
-            history_bytes: history_bytes as u64,
-            history_ns: history_ms.saturating_mul(MS_NS),
             inbox: inbox(),
             last_sid: ANSWERS_SID,
             last_request: 0,
-            since_ns: None,
-            start: Start::Time(0),
-            last: None,
-            info: None,
-            empty_at: None,
-            old_until: None,
-            reported_until: 0,
-            behind: None,
-            ahead: None,
             limits: ConsumerLimits::default(),
             acks: CumulativeAcks::default(),
             asked: None,
             account_request: None,
             standstills: Standstills::default(),
-            is_caught_up: false,
+            progress: Progress::new(history_ms, history_bytes),
             step: ReaderStep::Away,
         }
     }
@@ -177,8 +139,12 @@ impl JetStreamReader {
 
     /// Whether the stream keeps messages after weirgate has acknowledged them.
     pub(super) fn keeps(&self) -> bool {
-        let info = self.info.as_ref();
-        info.is_none_or(|info| info.retention == Retention::Limits)
+        self.progress.keeps()
+    }
+
+    /// Whether the reader has caught up on this connection.
+    pub(super) const fn is_caught_up(&self) -> bool {
+        self.progress.is_caught_up()
     }
 
     /// Whether a consumer may be left on the server.
@@ -188,7 +154,7 @@ impl JetStreamReader {
 
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.is_caught_up = false;
+        self.progress.connected();
         self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         if let Some(consumer) = self.take_consumer() {
@@ -228,7 +194,8 @@ impl JetStreamReader {
     /// JetStream has not answered.
     pub(super) fn tick(
         &mut self,
-        (now, last_received): (Instant, Instant),
+        now: Instant,
+        last_received: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);
@@ -243,25 +210,26 @@ impl JetStreamReader {
         }
     }
 
-    /// Takes a message of a subscription of this reader. `unix_ns` is the time now.
+    /// Takes a message of a subscription of this reader. `unix_ns` is the same time as `now`.
     ///
     /// # Errors
     /// JetStream refuses, or the consumer is gone: this connection is of no use.
     pub(super) fn take(
         &mut self,
         delivery: Delivery,
-        (now, unix_ns): (Instant, u64),
+        now: Instant,
+        unix_ns: u64,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         if delivery.sid == ANSWERS_SID {
             return match delivery.request() {
                 request if request.is_some() && request == self.account_request => {
-                    self.standstills.account(&delivery.payload);
+                    self.standstills.note_account(&delivery.payload);
                     Ok(())
                 }
                 Some(last) if last == self.last_request => {
-                    self.handle_answer(&delivery, (now, unix_ns), out, events)
+                    self.handle_answer(&delivery, now, unix_ns, out, events)
                 }
                 _ => Ok(()),
             };
@@ -307,8 +275,8 @@ impl JetStreamReader {
         match beat {
             Beat::Missing => self.pause(now + ANOTHER_PAUSE, out),
             Beat::Idle(beats) if beats < IDLE_BEATS_MAX => {}
-            Beat::Idle(_) if expected.is_some() || self.old_until.is_some() => {
-                self.verify(expected, true, now, out);
+            Beat::Idle(_) if expected.is_some() || self.progress.is_at_start() => {
+                self.verify(expected, IfUnknown::Gone, now, out);
             }
             Beat::Idle(_) => {}
         }
@@ -319,7 +287,8 @@ impl JetStreamReader {
     fn handle_answer(
         &mut self,
         delivery: &Delivery,
-        (now, unix_ns): (Instant, u64),
+        now: Instant,
+        unix_ns: u64,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
@@ -333,7 +302,7 @@ impl JetStreamReader {
             ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
             ReaderStep::Info { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.handle_info(info, unix_ns, events);
+                self.progress.begin(info, unix_ns, events);
                 self.make_consumer(now, out);
             }
             ReaderStep::Create(consumer) => match consumer.made(answer) {
@@ -356,8 +325,9 @@ impl JetStreamReader {
                         out,
                     ));
                 }
-                // A large message is cut, and cannot be read.
-                found => self.handle_found(found.ok(), now, out, events),
+                Err(_) => self.handle_found(Found::Unknown, now, out, events),
+                Ok(None) => self.handle_found(Found::Nothing, now, out, events),
+                Ok(Some(id)) => self.handle_found(Found::Message(id), now, out, events),
             },
         }
         Ok(())
@@ -393,84 +363,6 @@ impl JetStreamReader {
         error
     }
 
-    /// Handles what the server says of the stream before a consumer is made: where to begin, or whether what was read
-    /// is lost.
-    fn handle_info(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
-        // The numbers may be those of other messages by now.
-        self.reported_until = 0;
-        let head = info.head.unwrap_or(NO_MESSAGE);
-        self.report_subjects(&info, events);
-        let is_other = self.is_other(&info) || self.is_refilled(head);
-        self.info = Some(info);
-        if self.since_ns.is_none() {
-            // The server's clock may be behind.
-            let newest_ns = match head {
-                NO_MESSAGE => unix_ns,
-                head => head.minor.min(unix_ns),
-            };
-            self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
-            self.begin_at(head);
-        } else if is_other && self.old_until.is_some() && self.last.is_none() {
-            // Nothing was handed over, so nothing is missing.
-            self.begin_at(head);
-        } else if is_other {
-            self.lost(events);
-            self.start = Start::Time(self.since_ns.unwrap_or(0));
-        }
-    }
-
-    /// Says which subjects the stream has, if that is news.
-    fn report_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
-        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
-        if info.subjects != known {
-            events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
-        }
-    }
-
-    /// Begins with the messages that were stored since [`Self::since_ns`].
-    fn begin_at(&mut self, head: StoredId) {
-        self.start = Start::Time(self.since_ns.unwrap_or(0));
-        self.old_until = Some(head.major).filter(|head| *head > 0);
-        self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
-    }
-
-    /// Whether the stream was empty up to the number of its head, and now has another message of that number.
-    fn is_refilled(&self, head: StoredId) -> bool {
-        let empty_at = self.empty_at;
-        empty_at.is_some_and(|at| at.major == head.major && at != head)
-    }
-
-    /// Whether this is another stream than before, or lacks what was read of it.
-    fn is_other(&self, info: &StreamInfo) -> bool {
-        let known = self.info.as_ref();
-        known.is_some_and(|known| known.created_ns != info.created_ns)
-            || self
-                .read_until()
-                .is_some_and(|read| info.head_number() < read)
-    }
-
-    /// The number of the newest message that was read, or that is older than what is read.
-    fn read_until(&self) -> Option<u64> {
-        let read = self.last.max(self.empty_at).map(|id| id.major);
-        read.or_else(|| match self.start {
-            Start::Sequence(first) => Some(first.saturating_sub(1)),
-            Start::Time(_) | Start::LastPerSubject => None,
-        })
-    }
-
-    /// The number from which on the messages of a start fit in the history. After the start every message is read.
-    fn first_that_fits(&self) -> u64 {
-        let info = self.info.as_ref().filter(|_| self.old_until.is_some());
-        info.map_or(0, |info| {
-            let fitting = info.messages_in(self.history_bytes);
-            (info.head_number() + 1).saturating_sub(fitting)
-        })
-    }
-
-    fn head(&self) -> Option<StoredId> {
-        self.info.as_ref()?.head
-    }
-
     /// Handles the leader's word about the servers of the stream, after the consumer was made on one of them.
     fn handle_placement(
         &mut self,
@@ -479,35 +371,30 @@ impl JetStreamReader {
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        if self.is_other(&info) {
+        if self.progress.is_other(&info) {
             return self.ask_info(now, out);
         }
         let ReaderStep::Place { mut consumer, .. } = std::mem::take(&mut self.step) else {
             return;
         };
         let is_well_placed = consumer.is_well_placed(&info);
-        self.info = Some(info);
+        self.progress.note_info(info, events);
         let made = consumer.answer().cloned().unwrap_or_default();
         if !is_well_placed {
             consumer.leave(&self.nobody(), out);
             return self.pause(now + ANOTHER_PAUSE, out);
         }
-        if let Start::Time(_) = self.start {
-            let first = made.begins.max(self.first_that_fits());
-            self.start = Start::Sequence(first);
-            if first > made.begins {
-                consumer.leave(&self.nobody(), out);
-                return self.make_consumer(now, out);
-            }
+        if self.progress.begin_at_number(made.begins) {
+            consumer.leave(&self.nobody(), out);
+            return self.make_consumer(now, out);
         }
         consumer.listen(None, out);
         let is_empty = made.waiting == 0;
-        let expected = self.last.filter(|_| self.keeps());
-        match expected.filter(|last| self.head() != Some(*last)) {
+        match self.progress.proof() {
             // Not even the last message is there.
             Some(last) if is_empty => {
                 self.step = ReaderStep::Prove(consumer, last);
-                self.verify(Some(last), true, now, out);
+                self.verify(Some(last), IfUnknown::Gone, now, out);
             }
             Some(last) => self.step = ReaderStep::Prove(consumer, last),
             None => {
@@ -525,33 +412,12 @@ impl JetStreamReader {
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        let head = self.head().unwrap_or(NO_MESSAGE);
-        let read = self.read_until().unwrap_or(0);
-        if is_empty && head.major > read {
-            let is_gone = self
-                .info
-                .as_ref()
-                .is_some_and(|info| info.first > head.major);
-            if !is_gone {
-                return self.verify(None, true, now, out);
-            }
-            self.nothing_left(events);
-        } else if is_empty && self.last.or(self.empty_at).is_none() {
-            // Older than what is read.
-            self.nothing_left(events);
+        if is_empty && !self.progress.begin_empty(events) {
+            return self.verify(None, IfUnknown::Gone, now, out);
         }
-        self.caught_up_if(|until, read| read >= until, events);
+        self.progress.catch_up(events);
         if is_empty {
-            self.is_behind(0, now, events);
-        }
-    }
-
-    /// Says that the reader has caught up, if nothing of the start is left to read.
-    fn caught_up_if(&mut self, is_read: impl Fn(u64, u64) -> bool, events: &mut Vec<KeptEvent>) {
-        let read = self.read_until().unwrap_or(0);
-        self.old_until = self.old_until.filter(|until| !is_read(*until, read));
-        if self.old_until.is_none() && !std::mem::replace(&mut self.is_caught_up, true) {
-            events.push(KeptEvent::CaughtUp);
+            self.progress.report_lag(0, now, events);
         }
     }
 
@@ -585,24 +451,24 @@ impl JetStreamReader {
         let Ok(info) = info else { return };
         let sequence = consumer.sequence();
         let is_well_placed = consumer.is_well_placed(&info);
-        let known = self.info.as_ref();
         // The newest messages may have come before the answer.
-        if known.is_some_and(|known| known.created_ns != info.created_ns)
-            || info.head_number() < read_before
-        {
+        if self.progress.is_other_than_read(&info, read_before) {
             return self.ask_info(now, out);
         }
         let (head, first) = (info.head_number(), info.first);
-        self.report_subjects(&info, events);
-        self.info = Some(info);
-        let read = self.read_until().unwrap_or(0);
+        self.progress.note_info(info, events);
+        let read = self.progress.read_until().unwrap_or(0);
         if head > read {
             match behind_at {
                 Some(_) if !is_well_placed => return self.pause(now + ANOTHER_PAUSE, out),
                 // No delivery between two answers: the consumer stands still, or there is nothing to deliver.
                 Some(before) if before == sequence => {
-                    self.is_behind(0, now, events);
-                    return self.verify(None, first > read + 1, now, out);
+                    self.progress.report_lag(0, now, events);
+                    let if_unknown = match first > read + 1 {
+                        true => IfUnknown::Gone,
+                        false => IfUnknown::There,
+                    };
+                    return self.verify(None, if_unknown, now, out);
                 }
                 _ => {}
             }
@@ -614,74 +480,27 @@ impl JetStreamReader {
             }
         }
         self.ask_account(now, out);
-        self.is_behind(0, now, events);
+        self.progress.report_lag(0, now, events);
     }
 
-    /// Handles the leader's answer to the question for the first message from a number on: the message, or that there
-    /// is none; `None`: no answer that says so.
+    /// Handles the leader's answer about a message.
     pub(super) fn handle_found(
         &mut self,
-        found: Option<Option<StoredId>>,
+        found: Found,
         now: Instant,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        let ReaderStep::Verify {
-            from,
-            expected,
-            is_gone,
-            ..
-        } = self.step
-        else {
+        let ReaderStep::Verify { doubted, .. } = self.step else {
             return;
         };
-        let overwrites = self.info.as_ref().is_some_and(|info| info.overwrites);
-        let is_there = |id: StoredId| match expected {
-            Some(expected) => id == expected || overwrites && id.major > expected.major,
-            None => match self.old_until {
-                // Holes among the messages from before the start are no loss.
-                Some(until) => id.major <= until,
-                None => id.major == from || overwrites,
-            },
-        };
-        match found {
-            Some(Some(id)) if is_there(id) => return self.pause(now + ANOTHER_PAUSE, out),
-            None if !is_gone => return self.pause(now + ANOTHER_PAUSE, out),
-            // Not even the last message is the same, so the numbers mean nothing.
-            _ if expected.is_some() => {
-                self.lost(events);
-                self.start = Start::Time(self.since_ns.unwrap_or(0));
-            }
-            Some(Some(id)) => match self.old_until.take() {
-                Some(_) if self.last.is_some() => {}
-                is_start => {
-                    if is_start.is_none() {
-                        self.lost(events);
-                    }
-                    self.start = Start::Sequence(id.major);
-                }
-            },
-            Some(None) | None => self.nothing_left(events),
-        }
-        self.ask_info(now, out);
-    }
-
-    /// Handles a stream in which there is nothing to read up to its newest message. Messages that came and went since
-    /// this process has started are a loss.
-    fn nothing_left(&mut self, events: &mut Vec<KeptEvent>) {
-        let head = self.head().unwrap_or(NO_MESSAGE);
-        let is_start = self.old_until.take().is_some();
-        // Also before the first message was handed over: a reader that has caught up stands at a number.
-        if !is_start && self.read_until().is_some_and(|read| head.major > read) {
-            self.lost(events);
-        }
-        self.empty_at = Some(head);
-        if self.last.is_none() {
-            self.start = Start::Sequence(head.major + 1);
-            events.extend(self.head().map(KeptEvent::Head));
+        match self.progress.is_found(found, doubted, events) {
+            true => self.pause(now + ANOTHER_PAUSE, out),
+            false => self.ask_info(now, out),
         }
     }
 
+    /// Handles a message of the consumer.
     fn delivered(
         &mut self,
         mut delivery: Delivery,
@@ -714,119 +533,26 @@ impl JetStreamReader {
             if id.major < expected.major {
                 return Ok(());
             }
-            let overwrites = self.info.as_ref().is_some_and(|info| info.overwrites);
-            if id != expected && !(overwrites && id.major > expected.major) {
-                self.verify(Some(expected), true, now, out);
+            if !self.progress.proves(id, expected) {
+                self.verify(Some(expected), IfUnknown::Gone, now, out);
                 return Ok(());
             }
             if let ReaderStep::Prove(consumer, _) = std::mem::take(&mut self.step) {
                 self.step = read_step(consumer, now);
             }
-            self.caught_up_if(|until, read| read >= until, events);
+            self.progress.catch_up(events);
         }
-        match self.is_news(id) {
-            true => self.message(id, ack.pending, delivery, now, events),
-            false => self.caught_up_if(|until, read| read >= until, events),
+        match self.progress.is_news(id) {
+            true => self
+                .progress
+                .hand_over(id, delivery, ack.pending, now, events),
+            false => self.progress.catch_up(events),
         }
         // The rest of the messages from before the start may be gone.
-        if ack.pending == 0 && self.old_until.is_some() {
-            self.verify(None, true, now, out);
+        if ack.pending == 0 && self.progress.is_at_start() {
+            self.verify(None, IfUnknown::Gone, now, out);
         }
         Ok(())
-    }
-
-    /// Whether a message is to be handed over: not delivered again because its acknowledgement was late, and not older
-    /// than what is read, as from a server that catches up.
-    fn is_news(&mut self, id: StoredId) -> bool {
-        if let Some(last) = self.last {
-            return id.major > last.major;
-        }
-        let is_old = self.read_until().is_some_and(|read| id.major <= read);
-        let is_early = self.since_ns.is_some_and(|since_ns| id.minor < since_ns);
-        if is_early && !is_old {
-            self.start = Start::Sequence(id.major + 1);
-        }
-        !is_old && !is_early
-    }
-
-    fn message(
-        &mut self,
-        id: StoredId,
-        pending: u64,
-        delivery: Delivery,
-        now: Instant,
-        events: &mut Vec<KeptEvent>,
-    ) {
-        // A hole: messages were deleted before they were read. At the start, those before the first message are no loss.
-        let before = match self.last {
-            Some(last) => Some(last.major),
-            None => self.read_until().filter(|_| self.old_until.is_none()),
-        };
-        self.empty_at = None;
-        let is_next = before.is_none_or(|before| id.major == before + 1);
-        if !is_next {
-            // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no
-            // further losses. Where newer messages replace older ones, nothing is lost.
-            let info = self.info.as_ref();
-            if id.major <= self.reported_until || info.is_some_and(|info| info.overwrites) {
-                events.push(KeptEvent::Hole);
-            } else {
-                events.push(KeptEvent::Lost);
-                let stored = info.map_or(0, StreamInfo::head_number);
-                self.reported_until = stored.max(id.major.saturating_add(pending));
-            }
-        }
-        self.last = Some(id);
-        let is_old = self.old_until.is_some_and(|until| id.major <= until);
-        self.caught_up_if(|until, read| read > until, events);
-        events.push(match String::from_utf8(delivery.subject) {
-            Ok(subject) => KeptEvent::Message {
-                id,
-                subject,
-                payload: delivery.payload,
-                is_deletion: delivery.is_deletion,
-                is_old,
-            },
-            Err(_) => KeptEvent::Bad(NAME_NOT_UTF8),
-        });
-        self.caught_up_if(|until, read| read >= until, events);
-        self.is_behind(pending, now, events);
-    }
-
-    /// Says how far the reader is behind, if that is news. `pending`: so many messages are on the server of the
-    /// consumer.
-    fn is_behind(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
-        let read = self.read_until().unwrap_or(0);
-        let head = self.head();
-        let newest = head.map_or(0, |head| head.major);
-        let messages = pending.max(newest.saturating_sub(read));
-        let ahead = self.ahead.filter(|(number, _)| *number > read);
-        let newest = (read.saturating_add(messages), now);
-        self.ahead = (messages > 0).then_some(ahead.unwrap_or(newest));
-        if messages == 0 && self.behind.replace(0) == Some(0) {
-            return;
-        }
-        self.behind = Some(messages);
-        let ms = self.ahead.map_or(0, |(_, since)| {
-            let stored_ns = head.zip(self.last);
-            let stored_ns =
-                stored_ns.map_or(0, |(head, last)| head.minor.saturating_sub(last.minor));
-            let seen = now.saturating_duration_since(since);
-            (stored_ns / MS_NS).max(u64::try_from(seen.as_millis()).unwrap_or(u64::MAX))
-        });
-        let messages = Some(messages);
-        events.push(KeptEvent::Lag { messages, ms });
-    }
-
-    /// Reports a loss. The caller says where to go on.
-    fn lost(&mut self, events: &mut Vec<KeptEvent>) {
-        events.push(KeptEvent::Lost);
-        self.reported_until = self.head().map_or(0, |head| head.major);
-        self.old_until = None;
-        // What comes next is newer.
-        let read = self.last.take().max(self.empty_at.take());
-        let since_ns = self.since_ns.unwrap_or(0);
-        self.since_ns = Some(read.map_or(since_ns, |read| since_ns.max(read.minor + 1)));
     }
 
     fn trouble(&self, reason: &str) -> NatsError {

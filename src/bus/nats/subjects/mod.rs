@@ -18,18 +18,20 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session; the messages of a publishing caller; the numbers of the subscriptions on a connection |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
+//! | `questions` | the same session: questions for last values from the loop, and the values back to it |
 //! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
+mod questions;
 mod retained;
 mod session;
 
-pub(super) use self::retained::{Retained, StreamOfName, streams_in, subjects_in};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+pub(super) use self::retained::{Retained, StreamOfName, streams_in, subjects_in};
 use self::session::SubjectsSession;
 use super::connection::Connection;
 use super::error::{NatsError, Stop};
@@ -291,7 +293,7 @@ impl NatsSubjectsSource {
         }
         self.names.take_all();
         relay.status.set_up(false);
-        let mut session = SubjectsSession::new(self, (connection, sids), second, relay);
+        let mut session = SubjectsSession::new(self, connection, sids, second, relay);
         session.restore()?;
         session.source.is_restored = true;
         session.begin_feed()?;

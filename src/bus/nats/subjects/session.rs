@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::connection::Connection;
-use super::super::error::{NatsError, Stop, log_error, refusal_in};
+use super::super::error::{NatsError, Refused, Stop, log_error, refusal_in};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
-use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
+use super::retained::{FIRST_SID, Retained};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
-use crate::kept::place_in;
 use crate::ledger::Change;
 use crate::outage::shown;
 use crate::relay::Relay;
-use crate::requests::{Question, Said};
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
@@ -35,31 +33,37 @@ pub(super) struct SubjectsSession<'a> {
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
     pub(super) sids: &'a mut Sids,
-    /// The changes without an answer, in order, each with the number of the ping after the change.
-    asked: VecDeque<(u64, PendingChange)>,
-    retained: Retained,
-}
-
-/// Whether a pattern gets this message only because it also matches the subject of a consumer, as `>` matches the inbox of
-/// each: the message may be old, and the pattern has got it when it was published.
-fn is_copy(by: &Subscription, delivery: &Delivery) -> bool {
-    let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
-    by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
+    /// The changes without an answer, in order.
+    asked: VecDeque<PendingChange>,
+    pub(super) retained: Retained,
 }
 
 /// A change requested from the server.
 struct PendingChange {
     change: Change,
+    /// The number of the PING after the change. Its PONG confirms what no error has refused.
+    ping: u64,
     /// Names refused by the server.
     refused: Vec<Arc<str>>,
     /// The text of an error that names no subject.
     words: Option<String>,
 }
 
+impl PendingChange {
+    /// Whether the server refuses it because the connection has too many subscriptions.
+    fn lacks_room(&self) -> bool {
+        let words = self.words.as_deref().unwrap_or_default();
+        let words = words.to_ascii_lowercase();
+        words.contains("maximum subscriptions exceeded")
+    }
+}
+
 impl<'a> SubjectsSession<'a> {
+    /// A session on a connection, whose subscriptions have the numbers `sids`.
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
-        (connection, sids): (&'a mut Connection, &'a mut Sids),
+        connection: &'a mut Connection,
+        sids: &'a mut Sids,
         second: &'a mut Second,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
@@ -100,35 +104,8 @@ impl<'a> SubjectsSession<'a> {
 
     /// Takes a turn after all names are restored, with questions for last values.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
-        let now = Instant::now();
-        let retained = &mut self.retained;
-        while let Some((number, said)) = self.source.names.next_said() {
-            match said {
-                Said::More => retained.more(number, now, self.connection.out()),
-                Said::Forget => retained.forget(number, self.connection.out()),
-            }
-        }
-        retained.work(now, self.connection.out());
-        self.ask_questions(now);
-        let (asked, paused) = (self.retained.asked(), self.retained.paused());
-        self.source.names.show_asked_questions(asked, paused);
-        self.send_retained()?;
+        self.work_on_questions()?;
         self.turn()
-    }
-
-    /// Asks the questions for last values that wait, while there is room. Questions must not fill the link to a silent
-    /// server.
-    fn ask_questions(&mut self, now: Instant) {
-        let retained = &mut self.retained;
-        let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
-        let is_silent = |pinged| now >= pinged + timeout;
-        while retained.has_room()
-            && !self.connection.pinged().is_some_and(is_silent)
-            && let Some(question) = self.source.names.next_question()
-        {
-            let sid = self.sids.of(&question.subscription.name);
-            retained.ask(question, sid, now, self.connection.out());
-        }
     }
 
     /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to read.
@@ -187,12 +164,12 @@ impl<'a> SubjectsSession<'a> {
                     protocol::unsubscribe(out, sid);
                 }
             }
-            let asked = PendingChange {
+            self.asked.push_back(PendingChange {
                 change,
+                ping: self.connection.ping(),
                 refused: Vec::new(),
                 words: None,
-            };
-            self.asked.push_back((self.connection.ping(), asked));
+            });
         }
     }
 
@@ -301,153 +278,92 @@ impl<'a> SubjectsSession<'a> {
         }
     }
 
-    /// Sends the last values, and the ends of questions.
-    fn send_retained(&mut self) -> Result<(), Stop> {
-        for events in std::mem::take(&mut self.retained.events) {
-            let event = match events {
-                RetainedEvent::Value {
-                    of,
-                    subject,
-                    payload,
-                    is_deletion,
-                    id,
-                } => {
-                    let now = self.relay.link.now();
-                    let (place, received) = match (&self.source.settings.stream, id) {
-                        (Some(stream), Some(id)) if of.is_of_stream() => place_in(stream, id, now),
-                        _ => (Place::Outside, now),
-                    };
-                    BusEvent::LastValue {
-                        number: of.number,
-                        is_deletion,
-                        message: BusMessage {
-                            subject,
-                            pattern: of.subscription.is_pattern.then_some(of.subscription.name),
-                            payload,
-                            position: None,
-                            place,
-                            received,
-                            quiet: true,
-                        },
-                    }
-                }
-                RetainedEvent::Page {
-                    number,
-                    cursor,
-                    is_open,
-                } => BusEvent::RetainedPage {
-                    number,
-                    cursor,
-                    is_open,
-                },
-                RetainedEvent::End { question, lack } => {
-                    if let Some(lack) = &lack {
-                        self.count_lack(&question, lack);
-                    }
-                    BusEvent::RetainedEnd {
-                        subscription: question.subscription,
-                        number: question.number,
-                        cut: lack.as_ref().map(Lack::cut),
-                    }
-                }
-            };
-            self.relay.link.send(event)?;
-        }
-        Ok(())
-    }
-
-    fn count_lack(&mut self, question: &Question, lack: &Lack) {
-        match lack {
-            Lack::Refused(_) => self.relay.status.count_retained_refused(),
-            // Clients learn of it, and nobody can change it.
-            Lack::Window | Lack::Epoch => return,
-            Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
-                self.relay.status.count_retained_limited()
-            }
-        }
-        if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
-            tracing::warn!(
-                name = shown(&question.subscription.name),
-                lines_left_out = line.suppressed,
-                "{lack}"
-            );
-        }
-    }
-
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
-        if let Some((ping, _)) = self.asked.front()
-            && self.connection.is_answered(*ping)
-            && let Some((_, asked)) = self.asked.pop_front()
+        if let Some(first) = self.asked.front()
+            && self.connection.is_answered(first.ping)
+            && let Some(asked) = self.asked.pop_front()
         {
             return self.answered(asked);
         }
         Ok(())
     }
 
+    /// Records for each name of a change what the server has said of it.
     fn answered(&mut self, asked: PendingChange) -> Result<(), Stop> {
-        let PendingChange {
-            change,
-            refused,
-            words,
-        } = asked;
-        let was_alone = change.names.len() == 1;
-        let lacks_room = words.as_deref().is_some_and(|words| {
-            let words = words.to_ascii_lowercase();
-            words.contains("maximum subscriptions exceeded")
-        });
-        let settled = Instant::now() + self.settle;
-        for name in change.names {
-            let is_refused = refused.contains(&name);
+        for name in &asked.change.names {
             let subscription = Subscription {
-                name,
-                is_pattern: change.patterns,
+                name: Arc::clone(name),
+                is_pattern: asked.change.patterns,
             };
-            if !change.wanted {
-                self.sids.remove(&subscription.name);
-                self.source.names.ledger.confirmed(&subscription, false);
-                self.source.names.ledger.has_room();
-            } else if is_refused || words.is_some() {
-                // The server may have accepted this name, if the error was about another.
-                if let Some(sid) = self.sids.remove(&subscription.name) {
-                    protocol::unsubscribe(self.connection.out(), sid);
-                }
-                let is_known = is_refused || was_alone;
-                if let Some(number) = self.source.names.ledger.refused(&subscription, is_known) {
-                    let reason = words.as_deref().unwrap_or("no permission to subscribe");
-                    self.report_refused(subscription.clone(), number, reason)?;
-                }
-                if lacks_room {
-                    self.source.names.ledger.lacks_room(subscription);
-                }
-            } else if !self.settle.is_zero() {
-                self.source.names.ledger.settles(&subscription, settled);
-            } else if let Some(number) = self.source.names.ledger.confirmed(&subscription, true) {
-                self.report_subscribed(subscription, number)?;
+            if !asked.change.wanted {
+                self.unsubscribed(&subscription);
+            } else if asked.refused.contains(name) || asked.words.is_some() {
+                self.not_subscribed(subscription, &asked)?;
+            } else {
+                self.subscribed(subscription)?;
             }
+        }
+        Ok(())
+    }
+
+    fn unsubscribed(&mut self, subscription: &Subscription) {
+        self.sids.remove(&subscription.name);
+        self.source.names.ledger.confirmed(subscription, false);
+        self.source.names.ledger.retry_without_room();
+    }
+
+    /// Handles a name of a change with an error, which may be about another name.
+    fn not_subscribed(
+        &mut self,
+        subscription: Subscription,
+        asked: &PendingChange,
+    ) -> Result<(), Stop> {
+        // The server may have accepted this name.
+        if let Some(sid) = self.sids.remove(&subscription.name) {
+            protocol::unsubscribe(self.connection.out(), sid);
+        }
+        let was_alone = asked.change.names.len() == 1;
+        let is_about_it = was_alone || asked.refused.contains(&subscription.name);
+        if let Some(number) = self.source.names.ledger.refused(&subscription, is_about_it) {
+            let reason = asked.words.as_deref();
+            let reason = reason.unwrap_or("no permission to subscribe");
+            self.report_refused(subscription.clone(), number, reason)?;
+        }
+        if asked.lacks_room() {
+            self.source.names.ledger.refused_for_room(subscription);
+        }
+        Ok(())
+    }
+
+    /// Handles a subscription that this server has accepted. In a cluster it counts once the others know of it.
+    fn subscribed(&mut self, subscription: Subscription) -> Result<(), Stop> {
+        let ledger = &mut self.source.names.ledger;
+        if !self.settle.is_zero() {
+            ledger.settles(&subscription, Instant::now() + self.settle);
+        } else if let Some(number) = ledger.confirmed(&subscription, true) {
+            self.report_subscribed(subscription, number)?;
         }
         Ok(())
     }
 
     /// The first change without an answer. The server's errors belong to this change.
     fn first_asked(&mut self) -> Option<&mut PendingChange> {
-        self.asked.front_mut().map(|(_, asked)| asked)
+        self.asked.front_mut()
     }
 
     /// Handles an error of the server.
     fn handle_server_error(&mut self, words: String) -> Result<(), Stop> {
         let refused = refusal_in(&words);
-        if let Some((subject, is_subscription)) = &refused
-            && self
-                .retained
-                .not_permitted((subject, *is_subscription), self.connection.out())
+        if let Some(refused) = &refused
+            && self.retained.not_permitted(refused, self.connection.out())
         {
             // Its questions end by themselves, with the reason.
             return self.send_retained();
         }
         match refused {
-            Some((subject, true)) => self.subscription_refused(&subject, &words),
-            Some((subject, false)) => {
+            Some(Refused::Subscribe(subject)) => self.subscription_refused(&subject, &words),
+            Some(Refused::Publish(subject)) => {
                 if !self.publication_refused(&subject) {
                     self.log_error(&words);
                 }
@@ -575,4 +491,11 @@ impl<'a> SubjectsSession<'a> {
         };
         kept.place(&by.name, by.is_pattern, subject)
     }
+}
+
+/// Whether a pattern gets this message only because it also matches the subject of a consumer, as `>` matches the inbox of
+/// each: the message may be old, and the pattern has got it when it was published.
+fn is_copy(by: &Subscription, delivery: &Delivery) -> bool {
+    let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
+    by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::requests::{ACK_WAIT, ACKED_SHARE};
+use super::super::MS_NS;
+use super::acks::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::kept::tests::check_reports;
 
@@ -67,12 +68,15 @@ impl ReaderRig {
             let Some(delivery) = self.server.line.pop_front() else {
                 return;
             };
-            let now = (self.now, self.server.time_ns);
             self.last_received = self.now;
             let events = self.events.len();
-            let taken = self
-                .reader
-                .take(delivery, now, &mut self.out, &mut self.events);
+            let taken = self.reader.take(
+                delivery,
+                self.now,
+                self.server.time_ns,
+                &mut self.out,
+                &mut self.events,
+            );
             taken.expect("good answers");
             let lost = self.events[events..]
                 .iter()
@@ -115,7 +119,7 @@ impl ReaderRig {
 
     fn tick(&mut self) -> Result<(), NatsError> {
         self.reader
-            .tick((self.now, self.last_received), &mut self.out)
+            .tick(self.now, self.last_received, &mut self.out)
     }
 
     /// Checks that no message is missing without a report of a loss, and that no message came twice.
@@ -218,7 +222,7 @@ proptest! {
             bench.event(event);
         }
         bench.settle();
-        assert!(bench.reader.is_caught_up, "whatever was deleted on its way");
+        assert!(bench.reader.is_caught_up(), "whatever was deleted on its way");
         // A message shows what is missing before.
         bench.event(&Event::Add(1));
         bench.settle();
@@ -381,7 +385,7 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
     bench.out.clear();
     bench
         .reader
-        .handle_found(None, bench.now, &mut bench.out, &mut bench.events);
+        .handle_found(Found::Unknown, bench.now, &mut bench.out, &mut bench.events);
     bench.settle();
     let want = [
         "lost",
@@ -519,10 +523,10 @@ fn messages_are_acknowledged_many_at_a_time() {
     }
     bench.server.take(&mut bench.out);
     while let Some(delivery) = bench.server.line.pop_front() {
-        let now = (bench.now, NOW_NS);
+        let (now, unix_ns) = (bench.now, NOW_NS);
         let taken = bench
             .reader
-            .take(delivery, now, &mut bench.out, &mut bench.events);
+            .take(delivery, now, unix_ns, &mut bench.out, &mut bench.events);
         taken.expect("good messages");
     }
     assert_eq!(acks(&bench.out), 0);
@@ -551,10 +555,10 @@ fn a_refusal_and_a_silence_end_the_connection() {
         (answer(b"", Some(503)), "nobody answers"),
     ] {
         let mut bench = ReaderRig::new(0);
-        let now = (bench.now, NOW_NS);
+        let (now, unix_ns) = (bench.now, NOW_NS);
         let taken = bench
             .reader
-            .take(delivery, now, &mut bench.out, &mut bench.events);
+            .take(delivery, now, unix_ns, &mut bench.out, &mut bench.events);
         assert!(taken.is_err_and(|error| error.to_string().contains(words)));
     }
 }

@@ -1,7 +1,9 @@
 //! Questions for last values, and the answers of a server.
 
+use super::live::Unstored;
+use super::reading::PAGE_VALUES;
 use super::*;
-use weirgate_core::Subscription;
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription};
 
 fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {
@@ -232,8 +234,8 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-fn values(pattern: &str, streams: &str) -> LastValues {
-    let mut values = LastValues::new(&PageCursor::default(), HashMap::new());
+fn values(pattern: &str, streams: &str) -> Reading {
+    let mut values = Reading::new(&PageCursor::default(), Unstored::default());
     values.take_streams(pattern, json(streams));
     values
 }

@@ -1,7 +1,7 @@
 //! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
 //! end are flow control, and the consumers that are deleted.
 
-use super::super::requests::ConsumerLimits;
+use super::super::limits::ConsumerLimits;
 use super::super::*;
 use super::model::{Event, NOW_NS};
 use super::*;
@@ -126,7 +126,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
     assert!(!limits.shrink(&refused(10_026)) && limits == ConsumerLimits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
-    let (_, body) = limits.plan(Start::Time(0)).request("S", Some("in"));
+    let body = limits.plan(Start::Time(0)).request("S", Some("in")).body;
     assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
     assert!(
         body.contains(r#""inactive_threshold":2500000000"#),
@@ -142,7 +142,7 @@ fn a_consumer_begins_at_a_message_or_a_time() {
         ConsumerLimits::default()
             .plan(start)
             .request("S", Some("in"))
-            .1
+            .body
     };
     let at = body(Start::Sequence(7));
     assert!(
@@ -175,11 +175,11 @@ fn flow_control_is_answered_and_is_no_idle_time() {
         control(None, Some("$JS.FC.1")),
     ];
     for delivery in controls.iter().cycle().take(10) {
-        let now = (bench.now, NOW_NS);
+        let now = bench.now;
         bench.out.clear();
         let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
         reader
-            .take(delivery.clone(), now, out, events)
+            .take(delivery.clone(), now, NOW_NS, out, events)
             .expect("good");
         assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
     }
@@ -196,9 +196,9 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
             payload: payload.into_bytes(),
             ..Delivery::default()
         };
-        let now = (bench.now, NOW_NS);
+        let now = bench.now;
         let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
-        reader.take(delivery, now, out, events)
+        reader.take(delivery, now, NOW_NS, out, events)
     };
     let mut bench = ReaderRig::new(1);
     bench.read(1);
@@ -254,8 +254,8 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
         let mut beat = || {
             bench.server.beat();
             let delivery = bench.server.line.pop_front().expect("a beat");
-            let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
-            bench.reader.take(delivery, now, out, &mut bench.events)
+            let (now, out, events) = (bench.now, &mut bench.out, &mut bench.events);
+            bench.reader.take(delivery, now, NOW_NS, out, events)
         };
         let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
         assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");
@@ -334,6 +334,21 @@ fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts(
         .count();
     assert!(made <= 1, "{made}");
     bench.read(1_000);
-    assert!(bench.reader.is_caught_up);
+    assert!(bench.reader.is_caught_up());
     bench.check();
+}
+
+#[test]
+fn new_subjects_are_said_whichever_answer_shows_them() {
+    // Before a consumer is asked for, after it was made, and while messages come.
+    for deliveries in [0, 2, 1_000] {
+        let mut bench = ReaderRig::new(1);
+        bench.read(deliveries);
+        bench.server.subjects = &["b.>"];
+        bench.settle();
+        let is_said =
+            |event: &KeptEvent| matches!(event, KeptEvent::Subjects(all) if all[..] == ["b.>"]);
+        let said = bench.events.iter().filter(|event| is_said(event));
+        assert_eq!(said.count(), 1, "after {deliveries} deliveries");
+    }
 }

@@ -33,6 +33,8 @@ pub(super) struct JetStreamServer {
     made: u64,
     /// Whether newer messages of a subject replace older ones.
     pub(super) overwrites: bool,
+    /// The subjects that the stream takes; none are said at first.
+    pub(super) subjects: &'static [&'static str],
 }
 
 pub(super) struct LiveConsumer {
@@ -85,6 +87,7 @@ impl JetStreamServer {
             lag_is_known: false,
             made: 0,
             overwrites: false,
+            subjects: &[],
         }
     }
 
@@ -178,7 +181,8 @@ impl JetStreamServer {
                     self.answer(
                         reply,
                         format!(
-                            r#"{{"created":"{created}","config":{{"max_msgs_per_subject":{}}},"state":{state},"cluster":{cluster}}}"#,
+                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{}}},"state":{state},"cluster":{cluster}}}"#,
+                            self.subjects,
                             if self.overwrites { 1 } else { -1 }
                         ),
                     );

@@ -1,0 +1,430 @@
+//! How far a stream was read: where to begin, what is news, when the reader has caught up or is behind, and what is lost.
+//! Judges numbers and times of messages, and what the leader says of the stream. Pure.
+
+use std::time::Instant;
+
+use super::super::MS_NS;
+use crate::NAME_NOT_UTF8;
+use crate::kept::KeptEvent;
+use crate::nats::consumer::Start;
+use crate::nats::protocol::Delivery;
+use crate::nats::stream_info::{Retention, StreamInfo};
+use weirgate_core::StoredId;
+
+/// The head of a stream without any message so far: the first message has the number 1.
+const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
+
+/// The place of this process in a stream.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The start reads no older messages, nanoseconds.
+    history_ns: u64,
+    /// The start reads no more messages than fit in so many bytes.
+    history_bytes: u64,
+    /// Older messages are not handed over while no message was handed over; Unix nanoseconds. `None` before the first
+    /// look.
+    since_ns: Option<u64>,
+    /// Where the next consumer begins while no message was handed over.
+    start: Start,
+    /// The newest message that was handed over.
+    last: Option<StoredId>,
+    /// The state of the stream in the leader's last answer.
+    info: Option<StreamInfo>,
+    /// The newest message of the stream when nothing was left to read, or [`NO_MESSAGE`]. `None` again once a message is
+    /// read.
+    empty_at: Option<StoredId>,
+    /// The last sequence number from before the start of this process, until the message is read.
+    old_until: Option<u64>,
+    /// Messages up to this number were stored before the newest loss that was reported to clients.
+    reported_until: u64,
+    /// The number of messages in the last [`KeptEvent::Lag`].
+    behind: Option<u64>,
+    /// Until the message is read: the newest message of the stream when the reader was first seen to be behind.
+    ahead: Option<Ahead>,
+    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
+    is_caught_up: bool,
+}
+
+/// A message of the stream that was not read yet.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    number: u64,
+    seen: Instant,
+}
+
+/// The leader's answer to the question for the first message from a number on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Found {
+    /// This is the first.
+    Message(StoredId),
+    /// There is none.
+    Nothing,
+    /// This user may not ask, or the answer cannot be read: a large message is cut.
+    Unknown,
+}
+
+/// The question whether the leader has a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubted {
+    /// The number from which on the leader is asked for the first message.
+    pub(super) from: u64,
+    /// This message has to be there; `None`: any message of the number `from`.
+    pub(super) expected: Option<StoredId>,
+    pub(super) if_unknown: IfUnknown,
+}
+
+/// What to believe of a message if this user may not ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfUnknown {
+    Gone,
+    There,
+}
+
+impl Progress {
+    /// Begins with the messages of the last `history_ms` milliseconds, but with no more than fit in `history_bytes` of
+    /// memory.
+    pub(super) fn new(history_ms: u64, history_bytes: usize) -> Self {
+        Self {
+            history_ns: history_ms.saturating_mul(MS_NS),
+            history_bytes: history_bytes as u64,
+            since_ns: None,
+            start: Start::Time(0),
+            last: None,
+            info: None,
+            empty_at: None,
+            old_until: None,
+            reported_until: 0,
+            behind: None,
+            ahead: None,
+            is_caught_up: false,
+        }
+    }
+
+    /// Handles a new connection, on which the reader has to catch up again.
+    pub(super) fn connected(&mut self) {
+        self.is_caught_up = false;
+    }
+
+    /// Whether the reader has caught up on this connection.
+    pub(super) const fn is_caught_up(&self) -> bool {
+        self.is_caught_up
+    }
+
+    /// Whether the stream keeps messages after weirgate has acknowledged them.
+    pub(super) fn keeps(&self) -> bool {
+        let info = self.info.as_ref();
+        info.is_none_or(|info| info.retention == Retention::Limits)
+    }
+
+    /// Whether messages from before the start of this process are still to be read.
+    pub(super) const fn is_at_start(&self) -> bool {
+        self.old_until.is_some()
+    }
+
+    /// Where the next consumer begins: at the last message, if the stream keeps it as a proof, otherwise after it.
+    pub(super) fn next_start(&self) -> Start {
+        self.last.map_or(self.start, |last| {
+            Start::Sequence(last.major + u64::from(!self.keeps()))
+        })
+    }
+
+    /// The message that the next consumer has to deliver first, as a proof that the stream is the same. `None`: there is no
+    /// such message, or the leader has just named it as the newest.
+    pub(super) fn proof(&self) -> Option<StoredId> {
+        let last = self.last.filter(|_| self.keeps())?;
+        (self.head() != Some(last)).then_some(last)
+    }
+
+    /// Whether the stream still is the one with the message `expected`, if this one is found in its place.
+    pub(super) fn proves(&self, found: StoredId, expected: StoredId) -> bool {
+        found == expected || self.overwrites() && found.major > expected.major
+    }
+
+    /// Whether newer messages of the stream replace older ones, so that numbers go missing without a loss.
+    fn overwrites(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.overwrites)
+    }
+
+    /// The number of the newest message that was read, or that is older than what is read.
+    pub(super) fn read_until(&self) -> Option<u64> {
+        let read = self.last.max(self.empty_at).map(|id| id.major);
+        read.or_else(|| match self.start {
+            Start::Sequence(first) => Some(first.saturating_sub(1)),
+            Start::Time(_) | Start::LastPerSubject => None,
+        })
+    }
+
+    fn head(&self) -> Option<StoredId> {
+        self.info.as_ref()?.head
+    }
+
+    /// Takes what the leader says of the stream before a consumer is made: where to begin, or whether what was read is
+    /// lost.
+    pub(super) fn begin(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
+        // The numbers may be those of other messages by now.
+        self.reported_until = 0;
+        let head = info.head.unwrap_or(NO_MESSAGE);
+        self.report_subjects(&info, events);
+        let is_other = self.is_other(&info) || self.is_refilled(head);
+        self.info = Some(info);
+        if self.since_ns.is_none() {
+            // The server's clock may be behind.
+            let newest_ns = match head {
+                NO_MESSAGE => unix_ns,
+                head => head.minor.min(unix_ns),
+            };
+            self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
+            self.begin_at(head);
+        } else if is_other && self.old_until.is_some() && self.last.is_none() {
+            // Nothing was handed over, so nothing is missing.
+            self.begin_at(head);
+        } else if is_other {
+            self.lost(events);
+            self.start = Start::Time(self.since_ns.unwrap_or(0));
+        }
+    }
+
+    /// Takes what the leader says of the stream once a consumer was made.
+    pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
+        self.report_subjects(&info, events);
+        self.info = Some(info);
+    }
+
+    /// Says which subjects the stream has, if that is news.
+    fn report_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
+        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
+        if info.subjects != known {
+            events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
+        }
+    }
+
+    /// Begins with the messages that were stored since [`Self::since_ns`].
+    fn begin_at(&mut self, head: StoredId) {
+        self.start = Start::Time(self.since_ns.unwrap_or(0));
+        self.old_until = Some(head.major).filter(|head| *head > 0);
+        self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
+    }
+
+    /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns whether
+    /// that is too early, because not all of its messages fit in the history.
+    pub(super) fn begin_at_number(&mut self, begins: u64) -> bool {
+        let Start::Time(_) = self.start else {
+            return false;
+        };
+        let first = begins.max(self.first_that_fits());
+        self.start = Start::Sequence(first);
+        first > begins
+    }
+
+    /// The number from which on the messages of a start fit in the history. After the start every message is read.
+    fn first_that_fits(&self) -> u64 {
+        let info = self.info.as_ref().filter(|_| self.old_until.is_some());
+        info.map_or(0, |info| {
+            let fitting = info.messages_in(self.history_bytes);
+            (info.head_number() + 1).saturating_sub(fitting)
+        })
+    }
+
+    /// Whether the stream was empty up to the number of its head, and now has another message of that number.
+    fn is_refilled(&self, head: StoredId) -> bool {
+        let empty_at = self.empty_at;
+        empty_at.is_some_and(|at| at.major == head.major && at != head)
+    }
+
+    /// Whether this is another stream than before, or lacks what was read of it.
+    pub(super) fn is_other(&self, info: &StreamInfo) -> bool {
+        self.is_other_than_read(info, self.read_until().unwrap_or(0))
+    }
+
+    /// Whether this is another stream than before, or lacks the message `read`.
+    pub(super) fn is_other_than_read(&self, info: &StreamInfo, read: u64) -> bool {
+        let known = self.info.as_ref();
+        known.is_some_and(|known| known.created_ns != info.created_ns) || info.head_number() < read
+    }
+
+    /// Handles a new consumer that has nothing to deliver. Returns false if the leader has newer messages than what was read,
+    /// so that the leader has to be asked for the next one.
+    pub(super) fn begin_empty(&mut self, events: &mut Vec<KeptEvent>) -> bool {
+        let head = self.head().unwrap_or(NO_MESSAGE);
+        let read = self.read_until().unwrap_or(0);
+        if head.major > read {
+            let info = self.info.as_ref();
+            if info.is_none_or(|info| info.first <= head.major) {
+                return false;
+            }
+            self.nothing_left(events);
+        } else if self.last.or(self.empty_at).is_none() {
+            // Older than what is read.
+            self.nothing_left(events);
+        }
+        true
+    }
+
+    /// Says that the reader has caught up, once nothing of the start is left to read.
+    pub(super) fn catch_up(&mut self, events: &mut Vec<KeptEvent>) {
+        let read = self.read_until().unwrap_or(0);
+        self.old_until = self.old_until.filter(|until| read < *until);
+        if self.old_until.is_none() && !std::mem::replace(&mut self.is_caught_up, true) {
+            events.push(KeptEvent::CaughtUp);
+        }
+    }
+
+    /// Whether a message is to be handed over: not delivered again because its acknowledgement was late, and not older
+    /// than what is read, as from a server that catches up.
+    pub(super) fn is_news(&mut self, id: StoredId) -> bool {
+        if let Some(last) = self.last {
+            return id.major > last.major;
+        }
+        let is_old = self.read_until().is_some_and(|read| id.major <= read);
+        let is_early = self.since_ns.is_some_and(|since_ns| id.minor < since_ns);
+        if is_early && !is_old {
+            self.start = Start::Sequence(id.major + 1);
+        }
+        !is_old && !is_early
+    }
+
+    /// Hands a message over. `pending`: so many more are on the server of the consumer.
+    pub(super) fn hand_over(
+        &mut self,
+        id: StoredId,
+        delivery: Delivery,
+        pending: u64,
+        now: Instant,
+        events: &mut Vec<KeptEvent>,
+    ) {
+        self.report_hole(id, pending, events);
+        self.empty_at = None;
+        self.last = Some(id);
+        let is_old = self.old_until.is_some_and(|until| id.major <= until);
+        if !is_old {
+            // Nothing is left of the start: its end was removed.
+            self.catch_up(events);
+        }
+        events.push(match String::from_utf8(delivery.subject) {
+            Ok(subject) => KeptEvent::Message {
+                id,
+                subject,
+                payload: delivery.payload,
+                is_deletion: delivery.is_deletion,
+                is_old,
+            },
+            Err(_) => KeptEvent::Bad(NAME_NOT_UTF8),
+        });
+        self.catch_up(events);
+        self.report_lag(pending, now, events);
+    }
+
+    /// Reports messages that were deleted before they were read: those between the last message and this one. At the start,
+    /// those before the first message are no loss.
+    fn report_hole(&mut self, id: StoredId, pending: u64, events: &mut Vec<KeptEvent>) {
+        let before = match self.last {
+            Some(last) => Some(last.major),
+            None => self.read_until().filter(|_| self.old_until.is_none()),
+        };
+        if before.is_none_or(|before| id.major == before + 1) {
+            return;
+        }
+        // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
+        // losses. Where newer messages replace older ones, nothing is lost.
+        if id.major <= self.reported_until || self.overwrites() {
+            events.push(KeptEvent::Hole);
+        } else {
+            events.push(KeptEvent::Lost);
+            let stored = self.info.as_ref().map_or(0, StreamInfo::head_number);
+            self.reported_until = stored.max(id.major.saturating_add(pending));
+        }
+    }
+
+    /// Says how far the reader is behind, if that is news. `pending`: so many messages are on the server of the consumer.
+    pub(super) fn report_lag(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
+        let read = self.read_until().unwrap_or(0);
+        let head = self.head();
+        let head_number = head.map_or(0, |head| head.major);
+        let messages = pending.max(head_number.saturating_sub(read));
+        let newest = Ahead {
+            number: read.saturating_add(messages),
+            seen: now,
+        };
+        let ahead = self.ahead.filter(|ahead| ahead.number > read);
+        self.ahead = (messages > 0).then_some(ahead.unwrap_or(newest));
+        if messages == 0 && self.behind.replace(0) == Some(0) {
+            return;
+        }
+        self.behind = Some(messages);
+        let ms = self.ahead.map_or(0, |ahead| {
+            let between = head.zip(self.last);
+            let stored_ns = between.map_or(0, |(head, last)| head.minor.saturating_sub(last.minor));
+            let seen = now.saturating_duration_since(ahead.seen);
+            (stored_ns / MS_NS).max(u64::try_from(seen.as_millis()).unwrap_or(u64::MAX))
+        });
+        let messages = Some(messages);
+        events.push(KeptEvent::Lag { messages, ms });
+    }
+
+    /// Takes the leader's answer about a message. Returns whether the message is there, so that another consumer may bring
+    /// it; otherwise what is lost was reported, and the next consumer begins elsewhere.
+    pub(super) fn is_found(
+        &mut self,
+        found: Found,
+        doubted: Doubted,
+        events: &mut Vec<KeptEvent>,
+    ) -> bool {
+        let is_it = |id: StoredId| match (doubted.expected, self.old_until) {
+            (Some(expected), _) => self.proves(id, expected),
+            // Holes among the messages from before the start are no loss.
+            (None, Some(until)) => id.major <= until,
+            (None, None) => id.major == doubted.from || self.overwrites(),
+        };
+        match found {
+            Found::Message(id) if is_it(id) => return true,
+            Found::Unknown if doubted.if_unknown == IfUnknown::There => return true,
+            // Not even the last message is the same, so the numbers mean nothing.
+            _ if doubted.expected.is_some() => {
+                self.lost(events);
+                self.start = Start::Time(self.since_ns.unwrap_or(0));
+            }
+            Found::Message(id) => self.go_on_at(id.major, events),
+            Found::Nothing | Found::Unknown => self.nothing_left(events),
+        }
+        false
+    }
+
+    /// Goes on at the first message that is left. Those before it are a loss, unless they are from before the start.
+    fn go_on_at(&mut self, first: u64, events: &mut Vec<KeptEvent>) {
+        let was_at_start = self.old_until.take().is_some();
+        if was_at_start && self.last.is_some() {
+            return;
+        }
+        if !was_at_start {
+            self.lost(events);
+        }
+        self.start = Start::Sequence(first);
+    }
+
+    /// Handles a stream in which there is nothing to read up to its newest message. Messages that came and went since
+    /// this process has started are a loss.
+    fn nothing_left(&mut self, events: &mut Vec<KeptEvent>) {
+        let head = self.head().unwrap_or(NO_MESSAGE);
+        let is_start = self.old_until.take().is_some();
+        // Also before the first message was handed over: a reader that has caught up stands at a number.
+        if !is_start && self.read_until().is_some_and(|read| head.major > read) {
+            self.lost(events);
+        }
+        self.empty_at = Some(head);
+        if self.last.is_none() {
+            self.start = Start::Sequence(head.major + 1);
+            events.extend(self.head().map(KeptEvent::Head));
+        }
+    }
+
+    /// Reports a loss. The caller says where to go on.
+    fn lost(&mut self, events: &mut Vec<KeptEvent>) {
+        events.push(KeptEvent::Lost);
+        self.reported_until = self.head().map_or(0, |head| head.major);
+        self.old_until = None;
+        // What comes next is newer.
+        let read = self.last.take().max(self.empty_at.take());
+        let since_ns = self.since_ns.unwrap_or(0);
+        self.since_ns = Some(read.map_or(since_ns, |read| since_ns.max(read.minor + 1)));
+    }
+}

@@ -1,0 +1,126 @@
+//! The questions for last values on a connection: from the loop to JetStream, and the values and ends back to the loop.
+//! [`Retained`](super::retained::Retained) knows how to ask.
+
+use std::time::{Duration, Instant};
+
+use super::super::error::Stop;
+use super::retained::{Lack, RetainedEvent};
+use super::session::SubjectsSession;
+use crate::kept::place_in;
+use crate::outage::shown;
+use crate::requests::{Question, Said};
+use weirgate_core::{BusEvent, BusMessage, Place, StoredId};
+use weirgate_wire::base::Now;
+
+impl SubjectsSession<'_> {
+    /// Goes on with the questions: those of which the loop wants more or nothing more, those that are due, and new ones.
+    pub(super) fn work_on_questions(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let retained = &mut self.retained;
+        while let Some((number, said)) = self.source.names.next_said() {
+            match said {
+                Said::More => retained.more(number, now, self.connection.out()),
+                Said::Forget => retained.forget(number, self.connection.out()),
+            }
+        }
+        retained.work(now, self.connection.out());
+        self.ask_questions(now);
+        let (asked, paused) = (self.retained.asked(), self.retained.paused());
+        self.source.names.show_asked_questions(asked, paused);
+        self.send_retained()
+    }
+
+    /// Asks the questions for last values that wait, while there is room. Questions must not fill the link to a silent
+    /// server.
+    fn ask_questions(&mut self, now: Instant) {
+        let retained = &mut self.retained;
+        let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
+        let is_silent = |pinged| now >= pinged + timeout;
+        while retained.has_room()
+            && !self.connection.pinged().is_some_and(is_silent)
+            && let Some(question) = self.source.names.next_question()
+        {
+            let sid = self.sids.of(&question.subscription.name);
+            retained.ask(question, sid, now, self.connection.out());
+        }
+    }
+
+    /// Sends the last values, and the ends of questions.
+    pub(super) fn send_retained(&mut self) -> Result<(), Stop> {
+        for event in std::mem::take(&mut self.retained.events) {
+            let event = match event {
+                RetainedEvent::Value {
+                    of,
+                    subject,
+                    payload,
+                    is_deletion,
+                    id,
+                } => {
+                    let (place, received) = self.place_of_value(&of, id);
+                    BusEvent::LastValue {
+                        number: of.number,
+                        is_deletion,
+                        message: BusMessage {
+                            subject,
+                            pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                            payload,
+                            position: None,
+                            place,
+                            received,
+                            quiet: true,
+                        },
+                    }
+                }
+                RetainedEvent::Page {
+                    number,
+                    cursor,
+                    is_open,
+                } => BusEvent::RetainedPage {
+                    number,
+                    cursor,
+                    is_open,
+                },
+                RetainedEvent::End { question, lack } => {
+                    if let Some(lack) = &lack {
+                        self.count_lack(&question, lack);
+                    }
+                    BusEvent::RetainedEnd {
+                        subscription: question.subscription,
+                        number: question.number,
+                        cut: lack.as_ref().map(Lack::cut),
+                    }
+                }
+            };
+            self.relay.link.send(event)?;
+        }
+        Ok(())
+    }
+
+    /// The place of a value, and the time that counts as its arrival. A message of the stream that is the kept feed has its
+    /// place there, and came when it was stored.
+    fn place_of_value(&self, of: &Question, id: Option<StoredId>) -> (Place, Now) {
+        let now = self.relay.link.now();
+        match (&self.source.settings.stream, id) {
+            (Some(stream), Some(id)) if of.is_of_stream() => place_in(stream, id, now),
+            _ => (Place::Outside, now),
+        }
+    }
+
+    fn count_lack(&mut self, question: &Question, lack: &Lack) {
+        match lack {
+            Lack::Refused(_) => self.relay.status.count_retained_refused(),
+            // Clients learn of it, and nobody can change it.
+            Lack::Window | Lack::Epoch => return,
+            Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
+                self.relay.status.count_retained_limited()
+            }
+        }
+        if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                name = shown(&question.subscription.name),
+                lines_left_out = line.suppressed,
+                "{lack}"
+            );
+        }
+    }
+}

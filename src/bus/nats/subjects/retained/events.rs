@@ -1,0 +1,67 @@
+//! What the session gets of a question: values, ends of pages, and the end with the reason why values may be missing.
+
+use std::sync::Arc;
+
+use crate::NAME_NOT_UTF8;
+use crate::requests::Question;
+use weirgate_core::{PageCursor, RetainedCut, StoredId};
+use weirgate_wire::json::JsonError;
+
+/// A value, or the end of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::nats::subjects) enum RetainedEvent {
+    Value {
+        /// The question.
+        of: Question,
+        subject: Arc<str>,
+        payload: Vec<u8>,
+        is_deletion: bool,
+        /// The message in its stream.
+        id: Option<StoredId>,
+    },
+    /// The end of a page.
+    Page {
+        /// The question's number.
+        number: u64,
+        cursor: Arc<PageCursor>,
+        /// Whether the question goes on.
+        is_open: bool,
+    },
+    /// The end of a question, answered or not.
+    End {
+        question: Question,
+        /// The reason why values may be missing.
+        lack: Option<Lack>,
+    },
+}
+
+/// Why the values of a question may be missing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::nats::subjects) enum Lack {
+    #[error("a pattern has last values in more streams than weirgate looks through")]
+    Cut,
+    #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
+    Unnamed,
+    #[error("messages after the position of a client are no longer in the stream")]
+    Window,
+    #[error("the position of a client is of another life of the stream")]
+    Epoch,
+    #[error("JetStream gives no last values: {0}")]
+    Refused(String),
+    #[error("an answer about last values cannot be read: {0}")]
+    Unreadable(#[from] JsonError),
+}
+
+impl Lack {
+    /// The reason for clients.
+    pub(in crate::nats::subjects) const fn cut(&self) -> RetainedCut {
+        match self {
+            Self::Cut => RetainedCut::Limit,
+            Self::Unnamed => RetainedCut::Unnamed,
+            Self::Window => RetainedCut::Window,
+            Self::Epoch => RetainedCut::Epoch,
+            Self::Refused(_) => RetainedCut::Refused,
+            Self::Unreadable(_) => RetainedCut::Unreadable,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What was read for a question: of each stream, of the page, and what may be missing; and what is still to be read. Pure.
+
+use std::collections::VecDeque;
+
+use super::events::Lack;
+use super::live::{MessageHash, Unstored};
+use super::streams::{Target, targets};
+use crate::nats::consumer::Start;
+use crate::nats::protocol::{AckSubject, Delivery};
+use crate::nats::stream_info::StreamInfo;
+use crate::requests::{Question, Wants};
+use weirgate_core::{PageCursor, ReadPart, StoredId};
+use weirgate_wire::json::Json;
+
+/// The bytes and the messages of a page of values. The last value, or the last request, may bring more.
+pub(super) const PAGE_BYTES: usize = 512 * 1024;
+pub(super) const PAGE_VALUES: u64 = 2_048;
+/// The messages of the first request to a consumer; each further one is for this many times what has come, at most.
+pub(super) const PULL_GROWTH: u64 = 8;
+/// The limit on streams asked for a pattern.
+pub(super) const STREAMS_MAX: usize = 16;
+
+/// How far a question has read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// Streams not asked yet.
+    pub(super) targets: VecDeque<Target>,
+    /// What was read of each stream.
+    parts: Vec<ReadPart>,
+    /// The index of the part that the consumer reads.
+    current: usize,
+    /// The last number of this part that was read before the consumer was made.
+    read_before: u64,
+    /// What may still come of the messages that waited when the consumer was made.
+    pub(super) waiting: u64,
+    /// How many messages have come.
+    seen: u64,
+    /// The bytes of the largest.
+    largest: usize,
+    pub(super) page: Page,
+    /// Messages that were delivered shortly before the question and have not come.
+    pub(super) unstored: Unstored,
+    /// All streams have given their values once.
+    pub(super) is_whole: bool,
+    /// There are more streams than are asked.
+    pub(super) is_cut: bool,
+    /// A value has a subject that is not UTF-8, and was not sent.
+    is_unnamed: bool,
+    /// Why a stream gave no values.
+    pub(super) refused: Option<String>,
+    /// For a question for all messages, in place of last values.
+    pub(super) all: Option<AllRead>,
+}
+
+/// How far all messages were read.
+#[derive(Debug, Default)]
+pub(super) struct AllRead {
+    /// The last message that was read.
+    pub(super) after: Option<StoredId>,
+    /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
+    pub(super) whole_to: Option<StoredId>,
+    /// The first message since then after which numbers did not come.
+    pub(super) jump: Option<u64>,
+    lack: Option<Lack>,
+    /// What follows the next check.
+    pub(super) then: Then,
+}
+
+/// What follows a check of the beginning of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The first page, or more after a pause.
+    #[default]
+    Read,
+    /// The end of a page.
+    Page,
+    /// The end of the question.
+    End,
+}
+
+impl AllRead {
+    pub(super) fn new(after: Option<StoredId>) -> Self {
+        Self {
+            after,
+            whole_to: after,
+            ..Self::default()
+        }
+    }
+
+    /// Counts a message. Returns false if it was read before.
+    pub(super) fn take(&mut self, id: StoredId) -> bool {
+        if let Some(after) = self.after {
+            if after == id {
+                return false;
+            }
+            if id.major <= after.major {
+                self.lack = Some(Lack::Epoch);
+                return false;
+            }
+            if id.major > after.major + 1 {
+                self.jump.get_or_insert(after.major);
+            }
+        }
+        self.after = Some(id);
+        true
+    }
+}
+
+/// What was sent of a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Page {
+    pub(super) values: u64,
+    pub(super) bytes: usize,
+}
+
+impl Page {
+    pub(super) fn is_full(self) -> bool {
+        self.values >= PAGE_VALUES || self.bytes >= PAGE_BYTES
+    }
+}
+
+impl Reading {
+    pub(super) fn of(question: &Question, unstored: Unstored) -> Self {
+        let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
+        Self {
+            all,
+            ..Self::new(&question.after, unstored)
+        }
+    }
+
+    pub(super) fn new(after: &PageCursor, unstored: Unstored) -> Self {
+        Self {
+            targets: VecDeque::new(),
+            parts: after.parts.clone(),
+            current: 0,
+            read_before: 0,
+            waiting: 0,
+            seen: 0,
+            largest: 0,
+            page: Page::default(),
+            unstored,
+            is_whole: false,
+            is_cut: false,
+            is_unnamed: false,
+            refused: None,
+            all: None,
+        }
+    }
+
+    /// The first message of a consumer.
+    pub(super) fn start(&self) -> Start {
+        match &self.all {
+            Some(all) => Start::Sequence(all.after.map_or(1, |after| after.major)),
+            None => Start::LastPerSubject,
+        }
+    }
+
+    /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
+    /// stream, in its order.
+    pub(super) fn begin_all(&mut self, mut found: Vec<Target>) {
+        let is_in_parts = found.len() > 1;
+        found.truncate(1);
+        if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
+            target.filter = String::new();
+        }
+        self.targets = found.into();
+    }
+
+    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
+    /// what follows.
+    pub(super) fn check_start(&mut self, stream: &StreamInfo) -> Then {
+        let Some(all) = &mut self.all else {
+            return Then::End;
+        };
+        let after = all.after.map(|after| after.major);
+        if after.is_some_and(|after| stream.head_number() < after) {
+            all.lack = Some(Lack::Epoch);
+        } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
+            all.lack.get_or_insert(Lack::Window);
+        }
+        (all.jump, all.whole_to) = (None, all.after);
+        std::mem::take(&mut all.then)
+    }
+
+    /// Why something may be missing of what was read.
+    fn lack_of_read(&self) -> Option<Lack> {
+        let unnamed = self.is_unnamed.then_some(Lack::Unnamed);
+        let of_all = self.all.as_ref().and_then(|all| all.lack.clone());
+        of_all.or(unnamed)
+    }
+
+    /// Why values may be missing, once nothing more is read.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        let refused = self.refused.clone().map(Lack::Refused);
+        let cut = self.is_cut.then_some(Lack::Cut);
+        refused.or(cut).or_else(|| self.lack_of_read())
+    }
+
+    /// From where another question reads on.
+    pub(super) fn cursor(&self) -> PageCursor {
+        let mut cursor = match &self.all {
+            Some(all) => PageCursor::after(all.whole_to),
+            None => PageCursor::of(self.parts.clone()),
+        };
+        cursor.cut = self.lack_of_read().as_ref().map(Lack::cut);
+        cursor
+    }
+
+    /// Whether the position from which all messages are read is of another life of the stream.
+    pub(super) fn is_of_other_life(&self) -> bool {
+        let all = self.all.as_ref();
+        all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
+    }
+
+    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
+    /// streams of the other pages count as cut.
+    pub(super) fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
+        let found = targets(pattern, streams);
+        self.is_cut |= found.targets.len() > STREAMS_MAX || found.is_cut;
+        self.targets = found.targets;
+        self.targets.truncate(STREAMS_MAX);
+    }
+
+    /// Adds streams that were found in the list of all.
+    pub(super) fn extend(&mut self, targets: Vec<Target>) {
+        let is_new = |target: &Target| !self.targets.iter().any(|known| known.is_same(target));
+        let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
+        self.targets.extend(targets);
+        self.is_cut |= self.targets.len() > STREAMS_MAX;
+        self.targets.truncate(STREAMS_MAX);
+    }
+
+    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made anew, or
+    /// that has lost messages since, counts no more.
+    pub(super) fn begin(&mut self, target: &Target, waiting: u64) {
+        self.waiting = waiting;
+        if self.all.is_some() {
+            return;
+        }
+        let is_it =
+            |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
+        let known = self.parts.iter().position(is_it);
+        self.current = known.unwrap_or_else(|| {
+            self.parts.push(ReadPart {
+                stream: target.stream.clone(),
+                filter: target.filter.clone(),
+                made: target.made.clone(),
+                sequence: 0,
+            });
+            self.parts.len() - 1
+        });
+        let part = &mut self.parts[self.current];
+        if part.made != target.made || part.sequence > target.last {
+            part.made.clone_from(&target.made);
+            part.sequence = 0;
+        }
+        self.read_before = part.sequence;
+    }
+
+    /// How many messages to ask for next: as many as fit in the page if none is larger than those before, and at first few,
+    /// because nothing is known of their size.
+    pub(super) fn next_pull(&self) -> u64 {
+        let bytes = PAGE_BYTES.saturating_sub(self.page.bytes) / self.largest.max(1);
+        let values = PAGE_VALUES.saturating_sub(self.page.values);
+        let growth = PULL_GROWTH * self.seen.max(1);
+        values.min(bytes as u64).min(growth).max(1)
+    }
+
+    /// Counts a message. Returns false if it was read before.
+    pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, hash: MessageHash) -> bool {
+        let bytes = delivery.payload.len() + delivery.subject.len();
+        self.waiting = self.waiting.saturating_sub(1);
+        (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
+        self.unstored.remove(hash);
+        let id = StoredId {
+            major: ack.stream_sequence,
+            minor: ack.stored_unix_ns,
+        };
+        if self.all.as_mut().is_some_and(|all| !all.take(id)) {
+            return false;
+        }
+        if ack.stream_sequence <= self.read_before {
+            return false;
+        }
+        if let Some(part) = self.parts.get_mut(self.current) {
+            part.sequence = part.sequence.max(ack.stream_sequence);
+        }
+        self.is_unnamed |= delivery.name().is_none();
+        self.page.values += 1;
+        self.page.bytes += bytes;
+        true
+    }
+}
