@@ -8,7 +8,7 @@
 use crate::gateways::events::aside::aside;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::gateways::events::metrics;
-use crate::services::fetch::Redirects;
+use crate::services::redirects::Redirects;
 use crate::services::{
     ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
     Service, USER_AGENT,

@@ -335,7 +335,7 @@ impl Shared {
         behind: &ProxiedService,
         client: ClientAddr,
     ) -> Result<Arc<Place>, Failure> {
-        let waits = |has_share| behind.watch.stats.count_wait(has_share);
+        let waits = |reason| behind.watch.stats.count_wait(reason);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
         let place = place.ok().flatten().map(Arc::new);
         place.ok_or_else(Failure::no_connection)
