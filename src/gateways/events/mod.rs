@@ -249,9 +249,9 @@ impl EventsGateway {
     ) -> bool {
         let admitted = connection.admit(core, key);
         if !admitted {
-            let (forgotten, left_line) = connection.forget();
-            self.stats.messages_forgotten.add(forgotten);
-            self.leave_line(key, left_line);
+            let dropped = connection.forget();
+            self.stats.messages_forgotten.add(dropped.messages);
+            self.leave_line(key, dropped.in_line);
         }
         admitted
     }

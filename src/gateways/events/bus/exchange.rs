@@ -310,7 +310,7 @@ impl Exchange {
     }
 
     fn handle_answer(&mut self, from: InstanceId, number: u64, sent: u64) {
-        self.instances.set_late(&from, false);
+        self.instances.note_answer(&from);
         let Some(waiting) = self.waiting.get_mut(&number) else {
             return;
         };
@@ -413,7 +413,7 @@ impl Exchange {
         self.stats.waiting.set(self.waiting.len());
         if blame == Blame::Late {
             let late = waiting.awaited.iter();
-            late.for_each(|id| self.instances.set_late(id, true));
+            late.for_each(|id| self.instances.note_late(id));
         }
         let mut missing = waiting.expected;
         missing.retain(|id| !waiting.answered.contains(id));
