@@ -410,8 +410,8 @@ pub(super) fn arg(setting: &Setting, made_for: For) -> Arg {
         .value_name(setting.kind.placeholder())
         .help_heading(setting.heading.0)
         .allow_negative_numbers(true)
-        .help(help(setting, false))
-        .long_help(help(setting, true));
+        .help(short_help(setting))
+        .long_help(long_help(setting));
     let arg = match setting.kind {
         // `--ephemeral` alone is on; `--ephemeral=false` overrides an env value.
         Kind::Switch => arg
@@ -433,11 +433,16 @@ pub(super) fn arg(setting: &Setting, made_for: For) -> Arg {
     }
 }
 
-fn help(setting: &Setting, long: bool) -> StyledStr {
-    let mut text = setting.help.to_owned();
-    if long {
-        text += &details(setting);
-    }
+fn short_help(setting: &Setting) -> StyledStr {
+    with_env_and_default(setting.help.to_owned(), setting)
+}
+
+fn long_help(setting: &Setting) -> StyledStr {
+    with_env_and_default(setting.help.to_owned() + &details(setting), setting)
+}
+
+/// Adds the names in the environment, and the default.
+fn with_env_and_default(mut text: String, setting: &Setting) -> StyledStr {
     if !setting.original_env.is_empty() {
         text = format!("{text} [env: {}]", setting.original_env.join(", "));
     }

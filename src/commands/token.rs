@@ -178,7 +178,7 @@ impl TokenCommand {
             cookie: None,
         };
         let identity = authenticator.identify(token, now);
-        let mut identity = identity.map_err(refused)?;
+        let mut identity = identity.map_err(refusal_text)?;
         let Some((gateway, checked)) = &self.judge else {
             return Ok(good(&identity, now.unix_ms()));
         };
@@ -189,8 +189,8 @@ impl TokenCommand {
             let rights = table.admit(&identity, &roles.default_role, roles.limits);
             let shown = shown_table(&roles);
             let rights = rights.map_err(|refusal| match refusal {
-                Refusal::Role => format!("{}; the table is {shown}", refused(refusal)),
-                _ => refused(refusal),
+                Refusal::Role => format!("{}; the table is {shown}", refusal_text(refusal)),
+                _ => refusal_text(refusal),
             })?;
             let names = names(table, &rights);
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
@@ -198,7 +198,7 @@ impl TokenCommand {
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
         if let TokenUse::Names(admit) = gateway.tokens {
-            admit(&identity).map_err(refused)?;
+            admit(&identity).map_err(refusal_text)?;
         }
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
             identity
@@ -209,8 +209,8 @@ impl TokenCommand {
     }
 }
 
-/// The words of a gateway's refusal.
-fn refused(refusal: Refusal) -> String {
+/// The refusal with the close code and the label that a client would get.
+fn refusal_text(refusal: Refusal) -> String {
     let (code, label) = (refusal.close_code(), refusal.label());
     format!("refused with {code}: {refusal} [{label}]")
 }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn without_a_secret_nothing_is_good() {
         let refused = gateway(None).inspect(None, at(0));
-        let missing = super::refused(Refusal::Missing);
+        let missing = super::refusal_text(Refusal::Missing);
         assert_eq!(refused, Err(missing));
     }
 }
