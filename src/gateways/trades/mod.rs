@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
 use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
-use self::leaving::UnsubscribingSymbols;
+use self::leaving::{Extent, UnsubscribingSymbols};
 use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
 use crate::gateways::shared::access::{
@@ -38,6 +38,13 @@ use weirgate_core::{
 use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ObjectWriter, TextList};
+
+/// Why a client may not hold further symbols.
+struct RefusedSymbols {
+    reason: NameRefusal,
+    /// For the client.
+    words: String,
+}
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -142,7 +149,10 @@ impl TradesGateway {
         let mut follow = Follow::default();
         let mut requests = std::mem::take(&mut client.together).into_iter();
         // The requests of an event stream are short, because they come in a head.
-        let is_alone = requests.len() == 1;
+        let extent = match requests.len() {
+            1 => Extent::Share,
+            _ => Extent::All,
+        };
         while let Some(request) = requests.next() {
             match request {
                 Ok(TradesRequest::Subscribe(content, asked)) => {
@@ -151,7 +161,7 @@ impl TradesGateway {
                 }
                 Ok(TradesRequest::Unsubscribe(action, symbols, content)) => {
                     let request = UnsubscribingSymbols::new(action, symbols, content);
-                    self.unsubscribe(core, key, client, request, is_alone);
+                    self.unsubscribe(core, key, client, request, extent);
                 }
                 Ok(TradesRequest::Ping) => {
                     let pong = messages::pong(core);
@@ -181,9 +191,9 @@ impl TradesGateway {
         let (client, requests) = (&mut client.held, client.requests.as_mut());
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = not_held(core, key, content, &asked.symbols);
-        if let Err((reason, message)) = self.judge(core, client, content, &new) {
-            core.note_refused_names(key, &new, reason);
-            let refusal = messages::error(core, &message);
+        if let Err(refused) = self.judge(core, client, content, &new) {
+            core.note_refused_names(key, &new, refused.reason);
+            let refusal = messages::error(core, &refused.words);
             return core.send(key, &refusal);
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
@@ -218,32 +228,34 @@ impl TradesGateway {
         }
     }
 
-    /// Returns an error, with words for the client, if the client may not also hold the `new` symbols.
+    /// Judges whether the client may also hold the `new` symbols.
     fn judge(
         &mut self,
         core: &Core,
         client: &HeldSymbols,
         content: Content,
         new: &[TopicName],
-    ) -> Result<(), (NameRefusal, String)> {
+    ) -> Result<(), RefusedSymbols> {
         if self.users.is_over(client, new.len()) {
             let (held, max) = (self.users.count(client), client.symbols_max);
             let whose = match client.user {
                 Some(_) => "user",
                 None => "connection",
             };
-            let error = format!(
+            let words = format!(
                 "Cannot subscribe: would exceed maximum of {max} symbols per {whose}. Currently \
                  subscribed to {held} symbols."
             );
-            return Err((NameRefusal::ClientLimit, error));
+            let reason = NameRefusal::ClientLimit;
+            return Err(RefusedSymbols { reason, words });
         }
         if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
             && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
         {
             self.stats.candles.limited.add(new.len() as u64);
-            let error = "Cannot subscribe: too many symbols have candles.".to_owned();
-            return Err((NameRefusal::ServerLimit, error));
+            let words = "Cannot subscribe: too many symbols have candles.".to_owned();
+            let reason = NameRefusal::ServerLimit;
+            return Err(RefusedSymbols { reason, words });
         }
         Ok(())
     }
@@ -429,7 +441,7 @@ impl Gateway for TradesGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         if let Some(request) = client.unsubscribing.take() {
-            self.unsubscribe(core, key, client, *request, true);
+            self.unsubscribe(core, key, client, *request, Extent::Share);
         }
     }
 

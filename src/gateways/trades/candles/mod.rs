@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use self::series::{Series, Trade};
+use self::series::{CandleState, Series, Trade};
 use crate::gateways::shared::access::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
 use weirgate_wire::base::ExtendibleMap;
@@ -345,7 +345,7 @@ impl Candles {
             out.push(Update {
                 topic: watch.topic.clone(),
                 key: None,
-                message: candle.message(&symbol.name, pair.interval, true),
+                message: candle.message(&symbol.name, pair.interval, CandleState::Closed),
             });
         }
     }
@@ -376,7 +376,7 @@ impl Candles {
         Some(Update {
             topic: watch.topic.clone(),
             key: Some(pair.conflation_key()),
-            message: candle.message(&symbol.name, pair.interval, false),
+            message: candle.message(&symbol.name, pair.interval, CandleState::Running),
         })
     }
 

@@ -193,7 +193,7 @@ impl Candle {
     }
 
     /// Returns `{"type":"candle","data":{…}}`.
-    pub(super) fn message(&self, symbol: &str, interval: Interval, closed: bool) -> String {
+    pub(super) fn message(&self, symbol: &str, interval: Interval, state: CandleState) -> String {
         let mut data = ObjectWriter::new();
         data.string("symbol", symbol);
         data.string("interval", interval.label());
@@ -209,12 +209,19 @@ impl Candle {
             data.raw(key, &number.to_string());
         }
         data.number("trades", self.trades);
-        data.boolean("closed", closed);
+        data.boolean("closed", state == CandleState::Closed);
         let mut message = ObjectWriter::new();
         message.string("type", "candle");
         message.object("data", data);
         message.finish()
     }
+}
+
+/// Whether a candle may still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CandleState {
+    Running,
+    Closed,
 }
 
 /// A trade.
@@ -374,7 +381,7 @@ mod tests {
         }
         assert!(series.running(begin - 1).is_none(), "earlier ones may come");
         let candle = series.running(begin).expect("a candle");
-        let message = candle.message("A\"", Interval::Minute, false);
+        let message = candle.message("A\"", Interval::Minute, CandleState::Running);
         let want = concat!(
             r#"{"type":"candle","data":{"symbol":"A\"","interval":"1m","start":3600000,"open":7,"#,
             r#""high":9,"low":3,"close":4,"volume":6,"trades":6,"closed":false}}"#
