@@ -10,13 +10,17 @@
 //! | `mod` | subjects, the handling of a message, and a check without effect |
 //! | `cache` | the newest value under each key, and payloads |
 //! | `view` | what each topic shows: broadcasts, and quiet catch-up |
-//! | `normalise`, `level` | the contract's normalisation: a message with its predictions, and each level |
+//! | `normalise`, `level` | the contract's normalisation: a message, and each level |
+//! | `predictions` | the viewport's predictions for each level |
+//! | `session_clock` | the trading day of New York |
 //! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
 mod cache;
 mod level;
 mod normalise;
+mod predictions;
 mod reader;
+mod session_clock;
 mod view;
 
 use std::mem;
