@@ -182,7 +182,7 @@ impl PlacesState {
 
 impl Place {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
-    pub(crate) fn is_behind(&self, behind: Duration) {
+    pub(crate) fn note_behind(&self, behind: Duration) {
         let now_us = self.of.clock.mono_us();
         let progress_us = match behind.is_zero() {
             true => u64::MAX,
@@ -194,7 +194,7 @@ impl Place {
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
     /// speed, the request is evicted when others wait.
-    pub(crate) fn is_taking(&self, bytes: usize) {
+    pub(crate) fn note_unread(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
         let permits = self.permits.iter().flatten();
@@ -305,8 +305,8 @@ mod tests {
             let works = at_once(&places, "192.0.2.2").await.expect("a place");
             assert!(at_once(&places, "192.0.2.3").await.is_none());
             assert!(lock(&places.0.waiting).requests.is_empty());
-            crawls.is_behind(Duration::from_secs(2));
-            works.is_behind(Duration::from_millis(10));
+            crawls.note_behind(Duration::from_secs(2));
+            works.note_behind(Duration::from_millis(10));
             let ends = spawn_local(async move {
                 poll_fn(|cx| match crawls.is_evicted(cx) {
                     true => Poll::Ready(()),
@@ -343,7 +343,7 @@ mod tests {
             drop(third);
             let fourth = waits.await.expect("a task").expect("a place");
             assert_eq!(buffers.held(), 3 * CONNECTION_BYTES);
-            of_one.is_behind(Duration::from_secs(2));
+            of_one.note_behind(Duration::from_secs(2));
             let waits = wait("192.0.2.5");
             poll_fn(|cx| match of_one.is_evicted(cx) {
                 true => Poll::Ready(()),

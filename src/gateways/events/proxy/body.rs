@@ -131,7 +131,7 @@ impl Body for ToService {
                     true => body.behind(),
                     false => Duration::ZERO,
                 };
-                place.iter().for_each(|place| place.is_behind(behind));
+                place.iter().for_each(|place| place.note_behind(behind));
                 ready!(frame)
             }
         };
@@ -233,7 +233,7 @@ impl Body for ToClient {
                     .and_then(|frame| frame.as_ref().ok()?.data_ref());
                 let place = self.lease.as_ref().and_then(Lease::place);
                 if let (Some(place), Some(bytes)) = (place, bytes) {
-                    place.is_taking(bytes.len());
+                    place.note_unread(bytes.len());
                 }
                 self.ended = frame.is_none() || self.incoming.is_end_stream();
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
@@ -242,7 +242,7 @@ impl Body for ToClient {
                 // The client has taken everything that has come.
                 let place = self.lease.as_ref().and_then(Lease::place);
                 if let Some(place) = place.filter(|_| self.waits_since.is_none()) {
-                    place.is_behind(Duration::ZERO);
+                    place.note_behind(Duration::ZERO);
                 }
                 let why = ready!(self.poll_end(cx));
                 Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))
@@ -280,7 +280,7 @@ impl Drop for ToClient {
         if !self.ended {
             return;
         }
-        self.exchange.is_whole();
+        self.exchange.note_end();
         // A connection that still sends a request body cannot be reused.
         if let Some(lease) = self.lease.take()
             && self.upload.has_ended()

@@ -82,13 +82,13 @@ impl ProxiedRequest {
     }
 
     /// Records the head of the service's answer.
-    pub(super) fn has_head(&mut self, status: StatusCode) {
+    pub(super) fn note_head(&mut self, status: StatusCode) {
         self.status = status;
         self.watch.stats.requests.observe(self.begun.elapsed());
     }
 
     /// Records the end of the service's answer.
-    pub(super) fn is_whole(&mut self) {
+    pub(super) fn note_end(&mut self) {
         let outcome = match self.status.as_u16() {
             ..400 => Outcome::Answered,
             _ => Outcome::Refused,

@@ -263,7 +263,7 @@ impl Shared {
         let failure = match self.send(behind, client, request, &upload).await {
             Ok((mut answer, lease)) => {
                 headers::own_addresses(answer.headers_mut(), upstream, path.cut);
-                exchange.has_head(answer.status());
+                exchange.note_head(answer.status());
                 return self.passed_on(answer, lease, upload, exchange);
             }
             Err(failure) => failure,
