@@ -15,6 +15,7 @@ use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
+    UnfilledName,
 };
 use weirgate_wire::base::Now;
 
@@ -237,10 +238,17 @@ fn names(table: &Acl, rights: &Rights) -> String {
     }
 }
 
-/// A line for each name of the role with a place that no claim of the token fills.
+/// A line for each name of the role with a placeholder that no claim of the token fills.
 fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
     let faults = table.faults(rights).into_iter();
-    faults.map(|(name, place, fault)| format!("\n  not:      {name}, {place}: {fault}"))
+    faults.map(|unfilled| {
+        let UnfilledName {
+            name,
+            placeholder,
+            fault,
+        } = unfilled;
+        format!("\n  not:      {name}, {placeholder}: {fault}")
+    })
 }
 
 fn good(identity: &Identity, unix_ms: i64) -> String {
