@@ -128,11 +128,14 @@ impl QuotaState {
         }
     }
 
-    /// Chooses the holder that has rested for the longest, of this address if one is given. Returns its waker; `None` if
-    /// none rests.
-    pub(super) fn evict(&mut self, of: Option<ClientAddr>, now_us: u64) -> Option<Option<Waker>> {
-        let at = self.next_evicted(of, now_us)?;
-        Some(self.choose(at))
+    /// Chooses the holder that has rested for the longest, of this address if one is given, and adds its waker to
+    /// `wakers`. Returns false if none rests.
+    fn evict(&mut self, of: Option<ClientAddr>, now_us: u64, wakers: &mut Vec<Waker>) -> bool {
+        let next = self.next_evicted(of, now_us);
+        if let Some(at) = next {
+            wakers.extend(self.choose(at));
+        }
+        next.is_some()
     }
 
     /// Evicts holders for a new one ([`Permit::fit`](super::Permit::fit)). Returns their wakers.
@@ -152,17 +155,15 @@ impl QuotaState {
         while self.is_over(max - max / spared)
             || self.staying_holders() > holders_max - holders_spared
         {
-            let Some(waker) = self.evict(None, now_us) else {
+            if !self.evict(None, now_us, &mut wakers) {
                 break;
-            };
-            wakers.extend(waker);
+            }
         }
         let address = self.holders[at].address;
         while room.is_shared && self.is_over_share(at, max, spared) {
-            let Some(waker) = self.evict(Some(address), now_us) else {
+            if !self.evict(Some(address), now_us, &mut wakers) {
                 break;
-            };
-            wakers.extend(waker);
+            }
         }
         wakers
     }
