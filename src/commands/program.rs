@@ -194,6 +194,7 @@ impl Program {
         self.with_tokens().find(with_roles).or(first)
     }
 
+    /// The settings of a command from its arguments and the environment, checked.
     pub(super) fn checked(
         &self,
         rows: Vec<Setting>,
