@@ -149,7 +149,7 @@ impl Gate {
     }
 
     /// Records that hyper has taken a piece of an answer's body.
-    pub(super) fn took_piece(&self, bytes: usize) {
+    pub(super) fn note_piece(&self, bytes: usize) {
         self.0.borrow_mut().unwritten.push_back(bytes);
     }
 
@@ -209,7 +209,6 @@ impl Gate {
 
 impl GateState {
     fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
-        let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),
             Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
@@ -217,7 +216,7 @@ impl GateState {
         match read {
             Poll::Pending => Client::There,
             Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
-            Poll::Ready(Ok(1..)) if self.knows_end(is_whole, cx) => Client::Gone,
+            Poll::Ready(Ok(1..)) if self.knows_end(cx) => Client::Gone,
             Poll::Ready(Ok(1..)) => Client::Hidden,
         }
     }
@@ -256,7 +255,8 @@ impl GateState {
 
     /// Whether the kernel reports the client's end before the bytes in front of it are read (EPOLLRDHUP, EPOLLHUP).
     /// With a body still unread, only a full close counts: a client may shut down its half after the body.
-    fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
+    fn knows_end(&self, cx: &mut Context<'_>) -> bool {
+        let is_whole = !matches!(self.next, Next::Body(_));
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
             Poll::Ready(Ok(ready)) => {
@@ -294,7 +294,7 @@ impl GateState {
             return true;
         };
         let rest = &self.read[self.passed..];
-        self.clock.head_begun();
+        self.clock.note_head_begun();
         let bytes_max = self.limits.bytes_max;
         let verdict = match scanner.end(rest) {
             None if rest.len() <= bytes_max => return false,
@@ -310,7 +310,7 @@ impl GateState {
             }
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
-        self.clock.head_ended();
+        self.clock.note_head_ended();
         self.body_bytes = 0;
         let decided = std::mem::take(&mut self.decided);
         (self.passed, self.next) = match verdict {
@@ -329,8 +329,8 @@ impl GateState {
     }
 
     /// Records a write: the first pieces that are written whole leave memory.
-    fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
-        self.clock.wrote(outcome.is_pending());
+    fn note_write(&mut self, outcome: &Poll<io::Result<usize>>) {
+        self.clock.note_write(outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
             // Heads are not distinguished: the rest that is left is a little larger.
             self.written += *bytes;
@@ -368,7 +368,7 @@ impl GateState {
             buf.advance(n);
             outcome
         };
-        self.clock.body_read(outcome.is_pending());
+        self.clock.note_body_read(&outcome);
         ready!(outcome)?;
         let n = buf.filled().len() - before;
         self.body_bytes += n as u64;
@@ -384,7 +384,7 @@ impl GateState {
         self.forget(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
-            self.clock.body_read(outcome.is_pending());
+            self.clock.note_body_read(&outcome);
         }
         outcome
     }
@@ -402,8 +402,10 @@ impl GateState {
         }
         // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
         let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
-        let has_begun = awaits_head && self.stream.has_begun_record();
-        self.clock.record_begun(has_begun);
+        match awaits_head && self.stream.has_begun_record() {
+            true => self.clock.note_unfinished_record(),
+            false => self.clock.note_no_unfinished_record(),
+        }
         outcome.map_ok(|()| n)
     }
 }
@@ -449,7 +451,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write(cx, buf);
-        gate.wrote(&outcome);
+        gate.note_write(&outcome);
         outcome
     }
 
@@ -460,7 +462,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write_vectored(cx, bufs);
-        gate.wrote(&outcome);
+        gate.note_write(&outcome);
         outcome
     }
 
