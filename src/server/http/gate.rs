@@ -48,7 +48,7 @@ pub(super) struct HeadLimits {
 
 impl HeadLimits {
     /// Whether a request is for the reactor.
-    fn leaves(self, head: &RequestHead<'_>) -> bool {
+    fn is_for_reactor(self, head: &RequestHead<'_>) -> bool {
         let is_stream = self.event_stream && head.asks_event_stream();
         is_stream || head.asks_upgrade() || head.lost_upgrade().is_some()
     }
@@ -71,6 +71,15 @@ pub(super) enum Client {
     Gone,
     /// The client sent more bytes than may be read now, and they may hide its end: check again later.
     Hidden,
+}
+
+/// A head that keeps the rules.
+struct GoodHead {
+    /// Where it ends in the bytes that were read.
+    end: usize,
+    is_for_reactor: bool,
+    /// The body that it announces, if any.
+    body: Option<BodyScanner>,
 }
 
 /// The next part of the stream.
@@ -103,7 +112,7 @@ struct GateState {
     body_bytes: u64,
     time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
-    decided: bool,
+    is_first_for_hyper: bool,
     /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
     unwritten: VecDeque<usize>,
     /// How many bytes of the first piece are written.
@@ -115,12 +124,12 @@ struct GateState {
 }
 
 impl Gate {
-    /// A gate for a socket of which `read` was read already, from the start of a head on. `decided`: the reactor has
-    /// decided that this head is served here, even if it asks for a WebSocket or an event stream.
+    /// A gate for a socket of which `read` was read already, from the start of a head on. `is_first_for_hyper`: the
+    /// reactor has decided that this head is served here, even if it asks for a WebSocket or an event stream.
     pub(super) fn new(
         stream: ClientStream,
         read: HeldBytes,
-        decided: bool,
+        is_first_for_hyper: bool,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
         time: Clock,
@@ -135,7 +144,7 @@ impl Gate {
             next: Next::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
-            decided,
+            is_first_for_hyper,
             unwritten: VecDeque::new(),
             written: 0,
             is_charged: false,
@@ -300,29 +309,27 @@ impl GateState {
             None if rest.len() <= bytes_max => return false,
             Some(end) if end <= bytes_max => {
                 let head = RequestHead::parse(&rest[..end], self.limits.headers_max);
-                head.map(|head| {
-                    (
-                        self.passed + end,
-                        self.limits.leaves(&head),
-                        BodyScanner::announced(&head),
-                    )
+                head.map(|head| GoodHead {
+                    end: self.passed + end,
+                    is_for_reactor: self.limits.is_for_reactor(&head),
+                    body: BodyScanner::announced(&head),
                 })
             }
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
         self.clock.note_head_ended();
         self.body_bytes = 0;
-        let decided = std::mem::take(&mut self.decided);
+        let is_for_hyper = mem::take(&mut self.is_first_for_hyper);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
-            Ok((_, true, _)) if !decided => {
+            Ok(head) if head.is_for_reactor && !is_for_hyper => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(GateEnd::Upgrade(read)))
             }
-            Ok((end, _, body)) => {
+            Ok(head) => {
                 let next_head = || Next::Head(HeadScanner::default());
-                (end, body.map_or_else(next_head, Next::Body))
+                (head.end, head.body.map_or_else(next_head, Next::Body))
             }
         };
         true
