@@ -29,7 +29,7 @@ pub struct TailError {
 }
 
 impl TailError {
-    /// No other attempt would end otherwise.
+    /// Another attempt would fail in the same way.
     pub(super) fn lasting(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -184,6 +184,22 @@ struct Rate {
     bytes: u64,
 }
 
+/// The content of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload<'a> {
+    Text(&'a [u8]),
+    /// A line of JSON, and after it the message of the bus.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
 impl Output {
     pub(super) fn new(style: Style, rate: bool, count: Option<u64>, now: Instant) -> Self {
         Self {
@@ -202,11 +218,13 @@ impl Output {
     }
 
     /// Prints a message and flushes, so that a reader gets it at once.
-    pub(super) fn print(&mut self, message: &[u8], is_binary: bool) -> io::Result<Next> {
+    pub(super) fn print(&mut self, message: Payload<'_>) -> io::Result<Next> {
         self.line.clear();
-        match is_binary && self.style != Style::Raw {
-            true => render_binary(self.style, message, &mut self.line),
-            false => render(self.style, message, &mut self.line),
+        match message {
+            Payload::Binary(bytes) if self.style != Style::Raw => {
+                render_binary(self.style, bytes, &mut self.line);
+            }
+            message => render(self.style, message.bytes(), &mut self.line),
         }
         if self.is_terminal {
             self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
@@ -217,7 +235,7 @@ impl Output {
         self.messages += 1;
         if let Some(rate) = &mut self.rate {
             rate.messages += 1;
-            rate.bytes += message.len() as u64;
+            rate.bytes += message.bytes().len() as u64;
         }
         match self.count {
             Some(count) if self.messages >= count => Ok(Next::End),
