@@ -23,7 +23,7 @@ use self::calls::{CallSlots, Permission};
 pub use self::services::{EventsService, ServiceRow, Services};
 
 use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPause};
-use self::envelope::Code;
+use self::envelope::{Code, RefusedMessage};
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
 use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
@@ -213,15 +213,15 @@ impl EventsGateway {
     ) -> Option<Arc<Frame>> {
         let message = match read_message(core, connection, &content) {
             Ok(message) => message,
-            Err((code, why)) => {
-                self.stats.errors[code as usize].add(1);
-                return Some(envelope::gateway_error(core, code, why));
+            Err(refused) => {
+                self.stats.errors[refused.code as usize].add(1);
+                return Some(envelope::gateway_error(core, refused.code, refused.why));
             }
         };
         if connection.device.is_none() {
             let identified = identify::identify(core, key, connection, &message);
             let refused = identified.err();
-            return refused.map(|(code, why)| self.refusal(core, &message, code, why));
+            return refused.map(|refused| self.refusal(core, &message, refused.code, refused.why));
         }
         let Some(service) = self.settings.services.of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
@@ -435,18 +435,22 @@ fn read_message(
     core: &Core,
     connection: &mut Connection,
     content: &MessageBody,
-) -> Result<DeviceMessage, (Code, &'static str)> {
+) -> Result<DeviceMessage, RefusedMessage> {
     if matches!(content, MessageBody::TooLarge) {
-        return Err((Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"));
+        let why = "Message exceeds MAX_MESSAGE_BYTES";
+        return Err(RefusedMessage::new(Code::MessageTooLarge, why));
     }
     if !connection.bucket.take(core.now().mono_us) {
-        return Err((Code::RateLimited, "Too many messages"));
+        return Err(RefusedMessage::new(Code::RateLimited, "Too many messages"));
     }
     let message = match content {
         MessageBody::Text(text) => DeviceMessage::parse(text),
         MessageBody::Binary | MessageBody::TooLarge => None,
     };
-    message.ok_or((Code::BadRequest, "Invalid JSON message"))
+    message.ok_or(RefusedMessage::new(
+        Code::BadRequest,
+        "Invalid JSON message",
+    ))
 }
 
 impl Gateway for EventsGateway {
