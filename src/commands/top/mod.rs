@@ -4,6 +4,7 @@
 //! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text.
 
 mod page;
+mod rows;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
