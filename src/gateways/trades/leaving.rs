@@ -126,14 +126,14 @@ impl TradesGateway {
     /// Ends the candles that nobody watches any more, among those that ended clients have watched, as many as there is
     /// time for.
     pub(super) fn unwatch_left(&mut self, core: &mut Core) {
-        while let Some((interval, symbols)) = self.left.front_mut() {
+        while let Some((interval, symbols)) = self.ended_watches.front_mut() {
             let interval = *interval;
             match symbols.next() {
                 Some(symbol) if core.member_count(&interval.topic(&symbol)) == 0 => {
                     self.unwatch(core, interval, &symbol);
                 }
                 Some(_) => {}
-                None => drop(self.left.pop_front()),
+                None => drop(self.ended_watches.pop_front()),
             }
             if !core.has_time() {
                 return;

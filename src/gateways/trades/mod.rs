@@ -104,8 +104,8 @@ pub struct TradesGateway {
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
     statuses: Statuses,
-    /// Symbols whose candles clients have watched that have ended.
-    left: VecDeque<(Interval, TextList)>,
+    /// The candles that ended clients have watched: some of them nobody watches any more.
+    ended_watches: VecDeque<(Interval, TextList)>,
 }
 
 impl TradesGateway {
@@ -123,7 +123,7 @@ impl TradesGateway {
             candles,
             updates: Vec::new(),
             statuses: Statuses::new(messages::status),
-            left: VecDeque::new(),
+            ended_watches: VecDeque::new(),
         }
     }
 
@@ -284,6 +284,7 @@ impl TradesGateway {
         }
     }
 
+    /// The first message of a client.
     fn welcome(&self, core: &mut Core, symbols_max: usize) -> Arc<Frame> {
         let mut data = ObjectWriter::new();
         data.string("connectionId", &uuid(core));
@@ -451,7 +452,7 @@ impl Gateway for TradesGateway {
         self.users.leave(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
-        self.left.extend(client.held.into_candles());
+        self.ended_watches.extend(client.held.into_candles());
         self.unwatch_left(core);
     }
 
@@ -480,7 +481,7 @@ impl Gateway for TradesGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
-        let left = (!self.left.is_empty()).then_some(0);
+        let left = (!self.ended_watches.is_empty()).then_some(0);
         earliest([candles, self.statuses.due_us(), left])
     }
 
