@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::call::DeviceMessage;
+use super::device_message::DeviceMessage;
 use super::orphans::Orphans;
 use super::services::EventsService;
 use crate::gateways::shared::access::{TokenEnd, shown_hashed};

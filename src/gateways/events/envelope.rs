@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::call::{AnswerReader, CallFailure, DeviceMessage, ServiceAnswer};
+use super::call::{AnswerReader, CallFailure, ServiceAnswer};
+use super::device_message::DeviceMessage;
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
 use weirgate_core::{

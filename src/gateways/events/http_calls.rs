@@ -128,8 +128,8 @@ async fn reply(
 ) -> Reply {
     let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
     let again = reader.clone();
-    let reply = aside(bytes, move || reader.read(id, outcome)).await;
-    reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
+    let reply = aside(bytes, move || reader.reply(id, outcome)).await;
+    reply.unwrap_or_else(|| again.reply(id, Err(CallFailure::Unreachable)))
 }
 
 /// The limit of hyper.

@@ -2,8 +2,8 @@
 //! a position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
 //! the device has missed follow the answer.
 
-use super::call::{DeviceMessage, is_device_id};
 use super::connection::Connection;
+use super::device_message::{DeviceMessage, is_device_id};
 use super::envelope::{self, Code, RefusedMessage};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, SessionKey, TopicName};

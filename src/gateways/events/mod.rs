@@ -10,6 +10,7 @@ pub mod call;
 mod calls;
 mod circuit;
 mod connection;
+mod device_message;
 mod envelope;
 mod identify;
 mod orphans;
@@ -17,9 +18,10 @@ mod services;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
-use self::call::{Call, DeviceMessage, Reply};
+use self::call::{Call, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};
+use self::device_message::DeviceMessage;
 pub use self::services::{EventsService, ServiceRow, Services};
 
 use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPause};

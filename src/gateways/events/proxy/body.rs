@@ -21,7 +21,8 @@ use weirgate_wire::admission::Permit;
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body whole. Fails if the body is evicted, because the bodies of others need its room.
+/// Reads a small body whole. Fails as too slow if the body is evicted, because the bodies of others need its room: those
+/// without progress for the longest are evicted first.
 async fn read_small(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
