@@ -4,6 +4,7 @@
 //! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
 
 mod admin;
+mod args;
 pub mod check;
 pub mod disconnect;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod tail;
 pub mod token;
 pub mod top;
 
+use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
@@ -23,8 +25,7 @@ pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
 use self::program::{
-    For, arg, complain, complain_styled, flag, show, show_styled, switch, version_json,
-    version_line, version_text, with_default,
+    complain, complain_styled, show, show_styled, version_json, version_line, version_text,
 };
 use self::publish::PublishCommand;
 use self::tail::TailCommand;

@@ -11,8 +11,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
+use super::args::{For, value};
 use super::command;
-use super::program::{For, value};
 use crate::commands::Program;
 use weirgate_server::build_info::BUILD;
 

@@ -7,7 +7,8 @@ use std::io::{self, Read};
 use chrono::DateTime;
 use clap::{Arg, ArgMatches, Command};
 
-use super::program::{Exit, For, arg, chosen, flag, value};
+use super::args::{For, arg, flag, value};
+use super::program::{Exit, chosen};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;

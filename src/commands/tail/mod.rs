@@ -7,8 +7,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `output` | printing, counting and measuring; the end of a connection in words, with advice |
+//! | `output` | printing messages, and the rate |
+//! | `end` | why a connection ended, in words |
 
+mod end;
 pub(super) mod line;
 mod output;
 
@@ -26,8 +28,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
-use self::output::{Next, Output, Payload, RECONNECT};
-pub use self::output::{Style, TailError};
+use self::end::RECONNECT;
+pub use self::end::TailError;
+pub use self::output::Style;
+use self::output::{Next, Output, Payload};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};

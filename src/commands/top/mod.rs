@@ -17,8 +17,9 @@ use url::form_urlencoded;
 
 use self::page::Process;
 use super::admin::{self, Admins, refused};
+use super::args::{For, switch, value};
 use super::link::Target;
-use super::program::{Exit, For, show, switch, value};
+use super::program::{Exit, show};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_bus::runtime::detached;
