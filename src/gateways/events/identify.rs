@@ -75,7 +75,7 @@ pub(super) fn identify(
     }
     let device = message.device_id();
     let why = "identify requires data.device_id";
-    let device = device.ok_or(RefusedMessage::new(Code::BadRequest, why))?;
+    let device = device.ok_or_else(|| RefusedMessage::new(Code::BadRequest, why))?;
     let device = TopicName::from(device);
     if !connection.admit_device(core, key, &device) {
         return Ok(());

@@ -449,10 +449,7 @@ fn read_message(
         MessageBody::Text(text) => DeviceMessage::parse(text),
         MessageBody::Binary | MessageBody::TooLarge => None,
     };
-    message.ok_or(RefusedMessage::new(
-        Code::BadRequest,
-        "Invalid JSON message",
-    ))
+    message.ok_or_else(|| RefusedMessage::new(Code::BadRequest, "Invalid JSON message"))
 }
 
 impl Gateway for EventsGateway {
