@@ -69,7 +69,7 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
 }
 
 fn reply(world: &mut Events, call: &Call, outcome: Result<ServiceAnswer, CallFailure>) {
-    let reply = call.reader.read(call.id, outcome);
+    let reply = call.reader.reply(call.id, outcome);
     world.hub.handle_input(world.now, Input::Reply(reply));
     world.settle();
 }

@@ -3,8 +3,9 @@
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
+use super::args::{For, arg, value};
 use super::link::{LinkError, Target, is_timeout};
-use super::program::{Exit, For, arg, hide_secret, value};
+use super::program::{Exit, hide_secret};
 use crate::commands::Program;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use hyper::header::HeaderValue;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, value_parser};
 
-use super::program::{switch, value};
+use super::args::{switch, value};
 use crate::commands::GatewayKind;
 use weirgate_server::run::TIMEOUT_FLAG;
 use weirgate_server::settings::typed::{GATEWAY_ENV, Source};

@@ -6,7 +6,8 @@
 //! again with the latest of these ends.
 
 use super::admin::{Admins, args, refused};
-use super::program::{Exit, For, flag, show, value};
+use super::args::{For, flag, value};
+use super::program::{Exit, show};
 use crate::commands::Program;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Deserialize;

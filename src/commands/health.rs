@@ -14,8 +14,9 @@ use clap::{Arg, ArgMatches, Command};
 use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
+use super::args::{For, arg};
 use super::link::{Stream, host_of, left};
-use super::program::{Exit, For, arg};
+use super::program::Exit;
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;

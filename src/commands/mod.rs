@@ -4,6 +4,7 @@
 //! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
 
 mod admin;
+mod args;
 pub mod check;
 pub mod disconnect;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod tail;
 pub mod token;
 pub mod top;
 
+use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
@@ -23,8 +25,7 @@ pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
 use self::program::{
-    For, arg, complain, complain_styled, flag, show, show_styled, switch, version_json,
-    version_line, version_text, with_default,
+    complain, complain_styled, show, show_styled, version_json, version_line, version_text,
 };
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
@@ -85,23 +86,23 @@ pub fn main(program: &'static Program) -> ExitCode {
     let env = Env::new(std::env::vars_os())
         .with_memory_limit(memory_limit_bytes())
         .with_files(files::read);
-    let invocation = program.read(std::env::args_os(), env);
+    let invocation = program.invocation(std::env::args_os(), env);
     if !matches!(invocation, Ok(Invocation::Run(..))) {
         default_signals();
     }
     match invocation {
-        Ok(Invocation::Run(gateway, checked)) => ran(gateway.run(&checked)),
+        Ok(Invocation::Run(gateway, checked)) => gateway_exit(gateway.run(&checked)),
         Ok(Invocation::Print(print, checked)) => {
-            ran((print.text)(&checked).map(|text| show(text.trim_end())))
+            gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
         }
         Ok(Invocation::Check(command)) => checked(&command.run()),
-        Ok(Invocation::Health(check)) => ended(check.run()),
-        Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
-        Ok(Invocation::Tail(command)) => ended(command.run()),
-        Ok(Invocation::Top(command)) => ended(command.run()),
-        Ok(Invocation::Disconnect(command)) => ended(command.run()),
-        Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
-        Ok(Invocation::Write(files)) => ended(files.write()),
+        Ok(Invocation::Health(check)) => command_exit(check.run()),
+        Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
+        Ok(Invocation::Tail(command)) => command_exit(command.run()),
+        Ok(Invocation::Top(command)) => command_exit(command.run()),
+        Ok(Invocation::Disconnect(command)) => command_exit(command.run()),
+        Ok(Invocation::Publish(command)) => command_exit(command.run().map(|text| show(&text))),
+        Ok(Invocation::Write(files)) => command_exit(files.write()),
         Ok(Invocation::Show(text)) => {
             show_styled(text.trim_end());
             ExitCode::SUCCESS
@@ -127,7 +128,8 @@ fn checked(outcome: &Outcome) -> ExitCode {
     ExitCode::from(outcome.status)
 }
 
-fn ran(result: Result<(), RunError>) -> ExitCode {
+/// The exit code of a gateway, and the reason of its end on standard error.
+fn gateway_exit(result: Result<(), RunError>) -> ExitCode {
     // The last lines have the reason of the end.
     logging::flush();
     match result {
@@ -139,7 +141,8 @@ fn ran(result: Result<(), RunError>) -> ExitCode {
     }
 }
 
-fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
+/// The exit code of another command, and its error on standard error.
+fn command_exit<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -164,10 +167,11 @@ impl Program {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        self.read(args, Env::new(env))
+        self.invocation(args, Env::new(env))
     }
 
-    fn read<A: Into<OsString>>(
+    /// As [`Self::parse`], with an environment that may name files.
+    fn invocation<A: Into<OsString>>(
         &'static self,
         args: impl IntoIterator<Item = A>,
         env: Env,
@@ -206,7 +210,7 @@ impl Program {
             Some(("completions", matches)) => self.completions(matches),
             Some(("man", matches)) => self.man(matches),
             Some((name, matches)) => match self.gateway(name) {
-                Some(gateway) => self.run(gateway, matches, &env),
+                Some(gateway) => self.gateway_invocation(gateway, matches, &env),
                 None => Err(Exit::wrong_use(&format!("no such command: {name}"))),
             },
             None => Err(Exit::wrong_use("no command")),
@@ -239,7 +243,8 @@ impl Program {
         Ok(args)
     }
 
-    fn run(
+    /// What the arguments of a gateway ask for: its run, a check of its settings, or something to print.
+    fn gateway_invocation(
         &self,
         gateway: &GatewayKind,
         matches: &ArgMatches,
@@ -317,7 +322,7 @@ fn command(program: &Program, made_for: For) -> Command {
         } else {
             at + 1
         };
-        root.subcommand(gateway(program, kind, made_for).display_order(rank))
+        root.subcommand(gateway_command(program, kind, made_for).display_order(rank))
     });
     root.subcommand(health::command(program, made_for))
         .subcommand(token::command(program, made_for))
@@ -330,7 +335,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand(pages::man_command(program))
 }
 
-fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
+fn gateway_command(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
     let mut rows = kind.rows.settings();
     rows.retain(Setting::is_flag);
     let shown = rows.iter().filter(|row| row.in_short_help).count();

@@ -11,8 +11,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
+use super::args::{For, value};
 use super::command;
-use super::program::{For, value};
 use crate::commands::Program;
 use weirgate_server::build_info::BUILD;
 
@@ -160,11 +160,12 @@ fn pages(program: &Program) -> Vec<Page> {
     let mut root = command(program, For::Arguments).disable_help_subcommand(true);
     root.build();
     let mut pages = Vec::new();
-    add(program, &root, &mut pages);
+    add_pages(program, &root, &mut pages);
     pages
 }
 
-fn add(program: &Program, command: &Command, pages: &mut Vec<Page>) {
+/// Adds the page of a command, and the pages of its subcommands.
+fn add_pages(program: &Program, command: &Command, pages: &mut Vec<Page>) {
     let name = command
         .get_display_name()
         .unwrap_or_else(|| command.get_name());
@@ -175,7 +176,7 @@ fn add(program: &Program, command: &Command, pages: &mut Vec<Page>) {
         is_gateway,
     });
     for inner in command.get_subcommands() {
-        add(program, inner, pages);
+        add_pages(program, inner, pages);
     }
 }
 

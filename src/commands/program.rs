@@ -1,5 +1,4 @@
-//! What all commands share: the program's gateways, output, build information, and exits. Also the arguments of a
-//! command line: one for each setting, and further flags.
+//! What all commands share: the program's gateways, output, build information, and exits.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -7,11 +6,11 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use clap::builder::{PossibleValuesParser, StyledStr};
+use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 use url::{Host, Url};
 
+use super::args::flag;
 use crate::commands::{GatewayKind, TokenUse};
 use weirgate_server::build_info::BUILD;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, replacement_of};
@@ -194,6 +193,7 @@ impl Program {
         self.with_tokens().find(with_roles).or(first)
     }
 
+    /// The settings of a command from its arguments and the environment, checked.
     pub(super) fn checked(
         &self,
         rows: Vec<Setting>,
@@ -364,112 +364,6 @@ pub(super) fn version_json(program: &Program) -> String {
     object.string("rustc", BUILD.rustc);
     object.strings("features", BUILD.features.into_iter());
     object.finish()
-}
-
-/// What a command line is built for. It parses the same arguments in each case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum For {
-    /// Reading arguments; `--help`, with the settings in groups.
-    Arguments,
-    /// To parse arguments with `-h`: the dozen settings of `-h` are one list.
-    ShortHelp,
-    /// Completions: the words of a choice are listed.
-    Completions,
-}
-
-impl For {
-    /// Returns what these arguments need. `-h` means help in every position, because no flag takes `-h` as a value.
-    pub(super) fn arguments(args: &[OsString]) -> Self {
-        match args.iter().any(|arg| arg == "-h") {
-            true => Self::ShortHelp,
-            false => Self::Arguments,
-        }
-    }
-}
-
-/// A flag without a value, beside the settings.
-pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
-    arg.help(help)
-}
-
-/// A flag with a value, beside the settings.
-pub(super) fn value(
-    name: &'static str,
-    placeholder: &'static str,
-    help: impl Into<StyledStr>,
-) -> Arg {
-    let arg = Arg::new(name).long(name).value_name(placeholder);
-    arg.help(help.into())
-}
-
-/// The flag of a setting.
-pub(super) fn arg(setting: &Setting, made_for: For) -> Arg {
-    let arg = Arg::new(setting.flag)
-        .long(setting.flag)
-        .value_name(setting.kind.placeholder())
-        .help_heading(setting.heading.0)
-        .allow_negative_numbers(true)
-        .help(help(setting, false))
-        .long_help(help(setting, true));
-    let arg = match setting.kind {
-        // `--ephemeral` alone is on; `--ephemeral=false` overrides an env value.
-        Kind::Switch => arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
-        Kind::Path => arg.value_hint(ValueHint::FilePath),
-        kind if kind.repeats() => arg.action(ArgAction::Append),
-        _ => arg,
-    };
-    match setting.kind {
-        Kind::Choice(words) if made_for == For::Completions => {
-            arg.value_parser(PossibleValuesParser::new(words))
-        }
-        Kind::Switch if made_for == For::Completions => {
-            arg.value_parser(PossibleValuesParser::new(["true", "false"]))
-        }
-        _ => arg,
-    }
-}
-
-fn help(setting: &Setting, long: bool) -> StyledStr {
-    let mut text = setting.help.to_owned();
-    if long {
-        text += &details(setting);
-    }
-    if !setting.original_env.is_empty() {
-        text = format!("{text} [env: {}]", setting.original_env.join(", "));
-    }
-    with_default(text, setting).into()
-}
-
-/// A help text with the default at the end.
-pub(super) fn with_default(text: String, setting: &Setting) -> String {
-    match setting.default() {
-        default if default.is_empty() || matches!(setting.kind, Kind::Switch) => text,
-        default => format!("{text} [default: {default}]"),
-    }
-}
-
-/// The addition of the long help to the line.
-fn details(setting: &Setting) -> String {
-    let mut text = String::new();
-    if !setting.more.is_empty() {
-        text = format!(". {}", setting.more);
-    }
-    if let Some(limit) = setting.limit {
-        let stop = if text.is_empty() { "." } else { "" };
-        text += &format!("{stop} Over the limit: {}.", limit.beyond.replace('`', ""));
-    }
-    text
-}
-
-/// Returns the text of a flag if it was typed; the texts of a repeated flag are joined with spaces. The subcommand must
-/// have the flag.
-pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
-    let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
-    Some(texts.join(" "))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::io::{self, Read};
 use chrono::DateTime;
 use clap::{Arg, ArgMatches, Command};
 
-use super::program::{Exit, For, arg, chosen, flag, value};
+use super::args::{For, arg, flag, value};
+use super::program::{Exit, chosen};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
@@ -15,6 +16,7 @@ use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
+    UnfilledName,
 };
 use weirgate_wire::base::Now;
 
@@ -178,7 +180,7 @@ impl TokenCommand {
             cookie: None,
         };
         let identity = authenticator.identify(token, now);
-        let mut identity = identity.map_err(refused)?;
+        let mut identity = identity.map_err(refusal_text)?;
         let Some((gateway, checked)) = &self.judge else {
             return Ok(good(&identity, now.unix_ms()));
         };
@@ -189,8 +191,8 @@ impl TokenCommand {
             let rights = table.admit(&identity, &roles.default_role, roles.limits);
             let shown = shown_table(&roles);
             let rights = rights.map_err(|refusal| match refusal {
-                Refusal::Role => format!("{}; the table is {shown}", refused(refusal)),
-                _ => refused(refusal),
+                Refusal::Role => format!("{}; the table is {shown}", refusal_text(refusal)),
+                _ => refusal_text(refusal),
             })?;
             let names = names(table, &rights);
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
@@ -198,7 +200,7 @@ impl TokenCommand {
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
         if let TokenUse::Names(admit) = gateway.tokens {
-            admit(&identity).map_err(refused)?;
+            admit(&identity).map_err(refusal_text)?;
         }
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
             identity
@@ -209,8 +211,8 @@ impl TokenCommand {
     }
 }
 
-/// The words of a gateway's refusal.
-fn refused(refusal: Refusal) -> String {
+/// The refusal with the close code and the label that a client would get.
+fn refusal_text(refusal: Refusal) -> String {
     let (code, label) = (refusal.close_code(), refusal.label());
     format!("refused with {code}: {refusal} [{label}]")
 }
@@ -237,10 +239,17 @@ fn names(table: &Acl, rights: &Rights) -> String {
     }
 }
 
-/// A line for each name of the role with a place that no claim of the token fills.
+/// A line for each name of the role with a placeholder that no claim of the token fills.
 fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
     let faults = table.faults(rights).into_iter();
-    faults.map(|(name, place, fault)| format!("\n  not:      {name}, {place}: {fault}"))
+    faults.map(|unfilled| {
+        let UnfilledName {
+            name,
+            placeholder,
+            fault,
+        } = unfilled;
+        format!("\n  not:      {name}, {placeholder}: {fault}")
+    })
 }
 
 fn good(identity: &Identity, unix_ms: i64) -> String {
@@ -352,7 +361,7 @@ mod tests {
     #[test]
     fn without_a_secret_nothing_is_good() {
         let refused = gateway(None).inspect(None, at(0));
-        let missing = super::refused(Refusal::Missing);
+        let missing = super::refusal_text(Refusal::Missing);
         assert_eq!(refused, Err(missing));
     }
 }

@@ -200,6 +200,7 @@ impl KeyFetches {
         })
     }
 
+    /// Fetches the set if it is time, or if somebody asks for it.
     fn check(&mut self) {
         let now_us = self.stats.clock.mono_us();
         let now_ms = now_us / 1000;

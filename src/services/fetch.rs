@@ -1,11 +1,6 @@
 //! A single blocking `GET`: fetches a document from a server, or asks whether a service answers. Follows no redirect,
 //! keeps no cookie and no connection, and asks for no content coding.
-//!
-//! And the log lines about redirects. The gateway follows no redirect of a service (contract events), so the log names
-//! the target, and the operator has to set the new address.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +9,7 @@ use std::{fmt, io};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{self, HeaderMap, LOCATION};
+use hyper::header;
 use hyper::{Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::runtime;
@@ -22,9 +17,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Activity, Service, USER_AGENT, Upstream, connect};
+use super::connect::{Connected, connect};
+use super::redirects::redirect_target;
+use super::{Activity, Service, USER_AGENT, Upstream};
 use weirgate_server::http::body::{self, ReadBodyError};
-use weirgate_wire::base::escaped;
 
 /// The limit for connecting, over all addresses of the server. The caller limits the whole fetch.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -48,14 +44,14 @@ pub(crate) enum FetchError {
     #[error("no whole answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// Any status other than 200.
-    #[error("the server answers {}{}", .0.as_u16(), of_redirect(*.0))]
+    #[error("the server answers {}{}", .0.as_u16(), redirect_note(*.0))]
     Status(StatusCode),
     /// Over `FetchLimits::bytes_max`.
     #[error("the answer is over {0} bytes")]
     TooLarge(usize),
 }
 
-fn of_redirect(status: StatusCode) -> &'static str {
+fn redirect_note(status: StatusCode) -> &'static str {
     match status.is_redirection() {
         true => ", and redirects are not followed",
         false => "",
@@ -121,18 +117,30 @@ impl Fetch {
     }
 }
 
+/// The response of a service to [`Service::probe`].
+pub(crate) struct Probed {
+    pub status: StatusCode,
+    /// For people; empty without a redirect.
+    pub redirect_target: String,
+    /// From the look-up of the name to the response.
+    pub elapsed: Duration,
+}
+
 impl Service {
-    /// Sends `GET` for this path below the base path, and returns the status, the target of a redirect, and the
-    /// milliseconds until the response. A response of any status is a success. Blocks for as long as the service takes.
+    /// Sends `GET` for this path below the base path. A response of any status is a success. Blocks for as long as the
+    /// service takes.
     ///
     /// # Errors
     /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
-    pub(crate) fn ask(&self, path: &str) -> io::Result<(StatusCode, String, u128)> {
+    pub(crate) fn probe(&self, path: &str) -> io::Result<Probed> {
         let begin = Instant::now();
         let target = format!("{}{path}", self.upstream.base_path);
         let response = block_on(get(self, &target))??;
-        let place = place(response.headers());
-        Ok((response.status(), place, begin.elapsed().as_millis()))
+        Ok(Probed {
+            status: response.status(),
+            redirect_target: redirect_target(response.headers()),
+            elapsed: begin.elapsed(),
+        })
     }
 }
 
@@ -153,9 +161,9 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
 /// Sends `GET` for this target on a connection of its own, and returns the response. Must run in a [`LocalSet`].
 ///
 /// # Errors
-/// As [`Service::ask`].
+/// As [`Service::probe`].
 async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> {
-    let (stream, _) = connect(service, &Activity::start(), CONNECT_MAX).await?;
+    let Connected { stream, .. } = connect(service, &Activity::start(), CONNECT_MAX).await?;
     let handshake = http1::handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
     // A fault of the connection shows in the response.
@@ -171,59 +179,11 @@ async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> 
     response.map_err(io::Error::other)
 }
 
-/// The most redirect targets of a service that get a log line.
-const PLACES_MAX: usize = 16;
-/// The most characters of a redirect target in a log line.
-const SHOWN_MAX: usize = 200;
-
-/// The target of a redirect for people: shortened, and without parts that may be secret (the user, the query). Empty if
-/// the head has no `Location`.
-pub(crate) fn place(headers: &HeaderMap) -> String {
-    let place = headers
-        .get(LOCATION)
-        .map_or(&[][..], |value| value.as_bytes());
-    let place = String::from_utf8_lossy(place);
-    let place = place.split(['?', '#']).next().unwrap_or_default();
-    let absolute = Url::parse(place).ok().filter(Url::has_host);
-    let place = absolute.map_or_else(
-        || place.to_owned(),
-        |mut url| {
-            // Neither can fail for a URL with a host.
-            let _ = (url.set_username(""), url.set_password(None));
-            url.into()
-        },
-    );
-    let short: String = place.chars().take(SHOWN_MAX).collect();
-    escaped(&short, &[]).into_owned()
-}
-
-/// The targets of redirects that were logged.
-#[derive(Debug, Default)]
-pub(crate) struct Redirects(RefCell<HashSet<String>>);
-
-impl Redirects {
-    /// Logs a redirect of `service`, once for each target.
-    pub(crate) fn log(&self, service: &str, status: StatusCode, headers: &HeaderMap) {
-        let (place, mut places) = (place(headers), self.0.borrow_mut());
-        if places.len() < PLACES_MAX && !places.contains(&place) {
-            tracing::warn!(
-                service,
-                status = status.as_u16(),
-                place,
-                "a service answers calls with a redirect, which is not followed"
-            );
-            places.insert(place);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
-
-    use hyper::header::HeaderValue;
 
     use super::*;
 
@@ -330,36 +290,5 @@ mod tests {
             );
             server.join().expect("ended");
         }
-    }
-
-    fn head(location: &[u8]) -> HeaderMap {
-        let value = HeaderValue::from_bytes(location).unwrap();
-        HeaderMap::from_iter([(LOCATION, value)])
-    }
-
-    #[test]
-    fn a_place_is_shown_without_secrets_and_short() {
-        for (location, shown) in [
-            ("/a/b?token=s3cret", "/a/b"),
-            ("https://u:s3cret@h:8/a#x", "https://h:8/a"),
-            ("//h/a", "//h/a"),
-            ("mailto:a", "mailto:a"),
-            ("", ""),
-        ] {
-            assert_eq!(place(&head(location.as_bytes())), shown);
-        }
-        assert_eq!(place(&HeaderMap::new()), "");
-        assert_eq!(place(&head("/\u{202e}".as_bytes())), "/\\u202e");
-        assert_eq!(place(&head(&[b'x'; 5_000])).len(), SHOWN_MAX);
-    }
-
-    #[test]
-    fn places_are_bounded() {
-        let redirects = Redirects::default();
-        for n in 0..100 {
-            let head = head(format!("/{}", n / 2).as_bytes());
-            redirects.log("lobby", StatusCode::FOUND, &head);
-        }
-        assert_eq!(redirects.0.borrow().len(), PLACES_MAX);
     }
 }

@@ -7,14 +7,18 @@
 //! | file | has |
 //! | --- | --- |
 //! | `fetch` | a single blocking `GET`, without a pool |
-//! | `link` | connecting, and when bytes moved on a connection |
+//! | `redirects` | the targets of redirects, for people |
+//! | `connect` | a new connection |
+//! | `activity` | when bytes moved on a connection |
 //! | `pool` | the connections to a service, kept for reuse |
 //! | `places` | permits for requests to use a connection |
 
+mod activity;
+mod connect;
 pub(crate) mod fetch;
-mod link;
 mod places;
 mod pool;
+pub(crate) mod redirects;
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,9 +36,12 @@ use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
-pub(crate) use self::link::{Activity, USER_AGENT, connect};
-pub(crate) use self::places::{CONNECTION_BYTES, Place, Places};
+pub(crate) use self::activity::Activity;
+pub(crate) use self::places::{CONNECTION_BYTES, NoPlace, Place, Places};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
+
+/// The name of this program in requests.
+pub(crate) const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 
 /// A service behind the gateway.
 #[derive(Clone)]
@@ -46,7 +53,7 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
     answering: Arc<Answering>,
-    left: FailedAddresses,
+    failed_addresses: FailedAddresses,
 }
 
 /// Orders the addresses of the host, so that one that failed is tried last.
@@ -73,7 +80,7 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
-            left: FailedAddresses::default(),
+            failed_addresses: FailedAddresses::default(),
         }
     }
 

@@ -58,10 +58,20 @@ pub(crate) struct Place {
     of: Arc<PlacesState>,
 }
 
+/// Why a request gets no place at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// All places are in use.
+    Full,
+    /// Places are free, but this address already has its share.
+    AddressShare,
+}
+
 /// A waiting request. Dropping this removes it from the queue.
-struct Waits {
+struct Waiting {
     of: Arc<PlacesState>,
     number: u64,
+    granted: oneshot::Receiver<Place>,
 }
 
 impl Places {
@@ -80,21 +90,23 @@ impl Places {
         &self.0.held
     }
 
-    /// Waits for a place. If none can be had at once, calls `waits`: with true if places are free, but this address
-    /// already has its share.
+    /// Waits for a place. If none can be had at once, calls `waits` with the reason.
     pub(crate) async fn place(
         &self,
         client: ClientAddr,
-        waits: impl FnOnce(bool),
+        waits: impl FnOnce(NoPlace),
     ) -> Option<Place> {
         let Self(of) = self;
-        let (waiting, mut granted) = match of.grant_or_wait(client) {
+        let mut waiting = match of.grant_or_wait(client) {
             Ok(place) => return Some(place),
-            Err(waits) => waits,
+            Err(waiting) => waiting,
         };
-        waits(of.held.held() < of.held.max());
+        waits(match of.held.held() < of.held.max() {
+            true => NoPlace::AddressShare,
+            false => NoPlace::Full,
+        });
         let place = loop {
-            match timeout(RECHECK_INTERVAL, &mut granted).await {
+            match timeout(RECHECK_INTERVAL, &mut waiting.granted).await {
                 Ok(place) => break place.ok(),
                 Err(_) => of.evict_for(client),
             }
@@ -106,10 +118,7 @@ impl Places {
 }
 
 impl PlacesState {
-    fn grant_or_wait(
-        self: &Arc<Self>,
-        client: ClientAddr,
-    ) -> Result<Place, (Waits, oneshot::Receiver<Place>)> {
+    fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<Place, Waiting> {
         let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
             return Ok(place);
@@ -120,7 +129,11 @@ impl PlacesState {
         waiting.turns.push(client, number);
         waiting.requests.insert(number, (client, sender));
         let of = Arc::clone(self);
-        Err((Waits { of, number }, granted))
+        Err(Waiting {
+            of,
+            number,
+            granted,
+        })
     }
 
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
@@ -169,7 +182,7 @@ impl PlacesState {
 
 impl Place {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
-    pub(crate) fn is_behind(&self, behind: Duration) {
+    pub(crate) fn note_behind(&self, behind: Duration) {
         let now_us = self.of.clock.mono_us();
         let progress_us = match behind.is_zero() {
             true => u64::MAX,
@@ -181,7 +194,7 @@ impl Place {
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
     /// speed, the request is evicted when others wait.
-    pub(crate) fn is_taking(&self, bytes: usize) {
+    pub(crate) fn note_unread(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
         let permits = self.permits.iter().flatten();
@@ -205,7 +218,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Waits {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waiting = lock(&self.of.waiting);
         waiting.turns.remove(&self.number);
@@ -252,20 +265,23 @@ mod tests {
                 held.push(at_once(&places, client).await.expect("a place"));
             }
             let order = Arc::new(Mutex::new(Vec::new()));
-            let wait = |client: &'static str, is_share: bool| {
+            let wait = |client: &'static str, expected: NoPlace| {
                 let (places, order) = (places.clone(), Arc::clone(&order));
                 spawn_local(async move {
-                    let report = |share| assert_eq!(share, is_share, "{client}");
+                    let report = |reason| assert_eq!(reason, expected, "{client}");
                     let place = places.place(ip(client), report).await;
                     order.lock().expect("a list").push(client);
                     place.expect("a place")
                 })
             };
             // The clients of a /64 count as the same client.
-            let same = wait("2001:db8::3", true);
+            let same = wait("2001:db8::3", NoPlace::AddressShare);
             yield_now().await;
             held.push(at_once(&places, "192.0.2.2").await.expect("a place"));
-            let (also, other) = (wait("2001:db8::4", false), wait("192.0.2.3", false));
+            let (also, other) = (
+                wait("2001:db8::4", NoPlace::Full),
+                wait("192.0.2.3", NoPlace::Full),
+            );
             yield_now().await;
             assert!(order.lock().expect("a list").is_empty());
             // The free place goes to the address that has fewer.
@@ -289,8 +305,8 @@ mod tests {
             let works = at_once(&places, "192.0.2.2").await.expect("a place");
             assert!(at_once(&places, "192.0.2.3").await.is_none());
             assert!(lock(&places.0.waiting).requests.is_empty());
-            crawls.is_behind(Duration::from_secs(2));
-            works.is_behind(Duration::from_millis(10));
+            crawls.note_behind(Duration::from_secs(2));
+            works.note_behind(Duration::from_millis(10));
             let ends = spawn_local(async move {
                 poll_fn(|cx| match crawls.is_evicted(cx) {
                     true => Poll::Ready(()),
@@ -299,7 +315,7 @@ mod tests {
                 .await;
                 drop(crawls);
             });
-            let place = places.place(ip("192.0.2.3"), |share| assert!(!share));
+            let place = places.place(ip("192.0.2.3"), |reason| assert_eq!(reason, NoPlace::Full));
             assert!(place.await.is_some());
             ends.await.expect("chosen");
             assert!(!works.is_evicted(&Context::from_waker(Waker::noop())));
@@ -327,7 +343,7 @@ mod tests {
             drop(third);
             let fourth = waits.await.expect("a task").expect("a place");
             assert_eq!(buffers.held(), 3 * CONNECTION_BYTES);
-            of_one.is_behind(Duration::from_secs(2));
+            of_one.note_behind(Duration::from_secs(2));
             let waits = wait("192.0.2.5");
             poll_fn(|cx| match of_one.is_evicted(cx) {
                 true => Poll::Ready(()),

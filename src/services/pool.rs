@@ -14,7 +14,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::link::{self, Activity};
+use super::activity::Activity;
+use super::connect::{self, Connected};
 use super::places::Place;
 use super::{FailedAddresses, Service, lock};
 use weirgate_server::http::BoxError;
@@ -104,7 +105,7 @@ struct Connection<B> {
 pub(crate) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
-    left: FailedAddresses,
+    failed_addresses: FailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
     place: Option<Arc<Place>>,
 }
@@ -120,7 +121,11 @@ impl<B> Lease<B> {
     /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
     /// first.
     pub(crate) fn cut(&self, why: &dyn Display) {
-        lock(&self.left).leave(self.connection.address, Instant::now(), why.to_string());
+        lock(&self.failed_addresses).leave(
+            self.connection.address,
+            Instant::now(),
+            why.to_string(),
+        );
     }
 
     /// The place of the request, if counted here.
@@ -251,7 +256,7 @@ impl<B: RepeatableBody> Pool<B> {
             let mut lease = Lease {
                 connection,
                 kept: Arc::clone(&self.kept),
-                left: self.service.left.clone(),
+                failed_addresses: self.service.failed_addresses.clone(),
                 place,
             };
             let answer = self.exchange(&mut lease.connection, request, &excused);
@@ -283,8 +288,8 @@ impl<B: RepeatableBody> Pool<B> {
         let activity = Activity::start();
         let silence = self.policy.silence;
         let connected = timeout(silence, async {
-            let connected = link::connect(&self.service, &activity, silence).await;
-            let (stream, address) = connected.map_err(|error| match error.kind() {
+            let connected = connect::connect(&self.service, &activity, silence).await;
+            let Connected { stream, address } = connected.map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => Failure::new(FailureReason::Timeout, error),
                 _ => Failure::unreachable(error),
             })?;
@@ -322,7 +327,7 @@ impl<B: RepeatableBody> Pool<B> {
             may_send_more,
             ..
         } = connection;
-        activity.ask();
+        activity.note_request();
         let is_head = request.method() == Method::HEAD;
         let is_idempotent = request.method().is_idempotent();
         let copy = again(&request);
@@ -348,9 +353,9 @@ impl<B: RepeatableBody> Pool<B> {
         };
         let ended = Ended {
             is_unsent: unsent.is_some(),
-            is_reset: link::is_reset(&error),
+            is_reset: connect::is_reset(&error),
             has_received: activity.has_received(),
-            after: activity.asked_for(),
+            after: activity.since_request(),
             is_idempotent,
         };
         match unsent.or(copy) {

@@ -204,7 +204,7 @@ fn a_long_line_is_told_over_several_turns() {
     let told = || skipped.clone().sum::<u64>();
     assert_eq!((told(), world.outputs.len()), (0, 1));
     let last = world.outputs.remove(0);
-    let last = last.reader.read(last.id, Err(CallFailure::Unreachable));
+    let last = last.reader.reply(last.id, Err(CallFailure::Unreachable));
     world.hub.begin_part(20);
     world.hub.handle_input(world.now, Input::Reply(last));
     let first = told();
@@ -227,7 +227,7 @@ fn messages_behind_a_call_are_answered_over_several_turns() {
     (0..60).for_each(|_| world.text(key, r#"{"event":"unknown.x","data":{}}"#));
     assert_eq!(world.texts(key), [""; 0]);
     let call = world.outputs.remove(0);
-    let call = call.reader.read(call.id, Err(CallFailure::Timeout));
+    let call = call.reader.reply(call.id, Err(CallFailure::Timeout));
     world.hub.begin_part(20);
     world.hub.handle_input(world.now, Input::Reply(call));
     world.flush();

@@ -108,7 +108,7 @@ impl Contract for Events {
                             unknown_coding: None,
                         }),
                     };
-                    Input::Reply(call.reader.read(call.id, outcome))
+                    Input::Reply(call.reader.reply(call.id, outcome))
                 };
                 calls.map(reply).collect()
             }

@@ -67,7 +67,7 @@ impl Bench<Events> {
             4 => answer(200, "text/plain", "x".repeat(20_000)),
             _ => answer(200, "application/json", json!({ "id": id }).to_string()),
         };
-        let reply = call.reader.read(call.id, outcome);
+        let reply = call.reader.reply(call.id, outcome);
         let now = self.world.now;
         self.world.hub.handle_input(now, Input::Reply(reply));
         self.world.settle();

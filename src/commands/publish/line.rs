@@ -9,7 +9,8 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::template::Template;
 use super::{BrokerUrl, Messages, PublishCommand};
-use crate::commands::program::{flag, start_again, switch, value};
+use crate::commands::args::{flag, switch, value};
+use crate::commands::program::start_again;
 use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::settings::{typed::Env, without_secrets};

@@ -133,21 +133,17 @@ impl PublishCommand {
         let mut delay = RECONNECT_DELAY_MIN;
         loop {
             progress.is_well = false;
-            let (error, may_pass) = match brokers.connect() {
+            let error = match brokers.connect() {
                 Ok(mut broker) => match self.send(&mut broker, &mut input, &mut progress, &stop) {
                     Ok(()) => break,
-                    Err(error) => {
-                        let may_pass = error.may_pass(progress.published);
-                        (error, may_pass)
-                    }
+                    Err(error) if error.may_pass(progress.published) => error,
+                    Err(error) => return Err(error),
                 },
-                Err(error) => {
-                    // If a message was published before, the login and the names are right.
-                    let may_pass = progress.published > 0 || error.may_pass(0);
-                    (error, may_pass)
-                }
+                // If a message was published before, the login and the names are right.
+                Err(error) if progress.published > 0 || error.may_pass(0) => error,
+                Err(error) => return Err(error),
             };
-            if !self.retry || !may_pass {
+            if !self.retry {
                 return Err(error);
             }
             if progress.is_well {

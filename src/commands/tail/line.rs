@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
-use crate::commands::program::{Exit, For, arg, flag, switch, value};
+use crate::commands::args::{For, arg, flag, switch, value};
+use crate::commands::program::Exit;
 use crate::commands::{Dialect, GatewayKind, Program};
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::flag as known;

@@ -7,8 +7,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `output` | printing, counting and measuring; the end of a connection in words, with advice |
+//! | `output` | printing messages, and the rate |
+//! | `end` | why a connection ended, in words |
 
+mod end;
 pub(super) mod line;
 mod output;
 
@@ -26,8 +28,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
-use self::output::{Next, Output, RECONNECT};
-pub use self::output::{Style, TailError};
+use self::end::RECONNECT;
+pub use self::end::TailError;
+pub use self::output::Style;
+use self::output::{Next, Output, Payload};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
@@ -250,8 +254,8 @@ impl Session<'_> {
             self.silent_ticks = 0;
         }
         match read {
-            Ok(Message::Text(text)) => self.message(link, text.as_bytes(), false),
-            Ok(Message::Binary(bytes)) => self.message(link, &bytes, true),
+            Ok(Message::Text(text)) => self.handle_message(link, Payload::Text(text.as_bytes())),
+            Ok(Message::Binary(bytes)) => self.handle_message(link, Payload::Binary(&bytes)),
             Ok(Message::Close(frame)) => {
                 self.closed = frame;
                 Ok(Next::GoOn)
@@ -284,13 +288,9 @@ impl Session<'_> {
         }
     }
 
-    fn message(
-        &mut self,
-        link: &mut Link,
-        message: &[u8],
-        is_binary: bool,
-    ) -> Result<Next, TailError> {
-        let text = std::str::from_utf8(message).unwrap_or_default();
+    /// Subscribes after a greeting, explains a status of the gateway, and prints any other message.
+    fn handle_message(&mut self, link: &mut Link, message: Payload<'_>) -> Result<Next, TailError> {
+        let text = std::str::from_utf8(message.bytes()).unwrap_or_default();
         if self.greeting_until.is_some() {
             self.meet(link, text)?;
         } else if self.dialect.is_none() {
@@ -310,7 +310,7 @@ impl Session<'_> {
         if (status.is_some() || bus.is_some()) && self.command.style != Style::Raw {
             return Ok(Next::GoOn);
         }
-        match self.output.print(message, is_binary) {
+        match self.output.print(message) {
             Ok(next) => Ok(next),
             // The reader has closed standard output, as in `weirgate tail … | head -1`.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),

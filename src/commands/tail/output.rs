@@ -1,147 +1,11 @@
-//! The output of `weirgate tail`: messages on standard output, with counts and the rate. Also why a connection ended,
-//! in words, with advice for the user.
+//! The output of `weirgate tail`: messages on standard output, with counts and the rate.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use tungstenite::Error;
-use tungstenite::http::Response;
-use tungstenite::protocol::CloseFrame;
-
-use super::super::link::Target;
 use super::super::program::complain;
-use crate::commands::Dialect;
-use weirgate_wire::base::{escaped, escaped_bytes};
+use weirgate_wire::base::escaped_bytes;
 use weirgate_wire::json;
-
-/// The most characters shown of a server's text.
-const WORDS_MAX: usize = 200;
-/// The advice after the end of a connection if another attempt may succeed.
-pub(super) const RECONNECT: &str = "connect again, or use --reconnect";
-
-/// The end of `weirgate tail` before the user's stop.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
-pub struct TailError {
-    text: String,
-    /// Whether another attempt may succeed.
-    pub(super) may_pass: bool,
-}
-
-impl TailError {
-    /// No other attempt would end otherwise.
-    pub(super) fn lasting(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            may_pass: false,
-        }
-    }
-
-    /// Another attempt may succeed.
-    pub(super) fn passing(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            may_pass: true,
-        }
-    }
-
-    /// The system refuses a resource.
-    pub(super) fn system(error: &io::Error) -> Self {
-        Self::lasting(format!("the system refuses: {error}"))
-    }
-
-    /// The connection ended without a close frame.
-    pub(super) fn broken(error: &Error) -> Self {
-        Self::passing(format!(
-            "the connection ended without a close code ({error}): the server was killed, the network \
-             failed, or the server dropped this client as too slow; {RECONNECT}"
-        ))
-    }
-
-    /// The server sent an HTTP response in place of opening a WebSocket.
-    pub(super) fn refused(
-        target: &Target,
-        known: &[(&'static str, Dialect)],
-        response: &Response<Option<Vec<u8>>>,
-    ) -> Self {
-        let body = response.body().as_deref().unwrap_or_default();
-        let words = shown(&String::from_utf8_lossy(body));
-        let status = response.status().as_u16();
-        let advice = advice(status, known);
-        Self {
-            text: format!("{target} refused the WebSocket with status {status}{words}; {advice}"),
-            may_pass: matches!(status, 429 | 500..),
-        }
-    }
-
-    /// The server closed the connection. `None`: its close frame had no code (RFC 6455 §7.4).
-    pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
-        let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
-        let reason = frame.as_ref().map_or("", |frame| &frame.reason);
-        let words = shown(reason);
-        let (meaning, advice) = meaning(code, reason);
-        Self {
-            text: format!(
-                "the server closed the connection with code {code}{words}: {meaning}; {advice}"
-            ),
-            may_pass: !matches!(code, 1002 | 1003 | 1007..=1010),
-        }
-    }
-}
-
-/// The advice for a status.
-fn advice(status: u16, known: &[(&'static str, Dialect)]) -> String {
-    let words = match status {
-        401 => "set a valid token: --token, or WEIRGATE_TOKEN in the environment",
-        403..=405 => {
-            let paths = known
-                .iter()
-                .map(|(name, known)| format!("{name} {}", known.path));
-            let paths = paths.collect::<Vec<_>>().join(", ");
-            return format!("check the path ({paths}), or the server refuses this client");
-        }
-        429 => "too many new connections: wait a second, or use --reconnect",
-        503 => "the server is full or stopping: try again, or use --reconnect",
-        500.. => "the server or a proxy before it has failed: look at its log",
-        300..=399 => "a redirection: connect to the address that it names",
-        200 => "this is a page and no WebSocket: check the path and the port",
-        _ => "check the path and the port",
-    };
-    words.to_owned()
-}
-
-/// The meaning of a close code, and the advice.
-fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
-    match code {
-        1000 if reason == "Heartbeat timeout" => ("this client sent no pong in time", RECONNECT),
-        1000 => ("the server is done with this connection", RECONNECT),
-        1001 | 1012 => ("the server stops or is replaced", RECONNECT),
-        1002 | 1007 => (
-            "the server takes this client's bytes for a violation of the protocol",
-            "check what a proxy between them does",
-        ),
-        1008 => (
-            "the server does not accept this client",
-            "set a valid token with --token, or with WEIRGATE_TOKEN in the environment; \
-             `weirgate token inspect` says what is wrong with one",
-        ),
-        1009 => ("a message of this client is too large", "shorten --send"),
-        1011 if reason.contains("ping timeout") => ("this client sent no pong in time", RECONNECT),
-        1011 => ("the server has failed", "look at its log"),
-        1013 => ("the server is full", RECONNECT),
-        1005 => ("the server gave no code", RECONNECT),
-        _ => ("see the documents of the server for this code", RECONNECT),
-    }
-}
-
-/// A server's text in brackets, to show after a number: one line of limited length.
-fn shown(words: &str) -> String {
-    let fit: String = words.trim().chars().take(WORDS_MAX).collect();
-    match escaped(&fit, &[]) {
-        words if words.is_empty() => words.into_owned(),
-        words => format!(" ({words})"),
-    }
-}
 
 /// Time between two lines about the rate.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -184,6 +48,22 @@ struct Rate {
     bytes: u64,
 }
 
+/// The content of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload<'a> {
+    Text(&'a [u8]),
+    /// A line of JSON, and after it the message of the bus.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
 impl Output {
     pub(super) fn new(style: Style, rate: bool, count: Option<u64>, now: Instant) -> Self {
         Self {
@@ -202,11 +82,13 @@ impl Output {
     }
 
     /// Prints a message and flushes, so that a reader gets it at once.
-    pub(super) fn print(&mut self, message: &[u8], is_binary: bool) -> io::Result<Next> {
+    pub(super) fn print(&mut self, message: Payload<'_>) -> io::Result<Next> {
         self.line.clear();
-        match is_binary && self.style != Style::Raw {
-            true => render_binary(self.style, message, &mut self.line),
-            false => render(self.style, message, &mut self.line),
+        match message {
+            Payload::Binary(bytes) if self.style != Style::Raw => {
+                render_binary(self.style, bytes, &mut self.line);
+            }
+            message => render(self.style, message.bytes(), &mut self.line),
         }
         if self.is_terminal {
             self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
@@ -217,7 +99,7 @@ impl Output {
         self.messages += 1;
         if let Some(rate) = &mut self.rate {
             rate.messages += 1;
-            rate.bytes += message.len() as u64;
+            rate.bytes += message.bytes().len() as u64;
         }
         match self.count {
             Some(count) if self.messages >= count => Ok(Next::End),
@@ -293,64 +175,6 @@ fn pretty(message: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tungstenite::protocol::frame::coding::CloseCode;
-
-    fn closed(code: u16, reason: &str) -> TailError {
-        TailError::closed(Some(CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason.into(),
-        }))
-    }
-
-    #[test]
-    fn a_close_is_told_with_what_to_do() {
-        let refused = closed(1008, "Authentication failed");
-        let text = refused.to_string();
-        assert!(
-            text.starts_with(
-                "the server closed the connection with code 1008 (Authentication failed): "
-            ) && text.contains("--token"),
-            "{text}"
-        );
-        assert!(!refused.may_pass, "the same token is refused again");
-        let stopped = closed(1012, "");
-        assert!(stopped.to_string().contains("--reconnect") && stopped.may_pass);
-        assert!(TailError::closed(None).may_pass);
-        assert!(
-            closed(1000, "Heartbeat timeout")
-                .to_string()
-                .contains("pong")
-        );
-    }
-
-    #[test]
-    fn a_status_is_told_with_what_to_do() {
-        let target = Target::parse("ws://h/x?token=secret", "--token").expect("a URL");
-        let known = [(
-            "levels",
-            Dialect {
-                path: "/ws/stream",
-                ..Dialect::PLAIN
-            },
-        )];
-        let refused = |status: u16, body: &str| {
-            let response = Response::builder().status(status);
-            let response = response.body(Some(body.as_bytes().to_vec()));
-            TailError::refused(&target, &known, &response.expect("a response"))
-        };
-        let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
-        let text = wrong.to_string();
-        assert!(
-            text.contains(r#"status 403 ({"detail":"no\u001b[2J"})"#),
-            "{text}"
-        );
-        assert!(
-            text.contains("(levels /ws/stream)") && !text.contains("secret"),
-            "{text}"
-        );
-        assert!(!wrong.may_pass);
-        assert!(refused(503, "").may_pass && refused(429, "").may_pass);
-    }
 
     fn rendered(style: Style, message: &str) -> String {
         let mut line = Vec::new();

@@ -4,6 +4,7 @@
 //! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text.
 
 mod page;
+mod rows;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,8 +17,9 @@ use url::form_urlencoded;
 
 use self::page::Process;
 use super::admin::{self, Admins, refused};
+use super::args::{For, switch, value};
 use super::link::Target;
-use super::program::{Exit, For, show, switch, value};
+use super::program::{Exit, show};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_bus::runtime::detached;

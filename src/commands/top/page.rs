@@ -5,58 +5,10 @@ use std::time::Instant;
 
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
+use super::rows::{FACTS, FOUND_TABLES, NAME_COLUMNS, RATES, TABLES};
 use weirgate_wire::base::escaped;
 use weirgate_wire::json::ObjectWriter;
 
-/// The lines of facts: the title of the line, an object of the state, and the members to show. Without members, all
-/// that are not 0 are shown.
-const FACTS: [&str; 16] = [
-    "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
-    "History|history|messages reach_ms wanted_ms why",
-    "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
-    "|events_bus|up instances",
-    "Clients|numbers|clients connections connections_max",
-    "|survey|clients_waiting clients_blocked clients_conflating",
-    "Slow|slow|",
-    "Latency|latency|p50_ms p99_ms p999_ms",
-    "Late||late_ms late_all_ms",
-    "TLS|tls|certificate_ends_unix_ms handshakes_full handshakes_resumed handshakes_failed handshakes_open",
-    "Queues|numbers|messages_waiting send_queue_bytes send_queue_peak_bytes",
-    "|numbers|frame_bytes bus_queue_messages",
-    "Lost|numbers|messages_conflated messages_shed messages_dropped",
-    "Ends|closes|",
-    "Names|names_refused|",
-    "Cut off||revoked",
-];
-/// The lines with rates: a name, and counters.
-const RATES: [&str; 3] = [
-    "Per s|bus_messages messages_sent sent_bytes",
-    "|received_messages connections_accepted connections_ended",
-    "|messages_conflated messages_shed messages_dropped",
-];
-/// The tables: the title, which is also the head of the first column; an object of the state, a list in the object, and
-/// the columns.
-const TABLES: [&str; 9] = [
-    "Consumers|bus|consumers|name lag away_ms stalled",
-    "Services||services|name away",
-    "Slow clients|survey|slowest|client user topic path state why queue_bytes oldest_ms queue_messages conflated age_ms \
-     tls session",
-    "Topics|survey|busiest_topics|name members recent_messages recent_bytes",
-    "Busy clients|survey|busiest|client user topic path recent_messages messages_out messages_in age_ms tls session",
-    "Ended last||ends|client user reason refusal code why at_unix_ms age_ms messages_out conflated tls path",
-    REFUSED_NAMES,
-    "Cut off||revoked_newest|user jti address role token",
-    "Limits||limits|name now max",
-];
-const REFUSED_NAMES: &str =
-    "Refused names||refused_names|name client user role reason times at_unix_ms session";
-/// The tables after the clients that were found.
-const FOUND_TABLES: [&str; 2] = [
-    REFUSED_NAMES,
-    "Ended last||ended|client user reason refusal code why at_unix_ms age_ms path",
-];
-/// The columns of a client's names.
-const NAME_COLUMNS: &str = "name from members messages last_ms";
 /// The most characters kept of a server's text.
 const TEXT_CHARS_MAX: usize = 200;
 /// From this letter on, letters may be two columns wide.
@@ -221,25 +173,20 @@ impl Process {
         let up_s = state.get("uptime_seconds").as_f64().unwrap_or_default();
         let up = format!("up {}", duration(1e3 * up_s));
         let who = [self.name(), self.status(), up, self.shown.clone()];
-        let facts = FACTS.map(|row| {
-            let [name, parent, members] = cells(row);
-            line(name, facts(state, parent, members))
-        });
+        let facts = FACTS.map(|row| line(row.title, facts(state, row.object, row.members)));
         let rates = RATES.map(|row| {
-            let [name, counters] = cells(row);
             let rate = |counter| format!("{counter} {}", self.rate(counter));
-            line(name, counters.split(' ').map(rate))
+            line(row.title, row.counters.split(' ').map(rate))
         });
         let tables = TABLES.map(|row| {
-            let [title, parent, list, columns] = cells(row);
-            let list = member(state, parent).and_then(|parent| parent.get(list));
+            let list = member(state, row.object).and_then(|object| object.get(row.list));
             let mut rows: Vec<&Value> = list.as_array().into_iter().flatten().collect();
-            if title == "Limits" {
+            if row.title == "Limits" {
                 // The nearest first.
                 rows.sort_by(|a, b| share(b).total_cmp(&share(a)));
             }
             rows.truncate(rows_max);
-            filled(state, title, columns, &rows)
+            filled(state, row.title, row.columns, &rows)
         });
         line("Process", who) + &facts.concat() + &rates.concat() + &tables.concat()
     }
@@ -259,8 +206,8 @@ impl Process {
             page += &found_client(state, client, rows_max);
         }
         for row in FOUND_TABLES {
-            let [title, _, list, columns] = cells(row);
-            page += &filled(state, title, columns, &first_rows(state, list, rows_max));
+            let rows = first_rows(state, row.list, rows_max);
+            page += &filled(state, row.title, row.columns, &rows);
         }
         page
     }
@@ -294,12 +241,6 @@ fn first_rows<'a>(of: &'a Value, list: &str, rows_max: usize) -> Vec<&'a Value> 
     list.into_iter().flatten().take(rows_max).collect()
 }
 
-/// Splits a row of [`FACTS`], [`RATES`] or [`TABLES`] into its cells.
-fn cells<const N: usize>(row: &'static str) -> [&'static str; N] {
-    let mut cells = row.split('|');
-    std::array::from_fn(|_| cells.next().unwrap_or_default())
-}
-
 /// A member of the state; for an empty name, the state itself.
 fn member<'a>(state: &'a Value, name: &str) -> Option<&'a Value> {
     match name {
@@ -308,8 +249,9 @@ fn member<'a>(state: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-fn facts(state: &Value, parent: &str, members: &str) -> Vec<String> {
-    let Some(object) = member(state, parent) else {
+/// The members of an object as facts, such as `messages 9`: those named, or all that are not 0.
+fn facts(state: &Value, object: &str, members: &str) -> Vec<String> {
+    let Some(object) = member(state, object) else {
         return Vec::new();
     };
     let names: Vec<&str> = match members {

@@ -209,9 +209,7 @@ const COPIED_BYTES_MAX: usize = 256 * 1024;
 pub struct Push {
     /// The event as data, of which [`envelope::placed`] makes a frame for each copy.
     data: Arc<Data>,
-    devices: Vec<TopicName>,
-    /// How many of the devices each copy of the event is for.
-    copies: Vec<usize>,
+    part: PushPart,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
     /// The callback for the total; only the last part has it.
@@ -230,10 +228,9 @@ impl Push {
         let text = (broadcast.event.as_str(), broadcast.data.as_str());
         let data = Arc::new(envelope::push(alive, now, text, broadcast.is_common()));
         let total = Arc::<AtomicU64>::default();
-        let part = |(devices, copies)| Self {
+        let part = |part: PushPart| Self {
             data: Arc::clone(&data),
-            devices,
-            copies,
+            part,
             total: Arc::clone(&total),
             sent: None,
         };
@@ -248,9 +245,9 @@ impl Push {
 
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
-        let mut devices = self.devices.into_iter();
+        let mut devices = self.part.devices.into_iter();
         let mut sent = 0;
-        for count in self.copies {
+        for count in self.part.copies {
             sent += deliver_copy(core, &self.data, devices.by_ref().take(count), count);
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
@@ -288,33 +285,42 @@ fn deliver_copy(
     sent
 }
 
-/// Splits the devices of a broadcast into parts, each with the sizes of its copies of the event; without devices
-/// there is an empty part. A device named again begins another copy, because the two copies need two positions. After
+/// The devices of one [`Push`].
+struct PushPart {
+    devices: Vec<TopicName>,
+    /// How many of the devices, one after the other, each copy of the event is for.
+    copies: Vec<usize>,
+}
+
+/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device named again begins another copy, because the two copies need two positions. After
 /// `copies_max` copies another part begins, so that a turn ends before the loop has copied too much.
-fn split(
-    devices: impl Iterator<Item = TopicName>,
-    copies_max: usize,
-) -> Vec<(Vec<TopicName>, Vec<usize>)> {
-    let mut parts = vec![(Vec::new(), vec![0])];
+fn split(devices: impl Iterator<Item = TopicName>, copies_max: usize) -> Vec<PushPart> {
+    let mut parts = vec![PushPart {
+        devices: Vec::new(),
+        copies: vec![0],
+    }];
     let mut named: HashSet<TopicName, RandomState> = HashSet::default();
     for device in devices {
-        let Some((part, copies)) = parts.last_mut() else {
+        let Some(part) = parts.last_mut() else {
             break;
         };
         let is_again = named.contains(&device);
-        if part.len() == PUSH_DEVICES_MAX || (is_again && copies.len() >= copies_max) {
+        if part.devices.len() == PUSH_DEVICES_MAX || (is_again && part.copies.len() >= copies_max) {
             named.clear();
             named.insert(device.clone());
-            parts.push((vec![device], vec![1]));
+            parts.push(PushPart {
+                devices: vec![device],
+                copies: vec![1],
+            });
             continue;
         }
         if is_again {
             named.clear();
-            copies.push(0);
+            part.copies.push(0);
         }
         named.insert(device.clone());
-        part.push(device);
-        if let Some(count) = copies.last_mut() {
+        part.devices.push(device);
+        if let Some(count) = part.copies.last_mut() {
             *count += 1;
         }
     }
@@ -368,7 +374,7 @@ mod tests {
         let parts = |ids: &[&'static str], copies_max| {
             let ids = ids.iter().map(|&id| TopicName::from(id));
             let parts = split(ids, copies_max).into_iter();
-            parts.map(|(_, copies)| copies).collect::<Vec<_>>()
+            parts.map(|part| part.copies).collect::<Vec<_>>()
         };
         assert_eq!(parts(&["a", "b", "a", "a"], 9), [[2, 1, 1]]);
         assert_eq!(parts(&["a", "a", "a"], 2), [vec![1, 1], vec![1]]);

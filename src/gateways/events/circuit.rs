@@ -41,21 +41,29 @@ pub(super) struct Circuit {
 struct Failed {
     /// The last counted failure, or the begin of the probe. The outcome of calls that began before says nothing new.
     since_us: u64,
-    probes: bool,
+    last: Last,
+}
+
+/// What `Failed::since_us` is the time of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Failure,
+    Probe,
 }
 
 impl Circuit {
     /// Whether a call of this client may begin.
     pub(super) fn permits(&self, now_us: u64, client: ClientAddr) -> bool {
         let failed = self.failed.get(&client.group());
-        let may_probe = |failed: &Failed| !failed.probes && now_us >= failed.since_us + PAUSE_US;
+        let may_probe =
+            |failed: &Failed| failed.last == Last::Failure && now_us >= failed.since_us + PAUSE_US;
         !self.is_open || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
     }
 
     /// Records the begin of a permitted call.
     pub(super) fn begun(&mut self, now_us: u64, client: ClientAddr) {
         if self.is_open {
-            self.note(now_us, client, true);
+            self.note(client, now_us, Last::Probe);
         }
     }
 
@@ -74,7 +82,7 @@ impl Circuit {
         if begun_us < self.answered_us.max(since_us) {
             return;
         }
-        self.note(now_us, client, false);
+        self.note(client, now_us, Last::Failure);
         self.failures += 1;
         if !self.is_open && self.failures >= FAILURES_MAX {
             self.is_open = true;
@@ -83,11 +91,11 @@ impl Circuit {
         }
     }
 
-    fn note(&mut self, since_us: u64, client: ClientAddr, probes: bool) {
+    fn note(&mut self, client: ClientAddr, since_us: u64, last: Last) {
         if self.failed.len() >= ADDRESSES_MAX {
             self.failed.clear();
         }
-        let failed = Failed { since_us, probes };
+        let failed = Failed { since_us, last };
         self.failed.insert(client.group(), failed);
     }
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::call::DeviceMessage;
+use super::device_message::DeviceMessage;
 use super::orphans::Orphans;
 use super::services::EventsService;
 use crate::gateways::shared::access::{TokenEnd, shown_hashed};
@@ -97,6 +97,14 @@ pub(super) struct EndedClient {
     pub(super) messages: Permit,
     /// Who the client was: an operator may cut it off before all are forwarded.
     pub(super) who: Option<WasConnected>,
+}
+
+/// The messages of an ended client that are not forwarded.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    pub(super) messages: u64,
+    /// The message in line for a slot, if it is among these: its place in the line is free.
+    pub(super) in_line: Option<Calling>,
 }
 
 /// The gateway's state of a connection.
@@ -219,9 +227,8 @@ impl Connection {
     }
 
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
-    /// than `left` allows, or while other clients need the room. Returns the number of dropped messages, and the
-    /// message in line for a slot if it is among these.
-    pub(super) fn leave(&mut self, left: EndedClient) -> (u64, Option<Calling>) {
+    /// than `left` allows, or while other clients need the room.
+    pub(super) fn leave(&mut self, left: EndedClient) -> Dropped {
         let dropped = self.drop_newest(left.messages.amount());
         self.left = Some(left);
         dropped
@@ -241,22 +248,27 @@ impl Connection {
     }
 
     /// Drops every message that is not forwarded yet, as [`leave`](Self::leave) does.
-    pub(super) fn forget(&mut self) -> (u64, Option<Calling>) {
+    pub(super) fn forget(&mut self) -> Dropped {
         self.drop_newest(0)
     }
 
-    fn drop_newest(&mut self, kept_max: u64) -> (u64, Option<Calling>) {
+    /// Drops the newest of the messages that are not forwarded yet: while they are more than `kept_max`, or while other
+    /// clients need the room of the newest.
+    fn drop_newest(&mut self, kept_max: u64) -> Dropped {
         let before = self.to_forward();
-        let mut left_line = None;
+        let mut in_line = None;
         while let Some(newest) = self.newest()
             && (self.to_forward() > kept_max || !newest.has_room())
         {
             match self.waiting.pop_back() {
                 Some(message) => self.waiting_bytes -= message.held.amount(),
-                None => left_line = self.calling.take(),
+                None => in_line = self.calling.take(),
             }
         }
-        (before - self.to_forward(), left_line)
+        Dropped {
+            messages: before - self.to_forward(),
+            in_line,
+        }
     }
 
     /// Whether the client may still be here, or what it has left may still be done. A client that may not is closed.

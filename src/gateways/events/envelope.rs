@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::call::{AnswerReader, CallFailure, DeviceMessage, ServiceAnswer};
+use super::call::{AnswerReader, CallFailure, ServiceAnswer};
+use super::device_message::DeviceMessage;
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
 use weirgate_core::{
@@ -37,6 +38,7 @@ impl Code {
         Self::UpstreamError,
     ];
 
+    /// The code in an answer.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::MessageTooLarge => "message_too_large",
@@ -46,6 +48,19 @@ impl Code {
             Self::UnknownEvent => "unknown_event",
             Self::UpstreamError => "upstream_error",
         }
+    }
+}
+
+/// Why a message of a device is not handled, for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RefusedMessage {
+    pub(super) code: Code,
+    pub(super) why: &'static str,
+}
+
+impl RefusedMessage {
+    pub(super) fn new(code: Code, why: &'static str) -> Self {
+        Self { code, why }
     }
 }
 

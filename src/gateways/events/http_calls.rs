@@ -8,7 +8,7 @@
 use crate::gateways::events::aside::aside;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::gateways::events::metrics;
-use crate::services::fetch::Redirects;
+use crate::services::redirects::Redirects;
 use crate::services::{
     ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
     Service, USER_AGENT,
@@ -128,8 +128,8 @@ async fn reply(
 ) -> Reply {
     let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
     let again = reader.clone();
-    let reply = aside(bytes, move || reader.read(id, outcome)).await;
-    reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
+    let reply = aside(bytes, move || reader.reply(id, outcome)).await;
+    reply.unwrap_or_else(|| again.reply(id, Err(CallFailure::Unreachable)))
 }
 
 /// The limit of hyper.
@@ -347,14 +347,15 @@ async fn decoded(coding: String, body: Vec<u8>, bytes_max: usize) -> Result<Vec<
         return Ok(body);
     }
     let bytes = body.len().saturating_mul(COMMON_RATIO);
-    let plain = aside(bytes, move || without(&coding, body, bytes_max)).await;
+    let plain = aside(bytes, move || decode(&coding, body, bytes_max)).await;
     plain.unwrap_or(Err(CallFailure::Unreachable))
 }
 
-fn without(coding: &str, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, CallFailure> {
+/// The body without its coding. With another coding, or if it cannot be decoded, the body as it is.
+fn decode(coding: &str, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, CallFailure> {
     let plain = match coding {
-        "gzip" | "x-gzip" => read(MultiGzDecoder::new(&*body), bytes_max),
-        "deflate" => read(ZlibDecoder::new(&*body), bytes_max),
+        "gzip" | "x-gzip" => read_one_over(MultiGzDecoder::new(&*body), bytes_max),
+        "deflate" => read_one_over(ZlibDecoder::new(&*body), bytes_max),
         _ => return Ok(body),
     };
     match plain {
@@ -364,8 +365,8 @@ fn without(coding: &str, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Cal
     }
 }
 
-/// Reads everything, or a byte more than permitted.
-fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
+/// Reads everything, but at most one byte more than permitted: that byte shows that there is too much.
+fn read_one_over(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     from.take(bytes_max as u64 + 1).read_to_end(&mut plain)?;
     Ok(plain)
@@ -381,7 +382,7 @@ mod tests {
     use super::*;
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {
-        without(coding, body.to_vec(), 100)
+        decode(coding, body.to_vec(), 100)
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {

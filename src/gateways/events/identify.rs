@@ -2,9 +2,9 @@
 //! a position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
 //! the device has missed follow the answer.
 
-use super::call::{DeviceMessage, is_device_id};
 use super::connection::Connection;
-use super::envelope::{self, Code};
+use super::device_message::{DeviceMessage, is_device_id};
+use super::envelope::{self, Code, RefusedMessage};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::auth::{Identity, Refusal};
@@ -69,12 +69,13 @@ pub(super) fn identify(
     key: SessionKey,
     connection: &mut Connection,
     message: &DeviceMessage,
-) -> Result<(), (Code, &'static str)> {
+) -> Result<(), RefusedMessage> {
     if message.name != "identify" {
-        return Err((Code::Unauthenticated, "Identify first"));
+        return Err(RefusedMessage::new(Code::Unauthenticated, "Identify first"));
     }
     let device = message.device_id();
-    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
+    let why = "identify requires data.device_id";
+    let device = device.ok_or_else(|| RefusedMessage::new(Code::BadRequest, why))?;
     let device = TopicName::from(device);
     if !connection.admit_device(core, key, &device) {
         return Ok(());

@@ -10,6 +10,7 @@ pub mod call;
 mod calls;
 mod circuit;
 mod connection;
+mod device_message;
 mod envelope;
 mod identify;
 mod orphans;
@@ -17,13 +18,14 @@ mod services;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
-use self::call::{Call, DeviceMessage, Reply};
+use self::call::{Call, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};
+use self::device_message::DeviceMessage;
 pub use self::services::{EventsService, ServiceRow, Services};
 
 use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPause};
-use self::envelope::Code;
+use self::envelope::{Code, RefusedMessage};
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
 use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
@@ -213,15 +215,15 @@ impl EventsGateway {
     ) -> Option<Arc<Frame>> {
         let message = match read_message(core, connection, &content) {
             Ok(message) => message,
-            Err((code, why)) => {
-                self.stats.errors[code as usize].add(1);
-                return Some(envelope::gateway_error(core, code, why));
+            Err(refused) => {
+                self.stats.errors[refused.code as usize].add(1);
+                return Some(envelope::gateway_error(core, refused.code, refused.why));
             }
         };
         if connection.device.is_none() {
             let identified = identify::identify(core, key, connection, &message);
             let refused = identified.err();
-            return refused.map(|(code, why)| self.refusal(core, &message, code, why));
+            return refused.map(|refused| self.refusal(core, &message, refused.code, refused.why));
         }
         let Some(service) = self.settings.services.of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
@@ -249,9 +251,9 @@ impl EventsGateway {
     ) -> bool {
         let admitted = connection.admit(core, key);
         if !admitted {
-            let (forgotten, left_line) = connection.forget();
-            self.stats.messages_forgotten.add(forgotten);
-            self.leave_line(key, left_line);
+            let dropped = connection.forget();
+            self.stats.messages_forgotten.add(dropped.messages);
+            self.leave_line(key, dropped.in_line);
         }
         admitted
     }
@@ -435,18 +437,19 @@ fn read_message(
     core: &Core,
     connection: &mut Connection,
     content: &MessageBody,
-) -> Result<DeviceMessage, (Code, &'static str)> {
+) -> Result<DeviceMessage, RefusedMessage> {
     if matches!(content, MessageBody::TooLarge) {
-        return Err((Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"));
+        let why = "Message exceeds MAX_MESSAGE_BYTES";
+        return Err(RefusedMessage::new(Code::MessageTooLarge, why));
     }
     if !connection.bucket.take(core.now().mono_us) {
-        return Err((Code::RateLimited, "Too many messages"));
+        return Err(RefusedMessage::new(Code::RateLimited, "Too many messages"));
     }
     let message = match content {
         MessageBody::Text(text) => DeviceMessage::parse(text),
         MessageBody::Binary | MessageBody::TooLarge => None,
     };
-    message.ok_or((Code::BadRequest, "Invalid JSON message"))
+    message.ok_or_else(|| RefusedMessage::new(Code::BadRequest, "Invalid JSON message"))
 }
 
 impl Gateway for EventsGateway {

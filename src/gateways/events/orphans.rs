@@ -37,9 +37,9 @@ impl Orphans {
     ) -> Option<Calling> {
         let waits = connection.to_forward().min(waits_max);
         let messages = self.messages.grant_some(connection.client, waits);
-        let (forgotten, left_line) = connection.leave(EndedClient { messages, who });
-        stats.messages_forgotten.add(forgotten);
-        left_line
+        let dropped = connection.leave(EndedClient { messages, who });
+        stats.messages_forgotten.add(dropped.messages);
+        dropped.in_line
     }
 
     pub(super) fn take(&mut self, key: SessionKey) -> Option<Connection> {

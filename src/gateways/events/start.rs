@@ -254,13 +254,17 @@ fn services(own: &EventsSettings, table: &Services) -> Result<Vec<services::Serv
 fn question(service: &services::Service) -> Question {
     let (service, asked) = (service.clone(), service.to_string());
     Question::new(asked.clone(), move || {
-        vec![match service.ask(CALL_PATH) {
-            Ok((status, place, _)) if status.is_redirection() => {
-                let to = if place.is_empty() { "" } else { " to " };
+        vec![match service.probe(CALL_PATH) {
+            Ok(probed) if probed.status.is_redirection() => {
+                let (status, target) = (probed.status, probed.redirect_target);
+                let to = if target.is_empty() { "" } else { " to " };
                 let why = "calls follow no redirect";
-                Finding::Error(format!("{asked} answered {status}{to}{place}: {why}"))
+                Finding::Error(format!("{asked} answered {status}{to}{target}: {why}"))
             }
-            Ok((status, _, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
+            Ok(probed) => {
+                let (status, ms) = (probed.status, probed.elapsed.as_millis());
+                Finding::Good(format!("{asked} answered {status} in {ms} ms"))
+            }
             Err(error) => Finding::Error(format!("{asked} does not answer: {error}")),
         }]
     })

@@ -11,6 +11,14 @@ use weirgate_wire::json::TextList;
 /// Memory of a symbol that was given up, in a request that goes on in a later turn.
 const SYMBOL_BYTES: usize = 48;
 
+/// How much of a request to unsubscribe is done in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    All,
+    /// What fits into the client's share of the turn; the rest waits for the next.
+    Share,
+}
+
 /// A request to unsubscribe.
 #[derive(Debug)]
 pub(super) struct UnsubscribingSymbols {
@@ -56,21 +64,21 @@ impl UnsubscribingSymbols {
 }
 
 impl TradesGateway {
-    /// Goes on with a request to unsubscribe; with `in_shares`, the rest waits when the client has had its share.
+    /// Goes on with a request to unsubscribe.
     pub(super) fn unsubscribe(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut TradesClient,
         mut request: UnsubscribingSymbols,
-        in_shares: bool,
+        extent: Extent,
     ) {
         while request.unchecked.len() > 0 {
             if let Err(bad) = request.check_next() {
                 let error = messages::error(core, &bad.to_string());
                 return core.send(key, &error);
             }
-            if in_shares && !core.has_share() {
+            if extent == Extent::Share && !core.has_share() {
                 let bytes = request.bytes();
                 client.unsubscribing = Some(Box::new(request));
                 return core.go_on_later(key, bytes);
@@ -92,7 +100,7 @@ impl TradesGateway {
             if left != Left::NoMember {
                 request.gone.push(symbol);
             }
-            if in_shares && request.asked.len() > 0 && !core.has_share() {
+            if extent == Extent::Share && request.asked.len() > 0 && !core.has_share() {
                 let bytes = request.bytes();
                 client.unsubscribing = Some(Box::new(request));
                 return core.go_on_later(key, bytes);
@@ -118,14 +126,14 @@ impl TradesGateway {
     /// Ends the candles that nobody watches any more, among those that ended clients have watched, as many as there is
     /// time for.
     pub(super) fn unwatch_left(&mut self, core: &mut Core) {
-        while let Some((interval, symbols)) = self.left.front_mut() {
+        while let Some((interval, symbols)) = self.ended_watches.front_mut() {
             let interval = *interval;
             match symbols.next() {
                 Some(symbol) if core.member_count(&interval.topic(&symbol)) == 0 => {
                     self.unwatch(core, interval, &symbol);
                 }
                 Some(_) => {}
-                None => drop(self.left.pop_front()),
+                None => drop(self.ended_watches.pop_front()),
             }
             if !core.has_time() {
                 return;

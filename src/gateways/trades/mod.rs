@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
 use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
-use self::leaving::UnsubscribingSymbols;
+use self::leaving::{Extent, UnsubscribingSymbols};
 use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
 use crate::gateways::shared::access::{
@@ -38,6 +38,13 @@ use weirgate_core::{
 use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ObjectWriter, TextList};
+
+/// Why a client may not hold further symbols.
+struct RefusedSymbols {
+    reason: NameRefusal,
+    /// For the client.
+    words: String,
+}
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -97,8 +104,8 @@ pub struct TradesGateway {
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
     statuses: Statuses,
-    /// Symbols whose candles clients have watched that have ended.
-    left: VecDeque<(Interval, TextList)>,
+    /// The candles that ended clients have watched: some of them nobody watches any more.
+    ended_watches: VecDeque<(Interval, TextList)>,
 }
 
 impl TradesGateway {
@@ -116,7 +123,7 @@ impl TradesGateway {
             candles,
             updates: Vec::new(),
             statuses: Statuses::new(messages::status),
-            left: VecDeque::new(),
+            ended_watches: VecDeque::new(),
         }
     }
 
@@ -142,7 +149,10 @@ impl TradesGateway {
         let mut follow = Follow::default();
         let mut requests = std::mem::take(&mut client.together).into_iter();
         // The requests of an event stream are short, because they come in a head.
-        let is_alone = requests.len() == 1;
+        let extent = match requests.len() {
+            1 => Extent::Share,
+            _ => Extent::All,
+        };
         while let Some(request) = requests.next() {
             match request {
                 Ok(TradesRequest::Subscribe(content, asked)) => {
@@ -151,7 +161,7 @@ impl TradesGateway {
                 }
                 Ok(TradesRequest::Unsubscribe(action, symbols, content)) => {
                     let request = UnsubscribingSymbols::new(action, symbols, content);
-                    self.unsubscribe(core, key, client, request, is_alone);
+                    self.unsubscribe(core, key, client, request, extent);
                 }
                 Ok(TradesRequest::Ping) => {
                     let pong = messages::pong(core);
@@ -181,9 +191,9 @@ impl TradesGateway {
         let (client, requests) = (&mut client.held, client.requests.as_mut());
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = not_held(core, key, content, &asked.symbols);
-        if let Err((reason, message)) = self.judge(core, client, content, &new) {
-            core.note_refused_names(key, &new, reason);
-            let refusal = messages::error(core, &message);
+        if let Err(refused) = self.judge(core, client, content, &new) {
+            core.note_refused_names(key, &new, refused.reason);
+            let refusal = messages::error(core, &refused.words);
             return core.send(key, &refusal);
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
@@ -218,32 +228,34 @@ impl TradesGateway {
         }
     }
 
-    /// Returns an error, with words for the client, if the client may not also hold the `new` symbols.
+    /// Judges whether the client may also hold the `new` symbols.
     fn judge(
         &mut self,
         core: &Core,
         client: &HeldSymbols,
         content: Content,
         new: &[TopicName],
-    ) -> Result<(), (NameRefusal, String)> {
+    ) -> Result<(), RefusedSymbols> {
         if self.users.is_over(client, new.len()) {
             let (held, max) = (self.users.count(client), client.symbols_max);
             let whose = match client.user {
                 Some(_) => "user",
                 None => "connection",
             };
-            let error = format!(
+            let words = format!(
                 "Cannot subscribe: would exceed maximum of {max} symbols per {whose}. Currently \
                  subscribed to {held} symbols."
             );
-            return Err((NameRefusal::ClientLimit, error));
+            let reason = NameRefusal::ClientLimit;
+            return Err(RefusedSymbols { reason, words });
         }
         if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
             && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
         {
             self.stats.candles.limited.add(new.len() as u64);
-            let error = "Cannot subscribe: too many symbols have candles.".to_owned();
-            return Err((NameRefusal::ServerLimit, error));
+            let words = "Cannot subscribe: too many symbols have candles.".to_owned();
+            let reason = NameRefusal::ServerLimit;
+            return Err(RefusedSymbols { reason, words });
         }
         Ok(())
     }
@@ -272,6 +284,7 @@ impl TradesGateway {
         }
     }
 
+    /// The first message of a client.
     fn welcome(&self, core: &mut Core, symbols_max: usize) -> Arc<Frame> {
         let mut data = ObjectWriter::new();
         data.string("connectionId", &uuid(core));
@@ -429,7 +442,7 @@ impl Gateway for TradesGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         if let Some(request) = client.unsubscribing.take() {
-            self.unsubscribe(core, key, client, *request, true);
+            self.unsubscribe(core, key, client, *request, Extent::Share);
         }
     }
 
@@ -439,7 +452,7 @@ impl Gateway for TradesGateway {
         self.users.leave(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
-        self.left.extend(client.held.into_candles());
+        self.ended_watches.extend(client.held.into_candles());
         self.unwatch_left(core);
     }
 
@@ -468,7 +481,7 @@ impl Gateway for TradesGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
-        let left = (!self.left.is_empty()).then_some(0);
+        let left = (!self.ended_watches.is_empty()).then_some(0);
         earliest([candles, self.statuses.due_us(), left])
     }
 

@@ -146,8 +146,9 @@ pub(super) async fn serve(
         event_stream: settings.event_stream,
     };
     // The reactor has read a head, and has decided that it is served here.
-    let decided = !read.is_empty();
-    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
+    let is_first_for_hyper = !read.is_empty();
+    let gate_clock = Rc::clone(&clock);
+    let gate = Gate::new(stream, read, is_first_for_hyper, limits, gate_clock, time);
     let mut protocol = server.protocol.clone();
     // Without room for the connection, hyper ends it after the answer.
     protocol.keep_alive(!is_last_request);

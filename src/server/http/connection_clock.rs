@@ -3,7 +3,7 @@
 use super::handover::HttpSettings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 use weirgate_bus::runtime::Clock;
@@ -95,40 +95,45 @@ impl ConnectionClock {
     }
 
     /// Records the first bytes of a head.
-    pub(super) fn head_begun(&self) {
+    pub(super) fn note_head_begun(&self) {
         if !self.in_head.replace(true) {
             self.set_since();
         }
     }
 
     /// Records the end of the head; the answer follows.
-    pub(super) fn head_ended(&self) {
+    pub(super) fn note_head_ended(&self) {
         self.in_head.set(false);
         self.set_since();
         self.idle_since_us.set(self.since_us.get());
         self.note_rest();
     }
 
-    /// Records whether a record of TLS is unfinished while no byte of a head has come. Such a record has the deadline
-    /// of a head.
-    pub(super) fn record_begun(&self, has_begun: bool) {
-        let since = self.record_since.get().filter(|_| has_begun);
-        let since = since.or_else(|| has_begun.then(Instant::now));
-        self.record_since.set(since);
+    /// Records that a record of TLS is unfinished while no byte of a head has come. Such a record has the deadline of a
+    /// head.
+    pub(super) fn note_unfinished_record(&self) {
+        let since = self.record_since.get();
+        self.record_since
+            .set(since.or_else(|| Some(Instant::now())));
     }
 
-    /// Records that the body was read, or that the reader must wait.
-    pub(super) fn body_read(&self, must_wait: bool) {
-        self.moved(&self.awaits_body, must_wait);
+    /// Records that no record of TLS is unfinished, or that bytes of a head have come.
+    pub(super) fn note_no_unfinished_record(&self) {
+        self.record_since.set(None);
     }
 
-    /// Records that bytes were written, or that the writer must wait for room.
-    pub(super) fn wrote(&self, must_wait: bool) {
-        self.moved(&self.awaits_room, must_wait);
+    /// Records a read of the body. Pending: the reader waits for the client.
+    pub(super) fn note_body_read<T>(&self, read: &Poll<T>) {
+        self.note_moved(&self.awaits_body, read.is_pending());
+    }
+
+    /// Records a write. Pending: the writer waits for room.
+    pub(super) fn note_write<T>(&self, write: &Poll<T>) {
+        self.note_moved(&self.awaits_room, write.is_pending());
     }
 
     /// Records a read or a write in `awaits`. If bytes moved, or a wait begins, the deadline runs anew.
-    fn moved(&self, awaits: &Cell<bool>, must_wait: bool) {
+    fn note_moved(&self, awaits: &Cell<bool>, must_wait: bool) {
         let waited = awaits.replace(must_wait);
         let is_idle = must_wait && (waited || self.working.get() == 0);
         if !is_idle && !self.in_head.get() {
@@ -138,13 +143,13 @@ impl ConnectionClock {
     }
 
     /// Records the begin of a handler's work.
-    fn work_begun(&self) {
+    fn note_work_begun(&self) {
         self.working.set(self.working.get() + 1);
         self.note_rest();
     }
 
     /// Records the end of a handler's work: hyper has the whole answer.
-    fn work_ended(&self) {
+    fn note_work_ended(&self) {
         self.working.set(self.working.get().saturating_sub(1));
         self.set_since();
         self.idle_since_us.set(self.since_us.get());
@@ -209,13 +214,13 @@ pub(super) struct Work(Rc<ConnectionClock>);
 
 impl Work {
     pub(super) fn begin(clock: &Rc<ConnectionClock>) -> Self {
-        clock.work_begun();
+        clock.note_work_begun();
         Self(Rc::clone(clock))
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.work_ended();
+        self.0.note_work_ended();
     }
 }

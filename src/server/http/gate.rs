@@ -48,7 +48,7 @@ pub(super) struct HeadLimits {
 
 impl HeadLimits {
     /// Whether a request is for the reactor.
-    fn leaves(self, head: &RequestHead<'_>) -> bool {
+    fn is_for_reactor(self, head: &RequestHead<'_>) -> bool {
         let is_stream = self.event_stream && head.asks_event_stream();
         is_stream || head.asks_upgrade() || head.lost_upgrade().is_some()
     }
@@ -71,6 +71,15 @@ pub(super) enum Client {
     Gone,
     /// The client sent more bytes than may be read now, and they may hide its end: check again later.
     Hidden,
+}
+
+/// A head that keeps the rules.
+struct GoodHead {
+    /// Where it ends in the bytes that were read.
+    end: usize,
+    is_for_reactor: bool,
+    /// The body that it announces, if any.
+    body: Option<BodyScanner>,
 }
 
 /// The next part of the stream.
@@ -103,7 +112,7 @@ struct GateState {
     body_bytes: u64,
     time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
-    decided: bool,
+    is_first_for_hyper: bool,
     /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
     unwritten: VecDeque<usize>,
     /// How many bytes of the first piece are written.
@@ -115,12 +124,12 @@ struct GateState {
 }
 
 impl Gate {
-    /// A gate for a socket of which `read` was read already, from the start of a head on. `decided`: the reactor has
-    /// decided that this head is served here, even if it asks for a WebSocket or an event stream.
+    /// A gate for a socket of which `read` was read already, from the start of a head on. `is_first_for_hyper`: the
+    /// reactor has decided that this head is served here, even if it asks for a WebSocket or an event stream.
     pub(super) fn new(
         stream: ClientStream,
         read: HeldBytes,
-        decided: bool,
+        is_first_for_hyper: bool,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
         time: Clock,
@@ -135,7 +144,7 @@ impl Gate {
             next: Next::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
-            decided,
+            is_first_for_hyper,
             unwritten: VecDeque::new(),
             written: 0,
             is_charged: false,
@@ -149,7 +158,7 @@ impl Gate {
     }
 
     /// Records that hyper has taken a piece of an answer's body.
-    pub(super) fn took_piece(&self, bytes: usize) {
+    pub(super) fn note_piece(&self, bytes: usize) {
         self.0.borrow_mut().unwritten.push_back(bytes);
     }
 
@@ -209,7 +218,6 @@ impl Gate {
 
 impl GateState {
     fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
-        let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),
             Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
@@ -217,7 +225,7 @@ impl GateState {
         match read {
             Poll::Pending => Client::There,
             Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
-            Poll::Ready(Ok(1..)) if self.knows_end(is_whole, cx) => Client::Gone,
+            Poll::Ready(Ok(1..)) if self.knows_end(cx) => Client::Gone,
             Poll::Ready(Ok(1..)) => Client::Hidden,
         }
     }
@@ -256,7 +264,8 @@ impl GateState {
 
     /// Whether the kernel reports the client's end before the bytes in front of it are read (EPOLLRDHUP, EPOLLHUP).
     /// With a body still unread, only a full close counts: a client may shut down its half after the body.
-    fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
+    fn knows_end(&self, cx: &mut Context<'_>) -> bool {
+        let is_whole = !matches!(self.next, Next::Body(_));
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
             Poll::Ready(Ok(ready)) => {
@@ -294,43 +303,41 @@ impl GateState {
             return true;
         };
         let rest = &self.read[self.passed..];
-        self.clock.head_begun();
+        self.clock.note_head_begun();
         let bytes_max = self.limits.bytes_max;
         let verdict = match scanner.end(rest) {
             None if rest.len() <= bytes_max => return false,
             Some(end) if end <= bytes_max => {
                 let head = RequestHead::parse(&rest[..end], self.limits.headers_max);
-                head.map(|head| {
-                    (
-                        self.passed + end,
-                        self.limits.leaves(&head),
-                        BodyScanner::announced(&head),
-                    )
+                head.map(|head| GoodHead {
+                    end: self.passed + end,
+                    is_for_reactor: self.limits.is_for_reactor(&head),
+                    body: BodyScanner::announced(&head),
                 })
             }
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
-        self.clock.head_ended();
+        self.clock.note_head_ended();
         self.body_bytes = 0;
-        let decided = std::mem::take(&mut self.decided);
+        let is_for_hyper = mem::take(&mut self.is_first_for_hyper);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
-            Ok((_, true, _)) if !decided => {
+            Ok(head) if head.is_for_reactor && !is_for_hyper => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(GateEnd::Upgrade(read)))
             }
-            Ok((end, _, body)) => {
+            Ok(head) => {
                 let next_head = || Next::Head(HeadScanner::default());
-                (end, body.map_or_else(next_head, Next::Body))
+                (head.end, head.body.map_or_else(next_head, Next::Body))
             }
         };
         true
     }
 
     /// Records a write: the first pieces that are written whole leave memory.
-    fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
-        self.clock.wrote(outcome.is_pending());
+    fn note_write(&mut self, outcome: &Poll<io::Result<usize>>) {
+        self.clock.note_write(outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
             // Heads are not distinguished: the rest that is left is a little larger.
             self.written += *bytes;
@@ -368,7 +375,7 @@ impl GateState {
             buf.advance(n);
             outcome
         };
-        self.clock.body_read(outcome.is_pending());
+        self.clock.note_body_read(&outcome);
         ready!(outcome)?;
         let n = buf.filled().len() - before;
         self.body_bytes += n as u64;
@@ -384,7 +391,7 @@ impl GateState {
         self.forget(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
-            self.clock.body_read(outcome.is_pending());
+            self.clock.note_body_read(&outcome);
         }
         outcome
     }
@@ -402,8 +409,10 @@ impl GateState {
         }
         // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
         let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
-        let has_begun = awaits_head && self.stream.has_begun_record();
-        self.clock.record_begun(has_begun);
+        match awaits_head && self.stream.has_begun_record() {
+            true => self.clock.note_unfinished_record(),
+            false => self.clock.note_no_unfinished_record(),
+        }
         outcome.map_ok(|()| n)
     }
 }
@@ -449,7 +458,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write(cx, buf);
-        gate.wrote(&outcome);
+        gate.note_write(&outcome);
         outcome
     }
 
@@ -460,7 +469,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write_vectored(cx, bufs);
-        gate.wrote(&outcome);
+        gate.note_write(&outcome);
         outcome
     }
 

@@ -17,6 +17,7 @@ mod gate;
 mod handover;
 pub(crate) mod metrics_format;
 pub mod operator;
+mod pace;
 pub mod page;
 pub mod pages;
 mod plane;

@@ -181,7 +181,7 @@ impl Outgoing {
             && let Some(data) = frame.data_ref()
             && (self.is_copied || data.is_unique())
         {
-            self.gate.took_piece(data.len());
+            self.gate.note_piece(data.len());
         }
         frame
     }

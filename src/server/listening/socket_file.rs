@@ -73,8 +73,8 @@ pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixList
         device: made.dev(),
         inode: made.ino(),
     };
-    if owner != (None, None) {
-        chown(path, owner.0, owner.1).map_err(|error| {
+    if owner.user.is_some() || owner.group.is_some() {
+        chown(path, owner.user, owner.group).map_err(|error| {
             let text = format!("its owner cannot be {}: {error}", options.unix_owner);
             io::Error::new(error.kind(), text)
         })?;
@@ -160,15 +160,25 @@ impl fmt::Display for Owner {
     }
 }
 
+/// The numbers of an [`Owner`]; `None` leaves the user or the group of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OwnerIds {
+    pub(super) user: Option<u32>,
+    pub(super) group: Option<u32>,
+}
+
 impl Owner {
     /// Returns the numbers of user and group, read from `/etc/passwd` and `/etc/group`.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`]: the name is unknown.
-    pub(super) fn ids(&self) -> io::Result<(Option<u32>, Option<u32>)> {
+    pub(super) fn ids(&self) -> io::Result<OwnerIds> {
         let user = self.user.as_deref().map(|name| id(name, "/etc/passwd"));
         let group = self.group.as_deref().map(|name| id(name, "/etc/group"));
-        Ok((user.transpose()?, group.transpose()?))
+        Ok(OwnerIds {
+            user: user.transpose()?,
+            group: group.transpose()?,
+        })
     }
 }
 
@@ -376,8 +386,9 @@ mod tests {
         assert_eq!(find("www", passwd), None);
         assert_eq!(find("odd", passwd), None);
         let ids = |text: &str| owner(text).expect("an owner").ids();
-        assert_eq!(ids("4711:12").expect("numbers"), (Some(4711), Some(12)));
-        assert_eq!(ids("root").expect("is everywhere"), (Some(0), None));
+        let of = |user, group| OwnerIds { user, group };
+        assert_eq!(ids("4711:12").expect("numbers"), of(Some(4711), Some(12)));
+        assert_eq!(ids("root").expect("is everywhere"), of(Some(0), None));
         let error = ids(":no-such-group").expect_err("unknown");
         assert!(error.to_string().contains("/etc/group"), "{error}");
     }

@@ -126,6 +126,7 @@ impl Question {
         }
     }
 
+    /// Asks on a thread of its own, which goes on if no answer comes within `limit`.
     fn ask(self, limit: Duration) -> Vec<Finding> {
         let Self { asked, ask } = self;
         let (sender, findings) = sync_channel(1);

@@ -49,7 +49,10 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
         }
         let now = clock.now();
         let age_ms = telemetry.event_loop.last_turn_age_ms(now);
-        if pulse.as_mut().is_some_and(|p| p.beats(now.mono_us, age_ms)) {
+        if pulse
+            .as_mut()
+            .is_some_and(|p| p.take_due(now.mono_us, age_ms))
+        {
             notify(&[NotifyState::Watchdog]);
         }
     }
@@ -85,7 +88,8 @@ impl Pulse {
         }
     }
 
-    fn beats(&mut self, now_us: u64, last_turn_age_ms: u64) -> bool {
+    /// Whether to notify now; then the next notification is due in a quarter of the interval.
+    fn take_due(&mut self, now_us: u64, last_turn_age_ms: u64) -> bool {
         let hangs = last_turn_age_ms.saturating_mul(1_000) > self.interval_us / 2;
         if hangs || now_us < self.due_us {
             return false;
@@ -104,7 +108,7 @@ mod tests {
         let mut pulse = Pulse::new(Duration::from_secs(8));
         let beats: Vec<u64> = (0..=80)
             .map(|tenths| tenths * 100_000)
-            .filter(|&now_us| pulse.beats(now_us, 500))
+            .filter(|&now_us| pulse.take_due(now_us, 500))
             .collect();
         assert_eq!(beats, [0, 2_000_000, 4_000_000, 6_000_000, 8_000_000]);
     }
@@ -112,11 +116,11 @@ mod tests {
     #[test]
     fn a_loop_that_hangs_is_not_covered_up() {
         let mut pulse = Pulse::new(Duration::from_secs(8));
-        assert!(pulse.beats(0, 4_000));
+        assert!(pulse.take_due(0, 4_000));
         assert!(
-            !pulse.beats(3_000_000, 4_001),
+            !pulse.take_due(3_000_000, 4_001),
             "half of the interval is over"
         );
-        assert!(pulse.beats(4_000_000, 20), "it turns again");
+        assert!(pulse.take_due(4_000_000, 20), "it turns again");
     }
 }

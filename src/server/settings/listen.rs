@@ -33,10 +33,16 @@ const ADMIN_ALLOWED: &str = "an IP address or localhost with a port, such as 127
      [::1]:9100, or unix:/PATH with at most 107 bytes of path";
 
 /// The form of `--admin-addr`; empty for none.
-pub(super) static ADMIN: Form = Form::new("ADDR:PORT|unix:PATH", ADMIN_ALLOWED, |text| {
-    let addr = parse_admin(text).ok_or_else(|| Refused::new(text, ADMIN_ALLOWED))?;
-    Ok(addr.map_or_else(String::new, |addr| addr.to_string()))
-});
+pub(super) static ADMIN: Form =
+    Form::new(
+        "ADDR:PORT|unix:PATH",
+        ADMIN_ALLOWED,
+        |text| match parse_admin(text) {
+            Some(addr) => Ok(addr.to_string()),
+            None if text.is_empty() => Ok(String::new()),
+            None => Err(Refused::new(text, ADMIN_ALLOWED)),
+        },
+    );
 
 const MODE_ALLOWED: &str = "a mode in octal digits from 0000 to 0777, such as 0660";
 
@@ -121,7 +127,7 @@ pub(super) static LISTEN_FIELD: With<ListenSettings, String> = With {
 
 /// The field of `--admin-addr`.
 pub(super) static ADMIN_FIELD: With<ListenSettings, String> = With {
-    set: |listen, text| listen.admin_addr = parse_admin(&text).flatten(),
+    set: |listen, text| listen.admin_addr = parse_admin(&text),
     get: |listen| {
         let addr = listen.admin_addr.as_ref();
         addr.map_or_else(String::new, ListenAddr::to_string)
@@ -181,18 +187,16 @@ fn parse_path(path: &str) -> Option<PathBuf> {
     (good && !has_separator).then(|| PathBuf::from(path))
 }
 
-fn parse_admin(text: &str) -> Option<Option<ListenAddr>> {
-    if text.is_empty() {
-        return Some(None);
-    }
+/// Parses the one address of `--admin-addr`.
+fn parse_admin(text: &str) -> Option<ListenAddr> {
     if let Some(path) = text.strip_prefix(UNIX) {
-        return Some(Some(ListenAddr::Unix(parse_path(path)?)));
+        return Some(ListenAddr::Unix(parse_path(path)?));
     }
     let (addr, port) = text.rsplit_once(':')?;
     // Brackets separate an IPv6 address from its port.
     let bare_v6 = addr.contains(':') && !addr.starts_with('[');
     let addr = parse_addr(addr).filter(|_| !bare_v6)?;
-    Some(Some(SocketAddr::new(addr, port.parse().ok()?).into()))
+    Some(SocketAddr::new(addr, port.parse().ok()?).into())
 }
 
 fn parse_mode(text: &str) -> Option<u32> {

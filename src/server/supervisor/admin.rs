@@ -251,8 +251,8 @@ fn route<F: Future<Output = Answer> + 'static>(
     }
 }
 
-/// The value of a parameter of the query, and the target without it.
-fn without_parameter(request: &RequestParts, name: &str) -> (Option<String>, String) {
+/// Takes a parameter out of the query. Returns its value, and the target without it.
+fn take_parameter(request: &RequestParts, name: &str) -> (Option<String>, String) {
     let query = request.head.uri.query().unwrap_or_default();
     let mut found = None;
     let mut rest = form_urlencoded::Serializer::new(String::new());
@@ -277,7 +277,7 @@ fn nobody() -> Answer {
 impl Shared {
     /// `/ready`: 200 if each of the processes that share the clients is ready, or the one that replaces it.
     async fn ready(&self, request: &RequestParts) -> Answer {
-        let (asked, target) = without_parameter(request, "process");
+        let (asked, target) = take_parameter(request, "process");
         let admin_request = AdminRequest::get(&target);
         let (count, is_stopping) = self.with(|board| (board.count, board.is_stopping));
         let all = self
@@ -365,7 +365,7 @@ impl Shared {
 
     /// Asks all processes, or the one that the request names, and joins the answers.
     async fn joined(&self, request: RequestParts, body: RequestBody) -> Answer {
-        let (mut only, target) = without_parameter(&request, "process");
+        let (mut only, target) = take_parameter(&request, "process");
         let path = request.path().to_owned();
         let Ok(body) = body.read(BODY_BYTES_MAX).await else {
             return Answer::detail(
@@ -397,7 +397,10 @@ impl Shared {
                 whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
                 let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
                 let answer = one_of(&all, only.as_deref()).unwrap_or_else(|| join(&all));
-                self.with_processes(&path, only.is_some(), answer)
+                match only {
+                    Some(_) => answer,
+                    None => self.with_processes(&path, answer),
+                }
             }
         }
     }
@@ -448,11 +451,8 @@ impl Shared {
     }
 
     /// Adds to the state of all how many processes there are. If one is missing, the state is not ready.
-    fn with_processes(&self, path: &str, is_of_one: bool, mut answer: Answer) -> Answer {
-        if is_of_one
-            || answer.status != StatusCode::OK
-            || !["/operator/state", "/stats"].contains(&path)
-        {
+    fn with_processes(&self, path: &str, mut answer: Answer) -> Answer {
+        if answer.status != StatusCode::OK || !["/operator/state", "/stats"].contains(&path) {
             return answer;
         }
         let (count, ready) = self.with(|board| {

@@ -50,6 +50,7 @@ impl Ports {
         Ok(ports)
     }
 
+    /// Holds all addresses on one port: port 0 of the first chooses it. Returns the port, if there is an address.
     fn bind(&mut self, addrs: &[ListenAddr]) -> Result<Option<u16>, RunError> {
         let mut port = None;
         for addr in addrs {
@@ -71,6 +72,7 @@ impl Ports {
         Ok(port)
     }
 
+    /// The flags by which the processes listen on the held ports.
     fn flags(&self) -> impl Iterator<Item = String> {
         let flag = |name, port: Option<u16>| port.map(|port| format!("--{name}={port}"));
         let flags = [flag("port", self.port), flag("tls-port", self.tls_port)];

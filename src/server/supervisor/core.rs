@@ -171,13 +171,29 @@ pub(super) enum Event {
     RollRefused,
 }
 
+/// One half of the places: a roll changes from one to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    First,
+    Second,
+}
+
+impl Half {
+    fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
+
 /// The processes and what is under way.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     /// Twice as many as processes that share the clients.
     places: Vec<Place>,
-    /// Whether the second half of the places is in use.
-    is_second: bool,
+    /// The half of the places that is in use.
+    half: Half,
     phase: RollPhase,
     /// Whether another roll follows.
     roll_again: bool,
@@ -199,7 +215,7 @@ impl Supervisor {
         };
         let mut supervisor = Self {
             places: vec![place; 2 * count as usize],
-            is_second: false,
+            half: Half::First,
             phase: RollPhase::Starting,
             roll_again: false,
             stop_us,
@@ -207,7 +223,7 @@ impl Supervisor {
             restarts: 0,
             rolls: 0,
         };
-        for number in supervisor.half(false) {
+        for number in supervisor.numbers_of(Half::First) {
             supervisor.spawn(number, now);
         }
         supervisor
@@ -235,7 +251,7 @@ impl Supervisor {
 
     /// Whether all processes serve, and nothing else is under way.
     pub(super) fn is_settled(&self) -> bool {
-        let mut of_half = self.half(self.is_second);
+        let mut of_half = self.numbers_of(self.half);
         self.phase == RollPhase::Running && of_half.all(|number| self.state(number).is_ready())
     }
 
@@ -348,7 +364,9 @@ impl Supervisor {
         self.set(number, PlaceState::Empty);
         match (since, self.phase) {
             (None, _) | (_, RollPhase::Stopping { .. }) => {}
-            (_, RollPhase::RollStarting { .. }) if !self.half(self.is_second).contains(&number) => {
+            (_, RollPhase::RollStarting { .. })
+                if !self.numbers_of(self.half).contains(&number) =>
+            {
                 self.say(Event::Died {
                     number,
                     ended,
@@ -442,12 +460,12 @@ impl Supervisor {
     /// Ends the present phase if its condition holds.
     fn advance(&mut self, now: Us) {
         match self.phase {
-            RollPhase::Starting if self.all_in(self.is_second, PlaceState::is_serving) => {
+            RollPhase::Starting if self.all_in(self.half, PlaceState::is_serving) => {
                 self.phase = RollPhase::Running;
                 self.say(Event::Started);
             }
             RollPhase::RollStarting { until, ready_since } => {
-                if self.all_in(!self.is_second, PlaceState::is_ready) {
+                if self.all_in(self.half.other(), PlaceState::is_ready) {
                     let since = ready_since.unwrap_or(now);
                     let ready_since = Some(since);
                     self.phase = RollPhase::RollStarting { until, ready_since };
@@ -461,7 +479,7 @@ impl Supervisor {
                 }
             }
             RollPhase::RollEnding { since }
-                if self.all_in(!self.is_second, PlaceState::is_empty) =>
+                if self.all_in(self.half.other(), PlaceState::is_empty) =>
             {
                 self.rolls += 1;
                 let ms = now.saturating_sub(since) / 1_000;
@@ -477,15 +495,14 @@ impl Supervisor {
     }
 
     /// Whether all numbers of a half are in such a state.
-    fn all_in(&self, is_second: bool, is: fn(PlaceState) -> bool) -> bool {
-        let numbers = self.half(is_second);
-        numbers.into_iter().all(|number| is(self.state(number)))
+    fn all_in(&self, half: Half, is: fn(PlaceState) -> bool) -> bool {
+        self.numbers_of(half).all(|number| is(self.state(number)))
     }
 
     /// Roll: starts the new processes that are missing. Processes of a roll that was given up may still be stopping at
     /// first.
     fn start_new(&mut self, now: Us) {
-        for number in self.half(!self.is_second) {
+        for number in self.numbers_of(self.half.other()) {
             if self.state(number) == PlaceState::Empty {
                 self.spawn(number, now);
             }
@@ -496,10 +513,10 @@ impl Supervisor {
     fn end_old(&mut self, now: Us) {
         self.say(Event::RollEndsOld);
         self.phase = RollPhase::RollEnding { since: now };
-        for number in self.half(self.is_second) {
+        for number in self.numbers_of(self.half) {
             self.terminate(number, now);
         }
-        self.is_second = !self.is_second;
+        self.half = self.half.other();
         self.advance(now);
     }
 
@@ -508,7 +525,7 @@ impl Supervisor {
         self.phase = RollPhase::Running;
         // The same would happen again.
         self.roll_again = false;
-        for number in self.half(!self.is_second) {
+        for number in self.numbers_of(self.half.other()) {
             self.terminate(number, now);
         }
     }
@@ -548,11 +565,11 @@ impl Supervisor {
     }
 
     /// The numbers of one half of the places.
-    fn half(&self, is_second: bool) -> std::ops::RangeInclusive<Number> {
+    fn numbers_of(&self, half: Half) -> std::ops::RangeInclusive<Number> {
         let count = self.count();
-        match is_second {
-            false => 1..=count,
-            true => count + 1..=2 * count,
+        match half {
+            Half::First => 1..=count,
+            Half::Second => count + 1..=2 * count,
         }
     }
 

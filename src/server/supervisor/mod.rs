@@ -81,7 +81,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     if let Some(text) = common.same_address_error() {
         return Err(RunError::Settings(text));
     }
-    let count = count(checked.processes());
+    let count = processes_to_start(checked.processes());
     let ports = Ports::hold(checked)?;
     let sockets = SocketDirectory::new().map_err(|error| {
         let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
@@ -135,10 +135,12 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     }
 }
 
-fn count(processes: Processes) -> u32 {
+/// How many processes to start: the given number, or one for each core.
+fn processes_to_start(processes: Processes) -> u32 {
     match processes {
         Processes::Several(count) => count.get(),
-        _ => {
+        // A process that is alone, or one of several, starts no supervisor.
+        Processes::Auto | Processes::Alone | Processes::One { .. } => {
             let cores = available_parallelism().map_or(1, usize::from);
             u32::try_from(cores)
                 .unwrap_or(1)
@@ -497,7 +499,7 @@ fn say(event: &Event) {
             ended,
             wait_ms,
         } => {
-            let (status, signal) = parts(*ended);
+            let (status, signal) = status_and_signal(*ended);
             tracing::error!(
                 process = number,
                 status,
@@ -507,7 +509,7 @@ fn say(event: &Event) {
             );
         }
         Event::CannotStart { number, ended } => {
-            let (status, signal) = parts(*ended);
+            let (status, signal) = status_and_signal(*ended);
             tracing::error!(
                 process = number,
                 status,
@@ -541,7 +543,8 @@ fn say(event: &Event) {
     }
 }
 
-fn parts(ended: Ended) -> (Option<u8>, Option<i32>) {
+/// The two fields of a log line, of which one is empty.
+fn status_and_signal(ended: Ended) -> (Option<u8>, Option<i32>) {
     match ended {
         Ended::Status(status) => (Some(status), None),
         Ended::Signal(signal) => (None, Some(signal)),

@@ -42,6 +42,8 @@ impl LastMinute {
         self.summary
     }
 
+    /// Summarises the counts since the start of the last part that is over a minute old, and remembers the counts if a new
+    /// part begins.
     fn sum(&mut self, counts: DurationCounts, now_us: u64) -> RecentLatency {
         let is_before = |(at_us, _): &(u64, DurationCounts)| now_us >= at_us + MINUTE_US;
         while self.before.get(1).is_some_and(is_before) {

@@ -18,8 +18,14 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 /// A function that replaces the filter. Its type does not depend on the formatter.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
-/// The filter of this process, once set up: the function that replaces it, and its directives.
-static FILTER: OnceLock<(SetFilter, Mutex<String>)> = OnceLock::new();
+/// The filter of this process, once set up.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+struct Filter {
+    replace: SetFilter,
+    /// The directives of the filter in force.
+    directives: Mutex<String>,
+}
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +79,10 @@ pub fn init(format: LogFormat, directives: &str, process: Option<u32>) -> Result
         (LogFormat::Text, Some(terminal)) => put_in_force(formatter.event_format(terminal)),
     }?;
     FORMAT.get_or_init(|| format);
-    FILTER.get_or_init(|| (set_filter, Mutex::new(directives.to_owned())));
+    FILTER.get_or_init(|| Filter {
+        replace: set_filter,
+        directives: Mutex::new(directives.to_owned()),
+    });
     flush_before_panics();
     Ok(())
 }
@@ -99,18 +108,21 @@ where
 /// `directives` cannot be read, or logging was not set up. The filter then stays as it was.
 pub(crate) fn set_filter(directives: &str) -> Result<(), LoggingError> {
     let next = filter(directives)?;
-    let (set, in_force) = FILTER.get().ok_or(LoggingError::NotSetUp)?;
-    set(next).map_err(|_| LoggingError::NotSetUp)?;
-    let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+    let in_force = FILTER.get().ok_or(LoggingError::NotSetUp)?;
+    (in_force.replace)(next).map_err(|_| LoggingError::NotSetUp)?;
+    let mut in_force = in_force
+        .directives
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     directives.clone_into(&mut in_force);
     Ok(())
 }
 
 /// Returns true if the filter was made from exactly these directives.
 pub(crate) fn is_in_force(directives: &str) -> bool {
-    FILTER.get().is_some_and(|(_, in_force)| {
-        let in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        *in_force == directives
+    FILTER.get().is_some_and(|filter| {
+        let in_force = filter.directives.lock();
+        *in_force.unwrap_or_else(PoisonError::into_inner) == directives
     })
 }
 

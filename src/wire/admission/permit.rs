@@ -73,7 +73,7 @@ impl ConnectionPermit {
     pub fn new(all: &Quota, client: ClientAddr, is_tls: bool, now_us: u64) -> Self {
         let mut permit = Self::of(all.hold(client, 0, now_us));
         permit.is_tls = is_tls;
-        permit.count(now_us);
+        permit.charge(now_us);
         permit
     }
 
@@ -114,14 +114,14 @@ impl ConnectionPermit {
     /// Charges what the connection takes as plain HTTP, or as a connection of the loop.
     pub fn set_http(&mut self, is_http: bool, now_us: u64) {
         self.is_http = is_http;
-        self.count(now_us);
+        self.charge(now_us);
     }
 
     /// Charges what the client's token says.
     pub fn set_token_bytes(&mut self, bytes: usize, now_us: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if std::mem::replace(&mut self.token_bytes, bytes) != bytes {
-            self.count(now_us);
+            self.charge(now_us);
         }
     }
 
@@ -129,11 +129,12 @@ impl ConnectionPermit {
     pub fn set_client_bytes(&mut self, bytes: usize, now_us: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if std::mem::replace(&mut self.client_bytes, bytes) != bytes {
-            self.count(now_us);
+            self.charge(now_us);
         }
     }
 
-    fn count(&mut self, now_us: u64) {
+    /// Charges the sum of all that the connection takes.
+    fn charge(&mut self, now_us: u64) {
         if self.is_last {
             return;
         }

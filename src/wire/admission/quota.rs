@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 pub use self::chosen::Chosen;
-use self::state::{Holder, QuotaState};
+use self::state::{Doing, Holder, QuotaState};
 use super::ClientAddr;
 
 /// With less than one `WAIT_SHARE`th of a limit free, new holders wait for those that end.
@@ -151,7 +151,7 @@ impl Quota {
             address: client.group(),
             amount: 0,
             progress_us: now_us,
-            rests_owed: None,
+            doing: Doing::Works,
             is_leaving: false,
             waker: None,
         });

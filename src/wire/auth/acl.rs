@@ -113,6 +113,17 @@ impl Default for Acl {
     }
 }
 
+/// A name of a role that a client does not have, because a claim of its token cannot fill a placeholder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfilledName {
+    /// As in the table.
+    pub name: String,
+    /// As in the table.
+    pub placeholder: String,
+    /// What is wrong with the claim.
+    pub fault: ClaimFault,
+}
+
 impl Acl {
     fn empty(syntax: NameSyntax) -> Self {
         Self {
@@ -387,7 +398,7 @@ impl Acl {
             || check.grant_own(syntax, &role.templates, name)?)
     }
 
-    /// Returns why no entry with places, such as `orders.{sub}`, granted a denied name: the place, and what is wrong
+    /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what is wrong
     /// with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
         let templates = self.templates(check.role());
@@ -399,13 +410,16 @@ impl Acl {
         })
     }
 
-    /// Returns the names of the role that the client does not have because a claim cannot fill a place: each as it is
-    /// in the table, with the place and what is wrong with the claim.
-    pub fn faults(&self, rights: &Rights) -> Vec<(String, String, ClaimFault)> {
+    /// Returns the names of the role that the client does not have because a claim cannot fill a placeholder.
+    pub fn faults(&self, rights: &Rights) -> Vec<UnfilledName> {
         let templates = self.templates(&rights.role).iter();
         let fault = |template: &Template| {
-            let (place, fault) = rights.fault(template)?;
-            Some((template.text(), place, fault))
+            let (placeholder, fault) = rights.fault(template)?;
+            Some(UnfilledName {
+                name: template.text(),
+                placeholder,
+                fault,
+            })
         };
         templates.filter_map(fault).collect()
     }

@@ -27,8 +27,13 @@ pub struct Rights {
     own: Option<Arc<Own>>,
 }
 
-/// A placeholder, and the escaped claim that fills it, or why the claim cannot.
-type Claim = (NamePart, Result<String, ClaimFault>);
+/// A claim of a token that a placeholder of the role needs.
+#[derive(Debug, PartialEq, Eq)]
+struct Claim {
+    placeholder: NamePart,
+    /// The escaped text that fills the placeholder, or why the claim cannot.
+    text: Result<String, ClaimFault>,
+}
 
 /// A client's own names, as texts. They are parsed for each request ([`RightsCheck`]) and not kept parsed: every client
 /// may have own names, and parsed names take several times the memory of the texts.
@@ -94,10 +99,12 @@ impl Rights {
             if matches!(placeholder, NamePart::Text(_)) {
                 continue;
             }
-            let claim = claims.iter().find(|(known, _)| known == placeholder);
-            let fault = match claim {
-                Some((_, Ok(_))) => continue,
-                Some((_, Err(fault))) => *fault,
+            let claim = claims
+                .iter()
+                .find(|claim| claim.placeholder == *placeholder);
+            let fault = match claim.map(|claim| &claim.text) {
+                Some(Ok(_)) => continue,
+                Some(Err(fault)) => *fault,
                 None => ClaimFault::Missing,
             };
             return Some((placeholder.text(), fault));
@@ -116,11 +123,11 @@ impl Rights {
             return 0;
         };
         let text_of = |claim: &Claim| {
-            let name = match &claim.0 {
+            let name = match &claim.placeholder {
                 NamePart::Text(text) | NamePart::Claim(text) => text.capacity(),
                 NamePart::User => 0,
             };
-            let text = claim.1.as_ref().map_or(0, String::capacity);
+            let text = claim.text.as_ref().map_or(0, String::capacity);
             allocated_bytes(name) + allocated_bytes(text)
         };
         let claims: usize = own.claims.iter().map(text_of).sum();
@@ -146,7 +153,7 @@ impl Rights {
 fn claims_for(templates: &[Template], identity: &Identity) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
     for placeholder in templates.iter().flat_map(|template| &template.pieces) {
-        let claim = match placeholder {
+        let text = match placeholder {
             NamePart::Text(_) => None,
             NamePart::User => identity.user.as_deref().map(escaped),
             NamePart::Claim(name) => identity.texts.get(name).map(|text| match text {
@@ -154,10 +161,13 @@ fn claims_for(templates: &[Template], identity: &Identity) -> Vec<Claim> {
                 None => Err(ClaimFault::NoText),
             }),
         };
-        if let Some(claim) = claim
-            && claims.iter().all(|(known, _)| known != placeholder)
+        if let Some(text) = text
+            && claims.iter().all(|claim| claim.placeholder != *placeholder)
         {
-            claims.push((placeholder.clone(), claim));
+            claims.push(Claim {
+                placeholder: placeholder.clone(),
+                text,
+            });
         }
     }
     claims
@@ -212,8 +222,9 @@ impl Own {
     /// Returns the names that the templates make from the claims, then the names that the token lists.
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |placeholder: &NamePart| {
-            let found = self.claims.iter().find(|(known, _)| known == placeholder);
-            found.and_then(|(_, claim)| claim.clone().ok())
+            let mut claims = self.claims.iter();
+            let found = claims.find(|claim| claim.placeholder == *placeholder);
+            found.and_then(|claim| claim.text.clone().ok())
         };
         let made = templates.iter().filter_map(|one| one.fill(claim));
         made.chain(self.named.iter().cloned()).collect()

@@ -92,7 +92,12 @@ impl Template {
     pub(super) fn parse(syntax: NameSyntax, name: &str) -> Result<Option<Self>, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = name;
-        while let Some((before, placeholder, after)) = next_placeholder(syntax, rest)? {
+        while let Some(found) = next_placeholder(syntax, rest)? {
+            let Found {
+                before,
+                placeholder,
+                after,
+            } = found;
             let is_separator = |c: char| separators(syntax).contains(&c);
             let first = before.split(is_separator).next().unwrap_or_default();
             if pieces.is_empty() && (first.is_empty() || first == "*") {
@@ -151,11 +156,15 @@ impl Template {
     }
 }
 
-/// Returns the text before the first placeholder, the placeholder, and the rest; `None` if there is no placeholder.
-fn next_placeholder(
-    syntax: NameSyntax,
-    text: &str,
-) -> Result<Option<(&str, NamePart, &str)>, TemplateError> {
+/// A placeholder in a text.
+struct Found<'a> {
+    before: &'a str,
+    placeholder: NamePart,
+    after: &'a str,
+}
+
+/// Returns the first placeholder, if any.
+fn next_placeholder(syntax: NameSyntax, text: &str) -> Result<Option<Found<'_>>, TemplateError> {
     let is_placeholder =
         |&(at, _): &(usize, &str)| syntax != NameSyntax::Redis || !text[..at].ends_with('\\');
     let Some((at, _)) = text.match_indices(BRACE).find(is_placeholder) else {
@@ -163,7 +172,11 @@ fn next_placeholder(
     };
     let (before, placeholder) = text.split_at(at);
     if let Some(after) = placeholder.strip_prefix(USER) {
-        return Ok(Some((before, NamePart::User, after)));
+        return Ok(Some(Found {
+            before,
+            placeholder: NamePart::User,
+            after,
+        }));
     }
     let (claim, after) = placeholder
         .strip_prefix(CLAIM)
@@ -171,7 +184,11 @@ fn next_placeholder(
         .ok_or(TemplateError::Place)?;
     match claim.is_empty() {
         true => Err(TemplateError::Place),
-        false => Ok(Some((before, NamePart::Claim(claim.to_owned()), after))),
+        false => Ok(Some(Found {
+            before,
+            placeholder: NamePart::Claim(claim.to_owned()),
+            after,
+        })),
     }
 }
 

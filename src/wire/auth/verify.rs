@@ -421,7 +421,7 @@ impl Authenticator {
         }
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
-        let (algorithm, key_id) = judge_header(&members(&header)?)?;
+        let TokenHeader { algorithm, key_id } = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
         let id = key_id.as_deref();
         let checked = keys.check(algorithm, id, message, signature);
@@ -447,8 +447,14 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     decoded.map_err(|_| Refusal::NotAToken)
 }
 
-/// Returns the algorithm and the key id of a header. Refuses unknown types and any `crit` (RFC 7515 §4.1.9, §4.1.11).
-fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Refusal> {
+/// What the header of a token says of its key.
+struct TokenHeader {
+    algorithm: Algorithm,
+    key_id: Option<String>,
+}
+
+/// Reads a header. Refuses unknown types and any `crit` (RFC 7515 §4.1.9, §4.1.11).
+fn judge_header(header: &Members<'_>) -> Result<TokenHeader, Refusal> {
     if header.contains_key("crit") {
         return Err(Refusal::NotAToken);
     }
@@ -461,7 +467,10 @@ fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Ref
     }
     let alg = text(header, "alg")?.ok_or(Refusal::NotAToken)?;
     let algorithm = Algorithm::named(&alg).ok_or(Refusal::Algorithm)?;
-    Ok((algorithm, text(header, "kid")?))
+    Ok(TokenHeader {
+        algorithm,
+        key_id: text(header, "kid")?,
+    })
 }
 
 impl ClaimRules {
@@ -530,6 +539,7 @@ fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
     members.get(name).map(read).transpose()
 }
 
+/// All claims as texts; `None` for a claim that is no text.
 fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
     let text = |(name, value): (&Cow<'_, str>, &LazyValue<'_>)| {
         (name.clone().into_owned(), read(value).ok())

@@ -126,7 +126,7 @@ impl Exchange {
             self.lose(Link::Away);
         } else if self.link == Link::Away {
             self.link = Link::Unproven;
-            self.say_here(now.mono_us, true);
+            self.announce(now.mono_us);
         }
     }
 
@@ -240,7 +240,7 @@ impl Exchange {
             }
         }
         if self.link != Link::Away && self.next_here_us <= now_us {
-            self.say_here(now_us, self.link == Link::Unproven);
+            self.announce(now_us);
         }
     }
 
@@ -310,7 +310,7 @@ impl Exchange {
     }
 
     fn handle_answer(&mut self, from: InstanceId, number: u64, sent: u64) {
-        self.instances.set_late(&from, false);
+        self.instances.note_answer(&from);
         let Some(waiting) = self.waiting.get_mut(&number) else {
             return;
         };
@@ -341,12 +341,14 @@ impl Exchange {
         }
     }
 
-    fn say_here(&mut self, now_us: u64, is_new: bool) {
-        let again = match self.link {
+    /// Tells the other instances that this one is there, and sets the time of the next such message.
+    fn announce(&mut self, now_us: u64) {
+        let again_us = match self.link {
             Link::Up { .. } => HERE_US,
             Link::Unproven | Link::Away => FIRST_HERE_US,
         };
-        self.next_here_us = now_us + again;
+        self.next_here_us = now_us + again_us;
+        let is_new = self.link == Link::Unproven;
         self.publish(To::All, InstanceMessage::Here { is_new });
     }
 
@@ -413,7 +415,7 @@ impl Exchange {
         self.stats.waiting.set(self.waiting.len());
         if blame == Blame::Late {
             let late = waiting.awaited.iter();
-            late.for_each(|id| self.instances.set_late(id, true));
+            late.for_each(|id| self.instances.note_late(id));
         }
         let mut missing = waiting.expected;
         missing.retain(|id| !waiting.answered.contains(id));

@@ -131,10 +131,17 @@ impl Instances {
         self.known.get(id).is_some_and(|instance| instance.is_late)
     }
 
-    /// Sets [`Self::is_late`].
-    pub(super) fn set_late(&mut self, id: &InstanceId, is_late: bool) {
+    /// Records that a push waited for the instance in vain.
+    pub(super) fn note_late(&mut self, id: &InstanceId) {
         if let Some(instance) = self.known.get_mut(id) {
-            instance.is_late = is_late;
+            instance.is_late = true;
+        }
+    }
+
+    /// Records that the instance has answered a push.
+    pub(super) fn note_answer(&mut self, id: &InstanceId) {
+        if let Some(instance) = self.known.get_mut(id) {
+            instance.is_late = false;
         }
     }
 

@@ -116,21 +116,21 @@ impl BusThread {
             let publishing = self.connection.publishing.as_ref().unwrap_or(&nothing);
             select! {
                 recv(self.commands.1) -> command => match command {
-                    Ok(command) => self.command(command),
+                    Ok(command) => self.handle_command(command),
                     Err(_) => return,
                 },
                 recv(events) -> event => match event {
-                    Ok(event) => self.event(event),
+                    Ok(event) => self.handle_event(event),
                     Err(_) => return,
                 },
                 recv(publishing) -> event => match event {
                     Ok(event) => {
                         self.can_publish = matches!(event, BusEvent::Up);
-                        self.connected();
+                        self.update_connected();
                     }
                     Err(_) => return,
                 },
-                default(self.patience()) => {}
+                default(self.longest_wait()) => {}
             }
             let now = self.to_loop.clock.now();
             if self
@@ -143,13 +143,14 @@ impl BusThread {
         }
     }
 
-    fn patience(&self) -> Duration {
+    /// Until the next deadline of the exchange.
+    fn longest_wait(&self) -> Duration {
         let now_us = self.to_loop.clock.now().mono_us;
         let due_us = self.exchange.deadline_us();
         due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
     }
 
-    fn command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Push { body, room, tell } => {
                 let number = self.exchange.push(self.to_loop.clock.now(), &body);
@@ -171,7 +172,7 @@ impl BusThread {
         }
     }
 
-    fn event(&mut self, event: BusEvent) {
+    fn handle_event(&mut self, event: BusEvent) {
         self.connection.taken.give_back(event.payload_bytes());
         let now = self.to_loop.clock.now();
         match event {
@@ -185,14 +186,15 @@ impl BusThread {
             }
             BusEvent::Up | BusEvent::Down(_) => {
                 self.is_subscribed = matches!(event, BusEvent::Up);
-                self.connected();
+                self.update_connected();
             }
             BusEvent::Gap { lost } => self.stats.count_lost(lost),
             _ => {}
         }
     }
 
-    fn connected(&mut self) {
+    /// Tells the exchange whether it is subscribed and can publish.
+    fn update_connected(&mut self) {
         let is_connected = self.is_subscribed && self.can_publish;
         self.exchange
             .set_connected(self.to_loop.clock.now(), is_connected);

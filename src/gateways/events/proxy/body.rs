@@ -21,7 +21,8 @@ use weirgate_wire::admission::Permit;
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body whole. Fails if the body is evicted, because the bodies of others need its room.
+/// Reads a small body whole. Fails as too slow if the body is evicted, because the bodies of others need its room: those
+/// without progress for the longest are evicted first.
 async fn read_small(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
@@ -131,7 +132,7 @@ impl Body for ToService {
                     true => body.behind(),
                     false => Duration::ZERO,
                 };
-                place.iter().for_each(|place| place.is_behind(behind));
+                place.iter().for_each(|place| place.note_behind(behind));
                 ready!(frame)
             }
         };
@@ -233,7 +234,7 @@ impl Body for ToClient {
                     .and_then(|frame| frame.as_ref().ok()?.data_ref());
                 let place = self.lease.as_ref().and_then(Lease::place);
                 if let (Some(place), Some(bytes)) = (place, bytes) {
-                    place.is_taking(bytes.len());
+                    place.note_unread(bytes.len());
                 }
                 self.ended = frame.is_none() || self.incoming.is_end_stream();
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
@@ -242,7 +243,7 @@ impl Body for ToClient {
                 // The client has taken everything that has come.
                 let place = self.lease.as_ref().and_then(Lease::place);
                 if let Some(place) = place.filter(|_| self.waits_since.is_none()) {
-                    place.is_behind(Duration::ZERO);
+                    place.note_behind(Duration::ZERO);
                 }
                 let why = ready!(self.poll_end(cx));
                 Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))
@@ -280,7 +281,7 @@ impl Drop for ToClient {
         if !self.ended {
             return;
         }
-        self.exchange.is_whole();
+        self.exchange.note_end();
         // A connection that still sends a request body cannot be reused.
         if let Some(lease) = self.lease.take()
             && self.upload.has_ended()

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::gateways::events::metrics;
-use crate::services::{ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers};
+use crate::services::{
+    ByService, FailureReason, NoPlace, RequestMetrics, RequestStats, Service, numbers,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::Progress;
 use weirgate_server::telemetry::{GatewayMetric, names};
@@ -80,13 +82,13 @@ impl ProxiedRequest {
     }
 
     /// Records the head of the service's answer.
-    pub(super) fn has_head(&mut self, status: StatusCode) {
+    pub(super) fn note_head(&mut self, status: StatusCode) {
         self.status = status;
         self.watch.stats.requests.observe(self.begun.elapsed());
     }
 
     /// Records the end of the service's answer.
-    pub(super) fn is_whole(&mut self) {
+    pub(super) fn note_end(&mut self) {
         let outcome = match self.status.as_u16() {
             ..400 => Outcome::Answered,
             _ => Outcome::Refused,
@@ -250,12 +252,11 @@ impl ServiceStats {
         }
     }
 
-    /// Counts a request that has to wait for a place. `has_share`: places are free, but its address has its share of
-    /// them.
-    pub(super) fn count_wait(&self, has_share: bool) {
-        let waits = match has_share {
-            true => &self.address_waits,
-            false => &self.waits,
+    /// Counts a request that has to wait for a place.
+    pub(super) fn count_wait(&self, reason: NoPlace) {
+        let waits = match reason {
+            NoPlace::AddressShare => &self.address_waits,
+            NoPlace::Full => &self.waits,
         };
         waits.fetch_add(1, Relaxed);
     }

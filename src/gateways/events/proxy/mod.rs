@@ -263,7 +263,7 @@ impl Shared {
         let failure = match self.send(behind, client, request, &upload).await {
             Ok((mut answer, lease)) => {
                 headers::own_addresses(answer.headers_mut(), upstream, path.cut);
-                exchange.has_head(answer.status());
+                exchange.note_head(answer.status());
                 return self.passed_on(answer, lease, upload, exchange);
             }
             Err(failure) => failure,
@@ -335,7 +335,7 @@ impl Shared {
         behind: &ProxiedService,
         client: ClientAddr,
     ) -> Result<Arc<Place>, Failure> {
-        let waits = |has_share| behind.watch.stats.count_wait(has_share);
+        let waits = |reason| behind.watch.stats.count_wait(reason);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
         let place = place.ok().flatten().map(Arc::new);
         place.ok_or_else(Failure::no_connection)

@@ -8,20 +8,27 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | subjects, the handling of a message, and a check without effect |
-//! | `cache` | the newest value under each key; the views of topics: payloads, broadcasts, and quiet catch-up |
-//! | `normalise`, `level` | the contract's normalisation: a message with its predictions, and each level |
+//! | `cache` | the newest value under each key, and payloads |
+//! | `view` | what each topic shows: broadcasts, and quiet catch-up |
+//! | `normalise`, `level` | the contract's normalisation: a message, and each level |
+//! | `predictions` | the viewport's predictions for each level |
+//! | `session_clock` | the trading day of New York |
 //! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
 mod cache;
 mod level;
 mod normalise;
+mod predictions;
 mod reader;
+mod session_clock;
+mod view;
 
 use std::mem;
 use std::ops::Range;
 
-use self::cache::{Cache, View};
+use self::cache::Cache;
 use self::reader::{JsonKind, Reader};
+use self::view::View;
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
 use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Now, Publication,
@@ -47,6 +54,15 @@ pub const SEQ_KEY: &str = cache::SEQ_KEY;
 const FLOW: usize = 0;
 const LEVELS: usize = 1;
 const VIEWPORT: usize = 2;
+
+/// What a message does with the values of its subject.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// It has new ones.
+    Value,
+    /// It removes them.
+    Deletion,
+}
 
 /// Settings of a [`LevelsFeed`].
 #[derive(Clone, Debug)]
@@ -169,11 +185,12 @@ impl LevelsFeed {
         }
     }
 
-    fn message(
+    /// Handles a message of a subject, and broadcasts the views that it changes.
+    fn handle(
         &mut self,
         now: Now,
         message: BusMessage,
-        is_deletion: bool,
+        change: Change,
         out: &mut Vec<Publication>,
     ) {
         let names = &self.stats.subjects;
@@ -190,14 +207,14 @@ impl LevelsFeed {
         }
         let (received, quiet) = (message.received, message.quiet);
         let mut payload = message.payload;
-        let taken = match is_deletion {
-            true => {
+        let taken = match change {
+            Change::Deletion => {
                 for part in content.parts() {
                     self.cache.set(part, None);
                 }
                 Ok(())
             }
-            false => self.take(content, &mut payload, received),
+            Change::Value => self.take(content, &mut payload, received),
         };
         let stats = &mut self.stats.subjects[index];
         if let Err(why) = taken {
@@ -277,8 +294,8 @@ impl Feed for LevelsFeed {
                 self.deliver_pending(out);
             }
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Message(message) => self.message(now, message, false, out),
-            BusEvent::Deleted(message) => self.message(now, message, true, out),
+            BusEvent::Message(message) => self.handle(now, message, Change::Value, out),
+            BusEvent::Deleted(message) => self.handle(now, message, Change::Deletion, out),
         }
         for view in &mut self.views {
             view.publish_quietly(now, &self.cache, out);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use self::series::{Series, Trade};
+use self::series::{CandleState, Series, Trade};
 use crate::gateways::shared::access::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
 use weirgate_wire::base::ExtendibleMap;
@@ -240,7 +240,7 @@ impl Candles {
             topic: interval.topic(symbol),
             sent_us: None,
             // Each new member gets the running candle; one that is to run later is sent then.
-            is_changed: !series.is_empty() && series.running(horizon_ms).is_none(),
+            is_changed: !series.is_empty() && series.show_running(horizon_ms).is_none(),
             due_us: None,
         }));
         self.arm(now, pair);
@@ -345,7 +345,7 @@ impl Candles {
             out.push(Update {
                 topic: watch.topic.clone(),
                 key: None,
-                message: candle.message(&symbol.name, pair.interval, true),
+                message: candle.message(&symbol.name, pair.interval, CandleState::Closed),
             });
         }
     }
@@ -371,12 +371,12 @@ impl Candles {
     fn update(&mut self, now: Now, pair: Pair) -> Option<Update> {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot as usize];
-        let candle = symbol.series[pair.interval as usize].running(horizon_ms)?;
+        let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
         Some(Update {
             topic: watch.topic.clone(),
             key: Some(pair.conflation_key()),
-            message: candle.message(&symbol.name, pair.interval, false),
+            message: candle.message(&symbol.name, pair.interval, CandleState::Running),
         })
     }
 

@@ -117,9 +117,9 @@ impl Series {
         Ok(place == 0)
     }
 
-    /// Returns the running candle, to be shown: the oldest, if its interval began at `horizon_ms` or before, so that no
-    /// earlier candle can follow it.
-    pub(super) fn running(&mut self, horizon_ms: i64) -> Option<&Candle> {
+    /// Takes the running candle, to be shown: the oldest, if its interval began at `horizon_ms` or before. From then on no
+    /// earlier candle may begin.
+    pub(super) fn show_running(&mut self, horizon_ms: i64) -> Option<&Candle> {
         let horizon_ms = horizon_ms.max(self.begins_ms_min);
         let oldest = self.candles.first();
         let running = oldest.filter(|candle| candle.start_ms <= horizon_ms)?;
@@ -193,7 +193,7 @@ impl Candle {
     }
 
     /// Returns `{"type":"candle","data":{…}}`.
-    pub(super) fn message(&self, symbol: &str, interval: Interval, closed: bool) -> String {
+    pub(super) fn message(&self, symbol: &str, interval: Interval, state: CandleState) -> String {
         let mut data = ObjectWriter::new();
         data.string("symbol", symbol);
         data.string("interval", interval.label());
@@ -209,12 +209,19 @@ impl Candle {
             data.raw(key, &number.to_string());
         }
         data.number("trades", self.trades);
-        data.boolean("closed", closed);
+        data.boolean("closed", state == CandleState::Closed);
         let mut message = ObjectWriter::new();
         message.string("type", "candle");
         message.object("data", data);
         message.finish()
     }
+}
+
+/// Whether a candle may still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CandleState {
+    Running,
+    Closed,
 }
 
 /// A trade.
@@ -372,9 +379,12 @@ mod tests {
         for (at_ms, price) in [(20, 5), (10, 7), (30, 3), (10, 8), (30, 4), (25, 9)] {
             assert_eq!(series.add(&trade(begin + at_ms, price), 0), Ok(true));
         }
-        assert!(series.running(begin - 1).is_none(), "earlier ones may come");
-        let candle = series.running(begin).expect("a candle");
-        let message = candle.message("A\"", Interval::Minute, false);
+        assert!(
+            series.show_running(begin - 1).is_none(),
+            "earlier ones may come"
+        );
+        let candle = series.show_running(begin).expect("a candle");
+        let message = candle.message("A\"", Interval::Minute, CandleState::Running);
         let want = concat!(
             r#"{"type":"candle","data":{"symbol":"A\"","interval":"1m","start":3600000,"open":7,"#,
             r#""high":9,"low":3,"close":4,"volume":6,"trades":6,"closed":false}}"#
@@ -404,12 +414,12 @@ mod tests {
         let mut series = Series::new(Interval::Second);
         assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
         assert_eq!(series.next_start_ms(), Some(HOUR_MS));
-        assert!(series.running(HOUR_MS).is_some());
+        assert!(series.show_running(HOUR_MS).is_some());
         assert_eq!(series.next_start_ms(), None);
         let back = HOUR_MS - 60_000;
         assert_eq!(series.add(&trade(HOUR_MS - 1, 1), back), Err(Late));
         assert_eq!(series.add(&trade(HOUR_MS + 1, 1), back), Ok(true));
-        let trades = series.running(back).map(|candle| candle.trades);
+        let trades = series.show_running(back).map(|candle| candle.trades);
         assert_eq!(trades, Some(2));
     }
 

@@ -88,6 +88,13 @@ impl std::fmt::Debug for TlsSession {
     }
 }
 
+/// Whether a record that the client had begun has become whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordEnd {
+    Came,
+    Awaited,
+}
+
 /// Where plain bytes go: into the caller's buffer, and without room there into the session.
 struct Plain<'a> {
     into: &'a mut [u8],
@@ -182,10 +189,14 @@ impl TlsSession {
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
         // If more bytes were used up than arrived, a record that had begun is now whole.
-        self.count(self.incoming.len() < held + raw.len());
+        self.charge(match self.incoming.len() < held + raw.len() {
+            true => RecordEnd::Came,
+            false => RecordEnd::Awaited,
+        });
         opened
     }
 
+    /// As [`Self::open`], without the charge.
     fn open_more(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
         let mut waiting = std::mem::take(&mut self.plain);
         let len = waiting.len().min(into.len());
@@ -369,12 +380,12 @@ impl TlsSession {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
-    /// Charges the memory of the held bytes. `has_read`: a record that had begun has become whole.
+    /// Charges the memory of the held bytes. A record that has become whole is progress of the input.
     #[inline]
-    fn count(&mut self, has_read: bool) {
+    fn charge(&mut self, input_end: RecordEnd) {
         let input = self.incoming.capacity() + self.plain.capacity();
         for (permit, bytes, has_moved) in [
-            (&mut self.input, input, has_read),
+            (&mut self.input, input, input_end == RecordEnd::Came),
             (&mut self.output, self.kept.capacity(), false),
         ] {
             let (bytes, before) = (bytes as u64, permit.amount());
@@ -413,7 +424,7 @@ impl TlsSession {
     /// Keeps the part of sealed records that the network did not take.
     pub fn keep(&mut self, records: &[u8]) {
         self.kept.extend_from_slice(records);
-        self.count(false);
+        self.charge(RecordEnd::Awaited);
     }
 
     /// Keeps the alert `close_notify`, after which nothing may follow (RFC 8446 §6.1). Does nothing if the client broke
@@ -459,7 +470,7 @@ impl TlsSession {
         } else {
             self.kept.drain(..sent);
         }
-        self.count(false);
+        self.charge(RecordEnd::Awaited);
         outcome
     }
 }

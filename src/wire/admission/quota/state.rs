@@ -1,6 +1,7 @@
 //! The state of a [`Quota`](super::Quota), behind its lock: the sums, the holders, and who is evicted.
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::task::Waker;
 
 use foldhash::quality::RandomState;
@@ -45,14 +46,23 @@ pub(super) struct OfAddress {
     leaving: u64,
 }
 
+/// Whether a holder may be evicted for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Works,
+    /// As [`Rest`].
+    Rests {
+        is_owed: bool,
+    },
+}
+
 pub(super) struct Holder {
     pub(super) address: ClientAddr,
     pub(super) amount: u64,
-    /// When the holder last made progress, microseconds of the monotonic clock.
+    /// When the holder last made progress, or began to rest, microseconds of the monotonic clock.
     pub(super) progress_us: u64,
-    /// Whether the holder that rests is owed something, since `progress_us`; `None` if it works. Every connection has a
-    /// holder, so each byte of it counts.
-    pub(super) rests_owed: Option<bool>,
+    /// Without the time of the rest, which is `progress_us`: every connection has a holder, so each byte of it counts.
+    pub(super) doing: Doing,
     /// Whether this holder was chosen for eviction.
     pub(super) is_leaving: bool,
     /// Boxed, because most connections have none.
@@ -76,6 +86,7 @@ impl QuotaState {
         self.free(max).saturating_sub(own).div_ceil(2)
     }
 
+    /// What is left of a limit of `max`.
     pub(super) fn free(&self, max: u64) -> u64 {
         max.saturating_sub(self.held)
     }
@@ -120,7 +131,7 @@ impl QuotaState {
     /// A chosen holder stays after all.
     fn keep(&mut self, at: usize) {
         let holder = &mut self.holders[at];
-        if std::mem::take(&mut holder.is_leaving) {
+        if mem::take(&mut holder.is_leaving) {
             let (address, amount) = (holder.address, holder.amount);
             self.leaving -= amount;
             self.leaving_holders -= 1;
@@ -128,11 +139,14 @@ impl QuotaState {
         }
     }
 
-    /// Chooses the holder that has rested for the longest, of this address if one is given. Returns its waker; `None` if
-    /// none rests.
-    pub(super) fn evict(&mut self, of: Option<ClientAddr>, now_us: u64) -> Option<Option<Waker>> {
-        let at = self.next_evicted(of, now_us)?;
-        Some(self.choose(at))
+    /// Chooses the holder that has rested for the longest, of this address if one is given, and adds its waker to
+    /// `wakers`. Returns false if none rests.
+    fn evict(&mut self, of: Option<ClientAddr>, now_us: u64, wakers: &mut Vec<Waker>) -> bool {
+        let next = self.next_evicted(of, now_us);
+        if let Some(at) = next {
+            wakers.extend(self.choose(at));
+        }
+        next.is_some()
     }
 
     /// Evicts holders for a new one ([`Permit::fit`](super::Permit::fit)). Returns their wakers.
@@ -152,17 +166,15 @@ impl QuotaState {
         while self.is_over(max - max / spared)
             || self.staying_holders() > holders_max - holders_spared
         {
-            let Some(waker) = self.evict(None, now_us) else {
+            if !self.evict(None, now_us, &mut wakers) {
                 break;
-            };
-            wakers.extend(waker);
+            }
         }
         let address = self.holders[at].address;
         while room.is_shared && self.is_over_share(at, max, spared) {
-            let Some(waker) = self.evict(Some(address), now_us) else {
+            if !self.evict(Some(address), now_us, &mut wakers) {
                 break;
-            };
-            wakers.extend(waker);
+            }
         }
         wakers
     }
@@ -212,17 +224,21 @@ impl QuotaState {
         self.holders[at].progress_us = u64::MAX;
     }
 
+    /// Records progress. A holder without progress for longer is evicted first.
     pub(super) fn progress(&mut self, at: usize, now_us: u64) {
         self.end_rest(at);
         self.holders[at].progress_us = now_us;
     }
 
+    /// Records that the holder rests, and may be evicted for a new one.
     pub(super) fn rest(&mut self, at: usize, rest: Rest) {
         self.end_rest(at);
         let holder = &mut self.holders[at];
         if !holder.is_leaving {
             holder.progress_us = rest.since_us;
-            holder.rests_owed = Some(rest.is_owed);
+            holder.doing = Doing::Rests {
+                is_owed: rest.is_owed,
+            };
             self.resting.insert((rest, at));
             self.resting_of.insert((holder.address, rest, at));
         }
@@ -232,11 +248,11 @@ impl QuotaState {
     pub(super) fn move_to(&mut self, at: usize, address: ClientAddr) {
         let holder = &mut self.holders[at];
         debug_assert!(
-            holder.rests_owed.is_none() && !holder.is_leaving,
+            holder.doing == Doing::Works && !holder.is_leaving,
             "a holder that works"
         );
         let amount = holder.amount;
-        let before = std::mem::replace(&mut holder.address, address);
+        let before = mem::replace(&mut holder.address, address);
         self.change_of(before, amount, 0);
         self.change_of(address, 0, amount);
     }
@@ -250,7 +266,7 @@ impl QuotaState {
 
     fn end_rest(&mut self, at: usize) {
         let holder = &mut self.holders[at];
-        if let Some(is_owed) = holder.rests_owed.take() {
+        if let Doing::Rests { is_owed } = mem::replace(&mut holder.doing, Doing::Works) {
             let since_us = holder.progress_us;
             let rest = Rest { is_owed, since_us };
             self.resting.remove(&(rest, at));
@@ -267,14 +283,15 @@ impl QuotaState {
         }
     }
 
-    /// Without the holders that are being evicted already.
+    /// Whether the holders that were not chosen for eviction hold more than `max`.
     pub(super) fn is_over(&self, max: u64) -> bool {
         self.held - self.leaving > max
     }
 
+    /// Sets the amount of a holder, and the sums with it.
     pub(super) fn set(&mut self, at: usize, amount: u64) {
         let holder = &mut self.holders[at];
-        let before = std::mem::replace(&mut holder.amount, amount);
+        let before = mem::replace(&mut holder.amount, amount);
         let address = holder.address;
         if holder.is_leaving {
             self.leaving = self.leaving - before + amount;

@@ -1,0 +1,135 @@
+//! What a topic of levels shows: some parts of the state, as frames for its members and for new clients.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cache::Cache;
+use weirgate_core::{Frame, Now, Publication, Retain, TopicName};
+
+/// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of 100,000
+/// messages would be work for nobody; without any update, a client that connects meanwhile would get a state from
+/// before the backlog.
+const QUIET_PUBLISH_INTERVAL_US: u64 = 100_000;
+
+/// Some parts of the state under a topic of their own, and the frames that its members and new clients get.
+#[derive(Debug)]
+pub(super) struct View {
+    topic: TopicName,
+    /// Indexes of the parts, in the order of the payload.
+    parts: Vec<usize>,
+    /// The newest frame, delivered or not, for new clients.
+    frame: Option<Arc<Frame>>,
+    /// Whether the frame was only retained: members have not got it.
+    is_quiet: bool,
+    /// The time of the newest quiet message that is in no frame yet.
+    pending: Option<Now>,
+    /// The time at which the last quiet frame was made.
+    quiet_at_us: Option<u64>,
+    /// The number of frames delivered to the members, if payloads are numbered.
+    delivered: Option<u64>,
+}
+
+impl View {
+    /// Creates a view without a frame. `parts` are in the order of the payload. If `is_numbered`, each payload has the
+    /// number of its broadcast.
+    pub(super) fn new(topic: TopicName, parts: Vec<usize>, is_numbered: bool) -> Self {
+        Self {
+            topic,
+            parts,
+            frame: None,
+            is_quiet: false,
+            pending: None,
+            quiet_at_us: None,
+            delivered: is_numbered.then_some(0),
+        }
+    }
+
+    /// Whether the view shows any of `parts`.
+    pub(super) fn shows(&self, parts: &Range<usize>) -> bool {
+        self.parts.iter().any(|part| parts.contains(part))
+    }
+
+    /// Broadcasts after a good message for a part of the view.
+    pub(super) fn changed(&mut self, received: Now, cache: &Cache, out: &mut Vec<Publication>) {
+        let frame = cache.frame(&self.parts, self.next_seq(), received);
+        self.deliver(frame, cache, out);
+    }
+
+    /// The number of the next broadcast. A quiet frame has the same number: either the quiet frame is delivered next,
+    /// or another frame replaces it.
+    fn next_seq(&self) -> Option<u64> {
+        self.delivered.map(|delivered| delivered + 1)
+    }
+
+    /// Notes a quiet message for a part of the view: no broadcast of its own.
+    pub(super) fn changed_quietly(&mut self, received: Now) {
+        self.pending = Some(received);
+    }
+
+    /// Updates the frame for new clients, now and then.
+    pub(super) fn publish_quietly(&mut self, now: Now, cache: &Cache, out: &mut Vec<Publication>) {
+        if self.pending.is_none() {
+            return;
+        }
+        let since = |at: u64| now.mono_us.saturating_sub(at);
+        let last = self.quiet_at_us;
+        if last.is_some_and(|at| since(at) < QUIET_PUBLISH_INTERVAL_US) {
+            return;
+        }
+        self.quiet_at_us = Some(now.mono_us);
+        if let Some(frame) = self.take_pending(cache) {
+            self.is_quiet = true;
+            out.push(Publication {
+                deliver: false,
+                ..self.publication(frame, cache)
+            });
+        }
+    }
+
+    /// Delivers the changes of quiet messages, once; nothing if there are none.
+    pub(super) fn deliver_pending(&mut self, cache: &Cache, out: &mut Vec<Publication>) {
+        if let Some(frame) = self.take_pending(cache) {
+            self.deliver(frame, cache, out);
+        } else if self.is_quiet
+            && let Some(frame) = self.frame.clone()
+        {
+            // The very frame that new clients got: recognised by the pointer, so no client gets it twice.
+            self.deliver(frame, cache, out);
+        }
+    }
+
+    fn deliver(&mut self, frame: Arc<Frame>, cache: &Cache, out: &mut Vec<Publication>) {
+        self.is_quiet = false;
+        self.delivered = self.next_seq();
+        out.push(self.publication(frame, cache));
+    }
+
+    /// Makes `frame` the one for new clients, too.
+    fn publication(&mut self, frame: Arc<Frame>, cache: &Cache) -> Publication {
+        self.pending = None;
+        self.frame = Some(Arc::clone(&frame));
+        Publication {
+            // A new client gets nothing while there is no value.
+            retain: match cache.is_empty(&self.parts) {
+                true => Retain::Clear,
+                false => Retain::Set,
+            },
+            ..Publication::new(self.topic.clone(), frame)
+        }
+    }
+
+    /// The state after quiet messages, as a frame, if new clients would not get that state yet.
+    fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
+        let received = self.pending.take()?;
+        let next = self.next_seq();
+        let seq = if self.is_quiet { next } else { self.delivered };
+        let is_known = match &self.frame {
+            Some(published) => {
+                let again = cache.frame(&self.parts, seq, published.received());
+                published.body() == again.body()
+            }
+            None => cache.is_empty(&self.parts),
+        };
+        (!is_known).then(|| cache.frame(&self.parts, next, received))
+    }
+}
