@@ -13,6 +13,7 @@ fn question(number: u64, name: &str) -> Question {
         number,
         after: Arc::default(),
         wants: Wants::LastValues,
+        names: Arc::default(),
     }
 }
 
