@@ -969,9 +969,8 @@ struct LastValues {
     targets: VecDeque<Target>,
     /// What was read of each stream.
     read: Vec<ReadPart>,
-    /// The place of the stream that is read in this list, and the last number that was read before.
+    /// The place of the stream that is read in this list.
     at: usize,
-    skipped: u64,
     /// What may still come of the messages that waited when the consumer was made.
     waiting: u64,
     /// How many messages have come, and the bytes of the largest.
@@ -1096,7 +1095,6 @@ impl LastValues {
             targets: VecDeque::new(),
             read: after.parts.clone(),
             at: 0,
-            skipped: 0,
             waiting: 0,
             seen: 0,
             largest: 0,
@@ -1193,7 +1191,6 @@ impl LastValues {
             part.made.clone_from(&target.made);
             part.sequence = 0;
         }
-        self.skipped = part.sequence;
     }
 
     /// How many messages to ask for.
@@ -1220,11 +1217,12 @@ impl LastValues {
         if self.all.as_mut().is_some_and(|all| !all.take(id)) {
             return false;
         }
-        if ack.stream_sequence <= self.skipped {
-            return false;
-        }
         if let Some(part) = self.read.get_mut(self.at) {
-            part.sequence = part.sequence.max(ack.stream_sequence);
+            // nats-server 2.9 brings a message twice if the one before was replaced after the consumer was made.
+            if ack.stream_sequence <= part.sequence {
+                return false;
+            }
+            part.sequence = ack.stream_sequence;
         }
         self.is_unnamed |= delivery.name().is_none();
         self.page.values += 1;

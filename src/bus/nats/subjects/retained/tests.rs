@@ -448,6 +448,14 @@ fn what_was_read_does_not_come_again_unless_the_stream_is_another() {
 }
 
 #[test]
+fn a_message_that_the_consumer_brings_twice_comes_once() {
+    let mut pages = Pages::after(PageCursor::default(), 4);
+    [7, 9, 9, 10].into_iter().for_each(|n| pages.brings(n, 10));
+    let (values, last) = pages.came();
+    assert_eq!((values, is_end(last)), (3, true));
+}
+
+#[test]
 fn a_question_outlives_its_consumer_and_its_connection() {
     let mut pages = Pages::after(PageCursor::default(), 9_000);
     pages.brings(7, 10);
