@@ -8,20 +8,21 @@ use crossbeam_channel::{Receiver, bounded};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, Source, SourceLink};
 use weirgate_core::{
-    BusEvent, Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Subscription, Transmit,
-    Write,
+    BusEvent, BusNotice, Core, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Now, RetainedCut,
+    SessionKey, Subscription, TopicName, Transmit, Write,
 };
 use weirgate_wire::admission::{ConnectionPermit, Quota};
 use weirgate_wire::auth::{
@@ -183,10 +184,34 @@ struct Names {
     interest: BusInterest,
     /// The thread goes on while somebody takes its events.
     events: Receiver<BusEvent>,
+    /// Questions for kept messages: the thread of the bus has their names too.
+    asked: Vec<(u64, BTreeSet<TopicName>)>,
 }
 
 impl Names {
     fn new() -> Self {
+        Self::made(Limits::default(), |gateway| gateway)
+    }
+
+    /// On a stream of Redis.
+    fn of_a_stream() -> Self {
+        let history = HistoryLimits {
+            keep_us: 60_000_000,
+            bytes_max: 1 << 20,
+        };
+        let limits = Limits {
+            history,
+            ..Limits::default()
+        };
+        let mut names = Self::made(limits, |gateway| {
+            let gateway = gateway.with_kept(vec!["*".to_owned()], true);
+            gateway.expect("names").with_pages(1 << 30)
+        });
+        names.hub.handle_notice(names.now, &BusNotice::Up);
+        names
+    }
+
+    fn made(limits: Limits, make: impl FnOnce(ChannelsGateway) -> ChannelsGateway) -> Self {
         let settings = ChannelsGatewaySettings {
             channels_max: 1_000,
             name_bytes_max: 512,
@@ -204,8 +229,8 @@ impl Names {
             ..ChannelsGatewaySettings::default()
         };
         let frame_bytes = FrameBytes::default();
-        let gateway = ChannelsGateway::new(settings, Arc::default());
-        let hub = Hub::new(Core::new(Limits::default(), frame_bytes, 1), gateway);
+        let gateway = make(ChannelsGateway::new(settings, Arc::default()));
+        let hub = Hub::new(Core::new(limits, frame_bytes, 1), gateway);
         let endpoint = RedisEndpoint::parse("redis://127.0.0.1:1").expect("an address");
         let status = Arc::new(BusStatus::new(&[], 1));
         let mut bus = RedisSettings::new(endpoint);
@@ -224,6 +249,7 @@ impl Names {
             now,
             interest,
             events,
+            asked: Vec::new(),
         }
     }
 
@@ -236,14 +262,23 @@ impl Names {
 
     fn send(&mut self, key: SessionKey, bytes: &[u8]) {
         self.hub.handle_bytes(self.now, key, bytes);
-        while let Some(output) = self.hub.poll_output() {
-            let ChannelsOutput::Interest(change) = output else {
-                continue;
-            };
-            let name = Subscription::channel(change.name.shared());
-            self.interest.subscribe_numbered(name, change.number);
-        }
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
         while self.hub.flush(self.now, &mut Sink) {}
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                ChannelsOutput::Interest(change) => {
+                    let name = Subscription::channel(change.name.shared());
+                    self.interest.subscribe_numbered(name, change.number);
+                }
+                ChannelsOutput::Retained(RetainedRequest::All { number, names, .. }) => {
+                    self.asked.push((number, names.iter().cloned().collect()));
+                }
+                _ => {}
+            }
+        }
         while self.hub.poll_effect().is_some() {}
     }
 
@@ -291,6 +326,51 @@ fn names_are_charged_what_they_take() {
     };
     for keys in keys.chunks(100) {
         let (bytes, charged) = grown(keys);
+        println!("{bytes} bytes in use for each name of a client, {charged} charged");
+        assert!(bytes <= charged, "{bytes} bytes for {charged}");
+        assert!(charged <= bytes + bytes / 2, "{bytes} bytes for {charged}");
+    }
+}
+
+/// What clients take that wait for all kept messages of names, beside what the names take: 300 names of each.
+#[test]
+fn names_whose_kept_messages_clients_wait_for_are_charged_what_they_take() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for end in ["", "*"] {
+        let mut names = Names::of_a_stream();
+        let keys: Vec<_> = (0..41).map(|n| names.connect([127, 0, 0, n])).collect();
+        let text = |n: usize| format!("market:tick:{n:06}:{}{end}", "x".repeat(120));
+        let all: Vec<String> = (0..300).map(text).collect();
+        let ask = |names: &mut Names, key: SessionKey, last: bool| {
+            for request in all.chunks(50) {
+                names.now.mono_us += 1_000_000;
+                let mut request = json!({"action": "subscribe", "channels": request});
+                if last {
+                    request["last"] = json!("all");
+                }
+                names.send(key, &frame(0x81, request.to_string().as_bytes()));
+            }
+        };
+        // The names have their memory after the first.
+        ask(&mut names, keys[0], false);
+        let before = (bytes_in_use() as u64, names.charged());
+        keys[1..].iter().for_each(|key| ask(&mut names, *key, true));
+        // The first question has one client; the next has those of the others that have asked meanwhile, and so on.
+        for _ in 0..2 {
+            let number = names.asked.last().expect("a question").0;
+            let end = BusNotice::RetainedEnd {
+                topic: TopicName::default(),
+                number,
+                cut: Some(RetainedCut::Epoch),
+            };
+            names.hub.handle_notice(names.now, &end);
+            names.go_on();
+        }
+        let sought = names.asked.iter().map(|(_, names)| names.len());
+        println!("questions for {:?} names", sought.collect::<Vec<_>>());
+        let (bytes, charged) = (bytes_in_use() as u64, names.charged());
+        let each = |grown: u64| grown / (300 * 40);
+        let (bytes, charged) = (each(bytes - before.0), each(charged - before.1));
         println!("{bytes} bytes in use for each name of a client, {charged} charged");
         assert!(bytes <= charged, "{bytes} bytes for {charged}");
         assert!(charged <= bytes + bytes / 2, "{bytes} bytes for {charged}");

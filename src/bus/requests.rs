@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::outage::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
-use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription};
+use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription, TopicName};
 use weirgate_wire::base::{ExtendibleMap, LogBudget, Now};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
@@ -52,6 +52,8 @@ pub(super) struct Question {
     /// What was read before, and does not come again.
     pub(super) after: Arc<PageCursor>,
     pub(super) wants: Wants,
+    /// Of all messages: the channels and patterns that clients wait for.
+    pub(super) names: Arc<[TopicName]>,
 }
 
 /// Which stored messages a question is about.
@@ -211,36 +213,44 @@ impl BusInterest {
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
     /// nothing more comes. Only the NATS sources have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
-        let wants = Wants::LastValues;
+        let (wants, names) = (Wants::LastValues, Arc::default());
         self.ask(Question {
             subscription,
             number,
             after,
             wants,
+            names,
         });
     }
 
     /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
     /// feed. The values have a place there.
     pub fn ask_newest(&self, subscription: Subscription, number: u64) {
-        let (after, wants) = (Arc::default(), Wants::Newest);
+        let (after, wants, names) = (Arc::default(), Wants::Newest, Arc::default());
         self.ask(Question {
             subscription,
             number,
             after,
             wants,
+            names,
         });
     }
 
     /// Asks in the same way for all messages of a name, or of the names of a pattern, in the stream that is the kept feed,
-    /// oldest first. Messages of other names may be among them.
-    pub fn ask_all(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
+    /// oldest first. Clients wait for those of `names`; messages of other names may be among them.
+    pub fn ask_all(
+        &self,
+        subscription: Subscription,
+        number: u64,
+        (after, names): (Arc<PageCursor>, Arc<[TopicName]>),
+    ) {
         let wants = Wants::All;
         self.ask(Question {
             subscription,
             number,
             after,
             wants,
+            names,
         });
     }
 

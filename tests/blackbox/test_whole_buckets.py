@@ -2,6 +2,7 @@
 an outage of NATS."""
 import asyncio
 import json
+import os
 import random
 
 import clients
@@ -13,6 +14,8 @@ from test_channels_nats_last_values import Slow
 from waiting import until
 
 BUCKET = "$KV.rows.>"
+#: Of the test in which a bucket changes; `TEST_BUCKET_RUNS=1000 make pytest ARGS='-k buckets_that_change'` takes a quarter of an hour.
+RUNS = int(os.environ.get("TEST_BUCKET_RUNS", "3"))
 
 
 class Rows(Reader):
@@ -134,39 +137,94 @@ async def test_a_bucket_is_whole_over_an_outage(nats, on_nats):  # noqa: F811
     assert 3_000 <= slow.values == slow.end["count"] <= 3_000 + 2_048
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_a_bucket_that_changes_meanwhile(seed, nats, on_nats):  # noqa: F811
-    """100 puts and deletes a second: no row is lost, none that was deleted comes back, and no client goes back to an older one."""
+class Followed(Rows):
+    """The rows, and all that came of each key, in its order, stored and live: a number, or None for a deletion."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.stored, self.live = {}, {}
+
+    def take(self, opcode, payload):
+        super().take(opcode, payload)
+        for message in self.data:
+            key, number = message["channel"].removeprefix("$KV.rows."), message["data"] and message["data"][0]
+            assert not (message.get("retained") and key in self.live), message
+            (self.stored if message.get("retained") else self.live).setdefault(key, []).append(number)
+
+
+class SlowFollowed(Followed, Slow):
+    """The same, through a small socket."""
+
+
+class ChangedBucket:
+    """A bucket, its model, and what was put and deleted of each key in this run: first what the bucket had before."""
+
+    def __init__(self, publisher, rows, seed):
+        self.publisher, self.chosen, self.number = publisher, random.Random(seed), 1
+        self.keys = [f"k{n}" for n in range(rows * 11 // 10)]
+        self.changes, self.stops, self.said = {f"k{n}": [1] for n in range(rows)}, False, 0
+
+    def model(self):
+        return {key: said[-1] for key, said in self.changes.items() if said[-1] is not None}
+
+    def begin(self):
+        self.changes = {key: said[-1:] for key, said in self.changes.items()}
+        self.stops = False
+        return asyncio.create_task(self.change())
+
+    async def change(self):
+        """100 puts and deletes a second, half of them of a few keys."""
+        while not self.stops:
+            self.number, self.said = self.number + 1, self.said + 1
+            key = self.chosen.choice(self.chosen.choice([self.keys, self.keys[::100]]))
+            said = self.changes.setdefault(key, [None])
+            # What is said of a key is never the same twice in a row.
+            is_deleted = said[-1] is not None and self.chosen.random() < 0.4
+            said.append(None if is_deleted else self.number)
+            if is_deleted:
+                await self.publisher.publish(f"$KV.rows.{key}", b"", headers={"KV-Operation": "DEL"})
+            else:
+                await self.publisher.publish(f"$KV.rows.{key}", json.dumps([self.number, "x" * 500]).encode())
+            await asyncio.sleep(0.01)
+        await self.publisher.flush(30)
+
+    def check(self, client):
+        """Of each key, the client has got what was stored, perhaps something newer, and then, from the first live message on, all
+        that was said, each once and in this order. What was delivered just before the client came may be stored a little later."""
+        assert client.rows == self.model()
+        for key, said in self.changes.items():
+            stored, live = client.stored.get(key, []), client.live.get(key, [])
+            before = iter(said[:len(said) - len(live)])
+            assert said[len(said) - len(live):] == live and all(one in before for one in stored), (key, said, stored, live)
+
+
+@pytest.mark.timeout(240 + 6 * RUNS)
+async def test_buckets_that_change_meanwhile(nats, on_nats):  # noqa: F811
+    """No row is lost, none that was deleted comes back, and no client goes back to an older one."""
     weirgate = on_nats(nats, "--retained")
     publisher = await bus(nats)
-    streams = await bucket(publisher, 3_000, 500)
-    model, chosen, stops = {f"k{n}": 1 for n in range(3_000)}, random.Random(seed), False
-
-    async def change():
-        n = 1
-        while not stops:
-            n += 1
-            key = f"k{chosen.randrange(3_300)}"
-            if chosen.random() < 0.3:
-                await publisher.publish(f"$KV.rows.{key}", b"", headers={"KV-Operation": "DEL"})
-                model.pop(key, None)
-            else:
-                await publisher.publish(f"$KV.rows.{key}", json.dumps([n, ""]).encode())
-                model[key] = n
-            await asyncio.sleep(0.01)
-        await publisher.flush(30)
-
-    changes = asyncio.create_task(change())
-    readers = []
-    for n in range(8):
-        readers.append(await reader(weirgate, *([SlowRows, 8_192] if n % 4 == 0 else [])))
-        await asyncio.sleep(chosen.random() / 4)
-    for client in readers:
-        await client.wait_for(lambda c: c.end, 60, "the end")
-        assert client.end.get("cut") is None
-    stops = True
-    await changes
-    for client in readers:
-        await client.wait_for(lambda c: c.rows == model, 20, "every row")
+    streams = await bucket(publisher, 1_500, 800)
+    changed, readers = ChangedBucket(publisher, 1_500, RUNS), 0
+    chosen = random.Random(RUNS)
+    for run in range(RUNS):
+        changing = changed.begin()
+        clients_of_run = []
+        for n in range(chosen.randint(2, 6)):
+            is_slow = n == 0 and run % 2 == 0
+            clients_of_run.append(await reader(weirgate, *([SlowFollowed, 8_192] if is_slow else [Followed])))
+            await asyncio.sleep(chosen.random() / 20)
+        for client in clients_of_run:
+            await client.wait_for(lambda c: c.end, 60, f"the end in run {run}")
+            assert "cut" not in client.end, client.end
+        changed.stops = True
+        await changing
+        model = changed.model()
+        for client in clients_of_run:
+            await client.wait_for(lambda c, model=model: c.rows == model, 20, f"every row in run {run}")
+            changed.check(client)
+            assert client.missing == 0
+            client.abort()
+        readers += len(clients_of_run)
+    print(f"{RUNS} runs, {readers} readers, {changed.said} puts and deletes, {len(model)} rows in the end")
     await no_consumer_is_left(streams)
     await publisher.close()

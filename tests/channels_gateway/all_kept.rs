@@ -1,19 +1,34 @@
 //! `"last":"all"`: every message that the stream keeps of a name, from the stream and from the history, each once, and what is missing
 //! is said. The names of an event stream come together, on a WebSocket each comes by itself.
 
-use weirgate_core::{RetainedCut, StoredId};
+use weirgate::gateways::channels::REPLAYED_NAME_BYTES;
+use weirgate_core::{Gateway as _, Point, RetainedCut, StoredId};
+use weirgate_wire::admission::Quota;
 
 use super::resume::limits;
 use super::*;
 
-/// A gateway on a stream with `a:*`, whose history begins empty.
+/// A gateway on a stream of Redis with `a:*`, whose history begins empty.
 fn on_a_stream() -> Bench {
+    of_a_stream(NameSyntax::Redis, settings())
+}
+
+/// On a stream of JetStream with `a.*`.
+fn on_jetstream() -> Bench {
+    of_a_stream(NameSyntax::Nats, settings())
+}
+
+fn of_a_stream(syntax: NameSyntax, settings: ChannelsGatewaySettings) -> Bench {
+    let (table, all): (&[u8], _) = match syntax {
+        NameSyntax::Redis => (br#"{"user": ["a:*"]}"#, "*"),
+        NameSyntax::Nats => (br#"{"user": ["a.*"]}"#, ">"),
+    };
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["a:*"]}"#).expect("a table"),
-        ..settings()
+        acl: Acl::read(syntax, table).expect("a table"),
+        ..settings
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {
-        let gateway = gateway.with_kept(vec!["*".to_owned()], true);
+        let gateway = gateway.with_kept(vec![all.to_owned()], true);
         gateway.expect("names").with_pages(1 << 24)
     });
     bench.bus(BusEvent::Up);
@@ -68,6 +83,35 @@ impl Bench {
     fn asked_after(&self) -> Option<u64> {
         let after = self.world.outputs.after[&self.question()].after;
         after.map(|id| id.major)
+    }
+
+    /// The names that clients wait for with the newest question.
+    fn sought(&self) -> Vec<&str> {
+        let names = &self.world.outputs.sought[&self.question()];
+        names.iter().map(String::as_str).collect()
+    }
+
+    /// The newest question has a page up to this message, and goes on or has to be asked again.
+    fn pages(&mut self, sequence: u64, is_open: bool) {
+        let number = self.question();
+        let cursor = PageCursor::after(match position(sequence).point {
+            Point::Stored(id) => Some(id),
+            Point::Counted { .. } => None,
+        });
+        self.bus(BusEvent::RetainedPage {
+            number,
+            cursor: Arc::new(cursor),
+            is_open,
+        });
+        self.world.advance(1);
+    }
+
+    /// Memory charged for the names of clients.
+    fn name_bytes(&self) -> u64 {
+        let held = self.world.hub.gateway().holdings();
+        let held = held.iter().map(Quota::counts);
+        let held = held.filter(|of| of.name == "name_bytes");
+        held.map(|of| of.held).sum()
     }
 
     fn ends(&mut self, cut: Option<RetainedCut>) {
@@ -269,43 +313,267 @@ fn a_name_that_is_refused_brings_nothing_and_without_a_stream_all_is_an_error() 
 
 #[test]
 fn on_a_websocket_each_name_comes_from_its_own_position_between_the_others() {
-    let mut bench = on_a_stream();
+    let mut bench = on_jetstream();
     for sequence in 8..11 {
-        bench.comes("a:1", sequence);
+        bench.comes("a.1", sequence);
     }
     let key = bench.client();
-    bench.subscribe(key, &["a:3"]);
-    bench.ask_all(key, &["a:1"], Some(9));
-    bench.ask_all(key, &["a:2", "a:4"], None);
+    bench.subscribe(key, &["a.3"]);
+    bench.ask_all(key, &["a.1"], Some(9));
+    bench.ask_all(key, &["a.2", "a.4"], None);
     let begin = [
         "subscribed null null",
-        r#"subscribed {"a:1":true} null"#,
-        "a:1 10",
-        "last a:1 1 null",
+        r#"subscribed {"a.1":true} null"#,
+        "a.1 10",
+        "last a.1 1 null",
         "subscribed null null",
     ];
     assert_eq!(bench.brought(key), begin);
     assert_eq!(bench.asked_after(), None);
     // One question at a time, and live messages meanwhile.
     assert_eq!(bench.world.outputs.all.len(), 1);
-    bench.finds("a:2", 3, "3");
-    bench.comes("a:3", 11);
-    bench.comes("a:2", 12);
-    bench.comes("a:1", 13);
-    bench.finds("a:2", 7, "7");
-    assert_eq!(bench.brought(key), ["a:2 3", "a:3 11", "a:1 13", "a:2 7"]);
+    bench.finds("a.2", 3, "3");
+    bench.comes("a.3", 11);
+    bench.comes("a.2", 12);
+    bench.comes("a.1", 13);
+    bench.finds("a.2", 7, "7");
+    assert_eq!(bench.brought(key), ["a.2 3", "a.3 11", "a.1 13", "a.2 7"]);
     bench.ends(None);
-    assert_eq!(bench.brought(key), ["a:2 12", "last a:2 3 null"]);
+    assert_eq!(bench.brought(key), ["a.2 12", "last a.2 3 null"]);
     assert_eq!(bench.world.outputs.all.len(), 2);
-    bench.comes("a:2", 14);
-    bench.comes("a:4", 15);
-    bench.finds("a:4", 5, "5");
+    bench.comes("a.2", 14);
+    bench.comes("a.4", 15);
+    bench.finds("a.4", 5, "5");
     bench.ends(None);
     assert_eq!(
         bench.brought(key),
-        ["a:2 14", "a:4 5", "a:4 15", "last a:4 2 null"]
+        ["a.2 14", "a.4 5", "a.4 15", "last a.4 2 null"]
     );
     assert_eq!(bench.stats.retained_waiting.get(), 0);
+    bench.world.hub.check_invariants();
+}
+
+/// On Redis a question reads the whole stream, whatever its names.
+#[test]
+fn names_of_several_clients_share_a_reading_of_the_stream() {
+    let mut bench = on_a_stream();
+    bench.comes("a:9", 8);
+    let (one, other) = (bench.client(), bench.client());
+    bench.ask_all(one, &["a:1"], None);
+    assert_eq!(bench.sought(), ["a:1"]);
+    // Names that come meanwhile wait: those of other clients for the next reading, those of this one for the end.
+    bench.ask_all(one, &["a:2", "a:3"], None);
+    bench.ask_all(one, &["a:*"], None);
+    bench.ask_all(other, &["a:4"], None);
+    let stream = bench.stream(&["a:2", "a:5"], None);
+    assert_eq!(bench.world.outputs.all.len(), 1);
+    bench.finds("a:1", 3, "3");
+    bench.ends(None);
+    let came = bench.brought(one);
+    assert_eq!(came[came.len() - 2..], ["a:1 3", "last a:1 1 null"]);
+    assert_eq!(bench.world.outputs.all.len(), 2);
+    assert_eq!(bench.sought(), ["a:2", "a:4", "a:5"]);
+    bench.brought(other);
+    for (name, sequence) in [("a:2", 4), ("a:4", 5), ("a:9", 6), ("a:5", 7)] {
+        bench.finds(name, sequence, &sequence.to_string());
+    }
+    assert_eq!(bench.brought(other), ["a:4 5"]);
+    assert_eq!(bench.got_all(stream), with_head(&["4", "7"]));
+    bench.ends(None);
+    assert_eq!(bench.brought(other), ["last a:4 1 null"]);
+    assert_eq!(bench.got_all(stream), ["last 1 null", "last 1 null"]);
+    assert_eq!(bench.sought(), ["a:*", "a:2", "a:3"]);
+    for (name, sequence) in [("a:2", 4), ("b", 5), ("a:9", 6)] {
+        bench.finds(name, sequence, &sequence.to_string());
+    }
+    // A message comes once for a name, and once for a pattern.
+    assert_eq!(bench.brought(one), ["a:2 4", "a:2 4", "a:9 6"]);
+    bench.comes("a:3", 9);
+    bench.ends(None);
+    let ends = ["last a:* 3 null", "last a:2 1 null", "last a:3 1 null"];
+    let came = bench.brought(one);
+    assert_eq!(came, ["a:3 9", ends[0], ends[1], "a:3 9", ends[2]]);
+    assert_eq!(bench.world.outputs.all.len(), 3);
+    assert_eq!(bench.stats.retained_waiting.get(), 0);
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn a_reading_for_many_names_goes_on_where_it_was_for_those_that_are_left() {
+    let mut bench = on_a_stream();
+    bench.comes("a:9", 20);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1", "a:2", "a:3"], None);
+    bench.finds("a:1", 3, "3");
+    bench.finds("a:2", 4, "4");
+    // The bus loses its connection.
+    bench.ask_all(key, &["a:4"], None);
+    bench.pages(5, false);
+    assert_eq!(
+        (bench.asked_after(), bench.sought()),
+        (Some(5), vec!["a:1", "a:2", "a:3"])
+    );
+    bench.unsubscribe(key, &["a:2"]);
+    bench.finds("a:2", 6, "6");
+    bench.finds("a:3", 7, "7");
+    bench.pages(7, true);
+    assert_eq!(bench.world.outputs.more.len(), 1);
+    bench.finds("a:1", 8, "8");
+    bench.ends(None);
+    let came = bench.brought(key);
+    let came: Vec<&String> = came
+        .iter()
+        .filter(|one| !one.contains("subscribed"))
+        .collect();
+    assert_eq!(
+        came,
+        [
+            "a:1 3",
+            "a:2 4",
+            "a:3 7",
+            "a:1 8",
+            "last a:1 2 null",
+            "last a:3 1 null"
+        ]
+    );
+    assert_eq!((bench.asked_after(), bench.sought()), (None, vec!["a:4"]));
+    bench.unsubscribe(key, &["a:4"]);
+    bench.world.advance(1);
+    assert_eq!(bench.world.outputs.forgotten.len(), 1);
+    assert_eq!(bench.stats.retained_waiting.get(), 0);
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn what_is_missing_is_said_of_its_name_alone() {
+    let mut bench = on_a_stream();
+    bench.comes("a:9", 8);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1", "a:2"], None);
+    bench.finds("a:1", 3, "3");
+    bench.finds("a:2", 4, &"x".repeat((1 << 20) + 1));
+    bench.ends(None);
+    let came = bench.brought(key);
+    assert_eq!(
+        came[1..],
+        ["a:1 3", "last a:1 1 null", "last a:2 0 \"large\""]
+    );
+}
+
+/// A reading that begins before a name's position could say that messages are missing that the name does not lack.
+#[test]
+fn names_with_other_positions_are_read_by_themselves() {
+    let mut bench = on_a_stream();
+    bench.comes("a:9", 20);
+    let key = bench.client();
+    bench.ask_all(key, &["a:1", "a:3"], Some(3));
+    bench.ask_all(key, &["a:2"], Some(5));
+    assert_eq!(
+        (bench.asked_after(), bench.sought()),
+        (Some(3), vec!["a:1", "a:3"])
+    );
+    bench.finds("a:1", 6, "6");
+    bench.ends(Some(RetainedCut::Window));
+    assert_eq!(
+        (bench.asked_after(), bench.sought()),
+        (Some(5), vec!["a:2"])
+    );
+    bench.finds("a:2", 7, "7");
+    bench.ends(None);
+    let came = bench.brought(key);
+    let came: Vec<&String> = came
+        .iter()
+        .filter(|one| !one.contains("subscribed"))
+        .collect();
+    let ends = ["last a:1 1 \"window\"", "last a:3 0 \"window\""];
+    assert_eq!(
+        came,
+        ["a:1 6", ends[0], ends[1], "a:2 7", "last a:2 1 null"]
+    );
+}
+
+/// What clients wait for is charged with their names, until its end, whatever ends it.
+#[test]
+fn what_clients_wait_for_is_charged_and_given_back() {
+    for how in ["end", "leave", "rights", "closed"] {
+        let mut bench = on_a_stream();
+        bench.comes("a:9", 8);
+        let key = bench.client();
+        bench.subscribe(key, &["a:1", "a:2", "a:*"]);
+        let of_names = bench.name_bytes();
+        bench.unsubscribe(key, &["a:1", "a:2", "a:*"]);
+        assert_eq!(bench.name_bytes(), 0);
+        bench.ask_all(key, &["a:1", "a:2", "a:*"], None);
+        let charged = bench.name_bytes() - of_names;
+        let least = 3 * REPLAYED_NAME_BYTES;
+        assert!((least + 1..2 * least).contains(&charged), "{charged}");
+        let stream = bench.stream(&["a:1", "a:2"], None);
+        let of_stream = bench.name_bytes() - charged - of_names;
+        match how {
+            "end" => {
+                bench.ends(None);
+                bench.ends(None);
+                assert!(bench.name_bytes() < of_names + of_stream - 2 * REPLAYED_NAME_BYTES + 1);
+            }
+            "leave" => {
+                bench.unsubscribe(key, &["a:1"]);
+                let left = bench.name_bytes();
+                assert!(left <= of_names + charged + of_stream - REPLAYED_NAME_BYTES);
+                bench.unsubscribe(key, &["a:2", "a:*"]);
+                assert_eq!(bench.name_bytes(), of_stream + 2 * NAME_BYTES + 6);
+            }
+            "rights" => {
+                let table = Acl::from_json(br#"{"user": ["a:2"]}"#).expect("a table");
+                bench.world.hub.handle_input(bench.world.now, table);
+                bench.subscribe(key, &["a:1", "a:*"]);
+                bench.world.advance(1);
+                let left = bench.name_bytes();
+                assert!(left < of_names + charged + of_stream - 2 * REPLAYED_NAME_BYTES);
+            }
+            _ => {}
+        }
+        bench.world.end(key, true);
+        bench.world.end(stream, true);
+        bench.world.advance(1);
+        assert_eq!(bench.name_bytes(), 0, "{how}");
+        assert_eq!(bench.stats.retained_waiting.get(), 0, "{how}");
+    }
+}
+
+/// An address with very many clients leaves room for others, and who has no room goes on live.
+#[test]
+fn without_room_clients_get_no_kept_messages_and_are_told() {
+    let mut settings = settings();
+    let all = 1_000_000;
+    settings.all_clients.name_bytes_max = all;
+    let mut bench = of_a_stream(NameSyntax::Redis, settings);
+    bench.comes("a:9", 8);
+    let names: Vec<String> = (0..10).map(|n| format!("a:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let keys: Vec<SessionKey> = (0..100).map(|_| bench.client()).collect();
+    for key in &keys {
+        bench.ask_all(*key, &names, None);
+    }
+    let held = bench.name_bytes();
+    assert!(held <= all as u64 / 2, "{held}");
+    let last = keys[80];
+    let came = bench.brought(last);
+    let cut = |name: &&str| format!("last {name} 0 \"limit\"");
+    assert_eq!(came[1..], names.iter().map(cut).collect::<Vec<_>>());
+    assert!(bench.stats.retained_given_up.get() > 500);
+    bench.comes("a:3", 9);
+    assert_eq!(bench.brought(last), ["a:3 9"]);
+    let other = bench.client_from([127, 0, 0, 2]);
+    bench.ask_all(other, &["a:3"], None);
+    assert_eq!(bench.brought(other), ["subscribed null null"]);
+    bench.finds("a:3", 8, "8");
+    bench.ends(None);
+    bench.ends(None);
+    for key in keys {
+        bench.world.end(key, true);
+    }
+    bench.world.advance(1);
+    assert_eq!(bench.name_bytes(), NAME_BYTES + NAME_OF_CLIENT_BYTES + 3);
     bench.world.hub.check_invariants();
 }
 

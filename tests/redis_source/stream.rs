@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use weirgate_bus::StreamSettings;
 use weirgate_bus::redis::{RedisStreamPages, RedisStreamSource, WithPages};
+use weirgate_core::TopicName;
 use weirgate_test_support::LinkProxy;
 
 use super::*;
@@ -126,7 +127,8 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     let events = run(WithPages::new(source(settings, &status), pages));
     // None of them asks for a second page.
     for number in 1..=READERS {
-        interest.ask_all(Subscription::channel("a"), number, Arc::default());
+        let names = Arc::from([TopicName::fixed("a")]);
+        interest.ask_all(Subscription::pattern("*"), number, (Arc::default(), names));
     }
     let mut given = BTreeSet::new();
     while given.len() < READERS as usize {

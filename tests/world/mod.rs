@@ -92,8 +92,12 @@ impl Output for ChannelsOutput {
                 name,
                 number,
                 after,
+                names,
             }) => {
                 kept.after.insert(number, after);
+                let mut names: Vec<String> = names.iter().cloned().map(String::from).collect();
+                names.sort();
+                kept.sought.insert(number, names);
                 return kept.all.push((name.as_str().to_owned(), number));
             }
             Self::Retained(RetainedRequest::Newest { name, number }) => {
@@ -126,6 +130,8 @@ pub(crate) struct Interests {
     pub(crate) retained: Vec<(String, u64)>,
     /// Requests for all kept messages, with their numbers.
     pub(crate) all: Vec<(String, u64)>,
+    /// The names that clients wait for with each of them, in order.
+    pub(crate) sought: BTreeMap<u64, Vec<String>>,
     /// What was read before each of these requests.
     pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
     /// Requests for the next page of last values.

@@ -183,7 +183,7 @@ pub struct ChannelsStats {
     /// Bytes of last values that may wait in send queues, including open questions.
     pub retained_bytes: Count,
     /// How often a client did not get the last values of a pattern because too many subjects became live while it
-    /// waited.
+    /// waited, or all kept messages of a name because there was no room for them in the memory of names.
     pub retained_given_up: Count,
     /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,

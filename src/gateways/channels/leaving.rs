@@ -3,6 +3,7 @@
 
 use super::ChannelsGateway;
 use super::held::HeldNames;
+use super::replay::Replays;
 use super::retained::Wants;
 use weirgate_core::{Core, SessionKey};
 use weirgate_wire::admission::ClientAddr;
@@ -15,15 +16,21 @@ pub(super) struct Leaving {
     ids: Vec<u32>,
     /// Names whose last values it waited for.
     wanted: Wants,
+    replays: Replays,
 }
 
 impl Leaving {
-    pub(super) fn new(key: SessionKey, held: &HeldNames, wanted: Wants) -> Self {
+    pub(super) fn new(
+        key: SessionKey,
+        held: &HeldNames,
+        (wanted, replays): (Wants, Replays),
+    ) -> Self {
         Self {
             key,
             address: held.address(),
             ids: held.ids(),
             wanted,
+            replays,
         }
     }
 }
@@ -34,6 +41,8 @@ impl ChannelsGateway {
         while let Some(leaving) = self.leaving.front_mut() {
             if let Some((name, wanted)) = leaving.wanted.pop_first() {
                 self.retained.stop_waiting(&name, leaving.key, &wanted);
+            } else if let Some(replay) = leaving.replays.pop_first() {
+                drop(replay);
             } else if let Some(id) = leaving.ids.pop() {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);

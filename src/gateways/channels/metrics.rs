@@ -21,5 +21,6 @@ metric_names! {
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
         "Limit of weirgate_retained_bytes (the share retained-bytes).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
-        "Patterns whose last values a client did not get, because too many subjects changed meanwhile.";
+        "Patterns whose last values a client did not get, because too many subjects changed meanwhile; names whose kept \
+         messages it did not get, because clients hold too many names.";
 }

@@ -66,6 +66,7 @@ use weirgate_wire::head::RequestHead;
 pub use self::bus_requests::Interest;
 pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
+pub use self::replay::REPLAYED_NAME_BYTES;
 pub use self::retained::RetainedRequest;
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.

@@ -9,19 +9,29 @@
 //! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On a
 //! WebSocket each name comes by itself, from a position of its own: its messages are between those of other names, and requests
 //! for more names may come at any time.
+//!
+//! JetStream is asked for one name at a time. Redis reads the whole stream for any name, so there a question has a *scope*: all
+//! names of all clients. Those of a client that have come equally far share one reading, and so do clients that begin together
+//! ([`super::retained`]); a name that is asked for meanwhile waits for the next.
+//!
+//! What a client waits for is charged with its names: without room, it gets no kept messages, and goes on live.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::mem;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{Place, Retained, State, Wanted as Waits};
+use super::retained::{Place, Retained, State, Turn, Wanted as Waits};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, NotRecovered, Outcome, Point, Position,
     Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
+use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// The pause of a client that is ahead of this instance, or for which there is no room now, microseconds.
@@ -30,6 +40,19 @@ const REST_US: u64 = 20_000;
 const PAUSES_MAX: u32 = 1_500;
 /// The most questions after whose end the history may lack messages once more.
 const READS_MAX: u32 = 5;
+
+/// Memory of a name of which a client gets all kept messages: its entries here, in the questions and in those of the bus. A test
+/// compares the constants with the allocator's figures.
+pub const REPLAYED_NAME_BYTES: u64 = 704;
+
+/// With less than one such part of the memory of names free for an address, its clients get no kept messages.
+const ROOM_OF_NAMES: u64 = 8;
+
+/// Memory of the matcher of a pattern, for each byte of its text.
+const MATCHER_BYTES: u64 = 32;
+
+/// All kept messages that a client gets.
+pub(super) type Replays = BTreeMap<TopicName, Replay>;
 
 /// The messages from before the subscription that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +75,10 @@ pub(super) struct Replayed {
 pub(super) struct Replay {
     /// In the order of the copies of a message.
     names: Vec<Name>,
+    /// The name of its questions; empty for the whole stream.
+    scope: TopicName,
+    /// Whether the question that the client has, or goes on with, is for these names too.
+    is_asked: bool,
     since: Option<CopyPosition>,
     /// The newest message that this instance had read when the present question was asked, which brings all up to it.
     pub(super) reached: Option<Position>,
@@ -66,16 +93,32 @@ pub(super) struct Replay {
     pauses: u32,
     reads: u32,
     cut: Option<RetainedCut>,
+    memory: Permit,
 }
 
+/// A name of which a client gets all kept messages.
 #[derive(Debug)]
-struct Name {
+pub(super) struct Name {
     name: TopicName,
     patterns: Option<NamePatterns>,
     count: u64,
 }
 
 impl Name {
+    fn new(syntax: NameSyntax, name: TopicName) -> Self {
+        Self {
+            patterns: matcher(syntax, &name),
+            name,
+            count: 0,
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let text = self.name.as_str().len() as u64;
+        let matcher = self.patterns.as_ref().map_or(0, |_| MATCHER_BYTES * text);
+        REPLAYED_NAME_BYTES + matcher
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             name: &self.name,
@@ -102,16 +145,20 @@ impl Name {
 
 impl Replay {
     /// A replay of all kept messages of these names, or of those after `since`.
-    fn new(syntax: NameSyntax, names: Vec<TopicName>, since: Option<CopyPosition>) -> Self {
-        let of = |name: TopicName| Name {
-            patterns: matcher(syntax, &name),
-            name,
-            count: 0,
-        };
-        let mut names: Vec<Name> = names.into_iter().map(of).collect();
+    fn new(
+        syntax: NameSyntax,
+        mut names: Vec<Name>,
+        (since, memory): (Option<CopyPosition>, Permit),
+    ) -> Self {
         names.sort_by_key(Name::rank);
+        let scope = match (&names[..], syntax) {
+            ([one], NameSyntax::Nats) => one.name.clone(),
+            _ => TopicName::default(),
+        };
         Self {
             names,
+            scope,
+            is_asked: false,
             since,
             reached: None,
             is_read: false,
@@ -121,11 +168,12 @@ impl Replay {
             pauses: 0,
             reads: 0,
             cut: None,
+            memory,
         }
     }
 
-    /// The name that the bus is asked for; for several names an empty one, which no client can hold: the whole stream.
-    fn scope(&self) -> TopicName {
+    /// The name among the replays of the client; for several names an empty one, which no client can hold.
+    fn key(&self) -> TopicName {
         match &self.names[..] {
             [one] => one.name.clone(),
             _ => TopicName::default(),
@@ -135,6 +183,14 @@ impl Replay {
     /// Whether the client asked for this name or pattern.
     fn has(&self, name: &TopicName) -> bool {
         self.names.iter().any(|one| one.name == *name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &TopicName> {
+        self.names.iter().map(|one| &one.name)
+    }
+
+    pub(super) fn has_patterns(&self) -> bool {
+        self.names.iter().any(|one| one.patterns.is_some())
     }
 
     /// Whether messages of this name are for the client.
@@ -193,6 +249,61 @@ impl Replay {
     }
 }
 
+/// The replays whose questions have this name.
+pub(super) fn names_in(scope: &TopicName) -> (Bound<&str>, Bound<&str>) {
+    match scope.as_str() {
+        "" => (Bound::Unbounded, Bound::Unbounded),
+        name => (Bound::Included(name), Bound::Included(name)),
+    }
+}
+
+impl Turn {
+    /// The replays that a question with this name is for, as far as the client has it or goes on with it.
+    pub(super) fn read_in(&self, scope: &TopicName) -> impl Iterator<Item = (&TopicName, &Replay)> {
+        let replays = self.replays.range::<str, _>(names_in(scope));
+        replays.filter(|(_, replay)| replay.is_asked)
+    }
+
+    fn read_in_mut(&mut self, scope: &TopicName) -> impl Iterator<Item = &mut Replay> {
+        let replays = self.replays.range_mut::<str, _>(names_in(scope));
+        let replays = replays.map(|(_, replay)| replay);
+        replays.filter(|replay| replay.is_asked)
+    }
+
+    /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of which the
+    /// client has come equally far. Returns from where another one reads.
+    pub(super) fn begin_reading(
+        &mut self,
+        scope: &TopicName,
+        reached: Option<Position>,
+    ) -> Option<Option<StoredId>> {
+        let mut begins = None;
+        if self.read_in(scope).next().is_none() {
+            let replays = self.replays.range_mut::<str, _>(names_in(scope));
+            for (_, replay) in replays.filter(|(_, replay)| replay.asks_bus()) {
+                let after = replay.after();
+                replay.is_asked = *begins.get_or_insert(after) == after;
+            }
+        }
+        for replay in self.read_in_mut(scope) {
+            replay.reached = reached;
+        }
+        begins
+    }
+
+    /// Notes why messages are missing: those of the subject, or any.
+    pub(super) fn note_cut_of_replays(
+        &mut self,
+        scope: &TopicName,
+        (cut, subject): (RetainedCut, Option<&str>),
+    ) {
+        let is_for = |replay: &&mut Replay| subject.is_none_or(|subject| replay.is_for(subject));
+        for replay in self.read_in_mut(scope).filter(is_for) {
+            replay.cut.get_or_insert(cut);
+        }
+    }
+}
+
 impl Retained {
     /// The bus gives all messages of the stream that is the kept feed.
     pub(super) fn read_pages(&mut self, bytes_max: usize) {
@@ -202,33 +313,57 @@ impl Retained {
 
     /// Begins to send all kept messages to a client.
     fn replay(&mut self, key: SessionKey, replay: Replay) {
-        let scope = replay.scope();
-        let place = self.questions.place_after(replay.after());
-        let waits = Waits {
+        let turn = self.clients.entry(key).or_default();
+        // No live message ends the wait, so the client is not among those of `waiting`.
+        let waits = turn.names.entry(replay.scope.clone());
+        waits.or_insert_with(|| Waits {
             state: State::Waits(0),
-            place,
+            place: self.questions.place_after(None),
             since: self.count,
             count: 0,
             says_end: false,
             cut: None,
-        };
-        let turn = self.clients.entry(key).or_default();
-        // No live message ends the wait, so the client is not among those of `waiting`.
-        turn.names.insert(scope.clone(), waits);
-        self.replaying += usize::from(turn.replays.insert(scope, replay).is_none());
+        });
+        let before = turn.replays.insert(replay.key(), replay);
+        self.replaying += usize::from(before.is_none());
         self.wake(key);
+    }
+
+    /// Ends a replay of a client.
+    fn remove_replay(&mut self, name: &TopicName, key: SessionKey) -> Option<Replay> {
+        let turn = self.clients.get_mut(&key)?;
+        let replay = turn.replays.remove(name)?;
+        self.replaying -= 1;
+        let mut others = turn.replays.range::<str, _>(names_in(&replay.scope));
+        match others.next() {
+            Some(_) => self.leave_if_unread(&replay.scope, key),
+            None => self.remove(&replay.scope, key),
+        }
+        Some(replay)
+    }
+
+    /// Takes a client out of a question that is for none of its replays any more.
+    fn leave_if_unread(&mut self, scope: &TopicName, key: SessionKey) {
+        let Some(turn) = self.clients.get(&key) else {
+            return;
+        };
+        let wanted = turn.names.get(scope);
+        let is_in = wanted.is_some_and(|wanted| !matches!(wanted.state, State::Waits(_)));
+        if is_in && turn.read_in(scope).next().is_none() {
+            self.leave_question(scope, key);
+        }
     }
 
     /// Whether a client is still getting all kept messages of a name.
     pub(super) fn is_replayed(&self, name: &TopicName, key: SessionKey) -> bool {
-        self.scope_with(name, key).is_some()
+        self.replay_with(name, key).is_some()
     }
 
     /// Where a client is still getting all kept messages of a name: by itself, or with the other names of an event stream. A
     /// client may get those of very many names, so they are not walked over.
-    fn scope_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
+    fn replay_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
         let replays = &self.clients.get(&key)?.replays;
-        let has = |scope: &TopicName| replays.get(scope).is_some_and(|replay| replay.has(name));
+        let has = |of: &TopicName| replays.get(of).is_some_and(|replay| replay.has(name));
         [name.clone(), TopicName::default()].into_iter().find(has)
     }
 
@@ -251,7 +386,10 @@ impl Retained {
         if self.resting.is_empty() {
             self.rest_until_us = now_us + REST_US;
         }
-        self.resting.push(key);
+        // A client may let thousands of names rest, one after the other.
+        if self.resting.last() != Some(&key) {
+            self.resting.push(key);
+        }
     }
 
     /// Lets a client go on, also while the bus is away: the history may have the rest.
@@ -289,25 +427,27 @@ impl Retained {
         key: SessionKey,
         (cut, place): (Option<RetainedCut>, Place),
     ) {
-        let turn = self.clients.get_mut(&key);
-        let mut place = place;
-        if let Some(replay) = turn.and_then(|turn| turn.replays.get_mut(scope)) {
-            replay.read(cut);
-            place = self.questions.place_after(replay.after());
+        if let Some(turn) = self.clients.get_mut(&key) {
+            for replay in turn.read_in_mut(scope) {
+                replay.is_asked = false;
+                replay.read(cut);
+            }
         }
         self.wait_again(scope, key, Some(place));
     }
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
     pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
-        let Some(scope) = self.scope_with(name, key) else {
+        let Some(of) = self.replay_with(name, key) else {
             return false;
         };
         let client = self.clients.get_mut(&key);
-        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&scope)) {
-            replay.names.retain(|one| one.name != *name);
+        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&of)) {
+            let removed = replay.names.extract_if(.., |one| one.name == *name);
+            let bytes = removed.map(|one| one.memory_bytes()).sum();
+            replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
-                self.forget(&scope, key);
+                self.remove_replay(&of, key);
             }
         }
         true
@@ -342,7 +482,7 @@ impl ChannelsGateway {
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &ChannelsClient),
+        (key, client): (SessionKey, &mut ChannelsClient),
         replayed: Replayed,
         nothing_kept: Vec<TopicName>,
     ) {
@@ -361,10 +501,30 @@ impl ChannelsGateway {
             true => vec![names],
             false => names.into_iter().map(|name| vec![name]).collect(),
         };
+        let (syntax, address) = (self.syntax(), client.held.address());
         for names in together.into_iter().filter(|names| !names.is_empty()) {
-            let replay = Replay::new(self.syntax(), names, since);
-            self.retained.replay(key, replay);
+            let names = names.into_iter().map(|name| Name::new(syntax, name));
+            let names: Vec<Name> = names.collect();
+            match self.charge_replay(address, &names) {
+                Some(memory) => {
+                    let replay = Replay::new(syntax, names, (since, memory));
+                    self.retained.replay(key, replay);
+                }
+                None => {
+                    self.stats.retained_given_up.add(names.len() as u64);
+                    self.go_live(core, (key, client), &names, Some(RetainedCut::Limit));
+                }
+            }
         }
+    }
+
+    /// Charges a replay of these names. The names themselves have more room: without room for a replay, a client can still get
+    /// live messages.
+    fn charge_replay(&self, address: ClientAddr, names: &[Name]) -> Option<Permit> {
+        let of = self.names.bytes();
+        let bytes: u64 = names.iter().map(Name::memory_bytes).sum();
+        let has_room = of.room_for(address) >= bytes + of.max() / ROOM_OF_NAMES;
+        has_room.then(|| of.grant(address, bytes))?
     }
 
     /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
@@ -376,8 +536,8 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
     ) -> bool {
         self.retained.begin_round(key);
-        while let Some(scope) = self.retained.next_in_round(key) {
-            let has_more = self.replay_next(core, (key, client), &scope);
+        while let Some(name) = self.retained.next_in_round(key) {
+            let has_more = self.replay_next(core, (key, client), &name);
             let Some(turn) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
@@ -406,15 +566,17 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         (key, client): (SessionKey, &mut ChannelsClient),
-        scope: &TopicName,
+        name: &TopicName,
     ) -> bool {
         let turn = self.retained.clients.get_mut(&key);
-        let Some((waits, replay)) =
-            turn.and_then(|turn| Some((turn.names.get(scope)?, turn.replays.get_mut(scope)?)))
-        else {
+        let Some((replay, waits)) = turn.and_then(|turn| {
+            let replay = turn.replays.get_mut(name)?;
+            let waits = turn.names.get(&replay.scope)?;
+            Some((replay, waits))
+        }) else {
             return false;
         };
-        let is_asked = matches!(waits.state, State::Asked(_));
+        let is_asked = replay.is_asked && matches!(waits.state, State::Asked(_));
         let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.rests || !may_be_there || core.is_filling() {
@@ -430,10 +592,12 @@ impl ChannelsGateway {
                 for (name, count) in replay.names.iter_mut().zip(page.counts) {
                     name.count += count;
                 }
+                replay.is_asked = false;
+                let scope = replay.scope.clone();
                 core.send_missed(key, page.messages);
-                self.retained.leave_question(scope, key);
+                self.retained.leave_if_unread(&scope, key);
                 if page.is_last {
-                    self.end_replay(core, (key, client), scope);
+                    self.end_replay(core, (key, client), name);
                 }
                 !page.is_last
             }
@@ -441,7 +605,7 @@ impl ChannelsGateway {
             Err(NotRecovered::Ahead) if !replay.is_read && !replay.is_over => false,
             Err(NotRecovered::Ahead | NotRecovered::Large) if replay.pauses >= PAUSES_MAX => {
                 replay.cut = replay.cut.or(Some(RetainedCut::Limit));
-                self.end_replay(core, (key, client), scope);
+                self.end_replay(core, (key, client), name);
                 false
             }
             Err(NotRecovered::Ahead | NotRecovered::Large) => {
@@ -452,7 +616,7 @@ impl ChannelsGateway {
             }
             Err(NotRecovered::Off) => {
                 replay.cut = Some(RetainedCut::Off);
-                self.end_replay(core, (key, client), scope);
+                self.end_replay(core, (key, client), name);
                 false
             }
             // The stream has what the history lacks.
@@ -463,7 +627,7 @@ impl ChannelsGateway {
                 true
             }
             Err(_) => {
-                self.end_replay(core, (key, client), scope);
+                self.end_replay(core, (key, client), name);
                 false
             }
         }
@@ -474,28 +638,31 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         (key, client): (SessionKey, &mut ChannelsClient),
-        scope: &TopicName,
+        name: &TopicName,
     ) {
-        let turn = self.retained.clients.get_mut(&key);
-        let Some((replay, waits)) = turn.and_then(|turn| {
-            let replay = turn.replays.remove(scope)?;
-            Some((replay, turn.names.get(scope)?.cut))
-        }) else {
-            return;
-        };
-        let cut = replay.cut.or(waits);
-        self.retained.replaying -= 1;
-        self.retained.forget(scope, key);
-        for name in &replay.names {
+        if let Some(replay) = self.retained.remove_replay(name, key) {
+            self.go_live(core, (key, client), &replay.names, replay.cut);
+            self.names.store(&self.stats, core.memberships());
+        }
+    }
+
+    /// Makes a client a member of names of which it gets no more kept messages, and tells it how many it has got.
+    fn go_live(
+        &self,
+        core: &mut Core,
+        (key, client): (SessionKey, &mut ChannelsClient),
+        names: &[Name],
+        cut: Option<RetainedCut>,
+    ) {
+        for name in names {
             self.join(core, key, client, &name.name);
         }
         let position = core.position();
-        for name in &replay.names {
+        for name in names {
             let of = (&name.name, name.count);
             let frame = Answer::last(core, of, cut, position);
             core.send(key, &frame);
         }
-        self.names.store(&self.stats, core.memberships());
     }
 
     /// Sends a message of the stream to the clients of a question for all messages.
@@ -506,8 +673,8 @@ impl ChannelsGateway {
         value: &Publication,
     ) {
         let number = value.request.unwrap_or_default();
-        let members = self.retained.questions.members(scope, number);
-        let members: Vec<SessionKey> = members.into_iter().flatten().copied().collect();
+        let subject = value.topic.as_str();
+        let receivers = self.retained.questions.receivers(number, subject);
         let Some(position) = value.place.position() else {
             return;
         };
@@ -515,21 +682,23 @@ impl ChannelsGateway {
             return;
         };
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
-        for key in members {
+        for (key, of) in receivers {
             let content = core.content(key);
             let turn = self.retained.clients.get_mut(&key);
             let Some(turn) = turn.filter(|turn| turn.is_asked(scope, number)) else {
                 continue;
             };
-            let Some(mut replay) = turn.replays.remove(scope) else {
+            // Another replay of the name may have begun since the question.
+            let Entry::Occupied(replay) = turn.replays.entry(of) else {
                 continue;
             };
+            if !replay.get().is_asked {
+                continue;
+            }
+            let (of, mut replay) = replay.remove_entry();
             let has = replay.stored();
-            for name in replay
-                .names
-                .iter_mut()
-                .filter(|one| one.is_for(value.topic.as_str()))
-            {
+            let names = replay.names.iter_mut();
+            for name in names.filter(|one| one.is_for(subject)) {
                 let is_new = has.is_none_or(|has| has < (id, name.rank()));
                 if !is_new || !value.body.is_for(content) {
                     continue;
@@ -554,7 +723,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            turn.replays.insert(scope.clone(), replay);
+            turn.replays.insert(of, replay);
         }
     }
 }

@@ -17,11 +17,12 @@ mod pages;
 mod questions;
 mod request;
 mod shares;
+mod sought;
 mod turn;
 
 pub(super) use self::questions::Place;
 pub use self::request::RetainedRequest;
-pub(super) use self::turn::{RetainedEnd, State, Wanted, Wants};
+pub(super) use self::turn::{RetainedEnd, State, Turn, Wanted, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -29,9 +30,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::questions::Questions;
-use self::turn::Turn;
 use super::ChannelsGateway;
 use super::messages::Answer;
+use super::replay::Replays;
 use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
@@ -40,7 +41,7 @@ use weirgate_wire::base::ExtendibleMap;
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
-    syntax: NameSyntax,
+    pub(super) syntax: NameSyntax,
     /// Whether clients get the last values of names outside of the kept feed.
     pub(super) has_values: bool,
     /// Whether the bus gives all messages of the stream that is the kept feed.
@@ -181,11 +182,10 @@ impl Retained {
         self.remove(name, key);
     }
 
-    fn remove(&mut self, name: &TopicName, key: SessionKey) {
+    pub(super) fn remove(&mut self, name: &TopicName, key: SessionKey) {
         self.leave_question(name, key);
         if let Some(turn) = self.clients.get_mut(&key) {
             turn.names.remove(name);
-            self.replaying -= usize::from(turn.replays.remove(name).is_some());
         }
         self.forget_if_idle(key);
         self.no_longer_waits(name, key);
@@ -231,18 +231,18 @@ impl Retained {
         }
     }
 
-    /// Handles the end of a client. Returns the names that it waited for: the caller then calls
-    /// [`stop_waiting`](Self::stop_waiting) for each.
-    pub(super) fn closed(&mut self, key: SessionKey) -> Wants {
+    /// Handles the end of a client. Returns the names that it waited for, and its replays: the caller then calls
+    /// [`stop_waiting`](Self::stop_waiting) for each name, and drops the replays.
+    pub(super) fn closed(&mut self, key: SessionKey) -> (Wants, Replays) {
         let Some(turn) = self.clients.remove(&key) else {
-            return Wants::default();
+            return Default::default();
         };
         if let Some((_, begin_us)) = turn.share {
             self.shares.remove(&(begin_us, key));
         }
         self.line.remove(&key);
         self.replaying -= turn.replays.len();
-        turn.names
+        (turn.names, turn.replays)
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.

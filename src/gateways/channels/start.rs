@@ -300,13 +300,14 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
                 name,
                 number,
                 after,
+                names,
             } => {
                 let name = match (name.as_str(), syntax) {
                     ("", NameSyntax::Redis) => TopicName::fixed("*"),
                     ("", NameSyntax::Nats) => TopicName::fixed(">"),
                     _ => name,
                 };
-                interest.ask_all(ask(&name), number, after);
+                interest.ask_all(ask(&name), number, (after, names));
             }
             RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
             RetainedRequest::More { number, .. } => interest.ask_more_retained(number),

@@ -1,10 +1,13 @@
-//! All messages of a name in a stream, for clients that ask for them, a page at a time: on a connection of their own, because
-//! that of the source waits at the server for the next entry. The connection is made for the first question.
+//! All messages of names in a stream, for clients that ask for them, a page at a time: on a connection of their own, because
+//! that of the source waits at the server for the next entry. The connection is made for the first question. A page has only
+//! messages of the names that clients wait for; the whole stream is read for them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::quality::RandomState;
 
 use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
 use super::{ITEMS_MAX, RedisStreamSource};
@@ -19,7 +22,7 @@ use crate::socket::{Buffered, Waiter};
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{
-    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, fnv_1a,
+    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName, fnv_1a,
 };
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::Now;
@@ -54,7 +57,7 @@ pub struct RedisStreamPages {
 /// A question, and how far it is read.
 struct Reading {
     question: Question,
-    patterns: Option<NamePatterns>,
+    sought: Sought,
     after: Option<StoredId>,
     cut: Option<RetainedCut>,
     /// What was sent of this page.
@@ -62,6 +65,12 @@ struct Reading {
     bytes: usize,
     /// Clients take a page.
     is_paused: bool,
+}
+
+/// The names that the clients of a question wait for. A stream is read whole for any name, so a question is for many.
+struct Sought {
+    exact: HashSet<TopicName, RandomState>,
+    patterns: Option<NamePatterns>,
 }
 
 /// A stream, and its pages.
@@ -88,26 +97,39 @@ impl Source for WithPages {
     }
 }
 
+impl Sought {
+    fn new(names: &[TopicName]) -> Self {
+        let syntax = NameSyntax::Redis;
+        let is_pattern = |name: &&TopicName| {
+            let name = name.as_str();
+            syntax.is_pattern(name) && syntax.can_match(name)
+        };
+        let (patterns, exact): (Vec<_>, Vec<_>) = names.iter().partition(is_pattern);
+        let patterns: Vec<String> = patterns.into_iter().cloned().map(String::from).collect();
+        Self {
+            exact: exact.into_iter().cloned().collect(),
+            patterns: (!patterns.is_empty())
+                .then(|| NamePatterns::new(syntax, &patterns))
+                .and_then(Result::ok),
+        }
+    }
+
+    fn has(&self, channel: &str) -> bool {
+        let matches = |patterns: &NamePatterns| patterns.matches(channel);
+        self.exact.contains(channel) || self.patterns.as_ref().is_some_and(matches)
+    }
+}
+
 impl Reading {
     fn new(question: Question) -> Self {
-        let subscription = &question.subscription;
-        let name = [subscription.name.to_string()];
-        let patterns = NamePatterns::new(NameSyntax::Redis, &name).ok();
         Self {
-            patterns: patterns.filter(|_| subscription.is_pattern),
+            sought: Sought::new(&question.names),
             after: question.after.after,
             question,
             cut: None,
             values: 0,
             bytes: 0,
             is_paused: false,
-        }
-    }
-
-    fn is_for(&self, channel: &str) -> bool {
-        match &self.patterns {
-            Some(patterns) => patterns.matches(channel),
-            None => *self.question.subscription.name == *channel,
         }
     }
 
@@ -310,7 +332,7 @@ impl RedisStreamPages {
             }
             reading.after = Some(id);
             if let Ok((channel, payload)) = message(fields)
-                && reading.is_for(&channel)
+                && reading.sought.has(&channel)
             {
                 reading.values += 1;
                 reading.bytes += payload.len() + channel.len();

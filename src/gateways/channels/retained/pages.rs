@@ -40,7 +40,7 @@ impl Retained {
             return;
         };
         if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
-            self.note_cut((name, number), clients, cut);
+            self.note_cut((name, number), clients, (cut, None));
         }
         match is_open {
             true => self.take_page(number, left),
@@ -57,27 +57,29 @@ impl Retained {
             return;
         };
         let members = self.questions.members(&name, number);
-        let mut members = members.cloned().unwrap_or_default();
-        members.retain(|key| {
-            let replay = self.clients.get(key);
-            let replay = replay.and_then(|turn| turn.replays.get(&name));
-            replay.is_none_or(|replay| replay.is_for(subject))
-        });
-        self.note_cut((&name, number), &members, RetainedCut::Large);
+        let members = members.cloned().unwrap_or_default();
+        let cut = (RetainedCut::Large, Some(subject));
+        self.note_cut((&name, number), &members, cut);
     }
 
-    /// Notes why clients do not get all that a question is about.
+    /// Notes why clients do not get all that a question is about; with a subject, the message that is missing.
     fn note_cut(
         &mut self,
         (name, number): (&TopicName, u64),
         clients: &BTreeSet<SessionKey>,
-        cut: RetainedCut,
+        (cut, subject): (RetainedCut, Option<&str>),
     ) {
         for key in clients {
             let turn = self.clients.get_mut(key);
-            let turn = turn.filter(|turn| turn.is_asked(name, number));
-            if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name)) {
-                wanted.cut.get_or_insert(cut);
+            let Some(turn) = turn.filter(|turn| turn.is_asked(name, number)) else {
+                continue;
+            };
+            match turn.names.get_mut(name) {
+                Some(wanted) if wanted.place.is_of_all() => {
+                    turn.note_cut_of_replays(name, (cut, subject));
+                }
+                Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
+                None => {}
             }
         }
     }

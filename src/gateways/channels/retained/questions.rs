@@ -12,6 +12,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::RetainedRequest;
+use super::sought::{Receiver, Sought};
 use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
 
 /// How long the first member of a question that is ready for the next page waits for the others, microseconds.
@@ -43,6 +44,8 @@ struct Question {
     /// The end of the last page.
     place: Place,
     members: BTreeSet<SessionKey>,
+    /// Of all messages: which members get a message.
+    sought: Sought,
     state: Page,
 }
 
@@ -120,13 +123,23 @@ impl Questions {
     }
 
     /// Asks the next question about the name from this place, unless an earlier one has not brought its first page.
-    /// Returns the clients of another question that ends for it.
-    pub(super) fn ask(&mut self, name: &TopicName, place: u64) -> Option<Left> {
+    /// `sought_by` says what the members of a question for all messages wait for. Returns the clients of another question that
+    /// ends for it.
+    pub(super) fn ask(
+        &mut self,
+        name: &TopicName,
+        place: u64,
+        sought_by: impl Fn(&BTreeSet<SessionKey>) -> Sought,
+    ) -> Option<Left> {
         let start = (name.clone(), place);
         if self.begun.contains_key(&start) {
             return None;
         }
         let (number, place, members) = self.next.remove(&start)?;
+        let sought = match place.is_of_all {
+            true => sought_by(&members),
+            false => Sought::default(),
+        };
         let slowest = match self.open.len() < OPEN_MAX {
             true => None,
             false => self.slowest(),
@@ -137,6 +150,7 @@ impl Questions {
                 name: of,
                 number,
                 after,
+                names: sought.names(),
             },
             false => RetainedRequest::Ask {
                 name: of,
@@ -150,6 +164,7 @@ impl Questions {
             begins: place.id,
             place,
             members,
+            sought,
             state: Page::Asked,
         };
         self.open.insert(number, question);
@@ -186,6 +201,12 @@ impl Questions {
         let question = self.open.get(&number);
         let question = question.filter(|question| question.name == *name);
         question.map(|question| &question.members)
+    }
+
+    /// The members of a question for all messages that may want a message of this name, each with its replay.
+    pub(in super::super) fn receivers(&self, number: u64, name: &str) -> Vec<Receiver> {
+        let question = self.open.get(&number);
+        question.map_or_else(Vec::new, |question| question.sought.receivers(name))
     }
 
     /// Takes a client out of a question, which may not have been asked yet. `is_ready`: the client does not take a page.

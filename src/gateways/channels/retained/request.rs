@@ -18,12 +18,14 @@ pub enum RetainedRequest {
     },
     /// A question about a name, to the stream that is the kept feed: the first page of all messages.
     All {
-        /// The channel or pattern.
+        /// The channel or pattern; empty for the whole stream.
         name: TopicName,
         /// The number of the question.
         number: u64,
         /// What was read before.
         after: Arc<PageCursor>,
+        /// The channels and patterns that clients wait for.
+        names: Arc<[TopicName]>,
     },
     /// A question about a name, to the stream that is the kept feed: the newest messages.
     Newest {

@@ -1,6 +1,9 @@
 //! The shares of bytes: which clients may have values on the way, and the names that the gateway asks for with a share.
 
+use std::collections::BTreeSet;
+
 use super::Retained;
+use super::sought::Sought;
 use super::turn::State;
 use weirgate_core::{Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
@@ -105,7 +108,10 @@ impl Retained {
         };
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         let value_bytes = turn.largest.max(VALUE_BYTES);
-        let is_replayed = |name: &TopicName| turn.replays.contains_key(name);
+        let is_replayed = |name: &TopicName| {
+            let wanted = turn.names.get(name);
+            wanted.is_some_and(|wanted| wanted.place.is_of_all())
+        };
         let comes_in_pages =
             |name: &TopicName| is_replayed(name) || self.syntax.is_pattern(name.as_str());
         let is_next = |name: &&TopicName| {
@@ -136,20 +142,24 @@ impl Retained {
         let mut asked = Vec::new();
         for name in chosen {
             turn.taking.remove(&name);
+            let takes = turn.names.get_mut(&name);
+            if let Some(wanted) = takes
+                && let State::Takes(number) = wanted.state
+            {
+                wanted.state = State::Asked(number);
+                self.questions.ready(number, now_us);
+                continue;
+            }
+            let begins = turn.begin_reading(&name, reached);
             let Some(wanted) = turn.names.get_mut(&name) else {
                 continue;
             };
-            if let State::Takes(number) = wanted.state {
-                wanted.state = State::Asked(number);
-                self.questions.ready(number, now_us);
-            } else {
-                let number = self.questions.join(&name, &wanted.place, key);
-                wanted.state = State::Asked(number);
-                if let Some(replay) = turn.replays.get_mut(&name) {
-                    replay.reached = reached;
-                }
-                asked.push((name, wanted.place.id()));
+            if let Some(after) = begins {
+                wanted.place = self.questions.place_after(after);
             }
+            let number = self.questions.join(&name, &wanted.place, key);
+            wanted.state = State::Asked(number);
+            asked.push((name, wanted.place.id()));
         }
         self.forget_if_idle(key);
         asked
@@ -157,7 +167,17 @@ impl Retained {
 
     /// Asks the next question about the name from this place.
     pub(super) fn ask_next(&mut self, name: &TopicName, place: u64) {
-        if let Some(left) = self.questions.ask(name, place) {
+        let clients = &self.clients;
+        let sought_by = |members: &BTreeSet<SessionKey>| {
+            let mut sought = Sought::default();
+            for key in members {
+                let turn = clients.get(key);
+                let replays = turn.into_iter().flat_map(|turn| turn.read_in(name));
+                replays.for_each(|replay| sought.add(*key, replay));
+            }
+            sought
+        };
+        if let Some(left) = self.questions.ask(name, place, sought_by) {
             self.go_on_later(left);
         }
     }

@@ -48,7 +48,7 @@ fn pass(retained: &mut Retained, name: &TopicName, subject: &str) {
 }
 
 fn close(retained: &mut Retained, key: SessionKey) {
-    for (name, wanted) in &retained.closed(key) {
+    for (name, wanted) in &retained.closed(key).0 {
         retained.stop_waiting(name, key, wanted);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::replay::Replay;
+use super::super::replay::{Replays, names_in};
 use super::questions::Place;
 use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
@@ -54,8 +54,8 @@ pub(in super::super) enum State {
 #[derive(Debug, Default)]
 pub(in super::super) struct Turn {
     pub(in super::super) names: Wants,
-    /// By the names that the bus is asked for: all kept messages that the client gets.
-    pub(in super::super) replays: BTreeMap<TopicName, Replay>,
+    /// All kept messages that the client gets, by name; those of an event stream with several names have an empty one.
+    pub(in super::super) replays: Replays,
     /// Those that are still to be looked for in the history in this round, the next one last.
     pub(in super::super) round: Vec<TopicName>,
     /// The history has more for one of this round.
@@ -88,8 +88,11 @@ impl Turn {
             State::Asked(_) | State::Takes(_) => false,
         };
         let names = self.names.iter();
-        let may_ask = |name: &TopicName| self.replays.get(name).is_none_or(Replay::asks_bus);
-        let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name));
+        let may_ask = |scope: &TopicName, wanted: &Wanted| {
+            let mut replays = self.replays.range::<str, _>(names_in(scope));
+            !wanted.place.is_of_all() || replays.any(|(_, replay)| replay.asks_bus())
+        };
+        let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name, wanted));
         ready.map(|(name, _)| name)
     }
 

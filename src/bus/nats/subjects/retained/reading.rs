@@ -29,8 +29,6 @@ pub(super) struct Reading {
     parts: Vec<ReadPart>,
     /// The index of the part that the consumer reads.
     current: usize,
-    /// The last number of this part that was read before the consumer was made.
-    read_before: u64,
     /// What may still come of the messages that waited when the consumer was made.
     pub(super) waiting: u64,
     /// How many messages have come.
@@ -133,7 +131,6 @@ impl Reading {
             targets: VecDeque::new(),
             parts: after.parts.clone(),
             current: 0,
-            read_before: 0,
             waiting: 0,
             seen: 0,
             largest: 0,
@@ -254,7 +251,6 @@ impl Reading {
             part.made.clone_from(&target.made);
             part.sequence = 0;
         }
-        self.read_before = part.sequence;
     }
 
     /// How many messages to ask for next: as many as fit in the page if none is larger than those before, and at first few,
@@ -279,11 +275,12 @@ impl Reading {
         if self.all.as_mut().is_some_and(|all| !all.take(id)) {
             return false;
         }
-        if ack.stream_sequence <= self.read_before {
-            return false;
-        }
         if let Some(part) = self.parts.get_mut(self.current) {
-            part.sequence = part.sequence.max(ack.stream_sequence);
+            // nats-server 2.9 brings a message twice if the one before was replaced after the consumer was made.
+            if ack.stream_sequence <= part.sequence {
+                return false;
+            }
+            part.sequence = ack.stream_sequence;
         }
         self.is_unnamed |= delivery.name().is_none();
         self.page.values += 1;

@@ -15,6 +15,7 @@ fn question(number: u64, name: &str) -> Question {
         number,
         after: Arc::default(),
         wants: Wants::LastValues,
+        names: Arc::default(),
     }
 }
 
@@ -446,6 +447,14 @@ fn what_was_read_does_not_come_again_unless_the_stream_is_another() {
     let mut pages = Pages::after(read(80_000, "then"), 9_000);
     (1..=8).for_each(|n| pages.brings(n, PAGE_BYTES));
     assert_eq!((pages.came(), pages.pulls().len()), ((0, None), 2));
+}
+
+#[test]
+fn a_message_that_the_consumer_brings_twice_comes_once() {
+    let mut pages = Pages::after(PageCursor::default(), 4);
+    [7, 9, 9, 10].into_iter().for_each(|n| pages.brings(n, 10));
+    let (values, last) = pages.came();
+    assert_eq!((values, is_end(last)), (3, true));
 }
 
 #[test]
