@@ -291,7 +291,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
-        "Bytes of all responses of services to calls that weirgate is reading or parsing",
+        "Calls: bytes of all responses of services that weirgate is reading or parsing",
     )
     .more("A single response may have as much, and at most 64 MiB.")
     .share(30)
