@@ -67,6 +67,10 @@ pub(crate) fn value(setting: &Setting) -> String {
                 (Unit::Hertz, n) => format!("{n} Hz"),
             }
         }
+        Kind::Decimal {
+            unit: Unit::Seconds,
+            ..
+        } => format!("{} s", setting.default()),
         _ => setting.default(),
     };
     match shown.is_empty() {

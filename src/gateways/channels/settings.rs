@@ -166,7 +166,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .original_env(&["MAX_CHANNELS_PER_CLIENT"])
     .limit(
-        "an error for this entry and all further ones",
+        "an error for this entry and all later entries",
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),

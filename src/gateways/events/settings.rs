@@ -244,8 +244,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .counts_all()
     .limit(
-        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads and responses that the \
-         client does not read end to make room",
+        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
+         responses that the client does not read, are ended to make room",
         Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
@@ -257,8 +257,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .share(40)
     .limit(
-        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads and responses that the \
-         client does not read end to make room",
+        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
+         responses that the client does not read, are ended to make room",
         Shows::Metric(metrics::PROXY_WAITS),
         "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
@@ -291,7 +291,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
-        "Bytes of all responses of services to calls that weirgate is reading or parsing",
+        "Calls: bytes of all responses of services that weirgate is reading or parsing",
     )
     .more("A single response may have as much, and at most 64 MiB.")
     .share(30)

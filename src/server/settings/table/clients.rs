@@ -469,7 +469,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
          messages that it missed.",
     )
     .limit(
-        "older messages are dropped; a client that missed one is notified",
+        "older messages are dropped; a client that missed a dropped message is notified",
         Shows::Metric(names::RESUMES),
         "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     ),
@@ -484,7 +484,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
     )
     .memory_part(90)
     .limit(
-        "the oldest messages are dropped; a client that missed one is notified",
+        "the oldest messages are dropped; a client that missed a dropped message is notified",
         Shows::Metric(names::HISTORY_BYTES),
         "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
