@@ -315,10 +315,9 @@ impl Names {
         id.is_some_and(|id| std::mem::take(&mut self.entries[*id as usize].has_left_feed))
     }
 
-    /// Whether the messages of a held name come with the kept feed. Of a name that nobody holds it says true.
+    /// Whether the messages of a held name come with the kept feed.
     pub(super) fn is_of_feed(&self, name: &TopicName) -> bool {
-        let id = self.ids.get(name);
-        id.is_none_or(|id| self.entries[*id as usize].route == Route::Kept)
+        self.of_route(name, |_, _| false)
     }
 
     fn end_route(&mut self, name: &TopicName, route: Route) {

@@ -481,18 +481,22 @@ impl Statuses {
     /// status before a close, the client can resume on another instance without a loss.
     pub(in crate::gateways) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
-            let position = core.position().filter(|_| holds);
             let has_lost = core.take_loss(key);
-            core.send(key, &self.frame(core, has_lost, position));
+            self.send_present(core, key, (has_lost, holds));
         }
+    }
+
+    /// Sends the present status, with the position if the client `holds` a name of the feed.
+    fn send_present(&self, core: &mut Core, key: SessionKey, (has_lost, holds): (bool, bool)) {
+        let position = core.position().filter(|_| holds);
+        core.send(key, &self.frame(core, has_lost, position));
     }
 
     /// Notifies a client of a loss that concerns it and not all clients. `holds`: the client has a name of the feed.
     pub(in crate::gateways) fn send_loss(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.gets_status(key) {
-            let position = core.position().filter(|_| holds);
             core.take_loss(key);
-            core.send(key, &self.frame(core, true, position));
+            self.send_present(core, key, (true, holds));
         }
     }
 

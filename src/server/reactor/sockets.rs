@@ -45,8 +45,8 @@ struct Socket {
     asks_for_room: bool,
 }
 
-/// The cost of reading a socket: the time that its reads and shares took lately ([`Bill`]). Cheap sockets are read first, and their responses go
-/// out first, so no client waits for the messages of hundreds of costly clients.
+/// The cost of reading a socket: the time that its reads and shares took lately ([`Bill`]). Cheap sockets are read first, and
+/// their responses go out first, so no client waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// A client whose request head is awaited.

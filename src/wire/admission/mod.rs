@@ -2,7 +2,8 @@
 //! behind proxies; a queue with a share for each address; and the token bucket for all rates.
 //!
 //! Pure: the caller passes the time. The hub uses the limits by address and the outbound rates, the gateways use the
-//! rates of their clients, the bill says which client is costly, and the queue whose turn is next, such as which costly client the loop reads.
+//! rates of their clients. The bill says which client is costly, and the queue whose turn is next, such as which costly
+//! client the loop reads.
 
 mod bill;
 mod client_address;
