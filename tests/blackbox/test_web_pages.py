@@ -48,7 +48,7 @@ def start_gateway(page):
 async def test_the_table_has_200_rows_at_once_and_keeps_them_over_a_new_start(guide):
     page = guide("table")
     await page.run()
-    await until(lambda: (page.folder / "table.js").exists(), 60, f"the bundle in\n{page.terminals()}")
+    assert (page.folder / "table.js").exists(), page.terminals()
     async with open_page(page.url(), width=900, height=500) as browser:
         await browser.until(f"{ROWS}.length === 200", 30, f"200 rows in\n{page.terminals()}")
         await browser.until("document.getElementById('status').textContent === 'All is well.'", 30, "all is well")

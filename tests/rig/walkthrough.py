@@ -89,7 +89,7 @@ class Walkthrough:
             if kind == "sh":
                 await self.earlier_servers(block)
                 self.shells.append(Shell(block, self.folder, self.env, len(self.shells) + 1))
-                await self.take_address(block)
+                await self.wait_for_prompt(block)
             elif kind == "text":
                 for line in block.splitlines():
                     await until(lambda: self.printed(line.strip()), 30, f"{line!r} in\n{self.terminals()}")
@@ -110,12 +110,15 @@ class Walkthrough:
         for port in ports:
             await until(lambda: connects(int(port)), 30, f"port {port} in\n{self.terminals()}")
 
-    async def take_address(self, block):
-        """The address that a block prints, if it prints one for the browser."""
-        if "file://" in block:
+    async def wait_for_prompt(self, block):
+        """Waits for the end of a block that installs what a page loads, or that prints the address for the browser, and takes
+        that address: a person opens the page after it."""
+        prints_address = "file://" in block
+        if prints_address or block.startswith("npm install"):
             shell = self.shells[-1]
-            await until(lambda: shell.child.poll() is not None, 30, "the address")
-            self.address = shell.text().strip()
+            await until(lambda: shell.child.poll() is not None, 60, f"the end of\n{block}in\n{self.terminals()}")
+            if prints_address:
+                self.address = shell.text().strip()
 
     def url(self):
         [file] = [file for name, file in self.files.items() if name.endswith(".html")]
