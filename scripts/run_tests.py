@@ -93,8 +93,8 @@ class Part:
             return False
         command = self.command
         if self.name == "pytest":
-            # A parameter in brackets may have spaces: all cases of the test run.
-            command = pytest(*dict.fromkeys(name.split("[")[0] for name in names)).command
+            # A parameter in brackets may have spaces: all cases of the test run. Behind an @ is the group of the workers.
+            command = pytest(*dict.fromkeys(re.split(r"[\[@]", name)[0] for name in names)).command
         elif len(command) == 1:
             command = [*command, "--exact", *names]
         return Part(f"{self.name}-again", command, self.folder, self.env).run()[0] == 0
