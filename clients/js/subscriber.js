@@ -119,6 +119,8 @@ export class Subscriber extends Session {
   #again;
   #recalling;
   #as;
+  // The subscriptions of this tick.
+  #fresh = new Set();
 
   get subscriptions() {
     return this.live();
@@ -151,6 +153,7 @@ export class Subscriber extends Session {
     if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
     return this.input("run", () => {
       const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler, last);
+      this.#fresh.add(sub);
       this.plan(names.length);
       sub.check();
       return sub;
@@ -253,20 +256,30 @@ export class Subscriber extends Session {
   }
 
   #ask() {
+    // A subscription that replaces all others of a name in a tick does not miss its last values.
+    this.#wantAgain(({ subs }) => subs.size && [...subs].every((sub) => this.#fresh.has(sub)));
+    this.#fresh.clear();
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
     this.#emitNames();
   }
 
+  #retained() {
+    return this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
+  }
+
+  #wantAgain(isMeant) {
+    for (const entry of this.#retained().filter(isMeant)) Object.assign(entry, { state: "wanted", since: null });
+  }
+
   /** Last values that have changed in a loss come again: at a random time, because all clients of the bus ask. */
   #recall() {
-    const retained = () => this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
     const recall = () => {
       this.#recalling = undefined;
-      for (const entry of retained()) Object.assign(entry, { state: "wanted", since: null });
+      this.#wantAgain(() => true);
       this.#ask();
     };
-    if (retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
+    if (this.#retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
   }
 
   #emitNames() {

@@ -170,6 +170,42 @@ test("components share a name, strict mode asks once, and the name is given up w
   channels.close();
 });
 
+test("a component that replaces another one in the same tick gets the last value; the names of a list may change", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const [Old, old] = shown(() => useChannel(channels, "x")), [New, fresh] = shown(() => useChannel(channels, "x"));
+  const seen = {};
+  const List = ({ names }) => {
+    seen.list = useRows(channels, names);
+    return null;
+  };
+  const tree = (Shown, names) => createElement(StrictMode, null, createElement(Shown), createElement(List, { names }));
+  const answer = () => {
+    for (const { action, channels: names, requestId } of socket.sent.splice(0)) {
+      assert.equal(action, "subscribe");
+      const brings = Object.fromEntries(names.map((name) => [name, { from: "retained" }]));
+      socket.message({ type: "subscribed", channels: names, errors: [], requestId, seq: 1, brings });
+      for (const name of names) socket.message({ ...data(name.replace("*", name[0]), 5, name.endsWith("*") ? name : null), retained: true });
+      for (const channel of names) socket.message({ type: "retained", seq: 1, channel, count: 1 });
+    }
+  };
+  socket.open();
+  let root;
+  await act(async () => { root = create(tree(Old, ["a.*"]), { unstable_strictMode: true }); });
+  answer();
+  await tick();
+  frame();
+  assert.deepEqual([old.feed.value, [...seen.list.rows.keys()]], [5, ["a"]]);
+  await act(async () => root.update(tree(New, ["a.*", "b.*"])));
+  assert.equal(fresh.feed.value, undefined);
+  answer();
+  await tick();
+  frame();
+  assert.equal(fresh.feed.value, 5);
+  assert.deepEqual([...seen.list.rows].map(([id, { value }]) => [id, value]), [["a", 5], ["b", 5]]);
+  await act(async () => root.unmount());
+  channels.close();
+});
+
 test("a component without a client waits; another name begins without the old value; a refusal is shown", async () => {
   const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
   const seen = {};

@@ -133,6 +133,8 @@ class SubscriberCore(SessionCore):
         self._count = 0
         self._is_up = False
         self._is_planned = False
+        # The subscriptions of this tick.
+        self._fresh: set[SubscriptionCore] = set()
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
         self._recall_at = math.inf
         self._asking = 0
@@ -179,6 +181,7 @@ class SubscriberCore(SessionCore):
         for entry in entries:
             entry.subscriptions[subscription] = None
         self._waiting[subscription] = None
+        self._fresh.add(subscription)
         self._plan(len(wanted))
         subscription.check()
         return subscription
@@ -316,8 +319,7 @@ class SubscriberCore(SessionCore):
             self._is_planned = True
         if now >= self._recall_at:
             self._recall_at = math.inf
-            for entry in self._retained():
-                entry.state, entry.since = "wanted", None
+            self._want_again(self._retained())
             self._is_planned = True
         if self._is_planned:
             self._is_planned = False
@@ -348,6 +350,10 @@ class SubscriberCore(SessionCore):
         """The names with last values. Values that have changed in a loss come only if the client asks again."""
         return [entry for entry in self._all("live") if self.brings.get(entry.name, {}).get("from") == "retained"]
 
+    def _want_again(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            entry.state, entry.since = "wanted", None
+
     def _entry(self, name: str, group: str) -> _Entry:
         since = self.position if self.position == self._given else None
         entry = self._names.setdefault((group, name), _Entry(name, group, since=since))
@@ -357,6 +363,10 @@ class SubscriberCore(SessionCore):
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
+        if self._fresh:
+            # A subscription that replaces all others of a name in a tick does not miss its last values.
+            self._want_again([entry for entry in self._retained() if entry.subscriptions and entry.subscriptions.keys() <= self._fresh])
+            self._fresh.clear()
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
