@@ -345,7 +345,8 @@ impl<'a> Outgoing<'a> {
             ),
         }
         arena.extend_from_slice(text.as_bytes());
-        push_decimal(arena, self.entry.seq());
+        // Each message of each client has a number: `format!` would take a sixth of the time of such a delivery.
+        arena.extend_from_slice(itoa::Buffer::new().format(self.entry.seq()).as_bytes());
     }
 }
 
@@ -360,15 +361,4 @@ fn prefix_text_bytes(entry: &Entry) -> usize {
 
 fn decimal_digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-/// Appends a number in decimal. Each message of each client may have a number, and the formatter would take a sixth
-/// of the time of such a delivery.
-fn push_decimal(arena: &mut Vec<u8>, mut n: u64) {
-    let from = arena.len();
-    arena.resize(from + decimal_digits(n), b'0');
-    for digit in arena[from..].iter_mut().rev() {
-        *digit = b'0' + (n % 10) as u8;
-        n /= 10;
-    }
 }

@@ -66,7 +66,15 @@ pub(in crate::gateways) const STAMP_BYTES: usize = 27;
 /// Appends the arrival time of a message at the bus socket, Unix microseconds, as a member of an object:
 /// `"recv_us":1700000000000000`. For an old message of a stream it is the time of storage.
 pub(in crate::gateways) fn write_stamp(received: Now, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\"{STAMP_KEY}\":{}", received.unix_us).as_bytes());
+    write_integer(STAMP_KEY, received.unix_us, out);
+}
+
+/// Appends `"key":value`, a member of an object. The formatter would take 3 % of the instructions of a trade.
+pub(in crate::gateways) fn write_integer(key: &str, value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// A feed without publications, caught up from the start.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::gateways::shared::feed::{
-    BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
+    BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_integer, write_stamp,
 };
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
@@ -144,8 +144,9 @@ impl TradesFeed {
         if before == b'{' {
             out.push(b'{');
         }
-        let time = broadcast_unix_ms(now, message);
-        out.extend_from_slice(format!("}},\"timestamp\":{time}").as_bytes());
+        let time_ms = broadcast_unix_ms(now, message);
+        out.extend_from_slice(b"},");
+        write_integer("timestamp", time_ms, out);
         if self.settings.is_stamped {
             out.push(b',');
             write_stamp(message.received, out);

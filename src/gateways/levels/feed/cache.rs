@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::normalise::write_string;
-use crate::gateways::shared::feed::write_stamp;
+use crate::gateways::shared::feed::{write_integer, write_stamp};
 use weirgate_core::{ConflationKey, Frame, FrameBytes, Now};
 
 /// All frames of a topic replace each other: each holds everything that the topic shows, and a client is a member of a
@@ -77,7 +77,7 @@ impl Cache {
     pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
         let mut more = Vec::new();
         if let Some(seq) = seq {
-            more.extend_from_slice(format!("\"{SEQ_KEY}\":{seq}").as_bytes());
+            write_integer(SEQ_KEY, seq, &mut more);
         }
         if self.is_stamped {
             if !more.is_empty() {
