@@ -157,6 +157,12 @@ impl Core {
     /// What the subscription to a name brings. The gateway says where the messages come from.
     pub fn brings(&self, name: &TopicName, (from, on_bus): (NameSource, OnBus)) -> Brings {
         let history = self.history.as_ref().filter(|_| from.is_kept());
+        let has_positions = history.is_some_and(|history| !history.is_off);
+        let from = match from {
+            // Messages without a position bring a client that resumes nothing.
+            NameSource::Kept if !has_positions => NameSource::Live,
+            from => from,
+        };
         let history = history.filter(|_| !self.is_filling);
         let traffic = self.topics.traffic(name, self.now);
         let live_us = traffic

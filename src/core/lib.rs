@@ -9,7 +9,14 @@
 //! [`Frame`] of the publication into the send queue of every member of the topic, and [`Hub::flush`]
 //! gives each client one write.
 
-#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types
+    )
+)]
 
 mod brings;
 mod bus_event;

@@ -11,7 +11,14 @@
 //! `shared` has what several gateways use. Feeds and client sides are pure: they know no socket, broker or HTTP, and the
 //! caller passes the time.
 
-#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types
+    )
+)]
 
 /// Makes a constant of each row, and the list of all: metrics whose values come from a gateway.
 macro_rules! metric_names {

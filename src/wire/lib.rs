@@ -19,7 +19,14 @@
 //! | [`admission`] | limits for clients: sums with a share for each address, rates, turns of addresses, addresses behind proxies |
 //! | [`base`] | an instant on both clocks, seeded numbers, budgets of log lines, texts for people |
 
-#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types
+    )
+)]
 
 pub mod admission;
 pub mod auth;

@@ -170,6 +170,18 @@ async def test_names_over_the_subscriptions_of_the_server_are_told_and_asked_for
     await publisher.close()
 
 
+async def test_a_name_without_positions_is_not_said_to_be_kept(nats, on_nats):
+    """Core NATS gives positions only where the operator says that one server has all publishers."""
+    for flags, expected in ((("--bus-settle-ms", "0"), "kept"), ((), "live")):
+        weirgate = on_nats(nats, "--history-ms", "60000", "--history-names", "kept.>", *flags)
+        client = await connect(weirgate)
+        client.say({"action": "subscribe", "channels": ["kept.a"], "status": True})
+        await client.wait_for(lambda c: any("brings" in answer for answer in c.answers), 20, "the answer")
+        [brings] = [answer["brings"]["kept.a"] for answer in client.answers if "brings" in answer]
+        assert (brings["from"], "reach_ms" in brings) == (expected, expected == "kept")
+        weirgate.discard()
+
+
 async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
     """Of a kept name everybody hears, and no resume hides the hole; of another name its members miss a number."""
     def config(*taken):

@@ -52,9 +52,7 @@ pub(crate) fn value(setting: &Setting) -> String {
         Kind::Number { unit, .. } => {
             let n = setting.default().parse().expect("a number");
             match (unit, n) {
-                (Unit::Count, 0) if setting.help.contains("0 for no limit") => {
-                    "no limit".to_owned()
-                }
+                (_, 0) if setting.help.contains("0 for no limit") => "no limit".to_owned(),
                 (Unit::Count, n) => thousands(n),
                 (Unit::Bytes, n) => scaled_bytes(n),
                 (Unit::Milliseconds, n) => match n.is_multiple_of(60_000) && n > 0 {

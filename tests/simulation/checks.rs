@@ -85,7 +85,9 @@ impl<T: Toy> Run<T> {
         let peer = self.peers.get_mut(&key).expect("a peer");
         let socket = &self.world.net.sockets[&key];
         let behind = story.waiting_behind_first();
+        let is_violation = peer.violated.is_some_and(|(of, _)| of == reason);
         let true_reason = match reason {
+            _ if is_violation => true,
             CloseReason::PeerClosed => peer.close_sent.is_some(),
             CloseReason::PeerGone => peer.ended,
             CloseReason::SocketError => peer.ended || peer.broken,
@@ -94,9 +96,6 @@ impl<T: Toy> Run<T> {
             }
             CloseReason::Policy => true,
             CloseReason::Revoked => peer.cut_off,
-            CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
-                peer.violated.is_some_and(|(r, _)| r == reason)
-            }
             CloseReason::PongTimeout => {
                 let unanswered = peer.pings_answered < peer.pings_seen;
                 unanswered && now >= peer.ping_at + self.limits.pong_timeout_us
@@ -115,17 +114,8 @@ impl<T: Toy> Run<T> {
             // The rest was asked when it was dropped.
             CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX && socket.blocked,
             CloseReason::ShuttingDown => self.draining.is_some(),
-            CloseReason::MessageMemory
-            | CloseReason::HttpMemory
-            | CloseReason::UpgradeLost
-            | CloseReason::HandshakeTimeout
-            | CloseReason::BadRequest
-            | CloseReason::ConnectionLimit
-            | CloseReason::OpenFiles
-            | CloseReason::ConnectionMemory
-            | CloseReason::Evicted
-            | CloseReason::ConnectionsPerIp
-            | CloseReason::ConnectionRatePerIp => false,
+            // Nothing in this world causes any other reason.
+            _ => false,
         };
         assert!(true_reason, "{reason:?} of {key:?}: {peer:?} {story:?}");
     }
@@ -145,15 +135,14 @@ impl<T: Toy> Run<T> {
         let never_opened = (peer.path == "/secret").then_some(CloseReason::Policy);
         let reason = never_opened.or(story.reason).expect("the gateway was told");
         let close = socket.client.close.as_ref().map(|(code, _)| *code);
-        let codes: &[u16] = match reason {
-            CloseReason::PeerClosed => &[peer.close_sent.unwrap_or(0)],
-            CloseReason::Policy => &[1000, 1008],
-            CloseReason::Revoked => &[1008],
-            CloseReason::PongTimeout => &[1011],
-            CloseReason::ShuttingDown => &[1012],
-            CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
-                &[peer.violated.map_or(0, |(_, code)| code)]
-            }
+        let violation = peer.violated.filter(|(of, _)| *of == reason);
+        let codes: &[u16] = match (reason, violation) {
+            (_, Some((_, code))) => &[code],
+            (CloseReason::PeerClosed, _) => &[peer.close_sent.unwrap_or(0)],
+            (CloseReason::Policy, _) => &[1000, 1008],
+            (CloseReason::Revoked, _) => &[1008],
+            (CloseReason::PongTimeout, _) => &[1011],
+            (CloseReason::ShuttingDown, _) => &[1012],
             _ => &[],
         };
         let fits = close.is_none_or(|code| codes.contains(&code));
