@@ -3,7 +3,7 @@
 
     soak.py [--seconds 3600] [--out target/soak] [--seed N]
 
-The run begins with a minute of load in which each attack and each outage happens once. Then the load is taken away: only
+The run begins with a minute of load in which each attack happens twice and each outage once. Then the load is taken away: only
 the watchers stay, idle, and the resident memory, the descriptors and the threads of each gateway are noted. After the
 rest of the time under load the same is noted in the same state. docs/contributing/soak.md says what is judged.
 """
@@ -262,7 +262,7 @@ class Soak:
 
     async def both_parts(self):
         """The first minute, the rest of the time, and the verdict."""
-        self.say("the first minute: each attack and each outage once")
+        self.say("the first minute: each attack twice, each outage once")
         every_attack = [self.every_attack(stage) for stage in self.stages]
         await self.under_load(FIRST_MINUTE_S, self.faults.first_minute(), *every_attack)
         loaded = {name: measures.loaded_kib(samples) for name, samples in self.memory.items()}
