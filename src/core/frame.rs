@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, Key, Kind};
-use super::protocol::websocket::{self, HEADER_ROOM};
+use super::protocol::websocket::{self, Coding, HEADER_ROOM};
 use super::window::FrameId;
 use super::{CopyPosition, CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
@@ -373,7 +373,11 @@ impl Frame {
         make: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Option<&Encoded> {
         self.make(key, || {
-            Some(websocket::encode(make(self.body())?, self.content, true))
+            Some(websocket::encode(
+                make(self.body())?,
+                self.content,
+                Coding::Deflated,
+            ))
         })
     }
 
@@ -531,7 +535,7 @@ impl FrameBuilder {
             self.prefix == Prefix::None || self.bytes.len() > HEADER_ROOM,
             "a prefix goes before a body"
         );
-        let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
+        let plain = websocket::encode(std::mem::take(self.payload()), self.content, Coding::Plain);
         let account = Account::new(self.alive, FRAME_BYTES + plain.memory_bytes());
         Arc::new(Frame {
             plain,

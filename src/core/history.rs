@@ -383,8 +383,8 @@ impl History {
         Ok(page)
     }
 
-    /// Whether the message at a position is known.
-    pub(super) fn finds(&self, since: &str) -> Outcome {
+    /// Whether the messages after a position are known; if not, why.
+    pub(super) fn check_position(&self, since: &str) -> Outcome {
         self.numbers.find(since).map(|_| ())
     }
 

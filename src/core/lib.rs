@@ -88,7 +88,8 @@ pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{Found, FoundClient, FoundName, Search};
 pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};
 pub use shell::{
-    CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
+    CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,
+    Whom, Write,
 };
 pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};

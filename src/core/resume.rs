@@ -92,7 +92,7 @@ impl Core {
     pub fn resumes_from(&self, key: SessionKey, since: &str) -> Outcome {
         self.may_resume(key)?;
         let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
-        history.finds(since)
+        history.check_position(since)
     }
 
     fn may_resume(&self, key: SessionKey) -> Outcome {

@@ -9,7 +9,7 @@ use std::io;
 use super::{Cost, Reactor, Unread};
 use crate::telemetry::Budget;
 use weirgate_bus::runtime::thread_cpu_us;
-use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
 
 /// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
 const INTERRUPTED_US_MIN: u64 = 200;
@@ -203,11 +203,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     }
                 }
                 Ok(_) => {
-                    self.hub.handle_ended(now, key, false);
+                    self.hub.handle_ended(now, key, PeerEnd::Closed);
                     // A client that may still read stays open: an error shows that the client has left.
                     let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
                     if stays && self.sockets.has_failed(key) {
-                        self.hub.handle_ended(now, key, true);
+                        self.hub.handle_ended(now, key, PeerEnd::Failed);
                     }
                     return (bytes, false);
                 }
@@ -215,11 +215,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.hub
-                        .handle_failed(now, key, CloseReason::TlsError, false);
+                        .handle_failed(now, key, CloseReason::TlsError, SocketEnd::Close);
                     return (bytes, false);
                 }
                 Err(_) => {
-                    self.hub.handle_ended(now, key, true);
+                    self.hub.handle_ended(now, key, PeerEnd::Failed);
                     return (bytes, false);
                 }
             }
