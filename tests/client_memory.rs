@@ -204,7 +204,7 @@ impl Names {
             ..Limits::default()
         };
         let mut names = Self::made(limits, |gateway| {
-            let gateway = gateway.with_kept(vec!["*".to_owned()], true);
+            let gateway = gateway.with_kept_stream(vec!["*".to_owned()]);
             gateway.expect("names").with_pages(1 << 30)
         });
         names.hub.handle_notice(names.now, &BusNotice::Up);

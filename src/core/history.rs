@@ -27,7 +27,7 @@ use self::numbers::MessageNumbers;
 pub(super) use self::wanted::FrameBudget;
 use self::wanted::{After, At, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
-use super::frame::Keeper;
+use super::frame_bytes::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
@@ -94,7 +94,7 @@ impl KeptMessage {
             content,
         };
         let copy = (memory.render)(&copy, &memory.frames);
-        copy.set_kept(Keeper::History, true);
+        copy.keep(Keeper::History);
         if self.copies.is_empty() {
             // Most messages have one copy; a list would begin with room for four.
             self.copies.reserve_exact(1);
@@ -113,7 +113,7 @@ impl KeptMessage {
 
     fn drop_copies(&mut self, memory: &mut Memory) {
         for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.set_kept(Keeper::History, false);
+            copy.let_go(Keeper::History);
             memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
@@ -249,7 +249,7 @@ impl History {
         match body {
             Some(body) => {
                 self.remove_newest_only(name);
-                body.set_kept(true);
+                body.keep();
             }
             None => {
                 self.left_out = number;
@@ -753,7 +753,7 @@ impl History {
         if !self.newest_only.has_room(&entry) {
             return false;
         }
-        body.set_kept(true);
+        body.keep();
         let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
         self.newest_only.add(name, entry);
         self.forget_excess();
@@ -776,7 +776,7 @@ impl History {
         if let Some(body) = &entry.body
             && next.is_none_or(|next| !next.has(body))
         {
-            body.set_kept(false);
+            body.let_go();
         }
     }
 }

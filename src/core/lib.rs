@@ -22,6 +22,7 @@ mod encodings;
 mod ends;
 mod flush;
 mod frame;
+mod frame_bytes;
 mod gaps;
 mod gateway;
 mod gather;
@@ -67,7 +68,8 @@ pub use bus_event::{
 pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
-pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
+pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, Prefix};
+pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};

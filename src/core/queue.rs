@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::frame::QueueRoom;
+use super::frame_bytes::QueueRoom;
 use super::{ConflationKey, Frame, tables};
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
@@ -293,7 +293,7 @@ impl Weigh for Entry {
     }
 
     fn room(&self) -> Option<QueueRoom> {
-        Some(QueueRoom::beside(&self.frame))
+        Some(self.frame.queue_room())
     }
 }
 

@@ -348,7 +348,7 @@ fn a_client_that_has_ended_its_side_reads_on() {
     assert!(room.take(key).starts_with("event: close\n"));
     assert_eq!(
         room.socket(key).released,
-        Some(false),
+        Some(SocketEnd::Close),
         "nothing to wait for"
     );
 }

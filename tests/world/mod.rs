@@ -21,7 +21,7 @@ use std::sync::Arc;
 use weirgate::gateways::channels::{ChannelsOutput, RetainedRequest};
 use weirgate::gateways::events::call::Call;
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, PeerEnd, SessionKey,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, PeerEnd, SessionKey, SocketEnd,
 };
 use weirgate_wire::admission::{ConnectionPermit, Transport};
 use weirgate_wire::base::SplitMix64;
@@ -479,7 +479,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.to_http.push(read.to_vec());
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
-                socket.released = Some(false);
+                socket.released = Some(SocketEnd::Close);
                 self.released.push(key);
                 self.hub.handle_released(key);
             }

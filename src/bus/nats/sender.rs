@@ -61,7 +61,7 @@ impl NatsSender {
         self.requester.send(subject, message, CONFIRMED_WITHIN)?;
         self.unconfirmed += 1;
         if self.unconfirmed >= UNCONFIRMED_MAX {
-            self.settle(subject)?;
+            self.wait_until_taken(subject)?;
         }
         Ok(None)
     }
@@ -70,7 +70,7 @@ impl NatsSender {
     ///
     /// # Errors
     /// The connection is lost, or this user may not publish on the subject.
-    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+    pub fn wait_until_taken(&mut self, subject: &str) -> Result<(), NatsError> {
         self.unconfirmed = 0;
         match self.requester.has_sent(subject, CONFIRMED_WITHIN)? {
             true => Ok(()),
@@ -96,7 +96,7 @@ impl NatsSender {
             error => NatsError::JetStream {
                 action: format!("store the message on {subject}"),
                 reason: error.to_string(),
-                is_of_all: true,
+                fails_all_requests: true,
             },
         })
     }

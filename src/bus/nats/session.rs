@@ -225,7 +225,7 @@ impl<'a> ConsumersSession<'a> {
             subscription.send_acks(self.data);
         }
         if owed {
-            self.data.settle();
+            self.data.flush_and_wait();
         }
         self.relay.link.set_owing(false);
     }

@@ -82,7 +82,7 @@ impl Broker<'_> {
     /// Waits until the broker has received all messages.
     pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
         match self {
-            Self::Nats(sender) => Ok(sender.settle(name)?),
+            Self::Nats(sender) => Ok(sender.wait_until_taken(name)?),
             Self::Redis(..) => Ok(()),
         }
     }

@@ -121,7 +121,10 @@ impl ChannelsGateway {
         PendingRequest::Subscribe(Box::new(Subscribing {
             names,
             check: self.check(client),
-            entries: Entries::new(status),
+            entries: match status {
+                true => Entries::with_brings(),
+                false => Entries::default(),
+            },
             follow_up: FollowUp {
                 resumed,
                 says_end: status,
@@ -189,7 +192,10 @@ impl ChannelsGateway {
             core.note_refused_name(key, &name, reason);
         }
         match verdict {
-            Verdict::Granted(topic, was_held) => {
+            Verdict::Granted {
+                name: topic,
+                was_held,
+            } => {
                 if let Some(names) = &mut rest.entries.names {
                     names.push(topic.clone());
                 }

@@ -26,7 +26,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{Place, Retained, State, Turn, Wanted as Waits};
+use super::retained::{Place, Retained, State, Waiter, Wanted as Waits};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, NotRecovered, Outcome, Point, Position,
     Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -257,7 +257,7 @@ pub(super) fn names_in(scope: &TopicName) -> (Bound<&str>, Bound<&str>) {
     }
 }
 
-impl Turn {
+impl Waiter {
     /// The replays that a question with this name is for, as far as the client has it or goes on with it.
     pub(super) fn read_in(&self, scope: &TopicName) -> impl Iterator<Item = (&TopicName, &Replay)> {
         let replays = self.replays.range::<str, _>(names_in(scope));
@@ -313,9 +313,9 @@ impl Retained {
 
     /// Begins to send all kept messages to a client.
     fn replay(&mut self, key: SessionKey, replay: Replay) {
-        let turn = self.clients.entry(key).or_default();
+        let waiter = self.clients.entry(key).or_default();
         // No live message ends the wait, so the client is not among those of `waiting`.
-        let waits = turn.names.entry(replay.scope.clone());
+        let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| Waits {
             state: State::Waits(0),
             place: self.questions.place_after(None),
@@ -324,17 +324,17 @@ impl Retained {
             says_end: false,
             cut: None,
         });
-        let before = turn.replays.insert(replay.key(), replay);
+        let before = waiter.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());
         self.wake(key);
     }
 
     /// Ends a replay of a client.
     fn remove_replay(&mut self, name: &TopicName, key: SessionKey) -> Option<Replay> {
-        let turn = self.clients.get_mut(&key)?;
-        let replay = turn.replays.remove(name)?;
+        let waiter = self.clients.get_mut(&key)?;
+        let replay = waiter.replays.remove(name)?;
         self.replaying -= 1;
-        let mut others = turn.replays.range::<str, _>(names_in(&replay.scope));
+        let mut others = waiter.replays.range::<str, _>(names_in(&replay.scope));
         match others.next() {
             Some(_) => self.leave_if_unread(&replay.scope, key),
             None => self.remove(&replay.scope, key),
@@ -344,12 +344,12 @@ impl Retained {
 
     /// Takes a client out of a question that is for none of its replays any more.
     fn leave_if_unread(&mut self, scope: &TopicName, key: SessionKey) {
-        let Some(turn) = self.clients.get(&key) else {
+        let Some(waiter) = self.clients.get(&key) else {
             return;
         };
-        let wanted = turn.names.get(scope);
+        let wanted = waiter.names.get(scope);
         let is_in = wanted.is_some_and(|wanted| !matches!(wanted.state, State::Waits(_)));
-        if is_in && turn.read_in(scope).next().is_none() {
+        if is_in && waiter.read_in(scope).next().is_none() {
             self.leave_question(scope, key);
         }
     }
@@ -369,11 +369,11 @@ impl Retained {
 
     /// Begins a round over the names of a client, unless one is under way.
     fn begin_round(&mut self, key: SessionKey) {
-        if let Some(turn) = self.clients.get_mut(&key)
-            && turn.round.is_empty()
+        if let Some(waiter) = self.clients.get_mut(&key)
+            && waiter.round.is_empty()
         {
-            turn.round = turn.replays.keys().rev().cloned().collect();
-            turn.has_more = false;
+            waiter.round = waiter.replays.keys().rev().cloned().collect();
+            waiter.has_more = false;
         }
     }
 
@@ -394,10 +394,10 @@ impl Retained {
 
     /// Lets a client go on, also while the bus is away: the history may have the rest.
     fn wake(&mut self, key: SessionKey) {
-        if let Some(turn) = self.clients.get_mut(&key)
-            && !turn.is_busy
+        if let Some(waiter) = self.clients.get_mut(&key)
+            && !waiter.is_busy
         {
-            turn.is_busy = true;
+            waiter.is_busy = true;
             self.rooms.push(key);
         }
     }
@@ -408,8 +408,8 @@ impl Retained {
             return;
         }
         for key in mem::take(&mut self.resting) {
-            if let Some(turn) = self.clients.get_mut(&key) {
-                turn.replays.values_mut().for_each(|of| of.rests = false);
+            if let Some(waiter) = self.clients.get_mut(&key) {
+                waiter.replays.values_mut().for_each(|of| of.rests = false);
             }
             self.wake(key);
         }
@@ -427,8 +427,8 @@ impl Retained {
         key: SessionKey,
         (cut, place): (Option<RetainedCut>, Place),
     ) {
-        if let Some(turn) = self.clients.get_mut(&key) {
-            for replay in turn.read_in_mut(scope) {
+        if let Some(waiter) = self.clients.get_mut(&key) {
+            for replay in waiter.read_in_mut(scope) {
                 replay.is_asked = false;
                 replay.read(cut);
             }
@@ -538,23 +538,23 @@ impl ChannelsGateway {
         self.retained.begin_round(key);
         while let Some(name) = self.retained.next_in_round(key) {
             let has_more = self.replay_next(core, (key, client), &name);
-            let Some(turn) = self.retained.clients.get_mut(&key) else {
+            let Some(waiter) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
             if has_more {
-                turn.has_more = true;
+                waiter.has_more = true;
                 self.retained.rooms.push(key);
                 return true;
             }
             // Each look at the history takes time, also if it finds nothing.
-            if !turn.round.is_empty() && !core.has_time() {
-                turn.is_busy = false;
+            if !waiter.round.is_empty() && !core.has_time() {
+                waiter.is_busy = false;
                 self.retained.rest(key, core.now().mono_us);
                 return true;
             }
         }
-        let turn = self.retained.clients.get_mut(&key);
-        let has_more = turn.is_some_and(|turn| mem::take(&mut turn.has_more));
+        let waiter = self.retained.clients.get_mut(&key);
+        let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.has_more));
         if has_more {
             self.retained.rooms.push(key);
         }
@@ -568,10 +568,10 @@ impl ChannelsGateway {
         (key, client): (SessionKey, &mut ChannelsClient),
         name: &TopicName,
     ) -> bool {
-        let turn = self.retained.clients.get_mut(&key);
-        let Some((replay, waits)) = turn.and_then(|turn| {
-            let replay = turn.replays.get_mut(name)?;
-            let waits = turn.names.get(&replay.scope)?;
+        let waiter = self.retained.clients.get_mut(&key);
+        let Some((replay, waits)) = waiter.and_then(|waiter| {
+            let replay = waiter.replays.get_mut(name)?;
+            let waits = waiter.names.get(&replay.scope)?;
             Some((replay, waits))
         }) else {
             return false;
@@ -684,12 +684,12 @@ impl ChannelsGateway {
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
         for (key, of) in receivers {
             let content = core.content(key);
-            let turn = self.retained.clients.get_mut(&key);
-            let Some(turn) = turn.filter(|turn| turn.is_asked(scope, number)) else {
+            let waiter = self.retained.clients.get_mut(&key);
+            let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = turn.replays.entry(of) else {
+            let Entry::Occupied(replay) = waiter.replays.entry(of) else {
                 continue;
             };
             if !replay.get().is_asked {
@@ -715,7 +715,7 @@ impl ChannelsGateway {
                         frame
                     }
                 };
-                turn.has_room(true, frame.queue_bytes());
+                waiter.take_room_of_pattern(frame.queue_bytes());
                 core.replay(key, &value.topic, &frame);
                 name.count += 1;
             }
@@ -723,7 +723,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            turn.replays.insert(of, replay);
+            waiter.replays.insert(of, replay);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::gateways::channels::{
 use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_ignored_tokens};
 use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::metrics as shared_metrics;
-use crate::gateways::shared::open_bus::{Reading, open, wrong_history_name};
+use crate::gateways::shared::open_bus::{BusReading, open, wrong_history_name};
 use crate::gateways::shared::roles::{AclFile, check_table, read_acl};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
@@ -106,15 +106,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Nats => settle.time,
     };
     let history_names = own.history_names.iter();
-    let reading = Reading {
+    let reading = BusReading {
         names: history_names
             .map(|name| named(syntax, &TopicName::from(name.as_str())))
             .collect(),
-        kept: marks_channel(checked, &own),
+        marks_channel: marks_channel(checked, &own),
         acl: Some(&gateway_settings.acl),
-        is_retained: own.retained,
+        has_last_values: own.retained,
         settle,
-        ..Reading::of(checked)
+        ..BusReading::of(checked)
     };
     let open_bus = open(bus, reading, clock)?;
     let interest = open_bus.interest.clone();
@@ -201,7 +201,10 @@ fn with_kept_feed(
     if names.is_empty() {
         return Ok(gateway);
     }
-    let gateway = gateway.with_kept(names, is_stream);
+    let gateway = match is_stream {
+        true => gateway.with_kept_stream(names),
+        false => gateway.with_kept(names),
+    };
     let mut gateway = gateway.map_err(wrong_history_name)?;
     if is_stream {
         gateway = gateway.with_pages(retained_bytes_max);

@@ -1,4 +1,5 @@
-//! The common part of gateways with a history: the `since` of a request, and the status of the bus.
+//! The common part of gateways with a history. [`Since`], [`Follow`]: the `since` and the `last` of a request, and the
+//! messages that follow the answer. [`Statuses`]: the status of the bus.
 //!
 //! A status says whether the bus is connected, and gives the newest position. Clients get a status when the bus goes
 //! away or returns, every 10 s, after the newest messages of a `last`, and before the close of a stop. So a client on a
@@ -102,14 +103,14 @@ pub(in crate::gateways) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + Pos
 #[derive(Debug, Default)]
 pub(in crate::gateways) struct Follow {
     messages: Missed,
-    /// Bytes of the messages that follow beside these.
+    /// Bytes of other messages for the client, which count with these under the limit.
     beside: usize,
     /// The client resumes from a position: its own position, or that of the last of these messages, stays valid.
     has_recovered: bool,
 }
 
 impl Follow {
-    /// Messages beside others of these bytes.
+    /// No messages yet, beside others of so many bytes.
     pub(in crate::gateways) fn beside(bytes: usize) -> Self {
         Self {
             beside: bytes,
@@ -346,14 +347,21 @@ impl Status {
     }
 }
 
+/// A round over the clients of a gateway.
+#[derive(Clone, Copy, Debug)]
+struct StatusRound {
+    next_slot: usize,
+    /// The number of losses that all clients know of when the round ends.
+    losses: u64,
+}
+
 /// The statuses of a gateway, and the rounds over its clients.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gateways) struct Statuses {
     /// Makes the frame of a status.
     make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
-    /// The next slot of the current round, and the losses that all clients know of when it ends.
-    round: Option<(usize, u64)>,
+    round: Option<StatusRound>,
     /// The time of the next slice.
     due_us: Option<u64>,
 }
@@ -433,13 +441,16 @@ impl Statuses {
             return;
         }
         let has_history = core.has_history();
-        let (first, losses) = self.round.unwrap_or_else(|| (0, core.losses()));
+        let StatusRound { next_slot, losses } = self.round.unwrap_or_else(|| StatusRound {
+            next_slot: 0,
+            losses: core.losses(),
+        });
         // A client without a name gets no position: it may still have an older position for the `since` of its first
         // request.
         let without_position = [false, true].map(|has_lost| self.frame(core, has_lost, None));
         let position = core.position();
         let with_position = [false, true].map(|has_lost| self.frame(core, has_lost, position));
-        let next = core.walk(clients, first, |core, key, client| {
+        let next = core.walk(clients, next_slot, |core, key, client| {
             let by_loss = match holds(core, key, client) {
                 true => &with_position,
                 false => &without_position,
@@ -450,7 +461,7 @@ impl Statuses {
             }
         });
         // Clients that connect during the round know of all losses.
-        self.round = next.map(|next| (next, losses));
+        self.round = next.map(|next_slot| StatusRound { next_slot, losses });
         self.due_us = Some(now_us);
         if self.round.is_none() {
             core.note_losses_known(losses);
@@ -482,21 +493,17 @@ impl Statuses {
     pub(in crate::gateways) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
             let has_lost = core.take_loss(key);
-            self.send_present(core, key, (has_lost, holds));
+            let position = core.position().filter(|_| holds);
+            core.send(key, &self.frame(core, has_lost, position));
         }
-    }
-
-    /// Sends the present status, with the position if the client `holds` a name of the feed.
-    fn send_present(&self, core: &mut Core, key: SessionKey, (has_lost, holds): (bool, bool)) {
-        let position = core.position().filter(|_| holds);
-        core.send(key, &self.frame(core, has_lost, position));
     }
 
     /// Notifies a client of a loss that concerns it and not all clients. `holds`: the client has a name of the feed.
     pub(in crate::gateways) fn send_loss(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.gets_status(key) {
             core.take_loss(key);
-            self.send_present(core, key, (true, holds));
+            let position = core.position().filter(|_| holds);
+            core.send(key, &self.frame(core, true, position));
         }
     }
 

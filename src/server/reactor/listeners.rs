@@ -362,7 +362,8 @@ mod tests {
         let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
             panic!("a TCP port");
         };
-        let mut listener = Listener::register(bound, false, poll.registry(), Token(0)).unwrap();
+        let mut listener =
+            Listener::register(bound, Transport::Plain, poll.registry(), Token(0)).unwrap();
         let client = std::net::TcpStream::connect(local).unwrap();
         listener.set_ready();
         let accepted = listener.accept(Now::default()).unwrap();
