@@ -119,13 +119,19 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// `message_bytes_max`: payload bytes of a message, inflated, over all its fragments; at most
-    /// `MESSAGE_BYTES_MAX`. `deflate`: permessage-deflate was negotiated.
-    pub fn new(message_bytes_max: usize, deflate: bool) -> Self {
+    /// `MESSAGE_BYTES_MAX`.
+    pub fn new(message_bytes_max: usize) -> Self {
         Self {
             message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u32,
-            deflate,
             ..Self::default()
         }
+    }
+
+    /// For a client that negotiated permessage-deflate: its messages may be compressed.
+    #[must_use]
+    pub fn with_deflate(mut self) -> Self {
+        self.deflate = true;
+        self
     }
 
     /// Lets compressed messages refer to earlier messages (RFC 7692 §7.1.1.2), as far back as this window

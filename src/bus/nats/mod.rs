@@ -87,7 +87,7 @@ use crate::status::BusStatus;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::NatsNeeds;
-pub use self::sender::NatsSender;
+pub use self::sender::{NatsSender, Storage};
 pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;

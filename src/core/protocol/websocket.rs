@@ -32,7 +32,10 @@ pub(super) fn greet(
         agreed.to_client = agreed.to_client.with_takeover();
     }
     upgrade.accept(out, agreed.as_ref(), request.subprotocol);
-    let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
+    let mut reader = FrameReader::new(limits.message_bytes_max);
+    if agreed.is_some() {
+        reader = reader.with_deflate();
+    }
     let protocol = Protocol::WebSocket(WebSocket::new(reader.with_window(window)));
     let encoding = agreed.map_or(Encoding::Plain, |agreed| {
         Encoding::Deflate(agreed.to_client)

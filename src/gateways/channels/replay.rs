@@ -143,7 +143,47 @@ impl Name {
     }
 }
 
+/// How a replay goes on for which the history has no page.
+enum WithoutPage {
+    /// The bus brings what the history lacks.
+    Waits,
+    /// At once, with what the history has.
+    Again,
+    /// A little later.
+    Rests,
+    Ends,
+}
+
 impl Replay {
+    /// Decides how the replay goes on if the history has no page for it, and notes what the client will lack.
+    fn go_on_without_page(&mut self, why: NotRecovered) -> WithoutPage {
+        match why {
+            // The stream says whether the position is one of its own.
+            NotRecovered::Ahead if !self.is_read && !self.is_over => WithoutPage::Waits,
+            NotRecovered::Ahead | NotRecovered::Large if self.pauses >= PAUSES_MAX => {
+                self.cut = self.cut.or(Some(RetainedCut::Limit));
+                WithoutPage::Ends
+            }
+            NotRecovered::Ahead | NotRecovered::Large => {
+                self.rests = true;
+                self.pauses += 1;
+                WithoutPage::Rests
+            }
+            NotRecovered::Off => {
+                self.cut = Some(RetainedCut::Off);
+                WithoutPage::Ends
+            }
+            // The stream has what the history lacks.
+            _ if !self.is_over => WithoutPage::Waits,
+            _ if !self.is_cut_short => {
+                self.is_cut_short = true;
+                self.cut = self.cut.or(Some(RetainedCut::Window));
+                WithoutPage::Again
+            }
+            _ => WithoutPage::Ends,
+        }
+    }
+
     /// A replay of all kept messages of these names, or of those after `since`.
     fn new(
         syntax: NameSyntax,
@@ -601,35 +641,18 @@ impl ChannelsGateway {
                 }
                 !page.is_last
             }
-            // The stream says whether the position is one of its own.
-            Err(NotRecovered::Ahead) if !replay.is_read && !replay.is_over => false,
-            Err(NotRecovered::Ahead | NotRecovered::Large) if replay.pauses >= PAUSES_MAX => {
-                replay.cut = replay.cut.or(Some(RetainedCut::Limit));
-                self.end_replay(core, (key, client), name);
-                false
-            }
-            Err(NotRecovered::Ahead | NotRecovered::Large) => {
-                replay.rests = true;
-                replay.pauses += 1;
-                self.retained.rest(key, core.now().mono_us);
-                false
-            }
-            Err(NotRecovered::Off) => {
-                replay.cut = Some(RetainedCut::Off);
-                self.end_replay(core, (key, client), name);
-                false
-            }
-            // The stream has what the history lacks.
-            Err(_) if !replay.is_over => false,
-            Err(_) if !replay.is_cut_short => {
-                replay.is_cut_short = true;
-                replay.cut = replay.cut.or(Some(RetainedCut::Window));
-                true
-            }
-            Err(_) => {
-                self.end_replay(core, (key, client), name);
-                false
-            }
+            Err(why) => match replay.go_on_without_page(why) {
+                WithoutPage::Waits => false,
+                WithoutPage::Again => true,
+                WithoutPage::Rests => {
+                    self.retained.rest(key, core.now().mono_us);
+                    false
+                }
+                WithoutPage::Ends => {
+                    self.end_replay(core, (key, client), name);
+                    false
+                }
+            },
         }
     }
 

@@ -79,6 +79,22 @@ const PRINTS: &[Print] = &[Print {
     text: |checked| table(&checked.get()).map(|acl| acl.to_json()),
 }];
 
+/// The page for browsers.
+const FRONT: FrontPage = FrontPage {
+    gateway: CHANNELS.name,
+    path: ChannelsGateway::PATH,
+    status: StatusCode::NOT_FOUND,
+    client: "/channels.js",
+    tail: "--subscribe NAME",
+    documents: &[
+        "docs/guides/hello/nats.md",
+        "docs/guides/hello/redis.md",
+        "docs/guides/channels.md",
+        "docs/reference/protocol-channels.md",
+    ],
+};
+
+/// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
@@ -105,18 +121,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
     };
-    let history_names = own.history_names.iter();
-    let reading = BusReading {
-        names: history_names
-            .map(|name| named(syntax, &TopicName::from(name.as_str())))
-            .collect(),
-        marks_channel: marks_channel(checked, &own),
-        acl: Some(&gateway_settings.acl),
-        has_last_values: own.retained,
-        settle,
-        ..BusReading::of(checked)
-    };
-    let open_bus = open(bus, reading, clock)?;
+    let open_bus = open(bus, reading(checked, &own, &gateway_settings.acl), clock)?;
     let interest = open_bus.interest.clone();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
@@ -145,19 +150,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             routes.push(health_route(telemetry, clock, bus_name));
             routes
         })
-        .front(FrontPage {
-            gateway: CHANNELS.name,
-            path: ChannelsGateway::PATH,
-            status: StatusCode::NOT_FOUND,
-            client: "/channels.js",
-            tail: "--subscribe NAME",
-            documents: &[
-                "docs/guides/hello/nats.md",
-                "docs/guides/hello/redis.md",
-                "docs/guides/channels.md",
-                "docs/reference/protocol-channels.md",
-            ],
-        })
+        .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
@@ -178,6 +171,20 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
         say(&text, as_json);
     })
+}
+
+/// The names that clients choose, and those of the history.
+fn reading<'a>(checked: &Checked, own: &ChannelsSettings, acl: &'a Acl) -> BusReading<'a> {
+    let history_names = own.history_names.iter();
+    let named = |name: &String| named(own.syntax(), &TopicName::from(name.as_str()));
+    BusReading {
+        names: history_names.map(named).collect(),
+        marks_channel: marks_channel(checked, own),
+        acl: Some(acl),
+        has_last_values: own.retained,
+        settle: settle(checked, own),
+        ..BusReading::of(checked)
+    }
 }
 
 /// Names whose messages are conflated for slow clients.

@@ -58,6 +58,20 @@ pub(in crate::gateways) const TRADES: GatewayKind = GatewayKind::new(
     u32::try_from(symbols_max).unwrap_or(u32::MAX)
 }));
 
+/// The page for browsers.
+const FRONT: FrontPage = FrontPage {
+    gateway: TRADES.name,
+    path: "/",
+    status: StatusCode::UPGRADE_REQUIRED,
+    client: "/trades.js",
+    tail: "--subscribe SYMBOL",
+    documents: &[
+        "docs/guides/hello/trades.md",
+        "docs/guides/trades.md",
+        "docs/reference/protocol-trades.md",
+    ],
+};
+
 /// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
@@ -103,18 +117,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         })
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
-        .front(FrontPage {
-            gateway: TRADES.name,
-            path: "/",
-            status: StatusCode::UPGRADE_REQUIRED,
-            client: "/trades.js",
-            tail: "--subscribe SYMBOL",
-            documents: &[
-                "docs/guides/hello/trades.md",
-                "docs/guides/trades.md",
-                "docs/reference/protocol-trades.md",
-            ],
-        })
+        .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::Retained;
 use super::sought::Sought;
-use super::waiter::State;
+use super::waiter::{State, Waiter};
 use weirgate_core::{Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::auth::NameSyntax;
 
 /// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
 /// larger.
@@ -15,6 +16,45 @@ pub(super) const CLIENT_BYTES_MAX: usize = 512 * 1024;
 const VALUE_BYTES: usize = 32 * 1024;
 /// After this time, a client that has not taken its values no longer counts in the limit over all clients.
 const SHARE_US: u64 = 60_000_000;
+
+/// The names whose values a client gets in a share, and the bytes that these may have.
+struct ChosenNames {
+    names: Vec<TopicName>,
+    bytes: usize,
+}
+
+/// Chooses as many names as fit in a share. A name of which the client has a page goes before further names that come in
+/// pages, and the others before its next page.
+fn choose_names(
+    waiter: &Waiter,
+    syntax: NameSyntax,
+    is_refused: impl Fn(&TopicName) -> bool,
+) -> ChosenNames {
+    let (mut names, mut bytes) = (Vec::new(), 0);
+    let value_bytes = waiter.largest.max(VALUE_BYTES);
+    let is_replayed = |name: &TopicName| {
+        let wanted = waiter.names.get(name);
+        wanted.is_some_and(|wanted| wanted.place.reads_all())
+    };
+    let comes_in_pages = |name: &TopicName| is_replayed(name) || syntax.is_pattern(name.as_str());
+    let is_next = |name: &&TopicName| {
+        let waits = !waiter.taking.is_empty() && comes_in_pages(name);
+        // Names of the kept feed are no subscriptions of the bus.
+        !waits && (is_replayed(name) || !is_refused(name))
+    };
+    for name in waiter.ready().filter(is_next).chain(&waiter.taking) {
+        let more = match comes_in_pages(name) {
+            true => CLIENT_BYTES_MAX,
+            false => value_bytes,
+        };
+        if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {
+            break;
+        }
+        bytes += more;
+        names.push(name.clone());
+    }
+    ChosenNames { names, bytes }
+}
 
 impl Retained {
     /// Handles a client that has taken its values.
@@ -88,16 +128,15 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            asked.extend(self.begin_turn(key, (now_us, reached), &is_refused));
+            asked.extend(self.begin_share(key, (now_us, reached), &is_refused));
         }
         for (name, place) in asked {
             self.ask_next(&name, place);
         }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A name of which the
-    /// client has a page goes before further names that come in pages, and the others before its next page.
-    fn begin_turn(
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which places.
+    fn begin_share(
         &mut self,
         key: SessionKey,
         (now_us, reached): (u64, Option<Position>),
@@ -106,41 +145,18 @@ impl Retained {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return Vec::new();
         };
-        let (mut chosen, mut bytes) = (Vec::new(), 0);
-        let value_bytes = waiter.largest.max(VALUE_BYTES);
-        let is_replayed = |name: &TopicName| {
-            let wanted = waiter.names.get(name);
-            wanted.is_some_and(|wanted| wanted.place.reads_all())
-        };
-        let comes_in_pages =
-            |name: &TopicName| is_replayed(name) || self.syntax.is_pattern(name.as_str());
-        let is_next = |name: &&TopicName| {
-            let waits = !waiter.taking.is_empty() && comes_in_pages(name);
-            // Names of the kept feed are no subscriptions of the bus.
-            !waits && (is_replayed(name) || !is_refused(name))
-        };
-        for name in waiter.ready().filter(is_next).chain(&waiter.taking) {
-            let more = match comes_in_pages(name) {
-                true => CLIENT_BYTES_MAX,
-                false => value_bytes,
-            };
-            if !chosen.is_empty() && bytes + more > CLIENT_BYTES_MAX {
-                break;
-            }
-            bytes += more;
-            chosen.push(name.clone());
-        }
-        waiter.is_busy = !chosen.is_empty();
-        waiter.asked += chosen.len();
+        let chosen = choose_names(waiter, self.syntax, is_refused);
+        waiter.is_busy = !chosen.names.is_empty();
+        waiter.asked += chosen.names.len();
         if let Some(address) = waiter.address.filter(|_| waiter.is_busy) {
             // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
             // share may pass the limit.
-            let share = self.bytes.hold(address, bytes as u64, now_us);
+            let share = self.bytes.hold(address, chosen.bytes as u64, now_us);
             waiter.share = Some((share, now_us));
             self.shares.insert((now_us, key));
         }
         let mut asked = Vec::new();
-        for name in chosen {
+        for name in chosen.names {
             waiter.taking.remove(&name);
             let takes = waiter.names.get_mut(&name);
             if let Some(wanted) = takes

@@ -40,9 +40,9 @@ impl FirstReads {
         is_tried
     }
 
-    /// Records a try; `found`: the socket held bytes.
-    pub(super) fn tried(&mut self, found: bool) {
-        self.pays = found;
+    /// Records a try that found so many bytes.
+    pub(super) fn note_try(&mut self, bytes: usize) {
+        self.pays = bytes > 0;
     }
 }
 
@@ -284,16 +284,16 @@ mod tests {
         let mut reads = FirstReads::default();
         for _ in 0..5 {
             assert!(reads.is_next_tried());
-            reads.tried(true);
+            reads.note_try(1);
         }
         // From here on requests arrive late.
         assert!(reads.is_next_tried());
-        reads.tried(false);
+        reads.note_try(0);
         while !reads.is_next_tried() {}
         let tried = (0..640).filter(|_| {
             let is_tried = reads.is_next_tried();
             if is_tried {
-                reads.tried(false);
+                reads.note_try(0);
             }
             is_tried
         });
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(tried.count(), 10, "one of 64");
         // From here on requests arrive early again.
         while !reads.is_next_tried() {}
-        reads.tried(true);
+        reads.note_try(1);
         assert!(reads.is_next_tried());
     }
 
