@@ -188,17 +188,14 @@ impl DisconnectCommand {
         if self.until.is_some() || !self.chooses_end() {
             return None;
         }
-        let taken = responses.iter().filter(|response| response.is_success);
-        let taken: Vec<CutResponse> = taken
+        let successes = responses.iter().filter(|response| response.is_success);
+        let cuts: Vec<CutResponse> = successes
             .filter_map(|response| json::read(response.text.as_bytes()).ok()?.parse().ok())
             .collect();
-        let ends =
-            |response: &CutResponse| response.refused.as_ref().and_then(|refused| refused.until);
-        let latest = taken
-            .iter()
-            .flat_map(|taken| [ends(taken), taken.tokens_end]);
+        let end = |cut: &CutResponse| cut.refused.as_ref().and_then(|refused| refused.until);
+        let latest = cuts.iter().flat_map(|cut| [end(cut), cut.tokens_end]);
         let latest = latest.flatten().max()?;
-        let is_early = taken.iter().filter_map(ends).any(|end| end < latest);
+        let is_early = cuts.iter().filter_map(end).any(|end| end < latest);
         is_early.then_some(latest)
     }
 

@@ -32,7 +32,7 @@ use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
-    HistoryStats, NotRecovered, Position, Render, Short, StoredId, TopicName,
+    HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::Now;
@@ -330,13 +330,15 @@ impl History {
     pub(super) fn page(
         &mut self,
         since: Option<CopyPosition>,
-        (wanted, must_be_whole): (&[Wanted<'_>], bool),
+        wanted: &[Wanted<'_>],
+        if_missing: IfMissing,
         budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
         const START: After = After {
             number: 0,
             copy: CopyRank::LAST,
         };
+        let must_be_whole = if_missing == IfMissing::Fail;
         let since = match since.map(|since| self.numbers.find_position(since)) {
             None => START,
             Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),

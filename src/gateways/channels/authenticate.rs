@@ -197,14 +197,17 @@ const STEPS_PER_ENTRY: usize = 100;
 /// bus sends a copy of a message for each of these patterns.
 const BESIDE_COVERS_MAX: usize = 5;
 
+/// A name that a client holds.
+pub(super) struct GrantedName {
+    pub(super) name: TopicName,
+    /// The client held it before the request.
+    pub(super) was_held: bool,
+}
+
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
     /// The client holds the name from now on.
-    Granted {
-        name: TopicName,
-        /// It held the name before.
-        was_held: bool,
-    },
+    Granted(GrantedName),
     /// An error for this entry; the next entries are still checked.
     Refused(NameRefusal, String),
     /// An error for this entry, because the role may not hold the name.
@@ -217,7 +220,7 @@ impl Verdict {
     /// Why the client does not get the name; `None` if it does.
     pub(super) fn refusal(&self) -> Option<NameRefusal> {
         match self {
-            Self::Granted { .. } => None,
+            Self::Granted(_) => None,
             Self::Refused(reason, _) => Some(*reason),
             Self::Denied(_) => Some(NameRefusal::Denied),
             Self::Full(_) => Some(NameRefusal::ClientLimit),
@@ -296,7 +299,7 @@ impl ChannelsGateway {
                     self.choose_route(client, &name, check);
                 }
                 let was_held = news == News::Nothing;
-                Verdict::Granted { name, was_held }
+                Verdict::Granted(GrantedName { name, was_held })
             }
             Err((limit, max)) => {
                 self.stats.limited[limit as usize].add(1);

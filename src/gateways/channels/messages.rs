@@ -18,8 +18,9 @@ use super::bus::REFUSED;
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
-use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::max_hz;
+use crate::gateways::shared::statuses::Status;
 use weirgate_core::{
     Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
     MaxRate, Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,

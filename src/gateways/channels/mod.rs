@@ -50,7 +50,8 @@ use self::retained::Retained;
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::gateways::shared::history::{Statuses, last_event_id};
+use crate::gateways::shared::history::last_event_id;
+use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, Body, BusNotice, ByClient, Closed, CopyFor, Core, Entrance, Frame,
     FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication, RetainedCut,

@@ -28,8 +28,8 @@ use super::messages::Answer;
 use super::patterns::matcher;
 use super::retained::{Place, Retained, State, Waiter, Wanted as Waits};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, NotRecovered, Outcome, Point, Position,
-    Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
+    Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -623,8 +623,11 @@ impl ChannelsGateway {
             return false;
         }
         let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
-        let of = (&wanted[..], !replay.is_cut_short);
-        let page = core.kept_page(key, replay.since, of);
+        let if_missing = match replay.is_cut_short {
+            true => IfMissing::Skip,
+            false => IfMissing::Fail,
+        };
+        let page = core.kept_page(key, replay.since, &wanted, if_missing);
         match page {
             Ok(page) => {
                 replay.pauses = 0;

@@ -2,6 +2,7 @@
 //! answer is sent ([`super::sending`]).
 
 use super::ChannelsGateway;
+use super::authenticate::GrantedName;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
@@ -17,7 +18,7 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        (name, was_held): (TopicName, bool),
+        GrantedName { name, was_held }: GrantedName,
         follow_up: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);

@@ -14,7 +14,7 @@ use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_ignored_toke
 use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::open_bus::{BusReading, open, wrong_history_name};
-use crate::gateways::shared::roles::{AclFile, check_table, read_acl};
+use crate::gateways::shared::roles::{AclFile, Tokens, check_table, read_acl};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;
@@ -103,15 +103,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let conflated = conflated_names(&own)?;
     let (authenticator, keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
+    let tokens = Tokens::of(&auth);
     let acl_file = own.acl.as_deref().map(|path| {
         let settings = &gateway_settings;
-        let default = (settings.default_role.as_str(), auth.required);
-        AclFile::new(path, settings.acl.clone(), default)
+        AclFile::new(path, settings.acl.clone(), &settings.default_role, tokens)
     });
     let (acl_file, tables) = acl_file.unzip();
     warn_of(&auth, &gateway_settings.authenticator);
     let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
-    check_table(acl, role, auth.required);
+    check_table(acl, role, tokens);
     warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
     let bus_name = bus.name();

@@ -27,9 +27,8 @@ use self::users::Users;
 use crate::gateways::shared::access::{
     AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::gateways::shared::history::{
-    Follow, Statuses, gets_newest, last_event_id, write_recovered,
-};
+use crate::gateways::shared::history::{Follow, gets_newest, last_event_id, write_recovered};
+use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
     Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
