@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
-use weirgate_core::{ConflationKey, Frame, Hub, Now, Publication, SessionKey};
+use weirgate_core::{ConflationKey, Frame, Hub, Now, PeerEnd, Publication, SessionKey};
 use weirgate_wire::base::SplitMix64;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
@@ -76,7 +76,7 @@ impl Room {
             for _ in 0..leaving {
                 let at = random.next_u64() as usize % self.keys.len();
                 let key = self.keys.swap_remove(at);
-                self.hub.handle_ended(self.now, key, false);
+                self.hub.handle_ended(self.now, key, PeerEnd::Closed);
                 settle(&mut self.hub, self.now);
             }
             for _ in 0..leaving {

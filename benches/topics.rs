@@ -12,7 +12,7 @@ use criterion::{
 };
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate_core::{
-    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Publication,
+    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, PeerEnd, Publication,
     SessionKey, TopicName,
 };
 use weirgate_wire::head::RequestHead;
@@ -153,7 +153,8 @@ impl Population {
     fn drop_and_enter(&mut self, batch: &[usize]) -> Duration {
         let begin = Instant::now();
         for &session in batch {
-            self.hub.handle_ended(NOW, self.keys[session], false);
+            self.hub
+                .handle_ended(NOW, self.keys[session], PeerEnd::Closed);
         }
         settle(&mut self.hub, NOW);
         let time = begin.elapsed();

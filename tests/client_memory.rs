@@ -24,7 +24,7 @@ use weirgate_core::{
     BusEvent, BusNotice, Core, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Now, RetainedCut,
     SessionKey, Subscription, TopicName, Transmit, Write,
 };
-use weirgate_wire::admission::{ConnectionPermit, Quota};
+use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits,
 };
@@ -204,7 +204,7 @@ impl Names {
             ..Limits::default()
         };
         let mut names = Self::made(limits, |gateway| {
-            let gateway = gateway.with_kept(vec!["*".to_owned()], true);
+            let gateway = gateway.with_kept_stream(vec!["*".to_owned()]);
             gateway.expect("names").with_pages(1 << 30)
         });
         names.hub.handle_notice(names.now, &BusNotice::Up);
@@ -255,7 +255,7 @@ impl Names {
 
     fn connect(&mut self, ip: [u8; 4]) -> SessionKey {
         let peer = SocketAddr::from((ip, 4_000));
-        let key = self.hub.handle_accepted(self.now, peer, false);
+        let key = self.hub.handle_accepted(self.now, peer, Transport::Plain);
         self.send(key, &request_with("/ws", None));
         key
     }

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
@@ -42,7 +43,11 @@ pub(crate) fn open<G: Gateway>(hub: &mut Hub<G>, extensions: Option<&str>) -> Se
          Sec-WebSocket-Version: 13\r\n{}\r\n",
         offer.unwrap_or_default()
     );
-    let key = hub.handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)), false);
+    let key = hub.handle_accepted(
+        NOW,
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)),
+        Transport::Plain,
+    );
     hub.handle_bytes(NOW, key, request.as_bytes());
     settle(hub, NOW);
     assert!(hub.core().is_open(key), "the upgrade is accepted");

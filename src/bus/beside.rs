@@ -2,7 +2,7 @@
 //! connection of its own, for one loop. For the loop they are one bus: it is there while both are, and away while one
 //! is. What is lost beside the stream ([`BusEvent::GapBeside`]) is no loss of the stream.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{LoopGone, Source, SourceLink};
 use crate::runtime::detached;
@@ -25,7 +25,10 @@ impl Source for WithBeside {
     fn run(self: Box<Self>, link: SourceLink) {
         let both = Arc::new(Mutex::new(Both::default()));
         let link_of = |side| SourceLink {
-            side: Some((Arc::clone(&both), side)),
+            one_of_two: Some(OneOfTwo {
+                side,
+                both: Arc::clone(&both),
+            }),
             ..link.again()
         };
         let (stream, beside) = (link_of(Side::Stream), link_of(Side::Beside));
@@ -39,14 +42,28 @@ impl Source for WithBeside {
 
 /// One of two sources for a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+enum Side {
     Stream,
     Beside,
 }
 
+/// A source, and the state that it shares with the other one.
+#[derive(Clone, Debug)]
+pub(super) struct OneOfTwo {
+    side: Side,
+    both: Arc<Mutex<Both>>,
+}
+
+impl OneOfTwo {
+    /// No holder of this lock can panic.
+    fn both(&self) -> MutexGuard<'_, Both> {
+        self.both.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The state of two sources, as the loop knows it.
 #[derive(Debug, Default)]
-pub(super) struct Both {
+struct Both {
     stream_is_up: bool,
     beside_is_up: bool,
     /// Whether the last event about it was [`BusEvent::Down`].
@@ -64,7 +81,7 @@ impl Both {
         }
     }
 
-    /// The event for the loop; `None` if the other source has the word.
+    /// The event as the loop gets it; `None` if it changes nothing for the loop.
     fn pass(&mut self, side: Side, event: BusEvent) -> Option<BusEvent> {
         match (side, &event) {
             (_, BusEvent::Up) => {
@@ -93,24 +110,19 @@ impl Both {
 impl SourceLink {
     /// Whether an outage of the bus can lose messages of this source.
     pub(super) fn carries(&self) -> bool {
-        self.side.as_ref().is_none_or(|(both, side)| {
-            let both = both.lock().unwrap_or_else(PoisonError::into_inner);
-            *side == Side::Stream || both.carries
-        })
+        let one = self.one_of_two.as_ref();
+        one.is_none_or(|one| one.side == Side::Stream || one.both().carries)
     }
 
     /// Sends an event of one of two sources. The order of [`BusEvent::Up`] and [`BusEvent::Down`] of both is the order in
     /// which the loop gets them.
-    pub(super) fn send_of_side(
-        &self,
-        (both, side): &(Arc<Mutex<Both>>, Side),
-        event: BusEvent,
-    ) -> Result<(), LoopGone> {
+    pub(super) fn send_of_one(&self, one: &OneOfTwo, event: BusEvent) -> Result<(), LoopGone> {
         if let BusEvent::Message(_) | BusEvent::Deleted(_) = event {
             return self.put(event);
         }
-        let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
-        both.pass(*side, event)
+        // Locked until the event is in the channel, so that the order stays.
+        let mut both = one.both();
+        both.pass(one.side, event)
             .map_or(Ok(()), |event| self.put(event))
     }
 }

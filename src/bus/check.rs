@@ -9,14 +9,22 @@ const NAMES_MAX: usize = 1_000;
 /// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
 
-/// The names that a check before a start asks the bus about: first those that the gateway needs, then those that
-/// clients may request. The flag of a name is true if clients may request it.
-pub(crate) fn to_ask<'a, T>(
+/// For whom a name is subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NeededBy {
+    /// The gateway needs it.
+    Gateway,
+    /// Clients may request it.
+    Clients,
+}
+
+/// The names that a check before a start asks the bus about, those that the gateway needs first.
+pub(crate) fn names_to_check<'a, T>(
     needed: &'a [T],
     requests: &'a [T],
-) -> impl Iterator<Item = (&'a T, bool)> {
-    let needed = needed.iter().map(|name| (name, false));
-    let requests = requests.iter().map(|name| (name, true));
+) -> impl Iterator<Item = (&'a T, NeededBy)> {
+    let needed = needed.iter().map(|name| (name, NeededBy::Gateway));
+    let requests = requests.iter().map(|name| (name, NeededBy::Clients));
     needed.chain(requests).take(NAMES_MAX)
 }
 
@@ -26,16 +34,16 @@ pub(crate) struct Answers {
     /// Clients get some of the names from a stream, without a subscription.
     pub(crate) has_stream: bool,
     granted: Vec<String>,
-    /// The refused names, by whether clients may request them, and by the words of the refusal.
-    refused: BTreeMap<(bool, String), Vec<String>>,
+    /// The refused names, by who needs them, and by the words of the refusal.
+    refused: BTreeMap<(NeededBy, String), Vec<String>>,
 }
 
 impl Answers {
     /// Records the answer for a name: granted, or the words of the refusal.
-    pub(crate) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
+    pub(crate) fn record(&mut self, name: String, needed_by: NeededBy, answer: Result<(), String>) {
         let alike = match answer {
             Ok(()) => &mut self.granted,
-            Err(words) => self.refused.entry((is_request, words)).or_default(),
+            Err(words) => self.refused.entry((needed_by, words)).or_default(),
         };
         alike.push(name);
     }
@@ -50,11 +58,11 @@ impl Answers {
         requests: usize,
         found: &mut Vec<Finding>,
     ) {
-        for ((is_request, words), names) in self.refused {
+        for ((needed_by, words), names) in self.refused {
             let text = format!("may not subscribe to {}: {words}", list(&names));
-            found.push(match is_request {
-                true => Finding::Warning(text),
-                false => Finding::Error(text),
+            found.push(match needed_by {
+                NeededBy::Clients => Finding::Warning(text),
+                NeededBy::Gateway => Finding::Error(text),
             });
         }
         if !self.granted.is_empty() {

@@ -48,6 +48,15 @@ enum Count {
     Since(Mark, u64),
 }
 
+/// Whether messages that the server loses while a connection lasts are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Losses {
+    /// The server gives a sign, such as the end of the connection.
+    Noticed,
+    /// The server may give no sign, so messages have no position.
+    Silent,
+}
+
 /// The names of the feed, and the count of their messages on this connection.
 #[derive(Debug)]
 pub struct KeptFeed {
@@ -57,8 +66,7 @@ pub struct KeptFeed {
     nonce: u64,
     next_counter: u64,
     count: Count,
-    /// Whether the server cannot lose a message for this connection without a sign.
-    is_sure: bool,
+    losses: Losses,
     /// The last marks, the oldest first. An instance publishes one a second.
     seen: VecDeque<Mark>,
 }
@@ -93,37 +101,46 @@ impl KeptFeed {
             nonce: RandomState::new().hash_one(0) >> 16,
             next_counter: 0,
             count: Count::Waits,
-            is_sure: true,
+            losses: Losses::Noticed,
             seen: VecDeque::new(),
         })
     }
 
-    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: while this connection lasts, the
-    /// server cannot lose a message without a sign. Returns true if that was so on the connection before, and no longer
-    /// is.
-    pub fn connected(&mut self, is_sure: bool) -> bool {
+    /// Handles a new connection: no name is subscribed, no mark counts. Returns true if losses were noticed on the
+    /// connection before, and may be silent on this one.
+    pub fn connected(&mut self, losses: Losses) -> bool {
         self.count = Count::Waits;
         for name in &mut self.names {
             name.is_subscribed = false;
         }
-        std::mem::replace(&mut self.is_sure, is_sure) && !is_sure
+        let before = std::mem::replace(&mut self.losses, losses);
+        before == Losses::Noticed && losses == Losses::Silent
     }
 
-    /// Records whether a name of the feed is subscribed, and ignores other names. Returns true if the feed has ended,
-    /// because the bus ended a subscription and messages are missing from here on. The next call of
-    /// [`begin`](Self::begin) begins a new feed.
-    pub fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) -> bool {
-        let mut names = self.names.iter_mut();
-        let Some(name) = names.find(|name| name.subscription == *subscription) else {
+    /// Records that a name is subscribed, if it is one of the feed.
+    pub fn subscribed(&mut self, subscription: &Subscription) {
+        if let Some(name) = self.name_mut(subscription) {
+            name.is_subscribed = true;
+        }
+    }
+
+    /// Records that the bus has ended the subscription of a name, if it is one of the feed. Returns true if this ends the
+    /// feed, because messages are missing from here on. The next call of [`begin`](Self::begin) begins a new feed.
+    pub fn unsubscribed(&mut self, subscription: &Subscription) -> bool {
+        let Some(name) = self.name_mut(subscription) else {
             return false;
         };
-        let is_taken_away =
-            std::mem::replace(&mut name.is_subscribed, is_subscribed) && !is_subscribed;
-        let ends = is_taken_away && !matches!(self.count, Count::Waits);
+        let was_subscribed = std::mem::take(&mut name.is_subscribed);
+        let ends = was_subscribed && !matches!(self.count, Count::Waits);
         if ends {
             self.count = Count::Waits;
         }
         ends
+    }
+
+    fn name_mut(&mut self, subscription: &Subscription) -> Option<&mut Name> {
+        let mut names = self.names.iter_mut();
+        names.find(|name| name.subscription == *subscription)
     }
 
     /// Whether all names are subscribed and the feed has not begun yet.
@@ -134,7 +151,7 @@ impl KeptFeed {
     /// Begins to count, from a mark that is valid on this connection only. If the server can lose messages without a
     /// sign, returns the notice that messages have no positions.
     pub fn begin(&mut self) -> BusEvent {
-        if !self.is_sure {
+        if self.losses == Losses::Silent {
             self.count = Count::Off;
             return BusEvent::Feed(FeedNotice::NoPositions);
         }
@@ -184,16 +201,8 @@ impl KeptFeed {
     /// Counts a message that arrived for the subscription `by`, and returns its place. Returns `None` for a further copy:
     /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
     /// no copy.
-    pub fn place(
-        &mut self,
-        by: &str,
-        is_pattern: bool,
-        subject: impl AsRef<[u8]>,
-    ) -> Option<Place> {
-        let is_by = |name: &Name| {
-            name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
-        };
-        let Some(at) = self.names.iter().position(is_by) else {
+    pub fn place(&mut self, by: &Subscription, subject: impl AsRef<[u8]>) -> Option<Place> {
+        let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
             return Some(Place::Outside);
         };
         // Of all names that match, the copy of the name with the lowest rank counts: a subscribed one, then the first.

@@ -57,10 +57,29 @@ enum NameOnServer {
 enum Command {
     #[default]
     None,
-    /// Waits at this place of the queue.
+    /// Waits in the queue under this key.
     Queued(u64),
     /// On its way to the server.
     Sent,
+}
+
+/// How many names are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WantedNames {
+    pub(super) all: usize,
+    /// Those that the server refuses.
+    pub(super) refused: usize,
+}
+
+/// How many names wait for the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unanswered {
+    /// Names whose command is not sent yet.
+    pub(super) queued: usize,
+    /// Names in commands on their way.
+    pub(super) asked: usize,
+    /// Subscribed names that do not count as confirmed yet.
+    pub(super) settling: usize,
 }
 
 /// The subscriptions of a source.
@@ -70,7 +89,8 @@ pub(super) struct Ledger {
     patterns: HashMap<Arc<str>, NameEntry>,
     /// The names that need a command, in the order in which to send; each once. Empty without a connection.
     queue: BTreeMap<u64, Subscription>,
-    next_place: u64,
+    /// The key of the next entry in `queue` or `settling`.
+    next_order: u64,
     has_connection: bool,
     /// The number of names in commands on their way.
     asked: usize,
@@ -218,37 +238,38 @@ impl Ledger {
         self.asked >= ASKED_MAX || self.asked_bytes >= bytes_max
     }
 
-    /// Records that the server executed the command for the name: it is now subscribed (`is_confirmed`), or not any
-    /// more. If the name is subscribed and wanted, returns the number of its newest request.
-    pub(super) fn confirmed(
-        &mut self,
-        subscription: &Subscription,
-        is_confirmed: bool,
-    ) -> Option<u64> {
+    /// Records that the server has subscribed the name. If the name is wanted, returns the number of its newest request.
+    pub(super) fn subscribed(&mut self, subscription: &Subscription) -> Option<u64> {
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
-        entry.server = match is_confirmed {
-            true => NameOnServer::Confirmed,
-            false => NameOnServer::Absent,
-        };
-        let number = (is_confirmed && entry.wanted).then_some(entry.number);
+        entry.server = NameOnServer::Confirmed;
+        let number = entry.wanted.then_some(entry.number);
         self.enqueue(subscription);
-        self.forget_if_idle(subscription);
         number
     }
 
-    /// Records a subscription that counts as confirmed from `due` on. `due` must not be earlier than in the calls
-    /// before.
-    pub(super) fn settles(&mut self, subscription: &Subscription, due: Instant) {
-        let place = self.next_place;
+    /// Records that the server has unsubscribed the name.
+    pub(super) fn unsubscribed(&mut self, subscription: &Subscription) {
+        self.restoring.remove(subscription);
+        if let Some(entry) = self.answered(subscription) {
+            entry.server = NameOnServer::Absent;
+            self.enqueue(subscription);
+            self.forget_if_idle(subscription);
+        }
+    }
+
+    /// Records that the server has subscribed a name that counts as confirmed only from `due` on. `due` must not be
+    /// earlier than in the calls before.
+    pub(super) fn subscribed_from(&mut self, subscription: &Subscription, due: Instant) {
+        let order = self.next_order;
         let Some(entry) = self.answered(subscription) else {
             return;
         };
-        entry.server = NameOnServer::Settling(place);
-        self.next_place += 1;
+        entry.server = NameOnServer::Settling(order);
+        self.next_order += 1;
         let subscription = subscription.clone();
         self.enqueue(&subscription);
-        self.settling.insert(place, Settling { subscription, due });
+        self.settling.insert(order, Settling { subscription, due });
     }
 
     /// Returns a wanted name that has settled by `now`, with the number of its newest request.
@@ -277,20 +298,23 @@ impl Ledger {
         self.restoring.contains(subscription)
     }
 
-    /// Records that the server refused the command for the name. If the name was alone in the command, and its refusal
-    /// was not reported before, returns the number of its newest request. A single bad name makes the server refuse a
-    /// whole command, so the names of a command with several names are sent again one by one.
-    pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> Option<u64> {
-        if !was_alone {
-            let names = self.names_mut(subscription.is_pattern);
-            let entry = names.get_mut(&subscription.name)?;
-            (entry.server, entry.command) = (NameOnServer::Suspect, Command::None);
-            self.asked -= 1;
-            self.asked_bytes -= command_bytes(subscription);
-            self.enqueue(subscription);
-            self.forget_if_idle(subscription);
-            return None;
-        }
+    /// Records that the server refused a command with several names, of which this is one. A single bad name makes the
+    /// server refuse a whole command, so its names are sent again one by one.
+    pub(super) fn refused_with_others(&mut self, subscription: &Subscription) {
+        let names = self.names_mut(subscription.is_pattern);
+        let Some(entry) = names.get_mut(&subscription.name) else {
+            return;
+        };
+        (entry.server, entry.command) = (NameOnServer::Suspect, Command::None);
+        self.asked -= 1;
+        self.asked_bytes -= command_bytes(subscription);
+        self.enqueue(subscription);
+        self.forget_if_idle(subscription);
+    }
+
+    /// Records that the server refused the name itself. If this was not reported before, returns the number of the name's
+    /// newest request.
+    pub(super) fn refused(&mut self, subscription: &Subscription) -> Option<u64> {
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
         let is_news = entry.wanted && entry.server != NameOnServer::Refused;
@@ -326,13 +350,13 @@ impl Ledger {
         }
         let before = std::mem::replace(&mut entry.server, NameOnServer::Refused);
         let number = entry.wanted.then_some(entry.number);
-        if let Command::Queued(place) = entry.command {
+        if let Command::Queued(order) = entry.command {
             // The queued command was to unsubscribe.
             entry.command = Command::None;
-            self.queue.remove(&place);
+            self.queue.remove(&order);
         }
-        if let NameOnServer::Settling(place) = before {
-            self.settling.remove(&place);
+        if let NameOnServer::Settling(order) = before {
+            self.settling.remove(&order);
             self.restoring.remove(subscription);
         }
         self.forget_if_idle(subscription);
@@ -363,10 +387,13 @@ impl Ledger {
         all.map(|(name, is_pattern, number)| (Subscription { name, is_pattern }, number))
     }
 
-    /// The number of wanted names that the server refuses, and the number of all wanted names.
-    pub(super) fn refused_of_wanted(&self) -> (usize, usize) {
+    /// Counts the wanted names.
+    pub(super) fn wanted_names(&self) -> WantedNames {
         let refused = self.wanted().filter(|entry| entry.is_refused());
-        (refused.count(), self.wanted().count())
+        WantedNames {
+            all: self.wanted().count(),
+            refused: refused.count(),
+        }
     }
 
     fn wanted(&self) -> impl Iterator<Item = &NameEntry> {
@@ -374,14 +401,24 @@ impl Ledger {
         entries.filter(|entry| entry.wanted)
     }
 
-    /// The numbers of names in the queue, of names in unanswered commands, and of names that settle.
-    pub(super) fn unanswered(&self) -> [usize; 3] {
-        [self.queue.len(), self.asked, self.settling.len()]
+    /// Counts the names that wait for the server.
+    pub(super) fn unanswered(&self) -> Unanswered {
+        Unanswered {
+            queued: self.queue.len(),
+            asked: self.asked,
+            settling: self.settling.len(),
+        }
     }
 
-    /// The ledger's copy of a name, if there is a copy.
-    pub(super) fn name(&self, name: &str, is_pattern: bool) -> Option<Arc<str>> {
-        let kept = self.names(is_pattern).get_key_value(name);
+    /// The ledger's copy of the name of a channel, if there is a copy.
+    pub(super) fn channel(&self, name: &str) -> Option<Arc<str>> {
+        let kept = self.channels.get_key_value(name);
+        kept.map(|(name, _)| Arc::clone(name))
+    }
+
+    /// The ledger's copy of a pattern, if there is a copy.
+    pub(super) fn pattern(&self, name: &str) -> Option<Arc<str>> {
+        let kept = self.patterns.get_key_value(name);
         kept.map(|(name, _)| Arc::clone(name))
     }
 
@@ -404,20 +441,20 @@ impl Ledger {
         if !self.has_connection {
             return;
         }
-        let place = self.next_place;
+        let order = self.next_order;
         let names = self.names_mut(subscription.is_pattern);
         let Some(entry) = names.get_mut(&subscription.name) else {
             return;
         };
         match entry.command {
             Command::None if entry.is_due() => {
-                entry.command = Command::Queued(place);
-                self.queue.insert(place, subscription.clone());
-                self.next_place += 1;
+                entry.command = Command::Queued(order);
+                self.queue.insert(order, subscription.clone());
+                self.next_order += 1;
             }
-            Command::Queued(place) if !entry.is_due() => {
+            Command::Queued(order) if !entry.is_due() => {
                 entry.command = Command::None;
-                self.queue.remove(&place);
+                self.queue.remove(&order);
             }
             Command::None | Command::Queued(_) | Command::Sent => {}
         }
@@ -444,8 +481,8 @@ impl Ledger {
             self.asked -= 1;
             self.asked_bytes -= command_bytes(subscription);
         }
-        if let NameOnServer::Settling(place) = entry.server {
-            self.settling.remove(&place);
+        if let NameOnServer::Settling(order) = entry.server {
+            self.settling.remove(&order);
         }
         entry.command = Command::None;
         Some(entry)

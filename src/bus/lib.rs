@@ -50,10 +50,10 @@ use crate::runtime::{Clock, QueueBytes, Wake};
 use weirgate_core::BusEvent;
 use weirgate_wire::base::Now;
 
+use self::beside::OneOfTwo;
 pub use self::beside::WithBeside;
-use self::beside::{Both, Side};
-pub(crate) use self::check::{Answers, list, to_ask};
-pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
+pub(crate) use self::check::{Answers, list, names_to_check};
+pub use self::kept::{KeptEvent, KeptFeed, Losses, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher};
 
@@ -78,7 +78,7 @@ pub struct SourceLink {
     spin_us: u64,
     end: Arc<End>,
     /// Which of two sources this one is, if the loop has two.
-    side: Option<(Arc<Mutex<Both>>, Side)>,
+    one_of_two: Option<OneOfTwo>,
 }
 
 /// What the loop and the source tell each other at a stop.
@@ -98,13 +98,13 @@ impl End {
     }
 }
 
-/// The loop's handle to stop the source: dropping it, or [`Self::settle`], tells the source that the loop has ended.
+/// The loop's handle to stop the source: dropping it, or [`Self::stop_and_wait`], tells the source that the loop has ended.
 #[derive(Debug)]
 pub struct Stopping(Arc<End>);
 
 impl Stopping {
     /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
-    pub fn settle(self, patience: Duration) {
+    pub fn stop_and_wait(self, patience: Duration) {
         self.raise();
         let until = Instant::now() + patience;
         while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
@@ -141,7 +141,7 @@ impl SourceLink {
             clock,
             spin_us: 0,
             end: Arc::default(),
-            side: None,
+            one_of_two: None,
         }
     }
 
@@ -154,7 +154,7 @@ impl SourceLink {
             clock: self.clock,
             spin_us: self.spin_us,
             end: Arc::clone(&self.end),
-            side: None,
+            one_of_two: None,
         }
     }
 
@@ -197,9 +197,9 @@ impl SourceLink {
     /// # Errors
     /// The loop is gone, before or during the wait: the source ends.
     pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
-        match &self.side {
+        match &self.one_of_two {
             None => self.put(event),
-            Some(side) => self.send_of_side(side, event),
+            Some(one) => self.send_of_one(one, event),
         }
     }
 

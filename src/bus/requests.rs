@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Unanswered};
 use super::outage::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
@@ -442,7 +442,11 @@ impl Names {
 
     /// Publishes the numbers of [`Ledger::unanswered`].
     pub(super) fn show(&self) {
-        let [queued, asked, settling] = self.ledger.unanswered();
+        let Unanswered {
+            queued,
+            asked,
+            settling,
+        } = self.ledger.unanswered();
         self.shared.queued.store(queued as u64, Relaxed);
         self.shared.asked.store(asked as u64, Relaxed);
         self.shared.settling.store(settling as u64, Relaxed);

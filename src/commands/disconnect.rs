@@ -63,18 +63,18 @@ pub struct DisconnectCommand {
     until: Option<i64>,
 }
 
-/// What a gateway has said.
+/// The response of a gateway, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Said {
-    /// Whether it has taken the request.
-    is_taken: bool,
+struct Response {
+    /// Whether the gateway has carried out the request.
+    is_success: bool,
     text: String,
 }
 
-/// What the command reads of a response.
+/// What the command reads of a successful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Taken {
+struct CutResponse {
     refused: Option<Cut>,
     tokens_end: Option<i64>,
 }
@@ -139,14 +139,18 @@ impl DisconnectCommand {
     /// A gateway has refused the request, or did not answer.
     pub fn run(&self) -> Result<(), String> {
         self.at.hide_authorization();
-        let mut said = self.ask_all(&self.body(self.until));
-        self.show(&said);
-        if let Some(until) = self.later_end(&said) {
+        let mut responses = self.ask_all(&self.body(self.until));
+        self.show(&responses);
+        if let Some(until) = self.later_end(&responses) {
             show("The same end everywhere:");
-            said = self.ask_all(&self.body(Some(until)));
-            self.show(&said);
+            responses = self.ask_all(&self.body(Some(until)));
+            self.show(&responses);
         }
-        match said.iter().filter(|said| !said.is_taken).count() {
+        match responses
+            .iter()
+            .filter(|response| !response.is_success)
+            .count()
+        {
             0 => Ok(()),
             failed => Err(format!(
                 "{failed} of {} gateways did not take the request",
@@ -180,39 +184,37 @@ impl DisconnectCommand {
     }
 
     /// The latest end of a token that was cut off or of a refusal, if some gateway's refusal ends earlier.
-    fn later_end(&self, said: &[Said]) -> Option<i64> {
+    fn later_end(&self, responses: &[Response]) -> Option<i64> {
         if self.until.is_some() || !self.chooses_end() {
             return None;
         }
-        let taken = said.iter().filter(|said| said.is_taken);
-        let taken: Vec<Taken> = taken
-            .filter_map(|said| json::read(said.text.as_bytes()).ok()?.parse().ok())
+        let successes = responses.iter().filter(|response| response.is_success);
+        let cuts: Vec<CutResponse> = successes
+            .filter_map(|response| json::read(response.text.as_bytes()).ok()?.parse().ok())
             .collect();
-        let ends = |taken: &Taken| taken.refused.as_ref().and_then(|refused| refused.until);
-        let latest = taken
-            .iter()
-            .flat_map(|taken| [ends(taken), taken.tokens_end]);
+        let end = |cut: &CutResponse| cut.refused.as_ref().and_then(|refused| refused.until);
+        let latest = cuts.iter().flat_map(|cut| [end(cut), cut.tokens_end]);
         let latest = latest.flatten().max()?;
-        let is_early = taken.iter().filter_map(ends).any(|end| end < latest);
+        let is_early = cuts.iter().filter_map(end).any(|end| end < latest);
         is_early.then_some(latest)
     }
 
-    fn show(&self, said: &[Said]) {
-        for (target, Said { text, .. }) in self.at.targets.iter().zip(said) {
+    fn show(&self, responses: &[Response]) {
+        for (target, Response { text, .. }) in self.at.targets.iter().zip(responses) {
             show(&format!("{target}: {}", escaped(text, &[])));
         }
     }
 
-    /// Returns what each gateway has said. The gateways are asked at once: while one is silent, a user who is cut off
+    /// Returns the response of each gateway. The gateways are asked at once: while one is silent, a user who is cut off
     /// there must not stay connected to the others.
-    fn ask_all(&self, body: &str) -> Vec<Said> {
+    fn ask_all(&self, body: &str) -> Vec<Response> {
         let ask = |target| match self.at.ask(target, "POST", body) {
-            Ok((status @ (200 | 400 | 409 | 507), body)) => Said {
-                is_taken: status == 200,
+            Ok((status @ (200 | 400 | 409 | 507), body)) => Response {
+                is_success: status == 200,
                 text: String::from_utf8_lossy(&body).into_owned(),
             },
-            Ok((status, _)) => Said::not_taken(refused(self.path, status)),
-            Err(error) => Said::not_taken(error),
+            Ok((status, _)) => Response::failure(refused(self.path, status)),
+            Err(error) => Response::failure(error),
         };
         thread::scope(|scope| {
             let targets = self.at.targets.iter();
@@ -220,16 +222,16 @@ impl DisconnectCommand {
                 .map(|target| scope.spawn(move || ask(target)))
                 .collect();
             let answers = asked.into_iter().map(|one| one.join());
-            let ended = |_| Said::not_taken("the request has failed".to_owned());
+            let ended = |_| Response::failure("the request has failed".to_owned());
             answers.map(|answer| answer.unwrap_or_else(ended)).collect()
         })
     }
 }
 
-impl Said {
-    fn not_taken(text: String) -> Self {
+impl Response {
+    fn failure(text: String) -> Self {
         Self {
-            is_taken: false,
+            is_success: false,
             text,
         }
     }
@@ -274,23 +276,23 @@ mod tests {
                 stream.write_all(answer).unwrap();
             }
         });
-        let said = command(targets.into(), &["user"]).ask_all("{}");
-        let taken = || Said {
-            is_taken: true,
+        let responses = command(targets.into(), &["user"]).ask_all("{}");
+        let taken = || Response {
+            is_success: true,
             text: "{}".to_owned(),
         };
-        assert_eq!(said, [taken(), taken()]);
+        assert_eq!(responses, [taken(), taken()]);
         server.join().unwrap();
     }
 
     #[test]
     fn the_latest_end_is_the_end_everywhere() {
-        let said = |texts: &[&str]| -> Vec<Said> {
-            let said = texts.iter().map(|text| Said {
-                is_taken: text.contains("refused"),
+        let responses = |texts: &[&str]| -> Vec<Response> {
+            let responses = texts.iter().map(|text| Response {
+                is_success: text.contains("refused"),
                 text: (*text).to_owned(),
             });
-            said.collect()
+            responses.collect()
         };
         let day = r#"{"disconnected":0,"refused":{"user":"x","until":100}}"#;
         let long = r#"{"disconnected":1,"refused":{"user":"x","until":100},"tokens_end":300}"#;
@@ -304,13 +306,17 @@ mod tests {
             (&[earlier_cut, day], Some(200)),
             (&["no connection"], None),
         ] {
-            assert_eq!(command.later_end(&said(texts)), end, "{texts:?}");
+            assert_eq!(command.later_end(&responses(texts)), end, "{texts:?}");
         }
         let asked = DisconnectCommand {
             until: Some(100),
             ..command
         };
-        assert_eq!(asked.later_end(&said(&[long, day])), None, "as asked for");
+        assert_eq!(
+            asked.later_end(&responses(&[long, day])),
+            None,
+            "as asked for"
+        );
     }
 
     #[test]

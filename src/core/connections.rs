@@ -11,8 +11,8 @@
 use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::session::Session;
-use super::{CloseReason, SessionKey};
-use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota};
+use super::{CloseReason, SessionKey, SocketEnd};
+use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota, Sharing, Transport};
 use weirgate_wire::head::RequestHead;
 
 /// The paths at which load balancers and orchestrators ask whether the process lives.
@@ -51,8 +51,13 @@ impl Core {
     }
 
     /// Charges a new connection.
-    pub(super) fn permit(&self, peer: &Peer, is_tls: bool) -> ConnectionPermit {
-        ConnectionPermit::new(&self.connections, peer.client(), is_tls, self.now.mono_us)
+    pub(super) fn permit(&self, peer: &Peer, transport: Transport) -> ConnectionPermit {
+        ConnectionPermit::new(
+            &self.connections,
+            peer.client(),
+            transport,
+            self.now.mono_us,
+        )
     }
 
     /// Makes room for a connection that is new or has grown. Returns false if there is none: the connection gets a
@@ -74,7 +79,11 @@ impl Core {
         let peer = session.peer();
         let is_of_proxy = limits.trusted_proxies.trusts_peer(&peer)
             && permit.held().address() == peer.client().group();
-        let fitted = permit.fit(limits.connections_max, !is_of_proxy, self.now.mono_us);
+        let sharing = match is_of_proxy {
+            true => Sharing::Unshared,
+            false => Sharing::ByAddress,
+        };
+        let fitted = permit.fit(limits.connections_max, sharing, self.now.mono_us);
         let Err(full) = fitted else {
             return true;
         };
@@ -103,22 +112,24 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        let Some((client, is_tls)) = session
+        let Some((client, transport)) = session
             .permit()
-            .map(|permit| (permit.held().address(), permit.is_tls()))
+            .map(|permit| (permit.held().address(), permit.transport()))
         else {
             return false;
         };
         let bytes = match without {
             // Its answer is plain HTTP.
-            WithoutRoom::Probe => ConnectionPermit::bytes_of_http(is_tls),
-            WithoutRoom::Waits | WithoutRoom::Refused(_) => ConnectionPermit::bytes_of_loop(is_tls),
+            WithoutRoom::Probe => ConnectionPermit::bytes_of_http(transport),
+            WithoutRoom::Waits | WithoutRoom::Refused(_) => {
+                ConnectionPermit::bytes_of_loop(transport)
+            }
         };
         let Some(held) = self.refused.grant(client, bytes) else {
-            self.end(key, reason, true);
+            self.end(key, reason, SocketEnd::Reset);
             return false;
         };
-        session.set_permit(ConnectionPermit::of_last_request(held, is_tls));
+        session.set_permit(ConnectionPermit::of_last_request(held, transport));
         session.refuse_later(refusal, reason);
         if let WithoutRoom::Refused(stream) = without {
             self.refuse(key, refusal, reason, stream);

@@ -53,7 +53,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
 /// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `losses.rs` |
 /// | the kept feed: `keep`, `position`, `render`, `begin_feed` | `kept_feed.rs` |
-/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `room.rs`, `ends.rs` |
+/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy`, `set_idle` | `resume.rs`, `room.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,
@@ -329,7 +329,7 @@ impl Core {
 
     /// Puts the frame in the queue of every member.
     pub(super) fn deliver(&mut self, topic: TopicKey, of: Delivery<'_>) {
-        self.forget_left();
+        self.remove_left_frames();
         let queued = self.clients.stats.messages_queued;
         self.deliver_to_members(topic, of);
         if self.clients.stats.messages_queued > queued {
@@ -369,7 +369,7 @@ impl Core {
         // The losses so far concern only the topics joined so far, so the client is notified of them before it joins
         // this topic.
         self.notify_loss(key);
-        self.forget_left();
+        self.remove_left_frames();
         self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
         if let Some(frame) = retained {
@@ -414,7 +414,7 @@ impl Core {
     /// it has shown a certificate.
     pub fn set_own_name(&mut self, key: SessionKey, name: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.record().set_user(Some(name), true);
+            session.record().set_own_name(Some(name));
         }
     }
 
@@ -422,7 +422,7 @@ impl Core {
     pub fn set_token(&mut self, key: SessionKey, user: Option<Box<str>>, marks: Arc<TokenMarks>) {
         if let Some(session) = self.clients.session_mut(key) {
             let record = session.record();
-            record.set_user(user, false);
+            record.set_user(user);
             record.marks = Some(marks);
             session.count_client(None, self.now);
         }

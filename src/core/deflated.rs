@@ -88,8 +88,14 @@ pub(super) struct Compressor {
     text: Vec<u8>,
     /// Whether anything was compressed since [`Self::take_has_compressed`].
     has_compressed: bool,
-    /// The present second, and the rest of [`FEW_BYTES_PER_SECOND`] in it.
-    few: (u64, usize),
+    few: FewBudget,
+}
+
+/// What is left of [`FEW_BYTES_PER_SECOND`] in this second.
+#[derive(Debug)]
+struct FewBudget {
+    second: u64,
+    bytes: usize,
 }
 
 impl Compressor {
@@ -105,15 +111,21 @@ impl Compressor {
             windows: Windows::default(),
             text: Vec::new(),
             has_compressed: false,
-            few: (0, FEW_BYTES_PER_SECOND),
+            few: FewBudget {
+                second: 0,
+                bytes: FEW_BYTES_PER_SECOND,
+            },
         }
     }
 
     /// Notes the time.
     pub(super) fn begin(&mut self, now: Now) {
         let second = now.mono_us / 1_000_000;
-        if second != self.few.0 {
-            self.few = (second, FEW_BYTES_PER_SECOND);
+        if second != self.few.second {
+            self.few = FewBudget {
+                second,
+                bytes: FEW_BYTES_PER_SECOND,
+            };
         }
     }
 
@@ -256,7 +268,7 @@ impl Compressor {
         let bytes = frame.body().len() + self.windows.bytes(window);
         let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
         let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
-        if frame.encodings().chained() >= chained_max || !self.is_cheap(company, bytes) {
+        if frame.encodings().chained() >= chained_max || !self.take_permission(company, bytes) {
             return Chained::Refused;
         }
         self.text.clear();
@@ -277,14 +289,15 @@ impl Compressor {
         }
     }
 
-    /// Whether so many bytes may be compressed for so many clients.
-    fn is_cheap(&mut self, clients: u32, bytes: usize) -> bool {
-        let is_shared = (clients as usize).saturating_mul(BYTES_OF_CLIENT) >= bytes;
-        let rest = self.few.1.checked_sub(bytes);
-        if let Some(rest) = rest.filter(|_| !is_shared) {
-            self.few.1 = rest;
+    /// Whether so many bytes may be compressed for so many clients: if the clients are enough to share the cost, or the
+    /// budget for few clients still has the bytes, which are then taken from it.
+    fn take_permission(&mut self, clients: u32, bytes: usize) -> bool {
+        if (clients as usize).saturating_mul(BYTES_OF_CLIENT) >= bytes {
+            return true;
         }
-        is_shared || rest.is_some()
+        let left = self.few.bytes.checked_sub(bytes);
+        self.few.bytes = left.unwrap_or(self.few.bytes);
+        left.is_some()
     }
 
     /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing

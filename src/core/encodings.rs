@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use super::protocol::websocket::Coding;
 use super::window::WindowId;
 use weirgate_wire::base::allocated_bytes;
 
@@ -70,10 +71,10 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether a client inflates the payload.
     #[inline]
-    pub(super) fn is_deflated(self) -> bool {
+    pub(super) fn coding(self) -> Coding {
         match self {
-            Self::Alone | Self::Small | Self::Stored | Self::After => true,
-            Self::Plain | Self::Event | Self::RawEvent => false,
+            Self::Alone | Self::Small | Self::Stored | Self::After => Coding::Deflated,
+            Self::Plain | Self::Event | Self::RawEvent => Coding::Plain,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::hub::Hub;
 use super::revoked::{Connected, Cut, WasConnected};
 use super::session::{Departed, Pause, Pauses, Session};
 use super::shell::{CutRequest, Whom};
-use super::{CloseCode, CloseReason, Closing, Effect, Now, PhaseKind, SessionKey};
+use super::{CloseCode, CloseReason, Closing, Effect, Now, PhaseKind, SessionKey, SocketEnd};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
@@ -60,7 +60,7 @@ impl Core {
     }
 
     /// Ends a session at once, even if bytes wait. The slot stays in use until the shell has closed the socket.
-    pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
+    pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, socket_end: SocketEnd) {
         let now = self.now;
         let session = self.clients.session_mut(key);
         let gated = session
@@ -73,8 +73,11 @@ impl Core {
         let slow = slow.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
         ended.note_slow(slow);
         self.count_left(key, left);
-        self.effects
-            .push_back(Effect::Release { key, reset, ended });
+        self.effects.push_back(Effect::Release {
+            key,
+            socket_end,
+            ended,
+        });
     }
 
     /// Counts the frames that a session leaves unsent. If the session was open, removes its memberships and notes
@@ -83,7 +86,7 @@ impl Core {
         self.clients.stats.slow.count_gate(left.gated_us);
         if left.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {
-                self.count_by_proxy(peer, false);
+                self.count_ended_by_proxy(peer);
             }
             self.leave_all(key, Some(left.reason));
         }
@@ -161,7 +164,7 @@ impl Core {
             && self.turn.has_time()
             && let Some((key, reason)) = self.clients.over.pop()
         {
-            self.end(key, reason, true);
+            self.end(key, reason, SocketEnd::Reset);
         }
     }
 
@@ -235,13 +238,13 @@ impl Core {
     /// client, the hub only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey) {
         let now = self.now.mono_us;
-        let busy_until = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
+        let busy_until_us = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
             let plan = drain.plan;
             drain.closes_at + plan.spread_us + plan.busy_us
         });
-        let is_busy = self.busy.contains(&key) && now < busy_until;
+        let is_busy = self.busy.contains(&key) && now < busy_until_us;
         if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
-            session.await_gateway(busy_until);
+            session.await_gateway(busy_until_us);
             self.pause(key, Pause::Stop);
             self.arm(key);
         } else {
@@ -249,14 +252,15 @@ impl Core {
         }
     }
 
-    /// Sets whether the gateway has work under way for this client, which may have ended. At a stop the
-    /// client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the stop
-    /// is complete when the gateway is done with all clients.
-    pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
-        if is_busy {
-            self.busy.insert(key);
-            return;
-        }
+    /// Notes that the gateway has work under way for this client, which may have ended. At a stop the client is closed once
+    /// the gateway is done ([`set_idle`](Self::set_idle); [`DrainPlan::busy_us`] at the latest), and the stop is complete
+    /// when the gateway is done with all clients.
+    pub fn set_busy(&mut self, key: SessionKey) {
+        self.busy.insert(key);
+    }
+
+    /// Notes that the gateway has no more work under way for this client.
+    pub fn set_idle(&mut self, key: SessionKey) {
         self.busy.remove(&key);
         let now = self.now;
         let session = self.clients.session_mut(key);

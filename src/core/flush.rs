@@ -19,12 +19,12 @@ use self::laps::{LITTLE, LONG, is_long};
 use super::clients::Clients;
 use super::core::Core;
 use super::deflated::{Compressor, FramePlan, Inflates};
-use super::session::{AfterWrite, Pause, Session};
+use super::session::{AfterWrite, InputProgress, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
-use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
+use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, SocketEnd};
 
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -323,7 +323,7 @@ impl Core {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
                 stats.send_errors[SendError::of(&error) as usize] += 1;
-                self.end(key, CloseReason::SocketError, true);
+                self.end(key, CloseReason::SocketError, SocketEnd::Reset);
                 return;
             }
         };
@@ -371,10 +371,10 @@ impl Core {
             AfterWrite::Nothing => {}
             AfterWrite::CloseWritten(reason) => self.start_closing(key, reason),
             AfterWrite::HalfClose => self.effects.push_back(Effect::HalfClose(key)),
-            AfterWrite::End(reason) => self.end(key, reason, false),
+            AfterWrite::End(reason) => self.end(key, reason, SocketEnd::Close),
         }
         if control_out {
-            self.count_received(key, false);
+            self.count_received(key, InputProgress::None);
             self.resume(key, Pause::Control);
         }
         self.check_gate(key);

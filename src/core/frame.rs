@@ -5,10 +5,11 @@
 //! frame's other encodings (`encodings.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, Key, Kind};
-use super::protocol::websocket::{self, HEADER_ROOM};
+use super::frame_bytes::{Account, FrameBytes, Keeper, QueueRoom};
+use super::protocol::websocket::{self, Coding, HEADER_ROOM};
 use super::window::FrameId;
 use super::{CopyPosition, CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
@@ -50,119 +51,6 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Sums of memory: of all frames that exist together with the memory of long queues, of the frames that the history
-/// keeps, and of those that windows keep. A frame counts once, however many queues share it. An encoding counts from
-/// when it is made.
-#[derive(Clone, Debug, Default)]
-pub struct FrameBytes(Arc<[AtomicU64; 3]>);
-
-/// Who keeps a frame, in the order of the sums after the first.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Keeper {
-    History,
-    Windows,
-}
-
-impl FrameBytes {
-    /// Bytes of all frames that exist now, and of long queues.
-    pub fn alive(&self) -> u64 {
-        self.0[0].load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the frames that a keeper has.
-    pub(super) fn kept(&self, by: Keeper) -> u64 {
-        self.0[1 + by as usize].load(Ordering::Relaxed)
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0[0].fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.0[0].fetch_sub(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-/// Counts the memory of a frame or of a message in [`FrameBytes`].
-#[derive(Debug)]
-pub(super) struct Account {
-    alive: FrameBytes,
-    /// In the order of [`Keeper`].
-    is_kept: [AtomicBool; 2],
-}
-
-impl Account {
-    pub(super) fn new(alive: FrameBytes, bytes: usize) -> Self {
-        alive.add(bytes);
-        Self {
-            alive,
-            is_kept: Default::default(),
-        }
-    }
-
-    /// Counts more bytes of the same frame or message.
-    pub(super) fn add(&self, bytes: usize) {
-        self.alive.add(bytes);
-        for (is_kept, kept) in self.is_kept.iter().zip(&self.alive.0[1..]) {
-            if is_kept.load(Ordering::Relaxed) {
-                kept.fetch_add(bytes as u64, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Notes whether the keeper has the frame or message of `bytes`. While it does, they count among the bytes of the
-    /// keeper.
-    pub(super) fn set_kept(&self, by: Keeper, is_kept: bool, bytes: usize) {
-        if self.is_kept[by as usize].swap(is_kept, Ordering::Relaxed) != is_kept {
-            let (kept, bytes) = (&self.alive.0[1 + by as usize], bytes as u64);
-            match is_kept {
-                true => kept.fetch_add(bytes, Ordering::Relaxed),
-                false => kept.fetch_sub(bytes, Ordering::Relaxed),
-            };
-        }
-    }
-
-    /// Counts all `bytes` no more.
-    pub(super) fn close(&self, bytes: usize) {
-        for keeper in [Keeper::History, Keeper::Windows] {
-            self.set_kept(keeper, false, bytes);
-        }
-        self.alive.give_back(bytes);
-    }
-}
-
-/// Counts the memory of a long queue of frames in [`FrameBytes`] until it is dropped.
-#[derive(Debug)]
-pub(super) struct QueueRoom {
-    alive: FrameBytes,
-    bytes: usize,
-}
-
-impl QueueRoom {
-    /// Counts no bytes yet, in the same [`FrameBytes`] as the frame.
-    pub(super) fn beside(frame: &Frame) -> Self {
-        let alive = frame.account.alive.clone();
-        Self { alive, bytes: 0 }
-    }
-
-    /// Counts `bytes` in place of the bytes counted before.
-    pub(super) fn set(&mut self, bytes: usize) {
-        self.alive.add(bytes);
-        self.alive
-            .give_back(std::mem::replace(&mut self.bytes, bytes));
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for QueueRoom {
-    fn drop(&mut self) {
-        self.alive.give_back(self.bytes);
-    }
-}
-
 /// The number of a walk over the queues, and how many queue entries with this frame the walk has met. Only the thread
 /// of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
@@ -199,7 +87,8 @@ pub struct Frame {
     is_common: bool,
     /// Where the bytes of a binary frame begin, after its text.
     bytes_at: u32,
-    /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
+    is_of_feed: bool,
+    /// Where the text of the position is in the payload.
     position_at: u32,
     position_bytes: u8,
 }
@@ -240,7 +129,7 @@ impl Frame {
     /// Whether the message is of the kept feed. Such a frame must not wait outside of the send queue, also without a
     /// position: a later frame would tell the client a position after it.
     pub fn is_of_feed(&self) -> bool {
-        self.has_position() || self.position_at > 0
+        self.is_of_feed || self.has_position()
     }
 
     /// The position in the payload, if there is one.
@@ -291,14 +180,24 @@ impl Frame {
         FRAME_BYTES + self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
-    /// Notes whether the keeper has the frame. While it does, the frame's bytes count among the bytes of the keeper.
-    pub(super) fn set_kept(&self, by: Keeper, is_kept: bool) {
-        self.account.set_kept(by, is_kept, self.memory_bytes());
+    /// Notes that the keeper has the frame, whose bytes count among those of the keeper from now on.
+    pub(super) fn keep(&self, by: Keeper) {
+        self.account.keep(by, self.memory_bytes());
+    }
+
+    /// Notes that the keeper no longer has the frame.
+    pub(super) fn let_go(&self, by: Keeper) {
+        self.account.let_go(by, self.memory_bytes());
+    }
+
+    /// Counts the memory of a queue of such frames beside them.
+    pub(super) fn queue_room(&self) -> QueueRoom {
+        QueueRoom::new(self.account.frames())
     }
 
     /// Bytes of all frames that the keeper has, together.
     pub(super) fn bytes_kept(&self, by: Keeper) -> u64 {
-        self.account.alive.kept(by)
+        self.account.frames().kept(by)
     }
 
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
@@ -373,7 +272,11 @@ impl Frame {
         make: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Option<&Encoded> {
         self.make(key, || {
-            Some(websocket::encode(make(self.body())?, self.content, true))
+            Some(websocket::encode(
+                make(self.body())?,
+                self.content,
+                Coding::Deflated,
+            ))
         })
     }
 
@@ -415,6 +318,7 @@ pub struct FrameBuilder {
     alive: FrameBytes,
     is_common: bool,
     bytes_at: u32,
+    is_of_feed: bool,
     position_at: u32,
     position_bytes: u8,
 }
@@ -431,6 +335,7 @@ impl FrameBuilder {
             alive: alive.clone(),
             is_common: false,
             bytes_at: 0,
+            is_of_feed: false,
             position_at: 0,
             position_bytes: 0,
         }
@@ -468,9 +373,7 @@ impl FrameBuilder {
     /// Notes whether the message is of the kept feed.
     #[must_use]
     pub fn of_feed(mut self, is_of_feed: bool) -> Self {
-        if self.position_bytes == 0 {
-            self.position_at = u32::from(is_of_feed);
-        }
+        self.is_of_feed = is_of_feed;
         self
     }
 
@@ -531,7 +434,7 @@ impl FrameBuilder {
             self.prefix == Prefix::None || self.bytes.len() > HEADER_ROOM,
             "a prefix goes before a body"
         );
-        let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
+        let plain = websocket::encode(std::mem::take(self.payload()), self.content, Coding::Plain);
         let account = Account::new(self.alive, FRAME_BYTES + plain.memory_bytes());
         Arc::new(Frame {
             plain,
@@ -546,6 +449,7 @@ impl FrameBuilder {
             counted: Counted::default(),
             is_common: self.is_common,
             bytes_at: self.bytes_at,
+            is_of_feed: self.is_of_feed,
             position_at: self.position_at,
             position_bytes: self.position_bytes,
         })

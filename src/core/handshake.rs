@@ -203,7 +203,7 @@ impl Core {
     fn hand_to_http(
         &mut self,
         key: SessionKey,
-        is_probe: bool,
+        without: WithoutRoom<'_>,
         (mut read, input): (Vec<u8>, &mut &[u8]),
     ) {
         read.extend_from_slice(input);
@@ -219,11 +219,7 @@ impl Core {
             session.hold_place(None);
             session.give_permit_to_peer();
         }
-        session.set_http(true, now);
-        let without = match is_probe {
-            true => WithoutRoom::Probe,
-            false => WithoutRoom::Refused(None),
-        };
+        session.count_as_http(now);
         if !self.fit_connection(key, without) {
             return;
         }
@@ -231,7 +227,7 @@ impl Core {
             return;
         };
         // It may have another permit now.
-        session.set_http(true, now);
+        session.count_as_http(now);
         let (moved, permit) = session.hand_over();
         self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;
@@ -282,7 +278,7 @@ impl Core {
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
-        self.count_by_proxy(peer, true);
+        self.count_opened_by_proxy(peer);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
         if is_unconfirmed {
@@ -312,10 +308,17 @@ impl Core {
         }
     }
 
-    /// Counts an open client behind a proxy, or its end.
-    pub(super) fn count_by_proxy(&mut self, peer: Peer, comes: bool) {
+    /// Counts a client that has opened, if it is behind a trusted proxy.
+    fn count_opened_by_proxy(&mut self, peer: Peer) {
         if is_proxy(&peer, &self.limits.trusted_proxies) {
-            self.waits.count_by_proxy(peer.client(), comes);
+            self.waits.count_opened_by_proxy(peer.client());
+        }
+    }
+
+    /// Counts the end of an open client, if it is behind a trusted proxy.
+    pub(super) fn count_ended_by_proxy(&mut self, peer: Peer) {
+        if is_proxy(&peer, &self.limits.trusted_proxies) {
+            self.waits.count_ended_by_proxy(peer.client());
         }
     }
 }
@@ -358,12 +361,16 @@ impl<G: Gateway> Hub<G> {
         if !core.admit_request(key, &head, stream) {
             return;
         }
+        let without_room = match is_probe {
+            true => WithoutRoom::Probe,
+            false => WithoutRoom::Refused(None),
+        };
         let Some(speaks) = speaks else {
             match lost {
                 Some(header) if !matches!(entrance, Entrance::Http | Entrance::None) => {
                     core.refuse_lost(key, header);
                 }
-                _ => core.hand_to_http(key, is_probe, (read, input)),
+                _ => core.hand_to_http(key, without_room, (read, input)),
             }
             return;
         };
@@ -373,7 +380,7 @@ impl<G: Gateway> Hub<G> {
                 return;
             }
             Entrance::Http => {
-                core.hand_to_http(key, is_probe, (read, input));
+                core.hand_to_http(key, without_room, (read, input));
                 return;
             }
             Entrance::None => ("path", "No WebSocket here"),

@@ -27,12 +27,12 @@ use self::numbers::MessageNumbers;
 pub(super) use self::wanted::FrameBudget;
 use self::wanted::{After, At, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
-use super::frame::Keeper;
+use super::frame_bytes::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
-    HistoryStats, NotRecovered, Position, Render, Short, StoredId, TopicName,
+    HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::Now;
@@ -94,7 +94,7 @@ impl KeptMessage {
             content,
         };
         let copy = (memory.render)(&copy, &memory.frames);
-        copy.set_kept(Keeper::History, true);
+        copy.keep(Keeper::History);
         if self.copies.is_empty() {
             // Most messages have one copy; a list would begin with room for four.
             self.copies.reserve_exact(1);
@@ -113,7 +113,7 @@ impl KeptMessage {
 
     fn drop_copies(&mut self, memory: &mut Memory) {
         for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.set_kept(Keeper::History, false);
+            copy.let_go(Keeper::History);
             memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
@@ -249,7 +249,7 @@ impl History {
         match body {
             Some(body) => {
                 self.remove_newest_only(name);
-                body.set_kept(true);
+                body.keep();
             }
             None => {
                 self.left_out = number;
@@ -330,13 +330,15 @@ impl History {
     pub(super) fn page(
         &mut self,
         since: Option<CopyPosition>,
-        (wanted, must_be_whole): (&[Wanted<'_>], bool),
+        wanted: &[Wanted<'_>],
+        if_missing: IfMissing,
         budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
         const START: After = After {
             number: 0,
             copy: CopyRank::LAST,
         };
+        let must_be_whole = if_missing == IfMissing::Fail;
         let since = match since.map(|since| self.numbers.find_position(since)) {
             None => START,
             Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
@@ -383,8 +385,8 @@ impl History {
         Ok(page)
     }
 
-    /// Whether the message at a position is known.
-    pub(super) fn finds(&self, since: &str) -> Outcome {
+    /// Whether the messages after a position are known; if not, why.
+    pub(super) fn check_position(&self, since: &str) -> Outcome {
         self.numbers.find(since).map(|_| ())
     }
 
@@ -753,7 +755,7 @@ impl History {
         if !self.newest_only.has_room(&entry) {
             return false;
         }
-        body.set_kept(true);
+        body.keep();
         let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
         self.newest_only.add(name, entry);
         self.forget_excess();
@@ -776,7 +778,7 @@ impl History {
         if let Some(body) = &entry.body
             && next.is_none_or(|next| !next.has(body))
         {
-            body.set_kept(false);
+            body.let_go();
         }
     }
 }

@@ -16,9 +16,9 @@ use super::session::{Due, Pause, Session};
 use super::shell::{Effect, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, PhaseKind, Publication,
-    SessionKey, TurnClock, tables,
+    SessionKey, SocketEnd, TurnClock, tables,
 };
-use weirgate_wire::admission::{ConnectionPermit, Peer};
+use weirgate_wire::admission::{ConnectionPermit, Peer, Transport};
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
@@ -49,10 +49,15 @@ impl<G: Gateway> Hub<G> {
 
     /// Handles an accepted connection, which begins with a handshake of TLS or with a request. The returned key is valid
     /// until [`handle_released`](Self::handle_released).
-    pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>, is_tls: bool) -> SessionKey {
+    pub fn handle_accepted(
+        &mut self,
+        now: Now,
+        peer: impl Into<Peer>,
+        transport: Transport,
+    ) -> SessionKey {
         self.core.now = now;
         let peer = peer.into();
-        let permit = self.core.permit(&peer, is_tls);
+        let permit = self.core.permit(&peer, transport);
         let key = self.core.insert(peer, permit);
         self.core.clients.stats.accepted += 1;
         if self.core.fit_connection(key, WithoutRoom::Waits) {
@@ -109,10 +114,16 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Ends a connection for a reason that only the shell knows. `reset` drops the bytes in the kernel.
-    pub fn handle_failed(&mut self, now: Now, key: SessionKey, reason: CloseReason, reset: bool) {
+    /// Ends a connection for a reason that only the shell knows.
+    pub fn handle_failed(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        reason: CloseReason,
+        socket_end: SocketEnd,
+    ) {
         self.core.now = now;
-        self.core.end(key, reason, reset);
+        self.core.end(key, reason, socket_end);
         self.settle();
     }
 
@@ -131,7 +142,7 @@ impl<G: Gateway> Hub<G> {
     ) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
-        permit.set_http(false, now.mono_us);
+        permit.move_to_loop(now.mono_us);
         self.core.insert(peer.into(), permit)
     }
 
@@ -430,7 +441,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
     pub(super) fn settle(&mut self) {
-        self.core.forget_left();
+        self.core.remove_left_frames();
         loop {
             self.core.reap();
             if let Some((key, reason)) = self.core.ended.pop_front() {
@@ -492,7 +503,7 @@ impl Core {
         match session.due(now, limits, ping_us) {
             Due::Nothing => {}
             Due::LastRead => self.effects.push_back(Effect::ReadLast(key)),
-            Due::End { reason, reset } => self.end(key, reason, reset),
+            Due::End { reason, socket_end } => self.end(key, reason, socket_end),
             Due::PongTimeout => {
                 let reason = CloseReason::PongTimeout;
                 self.close(key, pong_timeout, reason, Closing::Now);

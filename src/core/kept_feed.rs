@@ -104,12 +104,17 @@ impl Core {
         for (content, members) in Content::ALL.into_iter().zip(counts) {
             if members > 0 && message.is_for(content) {
                 let copy = publication.copy_for(message, pattern, content);
-                self.publish_rendered(topic, copy, publication.deliver);
+                self.publish_rendered(topic, publication, copy);
             }
         }
     }
 
-    fn publish_rendered(&mut self, topic: &TopicName, copy: CopyFor<'_>, deliver: bool) {
+    fn publish_rendered(
+        &mut self,
+        topic: &TopicName,
+        publication: &Publication,
+        copy: CopyFor<'_>,
+    ) {
         let kept = copy.position.and_then(|position| {
             let history = self.history.as_mut()?;
             history.copy_of_newest(position, copy.pattern, copy.content)
@@ -118,7 +123,7 @@ impl Core {
         self.publish_frame(Delivery {
             topic,
             frame: &frame,
-            deliver,
+            deliver: publication.deliver,
             retain: Retain::Keep,
             place: Place::Outside,
         });

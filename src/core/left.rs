@@ -12,10 +12,11 @@ use super::{ConflationKey, SessionKey, TopicName};
 /// The conflation keys of topics that a client has left, until its queue is walked.
 #[derive(Debug, Default)]
 pub(super) struct LeftKeys {
-    of: Option<SessionKey>,
+    client: Option<SessionKey>,
     keys: Vec<ConflationKey>,
-    /// One of the topics may have further keys.
-    has_more: bool,
+    /// A topic remembers [`KEYS_MAX`] of its keys. One of those that the client left has so many, so frames with other keys
+    /// of it may wait too.
+    may_lack_keys: bool,
 }
 
 impl Core {
@@ -26,19 +27,18 @@ impl Core {
         if self.clients.session(key).is_none() {
             return Left::NoMember;
         }
-        if self.left.of != Some(key) {
-            self.forget_left();
+        if self.left.client != Some(key) {
+            self.remove_left_frames();
         }
         let keys = &mut self.left.keys;
-        let Some((count, last)) = self.topics.leave(key, topic, keys) else {
+        let Some((keys_left, is_last)) = self.topics.leave(key, topic, keys) else {
             return Left::NoMember;
         };
-        if count > 0 {
-            self.left.of = Some(key);
-            // The topic may have more keys than are known.
-            self.left.has_more |= count == KEYS_MAX;
+        if keys_left > 0 {
+            self.left.client = Some(key);
+            self.left.may_lack_keys |= keys_left == KEYS_MAX;
         }
-        match last {
+        match is_last {
             true => Left::Last,
             false => Left::Others,
         }
@@ -47,15 +47,15 @@ impl Core {
     /// Removes the keyed frames of topics that a client has left. Comes before anything that may queue a frame with one
     /// of these keys.
     #[inline]
-    pub(super) fn forget_left(&mut self) {
-        if self.left.of.is_some() {
-            self.forget_keys();
+    pub(super) fn remove_left_frames(&mut self) {
+        if self.left.client.is_some() {
+            self.remove_frames_with_left_keys();
         }
     }
 
     #[cold]
-    fn forget_keys(&mut self) {
-        let Some(key) = self.left.of.take() else {
+    fn remove_frames_with_left_keys(&mut self) {
+        let Some(key) = self.left.client.take() else {
             return;
         };
         let keys: HashSet<ConflationKey, RandomState> = self.left.keys.drain(..).collect();
@@ -67,9 +67,9 @@ impl Core {
                 self.note_wait(key);
             }
         }
-        if std::mem::take(&mut self.left.has_more) {
-            // The frames that wait for a slot are sent now, because one of the unknown keys would otherwise come long
-            // after the client left the topic.
+        if std::mem::take(&mut self.left.may_lack_keys) {
+            // Frames that wait for the end of a slot are sent now: one with a key that is not known here would otherwise
+            // come long after the client left the topic.
             self.clients.open_slot(self.now, &self.limits, key);
         }
     }

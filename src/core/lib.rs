@@ -29,6 +29,7 @@ mod encodings;
 mod ends;
 mod flush;
 mod frame;
+mod frame_bytes;
 mod gaps;
 mod gateway;
 mod gather;
@@ -74,7 +75,8 @@ pub use bus_event::{
 pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
-pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
+pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, Prefix};
+pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, Outcome, Wanted};
@@ -90,12 +92,13 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
-pub use resume::RESUME_BYTES_MAX;
+pub use resume::{IfMissing, RESUME_BYTES_MAX};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{Found, FoundClient, FoundName, Search};
 pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};
 pub use shell::{
-    CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
+    CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,
+    Whom, Write,
 };
 pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};

@@ -21,7 +21,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::session::Session;
 use super::turn::Turn;
-use super::{CloseReason, Frame, SessionKey};
+use super::{CloseReason, Frame, SessionKey, SocketEnd};
 
 /// The most clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
@@ -278,7 +278,7 @@ impl Core {
             let chosen = choice.make(candidates, excess, &mut self.turn);
             is_enough = choice.freed_bytes >= excess || chosen.is_empty();
             for key in chosen {
-                self.end(key, CloseReason::FrameMemory, true);
+                self.end(key, CloseReason::FrameMemory, SocketEnd::Reset);
             }
         }
         if is_enough {

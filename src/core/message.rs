@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::frame::{Account, Keeper};
+use super::frame_bytes::{Account, Keeper};
 use super::{ConflationKey, Content, Frame, FrameBytes, Now, Position, TopicName};
 use weirgate_wire::base::allocated_bytes;
 
@@ -148,13 +148,24 @@ impl Body {
         }
     }
 
-    /// Notes whether the history has it.
-    pub(super) fn set_kept(&self, is_kept: bool) {
+    /// Notes that the history has it.
+    pub(super) fn keep(&self) {
         match self {
-            Self::Frame(frame) => frame.set_kept(Keeper::History, is_kept),
+            Self::Frame(frame) => frame.keep(Keeper::History),
             Self::Message(message) => {
                 let bytes = message.memory_bytes();
-                message.account.set_kept(Keeper::History, is_kept, bytes);
+                message.account.keep(Keeper::History, bytes);
+            }
+        }
+    }
+
+    /// Notes that the history no longer has it.
+    pub(super) fn let_go(&self) {
+        match self {
+            Self::Frame(frame) => frame.let_go(Keeper::History),
+            Self::Message(message) => {
+                let bytes = message.memory_bytes();
+                message.account.let_go(Keeper::History, bytes);
             }
         }
     }

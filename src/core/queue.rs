@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::frame::QueueRoom;
+use super::frame_bytes::QueueRoom;
 use super::{ConflationKey, Frame, tables};
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
@@ -247,13 +247,19 @@ const REPLAYED: u64 = 1 << 63;
 const KEYED: u64 = 1 << 62;
 
 impl Entry {
-    pub(super) fn new(frame: Arc<Frame>, seq: u64, is_replayed: bool) -> Self {
-        let replayed = if is_replayed { REPLAYED } else { 0 };
+    pub(super) fn new(frame: Arc<Frame>, seq: u64) -> Self {
         let keyed = if frame.key().is_some() { KEYED } else { 0 };
         Self {
             frame,
-            bits: seq | replayed | keyed,
+            bits: seq | keyed,
         }
+    }
+
+    /// An entry that counts for no limit of the queue, and that no newer frame replaces.
+    pub(super) fn replayed(frame: Arc<Frame>, seq: u64) -> Self {
+        let mut entry = Self::new(frame, seq);
+        entry.bits |= REPLAYED;
+        entry
     }
 
     /// The number in [`Prefix::Seq`](super::Prefix); 0 for frames without a number.
@@ -287,7 +293,7 @@ impl Weigh for Entry {
     }
 
     fn room(&self) -> Option<QueueRoom> {
-        Some(QueueRoom::beside(&self.frame))
+        Some(self.frame.queue_room())
     }
 }
 

@@ -8,9 +8,9 @@ use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::protocol::{ClientMessage, Step};
-use super::session::{Pause, Pauses, Session};
+use super::session::{InputProgress, Pause, Pauses, Session};
 use super::shell::Effect;
-use super::{CloseReason, Closing, Now, SessionKey};
+use super::{CloseReason, Closing, Now, PeerEnd, SessionKey, SocketEnd};
 use weirgate_wire::admission::Quota;
 
 impl<G: Gateway> Hub<G> {
@@ -23,20 +23,22 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Handles the end of the peer's side, after everything before was read; `failed`: an error ended
-    /// the connection.
-    pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
+    /// Handles the end of the peer's side, after everything before was read.
+    pub fn handle_ended(&mut self, now: Now, key: SessionKey, end: PeerEnd) {
         self.core.now = now;
-        self.end(key, failed);
+        self.end(key, end);
         self.settle();
     }
 
-    /// Handles an end of the peer's side that the shell sees before everything is read; `failed`: an
-    /// error ended the connection. A client without a pause is read to the end first. A paused client
-    /// ends now, unless the client may still read or the gateway wants the unread data.
-    pub fn handle_end_seen(&mut self, now: Now, key: SessionKey, failed: bool) {
+    /// Handles an end of the peer's side that the shell sees before everything is read. A client without a pause is
+    /// read to the end first. A paused client ends now, unless the client may still read or the gateway wants the unread
+    /// data.
+    pub fn handle_end_seen(&mut self, now: Now, key: SessionKey, end: PeerEnd) {
         self.core.now = now;
-        if self.is_paused(key) && (failed || !self.reads_to_the_end(key)) && self.end(key, failed) {
+        if self.is_paused(key)
+            && (end == PeerEnd::Failed || !self.reads_to_the_end(key))
+            && self.end(key, end)
+        {
             self.core.clients.stats.ended_unread += 1;
         }
         self.settle();
@@ -144,23 +146,26 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_rest(&mut self.core, key, client);
         }
-        self.core.count_received(key, true);
+        self.core.count_received(key, InputProgress::Message);
         let session = self.core.clients.session(key);
         session.is_some_and(|session| session.has_rest() || session.sends_postponed())
     }
 
     /// Handles the end of the peer's side; returns false if the client may still read or gets its last
     /// control bytes.
-    fn end(&mut self, key: SessionKey, failed: bool) -> bool {
+    fn end(&mut self, key: SessionKey, end: PeerEnd) -> bool {
         let now = self.core.now;
         let Some(session) = self.core.clients.session_mut(key) else {
             return false;
         };
-        let ends = session.peer_ended(now, failed);
-        match (ends, failed) {
-            (true, true) => self.core.end(key, CloseReason::SocketError, false),
-            (true, false) => self.core.end(key, CloseReason::PeerGone, false),
-            (false, _) => self.core.clients.mark_dirty(self.core.now, key),
+        let ends = session.peer_ended(now, end);
+        let reason = match end {
+            PeerEnd::Failed => CloseReason::SocketError,
+            PeerEnd::Closed => CloseReason::PeerGone,
+        };
+        match ends {
+            true => self.core.end(key, reason, SocketEnd::Close),
+            false => self.core.clients.mark_dirty(now, key),
         }
         ends
     }
@@ -202,8 +207,11 @@ impl<G: Gateway> Hub<G> {
         let before = self.core.stats().received_messages;
         self.take_messages(key, input);
         self.core.frame_scratch.rest();
-        let is_new = self.core.stats().received_messages != before;
-        self.core.count_received(key, is_new);
+        let progress = match self.core.stats().received_messages == before {
+            true => InputProgress::None,
+            false => InputProgress::Message,
+        };
+        self.core.count_received(key, progress);
     }
 
     /// Handles the messages in turn, so that a gateway may close or pause between two messages, until the client has had
@@ -215,59 +223,74 @@ impl<G: Gateway> Hub<G> {
             if self.core.read_last_words(key, input) {
                 return;
             }
-            self.pause_before_message(key, input, is_first);
-            let core = &mut self.core;
-            // `session_mut` would borrow all of `core`; the scratch is needed too.
-            let Some(session) = session_of(&mut core.clients.sessions, key) else {
-                return;
-            };
-            let before = session.pauses();
-            let control_bytes_max = core.limits.send_queue.control_bytes_max;
-            let scratch = &mut core.frame_scratch;
-            let (left, announced) = (input.len(), session.holds_messages());
-            let step = session.read(core.now, input, control_bytes_max, scratch);
-            let after = session.pauses();
-            let has_answered = step.is_some() && session.has_answered();
-            core.clients.stats.count_pauses(before, after);
-            core.clients.mark_dirty(core.now, key);
-            let Some(step) = step else {
-                return;
-            };
-            if has_answered && let Some(client) = self.clients.get_mut(key) {
-                self.gateway.handle_answered(&mut self.core, key, client);
-            }
-            let needs_input = !announced || !matches!(step, Step::Message(_));
-            let goes_on = !needs_input || input.len() < left;
-            match step {
-                Step::Ping => {}
-                Step::Pong => self.core.note_pong(key),
-                Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
-                Step::Violation(code, reason) => {
-                    self.core.close(key, code, reason, Closing::Now);
-                }
-                Step::Message(message) => self.take_message(key, &message),
+            if is_first || !self.pause_without_share(key, input) {
+                self.pause_without_room(key, input);
             }
             is_first = false;
-            if !goes_on {
+            let bytes_left = input.len();
+            let kept_messages = self.core.has_requests(key);
+            let Some(step) = self.read_step(key, input) else {
+                return;
+            };
+            let took_kept = kept_messages && matches!(step, Step::Message(_));
+            self.take_step(key, step);
+            if !took_kept && input.len() == bytes_left {
                 self.core.read_last_words(key, input);
                 return;
             }
         }
     }
 
-    /// Pauses a client that has had its share of the turn, or for whose next message the gateway has no room.
-    /// `is_first`: nothing of this input was handled yet.
-    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], is_first: bool) {
+    /// Reads one step of the client's input. Before the step is handled, the gateway is notified of the first sign of life
+    /// after a [`probe`](Core::probe).
+    fn read_step(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Step> {
+        let core = &mut self.core;
+        // `session_mut` would borrow all of `core`; the scratch is needed too.
+        let session = session_of(&mut core.clients.sessions, key)?;
+        let before = session.pauses();
+        let control_bytes_max = core.limits.send_queue.control_bytes_max;
+        let step = session.read(core.now, input, control_bytes_max, &mut core.frame_scratch);
+        let after = session.pauses();
+        let has_answered = step.is_some() && session.has_answered();
+        core.clients.stats.count_pauses(before, after);
+        core.clients.mark_dirty(core.now, key);
+        if has_answered && let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_answered(&mut self.core, key, client);
+        }
+        step
+    }
+
+    fn take_step(&mut self, key: SessionKey, step: Step) {
+        match step {
+            Step::Ping => {}
+            Step::Pong => self.core.note_pong(key),
+            Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
+            Step::Violation(code, reason) => self.core.close(key, code, reason, Closing::Now),
+            Step::Message(message) => self.take_message(key, &message),
+        }
+    }
+
+    /// Lets a client with more input wait for its share of a later turn, if it has had its share of this one. Returns
+    /// whether it waits.
+    fn pause_without_share(&mut self, key: SessionKey, input: &[u8]) -> bool {
+        let core = &mut self.core;
+        // The messages of an event stream come from the query, without input.
+        let has_more = !input.is_empty() || core.has_requests(key);
+        let waits = has_more && core.clients.session(key).is_some() && !core.turn.has_share();
+        if waits {
+            core.wait_for_share(key);
+        }
+        waits
+    }
+
+    /// Pauses a client for whose next message the gateway has no room.
+    fn pause_without_room(&mut self, key: SessionKey, input: &[u8]) {
         let core = &mut self.core;
         let Some(session) = core.clients.session(key) else {
             return;
         };
         let address = session.client_addr();
-        // The messages of an event stream come from the query, without input.
-        let comes = !input.is_empty() || session.holds_messages();
-        if comes && !is_first && !core.turn.has_share() {
-            core.wait_for_share(key);
-        } else if !self.gateway.has_room_for(address) && session.may_bring_message(input) {
+        if !self.gateway.has_room_for(address) && session.may_bring_message(input) {
             core.pause(key, Pause::Room);
             core.no_room.push(address, key);
         }
@@ -368,17 +391,17 @@ impl Core {
     }
 
     /// Counts the bytes that are kept of the client's input after a read, and drops clients if the bytes of all clients
-    /// are over the limit. `is_new`: the client has finished another message in this read.
+    /// are over the limit.
     #[inline]
-    pub(super) fn count_received(&mut self, key: SessionKey, is_new: bool) {
+    pub(super) fn count_received(&mut self, key: SessionKey, progress: InputProgress) {
         let (now, received, limits) = (self.now, &self.received, &self.limits);
         let session = session_of(&mut self.clients.sessions, key);
         let grew = session
-            .is_some_and(|session| session.count_received(key, now, is_new, received, limits));
+            .is_some_and(|session| session.count_received(key, now, progress, received, limits));
         if grew {
             // The client that was just read may be dropped too.
             for key in self.received.make_room(now) {
-                self.end(key, CloseReason::MessageMemory, true);
+                self.end(key, CloseReason::MessageMemory, SocketEnd::Reset);
             }
         }
     }

@@ -137,7 +137,7 @@ impl Core {
             return;
         };
         let gated_us = session.take_wide_gate(now);
-        session.ping_behind(now);
+        session.ping_after_states(now);
         self.clients.stats.slow.count_gate(gated_us);
     }
 }

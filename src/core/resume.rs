@@ -20,6 +20,15 @@ const SENT_AT_ONCE: usize = 100;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
+/// What becomes of a page of kept messages if messages after the position are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMissing {
+    /// There is no page.
+    Fail,
+    /// The page begins with the oldest message that is kept.
+    Skip,
+}
+
 impl Core {
     /// The missed messages that wait for resuming clients.
     pub fn resumed_messages(&self) -> &Quota {
@@ -56,7 +65,7 @@ impl Core {
 
     /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
     /// most a page, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
-    /// in the same call. `must_be_whole`: messages after the position may not be missing.
+    /// in the same call.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
@@ -64,7 +73,8 @@ impl Core {
         &mut self,
         key: SessionKey,
         since: Option<CopyPosition>,
-        (wanted, must_be_whole): (&[Wanted<'_>], bool),
+        wanted: &[Wanted<'_>],
+        if_missing: IfMissing,
     ) -> Result<KeptPage, NotRecovered> {
         let room = self.frame_budget(key, 0);
         let budget = FrameBudget {
@@ -73,7 +83,7 @@ impl Core {
         };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let page = history.page(since, (wanted, must_be_whole), budget)?;
+        let page = history.page(since, wanted, if_missing, budget)?;
         let messages = self.charge_messages(key, page.messages)?;
         Ok(KeptPage { messages, ..page })
     }
@@ -92,7 +102,7 @@ impl Core {
     pub fn resumes_from(&self, key: SessionKey, since: &str) -> Outcome {
         self.may_resume(key)?;
         let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
-        history.finds(since)
+        history.check_position(since)
     }
 
     fn may_resume(&self, key: SessionKey) -> Outcome {

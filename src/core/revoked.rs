@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use weirgate_wire::auth::Refusal;
+use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// The most entries by default.
 const MAX: usize = 10_000;
@@ -67,36 +67,51 @@ impl Refusals {
         }
     }
 
-    fn refuse(&self, connected: &Connected<'_>, now: i64) -> bool {
+    /// Whether a refusal meets this client at this time.
+    fn refuse(&self, client: &Connected<'_>, now: i64) -> bool {
         let kinds = (0..self.kinds.len()).filter(|kind| self.kinds[*kind] > 0);
         kinds
-            .filter_map(|kind| Some((kind, Cut::of(kind, connected)?)))
-            .any(|(kind, key)| self.refuse_kind(kind, key, connected, now))
+            .filter_map(|kind| Some((kind, Cut::of(kind, client)?)))
+            .any(|(kind, conditions)| self.refuse_any_user(kind, conditions, client, now))
     }
 
-    /// Tries each user and each role of the connection.
-    fn refuse_kind(&self, kind: usize, mut key: Cut, connected: &Connected<'_>, now: i64) -> bool {
-        let marks = connected.marks;
-        let refuses = |key: &Cut| {
-            let ends = self.by_conditions.get(key);
+    /// Whether there is a refusal with these conditions. If refusals of this kind name a user, looks one up for each user
+    /// of the client, because a certificate may name another user than the token.
+    fn refuse_any_user(
+        &self,
+        kind: usize,
+        mut conditions: Cut,
+        client: &Connected<'_>,
+        now: i64,
+    ) -> bool {
+        if kind & USER == 0 {
+            return self.refuse_any_role(kind, conditions, client.marks, now);
+        }
+        client.users().any(|user| {
+            conditions.user = Some(user.to_owned());
+            self.refuse_any_role(kind, conditions.clone(), client.marks, now)
+        })
+    }
+
+    /// The same for the roles: if refusals of this kind name a role, looks one up for each role of the token.
+    fn refuse_any_role(
+        &self,
+        kind: usize,
+        mut conditions: Cut,
+        marks: Option<&TokenMarks>,
+        now: i64,
+    ) -> bool {
+        let refuse = |conditions: &Cut| {
+            let ends = self.by_conditions.get(conditions);
             ends.is_some_and(|ends| ends.refuse(marks, now))
         };
-        let of_roles = |key: &mut Cut| {
-            if kind & ROLE == 0 {
-                return refuses(key);
-            }
-            let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
-            roles.any(|role| {
-                key.role = Some(role.to_string());
-                refuses(key)
-            })
-        };
-        if kind & USER == 0 {
-            return of_roles(&mut key);
+        if kind & ROLE == 0 {
+            return refuse(&conditions);
         }
-        connected.users().any(|user| {
-            key.user = Some(user.to_owned());
-            of_roles(&mut key)
+        let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
+        roles.any(|role| {
+            conditions.role = Some(role.to_string());
+            refuse(&conditions)
         })
     }
 }

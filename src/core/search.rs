@@ -115,23 +115,27 @@ impl Seeking {
                 }
             }
             Search::Names(part) => {
-                let is_it = [name, shown].iter().any(|own| own.as_str() == part);
-                if is_it || shown.as_str().contains(part.as_str()) {
-                    self.add_name(is_it, describe);
+                if [name, shown].iter().any(|own| own.as_str() == part) {
+                    self.add_name_in_front(describe);
+                } else if shown.as_str().contains(part.as_str()) {
+                    self.add_name(describe);
                 }
             }
         }
     }
 
-    fn add_name(&mut self, is_first: bool, describe: impl FnOnce() -> FoundName) {
-        let (found, names) = (&mut self.found.count, &mut self.found.names);
-        *found += 1;
-        if is_first {
-            names.truncate(FOUND_MAX - 1);
-            names.insert(0, describe());
-        } else if names.len() < FOUND_MAX {
-            names.push(describe());
+    fn add_name(&mut self, describe: impl FnOnce() -> FoundName) {
+        self.found.count += 1;
+        if self.found.names.len() < FOUND_MAX {
+            self.found.names.push(describe());
         }
+    }
+
+    /// The name that was searched for is described, whatever the number of other names.
+    fn add_name_in_front(&mut self, describe: impl FnOnce() -> FoundName) {
+        self.found.count += 1;
+        self.found.names.truncate(FOUND_MAX - 1);
+        self.found.names.insert(0, describe());
     }
 
     /// Adds a client if it matches. Returns the cost: 1 and the number of its names if it is described, otherwise 0.

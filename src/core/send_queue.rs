@@ -208,7 +208,7 @@ impl SendQueue {
         };
         if !meets_limit {
             self.start_progress(now);
-            self.append(Arc::clone(frame), false);
+            self.append(frame);
         }
         !meets_limit
     }
@@ -231,7 +231,7 @@ impl SendQueue {
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
-            self.append(Arc::clone(frame), false);
+            self.append(frame);
         }
         outcome
     }
@@ -240,7 +240,8 @@ impl SendQueue {
     /// caller limits the number of waiting replayed frames.
     pub(super) fn replay(&mut self, now: Now, frame: Arc<Frame>) {
         self.start_progress(now);
-        self.append(frame, true);
+        let seq = self.number(&frame);
+        self.push_back(Entry::replayed(frame, seq));
     }
 
     /// An empty queue is about to get something: the time in which the kernel has to take a byte begins.
@@ -251,10 +252,13 @@ impl SendQueue {
         }
     }
 
-    fn append(&mut self, frame: Arc<Frame>, is_replayed: bool) {
-        let seq = self.number(&frame);
-        self.bytes += frame.queue_bytes();
-        let entry = Entry::new(frame, seq, is_replayed);
+    fn append(&mut self, frame: &Arc<Frame>) {
+        let seq = self.number(frame);
+        self.push_back(Entry::new(Arc::clone(frame), seq));
+    }
+
+    fn push_back(&mut self, entry: Entry) {
+        self.bytes += entry.frame.queue_bytes();
         self.data.push_back(entry);
     }
 

@@ -61,6 +61,24 @@ pub(super) struct Cuts {
     pub(super) done: CutDone,
 }
 
+/// How the peer's side of a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerEnd {
+    /// In order: the peer may still read.
+    Closed,
+    /// By an error.
+    Failed,
+}
+
+/// How weirgate ends a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The kernel still sends the bytes that it holds.
+    Close,
+    /// The kernel drops the bytes that it holds, because the client does not read.
+    Reset,
+}
+
 /// Work on a socket.
 #[derive(Debug)]
 pub enum Effect {
@@ -70,9 +88,8 @@ pub enum Effect {
     Release {
         /// The socket's key.
         key: SessionKey,
-        /// Drop the bytes in the kernel (the client does not read); otherwise the kernel still sends
-        /// the bytes.
-        reset: bool,
+        /// What becomes of the bytes in the kernel.
+        socket_end: SocketEnd,
         /// For the log line.
         ended: Ended,
     },

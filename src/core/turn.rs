@@ -34,8 +34,15 @@ impl TurnClock for Still {
 pub(super) struct Turn {
     clock: Box<dyn TurnClock>,
     part: Span,
-    share: Option<(SessionKey, Span)>,
+    share: Option<Share>,
     batch: Span,
+}
+
+/// The part of the turn that a client may use.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    client: SessionKey,
+    span: Span,
 }
 
 /// A length of time. A part counts from its beginning, so that a long first step leaves no time for a second one. A share
@@ -112,17 +119,23 @@ impl Turn {
     }
 
     /// Begins the share of a client, microseconds, unless its share is under way.
-    pub(super) fn begin_share(&mut self, of: SessionKey, share_us: u64) {
-        if self.share.is_none_or(|(key, _)| key != of) {
-            self.share = Some((of, Span::of(share_us)));
+    pub(super) fn begin_share(&mut self, client: SessionKey, share_us: u64) {
+        if self.share.is_none_or(|share| share.client != client) {
+            let span = Span::of(share_us);
+            self.share = Some(Share { client, span });
         }
     }
 
-    /// Whether the client whose share is under way goes on with another step: neither the share nor the part has ended.
+    /// Whether the client whose messages are handled may go on with another step: neither its share nor the part of the
+    /// turn has ended. Both are asked each time, because each span begins when it is first asked for.
     pub(super) fn has_share(&mut self) -> bool {
         let now_us = self.clock.mono_us();
-        let lasts = |(_, share): &mut (SessionKey, Span)| share.lasts_at(now_us);
-        self.share.as_mut().is_none_or(lasts) & self.part.lasts_at(now_us)
+        let share_lasts = self
+            .share
+            .as_mut()
+            .is_none_or(|share| share.span.lasts_at(now_us));
+        let part_lasts = self.part.lasts_at(now_us);
+        share_lasts && part_lasts
     }
 }
 

@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Frame;
-use super::frame::Keeper;
+use super::frame_bytes::Keeper;
 use weirgate_wire::base::ExtendibleMap;
 use weirgate_wire::deflate::Deflater;
 
@@ -145,7 +145,7 @@ impl Windows {
     fn keep(&mut self, frame: &Arc<Frame>) -> FrameId {
         let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
         frame.set_window_number(id);
-        frame.set_kept(Keeper::Windows, true);
+        frame.keep(Keeper::Windows);
         self.kept.push_back(Kept {
             receivers: Arc::strong_count(frame) as u32,
             frame: Arc::clone(frame),
@@ -166,7 +166,7 @@ impl Windows {
 
     fn let_go(&mut self) {
         if let Some(oldest) = self.kept.pop_front() {
-            oldest.frame.set_kept(Keeper::Windows, false);
+            oldest.frame.let_go(Keeper::Windows);
             self.first_kept = self.first_kept.wrapping_add(1);
         }
     }

@@ -48,26 +48,29 @@ impl Schedule {
         }
     }
 
-    /// Whether to fetch now. `asked`: a token asks.
-    fn begins(&mut self, now_ms: u64, asked: bool) -> bool {
-        if now_ms >= self.due_ms {
-            return true;
-        }
-        let is_due = asked && now_ms >= self.next_for_token_ms();
-        if is_due {
-            self.asked_ms = Some(now_ms);
-        }
-        is_due
+    /// Whether the regular fetch is due.
+    fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.due_ms
     }
 
-    /// Takes the outcome of a fetch that began at `now_ms`.
-    fn ended(&mut self, now_ms: u64, is_good: bool) {
-        if is_good {
-            self.failures = 0;
-            self.has_keys = true;
-            self.due_ms = now_ms + REFRESH_MS;
-            return;
+    /// Whether a fetch for a token may begin now; if so, the next one has to wait.
+    fn begins_for_token(&mut self, now_ms: u64) -> bool {
+        let begins = now_ms >= self.next_for_token_ms();
+        if begins {
+            self.asked_ms = Some(now_ms);
         }
+        begins
+    }
+
+    /// Records a good fetch that began at `now_ms`.
+    fn succeeded(&mut self, now_ms: u64) {
+        self.failures = 0;
+        self.has_keys = true;
+        self.due_ms = now_ms + REFRESH_MS;
+    }
+
+    /// Records a failed fetch that began at `now_ms`.
+    fn failed(&mut self, now_ms: u64) {
         let wait_ms = match self.has_keys {
             true => FETCH_AGAIN_MS,
             false => (FIRST_RETRY_MS << self.failures.min(16)).min(FETCH_AGAIN_MS),
@@ -207,12 +210,19 @@ impl KeyFetches {
         if self.in_force(KeysInForce::take_request) {
             self.schedule.due_ms = now_ms;
         }
-        if self.schedule.begins(now_ms, self.ring.asks_for_newer()) {
+        if self.schedule.is_due(now_ms)
+            || self.ring.wants_fetch() && self.schedule.begins_for_token(now_ms)
+        {
             let fetched = self.fetch();
-            self.schedule.ended(now_ms, fetched.is_ok());
-            let good_us = fetched.is_ok().then_some(now_us);
+            match &fetched {
+                Ok(_) => self.schedule.succeeded(now_ms),
+                Err(_) => self.schedule.failed(now_ms),
+            }
             let next_us = self.schedule.next_for_token_ms() * 1000;
-            self.ring.note_fetch(good_us, next_us);
+            match &fetched {
+                Ok(_) => self.ring.note_good_fetch(now_us, next_us),
+                Err(_) => self.ring.note_failed_fetch(next_us),
+            }
             self.report_fetch(&fetched);
         }
     }
@@ -275,9 +285,12 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut times = Vec::new();
         for now_ms in (0..end_ms).step_by(200) {
-            if schedule.begins(now_ms, asked(now_ms)) {
+            if schedule.is_due(now_ms) || asked(now_ms) && schedule.begins_for_token(now_ms) {
                 times.push(now_ms);
-                schedule.ended(now_ms, is_good(now_ms));
+                match is_good(now_ms) {
+                    true => schedule.succeeded(now_ms),
+                    false => schedule.failed(now_ms),
+                }
             }
         }
         times
@@ -396,7 +409,7 @@ mod tests {
         keys.lock().expect("keys").request_fetch();
         fetches.check();
         fetches.check();
-        assert_eq!((fetched(), ring.asks_for_newer()), (2, false));
+        assert_eq!((fetched(), ring.wants_fetch()), (2, false));
         let authenticator = Authenticator {
             keys: ring.clone(),
             ..Authenticator::default()
@@ -408,7 +421,7 @@ mod tests {
         let due = Err(Refusal::KeysDue { wait_ms: 0 });
         assert_eq!(judged(&stranger), due);
         fetches.check();
-        assert_eq!((fetched(), ring.asks_for_newer()), (3, false));
+        assert_eq!((fetched(), ring.wants_fetch()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
         // The fetch for the stranger's token may have come before the provider had its new key.
         let later = judged(&next);
@@ -423,13 +436,13 @@ mod tests {
         );
         fetches.check();
         assert_eq!(
-            (fetched(), ring.asks_for_newer()),
+            (fetched(), ring.wants_fetch()),
             (3, true),
             "not within the minute"
         );
         fetches.schedule.asked_ms = None;
         fetches.check();
-        assert_eq!((fetched(), ring.asks_for_newer()), (4, false));
+        assert_eq!((fetched(), ring.wants_fetch()), (4, false));
         assert_eq!(judged(&next), Err(Refusal::UnknownKey));
     }
 }

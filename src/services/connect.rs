@@ -128,7 +128,7 @@ pub(crate) async fn connect(
 ) -> io::Result<Connected> {
     let upstream = &service.upstream;
     let addresses = lookup_host((upstream.host.as_str(), upstream.port)).await?;
-    let addresses = lock(&service.failed_addresses).in_turn(addresses.collect());
+    let addresses = lock(&service.failed_addresses).in_order(addresses.collect());
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let each = silence / addresses.len().max(1) as u32;
     for address in addresses {
@@ -137,7 +137,7 @@ pub(crate) async fn connect(
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(ErrorKind::TimedOut, "connecting took too long"),
         };
-        lock(&service.failed_addresses).leave(
+        lock(&service.failed_addresses).note_failure(
             address,
             std::time::Instant::now(),
             failure.to_string(),

@@ -30,7 +30,7 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use weirgate_bus::runtime::{Clock, Durations, LeftAddresses};
+use weirgate_bus::runtime::{Clock, Durations, FailedAddresses};
 use weirgate_server::telemetry::names::MetricName;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::base::{LogBudget, LogLine};
@@ -53,11 +53,11 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
     answering: Arc<Answering>,
-    failed_addresses: FailedAddresses,
+    failed_addresses: SharedFailedAddresses,
 }
 
 /// Orders the addresses of the host, so that one that failed is tried last.
-type FailedAddresses = Arc<Mutex<LeftAddresses>>;
+type SharedFailedAddresses = Arc<Mutex<FailedAddresses>>;
 
 /// No holder of a lock of this module can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,7 +80,7 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
-            failed_addresses: FailedAddresses::default(),
+            failed_addresses: SharedFailedAddresses::default(),
         }
     }
 

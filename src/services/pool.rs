@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::connect::{self, Connected};
 use super::places::Place;
-use super::{FailedAddresses, Service, lock};
+use super::{Service, SharedFailedAddresses, lock};
 use weirgate_server::http::BoxError;
 
 /// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
@@ -105,7 +105,7 @@ struct Connection<B> {
 pub(crate) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
-    failed_addresses: FailedAddresses,
+    failed_addresses: SharedFailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
     place: Option<Arc<Place>>,
 }
@@ -121,7 +121,7 @@ impl<B> Lease<B> {
     /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
     /// first.
     pub(crate) fn cut(&self, why: &dyn Display) {
-        lock(&self.failed_addresses).leave(
+        lock(&self.failed_addresses).note_failure(
             self.connection.address,
             Instant::now(),
             why.to_string(),

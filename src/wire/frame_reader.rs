@@ -119,13 +119,19 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// `message_bytes_max`: payload bytes of a message, inflated, over all its fragments; at most
-    /// `MESSAGE_BYTES_MAX`. `deflate`: permessage-deflate was negotiated.
-    pub fn new(message_bytes_max: usize, deflate: bool) -> Self {
+    /// `MESSAGE_BYTES_MAX`.
+    pub fn new(message_bytes_max: usize) -> Self {
         Self {
             message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u32,
-            deflate,
             ..Self::default()
         }
+    }
+
+    /// For a client that negotiated permessage-deflate: its messages may be compressed.
+    #[must_use]
+    pub fn with_deflate(mut self) -> Self {
+        self.deflate = true;
+        self
     }
 
     /// Lets compressed messages refer to earlier messages (RFC 7692 §7.1.1.2), as far back as this window
@@ -346,7 +352,8 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Appends a part of the payload to the buffer, unmasked and checked.
+    /// Appends a part of the payload to the buffer, unmasked and checked. `missing` bytes of the frame have not come, with
+    /// this part.
     fn keep(&mut self, head: &Head, part: &[u8], missing: u64) -> Result<(), FrameError> {
         if part.is_empty() {
             return Ok(());
@@ -356,11 +363,13 @@ impl FrameReader {
             self.buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         }
         let spare = self.buffer.capacity() - self.buffer.len();
+        // A compressed message may have more bytes than the limit of the message, so its buffer grows as any vector.
         if part.len() > spare && !head.deflated {
             // Doubles, but never past the end of the message.
-            let most = usize::try_from(self.missing_at_most(head, missing)).unwrap_or(usize::MAX);
+            let missing_max = self.missing_at_most(head, missing);
+            let missing_max = usize::try_from(missing_max).unwrap_or(usize::MAX);
             self.buffer
-                .reserve_exact(self.buffer.len().max(part.len()).min(most));
+                .reserve_exact(self.buffer.len().max(part.len()).min(missing_max));
         }
         let start = self.buffer.len();
         append_unmasked(&mut self.buffer, part, head.mask, self.received);

@@ -81,12 +81,12 @@ fn a_token_of_a_new_key_may_come_again_while_newer_keys_are_due() {
     ring.expect_newer();
     let later = Err((1013, "Keys of tokens are due".to_owned()));
     assert_eq!(outcome(&mut bench, &target), later);
-    assert!(ring.asks_for_newer());
+    assert!(ring.wants_fetch());
     assert_eq!(outcome(&mut bench, &target), later);
     let other = format!("/ws?token={}", token(&json!({"role": "user"})));
     assert_eq!(outcome(&mut bench, &to(&other)), Ok("user".to_owned()));
     let now_us = bench.world.now.mono_us;
-    ring.note_fetch(Some(now_us + 1), now_us + 7_000_000);
+    ring.note_good_fetch(now_us + 1, now_us + 7_000_000);
     assert_eq!(outcome(&mut bench, &target), failed);
     let of_another = target_of(OF_ANOTHER_KEY);
     let in_time = "Keys of tokens are due retry_after_ms=7000".to_owned();

@@ -28,7 +28,7 @@ fn of_a_stream(syntax: NameSyntax, settings: ChannelsGatewaySettings) -> Bench {
         ..settings
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {
-        let gateway = gateway.with_kept(vec![all.to_owned()], true);
+        let gateway = gateway.with_kept_stream(vec![all.to_owned()]);
         gateway.expect("names").with_pages(1 << 24)
     });
     bench.bus(BusEvent::Up);
@@ -303,7 +303,7 @@ fn a_name_that_is_refused_brings_nothing_and_without_a_stream_all_is_an_error() 
     assert_eq!(bench.brought(key), ["subscribed null null"]);
     assert_eq!(bench.world.outputs.all.len(), 0);
     let mut bench = Bench::limited(settings(), limits(), |gateway| {
-        let gateway = gateway.with_kept(vec!["*".to_owned()], false);
+        let gateway = gateway.with_kept(vec!["*".to_owned()]);
         gateway.expect("names")
     });
     let key = bench.client();

@@ -1,6 +1,7 @@
 //! Requests with so many names that a turn has no time for all of them, and clients that hold so many.
 
 use super::*;
+use weirgate_core::PeerEnd;
 
 const NAMES: usize = 3_000;
 
@@ -108,7 +109,10 @@ fn a_client_with_very_many_names_leaves_them_over_several_turns() {
     bench.got(other);
     bench.world.held = true;
     bench.world.hub.begin_part(5);
-    bench.world.hub.handle_ended(bench.world.now, key, true);
+    bench
+        .world
+        .hub
+        .handle_ended(bench.world.now, key, PeerEnd::Failed);
     let members = |bench: &Bench| bench.world.hub.core().memberships();
     let mut count = members(&bench);
     assert!(count > 2_000, "{count}");

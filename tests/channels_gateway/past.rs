@@ -12,7 +12,7 @@ fn on_a_stream() -> Bench {
         ..settings()
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {
-        let gateway = gateway.with_kept(vec!["a:*".to_owned()], true);
+        let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
     });
     bench.bus(BusEvent::Up);

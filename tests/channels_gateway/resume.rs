@@ -39,7 +39,11 @@ impl Kept {
         (names, is_stream): (Vec<String>, bool),
     ) -> Self {
         Self::limited(settings, limits, |gateway| {
-            gateway.with_kept(names, is_stream).expect("names")
+            match is_stream {
+                true => gateway.with_kept_stream(names),
+                false => gateway.with_kept(names),
+            }
+            .expect("names")
         })
     }
 
@@ -51,7 +55,7 @@ impl Kept {
     ) -> Self {
         let names = KEPT.map(str::to_owned).to_vec();
         Self::limited(settings, limits, |gateway| {
-            make(gateway.with_kept(names, false).expect("names"))
+            make(gateway.with_kept(names).expect("names"))
         })
     }
 
@@ -62,7 +66,7 @@ impl Kept {
             bytes_max: 1 << 26,
             ..limits()
         };
-        let make = |gateway: ChannelsGateway| gateway.with_kept(names, false).expect("names");
+        let make = |gateway: ChannelsGateway| gateway.with_kept(names).expect("names");
         Self::changed(
             settings,
             |limits| {

@@ -86,7 +86,10 @@ impl Bus {
         let now = self.now;
         let instance = &mut self.instances[instance];
         instance.is_connected = is_connected;
-        instance.exchange.set_connected(now, is_connected);
+        match is_connected {
+            true => instance.exchange.connected(now),
+            false => instance.exchange.disconnected(),
+        }
         self.carry();
     }
 

@@ -34,7 +34,7 @@ pub(crate) fn routes() -> Vec<Route> {
                     headers: HeaderMap::new(),
                     body: Box::pin(body.map_err(BoxError::from)),
                     is_passed_on: false,
-                    is_evicted: None,
+                    eviction_check: None,
                 }
             }),
         ),

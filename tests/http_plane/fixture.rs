@@ -15,7 +15,7 @@ use weirgate_server::http::{
 use weirgate_server::telemetry::{Build, Telemetry};
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
-use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota, Transport};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -113,7 +113,7 @@ impl Fixture {
 
     /// A permit for a connection of this peer.
     pub(crate) fn permit(&self, peer: SocketAddr) -> ConnectionPermit {
-        ConnectionPermit::new(&self.places, Peer::from(peer).client(), false, 0)
+        ConnectionPermit::new(&self.places, Peer::from(peer).client(), Transport::Plain, 0)
     }
 
     pub(crate) fn taken(&self) -> usize {

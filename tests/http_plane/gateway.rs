@@ -13,7 +13,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
-use weirgate_server::http::{Handover, WayBack, page};
+use weirgate_server::http::{Handover, ReturnToReactor, page};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_server::telemetry::Telemetry;
@@ -107,7 +107,7 @@ impl Running {
                     .chain([health()])
                     .collect()
                 })
-                .take_over(Arc::new(move |handover: Handover, _: &WayBack| {
+                .take_over(Arc::new(move |handover: Handover, _: &ReturnToReactor| {
                     most.fetch_max(handover.read.len(), Relaxed);
                     Some(handover)
                 }))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fixture::{Fixture, LARGE, get, request};
 use weirgate_server::http::Handover;
 use weirgate_test_support::patient;
-use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Transport};
 
 #[test]
 fn pipelined_requests_in_the_bytes_read_before_are_all_answered_in_order() {
@@ -227,7 +227,12 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
             0,
         ),
         peer: peer.into(),
-        permit: ConnectionPermit::new(&fixture.places, Peer::from(peer).client(), false, 0),
+        permit: ConnectionPermit::new(
+            &fixture.places,
+            Peer::from(peer).client(),
+            Transport::Plain,
+            0,
+        ),
     });
     assert_eq!(fixture.places.holders(), 0);
     assert_eq!(late.read(&mut [0; 8]).unwrap(), 0);

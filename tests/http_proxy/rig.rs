@@ -18,7 +18,9 @@ use weirgate_core::{FeedStats, Now};
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
-use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota, TrustedProxies};
+use weirgate_wire::admission::{
+    ConnectionPermit, HeldBytes, Peer, Quota, Transport, TrustedProxies,
+};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
@@ -160,7 +162,12 @@ impl Rig {
                 0,
             ),
             peer: peer.into(),
-            permit: ConnectionPermit::new(&self.places, Peer::from(peer).client(), false, 0),
+            permit: ConnectionPermit::new(
+                &self.places,
+                Peer::from(peer).client(),
+                Transport::Plain,
+                0,
+            ),
         });
         client
     }

@@ -1,6 +1,7 @@
 //! The two ends of a close.
 
-use weirgate_core::{CloseReason, DrainPlan, Effect, Limits};
+use weirgate_core::{CloseReason, DrainPlan, Effect, Limits, PeerEnd, SocketEnd};
+use weirgate_wire::admission::Transport;
 
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;
@@ -80,7 +81,7 @@ fn after_our_close_comes_a_half_close_and_the_peers_end_releases() {
     assert!(world.net.sockets[&key].half_closed);
     assert_eq!(world.net.sockets[&key].released, None);
     world.end(key, false);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 /// A client that sees the end of the connection before it has looked at the close frame would take
@@ -112,7 +113,7 @@ fn our_side_stays_open_until_the_clients_close_frame_has_come() {
         "nothing is sent after a close"
     );
     world.end(key, false);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn a_peer_that_ends_in_place_of_an_answer_is_let_go_at_once() {
     let key = world.connect("/ws", None);
     world.text(key, "bye now");
     world.end(key, false);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn a_peer_that_never_answers_is_let_go_at_the_deadline() {
     world.advance(5 * SECOND - 1);
     assert_eq!(world.net.sockets[&key].released, None);
     world.advance(1);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_peer_that_never_ends_is_let_go_at_the_deadline() {
     world.advance(5 * SECOND - 1);
     assert_eq!(world.net.sockets[&key].released, None);
     world.advance(1);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 #[test]
@@ -186,7 +187,7 @@ fn a_peer_that_ends_its_side_first_still_gets_our_close() {
     assert_eq!(world.net.sockets[&key].released, None);
     world.open_window(key, usize::MAX);
     assert_eq!(world.client(key).close, Some((1000, String::new())));
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 #[test]
@@ -233,10 +234,10 @@ fn a_graceful_close_waits_until_its_deadline_only() {
 fn a_slot_is_used_again_only_after_its_socket_is_released() {
     let mut world = symbols(small_queue());
     let first = world.reader(None, usize::MAX);
-    world.hub.handle_ended(world.now, first, true);
+    world.hub.handle_ended(world.now, first, PeerEnd::Failed);
     // The effect that releases it was not carried out yet.
     let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let second = world.hub.handle_accepted(world.now, peer, false);
+    let second = world.hub.handle_accepted(world.now, peer, Transport::Plain);
     assert_ne!(second.slot, first.slot);
     world.settle();
     let third = world.accept(usize::MAX);
@@ -244,7 +245,7 @@ fn a_slot_is_used_again_only_after_its_socket_is_released() {
     world
         .hub
         .handle_bytes(world.now, first, &request("/ws", None));
-    world.hub.handle_ended(world.now, first, true);
+    world.hub.handle_ended(world.now, first, PeerEnd::Failed);
     world.hub.handle_released(first);
     world.settle();
     world.send(third, &request("/ws", None));
@@ -380,9 +381,9 @@ fn a_client_that_ended_and_was_not_released_does_nothing() {
     let key = world.connect("/ws", None);
     world.text(key, "sub A");
     world.held = true;
-    world.hub.handle_ended(world.now, key, false);
+    world.hub.handle_ended(world.now, key, PeerEnd::Closed);
     assert!(world.hub.has_effects());
-    world.hub.handle_ended(world.now, key, true);
+    world.hub.handle_ended(world.now, key, PeerEnd::Failed);
     world
         .hub
         .handle_bytes(world.now, key, &frame(0x81, b"sub B"));

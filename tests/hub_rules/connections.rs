@@ -1,7 +1,7 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
 use weirgate_core::{CloseReason, Limits, SessionKey};
-use weirgate_wire::admission::{ConnectionPermit, Rest, TrustedProxies};
+use weirgate_wire::admission::{ConnectionPermit, Rest, Transport, TrustedProxies};
 
 use super::symbols;
 use crate::world::World;
@@ -70,7 +70,7 @@ fn a_connection_counts_with_what_it_takes_until_it_ends() {
     let back = world.come_back(permit, usize::MAX);
     assert_eq!(world.held(), 2 * ConnectionPermit::LOOP_BYTES);
     let peer = std::net::SocketAddr::from(([192, 0, 2, 2], 1));
-    let tls = world.hub.handle_accepted(world.now, peer, true);
+    let tls = world.hub.handle_accepted(world.now, peer, Transport::Tls);
     assert_eq!(
         world.held(),
         3 * ConnectionPermit::LOOP_BYTES + ConnectionPermit::TLS_BYTES

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Core, DrainPlan, Gateway, Limits, SessionKey,
+    SocketEnd,
 };
 use weirgate_wire::head::RequestHead;
 
@@ -309,7 +310,7 @@ fn a_head_has_its_time_whatever_dribbles_in() {
         1
     );
     world.advance(5 * SECOND);
-    assert_eq!(world.net.sockets[&key].released, Some(false));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Close));
 }
 
 /// The loop was too late to read, not the client to send.
@@ -340,7 +341,7 @@ fn a_soft_limit_is_not_due_for_a_client_that_closes() {
     world.advance(2 * SECOND);
     assert_eq!(world.reason(key), Some(CloseReason::PeerClosed));
     world.advance(3 * SECOND);
-    assert_eq!(world.net.sockets[&key].released, Some(true));
+    assert_eq!(world.net.sockets[&key].released, Some(SocketEnd::Reset));
 }
 
 #[test]

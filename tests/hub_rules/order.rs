@@ -7,7 +7,7 @@ use super::{small_queue, state, symbols};
 use crate::world::time::Steps;
 use crate::world::toys::{In, Symbols};
 use crate::world::{Output, PART_US, World};
-use weirgate_core::{Effect, Gateway, Limits, SessionKey, TopicName, Transmit, Write};
+use weirgate_core::{Effect, Gateway, Limits, PeerEnd, SessionKey, TopicName, Transmit, Write};
 
 /// More than two batches of a flush, and members enough for their order to matter.
 const CLIENTS: usize = 300;
@@ -314,7 +314,7 @@ fn a_flush_writes_nothing_to_the_next_client_in_a_slot() {
     let mut waiting = all.iter().filter(|key| !first.contains(key));
     let gone = *waiting.next().expect("one that was not reached");
     world.held = true;
-    world.hub.handle_ended(world.now, gone, false);
+    world.hub.handle_ended(world.now, gone, PeerEnd::Closed);
     while let Some(effect) = world.hub.poll_effect() {
         let Effect::Release { key, .. } = effect else {
             panic!("{effect:?}");

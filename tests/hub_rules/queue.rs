@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{BusEvent, BusMessage, SocketEnd};
 use weirgate_core::{CloseReason, Feed, Limits, Place, SessionKey, TurnClock};
 
 use super::{SECOND, small_queue, state, symbols};
@@ -39,7 +39,11 @@ fn the_hard_limit_counts_what_waits_behind_the_first_frame() {
             u64::from(dropped)
         );
         if dropped {
-            assert_eq!(world.net.sockets[&key].released, Some(true), "reset");
+            assert_eq!(
+                world.net.sockets[&key].released,
+                Some(SocketEnd::Reset),
+                "reset"
+            );
         }
     }
 }
@@ -376,7 +380,11 @@ fn a_write_that_fails_ends_its_client_and_no_other() {
     world.net.sockets.get_mut(&broken).expect("it").broken = true;
     let body = world.publish(100);
     assert_eq!(world.reason(broken), Some(CloseReason::SocketError));
-    assert_eq!(world.net.sockets[&broken].released, Some(true), "reset");
+    assert_eq!(
+        world.net.sockets[&broken].released,
+        Some(SocketEnd::Reset),
+        "reset"
+    );
     assert_eq!(world.texts(other), [body]);
     assert_eq!(world.hub.stats().send_errors.iter().sum::<u64>(), 1);
 }

@@ -1,6 +1,8 @@
 //! What clients send: heads, frames behind them, floods, pauses.
 
-use weirgate_core::{CloseReason, DrainPlan, Gateway, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{
+    CloseReason, DrainPlan, Gateway, Limits, PeerEnd, SendQueueLimits, SessionKey, SocketEnd,
+};
 
 use super::{small_queue, symbols};
 use crate::world::client::{frame, request};
@@ -244,9 +246,13 @@ where
         paused.filter(|(_, clients)| *clients > 0).collect()
     };
     assert_eq!(paused(world), [(why, 1)]);
-    world.hub.handle_end_seen(world.now, key, false);
+    world.hub.handle_end_seen(world.now, key, PeerEnd::Closed);
     world.settle();
-    assert_eq!(world.net.sockets[&key].released, Some(false), "{why}");
+    assert_eq!(
+        world.net.sockets[&key].released,
+        Some(SocketEnd::Close),
+        "{why}"
+    );
     let stats = world.hub.stats();
     assert_eq!(stats.closes_for(CloseReason::PeerGone), 1);
     assert_eq!((stats.open, stats.ended_unread), (0, 1));
@@ -289,7 +295,7 @@ fn who_goes_while_it_is_not_read_is_let_go() {
 fn who_is_read_is_read_to_its_end() {
     let mut world = symbols(Limits::default());
     let key = world.connect("/ws", None);
-    world.hub.handle_end_seen(world.now, key, false);
+    world.hub.handle_end_seen(world.now, key, PeerEnd::Closed);
     world.text(key, "sub A");
     assert_eq!(world.hub.core().joined_count(key), 1, "it is heard");
     world.end(key, false);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate_core::{Effect, Limits, Sample, SessionKey, SlowSnapshot, Why};
+use weirgate_core::{Effect, Limits, PeerEnd, Sample, SessionKey, SlowSnapshot, Why};
 use weirgate_wire::admission::TrustedProxies;
 
 use super::deadlines::pinged;
@@ -129,7 +129,7 @@ fn a_wait_ends_with_the_queue_whatever_empties_it() {
     world.publish("levels/1", "a state");
     world.looks(5, 0, some_frozen);
     assert_eq!(world.slow(key).and_then(|slow| slow.why), Some(Why::Client));
-    world.hub.handle_ended(world.now, key, true);
+    world.hub.handle_ended(world.now, key, PeerEnd::Failed);
     world.settle();
     assert_eq!(world.hub.stats().slow.clients, [0; Why::ALL.len()]);
     assert_eq!(world.hub.slow_due(), None);

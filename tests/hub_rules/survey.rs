@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
+use weirgate_wire::admission::Transport;
 
 use weirgate_core::{ClientState, Cut, Found, Search, Survey};
 
@@ -115,7 +116,7 @@ fn a_survey_of_very_many_clients_looks_at_a_bounded_number_in_a_turn() {
     world.publish_to("A", 100);
     let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
     for _ in 0..CLIENTS {
-        world.hub.handle_accepted(world.now, peer, false);
+        world.hub.handle_accepted(world.now, peer, Transport::Plain);
     }
     world.texts(fast);
     let (mut slices, mut longest) = (0, 0);
@@ -261,7 +262,7 @@ fn searches_share_a_walk_whose_turns_take_no_longer() {
     let mut world = symbols(small_queue());
     let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
     for _ in 0..CLIENTS {
-        world.hub.handle_accepted(world.now, peer, false);
+        world.hub.handle_accepted(world.now, peer, Transport::Plain);
     }
     let all = (0..SEARCHES)
         .map(|_| who(r#"{"address":"10.0.0.1"}"#))

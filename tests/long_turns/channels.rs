@@ -162,9 +162,7 @@ impl Contract for Channels {
         let is_kept = kind & 1 == 1;
         let mut gateway = ChannelsGateway::new(settings, Arc::default());
         if is_kept {
-            gateway = gateway
-                .with_kept(vec!["m:*".to_owned()], false)
-                .expect("names");
+            gateway = gateway.with_kept(vec!["m:*".to_owned()]).expect("names");
         }
         if kind & 2 == 2 {
             let names = ["m:*".to_owned(), "c:*".to_owned()];

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 
 use rustix::time::{ClockId, clock_gettime};
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Search, SessionKey, Transmit, TurnClock,
-    Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PeerEnd, Search, SessionKey, Transmit,
+    TurnClock, Write,
 };
 use weirgate_server::run::CommonSettings;
-use weirgate_wire::admission::Bill;
+use weirgate_wire::admission::{Bill, Transport};
 
 use crate::world::client::request;
 
@@ -170,7 +170,7 @@ impl<C: Contract> Turns<C> {
     /// A client of the address that its `flavour` says connects.
     pub(crate) fn connect(&mut self, flavour: u8) {
         let peer = SocketAddr::from(([127, 0, 0, 1 + flavour % 2], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer, false);
+        let key = self.hub.handle_accepted(self.now, peer, Transport::Plain);
         self.kernel.rooms.insert(key, usize::MAX);
         let deflate = (flavour & 4 != 0).then_some(15);
         let head = match flavour & 24 == 24 {
@@ -389,7 +389,7 @@ impl<C: Contract> Turns<C> {
         }
         if client.has_ended && client.unread.is_empty() {
             client.has_ended = false;
-            self.hub.handle_ended(self.now, key, true);
+            self.hub.handle_ended(self.now, key, PeerEnd::Failed);
             return true;
         }
         bytes > 0
@@ -407,7 +407,7 @@ impl<C: Contract> Turns<C> {
                     self.next = 0;
                     self.hub.handle_released(key);
                 }
-                Effect::HalfClose(key) => self.hub.handle_ended(self.now, key, false),
+                Effect::HalfClose(key) => self.hub.handle_ended(self.now, key, PeerEnd::Closed),
                 Effect::ReadLast(key) => self.hub.handle_last_read(self.now, key),
                 Effect::ReadOn(_) => {}
             }

@@ -166,7 +166,7 @@ impl Running {
 
     /// Ends the source as a stop does: it acknowledges what it handed over.
     fn end(self, server: &mut NatsServer) {
-        self.stopping.settle(PATIENCE);
+        self.stopping.stop_and_wait(PATIENCE);
         self.thread.join().expect("the source ends");
         server.shut_down();
     }

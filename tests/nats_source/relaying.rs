@@ -152,7 +152,7 @@ fn acknowledgements_wait_for_others_and_a_stop_sends_them() {
         source.until(&format!("levels {first}"));
         first += 1;
     }
-    source.stopping.settle(PATIENCE);
+    source.stopping.stop_and_wait(PATIENCE);
     assert_eq!(owed(), 0);
     source.thread.join().expect("the source ends");
 }

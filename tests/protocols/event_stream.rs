@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use weirgate_core::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey, SocketEnd};
 use weirgate_wire::admission::{AddressLimits, TrustedProxies};
 
 use super::room::{Room, Say};
@@ -193,7 +193,11 @@ fn a_slow_stream_skips_to_the_newest_and_a_stalled_one_is_dropped() {
     room.say(keyed(1, "never read"));
     room.pass(limits.send_queue.stall_us);
     assert_eq!(reason(&room, key), Some(CloseReason::SendStalled));
-    assert_eq!(room.socket(key).released, Some(true), "with a reset");
+    assert_eq!(
+        room.socket(key).released,
+        Some(SocketEnd::Reset),
+        "with a reset"
+    );
     assert_eq!(room.hub.stats().open_other, 0);
 }
 
@@ -235,7 +239,7 @@ fn a_drain_sends_what_waits_and_then_the_close_as_an_event() {
     assert_eq!(room.take(key), format!("data: last\n\n{close}"));
     assert!(room.socket(key).half_closed && !room.hub.is_drained());
     room.end(key);
-    assert_eq!(room.socket(key).released, Some(false));
+    assert_eq!(room.socket(key).released, Some(SocketEnd::Close));
     assert!(room.hub.is_drained());
 }
 
@@ -344,7 +348,7 @@ fn a_client_that_has_ended_its_side_reads_on() {
     assert!(room.take(key).starts_with("event: close\n"));
     assert_eq!(
         room.socket(key).released,
-        Some(false),
+        Some(SocketEnd::Close),
         "nothing to wait for"
     );
 }

@@ -6,11 +6,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
-    FrameBytes, Gateway, Hub, Incoming, Limits, Now, Prefix, Publication, SessionKey, TopicName,
-    Transmit, Write,
+    FrameBytes, Gateway, Hub, Incoming, Limits, Now, PeerEnd, Prefix, Publication, SessionKey,
+    SocketEnd, TopicName, Transmit, Write,
 };
 use weirgate_wire::head::RequestHead;
 
@@ -91,7 +92,7 @@ pub(crate) struct Socket {
     pub(crate) error: Option<io::ErrorKind>,
     pub(crate) half_closed: bool,
     /// Whether the kernel's bytes were dropped at its end.
-    pub(crate) released: Option<bool>,
+    pub(crate) released: Option<SocketEnd>,
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +145,7 @@ impl Room {
     /// A client that sends this request; its kernel takes everything.
     pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer, false);
+        let key = self.hub.handle_accepted(self.now, peer, Transport::Plain);
         let socket = Socket {
             room: usize::MAX,
             ..Socket::default()
@@ -196,13 +197,13 @@ impl Room {
 
     /// The client ends its side.
     pub(crate) fn end(&mut self, key: SessionKey) {
-        self.hub.handle_ended(self.now, key, false);
+        self.hub.handle_ended(self.now, key, PeerEnd::Closed);
         self.settle();
     }
 
     /// The client's connection breaks.
     pub(crate) fn fail(&mut self, key: SessionKey) {
-        self.hub.handle_ended(self.now, key, true);
+        self.hub.handle_ended(self.now, key, PeerEnd::Failed);
         self.settle();
     }
 
@@ -214,8 +215,10 @@ impl Room {
                 any = true;
                 match effect {
                     Effect::HalfClose(key) => self.socket(key).half_closed = true,
-                    Effect::Release { key, reset, .. } => {
-                        self.socket(key).released = Some(reset);
+                    Effect::Release {
+                        key, socket_end, ..
+                    } => {
+                        self.socket(key).released = Some(socket_end);
                         self.hub.handle_released(key);
                     }
                     _ => {}

@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate_core::{CloseReason, Cut, CutRequest, Frame, SessionKey, Whom};
+use weirgate_core::{CloseReason, Cut, CutRequest, Frame, PeerEnd, SessionKey, SocketEnd, Whom};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -388,10 +388,13 @@ impl<T: Toy> Run<T> {
         ]);
         let peer = self.peers.get_mut(&key).expect("a peer");
         (peer.tls_failed, peer.always_read) = (Some(reason), false);
-        let reset = reason == CloseReason::TlsMemory;
+        let socket_end = match reason {
+            CloseReason::TlsMemory => SocketEnd::Reset,
+            _ => SocketEnd::Close,
+        };
         let (now, hub) = (self.world.now, &mut self.world.hub);
         hub.handle_progress(now, key);
-        hub.handle_failed(now, key, reason, reset);
+        hub.handle_failed(now, key, reason, socket_end);
         self.world.settle();
     }
 
@@ -434,9 +437,9 @@ impl<T: Toy> Run<T> {
         let before = format!("{:?}", hub.stats());
         hub.handle_bytes(now, key, &frame(0x88, b""));
         hub.handle_writable(now, key);
-        hub.handle_ended(now, key, true);
+        hub.handle_ended(now, key, PeerEnd::Failed);
         hub.handle_progress(now, key);
-        hub.handle_failed(now, key, CloseReason::TlsError, false);
+        hub.handle_failed(now, key, CloseReason::TlsError, SocketEnd::Close);
         hub.handle_released(key);
         assert_eq!(format!("{:?}", hub.stats()), before);
         assert!(!hub.wants_read(key));

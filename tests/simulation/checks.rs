@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weirgate_core::{CloseReason, Limits, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, Limits, PhaseKind, SessionKey, SocketEnd};
 
 use super::run::{ALL, Peer, Run, Toy};
 use crate::world::client::frame;
@@ -147,8 +147,8 @@ impl<T: Toy> Run<T> {
         };
         let fits = close.is_none_or(|code| codes.contains(&code));
         assert!(fits, "{reason:?} with {close:?}");
-        let reset = socket.released.expect("it was released");
-        if !codes.is_empty() && reads && !reset {
+        let socket_end = socket.released.expect("it was released");
+        if !codes.is_empty() && reads && socket_end == SocketEnd::Close {
             assert!(
                 close.is_some(),
                 "{reason:?} without a close frame: {peer:?}"

@@ -215,7 +215,7 @@ impl Contract for Channels {
             ..ChannelsGatewaySettings::default()
         };
         let gateway = ChannelsGateway::new(settings, Arc::default());
-        let gateway = gateway.with_kept(setup.kept.clone(), false);
+        let gateway = gateway.with_kept(setup.kept.clone());
         gateway.expect("names")
     }
 

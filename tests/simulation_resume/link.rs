@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use weirgate_bus::KeptFeed;
 use weirgate_bus::redis::says_lone_master;
+use weirgate_bus::{KeptFeed, Losses};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
 
@@ -100,7 +100,7 @@ impl Link {
             is_marks: false,
         };
         if let Some(feed) = &mut self.feed {
-            feed.connected(true);
+            feed.connected(Losses::Noticed);
         }
         self.next_mark_us = None;
         self.next = redis.end();
@@ -186,7 +186,7 @@ impl Link {
             return None;
         }
         if let Some(feed) = &mut self.feed {
-            feed.settle(&command.subscription, true);
+            feed.subscribed(&command.subscription);
         }
         connection.confirmed.push(command.subscription.clone());
         let subscribed = BusEvent::Subscribed {
@@ -228,7 +228,7 @@ impl Link {
         }
         let copies = by.iter().filter_map(|by| {
             let place = match &mut self.feed {
-                Some(feed) => feed.place(&by.name, by.is_pattern, &item.channel)?,
+                Some(feed) => feed.place(by, &item.channel)?,
                 None => Place::Outside,
             };
             Some(BusEvent::Message(BusMessage {

@@ -1,6 +1,7 @@
 //! Clients with so many symbols that a turn has no time to give them all up.
 
 use serde_json::{Value, json};
+use weirgate_core::PeerEnd;
 
 use super::candles::{Bench, with_candles};
 use super::*;
@@ -77,7 +78,10 @@ fn the_candles_of_a_client_with_very_many_end_over_several_turns() {
     let (mut bench, key, _) = bench(20);
     bench.world.held = true;
     bench.world.hub.begin_part(20);
-    bench.world.hub.handle_ended(bench.world.now, key, true);
+    bench
+        .world
+        .hub
+        .handle_ended(bench.world.now, key, PeerEnd::Failed);
     let mut turns = 0;
     while !bench.world.hub.gateway().is_idle() {
         bench.world.advance(0);

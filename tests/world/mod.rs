@@ -20,8 +20,10 @@ use std::sync::Arc;
 
 use weirgate::gateways::channels::{ChannelsOutput, RetainedRequest};
 use weirgate::gateways::events::call::Call;
-use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, SessionKey};
-use weirgate_wire::admission::ConnectionPermit;
+use weirgate_core::{
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, PeerEnd, SessionKey, SocketEnd,
+};
+use weirgate_wire::admission::{ConnectionPermit, Transport};
 use weirgate_wire::base::SplitMix64;
 
 use client::Client;
@@ -228,7 +230,7 @@ impl<G: Gateway<Out: Output>> World<G> {
     pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
         let key = self
             .hub
-            .handle_accepted(self.now, SocketAddr::new(ip, 4_000), false);
+            .handle_accepted(self.now, SocketAddr::new(ip, 4_000), Transport::Plain);
         self.socket(key, room)
     }
 
@@ -331,21 +333,21 @@ impl<G: Gateway<Out: Output>> World<G> {
 
     /// The peer's side ends, perhaps behind unread bytes.
     pub(crate) fn see_end(&mut self, key: SessionKey, failed: bool) {
-        self.hub.handle_end_seen(self.now, key, failed);
+        self.hub.handle_end_seen(self.now, key, peer_end(failed));
         self.settle();
         let unread = self.net.sockets[&key].unread.len();
         if unread == 0 && self.hub.wants_read(key) {
             self.end(key, failed);
         } else if !self.hub.wants_read(key) {
             // Like the shell, for a socket without permission to read.
-            self.hub.handle_end_seen(self.now, key, failed);
+            self.hub.handle_end_seen(self.now, key, peer_end(failed));
             self.settle();
         }
     }
 
     /// The peer's side ends.
     pub(crate) fn end(&mut self, key: SessionKey, failed: bool) {
-        self.hub.handle_ended(self.now, key, failed);
+        self.hub.handle_ended(self.now, key, peer_end(failed));
         self.settle();
     }
 
@@ -444,17 +446,21 @@ impl<G: Gateway<Out: Output>> World<G> {
                 assert!(!socket.half_closed, "half-closed twice");
                 socket.half_closed = true;
                 if socket.client.is_polite {
-                    self.hub.handle_ended(self.now, key, false);
+                    self.hub.handle_ended(self.now, key, PeerEnd::Closed);
                 }
             }
-            Effect::Release { key, reset, ended } => {
+            Effect::Release {
+                key,
+                socket_end,
+                ended,
+            } => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
                 assert_eq!(
                     ended.traffic.bytes_out, socket.bytes,
                     "the line about the end"
                 );
-                socket.released = Some(reset);
+                socket.released = Some(socket_end);
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
@@ -473,7 +479,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.to_http.push(read.to_vec());
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
-                socket.released = Some(false);
+                socket.released = Some(SocketEnd::Close);
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
@@ -508,5 +514,12 @@ impl<G: Gateway<Out: Output>> World<G> {
     pub(crate) fn texts(&mut self, key: SessionKey) -> Vec<String> {
         let socket = self.net.sockets.get_mut(&key).expect("a client");
         std::mem::take(&mut socket.client.texts)
+    }
+}
+
+fn peer_end(failed: bool) -> PeerEnd {
+    match failed {
+        true => PeerEnd::Failed,
+        false => PeerEnd::Closed,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
 
-use weirgate_core::{Sample, SessionKey, Transmit, Write};
+use weirgate_core::{Sample, SessionKey, SocketEnd, Transmit, Write};
 
 use super::client::{Client, Place};
 use super::ledger::Shared;
@@ -24,7 +24,7 @@ pub(crate) struct Socket {
     /// The kernel returned "would block" or took less; a `writable` follows later.
     pub(crate) blocked: bool,
     pub(crate) half_closed: bool,
-    pub(crate) released: Option<bool>,
+    pub(crate) released: Option<SocketEnd>,
     /// The next write fails.
     pub(crate) broken: bool,
     /// Bytes not read by the hub yet.

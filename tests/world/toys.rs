@@ -373,7 +373,10 @@ impl Devices {
         }
         let next = device.waiting.pop_front();
         device.calls = next.is_some();
-        core.set_busy(key, device.calls);
+        match device.calls {
+            true => core.set_busy(key),
+            false => core.set_idle(key),
+        }
         if let Some(body) = next {
             self.next_call += 1;
             let id = self.next_call;
@@ -435,7 +438,7 @@ impl Gateway for Devices {
             In::Reply(id, body) => {
                 let key = self.in_flight.remove(&id).expect("a call that was made");
                 let Some(device) = clients.get_mut(key) else {
-                    return core.set_busy(key, false);
+                    return core.set_idle(key);
                 };
                 let frame = Frame::text(core.frame_bytes()).answer();
                 let frame = frame.body(body.as_bytes()).finish();

@@ -56,7 +56,7 @@ fn feed(names: &[&str]) -> KeptFeed {
     let names: Vec<_> = names.iter().map(subscription).collect();
     let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
     for name in &names {
-        let _ = feed.settle(name, true);
+        feed.subscribed(name);
     }
     feed
 }
@@ -75,40 +75,53 @@ fn count(place: Option<Place>) -> Option<u64> {
 #[test]
 fn nothing_has_a_position_before_the_last_name_is_subscribed() {
     let mut feed = feed(&["a:*", "b"]);
-    feed.connected(true);
-    feed.settle(&Subscription::pattern("a:*"), true);
-    feed.settle(&Subscription::pattern("x:*"), true);
+    feed.connected(Losses::Noticed);
+    feed.subscribed(&Subscription::pattern("a:*"));
+    feed.subscribed(&Subscription::pattern("x:*"));
     assert!(!feed.may_begin());
-    assert_eq!(count(feed.place("a:*", true, "a:1")), None);
+    assert_eq!(
+        count(feed.place(&Subscription::pattern("a:*"), "a:1")),
+        None
+    );
     assert!(feed.marked(b"7f3a09c2b11e.1").is_none(), "no mark counts");
-    feed.settle(&Subscription::channel("b"), true);
+    feed.subscribed(&Subscription::channel("b"));
     assert!(feed.may_begin());
     feed.begin();
-    assert_eq!(count(feed.place("b", false, "b")), Some(1));
-    feed.connected(true);
-    assert_eq!(count(feed.place("b", false, "b")), None, "a new connection");
+    assert_eq!(count(feed.place(&Subscription::channel("b"), "b")), Some(1));
+    feed.connected(Losses::Noticed);
+    assert_eq!(
+        count(feed.place(&Subscription::channel("b"), "b")),
+        None,
+        "a new connection"
+    );
 }
 
 #[test]
 fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
     let mut feed = feed(&["a:*", "a:1", "b"]);
-    feed.connected(true);
+    feed.connected(Losses::Noticed);
     let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
-    assert!(feed.place("a:*", true, "a:1").is_some() && feed.place("a:1", false, "a:1").is_none());
-    feed.settle(&exact, true);
-    feed.settle(&pattern, false);
     assert!(
-        feed.place("a:1", false, "a:1").is_some(),
+        feed.place(&Subscription::pattern("a:*"), "a:1").is_some()
+            && feed.place(&Subscription::channel("a:1"), "a:1").is_none()
+    );
+    feed.subscribed(&exact);
+    feed.unsubscribed(&pattern);
+    assert!(
+        feed.place(&Subscription::channel("a:1"), "a:1").is_some(),
         "the pattern is refused"
     );
     assert!(feed.place_of_unknown(&exact).is_some());
     assert!(
-        feed.place("a:*", true, "a:1").is_none(),
+        feed.place(&Subscription::pattern("a:*"), "a:1").is_none(),
         "it is asked for again"
     );
-    assert!(feed.place("a:*", true, "a:2").is_some());
-    feed.settle(&pattern, true);
-    assert!(feed.place("a:1", false, "a:1").is_none() && feed.place_of_unknown(&exact).is_none());
+    assert!(feed.place(&Subscription::pattern("a:*"), "a:2").is_some());
+    feed.subscribed(&pattern);
+    assert!(
+        feed.place(&Subscription::channel("a:1"), "a:1").is_none()
+            && feed.place_of_unknown(&exact).is_none()
+    );
 }
 
 #[test]
@@ -116,25 +129,22 @@ fn a_name_that_is_taken_away_ends_the_feed_until_all_stand_again() {
     let mut feed = feed(&["a", "b"]);
     let [a, b] = ["a", "b"].map(Subscription::channel);
     assert!(
-        !feed.settle(&a, false),
+        !feed.unsubscribed(&a),
         "nothing was promised before the mark"
     );
-    feed.settle(&a, true);
+    feed.subscribed(&a);
     let BusEvent::Feed(FeedNotice::Mark { mark: first, .. }) = feed.begin() else {
         panic!("a mark");
     };
     assert!(
-        !feed.settle(&Subscription::channel("x"), false),
+        !feed.unsubscribed(&Subscription::channel("x")),
         "another name"
     );
-    assert!(
-        feed.settle(&a, false) && !feed.settle(&a, false),
-        "told once"
-    );
-    assert_eq!(count(feed.place("b", false, "b")), None);
-    assert!(!feed.settle(&b, false) && !feed.may_begin());
-    feed.settle(&b, true);
-    feed.settle(&a, true);
+    assert!(feed.unsubscribed(&a) && !feed.unsubscribed(&a), "told once");
+    assert_eq!(count(feed.place(&Subscription::channel("b"), "b")), None);
+    assert!(!feed.unsubscribed(&b) && !feed.may_begin());
+    feed.subscribed(&b);
+    feed.subscribed(&a);
     assert!(feed.may_begin());
     let BusEvent::Feed(FeedNotice::Mark { mark, count: 0, .. }) = feed.begin() else {
         panic!("a mark with a count of its own");
@@ -146,8 +156,11 @@ fn a_name_that_is_taken_away_ends_the_feed_until_all_stand_again() {
 fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     let mut feed = feed(&["a"]);
     let a = Subscription::channel("a");
-    assert!(feed.connected(false) && !feed.connected(false), "told once");
-    feed.settle(&a, true);
+    assert!(
+        feed.connected(Losses::Silent) && !feed.connected(Losses::Silent),
+        "told once"
+    );
+    feed.subscribed(&a);
     assert!(feed.may_begin());
     assert!(matches!(
         feed.begin(),
@@ -155,10 +168,10 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     ));
     assert!(!feed.may_begin());
     assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
-    assert_eq!(count(feed.place("a", false, "a")), None);
-    assert!(feed.settle(&a, false), "a loss all the same");
-    assert!(!feed.connected(true));
-    feed.settle(&a, true);
+    assert_eq!(count(feed.place(&Subscription::channel("a"), "a")), None);
+    assert!(feed.unsubscribed(&a), "a loss all the same");
+    assert!(!feed.connected(Losses::Noticed));
+    feed.subscribed(&a);
     assert!(matches!(
         feed.begin(),
         BusEvent::Feed(FeedNotice::Mark { .. })
@@ -169,14 +182,26 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
 fn a_message_counts_once_whatever_names_match() {
     let mut feed = feed(&["a:*", "a:1", "*:1"]);
     feed.begin();
-    assert_eq!(feed.place("a:1", false, "a:1"), None);
-    assert_eq!(count(feed.place("a:*", true, "a:1")), Some(1));
-    assert_eq!(feed.place("*:1", true, "a:1"), None);
-    assert_eq!(count(feed.place("*:1", true, "b:1")), Some(2));
-    assert_eq!(feed.place("a:2", false, "a:2"), Some(Place::Outside));
-    let by_pattern = feed.place("a:1", true, "a:1");
+    assert_eq!(feed.place(&Subscription::channel("a:1"), "a:1"), None);
+    assert_eq!(
+        count(feed.place(&Subscription::pattern("a:*"), "a:1")),
+        Some(1)
+    );
+    assert_eq!(feed.place(&Subscription::pattern("*:1"), "a:1"), None);
+    assert_eq!(
+        count(feed.place(&Subscription::pattern("*:1"), "b:1")),
+        Some(2)
+    );
+    assert_eq!(
+        feed.place(&Subscription::channel("a:2"), "a:2"),
+        Some(Place::Outside)
+    );
+    let by_pattern = feed.place(&Subscription::pattern("a:1"), "a:1");
     assert_eq!(by_pattern, Some(Place::Outside), "a pattern of this text");
-    assert_eq!(count(feed.place("a:*", true, "a:3")), Some(3));
+    assert_eq!(
+        count(feed.place(&Subscription::pattern("a:*"), "a:3")),
+        Some(3)
+    );
 }
 
 #[test]
@@ -187,7 +212,7 @@ fn a_mark_ends_the_count_of_the_mark_before_and_counts_once() {
     };
     assert_eq!(count, 0);
     for _ in 0..3 {
-        feed.place("a", false, "a");
+        feed.place(&Subscription::channel("a"), "a");
     }
     let mut marked = |payload: &[u8]| match feed.marked(payload) {
         Some(BusEvent::Feed(FeedNotice::Mark { count, mark, .. })) => {
@@ -207,7 +232,7 @@ fn a_mark_ends_the_count_of_the_mark_before_and_counts_once() {
     ] {
         assert_eq!(marked(junk), None, "{junk:?}");
     }
-    feed.place("a", false, "a");
+    feed.place(&Subscription::channel("a"), "a");
     let own = feed.next_mark().to_string();
     let Some(BusEvent::Feed(FeedNotice::Mark { count, .. })) = feed.marked(own.as_bytes()) else {
         panic!("the own mark came back");

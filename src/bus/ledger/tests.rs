@@ -101,7 +101,13 @@ impl World {
         let refused = change.wanted && all.iter().any(|s| self.forbidden.contains(&key(s)));
         for subscription in &all {
             if refused {
-                let number = self.ledger.refused(subscription, all.len() == 1);
+                let number = match all.len() {
+                    1 => self.ledger.refused(subscription),
+                    _ => {
+                        self.ledger.refused_with_others(subscription);
+                        None
+                    }
+                };
                 self.is_reported(subscription, number);
                 continue;
             }
@@ -113,10 +119,16 @@ impl World {
             if let Some(start) = self.clock.filter(|_| change.wanted) {
                 self.unsettled.insert(key(subscription));
                 let due = start + self.passed + SETTLE;
-                self.ledger.settles(subscription, due);
+                self.ledger.subscribed_from(subscription, due);
                 continue;
             }
-            let number = self.ledger.confirmed(subscription, change.wanted);
+            let number = match change.wanted {
+                true => self.ledger.subscribed(subscription),
+                false => {
+                    self.ledger.unsubscribed(subscription);
+                    None
+                }
+            };
             self.is_reported(subscription, number);
         }
         true
@@ -357,12 +369,12 @@ fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
         }
     };
     come_and_go(&mut ledger);
-    let [queued, asked, _] = ledger.unanswered();
+    let Unanswered { queued, asked, .. } = ledger.unanswered();
     assert!(queued == 0 && asked <= ASKED_BYTES_MAX / COMMAND_BYTES);
     // Enough commands are on their way, so this name has to wait for an answer.
     ledger.want(&Subscription::pattern("stays*"), 2);
     come_and_go(&mut ledger);
-    assert_eq!(ledger.unanswered(), [1, asked, 0]);
+    assert_eq!(ledger.unanswered(), unanswered(1, asked, 0));
     assert_eq!(ledger.channels.len(), asked);
 }
 
@@ -396,19 +408,19 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     }
     assert!(ledger.next_change().is_some());
     for name in [&kept, &given_up] {
-        ledger.confirmed(name, true);
+        ledger.subscribed(name);
     }
     ledger.unwant(&given_up);
     assert_eq!(ledger.revoked(&given_up), None);
     assert_eq!(ledger.revoked(&kept), Some(1));
     assert_eq!(ledger.revoked(&kept), None, "reported once");
-    assert_eq!(ledger.refused_of_wanted().0, 1);
+    assert_eq!(ledger.wanted_names().refused, 1);
     assert_eq!(ledger.next_change(), None);
     ledger.retry_refused();
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&kept.name]));
-    assert_eq!(ledger.confirmed(&kept, true), Some(1));
-    assert_eq!(ledger.unanswered(), [0, 0, 0]);
+    assert_eq!(ledger.subscribed(&kept), Some(1));
+    assert_eq!(ledger.unanswered(), unanswered(0, 0, 0));
 }
 
 #[test]
@@ -418,11 +430,11 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     ledger.connected();
     ledger.want(&held, 1);
     assert!(ledger.next_change().is_some());
-    ledger.confirmed(&held, true);
+    ledger.subscribed(&held);
     for (number, name) in [&first, &gone, &denied].into_iter().enumerate() {
         ledger.want(name, number as u64);
         assert!(ledger.next_change().is_some());
-        assert_eq!(ledger.refused(name, true), Some(number as u64));
+        assert_eq!(ledger.refused(name), Some(number as u64));
         if name != &denied {
             ledger.refused_for_room(name.clone());
         }
@@ -433,7 +445,7 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     ledger.retry_without_room();
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&first.name]));
-    assert_eq!(ledger.refused(&first, true), None, "reported once");
+    assert_eq!(ledger.refused(&first), None, "reported once");
     ledger.refused_for_room(first);
     ledger.retry_without_room();
     assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());
@@ -452,7 +464,7 @@ fn names_settle_together() {
         .collect();
     names.iter().for_each(|name| world.want(name));
     while world.ask() || world.answer() {}
-    assert_eq!(world.ledger.unanswered(), [0, 0, 1_000]);
+    assert_eq!(world.ledger.unanswered(), unanswered(0, 0, 1_000));
     world.pass();
     assert_eq!(world.waiting.len(), 1_000);
     // The first name is subscribed again, and now settles from the newest answer on.
@@ -466,7 +478,7 @@ fn names_settle_together() {
     assert_eq!(world.waiting, BTreeSet::from([key(&names[0])]));
     world.pass();
     world.check_settled();
-    assert_eq!(world.ledger.unanswered(), [0, 0, 0]);
+    assert_eq!(world.ledger.unanswered(), unanswered(0, 0, 0));
 }
 
 #[test]
@@ -494,7 +506,15 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     world.ledger.connected();
     // The revoked name has a command of its own, before or after that of the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
-    world.ledger.settles(&kept, Instant::now());
+    world.ledger.subscribed_from(&kept, Instant::now());
     assert!(again.iter().any(|change| change.names.contains(&kept.name)));
     assert!(!world.ledger.lost());
+}
+
+fn unanswered(queued: usize, asked: usize, settling: usize) -> Unanswered {
+    Unanswered {
+        queued,
+        asked,
+        settling,
+    }
 }

@@ -108,7 +108,7 @@ impl ApiError {
     }
 
     /// Whether every other request on this connection would fail too.
-    pub(super) fn is_of_all(&self) -> bool {
+    pub(super) fn fails_all_requests(&self) -> bool {
         match self {
             Self::NoJetStream | Self::Lost => true,
             Self::NotPermitted(what) => what.ends_with(INBOXES),
@@ -362,15 +362,18 @@ impl From<JsonError> for ApiError {
 
 /// The error for a failed request; `action` names the request.
 pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
-    let is_of_all = source.is_of_all();
+    let fails_all_requests = source.fails_all_requests();
     match source {
         ApiError::Lost => NatsError::Lost,
-        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
+        ApiError::NotPermitted(what) => NatsError::NotPermitted {
+            what,
+            fails_all_requests,
+        },
         ApiError::NoLeader(stream) => NatsError::NoLeader { action, stream },
         source => NatsError::JetStream {
             action,
             reason: source.to_string(),
-            is_of_all,
+            fails_all_requests,
         },
     }
 }

@@ -40,7 +40,7 @@ impl NatsSettings {
                     continue;
                 }
                 match subject(link, &mut room, self.ephemeral, spec, ours, found) {
-                    Err(error) if error.is_of_all() => return Err(error),
+                    Err(error) if error.fails_all_requests() => return Err(error),
                     Err(error) => found.push(Finding::Error(error.to_string())),
                     Ok(()) => {}
                 }
@@ -282,7 +282,7 @@ pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
     }
     let error = NatsError::NotPermitted {
         what: what.to_owned(),
-        is_of_all: false,
+        fails_all_requests: false,
     };
     Finding::Error(error.to_string())
 }

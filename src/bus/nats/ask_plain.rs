@@ -1,6 +1,6 @@
-//! The check before a start for the sources that read plain subjects or a stream whole, with the requests that they send
-//! ([`NatsNeeds`]). Changes nothing in NATS: a request has a body that JetStream refuses, and an acknowledgement has a word
-//! that it ignores.
+//! The check before a start of a source of plain subjects, of a stream, or of both: whether NATS permits what the source
+//! will do ([`NatsNeeds`]). Sends the requests that the source sends, but changes nothing in NATS: a request has a body that
+//! JetStream refuses, and an acknowledgement has a word that it ignores. The check of levels is in `ask`.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::requester::{Named, Requester};
 use super::settings::NatsSettings;
 use super::stream_info::Retention;
 use super::subjects::{StreamOfName, streams_in, subjects_in};
-use crate::{Answers, list, to_ask};
+use crate::{Answers, list, names_to_check};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
@@ -70,12 +70,12 @@ fn subscriptions(
     mut answers: Answers,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
+    for (subject, needed_by) in names_to_check(&needs.subscriptions, &needs.requests) {
         let answer = match link.may_subscribe(subject)? {
             true => Ok(()),
             false => Err("NATS does not permit it".to_owned()),
         };
-        answers.take(subject.clone(), is_request, answer);
+        answers.record(subject.clone(), needed_by, answer);
     }
     let (needed, requests) = (needs.subscriptions.len(), needs.requests.len());
     answers.report("NATS", needed, requests, found);

@@ -35,7 +35,7 @@ impl ConsumersSession<'_> {
             self.subscriptions[index].health = Health::new(Instant::now());
             match attached {
                 Ok(()) => {}
-                Err(Stop::Bus(error)) if !error.is_of_all() => {
+                Err(Stop::Bus(error)) if !error.fails_all_requests() => {
                     failures.push((index, error));
                     // Only the first subject without an answer gets the full timeout; more such waits would delay the
                     // good subjects.
@@ -133,7 +133,7 @@ impl ConsumersSession<'_> {
         self.subscriptions[index].send_acks(self.data);
         let attached = match self.attach(index) {
             Ok(()) => true,
-            Err(Stop::Bus(error)) if !error.is_of_all() => {
+            Err(Stop::Bus(error)) if !error.fails_all_requests() => {
                 self.attach_failed(index, &error);
                 false
             }
@@ -159,7 +159,7 @@ impl ConsumersSession<'_> {
         subscription.send_acks(self.data);
         match subscription.take_over(self.data, self.relay) {
             Ok(()) => self.watch(),
-            Err(Stop::Bus(error)) if !error.is_of_all() => {
+            Err(Stop::Bus(error)) if !error.fails_all_requests() => {
                 let subject = &subscription.spec.subject;
                 tracing::debug!(%error, subject, "the durable consumer was not taken over");
             }

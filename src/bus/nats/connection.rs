@@ -322,7 +322,7 @@ impl Connection {
     }
 
     /// Waits at a stop until the server has taken everything. Messages that arrive meanwhile are dropped.
-    pub(super) fn settle(&mut self, waiter: &mut Waiter, patience: Duration) {
+    pub(super) fn wait_until_taken(&mut self, waiter: &mut Waiter, patience: Duration) {
         let (ping, until) = (self.ping(), Instant::now() + patience);
         let mut step = || -> Result<bool, NatsError> {
             while self.next_op()?.is_some() {}

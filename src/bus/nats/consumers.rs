@@ -51,7 +51,13 @@ pub(super) enum Durable {
     /// for the others, so weirgate keeps away.
     Taken,
     /// An unsuitable consumer.
-    Unusable(NotOurs),
+    Unusable(NotUsed),
+}
+
+/// The outcome of [`Data::join`].
+pub(super) enum Joined {
+    Attached(Box<Attached>),
+    NotUsed(NotUsed),
 }
 
 impl Data {
@@ -73,13 +79,13 @@ impl Data {
     /// unchanged.
     ///
     /// `info` is from before the subscription. Without a listener nothing was delivered since, so every message after
-    /// `info.delivered` arrives here. Returns [`NotOurs`] if another client was quicker, or if this user may not subscribe to
-    /// the deliver subject.
+    /// `info.delivered` arrives here. The consumer is not used if another client was quicker, or if this user may not
+    /// subscribe to the deliver subject.
     pub(super) fn join(
         &mut self,
         spec: &DurableTarget,
         info: &ConsumerInfo,
-    ) -> Result<Result<Attached, NotOurs>, NatsError> {
+    ) -> Result<Joined, NatsError> {
         let failed = |error| request_failed(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let attached = |consumer| Attached {
@@ -93,11 +99,13 @@ impl Data {
             let ours = self.listen_at(spec, info, inbox());
             let ours = ours.map_err(failed)?;
             match self.move_consumer(&spec.stream, &spec.durable, &ours.deliver_subject) {
-                Ok(()) => return Ok(Ok(attached(ours))),
+                Ok(()) => return Ok(Joined::Attached(Box::new(attached(ours)))),
                 Err(error) => {
                     self.leave_consumer(ours);
                     match error {
-                        error if error.consumer_exists() => return Ok(Err(NotOurs::Taken)),
+                        error if error.consumer_exists() => {
+                            return Ok(Joined::NotUsed(NotUsed::Taken));
+                        }
                         ApiError::Lost => return Err(NatsError::Lost),
                         // Perhaps this user may not change consumers. Joins without the move.
                         error => tracing::debug!(%error, "a consumer was not moved to our inbox"),
@@ -111,9 +119,9 @@ impl Data {
         match self.refusals.has(&refusal) {
             true => {
                 self.leave_consumer(consumer);
-                Ok(Err(NotOurs::NotPermitted))
+                Ok(Joined::NotUsed(NotUsed::NotPermitted))
             }
-            false => Ok(Ok(attached(consumer))),
+            false => Ok(Joined::Attached(Box::new(attached(consumer)))),
         }
     }
 
@@ -208,25 +216,25 @@ pub(super) fn durable_of(
         Ok(state) => state,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
         Err(ApiError::Unreadable(_)) => {
-            return Ok(Durable::Unusable(NotOurs::Unreadable));
+            return Ok(Durable::Unusable(NotUsed::Unreadable));
         }
         Err(error) => return Err(error),
     };
     let info = &state.info;
     Ok(if info.config.deliver_subject.is_none() {
-        Durable::Unusable(NotOurs::Pull)
+        Durable::Unusable(NotUsed::Pull)
     } else if info.config.filter_subject != spec.subject {
-        Durable::Unusable(NotOurs::OtherSubject)
+        Durable::Unusable(NotUsed::OtherSubject)
     } else if info.config.headers_only {
-        Durable::Unusable(NotOurs::HeadersOnly)
+        Durable::Unusable(NotUsed::HeadersOnly)
     } else if info.config.replay_policy == ReplayPolicy::Original {
-        Durable::Unusable(NotOurs::OriginalPace)
+        Durable::Unusable(NotUsed::OriginalPace)
     } else if state.is_paused {
-        Durable::Unusable(NotOurs::Paused)
+        Durable::Unusable(NotUsed::Paused)
     } else if info.push_bound {
         Durable::Taken
     } else if last_sequence.is_some_and(|last| info.delivered.stream_seq > last) {
-        Durable::Unusable(NotOurs::BeyondTheEnd)
+        Durable::Unusable(NotUsed::BeyondTheEnd)
     } else {
         Durable::Free(Box::new(state))
     })
@@ -239,13 +247,12 @@ pub(super) enum DurableState {
     NoStream,
     Made,
     Resumed,
-    /// The durable consumer is left alone.
-    NotOurs(NotOurs),
+    NotUsed(NotUsed),
 }
 
-/// Why weirgate leaves a durable consumer alone.
+/// Why weirgate does not use a durable consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotOurs {
+pub(super) enum NotUsed {
     #[error("another client is bound to it")]
     Taken,
     #[error("its configuration cannot be read")]
@@ -284,7 +291,7 @@ impl DurableState {
             ),
             Self::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
             Self::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
-            Self::NotOurs(why) => tracing::warn!(
+            Self::NotUsed(why) => tracing::warn!(
                 consumer,
                 stream,
                 %why,

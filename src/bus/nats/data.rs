@@ -22,7 +22,7 @@ use crate::socket::Waiter;
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the server may take for the last acknowledgements of a connection.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
 const LAST_READS_MAX: usize = 1_024;
 
@@ -138,7 +138,7 @@ impl Data {
     pub(super) fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
         let ping = self.connection.ping();
         while !self.connection.is_answered(ping) {
-            if !self.read_aside(Instant::now() + timeout)? {
+            if !self.set_next_read_aside(Instant::now() + timeout)? {
                 return Ok(false);
             }
         }
@@ -165,7 +165,7 @@ impl Data {
                 true => self.connection.message_bytes_at,
                 false => begun,
             };
-            if !self.read_aside(waits_since + timeout)? {
+            if !self.set_next_read_aside(waits_since + timeout)? {
                 return Ok(None);
             }
         }
@@ -188,8 +188,8 @@ impl Data {
         Some(ApiError::NotPermitted(what))
     }
 
-    /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
-    fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
+    /// Waits for bytes of the server until `until`, and sets aside the messages in them. Returns whether bytes came.
+    fn set_next_read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
         loop {
             if self.step(until)? {
                 return Ok(true);
@@ -289,16 +289,17 @@ impl Data {
     }
 
     /// Sends the last acknowledgements, and waits a moment for the server to take them.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn flush_and_wait(&mut self) {
         // An error is the end of the connection, which the next read reports.
         let _ = self.flush();
-        self.connection.settle(&mut self.waiter, SETTLE_TIMEOUT);
+        self.connection
+            .wait_until_taken(&mut self.waiter, STOP_TIMEOUT);
     }
 
     /// Sets aside everything that has arrived on a connection that has ended.
     pub(super) fn read_rest(&mut self) {
         for _ in 0..LAST_READS_MAX {
-            if !self.read_aside(Instant::now()).unwrap_or(false) {
+            if !self.set_next_read_aside(Instant::now()).unwrap_or(false) {
                 return;
             }
         }
@@ -323,7 +324,9 @@ impl JetStream for Data {
                 None => begun,
             };
             let until = since + self.answer_timeout;
-            let has_read = self.read_aside(until).map_err(|_| ApiError::Lost)?;
+            let has_read = self
+                .set_next_read_aside(until)
+                .map_err(|_| ApiError::Lost)?;
             let is_answer = |it: &Delivery| Self::is_answer(it) && it.request() == Some(number);
             if let Some(answer) = self.take_aside(is_answer) {
                 return answer_of(answer);

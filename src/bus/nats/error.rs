@@ -96,7 +96,7 @@ pub enum NatsError {
         /// The refused action: to publish or to subscribe, and the subject.
         what: String,
         /// Whether no subject can be relayed without the permission.
-        is_of_all: bool,
+        fails_all_requests: bool,
     },
     /// The server: JetStream refused or did not answer.
     #[error(
@@ -109,7 +109,7 @@ pub enum NatsError {
         /// JetStream's error, or the lack of an answer.
         reason: String,
         /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
-        is_of_all: bool,
+        fails_all_requests: bool,
     },
     /// The server: most servers of a stream are away, or this server is cut off from them.
     #[error(
@@ -157,7 +157,7 @@ impl NatsError {
         Self::JetStream {
             action: "answer about the stream of a subject".to_owned(),
             reason: "no answer".to_owned(),
-            is_of_all: false,
+            fails_all_requests: false,
         }
     }
 
@@ -165,14 +165,19 @@ impl NatsError {
     pub(super) fn not_permitted(verb: &str, subject: &str) -> Self {
         Self::NotPermitted {
             what: format!("{verb} to {subject}"),
-            is_of_all: true,
+            fails_all_requests: true,
         }
     }
 
     /// Whether no subject can be relayed on this connection.
-    pub(super) fn is_of_all(&self) -> bool {
+    pub(super) fn fails_all_requests(&self) -> bool {
         match self {
-            Self::JetStream { is_of_all, .. } | Self::NotPermitted { is_of_all, .. } => *is_of_all,
+            Self::JetStream {
+                fails_all_requests, ..
+            }
+            | Self::NotPermitted {
+                fails_all_requests, ..
+            } => *fails_all_requests,
             Self::NoLeader { .. } => false,
             _ => true,
         }

@@ -87,7 +87,7 @@ use crate::status::BusStatus;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::NatsNeeds;
-pub use self::sender::NatsSender;
+pub use self::sender::{NatsSender, Storage};
 pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
@@ -170,7 +170,7 @@ impl Bus for NatsSource {
             }
             let better = second.better();
             self.servers
-                .left(&self.settings, &data.connection, better, &stop);
+                .note_end(&self.settings, &data.connection, better, &stop);
             for refusal in data.refusals.take_news() {
                 if let Refusal::Subscription(_) = refusal {
                     self.status.count_refused();
@@ -187,7 +187,7 @@ impl Bus for NatsSource {
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
                 // This also sends the UNSUBs, so the next connection finds the durable consumers free.
-                data.settle();
+                data.flush_and_wait();
                 before = Some(data);
                 continue;
             }

@@ -97,7 +97,7 @@ impl Requester {
                 let what = format!("publish to {}", need.action.permission(stream, consumer));
                 let text = NatsError::NotPermitted {
                     what,
-                    is_of_all: false,
+                    fails_all_requests: false,
                 };
                 lacks.push(match need.without {
                     None => Finding::Error(text.to_string()),

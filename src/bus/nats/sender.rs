@@ -13,26 +13,35 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
 /// The limit on messages in flight before waiting for the server to confirm them.
 const UNCONFIRMED_MAX: u32 = 1_000;
 
+/// Where the messages of a [`NatsSender`] go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Each message has to be stored by a stream.
+    Stream,
+    /// To the subscribers of the moment.
+    None,
+}
+
 /// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
 /// error, and nothing is tried again.
 pub struct NatsSender {
     requester: Requester,
     url: String,
-    jetstream: bool,
+    storage: Storage,
     unconfirmed: u32,
 }
 
 impl NatsSender {
-    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored by a stream.
+    /// Connects to the first server that accepts.
     ///
     /// # Errors
     /// No server is reached, or none accepts.
-    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
+    pub fn connect(settings: &NatsSettings, storage: Storage) -> Result<Self, NatsError> {
         let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
         Ok(Self {
             requester: NatsServers::default().connect(settings, open)?,
             url: redacted(&settings.urls.expose()),
-            jetstream,
+            storage,
             unconfirmed: 0,
         })
     }
@@ -55,13 +64,13 @@ impl NatsSender {
                 bytes: message.len(),
             });
         }
-        if self.jetstream {
+        if self.storage == Storage::Stream {
             return self.store(subject, message).map(Some);
         }
         self.requester.send(subject, message, CONFIRMED_WITHIN)?;
         self.unconfirmed += 1;
         if self.unconfirmed >= UNCONFIRMED_MAX {
-            self.settle(subject)?;
+            self.wait_until_taken(subject)?;
         }
         Ok(None)
     }
@@ -70,7 +79,7 @@ impl NatsSender {
     ///
     /// # Errors
     /// The connection is lost, or this user may not publish on the subject.
-    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+    pub fn wait_until_taken(&mut self, subject: &str) -> Result<(), NatsError> {
         self.unconfirmed = 0;
         match self.requester.has_sent(subject, CONFIRMED_WITHIN)? {
             true => Ok(()),
@@ -96,7 +105,7 @@ impl NatsSender {
             error => NatsError::JetStream {
                 action: format!("store the message on {subject}"),
                 reason: error.to_string(),
-                is_of_all: true,
+                fails_all_requests: true,
             },
         })
     }

@@ -13,23 +13,23 @@ use super::settings::{Endpoint, NatsSettings, learn};
 use super::stream_info::StreamCluster;
 use crate::LoopGone;
 use crate::relay::{Found, Probe, Relay};
-use crate::runtime::{LeftAddresses, Wake};
+use crate::runtime::{ConnectionEnd, FailedAddresses, Wake};
 use crate::socket::Waiter;
 use weirgate_wire::json;
 
-/// The servers of a source beyond the servers of the URL, and why and when each was left. The newest announcement of a
+/// The servers of a source beyond the servers of the URL, and why and when each failed. The newest announcement of a
 /// server stays with its connection, and is added here when the connection ends.
 #[derive(Default)]
 pub(super) struct NatsServers {
     /// Other servers of the cluster, tried after the servers of the URL.
     learned: Vec<Endpoint>,
-    left: LeftAddresses,
+    failed: FailedAddresses,
     /// The server with an answer while the server in use was silent; tried first for the next connection.
     better: Option<Endpoint>,
 }
 
 impl NatsServers {
-    /// Tries every address of every server once; the addresses that were left before come last. Returns the first
+    /// Tries every address of every server once; the addresses that have failed before come last. Returns the first
     /// connection, or the error of the last server.
     pub(super) fn connect<C>(
         &mut self,
@@ -50,8 +50,8 @@ impl NatsServers {
                 }
             };
             for server in servers {
-                match server.address.and_then(|at| self.left.find(at)) {
-                    Some(left) => later.push((left.at, server)),
+                match server.address.and_then(|at| self.failed.find(at)) {
+                    Some(failed) => later.push((failed.at, server)),
                     None => match self.attempt(&server, &mut open) {
                         Ok(connection) => return Ok(connection),
                         Err(error) => last = error,
@@ -59,11 +59,11 @@ impl NatsServers {
                 }
             }
         }
-        later.sort_by_key(|(left_at, _)| *left_at);
+        later.sort_by_key(|(failed_at, _)| *failed_at);
         for (_, server) in later {
             // The server may have two names.
-            let is_left = |at| self.left.find(at).is_some_and(|left| left.at >= begun);
-            if server.address.is_some_and(is_left) {
+            let has_failed = |at| (self.failed.find(at)).is_some_and(|failed| failed.at >= begun);
+            if server.address.is_some_and(has_failed) {
                 continue;
             }
             match self.attempt(&server, &mut open) {
@@ -82,7 +82,7 @@ impl NatsServers {
         let opened = open(server);
         if let (Err(error), Some(address)) = (&opened, server.address) {
             let why = error.to_string();
-            self.left.leave(address, Instant::now(), why);
+            self.failed.note_failure(address, Instant::now(), why);
         }
         opened
     }
@@ -112,7 +112,7 @@ impl NatsServers {
 
     /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless the
     /// connection was good until its end.
-    pub(super) fn left(
+    pub(super) fn note_end(
         &mut self,
         settings: &NatsSettings,
         connection: &Connection,
@@ -126,13 +126,16 @@ impl NatsServers {
             &configured,
         );
         if let Stop::Bus(error) = stop {
-            let is_usual = matches!(error, NatsError::Lost | NatsError::Ended(_));
+            let end = match error {
+                NatsError::Lost | NatsError::Ended(_) => ConnectionEnd::Lost,
+                _ => ConnectionEnd::Useless,
+            };
             let times = [connection.opened, Instant::now()];
             let why = error.to_string();
-            self.left.ended(connection.peer, times, is_usual, why);
+            self.failed.note_end(connection.peer, times, end, why);
         }
         if let Some(address) = better.as_ref().and_then(|better| better.address) {
-            self.left.forget(address);
+            self.failed.forget(address);
         }
         self.better = better;
     }
@@ -420,7 +423,7 @@ mod tests {
         assert_eq!(tried(&mut servers, &three, &[3]), [2, 3]);
         let better = Endpoint::parse("127.0.0.1:1").and_then(|one| one.servers(&three));
         servers.better = better.ok().and_then(|mut servers| servers.pop());
-        servers.left.forget(([127, 0, 0, 1], 1).into());
+        servers.failed.forget(([127, 0, 0, 1], 1).into());
         assert_eq!(tried(&mut servers, &three, &[]), [1, 3, 2]);
     }
 

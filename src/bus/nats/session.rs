@@ -1,6 +1,7 @@
 //! The work on a connection to a server, from the first message until the connection is lost: relays the messages of all
 //! subjects, and from time to time looks at everything else.
 
+use super::health::Counts;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -154,7 +155,7 @@ impl<'a> ConsumersSession<'a> {
         self.take_refusals()?;
         for (index, answers) in std::mem::take(&mut self.answers) {
             for answer in answers {
-                let found_stream = self.take_in(index, answer)?;
+                let found_stream = self.handle_answer(index, answer)?;
                 // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
                 self.reported_caught_up &= !found_stream;
             }
@@ -225,7 +226,7 @@ impl<'a> ConsumersSession<'a> {
             subscription.send_acks(self.data);
         }
         if owed {
-            self.data.settle();
+            self.data.flush_and_wait();
         }
         self.relay.link.set_owing(false);
     }
@@ -266,42 +267,19 @@ impl<'a> ConsumersSession<'a> {
 
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
-    fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
-        let reported_after = self.silence_reported_after();
-        let subscription = &mut self.subscriptions[index];
+    fn handle_answer(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
         let now = Instant::now();
         if answer == Answer::NoLeader {
             // No word of JetStream: a server that is cut off from its cluster says so too.
-            let stream = &subscription.target.stream;
+            let stream = &self.subscriptions[index].target.stream;
             self.standstills.no_leader(stream, now);
             return Ok(false);
         }
-        if subscription.health.silent_for(now) >= reported_after {
-            subscription.attempts.hurry(now);
-        }
-        if subscription.health.note_received(now) {
-            let subject = &subscription.spec.subject;
-            tracing::info!(subject, "JetStream answers about a consumer again");
-            if let Some(consumer) = of(&self.relay.status, subscription) {
-                consumer.set_silent(false);
-            }
-        }
+        self.note_life(index, now);
+        let subscription = &mut self.subscriptions[index];
         match answer {
             Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
-                let has_changed = subscription.health.judge(counts, Instant::now());
-                let (stall, pending) = (subscription.health.stall, counts.pending);
-                if has_changed {
-                    log_stall(subscription, stall, pending);
-                }
-                if let Some(status) = of(&self.relay.status, subscription) {
-                    status.set_lag(Some(pending));
-                    if has_changed {
-                        status.set_stall(stall);
-                    }
-                }
-                if pending == 0 && counts.ack_pending == 0 {
-                    subscription.nothing_pending(self.data);
-                }
+                self.judge_counts(index, counts);
             }
             Answer::Gone(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
@@ -342,6 +320,41 @@ impl<'a> ConsumersSession<'a> {
             | Answer::Stream(_) => {}
         }
         Ok(false)
+    }
+
+    /// Notes that JetStream answers about a subscription.
+    fn note_life(&mut self, index: usize, now: Instant) {
+        let reported_after = self.silence_reported_after();
+        let subscription = &mut self.subscriptions[index];
+        if subscription.health.silent_for(now) >= reported_after {
+            subscription.attempts.hurry(now);
+        }
+        if subscription.health.note_received(now) {
+            let subject = &subscription.spec.subject;
+            tracing::info!(subject, "JetStream answers about a consumer again");
+            if let Some(consumer) = of(&self.relay.status, subscription) {
+                consumer.set_silent(false);
+            }
+        }
+    }
+
+    /// Judges by its counts whether the consumer in use still delivers.
+    fn judge_counts(&mut self, index: usize, counts: Counts) {
+        let subscription = &mut self.subscriptions[index];
+        let has_changed = subscription.health.judge(counts, Instant::now());
+        let (stall, pending) = (subscription.health.stall, counts.pending);
+        if has_changed {
+            log_stall(subscription, stall, pending);
+        }
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_lag(Some(pending));
+            if has_changed {
+                status.set_stall(stall);
+            }
+        }
+        if pending == 0 && counts.ack_pending == 0 {
+            subscription.nothing_pending(self.data);
+        }
     }
 
     /// Applies each new refusal to the subscription concerned.

@@ -112,7 +112,7 @@ pub(super) fn presence_of(
                 return Ok(Presence::Wanted);
             }
             Err(error) if error.stream_is_missing() => {}
-            Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
+            Err(error) if error.fails_all_requests() => unanswered = Some((stream, error)),
             // Without this permission the stream could not be read either.
             Err(ApiError::NotPermitted(_)) => found = Presence::Forbidden,
             Err(error) => unanswered = unanswered.or(Some((stream, error))),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
-use super::consumers::{Attached, Durable, DurableState, DurableTarget, NotOurs, find_durable};
+use super::consumers::{
+    Attached, Durable, DurableState, DurableTarget, Joined, NotUsed, find_durable,
+};
 use super::cursor::{Cursor, Observed, Reached};
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -382,24 +384,24 @@ impl Subscription {
             // Another process was quicker.
             found = find_durable(data, &self.target, last).map_err(failed)?;
         }
-        let not_ours = match found {
+        let not_used = match found {
             Durable::Free(state) if self.is_of_another_message(&state, data)? => {
-                NotOurs::OtherMessage
+                NotUsed::OtherMessage
             }
             Durable::Free(state) => match data.join(&self.target, &state.info)? {
-                Ok(joined) => {
+                Joined::Attached(joined) => {
                     self.log_state(DurableState::Resumed);
-                    return Ok(Some(joined));
+                    return Ok(Some(*joined));
                 }
-                Err(why) => {
-                    self.is_refused = why == NotOurs::NotPermitted;
+                Joined::NotUsed(why) => {
+                    self.is_refused = why == NotUsed::NotPermitted;
                     why
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => NotOurs::Taken,
+            Durable::Taken | Durable::Missing => NotUsed::Taken,
         };
-        self.log_state(DurableState::NotOurs(not_ours));
+        self.log_state(DurableState::NotUsed(not_used));
         Ok(None)
     }
 

@@ -258,7 +258,7 @@ enum Next {
 
 impl Verdict {
     /// The round ends with this, if the answer says anything.
-    fn rest(answers: impl IntoIterator<Item = Answer>) -> Self {
+    fn done(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self {
             answers: Vec::from_iter(answers),
             next: Next::Rest,
@@ -355,7 +355,7 @@ impl Round {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
                     watched.went_back(look)
                 }
-                Err(error) if is_away(&error) => Verdict::rest(None),
+                Err(error) if is_away(&error) => Verdict::done(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
                     self.is_unsure = false;
@@ -367,7 +367,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::Holder) => judge_holder(answer),
             (Watched::Subject(_), InfoRequest::Held) => judge_held(answer),
-            _ => Verdict::rest(None),
+            _ => Verdict::done(None),
         }
     }
 }
@@ -381,8 +381,8 @@ fn is_away(error: &ApiError) -> bool {
 fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask(InfoRequest::Held, stream_info(&stream)),
-        Ok(None) => Verdict::rest([Answer::Stream(false)]),
-        Err(error) => Verdict::rest(other(&error)),
+        Ok(None) => Verdict::done([Answer::Stream(false)]),
+        Err(error) => Verdict::done(proof_of_life(&error)),
     }
 }
 
@@ -391,9 +391,9 @@ fn judge_held(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
         Ok(_) => Some(Answer::Stream(true)),
         Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
-        Err(error) => other(&error),
+        Err(error) => proof_of_life(&error),
     };
-    Verdict::rest(found)
+    Verdict::done(found)
 }
 
 impl WatchedConsumer {
@@ -431,9 +431,9 @@ impl WatchedConsumer {
             Err(error) if error.is_an_answer() => None,
             Err(ApiError::NotPermitted(_)) => None,
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
-                return Verdict::rest([Answer::NoLeader]);
+                return Verdict::done([Answer::NoLeader]);
             }
-            Err(_) => return Verdict::rest(None),
+            Err(_) => return Verdict::done(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
         let stored = reached.and_then(|reached| reached.stored_unix_ns);
@@ -467,7 +467,7 @@ impl WatchedConsumer {
             durable_of(state, &self.target, last_sequence),
             Ok(Durable::Free(_) | Durable::Missing)
         );
-        Verdict::rest(is_free.then_some(Answer::Free))
+        Verdict::done(is_free.then_some(Answer::Free))
     }
 
     /// The consumer is well, and its stream has this last sequence, if it is known.
@@ -479,7 +479,7 @@ impl WatchedConsumer {
     fn went_back(&self, look: Look) -> Verdict {
         match look {
             Look::First => Verdict::doubt(),
-            Look::Second => Verdict::rest([Answer::WentBack(self.consumer.clone())]),
+            Look::Second => Verdict::done([Answer::WentBack(self.consumer.clone())]),
         }
     }
 
@@ -488,7 +488,7 @@ impl WatchedConsumer {
         let DurableTarget {
             stream, durable, ..
         } = &self.target;
-        let mut verdict = Verdict::rest(found);
+        let mut verdict = Verdict::done(found);
         if self.awaits_durable {
             let question = InfoRequest::Durable(last_sequence);
             verdict.next = Next::Ask(question, consumer_info(stream, durable));
@@ -518,7 +518,7 @@ impl WatchedConsumer {
             Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
             Err(error) => {
                 tracing::debug!(%error, consumer, "no answer about a consumer");
-                other(&error)
+                proof_of_life(&error)
             }
         }
     }
@@ -532,8 +532,8 @@ fn stream_info(stream: &str) -> ApiRequest {
     ApiRequest::of(Action::StreamInfo.of(stream))
 }
 
-/// An answer of JetStream, even an error, shows that it works.
-fn other(error: &ApiError) -> Option<Answer> {
+/// An answer of JetStream, even an error, shows that it works; any other error shows nothing.
+fn proof_of_life(error: &ApiError) -> Option<Answer> {
     error.is_an_answer().then_some(Answer::Other)
 }
 

@@ -10,7 +10,7 @@ use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
 use super::stream::STATE;
 use crate::socket::Waiter;
-use crate::{Answers, to_ask};
+use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
 use weirgate_wire::base::Finding;
 
@@ -178,14 +178,14 @@ fn subscribed(
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
     let (needed, requests) = (&needs.subscriptions[..], &needs.requests[..]);
-    let asked: Vec<_> = to_ask(needed, requests).collect();
+    let asked: Vec<_> = names_to_check(needed, requests).collect();
     if asked.is_empty() {
         return Ok(());
     }
     let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
     let answers = connection.ask_for(&commands, NAMES_TIMEOUT, is_confirmation)?;
     let mut reported = Answers::default();
-    for ((one, is_request), answer) in asked.into_iter().zip(&answers) {
+    for ((one, needed_by), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {
             true => format!("the pattern {}", one.name),
             false => one.name.to_string(),
@@ -194,7 +194,7 @@ fn subscribed(
             Value::Error(words) => Err(shown(words)),
             _ => Ok(()),
         };
-        reported.take(name, is_request, answer);
+        reported.record(name, needed_by, answer);
     }
     reported.report("Redis", needed.len(), requests.len(), found);
     Ok(())

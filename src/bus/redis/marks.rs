@@ -23,7 +23,7 @@ use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::{RedisEndpoint, RedisError, Stop, shown};
-use crate::kept::KeptFeed;
+use crate::kept::{KeptFeed, Losses};
 use crate::runtime::detached;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
@@ -96,7 +96,11 @@ impl Kept {
         let asked_ms = self.now_ms();
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
-        if self.feed.connected(is_lone_master) {
+        let losses = match is_lone_master {
+            true => Losses::Noticed,
+            false => Losses::Silent,
+        };
+        if self.feed.connected(losses) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
         let server = (connection.endpoint.clone(), connection.address);
@@ -192,10 +196,9 @@ impl PubSubSession<'_, '_> {
         );
     }
 
-    /// Handles a message on the marks' channel. The copy for a pattern is ignored.
-    pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
+    /// Handles a message on the marks' channel.
+    pub(super) fn take_mark(&mut self, payload: &[u8]) -> Result<(), Stop> {
         if let Some(kept) = &mut self.kept
-            && !is_copy
             && kept.may_share()
             && let Some(event) = kept.feed.marked(payload)
         {
@@ -248,7 +251,7 @@ impl PubSubSession<'_, '_> {
         let Some(kept) = &mut self.kept else {
             return Some(Place::Outside);
         };
-        kept.feed.place(&by.name, by.is_pattern, channel)
+        kept.feed.place(by, channel)
     }
 
     /// The place of a message whose channel name was cut.

@@ -57,6 +57,7 @@ mod session;
 mod settings;
 mod stream;
 
+use crate::ledger::WantedNames;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -149,9 +150,11 @@ impl RedisSource {
         let away_ms = session.relay.report_up()?;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
-        match session.names.ledger.refused_of_wanted() {
-            (0, _) => tracing::info!(server, away_ms, "subscribed on Redis"),
-            (refused, of) => tracing::warn!(
+        match session.names.ledger.wanted_names() {
+            WantedNames { refused: 0, .. } => {
+                tracing::info!(server, away_ms, "subscribed on Redis")
+            }
+            WantedNames { refused, all: of } => tracing::warn!(
                 server,
                 away_ms,
                 refused,

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::resp::Value;
 use super::settings::{RedisEndpoint, RedisError, RedisSettings, Stop};
 use crate::relay::Found;
-use crate::runtime::{LeftAddresses, Wake, detached, tls_roots};
+use crate::runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 use crate::socket::Waiter;
 
 /// The longest silence during the TLS handshake, the log-in, and the questions of a check.
@@ -42,7 +42,7 @@ pub(super) struct RedisServers {
     /// The index of the sentinel that answered last.
     first_sentinel: usize,
     /// The addresses that failed.
-    left: LeftAddresses,
+    failed: FailedAddresses,
     /// The address of the connection in use, and since when.
     used: Option<(SocketAddr, Instant)>,
 }
@@ -67,7 +67,7 @@ impl RedisServers {
             settings,
             tls,
             first_sentinel: 0,
-            left: LeftAddresses::default(),
+            failed: FailedAddresses::default(),
             used: None,
         })
     }
@@ -140,7 +140,7 @@ impl RedisServers {
                 .to_socket_addrs()
                 .map(Iterator::collect),
         };
-        let addresses = self.left.in_turn(found.map_err(unreachable)?);
+        let addresses = self.failed.in_order(found.map_err(unreachable)?);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
@@ -149,7 +149,7 @@ impl RedisServers {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = error,
             }
-            (self.left).leave(address, Instant::now(), last.to_string());
+            (self.failed).note_failure(address, Instant::now(), last.to_string());
         }
         Err(last)
     }
@@ -158,9 +158,12 @@ impl RedisServers {
     /// for a while and was then lost.
     pub(super) fn ended(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
-            let is_usual = matches!(error, RedisError::Lost(_));
+            let end = match error {
+                RedisError::Lost(_) => ConnectionEnd::Lost,
+                _ => ConnectionEnd::Useless,
+            };
             let times = [since, Instant::now()];
-            self.left.ended(address, times, is_usual, error.to_string());
+            self.failed.note_end(address, times, end, error.to_string());
         }
     }
 

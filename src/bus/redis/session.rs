@@ -207,7 +207,11 @@ impl PubSubSession<'_, '_> {
             return Err(self.wrong("a message without its payload"));
         };
         if (self.kept.as_ref()).is_some_and(|kept| kept.channel.as_bytes() == channel) {
-            return self.take_mark(by.is_pattern, &payload);
+            return match by.is_pattern {
+                // A copy of the mark, because the pattern matches its channel too.
+                true => Ok(()),
+                false => self.take_mark(&payload),
+            };
         }
         let Some(place) = self.place(&by, &channel) else {
             return Ok(());
@@ -237,9 +241,9 @@ impl PubSubSession<'_, '_> {
         channel: &Value,
     ) -> Result<Subscription, Stop> {
         match (pattern, channel) {
-            (Some(Value::Bulk(pattern)), _) => Ok(Subscription::pattern(self.name(&pattern, true))),
+            (Some(Value::Bulk(pattern)), _) => Ok(Subscription::pattern(self.pattern(&pattern))),
             (Some(_), _) => Err(self.wrong("a message without its pattern")),
-            (None, Value::Bulk(channel)) => Ok(Subscription::channel(self.name(channel, false))),
+            (None, Value::Bulk(channel)) => Ok(Subscription::channel(self.channel(channel))),
             (None, _) => Ok(Subscription::pattern("")),
         }
     }
@@ -255,10 +259,17 @@ impl PubSubSession<'_, '_> {
         Ok(names.skip(link, received, skipped, why)?)
     }
 
-    /// The ledger's copy of the name if it has one, to save an allocation.
-    fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
+    /// The name of a channel: the ledger's copy if it has one, to save an allocation.
+    fn channel(&self, bytes: &[u8]) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
-        let kept = self.names.ledger.name(&name, is_pattern);
+        let kept = self.names.ledger.channel(&name);
+        kept.unwrap_or_else(|| name.into())
+    }
+
+    /// The same for a pattern.
+    fn pattern(&self, bytes: &[u8]) -> Arc<str> {
+        let name = String::from_utf8_lossy(bytes);
+        let kept = self.names.ledger.pattern(&name);
         kept.unwrap_or_else(|| name.into())
     }
 
@@ -270,15 +281,25 @@ impl PubSubSession<'_, '_> {
         let Some(name) = self.expected_name(command, name) else {
             return Err(self.wrong("a confirmation of what was not asked"));
         };
-        let wanted = command.wanted;
         let subscription = Subscription {
             name,
             is_pattern: command.patterns,
         };
-        if let Some(kept) = &mut self.kept {
-            kept.feed.settle(&subscription, wanted);
-        }
-        if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
+        let feed = self.kept.as_mut().map(|kept| &mut kept.feed);
+        let number = match (command.wanted, feed) {
+            (true, feed) => {
+                feed.into_iter()
+                    .for_each(|feed| feed.subscribed(&subscription));
+                self.names.ledger.subscribed(&subscription)
+            }
+            (false, feed) => {
+                // The name was given up here, so nothing is lost.
+                let _ = feed.is_some_and(|feed| feed.unsubscribed(&subscription));
+                self.names.ledger.unsubscribed(&subscription);
+                None
+            }
+        };
+        if let Some(number) = number {
             // Redis may have refused this name before, and the status would still say so.
             if self.relay.is_up_now() {
                 self.show_refusals();
@@ -343,8 +364,10 @@ impl PubSubSession<'_, '_> {
             if !change.wanted {
                 // Another attempt would have the same result. The ledger forgets the name, and its messages have no
                 // receiver.
-                self.names.ledger.confirmed(&subscription, false);
-            } else if let Some(number) = self.names.ledger.refused(&subscription, was_alone) {
+                self.names.ledger.unsubscribed(&subscription);
+            } else if !was_alone {
+                self.names.ledger.refused_with_others(&subscription);
+            } else if let Some(number) = self.names.ledger.refused(&subscription) {
                 self.report_refused(subscription, number, words)?;
             }
         }
@@ -373,7 +396,7 @@ impl PubSubSession<'_, '_> {
             return;
         }
         let status = &self.relay.status;
-        let is_refused = self.names.ledger.refused_of_wanted().0 > 0;
+        let is_refused = self.names.ledger.wanted_names().refused > 0;
         status.set_subscription_refused(is_refused);
         if is_refused {
             status.set_down(self.relay.link.now().mono_us);

@@ -4,14 +4,14 @@
 //! The process's clocks are read only here ([`Clock`]), and handed to the pure crates as [`Now`].
 
 mod durations;
-mod left_addresses;
+mod failed_addresses;
 mod queue_bytes;
 mod server_certificates;
 pub mod tls_roots;
 mod wake;
 
 pub use durations::{DurationCounts, Durations, NativeBuckets};
-pub use left_addresses::{Left, LeftAddresses};
+pub use failed_addresses::{ConnectionEnd, FailedAddress, FailedAddresses};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 

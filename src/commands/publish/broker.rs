@@ -1,7 +1,7 @@
 //! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
 
 use super::{BrokerUrl, PublishCommand, PublishError};
-use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
+use weirgate_bus::nats::{NatsSender, NatsSettings, Storage, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
 
 /// A broker, with what each new connection to it needs.
@@ -48,7 +48,13 @@ impl Brokers {
             Self::Nats {
                 settings,
                 jetstream,
-            } => Broker::Nats(Box::new(NatsSender::connect(settings, *jetstream)?)),
+            } => Broker::Nats(Box::new(NatsSender::connect(
+                settings,
+                match jetstream {
+                    true => Storage::Stream,
+                    false => Storage::None,
+                },
+            )?)),
             Self::Redis { senders, stream } => {
                 Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
             }
@@ -82,7 +88,7 @@ impl Broker<'_> {
     /// Waits until the broker has received all messages.
     pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
         match self {
-            Self::Nats(sender) => Ok(sender.settle(name)?),
+            Self::Nats(sender) => Ok(sender.wait_until_taken(name)?),
             Self::Redis(..) => Ok(()),
         }
     }

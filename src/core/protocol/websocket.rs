@@ -32,7 +32,10 @@ pub(super) fn greet(
         agreed.to_client = agreed.to_client.with_takeover();
     }
     upgrade.accept(out, agreed.as_ref(), request.subprotocol);
-    let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
+    let mut reader = FrameReader::new(limits.message_bytes_max);
+    if agreed.is_some() {
+        reader = reader.with_deflate();
+    }
     let protocol = Protocol::WebSocket(WebSocket::new(reader.with_window(window)));
     let encoding = agreed.map_or(Encoding::Plain, |agreed| {
         Encoding::Deflate(agreed.to_client)
@@ -55,18 +58,25 @@ impl From<UpgradeError> for RequestRefusal {
 /// Room for the header before a payload.
 pub(crate) const HEADER_ROOM: usize = DataFrame::HEADER_BYTES_MAX;
 
-fn data_frame(content: Content, is_deflated: bool) -> DataFrame {
+/// Whether the payload of a frame is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Plain,
+    Deflated,
+}
+
+fn data_frame(content: Content, coding: Coding) -> DataFrame {
     DataFrame {
         is_text: content == Content::Text,
-        is_deflated,
+        is_deflated: coding == Coding::Deflated,
     }
 }
 
 /// Returns the frame of a payload. `bytes` has [`HEADER_ROOM`] bytes, then the payload.
-pub(crate) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
+pub(crate) fn encode(mut bytes: Vec<u8>, content: Content, coding: Coding) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
     let mut header = [0; DataFrame::HEADER_BYTES_MAX];
-    let header_len = data_frame(content, deflated).header(&mut header, payload_len);
+    let header_len = data_frame(content, coding).header(&mut header, payload_len);
     let start = HEADER_ROOM - header_len;
     bytes[start..HEADER_ROOM].copy_from_slice(&header[..header_len]);
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
@@ -87,19 +97,18 @@ pub(crate) fn with_header_room(payload: &[u8]) -> Vec<u8> {
 
 /// Bytes of the prefix's text in the payload. In a compressed frame the text is a stored block, before
 /// the deflated blocks of the body.
-fn prefix_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
-    let stored = if deflated {
-        Deflater::STORED_HEADER_BYTES
-    } else {
-        0
+fn prefix_payload_bytes(text_bytes: usize, coding: Coding) -> usize {
+    let stored = match coding {
+        Coding::Deflated => Deflater::STORED_HEADER_BYTES,
+        Coding::Plain => 0,
     };
     stored + text_bytes
 }
 
 /// Bytes of header and prefix before a body of `body_bytes`, for a prefix with a text of `text_bytes`.
 #[inline]
-pub(crate) fn prefix_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
-    let prefix = prefix_payload_bytes(text_bytes, deflated);
+pub(crate) fn prefix_bytes(text_bytes: usize, body_bytes: usize, coding: Coding) -> usize {
+    let prefix = prefix_payload_bytes(text_bytes, coding);
     DataFrame::header_bytes((prefix + body_bytes) as u64) + prefix
 }
 
@@ -110,13 +119,13 @@ pub(crate) fn write_prefix_header(
     content: Content,
     text_bytes: usize,
     body_bytes: usize,
-    deflated: bool,
+    coding: Coding,
 ) {
-    let payload = prefix_payload_bytes(text_bytes, deflated) + body_bytes;
+    let payload = prefix_payload_bytes(text_bytes, coding) + body_bytes;
     let mut header = [0; DataFrame::HEADER_BYTES_MAX];
-    let len = data_frame(content, deflated).header(&mut header, payload as u64);
+    let len = data_frame(content, coding).header(&mut header, payload as u64);
     out.extend_from_slice(&header[..len]);
-    if deflated {
+    if coding == Coding::Deflated {
         Deflater::write_stored_header(out, text_bytes as u16);
     }
 }

@@ -318,9 +318,7 @@ impl<'a> Outgoing<'a> {
         let text_bytes = prefix_text_bytes(self.entry);
         match self.kind {
             Kind::Event | Kind::RawEvent => self.encoded.header().len() + text_bytes,
-            kind => {
-                websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
-            }
+            kind => websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.coding()),
         }
     }
 
@@ -341,7 +339,7 @@ impl<'a> Outgoing<'a> {
                 self.entry.frame.content(),
                 prefix_text_bytes(self.entry),
                 self.encoded.body().len(),
-                kind.is_deflated(),
+                kind.coding(),
             ),
         }
         arena.extend_from_slice(text.as_bytes());

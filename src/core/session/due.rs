@@ -6,7 +6,7 @@ use super::phase::{Phase, Ping};
 use super::slots::Slots;
 use super::{Cold, Session, Timers};
 use crate::deadlines::Timer;
-use crate::{CloseReason, Limits, Now};
+use crate::{CloseReason, Limits, Now, SocketEnd};
 use weirgate_wire::admission::Peer;
 
 /// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
@@ -18,10 +18,10 @@ pub(crate) enum Due {
     Nothing,
     /// The request head is not whole in time, unless the rest is unread.
     LastRead,
-    /// The session ends. With `reset`, the kernel drops the bytes that it has not sent.
+    /// The session ends.
     End {
         reason: CloseReason,
-        reset: bool,
+        socket_end: SocketEnd,
     },
     /// No pong arrived in time: the client is to be closed.
     PongTimeout,
@@ -117,12 +117,15 @@ impl Session {
             }
             Phase::Open(_) if stalled => Due::End {
                 reason: CloseReason::SendStalled,
-                reset: true,
+                socket_end: SocketEnd::Reset,
             },
             Phase::Open(_) => self.open_due(now, limits, ping_us),
             Phase::Closing(closing) if stalled || due(&cold.timers, Timer::End) => Due::End {
                 reason: closing.reason,
-                reset: !self.queue.is_empty(),
+                socket_end: match self.queue.is_empty() {
+                    true => SocketEnd::Close,
+                    false => SocketEnd::Reset,
+                },
             },
             Phase::Head(_) | Phase::Closing(_) | Phase::Gone => Due::Nothing,
         }
@@ -139,7 +142,7 @@ impl Session {
         if self.soft_limit_due(now, limits) {
             return Due::End {
                 reason: CloseReason::SendQueueSoft,
-                reset: true,
+                socket_end: SocketEnd::Reset,
             };
         }
         let gate_us = self.gate_due(now, limits);

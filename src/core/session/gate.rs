@@ -80,14 +80,14 @@ impl Session {
         Some(gate.age_us(now))
     }
 
-    /// Queues a ping after the last state that was sent: its pong says when the next state may be sent.
-    pub(crate) fn ping_behind(&mut self, now: Now) {
-        let is_out = self.queue.is_empty();
+    /// Queues a ping once all states that the gate let through are written: its pong says that the client has them, so
+    /// that the next state may be sent.
+    pub(crate) fn ping_after_states(&mut self, now: Now) {
+        let all_are_written = self.queue.is_empty();
         if let Some(gate) = self.gate_mut()
-            && is_out
-            && (gate.is_closed || gate.has_left)
+            && all_are_written
+            && gate.take_awaits_pong()
         {
-            gate.has_left = false;
             self.ping(now);
         }
     }

@@ -21,6 +21,7 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    /// An empty sum, of at most `bytes_max` bytes of all clients.
     pub(crate) fn new(bytes_max: u64) -> Self {
         Self {
             held: Quota::new("received_bytes", bytes_max),
@@ -45,6 +46,15 @@ impl Received {
         charge.wake_with(&self.chosen.waker(key));
         charge
     }
+}
+
+/// The progress of a client since its input was counted last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputProgress {
+    /// No message was finished.
+    None,
+    /// A message was finished, or a part of a request that takes several turns.
+    Message,
 }
 
 /// The most bytes of one read of a request head, so that most of what follows the head of plain HTTP stays in the
@@ -87,13 +97,12 @@ impl Session {
         }
     }
 
-    /// Counts the bytes that are kept of the client's input after a read. `is_new` says that the client has finished a
-    /// message since the last count. Returns whether more bytes are kept than before.
+    /// Counts the bytes that are kept of the client's input after a read. Returns whether more bytes are kept than before.
     pub(crate) fn count_received(
         &mut self,
         key: SessionKey,
         now: Now,
-        is_new: bool,
+        progress: InputProgress,
         received: &Received,
         limits: &Limits,
     ) -> bool {
@@ -110,7 +119,7 @@ impl Session {
             None => *charge = Some(Box::new(received.charge(key, client, bytes, now))),
             Some(charge) => {
                 charge.set(bytes, now.mono_us);
-                if bytes != before || is_new {
+                if bytes != before || progress == InputProgress::Message {
                     charge.progress(now.mono_us);
                 }
             }

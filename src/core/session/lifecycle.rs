@@ -9,7 +9,9 @@ use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
 use crate::send_queue::SendQueue;
 use crate::stats::Moved;
-use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, RequestRefusal};
+use crate::{
+    CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, PeerEnd, RequestRefusal,
+};
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::head::HeadError;
@@ -145,7 +147,10 @@ impl Session {
             self.is_limited = true;
             cold.slots = Some(Box::new(Slots::new(Some(rate))));
         }
-        cold.record.set_user(accepted.user, accepted.is_own_name);
+        match accepted.is_own_name {
+            true => cold.record.set_own_name(accepted.user),
+            false => cold.record.set_user(accepted.user),
+        }
         cold.record.marks = accepted.marks;
         if let Some(permit) = &mut cold.permit {
             permit.set_token_bytes(cold.record.token_bytes(), now.mono_us);
@@ -254,10 +259,10 @@ impl Session {
         true
     }
 
-    /// Handles the end of the peer's side, orderly or by an error (`failed`). Returns whether the session ends: not
+    /// Handles the end of the peer's side. Returns whether the session ends: not
     /// while the peer may still read, or the last control bytes may still arrive.
-    pub(crate) fn peer_ended(&mut self, now: Now, failed: bool) -> bool {
-        if failed {
+    pub(crate) fn peer_ended(&mut self, now: Now, end: PeerEnd) -> bool {
+        if end == PeerEnd::Failed {
             return true;
         }
         match &mut self.cold.phase {
@@ -353,9 +358,9 @@ impl Session {
         }
     }
 
-    /// Lets a stop wait for the gateway until `until`.
-    pub(crate) fn await_gateway(&mut self, until: u64) {
-        self.cold.timers.set(Timer::Close, until);
+    /// Lets a stop wait for the gateway's work for this client, until `until_us` at the latest.
+    pub(crate) fn await_gateway(&mut self, until_us: u64) {
+        self.cold.timers.set(Timer::Close, until_us);
     }
 
     /// Notes that the gateway is done; returns true if a stop waited, and the client's turn is now.
@@ -367,8 +372,8 @@ impl Session {
         waited
     }
 
-    /// Sets the client's turn in a stop to `at`.
-    pub(crate) fn close_at(&mut self, at: u64) {
-        self.cold.timers.set_earlier(Timer::Close, at);
+    /// Sets the client's turn in a stop to `at_us`.
+    pub(crate) fn close_at(&mut self, at_us: u64) {
+        self.cold.timers.set_earlier(Timer::Close, at_us);
     }
 }

@@ -31,7 +31,7 @@ use weirgate_wire::admission::{ClientAddr, ConnectionPermit, Peer, Permit, Token
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
-pub(super) use input::Received;
+pub(super) use input::{InputProgress, Received};
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};

@@ -40,10 +40,10 @@ impl Session {
         }
     }
 
-    /// Counts the connection as plain HTTP, or as one of the loop.
-    pub(crate) fn set_http(&mut self, is_http: bool, now: Now) {
+    /// Counts the connection as plain HTTP.
+    pub(crate) fn count_as_http(&mut self, now: Now) {
         if let Some(permit) = &mut self.cold.permit {
-            permit.set_http(is_http, now.mono_us);
+            permit.move_to_http(now.mono_us);
         }
     }
 

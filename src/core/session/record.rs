@@ -145,10 +145,14 @@ impl Record {
         self.secured = Some(Box::new(secured));
     }
 
-    /// Sets the user: of a token, or the hash of a name that the client has chosen itself. The name in the certificate
-    /// stays the client's too.
-    pub(crate) fn set_user(&mut self, user: Option<Box<str>>, is_own_name: bool) {
-        (self.user, self.is_own_name) = (user, is_own_name);
+    /// Sets the user of a token. The name in the certificate stays the client's too.
+    pub(crate) fn set_user(&mut self, user: Option<Box<str>>) {
+        (self.user, self.is_own_name) = (user, false);
+    }
+
+    /// Sets the hash of a name that the client has chosen itself.
+    pub(crate) fn set_own_name(&mut self, name: Option<Box<str>>) {
+        (self.user, self.is_own_name) = (name, true);
     }
 
     /// Memory of the user and of the marks.
@@ -418,7 +422,10 @@ mod tests {
             // A device.
             (Some("sha256:1"), true, "ann.example"),
         ] {
-            record.set_user(user.map(Into::into), is_own_name);
+            match is_own_name {
+                true => record.set_own_name(user.map(Into::into)),
+                false => record.set_user(user.map(Into::into)),
+            }
             assert_eq!(record.shown_user(), Some(shown), "{user:?}");
             let chosen = |user: &str| cut(user).matches(&record.connected(""));
             assert!(chosen("ann.example"), "{user:?}");
@@ -436,7 +443,7 @@ mod tests {
         };
         let mut record = Record::new(Peer::Unix(None), now);
         let user = "\u{e4}".repeat(200);
-        record.set_user(Some(user.as_str().into()), false);
+        record.set_user(Some(user.as_str().into()));
         let ended = record.ended(now, CloseReason::Policy, Traffic::default(), None);
         assert_eq!(ended.user.as_deref(), Some(&*user));
         assert_eq!(ended.user_in_log(), Some(&*"\u{e4}".repeat(USER_CHARS_MAX)));

@@ -192,7 +192,7 @@ impl Slots {
         self.bytes = 0;
         if let Some(gate) = &mut self.gate {
             gate.is_closed = true;
-            gate.leaves(now);
+            gate.note_sent(now);
         }
         let mut held: Vec<HeldFrame> = std::mem::take(&mut self.held).into_values().collect();
         held.sort_unstable_by_key(|held| held.number);
@@ -260,9 +260,9 @@ pub(super) struct Gate {
     /// The next state waits for a pong.
     pub(super) is_closed: bool,
     /// A state was sent since the last ping.
-    pub(super) has_left: bool,
-    /// When the last state left, or the gate was made, microseconds of the monotonic clock.
-    left_us: u64,
+    sent_since_ping: bool,
+    /// When the last state was sent, or the gate was made, microseconds of the monotonic clock.
+    sent_us: u64,
 }
 
 impl Gate {
@@ -277,8 +277,8 @@ impl Gate {
             pongs_to_wait: 0,
             pongs_unused: 0,
             is_closed: true,
-            has_left: false,
-            left_us: now.mono_us,
+            sent_since_ping: false,
+            sent_us: now.mono_us,
         }
     }
 
@@ -287,20 +287,26 @@ impl Gate {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {
             true => self.pongs_unused = 0,
-            false => self.leaves(now),
+            false => self.note_sent(now),
         }
         !self.is_closed
     }
 
     /// Notes that a state is sent.
-    pub(super) fn leaves(&mut self, now: Now) {
-        self.has_left = true;
-        self.left_us = now.mono_us;
+    pub(super) fn note_sent(&mut self, now: Now) {
+        self.sent_since_ping = true;
+        self.sent_us = now.mono_us;
+    }
+
+    /// Whether a pong is needed, because a state waits for one or was sent since the last ping. The caller sends a ping
+    /// then.
+    pub(super) fn take_awaits_pong(&mut self) -> bool {
+        std::mem::take(&mut self.sent_since_ping) || self.is_closed
     }
 
     /// When a closed gate lets a state through even without a pong, because some networks drop pings.
     pub(super) fn opens_us(&self) -> u64 {
-        self.left_us + self.wait_us
+        self.sent_us + self.wait_us
     }
 
     /// Handles a pong: the client has got `answered` more bytes than at the last pong, and `under_way` bytes are still

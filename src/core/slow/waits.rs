@@ -4,6 +4,7 @@
 //! entry here, and only while there are entries the shell polls, four times a second. A client that waits for long is
 //! sampled once a second; two samples give a verdict.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -109,9 +110,17 @@ pub(crate) struct Waits {
     /// continues there.
     called: Option<SessionKey>,
     sampled: usize,
-    /// For each proxy: the open clients behind it, how many of these were slow at the last poll, and how many are slow
-    /// in this poll so far.
-    by_proxy: HashMap<ClientAddr, [u64; 3], RandomState>,
+    by_proxy: HashMap<ClientAddr, ProxyClients, RandomState>,
+}
+
+/// The clients behind a proxy.
+#[derive(Clone, Copy, Debug, Default)]
+struct ProxyClients {
+    open: u64,
+    /// Slow clients at the last whole poll.
+    slow: u64,
+    /// Slow clients that the poll under way has found so far.
+    slow_so_far: u64,
 }
 
 impl Wait {
@@ -168,16 +177,18 @@ impl Waits {
         reported
     }
 
-    /// Counts an open client behind a proxy, or its end.
-    pub(crate) fn count_by_proxy(&mut self, proxy: ClientAddr, comes: bool) {
-        let [open, ..] = self.by_proxy.entry(proxy).or_default();
-        *open = if comes {
-            *open + 1
-        } else {
-            open.saturating_sub(1)
-        };
-        if *open == 0 {
-            self.by_proxy.remove(&proxy);
+    /// Counts a client behind a proxy that has opened.
+    pub(crate) fn count_opened_by_proxy(&mut self, proxy: ClientAddr) {
+        self.by_proxy.entry(proxy).or_default().open += 1;
+    }
+
+    /// Counts the end of an open client behind a proxy.
+    pub(crate) fn count_ended_by_proxy(&mut self, proxy: ClientAddr) {
+        if let Entry::Occupied(mut clients) = self.by_proxy.entry(proxy) {
+            clients.get_mut().open = clients.get().open.saturating_sub(1);
+            if clients.get().open == 0 {
+                clients.remove();
+            }
         }
     }
 
@@ -237,9 +248,9 @@ impl Waits {
             wait.set(poll, found, &mut clients.stats.slow);
             if wait.slow_since_us.is_some()
                 && wait.why == Some(Why::Proxy)
-                && let Some([.., counts]) = self.by_proxy.get_mut(&peer.client())
+                && let Some(clients) = self.by_proxy.get_mut(&peer.client())
             {
-                *counts += 1;
+                clients.slow_so_far += 1;
             }
             if wait.is_over(poll.now_us) {
                 over.push(key);
@@ -273,8 +284,8 @@ impl Waits {
             self.called = None;
         }
         stats.calls += u64::from(self.calls);
-        for [_, at_last_look, at_this_look] in self.by_proxy.values_mut() {
-            *at_last_look = std::mem::take(at_this_look);
+        for clients in self.by_proxy.values_mut() {
+            clients.slow = std::mem::take(&mut clients.slow_so_far);
         }
     }
 
@@ -412,10 +423,10 @@ impl Waits {
     /// The verdict on a client behind a proxy.
     fn proxy(&self, peer: &Peer, say: String) -> Judged {
         let addr = peer.client();
-        let Some([open, slow, _]) = self.by_proxy.get(&addr) else {
+        let Some(ProxyClients { open, slow, .. }) = self.by_proxy.get(&addr).copied() else {
             return Judged::new(Why::Proxy, say);
         };
-        match *slow >= PROXY_ITSELF_MIN && *slow * 2 >= *open {
+        match slow >= PROXY_ITSELF_MIN && slow * 2 >= open {
             true => Judged::new(
                 Why::Proxy,
                 format!("the proxy itself: {slow} of {open} clients behind {addr} are slow"),

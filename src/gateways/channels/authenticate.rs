@@ -23,44 +23,49 @@ use weirgate_wire::head::RequestHead;
 /// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;
 
-/// Counts of new tokens by address begin again after this time.
-const SHARED_US: u64 = 1_000_000;
+/// How long the new tokens of an address are counted; then the counts of all addresses begin again.
+const COUNTED_US: u64 = 1_000_000;
 
-/// A good token: the identity, the rights that it gives, and the marks for operators.
-type Judged = (Identity, Rights, Arc<TokenMarks>);
+/// What is known of a client by its accepted token, or without a token if none is required.
+pub(super) struct Authenticated {
+    pub(super) identity: Identity,
+    pub(super) rights: Rights,
+    /// For operators.
+    pub(super) marks: Arc<TokenMarks>,
+}
 
-/// The new tokens of all clients on living connections.
+/// The rate of new tokens of all clients on living connections.
 #[derive(Debug)]
 pub(super) struct Renewals {
     bucket: TokenBucket,
-    /// The tokens that each address has taken since `begun_us`: at most as many entries as the bucket gives in a
-    /// second.
-    taken: HashMap<ClientAddr, usize, RandomState>,
-    begun_us: u64,
+    /// The renewals of each address since `counted_from_us`: at most as many entries as the bucket permits in a second.
+    by_address: HashMap<ClientAddr, usize, RandomState>,
+    counted_from_us: u64,
 }
 
 impl Renewals {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             bucket: TokenBucket::new(per_second, 0),
-            taken: HashMap::default(),
-            begun_us: 0,
+            by_address: HashMap::default(),
+            counted_from_us: 0,
         }
     }
 
-    /// Takes a token from the bucket, unless the address has taken more in this second than the bucket still holds. So
-    /// a lone address can use most of the rate, and always leaves tokens for other addresses.
-    pub(super) fn take(&mut self, address: ClientAddr, now_us: u64) -> bool {
-        if now_us >= self.begun_us.saturating_add(SHARED_US) {
-            self.taken.clear();
-            self.begun_us = now_us;
+    /// Whether a client of this address may renew its token now; counts the renewal if so. An address may not if it had
+    /// more renewals in this second than the bucket still permits to all. So a lone address can use most of the rate, and
+    /// always leaves some for other addresses.
+    pub(super) fn permit(&mut self, address: ClientAddr, now_us: u64) -> bool {
+        if now_us >= self.counted_from_us.saturating_add(COUNTED_US) {
+            self.by_address.clear();
+            self.counted_from_us = now_us;
         }
-        let taken = self.taken.get(&address).copied().unwrap_or_default();
-        let has_share = self.bucket.holds(taken, now_us) && self.bucket.take(now_us);
-        if has_share {
-            self.taken.insert(address, taken + 1);
+        let had = self.by_address.get(&address).copied().unwrap_or_default();
+        let is_permitted = self.bucket.holds(had, now_us) && self.bucket.take(now_us);
+        if is_permitted {
+            self.by_address.insert(address, had + 1);
         }
-        has_share
+        is_permitted
     }
 }
 
@@ -72,14 +77,18 @@ impl ChannelsGateway {
         core: &Core,
         key: SessionKey,
         head: &RequestHead<'_>,
-    ) -> Result<Judged, Refusal> {
+    ) -> Result<Authenticated, Refusal> {
         if self.settings.authenticator.required {
             let token = self.settings.authenticator.token(head)?;
             return self.judge_token(core, key, token.as_ref());
         }
         let role = self.settings.acl.shared_name(&self.settings.default_role);
         let marks = Arc::clone(&self.marks_without_token);
-        Ok((Identity::default(), Rights::of_role(role), marks))
+        Ok(Authenticated {
+            identity: Identity::default(),
+            rights: Rights::of_role(role),
+            marks,
+        })
     }
 
     /// Returns the identity and the rights in a token.
@@ -91,7 +100,7 @@ impl ChannelsGateway {
         core: &Core,
         key: SessionKey,
         token: Option<&Token>,
-    ) -> Result<Judged, Refusal> {
+    ) -> Result<Authenticated, Refusal> {
         let settings = &self.settings;
         let authenticator = &settings.authenticator;
         let identity = authenticator.identify(token, core.now())?;
@@ -107,7 +116,11 @@ impl ChannelsGateway {
         }
         let marks = Arc::new(identity.marks(Some(&rights.role)));
         core.admit(key, identity.user.as_deref(), Some(&marks))?;
-        Ok((identity, rights, marks))
+        Ok(Authenticated {
+            identity,
+            rights,
+            marks,
+        })
     }
 
     /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the
@@ -128,8 +141,12 @@ impl ChannelsGateway {
             self.stats.count_renewal(Renewal::Limited);
             return error("Too many new tokens");
         }
-        let (identity, rights, marks) = match self.judge_token(core, key, Some(token)) {
-            Ok(judged) => judged,
+        let Authenticated {
+            identity,
+            rights,
+            marks,
+        } = match self.judge_token(core, key, Some(token)) {
+            Ok(authenticated) => authenticated,
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 self.stats.count_renewal(Renewal::Refused);
@@ -163,7 +180,7 @@ impl ChannelsGateway {
         let is_early = client
             .authenticated_us()
             .is_some_and(|at| now_us < at.saturating_add(EVERY_US));
-        if is_early || !self.renewals.take(client.held.address(), now_us) {
+        if is_early || !self.renewals.permit(client.held.address(), now_us) {
             return false;
         }
         client.set_authenticated(now_us);
@@ -180,10 +197,17 @@ const STEPS_PER_ENTRY: usize = 100;
 /// bus sends a copy of a message for each of these patterns.
 const BESIDE_COVERS_MAX: usize = 5;
 
+/// A name that a client holds.
+pub(super) struct GrantedName {
+    pub(super) name: TopicName,
+    /// The client held it before the request.
+    pub(super) was_held: bool,
+}
+
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
-    /// Whether the client held the name before.
-    Granted(TopicName, bool),
+    /// The client holds the name from now on.
+    Granted(GrantedName),
     /// An error for this entry; the next entries are still checked.
     Refused(NameRefusal, String),
     /// An error for this entry, because the role may not hold the name.
@@ -196,7 +220,7 @@ impl Verdict {
     /// Why the client does not get the name; `None` if it does.
     pub(super) fn refusal(&self) -> Option<NameRefusal> {
         match self {
-            Self::Granted(..) => None,
+            Self::Granted(_) => None,
             Self::Refused(reason, _) => Some(*reason),
             Self::Denied(_) => Some(NameRefusal::Denied),
             Self::Full(_) => Some(NameRefusal::ClientLimit),
@@ -274,7 +298,8 @@ impl ChannelsGateway {
                 if news == News::ToAll {
                     self.choose_route(client, &name, check);
                 }
-                Verdict::Granted(name, news == News::Nothing)
+                let was_held = news == News::Nothing;
+                Verdict::Granted(GrantedName { name, was_held })
             }
             Err((limit, max)) => {
                 self.stats.limited[limit as usize].add(1);

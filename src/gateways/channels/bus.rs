@@ -1,5 +1,5 @@
 //! What follows from a notice of the bus: names are confirmed, refused or moved to another feed; messages are lost; the bus is
-//! away. `Gateway::handle_notice` (`mod.rs`) calls each part. Begin at `settle`.
+//! away. `Gateway::handle_notice` (`mod.rs`) calls each part. Begin at `confirmed`.
 
 use std::sync::Arc;
 
@@ -35,58 +35,100 @@ pub(super) struct SettlingRound {
 const SETTLED_AT_ONCE_MAX: usize = 1_024;
 
 impl ChannelsGateway {
-    /// Handles the bus's response to a request for a name, for which answers to the members may wait. If the bus
-    /// withdraws a confirmed name, messages are missing from here on, and each member misses a number.
-    pub(super) fn settle(
+    /// Handles the bus's confirmation of a request for a name, for which answers to the members may wait.
+    pub(super) fn confirmed(
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
         name: &TopicName,
         number: u64,
-        is_confirmed: bool,
     ) {
         if let Some(kept) = &mut self.kept {
-            kept.settle(name.as_str(), is_confirmed);
+            kept.accept(name.as_str());
         }
-        let Some(before) = self.names.asked.settle(name, number, is_confirmed) else {
+        let asked = &mut self.names.asked;
+        let Some(before) = asked.record_answer(name, number, BusAnswer::Confirmed) else {
             return;
         };
-        let mut names = vec![name.clone()];
-        if self.names.asked.covers(name) {
-            names.extend(self.patterns.within(name));
-        }
-        if !is_confirmed {
-            self.ask_for_each(name, &names[1..]);
-        }
-        for name in &names {
-            core.set_active(name, self.names.active(name));
-        }
-        if !is_confirmed && before != BusAnswer::Refused {
-            let members = core.members(name).collect();
-            self.queue_name_error(REFUSED, name, members);
-            self.retained.refused(name);
-        }
-        if is_confirmed && before == BusAnswer::Refused {
+        let names = self.with_covered(name);
+        self.show_active(core, &names);
+        if before == BusAnswer::Refused {
             // The members may wait for last values.
             self.settling.get_or_insert_default().is_another_due = true;
         }
-        for name in names.iter().filter(|_| is_confirmed) {
+        for name in &names {
             if self.names.take_left_feed(name) {
                 self.lost_of(core, clients, name);
             }
         }
-        match before {
-            BusAnswer::Confirmed if !is_confirmed => {
-                let members = names.iter().flat_map(|name| core.members(name)).collect();
-                return self.misses(core, members);
-            }
-            // While the bus is away no answer waits.
-            BusAnswer::Waits if self.statuses.is_up() => {}
-            _ => return,
+        if before == BusAnswer::Waits {
+            self.settle_members(core, clients, &names);
         }
-        // After a refused cover, each pattern within it waits for its own request.
-        let settled = &names[..if is_confirmed { names.len() } else { 1 }];
-        for name in settled {
+    }
+
+    /// Handles the bus's refusal of a request for a name. If the bus withdraws a confirmed name, messages are missing from
+    /// here on, and each member misses a number.
+    pub(super) fn refused(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+        name: &TopicName,
+        number: u64,
+    ) {
+        if let Some(kept) = &mut self.kept {
+            kept.refuse(name.as_str());
+        }
+        let asked = &mut self.names.asked;
+        let Some(before) = asked.record_answer(name, number, BusAnswer::Refused) else {
+            return;
+        };
+        let names = self.with_covered(name);
+        self.ask_for_each(name, &names[1..]);
+        self.show_active(core, &names);
+        if before != BusAnswer::Refused {
+            let members = core.members(name).collect();
+            self.queue_name_error(REFUSED, name, members);
+            self.retained.refused(name);
+        }
+        match before {
+            BusAnswer::Confirmed => {
+                let members = names.iter().flat_map(|name| core.members(name)).collect();
+                self.misses(core, members);
+            }
+            // After a refused cover, each pattern within it waits for its own request.
+            BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
+            BusAnswer::Refused => {}
+        }
+    }
+
+    /// The name, and the names whose messages come by the request for it.
+    fn with_covered(&self, name: &TopicName) -> Vec<TopicName> {
+        let mut names = vec![name.clone()];
+        if self.names.asked.covers(name) {
+            names.extend(self.patterns.within(name));
+        }
+        names
+    }
+
+    fn show_active(&self, core: &mut Core, names: &[TopicName]) {
+        for name in names {
+            core.set_active(name, self.names.active(name));
+        }
+    }
+
+    /// Ends the wait of the members' answers for these names, which the bus has confirmed or refused. For a name with many
+    /// members, a round over the clients does so.
+    fn settle_members(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+        names: &[TopicName],
+    ) {
+        // While the bus is away no answer waits.
+        if !self.statuses.is_up() {
+            return;
+        }
+        for name in names {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
                 self.settling.get_or_insert_default().is_another_due = true;
                 continue;
@@ -204,32 +246,52 @@ impl ChannelsGateway {
         let is_other =
             |(name, was_kept): &(&TopicName, bool)| *was_kept != kept.covers(name.as_str());
         let moved: Vec<(TopicName, bool)> = (self.names.all().filter(is_other))
-            .map(|(name, was_kept)| (name.clone(), !was_kept))
+            .map(|(name, was_kept)| (name.clone(), was_kept))
             .collect();
-        for (name, is_kept) in moved {
-            let members: Vec<SessionKey> = core.members(&name).collect();
-            self.patterns.remove(&name);
-            if is_kept {
-                let address = members.iter().find_map(|key| core.client_addr(*key));
-                self.add_kept_pattern(&name, address.unwrap_or(ClientAddr::Unix));
+        for (name, was_kept) in moved {
+            match was_kept {
+                true => self.move_out_of_feed(core, clients, &name),
+                false => self.move_into_feed(core, clients, &name),
             }
-            let route = if is_kept {
-                Route::Kept
-            } else {
-                Route::Requested
-            };
-            self.names.set_route(&name, route);
-            self.names.note_left_feed(&name, !is_kept);
-            core.set_active(&name, self.names.active(&name));
-            for key in members {
-                if let Some(client) = clients.get_mut(key) {
-                    let count = &mut client.held.kept;
-                    *count = if is_kept {
-                        *count + 1
-                    } else {
-                        count.saturating_sub(1)
-                    };
-                }
+        }
+    }
+
+    /// The stream has got the subject of a held name: its messages come with the kept feed from now on.
+    fn move_into_feed(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+        name: &TopicName,
+    ) {
+        let members: Vec<SessionKey> = core.members(name).collect();
+        self.patterns.remove(name);
+        let address = members.iter().find_map(|key| core.client_addr(*key));
+        self.add_kept_pattern(name, address.unwrap_or(ClientAddr::Unix));
+        self.names.set_route(name, Route::Kept);
+        self.names.note_in_feed(name);
+        core.set_active(name, self.names.active(name));
+        for key in members {
+            if let Some(client) = clients.get_mut(key) {
+                client.held.kept += 1;
+            }
+        }
+    }
+
+    /// The stream has lost the subject of a held name: its messages come from the bus as they are published.
+    fn move_out_of_feed(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<ChannelsClient>,
+        name: &TopicName,
+    ) {
+        self.patterns.remove(name);
+        self.names.set_route(name, Route::Requested);
+        self.names.note_left_feed(name);
+        core.set_active(name, self.names.active(name));
+        let members: Vec<SessionKey> = core.members(name).collect();
+        for key in members {
+            if let Some(client) = clients.get_mut(key) {
+                client.held.kept = client.held.kept.saturating_sub(1);
             }
         }
     }

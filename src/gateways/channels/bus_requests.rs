@@ -57,12 +57,20 @@ pub(super) enum BusAnswer {
 }
 
 impl BusRequests {
-    /// Requests a name from the bus, unless it is requested already. `covers`: the name is a pattern that covers
-    /// another name.
-    pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
+    /// Requests a name from the bus, unless it is requested already.
+    pub(super) fn want(&mut self, name: &TopicName) {
+        self.add_use(name, 0);
+    }
+
+    /// The same for a pattern that covers another name, whose messages come by this request.
+    pub(super) fn want_cover(&mut self, pattern: &TopicName) {
+        self.add_use(pattern, 1);
+    }
+
+    fn add_use(&mut self, name: &TopicName, covers: u32) {
         if let Some(wanted) = self.wanted.get_mut(name) {
             wanted.uses += 1;
-            wanted.covers += u32::from(covers);
+            wanted.covers += covers;
             return;
         }
         self.change(name, true);
@@ -70,23 +78,29 @@ impl BusRequests {
             number: self.number,
             response: (BusAnswer::Waits, self.losses),
             uses: 1,
-            covers: u32::from(covers),
+            covers,
         };
         self.wanted.insert(name.clone(), wanted);
     }
 
     /// Takes a [`want`](Self::want) back. If nothing needs the name any more, cancels the request.
-    pub(super) fn give_up(&mut self, name: &TopicName, covers: bool) {
-        let wanted = self.wanted.get_mut(name);
-        let is_last = wanted.is_some_and(|wanted| {
-            wanted.uses -= 1;
-            wanted.covers -= u32::from(covers);
-            wanted.uses == 0
-        });
-        if is_last {
+    pub(super) fn give_up(&mut self, name: &TopicName) {
+        let Some(wanted) = self.wanted.get_mut(name) else {
+            return;
+        };
+        wanted.uses -= 1;
+        if wanted.uses == 0 {
             self.wanted.remove(name);
             self.change(name, false);
         }
+    }
+
+    /// Takes a [`want_cover`](Self::want_cover) back.
+    pub(super) fn give_up_cover(&mut self, pattern: &TopicName) {
+        if let Some(wanted) = self.wanted.get_mut(pattern) {
+            wanted.covers -= 1;
+        }
+        self.give_up(pattern);
     }
 
     /// Whether the messages of other names come through this pattern.
@@ -111,20 +125,16 @@ impl BusRequests {
 
     /// Records the bus's response to the request `number`, and returns the state before. A response to an earlier
     /// request is ignored, because the name may have been given up since.
-    pub(super) fn settle(
+    pub(super) fn record_answer(
         &mut self,
         name: &TopicName,
         number: u64,
-        is_confirmed: bool,
+        answer: BusAnswer,
     ) -> Option<BusAnswer> {
-        let state = match is_confirmed {
-            true => BusAnswer::Confirmed,
-            false => BusAnswer::Refused,
-        };
         let before = self.state(name);
         let wanted = self.wanted.get_mut(name);
         let wanted = wanted.filter(|wanted| wanted.number == number)?;
-        wanted.response = (state, self.losses);
+        wanted.response = (answer, self.losses);
         before
     }
 
@@ -177,20 +187,37 @@ mod tests {
                 number,
             })
         };
-        asked.want(&a, false);
-        asked.want(&a, false);
-        asked.want(&b, false);
-        asked.give_up(&a, false);
-        assert_eq!(asked.settle(&a, 1, true), Some(BusAnswer::Waits));
-        assert_eq!(asked.settle(&a, 1, true), Some(BusAnswer::Confirmed));
+        asked.want(&a);
+        asked.want(&a);
+        asked.want(&b);
+        asked.give_up(&a);
+        assert_eq!(
+            asked.record_answer(&a, 1, BusAnswer::Confirmed),
+            Some(BusAnswer::Waits)
+        );
+        assert_eq!(
+            asked.record_answer(&a, 1, BusAnswer::Confirmed),
+            Some(BusAnswer::Confirmed)
+        );
         assert!(asked.is_settled(&a));
-        asked.give_up(&a, false);
-        asked.give_up(&a, false);
-        assert_eq!(asked.settle(&a, 1, true), None, "it may be confirmed late");
-        asked.want(&a, false);
-        assert_eq!(asked.settle(&a, 1, true), None, "to the first request");
+        asked.give_up(&a);
+        asked.give_up(&a);
+        assert_eq!(
+            asked.record_answer(&a, 1, BusAnswer::Confirmed),
+            None,
+            "it may be confirmed late"
+        );
+        asked.want(&a);
+        assert_eq!(
+            asked.record_answer(&a, 1, BusAnswer::Confirmed),
+            None,
+            "to the first request"
+        );
         assert!(!asked.is_settled(&a), "asked anew");
-        assert_eq!(asked.settle(&a, 4, true), Some(BusAnswer::Waits));
+        assert_eq!(
+            asked.record_answer(&a, 4, BusAnswer::Confirmed),
+            Some(BusAnswer::Waits)
+        );
         assert!(asked.is_settled(&a));
         for want in [
             change(&a, true, 1),

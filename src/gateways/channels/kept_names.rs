@@ -26,35 +26,51 @@ impl KeptNames {
     ///
     /// # Errors
     /// The first text that is neither, and why.
-    pub(super) fn new(
-        syntax: NameSyntax,
-        names: Vec<String>,
-        is_stream: bool,
-    ) -> Result<Self, (String, NameError)> {
+    pub(super) fn new(syntax: NameSyntax, names: Vec<String>) -> Result<Self, (String, NameError)> {
         Ok(Self {
             syntax,
             patterns: NamePatterns::new(syntax, &names)?,
             names,
             refused: HashSet::default(),
             accepted: None,
-            is_stream,
+            is_stream: false,
         })
     }
 
-    /// Records the bus's response for a name of the list, and ignores other names.
-    pub(super) fn settle(&mut self, name: &str, is_accepted: bool) {
-        let is_changed = match is_accepted {
-            true => self.refused.remove(name),
-            false if self.names.iter().any(|kept| kept == name) => {
-                self.refused.insert(name.to_owned())
-            }
-            false => false,
-        };
-        if is_changed {
-            let accepted: Vec<String> = self.accepted().cloned().collect();
-            let accepted = NamePatterns::new(self.syntax, &accepted).ok();
-            self.accepted = accepted.filter(|_| !self.refused.is_empty());
+    /// The same for a feed that is a stream. As soon as the bus has said the subjects of the stream, these are its names.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn of_stream(
+        syntax: NameSyntax,
+        names: Vec<String>,
+    ) -> Result<Self, (String, NameError)> {
+        let names = Self::new(syntax, names)?;
+        Ok(Self {
+            is_stream: true,
+            ..names
+        })
+    }
+
+    /// Records that the bus accepts a name of the list, and ignores other names.
+    pub(super) fn accept(&mut self, name: &str) {
+        if self.refused.remove(name) {
+            self.match_accepted();
         }
+    }
+
+    /// Records that the bus refuses a name of the list, and ignores other names.
+    pub(super) fn refuse(&mut self, name: &str) {
+        if self.names.iter().any(|kept| kept == name) && self.refused.insert(name.to_owned()) {
+            self.match_accepted();
+        }
+    }
+
+    /// Prepares to match the accepted names, unless all are accepted.
+    fn match_accepted(&mut self) {
+        let accepted: Vec<String> = self.accepted().cloned().collect();
+        let accepted = NamePatterns::new(self.syntax, &accepted).ok();
+        self.accepted = accepted.filter(|_| !self.refused.is_empty());
     }
 
     fn accepted(&self) -> impl Iterator<Item = &String> {

@@ -18,8 +18,9 @@ use super::bus::REFUSED;
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
-use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::max_hz;
+use crate::gateways::shared::statuses::Status;
 use weirgate_core::{
     Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
     MaxRate, Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,
@@ -51,10 +52,10 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// `says_brings`: the answer says what each granted name brings.
-    pub(super) fn new(says_brings: bool) -> Self {
+    /// The entries of an answer that says what each granted name brings.
+    pub(super) fn with_brings() -> Self {
         Self {
-            names: says_brings.then(Vec::new),
+            names: Some(Vec::new()),
             ..Self::default()
         }
     }
@@ -187,10 +188,17 @@ impl Answer {
         self
     }
 
-    /// Adds the outcomes of a request with `since`; of one with `last` alone, only why messages are missing.
-    pub(super) fn set_recovered(&mut self, recovered: Recovered, has_since: bool) {
+    /// Adds the outcomes of a request with `since`.
+    pub(super) fn set_recovered(&mut self, recovered: Recovered) {
         if let Some(entries) = &mut self.entries {
-            entries.recovered = Some(recovered.recovered).filter(|_| has_since);
+            entries.recovered = Some(recovered.recovered);
+            entries.why = Some(recovered.why).filter(|why| !why.is_empty());
+        }
+    }
+
+    /// Adds why messages are missing, for a request with `last` alone.
+    pub(super) fn set_why(&mut self, recovered: Recovered) {
+        if let Some(entries) = &mut self.entries {
             entries.why = Some(recovered.why).filter(|why| !why.is_empty());
         }
     }
@@ -310,14 +318,18 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    /// `None` for a request with neither `since` nor `last`, because the client joins at once. On an event stream the
-    /// client joins the names of every request with the common answer.
-    pub(super) fn new(since: Option<String>, last: Option<Last>, is_stream: bool) -> Option<Self> {
-        (since.is_some() || last.is_some() || is_stream).then(|| Self {
+    /// `None` for a request with neither `since` nor `last`, because the client joins at once.
+    pub(super) fn new(since: Option<String>, last: Option<Last>) -> Option<Self> {
+        (since.is_some() || last.is_some()).then(|| Self::of_stream(since, last))
+    }
+
+    /// On an event stream the client joins the names of every request with the common answer.
+    pub(super) fn of_stream(since: Option<String>, last: Option<Last>) -> Self {
+        Self {
             since,
             last,
             ..Self::default()
-        })
+        }
     }
 }
 
@@ -414,19 +426,21 @@ impl Answers {
         of.has_room_for(client)
     }
 
-    /// Removes and returns the first answer, or all answers if `together`, once they wait for no name or the first has
-    /// waited long enough. Otherwise returns nothing.
-    pub(super) fn pop_ready(
-        &mut self,
-        now_us: u64,
-        together: bool,
-    ) -> Option<Vec<(Answer, FollowUp)>> {
+    /// Removes and returns the first answer, once it waits for no name or has waited long enough.
+    pub(super) fn pop_first_ready(&mut self, now_us: u64) -> Option<Vec<(Answer, FollowUp)>> {
+        let waiting = self.0.as_ref()?.waiting.len();
+        self.pop_ready(now_us, waiting.min(1))
+    }
+
+    /// Removes and returns all answers, once they wait for no name or the first has waited long enough.
+    pub(super) fn pop_all_ready(&mut self, now_us: u64) -> Option<Vec<(Answer, FollowUp)>> {
+        let waiting = self.0.as_ref()?.waiting.len();
+        self.pop_ready(now_us, waiting)
+    }
+
+    fn pop_ready(&mut self, now_us: u64, count: usize) -> Option<Vec<(Answer, FollowUp)>> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
         let queue = self.0.as_mut()?;
-        let count = match together {
-            true => queue.waiting.len(),
-            false => queue.waiting.len().min(1),
-        };
         let mut first = queue.waiting.iter().take(count);
         if !is_late && !first.all(|waiting| waiting.follow_up.unconfirmed.is_empty()) {
             return None;
@@ -644,12 +658,12 @@ mod tests {
             answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
             answers.push(pong(), names(&["x"]), BUS_WAIT_US);
             answers.push(pong(), names(&[]), BUS_WAIT_US);
-            assert!(answers.pop_ready(0, false).is_none());
+            assert!(answers.pop_first_ready(0).is_none());
             assert_eq!(answers.due_us(), Some(BUS_WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
-                    assert!(answers.pop_ready(0, false).is_none());
+                    assert!(answers.pop_first_ready(0).is_none());
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
@@ -660,10 +674,10 @@ mod tests {
                 }
             };
             for _ in 0..3 {
-                let ready = answers.pop_ready(now_us, false).expect("an answer");
+                let ready = answers.pop_first_ready(now_us).expect("an answer");
                 assert_eq!(ready.len(), 1, "{end}");
             }
-            assert!(answers.pop_ready(now_us, false).is_none());
+            assert!(answers.pop_first_ready(now_us).is_none());
             assert!(answers.is_empty(), "{end}");
         }
     }

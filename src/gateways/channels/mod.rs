@@ -34,7 +34,7 @@ pub(super) mod start;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::authenticate::Renewals;
+use self::authenticate::{Authenticated, Renewals};
 use self::bus::{NameErrors, SettlingRound};
 use self::client::ChannelsClient;
 use self::held::HeldNames;
@@ -50,7 +50,8 @@ use self::retained::Retained;
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::gateways::shared::history::{Statuses, last_event_id};
+use crate::gateways::shared::history::last_event_id;
+use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, Body, BusNotice, ByClient, Closed, CopyFor, Core, Entrance, Frame,
     FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication, RetainedCut,
@@ -232,17 +233,22 @@ impl ChannelsGateway {
     }
 
     /// Takes the messages of these names and patterns from the kept feed. A client that resumes such a name gets the
-    /// messages that it missed. `is_stream`: the feed is a stream, whose names are its subjects as soon as the bus has
-    /// said them ([`BusNotice::Subjects`]).
+    /// messages that it missed.
     ///
     /// # Errors
     /// The first text that is neither a name nor a pattern, and why.
-    pub fn with_kept(
-        mut self,
-        names: Vec<String>,
-        is_stream: bool,
-    ) -> Result<Self, (String, NameError)> {
-        self.kept = Some(KeptNames::new(self.syntax(), names, is_stream)?);
+    pub fn with_kept(mut self, names: Vec<String>) -> Result<Self, (String, NameError)> {
+        self.kept = Some(KeptNames::new(self.syntax(), names)?);
+        Ok(self)
+    }
+
+    /// The same for a kept feed that is a stream, whose names are its subjects as soon as the bus has said them
+    /// ([`BusNotice::Subjects`]).
+    ///
+    /// # Errors
+    /// As [`with_kept`](Self::with_kept).
+    pub fn with_kept_stream(mut self, names: Vec<String>) -> Result<Self, (String, NameError)> {
+        self.kept = Some(KeptNames::of_stream(self.syntax(), names)?);
         Ok(self)
     }
 
@@ -317,7 +323,10 @@ impl ChannelsGateway {
         let answer = match request.action {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
-                let resumed = Resumed::new(since, last, client.is_stream());
+                let resumed = match client.is_stream() {
+                    true => Some(Resumed::of_stream(since, last)),
+                    false => Resumed::new(since, last),
+                };
                 let pending = self.pending_subscribe(client, (names, resumed, request.status), id);
                 return self.begin(core, key, client, pending);
             }
@@ -384,7 +393,11 @@ impl Gateway for ChannelsGateway {
             ..Accepted::default()
         };
         match self.identify(core, key, head) {
-            Ok((identity, rights, marks)) => {
+            Ok(Authenticated {
+                identity,
+                rights,
+                marks,
+            }) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
                 accepted.client_bytes = rights.memory_bytes();
@@ -574,7 +587,10 @@ impl Gateway for ChannelsGateway {
                 topic,
                 number,
                 is_confirmed,
-            } => self.settle(core, clients, topic, *number, *is_confirmed),
+            } => match is_confirmed {
+                true => self.confirmed(core, clients, topic, *number),
+                false => self.refused(core, clients, topic, *number),
+            },
             BusNotice::ValueSkipped { subject, number } => {
                 self.retained.value_skipped(*number, subject);
             }

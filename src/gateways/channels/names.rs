@@ -139,6 +139,25 @@ struct OfAddress {
     clients: ExtendibleMap<u32, u32>,
 }
 
+/// The other clients that hold a client's name.
+enum Others {
+    None,
+    /// Some have the address of the client.
+    OfAddress,
+    /// All have other addresses.
+    OfOtherAddresses,
+}
+
+impl Others {
+    fn new(of_address: bool, of_other_addresses: bool) -> Self {
+        match (of_address, of_other_addresses) {
+            (true, _) => Self::OfAddress,
+            (false, true) => Self::OfOtherAddresses,
+            (false, false) => Self::None,
+        }
+    }
+}
+
 /// The amounts charged for a client's name, in the order of [`ALL`].
 struct Amounts {
     all: [u64; 3],
@@ -147,13 +166,15 @@ struct Amounts {
 }
 
 impl Amounts {
-    /// `others_of`: other clients of the address hold the name. `others`: other addresses hold it.
-    fn new(syntax: NameSyntax, name: &str, others_of: bool, others: bool) -> Self {
+    fn new(syntax: NameSyntax, name: &str, others: Others) -> Self {
         let memory = NAME_BYTES + name.len() as u64;
         let name = [1, u64::from(syntax.is_pattern(name)), memory];
-        let mut all = if others_of { [0; 3] } else { name };
+        let (mut all, shared) = match others {
+            Others::OfAddress => ([0; 3], [0; 3]),
+            Others::OfOtherAddresses => (name, name),
+            Others::None => (name, [0; 3]),
+        };
         all[Full::NameBytes as usize] += NAME_OF_CLIENT_BYTES;
-        let shared = if others && !others_of { name } else { [0; 3] };
         Self { all, shared }
     }
 }
@@ -239,7 +260,11 @@ impl Names {
         let entry = self.addresses.entry(address);
         let of = entry.or_insert_with(|| OfAddress::new(&self.sums, address));
         let is_new_there = known.is_none_or(|id| !of.clients.contains_key(&id));
-        let amounts = Amounts::new(self.syntax, name, !is_new_there, known.is_some());
+        let amounts = Amounts::new(
+            self.syntax,
+            name,
+            Others::new(!is_new_there, known.is_some()),
+        );
         if let Err(full) = of.grant(&amounts, known.map(|_| self.least)) {
             if of.clients.is_empty() {
                 self.addresses.remove(&address);
@@ -291,19 +316,28 @@ impl Names {
         };
         match &route {
             Route::Kept => {}
-            Route::Requested => self.asked.want(name, false),
+            Route::Requested => self.asked.want(name),
             Route::RequestedBesideCover => {
                 self.beside_covers += 1;
-                self.asked.want(name, false);
+                self.asked.want(name);
             }
-            Route::Within(cover) => self.asked.want(cover, true),
+            Route::Within(cover) => self.asked.want_cover(cover),
         }
         let before = std::mem::replace(&mut self.entries[*id as usize].route, route);
         self.end_route(name, before);
     }
 
     /// Notes that the stream no longer has a held name, whose messages are missing until the bus confirms the name.
-    pub(super) fn note_left_feed(&mut self, name: &TopicName, has_left: bool) {
+    pub(super) fn note_left_feed(&mut self, name: &TopicName) {
+        self.set_left_feed(name, true);
+    }
+
+    /// Notes that the stream has a held name.
+    pub(super) fn note_in_feed(&mut self, name: &TopicName) {
+        self.set_left_feed(name, false);
+    }
+
+    fn set_left_feed(&mut self, name: &TopicName, has_left: bool) {
         if let Some(id) = self.ids.get(name) {
             self.entries[*id as usize].has_left_feed = has_left;
         }
@@ -323,12 +357,12 @@ impl Names {
     fn end_route(&mut self, name: &TopicName, route: Route) {
         match route {
             Route::Kept => {}
-            Route::Requested => self.asked.give_up(name, false),
+            Route::Requested => self.asked.give_up(name),
             Route::RequestedBesideCover => {
                 self.beside_covers -= 1;
-                self.asked.give_up(name, false);
+                self.asked.give_up(name);
             }
-            Route::Within(cover) => self.asked.give_up(&cover, true),
+            Route::Within(cover) => self.asked.give_up_cover(&cover),
         }
     }
 
@@ -363,7 +397,11 @@ impl Names {
         }
         entry.clients -= 1;
         let (name, is_held_by_others) = (entry.name.as_str(), entry.addresses > 0);
-        let amounts = Amounts::new(self.syntax, name, is_held_by_address, is_held_by_others);
+        let amounts = Amounts::new(
+            self.syntax,
+            name,
+            Others::new(is_held_by_address, is_held_by_others),
+        );
         of_address.give_back(&amounts, ALL.len());
         if of_address.clients.is_empty() {
             self.addresses.remove(&address);

@@ -64,19 +64,23 @@ impl Past {
         self.known = HashMap::default();
     }
 
-    /// Ends a question; `is_known`: the history has what it has brought.
-    fn end(&mut self, number: u64, is_known: bool) {
-        let Some(question) = self.open.remove(&number) else {
-            return;
-        };
-        self.numbers.remove(&question.name);
-        if is_known {
+    /// Ends a question whose messages are in the history.
+    fn end(&mut self, number: u64) {
+        if let Some(question) = self.open.get(&number) {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
             }
             self.known.insert(question.name.clone(), question.forgotten);
+            self.give_up(number);
         }
-        self.ended.push_back((question.name, question.clients));
+    }
+
+    /// Ends a question without all of its messages: its clients wait no longer.
+    fn give_up(&mut self, number: u64) {
+        if let Some(question) = self.open.remove(&number) {
+            self.numbers.remove(&question.name);
+            self.ended.push_back((question.name, question.clients));
+        }
     }
 }
 
@@ -125,7 +129,7 @@ impl ChannelsGateway {
             let name = question.name.clone();
             self.retained
                 .request(RetainedRequest::Forget { name, number });
-            self.past.end(number, true);
+            self.past.end(number);
         }
     }
 
@@ -137,19 +141,19 @@ impl ChannelsGateway {
                 self.retained
                     .request(RetainedRequest::More { name, number });
             }
-            _ => self.past.end(number, false),
+            _ => self.past.give_up(number),
         }
     }
 
     /// Handles the end of a question.
     pub(super) fn past_ended(&mut self, number: u64) {
-        self.past.end(number, true);
+        self.past.end(number);
     }
 
     /// Handles the bus going away: open questions get no response.
     pub(super) fn past_down(&mut self) {
         for number in self.past.open.keys().copied().collect::<Vec<_>>() {
-            self.past.end(number, false);
+            self.past.give_up(number);
         }
     }
 

@@ -121,7 +121,10 @@ impl ChannelsGateway {
         PendingRequest::Subscribe(Box::new(Subscribing {
             names,
             check: self.check(client),
-            entries: Entries::new(status),
+            entries: match status {
+                true => Entries::with_brings(),
+                false => Entries::default(),
+            },
             follow_up: FollowUp {
                 resumed,
                 says_end: status,
@@ -189,11 +192,11 @@ impl ChannelsGateway {
             core.note_refused_name(key, &name, reason);
         }
         match verdict {
-            Verdict::Granted(topic, was_held) => {
+            Verdict::Granted(granted) => {
                 if let Some(names) = &mut rest.entries.names {
-                    names.push(topic.clone());
+                    names.push(granted.name.clone());
                 }
-                self.grant(core, key, client, (topic, was_held), &mut rest.follow_up);
+                self.grant(core, key, client, granted, &mut rest.follow_up);
                 rest.entries.granted.push(&name);
             }
             Verdict::Refused(_, error) => rest.entries.errors.push(&error),

@@ -26,10 +26,10 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{Place, Retained, State, Turn, Wanted as Waits};
+use super::retained::{Place, Retained, State, Waiter, Wanted as Waits};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, NotRecovered, Outcome, Point, Position,
-    Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
+    Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -143,7 +143,47 @@ impl Name {
     }
 }
 
+/// How a replay goes on for which the history has no page.
+enum WithoutPage {
+    /// The bus brings what the history lacks.
+    Waits,
+    /// At once, with what the history has.
+    Again,
+    /// A little later.
+    Rests,
+    Ends,
+}
+
 impl Replay {
+    /// Decides how the replay goes on if the history has no page for it, and notes what the client will lack.
+    fn go_on_without_page(&mut self, why: NotRecovered) -> WithoutPage {
+        match why {
+            // The stream says whether the position is one of its own.
+            NotRecovered::Ahead if !self.is_read && !self.is_over => WithoutPage::Waits,
+            NotRecovered::Ahead | NotRecovered::Large if self.pauses >= PAUSES_MAX => {
+                self.cut = self.cut.or(Some(RetainedCut::Limit));
+                WithoutPage::Ends
+            }
+            NotRecovered::Ahead | NotRecovered::Large => {
+                self.rests = true;
+                self.pauses += 1;
+                WithoutPage::Rests
+            }
+            NotRecovered::Off => {
+                self.cut = Some(RetainedCut::Off);
+                WithoutPage::Ends
+            }
+            // The stream has what the history lacks.
+            _ if !self.is_over => WithoutPage::Waits,
+            _ if !self.is_cut_short => {
+                self.is_cut_short = true;
+                self.cut = self.cut.or(Some(RetainedCut::Window));
+                WithoutPage::Again
+            }
+            _ => WithoutPage::Ends,
+        }
+    }
+
     /// A replay of all kept messages of these names, or of those after `since`.
     fn new(
         syntax: NameSyntax,
@@ -257,7 +297,7 @@ pub(super) fn names_in(scope: &TopicName) -> (Bound<&str>, Bound<&str>) {
     }
 }
 
-impl Turn {
+impl Waiter {
     /// The replays that a question with this name is for, as far as the client has it or goes on with it.
     pub(super) fn read_in(&self, scope: &TopicName) -> impl Iterator<Item = (&TopicName, &Replay)> {
         let replays = self.replays.range::<str, _>(names_in(scope));
@@ -313,9 +353,9 @@ impl Retained {
 
     /// Begins to send all kept messages to a client.
     fn replay(&mut self, key: SessionKey, replay: Replay) {
-        let turn = self.clients.entry(key).or_default();
+        let waiter = self.clients.entry(key).or_default();
         // No live message ends the wait, so the client is not among those of `waiting`.
-        let waits = turn.names.entry(replay.scope.clone());
+        let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| Waits {
             state: State::Waits(0),
             place: self.questions.place_after(None),
@@ -324,17 +364,17 @@ impl Retained {
             says_end: false,
             cut: None,
         });
-        let before = turn.replays.insert(replay.key(), replay);
+        let before = waiter.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());
         self.wake(key);
     }
 
     /// Ends a replay of a client.
     fn remove_replay(&mut self, name: &TopicName, key: SessionKey) -> Option<Replay> {
-        let turn = self.clients.get_mut(&key)?;
-        let replay = turn.replays.remove(name)?;
+        let waiter = self.clients.get_mut(&key)?;
+        let replay = waiter.replays.remove(name)?;
         self.replaying -= 1;
-        let mut others = turn.replays.range::<str, _>(names_in(&replay.scope));
+        let mut others = waiter.replays.range::<str, _>(names_in(&replay.scope));
         match others.next() {
             Some(_) => self.leave_if_unread(&replay.scope, key),
             None => self.remove(&replay.scope, key),
@@ -344,12 +384,12 @@ impl Retained {
 
     /// Takes a client out of a question that is for none of its replays any more.
     fn leave_if_unread(&mut self, scope: &TopicName, key: SessionKey) {
-        let Some(turn) = self.clients.get(&key) else {
+        let Some(waiter) = self.clients.get(&key) else {
             return;
         };
-        let wanted = turn.names.get(scope);
+        let wanted = waiter.names.get(scope);
         let is_in = wanted.is_some_and(|wanted| !matches!(wanted.state, State::Waits(_)));
-        if is_in && turn.read_in(scope).next().is_none() {
+        if is_in && waiter.read_in(scope).next().is_none() {
             self.leave_question(scope, key);
         }
     }
@@ -369,11 +409,11 @@ impl Retained {
 
     /// Begins a round over the names of a client, unless one is under way.
     fn begin_round(&mut self, key: SessionKey) {
-        if let Some(turn) = self.clients.get_mut(&key)
-            && turn.round.is_empty()
+        if let Some(waiter) = self.clients.get_mut(&key)
+            && waiter.round.is_empty()
         {
-            turn.round = turn.replays.keys().rev().cloned().collect();
-            turn.has_more = false;
+            waiter.round = waiter.replays.keys().rev().cloned().collect();
+            waiter.has_more = false;
         }
     }
 
@@ -394,10 +434,10 @@ impl Retained {
 
     /// Lets a client go on, also while the bus is away: the history may have the rest.
     fn wake(&mut self, key: SessionKey) {
-        if let Some(turn) = self.clients.get_mut(&key)
-            && !turn.is_busy
+        if let Some(waiter) = self.clients.get_mut(&key)
+            && !waiter.is_busy
         {
-            turn.is_busy = true;
+            waiter.is_busy = true;
             self.rooms.push(key);
         }
     }
@@ -408,8 +448,8 @@ impl Retained {
             return;
         }
         for key in mem::take(&mut self.resting) {
-            if let Some(turn) = self.clients.get_mut(&key) {
-                turn.replays.values_mut().for_each(|of| of.rests = false);
+            if let Some(waiter) = self.clients.get_mut(&key) {
+                waiter.replays.values_mut().for_each(|of| of.rests = false);
             }
             self.wake(key);
         }
@@ -427,8 +467,8 @@ impl Retained {
         key: SessionKey,
         (cut, place): (Option<RetainedCut>, Place),
     ) {
-        if let Some(turn) = self.clients.get_mut(&key) {
-            for replay in turn.read_in_mut(scope) {
+        if let Some(waiter) = self.clients.get_mut(&key) {
+            for replay in waiter.read_in_mut(scope) {
                 replay.is_asked = false;
                 replay.read(cut);
             }
@@ -538,23 +578,23 @@ impl ChannelsGateway {
         self.retained.begin_round(key);
         while let Some(name) = self.retained.next_in_round(key) {
             let has_more = self.replay_next(core, (key, client), &name);
-            let Some(turn) = self.retained.clients.get_mut(&key) else {
+            let Some(waiter) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
             if has_more {
-                turn.has_more = true;
+                waiter.has_more = true;
                 self.retained.rooms.push(key);
                 return true;
             }
             // Each look at the history takes time, also if it finds nothing.
-            if !turn.round.is_empty() && !core.has_time() {
-                turn.is_busy = false;
+            if !waiter.round.is_empty() && !core.has_time() {
+                waiter.is_busy = false;
                 self.retained.rest(key, core.now().mono_us);
                 return true;
             }
         }
-        let turn = self.retained.clients.get_mut(&key);
-        let has_more = turn.is_some_and(|turn| mem::take(&mut turn.has_more));
+        let waiter = self.retained.clients.get_mut(&key);
+        let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.has_more));
         if has_more {
             self.retained.rooms.push(key);
         }
@@ -568,10 +608,10 @@ impl ChannelsGateway {
         (key, client): (SessionKey, &mut ChannelsClient),
         name: &TopicName,
     ) -> bool {
-        let turn = self.retained.clients.get_mut(&key);
-        let Some((replay, waits)) = turn.and_then(|turn| {
-            let replay = turn.replays.get_mut(name)?;
-            let waits = turn.names.get(&replay.scope)?;
+        let waiter = self.retained.clients.get_mut(&key);
+        let Some((replay, waits)) = waiter.and_then(|waiter| {
+            let replay = waiter.replays.get_mut(name)?;
+            let waits = waiter.names.get(&replay.scope)?;
             Some((replay, waits))
         }) else {
             return false;
@@ -583,8 +623,11 @@ impl ChannelsGateway {
             return false;
         }
         let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
-        let of = (&wanted[..], !replay.is_cut_short);
-        let page = core.kept_page(key, replay.since, of);
+        let if_missing = match replay.is_cut_short {
+            true => IfMissing::Skip,
+            false => IfMissing::Fail,
+        };
+        let page = core.kept_page(key, replay.since, &wanted, if_missing);
         match page {
             Ok(page) => {
                 replay.pauses = 0;
@@ -601,35 +644,18 @@ impl ChannelsGateway {
                 }
                 !page.is_last
             }
-            // The stream says whether the position is one of its own.
-            Err(NotRecovered::Ahead) if !replay.is_read && !replay.is_over => false,
-            Err(NotRecovered::Ahead | NotRecovered::Large) if replay.pauses >= PAUSES_MAX => {
-                replay.cut = replay.cut.or(Some(RetainedCut::Limit));
-                self.end_replay(core, (key, client), name);
-                false
-            }
-            Err(NotRecovered::Ahead | NotRecovered::Large) => {
-                replay.rests = true;
-                replay.pauses += 1;
-                self.retained.rest(key, core.now().mono_us);
-                false
-            }
-            Err(NotRecovered::Off) => {
-                replay.cut = Some(RetainedCut::Off);
-                self.end_replay(core, (key, client), name);
-                false
-            }
-            // The stream has what the history lacks.
-            Err(_) if !replay.is_over => false,
-            Err(_) if !replay.is_cut_short => {
-                replay.is_cut_short = true;
-                replay.cut = replay.cut.or(Some(RetainedCut::Window));
-                true
-            }
-            Err(_) => {
-                self.end_replay(core, (key, client), name);
-                false
-            }
+            Err(why) => match replay.go_on_without_page(why) {
+                WithoutPage::Waits => false,
+                WithoutPage::Again => true,
+                WithoutPage::Rests => {
+                    self.retained.rest(key, core.now().mono_us);
+                    false
+                }
+                WithoutPage::Ends => {
+                    self.end_replay(core, (key, client), name);
+                    false
+                }
+            },
         }
     }
 
@@ -684,12 +710,12 @@ impl ChannelsGateway {
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
         for (key, of) in receivers {
             let content = core.content(key);
-            let turn = self.retained.clients.get_mut(&key);
-            let Some(turn) = turn.filter(|turn| turn.is_asked(scope, number)) else {
+            let waiter = self.retained.clients.get_mut(&key);
+            let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = turn.replays.entry(of) else {
+            let Entry::Occupied(replay) = waiter.replays.entry(of) else {
                 continue;
             };
             if !replay.get().is_asked {
@@ -715,7 +741,7 @@ impl ChannelsGateway {
                         frame
                     }
                 };
-                turn.has_room(true, frame.queue_bytes());
+                waiter.take_room_of_pattern(frame.queue_bytes());
                 core.replay(key, &value.topic, &frame);
                 name.count += 1;
             }
@@ -723,7 +749,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            turn.replays.insert(of, replay);
+            waiter.replays.insert(of, replay);
         }
     }
 }

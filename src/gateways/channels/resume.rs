@@ -2,6 +2,7 @@
 //! answer is sent ([`super::sending`]).
 
 use super::ChannelsGateway;
+use super::authenticate::GrantedName;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
@@ -17,7 +18,7 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        (name, was_held): (TopicName, bool),
+        GrantedName { name, was_held }: GrantedName,
         follow_up: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);
@@ -61,7 +62,10 @@ impl ChannelsGateway {
             let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            retained.want(&name, key, *answer, follow_up.says_end);
+            match follow_up.says_end {
+                true => retained.want_with_end(&name, key, *answer),
+                false => retained.want(&name, key, *answer),
+            }
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             follow_up.unconfirmed.insert(name);
@@ -159,7 +163,10 @@ impl ChannelsGateway {
         let has_more = core.has_requests(key) || is_stream && client.has_rest();
         while !has_more
             && !client.is_sending()
-            && let Some(ready) = client.answers.pop_ready(now.mono_us, is_stream)
+            && let Some(ready) = match is_stream {
+                true => client.answers.pop_all_ready(now.mono_us),
+                false => client.answers.pop_first_ready(now.mono_us),
+            }
         {
             self.send_on(core, key, client, Sending::new(ready));
         }

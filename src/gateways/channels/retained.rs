@@ -18,11 +18,11 @@ mod questions;
 mod request;
 mod shares;
 mod sought;
-mod turn;
+mod waiter;
 
 pub(super) use self::questions::Place;
 pub use self::request::RetainedRequest;
-pub(super) use self::turn::{RetainedEnd, State, Turn, Wanted, Wants};
+pub(super) use self::waiter::{RetainedEnd, State, Waiter, Wanted, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) struct Retained {
     pub(super) rest_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
-    pub(super) clients: HashMap<SessionKey, Turn, RandomState>,
+    pub(super) clients: HashMap<SessionKey, Waiter, RandomState>,
     waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
     pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
@@ -73,7 +73,7 @@ pub(super) struct Retained {
     /// Count of the live messages of patterns.
     pub(super) count: u64,
     /// The names that clients wait for, counted for each client.
-    waiters: usize,
+    names_waited_for: usize,
     /// The clients that get all kept messages.
     pub(super) replaying: usize,
     /// The live subjects of all patterns.
@@ -104,7 +104,7 @@ impl Retained {
             bytes: Quota::new("last_values", bytes_max as u64),
             answers: 0,
             count: 0,
-            waiters: 0,
+            names_waited_for: 0,
             replaying: 0,
             live_subjects: 0,
             given_up: 0,
@@ -137,37 +137,39 @@ impl Retained {
         self.answers
     }
 
-    /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number.
-    /// `says_end`: the client is told when the values have ended; if it still waits for the name, the values begin anew,
-    /// so that those behind the newest answer are whole.
-    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64, says_end: bool) {
-        if says_end {
-            self.leave_question(name, key);
-        }
+    /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
+    /// waits for the name already, that stays.
+    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
+        let wanted = Wanted::new(answer, self.count);
+        let waiter = self.clients.entry(key).or_default();
+        waiter.names.entry(name.clone()).or_insert(wanted);
+        self.count_name(name, key);
+    }
+
+    /// The same for a client that is told when the values have ended. If it waits for the name already, the values begin
+    /// anew, so that those behind the newest answer are whole.
+    pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
+        self.leave_question(name, key);
         let wanted = Wanted {
-            state: State::Waits(answer),
-            place: Place::default(),
-            since: self.count,
-            count: 0,
-            says_end,
-            cut: None,
+            says_end: true,
+            ..Wanted::new(answer, self.count)
         };
-        let turn = self.clients.entry(key).or_default();
-        if says_end {
-            turn.ends.retain(|end| end.name != *name);
-            turn.names.insert(name.clone(), wanted);
-        } else {
-            turn.names.entry(name.clone()).or_insert(wanted);
-        }
+        let waiter = self.clients.entry(key).or_default();
+        waiter.ends.retain(|end| end.name != *name);
+        waiter.names.insert(name.clone(), wanted);
+        self.count_name(name, key);
+    }
+
+    fn count_name(&mut self, name: &TopicName, key: SessionKey) {
         let waiting = self.waiting.get_or_insert_default(name.clone());
-        self.waiters += usize::from(waiting.insert(key));
+        self.names_waited_for += usize::from(waiting.insert(key));
     }
 
     /// Handles the `subscribed` of a client with this number; answers go out in order.
     pub(super) fn answered(&mut self, key: SessionKey, answer: u64) {
-        if let Some(turn) = self.clients.get_mut(&key) {
-            turn.answered = answer;
-            if !turn.ends.is_empty() {
+        if let Some(waiter) = self.clients.get_mut(&key) {
+            waiter.answered = answer;
+            if !waiter.ends.is_empty() {
                 self.ending.push_back(key);
             }
             self.client_up(key);
@@ -176,16 +178,16 @@ impl Retained {
 
     /// Handles a client that has given up the name, or needs no value any more.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
-        if let Some(turn) = self.clients.get_mut(&key) {
-            turn.ends.retain(|end| end.name != *name);
+        if let Some(waiter) = self.clients.get_mut(&key) {
+            waiter.ends.retain(|end| end.name != *name);
         }
         self.remove(name, key);
     }
 
     pub(super) fn remove(&mut self, name: &TopicName, key: SessionKey) {
         self.leave_question(name, key);
-        if let Some(turn) = self.clients.get_mut(&key) {
-            turn.names.remove(name);
+        if let Some(waiter) = self.clients.get_mut(&key) {
+            waiter.names.remove(name);
         }
         self.forget_if_idle(key);
         self.no_longer_waits(name, key);
@@ -193,8 +195,8 @@ impl Retained {
 
     /// Ends the wait of a client for the values of a name: it gets no more of them.
     fn end(&mut self, name: &TopicName, key: SessionKey, cut: Option<RetainedCut>) {
-        if let Some(turn) = self.clients.get_mut(&key)
-            && let Some(wanted) = turn.names.get(name).filter(|wanted| wanted.says_end)
+        if let Some(waiter) = self.clients.get_mut(&key)
+            && let Some(wanted) = waiter.names.get(name).filter(|wanted| wanted.says_end)
         {
             let end = RetainedEnd {
                 answer: match wanted.state {
@@ -205,10 +207,10 @@ impl Retained {
                 count: wanted.count,
                 cut: cut.or(wanted.cut),
             };
-            if end.answer <= turn.answered {
+            if end.answer <= waiter.answered {
                 self.ending.push_back(key);
             }
-            turn.ends.push_back(end);
+            waiter.ends.push_back(end);
         }
         self.remove(name, key);
     }
@@ -222,7 +224,7 @@ impl Retained {
     fn next_end(&mut self) -> Option<(SessionKey, RetainedEnd)> {
         loop {
             let key = *self.ending.front()?;
-            let end = self.clients.get_mut(&key).and_then(Turn::next_end);
+            let end = self.clients.get_mut(&key).and_then(Waiter::next_end);
             if let Some(end) = end {
                 return Some((key, end));
             }
@@ -234,31 +236,34 @@ impl Retained {
     /// Handles the end of a client. Returns the names that it waited for, and its replays: the caller then calls
     /// [`stop_waiting`](Self::stop_waiting) for each name, and drops the replays.
     pub(super) fn closed(&mut self, key: SessionKey) -> (Wants, Replays) {
-        let Some(turn) = self.clients.remove(&key) else {
+        let Some(waiter) = self.clients.remove(&key) else {
             return Default::default();
         };
-        if let Some((_, begin_us)) = turn.share {
+        if let Some((_, begin_us)) = waiter.share {
             self.shares.remove(&(begin_us, key));
         }
         self.line.remove(&key);
-        self.replaying -= turn.replays.len();
-        (turn.names, turn.replays)
+        self.replaying -= waiter.replays.len();
+        (waiter.names, waiter.replays)
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.
     pub(super) fn client_up(&mut self, key: SessionKey) {
         if self.is_up
-            && let Some(turn) = self.clients.get_mut(&key)
-            && !turn.is_busy
+            && let Some(waiter) = self.clients.get_mut(&key)
+            && !waiter.is_busy
         {
-            turn.is_busy = true;
+            waiter.is_busy = true;
             self.rooms.push(key);
         }
     }
 
     /// Takes a client out of the question about a name. It waits for another question, from the same place.
     pub(super) fn leave_question(&mut self, name: &TopicName, key: SessionKey) {
-        let wanted = self.clients.get(&key).and_then(|turn| turn.names.get(name));
+        let wanted = self
+            .clients
+            .get(&key)
+            .and_then(|waiter| waiter.names.get(name));
         let Some(wanted) = wanted.cloned() else {
             return;
         };
@@ -284,11 +289,11 @@ impl Retained {
 
     /// Queues a client for another question about the name; `place` is how far the one before has come.
     pub(super) fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
-        let Some(turn) = self.clients.get_mut(&key) else {
+        let Some(waiter) = self.clients.get_mut(&key) else {
             return;
         };
-        turn.taking.remove(name);
-        let Some(wanted) = turn.names.get_mut(name) else {
+        waiter.taking.remove(name);
+        let Some(wanted) = waiter.names.get_mut(name) else {
             return;
         };
         let before = mem::replace(&mut wanted.state, State::Waits(0));
@@ -302,13 +307,13 @@ impl Retained {
 
     /// Handles a client with a name less in questions.
     fn unasked(&mut self, key: SessionKey) {
-        let Some(turn) = self.clients.get_mut(&key) else {
+        let Some(waiter) = self.clients.get_mut(&key) else {
             return;
         };
-        turn.asked -= 1;
-        if turn.asked == 0 {
-            if let Some((share, begin_us)) = &mut turn.share {
-                share.set(turn.sent as u64, *begin_us);
+        waiter.asked -= 1;
+        if waiter.asked == 0 {
+            if let Some((share, begin_us)) = &mut waiter.share {
+                share.set(waiter.sent as u64, *begin_us);
             }
             self.rooms.push(key);
         }
@@ -325,7 +330,7 @@ impl Retained {
         let Some(clients) = self.waiting.get_mut(name) else {
             return;
         };
-        self.waiters -= usize::from(clients.remove(&key));
+        self.names_waited_for -= usize::from(clients.remove(&key));
         if clients.is_empty() {
             self.waiting.remove(name);
             let live = self.live.remove(name);
@@ -334,9 +339,10 @@ impl Retained {
     }
 
     fn forget_if_idle(&mut self, key: SessionKey) {
-        let turn = self.clients.get(&key);
-        let is_idle = |turn: &Turn| !turn.is_busy && turn.names.is_empty() && turn.ends.is_empty();
-        if turn.is_some_and(is_idle) {
+        let waiter = self.clients.get(&key);
+        let is_idle =
+            |waiter: &Waiter| !waiter.is_busy && waiter.names.is_empty() && waiter.ends.is_empty();
+        if waiter.is_some_and(is_idle) {
             self.clients.remove(&key);
         }
     }
@@ -390,7 +396,7 @@ impl ChannelsGateway {
         }
         stats
             .retained_waiting
-            .set(retained.waiters + retained.replaying);
+            .set(retained.names_waited_for + retained.replaying);
         stats.retained_bytes.set(retained.bytes.held() as usize);
         let given_up = mem::take(&mut retained.given_up);
         stats.retained_given_up.add(given_up);

@@ -467,7 +467,10 @@ impl ChannelsGateway {
                     off.for_each(|off| core.count_not_recovered(off));
                     core.count_outcomes(&resuming.outcomes);
                 }
-                answer.set_recovered(resuming.recovered, resuming.has_since);
+                match resuming.has_since {
+                    true => answer.set_recovered(resuming.recovered),
+                    false => answer.set_why(resuming.recovered),
+                }
                 if resuming.is_all {
                     replayed.since = replayed.since.or_else(|| resuming.since.take());
                     replayed.names.append(&mut resuming.joined);

@@ -301,7 +301,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         refuse(own_flag!("conflate"), &name, NAMES_ALLOWED);
     }
     let (bus, urls) = (own_flag!("bus"), own.bus.expose());
-    if bus::is_wrong(&own.bus) {
+    if bus::are_ambiguous(&own.bus) {
         refuse(bus, &urls, bus::ALLOWED);
     }
     let redis = [flag!("redis-url"), flag!("redis-sentinels")];

@@ -13,8 +13,8 @@ use crate::gateways::channels::{
 use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_ignored_tokens};
 use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::metrics as shared_metrics;
-use crate::gateways::shared::open_bus::{Reading, open, wrong_history_name};
-use crate::gateways::shared::roles::{AclFile, check_table, read_acl};
+use crate::gateways::shared::open_bus::{BusReading, open, wrong_history_name};
+use crate::gateways::shared::roles::{AclFile, Tokens, check_table, read_acl};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
 use weirgate_bus::runtime::Clock;
@@ -79,6 +79,22 @@ const PRINTS: &[Print] = &[Print {
     text: |checked| table(&checked.get()).map(|acl| acl.to_json()),
 }];
 
+/// The page for browsers.
+const FRONT: FrontPage = FrontPage {
+    gateway: CHANNELS.name,
+    path: ChannelsGateway::PATH,
+    status: StatusCode::NOT_FOUND,
+    client: "/channels.js",
+    tail: "--subscribe NAME",
+    documents: &[
+        "docs/guides/hello/nats.md",
+        "docs/guides/hello/redis.md",
+        "docs/guides/channels.md",
+        "docs/reference/protocol-channels.md",
+    ],
+};
+
+/// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
@@ -87,15 +103,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let conflated = conflated_names(&own)?;
     let (authenticator, keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
+    let tokens = Tokens::of(&auth);
     let acl_file = own.acl.as_deref().map(|path| {
         let settings = &gateway_settings;
-        let default = (settings.default_role.as_str(), auth.required);
-        AclFile::new(path, settings.acl.clone(), default)
+        AclFile::new(path, settings.acl.clone(), &settings.default_role, tokens)
     });
     let (acl_file, tables) = acl_file.unzip();
     warn_of(&auth, &gateway_settings.authenticator);
     let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
-    check_table(acl, role, auth.required);
+    check_table(acl, role, tokens);
     warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
     let bus_name = bus.name();
@@ -105,18 +121,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
     };
-    let history_names = own.history_names.iter();
-    let reading = Reading {
-        names: history_names
-            .map(|name| named(syntax, &TopicName::from(name.as_str())))
-            .collect(),
-        kept: marks_channel(checked, &own),
-        acl: Some(&gateway_settings.acl),
-        is_retained: own.retained,
-        settle,
-        ..Reading::of(checked)
-    };
-    let open_bus = open(bus, reading, clock)?;
+    let open_bus = open(bus, reading(checked, &own, &gateway_settings.acl), clock)?;
     let interest = open_bus.interest.clone();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
@@ -145,19 +150,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             routes.push(health_route(telemetry, clock, bus_name));
             routes
         })
-        .front(FrontPage {
-            gateway: CHANNELS.name,
-            path: ChannelsGateway::PATH,
-            status: StatusCode::NOT_FOUND,
-            client: "/channels.js",
-            tail: "--subscribe NAME",
-            documents: &[
-                "docs/guides/hello/nats.md",
-                "docs/guides/hello/redis.md",
-                "docs/guides/channels.md",
-                "docs/reference/protocol-channels.md",
-            ],
-        })
+        .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
@@ -178,6 +171,20 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
         say(&text, as_json);
     })
+}
+
+/// The names that clients choose, and those of the history.
+fn reading<'a>(checked: &Checked, own: &ChannelsSettings, acl: &'a Acl) -> BusReading<'a> {
+    let history_names = own.history_names.iter();
+    let named = |name: &String| named(own.syntax(), &TopicName::from(name.as_str()));
+    BusReading {
+        names: history_names.map(named).collect(),
+        marks_channel: marks_channel(checked, own),
+        acl: Some(acl),
+        has_last_values: own.retained,
+        settle: settle(checked, own),
+        ..BusReading::of(checked)
+    }
 }
 
 /// Names whose messages are conflated for slow clients.
@@ -201,7 +208,10 @@ fn with_kept_feed(
     if names.is_empty() {
         return Ok(gateway);
     }
-    let gateway = gateway.with_kept(names, is_stream);
+    let gateway = match is_stream {
+        true => gateway.with_kept_stream(names),
+        false => gateway.with_kept(names),
+    };
     let mut gateway = gateway.map_err(wrong_history_name)?;
     if is_stream {
         gateway = gateway.with_pages(retained_bytes_max);

@@ -2,8 +2,7 @@
 //!
 //! The loop hands a call over and continues; the answer comes back through the callback [`Replied`]. The client follows
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
-//! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers. Called by
-//! `kinds`.
+//! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
 use crate::gateways::events::aside::aside;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
@@ -334,7 +333,7 @@ fn coding(headers: &HeaderMap) -> String {
     all.join(", ")
 }
 
-/// The codings that [`without`] takes off, and no coding.
+/// The codings that [`decode`] takes off, and no coding.
 const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "identity", ""];
 
 /// Decodes a body to at most `bytes_max` bytes. A body stays as it is if the coding is unknown or does not match; the

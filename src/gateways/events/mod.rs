@@ -190,7 +190,7 @@ impl EventsGateway {
                 ReadPause::Already => return,
             }
             let Some(waiting) = connection.pop() else {
-                return core.set_busy(key, false);
+                return core.set_idle(key);
             };
             if !self.admit_work(core, key, connection) {
                 self.stats.messages_forgotten.add(1);
@@ -235,7 +235,7 @@ impl EventsGateway {
             service,
             is_made: false,
         });
-        core.set_busy(key, true);
+        core.set_busy(key);
         let now_us = core.now().mono_us;
         let permission = self.calls.ask(now_us, connection.client, key, service);
         self.call(core, connection, permission)
@@ -424,7 +424,7 @@ impl EventsGateway {
 
     fn keep_orphan(&mut self, core: &mut Core, key: SessionKey, orphan: Connection) {
         if !self.orphans.keep(key, orphan) {
-            core.set_busy(key, false);
+            core.set_idle(key);
         }
     }
 }

@@ -88,7 +88,7 @@ const ROUTE: &str = "EVENTS=URL";
 
 /// The form of `--route`.
 static ROUTES: Form = Form::new(ROUTE, ROUTE, |text| {
-    parse_routes(text).map(|routes| shown(&routes))
+    parse_routes(text).map(|routes| joined_by_space(&routes))
 })
 .repeated();
 
@@ -140,10 +140,10 @@ fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, Refuse
     Ok(RouteSettings { events, url })
 }
 
-/// The routes as they are read.
-pub(super) fn shown(routes: &[RouteSettings]) -> String {
-    let shown: Vec<_> = routes.iter().map(ToString::to_string).collect();
-    shown.join(" ")
+/// The routes as text, in the form in which the setting is written.
+pub(super) fn joined_by_space(routes: &[RouteSettings]) -> String {
+    let routes: Vec<_> = routes.iter().map(ToString::to_string).collect();
+    routes.join(" ")
 }
 
 pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
@@ -181,7 +181,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         Kind::Form(&ROUTES),
         &With::<EventsSettings, String> {
             set: |events, text| events.routes = parse_routes(&text).unwrap_or_default(),
-            get: |events| shown(&events.routes),
+            get: |events| joined_by_space(&events.routes),
         },
         "Send further events to a service of your own; may be repeated",
     )
@@ -498,9 +498,9 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if checked.processes().is_supervisor() && urls.expose().is_empty() {
         let allowed =
             "1, unless --events-bus is set: a push would reach the devices of one process only";
-        return vec![checked.refused_as_it_is(flag!("processes"), allowed)];
+        return vec![checked.refused_whole(flag!("processes"), allowed)];
     }
-    if bus::is_wrong(&urls) {
+    if bus::are_ambiguous(&urls) {
         return vec![checked.refused(URLS, &Refused::new(&urls.expose(), bus::ALLOWED))];
     }
     // Names of the replaced gateways may be in the environment for another gateway, so they do not count.

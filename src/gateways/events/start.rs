@@ -14,7 +14,7 @@ use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use crate::gateways::events::pusher::Pusher;
-use crate::gateways::events::settings::{EventsSettings, shown};
+use crate::gateways::events::settings::{EventsSettings, joined_by_space};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
@@ -208,7 +208,7 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
     let websocket = listening.url("ws", EventsGateway::PATH);
     let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
     let simulation = &own.simulation_url;
-    let routes = Some(shown(&own.routes)).filter(|routes| !routes.is_empty());
+    let routes = Some(joined_by_space(&own.routes)).filter(|routes| !routes.is_empty());
     let routes_line = routes
         .iter()
         .map(|routes| format!("\n  Routes:      {routes}"));

@@ -13,8 +13,10 @@ pub(super) const DURABLES: [&str; SUBJECTS.len()] = ["gateway_levels", "gateway_
 const ONE: &str = "SUBJECT=KEY[,stream=NAME][,durable=NAME]";
 
 /// The form of `--relay`.
-pub(super) static FORM: Form =
-    Form::new(ONE, ONE, |text| parse(text).map(|relays| shown(&relays))).repeated();
+pub(super) static FORM: Form = Form::new(ONE, ONE, |text| {
+    parse(text).map(|relays| joined_by_space(&relays))
+})
+.repeated();
 
 /// The longest name of a stream or consumer that nats-server accepts.
 const NAME_BYTES_MAX: usize = 255;
@@ -159,10 +161,10 @@ impl fmt::Display for RelaySettings {
     }
 }
 
-/// Values separated by space, as they are read.
-pub(super) fn shown(values: &[impl ToString]) -> String {
-    let shown: Vec<_> = values.iter().map(ToString::to_string).collect();
-    shown.join(" ")
+/// Values with a space between them, in the form in which a setting is written.
+pub(super) fn joined_by_space(values: &[impl ToString]) -> String {
+    let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+    values.join(" ")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use crate::gateways::levels::client::LevelsGateway;
 use crate::gateways::levels::feed::{Endpoint, LevelsFeedSettings};
 use crate::gateways::levels::relay;
-use crate::gateways::levels::relay::{RelaySettings, shown};
+use crate::gateways::levels::relay::{RelaySettings, joined_by_space};
 use weirgate_bus::simulated::SimulatedSettings;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
@@ -59,7 +59,7 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
         Kind::Form(&relay::FORM),
         &With::<LevelsSettings, String> {
             set: |levels, text| levels.relays = relay::parse(&text).unwrap_or_default(),
-            get: |levels| shown(&levels.relays),
+            get: |levels| joined_by_space(&levels.relays),
         },
         "Relay another NATS subject under KEY; may be repeated",
     )
@@ -86,7 +86,7 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
         Kind::Form(&ENDPOINTS),
         &With::<LevelsFeedSettings, String> {
             set: |levels, text| levels.endpoints = parse(&text).unwrap_or_default(),
-            get: |levels| shown(&levels.endpoints),
+            get: |levels| joined_by_space(&levels.endpoints),
         },
         "Open another WebSocket path for only the named keys; may be repeated",
     )
@@ -172,7 +172,7 @@ const ENDPOINT: &str = "PATH=KEY[,KEY…]";
 
 /// The form of `--endpoint`.
 static ENDPOINTS: Form = Form::new(ENDPOINT, ENDPOINT, |text| {
-    parse(text).map(|endpoints| shown(&endpoints))
+    parse(text).map(|endpoints| joined_by_space(&endpoints))
 })
 .repeated();
 

@@ -22,7 +22,7 @@ use socket2::SockRef;
 
 use crate::gateways::levels::client::{DemoGateway, pace, tab_name};
 use weirgate_bus::runtime::detached;
-use weirgate_server::http::{Answer, Handover, Route, StatusCode, WayBack};
+use weirgate_server::http::{Answer, Handover, ReturnToReactor, Route, StatusCode};
 
 /// The response on the path of the slow line to requests that the line did not take.
 pub(super) fn slow_route() -> Route {
@@ -56,7 +56,7 @@ impl SlowLine {
     pub(super) fn take(
         &self,
         mut handover: Handover,
-        back: &WayBack,
+        back: &ReturnToReactor,
         now_us: u64,
     ) -> Option<Handover> {
         let Some((pace, (gateway, relay))) = self.join(&handover.read).zip(pair().ok()) else {
@@ -157,7 +157,7 @@ mod tests {
     /// A slow line, and the connections that it gives to the loop.
     struct Rig {
         line: SlowLine,
-        back: WayBack,
+        back: ReturnToReactor,
         returned: Receiver<Handover>,
     }
 

@@ -21,8 +21,8 @@ pub(in crate::gateways) fn is_redis(urls: &SecretUrl) -> bool {
     schemes(urls).any(|scheme| RedisEndpoint::has_scheme(&scheme))
 }
 
-/// Whether the URLs do not name a single bus: one has no scheme, or one of several is of Redis.
-pub(in crate::gateways) fn is_wrong(urls: &SecretUrl) -> bool {
+/// Whether the URLs leave open which bus is meant: one has no scheme, or one of several is of Redis.
+pub(in crate::gateways) fn are_ambiguous(urls: &SecretUrl) -> bool {
     let is_set = !urls.expose().is_empty();
     is_set
         && (schemes(urls).any(|scheme| scheme.is_empty())
@@ -241,7 +241,11 @@ mod tests {
             ("localhost", false, true),
         ] {
             let urls = SecretUrl::new(urls);
-            assert_eq!((is_redis(&urls), is_wrong(&urls)), (redis, wrong), "{urls}");
+            assert_eq!(
+                (is_redis(&urls), are_ambiguous(&urls)),
+                (redis, wrong),
+                "{urls}"
+            );
         }
     }
 

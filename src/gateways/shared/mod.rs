@@ -26,3 +26,4 @@ pub(super) mod open_bus;
     reason = "the shell of a start"
 )]
 pub(super) mod roles;
+pub(super) mod statuses;

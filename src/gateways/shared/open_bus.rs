@@ -1,5 +1,5 @@
-//! Makes the source of a bus from what a gateway reads there. All gateways use this, except for the streams of levels
-//! and the exchange of events. Begin at [`open`]. Nothing is connected here: the source does that on its thread.
+//! Makes the source of a bus from what a gateway reads there ([`BusReading`]). All gateways use this, except for the streams
+//! of levels and the exchange of events. Begin at [`open`]. Nothing is connected here: the source does that on its thread.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
 
 /// The messages that a gateway reads from its bus.
-pub(in crate::gateways) struct Reading<'a> {
+pub(in crate::gateways) struct BusReading<'a> {
     /// Bytes of a message; a larger message is cut.
     pub(in crate::gateways) payload_bytes_max: usize,
     /// The stream that is read: in place of pub/sub; on NATS, names that it does not hold are read beside it.
@@ -28,20 +28,19 @@ pub(in crate::gateways) struct Reading<'a> {
     pub(in crate::gateways) names: Vec<Subscription>,
     /// Whether the gateway cannot work without these names.
     pub(in crate::gateways) needs_names: bool,
-    /// The channel of the marks; `None` if the messages of these names are not kept.
-    pub(in crate::gateways) kept: Option<String>,
+    /// The channel of the marks, if the messages of these names are kept.
+    pub(in crate::gateways) marks_channel: Option<String>,
     /// The table of what clients may request.
     pub(in crate::gateways) acl: Option<&'a Acl>,
-    /// Whether clients may ask for last values.
-    pub(in crate::gateways) is_retained: bool,
+    pub(in crate::gateways) has_last_values: bool,
     /// When a name counts as confirmed on NATS.
     pub(in crate::gateways) settle: Settle,
 }
 
-impl Reading<'_> {
+impl BusReading<'_> {
     /// Where the messages of the names come from that are read from the start.
     pub(in crate::gateways) fn source(&self) -> NameSource {
-        match (&self.stream, &self.kept) {
+        match (&self.stream, &self.marks_channel) {
             (Some(_), _) => NameSource::Stream,
             (None, Some(_)) => NameSource::Kept,
             (None, None) => NameSource::Live,
@@ -60,9 +59,9 @@ impl Reading<'_> {
             }),
             names: Vec::new(),
             needs_names: false,
-            kept: None,
+            marks_channel: None,
             acl: None,
-            is_retained: false,
+            has_last_values: false,
             settle: Settle::NEVER,
         }
     }
@@ -95,7 +94,7 @@ impl OpenBus {
 /// The settings are not valid, or no file descriptor is left.
 pub(in crate::gateways) fn open(
     bus: Bus,
-    reading: Reading<'_>,
+    reading: BusReading<'_>,
     clock: Clock,
 ) -> Result<OpenBus, RunError> {
     let started_us = clock.mono_us();
@@ -114,11 +113,12 @@ pub(in crate::gateways) fn open(
     }
 }
 
-/// Makes the source of a Redis stream, with its pages if clients may ask for all its messages.
+/// Makes the source of a Redis stream. If clients choose names (there is a table), they may ask for all its messages, which
+/// come in pages.
 fn open_redis_stream(
     settings: RedisSettings,
     stream: StreamSettings,
-    has_pages: bool,
+    acl: Option<&Acl>,
     status: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
     let needs = RedisNeeds {
@@ -126,8 +126,8 @@ fn open_redis_stream(
         ..RedisNeeds::default()
     };
     let question = redis_question(&settings, needs);
-    let pages = has_pages
-        .then(|| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
+    let pages =
+        acl.map(|_| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
     let pages = pages.transpose().map_err(redis_error)?;
     let source =
         RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
@@ -146,11 +146,11 @@ fn open_redis_stream(
 /// Makes the source of Redis: a stream, or else names of pub/sub.
 fn open_redis(
     settings: RedisSettings,
-    mut reading: Reading<'_>,
+    mut reading: BusReading<'_>,
     status: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
     if let Some(stream) = reading.stream.take() {
-        return open_redis_stream(settings, stream, reading.acl.is_some(), status);
+        return open_redis_stream(settings, stream, reading.acl, status);
     }
     let mut needs = reading.acl.map_or_else(RedisNeeds::default, redis_needs);
     let wanted = match reading.needs_names {
@@ -159,14 +159,14 @@ fn open_redis(
     };
     wanted.extend(reading.names.iter().cloned());
     // An instance subscribes to the marks and publishes them too: both rights are checked.
-    let marks = reading.kept.as_deref().map(Subscription::channel);
+    let marks = reading.marks_channel.as_deref().map(Subscription::channel);
     needs.requests.extend(marks);
-    needs.marks.clone_from(&reading.kept);
+    needs.marks.clone_from(&reading.marks_channel);
     let question = redis_question(&settings, needs);
     let (mut source, interest) =
         RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
-    if let Some(feed) = subscribed(NameSyntax::Redis, &reading, &interest)? {
-        let marks = reading.kept.unwrap_or_default();
+    if let Some(feed) = subscribe_names(NameSyntax::Redis, &reading, &interest)? {
+        let marks = reading.marks_channel.unwrap_or_default();
         source = source.with_kept(feed, &marks).map_err(redis_error)?;
     }
     Ok(OpenBus {
@@ -180,7 +180,7 @@ fn open_redis(
 /// The source of a stream that is read whole.
 fn stream_source(
     nats: NatsSettings,
-    reading: &Reading<'_>,
+    reading: &BusReading<'_>,
     stream: &StreamSettings,
     status: Arc<BusStatus>,
 ) -> Result<NatsStreamSource, RunError> {
@@ -192,7 +192,7 @@ fn stream_source(
 /// does not hold. `status` is away since `started_us`.
 fn open_nats(
     nats: NatsSettings,
-    reading: Reading<'_>,
+    reading: BusReading<'_>,
     (status, started_us): (Arc<BusStatus>, u64),
 ) -> Result<OpenBus, RunError> {
     match &reading.stream {
@@ -214,37 +214,40 @@ fn open_nats(
     }
 }
 
-/// The names that clients choose, and what the start needs to read them.
-fn chosen_names(nats: NatsSettings, reading: &Reading<'_>) -> (NatsSubjectsSettings, NatsNeeds) {
+/// The source of the names that clients choose, and what it needs of NATS.
+fn names_settings(
+    nats: NatsSettings,
+    reading: &BusReading<'_>,
+) -> (NatsSubjectsSettings, NatsNeeds) {
     let settings = NatsSubjectsSettings {
         nats,
         payload_bytes_max: reading.payload_bytes_max,
-        is_retained: reading.is_retained,
+        is_retained: reading.has_last_values,
         stream: reading.stream.as_ref().map(|stream| stream.name.clone()),
         settle: reading.settle,
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);
     let requests = requests.map(str::to_owned).collect();
-    let needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
+    let needs = NatsSubjectsSource::needs(&settings, requests, reading.marks_channel.is_some());
     (settings, needs)
 }
 
-/// A stream, and beside it the names that clients choose.
+/// A stream, and beside it the names that clients choose. `both` is the status of both, with that of the names in it.
 fn open_stream_and_names(
     nats: NatsSettings,
-    reading: &Reading<'_>,
+    reading: &BusReading<'_>,
     stream: &StreamSettings,
-    of_names: Arc<BusStatus>,
+    names_status: Arc<BusStatus>,
     both: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
-    let (settings, mut needs) = chosen_names(nats.clone(), reading);
+    let (settings, mut needs) = names_settings(nats.clone(), reading);
     needs.add_stream(NatsStreamSource::needs(stream));
     let roles = reading.acl.into_iter().flat_map(Acl::names_by_role);
     needs.roles = roles
         .map(|(role, names)| (role.to_owned(), names.to_vec()))
         .collect();
     let question = nats_question(&nats, needs);
-    let (beside, interest) = NatsSubjectsSource::new(settings, of_names).map_err(nats_error)?;
+    let (beside, interest) = NatsSubjectsSource::new(settings, names_status).map_err(nats_error)?;
     let source = stream_source(nats, reading, stream, Arc::clone(&both))?;
     Ok(OpenBus {
         source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
@@ -257,14 +260,14 @@ fn open_stream_and_names(
 /// The names that clients choose, without a stream.
 fn open_names(
     nats: NatsSettings,
-    reading: Reading<'_>,
+    reading: BusReading<'_>,
     status: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
-    let (settings, needs) = chosen_names(nats.clone(), &reading);
+    let (settings, needs) = names_settings(nats.clone(), &reading);
     let question = nats_question(&nats, needs);
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(nats_error)?;
-    if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {
+    if let Some(feed) = subscribe_names(NameSyntax::Nats, &reading, &interest)? {
         source = source.with_kept(feed);
     }
     Ok(OpenBus {
@@ -275,16 +278,16 @@ fn open_names(
     })
 }
 
-/// Subscribes to the names that are read from the start. If their messages are kept, returns the feed of kept messages.
-fn subscribed(
+/// Subscribes to the names that are read from the start. If their messages are kept, returns the kept feed.
+fn subscribe_names(
     syntax: NameSyntax,
-    reading: &Reading<'_>,
+    reading: &BusReading<'_>,
     interest: &BusInterest,
 ) -> Result<Option<KeptFeed>, RunError> {
     for name in &reading.names {
         interest.subscribe(name.clone());
     }
-    if reading.kept.is_none() {
+    if reading.marks_channel.is_none() {
         return Ok(None);
     }
     let feed = KeptFeed::new(syntax, reading.names.clone());

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use weirgate_bus::runtime::LateWake;
 use weirgate_server::run::{Inputs, Reload, Reloaded, RunError, files};
+use weirgate_server::settings::AuthSettings;
 use weirgate_wire::auth::{Acl, AclChanges, NameSyntax};
 
 /// The most roles that a log line names. Others are only counted.
@@ -32,10 +33,28 @@ fn parse(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<A
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
-/// Checks the table and the default role before a start. If tokens are not required, every client has this role.
-pub(in crate::gateways) fn check_table(acl: &Acl, role: &str, tokens_required: bool) {
-    warn_of_places(acl, tokens_required);
-    if tokens_required || acl.knows(role) {
+/// Whether clients have tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateways) enum Tokens {
+    /// Each client needs one.
+    Required,
+    /// Tokens are ignored, and every client has the default role.
+    Ignored,
+}
+
+impl Tokens {
+    pub(in crate::gateways) fn of(auth: &AuthSettings) -> Self {
+        match auth.required {
+            true => Self::Required,
+            false => Self::Ignored,
+        }
+    }
+}
+
+/// Checks the table and the default role before a start.
+pub(in crate::gateways) fn check_table(acl: &Acl, role: &str, tokens: Tokens) {
+    warn_of_places(acl, tokens);
+    if tokens == Tokens::Required || acl.knows(role) {
         return warn_of_default_role(acl, role);
     }
     tracing::error!(
@@ -52,8 +71,8 @@ fn warn_of_default_role(acl: &Acl, role: &str) {
 }
 
 /// Warns that nobody gets names with places for claims, because tokens are ignored.
-fn warn_of_places(acl: &Acl, tokens_required: bool) {
-    if !tokens_required && acl.has_places() {
+fn warn_of_places(acl: &Acl, tokens: Tokens) {
+    if tokens == Tokens::Ignored && acl.has_places() {
         tracing::warn!(
             "the table of roles has names with {{sub}} or {{claim:NAME}} and REQUIRE_AUTH is off: tokens are ignored, and nobody has these names"
         );
@@ -64,7 +83,7 @@ fn warn_of_places(acl: &Acl, tokens_required: bool) {
 pub(in crate::gateways) struct AclFile {
     path: PathBuf,
     default_role: String,
-    tokens_required: bool,
+    tokens: Tokens,
     in_force: Acl,
     tables: Sender<Acl>,
     wake: LateWake,
@@ -75,7 +94,8 @@ impl AclFile {
     pub(in crate::gateways) fn new(
         path: &Path,
         in_force: Acl,
-        (default_role, tokens_required): (&str, bool),
+        default_role: &str,
+        tokens: Tokens,
     ) -> (Self, Inputs<Acl>) {
         // With room for a single table, the reading thread waits until the loop has taken the one before.
         let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
@@ -83,7 +103,7 @@ impl AclFile {
         let file = Self {
             path: path.to_owned(),
             default_role: default_role.to_owned(),
-            tokens_required,
+            tokens,
             in_force,
             tables,
             wake: wake.clone(),
@@ -124,7 +144,7 @@ impl AclFile {
             "the table of roles has changed"
         );
         warn_of_default_role(&self.in_force, &self.default_role);
-        warn_of_places(&self.in_force, self.tokens_required);
+        warn_of_places(&self.in_force, self.tokens);
     }
 }
 
@@ -149,7 +169,7 @@ mod tests {
         let path = folder.path().join("acl.json");
         let old = Acl::from_json(br#"{"user": ["a"]}"#).expect("a table");
         fs::write(&path, old.to_json()).expect("written");
-        let (mut file, inputs) = AclFile::new(&path, old, ("user", true));
+        let (mut file, inputs) = AclFile::new(&path, old, "user", Tokens::Required);
         assert_eq!(file.reload(), Ok(Reloaded::Unchanged));
         for broken in ["", "{", r#"{"user": "a"}"#] {
             fs::write(&path, broken).expect("written");

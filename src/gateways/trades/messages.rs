@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::candles::Update;
 use super::client::{Content, HeldSymbols};
-use crate::gateways::shared::history::{Status, ended};
+use crate::gateways::shared::history::ended;
+use crate::gateways::shared::statuses::Status;
 use weirgate_core::{CopyRank, Core, Frame, Position, TopicName};
 use weirgate_wire::json::ObjectWriter;
 

@@ -27,9 +27,8 @@ use self::users::Users;
 use crate::gateways::shared::access::{
     AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::gateways::shared::history::{
-    Follow, Statuses, gets_newest, last_event_id, write_recovered,
-};
+use crate::gateways::shared::history::{Follow, gets_newest, last_event_id, write_recovered};
+use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
     Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
@@ -108,6 +107,13 @@ pub struct TradesGateway {
     ended_watches: VecDeque<(Interval, TextList)>,
 }
 
+/// Whether further requests of the same head follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FurtherRequests {
+    None,
+    Follow,
+}
+
 impl TradesGateway {
     /// A gateway without clients.
     pub fn new(settings: TradesGatewaySettings, stats: Arc<TradesStats>) -> Self {
@@ -156,8 +162,11 @@ impl TradesGateway {
         while let Some(request) = requests.next() {
             match request {
                 Ok(TradesRequest::Subscribe(content, asked)) => {
-                    let is_last = requests.len() == 0;
-                    self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
+                    let others = match requests.len() {
+                        0 => FurtherRequests::None,
+                        _ => FurtherRequests::Follow,
+                    };
+                    self.subscribe(core, key, client, (content, asked), &mut follow, others);
                 }
                 Ok(TradesRequest::Unsubscribe(action, symbols, content)) => {
                     let request = UnsubscribingSymbols::new(action, symbols, content);
@@ -177,7 +186,8 @@ impl TradesGateway {
         self.statuses.send_after_answer(core, key, follow, holds);
     }
 
-    /// Carries out a `subscribe`: all its symbols, or none. `is_last`: no further request of the same head follows.
+    /// Carries out a `subscribe`: all its symbols, or none. Its answer has the position only if `others` of the same head do
+    /// not follow.
     fn subscribe(
         &mut self,
         core: &mut Core,
@@ -185,7 +195,7 @@ impl TradesGateway {
         client: &mut TradesClient,
         (content, asked): (Content, Subscribe),
         follow: &mut Follow,
-        is_last: bool,
+        others: FurtherRequests,
     ) {
         let since = asked.since.or(client.last_event_id.as_deref());
         let (client, requests) = (&mut client.held, client.requests.as_mut());
@@ -220,6 +230,7 @@ impl TradesGateway {
             requests.charge_search(core.now());
         }
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
+        let is_last = others == FurtherRequests::None;
         let position = follow.position(core, key, client.has_trades() && is_last);
         let success = messages::success(core, &message, data, position);
         core.send(key, &success);

@@ -7,8 +7,9 @@ use sonic_rs::LazyValue;
 use super::candles::Interval;
 use super::client::Content;
 use crate::gateways::shared::access::RATE_LIMIT_EXCEEDED;
-use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
+use crate::gateways::shared::history::{Since, read_last, read_since};
 use crate::gateways::shared::members::{members_of_request, text_of};
+use crate::gateways::shared::statuses::read_status;
 use weirgate_wire::json::{JsonError, TextList, check_json};
 
 /// The most symbols in a request.

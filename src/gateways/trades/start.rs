@@ -13,7 +13,7 @@ use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::metrics as shared_metrics;
-use crate::gateways::shared::open_bus::{Reading, open};
+use crate::gateways::shared::open_bus::{BusReading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
 use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{
@@ -57,6 +57,20 @@ pub(in crate::gateways) const TRADES: GatewayKind = GatewayKind::new(
     let symbols_max = checked.get::<TradesGatewaySettings>().symbols_max;
     u32::try_from(symbols_max).unwrap_or(u32::MAX)
 }));
+
+/// The page for browsers.
+const FRONT: FrontPage = FrontPage {
+    gateway: TRADES.name,
+    path: "/",
+    status: StatusCode::UPGRADE_REQUIRED,
+    client: "/trades.js",
+    tail: "--subscribe SYMBOL",
+    documents: &[
+        "docs/guides/hello/trades.md",
+        "docs/guides/trades.md",
+        "docs/reference/protocol-trades.md",
+    ],
+};
 
 /// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
@@ -103,18 +117,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         })
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
-        .front(FrontPage {
-            gateway: TRADES.name,
-            path: "/",
-            status: StatusCode::UPGRADE_REQUIRED,
-            client: "/trades.js",
-            tail: "--subscribe SYMBOL",
-            documents: &[
-                "docs/guides/hello/trades.md",
-                "docs/guides/trades.md",
-                "docs/reference/protocol-trades.md",
-            ],
-        })
+        .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))
@@ -140,17 +143,17 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 }
 
 /// All trades, or those of a stream.
-fn reading(checked: &Checked) -> Reading<'static> {
-    let mut reading = Reading::of(checked);
+fn reading(checked: &Checked) -> BusReading<'static> {
+    let mut reading = BusReading::of(checked);
     if let Some(stream) = &mut reading.stream {
         stream.only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
     let marks = checked.get::<StreamSettings>().marks_channel;
-    Reading {
+    BusReading {
         names: vec![Subscription::pattern(PATTERN)],
         needs_names: true,
-        kept: has_history.then_some(marks),
+        marks_channel: has_history.then_some(marks),
         ..reading
     }
 }

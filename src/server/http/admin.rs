@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room};
+use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room, Sharing};
 use weirgate_wire::base::LogBudget;
 
 /// The wait after a failed accept. It doubles with each further failure, up to `RETRY_MAX`.
@@ -173,7 +173,7 @@ impl Connections {
         // Cannot fail: `accept` has checked for room.
         let room = Room {
             holders_max: Admin::CONNECTIONS_MAX,
-            is_shared: false,
+            sharing: Sharing::Unshared,
             early: false,
         };
         let _ = permit.held().fit(room, now_us);

@@ -4,10 +4,12 @@
 use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
+use super::end_reports::EndReports;
 use super::gate::{Client, Gate, GateEnd, HeadLimits};
-use super::handover::{EndReports, Handover, HttpSettings, Linger, WayBack};
+use super::handover::{Handover, ReturnToReactor};
+use super::limits::{HttpSettings, Linger};
 use super::requests::Requests;
-use super::site::{IsEvicted, Site};
+use super::site::{EvictionCheck, Site};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
@@ -98,7 +100,7 @@ pub(super) struct Connection {
     pub(super) clock: Rc<ConnectionClock>,
     pub(super) gate: Gate,
     /// Of the last answer: whether others need what the answer holds.
-    pub(super) is_evicted: RefCell<Option<IsEvicted>>,
+    pub(super) eviction_check: RefCell<Option<EvictionCheck>>,
     /// The sender of the last request, if the request ends when its sender is cut off.
     pub(super) caller: RefCell<Option<Caller>>,
     /// The name in the client's certificate.
@@ -112,7 +114,7 @@ pub(super) struct Connection {
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
-    back: Option<WayBack>,
+    back: Option<ReturnToReactor>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let Handover {
@@ -156,7 +158,7 @@ pub(super) async fn serve(
         server,
         clock,
         gate: gate.clone(),
-        is_evicted: RefCell::default(),
+        eviction_check: RefCell::default(),
         caller: RefCell::default(),
         certificate: certificate.map(Arc::from),
         peer,
@@ -206,7 +208,7 @@ impl Connection {
                 Poll::Ready(end) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
-            if let Some(reason) = self.evicted(&mut unwritten, cx) {
+            if let Some(reason) = self.eviction_reason(&mut unwritten, cx) {
                 return Poll::Ready(HyperEnd::Evicted(reason));
             }
             let client = match self.clock.is_working() {
@@ -265,8 +267,13 @@ impl Connection {
         })
     }
 
-    /// The reason if the connection has to be evicted. If not, wakes the task once it has to.
-    fn evicted(&self, unwritten: &mut Unwritten<'_>, cx: &Context<'_>) -> Option<CloseReason> {
+    /// The reason if the connection has to be evicted: for its permit, for what it holds of a request or of answers, or for
+    /// what the answer in progress holds. If not, wakes the task once it has to.
+    fn eviction_reason(
+        &self,
+        unwritten: &mut Unwritten<'_>,
+        cx: &Context<'_>,
+    ) -> Option<CloseReason> {
         if let Some(reason) = self.gate.is_evicted(cx) {
             return Some(reason);
         }
@@ -278,13 +285,13 @@ impl Connection {
             return Some(CloseReason::Evicted);
         }
         // hyper does not poll the body of an answer while the client does not read, so this check is made here.
-        let is_evicted = self.is_evicted.borrow();
-        let is_evicted = is_evicted.as_ref().is_some_and(|is_evicted| is_evicted(cx));
-        is_evicted.then_some(CloseReason::HttpMemory)
+        let check = self.eviction_check.borrow();
+        let answer_is_evicted = check.as_ref().is_some_and(|is_evicted| is_evicted(cx));
+        answer_is_evicted.then_some(CloseReason::HttpMemory)
     }
 
     /// Ends the connection, or returns it to the reactor if its client asks for a WebSocket.
-    async fn finish(self, end: HyperEnd, back: Option<WayBack>) {
+    async fn finish(self, end: HyperEnd, back: Option<ReturnToReactor>) {
         let Self {
             server,
             clock,
@@ -340,7 +347,7 @@ impl Connection {
 
 /// Returns a connection to the reactor, with its permit. A socket that cannot leave the runtime is broken, and is closed.
 fn hand_back(
-    back: &WayBack,
+    back: &ReturnToReactor,
     stream: ClientStream,
     read: HeldBytes,
     peer: Peer,

@@ -3,7 +3,9 @@
 
 use super::admin::{Admin, serve_admin};
 use super::connection::{self, Server};
-use super::handover::{EndReports, Handover, HttpSettings, WayBack};
+use super::end_reports::EndReports;
+use super::handover::{Handover, ReturnToReactor};
+use super::limits::HttpSettings;
 use super::site::{Site, TakeOver};
 use crossbeam_channel::Receiver;
 use std::future::poll_fn;
@@ -23,7 +25,7 @@ use weirgate_core::CloseReason;
 /// A message to the HTTP thread.
 enum HttpJob {
     /// A connection to serve. Dropping the last value marks its end ([`HttpHandle::is_busy`]).
-    Serve(Handover, WayBack, Arc<()>),
+    Serve(Handover, ReturnToReactor, Arc<()>),
     Stop {
         within: Duration,
     },
@@ -32,7 +34,7 @@ enum HttpJob {
 /// The reactor's handle of the HTTP thread, with the callback that returns connections.
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<HttpJob>,
-    back: WayBack,
+    back: ReturnToReactor,
     /// Each handed-over connection holds a clone until it ends.
     open: Arc<()>,
     ends: Receiver<CloseReason>,
@@ -104,7 +106,7 @@ impl HttpPlane {
     }
 
     /// Makes a handle. Connections that ask for a WebSocket later are returned through `back`.
-    pub fn handle(&self, back: WayBack) -> HttpHandle {
+    pub fn handle(&self, back: ReturnToReactor) -> HttpHandle {
         HttpHandle {
             jobs: self.jobs.clone(),
             back,

@@ -67,7 +67,7 @@ impl Connection {
                 (answer(parts, body).await, Some(work))
             }
         };
-        *self.is_evicted.borrow_mut() = answer.is_evicted.take();
+        *self.eviction_check.borrow_mut() = answer.eviction_check.take();
         // The bytes of a service's answer are already charged with the connection to the service.
         self.gate.set_charged(answer.is_passed_on);
         let response = self.response(&asked, &body_read, answer, work);

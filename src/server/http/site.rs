@@ -3,7 +3,7 @@
 use super::body::{AnswerBody, BoxError, RequestBody};
 use super::caller::Caller;
 use super::cors::Cors;
-use super::handover::{Handover, WayBack};
+use super::handover::{Handover, ReturnToReactor};
 use super::page::FrontPage;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -161,7 +161,8 @@ impl Route {
 /// Takes over the connections of some requests, with the bytes read so far, and returns all other connections. Called
 /// on the HTTP thread, so it must not block. It may pass a connection to the reactor through the callback, with another
 /// request or on another socket.
-pub(crate) type TakeOver = Arc<dyn Fn(Handover, &WayBack) -> Option<Handover> + Send + Sync>;
+pub(crate) type TakeOver =
+    Arc<dyn Fn(Handover, &ReturnToReactor) -> Option<Handover> + Send + Sync>;
 
 /// All plain HTTP of a gateway.
 #[derive(Clone, Default)]
@@ -315,11 +316,11 @@ pub struct LateAnswer {
     /// Whether this is a service's answer: then only CORS headers are added, and only if the service has set none.
     pub is_passed_on: bool,
     /// For an answer of a service: it holds a connection, which others may need.
-    pub is_evicted: Option<IsEvicted>,
+    pub eviction_check: Option<EvictionCheck>,
 }
 
 /// Returns whether the answer has to end because others need what it holds. If not, wakes the task once it has to.
-pub(crate) type IsEvicted = Box<dyn Fn(&Context<'_>) -> bool>;
+pub(crate) type EvictionCheck = Box<dyn Fn(&Context<'_>) -> bool>;
 
 impl From<Answer> for LateAnswer {
     fn from(answer: Answer) -> Self {
@@ -328,7 +329,7 @@ impl From<Answer> for LateAnswer {
             headers: answer.headers,
             body: Box::pin(Full::new(answer.body).map_err(BoxError::from)),
             is_passed_on: false,
-            is_evicted: None,
+            eviction_check: None,
         }
     }
 }

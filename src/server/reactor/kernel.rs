@@ -5,7 +5,7 @@ use mio::Interest;
 use mio::event::Event;
 use mio::net::TcpStream;
 
-use weirgate_core::Sample;
+use weirgate_core::{PeerEnd, Sample};
 
 /// The size of the structure up to `tcpi_snd_wnd`, the last member that is read here. This member came with Linux 5.4.
 const INFO_BYTES: usize = 232;
@@ -135,23 +135,13 @@ impl Unread {
     }
 }
 
-/// The kind of a peer's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum PeerEnd {
-    /// An orderly end: the peer may still read.
-    Closed,
-    /// An error.
-    Failed,
-}
-
-impl PeerEnd {
-    /// Reads EPOLLRDHUP, EPOLLHUP and EPOLLERR: these edges come also for a socket that is not being read.
-    pub(super) fn of(event: &Event) -> Option<Self> {
-        if event.is_error() {
-            Some(Self::Failed)
-        } else {
-            event.is_read_closed().then_some(Self::Closed)
-        }
+/// The end of the peer's side in an event: EPOLLRDHUP, EPOLLHUP and EPOLLERR come also for a socket that is not being
+/// read.
+pub(super) fn peer_end(event: &Event) -> Option<PeerEnd> {
+    if event.is_error() {
+        Some(PeerEnd::Failed)
+    } else {
+        event.is_read_closed().then_some(PeerEnd::Closed)
     }
 }
 

@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 use weirgate_core::Now;
-use weirgate_wire::admission::{Credentials, Peer, TrustedProxies};
+use weirgate_wire::admission::{Credentials, Peer, Transport, TrustedProxies};
 use weirgate_wire::base::LogBudget;
 
 /// The wait after a failed accept: doubles from the minimum to the maximum.
@@ -44,8 +44,7 @@ impl ListenerSettings {
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: Peer,
-    /// The connection begins with a handshake of TLS.
-    pub(super) is_tls: bool,
+    pub(super) transport: Transport,
 }
 
 /// A listening socket, its edge and its back-off.
@@ -53,8 +52,7 @@ pub(super) struct Accepted {
 struct Listener {
     /// `None` after the close.
     inner: Option<BoundListener>,
-    /// The connections begin with a handshake of TLS.
-    is_tls: bool,
+    transport: Transport,
     /// Connections may wait: an edge arrived, and `accept` has not returned "would block" since.
     ready: bool,
     /// After a failure: no accept before this time.
@@ -121,7 +119,12 @@ fn credentials(_: &UnixStream) -> Option<Credentials> {
 }
 
 impl Listener {
-    fn register(bound: Bound, is_tls: bool, registry: &Registry, token: Token) -> io::Result<Self> {
+    fn register(
+        bound: Bound,
+        transport: Transport,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
         let mut inner = match bound {
             Bound::Tcp(listener) => BoundListener::Tcp(TcpListener::from_std(listener)),
             Bound::Unix(listener, file) => BoundListener::Unix {
@@ -132,7 +135,7 @@ impl Listener {
         registry.register(inner.source(), token, Interest::READABLE)?;
         Ok(Self {
             inner: Some(inner),
-            is_tls,
+            transport,
             ready: false,
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
@@ -170,11 +173,11 @@ impl Listener {
                     self.retry_us = RETRY_MIN_US;
                     #[cfg(not(target_os = "linux"))]
                     let _ = stream.set_nodelay(true);
-                    let is_tls = self.is_tls;
+                    let transport = self.transport;
                     return Some(Accepted {
                         stream,
                         peer,
-                        is_tls,
+                        transport,
                     });
                 }
                 Err(error) => self.failed(now, &error),
@@ -244,21 +247,21 @@ impl Listeners {
             next: 0,
             reuse_port: settings.options.reuse_port,
         };
-        let plain = settings.addrs.iter().map(|addr| (addr, false));
-        let tls = settings.tls_addrs.iter().map(|addr| (addr, true));
-        for (addr, is_tls) in plain.chain(tls) {
+        let plain = settings.addrs.iter().map(|addr| (addr, Transport::Plain));
+        let tls = settings.tls_addrs.iter().map(|addr| (addr, Transport::Tls));
+        for (addr, transport) in plain.chain(tls) {
             let failed = |error| ListenError {
                 addr: addr.clone(),
                 error,
             };
             let bound = addr.bind(&settings.options).map_err(failed)?;
             let local = bound.local_addr().map_err(failed)?;
-            match is_tls {
-                false => listeners.addrs.push(local),
-                true => listeners.tls_addrs.push(local),
+            match transport {
+                Transport::Plain => listeners.addrs.push(local),
+                Transport::Tls => listeners.tls_addrs.push(local),
             }
             let token = Token(first.0 - listeners.all.len());
-            let listener = Listener::register(bound, is_tls, registry, token);
+            let listener = Listener::register(bound, transport, registry, token);
             listeners.all.push(listener.map_err(failed)?);
         }
         Ok(listeners)
@@ -359,7 +362,8 @@ mod tests {
         let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
             panic!("a TCP port");
         };
-        let mut listener = Listener::register(bound, false, poll.registry(), Token(0)).unwrap();
+        let mut listener =
+            Listener::register(bound, Transport::Plain, poll.registry(), Token(0)).unwrap();
         let client = std::net::TcpStream::connect(local).unwrap();
         listener.set_ready();
         let accepted = listener.accept(Now::default()).unwrap();

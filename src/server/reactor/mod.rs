@@ -15,5 +15,5 @@ mod turn;
 
 pub(crate) use handshakes::{HandshakeCounts, Handshakes};
 pub(crate) use listeners::{ListenError, ListenerSettings};
-pub(crate) use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
+pub(crate) use seams::{ReactorSettings, Seams, TurnBudgets, return_to_reactor};
 pub(crate) use turn::{BindError, Reactor};

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::handshakes::Handshakes;
 use super::listeners::ListenerSettings;
-use crate::http::{Handover, HttpHandle, WayBack};
+use crate::http::{Handover, HttpHandle, ReturnToReactor};
 use crate::telemetry::{HitLimit, Telemetry};
 use weirgate_bus::runtime::{TakenBytes, Wake};
 use weirgate_core::{CloseReason, CutRequest, DrainPlan, Feed, Gateway};
@@ -151,7 +151,7 @@ impl<G: Gateway, F: Feed> Seams<G, F> {
 
 /// Returns both ends of the channel by which HTTP returns connections. The connection limits bound its
 /// length.
-pub(crate) fn way_back(wake: &Wake) -> (WayBack, Receiver<Handover>) {
+pub(crate) fn return_to_reactor(wake: &Wake) -> (ReturnToReactor, Receiver<Handover>) {
     let (returns, returned) = unbounded();
     let wake = wake.clone();
     let back = move |handover| {

@@ -15,10 +15,10 @@ use socket2::SockRef;
 pub(super) use self::buffers::Got;
 use self::buffers::{Joined, TlsBuffers};
 use super::kernel;
-use super::kernel::{PeerEnd, READABLE, Unread};
+use super::kernel::{READABLE, Unread, peer_end};
 use crate::listening::tls::TlsSession;
 use weirgate_bus::runtime::{Clock, Wake};
-use weirgate_core::{Sample, SessionKey, Transmit, Write, tables};
+use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, tables};
 use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
 #[derive(Debug)]
@@ -180,12 +180,12 @@ impl Sockets {
     /// Records how the peer's side has ended, if the poll reports an end.
     pub(super) fn note_end(&mut self, key: SessionKey, event: &Event) {
         if let Some(socket) = self.socket(key) {
-            socket.end = socket.end.max(PeerEnd::of(event));
+            socket.end = socket.end.max(peer_end(event));
         }
     }
 
     /// Returns how the peer's side has ended, if the poll reported an end.
-    pub(super) fn end(&mut self, key: SessionKey) -> Option<PeerEnd> {
+    pub(super) fn peer_end(&mut self, key: SessionKey) -> Option<PeerEnd> {
         self.socket(key)?.end
     }
 
@@ -304,18 +304,17 @@ impl Sockets {
         let _ = socket.stream.shutdown(Shutdown::Write);
     }
 
-    /// Closes a socket; `reset` drops the bytes that the kernel still holds. Returns false if the socket is
-    /// not here, but with the thread of handshakes.
-    pub(super) fn close(&mut self, key: SessionKey, reset: bool) -> bool {
+    /// Ends a socket. Returns false if the socket is not here, but with the thread of handshakes.
+    pub(super) fn end(&mut self, key: SessionKey, socket_end: SocketEnd) -> bool {
         let Some((mut stream, tls)) = self.take(key) else {
             return false;
         };
-        if let Some(mut session) = tls.filter(|_| !reset) {
+        if let Some(mut session) = tls.filter(|_| socket_end == SocketEnd::Close) {
             session.keep_close_notify();
             // A client that does not read gets no alert.
             let _ = session.send_kept(|bytes| stream.write(bytes));
         }
-        if reset {
+        if socket_end == SocketEnd::Reset {
             // Otherwise the kernel would keep the bytes for a client that does not read.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }

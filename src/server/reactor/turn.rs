@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use self::accepts::{FirstReads, HeadRate};
 use self::interrupts::{Freeze, StopDeadline, stop_signals};
 use self::outputs::{EndLines, EndedConnections};
-use super::kernel::{PeerEnd, Unread};
+use super::kernel::Unread;
 use super::listeners::{ListenError, Listeners};
 use super::report::LoopReport;
 use super::seams::{ReactorSettings, Seams};
@@ -31,7 +31,8 @@ use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
-    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, Transmit, TurnClock, earliest,
+    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, SocketEnd, Transmit, TurnClock,
+    earliest,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::LogBudget;
@@ -101,7 +102,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     /// The latest time at which accepting begins; `None` once it has begun.
     accept_from_us: Option<u64>,
     /// Since when accepting waits for evicted connections to end.
-    waits_for_ends_since: Option<u64>,
+    awaits_evicted_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
     /// The time and the CPU time of this thread from which the cost of cheap clients is counted, while costly ones wait.
@@ -162,7 +163,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
-            waits_for_ends_since: None,
+            awaits_evicted_since: None,
             first_costly: 0,
             reading_from: None,
             first_reads: FirstReads::default(),
@@ -355,8 +356,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
     fn check_end(&mut self, now: Now, key: SessionKey) {
-        if let Some(end) = self.sockets.end(key) {
-            self.hub.handle_end_seen(now, key, end == PeerEnd::Failed);
+        if let Some(end) = self.sockets.peer_end(key) {
+            self.hub.handle_end_seen(now, key, end);
         }
     }
 
@@ -385,7 +386,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         for key in self.sockets.take_evicted() {
             let now = self.clock.now();
             self.hub
-                .handle_failed(now, key, CloseReason::TlsMemory, true);
+                .handle_failed(now, key, CloseReason::TlsMemory, SocketEnd::Reset);
         }
     }
 

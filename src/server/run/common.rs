@@ -7,7 +7,7 @@ use weirgate_wire::auth::Origins;
 
 use super::near_limits::near_limits;
 use super::tls::ClientTls;
-use crate::http::operator::{NearLimit, OperatorSettings};
+use crate::http::operator::{AdminReach, NearLimit, OperatorSettings};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::listening::ListenAddr;
 use crate::reactor;
@@ -121,8 +121,10 @@ impl CommonSettings {
 
     /// The settings of the operator's page.
     pub(crate) fn operator(&self) -> OperatorSettings {
-        let is_loopback =
-            matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
+        let reach = match &self.admin_addr {
+            Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback() => AdminReach::ThisMachine,
+            _ => AdminReach::Network,
+        };
         OperatorSettings {
             ready: self.ready,
             limits: self.near_limits.clone(),
@@ -131,7 +133,7 @@ impl CommonSettings {
                 .admin_token
                 .as_ref()
                 .map(|token| token.secret().clone()),
-            is_loopback,
+            reach,
         }
     }
 

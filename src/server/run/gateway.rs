@@ -31,7 +31,7 @@ use crate::http::{
 };
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
-use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, way_back};
+use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
 use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
@@ -357,7 +357,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 source_stopping = Some(link.stopping());
                 start_source(source, link, common.cpus.get(1).copied())?;
             }
-            let (back, returned) = way_back(wake);
+            let (back, returned) = return_to_reactor(wake);
             Ok(Seams {
                 bus,
                 bus_bytes,
@@ -389,7 +389,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
         if let Some(source) = source_stopping {
-            source.settle(SOURCE_STOP);
+            source.stop_and_wait(SOURCE_STOP);
         }
         tracing::info!("stopped");
         match common.bus_away_exit_s {

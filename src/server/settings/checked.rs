@@ -141,8 +141,8 @@ impl Checked {
         SettingsError::value(&found.setting, &found.source, refused)
     }
 
-    /// The same error, with the whole value as the wrong part.
-    pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
+    /// The same error for a value that is wrong as a whole, not only in a part.
+    pub fn refused_whole(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),

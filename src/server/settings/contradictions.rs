@@ -126,7 +126,7 @@ impl Checked {
         let [certificates, keys] = [&tls.certificates, &tls.keys].map(Vec::len);
         if certificates != keys && keys > 0 {
             let allowed = format!("as many files as --tls-cert, {certificates}");
-            errors.push(self.refused_as_it_is(flag!("tls-key"), allowed));
+            errors.push(self.refused_whole(flag!("tls-key"), allowed));
         }
         let listen = self.get::<ListenSettings>();
         if listen.addrs().is_empty() && listen.tls_port.is_none() {

@@ -163,7 +163,7 @@ impl Checked {
         let mut errors = Vec::new();
         if listen.admin_addr.is_none() {
             let allowed = "1, unless --admin-addr is set: the one address of /metrics, /ready and the operator's page";
-            errors.push(self.refused_as_it_is(flag!("processes"), allowed));
+            errors.push(self.refused_whole(flag!("processes"), allowed));
         }
         if listen
             .listen
@@ -171,11 +171,11 @@ impl Checked {
             .any(|one| matches!(one, Listen::Unix(_)))
         {
             let allowed = "IP addresses, with --processes: the system spreads connections over the processes of a port only";
-            errors.push(self.refused_as_it_is(flag!("listen"), allowed));
+            errors.push(self.refused_whole(flag!("listen"), allowed));
         }
         if !self.get::<ProcessSettings>().cpus.is_empty() {
             let allowed = "nothing, with --processes";
-            errors.push(self.refused_as_it_is(flag!("cpus"), allowed));
+            errors.push(self.refused_whole(flag!("cpus"), allowed));
         }
         errors
     }

@@ -181,7 +181,7 @@ impl Shared {
 
 /// The routes of the admin address.
 pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route> {
-    let is_loopback = settings.is_loopback;
+    let reach = settings.reach;
     let mut of_operator = operator::page_routes();
     for (path, methods) in [
         ("/operator/state", &GET),
@@ -196,7 +196,7 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
             path,
             methods,
             move |shared, request, body| async move {
-                match operator::refuse_other_page(&request, is_loopback) {
+                match operator::refuse_other_page(&request, reach) {
                     Some(refusal) => refusal,
                     None => shared.joined(request, body).await,
                 }

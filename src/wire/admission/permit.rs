@@ -14,13 +14,22 @@
 
 use std::fmt;
 
-use super::{AddressPlace, ClientAddr, Full, Permit, Quota, Room};
+use super::{AddressPlace, ClientAddr, Full, Permit, Quota, Room, Sharing};
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP.
+    Plain,
+    /// A handshake of TLS.
+    Tls,
+}
 
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
     held: Permit,
     is_http: bool,
-    is_tls: bool,
+    transport: Transport,
     is_last: bool,
     /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
     token_bytes: u32,
@@ -41,49 +50,51 @@ impl ConnectionPermit {
     pub const TLS_BYTES: u64 = 5 * 1024;
 
     /// Memory of a connection that the loop serves, with or without TLS, bytes.
-    pub const fn bytes_of_loop(is_tls: bool) -> u64 {
-        if is_tls {
-            Self::LOOP_BYTES + Self::TLS_BYTES
-        } else {
-            Self::LOOP_BYTES
+    pub const fn bytes_of_loop(transport: Transport) -> u64 {
+        match transport {
+            Transport::Tls => Self::LOOP_BYTES + Self::TLS_BYTES,
+            Transport::Plain => Self::LOOP_BYTES,
         }
     }
 
     /// Memory of a connection that the HTTP thread serves, with or without TLS, bytes.
-    pub const fn bytes_of_http(is_tls: bool) -> u64 {
-        Self::bytes_of_loop(is_tls) - Self::LOOP_BYTES + Self::HTTP_BYTES
+    pub const fn bytes_of_http(transport: Transport) -> u64 {
+        Self::bytes_of_loop(transport) - Self::LOOP_BYTES + Self::HTTP_BYTES
     }
 
     /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
     ///
     /// ```
-    /// use weirgate_wire::admission::{Full, Quota, ConnectionPermit, Rest};
+    /// use weirgate_wire::admission::{ConnectionPermit, Full, Quota, Rest, Sharing, Transport};
     ///
     /// let all = Quota::new("connection_bytes", 3 * ConnectionPermit::LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
-    /// let mut permits: Vec<_> = (0..3).map(|_| ConnectionPermit::new(&all, client, false, 0)).collect();
+    /// let permit = || ConnectionPermit::new(&all, client, Transport::Plain, 0);
+    /// let mut permits: Vec<_> = (0..3).map(|_| permit()).collect();
     /// permits[0].held().rest(Rest { is_owed: false, since_us: 0 });
-    /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
+    /// assert_eq!(permits[2].fit(9, Sharing::Unshared, 1), Ok(()));
     /// assert!(permits[0].held().is_evicted(), "before the sum is full");
-    /// permits.push(ConnectionPermit::new(&all, client, false, 0));
-    /// assert_eq!(permits[3].fit(9, false, 1), Err(Full::Sum), "it has not ended");
+    /// permits.push(permit());
+    /// assert_eq!(permits[3].fit(9, Sharing::Unshared, 1), Err(Full::Sum), "it has not ended");
     /// drop(permits.remove(0));
-    /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
+    /// assert_eq!(permits[2].fit(9, Sharing::Unshared, 1), Ok(()));
     /// ```
-    pub fn new(all: &Quota, client: ClientAddr, is_tls: bool, now_us: u64) -> Self {
+    pub fn new(all: &Quota, client: ClientAddr, transport: Transport, now_us: u64) -> Self {
         let mut permit = Self::of(all.hold(client, 0, now_us));
-        permit.is_tls = is_tls;
+        permit.transport = transport;
         permit.charge(now_us);
         permit
     }
 
-    /// A connection with any other permit.
+    /// A connection whose permit was granted elsewhere: `held` stays as it is, and the connection is charged nothing more
+    /// so far.
     pub fn of(held: Permit) -> Self {
+        // Not evicted for others until its owner says that it rests.
         held.progress(u64::MAX);
         Self {
             held,
             is_http: false,
-            is_tls: false,
+            transport: Transport::Plain,
             is_last: false,
             token_bytes: 0,
             client_bytes: 0,
@@ -93,17 +104,17 @@ impl ConnectionPermit {
 
     /// A connection for which there is no room: it ends after the answer to its request. Its permit stays as it was granted,
     /// because nothing of it may take the room of others.
-    pub fn of_last_request(held: Permit, is_tls: bool) -> Self {
+    pub fn of_last_request(held: Permit, transport: Transport) -> Self {
         Self {
             is_last: true,
-            is_tls,
+            transport,
             ..Self::of(held)
         }
     }
 
-    /// Whether the connection has TLS.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
+    /// What the connection has begun with.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Whether the connection ends after the answer to its request.
@@ -111,9 +122,15 @@ impl ConnectionPermit {
         self.is_last
     }
 
-    /// Charges what the connection takes as plain HTTP, or as a connection of the loop.
-    pub fn set_http(&mut self, is_http: bool, now_us: u64) {
-        self.is_http = is_http;
+    /// Charges what the connection takes as plain HTTP.
+    pub fn move_to_http(&mut self, now_us: u64) {
+        self.is_http = true;
+        self.charge(now_us);
+    }
+
+    /// Charges what the connection takes as one of the loop.
+    pub fn move_to_loop(&mut self, now_us: u64) {
+        self.is_http = false;
         self.charge(now_us);
     }
 
@@ -139,8 +156,8 @@ impl ConnectionPermit {
             return;
         }
         let of_kind = match self.is_http {
-            true => Self::bytes_of_http(self.is_tls),
-            false => Self::bytes_of_loop(self.is_tls),
+            true => Self::bytes_of_http(self.transport),
+            false => Self::bytes_of_loop(self.transport),
         };
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
         self.held.set(of_kind + more, now_us);
@@ -152,10 +169,10 @@ impl ConnectionPermit {
     ///
     /// # Errors
     /// A limit leaves no room, and no other connection can end for this one.
-    pub fn fit(&self, connections_max: usize, is_shared: bool, now_us: u64) -> Result<(), Full> {
+    pub fn fit(&self, connections_max: usize, sharing: Sharing, now_us: u64) -> Result<(), Full> {
         let room = Room {
             holders_max: connections_max,
-            is_shared,
+            sharing,
             // Resting connections are those of the HTTP thread.
             early: true,
         };

@@ -71,13 +71,22 @@ pub struct Rest {
     pub since_us: u64,
 }
 
+/// How much a client address may hold of what is limited for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each address the same.
+    ByAddress,
+    /// As much as there is, such as a trusted proxy, which brings the clients of many addresses.
+    Unshared,
+}
+
 /// The room for a new holder ([`Permit::fit`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// The most holders.
     pub holders_max: usize,
     /// Whether the holder's address has a share.
-    pub is_shared: bool,
+    pub sharing: Sharing,
     /// For holders that another thread ends: eviction begins before a limit is reached, and what is evicted counts until
     /// it has ended.
     pub early: bool,
@@ -239,7 +248,7 @@ impl Quota {
     }
 
     /// Whether new holders should wait for those that are evicted to end: with a few more the limit would be reached.
-    pub fn waits_for_ends(&self) -> bool {
+    pub fn is_waiting_for_evicted(&self) -> bool {
         let (max, state) = (self.0.max, self.state());
         state.leaving > 0 && state.held > max - max / WAIT_SHARE
     }

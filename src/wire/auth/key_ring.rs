@@ -50,13 +50,24 @@ pub(super) struct Unsigned<'a> {
     pub(super) token: &'a str,
 }
 
+/// What waits for a fetch. All tokens with the same value wait for the same fetch.
+#[derive(Hash)]
+struct WantedKey<'a> {
+    algorithm: &'a str,
+    id: Option<&'a str>,
+    token: Option<&'a str>,
+}
+
 impl Unsigned<'_> {
-    /// What a fetch may bring a key for: the key id, if no key has it. A provider that keeps the id of a changed key, or
-    /// gives its keys no id, has changed it since some token arrived; so then each token waits for a fetch of its own.
-    fn wanted(&self) -> (&str, Option<&str>, Option<&str>) {
+    /// The key id, if no key has it. A provider that keeps the id of a changed key, or gives its keys no id, has changed it
+    /// since some token arrived; so then each token waits for a fetch of its own.
+    fn wanted_key(&self) -> WantedKey<'_> {
         let is_new_id = self.refusal == Refusal::UnknownKey && self.id.is_some();
-        let token = (!is_new_id).then_some(self.token);
-        (self.algorithm.name(), self.id, token)
+        WantedKey {
+            algorithm: self.algorithm.name(),
+            id: self.id,
+            token: (!is_new_id).then_some(self.token),
+        }
     }
 }
 
@@ -64,7 +75,7 @@ impl NewerKeys {
     /// Returns the refusal of a token. It is final only if a fetch that began after the token or its key id was first
     /// seen did not bring the key: an earlier fetch may have come a moment before the provider published it.
     fn judge(&mut self, unsigned: Unsigned<'_>, now_us: u64) -> Refusal {
-        let hash = self.unknown.hasher().hash_one(unsigned.wanted());
+        let hash = self.unknown.hasher().hash_one(unsigned.wanted_key());
         let seen_us = self.unknown.get(&hash).copied();
         match seen_us.filter(|at| now_us.saturating_sub(*at) < UNKNOWN_US) {
             Some(at) if self.fetched_us > Some(at) => return unsigned.refusal,
@@ -82,9 +93,15 @@ impl NewerKeys {
         }
     }
 
-    /// Whether a token asks for a fetch.
-    fn are_asked_for(&self) -> bool {
+    fn wants_fetch(&self) -> bool {
         self.newest_us.is_some() && self.newest_us >= self.fetched_us
+    }
+
+    /// Forgets what was unknown for too long before the last good fetch.
+    fn forget_old(&mut self) {
+        let now_us = self.fetched_us.unwrap_or_default();
+        let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_US;
+        self.unknown.retain(|_, at| is_recent(*at));
     }
 }
 
@@ -106,7 +123,7 @@ impl KeyRing {
         self.write().keys = Arc::new(keys);
     }
 
-    /// From now on, newer keys can be fetched: a token that no key has signed asks for a fetch.
+    /// From now on, newer keys can be fetched, because of a token that no key has signed.
     pub fn expect_newer(&self) {
         self.write().newer.get_or_insert_default();
     }
@@ -116,25 +133,31 @@ impl KeyRing {
         self.read().newer.is_some()
     }
 
-    /// Whether a token asks for newer keys.
-    pub fn asks_for_newer(&self) -> bool {
+    /// Whether a fetch may help a token: since the last good fetch began, a token has come that no key in force has signed.
+    pub fn wants_fetch(&self) -> bool {
         let newer = &self.read().newer;
-        newer.as_ref().is_some_and(NewerKeys::are_asked_for)
+        newer.as_ref().is_some_and(NewerKeys::wants_fetch)
     }
 
-    /// Records a fetch. `good_us`: when it began, if its keys are now in force. `next_us`: the earliest time of the
-    /// next fetch for a token. Both are microseconds of the monotonic clock.
-    pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
+    /// Records a fetch that began at `began_us`, and whose keys are now in force. `next_us`: the earliest time of the next
+    /// fetch for a token. Both are microseconds of the monotonic clock.
+    pub fn note_good_fetch(&self, began_us: u64, next_us: u64) {
         if let Some(newer) = &mut self.write().newer {
+            newer.fetched_us = Some(began_us);
             newer.next_us = next_us;
-            newer.fetched_us = good_us.or(newer.fetched_us);
-            let now_us = newer.fetched_us.unwrap_or_default();
-            let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_US;
-            newer.unknown.retain(|_, at| is_recent(*at));
+            newer.forget_old();
         }
     }
 
-    /// Returns the refusal of a token, and asks for newer keys if they can be fetched.
+    /// Records a fetch that failed. `next_us` as for a good one.
+    pub fn note_failed_fetch(&self, next_us: u64) {
+        if let Some(newer) = &mut self.write().newer {
+            newer.next_us = next_us;
+            newer.forget_old();
+        }
+    }
+
+    /// Returns the refusal of a token, and notes that a fetch may help it, if keys can be fetched.
     pub(super) fn refuse(&self, unsigned: Unsigned<'_>, now_us: u64) -> Refusal {
         match &mut self.write().newer {
             // No key set has the secret of HS256.
@@ -185,29 +208,29 @@ mod tests {
     }
 
     fn fetched(ring: &KeyRing, at_s: u64, next_s: u64) {
-        ring.note_fetch(Some(at_s * 1_000_000), next_s * 1_000_000);
+        ring.note_good_fetch(at_s * 1_000_000, next_s * 1_000_000);
     }
 
     #[test]
     fn an_unknown_key_is_refused_only_after_a_fetch_of_its_own() {
         let ring = KeyRing::default();
         assert_eq!(judged(&ring, "a", 1), Refusal::UnknownKey);
-        assert!(!ring.expects_newer() && !ring.asks_for_newer());
+        assert!(!ring.expects_newer() && !ring.wants_fetch());
         ring.expect_newer();
         fetched(&ring, 1, 0);
-        assert!(ring.expects_newer() && !ring.asks_for_newer());
+        assert!(ring.expects_newer() && !ring.wants_fetch());
         assert_eq!(judged(&ring, "stranger", 10), due_in(0));
-        assert!(ring.asks_for_newer());
+        assert!(ring.wants_fetch());
         fetched(&ring, 11, 71);
         assert_eq!(judged(&ring, "stranger", 12), Refusal::UnknownKey);
-        assert!(!ring.asks_for_newer());
+        assert!(!ring.wants_fetch());
         assert_eq!(judged(&ring, "next", 20), due_in(51));
         assert_eq!(judged(&ring, "next", 70), due_in(1));
         // The provider is away at first.
-        ring.note_fetch(None, 131_000_000);
+        ring.note_failed_fetch(131_000_000);
         assert_eq!(judged(&ring, "next", 80), due_in(51));
         assert_eq!(judged(&ring, "stranger", 80), Refusal::UnknownKey);
-        assert!(ring.asks_for_newer());
+        assert!(ring.wants_fetch());
         fetched(&ring, 131, 191);
         assert_eq!(judged(&ring, "next", 132), Refusal::UnknownKey);
         // The same id with another algorithm is another key.
@@ -220,7 +243,7 @@ mod tests {
         assert_eq!(ring.refuse(other, 132_000_000), due_in(59));
         // The provider published the key late.
         assert_eq!(judged(&ring, "next", 320), due_in(0));
-        assert!(ring.asks_for_newer());
+        assert!(ring.wants_fetch());
     }
 
     /// A provider may change a key and keep its id, or have no ids at all.
@@ -240,14 +263,14 @@ mod tests {
             ring.expect_newer();
             fetched(&ring, 1, 0);
             assert_eq!(refused("forged", 10), due_in(0));
-            assert!(ring.asks_for_newer());
+            assert!(ring.wants_fetch());
             fetched(&ring, 11, 71);
             assert_eq!(refused("forged", 12), Refusal::Signature);
-            assert!(!ring.asks_for_newer());
+            assert!(!ring.wants_fetch());
             // The key changes now. What was found out about a forged token says nothing about a good one.
             assert_eq!(refused("good", 13), due_in(58));
             assert_eq!(refused("forged", 14), Refusal::Signature);
-            assert!(ring.asks_for_newer());
+            assert!(ring.wants_fetch());
             // Who has the secret of HS256 is no matter of the URL.
             let shared = Unsigned {
                 algorithm: Algorithm::Hs256,
@@ -270,7 +293,7 @@ mod tests {
         assert_eq!(judged(&ring, "0", 3), Refusal::UnknownKey);
         // An id that was not remembered gets no final refusal.
         assert_eq!(judged(&ring, "next", 3), due_in(59));
-        assert!(ring.asks_for_newer());
+        assert!(ring.wants_fetch());
         fetched(&ring, 62, 122);
         assert_eq!(judged(&ring, "next", 63), due_in(59));
         fetched(&ring, 400, 460);

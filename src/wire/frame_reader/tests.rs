@@ -76,8 +76,8 @@ fn read_in(reader: &mut FrameReader, pieces: &[&[u8]]) -> Frames {
 
 fn read(deflate: bool, bytes: &[u8]) -> Frames {
     let by_byte: Vec<_> = bytes.chunks(1).collect();
-    let at_once = read_in(&mut FrameReader::new(LIMIT, deflate), &[bytes]);
-    let split = read_in(&mut FrameReader::new(LIMIT, deflate), &by_byte);
+    let at_once = read_in(&mut reader(deflate), &[bytes]);
+    let split = read_in(&mut reader(deflate), &by_byte);
     assert_eq!(at_once, split, "pieces do not matter");
     at_once
 }
@@ -102,7 +102,7 @@ fn frames_come_out_unmasked_and_whole() {
     let mut scratch = FrameScratch::new();
     let bytes = [frame(0x81, b"hi"), frame(0x89, b"")].concat();
     let mut input = &bytes[..];
-    let mut reader = FrameReader::new(LIMIT, false);
+    let mut reader = FrameReader::new(LIMIT);
     let first = reader
         .read(&mut input, &mut scratch)
         .expect("good")
@@ -192,7 +192,7 @@ fn what_is_too_big_is_refused_before_it_is_kept() {
     }
     assert_eq!(FrameError::TooBig.close_code(), 1009);
     let whole = vec![7; LIMIT];
-    let mut reader = FrameReader::new(LIMIT, false);
+    let mut reader = FrameReader::new(LIMIT);
     assert_eq!(read_in(&mut reader, &[&frame(0x82, &whole)]).1, None);
     let half = &whole[..LIMIT / 2];
     let sums = [
@@ -209,7 +209,7 @@ fn what_is_too_big_is_refused_before_it_is_kept() {
 
 #[test]
 fn an_announced_length_costs_no_memory() {
-    let mut reader = FrameReader::new(LIMIT, true);
+    let mut reader = FrameReader::new(LIMIT).with_deflate();
     let start = announced(0x82, &[0; 64], LIMIT as u64, 0x80);
     assert_eq!(read_in(&mut reader, &[&start]), (vec![], None));
     assert!(
@@ -241,7 +241,7 @@ fn an_idle_reader_is_small_and_keeps_nothing() {
     );
     let mut deflater = Deflater::new(2);
     let compressed = deflater.deflate(&[b'a'; 50_000]).expect("smaller");
-    let mut reader = FrameReader::new(LIMIT, true);
+    let mut reader = FrameReader::new(LIMIT).with_deflate();
     for bytes in [
         frame(0x82, &[7; 5000]),
         frame(0x81, b"small"),
@@ -267,7 +267,7 @@ fn an_idle_reader_is_small_and_keeps_nothing() {
 
 #[test]
 fn a_large_frame_is_given_back_once_it_was_looked_at() {
-    let (mut reader, mut scratch) = (FrameReader::new(LIMIT, false), FrameScratch::new());
+    let (mut reader, mut scratch) = (FrameReader::new(LIMIT), FrameScratch::new());
     let small = SCRATCH_BYTES_KEPT / 2;
     for (payload, stays) in [(LIMIT, false), (small, true)] {
         let bytes = frame(0x82, &vec![7; payload]);
@@ -301,7 +301,7 @@ fn fragments_are_joined_and_control_frames_pass_between_them() {
     assert_eq!(read(false, &bytes), (expected, None));
     let empty = [frame(0x02, b""), frame(0x80, b"")].concat();
     assert_eq!(read(false, &empty), (vec![plain(0x82, b"")], None));
-    let mut reader = FrameReader::new(LIMIT, false);
+    let mut reader = FrameReader::new(LIMIT);
     read_in(&mut reader, &[&frame(0x01, b"a")]);
     assert!(!reader.between_messages());
 }
@@ -354,7 +354,7 @@ fn compressed_messages_keep_the_limit() {
         .deflate(&vec![0; 4 * LIMIT])
         .expect("smaller");
     assert_eq!(refused(true, &frame(0xc2, &bomb)), FrameError::TooBig);
-    let mut reader = FrameReader::new(LIMIT, true);
+    let mut reader = FrameReader::new(LIMIT).with_deflate();
     let most = stored(&vec![7; LIMIT]);
     assert!(most.len() > LIMIT);
     let frames = read_in(&mut reader, &[&frame(0xc2, &most)]);
@@ -365,7 +365,7 @@ fn compressed_messages_keep_the_limit() {
         Some(FrameError::TooBig)
     );
     // Collected fragments without an end.
-    let mut reader = FrameReader::new(1000, true);
+    let mut reader = FrameReader::new(1000).with_deflate();
     let flood = [frame(0x42, b"x"), frame(0x00, &[0; 100]).repeat(20)].concat();
     assert_eq!(read_in(&mut reader, &[&flood]).1, Some(FrameError::TooBig));
     assert_eq!(reader.buffer.capacity(), 0);
@@ -374,7 +374,7 @@ fn compressed_messages_keep_the_limit() {
 #[test]
 fn unfinished_fragments_cost_what_they_hold() {
     for first in [0x02, 0x42] {
-        let mut reader = FrameReader::new(LIMIT, true);
+        let mut reader = FrameReader::new(LIMIT).with_deflate();
         let flood = [
             frame(first, b""),
             frame(0x00, b"").repeat(100_000),
@@ -391,7 +391,7 @@ fn unfinished_fragments_cost_what_they_hold() {
 /// each time.
 #[test]
 fn the_memory_of_fragments_doubles_up_to_the_longest_message() {
-    let (mut reader, mut growths, mut last) = (FrameReader::new(LIMIT, false), 0, 0);
+    let (mut reader, mut growths, mut last) = (FrameReader::new(LIMIT), 0, 0);
     read_in(&mut reader, &[&frame(0x02, &[7; 100])]);
     let ping = frame(0x89, &[7; 125]);
     for _ in 0..(LIMIT - 100) / 100 {
@@ -443,7 +443,7 @@ fn text_is_utf_8_at_once() {
     let next = [frame(0x81, b"ok"), frame(0x82, b"\xe2"), frame(0x81, b"ok")].concat();
     assert_eq!(read(false, &next).0.len(), 3);
     // Also within a frame, before its rest has come.
-    let mut reader = FrameReader::new(LIMIT, false);
+    let mut reader = FrameReader::new(LIMIT);
     let frame = frame(0x81, b"long \xf4\x90 and more");
     assert_eq!(
         read_in(&mut reader, &[&frame[..12], &frame[12..13]]),
@@ -453,7 +453,7 @@ fn text_is_utf_8_at_once() {
 
 #[test]
 fn skipping_gives_up_at_an_error() {
-    let mut reader = FrameReader::new(LIMIT, true);
+    let mut reader = FrameReader::new(LIMIT).with_deflate();
     assert!(!reader.skip(&frame(FIN | OPCODE_TEXT, b"any")));
     assert!(!reader.skip(b""));
     assert!(reader.skip(&announced(FIN | OPCODE_TEXT, b"", u64::MAX, 0)));
@@ -473,3 +473,10 @@ fn nothing_comes_after_a_close_or_an_error() {
 }
 
 mod messages;
+
+fn reader(deflate: bool) -> FrameReader {
+    match deflate {
+        true => FrameReader::new(LIMIT).with_deflate(),
+        false => FrameReader::new(LIMIT),
+    }
+}

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PeerEnd, SessionKey, Transmit, Write,
 };
 
 /// The time of every message.
@@ -58,9 +59,11 @@ impl<G: Gateway> Bench<G> {
     /// each message, the texts of the connection first.
     pub(crate) fn talk(&mut self, target: &str, messages: &[&str]) -> Vec<Vec<String>> {
         self.outputs.clear();
-        let key =
-            self.hub
-                .handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)), false);
+        let key = self.hub.handle_accepted(
+            NOW,
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)),
+            Transport::Plain,
+        );
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -69,7 +72,7 @@ impl<G: Gateway> Bench<G> {
         for message in messages {
             answers.push(self.send(key, &frame(message.as_bytes())));
         }
-        self.hub.handle_ended(NOW, key, true);
+        self.hub.handle_ended(NOW, key, PeerEnd::Failed);
         self.settle();
         answers
     }

@@ -35,7 +35,11 @@ enum Deflate {
 fn by_weirgate(stream: &[u8], deflate: Deflate, piece: usize) -> Outcome {
     let windows = InflateWindows::new(1 << 15);
     let window = (deflate == Deflate::After).then(|| windows.grant(15));
-    let mut reader = FrameReader::new(LIMIT, deflate != Deflate::No).with_window(window.flatten());
+    let reader = match deflate {
+        Deflate::No => FrameReader::new(LIMIT),
+        _ => FrameReader::new(LIMIT).with_deflate(),
+    };
+    let mut reader = reader.with_window(window.flatten());
     let mut scratch = FrameScratch::new();
     let (mut messages, mut open) = (Vec::new(), None);
     for mut part in stream.chunks(piece) {

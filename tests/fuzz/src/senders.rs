@@ -65,7 +65,9 @@ impl Connection {
         Self {
             client: DeflateSender::new(own_bits),
             own_bits,
-            reader: FrameReader::new(LIMIT, true).with_window(windows.grant(bits)),
+            reader: FrameReader::new(LIMIT)
+                .with_deflate()
+                .with_window(windows.grant(bits)),
             sent: Vec::new(),
             is_damaged: false,
         }

@@ -8,7 +8,7 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use weirgate_bus::runtime::Clock;
-use weirgate_server::listening::tls::{TlsSession, sealed_bytes_max};
+use weirgate_server::listening::tls::{ClientCertificate, TlsSession, sealed_bytes_max};
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 use super::{choices, outcome};
@@ -60,7 +60,14 @@ pub(super) fn run(data: &[u8]) -> u64 {
 fn session() -> TlsSession {
     let held = Quota::new("tls", u64::MAX);
     let server = Arc::clone(&CONFIGS.server);
-    TlsSession::new(server, false, &held, ClientAddr::Unix, Clock::start()).expect("a session")
+    TlsSession::new(
+        server,
+        ClientCertificate::NotAsked,
+        &held,
+        ClientAddr::Unix,
+        Clock::start(),
+    )
+    .expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.

@@ -9,12 +9,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, ConflationKey, Core, Effect, Entrance,
     FeedNotice, Frame, FrameBytes, Gateway, HistoryLimits, Hub, Incoming, Limits, MaxRate, Now,
-    Outcome, Place, Position, Prefix, Publication, SendQueueLimits, SessionKey, StoredId,
-    TopicName, Transmit, Wanted, Write,
+    Outcome, Place, Position, Prefix, Publication, SendQueueLimits, SessionKey, SocketEnd,
+    StoredId, TopicName, Transmit, Wanted, Write,
 };
 use weirgate_test_support::KeptInflater;
 use weirgate_wire::auth::Origins;
@@ -361,7 +362,7 @@ impl Run {
         let offer = OFFERS[usize::from(choice >> 2) % OFFERS.len()];
         let rate = RATES[usize::from(choice >> 5) % RATES.len()];
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer, false);
+        let key = self.hub.handle_accepted(self.now, peer, Transport::Plain);
         let client = Reader {
             path,
             has_rate: !rate.is_empty(),
@@ -399,7 +400,7 @@ impl Run {
     fn come_back(&mut self, key: SessionKey, choice: u8, before: u8) {
         let client = self.net.0.remove(&key).expect("a client");
         self.hub
-            .handle_failed(self.now, key, CloseReason::PeerGone, false);
+            .handle_failed(self.now, key, CloseReason::PeerGone, SocketEnd::Close);
         self.flush();
         let newest = self.kept.len();
         let since = newest - usize::from(before) % newest;

@@ -113,7 +113,7 @@ impl NatsStreamSource {
         };
         if let Stop::LoopGone = stop {
             self.reader.stop(connection.out());
-            connection.settle(&mut self.waiter, STOP_PATIENCE);
+            connection.wait_until_taken(&mut self.waiter, STOP_PATIENCE);
             relay.link.set_owing(false);
         }
         stop
@@ -296,7 +296,7 @@ impl Bus for NatsStreamSource {
             let stop = self.use_connection(&mut connection, before.take(), &mut second, relay);
             let better = second.better();
             self.servers
-                .left(&self.settings, &connection, better, &stop);
+                .note_end(&self.settings, &connection, better, &stop);
             connection.set_aside(&self.waiter);
             match &stop {
                 Stop::Bus(error @ NatsError::LameDuck) => {

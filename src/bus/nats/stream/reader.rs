@@ -158,7 +158,7 @@ impl JetStreamReader {
         self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         if let Some(consumer) = self.take_consumer() {
-            consumer.delete(&self.nobody(), out);
+            consumer.delete(&self.unread_reply(), out);
         }
         self.ask_info(now, out);
     }
@@ -381,47 +381,49 @@ impl JetStreamReader {
         self.progress.note_info(info, events);
         let made = consumer.answer().cloned().unwrap_or_default();
         if !is_well_placed {
-            consumer.leave(&self.nobody(), out);
+            consumer.leave(&self.unread_reply(), out);
             return self.pause(now + ANOTHER_PAUSE, out);
         }
-        if self.progress.begin_at_number(made.begins) {
-            consumer.leave(&self.nobody(), out);
+        if self.progress.fix_start(made.begins) {
+            consumer.leave(&self.unread_reply(), out);
             return self.make_consumer(now, out);
         }
         consumer.listen(None, out);
-        let is_empty = made.waiting == 0;
+        let has_nothing = made.waiting == 0;
         match self.progress.proof() {
             // Not even the last message is there.
-            Some(last) if is_empty => {
+            Some(last) if has_nothing => {
                 self.step = ReaderStep::Prove(consumer, last);
                 self.verify(Some(last), IfUnknown::Gone, now, out);
             }
             Some(last) => self.step = ReaderStep::Prove(consumer, last),
             None => {
                 self.step = read_step(consumer, now);
-                self.begin_reading(is_empty, now, out, events);
+                match has_nothing {
+                    true => self.begin_without_messages(now, out, events),
+                    false => self.progress.catch_up(events),
+                }
             }
         }
     }
 
-    /// Begins to read a consumer on the stream of the last look. `is_empty`: the consumer has nothing to deliver.
-    fn begin_reading(
+    /// Begins to read with a consumer that has nothing to deliver: the stream has nothing newer, or the leader is asked for
+    /// the next message.
+    fn begin_without_messages(
         &mut self,
-        is_empty: bool,
         now: Instant,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
     ) {
-        if is_empty && !self.progress.begin_empty(events) {
+        if !self.progress.begin_empty(events) {
             return self.verify(None, IfUnknown::Gone, now, out);
         }
         self.progress.catch_up(events);
-        if is_empty {
-            self.progress.report_lag(0, now, events);
-        }
+        self.progress.report_lag(0, now, events);
     }
 
-    /// Handles an answer about the stream while messages come.
+    /// Handles an answer about the stream while messages come. If the stream twice has newer messages than were read, and
+    /// the consumer has delivered none between the two answers, the leader is asked for the next message.
     fn handle_check(
         &mut self,
         info: Result<StreamInfo, ApiError>,
@@ -470,17 +472,21 @@ impl JetStreamReader {
                     };
                     return self.verify(None, if_unknown, now, out);
                 }
-                _ => {}
-            }
-            if let ReaderStep::Read { check, .. } = &mut self.step {
-                *check = Check::Due {
-                    at: now + CHECK_AGAIN,
-                    behind_at: Some(sequence),
-                };
+                _ => self.check_soon(sequence, now),
             }
         }
         self.ask_account(now, out);
         self.progress.report_lag(0, now, events);
+    }
+
+    /// Asks about the stream again soon, because it has newer messages than the consumer had delivered up to `sequence`.
+    fn check_soon(&mut self, sequence: u64, now: Instant) {
+        if let ReaderStep::Read { check, .. } = &mut self.step {
+            *check = Check::Due {
+                at: now + CHECK_AGAIN,
+                behind_at: Some(sequence),
+            };
+        }
     }
 
     /// Handles the leader's answer about a message.
@@ -559,7 +565,7 @@ impl JetStreamReader {
         NatsError::JetStream {
             action: format!("read the stream {}", self.stream),
             reason: reason.to_owned(),
-            is_of_all: true,
+            fails_all_requests: true,
         }
     }
 }

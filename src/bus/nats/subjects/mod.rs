@@ -25,6 +25,8 @@ mod questions;
 mod retained;
 mod session;
 
+use crate::kept::Losses;
+use crate::ledger::WantedNames;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -281,8 +283,12 @@ impl NatsSubjectsSource {
         // A route between the servers of a cluster can be down for a moment: messages published at another server
         // meanwhile never arrive here, and no server reports the loss.
         let is_whole = self.settings.settle.is_whole();
+        let losses = match is_whole && !connection.info.is_clustered() {
+            true => Losses::Noticed,
+            false => Losses::Silent,
+        };
         if let Some(kept) = &mut self.kept
-            && kept.connected(is_whole && !connection.info.is_clustered())
+            && kept.connected(losses)
             && is_whole
         {
             tracing::warn!(
@@ -300,9 +306,9 @@ impl NatsSubjectsSource {
         let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.connection.endpoint.url();
-        match session.source.names.ledger.refused_of_wanted() {
-            (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
-            (refused, of) => tracing::warn!(
+        match session.source.names.ledger.wanted_names() {
+            WantedNames { refused: 0, .. } => tracing::info!(url, away_ms, "subscribed on NATS"),
+            WantedNames { refused, all: of } => tracing::warn!(
                 url,
                 away_ms,
                 refused,
@@ -335,7 +341,8 @@ impl Bus for NatsSubjectsSource {
                 let stop = self.use_connection(used, &mut second, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
                 let nats = &self.settings.nats;
-                self.servers.left(nats, &connection, second.better(), &stop);
+                self.servers
+                    .note_end(nats, &connection, second.better(), &stop);
                 connection.close(&self.waiter);
                 stop
             }

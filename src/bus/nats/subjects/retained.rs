@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::events::{Lack, RetainedEvent};
 use self::live::Live;
 use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
-use self::streams::{AllStreams, Found, Listed, Target, targets, targets_in};
+use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
@@ -375,7 +375,7 @@ impl Retained {
         if delivery.sid == FIRST_SID {
             match delivery.request() {
                 Some(number) if self.all_streams.asked() == Some(number) => {
-                    self.listed(number, &delivery, now, out);
+                    self.handle_page(number, &delivery, now, out);
                 }
                 Some(number) => self.answered(number, &delivery, now, out),
                 None => {}
@@ -401,7 +401,11 @@ impl Retained {
         };
         for number in self.numbers(is_late) {
             // The last answer counts, though it may be from before the newest message.
-            match self.pending.get(&number).is_some_and(Pending::has_answer) {
+            match self
+                .pending
+                .get(&number)
+                .is_some_and(Pending::has_older_answer)
+            {
                 true => self.end(number, None, out),
                 false => self.refuse(number, "no answer", out),
             }
@@ -493,7 +497,7 @@ impl Retained {
     }
 
     /// Goes on with the streams that take a name from publishers.
-    fn found_streams(&mut self, number: u64, found: Found, now: Instant, out: &mut Vec<u8>) {
+    fn found_streams(&mut self, number: u64, found: TargetsFound, now: Instant, out: &mut Vec<u8>) {
         match (found.targets.is_empty(), found.is_cut) {
             (false, _) => self.find_message(number, found.targets.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
@@ -533,7 +537,7 @@ impl Retained {
     }
 
     /// Handles a page of the list of all streams: once the list is whole, all questions that wait for it go on.
-    fn listed(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_page(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let read = json::read(&delivery.payload);
         let lack = match &read {
             _ if delivery.status.is_some() => Some(Lack::Refused(shown("nobody answers"))),
@@ -541,7 +545,7 @@ impl Retained {
             Ok(answer) => refusal(*answer).map(|error| Lack::Refused(shown(&error.to_string()))),
         };
         if let (Ok(answer), None) = (read, &lack)
-            && self.all_streams.take(answer) == Listed::More
+            && self.all_streams.add_page(answer) == AfterPage::NextPage
         {
             return self.list(number, out);
         }
@@ -895,13 +899,13 @@ impl Retained {
 }
 
 impl Pending {
-    /// Whether an answer has come that may be from before the newest message.
-    fn has_answer(&self) -> bool {
+    /// Whether there is an answer to fall back on, which may be from before the newest message.
+    fn has_older_answer(&self) -> bool {
         let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
         self.value.is_some() || self.reading.is_whole || is_asked_again
     }
 
-    /// The end of a page.
+    /// The end of a page. If it `is_open`, the gateway asks for the next one.
     fn page(&self, is_open: bool) -> RetainedEvent {
         RetainedEvent::Page {
             number: self.question.number,

@@ -309,7 +309,7 @@ impl<'a> SubjectsSession<'a> {
 
     fn unsubscribed(&mut self, subscription: &Subscription) {
         self.sids.remove(&subscription.name);
-        self.source.names.ledger.confirmed(subscription, false);
+        self.source.names.ledger.unsubscribed(subscription);
         self.source.names.ledger.retry_without_room();
     }
 
@@ -325,7 +325,10 @@ impl<'a> SubjectsSession<'a> {
         }
         let was_alone = asked.change.names.len() == 1;
         let is_about_it = was_alone || asked.refused.contains(&subscription.name);
-        if let Some(number) = self.source.names.ledger.refused(&subscription, is_about_it) {
+        let ledger = &mut self.source.names.ledger;
+        if !is_about_it {
+            ledger.refused_with_others(&subscription);
+        } else if let Some(number) = ledger.refused(&subscription) {
             let reason = asked.words.as_deref();
             let reason = reason.unwrap_or("no permission to subscribe");
             self.report_refused(subscription.clone(), number, reason)?;
@@ -340,8 +343,8 @@ impl<'a> SubjectsSession<'a> {
     fn subscribed(&mut self, subscription: Subscription) -> Result<(), Stop> {
         let ledger = &mut self.source.names.ledger;
         if !self.settle.is_zero() {
-            ledger.settles(&subscription, Instant::now() + self.settle);
-        } else if let Some(number) = ledger.confirmed(&subscription, true) {
+            ledger.subscribed_from(&subscription, Instant::now() + self.settle);
+        } else if let Some(number) = ledger.subscribed(&subscription) {
             self.report_subscribed(subscription, number)?;
         }
         Ok(())
@@ -432,7 +435,7 @@ impl<'a> SubjectsSession<'a> {
             return Err(NatsError::not_permitted("subscribe", &subject).into());
         }
         let kept = self.source.kept.as_mut();
-        if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
+        if kept.is_some_and(|kept| kept.unsubscribed(&subscription)) {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
             // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
             // again.
@@ -463,7 +466,7 @@ impl<'a> SubjectsSession<'a> {
     /// Reports that the server has confirmed a subscription. Begins the kept feed if this was the last of its names.
     fn report_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
         if let Some(kept) = &mut self.source.kept {
-            kept.settle(&subscription, true);
+            kept.subscribed(&subscription);
         }
         self.relay.link.send(BusEvent::Subscribed {
             subscription,
@@ -489,7 +492,7 @@ impl<'a> SubjectsSession<'a> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);
         };
-        kept.place(&by.name, by.is_pattern, subject)
+        kept.place(by, subject)
     }
 }
 

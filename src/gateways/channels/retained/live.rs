@@ -72,16 +72,23 @@ impl Retained {
         let live = live.map_or(0, |live| *live);
         let (mut receivers, mut others) = (Vec::new(), Vec::new());
         for key in clients {
-            if let Some(turn) = self.clients.get_mut(key)
-                && turn.is_asked(name, number)
-                && live <= turn.names[name].since
+            if let Some(waiter) = self.clients.get_mut(key)
+                && waiter.is_asked(name, number)
+                && live <= waiter.names[name].since
             {
-                if !turn.has_room(subject.is_some(), bytes_for(*key)) {
+                let has_room = match subject {
+                    Some(_) => {
+                        waiter.take_room_of_pattern(bytes_for(*key));
+                        true
+                    }
+                    None => waiter.take_room(bytes_for(*key)),
+                };
+                if !has_room {
                     others.push(*key);
                     continue;
                 }
                 receivers.push(*key);
-                if let Some(wanted) = turn.names.get_mut(name) {
+                if let Some(wanted) = waiter.names.get_mut(name) {
                     wanted.count += 1;
                 }
             }

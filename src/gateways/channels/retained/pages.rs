@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Retained;
 use super::questions::Left;
-use super::turn::State;
+use super::waiter::State;
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
@@ -70,13 +70,13 @@ impl Retained {
         (cut, subject): (RetainedCut, Option<&str>),
     ) {
         for key in clients {
-            let turn = self.clients.get_mut(key);
-            let Some(turn) = turn.filter(|turn| turn.is_asked(name, number)) else {
+            let waiter = self.clients.get_mut(key);
+            let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(name, number)) else {
                 continue;
             };
-            match turn.names.get_mut(name) {
-                Some(wanted) if wanted.place.is_of_all() => {
-                    turn.note_cut_of_replays(name, (cut, subject));
+            match waiter.names.get_mut(name) {
+                Some(wanted) if wanted.place.reads_all() => {
+                    waiter.note_cut_of_replays(name, (cut, subject));
                 }
                 Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
                 None => {}
@@ -87,11 +87,11 @@ impl Retained {
     /// Lets the clients of a question take a page.
     fn take_page(&mut self, number: u64, (name, clients, place): Left) {
         for key in clients {
-            let turn = self.clients.get_mut(&key);
-            match turn.filter(|turn| turn.is_asked(&name, number)) {
-                Some(turn) => {
-                    turn.taking.insert(name.clone());
-                    if let Some(wanted) = turn.names.get_mut(&name) {
+            let waiter = self.clients.get_mut(&key);
+            match waiter.filter(|waiter| waiter.is_asked(&name, number)) {
+                Some(waiter) => {
+                    waiter.taking.insert(name.clone());
+                    if let Some(wanted) = waiter.names.get_mut(&name) {
                         wanted.state = State::Takes(number);
                     }
                     self.unasked(key);
@@ -124,13 +124,13 @@ impl Retained {
             return Vec::new();
         };
         let has_waited = |key: &SessionKey| {
-            let turn = self.clients.get(key);
-            turn.is_some_and(|turn| turn.is_asked(name, number))
+            let waiter = self.clients.get(key);
+            waiter.is_some_and(|waiter| waiter.is_asked(name, number))
         };
         let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
-        let is_of_all = place.is_of_all();
+        let reads_all = place.reads_all();
         for key in &clients {
-            match is_of_all {
+            match reads_all {
                 true => self.replay_is_read(name, *key, (cut, place.clone())),
                 false => self.end(name, *key, cut),
             }
@@ -138,7 +138,7 @@ impl Retained {
         if let Some((name, place)) = start {
             self.ask_next(&name, place);
         }
-        match is_of_all {
+        match reads_all {
             true => Vec::new(),
             false => clients,
         }

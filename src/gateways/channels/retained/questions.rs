@@ -30,7 +30,7 @@ pub(in super::super) struct Place {
     id: u64,
     cursor: Arc<PageCursor>,
     /// The question is for all messages of the stream that is the kept feed.
-    is_of_all: bool,
+    reads_all: bool,
 }
 
 /// What a question begins with: a name, and the number of a place.
@@ -94,7 +94,7 @@ impl Questions {
             // The beginning of all messages is another place than that of the newest.
             id: after.map_or(u64::MAX, |_| self.places),
             cursor: Arc::new(PageCursor::after(after)),
-            is_of_all: true,
+            reads_all: true,
         }
     }
 
@@ -106,7 +106,7 @@ impl Questions {
     /// The name of a question for all messages.
     pub(in super::super) fn scope_of(&self, number: u64) -> Option<&TopicName> {
         let question = self.open.get(&number);
-        let question = question.filter(|question| question.place.is_of_all);
+        let question = question.filter(|question| question.place.reads_all);
         question.map(|question| &question.name)
     }
 
@@ -136,7 +136,7 @@ impl Questions {
             return None;
         }
         let (number, place, members) = self.next.remove(&start)?;
-        let sought = match place.is_of_all {
+        let sought = match place.reads_all {
             true => sought_by(&members),
             false => Sought::default(),
         };
@@ -145,7 +145,7 @@ impl Questions {
             false => self.slowest(),
         };
         let (of, after) = (name.clone(), Arc::clone(&place.cursor));
-        self.requests.push_back(match place.is_of_all {
+        self.requests.push_back(match place.reads_all {
             true => RetainedRequest::All {
                 name: of,
                 number,
@@ -389,8 +389,8 @@ impl Questions {
 }
 
 impl Place {
-    pub(super) fn is_of_all(&self) -> bool {
-        self.is_of_all
+    pub(super) fn reads_all(&self) -> bool {
+        self.reads_all
     }
 
     /// The number of the place.

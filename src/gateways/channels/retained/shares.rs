@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::Retained;
 use super::sought::Sought;
-use super::turn::State;
+use super::waiter::{State, Waiter};
 use weirgate_core::{Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::auth::NameSyntax;
 
 /// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
 /// larger.
@@ -16,6 +17,45 @@ const VALUE_BYTES: usize = 32 * 1024;
 /// After this time, a client that has not taken its values no longer counts in the limit over all clients.
 const SHARE_US: u64 = 60_000_000;
 
+/// The names whose values a client gets in a share, and the bytes that these may have.
+struct ChosenNames {
+    names: Vec<TopicName>,
+    bytes: usize,
+}
+
+/// Chooses as many names as fit in a share. A name of which the client has a page goes before further names that come in
+/// pages, and the others before its next page.
+fn choose_names(
+    waiter: &Waiter,
+    syntax: NameSyntax,
+    is_refused: impl Fn(&TopicName) -> bool,
+) -> ChosenNames {
+    let (mut names, mut bytes) = (Vec::new(), 0);
+    let value_bytes = waiter.largest.max(VALUE_BYTES);
+    let is_replayed = |name: &TopicName| {
+        let wanted = waiter.names.get(name);
+        wanted.is_some_and(|wanted| wanted.place.reads_all())
+    };
+    let comes_in_pages = |name: &TopicName| is_replayed(name) || syntax.is_pattern(name.as_str());
+    let is_next = |name: &&TopicName| {
+        let waits = !waiter.taking.is_empty() && comes_in_pages(name);
+        // Names of the kept feed are no subscriptions of the bus.
+        !waits && (is_replayed(name) || !is_refused(name))
+    };
+    for name in waiter.ready().filter(is_next).chain(&waiter.taking) {
+        let more = match comes_in_pages(name) {
+            true => CLIENT_BYTES_MAX,
+            false => value_bytes,
+        };
+        if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {
+            break;
+        }
+        bytes += more;
+        names.push(name.clone());
+    }
+    ChosenNames { names, bytes }
+}
+
 impl Retained {
     /// Handles a client that has taken its values.
     pub(in crate::gateways::channels) fn values_taken(
@@ -23,18 +63,18 @@ impl Retained {
         key: SessionKey,
         address: ClientAddr,
     ) {
-        let Some(turn) = self.clients.get_mut(&key) else {
+        let Some(waiter) = self.clients.get_mut(&key) else {
             return;
         };
-        turn.sent = 0;
-        turn.address = Some(address);
-        if let Some((_, begin_us)) = turn.share.take() {
+        waiter.sent = 0;
+        waiter.address = Some(address);
+        if let Some((_, begin_us)) = waiter.share.take() {
             self.shares.remove(&(begin_us, key));
         }
-        if self.is_up && turn.has_work() {
+        if self.is_up && waiter.can_use_room() {
             self.line.push(address, key);
         } else {
-            turn.is_busy = false;
+            waiter.is_busy = false;
             self.forget_if_idle(key);
         }
     }
@@ -54,8 +94,8 @@ impl Retained {
         loop {
             let clients = &self.clients;
             let is_ready = |name: &TopicName, key: SessionKey, number: u64| {
-                let turn = clients.get(&key);
-                turn.is_some_and(|turn| turn.is_asked(name, number))
+                let waiter = clients.get(&key);
+                waiter.is_some_and(|waiter| waiter.is_asked(name, number))
             };
             let Some(left) = self.questions.split(now_us, is_ready) else {
                 return;
@@ -78,8 +118,8 @@ impl Retained {
             && begin_us + SHARE_US <= now_us
         {
             self.shares.pop_first();
-            if let Some(turn) = self.clients.get_mut(&key) {
-                turn.share = None;
+            if let Some(waiter) = self.clients.get_mut(&key) {
+                waiter.share = None;
             }
         }
         let mut asked = Vec::new();
@@ -88,61 +128,37 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            asked.extend(self.begin_turn(key, (now_us, reached), &is_refused));
+            asked.extend(self.begin_share(key, (now_us, reached), &is_refused));
         }
         for (name, place) in asked {
             self.ask_next(&name, place);
         }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A name of which the
-    /// client has a page goes before further names that come in pages, and the others before its next page.
-    fn begin_turn(
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which places.
+    fn begin_share(
         &mut self,
         key: SessionKey,
         (now_us, reached): (u64, Option<Position>),
         is_refused: impl Fn(&TopicName) -> bool,
     ) -> Vec<(TopicName, u64)> {
-        let Some(turn) = self.clients.get_mut(&key) else {
+        let Some(waiter) = self.clients.get_mut(&key) else {
             return Vec::new();
         };
-        let (mut chosen, mut bytes) = (Vec::new(), 0);
-        let value_bytes = turn.largest.max(VALUE_BYTES);
-        let is_replayed = |name: &TopicName| {
-            let wanted = turn.names.get(name);
-            wanted.is_some_and(|wanted| wanted.place.is_of_all())
-        };
-        let comes_in_pages =
-            |name: &TopicName| is_replayed(name) || self.syntax.is_pattern(name.as_str());
-        let is_next = |name: &&TopicName| {
-            let waits = !turn.taking.is_empty() && comes_in_pages(name);
-            // Names of the kept feed are no subscriptions of the bus.
-            !waits && (is_replayed(name) || !is_refused(name))
-        };
-        for name in turn.ready().filter(is_next).chain(&turn.taking) {
-            let more = match comes_in_pages(name) {
-                true => CLIENT_BYTES_MAX,
-                false => value_bytes,
-            };
-            if !chosen.is_empty() && bytes + more > CLIENT_BYTES_MAX {
-                break;
-            }
-            bytes += more;
-            chosen.push(name.clone());
-        }
-        turn.is_busy = !chosen.is_empty();
-        turn.asked += chosen.len();
-        if let Some(address) = turn.address.filter(|_| turn.is_busy) {
+        let chosen = choose_names(waiter, self.syntax, is_refused);
+        waiter.is_busy = !chosen.names.is_empty();
+        waiter.asked += chosen.names.len();
+        if let Some(address) = waiter.address.filter(|_| waiter.is_busy) {
             // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
             // share may pass the limit.
-            let share = self.bytes.hold(address, bytes as u64, now_us);
-            turn.share = Some((share, now_us));
+            let share = self.bytes.hold(address, chosen.bytes as u64, now_us);
+            waiter.share = Some((share, now_us));
             self.shares.insert((now_us, key));
         }
         let mut asked = Vec::new();
-        for name in chosen {
-            turn.taking.remove(&name);
-            let takes = turn.names.get_mut(&name);
+        for name in chosen.names {
+            waiter.taking.remove(&name);
+            let takes = waiter.names.get_mut(&name);
             if let Some(wanted) = takes
                 && let State::Takes(number) = wanted.state
             {
@@ -150,8 +166,8 @@ impl Retained {
                 self.questions.ready(number, now_us);
                 continue;
             }
-            let begins = turn.begin_reading(&name, reached);
-            let Some(wanted) = turn.names.get_mut(&name) else {
+            let begins = waiter.begin_reading(&name, reached);
+            let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;
             };
             if let Some(after) = begins {
@@ -171,8 +187,8 @@ impl Retained {
         let sought_by = |members: &BTreeSet<SessionKey>| {
             let mut sought = Sought::default();
             for key in members {
-                let turn = clients.get(key);
-                let replays = turn.into_iter().flat_map(|turn| turn.read_in(name));
+                let waiter = clients.get(key);
+                let replays = waiter.into_iter().flat_map(|waiter| waiter.read_in(name));
                 replays.for_each(|replay| sought.add(*key, replay));
             }
             sought

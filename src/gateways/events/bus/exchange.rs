@@ -120,14 +120,17 @@ impl Exchange {
         here.into_iter().chain(first).chain(late).min()
     }
 
-    /// Notes whether there is a connection to the bus on which this instance is subscribed and may publish.
-    pub fn set_connected(&mut self, now: Now, is_connected: bool) {
-        if !is_connected {
-            self.lose(Link::Away);
-        } else if self.link == Link::Away {
+    /// Notes that there is a connection to the bus on which this instance is subscribed and may publish.
+    pub fn connected(&mut self, now: Now) {
+        if self.link == Link::Away {
             self.link = Link::Unproven;
             self.announce(now.mono_us);
         }
+    }
+
+    /// Notes that there is none.
+    pub fn disconnected(&mut self) {
+        self.lose(Link::Away);
     }
 
     /// Publishes a push from a service to this instance. The caller delivers it to the devices of this instance.

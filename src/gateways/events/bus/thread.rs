@@ -195,9 +195,10 @@ impl BusThread {
 
     /// Tells the exchange whether it is subscribed and can publish.
     fn update_connected(&mut self) {
-        let is_connected = self.is_subscribed && self.can_publish;
-        self.exchange
-            .set_connected(self.to_loop.clock.now(), is_connected);
+        match self.is_subscribed && self.can_publish {
+            true => self.exchange.connected(self.to_loop.clock.now()),
+            false => self.exchange.disconnected(),
+        }
     }
 
     /// Tells the loop of losses. The loop's inputs keep their order, so it learns of a loss after the pushes before the

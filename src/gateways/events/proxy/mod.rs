@@ -293,7 +293,7 @@ impl Shared {
             headers: head.headers,
             body: Box::pin(body),
             is_passed_on: true,
-            is_evicted: Some(Box::new(move |cx| {
+            eviction_check: Some(Box::new(move |cx| {
                 let place = place.upgrade();
                 place.is_some_and(|place| place.is_evicted(cx))
             })),

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
-use super::refuse_other_page;
+use super::{AdminReach, refuse_other_page};
 use crate::http::body::RequestBody;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_bus::runtime::{Clock, LateWake};
@@ -185,10 +185,10 @@ impl Cutter {
         &self,
         request: RequestParts,
         body: RequestBody,
-        is_loopback: bool,
+        reach: AdminReach,
         check: fn(&Cut, i64) -> Result<(), String>,
     ) -> Result<Cut, Answer> {
-        if let Some(refusal) = refuse_other_page(&request, is_loopback) {
+        if let Some(refusal) = refuse_other_page(&request, reach) {
             return Err(refusal);
         }
         let wrong = |detail: &str| Answer::detail(StatusCode::BAD_REQUEST, detail);
@@ -220,9 +220,9 @@ impl Cutter {
         &self,
         request: &RequestParts,
         body: RequestBody,
-        is_loopback: bool,
+        reach: AdminReach,
     ) -> Answer {
-        if let Some(refusal) = refuse_other_page(request, is_loopback) {
+        if let Some(refusal) = refuse_other_page(request, reach) {
             return refusal;
         }
         let body = body.read(CUT_BYTES_MAX).await.unwrap_or_default();
@@ -271,7 +271,7 @@ fn json_answer(status: StatusCode, shown: &impl Serialize) -> Answer {
 }
 
 /// The routes that cut clients off, take that back, and move clients to other processes.
-pub(super) fn routes(cutter: Cutter, is_loopback: bool) -> [Route; 3] {
+pub(super) fn routes(cutter: Cutter, reach: AdminReach) -> [Route; 3] {
     let route = |path, answer| Route {
         path,
         methods: &POST,
@@ -282,7 +282,7 @@ pub(super) fn routes(cutter: Cutter, is_loopback: bool) -> [Route; 3] {
     let disconnect = Handler::later(move |request, body| {
         let cutter = cutter.clone();
         async move {
-            let read = cutter.read_cut(request, body, is_loopback, Cut::check_request);
+            let read = cutter.read_cut(request, body, reach, Cut::check_request);
             LateAnswer::from(match read.await {
                 Ok(cut) => cutter.answer_cut(cut).await,
                 Err(answer) => answer,
@@ -292,7 +292,7 @@ pub(super) fn routes(cutter: Cutter, is_loopback: bool) -> [Route; 3] {
     let allow = Handler::later(move |request, body| {
         let cutter = of_allow.clone();
         async move {
-            let read = cutter.read_cut(request, body, is_loopback, |cut, _| cut.check_lift());
+            let read = cutter.read_cut(request, body, reach, |cut, _| cut.check_lift());
             LateAnswer::from(
                 read.await
                     .map_or_else(|answer| answer, |cut| cutter.answer_allow(&cut)),
@@ -301,7 +301,7 @@ pub(super) fn routes(cutter: Cutter, is_loopback: bool) -> [Route; 3] {
     });
     let moving = Handler::later(move |request, body| {
         let cutter = of_move.clone();
-        async move { LateAnswer::from(cutter.answer_move(&request, body, is_loopback).await) }
+        async move { LateAnswer::from(cutter.answer_move(&request, body, reach).await) }
     });
     [
         route("/operator/disconnect", disconnect),

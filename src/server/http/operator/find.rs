@@ -12,7 +12,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::state::{end, json, object, refused_name, shown_client, some_text};
-use super::{Cutter, refuse_other_page};
+use super::{AdminReach, Cutter, refuse_other_page};
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, Reading, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_bus::status::BusStatus;
@@ -115,7 +115,7 @@ impl Query {
 }
 
 /// The routes of the searches.
-pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, is_loopback: bool) -> [Route; 2] {
+pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, reach: AdminReach) -> [Route; 2] {
     let clients = ["user", "address", "session", "name"].as_slice();
     let names = ["name"].as_slice();
     [("/operator/clients", clients), ("/operator/names", names)].map(|(path, known)| {
@@ -123,7 +123,7 @@ pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, is_loopback: b
         let answer = Handler::later(move |request, _| {
             let (telemetry, cutter) = (Arc::clone(&telemetry), cutter.clone());
             async move {
-                let answer = match refuse_other_page(&request, is_loopback) {
+                let answer = match refuse_other_page(&request, reach) {
                     Some(refusal) => refusal,
                     None => answer(&telemetry, &cutter, &request, known).await,
                 };

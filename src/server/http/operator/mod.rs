@@ -45,6 +45,15 @@ const FILES: [File; 10] = [
     File::new("/operator/values.js", include_str!("../page/values.js")),
 ];
 
+/// From where the admin address can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AdminReach {
+    /// From this machine alone. A request may name the address only as `localhost` or by an IP address.
+    ThisMachine,
+    #[default]
+    Network,
+}
+
 /// Settings of the page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OperatorSettings {
@@ -56,9 +65,8 @@ pub(crate) struct OperatorSettings {
     pub revoked: Revoked,
     /// The token of all routes here; `None`: they ask for none.
     pub token: Option<Secret>,
-    /// Whether the admin address is reachable only from this machine. Then a request may name it only as `localhost` or
-    /// by an IP address.
-    pub is_loopback: bool,
+    /// From where the admin address can be reached.
+    pub reach: AdminReach,
 }
 
 /// The routes of the page, for the admin address only.
@@ -69,12 +77,12 @@ pub(crate) fn routes(
     cutter: Cutter,
 ) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
-    let (is_loopback, token) = (settings.is_loopback, settings.token.clone());
+    let (reach, token) = (settings.reach, settings.token.clone());
     let mut routes = page_routes();
-    routes.extend(find::routes(&telemetry, &cutter, is_loopback));
-    routes.extend(cuts::routes(cutter, is_loopback));
+    routes.extend(find::routes(&telemetry, &cutter, reach));
+    routes.extend(cuts::routes(cutter, reach));
     routes.push(Route::get("/operator/state", move |request| {
-        if let Some(refusal) = refuse_other_page(request, is_loopback) {
+        if let Some(refusal) = refuse_other_page(request, reach) {
             return refusal;
         }
         let text = state::state(&telemetry, clock, &settings);
@@ -101,9 +109,10 @@ pub(crate) fn with_login(token: Option<Secret>, clock: Clock, routes: Vec<Route>
 /// Refuses the request of a page of another origin; `None` for any other request. Listed origins are no exception,
 /// because client addresses must stay private. A page whose name was made to resolve to this machine (DNS rebinding)
 /// sends that name in `Host`.
-pub(crate) fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
+pub(crate) fn refuse_other_page(request: &RequestParts, reach: AdminReach) -> Option<Answer> {
     let host = request.header(&header::HOST).unwrap_or_default();
-    let is_refused = request.is_of_another_page() || is_loopback && !is_this_machine(host);
+    let is_refused =
+        request.is_of_another_page() || reach == AdminReach::ThisMachine && !is_this_machine(host);
     is_refused.then(Answer::not_for_other_pages)
 }
 
@@ -133,9 +142,9 @@ mod tests {
     use crate::http::pages::tests::telemetry;
     use crate::http::site::{Handler, SEC_FETCH_SITE};
 
-    fn ask(path: &str, is_loopback: bool, headers: &[(HeaderName, &str)]) -> Answer {
+    fn ask(path: &str, reach: AdminReach, headers: &[(HeaderName, &str)]) -> Answer {
         let settings = OperatorSettings {
-            is_loopback,
+            reach,
             ..OperatorSettings::default()
         };
         let clock = Clock::start();
@@ -157,9 +166,13 @@ mod tests {
 
     #[test]
     fn pages_of_other_origins_do_not_read_client_addresses() {
-        assert_eq!(ask("/operator/state", false, &[]).status, 200);
+        assert_eq!(ask("/operator/state", AdminReach::Network, &[]).status, 200);
         for origin in ["https://elsewhere.example", "null"] {
-            let answer = ask("/operator/state", false, &[(header::ORIGIN, origin)]);
+            let answer = ask(
+                "/operator/state",
+                AdminReach::Network,
+                &[(header::ORIGIN, origin)],
+            );
             assert_eq!(answer.status, 403, "{origin}");
         }
         for (site, status) in [
@@ -168,7 +181,11 @@ mod tests {
             ("same-site", 403),
             ("cross-site", 403),
         ] {
-            let answer = ask("/operator/state", false, &[(SEC_FETCH_SITE, site)]);
+            let answer = ask(
+                "/operator/state",
+                AdminReach::Network,
+                &[(SEC_FETCH_SITE, site)],
+            );
             assert_eq!(answer.status, status, "{site}");
         }
     }
@@ -185,23 +202,23 @@ mod tests {
             ("127.0.0.1.example", 403),
             ("", 403),
         ] {
-            let status = |is_loopback| {
+            let status = |reach| {
                 let headers = [(header::HOST, host)];
-                ask("/operator/state", is_loopback, &headers).status
+                ask("/operator/state", reach, &headers).status
             };
-            assert_eq!(status(true), on_loopback, "{host}");
+            assert_eq!(status(AdminReach::ThisMachine), on_loopback, "{host}");
             // Other addresses have names.
-            assert_eq!(status(false), 200, "{host}");
+            assert_eq!(status(AdminReach::Network), 200, "{host}");
         }
     }
 
     #[test]
     fn short_paths_lead_to_the_page() {
         for path in ["/", "/operator"] {
-            let answer = ask(path, true, &[]);
+            let answer = ask(path, AdminReach::ThisMachine, &[]);
             assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
             assert_eq!(answer.headers[header::LOCATION], "operator/");
         }
-        assert_eq!(ask("/operator/", true, &[]).status, 200);
+        assert_eq!(ask("/operator/", AdminReach::ThisMachine, &[]).status, 200);
     }
 }

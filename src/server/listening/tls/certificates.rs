@@ -17,8 +17,10 @@ use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
-use weirgate_bus::runtime::regular_file;
+use super::session::{ClientCertificate, TlsSession};
 use weirgate_bus::runtime::tls_roots::{certificates_of, provider, time};
+use weirgate_bus::runtime::{Clock, regular_file};
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::base::escaped;
 
 /// The protocol that the server offers after the handshake (ALPN, RFC 7301 §6): a WebSocket needs HTTP/1.1.
@@ -134,8 +136,7 @@ pub(crate) struct CertificateFacts {
 pub(crate) struct ServerTls {
     /// For [`TlsSession::new`](super::TlsSession::new).
     pub config: Arc<ServerConfig>,
-    /// Each client has to show a certificate.
-    pub asks_client: bool,
+    pub client_certificate: ClientCertificate,
     /// In the order of the files.
     pub facts: Vec<CertificateFacts>,
     /// The content of the files, for a comparison with later content.
@@ -196,7 +197,10 @@ impl ServerTls {
         }
         Ok(Self {
             config: Arc::new(config),
-            asks_client: files.client_ca.is_some(),
+            client_certificate: match files.client_ca {
+                Some(_) => ClientCertificate::Required,
+                None => ClientCertificate::NotAsked,
+            },
             facts,
             content,
         })
@@ -401,10 +405,21 @@ impl ServerTlsInForce {
         Self(Arc::new(Mutex::new(tls)))
     }
 
-    /// The configuration for the next client, and whether that client must show a certificate.
-    pub(crate) fn config(&self) -> (Arc<ServerConfig>, bool) {
-        let tls = self.locked();
-        (Arc::clone(&tls.config), tls.asks_client)
+    /// The session of the next client. Its bytes are charged to `client` in `held`.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(crate) fn new_session(
+        &self,
+        held: &Quota,
+        client: ClientAddr,
+        clock: Clock,
+    ) -> Result<TlsSession, rustls::Error> {
+        let (config, client_certificate) = {
+            let tls = self.locked();
+            (Arc::clone(&tls.config), tls.client_certificate)
+        };
+        TlsSession::new(config, client_certificate, held, client, clock)
     }
 
     /// The configuration with its facts.

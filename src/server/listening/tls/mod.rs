@@ -41,7 +41,7 @@ pub use self::certificates::{CertificateFiles, OldestVersion, ServerTlsFiles};
 pub(crate) use self::session::RECORD_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
-pub use self::session::{TlsSession, sealed_bytes_max};
+pub use self::session::{ClientCertificate, TlsSession, sealed_bytes_max};
 pub(crate) use self::tickets::tickets;
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant
@@ -115,7 +115,7 @@ pub(crate) fn greet_itself(
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = Quota::new("tls", u64::MAX);
     let (config, addr) = (Arc::clone(&tls.config), ClientAddr::Unix);
-    let server = TlsSession::new(config, tls.asks_client, &held, addr, Clock::start());
+    let server = TlsSession::new(config, tls.client_certificate, &held, addr, Clock::start());
     let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();

@@ -50,10 +50,19 @@ const DATALESS_RECORDS: u32 = 10;
 /// This many bytes of data permit one more record without data.
 const DATALESS_EVERY_BYTES: usize = 64 * 1024;
 
+/// Whether a client has to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It has to.
+    Required,
+    /// It is not asked for one.
+    NotAsked,
+}
+
 /// TLS of one connection.
 pub struct TlsSession {
     connection: UnbufferedServerConnection,
-    asks_client: bool,
+    client_certificate: ClientCertificate,
     /// The bytes of an unfinished record. The library gets these bytes for sealing too, because it refers to them while
     /// a handshake message comes in parts.
     incoming: Vec<u8>,
@@ -116,21 +125,21 @@ impl Plain<'_> {
 }
 
 impl TlsSession {
-    /// A session before its first byte. `asks_client`: the client must show a certificate. The bytes that the session
+    /// A session before its first byte. The bytes that the session
     /// holds are charged to `client` in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
     pub fn new(
         config: Arc<ServerConfig>,
-        asks_client: bool,
+        client_certificate: ClientCertificate,
         held: &Quota,
         client: ClientAddr,
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
-            asks_client,
+            client_certificate,
             incoming: Vec::new(),
             passed: 0,
             has_unopened: false,
@@ -229,9 +238,9 @@ impl TlsSession {
         let len = plain.len;
         self.plain = waiting;
         opened?;
-        let bytes_max = match self.is_handshaking() && self.asks_client {
-            true => CERTIFICATES_BYTES_MAX,
-            false => INCOMING_BYTES_MAX,
+        let bytes_max = match self.client_certificate {
+            ClientCertificate::Required if self.is_handshaking() => CERTIFICATES_BYTES_MAX,
+            ClientCertificate::Required | ClientCertificate::NotAsked => INCOMING_BYTES_MAX,
         };
         if !self.has_unopened && self.incoming.len() > bytes_max {
             return Err(invalid("more bytes than a record may have"));

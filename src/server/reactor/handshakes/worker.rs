@@ -21,7 +21,7 @@ use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{CloseReason, SessionKey};
-use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue, Peer, Permit, Quota};
+use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue, Peer, Permit, Quota, Transport};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
@@ -53,7 +53,7 @@ enum HandshakeStage {
     /// The header of a proxy is awaited.
     Header {
         peer: Peer,
-        is_tls: bool,
+        transport: Transport,
     },
     /// The handshake has not begun: the client's first message is not whole, or the socket waits for its turn.
     Waiting,
@@ -203,7 +203,7 @@ impl Worker {
                 }
             }
             while let Some(key) = self.sockets.next_waiting() {
-                if self.begin(key).is_err() {
+                if self.begin_handshake(key).is_err() {
                     self.handshake_failed(key, CloseReason::TlsError);
                 }
             }
@@ -234,7 +234,13 @@ impl Worker {
             return;
         };
         match socket.stage {
-            HandshakeStage::Header { .. } => self.read_header(key, event.is_read_closed()),
+            HandshakeStage::Header { .. } => {
+                self.read_header(key);
+                // A part of a header stays a part: the peer sends no more.
+                if event.is_read_closed() && self.sockets.all.contains_key(&key) {
+                    self.failed(key, CloseReason::PeerGone, None);
+                }
+            }
             HandshakeStage::Waiting if event.is_read_closed() || event.is_error() => {
                 match socket.stream.peek(&mut [0]) {
                     Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
@@ -277,28 +283,25 @@ impl Worker {
         let Accepted {
             stream,
             peer,
-            is_tls,
+            transport,
         } = accepted;
         let socket = HandshakeSocket {
             stream,
             client: peer.client(),
-            stage: HandshakeStage::Header { peer, is_tls },
+            stage: HandshakeStage::Header { peer, transport },
         };
         match self.add(key, socket) {
-            Ok(()) => self.read_header(key, false),
+            Ok(()) => self.read_header(key),
             Err(_) => self.failed(key, CloseReason::SocketError, None),
         }
     }
 
-    /// Takes the header, if it is whole. `has_ended`: the peer sends no more.
-    fn read_header(&mut self, key: SessionKey, has_ended: bool) {
+    /// Takes the header, if it is whole. Until then the socket stays here.
+    fn read_header(&mut self, key: SessionKey) {
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return;
         };
         let client = match take_header(&mut socket.stream) {
-            Ok(Beginning::Part) if has_ended => {
-                return self.failed(key, CloseReason::PeerGone, None);
-            }
             Ok(Beginning::Part) => return,
             Ok(Beginning::Client(client)) => Some(client),
             Ok(Beginning::Proxy) => None,
@@ -307,11 +310,11 @@ impl Worker {
             Err(_) => return self.failed(key, CloseReason::SocketError, None),
         };
         match self.take(key) {
-            Some((stream, HandshakeStage::Header { peer, is_tls })) => {
+            Some((stream, HandshakeStage::Header { peer, transport })) => {
                 let accepted = Accepted {
                     stream,
                     peer: peer.behind_header(client),
-                    is_tls,
+                    transport,
                 };
                 self.finish(key, HandshakeOutcome::Header(accepted));
             }
@@ -322,14 +325,14 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, key: SessionKey) -> io::Result<()> {
+    /// Begins the handshake of a client that has sent its first message, and takes a place for it.
+    fn begin_handshake(&mut self, key: SessionKey) -> io::Result<()> {
         let tls = self.tls.as_ref();
         let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
-        let (config, asks_client) = tls.config();
-        let session = TlsSession::new(config, asks_client, &self.held, socket.client, self.clock);
+        let session = tls.new_session(&self.held, socket.client, self.clock);
         let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
@@ -344,7 +347,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Moves a handshake on.
+    /// Does one step of a handshake.
     fn step(&mut self, key: SessionKey, buffer: &mut [u8]) {
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return;
@@ -362,7 +365,7 @@ impl Worker {
                 handshake.place.progress(handshake.moved_us);
                 self.sockets.ready.push(socket.client, key);
             }
-            Ok(Step::Done) => self.done(key),
+            Ok(Step::Done) => self.complete(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
                 let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
@@ -372,7 +375,8 @@ impl Worker {
         }
     }
 
-    fn done(&mut self, key: SessionKey) {
+    /// Hands a socket whose handshake is over to the loop.
+    fn complete(&mut self, key: SessionKey) {
         let Some((stream, HandshakeStage::Handshake(handshake))) = self.take(key) else {
             return self.handshake_failed(key, CloseReason::TlsError);
         };

@@ -2,13 +2,14 @@
 //! while the feed catches up, while many request heads are unread, and while evicted connections end.
 
 use mio::net::TcpStream;
+use weirgate_wire::admission::Transport;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::listening::tls::TlsSession;
 use crate::reactor::handshakes::{Entered, HandshakeJob, HandshakeOutcome, Handshakes, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
-use weirgate_core::{Feed, Gateway, Now, PhaseKind, SessionKey};
+use weirgate_core::{Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
 
 /// While evicted connections end, accepting waits this long between two checks.
 const ENDS_CHECK_US: u64 = 1_000;
@@ -39,9 +40,9 @@ impl FirstReads {
         is_tried
     }
 
-    /// Records a try; `found`: the socket held bytes.
-    pub(super) fn tried(&mut self, found: bool) {
-        self.pays = found;
+    /// Records a try that found so many bytes.
+    pub(super) fn note_try(&mut self, bytes: usize) {
+        self.pays = bytes > 0;
     }
 }
 
@@ -121,7 +122,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.take_connections(|reactor| {
             let unread = reactor.sockets.readable(Cost::Head);
-            if !reactor.head_rate.takes_another(now.mono_us, unread) || reactor.waits_for_ends(now)
+            if !reactor.head_rate.takes_another(now.mono_us, unread) || reactor.awaits_evicted(now)
             {
                 return false;
             }
@@ -141,10 +142,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Whether accepting waits for the HTTP thread, which is ending connections that were evicted: with more new ones the
     /// memory for connections would be used up, and they would be refused.
-    fn waits_for_ends(&mut self, now: Now) -> bool {
-        let has_to_wait = self.hub.core().connections_held().waits_for_ends();
-        let since = self.waits_for_ends_since.filter(|_| has_to_wait);
-        self.waits_for_ends_since = since.or_else(|| has_to_wait.then_some(now.mono_us));
+    fn awaits_evicted(&mut self, now: Now) -> bool {
+        let has_to_wait = self.hub.core().connections_held().is_waiting_for_evicted();
+        let since = self.awaits_evicted_since.filter(|_| has_to_wait);
+        self.awaits_evicted_since = since.or_else(|| has_to_wait.then_some(now.mono_us));
         let waits = has_to_wait && since.is_none_or(|since| now.mono_us < since + ENDS_US_MAX);
         if waits {
             self.listeners.pause(now.mono_us + ENDS_CHECK_US);
@@ -166,7 +167,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn admit(&mut self, now: Now, accepted: Accepted) {
         let key = self
             .hub
-            .handle_accepted(now, accepted.peer, accepted.is_tls);
+            .handle_accepted(now, accepted.peer, accepted.transport);
         let headers_from = &self.settings.listen.headers_from;
         match &self.seams.handshakes {
             Some(handshakes)
@@ -188,13 +189,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ) {
         if let Err(error) = self.sockets.insert(key, stream, tls) {
             tracing::warn!(%error, "a connection could not be registered");
-            self.hub.handle_ended(now, key, true);
+            self.hub.handle_ended(now, key, PeerEnd::Failed);
         }
     }
 
     /// Begins TLS, or HTTP.
     fn enter(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
-        if accepted.is_tls {
+        if accepted.transport == Transport::Tls {
             self.begin_handshake(now, key, accepted.stream);
             return;
         }
@@ -212,7 +213,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             (Some(handshakes), Some(client)) if self.is_awaited(key) => {
                 handshakes.send(HandshakeJob::Begin(key, stream, client));
             }
-            _ => self.hub.handle_ended(now, key, true),
+            _ => self.hub.handle_ended(now, key, PeerEnd::Failed),
         }
     }
 
@@ -232,7 +233,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 if let Some(refusal) = refusal {
                     self.hub.set_refusal(key, refusal);
                 }
-                self.hub.handle_failed(now, key, reason, false);
+                self.hub.handle_failed(now, key, reason, SocketEnd::Close);
             }
             // A session that has ended meanwhile needs no socket.
             _ if !self.is_awaited(key) => {}
@@ -283,16 +284,16 @@ mod tests {
         let mut reads = FirstReads::default();
         for _ in 0..5 {
             assert!(reads.is_next_tried());
-            reads.tried(true);
+            reads.note_try(1);
         }
         // From here on requests arrive late.
         assert!(reads.is_next_tried());
-        reads.tried(false);
+        reads.note_try(0);
         while !reads.is_next_tried() {}
         let tried = (0..640).filter(|_| {
             let is_tried = reads.is_next_tried();
             if is_tried {
-                reads.tried(false);
+                reads.note_try(0);
             }
             is_tried
         });
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(tried.count(), 10, "one of 64");
         // From here on requests arrive early again.
         while !reads.is_next_tried() {}
-        reads.tried(true);
+        reads.note_try(1);
         assert!(reads.is_next_tried());
     }
 

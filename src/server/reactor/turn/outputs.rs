@@ -226,13 +226,17 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::HalfClose(key) => self.sockets.half_close(key),
-            Effect::Release { key, reset, ended } => {
+            Effect::Release {
+                key,
+                socket_end,
+                ended,
+            } => {
                 if !ended.said_nothing() {
                     let limit = self.settings.limit_of(ended.reason);
                     self.log_end(&ended, limit);
                     self.ends.push(self.clock.now(), limit, ended);
                 }
-                if !self.sockets.close(key, reset)
+                if !self.sockets.end(key, socket_end)
                     && let Some(handshakes) = &self.seams.handshakes
                 {
                     handshakes.send(HandshakeJob::Drop(key));

@@ -9,7 +9,7 @@ use std::io;
 use super::{Cost, Reactor, Unread};
 use crate::telemetry::Budget;
 use weirgate_bus::runtime::thread_cpu_us;
-use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
 
 /// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
 const INTERRUPTED_US_MIN: u64 = 200;
@@ -80,7 +80,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 at_us = match COSTLY[at] {
                     Costly::Share => self.give_share(now, at_us),
                     Costly::Room => match self.hub.handle_next_room(now) {
-                        Some(key) => self.read_key(now, key, false, at_us),
+                        Some(key) => self.read_key(now, key, Cost::Much, at_us),
                         None => {
                             left[at] = 0;
                             at_us
@@ -121,27 +121,27 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Reads the next socket of a list. `began_us`: the present time; returns the time afterwards.
     fn read_next(&mut self, now: Now, cost: Cost, began_us: u64) -> u64 {
         match self.sockets.next_readable(cost) {
-            Some(key) => self.read_key(now, key, cost == Cost::Little, began_us),
+            Some(key) => self.read_key(now, key, cost, began_us),
             None => began_us,
         }
     }
 
-    /// Reads a socket; puts the socket back in a list if more may be unread. `was_little`: the socket is read among those that cost
-    /// little. `began_us`: the present time; returns the time afterwards.
-    fn read_key(&mut self, now: Now, key: SessionKey, was_little: bool, began_us: u64) -> u64 {
+    /// Reads a socket; puts the socket back in a list if more may be unread. `listed`: the cost of the sockets among
+    /// which this one is read. `began_us`: the present time; returns the time afterwards.
+    fn read_key(&mut self, now: Now, key: SessionKey, listed: Cost, began_us: u64) -> u64 {
         let is_hoped = self.sockets.unread(key) == Unread::Hoped;
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let waiting = self.hub.waiting_shares();
         let (bytes, more) = self.read_one(now, key);
         if is_hoped {
-            self.first_reads.tried(bytes > 0);
+            self.first_reads.note_try(bytes);
         }
         if self.hub.waiting_shares() > waiting {
             self.report.spent(Budget::Messages);
         }
         let ended_us = self.clock.mono_us();
         if bytes > 0 {
-            let took_us = self.read_us(was_little, began_us, ended_us);
+            let took_us = self.read_us(listed, began_us, ended_us);
             let is_costly = self.sockets.charge(key, ended_us, took_us);
             let cost = match self.hub.core().phase(key) {
                 Some(PhaseKind::Head) => Cost::Head,
@@ -162,11 +162,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         ended_us
     }
 
-    /// The time that a read took. If a client `was_little` and costly ones wait, only the loop's own time counts: on a busy
-    /// machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
-    fn read_us(&mut self, was_little: bool, began_us: u64, ended_us: u64) -> u64 {
+    /// The time that a read took. For a client that has cost little, while costly ones wait, only the loop's own time
+    /// counts: on a busy machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    fn read_us(&mut self, listed: Cost, began_us: u64, ended_us: u64) -> u64 {
         let took_us = ended_us.saturating_sub(began_us);
-        let from = self.reading_from.filter(|_| was_little);
+        let from = self.reading_from.filter(|_| listed == Cost::Little);
         let Some(from) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
             return took_us;
         };
@@ -179,7 +179,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(super) fn read_last(&mut self, key: SessionKey) {
         let now = self.clock.now();
         self.note_unread(key, Unread::Bytes);
-        self.read_key(now, key, false, now.mono_us);
+        self.read_key(now, key, Cost::Head, now.mono_us);
         self.hub.handle_last_read(now, key);
     }
 
@@ -203,11 +203,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     }
                 }
                 Ok(_) => {
-                    self.hub.handle_ended(now, key, false);
+                    self.hub.handle_ended(now, key, PeerEnd::Closed);
                     // A client that may still read stays open: an error shows that the client has left.
                     let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
                     if stays && self.sockets.has_failed(key) {
-                        self.hub.handle_ended(now, key, true);
+                        self.hub.handle_ended(now, key, PeerEnd::Failed);
                     }
                     return (bytes, false);
                 }
@@ -215,11 +215,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.hub
-                        .handle_failed(now, key, CloseReason::TlsError, false);
+                        .handle_failed(now, key, CloseReason::TlsError, SocketEnd::Close);
                     return (bytes, false);
                 }
                 Err(_) => {
-                    self.hub.handle_ended(now, key, true);
+                    self.hub.handle_ended(now, key, PeerEnd::Failed);
                     return (bytes, false);
                 }
             }

@@ -7,7 +7,7 @@ use std::task::Waker;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
-use super::{Full, Rest, Room};
+use super::{Full, Rest, Room, Sharing};
 use crate::admission::ClientAddr;
 
 /// Added to every holder's time without progress. Without it, a holder of a few bytes would be evicted before many
@@ -171,7 +171,7 @@ impl QuotaState {
             }
         }
         let address = self.holders[at].address;
-        while room.is_shared && self.is_over_share(at, max, spared) {
+        while room.sharing == Sharing::ByAddress && self.is_over_share(at, max, spared) {
             if !self.evict(Some(address), now_us, &mut wakers) {
                 break;
             }
@@ -208,7 +208,7 @@ impl QuotaState {
             Err(Full::Holders)
         } else if staying > max || self.held > most {
             Err(Full::Sum)
-        } else if room.is_shared
+        } else if room.sharing == Sharing::ByAddress
             && of.saturating_sub(amount) >= max - staying.saturating_sub(amount)
         {
             Err(Full::Share)

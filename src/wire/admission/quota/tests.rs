@@ -329,10 +329,10 @@ fn resting(of: &Quota, client: ClientAddr, amount: u64, since_us: u64) -> Permit
     charge
 }
 
-fn room(holders_max: usize, is_shared: bool) -> Room {
+fn room(holders_max: usize, sharing: Sharing) -> Room {
     Room {
         holders_max,
-        is_shared,
+        sharing,
         early: false,
     }
 }
@@ -350,7 +350,7 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
     let mut late = Vec::new();
     let mut come = |now_us| {
         late.push(places.hold(v4(3), 1, u64::MAX));
-        let fitted = late[late.len() - 1].fit(room(5, false), now_us);
+        let fitted = late[late.len() - 1].fit(room(5, Sharing::Unshared), now_us);
         let all = rests.iter().chain([&owed, &busy]).chain(&late);
         (fitted, all.filter(|one| one.is_evicted()).count())
     };
@@ -382,20 +382,32 @@ fn a_new_holder_has_to_fit_in_the_sum_and_in_the_share_of_its_address() {
     let other = resting(&bytes, v4(2), 10, 0);
     // 50 of its address are more than the 40 that others leave free.
     let sixth = bytes.hold(v4(1), 10, 0);
-    assert_eq!(sixth.fit(room(99, true), 9), Ok(()));
+    assert_eq!(sixth.fit(room(99, Sharing::ByAddress), 9), Ok(()));
     assert!(own[0].is_evicted() && !other.is_evicted(), "one of its own");
-    assert_eq!(sixth.fit(room(99, false), 9), Ok(()), "the sum has room");
+    assert_eq!(
+        sixth.fit(room(99, Sharing::Unshared), 9),
+        Ok(()),
+        "the sum has room"
+    );
     let large = bytes.hold(v4(3), 55, 0);
-    assert_eq!(large.fit(room(99, true), 9), Ok(()));
+    assert_eq!(large.fit(room(99, Sharing::ByAddress), 9), Ok(()));
     assert!(other.is_evicted() && own[1].is_evicted() && !own[2].is_evicted());
     own.iter().for_each(|one| one.progress(u64::MAX));
-    assert_eq!(large.fit(room(99, true), 9), Err(Full::Sum), "these work");
+    assert_eq!(
+        large.fit(room(99, Sharing::ByAddress), 9),
+        Err(Full::Sum),
+        "these work"
+    );
     drop(large);
-    assert_eq!(sixth.fit(room(99, true), 9), Err(Full::Share));
+    assert_eq!(sixth.fit(room(99, Sharing::ByAddress), 9), Err(Full::Share));
     let small = bytes.hold(v4(4), 10, 0);
-    assert_eq!(small.fit(room(99, true), 9), Ok(()), "a later address");
+    assert_eq!(
+        small.fit(room(99, Sharing::ByAddress), 9),
+        Ok(()),
+        "a later address"
+    );
     small.move_to(v4(1));
-    assert_eq!(small.fit(room(99, true), 9), Err(Full::Share));
+    assert_eq!(small.fit(room(99, Sharing::ByAddress), 9), Err(Full::Share));
     assert_eq!((bytes.of(v4(4)), bytes.of(v4(1))), (0, 70));
 }
 
@@ -404,7 +416,7 @@ fn a_new_holder_has_to_fit_in_the_sum_and_in_the_share_of_its_address() {
 fn what_another_thread_has_to_end_counts_until_then() {
     let early = Room {
         early: true,
-        ..room(usize::MAX, true)
+        ..room(usize::MAX, Sharing::ByAddress)
     };
     let bytes = Quota::new("bytes", 1_000);
     let mut all = Vec::new();
@@ -426,7 +438,7 @@ fn what_another_thread_has_to_end_counts_until_then() {
     assert_eq!(come(&mut all, v4(1)), Err(Full::Share));
     assert!(bytes.of(v4(1)) <= 600, "half, and what gives way");
     assert_eq!(come(&mut all, v4(2)), Ok(()), "others find room meanwhile");
-    assert!(!bytes.waits_for_ends());
+    assert!(!bytes.is_waiting_for_evicted());
     let count = |all: &[Permit]| all.iter().filter(|one| one.is_evicted()).count();
     assert!(count(&all) > 0);
     // Once they have ended, further ones come for those that rest.
@@ -440,7 +452,7 @@ fn what_another_thread_has_to_end_counts_until_then() {
         let _ = come(&mut all, v6(network, 0));
         assert!(bytes.held() <= 1_250);
     }
-    assert!(bytes.waits_for_ends());
+    assert!(bytes.is_waiting_for_evicted());
     all.retain(|one| !one.is_evicted());
-    assert!(bytes.held() <= 1_000 && !bytes.waits_for_ends());
+    assert!(bytes.held() <= 1_000 && !bytes.is_waiting_for_evicted());
 }

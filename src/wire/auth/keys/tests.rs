@@ -376,9 +376,9 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
     // {"alg":"HS256"}: no key set has a secret.
     let secret = Token::new("eyJhbGciOiJIUzI1NiJ9.e30.AA");
     assert_eq!(judged(&secret), Err(Refusal::UnknownKey));
-    assert!(!authenticator.keys.asks_for_newer());
+    assert!(!authenticator.keys.wants_fetch());
     assert_eq!(judged(&token), Err(Refusal::KeysDue { wait_ms: 0 }));
-    assert!(authenticator.keys.asks_for_newer());
+    assert!(authenticator.keys.wants_fetch());
     for refusal in Refusal::ALL {
         let later = ["keys_due", "begins_soon"].contains(&refusal.label());
         assert_eq!(refusal.close_code(), if later { 1013 } else { 1008 });

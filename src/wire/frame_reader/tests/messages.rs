@@ -61,7 +61,7 @@ proptest! {
         ends.sort_unstable();
         let mut start = 0;
         let pieces: Vec<_> = ends.iter().map(|&end| &bytes[std::mem::replace(&mut start, end)..end]).collect();
-        let mut reader = FrameReader::new(LIMIT, true);
+        let mut reader = FrameReader::new(LIMIT).with_deflate();
         prop_assert_eq!(read_in(&mut reader, &pieces), (expected, None));
         prop_assert!(reader.between_messages());
         prop_assert_eq!(reader.buffer.capacity(), 0);
@@ -78,7 +78,7 @@ proptest! {
         // The last byte is the close frame's.
         let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
         ends.sort_unstable();
-        let mut reader = FrameReader::new(LIMIT, true);
+        let mut reader = FrameReader::new(LIMIT).with_deflate();
         read_in(&mut reader, &[&bytes[..ends[0]]]);
         for piece in ends.windows(2) {
             prop_assert!(!reader.skip(&bytes[piece[0]..piece[1]]));
@@ -158,7 +158,7 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
         let stream: Vec<u8> = stream.into_iter().flatten().copied().collect();
         for piece in [1, usize::MAX] {
             let window = windows.grant(15);
-            let mut reader = FrameReader::new(LIMIT, true).with_window(window);
+            let mut reader = FrameReader::new(LIMIT).with_deflate().with_window(window);
             let pieces: Vec<_> = stream.chunks(piece).collect();
             let (frames, failed) = read_in(&mut reader, &pieces);
             assert_eq!(failed, None, "{texts:?}");
@@ -175,7 +175,9 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
         vec![&uncompressed, &again],
         vec![&empty, &again],
     ] {
-        let mut reader = FrameReader::new(LIMIT, true).with_window(windows.grant(15));
+        let mut reader = FrameReader::new(LIMIT)
+            .with_deflate()
+            .with_window(windows.grant(15));
         let stream: Vec<u8> = stream.into_iter().flatten().copied().collect();
         assert_eq!(
             read_in(&mut reader, &[&stream]).1,
@@ -230,7 +232,7 @@ fn tungstenite_takes_what_is_handed_out() {
         frame(0x88, b"\x03\xe8bye"),
     ]
     .concat();
-    let mut reader = FrameReader::new(LIMIT, true);
+    let mut reader = FrameReader::new(LIMIT).with_deflate();
     let mut scratch = FrameScratch::new();
     let (mut input, mut messages, mut written) = (&bytes[..], Vec::new(), Vec::new());
     while let Some(frame) = reader.read(&mut input, &mut scratch).expect("good") {

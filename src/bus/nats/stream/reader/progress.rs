@@ -128,7 +128,7 @@ impl Progress {
         })
     }
 
-    /// The message that the next consumer has to deliver first, as a proof that the stream is the same. `None`: there is no
+    /// The message that the next consumer has to deliver first, as a proof that the stream is the same as before. `None`: there is no
     /// such message, or the leader has just named it as the newest.
     pub(super) fn proof(&self) -> Option<StoredId> {
         let last = self.last.filter(|_| self.keeps())?;
@@ -206,8 +206,8 @@ impl Progress {
     }
 
     /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns whether
-    /// that is too early, because not all of its messages fit in the history.
-    pub(super) fn begin_at_number(&mut self, begins: u64) -> bool {
+    /// the start is later than that, because not all of the consumer's messages fit in the history.
+    pub(super) fn fix_start(&mut self, begins: u64) -> bool {
         let Start::Time(_) = self.start else {
             return false;
         };

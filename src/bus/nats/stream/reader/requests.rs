@@ -149,15 +149,15 @@ impl JetStreamReader {
         }
     }
 
-    /// The subject for answers that nobody waits for.
-    pub(super) fn nobody(&self) -> String {
+    /// The reply subject of requests whose answers nobody reads.
+    pub(super) fn unread_reply(&self) -> String {
         format!("{}.answer.0", self.inbox)
     }
 
     /// Ends the step, and the consumer with it.
     pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
         if let Some(consumer) = self.take_consumer() {
-            consumer.leave(&self.nobody(), out);
+            consumer.leave(&self.unread_reply(), out);
         }
     }
 

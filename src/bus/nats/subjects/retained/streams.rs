@@ -98,15 +98,16 @@ impl Stream {
         json::value(stream).ok()
     }
 
-    /// The subjects that the stream takes from publishers.
-    fn taken(&self) -> impl Iterator<Item = Subject> {
+    /// The subjects of publishers whose messages the stream stores.
+    fn published(&self) -> impl Iterator<Item = Subject> {
         let subjects = self.config.subjects.iter().flatten();
         subjects.filter_map(|subject| Subject::parse(subject).ok())
     }
 
-    fn held(&self, subjects: Vec<Subject>) -> Held {
+    /// The stream as one that holds messages of these subjects.
+    fn holding(&self, subjects: Vec<Subject>) -> HoldingStream {
         let leader = self.cluster.as_ref().map(|cluster| cluster.leader.clone());
-        Held {
+        HoldingStream {
             stream: self.config.name.clone(),
             leader: leader.unwrap_or_default(),
             made: self.created.clone(),
@@ -115,9 +116,9 @@ impl Stream {
         }
     }
 
-    /// The subjects under which the stream stores what it takes, beside those of publishers.
+    /// The subjects that the stream's own transform makes of those of publishers.
     fn transformed(&self) -> Option<Subject> {
-        stored(&self.config.subject_transform.as_ref()?.dest)
+        stored_pattern(&self.config.subject_transform.as_ref()?.dest)
     }
 
     /// The subjects of copies of other streams. Copies of a stream that `is_listed` with the same subjects do not count:
@@ -129,7 +130,11 @@ impl Stream {
         for origin in origins {
             match origin.subject_transforms.as_deref() {
                 Some(transforms @ [_, ..]) => {
-                    copied.extend(transforms.iter().filter_map(|one| stored(&one.dest)));
+                    copied.extend(
+                        transforms
+                            .iter()
+                            .filter_map(|one| stored_pattern(&one.dest)),
+                    );
                 }
                 _ if origin.external.is_none() && is_listed(&origin.name) => {}
                 _ if origin.filter_subject.is_empty() => copied.extend(Subject::parse(">")),
@@ -161,7 +166,7 @@ pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
             .and_then(|source| source.intersection(subject));
         both.as_ref() != Some(subject)
     };
-    let own = stream.taken().filter(is_kept);
+    let own = stream.published().filter(is_kept);
     let all = own
         .chain(stream.transformed())
         .chain(stream.copied(|_| false));
@@ -174,7 +179,7 @@ pub(super) fn targets_in(name: &str, answer: Json<'_>) -> Vec<Target> {
         return Vec::new();
     };
     let subjects = subjects_in(answer).into_iter();
-    let held = Held {
+    let stream = HoldingStream {
         stream: answer.text(&["config", "name"]).unwrap_or_default(),
         leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
         made: answer.text(&["created"]).unwrap_or_default(),
@@ -183,12 +188,12 @@ pub(super) fn targets_in(name: &str, answer: Json<'_>) -> Vec<Target> {
             .filter_map(|subject| Subject::parse(&subject).ok())
             .collect(),
     };
-    held.targets(&name).collect()
+    stream.targets(&name).collect()
 }
 
-/// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from
+/// The pattern of the subjects under which a transform has messages stored: its destination with `*` for a function of one token, and `>` from
 /// a function of several tokens on.
-fn stored(destination: &str) -> Option<Subject> {
+fn stored_pattern(destination: &str) -> Option<Subject> {
     const OF_ONE_TOKEN: [&str; 5] = ["wildcard", "partition", "left", "right", "random"];
     let mut tokens = Vec::new();
     for token in destination.split('.') {
@@ -211,9 +216,9 @@ fn stored(destination: &str) -> Option<Subject> {
     Subject::parse(&tokens.join(".")).ok()
 }
 
-/// Subjects of the messages in a stream.
+/// A stream, with subjects of messages that it holds.
 #[derive(Debug)]
-struct Held {
+struct HoldingStream {
     stream: String,
     /// The server that leads the stream; empty if nobody does, or without a cluster.
     leader: String,
@@ -223,13 +228,13 @@ struct Held {
     subjects: Vec<Subject>,
 }
 
-impl Held {
+impl HoldingStream {
     /// The parts of the name in the stream.
     fn targets(&self, name: &Subject) -> impl Iterator<Item = Target> {
-        let both = |held: &Subject| name.intersection(held);
-        self.subjects.iter().filter_map(both).map(|both| Target {
+        let part = |subject: &Subject| name.intersection(subject);
+        self.subjects.iter().filter_map(part).map(|part| Target {
             stream: self.stream.clone(),
-            filter: both.to_string(),
+            filter: part.to_string(),
             leader: self.leader.clone(),
             made: self.made.clone(),
             last: self.last,
@@ -237,16 +242,16 @@ impl Held {
     }
 }
 
-/// The streams in an answer that take a part of a name from publishers.
+/// The streams in an answer that store a part of a name as it is published.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct TargetsFound {
     pub(super) targets: VecDeque<Target>,
     /// The server knows more streams of the name than the answer has.
     pub(super) is_cut: bool,
 }
 
-/// The streams in an answer; one of another form has no subjects.
-fn listed(answer: &Json<'_>) -> Vec<Stream> {
+/// The streams in an answer with a list; one of another form has no subjects.
+fn streams_listed(answer: &Json<'_>) -> Vec<Stream> {
     let streams = answer.get(&["streams"]);
     let items = streams.iter().filter_map(|streams| json::items(streams));
     let streams = items.flatten().map(|stream| Stream::read(&stream));
@@ -255,15 +260,15 @@ fn listed(answer: &Json<'_>) -> Vec<Stream> {
 
 /// The streams in the answer that take a part of the name from publishers. A consumer's filter has to lie within one subject
 /// of its stream.
-pub(super) fn targets(name: &str, answer: Json<'_>) -> Found {
-    let (mut targets, streams) = (VecDeque::new(), listed(&answer));
+pub(super) fn targets(name: &str, answer: Json<'_>) -> TargetsFound {
+    let (mut targets, streams) = (VecDeque::new(), streams_listed(&answer));
     if let Ok(name) = Subject::parse(name) {
         for stream in &streams {
-            targets.extend(stream.held(stream.taken().collect()).targets(&name));
+            targets.extend(stream.holding(stream.published().collect()).targets(&name));
         }
     }
     let is_cut = answer.number(&["total"]).unwrap_or(0) > streams.len() as u64;
-    Found { targets, is_cut }
+    TargetsFound { targets, is_cut }
 }
 
 /// A stream that takes a part of a name from publishers.
@@ -279,8 +284,12 @@ pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<StreamOfN
     let Ok(name) = Subject::parse(name) else {
         return Vec::new();
     };
-    let takes = |stream: &Stream| stream.taken().any(|of| name.intersection(&of).is_some());
-    let taking = listed(&answer)
+    let takes = |stream: &Stream| {
+        stream
+            .published()
+            .any(|of| name.intersection(&of).is_some())
+    };
+    let taking = streams_listed(&answer)
         .into_iter()
         .filter(takes)
         .map(|stream| StreamOfName {
@@ -308,38 +317,39 @@ enum Listing {
     },
     Known {
         since: Instant,
-        held: AllHeld,
+        found: StoredElsewhere,
     },
 }
 
-/// What streams hold under other subjects than those of publishers.
+/// The streams that hold messages under other subjects than those of publishers.
 #[derive(Debug, Default)]
-struct AllHeld {
-    transformed: Vec<Held>,
-    copied: Vec<Held>,
-    /// The subjects that a stream takes from publishers or makes of these; empty if nothing is copied.
+struct StoredElsewhere {
+    transformed: Vec<HoldingStream>,
+    copied: Vec<HoldingStream>,
+    /// The subjects that some stream stores itself, from publishers or by its transform: a copy of these does not count.
+    /// Empty if nothing is copied.
     own: Vec<Subject>,
     /// There are more streams than were looked at.
     is_cut: bool,
 }
 
-impl AllHeld {
-    fn of(streams: &[Stream]) -> Self {
+impl StoredElsewhere {
+    fn in_streams(streams: &[Stream]) -> Self {
         let names: BTreeSet<_> = streams.iter().map(|one| &*one.config.name).collect();
         let mut all = Self::default();
         for stream in streams {
             let transformed = stream.transformed();
             all.transformed
-                .extend(transformed.map(|one| stream.held(vec![one])));
+                .extend(transformed.map(|one| stream.holding(vec![one])));
             let copied = stream.copied(|origin| names.contains(origin));
             if !copied.is_empty() {
-                all.copied.push(stream.held(copied));
+                all.copied.push(stream.holding(copied));
             }
         }
         if !all.copied.is_empty() {
             let own = |stream: &Stream| {
                 stream
-                    .taken()
+                    .published()
                     .chain(stream.transformed())
                     .collect::<Vec<_>>()
             };
@@ -351,12 +361,15 @@ impl AllHeld {
     /// Whether no stream of the list is being made.
     fn is_finished(&self) -> bool {
         let mut all = self.transformed.iter().chain(&self.copied);
-        all.all(|held| finished(&held.made).is_ok())
+        all.all(|stream| finished(&stream.made).is_ok())
     }
 
     fn targets(&self, name: &Subject) -> Vec<Target> {
-        let transformed = self.transformed.iter().flat_map(|held| held.targets(name));
-        let copied = self.copied.iter().flat_map(|held| held.targets(name));
+        let transformed = self
+            .transformed
+            .iter()
+            .flat_map(|stream| stream.targets(name));
+        let copied = self.copied.iter().flat_map(|stream| stream.targets(name));
         let is_own = |target: &Target| {
             let part = Subject::parse(&target.filter);
             part.is_ok_and(|part| self.own.iter().any(|own| own.intersection(&part).is_some()))
@@ -368,19 +381,20 @@ impl AllHeld {
     }
 }
 
-/// What is known after an answer about all streams.
+/// What follows a page of the list of all streams.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Listed {
+pub(super) enum AfterPage {
     /// Another page is to be asked for.
-    More,
-    All,
+    NextPage,
+    /// The list is known.
+    Known,
 }
 
 impl AllStreams {
     /// Whether the list is known, young enough, and without a stream that is being made.
     pub(super) fn is_known(&self, now: Instant) -> bool {
         match &self.state {
-            Listing::Known { since, held } => now < *since + LIST_AGE_MAX && held.is_finished(),
+            Listing::Known { since, found } => now < *since + LIST_AGE_MAX && found.is_finished(),
             Listing::Unknown | Listing::Pending { .. } => false,
         }
     }
@@ -421,34 +435,36 @@ impl AllStreams {
         self.state = Listing::Unknown;
     }
 
-    /// Takes a page of the list.
-    pub(super) fn take(&mut self, answer: Json<'_>) -> Listed {
+    /// Adds a page to the list. The list is whole with as many streams as the server counts, or after a page without
+    /// streams; a list that would be longer than [`LISTED_MAX`] ends there.
+    pub(super) fn add_page(&mut self, answer: Json<'_>) -> AfterPage {
         let Listing::Pending { since, listed, .. } = &mut self.state else {
-            return Listed::All;
+            return AfterPage::Known;
         };
-        let before = listed.len();
-        listed.extend(self::listed(&answer));
+        let page = streams_listed(&answer);
+        let is_last = page.is_empty();
+        listed.extend(page);
         let total = answer.number(&["total"]).unwrap_or(0);
-        let is_all = listed.len() == before || listed.len() as u64 >= total;
-        if !is_all && listed.len() < LISTED_MAX {
-            return Listed::More;
+        let is_whole = is_last || listed.len() as u64 >= total;
+        if !is_whole && listed.len() < LISTED_MAX {
+            return AfterPage::NextPage;
         }
-        let (since, mut held) = (*since, AllHeld::of(listed));
-        held.is_cut = !is_all;
-        self.state = Listing::Known { since, held };
-        Listed::All
+        let (since, mut found) = (*since, StoredElsewhere::in_streams(listed));
+        found.is_cut = !is_whole;
+        self.state = Listing::Known { since, found };
+        AfterPage::Known
     }
 
     /// Whether there are more streams than were looked at.
     pub(super) fn is_cut(&self) -> bool {
-        matches!(&self.state, Listing::Known { held, .. } if held.is_cut)
+        matches!(&self.state, Listing::Known { found, .. } if found.is_cut)
     }
 
     /// The streams that hold a part of the name under other subjects than those of publishers. A copy counts only if no
     /// stream takes or makes such subjects itself, because a copy may be behind.
     pub(super) fn targets(&self, name: &str) -> Vec<Target> {
         match (Subject::parse(name), &self.state) {
-            (Ok(name), Listing::Known { held, .. }) => held.targets(&name),
+            (Ok(name), Listing::Known { found, .. }) => found.targets(&name),
             _ => Vec::new(),
         }
     }
@@ -463,11 +479,11 @@ mod tests {
         assert!(all.ask(1, now) && !all.ask(2, now) && all.asked() == Some(1));
         for (n, page) in pages.iter().enumerate() {
             let want = match n + 1 == pages.len() {
-                true => Listed::All,
-                false => Listed::More,
+                true => AfterPage::Known,
+                false => AfterPage::NextPage,
             };
             let page = json::read(page.as_bytes()).expect("JSON");
-            assert_eq!(all.take(page), want);
+            assert_eq!(all.add_page(page), want);
         }
         assert!(all.is_known(now) && !all.is_known(now + LIST_AGE_MAX));
         all
@@ -499,10 +515,10 @@ mod tests {
             ("out.{{split(1,-)}}.x", "out.>"),
             ("$1x.$", "$1x.$"),
         ] {
-            let stored = stored(destination).map(|subject| subject.to_string());
+            let stored = stored_pattern(destination).map(|subject| subject.to_string());
             assert_eq!(stored.as_deref(), Some(want));
         }
-        assert_eq!(stored(""), None);
+        assert_eq!(stored_pattern(""), None);
     }
 
     #[test]
@@ -553,10 +569,13 @@ mod tests {
         let many = json::read(many.as_bytes()).expect("JSON");
         assert!(all.ask(1, Instant::now()));
         assert_eq!(all.request(), r#"{"offset":0}"#);
-        assert_eq!(all.take(many), Listed::More);
+        assert_eq!(all.add_page(many), AfterPage::NextPage);
         assert_eq!(all.request(), r#"{"offset":600}"#);
-        assert_eq!(all.take(many), Listed::All);
-        assert_eq!((all.take(many), all.targets("a")), (Listed::All, vec![]));
+        assert_eq!(all.add_page(many), AfterPage::Known);
+        assert_eq!(
+            (all.add_page(many), all.targets("a")),
+            (AfterPage::Known, vec![])
+        );
         assert!(all.is_cut());
         all.refused();
         assert!(!all.is_known(Instant::now()));

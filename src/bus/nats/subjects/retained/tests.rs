@@ -23,7 +23,7 @@ fn question(number: u64, name: &str) -> Question {
 fn retained(now: Instant) -> Retained {
     let mut retained = Retained::new(true, Some("S".to_owned()));
     assert!(retained.all_streams.ask(u64::MAX, now));
-    assert_eq!(retained.all_streams.take(json("{}")), Listed::All);
+    assert_eq!(retained.all_streams.add_page(json("{}")), AfterPage::Known);
     retained
 }
 

@@ -27,6 +27,20 @@ pub(in super::super) struct Wanted {
     pub(in super::super) cut: Option<RetainedCut>,
 }
 
+impl Wanted {
+    /// A name whose values come after the answer with this number. `since`: the number of the newest live message.
+    pub(super) fn new(answer: u64, since: u64) -> Self {
+        Self {
+            state: State::Waits(answer),
+            place: Place::default(),
+            since,
+            count: 0,
+            says_end: false,
+            cut: None,
+        }
+    }
+}
+
 /// The end of a name's values for a client.
 #[derive(Debug)]
 pub(in super::super) struct RetainedEnd {
@@ -52,7 +66,7 @@ pub(in super::super) enum State {
 
 /// A client that waits for last values.
 #[derive(Debug, Default)]
-pub(in super::super) struct Turn {
+pub(in super::super) struct Waiter {
     pub(in super::super) names: Wants,
     /// All kept messages that the client gets, by name; those of an event stream with several names have an empty one.
     pub(in super::super) replays: Replays,
@@ -80,7 +94,7 @@ pub(in super::super) struct Turn {
     pub(in super::super) is_busy: bool,
 }
 
-impl Turn {
+impl Waiter {
     /// The names that the bus may be asked for.
     pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
         let is_ready = |wanted: &Wanted| match wanted.state {
@@ -90,14 +104,15 @@ impl Turn {
         let names = self.names.iter();
         let may_ask = |scope: &TopicName, wanted: &Wanted| {
             let mut replays = self.replays.range::<str, _>(names_in(scope));
-            !wanted.place.is_of_all() || replays.any(|(_, replay)| replay.asks_bus())
+            !wanted.place.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
         };
         let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name, wanted));
         ready.map(|(name, _)| name)
     }
 
-    /// Whether the client has a use for room in its queue.
-    pub(super) fn has_work(&self) -> bool {
+    /// Whether room in the client's send queue would be used: it takes a page of values, or the bus may be asked for one of
+    /// its names.
+    pub(super) fn can_use_room(&self) -> bool {
         !self.taking.is_empty() || self.ready().next().is_some()
     }
 
@@ -113,17 +128,26 @@ impl Turn {
         self.ends.remove(at)
     }
 
-    /// Counts a value for the client. Returns true if the client has room for the value.
-    pub(in super::super) fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
+    /// Counts the value of a name for the client. Returns false if the client has no room for it.
+    pub(super) fn take_room(&mut self, bytes: usize) -> bool {
         self.largest = self.largest.max(bytes);
-        // The values of a pattern come together, so they may use the whole share.
-        if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {
-            return false;
+        let has_room = self.sent == 0 || self.sent + bytes <= CLIENT_BYTES_MAX;
+        if has_room {
+            self.count_sent(bytes);
         }
+        has_room
+    }
+
+    /// Counts a value of a pattern. The values of a pattern come together, so they may use the whole share.
+    pub(in super::super) fn take_room_of_pattern(&mut self, bytes: usize) {
+        self.largest = self.largest.max(bytes);
+        self.count_sent(bytes);
+    }
+
+    fn count_sent(&mut self, bytes: usize) {
         self.sent += bytes;
         if let Some((share, begin_us)) = &mut self.share {
             share.set(share.amount().max(self.sent as u64), *begin_us);
         }
-        true
     }
 }

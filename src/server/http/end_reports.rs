@@ -1,0 +1,64 @@
+//! Reports the ends of plain connections that operators should know of.
+
+use std::cell::RefCell;
+
+use crossbeam_channel::Sender;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::CloseReason;
+use weirgate_wire::admission::{ClientAddr, Peer};
+use weirgate_wire::base::LogBudget;
+
+/// The most log lines a second about connections that had to be evicted, broke the protocol of TLS, or were cut off.
+const END_LINES_PER_SECOND: u32 = 10;
+
+/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
+/// them, and to the log.
+#[derive(Debug)]
+pub(super) struct EndReports {
+    to_reactor: Sender<CloseReason>,
+    clock: Clock,
+    lines: RefCell<LogBudget>,
+}
+
+impl EndReports {
+    pub(super) fn new(to_reactor: Sender<CloseReason>, clock: Clock) -> Self {
+        Self {
+            to_reactor,
+            clock,
+            lines: RefCell::new(LogBudget::new(END_LINES_PER_SECOND)),
+        }
+    }
+
+    /// The clock of all connections.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Counts and logs a head of another protocol.
+    pub(super) fn count_other_protocol(&self, peer: Peer, protocol: &'static str) {
+        let _ = self.to_reactor.send(CloseReason::BadRequest);
+        if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
+            tracing::warn!(
+                %peer,
+                refusal = protocol,
+                lines_left_out = line.suppressed,
+                "a port of HTTP/1.1 got another protocol (http2: HTTP/2 in clear text; tls: TLS): set the protocol of the sender to \
+                 HTTP/1.1, without TLS"
+            );
+        }
+    }
+
+    /// Counts and logs the end of a connection of this peer; `client` is the peer itself or a client of a proxy.
+    pub(super) fn count(&self, peer: Peer, client: ClientAddr, reason: CloseReason) {
+        let _ = self.to_reactor.send(reason);
+        if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
+            tracing::info!(
+                %client,
+                %peer,
+                reason = reason.label(),
+                lines_left_out = line.suppressed,
+                "plain HTTP connection ended"
+            );
+        }
+    }
+}
