@@ -178,14 +178,14 @@ pub(super) trait JetStream {
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
     /// because settings unknown to the crate must not be lost.
-    fn move_consumer(
+    fn set_deliver_subject(
         &mut self,
         stream: &str,
         name: &str,
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
         let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
-        let body = move_body(stream, &info, deliver_subject)?;
+        let body = deliver_subject_body(stream, &info, deliver_subject)?;
         self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
     }
@@ -278,7 +278,11 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
 }
 
 /// The body of a request that changes only the deliver subject of a consumer. `info`: the answer about the consumer.
-fn move_body(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
+fn deliver_subject_body(
+    stream: &str,
+    info: &[u8],
+    deliver_subject: &str,
+) -> Result<Vec<u8>, ApiError> {
     let info: sonic_rs::Value = parse(info)?;
     let mut config = info.get("config").cloned().unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
@@ -405,7 +409,7 @@ mod tests {
     #[test]
     fn a_consumer_is_moved_with_all_its_settings() {
         let info = br#"{"name":"d","config":{"durable_name":"d","deliver_subject":"_INBOX.a","ack_wait":30000000000,"metadata":{"of":"others"}},"push_bound":false}"#;
-        let request = move_body("S", info, "_INBOX.b").expect("a request");
+        let request = deliver_subject_body("S", info, "_INBOX.b").expect("a request");
         let request: serde_json::Value = serde_json::from_slice(&request).expect("JSON");
         let want = serde_json::json!({"stream_name": "S", "config": {
             "durable_name": "d", "deliver_subject": "_INBOX.b", "ack_wait": 30_000_000_000u64,

@@ -98,7 +98,7 @@ impl Data {
         if theirs.starts_with(INBOX_PREFIX) {
             let ours = self.listen_at(spec, info, inbox());
             let ours = ours.map_err(failed)?;
-            match self.move_consumer(&spec.stream, &spec.durable, &ours.deliver_subject) {
+            match self.set_deliver_subject(&spec.stream, &spec.durable, &ours.deliver_subject) {
                 Ok(()) => return Ok(Joined::Attached(Box::new(attached(ours)))),
                 Err(error) => {
                     self.leave_consumer(ours);
