@@ -421,7 +421,6 @@ impl History {
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
-            missed.frames.reserve_exact(found.copies.len());
             let mut rendered = 0;
             for (at, name) in &found.copies {
                 // What is a frame already would take longer to find again.
