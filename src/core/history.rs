@@ -16,7 +16,6 @@ mod newest_only;
 mod numbers;
 mod wanted;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(super) use self::missed::{CopyPlace, merge_charge};
@@ -35,12 +34,12 @@ use super::{
     HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
-use weirgate_wire::base::Now;
+use weirgate_wire::base::{ChunkedQueue, Now};
 
 /// The names of topics get one `NAMES_SHARE`th of the bytes.
 const NAMES_SHARE: usize = 4;
-/// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because a table that has just
-/// grown is half empty.
+/// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because the nodes of
+/// [`NewestOnly`]'s tree may be half empty; the list of all messages takes less.
 const ENTRY_BYTES: usize =
     2 * (size_of::<KeptMessage>() + size_of::<u32>() + size_of::<StoredId>());
 /// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
@@ -158,9 +157,9 @@ impl Memory {
 pub(super) struct History {
     limits: HistoryLimits,
     numbers: MessageNumbers,
-    entries: VecDeque<KeptMessage>,
+    entries: ChunkedQueue<KeptMessage>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
-    topics: VecDeque<u32>,
+    topics: ChunkedQueue<u32>,
     newest_only: NewestOnly,
     /// How many messages were forgotten that were the newest of their topics.
     pub(super) newest_forgotten: u64,
@@ -185,8 +184,8 @@ impl History {
         (limits.keep_us > 0).then(|| Self {
             limits,
             numbers: MessageNumbers::default(),
-            entries: VecDeque::new(),
-            topics: VecDeque::new(),
+            entries: ChunkedQueue::default(),
+            topics: ChunkedQueue::default(),
             newest_only: NewestOnly::new(limits.bytes_max),
             newest_forgotten: 0,
             names: Names::new(limits.bytes_max / NAMES_SHARE),
@@ -424,7 +423,6 @@ impl History {
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
-            missed.frames.reserve_exact(found.copies.len());
             let mut rendered = 0;
             for (at, name) in &found.copies {
                 // What is a frame already would take longer to find again.
@@ -533,7 +531,8 @@ impl History {
     ) -> Outcome {
         // The number of messages found so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
-        for (at, &topic) in self.topics.iter().enumerate().rev() {
+        let places = (0..self.topics.len()).rev();
+        for (at, &topic) in places.zip(self.topics.iter().rev()) {
             let seen = &mut seen[topic as usize];
             if *seen == count {
                 continue;
@@ -586,14 +585,7 @@ impl History {
         (since, first): (After, usize),
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        let (older, newer) = self.topics.as_slices();
-        let in_older = first.min(older.len());
-        let in_newer = first - in_older;
-        let rest = [
-            (first, &older[in_older..]),
-            (older.len() + in_newer, &newer[in_newer..]),
-        ];
-        for (mut at, mut topics) in rest {
+        for (mut at, mut topics) in self.topics.slices_from(first) {
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let (entry, content) = (&self.entries[at], found.budget.content);
@@ -686,7 +678,7 @@ impl History {
             return true;
         }
         let first = self.first_entry(self.memory.first_copied);
-        let mut rest = self.entries.range_mut(first..);
+        let mut rest = self.entries.iter_mut_from(first);
         let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
             return false;
         };

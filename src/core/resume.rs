@@ -202,7 +202,7 @@ impl Core {
         };
         session.hold_resumed(missed.charge.take());
         self.notify_loss(key);
-        if !missed.frames.is_empty() {
+        if missed.has_frames() {
             // Some of these messages may be newer than the messages that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);
         }

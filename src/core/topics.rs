@@ -8,9 +8,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Serialize;
-use slab::Slab;
 use smallvec::SmallVec;
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
 use super::gaps::Gaps;
 use super::losses::{Active, Times};
@@ -141,7 +140,7 @@ impl Topic {
 /// All topics. A topic exists while it has members or a retained frame.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    topics: Slab<Topic>,
+    topics: ChunkedSlab<Topic>,
     by_name: ExtendibleMap<TopicName, TopicKey>,
     /// Most clients are members of a topic or two.
     joined: Vec<SmallVec<[Membership; 2]>>,
@@ -192,7 +191,7 @@ impl Topics {
             return (Joined::Already, None);
         }
         let joined = &mut self.joined[slot];
-        let topic = &mut self.topics[key.0 as usize];
+        let topic = &mut self.topics[key.0];
         topic.out_of_order |= session.slot < topic.last_slot;
         topic.last_slot = session.slot;
         joined.push(Membership {
@@ -225,7 +224,7 @@ impl Topics {
     ) -> Option<(usize, bool)> {
         let key = *self.by_name.get(name)?;
         let at = self.place(session, key)?;
-        let of_topic = &self.topics[key.0 as usize].keys;
+        let of_topic = &self.topics[key.0].keys;
         keys.extend_from_slice(of_topic);
         let count = of_topic.len();
         Some((count, self.remove(session.slot, at)))
@@ -252,10 +251,10 @@ impl Topics {
         let gone = self.joined[slot as usize].swap_remove(at);
         self.memberships -= 1;
         if let Some(moved) = self.joined[slot as usize].get(at) {
-            let members = &mut self.topics[moved.topic.0 as usize].members;
+            let members = &mut self.topics[moved.topic.0].members;
             members[moved.member_at as usize].joined_at = at as u32;
         }
-        let topic = &mut self.topics[gone.topic.0 as usize];
+        let topic = &mut self.topics[gone.topic.0];
         let member = topic.members.swap_remove(gone.member_at as usize);
         topic.binary -= u32::from(member.content == Content::Binary);
         if let Some(moved) = topic.members.get(gone.member_at as usize) {
@@ -284,7 +283,7 @@ impl Topics {
     /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
     /// which may be gone.
     pub(super) fn retain(&mut self, key: TopicKey, of: Delivery<'_>, now: Now) -> bool {
-        let topic = &mut self.topics[key.0 as usize];
+        let topic = &mut self.topics[key.0];
         // A message that is published as text and as binary counts once, as text.
         let is_second = of.frame.content() == Content::Binary && topic.binary > 0;
         if of.deliver && !(is_second && topic.count(Content::Text) > 0) {
@@ -317,7 +316,7 @@ impl Topics {
 
     /// Whether the members are many, with sessions scattered in memory.
     pub(super) fn is_scattered(&self, key: TopicKey) -> bool {
-        let topic = &self.topics[key.0 as usize];
+        let topic = &self.topics[key.0];
         topic.out_of_order && topic.members.len() >= SCATTERED_MEMBERS_MIN
     }
 
@@ -329,7 +328,7 @@ impl Topics {
         key: TopicKey,
         frame: &Arc<Frame>,
     ) -> impl Iterator<Item = SessionKey> {
-        let topic = &self.topics[key.0 as usize];
+        let topic = &self.topics[key.0];
         let got = topic.holds(frame).then_some(topic.retained_number);
         let of = self.kind_of_members(topic, frame);
         let members = topic.members.iter();
@@ -348,7 +347,7 @@ impl Topics {
     /// client may hold very many names, and a name may have very many members.
     fn place(&self, session: SessionKey, key: TopicKey) -> Option<usize> {
         let joined = self.joined.get(session.slot as usize)?;
-        let members = &self.topics[key.0 as usize].members;
+        let members = &self.topics[key.0].members;
         if members.len() < joined.len() {
             let own = members.iter().find(|member| member.session == session)?;
             return Some(own.joined_at as usize);
@@ -369,7 +368,7 @@ impl Topics {
 
     /// The number of [`Self::receivers`], including members that got the frame on joining.
     pub(super) fn receiver_count(&self, key: TopicKey, frame: &Frame) -> usize {
-        let topic = &self.topics[key.0 as usize];
+        let topic = &self.topics[key.0];
         let of = self.kind_of_members(topic, frame);
         of.map_or(topic.members.len(), |of| topic.count(of))
     }
@@ -391,12 +390,12 @@ impl Topics {
 
     /// Slots of the table, including empty slots.
     pub(super) fn slots(&self) -> usize {
-        self.topics.capacity()
+        self.topics.numbers()
     }
 
     /// The topic in a slot, with the counts since the last survey; the snapshot has no name yet.
     pub(super) fn snapshot(&mut self, slot: usize, at: Now) -> Option<(&TopicName, TopicSnapshot)> {
-        let topic = self.topics.get_mut(slot)?;
+        let topic = self.topics.get_mut(slot as u32)?;
         let quiet_us = topic.quiet_us(at);
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
@@ -435,7 +434,7 @@ impl Topics {
     /// The names of the topics of a session.
     pub(super) fn joined(&self, slot: u32) -> impl Iterator<Item = &TopicName> {
         let joined = self.joined.get(slot as usize).into_iter().flatten();
-        joined.map(|membership| &self.topics[membership.topic.0 as usize].name)
+        joined.map(|membership| &self.topics[membership.topic.0].name)
     }
 
     /// The number of topics of a session.
@@ -448,7 +447,7 @@ impl Topics {
         let Some(key) = self.by_name.get(name) else {
             return;
         };
-        let topic = &mut self.topics[key.0 as usize];
+        let topic = &mut self.topics[key.0];
         topic.active = Times::add(topic.active, losses, active);
     }
 
@@ -456,13 +455,13 @@ impl Topics {
     /// [`Times::meet_loss`](super::losses::Times::meet_loss).
     pub(super) fn was_active(&self, slot: u32, known: u64, (losses, of_kept): (u64, u64)) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
-        let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);
+        let mut active = own.filter_map(|joined| self.topics[joined.topic.0].active);
         active.any(|times| times.meet_loss(known, losses, of_kept))
     }
 
     fn find(&self, name: &TopicName) -> Option<&Topic> {
         let key = self.by_name.get(name)?;
-        Some(&self.topics[key.0 as usize])
+        Some(&self.topics[key.0])
     }
 
     fn key_or_insert(&mut self, name: &TopicName) -> TopicKey {
@@ -474,38 +473,32 @@ impl Topics {
             // Most topics of channels have a single member.
             members: Vec::with_capacity(1),
             ..Topic::default()
-        }) as u32);
+        }));
         self.by_name.insert(name.clone(), key);
         key
     }
 
     fn forget_if_unused(&mut self, key: TopicKey) {
-        let topic = &self.topics[key.0 as usize];
+        let topic = &self.topics[key.0];
         if topic.members.is_empty() && topic.retained.is_none() {
-            let topic = self.topics.remove(key.0 as usize);
+            let topic = self.topics.remove(key.0);
             self.by_name.remove(&topic.name);
         }
     }
 
     /// Panics unless both directions agree everywhere.
     pub(super) fn check_invariants(&self) {
-        for (key, topic) in &self.topics {
+        for (key, topic) in self.topics.iter() {
             assert!(!topic.members.is_empty() || topic.retained.is_some());
             let binary = topic
                 .members
                 .iter()
                 .filter(|m| m.content == Content::Binary);
             assert_eq!(topic.binary as usize, binary.count());
-            assert_eq!(
-                self.by_name.get(&topic.name).map(|key| key.0 as usize),
-                Some(key)
-            );
+            assert_eq!(self.by_name.get(&topic.name).map(|key| key.0), Some(key));
             for (at, member) in topic.members.iter().enumerate() {
                 let joined = self.joined[member.session.slot as usize][member.joined_at as usize];
-                assert_eq!(
-                    (joined.topic.0 as usize, joined.member_at as usize),
-                    (key, at)
-                );
+                assert_eq!((joined.topic.0, joined.member_at as usize), (key, at));
             }
         }
         let members: usize = self.topics.iter().map(|(_, t)| t.members.len()).sum();

@@ -1,11 +1,13 @@
 //! The result of a search: the missed messages of a client, some of whose frames are still to be made.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::wanted::{Known, Outcome};
 use crate::{CopyPosition, CopyRank, Frame, NotRecovered, TopicName};
 use weirgate_wire::admission::Permit;
+use weirgate_wire::base::ChunkedQueue;
 
 /// The place of a copy in the feed: the number of the message, and the rank of the copy.
 pub(crate) type CopyPlace = (u64, CopyRank);
@@ -13,11 +15,16 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 /// The missed messages of a client.
 #[derive(Debug, Default)]
 pub struct Missed {
-    /// The messages with their places. Those of a search are in the order of the feed.
-    pub(crate) frames: VecDeque<(CopyPlace, Arc<Frame>)>,
+    /// The messages with their places, in runs that are each in the order of the feed: those of a search are one. Runs of
+    /// very many messages in all are not sorted, which would take milliseconds.
+    runs: Vec<VecDeque<(CopyPlace, Arc<Frame>)>>,
+    /// The place of the first message of each run, and the index of the run; of [`sort`](Self::sort).
+    order: BinaryHeap<Reverse<(CopyPlace, usize)>>,
+    /// The messages of all runs.
+    count: usize,
     /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
     /// are made over several turns.
-    pub(super) unmade: VecDeque<(Known, Option<TopicName>)>,
+    pub(super) unmade: ChunkedQueue<(Known, Option<TopicName>)>,
     /// Queue bytes of the frames.
     pub(crate) bytes: usize,
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
@@ -41,7 +48,7 @@ pub struct KeptPage {
 impl Missed {
     /// The position of the last message.
     pub fn position(&self) -> Option<CopyPosition> {
-        let (_, frame) = self.frames.back()?;
+        let (_, frame) = self.runs.last()?.back()?;
         frame.copy_position()
     }
 
@@ -52,7 +59,7 @@ impl Missed {
 
     /// The number of messages.
     pub(crate) fn len(&self) -> usize {
-        self.frames.len() + self.unmade.len()
+        self.count + self.unmade.len()
     }
 
     /// Whether frames are still to be made ([`Core::make_missed`](crate::Core::make_missed)).
@@ -71,7 +78,17 @@ impl Missed {
         bytes_max: usize,
     ) -> Outcome {
         self.bytes += frame.as_ref().map_or(0, |frame| frame.queue_bytes());
-        self.frames.extend(frame.map(|frame| (place, frame)));
+        if let Some(frame) = frame {
+            let is_next = |run: &VecDeque<(CopyPlace, _)>| {
+                let last = run.back();
+                last.is_some_and(|(last, _)| *last <= place)
+            };
+            match self.runs.last_mut() {
+                Some(run) if is_next(run) => run.push_back((place, frame)),
+                _ => self.runs.push(VecDeque::from([(place, frame)])),
+            }
+            self.count += 1;
+        }
         match self.bytes > bytes_max {
             true => Err(NotRecovered::Large),
             false => Ok(()),
@@ -86,18 +103,30 @@ impl Missed {
     /// Drops up to `count` of the messages, which are not sent: each is elsewhere in memory, so dropping very many at once
     /// takes milliseconds.
     pub fn drop_some(&mut self, count: usize) {
-        let kept = |len: usize| len.saturating_sub(count);
-        self.frames.truncate(kept(self.frames.len()));
-        self.unmade.truncate(kept(self.unmade.len()));
+        for _ in 0..count {
+            self.unmade.pop_back();
+            if let Some(run) = self.runs.last_mut() {
+                self.count -= usize::from(run.pop_back().is_some());
+                self.runs.pop_if(|run| run.is_empty());
+            }
+        }
+        self.order.clear();
     }
 
     /// Takes the first message out, unless `newer`, which goes out beside these, is before it in the feed.
     pub(crate) fn pop_until(&mut self, newer: Option<CopyPlace>) -> Option<Arc<Frame>> {
-        let (first, _) = self.frames.front()?;
+        let Reverse((first, at)) = self.order.peek()?;
         if newer.is_some_and(|newer| newer < *first) {
             return None;
         }
-        let (_, frame) = self.frames.pop_front()?;
+        let (at, run) = (*at, self.runs.get_mut(*at)?);
+        let (_, frame) = run.pop_front()?;
+        self.order.pop();
+        match run.front() {
+            Some((next, _)) => self.order.push(Reverse((*next, at))),
+            None => *run = VecDeque::new(),
+        }
+        self.count -= 1;
         self.bytes -= frame.queue_bytes();
         Some(frame)
     }
@@ -107,19 +136,37 @@ impl Missed {
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
-        self.unmade.extend(other.unmade);
-        merge_charge(&mut self.charge, other.charge);
-        if self.frames.is_empty() {
-            self.frames = other.frames;
-        } else {
-            self.frames.extend(other.frames);
+        self.count += other.count;
+        match self.unmade.is_empty() {
+            true => self.unmade = other.unmade,
+            false => {
+                let mut unmade = other.unmade;
+                while let Some(one) = unmade.pop_front() {
+                    self.unmade.push_back(one);
+                }
+            }
         }
+        merge_charge(&mut self.charge, other.charge);
+        self.runs.extend(other.runs);
     }
 
-    /// Brings the messages into the order of the feed: those of each name are already.
+    /// Brings the messages into the order of the feed, for [`pop_until`](Self::pop_until): those of each run are already.
     pub(crate) fn sort(&mut self) {
-        let frames = self.frames.make_contiguous();
-        frames.sort_by_key(|(place, _)| *place);
+        self.runs.retain(|run| !run.is_empty());
+        let runs = self.runs.iter().enumerate();
+        let firsts = runs.filter_map(|(at, run)| Some(Reverse((run.front()?.0, at))));
+        self.order = firsts.collect();
+    }
+
+    /// Whether frames are made.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.count > 0
+    }
+
+    /// The frames, in the order in which they were found.
+    #[cfg(test)]
+    pub(crate) fn frames(&self) -> impl Iterator<Item = &(CopyPlace, Arc<Frame>)> {
+        self.runs.iter().flatten()
     }
 }
 

@@ -1,14 +1,11 @@
 //! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
 //! history knows that nothing was missed, however old a position is.
 
-use std::collections::VecDeque;
-
-use slab::Slab;
+use std::mem::take;
 
 use super::Outcome;
-use crate::tables::SlabRoom;
 use crate::{NotRecovered, TopicName};
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedQueue, ChunkedSlab, ExtendibleMap};
 
 /// The most topics that are remembered without a kept message.
 pub(super) const QUIET_MAX: usize = 65_536;
@@ -32,12 +29,11 @@ pub(super) struct Name {
 /// All remembered topics.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    table: Slab<Name>,
-    room: SlabRoom,
+    table: ChunkedSlab<Name>,
     by_topic: ExtendibleMap<TopicName, u32>,
     /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
     /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
-    quiet: VecDeque<(u32, u64)>,
+    quiet: ChunkedQueue<(u32, u64)>,
     quiet_count: usize,
     bytes: usize,
     bytes_max: usize,
@@ -60,7 +56,7 @@ impl Names {
             Some(&id) => id,
             None => self.insert(topic),
         };
-        let name = &mut self.table[id as usize];
+        let name = &mut self.table[id];
         name.newest_unix_us = unix_us;
         if name.kept == 0 {
             self.quiet_count -= 1;
@@ -71,7 +67,7 @@ impl Names {
 
     /// Notes that the oldest message of a topic, which has this number, is no longer kept.
     pub(super) fn forget_message(&mut self, id: u32, number: u64) {
-        let name = &mut self.table[id as usize];
+        let name = &mut self.table[id];
         name.forgotten = name.forgotten.max(number);
         name.kept -= 1;
         if name.kept == 0 {
@@ -88,18 +84,18 @@ impl Names {
 
     /// Whether only one message of a topic is kept: the newest.
     pub(super) fn has_only_newest(&self, id: u32) -> bool {
-        self.table[id as usize].kept == 1
+        self.table[id].kept == 1
     }
 
     /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
     /// there for a resume.
     pub(super) fn keep_newest_only(&mut self, id: u32, number: u64) {
-        self.table[id as usize].forgotten = number;
+        self.table[id].forgotten = number;
     }
 
     /// Notes that the newest message of a topic, which has this number, was left out.
     pub(super) fn left_out(&mut self, id: u32, number: u64) {
-        self.table[id as usize].left_out = number;
+        self.table[id].left_out = number;
     }
 
     /// The index of a topic.
@@ -109,17 +105,17 @@ impl Names {
 
     /// A topic.
     pub(super) fn get(&self, topic: &TopicName) -> Option<&Name> {
-        Some(&self.table[self.id(topic)? as usize])
+        Some(&self.table[self.id(topic)?])
     }
 
     /// The topic with an index.
     pub(super) fn topic(&self, id: u32) -> &TopicName {
-        &self.table[id as usize].topic
+        &self.table[id].topic
     }
 
     /// Every index is below this number.
     pub(super) fn slots(&self) -> usize {
-        self.table.capacity()
+        self.table.numbers()
     }
 
     /// Whether it is certain that an unknown topic had no message after a number.
@@ -150,8 +146,7 @@ impl Names {
             left_out: 0,
             newest_unix_us: 0,
             kept: 0,
-        }) as u32;
-        self.room.added(&self.table);
+        });
         self.by_topic.insert(topic.clone(), id);
         self.bytes += bytes_of(topic);
         self.quiet_count += 1;
@@ -164,25 +159,27 @@ impl Names {
             && let Some((id, number)) = self.quiet.pop_front()
         {
             if is_quiet(&self.table, id, number) {
-                let gone = self.table.remove(id as usize);
+                let gone = self.table.remove(id);
                 self.by_topic.remove(&gone.topic);
                 self.forgotten = self.forgotten.max(gone.forgotten);
                 self.bytes -= bytes_of(&gone.topic);
                 self.quiet_count -= 1;
-                self.room.removed(&mut self.table);
             }
         }
         // Topics with a message now and then leave stale entries in the list.
         if self.quiet.len() > 2 * self.quiet_count + 64 {
-            let table = &self.table;
-            self.quiet
-                .retain(|(id, number)| is_quiet(table, *id, *number));
+            let mut all = take(&mut self.quiet);
+            while let Some((id, number)) = all.pop_front() {
+                if is_quiet(&self.table, id, number) {
+                    self.quiet.push_back((id, number));
+                }
+            }
         }
     }
 }
 
-fn is_quiet(table: &Slab<Name>, id: u32, number: u64) -> bool {
-    let name = table.get(id as usize);
+fn is_quiet(table: &ChunkedSlab<Name>, id: u32, number: u64) -> bool {
+    let name = table.get(id);
     name.is_some_and(|name| name.kept == 0 && name.forgotten == number)
 }
 

@@ -11,6 +11,7 @@ use foldhash::quality::RandomState;
 use super::wanted::After;
 use crate::position::CopyPosition;
 use crate::{Mark, NotRecovered, Point, Position, StoredId};
+use weirgate_wire::base::ChunkedQueue;
 
 /// The most marks that are remembered, the newest: an hour of one instance with a mark each second.
 pub(super) const MARKS_MAX: usize = 4_096;
@@ -29,7 +30,7 @@ pub(super) struct MessageNumbers {
     newest_mark: Option<(Mark, u64)>,
     /// The ids of the newest messages of a stream, in their order and without a hole; the last has the
     /// number [`Self::head`].
-    ids: VecDeque<StoredId>,
+    ids: ChunkedQueue<StoredId>,
     /// Messages before the first of the ids were lost.
     is_after_loss: bool,
     /// The number of the newest message.
@@ -62,7 +63,7 @@ impl MessageNumbers {
     /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
     pub(super) fn gap(&mut self) {
         self.newest_mark = None;
-        self.ids.clear();
+        self.ids = ChunkedQueue::default();
         self.is_after_loss = true;
         // A number for the loss, above every earlier position.
         self.head += 1;

@@ -1,12 +1,12 @@
 //! The gateway's requests to the bus for the messages of names, each name once, and the bus's responses. Names of the kept feed
 //! ([`super::kept_names`]) are not requested.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use foldhash::quality::RandomState;
 
 use weirgate_core::TopicName;
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Interest {
 #[derive(Debug, Default)]
 pub(super) struct BusRequests {
     wanted: ExtendibleMap<TopicName, RequestedName>,
-    changes: VecDeque<Interest>,
+    changes: ChunkedQueue<Interest>,
     /// The number of the newest change.
     number: u64,
     /// Losses of the connection so far.

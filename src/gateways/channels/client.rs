@@ -88,6 +88,14 @@ impl ChannelsClient {
         self.rare.as_ref().is_some_and(|rare| rare.rest.is_some())
     }
 
+    /// What is left of the client's requests, and its answers.
+    pub(super) fn into_requests(self) -> (Option<PendingRequest>, Option<Sending>, Answers) {
+        let (rest, sending) = self
+            .rare
+            .map_or((None, None), |rare| (rare.rest, rare.sending));
+        (rest, sending, self.answers)
+    }
+
     /// Takes the rest of a request, which goes on now.
     pub(super) fn take_rest(&mut self) -> Option<PendingRequest> {
         self.rare.as_mut()?.rest.take()

@@ -1,12 +1,16 @@
 //! The clients that have ended: their names and their questions for last values are released over several turns, because a client
 //! may hold very many.
 
+use std::collections::btree_set;
+
 use super::ChannelsGateway;
-use super::held::HeldNames;
+use super::client::ChannelsClient;
+use super::pending::PendingRequest;
 use super::replay::Replays;
 use super::retained::Wants;
-use weirgate_core::{Core, SessionKey};
-use weirgate_wire::admission::ClientAddr;
+use crate::gateways::shared::history::Follow;
+use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, Permit};
 
 /// What a client that has ended still holds.
 #[derive(Debug)]
@@ -17,21 +21,65 @@ pub(super) struct Leaving {
     /// Names whose last values it waited for.
     wanted: Wants,
     replays: Replays,
+    /// Names and messages of its requests and answers: dropping very many takes time.
+    sets: Vec<btree_set::IntoIter<TopicName>>,
+    names: Vec<Vec<TopicName>>,
+    found: Vec<Follow>,
+    /// The permit for these.
+    _permit: Option<Permit>,
 }
+
+/// Messages that are dropped in one step.
+const DROPPED_AT_ONCE: usize = 100;
 
 impl Leaving {
     pub(super) fn new(
         key: SessionKey,
-        held: &HeldNames,
+        client: ChannelsClient,
         (wanted, replays): (Wants, Replays),
     ) -> Self {
+        let (address, ids) = (client.held.address(), client.held.ids());
+        let (rest, sending, answers) = client.into_requests();
+        let (mut sets, permit) = answers.into_names();
+        let (mut names, mut found) = Default::default();
+        if let Some(sending) = sending {
+            sending.spend(&mut sets, &mut names, &mut found);
+        }
+        if let Some((follow_up, granted)) = rest.and_then(PendingRequest::into_names) {
+            sets.extend(follow_up.into_names());
+            names.push(granted);
+        }
         Self {
             key,
-            address: held.address(),
-            ids: held.ids(),
+            address,
+            ids,
             wanted,
             replays,
+            sets,
+            names,
+            found,
+            _permit: permit,
         }
+    }
+
+    /// Drops a name or some messages. Returns false if there are none.
+    fn drop_next(&mut self) -> bool {
+        if let Some(names) = self.sets.last_mut() {
+            if names.next().is_none() {
+                self.sets.pop();
+            }
+        } else if let Some(names) = self.names.last_mut() {
+            if names.pop().is_none() {
+                self.names.pop();
+            }
+        } else if let Some(found) = self.found.last_mut() {
+            if !found.drop_some(DROPPED_AT_ONCE) {
+                self.found.pop();
+            }
+        } else {
+            return false;
+        }
+        true
     }
 }
 
@@ -47,7 +95,7 @@ impl ChannelsGateway {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);
                 }
-            } else {
+            } else if !leaving.drop_next() {
                 self.leaving.pop_front();
                 continue;
             }

@@ -8,7 +8,7 @@
 //! payload. It gets a copy for its exact name and a copy for each of its patterns. Each is rendered from the message of the
 //! feed, once for all clients of the kind.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque, btree_set};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -36,6 +36,15 @@ pub(super) struct Answer {
     /// Of `subscribed`: its first members.
     entries: Option<Box<Entries>>,
     body: ObjectWriter,
+    /// The frame, while it is put together.
+    assembled: Option<Box<Assembled>>,
+}
+
+/// A frame with the first bytes of an answer.
+#[derive(Debug)]
+struct Assembled {
+    frame: FrameBuilder,
+    bytes: usize,
 }
 
 /// The outcome of the entries of a `subscribe`.
@@ -180,6 +189,7 @@ impl Answer {
             prefix,
             entries: None,
             body: ObjectWriter::new(),
+            assembled: None,
         }
     }
 
@@ -207,11 +217,15 @@ impl Answer {
     /// [`push_brings`](Self::push_brings) for each.
     pub(super) fn take_names(&mut self) -> Vec<TopicName> {
         let entries = self.entries.as_mut();
-        let named = entries.and_then(|entries| Some((entries.names.take()?, &mut entries.brings)));
-        named.map_or_else(Vec::new, |(names, brings)| {
-            *brings = Some(ObjectWriter::new());
-            names
-        })
+        let Some(entries) = entries else {
+            return Vec::new();
+        };
+        let names = entries.names.take();
+        entries.brings = names.as_ref().map(|names| {
+            // So many bytes are not moved while they become more.
+            ObjectWriter::with_capacity(entries.granted.bytes() + BRINGS_BYTES * names.len())
+        });
+        names.unwrap_or_default()
     }
 
     /// Adds what a granted name brings. A name that the bus refuses is among the errors too.
@@ -240,36 +254,81 @@ impl Answer {
         }
     }
 
-    /// Returns the bytes of the finished answer, approximately.
+    /// Returns the memory of the answer: the bytes of the finished one, approximately, and those of the frame so far.
     pub(super) fn bytes(&self) -> usize {
+        let assembled = self.assembled.as_ref();
+        self.text_bytes() + assembled.map_or(0, |assembled| assembled.bytes)
+    }
+
+    fn text_bytes(&self) -> usize {
         let entries = self.entries.as_ref();
         entries.map_or(0, |entries| entries.bytes()) + self.body.bytes()
     }
 
-    /// Builds the frame, with the present time and the position that the client has reached.
-    pub(super) fn frame(self, core: &Core, position: Option<Position>) -> Arc<Frame> {
-        let now = core.now();
-        let timestamp = quoted(&iso_utc(now.unix_ms()));
-        let mut frame = Frame::text(core.frame_bytes())
-            .with_capacity(self.bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX)
-            .answer()
-            .prefix(Prefix::Seq(self.prefix))
-            .received(now);
+    /// The parts of the answer before its time and position. The prefix has opened the object and has its first members.
+    fn parts(&self) -> Vec<&str> {
+        let mut parts = Vec::new();
         if let Some(entries) = &self.entries {
             let (granted, errors) = (entries.granted.texts(), entries.errors.texts());
-            let lists = [r#","channels":["#, granted, r#"],"errors":["#, errors, "]"];
-            frame = with_all(frame, lists);
+            parts.extend([r#","channels":["#, granted, r#"],"errors":["#, errors, "]"]);
         }
-        // The prefix has opened the object and has its first members.
-        frame = with_all(frame, [",", self.body.members()]);
+        parts.extend([",", self.body.members()]);
         let objects = self.entries.iter().flat_map(|entries| entries.objects());
         for (key, object) in objects {
-            frame = with_all(frame, [",\"", key, "\":{", object.members(), "}"]);
+            parts.extend([",\"", key, "\":{", object.members(), "}"]);
         }
+        parts
+    }
+
+    /// Puts the next bytes of an answer that is known into its frame: an answer may have many megabytes. Returns whether
+    /// bytes are left.
+    pub(super) fn assemble_next(&mut self, core: &Core) -> bool {
+        let assembled = self.assembled.take();
+        let mut assembled = assembled.unwrap_or_else(|| self.begin_frame(core));
+        let (mut before, mut room) = (assembled.bytes, ASSEMBLED_AT_ONCE);
+        for part in self.parts() {
+            let rest = &part.as_bytes()[before.min(part.len())..];
+            before -= part.len() - rest.len();
+            let some = &rest[..rest.len().min(room)];
+            assembled.frame.payload().extend_from_slice(some);
+            assembled.bytes += some.len();
+            room -= some.len();
+        }
+        self.assembled = Some(assembled);
+        room == 0
+    }
+
+    fn begin_frame(&self, core: &Core) -> Box<Assembled> {
+        let frame = Frame::text(core.frame_bytes())
+            .with_capacity(self.text_bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX)
+            .answer()
+            .prefix(Prefix::Seq(self.prefix));
+        Box::new(Assembled { frame, bytes: 0 })
+    }
+
+    /// Begins the frame again, because the answer has changed.
+    pub(super) fn assemble_again(&mut self) {
+        self.assembled = None;
+    }
+
+    /// Builds the frame, with the present time and the position that the client has reached.
+    pub(super) fn frame(&mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
+        while self.assemble_next(core) {}
+        let now = core.now();
+        let timestamp = quoted(&iso_utc(now.unix_ms()));
+        let assembled = self.assembled.take();
+        let assembled = assembled.unwrap_or_else(|| self.begin_frame(core));
+        let frame = assembled.frame.received(now);
         let frame = with_all(frame, [r#","timestamp":"#, &timestamp]);
         ended(frame, position, CopyRank::LAST).finish()
     }
 }
+
+/// Bytes that a step puts into the frame of an answer.
+const ASSEMBLED_AT_ONCE: usize = 512 * 1024;
+
+/// Usual bytes of what a name brings, beside the name.
+const BRINGS_BYTES: usize = 96;
 
 /// The most bytes of an answer beside those of [`Answer::bytes`] and its position.
 const MEMBERS_BYTES_MAX: usize = 160;
@@ -334,6 +393,13 @@ impl Resumed {
 }
 
 impl FollowUp {
+    /// All of its names.
+    pub(super) fn into_names(self) -> impl Iterator<Item = btree_set::IntoIter<TopicName>> {
+        let resumed = self.resumed.into_iter();
+        let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.off]);
+        resumed.chain([self.unconfirmed]).map(BTreeSet::into_iter)
+    }
+
     /// How many names are joined with this answer.
     fn resuming(&self) -> usize {
         let resumed = self.resumed.as_ref();
@@ -497,6 +563,16 @@ impl Answers {
                 .unconfirmed
                 .retain(|name| !is_settled(name));
         }
+    }
+
+    /// Takes all names of the answers, and the permit for them: dropping very many takes time.
+    pub(super) fn into_names(self) -> (Vec<btree_set::IntoIter<TopicName>>, Option<Permit>) {
+        let Some(mut queue) = self.0 else {
+            return Default::default();
+        };
+        let waiting = queue.waiting.drain(..);
+        let names = waiting.flat_map(|waiting| waiting.follow_up.into_names());
+        (names.collect(), queue.permit.take())
     }
 
     /// Returns true if no answer waits.

@@ -420,7 +420,7 @@ impl Gateway for ChannelsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         keep_apart(core, key, &client.rights);
-        let answer = Answer::connected(&uuid(core), &client.rights.role);
+        let mut answer = Answer::connected(&uuid(core), &client.rights.role);
         let frame = answer.frame(core, None);
         core.send(key, &frame);
         self.send_ready(core, key, client);
@@ -464,7 +464,7 @@ impl Gateway for ChannelsGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<ChannelsClient>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let wanted = self.retained.closed(key);
-        let leaving = Leaving::new(key, &client.held, wanted);
+        let leaving = Leaving::new(key, client, wanted);
         self.leaving.push_back(leaving);
         self.release_leaving(core);
         self.ask_retained(core);

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
-use slab::Slab;
 
 use super::ChannelsStats;
 use super::bus_requests::BusRequests;
@@ -16,7 +15,7 @@ use super::held::HeldNames;
 use weirgate_core::{Active, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
 /// than what is free.
@@ -109,7 +108,7 @@ pub(super) struct Names {
     /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
     /// is free.
     least: [u64; 3],
-    entries: Slab<NameEntry>,
+    entries: ChunkedSlab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) asked: BusRequests,
@@ -222,7 +221,7 @@ impl Names {
                 sum("name_bytes", limits.name_bytes_max),
             ],
             least: least.map(|least| least as u64),
-            entries: Slab::new(),
+            entries: ChunkedSlab::default(),
             ids: ExtendibleMap::default(),
             addresses: HashMap::default(),
             asked: BusRequests::default(),
@@ -254,7 +253,7 @@ impl Names {
         if let Some(id) = known
             && client.has(id)
         {
-            return Ok((self.entries[id as usize].name.clone(), News::Nothing));
+            return Ok((self.entries[id].name.clone(), News::Nothing));
         }
         let address = client.address();
         let entry = self.addresses.entry(address);
@@ -279,12 +278,12 @@ impl Names {
                 addresses: 0,
                 route: Route::Kept,
                 has_left_feed: false,
-            }) as u32;
+            });
             self.ids.insert(name, id);
             id
         });
         *of.clients.get_or_insert_default(id) += 1;
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         entry.clients += 1;
         entry.addresses += u32::from(is_new_there);
         client.add(id);
@@ -299,7 +298,7 @@ impl Names {
 
     /// The name with this number, if the client holds it.
     pub(super) fn held(&self, client: &HeldNames, id: u32) -> Option<TopicName> {
-        let name = || self.entries[id as usize].name.clone();
+        let name = || self.entries[id].name.clone();
         client.has(id).then(name)
     }
 
@@ -323,7 +322,7 @@ impl Names {
             }
             Route::Within(cover) => self.asked.want_cover(cover),
         }
-        let before = std::mem::replace(&mut self.entries[*id as usize].route, route);
+        let before = std::mem::replace(&mut self.entries[*id].route, route);
         self.end_route(name, before);
     }
 
@@ -339,14 +338,14 @@ impl Names {
 
     fn set_left_feed(&mut self, name: &TopicName, has_left: bool) {
         if let Some(id) = self.ids.get(name) {
-            self.entries[*id as usize].has_left_feed = has_left;
+            self.entries[*id].has_left_feed = has_left;
         }
     }
 
     /// Whether messages of a name that the bus has just confirmed are missing. Returns true once.
     pub(super) fn take_left_feed(&mut self, name: &TopicName) -> bool {
         let id = self.ids.get(name);
-        id.is_some_and(|id| std::mem::take(&mut self.entries[*id as usize].has_left_feed))
+        id.is_some_and(|id| std::mem::take(&mut self.entries[*id].has_left_feed))
     }
 
     /// Whether the messages of a held name come with the kept feed.
@@ -386,7 +385,7 @@ impl Names {
     /// Handles a client of this address group that has ended, and held the name with this number. Returns the name if no
     /// client holds it any more.
     pub(super) fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         let of_address = self.addresses.get_mut(&address)?;
         let clients = of_address.clients.get_mut(&id)?;
         *clients -= 1;
@@ -411,7 +410,7 @@ impl Names {
 
     /// Removes a name that no client holds, and its request.
     fn remove_entry(&mut self, id: u32) -> TopicName {
-        let NameEntry { name, route, .. } = self.entries.remove(id as usize);
+        let NameEntry { name, route, .. } = self.entries.remove(id);
         self.ids.remove(&name);
         self.text_bytes -= name.as_str().len();
         self.end_route(&name, route);
@@ -422,7 +421,7 @@ impl Names {
     /// Returns true for the kept feed, which needs no request.
     fn of_route(&self, name: &TopicName, is: impl Fn(&BusRequests, &TopicName) -> bool) -> bool {
         let id = self.ids.get(name);
-        id.is_some_and(|id| match &self.entries[*id as usize].route {
+        id.is_some_and(|id| match &self.entries[*id].route {
             Route::Kept => true,
             Route::Requested | Route::RequestedBesideCover => is(&self.asked, name),
             Route::Within(cover) => is(&self.asked, cover),
@@ -431,10 +430,7 @@ impl Names {
 
     /// Whether messages of the name come: always, until the connection is lost, or not at all.
     pub(super) fn active(&self, name: &TopicName) -> Active {
-        let route = self
-            .ids
-            .get(name)
-            .map(|id| &self.entries[*id as usize].route);
+        let route = self.ids.get(name).map(|id| &self.entries[*id].route);
         match route {
             Some(Route::Kept) => Active::Always,
             Some(_) if self.of_route(name, BusRequests::is_confirmed) => Active::UntilLoss,

@@ -76,6 +76,14 @@ impl PendingRequest {
         }
     }
 
+    /// The names of a `subscribe` that the answer refers to.
+    pub(super) fn into_names(self) -> Option<(FollowUp, Vec<TopicName>)> {
+        match self {
+            Self::Subscribe(rest) => Some((rest.follow_up, rest.entries.names.unwrap_or_default())),
+            Self::Unsubscribe(_) | Self::Authenticate(_) => None,
+        }
+    }
+
     /// The names that the answer will wait for.
     pub(super) fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
         match self {

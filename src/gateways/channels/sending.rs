@@ -19,8 +19,11 @@ use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 use weirgate_wire::auth::NamePatterns;
 
-/// Names whose messages one walk over the history looks for; names or messages that are dropped in one step.
-const NAMES_AT_ONCE: usize = 1_000;
+/// Names whose messages one walk over the history looks for, and that the client joins in the same step.
+const JOINED_AT_ONCE: usize = 300;
+
+/// Names or messages that are dropped in one step.
+const DROPPED_AT_ONCE: usize = 1_000;
 
 /// Answers on their way to a client: one, or all answers of an event stream, which go out together.
 #[derive(Debug)]
@@ -30,8 +33,9 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
-    /// Names of answers that were sent: dropping very many takes time, too.
-    spent: Vec<TopicName>,
+    /// Answers that were sent, and their names: dropping very many takes time, too.
+    said: Vec<Answer>,
+    spent: Vec<Vec<TopicName>>,
 }
 
 /// An answer, until all that it says is known.
@@ -73,6 +77,8 @@ struct Resuming {
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
+    /// The answer has what is recovered.
+    is_said: bool,
 }
 
 impl Sending {
@@ -89,21 +95,52 @@ impl Sending {
             answers: prepared.collect(),
             prepared: 0,
             is_late: false,
+            said: Vec::new(),
             spent: Vec::new(),
+        }
+    }
+
+    /// Moves all names and messages to these lists.
+    pub(super) fn spend(
+        self,
+        sets: &mut Vec<btree_set::IntoIter<TopicName>>,
+        names: &mut Vec<Vec<TopicName>>,
+        found: &mut Vec<Follow>,
+    ) {
+        names.extend(self.spent);
+        for prepared in self.answers {
+            names.push(prepared.brings.collect());
+            if let Some(resuming) = prepared.resuming {
+                sets.push(resuming.names);
+                names.extend([resuming.joined, resuming.off]);
+                found.extend(resuming.spent);
+                found.extend([resuming.missed, resuming.newest]);
+            }
         }
     }
 
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
         let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
-        answers + self.spent.len() * NAME_BYTES
+        let said: usize = self.said.iter().map(Answer::bytes).sum();
+        let spent: usize = self.spent.iter().map(Vec::len).sum();
+        answers + said + spent * NAME_BYTES
     }
 
-    /// Drops names of answers that were sent. Returns whether there are more.
+    /// Whether answers that were sent, or their names, are left.
+    fn has_spent(&self) -> bool {
+        !(self.said.is_empty() && self.spent.is_empty())
+    }
+
+    /// Drops an answer that was sent, or names of one. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        let left = self.spent.len().saturating_sub(NAMES_AT_ONCE);
-        self.spent.truncate(left);
-        left > 0
+        if self.said.pop().is_none()
+            && let Some(names) = self.spent.last_mut()
+        {
+            names.truncate(names.len().saturating_sub(DROPPED_AT_ONCE));
+            self.spent.pop_if(|names| names.is_empty());
+        }
+        self.has_spent()
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
@@ -132,6 +169,8 @@ impl Sending {
         }
         if !holds {
             self.prepared = 0;
+            let answers = self.answers.iter_mut();
+            answers.for_each(|of| of.answer.assemble_again());
         }
         holds
     }
@@ -178,6 +217,7 @@ impl Resuming {
             has_got_newer: false,
             written: (0, 0),
             recovered: Recovered::default(),
+            is_said: false,
         }
     }
 
@@ -195,6 +235,7 @@ impl Resuming {
         }
         self.written = (0, 0);
         self.recovered = Recovered::default();
+        self.is_said = false;
     }
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
@@ -246,7 +287,7 @@ impl Resuming {
         let Some(spent) = self.spent.last_mut() else {
             return false;
         };
-        if !spent.drop_some(NAMES_AT_ONCE) {
+        if !spent.drop_some(DROPPED_AT_ONCE) {
             self.spent.pop();
         }
         true
@@ -317,7 +358,7 @@ impl ChannelsGateway {
             return true;
         }
         self.finish(core, key, client, sending);
-        sending.drop_next()
+        sending.has_spent()
     }
 
     /// Takes the next step towards the answers. Returns whether there are more.
@@ -357,10 +398,20 @@ impl ChannelsGateway {
             if resuming.write_next() {
                 return true;
             }
+            if !mem::replace(&mut resuming.is_said, true) {
+                let recovered = mem::take(&mut resuming.recovered);
+                match resuming.has_since {
+                    true => prepared.answer.set_recovered(recovered),
+                    false => prepared.answer.set_why(recovered),
+                }
+            }
         }
         if let Some(name) = prepared.brings.next() {
             let brings = core.brings(&name, self.source_of(&name));
             prepared.answer.push_brings(&name, &brings);
+            return true;
+        }
+        if prepared.answer.assemble_next(core) {
             return true;
         }
         sending.prepared += 1;
@@ -379,7 +430,7 @@ impl ChannelsGateway {
         let mut names = Vec::new();
         for name in resuming.names.by_ref() {
             names.push(name);
-            if names.len() == NAMES_AT_ONCE || !core.has_share() {
+            if names.len() == JOINED_AT_ONCE || !core.has_share() {
                 break;
             }
         }
@@ -460,16 +511,11 @@ impl ChannelsGateway {
         let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
         let mut answers = Vec::with_capacity(sending.answers.len());
         for prepared in mem::take(&mut sending.answers) {
-            let mut answer = prepared.answer;
             if let Some(mut resuming) = prepared.resuming {
                 if resuming.has_since {
                     let off = resuming.off.iter().map(|_| NotRecovered::Off);
                     off.for_each(|off| core.count_not_recovered(off));
                     core.count_outcomes(&resuming.outcomes);
-                }
-                match resuming.has_since {
-                    true => answer.set_recovered(resuming.recovered),
-                    false => answer.set_why(resuming.recovered),
                 }
                 if resuming.is_all {
                     replayed.since = replayed.since.or_else(|| resuming.since.take());
@@ -478,22 +524,24 @@ impl ChannelsGateway {
                 }
                 follow.merge(resuming.missed);
                 follow.merge(resuming.newest);
-                sending.spent.extend(resuming.joined);
-                sending.spent.extend(resuming.off);
+                let names = [resuming.joined, resuming.off];
+                let names = names.into_iter().filter(|names| !names.is_empty());
+                sending.spent.extend(names);
             }
-            answers.push((answer, prepared.retained));
+            answers.push((prepared.answer, prepared.retained));
         }
         // Also for a request about other names: after an answer without a position, the client would have no position
         // to resume from.
         let has_kept = client.held.kept > 0;
         let mut retained = None;
         let mut left = answers.len();
-        for (answer, number) in answers {
+        for (mut answer, number) in answers {
             left -= 1;
             let position = follow.position(core, key, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
             retained = number.or(retained);
+            sending.said.push(answer);
         }
         self.statuses.send_after_answer(core, key, follow, has_kept);
         self.begin_replays(core, (key, client), replayed, nothing_kept);

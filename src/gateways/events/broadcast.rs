@@ -199,8 +199,9 @@ fn read_targets(
     }
 }
 
-/// The most devices of a [`Push`]: an event for more devices is delivered in parts.
-const PUSH_DEVICES_MAX: usize = 500;
+/// The most devices of a [`Push`]: an event for more devices is delivered in parts. A device takes up to 10 µs while the history
+/// is full.
+const PUSH_DEVICES_MAX: usize = 200;
 
 /// Bytes of the copies of an event in one [`Push`], beside the first copy.
 const COPIED_BYTES_MAX: usize = 256 * 1024;
@@ -380,7 +381,10 @@ mod tests {
         assert_eq!(parts(&["a", "a", "a"], 2), [vec![1, 1], vec![1]]);
         assert_eq!(parts(&["a", "a", "b"], 0), [vec![1], vec![2]]);
         let many = parts(&["a"; 2 * PUSH_DEVICES_MAX + 1], 1_000);
-        assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 1]);
+        assert_eq!(
+            many.iter().map(Vec::len).collect::<Vec<_>>(),
+            [PUSH_DEVICES_MAX, PUSH_DEVICES_MAX, 1]
+        );
     }
 
     #[test]

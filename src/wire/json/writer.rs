@@ -22,6 +22,13 @@ impl ObjectWriter {
         Self::default()
     }
 
+    /// The same, with room for members of so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut text = String::with_capacity(1 + bytes);
+        text.push('{');
+        Self { text }
+    }
+
     fn key(&mut self, key: &str) -> &mut String {
         if self.text.len() > 1 {
             self.text.push(',');

@@ -18,12 +18,10 @@ mod series;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use slab::Slab;
-
 use self::series::{CandleState, Series, Trade};
 use crate::gateways::shared::access::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
 pub(super) use self::series::Interval;
 
@@ -157,7 +155,7 @@ pub(super) struct Candles {
     settings: CandleSettings,
     stats: Arc<CandleStats>,
     slots: ExtendibleMap<Arc<str>, u32>,
-    symbols: Slab<Symbol>,
+    symbols: ChunkedSlab<Symbol>,
     /// Slots of the symbols with candles, which alone count for the limit.
     with_candles: ExtendibleMap<u32, ()>,
     /// When to handle each watched pair next. An entry may be too early, but never too late.
@@ -234,7 +232,7 @@ impl Candles {
         // Candles that ended without a watcher are not sent.
         self.close(now, pair, &mut Vec::new());
         let horizon_ms = self.horizon_ms(now);
-        let known = &mut self.symbols[slot as usize];
+        let known = &mut self.symbols[slot];
         let series = &mut known.series[interval as usize];
         known.watches[interval as usize] = Some(Box::new(PairWatch {
             topic: interval.topic(symbol),
@@ -252,7 +250,7 @@ impl Candles {
         let Some(&slot) = self.slots.get(symbol) else {
             return;
         };
-        let watch = self.symbols[slot as usize].watches[interval as usize].take();
+        let watch = self.symbols[slot].watches[interval as usize].take();
         if let Some(due_us) = watch.and_then(|watch| watch.due_us) {
             self.due.remove(&(due_us, Pair { slot, interval }));
         }
@@ -301,7 +299,7 @@ impl Candles {
     }
 
     fn watch_of(&mut self, pair: Pair) -> Option<&mut PairWatch> {
-        self.symbols[pair.slot as usize].watches[pair.interval as usize].as_deref_mut()
+        self.symbols[pair.slot].watches[pair.interval as usize].as_deref_mut()
     }
 
     fn slot(&mut self, symbol: &str) -> u32 {
@@ -313,14 +311,14 @@ impl Candles {
             name: Arc::clone(&name),
             series: Interval::ALL.map(Series::new),
             watches: [const { None }; Interval::ALL.len()],
-        }) as u32;
+        });
         self.slots.insert(name, slot);
         slot
     }
 
     fn add(&mut self, now: Now, pair: Pair, trade: &Trade) {
         let horizon_ms = self.horizon_ms(now);
-        let symbol = &mut self.symbols[pair.slot as usize];
+        let symbol = &mut self.symbols[pair.slot];
         match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
             Ok(is_oldest) => {
                 if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
@@ -334,7 +332,7 @@ impl Candles {
     /// Closes candles after their grace time; sends each of these candles to the watchers.
     fn close(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let horizon_ms = self.horizon_ms(now);
-        let symbol = &mut self.symbols[pair.slot as usize];
+        let symbol = &mut self.symbols[pair.slot];
         let series = &mut symbol.series[pair.interval as usize];
         while let Some(candle) = series.close(horizon_ms) {
             let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
@@ -370,7 +368,7 @@ impl Candles {
 
     fn update(&mut self, now: Now, pair: Pair) -> Option<Update> {
         let horizon_ms = self.horizon_ms(now);
-        let symbol = &mut self.symbols[pair.slot as usize];
+        let symbol = &mut self.symbols[pair.slot];
         let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
         Some(Update {
@@ -383,7 +381,7 @@ impl Candles {
     /// Sets the deadline of a watched pair.
     fn arm(&mut self, now: Now, pair: Pair) {
         let grace_ms = i64::from(self.settings.grace_ms);
-        let symbol = &mut self.symbols[pair.slot as usize];
+        let symbol = &mut self.symbols[pair.slot];
         let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
             return;
         };
@@ -412,20 +410,20 @@ impl Candles {
 
     /// In some slots, forgets candles that ended without a watcher, and symbols without candles.
     fn sweep(&mut self, now: Now) {
-        let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.capacity());
+        let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.numbers());
         for slot in self.sweep_from as u32..end as u32 {
             if self.with_candles.contains_key(&slot) {
                 self.forget_ended(now, slot);
             }
         }
-        let rest = Some(end).filter(|end| *end < self.symbols.capacity());
+        let rest = Some(end).filter(|end| *end < self.symbols.numbers());
         self.sweep_from = rest.unwrap_or_default();
     }
 
     /// Forgets the ended candles of unwatched pairs.
     fn forget_ended(&mut self, now: Now, slot: u32) {
         for interval in Interval::ALL {
-            if self.symbols[slot as usize].watches[interval as usize].is_none() {
+            if self.symbols[slot].watches[interval as usize].is_none() {
                 self.close(now, Pair { slot, interval }, &mut Vec::new());
             }
         }
@@ -434,7 +432,7 @@ impl Candles {
 
     /// Counts the symbol if it has candles. If it has neither candles nor watchers, forgets it.
     fn settle(&mut self, slot: u32) {
-        let symbol = &self.symbols[slot as usize];
+        let symbol = &self.symbols[slot];
         let is_changed = match symbol.has_candles() {
             true => self.with_candles.insert(slot, ()).is_none(),
             false => self.with_candles.remove(&slot).is_some(),
@@ -444,7 +442,7 @@ impl Candles {
             self.stats.pairs.set(pairs);
         }
         if !symbol.has_candles() && symbol.watches.iter().all(Option::is_none) {
-            let symbol = self.symbols.remove(slot as usize);
+            let symbol = self.symbols.remove(slot);
             self.slots.remove(&symbol.name);
         }
     }
