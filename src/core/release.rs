@@ -1,4 +1,4 @@
-//! Holds states outside of the send queues and releases them: while the loop is behind ([`super::behind`]), or until
+//! Holds states outside of the send queues and releases them: while the loop is behind ([`super::overload`]), or until
 //! the pong of a client behind deep buffers.
 
 use std::mem::take;
