@@ -33,7 +33,7 @@ export interface Channel<Data, Message> {
   message: Message | undefined;
   /** "away": the server gets no messages, so `value` may be old. */
   bus: Bus | undefined;
-  /** Whether `value` may be old: the server's bus is away, or nothing has come for `staleMs`. */
+  /** Whether `value` may be old: not connected, the server's bus is away, or nothing has come for `staleMs`. */
   stale: boolean;
   /** How often the bus has lost messages so far. */
   lost: number;

@@ -25,7 +25,7 @@ export function useChannel(client, name) {
     if (!client) return () => {};
     const show = (news) => {
       const { status, bus, lost, recovered: all } = client, recovered = all?.[name] ?? (Object(all) === all ? undefined : all);
-      take({ status, client, bus, stale: status === "stale", lost, recovered, brings: client.brings?.[name], error: Object.values(sub.refused)[0], ...news });
+      take({ status, client, bus, stale: status !== "open", lost, recovered, brings: client.brings?.[name], error: Object.values(sub.refused)[0], ...news });
     };
     const sub = client.subscribe(name, (value, message) => show({ value, message }));
     const leave = listen(client, ["status", "subscribed", "bus", "error"], () => show());

@@ -272,6 +272,9 @@ test("a dead bus, a loss and a resume are shown", async () => {
   socket.message({ type: "status", seq: 4, bus: "up", lost: true });
   frame();
   assert.deepEqual(now(), ["open", "up", false, 1, false]);
+  socket.onclose({ code: 1006, reason: "" });
+  frame();
+  assert.deepEqual(now().slice(0, 3), ["waiting", "up", true], "an old value over a lost connection");
   act(() => root.unmount());
   channels.close();
 });
