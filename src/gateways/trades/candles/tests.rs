@@ -32,7 +32,7 @@ fn the_search_for_room_goes_on_with_the_next_symbol() {
     }
     assert_eq!(candles.with_candles.len(), 1_000);
     let all = candles.with_candles.keys();
-    let names = all.map(|slot| &candles.symbols[*slot as usize].name);
+    let names = all.map(|slot| &candles.symbols[*slot].name);
     assert_eq!(names.filter(|name| name.starts_with("old")).count(), 0);
 }
 
