@@ -179,7 +179,6 @@ async def test_a_name_without_positions_is_not_said_to_be_kept(nats, on_nats):
         await client.wait_for(lambda c: any("brings" in answer for answer in c.answers), 20, "the answer")
         [brings] = [answer["brings"]["kept.a"] for answer in client.answers if "brings" in answer]
         assert (brings["from"], "reach_ms" in brings) == (expected, expected == "kept")
-        weirgate.discard()
 
 
 async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
