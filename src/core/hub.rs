@@ -287,6 +287,7 @@ impl<G: Gateway> Hub<G> {
     // ---- outputs
 
     /// The next work on a socket for the shell, in order.
+    #[inline]
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effects = &mut self.core.effects;
         let effect = effects.pop_front();

@@ -252,6 +252,7 @@ impl SendQueue {
         }
     }
 
+    #[inline]
     fn append(&mut self, frame: &Arc<Frame>) {
         let seq = self.number(frame);
         self.push_back(Entry::new(Arc::clone(frame), seq));

@@ -86,6 +86,7 @@ impl QueueBytes {
 
 impl TakenBytes {
     /// Gives the room of an event back: the loop has taken the event.
+    #[inline]
     pub fn give_back(&self, bytes: usize) {
         self.0.give_back(bytes);
     }

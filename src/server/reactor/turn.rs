@@ -310,7 +310,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn turn(&mut self, events: &Events) {
         let now = self.clock.now();
         self.report.overslept(self.freeze.wakes(now.mono_us));
-        if !events.is_empty() || self.seams.have_messages() {
+        if self.settings.spin_us > 0 && (!events.is_empty() || self.seams.have_messages()) {
             self.spin.worked(now.mono_us);
         }
         self.begin(Phase::Read);
