@@ -67,6 +67,8 @@ pub(super) enum Last {
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     pub(super) names: Vec<TopicName>,
+    /// Granted names without a resume: nothing is kept of them.
+    pub(super) off: Vec<TopicName>,
     pub(super) since: Option<String>,
 }
 
@@ -524,9 +526,8 @@ impl ChannelsGateway {
         core: &mut Core,
         (key, client): (SessionKey, &mut ChannelsClient),
         replayed: Replayed,
-        nothing_kept: Vec<TopicName>,
     ) {
-        for name in nothing_kept {
+        for name in replayed.off {
             // The end follows what an earlier request brings.
             if self.retained.is_replayed(&name, key) {
                 continue;
@@ -668,7 +669,7 @@ impl ChannelsGateway {
     ) {
         if let Some(replay) = self.retained.remove_replay(name, key) {
             self.go_live(core, (key, client), &replay.names, replay.cut);
-            self.names.store(&self.stats, core.memberships());
+            self.names.update_stats(&self.stats, core.memberships());
         }
     }
 
