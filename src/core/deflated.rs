@@ -175,7 +175,7 @@ impl Compressor {
     ) -> FramePlan {
         let id = self
             .refers_to_others(frame)
-            .then(|| self.windows.number(frame));
+            .then(|| self.windows.intern(frame));
         *company = (*company).max(self.windows.clients(client.window));
         let (key, before) = match (client.begun, id) {
             (Some(Kind::After), _) => {

@@ -287,7 +287,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The prefix of the frame in this encoding: it opens the object that an event with the payload alone does not have.
+    /// The prefix of the frame in this encoding. `None` for a message in a `?payload=raw` stream: the prefix opens the JSON
+    /// object around the payload, which is left out there. Texts in such a stream are answers and statuses, sent as always.
     #[inline]
     fn prefix(&self) -> Prefix {
         match self.kind {
