@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
-use self::names::Names;
+use self::names::{Names, TopicIndex};
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 pub(super) use self::wanted::FrameBudget;
@@ -41,7 +41,7 @@ const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because the nodes of
 /// [`NewestOnly`]'s tree may be half empty; the list of all messages takes less.
 const ENTRY_BYTES: usize =
-    2 * (size_of::<KeptMessage>() + size_of::<u32>() + size_of::<StoredId>());
+    2 * (size_of::<KeptMessage>() + size_of::<TopicIndex>() + size_of::<StoredId>());
 /// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
 /// allocation of a single copy.
 const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
@@ -158,8 +158,8 @@ pub(super) struct History {
     limits: HistoryLimits,
     numbers: MessageNumbers,
     entries: ChunkedQueue<KeptMessage>,
-    /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
-    topics: ChunkedQueue<u32>,
+    /// The topic of each entry: most of a walk looks at nothing else, and the entries take far more memory.
+    topics: ChunkedQueue<TopicIndex>,
     newest_only: NewestOnly,
     /// How many messages were forgotten that were the newest of their topics.
     pub(super) newest_forgotten: u64,
@@ -244,15 +244,15 @@ impl History {
         };
         let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
-        let name = self.names.add(topic, unix_us);
+        let topic = self.names.add(topic, unix_us);
         match body {
             Some(body) => {
-                self.remove_newest_only(name);
+                self.remove_newest_only(topic);
                 body.keep();
             }
             None => {
                 self.left_out = number;
-                self.names.left_out(name, number);
+                self.names.left_out(topic, number);
             }
         }
         self.entries.push_back(KeptMessage {
@@ -262,7 +262,7 @@ impl History {
             body: body.cloned(),
             copies: Vec::new(),
         });
-        self.topics.push_back(name);
+        self.topics.push_back(topic);
         self.forget_excess();
     }
 
@@ -453,8 +453,8 @@ impl History {
     ) -> Outcome {
         let (entry, topic) = match at {
             At::Entry(at) => (&mut self.entries[at], self.topics[at]),
-            At::NewestOnly(name) => match self.newest_only.get_mut(name) {
-                Some(entry) => (entry, name),
+            At::NewestOnly(topic) => match self.newest_only.get_mut(topic) {
+                Some(entry) => (entry, topic),
                 None => return Ok(()),
             },
         };
@@ -486,7 +486,7 @@ impl History {
     fn body(&self, at: At) -> Option<&Body> {
         let entry = match at {
             At::Entry(at) => self.entries.get(at),
-            At::NewestOnly(name) => self.newest_only.get(name),
+            At::NewestOnly(topic) => self.newest_only.get(topic),
         };
         entry?.body.as_ref()
     }
@@ -495,9 +495,9 @@ impl History {
     fn known(&self, at: At) -> Known {
         match at {
             At::Entry(at) => Known::Number(self.entries[at].number),
-            At::NewestOnly(name) => {
-                let position = self.newest_only.get(name).map(|entry| entry.position);
-                Known::NewestOnly(name, position)
+            At::NewestOnly(topic) => {
+                let position = self.newest_only.get(topic).map(|entry| entry.position);
+                Known::NewestOnly(topic, position)
             }
         }
     }
@@ -509,16 +509,16 @@ impl History {
                 let at = self.first_entry(number);
                 let entry = self.entries.get(at);
                 let is_there = entry.is_some_and(|entry| entry.number == number);
-                let newest_only = || self.newest_only.name_of(number).filter(|_| may_stay);
+                let newest_only = || self.newest_only.topic_of(number).filter(|_| may_stay);
                 match is_there {
                     true => Some(At::Entry(at)),
                     false => newest_only().map(At::NewestOnly),
                 }
             }
-            Known::NewestOnly(name, position) => {
-                let entry = self.newest_only.get(name);
+            Known::NewestOnly(topic, position) => {
+                let entry = self.newest_only.get(topic);
                 let is_it = entry.is_some_and(|entry| Some(entry.position) == position);
-                is_it.then_some(At::NewestOnly(name))
+                is_it.then_some(At::NewestOnly(topic))
             }
         }
     }
@@ -529,11 +529,11 @@ impl History {
         count: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        // The number of messages found so far, by the index of the topic.
+        // The number of messages found so far, by topic.
         let mut seen = vec![0; self.names.slots()];
         let places = (0..self.topics.len()).rev();
         for (at, &topic) in places.zip(self.topics.iter().rev()) {
-            let seen = &mut seen[topic as usize];
+            let seen = &mut seen[topic.at()];
             if *seen == count {
                 continue;
             }
@@ -548,7 +548,7 @@ impl History {
             }
         }
         for (topic, entry) in self.newest_only.newest_first() {
-            if seen[topic as usize] == count {
+            if seen[topic.at()] == count {
                 continue;
             }
             for name in matching.names_for(topic, &self.names)?.iter().rev() {
@@ -614,8 +614,8 @@ impl History {
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
-        while let Some(name) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
-            self.remove_newest_only(name);
+        while let Some(topic) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
+            self.remove_newest_only(topic);
             self.newest_forgotten += 1;
             if !turn.has_time() {
                 break;
@@ -748,18 +748,18 @@ impl History {
             return false;
         }
         body.keep();
-        let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
-        self.newest_only.add(name, entry);
+        let topic = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
+        self.newest_only.add(topic, entry);
         self.forget_excess();
         true
     }
 
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
-    fn remove_newest_only(&mut self, name: u32) {
-        if let Some(mut entry) = self.newest_only.remove(name) {
+    fn remove_newest_only(&mut self, topic: TopicIndex) {
+        if let Some(mut entry) = self.newest_only.remove(topic) {
             entry.drop_copies(&mut self.memory);
             self.let_go(&entry);
-            self.names.forget_message(name, entry.number);
+            self.names.forget_message(topic, entry.number);
         }
     }
 

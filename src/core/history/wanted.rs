@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use foldhash::quality::RandomState;
 
-use super::names::Names;
+use super::names::{Names, TopicIndex};
 use crate::{Body, Content, CopyRank, NotRecovered, Position, TopicName};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -62,7 +62,7 @@ pub(crate) struct FrameBudget {
 pub(super) struct Matching<'b, 'a> {
     /// The patterns, in the order of the copies of a message.
     patterns: Vec<&'a Wanted<'a>>,
-    /// For each topic, by its index: the index of its names in `lists`.
+    /// For each topic: the index of its names in `lists`.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
     budget: &'b mut MatchBudget,
@@ -95,8 +95,8 @@ impl<'b, 'a> Matching<'b, 'a> {
             budget,
         };
         for wanted in exact {
-            if let Some(id) = names.id(wanted.name) {
-                matching.find(id, Some(wanted), names)?;
+            if let Some(topic) = names.index(wanted.name) {
+                matching.find(topic, Some(wanted), names)?;
             }
         }
         Ok(matching)
@@ -105,40 +105,40 @@ impl<'b, 'a> Matching<'b, 'a> {
     /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
     // Inlined into its caller, it takes twice as many instructions for each topic.
     #[inline(never)]
-    pub(super) fn first_of(&self, topics: &[u32]) -> Option<usize> {
+    pub(super) fn first_of(&self, topics: &[TopicIndex]) -> Option<usize> {
         let mut topics = topics.iter();
-        topics.position(|&id| self.places[id as usize] != NO_NAMES)
+        topics.position(|topic| self.places[topic.at()] != NO_NAMES)
     }
 
-    /// The wanted names that match the topic with this index.
+    /// The wanted names that match a topic.
     pub(super) fn names_for(
         &mut self,
-        id: u32,
+        topic: TopicIndex,
         names: &Names,
     ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
-        if self.places[id as usize] == NOT_ASKED {
-            self.find(id, None, names)?;
+        if self.places[topic.at()] == NOT_ASKED {
+            self.find(topic, None, names)?;
         }
-        Ok(&self.lists[self.places[id as usize] as usize])
+        Ok(&self.lists[self.places[topic.at()] as usize])
     }
 
     /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
     /// last.
-    fn find(&mut self, id: u32, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
-        let topic = names.topic(id).as_str();
+    fn find(&mut self, topic: TopicIndex, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
+        let text = names.topic(topic).as_str();
         let mut matching = Vec::new();
         for wanted in &self.patterns {
             if let Some(patterns) = wanted.patterns {
-                let matches = patterns.matches_within(topic, self.budget);
+                let matches = patterns.matches_within(text, self.budget);
                 let matches = matches.map_err(|OverBudget| NotRecovered::Large)?;
                 matching.extend(matches.then_some(*wanted));
             }
         }
         matching.extend(exact);
         if matching.is_empty() {
-            self.places[id as usize] = NO_NAMES;
+            self.places[topic.at()] = NO_NAMES;
         } else {
-            self.places[id as usize] = self.lists.len() as u32;
+            self.places[topic.at()] = self.lists.len() as u32;
             self.lists.push(matching);
         }
         Ok(())
@@ -150,8 +150,8 @@ impl<'b, 'a> Matching<'b, 'a> {
 pub(super) enum At {
     /// In the list, at this index.
     Entry(usize),
-    /// It is the only message that is kept of the topic of this index.
-    NewestOnly(u32),
+    /// It is the only message that is kept of this topic.
+    NewestOnly(TopicIndex),
 }
 
 /// A message that was found, and whose frame is made later.
@@ -159,8 +159,8 @@ pub(super) enum At {
 pub(super) enum Known {
     /// By its number.
     Number(u64),
-    /// By the index of its topic, and its position.
-    NewestOnly(u32, Option<Position>),
+    /// By its topic, and its position.
+    NewestOnly(TopicIndex, Option<Position>),
 }
 
 /// The messages that a search has found, before their frames are made.
