@@ -165,7 +165,7 @@ impl SendQueue {
                 offset: (skip + left) as u32,
             });
             // The rest has to be found again, and it may be after the end of the window alone.
-            if let Some(plan) = plan.filter(|_| kind == Kind::After) {
+            if let Some(plan) = plan.filter(|_| kind == Kind::Chained) {
                 self.window = plan.key.window();
             }
             return 0;

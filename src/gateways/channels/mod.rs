@@ -628,8 +628,8 @@ impl Gateway for ChannelsGateway {
         self.statuses.send_last(core, key, client.held.kept > 0);
     }
 
-    /// Handles room in the send queue: the client has taken its last values.
-    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
+    /// Handles a drained send queue: the client has taken its last values.
+    fn handle_drained(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(address) = core.client_addr(key) {
             if !self.replay_kept(core, key, client) {
                 self.retained.values_taken(key, address);

@@ -440,7 +440,7 @@ impl Retained {
             && !waiter.is_busy
         {
             waiter.is_busy = true;
-            self.rooms.push(key);
+            self.undrained.push(key);
         }
     }
 
@@ -584,7 +584,7 @@ impl ChannelsGateway {
             };
             if has_more {
                 waiter.has_more = true;
-                self.retained.rooms.push(key);
+                self.retained.undrained.push(key);
                 return true;
             }
             // Each look at the history takes time, also if it finds nothing.
@@ -597,7 +597,7 @@ impl ChannelsGateway {
         let waiter = self.retained.clients.get_mut(&key);
         let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.has_more));
         if has_more {
-            self.retained.rooms.push(key);
+            self.retained.undrained.push(key);
         }
         has_more
     }
