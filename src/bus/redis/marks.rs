@@ -247,11 +247,11 @@ impl PubSubSession<'_, '_> {
     }
 
     /// The place of a message; `None` for a further copy of it.
-    pub(super) fn place(&mut self, by: &Subscription, channel: &[u8]) -> Option<Place> {
+    pub(super) fn place(&mut self, subscription: &Subscription, channel: &[u8]) -> Option<Place> {
         let Some(kept) = &mut self.kept else {
             return Some(Place::Outside);
         };
-        kept.feed.place(by, channel)
+        kept.feed.place(subscription, channel)
     }
 
     /// The place of a message whose channel name was cut.
@@ -259,11 +259,11 @@ impl PubSubSession<'_, '_> {
     /// # Errors
     /// An earlier name of the feed may match the whole channel name, so the count is no longer certain and the
     /// connection ends.
-    pub(super) fn place_of_cut(&mut self, by: &Subscription) -> Result<Place, Stop> {
+    pub(super) fn place_of_cut(&mut self, subscription: &Subscription) -> Result<Place, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(Place::Outside);
         };
-        let place = kept.feed.place_of_unknown(by);
+        let place = kept.feed.place_of_unknown(subscription);
         place.ok_or_else(|| self.wrong("a channel whose name is too long"))
     }
 }
