@@ -6,11 +6,12 @@
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod handshakes;
-mod kernel;
 mod listeners;
+mod readiness;
 mod report;
 mod seams;
 mod sockets;
+mod tcp_info;
 mod turn;
 
 pub(crate) use handshakes::{HandshakeCounts, Handshakes};
