@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod found;
 mod missed;
 mod names;
 mod newest_only;
@@ -18,13 +19,14 @@ mod wanted;
 
 use std::sync::Arc;
 
+use self::found::{At, FoundCopies, Known};
 pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
 use self::names::{Names, TopicIndex};
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, At, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::frame_bytes::Keeper;
 use super::message::payload_alone;

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
-use super::authenticate::Verdict;
 use super::client::ChannelsClient;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
+use super::rights::Verdict;
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
