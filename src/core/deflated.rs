@@ -33,7 +33,7 @@ const BYTES_OF_CLIENT: usize = 512;
 /// The most bytes that are compressed in a second beyond these: 6 % of a core at most.
 const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
 
-/// The outcome of [`Compressor::after`].
+/// The outcome of [`Compressor::chained`].
 enum Chained {
     Made,
     /// The frame does not get smaller.
@@ -208,11 +208,11 @@ impl Compressor {
         stats: &mut HubStats,
     ) -> (Key, WindowId) {
         let mut window = client.window;
-        let mut outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+        let mut outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
         if matches!(outcome, Chained::Refused) {
             window = self.windows.last_of(window);
             let company = self.windows.clients(window);
-            outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+            outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
         }
         match outcome {
             Chained::Made => (Key::chained(window, client.prefix_bytes), window),
@@ -250,7 +250,7 @@ impl Compressor {
     }
 
     /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
-    fn after(
+    fn chained(
         &mut self,
         frame: &Frame,
         id: FrameId,

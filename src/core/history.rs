@@ -1,6 +1,6 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no entry. All
+//! Each message of the feed has a number ([`topics`]); messages that no topic gets (bad messages) have no entry. All
 //! topics share one list, in the order of the feed; a resume walks the list from the position on and takes the messages
 //! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
 //! come in the order of the feed.
@@ -12,9 +12,9 @@
 
 mod found;
 mod missed;
-mod names;
 mod newest_only;
 mod numbers;
+mod topics;
 mod wanted;
 
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use std::sync::Arc;
 use self::found::{At, FoundCopies, Known};
 pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
-use self::names::{Names, TopicIndex};
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
+use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
 use self::wanted::{After, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
@@ -38,8 +38,8 @@ use super::{
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::{ChunkedQueue, Now};
 
-/// The names of topics get one `NAMES_SHARE`th of the bytes.
-const NAMES_SHARE: usize = 4;
+/// The known topics get one `TOPICS_SHARE`th of the bytes.
+const TOPICS_SHARE: usize = 4;
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because the nodes of
 /// [`NewestOnly`]'s tree may be half empty; the list of all messages takes less.
 const ENTRY_BYTES: usize =
@@ -165,7 +165,7 @@ pub(super) struct History {
     newest_only: NewestOnly,
     /// How many messages were forgotten that were the newest of their topics.
     pub(super) newest_forgotten: u64,
-    names: Names,
+    known_topics: KnownTopics,
     /// The number of the newest forgotten message.
     forgotten: u64,
     /// The number of the newest message that was left out.
@@ -190,7 +190,7 @@ impl History {
             topics: ChunkedQueue::default(),
             newest_only: NewestOnly::new(limits.bytes_max),
             newest_forgotten: 0,
-            names: Names::new(limits.bytes_max / NAMES_SHARE),
+            known_topics: KnownTopics::new(limits.bytes_max / TOPICS_SHARE),
             forgotten: 0,
             left_out: 0,
             unread: 0,
@@ -246,7 +246,7 @@ impl History {
         };
         let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
-        let topic = self.names.add(topic, unix_us);
+        let topic = self.known_topics.add(topic, unix_us);
         match body {
             Some(body) => {
                 self.remove_newest_only(topic);
@@ -254,7 +254,7 @@ impl History {
             }
             None => {
                 self.left_out = number;
-                self.names.left_out(topic, number);
+                self.known_topics.left_out(topic, number);
             }
         }
         self.entries.push_back(KeptMessage {
@@ -278,7 +278,7 @@ impl History {
     ) -> Option<Arc<Frame>> {
         let newest = self.entries.back_mut();
         let newest = newest.filter(|newest| newest.position == position)?;
-        let topic = self.names.topic(*self.topics.back()?);
+        let topic = self.known_topics.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, content, &mut self.memory);
         self.forget_excess();
         copy
@@ -356,7 +356,7 @@ impl History {
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
         let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted.iter(), &self.names, &mut steps)?;
+        let matching = Matching::new(wanted.iter(), &self.known_topics, &mut steps)?;
         let mut found = FoundCopies::new(budget);
         let outcome = self.find(&mut found, (since, first), matching);
         let mut copies = found.copies;
@@ -421,7 +421,7 @@ impl History {
     ) -> (Missed, Outcome) {
         let mut found = FoundCopies::new(budget);
         let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted, &self.names, &mut steps);
+        let matching = Matching::new(wanted, &self.known_topics, &mut steps);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
@@ -460,7 +460,7 @@ impl History {
                 None => return Ok(()),
             },
         };
-        let topic = self.names.topic(topic);
+        let topic = self.known_topics.topic(topic);
         let frame = entry.copy(topic, pattern, budget.content, &mut self.memory);
         missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
     }
@@ -532,14 +532,14 @@ impl History {
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
         // The number of messages found so far, by topic.
-        let mut seen = vec![0; self.names.slots()];
+        let mut seen = vec![0; self.known_topics.slots()];
         let places = (0..self.topics.len()).rev();
         for (at, &topic) in places.zip(self.topics.iter().rev()) {
             let seen = &mut seen[topic.at()];
             if *seen == count {
                 continue;
             }
-            let names = matching.names_for(topic, &self.names)?;
+            let names = matching.names_for(topic, &self.known_topics)?;
             let (entry, content) = (&self.entries[at], found.budget.content);
             // A message that the client would not have got does not count.
             let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
@@ -553,7 +553,7 @@ impl History {
             if seen[topic.at()] == count {
                 continue;
             }
-            for name in matching.names_for(topic, &self.names)?.iter().rev() {
+            for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
                 let body = entry.body_for(found.budget.content);
                 found.push(At::NewestOnly(topic), body, name)?;
             }
@@ -567,12 +567,12 @@ impl History {
         if since < self.unread {
             return Err(NotRecovered::Window);
         }
-        let known = self.names.get(wanted.name);
+        let known = self.known_topics.get(wanted.name);
         let (forgotten, left_out) = match (wanted.patterns, known) {
             // A pattern may match any topic, so the forgotten and left out messages of all topics count.
             (Some(_), _) => (self.forgotten, self.left_out),
             (None, Some(name)) => (name.forgotten, name.left_out),
-            (None, None) => return self.names.knows_since(since),
+            (None, None) => return self.known_topics.knows_since(since),
         };
         match since < forgotten || since < left_out {
             true => Err(NotRecovered::Window),
@@ -591,7 +591,7 @@ impl History {
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let (entry, content) = (&self.entries[at], found.budget.content);
-                for name in matching.names_for(topics[others], &self.names)? {
+                for name in matching.names_for(topics[others], &self.known_topics)? {
                     if entry.number > since.number_for(name) {
                         found.push(At::Entry(at), entry.body_for(content), name)?;
                     }
@@ -647,14 +647,14 @@ impl History {
     /// When the newest message of a topic arrived, or was stored in the stream, Unix microseconds; `None` if the topic is
     /// not known here, or is a pattern.
     pub(super) fn newest_unix_us(&self, topic: &TopicName) -> Option<i64> {
-        self.names.get(topic).map(|name| name.newest_unix_us)
+        self.known_topics.get(topic).map(|name| name.newest_unix_us)
     }
 
-    /// Memory of the messages and the names.
+    /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
         let beside = ENTRY_BYTES * messages + self.memory.beside;
-        self.memory.frames.kept(Keeper::History) as usize + beside + self.names.bytes()
+        self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -701,16 +701,17 @@ impl History {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let is_kept =
-            short == Short::Bytes && entry.body.is_some() && self.names.has_only_newest(topic);
+        let is_kept = short == Short::Bytes
+            && entry.body.is_some()
+            && self.known_topics.has_only_newest(topic);
         if is_kept && self.newest_only.has_room(&entry) {
-            self.names.keep_newest_only(topic, number);
+            self.known_topics.keep_newest_only(topic, number);
             self.newest_only.add(topic, entry);
         } else {
-            let is_newest = entry.body.is_some() && self.names.has_only_newest(topic);
+            let is_newest = entry.body.is_some() && self.known_topics.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.let_go(&entry);
-            self.names.forget_message(topic, number);
+            self.known_topics.forget_message(topic, number);
         }
         self.forgotten = number;
         self.numbers.forgot(number);
@@ -724,7 +725,7 @@ impl History {
 impl History {
     /// Whether a message of a topic is kept.
     pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
-        self.names.has_messages(topic)
+        self.known_topics.has_messages(topic)
     }
 
     /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
@@ -750,7 +751,9 @@ impl History {
             return false;
         }
         body.keep();
-        let topic = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
+        let topic = self
+            .known_topics
+            .add(topic, time_of(body).unwrap_or(now.unix_us));
         self.newest_only.add(topic, entry);
         self.forget_excess();
         true
@@ -761,7 +764,7 @@ impl History {
         if let Some(mut entry) = self.newest_only.remove(topic) {
             entry.drop_copies(&mut self.memory);
             self.let_go(&entry);
-            self.names.forget_message(topic, entry.number);
+            self.known_topics.forget_message(topic, entry.number);
         }
     }
 

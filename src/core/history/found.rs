@@ -1,6 +1,6 @@
 //! The messages that a search has found: where they are, before their frames are made.
 
-use super::names::TopicIndex;
+use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};
 use crate::{Body, NotRecovered, Position};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::names::TopicIndex;
+use super::topics::TopicIndex;
 use super::{ENTRY_BYTES, KeptMessage};
 use crate::{Body, Point, StoredId};
 use weirgate_wire::base::ExtendibleMap;

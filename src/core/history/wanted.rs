@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use foldhash::quality::RandomState;
 
-use super::names::{Names, TopicIndex};
+use super::topics::{KnownTopics, TopicIndex};
 use crate::{Content, CopyRank, NotRecovered, TopicName};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -76,7 +76,7 @@ const NOT_ASKED: u32 = u32::MAX;
 impl<'b, 'a> Matching<'b, 'a> {
     pub(super) fn new(
         wanted: impl Iterator<Item = &'a Wanted<'a>>,
-        names: &Names,
+        known: &KnownTopics,
         budget: &'b mut MatchBudget,
     ) -> Result<Self, NotRecovered> {
         let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
@@ -90,13 +90,13 @@ impl<'b, 'a> Matching<'b, 'a> {
         };
         let mut matching = Self {
             patterns,
-            places: vec![place; names.slots()],
+            places: vec![place; known.slots()],
             lists: vec![Vec::new()],
             budget,
         };
         for wanted in exact {
-            if let Some(topic) = names.index(wanted.name) {
-                matching.find(topic, Some(wanted), names)?;
+            if let Some(topic) = known.index(wanted.name) {
+                matching.find(topic, Some(wanted), known)?;
             }
         }
         Ok(matching)
@@ -114,18 +114,23 @@ impl<'b, 'a> Matching<'b, 'a> {
     pub(super) fn names_for(
         &mut self,
         topic: TopicIndex,
-        names: &Names,
+        known: &KnownTopics,
     ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
         if self.places[topic.at()] == NOT_ASKED {
-            self.find(topic, None, names)?;
+            self.find(topic, None, known)?;
         }
         Ok(&self.lists[self.places[topic.at()] as usize])
     }
 
     /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
     /// last.
-    fn find(&mut self, topic: TopicIndex, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
-        let text = names.topic(topic).as_str();
+    fn find(
+        &mut self,
+        topic: TopicIndex,
+        exact: Option<&'a Wanted<'a>>,
+        known: &KnownTopics,
+    ) -> Outcome {
+        let text = known.topic(topic).as_str();
         let mut matching = Vec::new();
         for wanted in &self.patterns {
             if let Some(patterns) = wanted.patterns {

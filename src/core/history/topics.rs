@@ -12,12 +12,12 @@ pub(super) const QUIET_MAX: usize = 65_536;
 /// Memory of a name beside its text, which is stored twice.
 const NAME_BYTES: usize = 128;
 
-/// The index of a topic in [`Names`].
+/// The index of a topic in [`KnownTopics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TopicIndex(u32);
 
 impl TopicIndex {
-    /// The index as one of a list with [`Names::slots`] entries.
+    /// The index as one of a list with [`KnownTopics::slots`] entries.
     #[inline]
     pub(super) fn at(self) -> usize {
         self.0 as usize
@@ -26,7 +26,7 @@ impl TopicIndex {
 
 /// A topic of the feed.
 #[derive(Debug)]
-pub(super) struct Name {
+pub(super) struct KnownTopic {
     topic: TopicName,
     /// The number of the newest message no longer kept.
     pub(super) forgotten: u64,
@@ -40,8 +40,8 @@ pub(super) struct Name {
 
 /// All remembered topics.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    table: ChunkedSlab<Name>,
+pub(super) struct KnownTopics {
+    table: ChunkedSlab<KnownTopic>,
     by_topic: ExtendibleMap<TopicName, TopicIndex>,
     /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
     /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
@@ -53,7 +53,7 @@ pub(super) struct Names {
     forgotten: u64,
 }
 
-impl Names {
+impl KnownTopics {
     /// An empty table; quiet topics are forgotten above `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl Names {
     }
 
     /// A topic.
-    pub(super) fn get(&self, topic: &TopicName) -> Option<&Name> {
+    pub(super) fn get(&self, topic: &TopicName) -> Option<&KnownTopic> {
         Some(&self.table[self.index(topic)?.0])
     }
 
@@ -144,7 +144,7 @@ impl Names {
         self.quiet.len()
     }
 
-    /// Memory of the names.
+    /// Memory of the topics.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -152,7 +152,7 @@ impl Names {
     /// Adds a quiet topic. A message of it may have been forgotten together with the topic, so it starts with the
     /// highest number of all forgotten topics.
     fn insert(&mut self, topic: &TopicName) -> TopicIndex {
-        let index = TopicIndex(self.table.insert(Name {
+        let index = TopicIndex(self.table.insert(KnownTopic {
             topic: topic.clone(),
             forgotten: self.forgotten,
             left_out: 0,
@@ -190,7 +190,7 @@ impl Names {
     }
 }
 
-fn is_quiet(table: &ChunkedSlab<Name>, index: TopicIndex, number: u64) -> bool {
+fn is_quiet(table: &ChunkedSlab<KnownTopic>, index: TopicIndex, number: u64) -> bool {
     let name = table.get(index.0);
     name.is_some_and(|name| name.kept == 0 && name.forgotten == number)
 }
