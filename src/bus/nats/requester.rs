@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, request_failed};
 use super::data::Data;
-use super::error::{INBOXES, NatsError, Refusal, Refusals};
+use super::error::NatsError;
 use super::login::Info;
 use super::needs::{Action, Need};
 use super::protocol;
+use super::refusals::{INBOXES, Refusal, Refusals};
 use super::settings::{Endpoint, NatsSettings};
 use weirgate_wire::base::Finding;
 

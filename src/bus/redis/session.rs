@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::error::{RedisError, Stop, is_temporary, shown};
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
-use super::settings::{RedisError, Stop, is_temporary, shown};
 use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
 use crate::relay::{Probe, Relay};
