@@ -198,11 +198,19 @@ impl KeptFeed {
         })
     }
 
-    /// Counts a message that arrived for the subscription `by`, and returns its place. Returns `None` for a further copy:
+    /// Counts a message that arrived for a subscription, and returns its place. Returns `None` for a further copy:
     /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
     /// no copy.
-    pub fn place(&mut self, by: &Subscription, subject: impl AsRef<[u8]>) -> Option<Place> {
-        let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
+    pub fn place(
+        &mut self,
+        subscription: &Subscription,
+        subject: impl AsRef<[u8]>,
+    ) -> Option<Place> {
+        let Some(at) = self
+            .names
+            .iter()
+            .position(|name| name.subscription == *subscription)
+        else {
             return Some(Place::Outside);
         };
         // Of all names that match, the copy of the name with the lowest rank counts: a subscribed one, then the first.
@@ -217,8 +225,12 @@ impl KeptFeed {
 
     /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
     /// earlier name of the list may match the subject too, because then this copy may not count.
-    pub(super) fn place_of_unknown(&mut self, by: &Subscription) -> Option<Place> {
-        let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
+    pub(super) fn place_of_unknown(&mut self, subscription: &Subscription) -> Option<Place> {
+        let Some(at) = self
+            .names
+            .iter()
+            .position(|name| name.subscription == *subscription)
+        else {
             return Some(Place::Outside);
         };
         let may_be_copy = self.names[..at].iter().any(|name| name.is_subscribed);

@@ -27,8 +27,8 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or a frame waits for
-    /// a slot.
+    /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
+    /// holds a frame.
     pub(super) to_arm: Vec<SessionKey>,
     /// Sessions that still have to get the newest message, without its position ([`Delivered::Ahead`]).
     pub(super) ahead: Vec<SessionKey>,
@@ -104,9 +104,9 @@ impl Clients {
             return;
         }
         match session.deliver(now, frame, &limits.send_queue) {
-            Delivered::SlotFirst => {
-                self.open_slot(now, limits, key);
-                // No other frame waits for the slot now, so this frame waits for the slot or goes into the queue.
+            Delivered::ThrottleFirst => {
+                self.open_throttle(now, limits, key);
+                // The throttle holds no other frame now, so it takes this frame, or the frame goes into the queue.
                 self.deliver(now, limits, key, frame);
             }
             other => self.delivered(now, key, frame, other),
@@ -139,9 +139,11 @@ impl Clients {
         }
     }
 
-    /// Opens the client's slot: the frames that waited go into the send queue.
-    pub(super) fn open_slot(&mut self, now: Now, limits: &Limits, key: SessionKey) {
-        let frames = self.session_mut(key).map(|session| session.open_slot(now));
+    /// Opens the client's throttle: the frames that it held go into the send queue.
+    pub(super) fn open_throttle(&mut self, now: Now, limits: &Limits, key: SessionKey) {
+        let frames = self
+            .session_mut(key)
+            .map(|session| session.open_throttle(now));
         for frame in frames.into_iter().flatten() {
             // The delivery below counts the frame again.
             self.stats.messages_queued -= 1;
@@ -176,7 +178,7 @@ impl Clients {
     /// Counts a delivery, and notes what follows.
     fn delivered(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
-            Delivered::Refused | Delivered::SlotFirst => return,
+            Delivered::Refused | Delivered::ThrottleFirst => return,
             Delivered::Ahead => return self.ahead.push(key),
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
@@ -243,7 +245,7 @@ impl Clients {
         for (_, session) in &self.sessions {
             session.check_invariants();
             waiting += session.queued_frames() as u64;
-            bytes += session.queued_bytes() as u64;
+            bytes += session.queued_and_held_bytes() as u64;
         }
         let s = &self.stats;
         assert_eq!(s.messages_waiting, waiting, "messages waiting");

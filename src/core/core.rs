@@ -53,7 +53,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
 /// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `losses.rs` |
 /// | the kept feed: `keep`, `position`, `render`, `begin_feed` | `kept_feed.rs` |
-/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy`, `set_idle` | `resume.rs`, `room.rs`, `ends.rs` |
+/// | `missed` or `newest`, then `send_missed`; older messages: `fits`, `replay`, `request_drained`; a stop: `set_busy`, `set_idle` | `resume.rs`, `replay.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,
@@ -71,8 +71,8 @@ pub struct Core {
     pub(super) leaving: VecDeque<(SessionKey, Option<CloseReason>)>,
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
-    /// Sessions whose queue has the room that the gateway has requested.
-    pub(super) with_room: Vec<SessionKey>,
+    /// Sessions whose queue is drained, as the gateway has requested.
+    pub(super) drained: Vec<SessionKey>,
     /// Sessions whose reading continues after a pause.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that have used up their share of this turn. Their addresses take turns when reading continues.
@@ -141,7 +141,7 @@ impl Core {
             left: LeftKeys::default(),
             leaving: VecDeque::new(),
             stopping: VecDeque::new(),
-            with_room: Vec::new(),
+            drained: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
             no_room: FairQueue::default(),
@@ -236,7 +236,9 @@ impl Core {
 
     /// Bytes of the frames that wait for the client; a partly written frame counts whole.
     pub fn unsent_bytes(&self, key: SessionKey) -> usize {
-        self.clients.session(key).map_or(0, Session::queued_bytes)
+        self.clients
+            .session(key)
+            .map_or(0, Session::queued_and_held_bytes)
     }
 
     /// Members of a topic.
@@ -384,8 +386,8 @@ impl Core {
         let now = self.now;
         let code = self.with_retry_after(code, reason);
         if how != Closing::Bare {
-            // Frames that wait for a slot are sent before the close.
-            self.clients.open_slot(now, &self.limits, key);
+            // Frames that the throttle holds are sent before the close.
+            self.clients.open_throttle(now, &self.limits, key);
         }
         let Some(session) = self.clients.session_mut(key) else {
             return;

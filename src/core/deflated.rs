@@ -33,7 +33,7 @@ const BYTES_OF_CLIENT: usize = 512;
 /// The most bytes that are compressed in a second beyond these: 6 % of a core at most.
 const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
 
-/// The outcome of [`Compressor::after`].
+/// The outcome of [`Compressor::chained`].
 enum Chained {
     Made,
     /// The frame does not get smaller.
@@ -158,7 +158,7 @@ impl Compressor {
             return self.plan_in_window(frame, client, company, stats);
         }
         let key = match client.begun {
-            Some(Kind::After) => Key::after(client.window, client.prefix_bytes),
+            Some(Kind::Chained) => Key::chained(client.window, client.prefix_bytes),
             Some(kind) => Key::of(kind),
             None => self.without_window(frame, client, stats),
         };
@@ -175,12 +175,12 @@ impl Compressor {
     ) -> FramePlan {
         let id = self
             .refers_to_others(frame)
-            .then(|| self.windows.number(frame));
+            .then(|| self.windows.intern(frame));
         *company = (*company).max(self.windows.clients(client.window));
         let (key, before) = match (client.begun, id) {
-            (Some(Kind::After), _) => {
+            (Some(Kind::Chained), _) => {
                 let window = client.window;
-                (Key::after(window, client.prefix_bytes), window)
+                (Key::chained(window, client.prefix_bytes), window)
             }
             (Some(kind), _) => (Key::of(kind), client.window),
             (None, Some(id)) => self.choose(frame, id, client, *company, stats),
@@ -208,14 +208,14 @@ impl Compressor {
         stats: &mut HubStats,
     ) -> (Key, WindowId) {
         let mut window = client.window;
-        let mut outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+        let mut outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
         if matches!(outcome, Chained::Refused) {
             window = self.windows.last_of(window);
             let company = self.windows.clients(window);
-            outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+            outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
         }
         match outcome {
-            Chained::Made => (Key::after(window, client.prefix_bytes), window),
+            Chained::Made => (Key::chained(window, client.prefix_bytes), window),
             Chained::Useless => (self.without_window(frame, client, stats), client.window),
             Chained::Refused => (self.without_window(frame, client, stats), WindowId::NONE),
         }
@@ -250,7 +250,7 @@ impl Compressor {
     }
 
     /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
-    fn after(
+    fn chained(
         &mut self,
         frame: &Frame,
         id: FrameId,
@@ -261,14 +261,15 @@ impl Compressor {
         if window == WindowId::NONE {
             return Chained::Refused;
         }
-        let key = Key::after(window, gap);
+        let key = Key::chained(window, gap);
         if frame.encoded(key).is_some() {
             return Chained::Made;
         }
         let bytes = frame.body().len() + self.windows.bytes(window);
         let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
         let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
-        if frame.encodings().chained() >= chained_max || !self.take_permission(company, bytes) {
+        if frame.encodings().chained_count() >= chained_max || !self.take_permission(company, bytes)
+        {
             return Chained::Refused;
         }
         self.text.clear();

@@ -61,7 +61,7 @@ pub(super) enum Kind {
     /// Not compressed, for clients that agreed on compression.
     Stored,
     /// Deflated, refers to the client's window.
-    After,
+    Chained,
     /// As an event of an event stream.
     Event,
     /// As an event with the payload alone.
@@ -73,7 +73,7 @@ impl Kind {
     #[inline]
     pub(super) fn coding(self) -> Coding {
         match self {
-            Self::Alone | Self::Small | Self::Stored | Self::After => Coding::Deflated,
+            Self::Alone | Self::Small | Self::Stored | Self::Chained => Coding::Deflated,
             Self::Plain | Self::Event | Self::RawEvent => Coding::Plain,
         }
     }
@@ -83,9 +83,9 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) kind: Kind,
-    /// The window of [`Kind::After`]; otherwise [`WindowId::NONE`].
-    after: WindowId,
-    /// Bytes of the prefix between the window of [`Kind::After`] and the payload; otherwise 0.
+    /// The window of [`Kind::Chained`]; otherwise [`WindowId::NONE`].
+    window: WindowId,
+    /// Bytes of the prefix between the window of [`Kind::Chained`] and the payload; otherwise 0.
     prefix_bytes: u32,
 }
 
@@ -95,25 +95,25 @@ impl Key {
     /// An encoding without reference.
     #[inline]
     pub(super) const fn of(kind: Kind) -> Self {
-        let (after, prefix_bytes) = (WindowId::NONE, 0);
+        let (window, prefix_bytes) = (WindowId::NONE, 0);
         Self {
             kind,
-            after,
+            window,
             prefix_bytes,
         }
     }
 
     /// The window to which the encoding refers.
     pub(super) fn window(self) -> WindowId {
-        self.after
+        self.window
     }
 
     /// The encoding that refers to a window; `prefix_bytes` of one connection are between.
     #[inline]
-    pub(super) const fn after(window: WindowId, prefix_bytes: usize) -> Self {
+    pub(super) const fn chained(window: WindowId, prefix_bytes: usize) -> Self {
         Self {
-            kind: Kind::After,
-            after: window,
+            kind: Kind::Chained,
+            window,
             prefix_bytes: prefix_bytes as u32,
         }
     }
@@ -176,8 +176,10 @@ impl Encodings {
     }
 
     /// Returns the number of encodings that refer to a window.
-    pub(super) fn chained(&self) -> usize {
-        self.iter().filter(|at| at.key.kind == Kind::After).count()
+    pub(super) fn chained_count(&self) -> usize {
+        self.iter()
+            .filter(|at| at.key.kind == Kind::Chained)
+            .count()
     }
 
     /// Memory of all encodings, in bytes.
@@ -213,9 +215,9 @@ mod tests {
         let encodings = Encodings::default();
         let alone = [Kind::Alone, Kind::Small, Kind::Stored, Kind::Event];
         let alone = alone.map(Key::of);
-        let after = [(1, 0), (1, 9), (2, 9)];
-        let after = after.map(|(id, prefix)| Key::after(WindowId::of(id), prefix));
-        let keys: Vec<_> = alone.into_iter().chain(after).collect();
+        let chained = [(1, 0), (1, 9), (2, 9)];
+        let chained = chained.map(|(id, prefix)| Key::chained(WindowId::of(id), prefix));
+        let keys: Vec<_> = alone.into_iter().chain(chained).collect();
         for (key, bytes) in keys.iter().zip(1..) {
             assert!(encodings.get(*key).is_none());
             assert_eq!(made(&encodings, *key, bytes), Some(bytes));
@@ -223,7 +225,7 @@ mod tests {
         for (key, bytes) in keys.iter().zip(1..) {
             assert_eq!(made(&encodings, *key, 100), Some(bytes), "{key:?}");
         }
-        assert_eq!(encodings.chained(), 3);
+        assert_eq!(encodings.chained_count(), 3);
         let of_each = Encodings::memory_of(Some(&encoded(1)));
         assert_eq!(
             encodings.memory_bytes(),

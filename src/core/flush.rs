@@ -332,8 +332,8 @@ impl Core {
         stats.messages_sent += u64::from(written.wrote.frames);
         stats.count_removed(written.wrote.frames, written.wrote.bytes);
         stats.writes_short += u64::from(written.short);
-        if session.finds_room() {
-            self.with_room.push(key);
+        if session.take_drained() {
+            self.drained.push(key);
         }
         if let Some(waits) = session.turns_waiting() {
             self.waits.turned(now, key, waits);

@@ -1,6 +1,6 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no entry. All
+//! Each message of the feed has a number ([`topics`]); messages that no topic gets (bad messages) have no entry. All
 //! topics share one list, in the order of the feed; a resume walks the list from the position on and takes the messages
 //! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
 //! come in the order of the feed.
@@ -10,21 +10,23 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod found;
 mod missed;
-mod names;
 mod newest_only;
 mod numbers;
+mod topics;
 mod wanted;
 
 use std::sync::Arc;
 
+use self::found::{At, FoundCopies, Known};
 pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
-use self::names::Names;
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
+use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, At, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::frame_bytes::Keeper;
 use super::message::payload_alone;
@@ -36,12 +38,12 @@ use super::{
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::{ChunkedQueue, Now};
 
-/// The names of topics get one `NAMES_SHARE`th of the bytes.
-const NAMES_SHARE: usize = 4;
+/// The known topics get one `TOPICS_SHARE`th of the bytes.
+const TOPICS_SHARE: usize = 4;
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because the nodes of
 /// [`NewestOnly`]'s tree may be half empty; the list of all messages takes less.
 const ENTRY_BYTES: usize =
-    2 * (size_of::<KeptMessage>() + size_of::<u32>() + size_of::<StoredId>());
+    2 * (size_of::<KeptMessage>() + size_of::<TopicIndex>() + size_of::<StoredId>());
 /// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
 /// allocation of a single copy.
 const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
@@ -158,12 +160,12 @@ pub(super) struct History {
     limits: HistoryLimits,
     numbers: MessageNumbers,
     entries: ChunkedQueue<KeptMessage>,
-    /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
-    topics: ChunkedQueue<u32>,
+    /// The topic of each entry: most of a walk looks at nothing else, and the entries take far more memory.
+    topics: ChunkedQueue<TopicIndex>,
     newest_only: NewestOnly,
     /// How many messages were forgotten that were the newest of their topics.
     pub(super) newest_forgotten: u64,
-    names: Names,
+    known_topics: KnownTopics,
     /// The number of the newest forgotten message.
     forgotten: u64,
     /// The number of the newest message that was left out.
@@ -188,7 +190,7 @@ impl History {
             topics: ChunkedQueue::default(),
             newest_only: NewestOnly::new(limits.bytes_max),
             newest_forgotten: 0,
-            names: Names::new(limits.bytes_max / NAMES_SHARE),
+            known_topics: KnownTopics::new(limits.bytes_max / TOPICS_SHARE),
             forgotten: 0,
             left_out: 0,
             unread: 0,
@@ -244,15 +246,15 @@ impl History {
         };
         let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
-        let name = self.names.add(topic, unix_us);
+        let topic = self.known_topics.add(topic, unix_us);
         match body {
             Some(body) => {
-                self.remove_newest_only(name);
+                self.remove_newest_only(topic);
                 body.keep();
             }
             None => {
                 self.left_out = number;
-                self.names.left_out(name, number);
+                self.known_topics.left_out(topic, number);
             }
         }
         self.entries.push_back(KeptMessage {
@@ -262,7 +264,7 @@ impl History {
             body: body.cloned(),
             copies: Vec::new(),
         });
-        self.topics.push_back(name);
+        self.topics.push_back(topic);
         self.forget_excess();
     }
 
@@ -276,7 +278,7 @@ impl History {
     ) -> Option<Arc<Frame>> {
         let newest = self.entries.back_mut();
         let newest = newest.filter(|newest| newest.position == position)?;
-        let topic = self.names.topic(*self.topics.back()?);
+        let topic = self.known_topics.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, content, &mut self.memory);
         self.forget_excess();
         copy
@@ -354,7 +356,7 @@ impl History {
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
         let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted.iter(), &self.names, &mut steps)?;
+        let matching = Matching::new(wanted.iter(), &self.known_topics, &mut steps)?;
         let mut found = FoundCopies::new(budget);
         let outcome = self.find(&mut found, (since, first), matching);
         let mut copies = found.copies;
@@ -419,7 +421,7 @@ impl History {
     ) -> (Missed, Outcome) {
         let mut found = FoundCopies::new(budget);
         let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted, &self.names, &mut steps);
+        let matching = Matching::new(wanted, &self.known_topics, &mut steps);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
@@ -453,12 +455,12 @@ impl History {
     ) -> Outcome {
         let (entry, topic) = match at {
             At::Entry(at) => (&mut self.entries[at], self.topics[at]),
-            At::NewestOnly(name) => match self.newest_only.get_mut(name) {
-                Some(entry) => (entry, name),
+            At::NewestOnly(topic) => match self.newest_only.get_mut(topic) {
+                Some(entry) => (entry, topic),
                 None => return Ok(()),
             },
         };
-        let topic = self.names.topic(topic);
+        let topic = self.known_topics.topic(topic);
         let frame = entry.copy(topic, pattern, budget.content, &mut self.memory);
         missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
     }
@@ -486,7 +488,7 @@ impl History {
     fn body(&self, at: At) -> Option<&Body> {
         let entry = match at {
             At::Entry(at) => self.entries.get(at),
-            At::NewestOnly(name) => self.newest_only.get(name),
+            At::NewestOnly(topic) => self.newest_only.get(topic),
         };
         entry?.body.as_ref()
     }
@@ -495,9 +497,9 @@ impl History {
     fn known(&self, at: At) -> Known {
         match at {
             At::Entry(at) => Known::Number(self.entries[at].number),
-            At::NewestOnly(name) => {
-                let position = self.newest_only.get(name).map(|entry| entry.position);
-                Known::NewestOnly(name, position)
+            At::NewestOnly(topic) => {
+                let position = self.newest_only.get(topic).map(|entry| entry.position);
+                Known::NewestOnly(topic, position)
             }
         }
     }
@@ -509,16 +511,16 @@ impl History {
                 let at = self.first_entry(number);
                 let entry = self.entries.get(at);
                 let is_there = entry.is_some_and(|entry| entry.number == number);
-                let newest_only = || self.newest_only.name_of(number).filter(|_| may_stay);
+                let newest_only = || self.newest_only.topic_of(number).filter(|_| may_stay);
                 match is_there {
                     true => Some(At::Entry(at)),
                     false => newest_only().map(At::NewestOnly),
                 }
             }
-            Known::NewestOnly(name, position) => {
-                let entry = self.newest_only.get(name);
+            Known::NewestOnly(topic, position) => {
+                let entry = self.newest_only.get(topic);
                 let is_it = entry.is_some_and(|entry| Some(entry.position) == position);
-                is_it.then_some(At::NewestOnly(name))
+                is_it.then_some(At::NewestOnly(topic))
             }
         }
     }
@@ -529,15 +531,15 @@ impl History {
         count: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        // The number of messages found so far, by the index of the topic.
-        let mut seen = vec![0; self.names.slots()];
+        // The number of messages found so far, by topic.
+        let mut seen = vec![0; self.known_topics.slots()];
         let places = (0..self.topics.len()).rev();
         for (at, &topic) in places.zip(self.topics.iter().rev()) {
-            let seen = &mut seen[topic as usize];
+            let seen = &mut seen[topic.at()];
             if *seen == count {
                 continue;
             }
-            let names = matching.names_for(topic, &self.names)?;
+            let names = matching.names_for(topic, &self.known_topics)?;
             let (entry, content) = (&self.entries[at], found.budget.content);
             // A message that the client would not have got does not count.
             let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
@@ -548,10 +550,10 @@ impl History {
             }
         }
         for (topic, entry) in self.newest_only.newest_first() {
-            if seen[topic as usize] == count {
+            if seen[topic.at()] == count {
                 continue;
             }
-            for name in matching.names_for(topic, &self.names)?.iter().rev() {
+            for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
                 let body = entry.body_for(found.budget.content);
                 found.push(At::NewestOnly(topic), body, name)?;
             }
@@ -565,12 +567,12 @@ impl History {
         if since < self.unread {
             return Err(NotRecovered::Window);
         }
-        let known = self.names.get(wanted.name);
+        let known = self.known_topics.get(wanted.name);
         let (forgotten, left_out) = match (wanted.patterns, known) {
             // A pattern may match any topic, so the forgotten and left out messages of all topics count.
             (Some(_), _) => (self.forgotten, self.left_out),
             (None, Some(name)) => (name.forgotten, name.left_out),
-            (None, None) => return self.names.knows_since(since),
+            (None, None) => return self.known_topics.knows_since(since),
         };
         match since < forgotten || since < left_out {
             true => Err(NotRecovered::Window),
@@ -589,7 +591,7 @@ impl History {
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let (entry, content) = (&self.entries[at], found.budget.content);
-                for name in matching.names_for(topics[others], &self.names)? {
+                for name in matching.names_for(topics[others], &self.known_topics)? {
                     if entry.number > since.number_for(name) {
                         found.push(At::Entry(at), entry.body_for(content), name)?;
                     }
@@ -614,8 +616,8 @@ impl History {
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
-        while let Some(name) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
-            self.remove_newest_only(name);
+        while let Some(topic) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
+            self.remove_newest_only(topic);
             self.newest_forgotten += 1;
             if !turn.has_time() {
                 break;
@@ -645,14 +647,14 @@ impl History {
     /// When the newest message of a topic arrived, or was stored in the stream, Unix microseconds; `None` if the topic is
     /// not known here, or is a pattern.
     pub(super) fn newest_unix_us(&self, topic: &TopicName) -> Option<i64> {
-        self.names.get(topic).map(|name| name.newest_unix_us)
+        self.known_topics.get(topic).map(|name| name.newest_unix_us)
     }
 
-    /// Memory of the messages and the names.
+    /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
         let beside = ENTRY_BYTES * messages + self.memory.beside;
-        self.memory.frames.kept(Keeper::History) as usize + beside + self.names.bytes()
+        self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -699,16 +701,17 @@ impl History {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let is_kept =
-            short == Short::Bytes && entry.body.is_some() && self.names.has_only_newest(topic);
+        let is_kept = short == Short::Bytes
+            && entry.body.is_some()
+            && self.known_topics.has_only_newest(topic);
         if is_kept && self.newest_only.has_room(&entry) {
-            self.names.keep_newest_only(topic, number);
+            self.known_topics.keep_newest_only(topic, number);
             self.newest_only.add(topic, entry);
         } else {
-            let is_newest = entry.body.is_some() && self.names.has_only_newest(topic);
+            let is_newest = entry.body.is_some() && self.known_topics.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.let_go(&entry);
-            self.names.forget_message(topic, number);
+            self.known_topics.forget_message(topic, number);
         }
         self.forgotten = number;
         self.numbers.forgot(number);
@@ -722,7 +725,7 @@ impl History {
 impl History {
     /// Whether a message of a topic is kept.
     pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
-        self.names.has_messages(topic)
+        self.known_topics.has_messages(topic)
     }
 
     /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
@@ -748,18 +751,20 @@ impl History {
             return false;
         }
         body.keep();
-        let name = self.names.add(topic, time_of(body).unwrap_or(now.unix_us));
-        self.newest_only.add(name, entry);
+        let topic = self
+            .known_topics
+            .add(topic, time_of(body).unwrap_or(now.unix_us));
+        self.newest_only.add(topic, entry);
         self.forget_excess();
         true
     }
 
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
-    fn remove_newest_only(&mut self, name: u32) {
-        if let Some(mut entry) = self.newest_only.remove(name) {
+    fn remove_newest_only(&mut self, topic: TopicIndex) {
+        if let Some(mut entry) = self.newest_only.remove(topic) {
             entry.drop_copies(&mut self.memory);
             self.let_go(&entry);
-            self.names.forget_message(name, entry.number);
+            self.known_topics.forget_message(topic, entry.number);
         }
     }
 

@@ -449,8 +449,8 @@ impl<G: Gateway> Hub<G> {
                 self.report_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
-            } else if let Some(key) = self.core.with_room.pop() {
-                self.report_room(key);
+            } else if let Some(key) = self.core.drained.pop() {
+                self.report_drained(key);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {
@@ -512,7 +512,7 @@ impl Core {
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key),
             Due::Ping => self.clients.mark_dirty(self.now, key),
-            Due::Slot => self.clients.open_slot(now, limits, key),
+            Due::Throttle => self.clients.open_throttle(now, limits, key),
             Due::Gate => self.clients.set_gate(now, key),
         }
     }

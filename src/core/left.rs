@@ -63,14 +63,14 @@ impl Core {
             let forgotten = session.forget(&keys);
             if forgotten.0 > 0 {
                 self.clients.stats.count_conflated(forgotten);
-                self.note_room(key);
+                self.note_drained(key);
                 self.note_wait(key);
             }
         }
         if std::mem::take(&mut self.left.may_lack_keys) {
-            // Frames that wait for the end of a slot are sent now: one with a key that is not known here would otherwise
+            // Frames that the throttle holds are sent now: one with a key that is not known here would otherwise
             // come long after the client left the topic.
-            self.clients.open_slot(self.now, &self.limits, key);
+            self.clients.open_throttle(self.now, &self.limits, key);
         }
     }
 }

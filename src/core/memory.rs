@@ -7,9 +7,9 @@
 //! by no drop, and have limits of their own: they may cause a walk, but no drop.
 //!
 //! A walk continues from flush to flush, also within a long queue, and has a short time in each. A queue that changed
-//! meanwhile may be counted a little wrong; the choice counts again. One call makes an exact choice among the clients with the largest shares (the bytes of each frame divided by the frame's
-//! references): clients are chosen until dropping them frees enough. Then each chosen client that need not be
-//! dropped is taken off the list.
+//! meanwhile may be counted a little wrong; the choice counts again. One call makes an exact choice among the clients
+//! with the largest shares (the bytes of each frame divided by the frame's references): clients are chosen until
+//! dropping them frees enough. Then each chosen client that need not be dropped is taken off the list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

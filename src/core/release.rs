@@ -119,9 +119,9 @@ impl Core {
 }
 
 impl Core {
-    /// Sets or ends the client's own rate. Messages that waited for the client's slot go into the send queue first.
+    /// Sets or ends the client's own rate. Messages that the throttle held go into the send queue first.
     pub fn set_max_rate(&mut self, key: SessionKey, rate: Option<MaxRate>) {
-        self.clients.open_slot(self.now, &self.limits, key);
+        self.clients.open_throttle(self.now, &self.limits, key);
         let session = self.clients.session_mut(key);
         if let Some(session) = session.filter(|session| session.takes_data()) {
             session.set_max_rate(self.now, rate);

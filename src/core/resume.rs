@@ -107,7 +107,7 @@ impl Core {
 
     fn may_resume(&self, key: SessionKey) -> Outcome {
         let session = self.clients.session(key);
-        // With a rate of its own, the newest message of a key may wait for a slot while later messages have been sent.
+        // With a rate of its own, the newest message of a key may wait in the throttle while later messages have been sent.
         let has_own_rate = session.is_none_or(Session::has_own_rate);
         let is_off = self.history.as_ref().is_none_or(|history| history.is_off);
         match self.is_filling {
@@ -203,8 +203,8 @@ impl Core {
         session.hold_resumed(missed.charge.take());
         self.notify_loss(key);
         if missed.has_frames() {
-            // Some of these messages may be newer than the messages that wait for the client's slot.
-            self.clients.open_slot(self.now, &self.limits, key);
+            // Some of these messages may be newer than the messages that the client's throttle holds.
+            self.clients.open_throttle(self.now, &self.limits, key);
         }
         if let Some(session) = self.clients.session_mut(key) {
             session.add_missed(missed);

@@ -68,7 +68,7 @@ pub(super) struct Wrote {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed)]
 struct Begun {
-    /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
+    /// The kind of the encoding. [`Kind::Chained`] refers to the client's window, which stays until the
     /// frame is out.
     kind: Kind,
     /// Bytes that the kernel has taken: header, prefix and body counted together.
@@ -265,7 +265,7 @@ impl SendQueue {
 
     /// Whether the kernel has taken everything. For a client that skips, it is enough that all replayed frames are out,
     /// because its queue may never be empty.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.data.is_empty() || self.is_conflating() && self.data.weight() == 0
     }
 

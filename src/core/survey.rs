@@ -201,7 +201,7 @@ impl SurveyWalk {
         survey.clients_waiting += u64::from(session.has_waiting());
         if session.has_waiting() || is_slow {
             let oldest_us = session.oldest_us(core.now).unwrap_or(0);
-            let rank = (is_slow, session.queued_bytes(), oldest_us);
+            let rank = (is_slow, session.queued_and_held_bytes(), oldest_us);
             self.slowest.offer(rank, || key);
         }
         let recent = session.take_recent_messages();

@@ -133,8 +133,9 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// The number of a frame; a frame that is not kept gets a new number, and is kept.
-    pub(super) fn number(&mut self, frame: &Arc<Frame>) -> FrameId {
+    /// Returns the id under which the frame is kept, keeping it if it is not. The id in a frame may be another frame's: 0 in
+    /// a new frame, or used anew.
+    pub(super) fn intern(&mut self, frame: &Arc<Frame>) -> FrameId {
         let id = frame.window_number();
         match self.kept_as(id) {
             Some(kept) if Arc::ptr_eq(&kept.frame, frame) => id,

@@ -44,8 +44,10 @@ mod shared;
 mod tests;
 pub mod trades;
 
-pub use shared::access::{AccessStats, Count};
-pub use shared::feed::{NoFeed, STAMP_KEY};
+pub use shared::access::AccessStats;
+pub use shared::counts::Count;
+pub use shared::feed::STAMP_KEY;
+pub use shared::no_feed::NoFeed;
 
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::telemetry::names::MetricName;

@@ -10,9 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::error::{INBOXES, NatsError};
+use super::error::NatsError;
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
+use super::refusals::INBOXES;
 use super::stream_info::{StreamCluster, finished, unix_ns};
 use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};

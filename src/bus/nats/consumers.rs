@@ -8,8 +8,9 @@ use nats::jetstream::{ConsumerInfo, ReplayPolicy};
 use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::data::{BatchedAcks, Data};
-use super::error::{INBOX_PREFIX, NatsError, Refusal};
+use super::error::NatsError;
 use super::protocol::inbox;
+use super::refusals::{INBOX_PREFIX, Refusal};
 use super::settings::SubscriptionSpec;
 
 /// The limit on messages in flight without an acknowledgement.

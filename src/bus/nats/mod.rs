@@ -58,6 +58,7 @@ mod login;
 mod look_back;
 mod needs;
 mod protocol;
+mod refusals;
 mod requester;
 mod sender;
 mod servers;
@@ -75,7 +76,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::data::{Data, PAYLOAD_BYTES_MAX};
-use self::error::{Refusal, Stop};
+use self::error::Stop;
+use self::refusals::Refusal;
 use self::servers::{NatsServers, Second};
 use self::session::{ConsumersSession, forget};
 use self::standstill::Standstills;

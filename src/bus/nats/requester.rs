@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, request_failed};
 use super::data::Data;
-use super::error::{INBOXES, NatsError, Refusal, Refusals};
+use super::error::NatsError;
 use super::login::Info;
 use super::needs::{Action, Need};
 use super::protocol;
+use super::refusals::{INBOXES, Refusal, Refusals};
 use super::settings::{Endpoint, NatsSettings};
 use weirgate_wire::base::Finding;
 
@@ -122,10 +123,10 @@ impl Requester {
     pub(super) fn may_publish(&mut self, subject: &str, payload: &[u8]) -> Result<bool, NatsError> {
         let patience = self.data.answer_timeout;
         self.send(subject, payload, patience)?;
-        self.has_sent(subject, patience)
+        self.confirm_published(subject, patience)
     }
 
-    /// Publishes a message, and waits while many bytes are unwritten. [`Self::has_sent`] says whether the server took it.
+    /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the server took it.
     ///
     /// # Errors
     /// The connection is lost, or the server does not read within this time.
@@ -154,7 +155,7 @@ impl Requester {
     ///
     /// # Errors
     /// The connection is lost, or the server does not answer within this time.
-    pub(super) fn has_sent(
+    pub(super) fn confirm_published(
         &mut self,
         subject: &str,
         patience: Duration,

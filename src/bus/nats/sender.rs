@@ -81,7 +81,10 @@ impl NatsSender {
     /// The connection is lost, or this user may not publish on the subject.
     pub fn wait_until_taken(&mut self, subject: &str) -> Result<(), NatsError> {
         self.unconfirmed = 0;
-        match self.requester.has_sent(subject, CONFIRMED_WITHIN)? {
+        match self
+            .requester
+            .confirm_published(subject, CONFIRMED_WITHIN)?
+        {
             true => Ok(()),
             false => Err(NatsError::not_permitted("publish", subject)),
         }

@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
+use super::error::{RedisError, shown};
+use super::marks::NO_POSITIONS;
 use super::resp::Value;
+use super::role::{hello_field, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
-use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
+use super::settings::{RedisEndpoint, RedisSettings};
 use super::stream::STATE;
 use crate::socket::Waiter;
 use crate::{Answers, names_to_check};

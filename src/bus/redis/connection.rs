@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
+use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, RespReader, Value, pack};
-use super::settings::{RedisEndpoint, RedisError, is_temporary, shown};
+use super::settings::RedisEndpoint;
 use crate::LinkTimes;
 use crate::relay::Relay;
 use crate::socket::{Buffered, MaybeTlsStream, Waiter, ended};

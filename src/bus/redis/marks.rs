@@ -7,9 +7,6 @@
 //! slow answer delays no message. On a server that is no lone master, the thread also asks for its links to other
 //! servers, and a changed link counts as a loss. A mark is published at most once, because a second copy would come at
 //! another place among the messages.
-//!
-//! At the end of the file are the parsers of what a server says of itself: whether it is a lone master, and its links
-//! to other servers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,15 +16,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
+use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
+use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
-use super::settings::{RedisEndpoint, RedisError, Stop, shown};
+use super::settings::RedisEndpoint;
 use crate::kept::{KeptFeed, Losses};
 use crate::runtime::detached;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
-use weirgate_core::{BusEvent, Mark, Place, Subscription, fnv_1a};
+use weirgate_core::{BusEvent, Mark, Place, Subscription};
 
 /// The interval at which the thread asks for the role, and at which an instance publishes marks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -247,11 +246,11 @@ impl PubSubSession<'_, '_> {
     }
 
     /// The place of a message; `None` for a further copy of it.
-    pub(super) fn place(&mut self, by: &Subscription, channel: &[u8]) -> Option<Place> {
+    pub(super) fn place(&mut self, subscription: &Subscription, channel: &[u8]) -> Option<Place> {
         let Some(kept) = &mut self.kept else {
             return Some(Place::Outside);
         };
-        kept.feed.place(by, channel)
+        kept.feed.place(subscription, channel)
     }
 
     /// The place of a message whose channel name was cut.
@@ -259,11 +258,11 @@ impl PubSubSession<'_, '_> {
     /// # Errors
     /// An earlier name of the feed may match the whole channel name, so the count is no longer certain and the
     /// connection ends.
-    pub(super) fn place_of_cut(&mut self, by: &Subscription) -> Result<Place, Stop> {
+    pub(super) fn place_of_cut(&mut self, subscription: &Subscription) -> Result<Place, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(Place::Outside);
         };
-        let place = kept.feed.place_of_unknown(by);
+        let place = kept.feed.place_of_unknown(subscription);
         place.ok_or_else(|| self.wrong("a channel whose name is too long"))
     }
 }
@@ -370,67 +369,6 @@ impl MarkThread {
 pub(super) const NO_POSITIONS: &str = "messages have no positions, so clients that come back are not told what they \
     missed: this server is a replica or in a cluster, or cannot say that it is not, and there messages can be lost \
     without a sign; read a stream (--stream), or name a master without a cluster";
-/// The commands for the links of a server to others. A replica that resynchronises has a new link to its master.
-pub(super) const LINKS: [&[&str]; 2] =
-    [&["CLIENT", "LIST", "TYPE", "master"], &["CLUSTER", "LINKS"]];
-
-/// Whether the server is a master without a cluster, by its answer to `HELLO`, so that positions are valid. A server
-/// before Redis 6 cannot say so.
-pub fn says_lone_master(hello: &Value) -> bool {
-    let value_of = |key| hello_field(hello, key).unwrap_or_default();
-    value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
-}
-
-/// A hash of the links in the answers to [`LINKS`], never 0. Refusals are ignored.
-pub(super) fn links_in(answers: &[Value]) -> u64 {
-    let mut links = Vec::new();
-    for answer in answers {
-        match answer {
-            Value::Bulk(clients) => {
-                let words = clients.split(u8::is_ascii_whitespace);
-                links.extend(
-                    words
-                        .filter(|word| word.starts_with(b"id="))
-                        .map(<[u8]>::to_vec),
-                );
-            }
-            Value::Array(items) => links.extend(items.iter().filter_map(link)),
-            _ => {}
-        }
-    }
-    links.sort_unstable();
-    u64::from(fnv_1a(links.into_iter().flatten())) + 1
-}
-
-/// The direction, the node and the creation time of a link in the answer to `CLUSTER LINKS`.
-fn link(link: &Value) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    for key in [&b"direction"[..], b"node", b"create-time"] {
-        match field(link, key)? {
-            Value::Bulk(value) => text.extend_from_slice(value),
-            Value::Integer(number) => text.extend(number.to_string().into_bytes()),
-            _ => {}
-        }
-    }
-    Some(text)
-}
-
-/// A field of the answer to `HELLO`.
-pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
-    match field(hello, key) {
-        Some(Value::Bulk(value)) => Some(value),
-        _ => None,
-    }
-}
-
-/// A field of a map.
-fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
-    let Value::Array(items) = map else {
-        return None;
-    };
-    let mut pairs = items.chunks_exact(2);
-    pairs.find_map(|pair| matches!(&pair[0], Value::Bulk(found) if found == key).then(|| &pair[1]))
-}
 
 #[cfg(test)]
 mod tests {
@@ -470,32 +408,5 @@ mod tests {
         assert!(!publisher.may_share(), "nobody will say so again");
         publisher.begin(None, true, publisher.now_ms());
         assert!(publisher.may_share());
-    }
-
-    #[test]
-    fn links_are_told_apart_by_their_making() {
-        let bulk = |text: &str| Value::Bulk(text.into());
-        let link = |node: &str, made| {
-            let pairs = ["direction", "to", "node", node, "create-time"].map(bulk);
-            Value::Array(pairs.into_iter().chain([Value::Integer(made)]).collect())
-        };
-        let links = |made| Value::Array(vec![link("a", 1), link("b", made)]);
-        let master = |id: &str| bulk(&format!("id={id} addr=h:1 age=7\nid=9 addr=h:2 age=7\n"));
-        let refused = Value::Error("NOPERM".into());
-        let of =
-            |answers: &[&Value]| links_in(&answers.iter().copied().cloned().collect::<Vec<_>>());
-        assert_eq!(
-            of(&[&master("1"), &links(2)]),
-            of(&[&master("1"), &links(2)])
-        );
-        assert_ne!(
-            of(&[&master("1"), &links(2)]),
-            of(&[&master("1"), &links(3)])
-        );
-        assert_ne!(of(&[&master("1"), &refused]), of(&[&master("2"), &refused]));
-        assert_ne!(of(&[&master("1")]), of(&[&bulk("")]));
-        let turned = Value::Array(vec![link("b", 2), link("a", 1)]);
-        assert_eq!(of(&[&links(2)]), of(&[&turned]));
-        assert_ne!(of(&[&refused]), 0);
     }
 }

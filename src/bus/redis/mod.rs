@@ -49,9 +49,11 @@
 
 mod ask;
 mod connection;
+mod error;
 mod marks;
 mod publish;
 pub mod resp;
+mod role;
 mod servers;
 mod session;
 mod settings;
@@ -61,10 +63,10 @@ use crate::ledger::WantedNames;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::error::Stop;
 use self::marks::Kept;
 use self::servers::RedisServers;
 use self::session::PubSubSession;
-use self::settings::Stop;
 use super::LinkTimes;
 use super::kept::KeptFeed;
 use super::relay::{Bus, Probe, Relay};
@@ -74,9 +76,10 @@ use crate::status::BusStatus;
 use weirgate_core::BusEvent;
 
 pub use self::ask::RedisNeeds;
-pub use self::marks::says_lone_master;
+pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::settings::{RedisEndpoint, RedisError, RedisSettings};
+pub use self::role::says_lone_master;
+pub use self::settings::{RedisEndpoint, RedisSettings};
 pub use self::stream::{
     RedisStreamPages, RedisStreamReader, RedisStreamSource, StreamReadError, WithPages,
 };

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
+use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{RedisServers, waiter};
-use super::settings::{RedisError, RedisSettings, Stop, shown};
+use super::settings::RedisSettings;
 use crate::relay::{Bus, Relay};
 use crate::requests::{Outgoing, Publisher};
 use crate::runtime::Wake;

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use super::connection::Connection;
+use super::error::{RedisError, Stop};
 use super::resp::Value;
-use super::settings::{RedisEndpoint, RedisError, RedisSettings, Stop};
+use super::settings::{RedisEndpoint, RedisSettings};
 use crate::relay::Found;
 use crate::runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 use crate::socket::Waiter;

@@ -1,15 +1,17 @@
 //! A subscribed connection from the log-in until its loss: hands messages and confirmations to the loop, and sends the
 //! requests of gateways.
+//!
+//! With a kept feed, the session also counts positions and publishes marks. `marks.rs` has that half.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::error::{RedisError, Stop, is_temporary, shown};
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
-use super::settings::{RedisError, Stop, is_temporary, shown};
 use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
 use crate::relay::{Probe, Relay};
@@ -32,6 +34,7 @@ pub(super) struct PubSubSession<'a, 'w> {
     pub(super) second_waiter: &'a mut Waiter,
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) names: &'a mut Names,
+    /// `None` without a kept feed.
     pub(super) kept: Option<&'a mut Kept>,
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
@@ -194,12 +197,12 @@ impl PubSubSession<'_, '_> {
         payload: Value,
         received: Now,
     ) -> Result<(), Stop> {
-        let by = self.subscription_of(pattern, &channel)?;
+        let subscription = self.subscription_of(pattern, &channel)?;
         let channel = match channel {
             Value::Bulk(channel) => channel,
             Value::Cut(_) => {
-                let place = self.place_of_cut(&by)?;
-                return self.skip((by, place), "a name that is too long", received);
+                let place = self.place_of_cut(&subscription)?;
+                return self.skip((subscription, place), "a name that is too long", received);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
@@ -207,20 +210,20 @@ impl PubSubSession<'_, '_> {
             return Err(self.wrong("a message without its payload"));
         };
         if (self.kept.as_ref()).is_some_and(|kept| kept.channel.as_bytes() == channel) {
-            return match by.is_pattern {
+            return match subscription.is_pattern {
                 // A copy of the mark, because the pattern matches its channel too.
                 true => Ok(()),
                 false => self.take_mark(&payload),
             };
         }
-        let Some(place) = self.place(&by, &channel) else {
+        let Some(place) = self.place(&subscription, &channel) else {
             return Ok(());
         };
-        let (subject, pattern) = match (by.is_pattern, str::from_utf8(&channel)) {
-            (false, _) => (by.name, None),
+        let (subject, pattern) = match (subscription.is_pattern, str::from_utf8(&channel)) {
+            (false, _) => (subscription.name, None),
             // The ledger knows only the requested names.
-            (true, Ok(channel)) => (channel.into(), Some(by.name)),
-            (true, Err(_)) => return self.skip((by, place), NAME_NOT_UTF8, received),
+            (true, Ok(channel)) => (channel.into(), Some(subscription.name)),
+            (true, Err(_)) => return self.skip((subscription, place), NAME_NOT_UTF8, received),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
             subject,
@@ -288,8 +291,9 @@ impl PubSubSession<'_, '_> {
         let feed = self.kept.as_mut().map(|kept| &mut kept.feed);
         let number = match (command.wanted, feed) {
             (true, feed) => {
-                feed.into_iter()
-                    .for_each(|feed| feed.subscribed(&subscription));
+                if let Some(feed) = feed {
+                    feed.subscribed(&subscription);
+                }
                 self.names.ledger.subscribed(&subscription)
             }
             (false, feed) => {

@@ -1,16 +1,14 @@
-//! The settings of a Redis source, the reading of Redis URLs, and the errors between this process and Redis, by cause,
-//! worded for a log line.
+//! The settings of a Redis source, and the reading of Redis URLs.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use crate::runtime::tls_roots::TrustError;
-use crate::{LinkTimes, outage, relay};
+use super::error::RedisError;
+use crate::LinkTimes;
 use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The default port of a Redis server.
@@ -289,125 +287,6 @@ fn words(error: url::ParseError) -> &'static str {
     }
 }
 
-/// Why Redis is away or cannot be used. The texts never hold a password.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisError {
-    /// The settings: the URL cannot be used. The text does not show the URL, because what is wrong with it may be a
-    /// misplaced password.
-    #[error(
-        "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
-    )]
-    BadUrl(&'static str),
-    /// The settings: the certificates to trust cannot be read.
-    #[error(transparent)]
-    NobodyTrusted(#[from] TrustError),
-    /// The settings: the client's certificate or its key cannot be read.
-    #[error("{0}")]
-    OwnCertificate(String),
-    /// The settings: a sentinel has no TLS, so an attacker could name the master.
-    #[error(
-        "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \
-         certificate of its own"
-    )]
-    PlainSentinel(String),
-    /// The system: no file descriptor is left to wait on.
-    #[error("cannot wait for Redis ({0}); check the limit on open files")]
-    System(#[source] io::Error),
-    /// The network or the server: nobody answers at the address.
-    #[error(
-        "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
-    )]
-    Unreachable {
-        /// Host and port.
-        server: String,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The server, the network or the settings: the TLS handshake failed.
-    #[error("no TLS with Redis at {server} ({reason}); check that TLS is on there, and the CA")]
-    Tls {
-        /// Host and port.
-        server: String,
-        /// The error of the TLS library.
-        reason: String,
-    },
-    /// The settings or the server: Redis answers and refuses the login.
-    #[error("Redis at {server} refused {command} ({reason}); check user, password and database")]
-    Refused {
-        /// Host and port.
-        server: String,
-        /// The refused command.
-        command: &'static str,
-        /// The server's words.
-        reason: String,
-    },
-    /// The server: a response does not fit the command.
-    #[error("Redis at {server} answers wrongly: {reason}")]
-    Wrong {
-        /// Host and port.
-        server: String,
-        /// The fault in the response.
-        reason: String,
-    },
-    /// The sentinels: none says where the master is.
-    #[error("no sentinel knows the master {master:?} (the last one: {reason})")]
-    NoMaster {
-        /// The master's name.
-        master: String,
-        /// Why the last sentinel did not help.
-        reason: String,
-    },
-    /// The sentinels: the named server is not a master (yet, or any more).
-    #[error("{server} is a {role} and not the master")]
-    NotMaster {
-        /// Host and port.
-        server: String,
-        /// The role in the server's response.
-        role: String,
-    },
-    /// The sentinels, or the server: this server (host and port) has another role now, or another server is the master.
-    #[error("{0} has another role now, or another server is the master; leaving it")]
-    Moved(String),
-    /// The server or the network: a working connection is gone.
-    #[error("the connection to Redis was lost ({0})")]
-    Lost(#[source] io::Error),
-    /// The server or the network: the connection is open, but nothing has come back for this many milliseconds.
-    #[error("Redis has not answered for {0} ms; giving this connection up")]
-    Silent(u64),
-}
-
-impl RedisError {
-    /// Whether another attempt may succeed: the server is away, or is just starting.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
-            Self::Refused { reason, .. } => is_temporary(reason),
-            _ => false,
-        }
-    }
-}
-
-/// Why work on a connection ended.
-pub(super) type Stop = relay::Stop<RedisError>;
-
-impl From<RedisError> for Stop {
-    fn from(error: RedisError) -> Self {
-        Self::Bus(error)
-    }
-}
-
-/// Whether a refusal in these words is temporary: the server takes no commands now, but will later.
-pub(super) fn is_temporary(words: &str) -> bool {
-    ["LOADING", "BUSY", "MASTERDOWN"]
-        .iter()
-        .any(|code| words.starts_with(code))
-}
-
-/// A server's words, fit for a log line.
-pub(super) fn shown(words: &str) -> String {
-    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
-}
-
 fn host_of(url: &Url) -> Result<String, RedisError> {
     match url.host() {
         Some(Host::Ipv6(address)) => Ok(address.to_string()),
@@ -528,10 +407,5 @@ mod tests {
     fn nothing_shows_a_password() {
         let settings = RedisSettings::new(parsed("redis://u:secret@h"));
         assert!(!format!("{settings:?}").contains("secret"));
-    }
-
-    #[test]
-    fn a_servers_words_end_without_a_comma() {
-        assert_eq!(shown("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
     }
 }

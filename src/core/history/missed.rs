@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use super::wanted::{Known, Outcome};
+use super::found::Known;
+use super::wanted::Outcome;
 use crate::{CopyPosition, CopyRank, Frame, NotRecovered, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ChunkedQueue;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::topics::TopicIndex;
 use super::{ENTRY_BYTES, KeptMessage};
 use crate::{Body, Point, StoredId};
 use weirgate_wire::base::ExtendibleMap;
@@ -21,12 +22,12 @@ fn order_of(entry: &KeptMessage) -> KeptOrder {
     }
 }
 
-/// The newest message of each of these topics, and the indices of the topics.
+/// The newest message of each of these topics.
 #[derive(Debug)]
 pub(super) struct NewestOnly {
-    /// In the order of the feed, with the index of the topic.
-    entries: BTreeMap<KeptOrder, (u32, KeptMessage)>,
-    by_name: ExtendibleMap<u32, KeptOrder>,
+    /// In the order of the feed.
+    entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
+    by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -36,7 +37,7 @@ impl NewestOnly {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             entries: BTreeMap::new(),
-            by_name: ExtendibleMap::default(),
+            by_topic: ExtendibleMap::default(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
         }
@@ -48,52 +49,52 @@ impl NewestOnly {
     }
 
     /// Adds the newest message of a topic.
-    pub(super) fn add(&mut self, name: u32, entry: KeptMessage) {
+    pub(super) fn add(&mut self, topic: TopicIndex, entry: KeptMessage) {
         self.bytes += bytes_of(&entry);
         let place = order_of(&entry);
-        self.by_name.insert(name, place);
-        self.entries.insert(place, (name, entry));
+        self.by_topic.insert(topic, place);
+        self.entries.insert(place, (topic, entry));
     }
 
     /// Removes the message of a topic.
-    pub(super) fn remove(&mut self, name: u32) -> Option<KeptMessage> {
-        let place = self.by_name.remove(&name)?;
+    pub(super) fn remove(&mut self, topic: TopicIndex) -> Option<KeptMessage> {
+        let place = self.by_topic.remove(&topic)?;
         let (_, entry) = self.entries.remove(&place)?;
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
 
     /// The message of a topic.
-    pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut KeptMessage> {
-        let place = self.by_name.get(&name)?;
+    pub(super) fn get_mut(&mut self, topic: TopicIndex) -> Option<&mut KeptMessage> {
+        let place = self.by_topic.get(&topic)?;
         self.entries.get_mut(place).map(|(_, entry)| entry)
     }
 
     /// The message of a topic.
-    pub(super) fn get(&self, name: u32) -> Option<&KeptMessage> {
-        let place = self.by_name.get(&name)?;
+    pub(super) fn get(&self, topic: TopicIndex) -> Option<&KeptMessage> {
+        let place = self.by_topic.get(&topic)?;
         self.entries.get(place).map(|(_, entry)| entry)
     }
 
     /// The topic of the message of this number.
-    pub(super) fn name_of(&self, number: u64) -> Option<u32> {
+    pub(super) fn topic_of(&self, number: u64) -> Option<TopicIndex> {
         let of = self.entries.get(&(number, StoredId::default()));
-        of.map(|(name, _)| *name)
+        of.map(|(topic, _)| *topic)
     }
 
     /// The messages with their topics, the newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &KeptMessage)> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = (TopicIndex, &KeptMessage)> {
         self.entries
             .values()
             .rev()
-            .map(|(name, entry)| (*name, entry))
+            .map(|(topic, entry)| (*topic, entry))
     }
 
     /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages
     /// that were read later may wait for it.
-    pub(super) fn older_than(&self, until_us: u64) -> Option<u32> {
-        let (name, entry) = self.entries.values().next()?;
-        (entry.kept_us <= until_us).then_some(*name)
+    pub(super) fn older_than(&self, until_us: u64) -> Option<TopicIndex> {
+        let (topic, entry) = self.entries.values().next()?;
+        (entry.kept_us <= until_us).then_some(*topic)
     }
 
     /// Since when the first message is kept.

@@ -1,11 +1,11 @@
-//! The names that a client asks for when it resumes, and the search for their messages.
+//! The names that a client asks for when it resumes, which topics they match, and after which message.
 
 use std::collections::HashSet;
 
 use foldhash::quality::RandomState;
 
-use super::names::Names;
-use crate::{Body, Content, CopyRank, NotRecovered, Position, TopicName};
+use super::topics::{KnownTopics, TopicIndex};
+use crate::{Content, CopyRank, NotRecovered, TopicName};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
 /// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
@@ -62,7 +62,7 @@ pub(crate) struct FrameBudget {
 pub(super) struct Matching<'b, 'a> {
     /// The patterns, in the order of the copies of a message.
     patterns: Vec<&'a Wanted<'a>>,
-    /// For each topic, by its index: the index of its names in `lists`.
+    /// For each topic: the index of its names in `lists`.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
     budget: &'b mut MatchBudget,
@@ -76,7 +76,7 @@ const NOT_ASKED: u32 = u32::MAX;
 impl<'b, 'a> Matching<'b, 'a> {
     pub(super) fn new(
         wanted: impl Iterator<Item = &'a Wanted<'a>>,
-        names: &Names,
+        known: &KnownTopics,
         budget: &'b mut MatchBudget,
     ) -> Result<Self, NotRecovered> {
         let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
@@ -90,13 +90,13 @@ impl<'b, 'a> Matching<'b, 'a> {
         };
         let mut matching = Self {
             patterns,
-            places: vec![place; names.slots()],
+            places: vec![place; known.slots()],
             lists: vec![Vec::new()],
             budget,
         };
         for wanted in exact {
-            if let Some(id) = names.id(wanted.name) {
-                matching.find(id, Some(wanted), names)?;
+            if let Some(topic) = known.index(wanted.name) {
+                matching.find(topic, Some(wanted), known)?;
             }
         }
         Ok(matching)
@@ -105,98 +105,48 @@ impl<'b, 'a> Matching<'b, 'a> {
     /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
     // Inlined into its caller, it takes twice as many instructions for each topic.
     #[inline(never)]
-    pub(super) fn first_of(&self, topics: &[u32]) -> Option<usize> {
+    pub(super) fn first_of(&self, topics: &[TopicIndex]) -> Option<usize> {
         let mut topics = topics.iter();
-        topics.position(|&id| self.places[id as usize] != NO_NAMES)
+        topics.position(|topic| self.places[topic.at()] != NO_NAMES)
     }
 
-    /// The wanted names that match the topic with this index.
+    /// The wanted names that match a topic.
     pub(super) fn names_for(
         &mut self,
-        id: u32,
-        names: &Names,
+        topic: TopicIndex,
+        known: &KnownTopics,
     ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
-        if self.places[id as usize] == NOT_ASKED {
-            self.find(id, None, names)?;
+        if self.places[topic.at()] == NOT_ASKED {
+            self.find(topic, None, known)?;
         }
-        Ok(&self.lists[self.places[id as usize] as usize])
+        Ok(&self.lists[self.places[topic.at()] as usize])
     }
 
     /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
     /// last.
-    fn find(&mut self, id: u32, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
-        let topic = names.topic(id).as_str();
+    fn find(
+        &mut self,
+        topic: TopicIndex,
+        exact: Option<&'a Wanted<'a>>,
+        known: &KnownTopics,
+    ) -> Outcome {
+        let text = known.topic(topic).as_str();
         let mut matching = Vec::new();
         for wanted in &self.patterns {
             if let Some(patterns) = wanted.patterns {
-                let matches = patterns.matches_within(topic, self.budget);
+                let matches = patterns.matches_within(text, self.budget);
                 let matches = matches.map_err(|OverBudget| NotRecovered::Large)?;
                 matching.extend(matches.then_some(*wanted));
             }
         }
         matching.extend(exact);
         if matching.is_empty() {
-            self.places[id as usize] = NO_NAMES;
+            self.places[topic.at()] = NO_NAMES;
         } else {
-            self.places[id as usize] = self.lists.len() as u32;
+            self.places[topic.at()] = self.lists.len() as u32;
             self.lists.push(matching);
         }
         Ok(())
-    }
-}
-
-/// Where a message is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum At {
-    /// In the list, at this index.
-    Entry(usize),
-    /// It is the only message that is kept of the topic of this index.
-    NewestOnly(u32),
-}
-
-/// A message that was found, and whose frame is made later.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Known {
-    /// By its number.
-    Number(u64),
-    /// By the index of its topic, and its position.
-    NewestOnly(u32, Option<Position>),
-}
-
-/// The messages that a search has found, before their frames are made.
-#[derive(Debug)]
-pub(super) struct FoundCopies<'a> {
-    /// The found copies: where the message is, and the wanted name that the copy is for.
-    pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
-    /// Queue bytes of the copies, without what the gateway adds to a payload.
-    pub(super) bytes: usize,
-    pub(super) budget: FrameBudget,
-}
-
-impl<'a> FoundCopies<'a> {
-    pub(super) fn new(budget: FrameBudget) -> Self {
-        Self {
-            copies: Vec::new(),
-            bytes: 0,
-            budget,
-        }
-    }
-
-    /// Adds a copy; nothing for a message that these clients do not get.
-    ///
-    /// # Errors
-    /// The copies are too many bytes.
-    pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted<'a>) -> Outcome {
-        let Some(body) = body else {
-            return Ok(());
-        };
-        let pattern = name.pattern().map_or(0, |name| name.as_str().len());
-        self.bytes += body.queue_bytes() + pattern;
-        self.copies.push((at, name));
-        match self.bytes > self.budget.bytes_max {
-            true => Err(NotRecovered::Large),
-            false => Ok(()),
-        }
     }
 }
 

@@ -165,7 +165,7 @@ impl SendQueue {
                 offset: (skip + left) as u32,
             });
             // The rest has to be found again, and it may be after the end of the window alone.
-            if let Some(plan) = plan.filter(|_| kind == Kind::After) {
+            if let Some(plan) = plan.filter(|_| kind == Kind::Chained) {
                 self.window = plan.key.window();
             }
             return 0;
@@ -287,7 +287,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The prefix of the frame in this encoding: it opens the object that an event with the payload alone does not have.
+    /// The prefix of the frame in this encoding. `None` for a message in a `?payload=raw` stream: the prefix opens the JSON
+    /// object around the payload, which is left out there. Texts in such a stream are answers and statuses, sent as always.
     #[inline]
     fn prefix(&self) -> Prefix {
         match self.kind {

@@ -34,9 +34,9 @@ impl Session {
         let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
         self.queue.rest_if_empty();
         if self.is_limited
-            && let Some(slots) = self.cold.slots.as_mut()
+            && let Some(throttle) = self.cold.throttle.as_mut()
         {
-            let held = slots.remove(keys.iter());
+            let held = throttle.remove(keys.iter());
             (frames, bytes) = (frames + held.0, bytes + held.1);
         }
         if frames > 0 {

@@ -1,9 +1,9 @@
-//! The delivery of a frame to one client: into the send queue, or into the client's next slot. Ends no session: over a limit, the
+//! The delivery of a frame to one client: into the send queue, or into the client's throttle. Ends no session: over a limit, the
 //! caller gets the reason.
 
 use std::sync::Arc;
 
-use super::slots::Slotted;
+use super::throttle::Throttled;
 use super::{Intake, Session};
 use crate::send_queue::Pushed;
 use crate::{Class, CloseReason, Frame, Now, SendQueueLimits};
@@ -16,16 +16,16 @@ pub(crate) enum Delivered {
     Shed,
     /// The frame is in the send queue; never [`Pushed::Over`].
     Queued(Pushed),
-    /// The frame waits for the client's next slot.
+    /// The client's throttle holds the frame.
     Held {
         /// 1 if the frame has replaced an older frame, otherwise 0.
         frames: u32,
         /// Queue bytes of the older frame.
         bytes: usize,
     },
-    /// The frames that wait for the client's next slot have to go into the send queue before this frame.
-    SlotFirst,
-    /// The position of this message is ahead of frames that wait for the client's next slot: the message is sent
+    /// The frames that the client's throttle holds have to go into the send queue before this frame.
+    ThrottleFirst,
+    /// The position of this message is ahead of frames that the client's throttle holds: the message is sent
     /// without its position.
     Ahead,
     /// A limit is exceeded, and the frame was not queued. Has the reason only the first time, when the client joins the
@@ -47,7 +47,7 @@ impl Session {
         !self.is_limited && self.takes_data() && self.queue.push_at_once(now, frame, limits)
     }
 
-    /// Puts a frame in the send queue, or keeps the frame for the client's next slot.
+    /// Puts a frame in the send queue, or in the client's throttle.
     pub(crate) fn deliver(
         &mut self,
         now: Now,
@@ -62,7 +62,7 @@ impl Session {
         self.push(now, frame, limits)
     }
 
-    /// Keeps a frame for the client's next slot, or sheds a frame over the client's rate; `None` if the
+    /// Keeps a frame in the client's throttle, or sheds a frame over the client's rate; `None` if the
     /// frame goes into the send queue.
     fn hold(
         &mut self,
@@ -72,33 +72,33 @@ impl Session {
     ) -> Option<Delivered> {
         let under_way = self.under_way();
         if self.intake == Intake::Open
-            && let Some(slots) = self.cold.slots.as_mut()
+            && let Some(throttle) = self.cold.throttle.as_mut()
         {
             match frame
                 .key()
-                .map(|key| slots.judge(now, key, frame, (under_way, limits.hard_bytes)))
+                .map(|key| throttle.judge(now, key, frame, (under_way, limits.hard_bytes)))
             {
-                None if frame.has_position() && slots.has_rate() && slots.count() > 0 => {
+                None if frame.has_position() && throttle.has_rate() && throttle.count() > 0 => {
                     return Some(Self::overtakes(frame));
                 }
-                None | Some(Slotted::Leaves) => {}
-                Some(Slotted::Full) => return Some(Delivered::SlotFirst),
-                Some(Slotted::Held(older)) => return Some(self.held(older.as_ref())),
+                None | Some(Throttled::Leaves) => {}
+                Some(Throttled::Full) => return Some(Delivered::ThrottleFirst),
+                Some(Throttled::Held(older)) => return Some(self.held(older.as_ref())),
             }
         }
         self.shed(now, frame)
     }
 
-    /// Decides about a frame with a position while frames with earlier positions wait for the client's slot. If it were
+    /// Decides about a frame with a position while the client's throttle holds frames with earlier positions. If it were
     /// sent first with its position and the client then lost its connection, the client would never get the earlier
     /// frames, and a resume would report that nothing is missing.
     ///
-    /// An answer or a status opens the slot early: both are rare, and a client that gets an answer without a position
-    /// forgets its own. A message without a key is sent without its position, and the position follows with the slot:
-    /// otherwise a busy name would open a slot with every message, and the client's own rate would have no effect.
+    /// An answer or a status opens the throttle early: both are rare, and a client that gets an answer without a position
+    /// forgets its own. A message without a key is sent without its position, and the position follows when the throttle opens:
+    /// otherwise a busy name would open the throttle with every message, and the client's own rate would have no effect.
     fn overtakes(frame: &Frame) -> Delivered {
         match frame.class() {
-            Class::Answer => Delivered::SlotFirst,
+            Class::Answer => Delivered::ThrottleFirst,
             _ => Delivered::Ahead,
         }
     }
@@ -116,7 +116,7 @@ impl Session {
         })
     }
 
-    /// Counts a frame that waits for a slot, and the older frame that it replaces. The `seq` number of the older frame
+    /// Counts a frame that the throttle holds, and the older frame that it replaces. The `seq` number of the older frame
     /// is used up, as if the frame had waited in the queue.
     fn held(&mut self, older: Option<&Arc<Frame>>) -> Delivered {
         let Some(older) = older else {
@@ -131,20 +131,22 @@ impl Session {
         Delivered::Held { frames: 1, bytes }
     }
 
-    /// Opens the client's slot; the frames that waited are to be pushed.
-    pub(crate) fn open_slot(&mut self, now: Now) -> Vec<Arc<Frame>> {
-        let slots = self.cold.slots.as_mut();
-        slots.map_or_else(Vec::new, |slots| slots.open(now))
+    /// Opens the client's throttle; the frames that it held are to be pushed.
+    pub(crate) fn open_throttle(&mut self, now: Now) -> Vec<Arc<Frame>> {
+        let throttle = self.cold.throttle.as_mut();
+        throttle.map_or_else(Vec::new, |throttle| throttle.open(now))
     }
 
-    /// Drops the slots with the frames that wait for them; returns the number of frames and their bytes.
+    /// Drops the throttle with the frames that it holds; returns the number of frames and their bytes.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
         (self.cold.resumed, self.cold.postponed) = (None, None);
-        let slots = self.cold.slots.take();
-        slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
+        let throttle = self.cold.throttle.take();
+        throttle.map_or((0, 0), |throttle| {
+            (throttle.count() as u32, throttle.bytes())
+        })
     }
 
-    /// Puts a frame that has waited for a slot in the send queue, unless the frame is over the client's
+    /// Puts a frame that the throttle has held in the send queue, unless the frame is over the client's
     /// rate.
     pub(crate) fn deliver_held(
         &mut self,
@@ -191,7 +193,7 @@ impl Session {
         bytes: usize,
         soft_bytes: usize,
     ) -> bool {
-        if self.intake != Intake::Open || self.queued_bytes() + bytes > soft_bytes {
+        if self.intake != Intake::Open || self.queued_and_held_bytes() + bytes > soft_bytes {
             return false;
         }
         let rate = self.cold.rate.as_mut().filter(|_| self.is_limited);

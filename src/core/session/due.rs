@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::phase::{Phase, Ping};
-use super::slots::Slots;
+use super::throttle::Throttle;
 use super::{Cold, Session, Timers};
 use crate::deadlines::Timer;
 use crate::{CloseReason, Limits, Now, SocketEnd};
@@ -31,8 +31,8 @@ pub(crate) enum Due {
     Stop,
     /// A ping is queued.
     Ping,
-    /// The next slot of the client's own rate begins.
-    Slot,
+    /// The client's throttle opens.
+    Throttle,
     /// A pong is late: the client is behind deep buffers, and gets a gate.
     Gate,
 }
@@ -66,14 +66,14 @@ impl Session {
         };
         let soft = self.queue.over_soft_since();
         let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
-        let slot = self.slots().and_then(Slots::due_us);
+        let throttle = self.throttle().and_then(Throttle::due_us);
         let gate = self.gate_due(now, limits);
         let all = [
             cold.timers.next(),
             pong,
             self.stall_due(limits),
             soft,
-            slot,
+            throttle,
             gate,
         ];
         all.into_iter().flatten().min()
@@ -149,9 +149,9 @@ impl Session {
         if gate_us.is_some_and(|at| at <= now.mono_us) {
             return Due::Gate;
         }
-        let slot_us = self.slots().and_then(Slots::due_us);
-        if slot_us.is_some_and(|at| at <= now.mono_us) {
-            return Due::Slot;
+        let throttle_us = self.throttle().and_then(Throttle::due_us);
+        if throttle_us.is_some_and(|at| at <= now.mono_us) {
+            return Due::Throttle;
         }
         let timers = &mut self.cold.timers;
         if timers.skip_missed(Timer::Ping, now.mono_us, ping_us) {

@@ -1,8 +1,8 @@
-//! What a session holds back for its client: states before the end of a slot of the client's own rate, and states behind
+//! What a session holds back for its client: states between two times at which its throttle opens, and states behind
 //! the gate of a client with deep buffers ([`Gate`]).
 
 use super::phase::Phase;
-use super::slots::{Gate, Slots};
+use super::throttle::{Gate, Throttle};
 use super::{Intake, Session};
 use crate::{Limits, MaxRate, Now, SlowSnapshot, Why};
 
@@ -28,43 +28,44 @@ impl Session {
 
     /// Gives the client a gate.
     pub(crate) fn set_gate(&mut self, now: Now) {
-        self.slots_mut().gate = Some(Gate::new(now));
+        self.throttle_mut().gate = Some(Gate::new(now));
     }
 
     /// The client's own rate.
     pub(crate) fn max_rate(&self) -> Option<MaxRate> {
-        self.slots().and_then(Slots::rate)
+        self.throttle().and_then(Throttle::rate)
     }
 
-    /// Sets or ends the client's own rate. The caller has opened the slot before.
+    /// Sets or ends the client's own rate. The caller has opened the throttle before.
     pub(crate) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
-        self.slots_mut().set_rate(now, rate);
-        self.rest_slots();
+        self.throttle_mut().set_rate(now, rate);
+        self.free_throttle();
     }
 
-    fn slots_mut(&mut self) -> &mut Slots {
+    fn throttle_mut(&mut self) -> &mut Throttle {
         self.is_limited = true;
-        let slots = &mut self.cold.slots;
-        slots.get_or_insert_with(|| Box::new(Slots::new(None)))
+        let throttle = &mut self.cold.throttle;
+        throttle.get_or_insert_with(|| Box::new(Throttle::new(None)))
     }
 
-    /// Frees slots that hold nothing back.
-    fn rest_slots(&mut self) {
-        let is_idle =
-            |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
-        if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
-            self.cold.slots = None;
+    /// Frees a throttle that holds nothing back.
+    fn free_throttle(&mut self) {
+        let is_idle = |throttle: &Throttle| {
+            throttle.count() == 0 && !throttle.has_rate() && throttle.gate.is_none()
+        };
+        if self.intake == Intake::Open && self.cold.throttle.as_deref().is_some_and(is_idle) {
+            self.cold.throttle = None;
             self.is_limited = self.cold.rate.is_some() || self.cold.postponed.is_some();
         }
     }
 
     fn gate(&self) -> Option<&Gate> {
-        self.slots()?.gate.as_ref()
+        self.throttle()?.gate.as_ref()
     }
 
     pub(super) fn gate_mut(&mut self) -> Option<&mut Gate> {
-        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
-        slots.gate.as_mut()
+        let throttle = self.cold.throttle.as_mut().filter(|_| self.is_limited)?;
+        throttle.gate.as_mut()
     }
 
     /// The time for which the client has had a gate, microseconds.
@@ -74,9 +75,9 @@ impl Session {
 
     /// Removes the gate if it has nothing left to hold back; returns its age, microseconds.
     pub(crate) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
-        let slots = self.cold.slots.as_mut()?;
-        let gate = slots.gate.take_if(|gate| gate.is_wide())?;
-        self.rest_slots();
+        let throttle = self.cold.throttle.as_mut()?;
+        let gate = throttle.gate.take_if(|gate| gate.is_wide())?;
+        self.free_throttle();
         Some(gate.age_us(now))
     }
 

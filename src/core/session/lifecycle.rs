@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::phase::{AfterWrite, LastWords, Open, PartialHead, PendingClose, Phase, Ping};
-use super::slots::Slots;
+use super::throttle::Throttle;
 use super::{Intake, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
@@ -23,7 +23,7 @@ pub struct Accepted {
     pub protocol: Option<String>,
     /// Outbound messages a second; data above the limit is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
-    /// The client's own rate: frames with a conflation key wait for the client's next slot. `None`: all
+    /// The client's own rate: frames with a conflation key wait until the throttle opens. `None`: all
     /// frames leave at once.
     pub max_rate: Option<MaxRate>,
     /// The user, for the log line when the client ends.
@@ -145,7 +145,7 @@ impl Session {
         }
         if let Some(rate) = accepted.max_rate {
             self.is_limited = true;
-            cold.slots = Some(Box::new(Slots::new(Some(rate))));
+            cold.throttle = Some(Box::new(Throttle::new(Some(rate))));
         }
         match accepted.is_own_name {
             true => cold.record.set_own_name(accepted.user),

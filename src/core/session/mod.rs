@@ -2,6 +2,13 @@
 //! and turns the results into effects and counters.
 //!
 //! The hot part has the fields that a publish and a flush use; everything else is in [`Cold`], behind one pointer.
+//!
+//! | what | modules |
+//! | --- | --- |
+//! | from the accept to the end | `phase` (the phases), `lifecycle` (from one to the next), `due` (work at a time), `permits` |
+//! | in | `input` (its memory), `reading` (steps and pauses) |
+//! | out | `delivery`, `conflation`, `throttle` and `gate` (what is held back), `postponed` and `replayed` (older messages), `flush`, `waits` |
+//! | what is known of the client | `record` (for operators), `bus_status` (what it knows of the bus) |
 
 mod bus_status;
 mod conflation;
@@ -17,7 +24,7 @@ mod postponed;
 mod reading;
 mod record;
 mod replayed;
-mod slots;
+mod throttle;
 mod waits;
 
 use std::num::{NonZeroU32, NonZeroU64};
@@ -38,13 +45,13 @@ pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 pub(crate) use record::user_in_log;
 pub use record::{ClientSnapshot, ClientState};
-pub use slots::MaxRate;
+pub use throttle::MaxRate;
 
 use phase::{PartialHead, Phase};
 use postponed::Postponed;
 use reading::Reading;
 use record::Record;
-use slots::Slots;
+use throttle::Throttle;
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
@@ -54,12 +61,12 @@ pub(super) struct Session {
     sending: Sending,
     /// Whether a token bucket, the client's own rate, a gate or a resume under way limits the queue's input.
     is_limited: bool,
-    /// Whether the gateway waits until the queue has room.
-    room_wanted: bool,
+    /// Whether the gateway waits until the queue is drained.
+    awaits_drained: bool,
     /// Whether missed messages wait, or have waited until this write.
     has_resumed: bool,
     /// Whether the queue has waited since a write that the kernel did not take whole.
-    waits: bool,
+    waits_for_kernel: bool,
     /// Whether weirgate itself holds the client's bytes back, after the session has written them.
     is_paced: bool,
     content: Content,
@@ -104,7 +111,7 @@ struct Cold {
     rest_bytes: Option<NonZeroU32>,
     permit: Option<ConnectionPermit>,
     rate: Option<Box<TokenBucket>>,
-    slots: Option<Box<Slots>>,
+    throttle: Option<Box<Throttle>>,
     /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
@@ -144,7 +151,7 @@ impl Session {
             rest_bytes: None,
             permit: Some(permit),
             rate: None,
-            slots: None,
+            throttle: None,
             is_silent: false,
             resumed: None,
             postponed: None,
@@ -158,9 +165,9 @@ impl Session {
             intake: Intake::Closed,
             sending: Sending::Idle,
             is_limited: false,
-            room_wanted: false,
+            awaits_drained: false,
             has_resumed: false,
-            waits: false,
+            waits_for_kernel: false,
             is_paced: false,
             content: Content::Text,
             queue: SendQueue::default(),
@@ -211,10 +218,10 @@ impl Session {
 
     /// Frames that wait or were begun.
     pub(super) fn queued_frames(&self) -> usize {
-        self.queue.frames() + self.slots().map_or(0, Slots::count)
+        self.queue.frames() + self.throttle().map_or(0, Throttle::count)
     }
 
-    /// Bytes in the send queue, without the frames that wait for a slot.
+    /// Bytes in the send queue, without the frames that the throttle holds.
     #[inline]
     pub(super) fn queue_bytes(&self) -> usize {
         self.queue.bytes()
@@ -225,9 +232,9 @@ impl Session {
         self.queue.frames().min(WRITE_FRAMES_MAX)
     }
 
-    /// Bytes of the frames that wait; a frame that was begun counts whole.
-    pub(super) fn queued_bytes(&self) -> usize {
-        self.queue.bytes() + self.slots().map_or(0, Slots::bytes)
+    /// Bytes of the frames in the send queue and of those that the throttle holds; a frame that was begun counts whole.
+    pub(super) fn queued_and_held_bytes(&self) -> usize {
+        self.queue.bytes() + self.throttle().map_or(0, Throttle::bytes)
     }
 
     /// Memory of the send queue itself, if the queue is longer than a burst.
@@ -237,14 +244,14 @@ impl Session {
 
     /// Whether the client has a rate of its own.
     pub(super) fn has_own_rate(&self) -> bool {
-        self.slots().is_some_and(Slots::has_rate)
+        self.throttle().is_some_and(Throttle::has_rate)
     }
 
-    /// The slots of a client with a rate of its own. Without a limit, nothing cold is touched.
+    /// The throttle of a client with a rate of its own or a gate. Without a limit, nothing cold is touched.
     #[inline]
-    fn slots(&self) -> Option<&Slots> {
+    fn throttle(&self) -> Option<&Throttle> {
         match self.is_limited {
-            true => self.cold.slots.as_deref(),
+            true => self.cold.throttle.as_deref(),
             false => None,
         }
     }
@@ -254,10 +261,10 @@ impl Session {
         self.sending == Sending::Blocked
     }
 
-    /// Frames that wait or were begun: those of the queue in their order, then those that wait for a
-    /// slot.
+    /// Frames that wait or were begun: those of the queue in their order, then those that the
+    /// throttle holds.
     pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
-        let held = self.slots().into_iter().flat_map(Slots::frames);
+        let held = self.throttle().into_iter().flat_map(Throttle::frames);
         self.queue.entries().chain(held)
     }
 
@@ -266,8 +273,8 @@ impl Session {
         self.queue.check_invariants();
         let open = self.phase() == PhaseKind::Open;
         assert!(open || !self.takes_data(), "takes data before or after");
-        let held = self.slots().map_or(0, Slots::count);
-        assert!(self.takes_data() || held == 0, "held for no slot");
+        let held = self.throttle().map_or(0, Throttle::count);
+        assert!(self.takes_data() || held == 0, "held, and takes no data");
         let gone = self.phase() == PhaseKind::Gone;
         assert!(!gone || self.queue.is_empty(), "gone, and something waits");
     }

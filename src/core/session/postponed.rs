@@ -120,7 +120,7 @@ impl Session {
         if postponed.is_some_and(|of| !of.is_held && of.is_empty()) {
             self.cold.postponed = None;
             if self.intake == Intake::Open {
-                self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
+                self.is_limited = self.cold.rate.is_some() || self.cold.throttle.is_some();
             }
         }
     }

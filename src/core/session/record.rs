@@ -60,7 +60,7 @@ pub struct ClientSnapshot {
     pub state: ClientState,
     /// Time since the accept, microseconds.
     pub age_us: u64,
-    /// Messages in the send queue, including a partly written message, and messages that wait for a slot of the
+    /// Messages in the send queue, including a partly written message, and messages that wait at the
     /// client's own rate.
     pub queue_messages: u64,
     /// Bytes of these messages.
@@ -324,7 +324,7 @@ impl Session {
             state: self.state(),
             age_us: now.mono_us.saturating_sub(record.accepted.mono_us),
             queue_messages: self.queued_frames() as u64,
-            queue_bytes: self.queued_bytes() as u64,
+            queue_bytes: self.queued_and_held_bytes() as u64,
             oldest_us: self.oldest_us(now),
             stuck_us: waits.then(|| self.untaken_us(now.mono_us)),
             traffic: self.traffic(),
@@ -339,7 +339,7 @@ impl Session {
     pub(super) fn waiting(&self, now: Now) -> Dropped {
         Dropped {
             messages: self.queued_frames() as u64,
-            bytes: self.queued_bytes() as u64,
+            bytes: self.queued_and_held_bytes() as u64,
             untaken_us: self.untaken_us(now.mono_us),
             ..Dropped::default()
         }

@@ -1,5 +1,5 @@
-//! The messages from before a client's subscription: how they enter the send queue, the permit for them, and when the queue has
-//! room for more.
+//! The messages from before a client's subscription: how they enter the send queue, the permit for them, and when the queue is
+//! drained.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ impl Session {
         is_open
     }
 
-    /// Makes [`Self::finds_room`] return `true` once, as soon as the queue has room.
-    pub(crate) fn want_room(&mut self) {
-        self.room_wanted = true;
+    /// Makes [`Self::take_drained`] return `true` once, as soon as the queue is drained.
+    pub(crate) fn await_drained(&mut self) {
+        self.awaits_drained = true;
     }
 
-    /// Whether the gateway waits for room and the queue has room.
+    /// Whether the queue is drained, and the gateway waits for that.
     #[inline]
-    pub(crate) fn finds_room(&mut self) -> bool {
-        let found = self.room_wanted && self.queue.has_room();
-        self.room_wanted &= !found;
-        found
+    pub(crate) fn take_drained(&mut self) -> bool {
+        let is_drained = self.awaits_drained && self.queue.is_drained();
+        self.awaits_drained &= !is_drained;
+        is_drained
     }
 
     /// Bytes of replayed messages in the send queue, and of missed messages that will be.

@@ -7,16 +7,16 @@ impl Session {
     /// empty. Returns the new state; `None` if nothing changes.
     #[inline]
     pub(crate) fn turns_waiting(&mut self) -> Option<bool> {
-        let waits = (self.waits || self.is_blocked()) && self.has_waiting();
-        let turns = waits != self.waits;
-        self.waits = waits;
+        let waits = (self.waits_for_kernel || self.is_blocked()) && self.has_waiting();
+        let turns = waits != self.waits_for_kernel;
+        self.waits_for_kernel = waits;
         turns.then_some(waits)
     }
 
     /// Whether the waiting frames wait only for the loop: the kernel has taken every write whole since the queue was
     /// last empty.
     pub(crate) fn keeps_up(&self) -> bool {
-        self.is_listed() && !self.waits
+        self.is_listed() && !self.waits_for_kernel
     }
 
     /// Notes that weirgate itself holds the client's bytes back.

@@ -10,7 +10,7 @@ fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
 }
 
 fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize) -> WindowId {
-    let id = windows.number(frame);
+    let id = windows.intern(frame);
     windows.move_client(NextPayload {
         client: before,
         before,
@@ -128,7 +128,7 @@ fn frames_are_kept_up_to_so_many_bytes() {
     let kept = KEPT_BYTES_MAX;
     assert!(alive.alive() <= kept && alive.alive() > kept - 31_000);
     let large = frame(&alive, &vec![b'x'; 2 * KEPT_BYTES_MAX as usize]);
-    windows.number(&large);
+    windows.intern(&large);
     assert_eq!(
         alive.alive(),
         large.memory_bytes() as u64,
@@ -145,12 +145,12 @@ fn a_frame_that_is_no_longer_kept_gets_another_number() {
     let alive = FrameBytes::default();
     let mut windows = Windows::default();
     let first = frame(&alive, b"first");
-    let id = windows.number(&first);
-    assert_eq!(windows.number(&first), id);
+    let id = windows.intern(&first);
+    assert_eq!(windows.intern(&first), id);
     windows.release();
     let other = frame(&alive, b"other");
-    assert_ne!(windows.number(&other), id);
-    assert_ne!(windows.number(&first), id);
+    assert_ne!(windows.intern(&other), id);
+    assert_ne!(windows.intern(&first), id);
     windows.first_kept = u32::MAX - 1;
     windows.release();
     let mut window = WindowId::NONE;

@@ -1,23 +1,19 @@
-//! The rights of a client: whether it may hold a name, its token at the start of a connection, and new tokens on a
-//! living connection. New tokens have a rate for all clients together, with a share for each address.
+//! The token of a client: at the start of a connection, and new tokens on a living connection. New tokens have a rate for all clients together, with a share for each address.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::client::{ChannelsClient, Renewal};
+use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
-use super::names::{News, Route};
-use super::patterns::{HeldPattern, matcher};
 use super::pending::PendingRequest;
+use super::stats::Renewal;
 use super::{ChannelsGateway, keep_apart};
 use crate::gateways::shared::access::{TokenEnd, close_of};
-use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
+use weirgate_core::{Core, SessionKey};
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
-use weirgate_wire::auth::{
-    Identity, OverBudget, Refusal, Rights, RightsCheck, Token, TokenMarks, TokenNameLimits,
-};
+use weirgate_wire::auth::{Identity, Refusal, Rights, Token, TokenMarks, TokenNameLimits};
 use weirgate_wire::head::RequestHead;
 
 /// The least time between two new tokens of a client.
@@ -185,156 +181,5 @@ impl ChannelsGateway {
         }
         client.set_authenticated(now_us);
         true
-    }
-}
-
-/// Steps of matching for each entry that a request may have; the whole request shares them. With the default limits
-/// these are 100,000 steps, less than a millisecond.
-const STEPS_PER_ENTRY: usize = 100;
-
-/// The most patterns that the gateway requests from the bus although an entry of the table covers them. While patterns
-/// are few, such as those of a single client, the bus then sends only messages that some client wants. In return, the
-/// bus sends a copy of a message for each of these patterns.
-const BESIDE_COVERS_MAX: usize = 5;
-
-/// A name that a client holds.
-pub(super) struct GrantedName {
-    pub(super) name: TopicName,
-    /// The client held it before the request.
-    pub(super) was_held: bool,
-}
-
-/// The verdict on an entry of a request.
-pub(super) enum Verdict {
-    /// The client holds the name from now on.
-    Granted(GrantedName),
-    /// An error for this entry; the next entries are still checked.
-    Refused(NameRefusal, String),
-    /// An error for this entry, because the role may not hold the name.
-    Denied(String),
-    /// An error for this entry, because the client holds as many names as it may; the next entries are not checked.
-    Full(String),
-}
-
-impl Verdict {
-    /// Why the client does not get the name; `None` if it does.
-    pub(super) fn refusal(&self) -> Option<NameRefusal> {
-        match self {
-            Self::Granted(_) => None,
-            Self::Refused(reason, _) => Some(*reason),
-            Self::Denied(_) => Some(NameRefusal::Denied),
-            Self::Full(_) => Some(NameRefusal::ClientLimit),
-        }
-    }
-}
-
-impl ChannelsGateway {
-    /// A check of the names of one request.
-    pub(super) fn check(&self, client: &ChannelsClient) -> RightsCheck {
-        RightsCheck::new(
-            &client.rights,
-            STEPS_PER_ENTRY * self.request_limits().entries_max,
-        )
-    }
-
-    /// Checks limits, the syntax of the bus and the role, in the contract's order. After `Granted` the client holds the
-    /// name.
-    pub(super) fn judge(
-        &mut self,
-        client: &mut ChannelsClient,
-        name: &str,
-        check: &mut RightsCheck,
-    ) -> Verdict {
-        use NameRefusal::{ClientLimit, Denied, Invalid};
-
-        let settings = &mut self.settings;
-        if client.held.count() >= settings.channels_max {
-            let max = settings.channels_max;
-            return Verdict::Full(format!("Max channels exceeded ({max})"));
-        }
-        if name.len() > settings.name_bytes_max {
-            let max = settings.name_bytes_max;
-            return Verdict::Refused(Invalid, format!("Channel name too long (max {max} bytes)"));
-        }
-        let syntax = settings.acl.syntax();
-        if syntax.check(name).is_err() {
-            return Verdict::Refused(Invalid, format!("Invalid subject: {name}"));
-        }
-        let kept = self.kept.as_ref();
-        if kept.is_some_and(|kept| kept.cannot_match(name)) {
-            return Verdict::Refused(
-                Invalid,
-                format!("Range outside of ASCII in pattern: {name}"),
-            );
-        }
-        if syntax.is_pattern(name) && client.held.patterns as usize >= settings.patterns_max {
-            let max = settings.patterns_max;
-            let error = format!("Max wildcard subscriptions exceeded ({max})");
-            return Verdict::Refused(ClientLimit, error);
-        }
-        let denied = || format!("Access denied to channel: {name}");
-        if settings.marks_channel.as_deref() == Some(name) {
-            return Verdict::Refused(Denied, denied());
-        }
-        match settings.acl.grants(check, name) {
-            Ok(true) => self.hold_name(client, name, check),
-            Ok(false) => Verdict::Denied(match settings.acl.fault(check, name) {
-                Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
-                None => denied(),
-            }),
-            Err(OverBudget) => Verdict::Refused(ClientLimit, denied()),
-        }
-    }
-
-    /// Grants the name if the limits over all clients leave room for the client's address.
-    fn hold_name(
-        &mut self,
-        client: &mut ChannelsClient,
-        name: &str,
-        check: &mut RightsCheck,
-    ) -> Verdict {
-        match self.names.hold(&mut client.held, name) {
-            Ok((name, news)) => {
-                if news == News::ToAll {
-                    self.choose_route(client, &name, check);
-                }
-                let was_held = news == News::Nothing;
-                Verdict::Granted(GrantedName { name, was_held })
-            }
-            Err((limit, max)) => {
-                self.stats.limited[limit as usize].add(1);
-                Verdict::Refused(NameRefusal::ServerLimit, limit.error(max))
-            }
-        }
-    }
-
-    /// Chooses how the messages of a new name come: see [`Route`].
-    fn choose_route(&mut self, client: &ChannelsClient, name: &TopicName, check: &mut RightsCheck) {
-        let matcher = matcher(self.syntax(), name);
-        let is_kept = self.is_kept(name);
-        let cover = match &matcher {
-            Some(_) if !is_kept => self.settings.acl.cover(check, name.as_str()),
-            _ => None,
-        };
-        let cover = cover.map(TopicName::from);
-        let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
-        let route = match &cover {
-            _ if is_kept => Route::Kept,
-            None => Route::Requested,
-            Some(_) if self.names.beside_covers() < BESIDE_COVERS_MAX => {
-                Route::RequestedBesideCover
-            }
-            Some(cover) => Route::Within(cover.clone()),
-        };
-        let cover = cover.filter(|_| matches!(route, Route::Within(_)));
-        if let Some(matcher) = matcher.filter(|_| is_kept || cover.is_some()) {
-            self.patterns.add(HeldPattern {
-                name: name.clone(),
-                matcher,
-                cover,
-                address: client.held.address(),
-            });
-        }
-        self.names.set_route(name, route);
     }
 }

@@ -45,7 +45,9 @@ impl Leaving {
         if let Some(sending) = sending {
             sending.spend(&mut sets, &mut names, &mut found);
         }
-        if let Some((follow_up, granted)) = rest.and_then(PendingRequest::into_names) {
+        if let Some((follow_up, granted)) =
+            rest.and_then(PendingRequest::into_follow_up_and_granted)
+        {
             sets.extend(follow_up.into_names());
             names.push(granted);
         }
@@ -103,6 +105,6 @@ impl ChannelsGateway {
                 break;
             }
         }
-        self.names.store(&self.stats, core.memberships());
+        self.names.update_stats(&self.stats, core.memberships());
     }
 }

@@ -14,6 +14,7 @@ mod bus;
 mod bus_requests;
 mod client;
 pub mod feed;
+mod grant;
 mod held;
 mod kept_names;
 mod leaving;
@@ -25,11 +26,12 @@ mod patterns;
 mod pending;
 mod replay;
 mod request;
-mod resume;
 mod retained;
+mod rights;
 mod sending;
 mod settings;
 pub(super) mod start;
+mod stats;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,9 +50,10 @@ use self::pending::PendingRequest;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use crate::gateways::shared::access::{
-    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
+    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 };
 use crate::gateways::shared::history::last_event_id;
+use crate::gateways::shared::identifiers::uuid;
 use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, Body, BusNotice, ByClient, Closed, CopyFor, Core, Entrance, Frame,
@@ -65,10 +68,10 @@ use weirgate_wire::auth::{
 use weirgate_wire::head::RequestHead;
 
 pub use self::bus_requests::Interest;
-pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 pub use self::replay::REPLAYED_NAME_BYTES;
 pub use self::retained::RetainedRequest;
+pub use self::stats::ChannelsStats;
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
@@ -628,8 +631,8 @@ impl Gateway for ChannelsGateway {
         self.statuses.send_last(core, key, client.held.kept > 0);
     }
 
-    /// Handles room in the send queue: the client has taken its last values.
-    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
+    /// Handles a drained send queue: the client has taken its last values.
+    fn handle_drained(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(address) = core.client_addr(key) {
             if !self.replay_kept(core, key, client) {
                 self.retained.values_taken(key, address);

@@ -449,7 +449,7 @@ impl Names {
     }
 
     /// Updates the counts; `subscriptions` are clients times names.
-    pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
+    pub(super) fn update_stats(&self, stats: &ChannelsStats, subscriptions: usize) {
         let [names, patterns, _] = self.sums.each_ref().map(|sum| sum.held() as usize);
         stats.subscriptions.set(subscriptions);
         stats.channels.set(names - patterns);

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
-use super::authenticate::Verdict;
 use super::client::ChannelsClient;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
+use super::rights::Verdict;
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
@@ -70,16 +70,20 @@ impl PendingRequest {
     /// The memory of the request and of the answer so far.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Subscribe(rest) => rest.names.bytes() + rest.entries.bytes(),
-            Self::Unsubscribe(rest) => rest.names.bytes() + rest.gone.bytes(),
-            Self::Authenticate(rest) => size_of_val(&*rest.ids) + rest.written.bytes(),
+            Self::Subscribe(request) => request.names.bytes() + request.entries.bytes(),
+            Self::Unsubscribe(request) => request.names.bytes() + request.gone.bytes(),
+            Self::Authenticate(request) => size_of_val(&*request.ids) + request.written.bytes(),
         }
     }
 
-    /// The names of a `subscribe` that the answer refers to.
-    pub(super) fn into_names(self) -> Option<(FollowUp, Vec<TopicName>)> {
+    /// Takes a `subscribe` apart, so that its names can be dropped over several turns: what follows the answer, and the
+    /// names granted so far.
+    pub(super) fn into_follow_up_and_granted(self) -> Option<(FollowUp, Vec<TopicName>)> {
         match self {
-            Self::Subscribe(rest) => Some((rest.follow_up, rest.entries.names.unwrap_or_default())),
+            Self::Subscribe(request) => {
+                let granted = request.entries.names.unwrap_or_default();
+                Some((request.follow_up, granted))
+            }
             Self::Unsubscribe(_) | Self::Authenticate(_) => None,
         }
     }
@@ -87,7 +91,7 @@ impl PendingRequest {
     /// The names that the answer will wait for.
     pub(super) fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
         match self {
-            Self::Subscribe(rest) => Some(&mut rest.follow_up.unconfirmed),
+            Self::Subscribe(request) => Some(&mut request.follow_up.unconfirmed),
             Self::Unsubscribe(_) | Self::Authenticate(_) => None,
         }
     }
@@ -95,16 +99,16 @@ impl PendingRequest {
     /// Returns the answer to the request, whose last name is done, with the names that it waits for.
     fn answer(self, client: &ChannelsClient) -> (Answer, FollowUp) {
         match self {
-            Self::Subscribe(rest) => (
-                Answer::subscribed(rest.entries, &rest.request_id),
-                rest.follow_up,
+            Self::Subscribe(request) => (
+                Answer::subscribed(request.entries, &request.request_id),
+                request.follow_up,
             ),
-            Self::Unsubscribe(rest) => (
-                Answer::unsubscribed(&rest.gone, &rest.request_id),
+            Self::Unsubscribe(request) => (
+                Answer::unsubscribed(&request.gone, &request.request_id),
                 FollowUp::default(),
             ),
-            Self::Authenticate(rest) => (
-                Answer::authenticated(&client.rights.role, &rest.written, &rest.request_id),
+            Self::Authenticate(request) => (
+                Answer::authenticated(&client.rights.role, &request.written, &request.request_id),
                 FollowUp::default(),
             ),
         }
@@ -149,12 +153,12 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        rest: PendingRequest,
+        request: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
         if core.has_share() {
-            return self.go_on(core, key, client, rest);
+            return self.go_on(core, key, client, request);
         }
-        put_off(core, key, client, rest);
+        put_off(core, key, client, request);
         None
     }
 
@@ -165,23 +169,23 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        mut rest: PendingRequest,
+        mut request: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
         let mut has_more = true;
         while has_more {
-            has_more = match &mut rest {
-                PendingRequest::Subscribe(rest) => self.subscribe_next(core, key, client, rest),
-                PendingRequest::Unsubscribe(rest) => self.unsubscribe_next(core, key, client, rest),
-                PendingRequest::Authenticate(rest) => self.judge_next(core, key, client, rest),
+            has_more = match &mut request {
+                PendingRequest::Subscribe(it) => self.subscribe_next(core, key, client, it),
+                PendingRequest::Unsubscribe(it) => self.unsubscribe_next(core, key, client, it),
+                PendingRequest::Authenticate(it) => self.judge_next(core, key, client, it),
             };
             if has_more && !core.has_share() {
-                put_off(core, key, client, rest);
-                self.names.store(&self.stats, core.memberships());
+                put_off(core, key, client, request);
+                self.names.update_stats(&self.stats, core.memberships());
                 return None;
             }
         }
-        self.names.store(&self.stats, core.memberships());
-        Some(rest.answer(client))
+        self.names.update_stats(&self.stats, core.memberships());
+        Some(request.answer(client))
     }
 
     /// Subscribes to the next entry. Returns whether entries are left.
@@ -190,35 +194,35 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        rest: &mut Subscribing,
+        request: &mut Subscribing,
     ) -> bool {
-        let Some(name) = rest.names.next() else {
+        let Some(name) = request.names.next() else {
             return false;
         };
-        let verdict = self.judge(client, &name, &mut rest.check);
+        let verdict = self.judge(client, &name, &mut request.check);
         if let Some(reason) = verdict.refusal() {
             core.note_refused_name(key, &name, reason);
         }
         match verdict {
             Verdict::Granted(granted) => {
-                if let Some(names) = &mut rest.entries.names {
+                if let Some(names) = &mut request.entries.names {
                     names.push(granted.name.clone());
                 }
-                self.grant(core, key, client, granted, &mut rest.follow_up);
-                rest.entries.granted.push(&name);
+                self.grant(core, key, client, granted, &mut request.follow_up);
+                request.entries.granted.push(&name);
             }
-            Verdict::Refused(_, error) => rest.entries.errors.push(&error),
+            Verdict::Refused(_, error) => request.entries.errors.push(&error),
             Verdict::Denied(error) => {
                 // The client may hold the name under an older table: a client that gets "denied" must lose it.
                 self.release(core, key, client, name);
-                rest.entries.errors.push(&error);
+                request.entries.errors.push(&error);
             }
             Verdict::Full(error) => {
-                rest.entries.errors.push(&error);
-                rest.names = TextList::default();
+                request.entries.errors.push(&error);
+                request.names = TextList::default();
             }
         }
-        rest.names.len() > 0
+        request.names.len() > 0
     }
 
     fn unsubscribe_next(
@@ -226,15 +230,15 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        rest: &mut UnsubscribingNames,
+        request: &mut UnsubscribingNames,
     ) -> bool {
-        let Some(name) = rest.names.next() else {
+        let Some(name) = request.names.next() else {
             return false;
         };
         if self.release(core, key, client, name.clone()) {
-            rest.gone.push(&name);
+            request.gone.push(&name);
         }
-        rest.names.len() > 0
+        request.names.len() > 0
     }
 
     /// Ends the next subscription that the client's rights no longer grant. The names share the steps of a request;
@@ -245,28 +249,28 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        rest: &mut Reauthentication,
+        request: &mut Reauthentication,
     ) -> bool {
-        let Some(id) = rest.ids.pop() else {
-            if let Some(name) = rest.revoked.pop_first() {
-                rest.written.push(&name);
+        let Some(id) = request.ids.pop() else {
+            if let Some(name) = request.revoked.pop_first() {
+                request.written.push(&name);
             }
-            return !rest.revoked.is_empty();
+            return !request.revoked.is_empty();
         };
         let Some(name) = self.names.held(&client.held, id) else {
             return true;
         };
-        let is_first = rest.check.is_none();
-        let mut check = rest.check.take().unwrap_or_else(|| self.check(client));
+        let is_first = request.check.is_none();
+        let mut check = request.check.take().unwrap_or_else(|| self.check(client));
         match self.settings.acl.grants(&mut check, name.as_str()) {
-            Err(OverBudget) if !is_first => rest.ids.push(id),
-            Ok(true) => rest.check = Some(check),
+            Err(OverBudget) if !is_first => request.ids.push(id),
+            Ok(true) => request.check = Some(check),
             _ => {
-                rest.check = Some(check);
+                request.check = Some(check);
                 let name = name.as_str().to_owned();
                 if self.release(core, key, client, name.clone()) {
                     core.note_refused_name(key, &name, NameRefusal::NewToken);
-                    rest.revoked.insert(name);
+                    request.revoked.insert(name);
                 }
             }
         }

@@ -67,6 +67,8 @@ pub(super) enum Last {
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     pub(super) names: Vec<TopicName>,
+    /// Granted names without a resume: nothing is kept of them.
+    pub(super) off: Vec<TopicName>,
     pub(super) since: Option<String>,
 }
 
@@ -438,7 +440,7 @@ impl Retained {
             && !waiter.is_busy
         {
             waiter.is_busy = true;
-            self.rooms.push(key);
+            self.undrained.push(key);
         }
     }
 
@@ -524,9 +526,8 @@ impl ChannelsGateway {
         core: &mut Core,
         (key, client): (SessionKey, &mut ChannelsClient),
         replayed: Replayed,
-        nothing_kept: Vec<TopicName>,
     ) {
-        for name in nothing_kept {
+        for name in replayed.off {
             // The end follows what an earlier request brings.
             if self.retained.is_replayed(&name, key) {
                 continue;
@@ -583,7 +584,7 @@ impl ChannelsGateway {
             };
             if has_more {
                 waiter.has_more = true;
-                self.retained.rooms.push(key);
+                self.retained.undrained.push(key);
                 return true;
             }
             // Each look at the history takes time, also if it finds nothing.
@@ -596,7 +597,7 @@ impl ChannelsGateway {
         let waiter = self.retained.clients.get_mut(&key);
         let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.has_more));
         if has_more {
-            self.retained.rooms.push(key);
+            self.retained.undrained.push(key);
         }
         has_more
     }
@@ -668,7 +669,7 @@ impl ChannelsGateway {
     ) {
         if let Some(replay) = self.retained.remove_replay(name, key) {
             self.go_live(core, (key, client), &replay.names, replay.cut);
-            self.names.store(&self.stats, core.memberships());
+            self.names.update_stats(&self.stats, core.memberships());
         }
     }
 

@@ -60,8 +60,8 @@ pub(super) struct Retained {
     hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
-    /// Clients for which the hub is to report room in the send queue.
-    pub(super) rooms: Vec<SessionKey>,
+    /// Clients for which the hub is to report a drained send queue.
+    pub(super) undrained: Vec<SessionKey>,
     /// Clients with an end to be told.
     ending: VecDeque<SessionKey>,
     /// The clients with a share, oldest first.
@@ -98,7 +98,7 @@ impl Retained {
             live: ExtendibleMap::default(),
             hasher: RandomState::default(),
             line: FairQueue::default(),
-            rooms: Vec::new(),
+            undrained: Vec::new(),
             ending: VecDeque::new(),
             shares: BTreeSet::new(),
             bytes: Quota::new("last_values", bytes_max as u64),
@@ -254,7 +254,7 @@ impl Retained {
             && !waiter.is_busy
         {
             waiter.is_busy = true;
-            self.rooms.push(key);
+            self.undrained.push(key);
         }
     }
 
@@ -315,7 +315,7 @@ impl Retained {
             if let Some((share, begin_us)) = &mut waiter.share {
                 share.set(waiter.sent as u64, *begin_us);
             }
-            self.rooms.push(key);
+            self.undrained.push(key);
         }
     }
 
@@ -379,8 +379,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Tells clients of ends, asks the bus for the clients whose turn has come, and asks the hub to report room for other
-    /// clients.
+    /// Tells clients of ends, asks the bus for the clients whose turn has come, and asks the hub to report when the
+    /// queues of others are drained.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
@@ -391,8 +391,8 @@ impl ChannelsGateway {
         retained.split_slow(now_us);
         let now = (now_us, core.position());
         retained.grant_shares(now, |name| names.is_refused(name));
-        for key in retained.rooms.drain(..) {
-            core.request_room(key);
+        for key in retained.undrained.drain(..) {
+            core.request_drained(key);
         }
         stats
             .retained_waiting

@@ -143,6 +143,31 @@ impl Sending {
         self.has_spent()
     }
 
+    /// Sends the answers, which are whole. Returns the number of the last answer that last values follow.
+    fn send_answers(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        follow: &Follow,
+        has_kept: bool,
+    ) -> Option<u64> {
+        let mut retained = None;
+        let answers = mem::take(&mut self.answers);
+        let mut left = answers.len();
+        for mut prepared in answers {
+            left -= 1;
+            // Only the last answer has the position. It has one even if its own names are not of the feed, or the client
+            // could not resume.
+            let position = follow.position(core, key, has_kept && left == 0);
+            let frame = prepared.answer.frame(core, position);
+            core.send(key, &frame);
+            // Answers go out in order: the last number covers those before.
+            retained = prepared.retained.or(retained);
+            self.said.push(prepared.answer);
+        }
+        retained
+    }
+
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
         let resuming = self.answers.iter_mut().map(|of| of.resuming.as_deref_mut());
         resuming.flatten()
@@ -291,6 +316,30 @@ impl Resuming {
             self.spent.pop();
         }
         true
+    }
+
+    /// Counts the outcomes, and moves the messages to those of the other answers. Returns the names, which are left to
+    /// be dropped.
+    fn settle(
+        mut self,
+        core: &mut Core,
+        follow: &mut Follow,
+        replayed: &mut Replayed,
+    ) -> impl Iterator<Item = Vec<TopicName>> + use<> {
+        if self.has_since {
+            let off = self.off.iter().map(|_| NotRecovered::Off);
+            off.for_each(|off| core.count_not_recovered(off));
+            core.count_outcomes(&self.outcomes);
+        }
+        if self.is_all {
+            replayed.since = replayed.since.take().or(self.since);
+            replayed.names.append(&mut self.joined);
+            replayed.off.append(&mut self.off);
+        }
+        follow.merge(self.missed);
+        follow.merge(self.newest);
+        let names = [self.joined, self.off];
+        names.into_iter().filter(|names| !names.is_empty())
     }
 
     /// Adds a name without a resume.
@@ -507,48 +556,21 @@ impl ChannelsGateway {
         sending: &mut Sending,
     ) {
         core.postpone_no_longer(key);
-        let mut follow = Follow::default();
-        let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
-        let mut answers = Vec::with_capacity(sending.answers.len());
-        for prepared in mem::take(&mut sending.answers) {
-            if let Some(mut resuming) = prepared.resuming {
-                if resuming.has_since {
-                    let off = resuming.off.iter().map(|_| NotRecovered::Off);
-                    off.for_each(|off| core.count_not_recovered(off));
-                    core.count_outcomes(&resuming.outcomes);
-                }
-                if resuming.is_all {
-                    replayed.since = replayed.since.or_else(|| resuming.since.take());
-                    replayed.names.append(&mut resuming.joined);
-                    nothing_kept.append(&mut resuming.off);
-                }
-                follow.merge(resuming.missed);
-                follow.merge(resuming.newest);
-                let names = [resuming.joined, resuming.off];
-                let names = names.into_iter().filter(|names| !names.is_empty());
+        let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
+        for prepared in &mut sending.answers {
+            if let Some(resuming) = prepared.resuming.take() {
+                let names = resuming.settle(core, &mut follow, &mut replayed);
                 sending.spent.extend(names);
             }
-            answers.push((prepared.answer, prepared.retained));
         }
-        // Also for a request about other names: after an answer without a position, the client would have no position
-        // to resume from.
         let has_kept = client.held.kept > 0;
-        let mut retained = None;
-        let mut left = answers.len();
-        for (mut answer, number) in answers {
-            left -= 1;
-            let position = follow.position(core, key, has_kept && left == 0);
-            let frame = answer.frame(core, position);
-            core.send(key, &frame);
-            retained = number.or(retained);
-            sending.said.push(answer);
-        }
+        let retained = sending.send_answers(core, key, &follow, has_kept);
         self.statuses.send_after_answer(core, key, follow, has_kept);
-        self.begin_replays(core, (key, client), replayed, nothing_kept);
+        self.begin_replays(core, (key, client), replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }
-        self.names.store(&self.stats, core.memberships());
+        self.names.update_stats(&self.stats, core.memberships());
         self.ask_retained(core);
     }
 }

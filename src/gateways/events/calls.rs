@@ -1,8 +1,9 @@
 //! Permission for calls: slots for all services together, and a circuit breaker for each service.
 //!
 //! A service that hangs would soon hold every slot and block the other services, so a tenth of the slots is reserved
-//! for each service, and less if there are many services: half of all slots are for any service. A client with slow calls would do the same to the other clients, so each address has a share of
-//! the slots ([`Quota`]); a lone address gets half of them.
+//! for each service, and less if there are many services: half of all slots are for any service. A client with slow
+//! calls would do the same to the other clients, so each address has a share of the slots ([`Quota`]); a lone address
+//! gets half of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use foldhash::quality::RandomState;
 use super::call::CallFailure;
 use super::circuit::Circuit;
 use super::services::{EventsService, Services};
-use crate::gateways::shared::access::Count;
+use crate::gateways::shared::counts::Count;
 use weirgate_core::SessionKey;
 use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::envelope::Code;
-use crate::gateways::shared::access::{AccessStats, Count, labelled};
+use crate::gateways::shared::access::AccessStats;
+use crate::gateways::shared::counts::{Count, labelled};
 
 metric_names! {
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]

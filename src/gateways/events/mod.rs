@@ -28,7 +28,8 @@ use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPaus
 use self::envelope::{Code, RefusedMessage};
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
-use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
+use crate::gateways::shared::access::{TokenEnd, close_of};
+use crate::gateways::shared::identifiers::shown_hashed;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::VecDeque;

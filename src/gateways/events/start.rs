@@ -21,8 +21,8 @@ use crate::gateways::events::{
     Input, ServiceRow, Services, internal, metrics,
 };
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
-use crate::gateways::shared::feed::NoFeed;
 use crate::gateways::shared::metrics::AUTH_REFUSALS;
+use crate::gateways::shared::no_feed::NoFeed;
 use crate::services;
 use crate::services::{ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};

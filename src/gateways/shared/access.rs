@@ -1,12 +1,9 @@
 //! Shared by the gateways that check tokens and limit rates: the close for a refused token, the end of a token, the
-//! rate of requests, and the counters of both; also the identifiers of connections.
+//! rate of requests, and the counters of both.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
+use super::counts::{Count, labelled};
 use weirgate_core::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
 use weirgate_wire::admission::TokenBucket;
 use weirgate_wire::auth::{Identity, Refusal};
@@ -40,19 +37,6 @@ const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
 /// How often the end of a token is checked, because the wall clock may be set meanwhile.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
-
-/// The bytes of a hash that the log shows: enough to find the lines of one name.
-const HASH_BYTES_SHOWN: usize = 6;
-
-/// Returns a client's name for itself, for the log and the operator's page: the beginning of the name's SHA-256. The
-/// name itself is not shown, because a device's id alone opens the pushes of the device, and a name may be a mail
-/// address.
-pub(in crate::gateways) fn shown_hashed(name: &str) -> Box<str> {
-    let hash = digest(&SHA256, name.as_bytes());
-    let bytes = hash.as_ref().iter().take(HASH_BYTES_SHOWN);
-    let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}").into()
-}
 
 /// The time at which a client's token ends, if the token has an end.
 #[derive(Clone, Copy, Debug, Default)]
@@ -179,47 +163,6 @@ impl AccessStats {
             self.refusals[number].add(1);
         }
     }
-}
-
-/// A version 4 UUID (RFC 9562 §5.4) from the core's generator.
-pub(in crate::gateways) fn uuid(core: &mut Core) -> String {
-    let (high, low) = (core.random(), core.random());
-    let (high, low) = (high & !0xf000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    )
-}
-
-/// A number that any thread may read. The gateway is the only writer.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// The present number.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    pub(in crate::gateways) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Relaxed);
-    }
-
-    pub(in crate::gateways) fn set(&self, number: usize) {
-        self.0.store(number as u64, Relaxed);
-    }
-}
-
-/// Each label with its number.
-pub(in crate::gateways) fn labelled<const N: usize>(
-    labels: [&'static str; N],
-    counts: &[Count; N],
-) -> impl Iterator<Item = (&'static str, u64)> {
-    labels.into_iter().zip(counts.each_ref().map(Count::get))
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! What every feed does: the limit on the size of a message, old positions, stamps, and the log lines about bad messages,
-//! bounded in size and in rate; and the feed of a gateway without a bus.
+//! bounded in size and in rate.
 
 use std::fmt::{Display, Write};
 
 use thiserror::Error;
-use weirgate_core::{
-    BusEvent, BusMessage, Feed, FeedLine, FeedStats, Now, Place, Publication, StreamPosition,
-};
+use weirgate_core::{BusMessage, FeedLine, Now, Place, StreamPosition};
 use weirgate_wire::base::LogBudget;
 
 /// The newest position seen of a subject.
@@ -75,33 +73,6 @@ pub(in crate::gateways) fn write_integer(key: &str, value: impl itoa::Integer, o
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\":");
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-/// A feed without publications, caught up from the start.
-#[derive(Debug)]
-pub struct NoFeed {
-    stats: FeedStats,
-}
-
-impl Default for NoFeed {
-    fn default() -> Self {
-        Self {
-            stats: FeedStats {
-                caught_up: true,
-                ..FeedStats::default()
-            },
-        }
-    }
-}
-
-impl Feed for NoFeed {
-    type Event = BusEvent;
-
-    fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {}
-
-    fn stats(&self) -> &FeedStats {
-        &self.stats
-    }
 }
 
 /// The most log lines about bad messages, a second. Further messages are counted, and the count is logged later.

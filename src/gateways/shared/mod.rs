@@ -1,4 +1,4 @@
-//! What several gateways share: on the client side access, histories and members; of their feeds the reading of messages;
+//! What several gateways share: on the client side access, counts, histories and members; of their feeds the reading of messages;
 //! of their starts keys and roles, the bus and its source, and the protocols for a client in a terminal.
 
 pub(super) mod access;
@@ -14,11 +14,14 @@ pub(super) mod auth;
     reason = "the shell of a start"
 )]
 pub(super) mod bus;
+pub(super) mod counts;
 pub(super) mod dialects;
 pub(super) mod feed;
 pub(super) mod history;
+pub(super) mod identifiers;
 pub(super) mod members;
 pub(super) mod metrics;
+pub(super) mod no_feed;
 pub(super) mod open_bus;
 #[allow(
     clippy::disallowed_methods,

@@ -24,10 +24,10 @@ use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
 use self::leaving::{Extent, UnsubscribingSymbols};
 use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
-use crate::gateways::shared::access::{
-    AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
-};
+use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of};
+use crate::gateways::shared::counts::Count;
 use crate::gateways::shared::history::{Follow, gets_newest, last_event_id, write_recovered};
+use crate::gateways::shared::identifiers::uuid;
 use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,

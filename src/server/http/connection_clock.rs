@@ -1,6 +1,6 @@
 //! The timeouts of a plain connection for its client, and whether the connection may be evicted for a new one.
 
-use super::limits::HttpSettings;
+use super::settings::HttpSettings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll};

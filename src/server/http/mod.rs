@@ -16,7 +16,6 @@ mod end_reports;
 mod files;
 mod gate;
 mod handover;
-mod limits;
 pub(crate) mod metrics_format;
 pub mod operator;
 mod pace;
@@ -26,6 +25,7 @@ mod plane;
 mod readiness;
 mod requests;
 mod service;
+mod settings;
 pub mod site;
 
 pub use admin::Admin;
@@ -34,10 +34,10 @@ pub use caller::{Caller, ClientAccess};
 pub use cors::Cors;
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, ReturnToReactor};
-pub use limits::HttpSettings;
 pub use page::FrontPage;
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;
+pub use settings::HttpSettings;
 pub(crate) use site::TakeOver;
 pub use site::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestParts, Route, Site};
 

@@ -5,7 +5,7 @@ use super::admin::{Admin, serve_admin};
 use super::connection::{self, Server};
 use super::end_reports::EndReports;
 use super::handover::{Handover, ReturnToReactor};
-use super::limits::HttpSettings;
+use super::settings::HttpSettings;
 use super::site::{Site, TakeOver};
 use crossbeam_channel::Receiver;
 use std::future::poll_fn;

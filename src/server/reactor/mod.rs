@@ -6,14 +6,17 @@
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod handshakes;
-mod kernel;
 mod listeners;
+mod readiness;
 mod report;
 mod seams;
+mod settings;
 mod sockets;
+mod tcp_info;
 mod turn;
 
 pub(crate) use handshakes::{HandshakeCounts, Handshakes};
 pub(crate) use listeners::{ListenError, ListenerSettings};
-pub(crate) use seams::{ReactorSettings, Seams, TurnBudgets, return_to_reactor};
+pub(crate) use seams::{Seams, return_to_reactor};
+pub(crate) use settings::{ReactorSettings, TurnBudgets};
 pub(crate) use turn::{BindError, Reactor};

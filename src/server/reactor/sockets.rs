@@ -14,8 +14,8 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Got;
 use self::buffers::{Joined, TlsBuffers};
-use super::kernel;
-use super::kernel::{READABLE, Unread, peer_end};
+use super::readiness::{READABLE, Unread, peer_end};
+use super::tcp_info;
 use crate::listening::tls::TlsSession;
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, tables};
@@ -481,6 +481,6 @@ impl Transmit for Sockets {
     }
 
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {
-        self.stream(key).and_then(|stream| kernel::sample(stream))
+        self.stream(key).and_then(|stream| tcp_info::sample(stream))
     }
 }

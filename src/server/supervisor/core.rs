@@ -362,9 +362,10 @@ impl Supervisor {
             PlaceState::Starting { since, .. } | PlaceState::Serving { since, .. } => Some(since),
         };
         self.set(number, PlaceState::Empty);
-        match (since, self.phase) {
-            (None, _) | (_, RollPhase::Stopping { .. }) => {}
-            (_, RollPhase::RollStarting { .. })
+        match (since, self.phase, ended) {
+            (None, _, _) | (_, RollPhase::Stopping { .. }, _) => {}
+            // A new process of the roll.
+            (_, RollPhase::RollStarting { .. }, _)
                 if !self.numbers_of(self.half).contains(&number) =>
             {
                 self.say(Event::Died {
@@ -374,17 +375,12 @@ impl Supervisor {
                 });
                 self.give_up_roll(Some(number), now);
             }
-            (_, RollPhase::Starting) if matches!(ended, Ended::Status(_)) => {
+            // A process that ends by itself while others start has a reason that stays.
+            (_, RollPhase::Starting, Ended::Status(status)) => {
                 self.say(Event::CannotStart { number, ended });
-                // A process that ends by itself while others start has a reason that stays.
-                let status = match ended {
-                    Ended::Status(0) => 1,
-                    Ended::Status(status) => status,
-                    Ended::Signal(_) => 1,
-                };
-                self.stop_all(status, now);
+                self.stop_all(status.max(1), now);
             }
-            (Some(since), _) => self.wait(number, ended, since, now),
+            (Some(since), _, _) => self.wait(number, ended, since, now),
         }
         self.advance(now);
     }

@@ -401,7 +401,10 @@ mod tests {
                 assert_eq!(model.insert(number, step), None);
             } else {
                 let from = random.next_u64() as u32 % 2_000;
-                let next = model.range(from..).next().or(model.first_key_value());
+                let next = model
+                    .range(from..)
+                    .next()
+                    .or_else(|| model.first_key_value());
                 let number = *next.expect("one of them").0;
                 assert_eq!(slab.get(number).map(|of| of[7]), model.remove(&number));
                 slab.remove(number);

@@ -21,7 +21,7 @@ pub struct TextList {
 }
 
 impl TextList {
-    /// Reads an array, whose text was checked before. Of one with more than `len_max` texts no more is read.
+    /// Reads an array, whose text was checked before. Stops at `len_max` texts.
     ///
     /// # Errors
     /// The value is not an array of texts, or has too many.

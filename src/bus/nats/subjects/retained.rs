@@ -47,9 +47,9 @@ use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, target
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
-use super::super::error::{INBOXES, Refused};
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use super::super::refusals::{INBOXES, Refused};
 use super::super::stream_info::StreamInfo;
 use crate::outage::shown;
 use crate::requests::{Question, Wants};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::connection::Connection;
-use super::super::error::{NatsError, Refused, Stop, log_error, refusal_in};
+use super::super::error::{NatsError, Stop, log_error};
 use super::super::protocol::{self, Delivery, Op};
+use super::super::refusals::{Refused, refusal_in};
 use super::super::servers::Second;
 use super::retained::{FIRST_SID, Retained};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};

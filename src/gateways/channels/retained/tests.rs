@@ -21,7 +21,7 @@ fn retained() -> Retained {
 
 /// The next question, after all clients have taken their values.
 fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
-    for key in mem::take(&mut retained.rooms) {
+    for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
     retained.grant_shares((0, None), |_| false);
@@ -179,11 +179,11 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
         let (_, number) = request(&mut retained).expect("a question");
         let now_us = u64::from(slot);
         retained.paged(number, &Arc::default(), (true, now_us));
-        retained.rooms.clear();
+        retained.undrained.clear();
     }
     let last = OPEN_MAX as u32;
     answered(&mut retained, last, &names[OPEN_MAX]);
-    for key in mem::take(&mut retained.rooms) {
+    for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
     retained.grant_shares((0, None), |_| false);

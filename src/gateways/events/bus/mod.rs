@@ -25,7 +25,7 @@ mod thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::gateways::shared::access::{Count, labelled};
+use crate::gateways::shared::counts::{Count, labelled};
 
 pub use self::exchange::Exchange;
 pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};

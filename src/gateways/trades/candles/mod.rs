@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::series::{CandleState, Series, Trade};
-use crate::gateways::shared::access::{Count, labelled};
+use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 

@@ -333,7 +333,7 @@ impl TlsSession {
     /// After an error, keeps the library's alert for the client, and before it the records that the library had to
     /// send. Plain bytes before the error are dropped.
     fn keep_alert(&mut self, incoming: &mut [u8]) {
-        // If the library had nothing more to send, it would read on after the error.
+        // Only while output is queued: otherwise this call would read records after the bad one.
         while self.connection.wants_write() {
             let status = self.connection.process_tls_records(incoming);
             match status.state {
@@ -343,6 +343,7 @@ impl TlsSession {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     keep_encoded(&mut self.kept, |room| data.encode(room));
                 }
+                // No other state comes while output is queued.
                 _ => return,
             }
         }

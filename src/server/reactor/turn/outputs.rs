@@ -1,6 +1,5 @@
-//! The outputs of a turn of the loop: the effects requested by the hub, the data of the operator's page (a survey
-//! of clients and topics on request, the connections that ended last), and
-//! the numbers of the turn.
+//! The outputs of a turn of the loop: the effects requested by the hub, the data of the operator's page (a survey of
+//! clients and topics on request, the connections that ended last), and the numbers of the turn.
 
 use super::Reactor;
 use crate::http::Handover;

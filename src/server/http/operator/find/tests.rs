@@ -2,10 +2,14 @@
 
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
+use super::diagnosis::Verdict;
 use super::*;
 use crate::http::pages::tests::telemetry;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{ClientSnapshot, FeedStats, NameRefusal, SessionKey, Survey, Traffic};
+use weirgate_core::{
+    ClientSnapshot, ClientState, FeedStats, NameRefusal, NameSource, OnBus, SessionKey, Survey,
+    Traffic,
+};
 use weirgate_wire::admission::ClientAddr;
 
 const SESSION: SessionKey = SessionKey {
@@ -43,8 +47,8 @@ fn name(last_us: Option<u64>) -> FoundName {
     FoundName {
         name: weirgate_core::TopicName::fixed("market.a"),
         brings: weirgate_core::Brings {
-            from: weirgate_core::NameSource::Live,
-            on_bus: weirgate_core::OnBus::Confirmed,
+            from: NameSource::Live,
+            on_bus: OnBus::Confirmed,
             reach: None,
             newest_us: last_us,
         },
@@ -67,14 +71,14 @@ fn verdict(found: &FoundClient, refused_names: Vec<RefusedName>) -> Verdict {
     let now = clock.now();
     let feed = FeedStats::of(["market.a"]);
     let without_bus = Telemetry::new(telemetry(clock).build().clone(), feed, None, now);
-    let shown = Shown {
+    let context = AnswerContext {
         telemetry: &without_bus,
         now,
         query: &Query::default(),
         surveyed: &surveyed,
         revoked: &Revoked::default(),
     };
-    shown.verdict(found)
+    context.verdict(found)
 }
 
 #[test]
@@ -180,14 +184,14 @@ fn nobody_is_found_in_words() {
     let answer = |user: &str| -> Value {
         let mut query = Query::default();
         query.who.user = Some(user.to_owned());
-        let shown = Shown {
+        let context = AnswerContext {
             telemetry: &telemetry(clock),
             now: clock.now(),
             query: &query,
             surveyed: &surveyed,
             revoked: &revoked,
         };
-        sonic_rs::from_str(&shown.answer(&Found::default())).expect("JSON")
+        sonic_rs::from_str(&context.answer(&Found::default())).expect("JSON")
     };
     let nobody = answer("ann");
     let sentence = nobody["sentence"].as_str();

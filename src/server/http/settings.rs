@@ -1,11 +1,11 @@
-//! The limits of plain HTTP connections.
+//! Settings of plain HTTP connections: limits, time-outs, who may call.
 
 use super::caller::ClientAccess;
 use std::sync::Arc;
 use weirgate_core::Limits;
 use weirgate_wire::admission::Quota;
 
-/// Limits of plain HTTP connections.
+/// The settings of plain HTTP connections.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     /// Limits the bytes of requests that are read before they are used: those after a head at the hand-over, those

@@ -1,9 +1,8 @@
 //! The client's own rate, `?max_hz=2` in the request or set later (contract: protocol-levels.md, protocol-channels.md):
-//! frames with a conflation key wait for the client's next slot. A slot opens every interval, and then the newest frame
-//! of each key is sent.
+//! [`Throttle`] holds frames with a conflation key. It opens every interval, and then the newest frame of each key is sent.
 //!
-//! A frame that comes while a slot is open is sent at once, and the next slot opens an interval later. Held frames
-//! count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client that reads
+//! A frame that comes while the throttle is open is sent at once, and the throttle opens again an interval later. Held frames
+//! count as waiting. If the newest frames of all keys are too many bytes, the throttle opens early: a client that reads
 //! gets more than its rate, and stays; a client that does not read meets the hard limit of the send queue. All clients
 //! together hold no more frames than there are keys: a client holds only the newest frame of a key, and all clients
 //! share the frame.
@@ -35,7 +34,7 @@ const REFUSAL: RequestRefusal =
 /// The most times a second at which a client wants frames with a conflation key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxRate {
-    /// The time from one slot to the next, microseconds.
+    /// The time between two openings, microseconds.
     interval_us: u64,
 }
 
@@ -67,7 +66,7 @@ impl MaxRate {
     }
 }
 
-/// A frame that waits for the slot.
+/// A frame that waits until the throttle opens.
 #[derive(Debug)]
 struct HeldFrame {
     /// Held frames are sent in the order of these numbers.
@@ -77,23 +76,23 @@ struct HeldFrame {
 
 /// What happens to a frame.
 #[derive(Debug)]
-pub(super) enum Slotted {
-    /// A slot is open: the frame is sent at once.
+pub(super) enum Throttled {
+    /// The throttle is open: the frame is sent at once.
     Leaves,
-    /// The frame waits for the next slot. Has the older frame of the same key that it replaces, if there is one.
+    /// The throttle holds the frame. Has the older frame of the same key that it replaces, if there is one.
     Held(Option<Arc<Frame>>),
-    /// Too many bytes would wait: the slot has to open first.
+    /// Too many bytes would wait: the throttle has to open first.
     Full,
 }
 
-/// The slots of a client.
+/// Limits how often a client gets a frame of a key.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(super) struct Throttle {
     /// 0: the client has no rate of its own.
     interval_us: u64,
     /// The gate of a client behind deep buffers.
     pub(super) gate: Option<Gate>,
-    /// When the next slot opens, microseconds of the monotonic clock.
+    /// When the throttle opens next, microseconds of the monotonic clock.
     next_us: u64,
     held: HashMap<ConflationKey, HeldFrame, RandomState>,
     /// Queue bytes of the held frames.
@@ -101,8 +100,8 @@ pub(super) struct Slots {
     numbered: u64,
 }
 
-impl Slots {
-    /// Returns slots of which the first is open. Without a rate every slot is open, unless a gate is closed.
+impl Throttle {
+    /// Returns an open throttle. Without a rate it is always open, unless a gate is closed.
     pub(super) fn new(rate: Option<MaxRate>) -> Self {
         Self {
             interval_us: rate.map_or(0, |rate| rate.interval_us),
@@ -114,7 +113,7 @@ impl Slots {
         }
     }
 
-    /// Sets or ends the rate. The caller has opened the slot, so no frame is held.
+    /// Sets or ends the rate. The caller has opened the throttle, so no frame is held.
     pub(super) fn set_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.interval_us = rate.map_or(0, |rate| rate.interval_us);
         self.next_us = self.next_us.min(now.mono_us + self.interval_us);
@@ -140,25 +139,25 @@ impl Slots {
         key: ConflationKey,
         frame: &Arc<Frame>,
         (under_way, bytes_max): (u64, usize),
-    ) -> Slotted {
+    ) -> Throttled {
         let has_rate = self.has_rate();
         let gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
         // Held frames are sent first, even after a gate has ended.
         let is_free = gate.is_none() && self.held.is_empty();
         if !has_rate && (is_free || frame.is_of_feed()) {
-            return Slotted::Leaves;
+            return Throttled::Leaves;
         }
-        let is_slot = self.held.is_empty() && now.mono_us >= self.next_us;
+        let is_open = self.held.is_empty() && now.mono_us >= self.next_us;
         let bytes = frame.queue_bytes();
-        if is_slot && gate.is_none_or(|gate| gate.takes(now, under_way, bytes)) {
+        if is_open && gate.is_none_or(|gate| gate.takes(now, under_way, bytes)) {
             self.next_us = now.mono_us + self.interval_us;
-            return Slotted::Leaves;
+            return Throttled::Leaves;
         }
         let replaced = self.held.get(&key).map(|held| held.frame.queue_bytes());
         let others = self.held.len() - usize::from(replaced.is_some());
         let bytes = self.bytes - replaced.unwrap_or(0) + frame.queue_bytes();
         if others > 0 && bytes > bytes_max {
-            return Slotted::Full;
+            return Throttled::Full;
         }
         self.numbered += 1;
         self.bytes = bytes;
@@ -167,26 +166,26 @@ impl Slots {
             frame: Arc::clone(frame),
         };
         let older = self.held.insert(key, newest);
-        Slotted::Held(older.map(|held| held.frame))
+        Throttled::Held(older.map(|held| held.frame))
     }
 
-    /// When the next slot opens; `None` if no frame waits for it.
+    /// When the throttle opens next; `None` if it holds no frame.
     pub(super) fn due_us(&self) -> Option<u64> {
         let gate = self.gate.as_ref().filter(|gate| gate.is_closed);
         let due_us = gate.map_or(self.next_us, |gate| self.next_us.max(gate.opens_us()));
         (!self.held.is_empty()).then_some(due_us)
     }
 
-    /// Opens the slot: returns the held frames, oldest first. Without a held frame the slot is not used up.
+    /// Opens the throttle: returns the held frames, oldest first. Without a held frame it stays open.
     pub(super) fn open(&mut self, now: Now) -> Vec<Arc<Frame>> {
         if self.held.is_empty() {
             return Vec::new();
         }
-        // A late call leaves the times of the later slots as they are, unless a whole slot has passed. After an
-        // early call the next slot is an interval from now.
-        let slot = self.next_us..self.next_us + self.interval_us;
-        self.next_us = match slot.contains(&now.mono_us) {
-            true => slot.end,
+        // A late call leaves the times of the later openings as they are, unless a whole interval has passed. After an
+        // early call the throttle opens an interval from now.
+        let interval = self.next_us..self.next_us + self.interval_us;
+        self.next_us = match interval.contains(&now.mono_us) {
+            true => interval.end,
             false => now.mono_us + self.interval_us,
         };
         self.bytes = 0;
@@ -365,24 +364,24 @@ mod tests {
     fn no_state_overtakes_what_waits_when_a_gate_ends() {
         let (now, key, alive) = (Now::default(), ConflationKey(1), FrameBytes::default());
         let frame = || Frame::text(&alive).key(key).body(b"x").finish();
-        let mut slots = Slots::new(None);
-        slots.gate = Some(Gate::new(now));
-        let judged = |slots: &mut Slots| slots.judge(now, key, &frame(), (9, 99));
-        assert!(matches!(judged(&mut slots), Slotted::Held(None)));
-        slots.gate = None;
-        assert!(matches!(judged(&mut slots), Slotted::Held(Some(_))));
-        assert_eq!(slots.open(now).len(), 1);
-        assert!(matches!(judged(&mut slots), Slotted::Leaves));
+        let mut throttle = Throttle::new(None);
+        throttle.gate = Some(Gate::new(now));
+        let judged = |throttle: &mut Throttle| throttle.judge(now, key, &frame(), (9, 99));
+        assert!(matches!(judged(&mut throttle), Throttled::Held(None)));
+        throttle.gate = None;
+        assert!(matches!(judged(&mut throttle), Throttled::Held(Some(_))));
+        assert_eq!(throttle.open(now).len(), 1);
+        assert!(matches!(judged(&mut throttle), Throttled::Leaves));
     }
 
     #[test]
     fn a_gate_holds_no_message_of_the_kept_feed_with_or_without_a_position() {
         let (now, key, alive) = (Now::default(), ConflationKey(1), FrameBytes::default());
-        let mut slots = Slots::new(None);
-        slots.gate = Some(Gate::new(now));
+        let mut throttle = Throttle::new(None);
+        throttle.gate = Some(Gate::new(now));
         let frame = Frame::text(&alive).key(key).of_feed(true).body(b"x");
-        let judged = slots.judge(now, key, &frame.finish(), (9, 99));
-        assert!(matches!(judged, Slotted::Leaves));
+        let judged = throttle.judge(now, key, &frame.finish(), (9, 99));
+        assert!(matches!(judged, Throttled::Leaves));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! answer is sent ([`super::sending`]).
 
 use super::ChannelsGateway;
-use super::authenticate::GrantedName;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::past::PAST_WAIT_US;
 use super::replay::Last;
+use super::rights::GrantedName;
 use super::sending::Sending;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 

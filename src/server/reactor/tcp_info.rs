@@ -1,11 +1,8 @@
-//! What the kernel reports about a connection: its numbers, by `getsockopt(TCP_INFO)`, about 1 us a call; and events of
-//! the poll, about bytes that may be unread and about the end of the peer's side.
+//! The numbers of a connection that the kernel reports, by `getsockopt(TCP_INFO)`: about 1 us a call.
 
-use mio::Interest;
-use mio::event::Event;
 use mio::net::TcpStream;
 
-use weirgate_core::{PeerEnd, Sample};
+use weirgate_core::Sample;
 
 /// The size of the structure up to `tcpi_snd_wnd`, the last member that is read here. This member came with Linux 5.4.
 const INFO_BYTES: usize = 232;
@@ -107,46 +104,3 @@ mod tests {
         assert!(is_whole(0, 232) && !is_whole(0, 224) && !is_whole(-1, 232));
     }
 }
-
-/// Whether a socket may have unread input. Later bytes always cause a new edge, also bytes that come between the last
-/// poll and a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unread {
-    /// None: the socket was read empty.
-    Nothing,
-    /// No event has reported bytes yet: the first read, just after the accept, is made in the hope of some.
-    Hoped,
-    /// There may be bytes. A read that does not fill its buffer has emptied the socket.
-    Bytes,
-    /// There may be input even after a short read: the peer's end, an error, bytes after urgent data. Only a read that
-    /// would block, or an end, shows that nothing is left.
-    End,
-}
-
-impl Unread {
-    pub(super) fn of(event: &Event) -> Self {
-        if event.is_read_closed() || event.is_error() || event.is_priority() {
-            Self::End
-        } else if event.is_readable() {
-            Self::Bytes
-        } else {
-            Self::Nothing
-        }
-    }
-}
-
-/// The end of the peer's side in an event: EPOLLRDHUP, EPOLLHUP and EPOLLERR come also for a socket that is not being
-/// read.
-pub(super) fn peer_end(event: &Event) -> Option<PeerEnd> {
-    if event.is_error() {
-        Some(PeerEnd::Failed)
-    } else {
-        event.is_read_closed().then_some(PeerEnd::Closed)
-    }
-}
-
-/// Urgent data cuts a read short though more bytes follow, so the poll has to report urgent data.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) const READABLE: Interest = Interest::READABLE.add(Interest::PRIORITY);
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) const READABLE: Interest = Interest::READABLE;

@@ -12,9 +12,21 @@ pub(super) const QUIET_MAX: usize = 65_536;
 /// Memory of a name beside its text, which is stored twice.
 const NAME_BYTES: usize = 128;
 
+/// The index of a topic in [`KnownTopics`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TopicIndex(u32);
+
+impl TopicIndex {
+    /// The index as one of a list with [`KnownTopics::slots`] entries.
+    #[inline]
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A topic of the feed.
 #[derive(Debug)]
-pub(super) struct Name {
+pub(super) struct KnownTopic {
     topic: TopicName,
     /// The number of the newest message no longer kept.
     pub(super) forgotten: u64,
@@ -28,12 +40,12 @@ pub(super) struct Name {
 
 /// All remembered topics.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    table: ChunkedSlab<Name>,
-    by_topic: ExtendibleMap<TopicName, u32>,
+pub(super) struct KnownTopics {
+    table: ChunkedSlab<KnownTopic>,
+    by_topic: ExtendibleMap<TopicName, TopicIndex>,
     /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
     /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
-    quiet: ChunkedQueue<(u32, u64)>,
+    quiet: ChunkedQueue<(TopicIndex, u64)>,
     quiet_count: usize,
     bytes: usize,
     bytes_max: usize,
@@ -41,7 +53,7 @@ pub(super) struct Names {
     forgotten: u64,
 }
 
-impl Names {
+impl KnownTopics {
     /// An empty table; quiet topics are forgotten above `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
@@ -51,27 +63,27 @@ impl Names {
     }
 
     /// Handles a new message of a topic, which arrived or was stored at `unix_us`. Returns the topic's index.
-    pub(super) fn add(&mut self, topic: &TopicName, unix_us: i64) -> u32 {
-        let id = match self.by_topic.get(topic) {
-            Some(&id) => id,
+    pub(super) fn add(&mut self, topic: &TopicName, unix_us: i64) -> TopicIndex {
+        let index = match self.by_topic.get(topic) {
+            Some(&index) => index,
             None => self.insert(topic),
         };
-        let name = &mut self.table[id];
+        let name = &mut self.table[index.0];
         name.newest_unix_us = unix_us;
         if name.kept == 0 {
             self.quiet_count -= 1;
         }
         name.kept += 1;
-        id
+        index
     }
 
     /// Notes that the oldest message of a topic, which has this number, is no longer kept.
-    pub(super) fn forget_message(&mut self, id: u32, number: u64) {
-        let name = &mut self.table[id];
+    pub(super) fn forget_message(&mut self, index: TopicIndex, number: u64) {
+        let name = &mut self.table[index.0];
         name.forgotten = name.forgotten.max(number);
         name.kept -= 1;
         if name.kept == 0 {
-            self.quiet.push_back((id, number));
+            self.quiet.push_back((index, number));
             self.quiet_count += 1;
         }
         self.forget_quiet();
@@ -83,34 +95,34 @@ impl Names {
     }
 
     /// Whether only one message of a topic is kept: the newest.
-    pub(super) fn has_only_newest(&self, id: u32) -> bool {
-        self.table[id].kept == 1
+    pub(super) fn has_only_newest(&self, index: TopicIndex) -> bool {
+        self.table[index.0].kept == 1
     }
 
     /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
     /// there for a resume.
-    pub(super) fn keep_newest_only(&mut self, id: u32, number: u64) {
-        self.table[id].forgotten = number;
+    pub(super) fn keep_newest_only(&mut self, index: TopicIndex, number: u64) {
+        self.table[index.0].forgotten = number;
     }
 
     /// Notes that the newest message of a topic, which has this number, was left out.
-    pub(super) fn left_out(&mut self, id: u32, number: u64) {
-        self.table[id].left_out = number;
+    pub(super) fn left_out(&mut self, index: TopicIndex, number: u64) {
+        self.table[index.0].left_out = number;
     }
 
     /// The index of a topic.
-    pub(super) fn id(&self, topic: &TopicName) -> Option<u32> {
+    pub(super) fn index(&self, topic: &TopicName) -> Option<TopicIndex> {
         self.by_topic.get(topic).copied()
     }
 
     /// A topic.
-    pub(super) fn get(&self, topic: &TopicName) -> Option<&Name> {
-        Some(&self.table[self.id(topic)?])
+    pub(super) fn get(&self, topic: &TopicName) -> Option<&KnownTopic> {
+        Some(&self.table[self.index(topic)?.0])
     }
 
-    /// The topic with an index.
-    pub(super) fn topic(&self, id: u32) -> &TopicName {
-        &self.table[id].topic
+    /// The topic at an index.
+    pub(super) fn topic(&self, index: TopicIndex) -> &TopicName {
+        &self.table[index.0].topic
     }
 
     /// Every index is below this number.
@@ -132,34 +144,34 @@ impl Names {
         self.quiet.len()
     }
 
-    /// Memory of the names.
+    /// Memory of the topics.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Adds a quiet topic. A message of it may have been forgotten together with the topic, so it starts with the
     /// highest number of all forgotten topics.
-    fn insert(&mut self, topic: &TopicName) -> u32 {
-        let id = self.table.insert(Name {
+    fn insert(&mut self, topic: &TopicName) -> TopicIndex {
+        let index = TopicIndex(self.table.insert(KnownTopic {
             topic: topic.clone(),
             forgotten: self.forgotten,
             left_out: 0,
             newest_unix_us: 0,
             kept: 0,
-        });
-        self.by_topic.insert(topic.clone(), id);
+        }));
+        self.by_topic.insert(topic.clone(), index);
         self.bytes += bytes_of(topic);
         self.quiet_count += 1;
-        id
+        index
     }
 
     /// Forgets quiet topics while they are too many.
     fn forget_quiet(&mut self) {
         while (self.quiet_count > QUIET_MAX || self.bytes > self.bytes_max)
-            && let Some((id, number)) = self.quiet.pop_front()
+            && let Some((index, number)) = self.quiet.pop_front()
         {
-            if is_quiet(&self.table, id, number) {
-                let gone = self.table.remove(id);
+            if is_quiet(&self.table, index, number) {
+                let gone = self.table.remove(index.0);
                 self.by_topic.remove(&gone.topic);
                 self.forgotten = self.forgotten.max(gone.forgotten);
                 self.bytes -= bytes_of(&gone.topic);
@@ -169,17 +181,17 @@ impl Names {
         // Topics with a message now and then leave stale entries in the list.
         if self.quiet.len() > 2 * self.quiet_count + 64 {
             let mut all = take(&mut self.quiet);
-            while let Some((id, number)) = all.pop_front() {
-                if is_quiet(&self.table, id, number) {
-                    self.quiet.push_back((id, number));
+            while let Some((index, number)) = all.pop_front() {
+                if is_quiet(&self.table, index, number) {
+                    self.quiet.push_back((index, number));
                 }
             }
         }
     }
 }
 
-fn is_quiet(table: &ChunkedSlab<Name>, id: u32, number: u64) -> bool {
-    let name = table.get(id);
+fn is_quiet(table: &ChunkedSlab<KnownTopic>, index: TopicIndex, number: u64) -> bool {
+    let name = table.get(index.0);
     name.is_some_and(|name| name.kept == 0 && name.forgotten == number)
 }
 

@@ -1,5 +1,5 @@
-//! Room in the send queues, for messages from before a client's subscription, such as last values. A write makes room, and a
-//! gateway may wait for it.
+//! Messages from before a client's subscription, such as last values, in the send queues. A gateway may wait until they
+//! are drained: the kernel has taken them.
 //!
 //! A replayed frame is in the send queue among the others, so later frames stay after the replayed frame. A replayed frame
 //! counts for no limit of the queue, takes no token of the client's rate and is never conflated: a client that reads gets all
@@ -21,37 +21,37 @@ impl Core {
         if self.overload.concerns(topic) {
             self.release(topic);
         }
-        self.clients.open_slot(self.now, &self.limits, key);
+        self.clients.open_throttle(self.now, &self.limits, key);
         self.clients.replay(self.now, key, [Arc::clone(frame)]);
         self.is_open(key)
     }
 
-    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush: as soon as the
+    /// Requests one call of [`Gateway::handle_drained`], at the end of this input or after a later flush: as soon as the
     /// kernel has taken everything that waits for the client. For a client that skips to the newest messages, whose
     /// queue may never be empty, it is enough that all replayed frames are out.
-    pub fn request_room(&mut self, key: SessionKey) {
+    pub fn request_drained(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.want_room();
-            self.note_room(key);
+            session.await_drained();
+            self.note_drained(key);
         }
     }
 
-    /// Notes that the queue of a client has become shorter.
-    pub(super) fn note_room(&mut self, key: SessionKey) {
+    /// Notes that the queue of a client has become shorter: it may be drained.
+    pub(super) fn note_drained(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
-        if session.is_some_and(|session| session.finds_room()) {
-            self.with_room.push(key);
+        if session.is_some_and(|session| session.take_drained()) {
+            self.drained.push(key);
         }
     }
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Calls the gateway for a client with the requested room.
-    pub(super) fn report_room(&mut self, key: SessionKey) {
+    /// Calls the gateway for a client whose queue is drained, as requested.
+    pub(super) fn report_drained(&mut self, key: SessionKey) {
         if self.core.is_open(key)
             && let Some(client) = self.clients.get_mut(key)
         {
-            self.gateway.handle_room(&mut self.core, key, client);
+            self.gateway.handle_drained(&mut self.core, key, client);
         }
     }
 }

@@ -1,0 +1,60 @@
+//! The messages that a search has found: where they are, before their frames are made.
+
+use super::topics::TopicIndex;
+use super::wanted::{FrameBudget, Outcome, Wanted};
+use crate::{Body, NotRecovered, Position};
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    /// In the list, at this index.
+    Entry(usize),
+    /// It is the only message that is kept of this topic.
+    NewestOnly(TopicIndex),
+}
+
+/// A message that was found, and whose frame is made later.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// By its number.
+    Number(u64),
+    /// By its topic, and its position.
+    NewestOnly(TopicIndex, Option<Position>),
+}
+
+/// The messages that a search has found, before their frames are made.
+#[derive(Debug)]
+pub(super) struct FoundCopies<'a> {
+    /// The found copies: where the message is, and the wanted name that the copy is for.
+    pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
+    /// Queue bytes of the copies, without what the gateway adds to a payload.
+    pub(super) bytes: usize,
+    pub(super) budget: FrameBudget,
+}
+
+impl<'a> FoundCopies<'a> {
+    pub(super) fn new(budget: FrameBudget) -> Self {
+        Self {
+            copies: Vec::new(),
+            bytes: 0,
+            budget,
+        }
+    }
+
+    /// Adds a copy; nothing for a message that these clients do not get.
+    ///
+    /// # Errors
+    /// The copies are too many bytes.
+    pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted<'a>) -> Outcome {
+        let Some(body) = body else {
+            return Ok(());
+        };
+        let pattern = name.pattern().map_or(0, |name| name.as_str().len());
+        self.bytes += body.queue_bytes() + pattern;
+        self.copies.push((at, name));
+        match self.bytes > self.budget.bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Why a client gets what it gets, and what it does not get: a sentence for the operator, with its cause.
+
+use super::super::state::some_text;
+use super::AnswerContext;
+use crate::telemetry::Reading;
+use weirgate_bus::status::BusStatus;
+use weirgate_core::{ClientState, FoundClient, FoundName, NameSource, OnBus, Short};
+
+/// Names without a message for this long are worth a sentence.
+const QUIET_US: u64 = 60_000_000;
+
+/// A gateway that is this far behind a stream is the reason that its clients see old messages.
+const BEHIND_US: u64 = 5_000_000;
+
+/// The sentence shows refusals of names that are not older.
+const REFUSED_LATELY_US: u64 = 600_000_000;
+
+/// The sentence about a client.
+pub(super) struct Verdict {
+    pub(super) cause: &'static str,
+    pub(super) say: String,
+    pub(super) since_us: Option<u64>,
+}
+
+impl AnswerContext<'_> {
+    /// Why a client gets what it gets: the first reason that applies. The sentence has all of them.
+    pub(super) fn verdict(&self, found: &FoundClient) -> Verdict {
+        let reasons = [
+            slow(found),
+            self.refused(found),
+            self.feed(),
+            self.stopped(found),
+            no_names(found),
+            own_rate(found),
+            quiet(found),
+        ];
+        let mut reasons = reasons.into_iter().flatten();
+        let mut first = reasons.next().unwrap_or_else(|| healthy(found));
+        let others = reasons.map(|other| other.say).chain(short_history(found));
+        for other in others {
+            first.say += "; ";
+            first.say += &other;
+        }
+        first
+    }
+
+    /// A stream that takes no messages, of which the client has names.
+    fn stopped(&self, found: &FoundClient) -> Option<Verdict> {
+        let of_stream = |one: &FoundName| one.brings.from == NameSource::Stream;
+        let states = self.telemetry.bus()?.stream_states();
+        let (stream, state) = states.iter().find(|(_, state)| state.is_stopped())?;
+        found.names.iter().any(of_stream).then(|| Verdict {
+            cause: "stream_stopped",
+            say: format!("the stream {stream} {state}"),
+            since_us: None,
+        })
+    }
+
+    /// The newest name that the client was refused lately, with the number of others.
+    fn refused(&self, found: &FoundClient) -> Option<Verdict> {
+        let refused = self.surveyed.survey.refused_names.iter();
+        let mut lately = refused
+            .map(|refused| (refused, self.now.mono_us.saturating_sub(refused.at_us)))
+            .filter(|(refused, age)| {
+                refused.session == found.snapshot.session && *age <= REFUSED_LATELY_US
+            });
+        let (newest, age_us) = lately.next()?;
+        let others = match lately.count() {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        let (name, words) = (newest.name.as_str(), newest.reason.words());
+        let role = newest
+            .role
+            .as_deref()
+            .map_or_else(String::new, |role| format!(" ({role})"));
+        Some(Verdict {
+            cause: "refused_name",
+            say: format!(
+                "does not get {name}{others}, refused {}: {words}{role}",
+                ago(age_us)
+            ),
+            since_us: Some(age_us),
+        })
+    }
+
+    /// What every client of the gateway has: the bus is away, or the gateway is behind it.
+    fn feed(&self) -> Option<Verdict> {
+        if let Some(away_us) = self.bus_away_ms().map(|ms| ms * 1_000) {
+            return Some(Verdict {
+                cause: "bus_away",
+                say: format!("the bus is away for {}", time(away_us)),
+                since_us: Some(away_us),
+            });
+        }
+        let at = Reading::now(self.telemetry);
+        let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
+        let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
+        let say = match () {
+            () if behind_us >= BEHIND_US => {
+                let behind = time(behind_us);
+                format!("weirgate is {behind} behind the newest message of the stream")
+            }
+            () if at.turn.hub.overload.is_behind => {
+                "weirgate cannot write every message to every client: the loop is behind".to_owned()
+            }
+            () => return None,
+        };
+        Some(Verdict {
+            cause: "behind",
+            say,
+            since_us: None,
+        })
+    }
+}
+
+/// Why a client is slow: the cause that the core has found, or else the state of its queue.
+fn slow(found: &FoundClient) -> Option<Verdict> {
+    let snapshot = &found.snapshot;
+    if let Some(slow) = &snapshot.slow
+        && let Some(why) = slow.why
+    {
+        let words = some_text(&slow.say).unwrap_or("no cause is certain");
+        return Some(Verdict {
+            cause: why.label(),
+            say: format!("slow for {}: {words}", time(slow.slow_us)),
+            since_us: Some(slow.slow_us),
+        });
+    }
+    let words = match snapshot.state {
+        ClientState::Blocked => "its kernel takes no more bytes",
+        ClientState::Conflating => "newer messages replace older ones for it",
+        ClientState::OverSoft => "so much waits for it that it is dropped unless it reads in time",
+        _ => return None,
+    };
+    Some(Verdict {
+        cause: snapshot.state.label(),
+        say: format!("{words}; {} messages wait", snapshot.queue_messages),
+        since_us: snapshot.oldest_us,
+    })
+}
+
+fn no_names(found: &FoundClient) -> Option<Verdict> {
+    (found.snapshot.topics == 0).then(|| Verdict {
+        cause: "no_names",
+        say: "holds no name: it has subscribed to nothing, or has given all up".to_owned(),
+        since_us: None,
+    })
+}
+
+fn own_rate(found: &FoundClient) -> Option<Verdict> {
+    let hz = found.max_rate?.hz();
+    Some(Verdict {
+        cause: "own_rate",
+        say: format!("has asked for at most {hz} states a second of each name (max_hz)"),
+        since_us: None,
+    })
+}
+
+/// A client of whose names one is silent for longer than usual, or all have had no message for long.
+fn quiet(found: &FoundClient) -> Option<Verdict> {
+    silent_name(found).or_else(|| silent_client(found))
+}
+
+fn silent_name(found: &FoundClient) -> Option<Verdict> {
+    let silent = |one: &&FoundName| one.usual_gap_us.is_some();
+    let one = found.names.iter().find(silent)?;
+    let (age_us, gap_us) = (one.brings.newest_us?, one.usual_gap_us?);
+    let others = match found.names.iter().filter(silent).count() - 1 {
+        0 => String::new(),
+        n => format!(", and nothing for {n} more names"),
+    };
+    let (name, age, gap) = (one.name.as_str(), time(age_us), time(gap_us));
+    Some(Verdict {
+        cause: "quiet",
+        say: format!(
+            "nothing is published for {name}: its newest message is {age} old, and before there was one every {gap} \
+             at least{others}"
+        ),
+        since_us: Some(age_us),
+    })
+}
+
+fn silent_client(found: &FoundClient) -> Option<Verdict> {
+    let count = found.names.len() as u64;
+    if count == 0 || count < found.snapshot.topics {
+        return None;
+    }
+    let newest = found
+        .names
+        .iter()
+        .filter_map(|one| Some((one.brings.newest_us?, one)));
+    let newest = newest.min_by_key(|(age_us, _)| *age_us);
+    let Some((age_us, one)) = newest else {
+        let why = match found.names[0].brings.on_bus {
+            OnBus::Confirmed => "",
+            OnBus::Unconfirmed => "; the bus has not confirmed the subscription",
+            OnBus::Refused => "; the bus refuses the subscription",
+        };
+        return Some(Verdict {
+            cause: "quiet",
+            say: format!(
+                "none of its {count} names has had a message since the first client held it{why}"
+            ),
+            since_us: None,
+        });
+    };
+    (age_us >= QUIET_US).then(|| Verdict {
+        cause: "quiet",
+        say: format!(
+            "nothing is published: the newest message of its names is {} old ({})",
+            time(age_us),
+            one.name.as_str()
+        ),
+        since_us: Some(age_us),
+    })
+}
+
+/// The verdict on a client for which no reason applies.
+fn healthy(found: &FoundClient) -> Verdict {
+    let newest = found
+        .names
+        .iter()
+        .filter_map(|one| one.brings.newest_us)
+        .min();
+    let newest = newest.map_or_else(String::new, |age_us| {
+        format!(
+            ": the newest message of its names is {} old, and nothing waits",
+            time(age_us)
+        )
+    });
+    Verdict {
+        cause: "healthy",
+        say: format!("healthy{newest}"),
+        since_us: Some(found.snapshot.age_us),
+    }
+}
+
+/// How far back the history of the client's names reaches, if that is less than `--history-ms`.
+fn short_history(found: &FoundClient) -> Option<String> {
+    let reaches = found
+        .names
+        .iter()
+        .filter_map(|one| Some((one, one.brings.reach?)));
+    let (one, reach) = reaches.min_by_key(|(_, reach)| reach.us)?;
+    let why = match reach.short? {
+        Short::Bytes => "no more fits in --history-bytes-max",
+        Short::Start => "weirgate began to read then, or had lost the bus",
+    };
+    let (name, reach) = (one.name.as_str(), time(reach.us));
+    Some(format!("the history of {name} reaches back {reach}: {why}"))
+}
+
+/// A time for people: seconds, minutes, hours or days.
+fn time(us: u64) -> String {
+    let s = us / 1_000_000;
+    match s {
+        0..60 => format!("{:.1} s", us as f64 / 1e6),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        _ => format!("{} days", s / 86_400),
+    }
+}
+
+pub(super) fn ago(us: u64) -> String {
+    format!("{} ago", time(us))
+}
