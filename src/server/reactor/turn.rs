@@ -272,12 +272,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         !self.seams.http.is_busy()
     }
 
-    /// Whether the next turn has something to do at once.
+    /// Whether the next turn has something to do at once. Of the channels only that of the bus, which mostly has it: the
+    /// wait looks at all of them anyway, once it can be woken.
     fn has_work(&self) -> bool {
         self.clients_wait()
             || self.freeze.is_catching_up()
             || self.accept_from_us.is_some() && self.feed.stats().caught_up
-            || self.has_messages()
+            || !self.seams.bus.is_empty()
             || self.hub.is_surveying()
     }
 
