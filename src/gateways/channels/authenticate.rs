@@ -1,4 +1,5 @@
-//! The token of a client: at the start of a connection, and new tokens on a living connection. New tokens have a rate for all clients together, with a share for each address.
+//! The token of a client: at the start of a connection, and new tokens on a living connection. New tokens have a rate for
+//! all clients together, with a share for each address.
 
 use std::collections::HashMap;
 use std::sync::Arc;
