@@ -235,13 +235,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn spin(&mut self, events: &mut Events) -> io::Result<bool> {
         let timeout_us = u64::try_from(self.timeout().as_micros()).unwrap_or(u64::MAX);
         let due_us = self.now_us.saturating_add(timeout_us);
-        let (sockets, seams) = (&mut self.poll, &self.seams);
+        let (poller, seams, sockets) = (&mut self.poll, &self.seams, &self.sockets);
         let found = self.spin.poll(self.clock, due_us, || {
             let has_messages = (0..LOOKS_PER_POLL).any(|_| {
                 hint::spin_loop();
-                seams.have_messages()
+                seams.have_messages() || sockets.may_evict()
             });
-            poll(sockets, events, Duration::ZERO)?;
+            poll(poller, events, Duration::ZERO)?;
             Ok(has_messages || !events.is_empty())
         });
         self.now_us = self.clock.mono_us();
