@@ -17,21 +17,23 @@ impl ConsumersSession<'_> {
     /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
     /// the first error.
     pub(super) fn set_up(&mut self) -> Result<(), Stop> {
-        let names_none = |stream: &str| {
+        let is_without_subject = |stream: &str| {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
         };
         for stream in &self.settings.streams {
-            if names_none(&stream.name) {
+            if is_without_subject(&stream.name) {
                 ensure_stream(self.data, stream)?;
             }
         }
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
+            // The watchdog asks about these. About those that are forbidden each connection asks again, in `attach`.
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
             let attached = self.attach(index);
+            // Also after a failure: the silence of JetStream counts from this connection on.
             self.subscriptions[index].health = Health::new(Instant::now());
             match attached {
                 Ok(()) => {}

@@ -118,7 +118,7 @@ impl Standstills {
             }
             Err(error) if error.is_an_answer() => {
                 if let Some(one) = self.streams.get_mut(stream) {
-                    one.is_led();
+                    one.note_leader();
                 }
             }
             Err(_) => {}
@@ -226,7 +226,7 @@ impl Standstill {
         (answer, account): (AccountAnswer, &Account),
         now: Instant,
     ) {
-        self.is_led();
+        self.note_leader();
         let still = self.still(now);
         let before = std::mem::replace(&mut self.head, info.head);
         let has_moved = before != info.head;
@@ -249,8 +249,8 @@ impl Standstill {
         self.set(state);
     }
 
-    /// Takes the word of a leader.
-    fn is_led(&mut self) {
+    /// Records that a leader has answered about the stream.
+    fn note_leader(&mut self) {
         if std::mem::take(&mut self.lacks_leader) {
             self.set(None);
         }
