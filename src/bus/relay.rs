@@ -303,7 +303,7 @@ impl Probe {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn end<E: Error>(
+    pub(super) fn end_silence<E: Error>(
         &mut self,
         relay: &mut Relay<E>,
         is_restored: bool,

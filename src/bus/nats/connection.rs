@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
+use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Info, Login, tls_config};
 use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
 use super::refusals::refusal_in;
-use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use super::settings::{CLIENT_NAME, NatsSettings};
 use crate::LinkTimes;
 use crate::outage::shown;
 use crate::relay::Relay;

@@ -11,7 +11,7 @@ use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::refusals::Refusal;
-use super::servers::Second;
+use super::second_connection::SecondConnection;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
@@ -28,7 +28,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) data: &'a mut Data,
     /// Decides whether the connection is kept during a silence.
-    pub(super) second: &'a mut Second,
+    pub(super) second: &'a mut SecondConnection,
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
@@ -49,7 +49,7 @@ impl<'a> ConsumersSession<'a> {
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
         data: &'a mut Data,
-        second: &'a mut Second,
+        second: &'a mut SecondConnection,
         standstills: &'a mut Standstills,
     ) -> Self {
         standstills.forget();
@@ -417,7 +417,9 @@ impl<'a> ConsumersSession<'a> {
 
     /// Records that the link is well.
     fn note_received(&mut self) -> Result<(), Stop> {
-        if self.second.end(self.relay, true)? {
+        // The link alone is meant: each subject has its own status.
+        let is_restored = true;
+        if self.second.end_silence(self.relay, is_restored)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.

@@ -96,14 +96,14 @@ impl PubSubSession<'_, '_> {
         let has_read = self.connection.read()?;
         if has_read {
             let is_restored = self.names.ledger.is_restored();
-            if self.probe.end(self.relay, is_restored)? {
+            if self.probe.end_silence(self.relay, is_restored)? {
                 self.show_refusals();
             }
             self.relay()?;
         }
         let until = self.watch(!has_read)?;
         let until = self.mark()?.map_or(until, |mark| mark.min(until));
-        self.ask();
+        self.send_changes();
         self.names.show();
         self.connection.flush()?;
         if has_read {
@@ -115,7 +115,7 @@ impl PubSubSession<'_, '_> {
     }
 
     /// Queues the due commands.
-    fn ask(&mut self) {
+    fn send_changes(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.names.ledger.next_change() else {
                 return;

@@ -19,7 +19,8 @@ use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
 use super::refusals::refusal_in;
-use super::servers::{NatsServers, Second, waiter};
+use super::second_connection::SecondConnection;
+use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
 use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
@@ -94,7 +95,7 @@ impl NatsStreamSource {
         &mut self,
         connection: &mut Connection,
         mut before: Option<Connection>,
-        second: &mut Second,
+        second: &mut SecondConnection,
         relay: &mut Relay<NatsError>,
     ) -> Stop {
         if before.is_none() {
@@ -293,7 +294,7 @@ impl Bus for NatsStreamSource {
                 Ok(connection) => connection,
                 Err(error) => return error.into(),
             };
-            let mut second = self.servers.second(nats);
+            let mut second = self.servers.second_connection(nats);
             let stop = self.use_connection(&mut connection, before.take(), &mut second, relay);
             let better = second.better();
             self.servers

@@ -39,7 +39,8 @@ use super::connection::Connection;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
-use super::servers::{NatsServers, Second, waiter};
+use super::second_connection::SecondConnection;
+use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::relay::{Bus, Relay};
 use crate::requests::{BusInterest, Names, Outgoing, Publisher};
@@ -274,7 +275,7 @@ impl NatsSubjectsSource {
     fn use_connection(
         &mut self,
         (connection, sids): (&mut Connection, &mut Sids),
-        second: &mut Second,
+        second: &mut SecondConnection,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
@@ -336,7 +337,8 @@ impl Bus for NatsSubjectsSource {
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
         let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
             Ok(mut connection) => {
-                let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
+                let (mut second, mut sids) =
+                    (self.servers.second_connection(nats), Sids::default());
                 let used = (&mut connection, &mut sids);
                 let stop = self.use_connection(used, &mut second, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
