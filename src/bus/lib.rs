@@ -18,6 +18,7 @@
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
 //! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
+//! | `server_words` | a server's words, cut for the log; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
@@ -34,6 +35,7 @@ pub mod redis;
 mod relay;
 mod requests;
 pub mod runtime;
+mod server_words;
 pub mod simulated;
 mod socket;
 pub mod status;
@@ -53,7 +55,7 @@ use weirgate_wire::base::Now;
 use self::beside::OneOfTwo;
 pub use self::beside::WithBeside;
 pub(crate) use self::check::{Answers, list, names_to_check};
-pub use self::kept::{KeptEvent, KeptFeed, Losses, StreamFeed, StreamSettings, Times};
+pub use self::kept::{KeptEvent, KeptFeed, LossSigns, StorageTime, StreamFeed, StreamSettings};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher};
 

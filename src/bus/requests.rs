@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ledger::{Ledger, Unanswered};
-use super::outage::shown;
+use super::server_words::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
 use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription, TopicName};

@@ -215,9 +215,13 @@ impl History {
             _ => self.since = Some((now.unix_us, Short::Start)),
         }
         match notice {
-            FeedNotice::Mark { names, mark, count } => {
+            FeedNotice::Mark {
+                feed_hash,
+                mark,
+                count,
+            } => {
                 self.is_off = false;
-                self.numbers.mark(names, mark, count);
+                self.numbers.mark(feed_hash, mark, count);
             }
             FeedNotice::NoPositions => self.is_off = true,
             FeedNotice::Head(position) => self.begin(position),

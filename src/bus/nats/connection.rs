@@ -17,8 +17,8 @@ use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
 use super::refusals::refusal_in;
 use super::settings::{CLIENT_NAME, NatsSettings};
 use crate::LinkTimes;
-use crate::outage::shown;
 use crate::relay::Relay;
+use crate::server_words::shown;
 use crate::socket::{Buffered, MaybeTlsStream, Waiter, ended};
 
 /// The most bytes of a single read; between two reads other work gets its turn.

@@ -22,7 +22,7 @@ use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
-use crate::kept::{KeptFeed, Losses};
+use crate::kept::{KeptFeed, LossSigns};
 use crate::runtime::detached;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
@@ -96,8 +96,8 @@ impl Kept {
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
         let losses = match is_lone_master {
-            true => Losses::Noticed,
-            false => Losses::Silent,
+            true => LossSigns::Noticed,
+            false => LossSigns::Silent,
         };
         if self.feed.connected(losses) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");

@@ -52,8 +52,12 @@ fn at(us: u64) -> Now {
 }
 
 fn note_mark(history: &mut History, mark: Mark, count: u64) {
-    let names = 1;
-    history.note(Now::default(), FeedNotice::Mark { names, mark, count });
+    let notice = FeedNotice::Mark {
+        feed_hash: 1,
+        mark,
+        count,
+    };
+    history.note(Now::default(), notice);
 }
 
 /// A history with the mark 0, and frames of some bytes; or messages, of which copies are made.

@@ -23,7 +23,7 @@ use super::second_connection::SecondConnection;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
-use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
+use crate::kept::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{Bus, Relay};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
@@ -83,7 +83,7 @@ impl NatsStreamSource {
             wake,
             servers: NatsServers::default(),
             reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
-            feed: StreamFeed::new(stream, Times::MinorNs),
+            feed: StreamFeed::new(stream, StorageTime::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
         })

@@ -25,7 +25,7 @@ mod questions;
 mod retained;
 mod session;
 
-use crate::kept::Losses;
+use crate::kept::LossSigns;
 use crate::ledger::WantedNames;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -285,8 +285,8 @@ impl NatsSubjectsSource {
         // meanwhile never arrive here, and no server reports the loss.
         let is_whole = self.settings.settle.is_whole();
         let losses = match is_whole && !connection.info.is_clustered() {
-            true => Losses::Noticed,
-            false => Losses::Silent,
+            true => LossSigns::Noticed,
+            false => LossSigns::Silent,
         };
         if let Some(kept) = &mut self.kept
             && kept.connected(losses)

@@ -7,8 +7,8 @@ use super::super::error::Stop;
 use super::retained::{Lack, RetainedEvent};
 use super::session::SubjectsSession;
 use crate::kept::place_in;
-use crate::outage::shown;
 use crate::requests::{Question, Said};
+use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, StoredId};
 use weirgate_wire::base::Now;
 

@@ -51,8 +51,8 @@ use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::refusals::{INBOXES, Refused};
 use super::super::stream_info::StreamInfo;
-use crate::outage::shown;
 use crate::requests::{Question, Wants};
+use crate::server_words::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json::{self, Json};
 

@@ -11,7 +11,6 @@ use foldhash::quality::RandomState;
 
 use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
 use super::{ITEMS_MAX, RedisStreamSource};
-use crate::outage::shown;
 use crate::redis::connection::Connection;
 use crate::redis::error::RedisError;
 use crate::redis::resp::{ReadLimits, RespReader, Value};
@@ -19,6 +18,7 @@ use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
 use crate::requests::{self, BusInterest, Names, Question, Said};
 use crate::runtime::detached;
+use crate::server_words::shown;
 use crate::socket::{Buffered, Waiter};
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use self::model::{ModelStep, StreamServer};
 use super::*;
-use crate::kept::tests::check_reports;
+use crate::kept::check_reports;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
