@@ -3,8 +3,8 @@
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
 //! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
-//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of what
-//! is said of a question later, the newest.
+//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of the
+//! requests about a question that the source has taken, the newest.
 //!
 //! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
 //! that were not published when a connection is lost are dropped, because on the next connection they would be late.
@@ -74,9 +74,9 @@ impl Question {
     }
 }
 
-/// What is said of a question that the source has taken.
+/// A request about a question that the source has taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum PageRequest {
     /// The next page is wanted.
     More,
     /// Nobody waits for the answer.
@@ -129,11 +129,11 @@ struct SharedInterest {
     settling: AtomicU64,
 }
 
-/// The questions that the source has not taken, and what is said of others, by their numbers.
+/// The questions that the source has not taken, and the requests about others, by the numbers of the questions.
 #[derive(Debug, Default)]
 struct Questions {
     waiting: BTreeMap<u64, Question>,
-    said: BTreeMap<u64, Said>,
+    page_requests: BTreeMap<u64, PageRequest>,
 }
 
 /// The changes that the source has not taken.
@@ -262,7 +262,10 @@ impl BusInterest {
 
     /// Asks for the next page of the question of this number.
     pub fn ask_more_retained(&self, number: u64) {
-        self.shared.questions().said.insert(number, Said::More);
+        self.shared
+            .questions()
+            .page_requests
+            .insert(number, PageRequest::More);
         self.wake.wake();
     }
 
@@ -271,7 +274,7 @@ impl BusInterest {
     pub fn forget_retained(&self, number: u64) {
         let mut questions = self.shared.questions();
         if questions.waiting.remove(&number).is_none() {
-            questions.said.insert(number, Said::Forget);
+            questions.page_requests.insert(number, PageRequest::Forget);
             drop(questions);
             self.wake.wake();
         }
@@ -311,9 +314,9 @@ impl Names {
         Some(question)
     }
 
-    /// Takes what is said of a question.
-    pub(super) fn next_said(&self) -> Option<(u64, Said)> {
-        self.shared.questions().said.pop_first()
+    /// Takes a request about a question, with the number of the question.
+    pub(super) fn next_page_request(&self) -> Option<(u64, PageRequest)> {
+        self.shared.questions().page_requests.pop_first()
     }
 
     /// Publishes the numbers of questions that the bus has not answered, and of those answered with a page.

@@ -7,7 +7,7 @@ use super::super::error::Stop;
 use super::retained::{Lack, RetainedEvent};
 use super::session::SubjectsSession;
 use crate::kept::place_in;
-use crate::requests::{Question, Said};
+use crate::requests::{PageRequest, Question};
 use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, StoredId};
 use weirgate_wire::base::Now;
@@ -17,10 +17,10 @@ impl SubjectsSession<'_> {
     pub(super) fn work_on_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
-        while let Some((number, said)) = self.source.names.next_said() {
-            match said {
-                Said::More => retained.more(number, now, self.connection.out()),
-                Said::Forget => retained.forget(number, self.connection.out()),
+        while let Some((number, request)) = self.source.names.next_page_request() {
+            match request {
+                PageRequest::More => retained.more(number, now, self.connection.out()),
+                PageRequest::Forget => retained.forget(number, self.connection.out()),
             }
         }
         retained.work(now, self.connection.out());
