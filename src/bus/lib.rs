@@ -21,7 +21,8 @@
 //! | `server_words` | a server's words, cut for the log; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
-//! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
+//! | `requests` | requests for changing names and last values, on the way from a gateway to the thread |
+//! | `publisher` | messages to publish, on the same way |
 //! | [`status`] | the state of the bus, for pages and metrics |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
@@ -31,6 +32,7 @@ mod kept;
 mod ledger;
 pub mod nats;
 mod outage;
+mod publisher;
 pub mod redis;
 mod relay;
 mod requests;
@@ -57,7 +59,8 @@ pub use self::beside::WithBeside;
 pub(crate) use self::check::{Answers, list, names_to_check};
 pub use self::kept::{KeptEvent, KeptFeed, LossSigns, StorageTime, StreamFeed, StreamSettings};
 pub use self::outage::LinkTimes;
-pub use self::requests::{BusInterest, Publisher};
+pub use self::publisher::Publisher;
+pub use self::requests::BusInterest;
 
 /// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
 /// text of other names too.

@@ -1,20 +1,14 @@
-//! What gateways request from a running source: names and last values through [`BusInterest`], and messages to publish
-//! through [`Publisher`].
+//! What gateways request from a running source through [`BusInterest`]: names and last values.
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
 //! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
 //! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of the
 //! requests about a question that the source has taken, the newest.
-//!
-//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
-//! that were not published when a connection is lost are dropped, because on the next connection they would be late.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ledger::{Ledger, Unanswered};
 use super::server_words::shown;
@@ -534,64 +528,6 @@ impl<T> Line<T> {
         let (_, name) = self.names.pop_first()?;
         let (_, value) = self.by_name.remove(&name)?;
         Some((name, value))
-    }
-}
-
-/// The most messages that may wait to be written.
-const MESSAGES_MAX: usize = 4_096;
-/// The most bytes of these messages; a single message may have any size.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Publishes on a bus; clones publish on the same connection, in the order of their calls.
-#[derive(Clone, Debug)]
-pub struct Publisher {
-    sender: Sender<Outgoing>,
-    bytes: Arc<AtomicUsize>,
-    wake: Wake,
-}
-
-/// A message that waits for the thread that writes.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) subject: Arc<str>,
-    pub(super) payload: Vec<u8>,
-    room: Arc<AtomicUsize>,
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.room.fetch_sub(self.payload.len(), Relaxed);
-    }
-}
-
-/// Creates both ends. `wake` wakes the thread that writes.
-pub(super) fn publisher(wake: Wake) -> (Publisher, Receiver<Outgoing>) {
-    let (sender, messages) = bounded(MESSAGES_MAX);
-    let publisher = Publisher {
-        sender,
-        bytes: Arc::default(),
-        wake,
-    };
-    (publisher, messages)
-}
-
-impl Publisher {
-    /// Queues a message to publish. Returns false, and drops the message, if too much waits to be written
-    /// or the thread that writes has ended.
-    pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
-        let bytes = payload.len();
-        let before = self.bytes.fetch_add(bytes, Relaxed);
-        let outgoing = Outgoing {
-            subject: Arc::clone(subject),
-            payload,
-            room: Arc::clone(&self.bytes),
-        };
-        let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
-        if is_full || self.sender.try_send(outgoing).is_err() {
-            return false;
-        }
-        self.wake.wake();
-        true
     }
 }
 

@@ -78,25 +78,3 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     );
     assert_eq!(wishes.next_page_request(), None);
 }
-
-#[test]
-fn what_waits_to_be_published_is_bounded_in_messages_and_bytes() {
-    let (_waiter, wake) = Waiter::new("the test").expect("a poll");
-    let (publisher, outbox) = publisher(wake);
-    let subject: Arc<str> = "s".into();
-    assert!(publisher.publish(&subject, vec![0; BYTES_MAX + 1]));
-    assert!(!publisher.publish(&subject, vec![0; 1]));
-    outbox.try_iter().for_each(drop);
-    for _ in 0..MESSAGES_MAX {
-        assert!(publisher.publish(&subject, vec![0; 1]));
-    }
-    assert!(!publisher.publish(&subject, vec![0; 1]));
-    outbox.try_iter().for_each(drop);
-    assert_eq!(
-        publisher.bytes.load(Relaxed),
-        0,
-        "dropped messages give their room back"
-    );
-    drop(outbox);
-    assert!(!publisher.publish(&subject, Vec::new()));
-}

@@ -42,8 +42,9 @@ use super::protocol;
 use super::second_connection::SecondConnection;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
+use crate::publisher::{Outgoing, Publisher};
 use crate::relay::{Bus, Relay};
-use crate::requests::{BusInterest, Names, Outgoing, Publisher};
+use crate::requests::{BusInterest, Names};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
 use crate::{KeptFeed, LinkTimes, SourceLink, requests};
@@ -258,7 +259,7 @@ impl NatsSubjectsSource {
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
         let (mut source, handle) = Self::new(settings, status)?;
-        let (publisher, outbox) = requests::publisher(source.names.wake.clone());
+        let (publisher, outbox) = Publisher::new(source.names.wake.clone());
         source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
