@@ -158,7 +158,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return false;
         };
-        let ends = session.peer_ended(now, end);
+        let ends = session.handle_peer_end(now, end);
         let reason = match end {
             PeerEnd::Failed => CloseReason::SocketError,
             PeerEnd::Closed => CloseReason::PeerGone,
@@ -197,7 +197,7 @@ impl<G: Gateway> Hub<G> {
         session.record().bytes_in += bytes.len() as u64;
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
-            self.judge_head(key, head, &mut input);
+            self.handle_head(key, head, &mut input);
         }
         self.take_frames(key, &mut input);
     }
