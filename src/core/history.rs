@@ -81,8 +81,8 @@ impl KeptMessage {
             Body::Message(message) => message,
         };
         let mut copies = self.copies.iter();
-        let is_it = |(of, copy): &&(Option<TopicName>, Arc<Frame>)| {
-            of.as_ref() == pattern && copy.content() == content
+        let is_it = |(copied_for, copy): &&(Option<TopicName>, Arc<Frame>)| {
+            copied_for.as_ref() == pattern && copy.content() == content
         };
         if let Some((_, copy)) = copies.find(is_it) {
             return Some(Arc::clone(copy));

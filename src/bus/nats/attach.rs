@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::api::JetStream;
 use super::error::{NatsError, Stop};
 use super::health::Health;
-use super::session::{ConsumersSession, forget, of};
+use super::session::{ConsumersSession, forget, status_of};
 use super::streams::{Presence, ensure_stream, presence_of};
 use super::subscription::{ConsumerChoice, Subscription};
 use super::watchdog::Watchdog;
@@ -89,7 +89,7 @@ impl ConsumersSession<'_> {
                 "a subject is relayed again"
             );
         }
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_attached();
         }
         Ok(())
@@ -106,7 +106,7 @@ impl ConsumersSession<'_> {
         let failure = subscription.attempts.failed(error, now);
         self.standstills.failed(error, now);
         forget(&self.relay.status, subscription);
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
         let subject = &subscription.spec.subject;
@@ -150,7 +150,7 @@ impl ConsumersSession<'_> {
     pub(super) fn leave(&mut self, index: usize) {
         let subscription = &mut self.subscriptions[index];
         subscription.let_go(self.data);
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
     }
@@ -196,7 +196,7 @@ impl ConsumersSession<'_> {
                     "JetStream does not answer about a consumer; the connection is well, and the \
                      other subjects go on"
                 );
-                if let Some(consumer) = of(&self.relay.status, subscription) {
+                if let Some(consumer) = status_of(&self.relay.status, subscription) {
                     consumer.set_silent(true);
                     consumer.set_lag(None);
                 }
@@ -271,7 +271,7 @@ impl ConsumersSession<'_> {
                 continue;
             }
             subscription.presence = found;
-            let status = of(&self.relay.status, subscription);
+            let status = status_of(&self.relay.status, subscription);
             if let Some(status) = status {
                 status.set_left_out(found.is_left_out());
             }

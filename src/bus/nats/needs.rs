@@ -56,7 +56,7 @@ impl Action {
     }
 
     /// The subject of a request about a stream that names no consumer.
-    pub(super) fn of(self, stream: &str) -> String {
+    pub(super) fn subject_about(self, stream: &str) -> String {
         self.subject(stream, ANY)
     }
 
@@ -197,7 +197,7 @@ mod tests {
     fn an_action_is_known_by_its_subject() {
         for action in [Action::GetMessage, Action::Acknowledge, Action::ControlFlow] {
             assert!(action.is_at(&action.subject("S", "c")));
-            assert!(!action.is_at(&Action::StreamInfo.of("S")));
+            assert!(!action.is_at(&Action::StreamInfo.subject_about("S")));
         }
         assert!(Action::Acknowledge.is_at("$JS.ACK.domain.hash.S.c.1.2.3.4.5.r"));
     }

@@ -236,8 +236,12 @@ fn has_jetstream(
     let (mut connection, mut waiter) = open(endpoint, settings)?;
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
     protocol::subscribe(connection.out(), &reply, None, 1);
-    let of_streams = streams.iter().map(|stream| Action::StreamInfo.of(stream));
-    let in_general = streams.is_empty().then(|| Action::AccountInfo.of(""));
+    let of_streams = streams
+        .iter()
+        .map(|stream| Action::StreamInfo.subject_about(stream));
+    let in_general = streams
+        .is_empty()
+        .then(|| Action::AccountInfo.subject_about(""));
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {
         protocol::publish(connection.out(), &question, &reply, b"");

@@ -186,7 +186,7 @@ impl<'a> ConsumersSession<'a> {
     /// Asks about the account, if a stream stands still, and shows what the server has said of the streams.
     fn ask_account(&mut self) {
         if self.standstills.asks(Instant::now()) {
-            let number = self.data.ask(&Action::AccountInfo.of(""), b"");
+            let number = self.data.ask(&Action::AccountInfo.subject_about(""), b"");
             self.account_request = Some(number);
         }
         self.standstills.show(&self.relay.status);
@@ -333,7 +333,7 @@ impl<'a> ConsumersSession<'a> {
         if subscription.health.note_received(now) {
             let subject = &subscription.spec.subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
-            if let Some(consumer) = of(&self.relay.status, subscription) {
+            if let Some(consumer) = status_of(&self.relay.status, subscription) {
                 consumer.set_silent(false);
             }
         }
@@ -347,7 +347,7 @@ impl<'a> ConsumersSession<'a> {
         if has_changed {
             log_stall(subscription, stall, pending);
         }
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_lag(Some(pending));
             if has_changed {
                 status.set_stall(stall);
@@ -499,7 +499,7 @@ impl Ask for Asker<'_> {
 }
 
 /// The status of a subscription, for `/health` and `/ready`.
-pub(super) fn of<'a>(
+pub(super) fn status_of<'a>(
     status: &'a BusStatus,
     subscription: &Subscription,
 ) -> Option<&'a ConsumerStatus> {
@@ -509,7 +509,7 @@ pub(super) fn of<'a>(
 
 /// Resets the status of the subscription's consumer.
 pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
-    if let Some(consumer) = of(status, subscription) {
+    if let Some(consumer) = status_of(status, subscription) {
         consumer.set_lag(None);
         consumer.set_silent(false);
         consumer.set_stall(None);

@@ -133,11 +133,11 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let of = text_frames(1 << 20);
-        let (mut missed, outcomes) = self.history.missed(&since, &wanted, of);
+        let budget = text_frames(1 << 20);
+        let (mut missed, outcomes) = self.history.missed(&since, &wanted, budget);
         outcomes.into_iter().collect::<Outcome>()?;
         while missed.has_unmade() {
-            self.history.make_next(&mut missed, of)?;
+            self.history.make_next(&mut missed, budget)?;
         }
         let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
             String::from_utf8_lossy(frame.body()).into_owned()

@@ -378,7 +378,7 @@ impl Sids {
     }
 
     /// The number of a subscription, if any.
-    fn of(&self, name: &str) -> Option<u64> {
+    fn sid_of(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
     }
 
@@ -389,7 +389,7 @@ impl Sids {
 
     /// The subscription of this name.
     fn named(&self, name: &str) -> Option<&Subscription> {
-        self.get(self.of(name)?)
+        self.get(self.sid_of(name)?)
     }
 
     /// Forgets a subscription. Messages still coming for the number are ignored.
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(sids.get(first), Some(&name));
         assert_eq!(sids.named("a"), Some(&name));
         assert_eq!(sids.remove("a"), Some(first));
-        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_eq!((sids.get(first), sids.sid_of("a")), (None, None));
         assert_ne!(sids.add(name), first);
     }
 }

@@ -159,7 +159,7 @@ impl<'a> SubjectsSession<'a> {
                         is_pattern: change.patterns,
                     };
                     protocol::subscribe(out, name, None, sids.add(subscription));
-                } else if let Some(sid) = sids.of(name) {
+                } else if let Some(sid) = sids.sid_of(name) {
                     protocol::unsubscribe(out, sid);
                 }
             }
