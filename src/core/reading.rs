@@ -251,10 +251,10 @@ impl<G: Gateway> Hub<G> {
         let control_bytes_max = core.limits.send_queue.control_bytes_max;
         let step = session.read(core.now, input, control_bytes_max, &mut core.frame_scratch);
         let after = session.pauses();
-        let has_answered = step.is_some() && session.has_answered();
+        let was_awaited = step.is_some() && session.note_sign_of_life();
         core.clients.stats.count_pauses(before, after);
         core.clients.mark_dirty(core.now, key);
-        if has_answered && let Some(client) = self.clients.get_mut(key) {
+        if was_awaited && let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_answered(&mut self.core, key, client);
         }
         step

@@ -65,7 +65,7 @@ impl ConsumersSession<'_> {
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize) -> Result<(), Stop> {
-        if self.is_left_out(index)? {
+        if self.check_presence(index)?.is_left_out() {
             return Ok(());
         }
         let subscription = &mut self.subscriptions[index];
@@ -222,7 +222,7 @@ impl ConsumersSession<'_> {
             (self.streams_read(), self.settings, &self.data.connection);
         match self
             .second
-            .has_answer_elsewhere(&streams, settings, connection)
+            .find_answer_elsewhere(&streams, settings, connection)
         {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.
@@ -255,14 +255,14 @@ impl ConsumersSession<'_> {
         self.relay_gaps()
     }
 
-    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the answer is about all
+    /// Decides whether a subject is read. Asks the server, unless the subject is wanted already; the answer is about all
     /// optional subjects.
     ///
     /// # Errors
     /// As [`presence_of`]; nothing is decided.
-    pub(super) fn is_left_out(&mut self, index: usize) -> Result<bool, NatsError> {
+    fn check_presence(&mut self, index: usize) -> Result<Presence, NatsError> {
         if self.subscriptions[index].presence == Presence::Wanted {
-            return Ok(false);
+            return Ok(Presence::Wanted);
         }
         let found = presence_of(self.data, &self.settings.streams)?;
         self.log_presence(found);
@@ -283,7 +283,7 @@ impl ConsumersSession<'_> {
                 }
             }
         }
-        Ok(found.is_left_out())
+        Ok(found)
     }
 
     /// Logs a change.

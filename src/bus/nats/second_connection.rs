@@ -100,8 +100,8 @@ impl SecondConnection {
     }
 
     /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
-    /// connection that is well. An answer there about one of them is a reason to leave.
-    pub(super) fn has_answer_elsewhere(
+    /// connection that is well. Returns whether it answers about one of them, which is a reason to leave.
+    pub(super) fn find_answer_elsewhere(
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
@@ -114,8 +114,8 @@ impl SecondConnection {
 
     /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
     /// servers, the connection stays until the server ends it. `streams`: another server has to answer about one of
-    /// them.
-    pub(super) fn has_other(
+    /// them. Returns whether there is one.
+    pub(super) fn find_successor(
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
@@ -131,14 +131,15 @@ impl SecondConnection {
         }
         self.searched_at = Some(now);
         if !streams.is_empty() {
-            return self.has_answer_elsewhere(streams, settings, connection);
+            return self.find_answer_elsewhere(streams, settings, connection);
         }
         self.find_other(settings, connection, |server| {
             log_in(server, SecondTo::Other, settings) == Found::Answer
         })
     }
 
-    /// Looks for a server of the next host that `answers`, to be tried first for the next connection.
+    /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether there is
+    /// one.
     fn find_other(
         &mut self,
         settings: &NatsSettings,

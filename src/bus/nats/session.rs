@@ -163,7 +163,7 @@ impl<'a> ConsumersSession<'a> {
         }
         let streams = self.streams_read();
         let (settings, connection) = (self.settings, &self.data.connection);
-        if self.second.has_other(&streams, settings, connection) {
+        if self.second.find_successor(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self

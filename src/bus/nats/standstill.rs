@@ -107,11 +107,13 @@ impl Standstills {
     ) {
         match info {
             Ok(info) => {
-                let account = (self.account, &self.limits);
                 let found = self.streams.entry(stream.to_owned());
-                found
-                    .or_insert_with(|| Standstill::new(now))
-                    .note_info(info, account, now);
+                found.or_insert_with(|| Standstill::new(now)).note_info(
+                    info,
+                    self.account,
+                    &self.limits,
+                    now,
+                );
             }
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 self.no_leader(stream, now);
@@ -223,7 +225,8 @@ impl Standstill {
     fn note_info(
         &mut self,
         info: &StreamInfo,
-        (answer, account): (AccountAnswer, &Account),
+        answer: AccountAnswer,
+        account: &Account,
         now: Instant,
     ) {
         self.note_leader();

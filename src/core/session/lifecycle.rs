@@ -235,7 +235,7 @@ impl Session {
         let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
         let was_open = matches!(was, Phase::Open(_));
         if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
-            closing.was_open(open, &reading.take_held());
+            closing.take_open(open, &reading.take_held());
             closing.waited = waited;
         }
         Departed {

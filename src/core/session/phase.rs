@@ -104,7 +104,7 @@ impl LastWords {
     }
 
     /// Adds the state of the open session; `held` is unhandled input.
-    pub(super) fn was_open(&mut self, open: Open, held: &[u8]) {
+    pub(super) fn take_open(&mut self, open: Open, held: &[u8]) {
         self.was_open = true;
         self.peer_ended = open.is_half_closed;
         self.listening = Some(open.protocol);

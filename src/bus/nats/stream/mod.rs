@@ -109,7 +109,7 @@ impl NatsStreamSource {
                 break stop;
             }
             before = before.filter(|_| !self.reader.is_caught_up());
-            if second.has_other(&streams, &self.settings, connection) {
+            if second.find_successor(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
         };

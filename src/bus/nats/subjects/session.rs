@@ -176,7 +176,7 @@ impl<'a> SubjectsSession<'a> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
-        if self.source.is_restored && self.second.has_other(&[], nats, self.connection) {
+        if self.source.is_restored && self.second.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
         match self
