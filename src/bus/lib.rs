@@ -15,7 +15,9 @@
 //! | --- | --- |
 //! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop |
 //! | `check` | for a check before a start: the names to ask for, and the findings from the answers of a bus |
-//! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
+//! | `relay` | the thread: connection after connection, the events of an outage, status and log |
+//! | `probe` | whether to keep a silent connection |
+//! | `stream_lag` | how far the reader of a stream is behind |
 //! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `server_words` | a server's words, cut for the log; pure |
@@ -32,6 +34,7 @@ mod kept;
 mod ledger;
 pub mod nats;
 mod outage;
+mod probe;
 mod publisher;
 pub mod redis;
 mod relay;
@@ -41,6 +44,7 @@ mod server_words;
 pub mod simulated;
 mod socket;
 pub mod status;
+mod stream_lag;
 pub mod stream_state;
 
 use std::sync::atomic::{AtomicBool, Ordering};

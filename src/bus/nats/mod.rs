@@ -29,7 +29,7 @@
 //! | `watchdog` | asking the server whether the consumers are well; pure |
 //! | `health` | judging its answers and silences about a subject; pure |
 //! | `servers` | the order in which servers are tried |
-//! | `second_connection` | the second connection beside a silent one; `super::relay` has the rule; questions to other servers |
+//! | `second_connection` | the second connection beside a silent one; `super::probe` has the rule; questions to other servers |
 //! | `endpoint` | a server: its URL and its addresses, and the servers that it announces |
 //! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |

@@ -14,7 +14,8 @@ use super::servers::waiter;
 use super::settings::NatsSettings;
 use super::stream_info::StreamCluster;
 use crate::LoopGone;
-use crate::relay::{Found, Probe, Relay};
+use crate::probe::{Found, Probe};
+use crate::relay::Relay;
 use crate::socket::Waiter;
 use weirgate_wire::json;
 

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::resp::Value;
 use super::settings::{RedisEndpoint, RedisSettings};
-use crate::relay::Found;
+use crate::probe::Found;
 use crate::runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 use crate::socket::Waiter;
 
