@@ -395,7 +395,8 @@ impl Names {
         &mut self,
         bus: &str,
         link: &SourceLink,
-        (subscription, number): (Subscription, u64),
+        subscription: Subscription,
+        number: u64,
         reason: String,
     ) -> Result<(), LoopGone> {
         if let Some(line) = self.lines.line(link.now()) {

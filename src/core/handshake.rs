@@ -62,6 +62,21 @@ fn protocol_of(head: &RequestHead<'_>, entrance: &Entrance<'_>, limits: &Limits)
     }
 }
 
+/// Whether a refusal may be sent as an event stream, which makes the client reconnect. Only a client that may connect later
+/// gets such a stream: no page of a wrong origin, and no monitor.
+fn may_return_to_stream(
+    head: &RequestHead<'_>,
+    speaks: Option<Speaks>,
+    entrance: &Entrance<'_>,
+) -> bool {
+    match (speaks, entrance) {
+        (Some(Speaks::EventStream), Entrance::Clients(origins)) => {
+            head.method() == "GET" && origins.allow(head)
+        }
+        _ => false,
+    }
+}
+
 impl Core {
     /// The windows to which compressed messages of clients may refer.
     pub fn inflate_windows(&self) -> &InflateWindows {
@@ -351,15 +366,7 @@ impl<G: Gateway> Hub<G> {
         let draining = core.drain.is_some_and(|d| d.closing);
         let lost = head.lost_upgrade();
         let speaks = protocol_of(&head, &entrance, &core.limits);
-        // The head of an event stream to which a refusal may be sent. Only a client that may connect later gets a stream that
-        // makes it reconnect: no page of a wrong origin, and no monitor.
-        let stream = match (speaks, &entrance) {
-            (Some(Speaks::EventStream), Entrance::Clients(origins)) => {
-                let may_return = head.method() == "GET" && origins.allow(&head);
-                may_return.then_some(&head)
-            }
-            _ => None,
-        };
+        let stream = Some(&head).filter(|_| may_return_to_stream(&head, speaks, &entrance));
         if draining && speaks.is_some() {
             let stops = RequestRefusal::for_now(503, "Shutting down");
             core.refuse(key, stops, CloseReason::ShuttingDown, stream);

@@ -442,7 +442,8 @@ impl Core {
         let session = self.clients.session_mut(key);
         let closes = session.is_some_and(|session| session.read_last_words(input));
         if closes {
-            self.after_write(key, false);
+            let control_out = false;
+            self.after_write(key, control_out);
         }
         closes
     }

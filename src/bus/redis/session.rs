@@ -390,8 +390,10 @@ impl PubSubSession<'_, '_> {
             self.show_refusals();
         }
         self.relay.status.count_refused();
-        let (link, refused) = (&self.relay.link, (subscription, number));
-        Ok(self.names.report_refused("Redis", link, refused, reason)?)
+        let link = &self.relay.link;
+        Ok(self
+            .names
+            .report_refused("Redis", link, subscription, number, reason)?)
     }
 
     /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus

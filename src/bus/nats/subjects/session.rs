@@ -445,9 +445,8 @@ impl<'a> SubjectsSession<'a> {
                 })?;
             }
         }
-        let (link, refused) = (&self.relay.link, (subscription, number));
-        let names = &mut self.source.names;
-        Ok(names.report_refused("NATS", link, refused, reason.to_owned())?)
+        let (names, link) = (&mut self.source.names, &self.relay.link);
+        Ok(names.report_refused("NATS", link, subscription, number, reason.to_owned())?)
     }
 
     /// Reports the names known to the other servers by now.
