@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The result of a second connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ProbeResult {
     /// A server answers, so a new connection would work.
     Answer,
     /// The host refuses the connection: no server listens there.
@@ -59,7 +59,7 @@ impl Probe {
         &mut self,
         last_received: Instant,
         relay: &mut Relay<E>,
-        second: impl FnOnce() -> Found,
+        second: impl FnOnce() -> ProbeResult,
     ) -> Result<Option<Instant>, LoopGone> {
         if self.due.is_none() {
             let (bus, silent_ms) = (self.bus, last_received.elapsed().as_millis() as u64);
@@ -74,7 +74,7 @@ impl Probe {
     fn next_check(
         &mut self,
         last_received: Instant,
-        second: impl FnOnce() -> Found,
+        second: impl FnOnce() -> ProbeResult,
     ) -> Option<Instant> {
         let mut give_up = last_received + self.silence_max;
         if let Some(answered) = self.answered {
@@ -89,9 +89,9 @@ impl Probe {
         }
         if self.due.is_none_or(|due| now >= due) {
             match second() {
-                Found::Answer => self.answered = Some(Instant::now()),
-                Found::Nobody => return None,
-                Found::Silence => {}
+                ProbeResult::Answer => self.answered = Some(Instant::now()),
+                ProbeResult::Nobody => return None,
+                ProbeResult::Silence => {}
             }
             self.due = Some(Instant::now() + INTERVAL);
         }
@@ -126,24 +126,27 @@ mod tests {
     fn a_silent_connection_is_kept_until_another_one_does_better() {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
-        assert!(probe.next_check(now, || Found::Silence).is_some());
+        assert!(probe.next_check(now, || ProbeResult::Silence).is_some());
         let next = probe.next_check(now, || panic!("not due yet"));
         assert!(next.is_some_and(|next| next <= now + 2 * INTERVAL));
         probe.due = Some(now);
-        let next = probe.next_check(now, || Found::Answer);
+        let next = probe.next_check(now, || ProbeResult::Answer);
         assert!(next.is_some(), "the silent one has its grace");
         let next = probe.next_check(now, || panic!("asked and answered"));
         assert!(next.is_some_and(|next| next <= Instant::now() + GRACE));
         probe.answered = Some(now - GRACE);
-        assert_eq!(probe.next_check(now, || Found::Silence), None);
+        assert_eq!(probe.next_check(now, || ProbeResult::Silence), None);
     }
 
     #[test]
     fn a_silent_connection_is_given_up_where_nobody_listens_and_after_its_longest_time() {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
-        assert_eq!(probe.next_check(now, || Found::Nobody), None);
+        assert_eq!(probe.next_check(now, || ProbeResult::Nobody), None);
         let last_received = now - probe.silence_max;
-        assert_eq!(probe.next_check(last_received, || Found::Silence), None);
+        assert_eq!(
+            probe.next_check(last_received, || ProbeResult::Silence),
+            None
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::servers::waiter;
 use super::settings::NatsSettings;
 use super::stream_info::StreamCluster;
 use crate::LoopGone;
-use crate::probe::{Found, Probe};
+use crate::probe::{Probe, ProbeResult};
 use crate::relay::Relay;
 use crate::socket::Waiter;
 use weirgate_wire::json;
@@ -89,14 +89,14 @@ impl SecondConnection {
             };
             for server in asked {
                 match log_in(&server, to, settings) {
-                    Found::Silence => {}
+                    ProbeResult::Silence => {}
                     found => {
-                        *better = Some(server).filter(|_| found == Found::Answer);
+                        *better = Some(server).filter(|_| found == ProbeResult::Answer);
                         return found;
                     }
                 }
             }
-            Found::Silence
+            ProbeResult::Silence
         })
     }
 
@@ -135,7 +135,7 @@ impl SecondConnection {
             return self.find_answer_elsewhere(streams, settings, connection);
         }
         self.find_other(settings, connection, |server| {
-            log_in(server, SecondTo::Other, settings) == Found::Answer
+            log_in(server, SecondTo::Other, settings) == ProbeResult::Answer
         })
     }
 
@@ -202,22 +202,22 @@ enum SecondTo {
 
 /// Logs in at a server. A refusal by the server of the silent connection counts as an answer, because the server is
 /// alive. Another server that refuses the log-in is of no use.
-fn log_in(endpoint: &Endpoint, to: SecondTo, settings: &NatsSettings) -> Found {
+fn log_in(endpoint: &Endpoint, to: SecondTo, settings: &NatsSettings) -> ProbeResult {
     let is_in_use = to == SecondTo::InUse;
     match open(endpoint, settings) {
         Ok((connection, waiter)) => {
             connection.close(&waiter);
-            Found::Answer
+            ProbeResult::Answer
         }
-        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_in_use => Found::Answer,
+        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_in_use => ProbeResult::Answer,
         Err(NatsError::Unreachable { source, .. })
             if is_in_use && source.kind() == ErrorKind::ConnectionRefused =>
         {
-            Found::Nobody
+            ProbeResult::Nobody
         }
         Err(error) => {
             tracing::debug!(%error, "a second connection is not answered either");
-            Found::Silence
+            ProbeResult::Silence
         }
     }
 }

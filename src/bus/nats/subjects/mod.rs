@@ -264,8 +264,8 @@ impl NatsSubjectsSource {
         Ok((source, handle, publisher))
     }
 
-    /// Makes the source number the messages of the kept feed. The positions are valid on one connection. The caller
-    /// subscribes to the names of the feed.
+    /// Makes the source number the messages of the kept feed. Two connections to NATS may get the messages of two publishers
+    /// in another order, so the positions are valid on one connection. The caller subscribes to the names of the feed.
     #[must_use]
     pub fn with_kept(mut self, feed: KeptFeed) -> Self {
         self.kept = Some(feed);
