@@ -67,7 +67,7 @@ impl Bench {
             .into_bytes(),
         };
         bench.event(BusEvent::Feed(FeedNotice::Mark {
-            names: 5,
+            feed_hash: 5,
             mark: MARK,
             count: 0,
         }));

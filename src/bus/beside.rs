@@ -74,7 +74,7 @@ struct Both {
 }
 
 impl Both {
-    fn is_up(&mut self, side: Side) -> &mut bool {
+    fn up_mut(&mut self, side: Side) -> &mut bool {
         match side {
             Side::Stream => &mut self.stream_is_up,
             Side::Beside => &mut self.beside_is_up,
@@ -85,13 +85,13 @@ impl Both {
     fn pass(&mut self, side: Side, event: BusEvent) -> Option<BusEvent> {
         match (side, &event) {
             (_, BusEvent::Up) => {
-                *self.is_up(side) = true;
+                *self.up_mut(side) = true;
                 let is_up = self.stream_is_up && self.beside_is_up;
                 self.reported_down &= !is_up;
                 is_up.then_some(event)
             }
             (_, BusEvent::Down(_)) => {
-                *self.is_up(side) = false;
+                *self.up_mut(side) = false;
                 self.carries &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }

@@ -15,12 +15,16 @@
 //! | --- | --- |
 //! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop |
 //! | `check` | for a check before a start: the names to ask for, and the findings from the answers of a bus |
-//! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
+//! | `relay` | the thread: connection after connection, the events of an outage, status and log |
+//! | `probe` | whether to keep a silent connection |
+//! | `stream_lag` | how far the reader of a stream is behind |
 //! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
+//! | `server_words` | a server's words, cut for the log; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
-//! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
+//! | `requests` | requests for changing names and last values, on the way from a gateway to the thread |
+//! | `publisher` | messages to publish, on the same way |
 //! | [`status`] | the state of the bus, for pages and metrics |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
@@ -30,13 +34,17 @@ mod kept;
 mod ledger;
 pub mod nats;
 mod outage;
+mod probe;
+mod publisher;
 pub mod redis;
 mod relay;
 mod requests;
 pub mod runtime;
+mod server_words;
 pub mod simulated;
 mod socket;
 pub mod status;
+mod stream_lag;
 pub mod stream_state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,9 +61,10 @@ use weirgate_wire::base::Now;
 use self::beside::OneOfTwo;
 pub use self::beside::WithBeside;
 pub(crate) use self::check::{Answers, list, names_to_check};
-pub use self::kept::{KeptEvent, KeptFeed, Losses, StreamFeed, StreamSettings, Times};
+pub use self::kept::{KeptEvent, KeptFeed, LossSigns, StorageTime, StreamFeed, StreamSettings};
 pub use self::outage::LinkTimes;
-pub use self::requests::{BusInterest, Publisher};
+pub use self::publisher::Publisher;
+pub use self::requests::BusInterest;
 
 /// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
 /// text of other names too.

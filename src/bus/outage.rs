@@ -1,11 +1,11 @@
 //! The times of the link to a bus, and its outages: since when the bus is away, which errors were logged, and when to try
-//! again; also a server's words, cut for the log. Pure: times and seed are arguments.
+//! again. Pure: times and seed are arguments.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
-use weirgate_wire::base::{SplitMix64, escaped};
+use weirgate_wire::base::SplitMix64;
 
 /// If the subscriptions were active for this long before an outage, the delay between attempts starts at its minimum
 /// again. Otherwise it keeps growing, so that a connection that fails again and again is not retried at once.
@@ -14,15 +14,6 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The longest delay, an hour: whatever the settings say, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
-
-/// The most characters shown of a server's words.
-const WORDS_MAX: usize = 200;
-
-/// Shortens a server's words for a log line or an error, and escapes what would steer a terminal.
-pub(super) fn shown(words: &str) -> String {
-    let words: String = words.trim_end().chars().take(WORDS_MAX).collect();
-    escaped(&words, &[]).into_owned()
-}
 
 /// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,12 +249,6 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_shown_is_short_and_printable() {
-        assert_eq!(shown("a\u{1b}[1mb\r\n"), r"a\u001b[1mb");
-        assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
-    }
 
     enum ToyError {
         Refused,

@@ -1,23 +1,17 @@
-//! What gateways request from a running source: names and last values through [`BusInterest`], and messages to publish
-//! through [`Publisher`].
+//! What gateways request from a running source through [`BusInterest`]: names and last values.
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
 //! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
-//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of what
-//! is said of a question later, the newest.
-//!
-//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
-//! that were not published when a connection is lost are dropped, because on the next connection they would be late.
+//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of the
+//! requests about a question that the source has taken, the newest.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::ledger::{Ledger, Unanswered};
-use super::outage::shown;
+use super::server_words::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
 use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription, TopicName};
@@ -74,9 +68,9 @@ impl Question {
     }
 }
 
-/// What is said of a question that the source has taken.
+/// A request about a question that the source has taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum PageRequest {
     /// The next page is wanted.
     More,
     /// Nobody waits for the answer.
@@ -129,11 +123,11 @@ struct SharedInterest {
     settling: AtomicU64,
 }
 
-/// The questions that the source has not taken, and what is said of others, by their numbers.
+/// The questions that the source has not taken, and the requests about others, by the numbers of the questions.
 #[derive(Debug, Default)]
 struct Questions {
     waiting: BTreeMap<u64, Question>,
-    said: BTreeMap<u64, Said>,
+    page_requests: BTreeMap<u64, PageRequest>,
 }
 
 /// The changes that the source has not taken.
@@ -262,7 +256,10 @@ impl BusInterest {
 
     /// Asks for the next page of the question of this number.
     pub fn ask_more_retained(&self, number: u64) {
-        self.shared.questions().said.insert(number, Said::More);
+        self.shared
+            .questions()
+            .page_requests
+            .insert(number, PageRequest::More);
         self.wake.wake();
     }
 
@@ -271,7 +268,7 @@ impl BusInterest {
     pub fn forget_retained(&self, number: u64) {
         let mut questions = self.shared.questions();
         if questions.waiting.remove(&number).is_none() {
-            questions.said.insert(number, Said::Forget);
+            questions.page_requests.insert(number, PageRequest::Forget);
             drop(questions);
             self.wake.wake();
         }
@@ -311,9 +308,9 @@ impl Names {
         Some(question)
     }
 
-    /// Takes what is said of a question.
-    pub(super) fn next_said(&self) -> Option<(u64, Said)> {
-        self.shared.questions().said.pop_first()
+    /// Takes a request about a question, with the number of the question.
+    pub(super) fn next_page_request(&self) -> Option<(u64, PageRequest)> {
+        self.shared.questions().page_requests.pop_first()
     }
 
     /// Publishes the numbers of questions that the bus has not answered, and of those answered with a page.
@@ -398,7 +395,8 @@ impl Names {
         &mut self,
         bus: &str,
         link: &SourceLink,
-        (subscription, number): (Subscription, u64),
+        subscription: Subscription,
+        number: u64,
         reason: String,
     ) -> Result<(), LoopGone> {
         if let Some(line) = self.lines.line(link.now()) {
@@ -531,64 +529,6 @@ impl<T> Line<T> {
         let (_, name) = self.names.pop_first()?;
         let (_, value) = self.by_name.remove(&name)?;
         Some((name, value))
-    }
-}
-
-/// The most messages that may wait to be written.
-const MESSAGES_MAX: usize = 4_096;
-/// The most bytes of these messages; a single message may have any size.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Publishes on a bus; clones publish on the same connection, in the order of their calls.
-#[derive(Clone, Debug)]
-pub struct Publisher {
-    sender: Sender<Outgoing>,
-    bytes: Arc<AtomicUsize>,
-    wake: Wake,
-}
-
-/// A message that waits for the thread that writes.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) subject: Arc<str>,
-    pub(super) payload: Vec<u8>,
-    room: Arc<AtomicUsize>,
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.room.fetch_sub(self.payload.len(), Relaxed);
-    }
-}
-
-/// Creates both ends. `wake` wakes the thread that writes.
-pub(super) fn publisher(wake: Wake) -> (Publisher, Receiver<Outgoing>) {
-    let (sender, messages) = bounded(MESSAGES_MAX);
-    let publisher = Publisher {
-        sender,
-        bytes: Arc::default(),
-        wake,
-    };
-    (publisher, messages)
-}
-
-impl Publisher {
-    /// Queues a message to publish. Returns false, and drops the message, if too much waits to be written
-    /// or the thread that writes has ended.
-    pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
-        let bytes = payload.len();
-        let before = self.bytes.fetch_add(bytes, Relaxed);
-        let outgoing = Outgoing {
-            subject: Arc::clone(subject),
-            payload,
-            room: Arc::clone(&self.bytes),
-        };
-        let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
-        if is_full || self.sender.try_send(outgoing).is_err() {
-            return false;
-        }
-        self.wake.wake();
-        true
     }
 }
 

@@ -107,14 +107,14 @@ impl Display for StreamState {
                 }
             }
             Self::Full { limit, now, max } => {
-                let of = match *limit {
+                let unit = match *limit {
                     "max_bytes" => "bytes",
                     "max_msgs" => "messages",
                     _ => "messages of its names",
                 };
                 write!(
                     f,
-                    "is full and refuses new messages (discard: new): {now} of {max} {of} ({limit})"
+                    "is full and refuses new messages (discard: new): {now} of {max} {unit} ({limit})"
                 )
             }
             Self::AccountFull {

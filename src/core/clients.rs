@@ -115,7 +115,8 @@ impl Clients {
 
     /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
     pub(super) fn send_postponed(&mut self, now: Now, key: SessionKey, count: usize) -> bool {
-        let Some(session) = self.session_mut(key).filter(|of| of.sends_postponed()) else {
+        let session = self.session_mut(key);
+        let Some(session) = session.filter(|session| session.sends_postponed()) else {
             return false;
         };
         let next = || session.next_postponed();

@@ -316,35 +316,35 @@ impl Core {
     }
 
     /// Sends a frame to the members of its topic, or holds it.
-    pub(super) fn publish_frame(&mut self, of: Delivery<'_>) {
-        if of.deliver && self.has_to_wait(of) {
-            return self.hold_state(of);
+    pub(super) fn publish_frame(&mut self, delivery: Delivery<'_>) {
+        if delivery.deliver && self.hold_or_release(delivery) {
+            return;
         }
-        let Some(topic) = self.topics.of(of) else {
+        let Some(topic) = self.topics.key_for(delivery) else {
             return;
         };
-        if self.topics.retain(topic, of, self.now) && of.deliver {
-            self.deliver(topic, of);
+        if self.topics.retain(topic, delivery, self.now) && delivery.deliver {
+            self.deliver(topic, delivery);
             self.note_replaced();
         }
     }
 
     /// Puts the frame in the queue of every member.
-    pub(super) fn deliver(&mut self, topic: TopicKey, of: Delivery<'_>) {
+    pub(super) fn deliver(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         self.remove_left_frames();
         let queued = self.clients.stats.messages_queued;
-        self.deliver_to_members(topic, of);
+        self.deliver_to_members(topic, delivery);
         if self.clients.stats.messages_queued > queued {
-            self.laps.published(of.frame);
-            self.note_gathered(of.frame);
+            self.laps.published(delivery.frame);
+            self.note_gathered(delivery.frame);
         }
     }
 
     /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in memory
     /// are then visited one after the other.
-    fn deliver_to_members(&mut self, topic: TopicKey, of: Delivery<'_>) {
-        let frame = of.frame;
-        self.notify_members(of.topic);
+    fn deliver_to_members(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
+        let frame = delivery.frame;
+        self.notify_members(delivery.topic);
         let receivers = self.topics.receivers(topic, frame);
         if !self.topics.is_scattered(topic) {
             for key in receivers {

@@ -208,11 +208,11 @@ impl Compressor {
         stats: &mut HubStats,
     ) -> (Key, WindowId) {
         let mut window = client.window;
-        let mut outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
+        let mut outcome = self.chained(frame, id, window, client.prefix_bytes, company, stats);
         if matches!(outcome, Chained::Refused) {
             window = self.windows.last_of(window);
             let company = self.windows.clients(window);
-            outcome = self.chained(frame, id, (window, client.prefix_bytes), company, stats);
+            outcome = self.chained(frame, id, window, client.prefix_bytes, company, stats);
         }
         match outcome {
             Chained::Made => (Key::chained(window, client.prefix_bytes), window),
@@ -254,14 +254,15 @@ impl Compressor {
         &mut self,
         frame: &Frame,
         id: FrameId,
-        (window, gap): (WindowId, usize),
+        window: WindowId,
+        prefix_bytes: usize,
         company: u32,
         stats: &mut HubStats,
     ) -> Chained {
         if window == WindowId::NONE {
             return Chained::Refused;
         }
-        let key = Key::chained(window, gap);
+        let key = Key::chained(window, prefix_bytes);
         if frame.encoded(key).is_some() {
             return Chained::Made;
         }
@@ -275,7 +276,7 @@ impl Compressor {
         self.text.clear();
         let (windows, text) = (&self.windows, &mut self.text);
         let made = frame.encoded_with(key, |body| {
-            if !windows.text(window, gap, body, text) {
+            if !windows.text(window, prefix_bytes, body, text) {
                 return None;
             }
             stats.frames_deflated += 1;

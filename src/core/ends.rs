@@ -269,12 +269,12 @@ impl Core {
         }
     }
 
-    /// Whether this client may be here: [`Revoked::admit`](super::Revoked::admit). `user` and `marks` are of a new
+    /// Checks that this client may be here: [`Revoked::admit`](super::Revoked::admit). `user` and `marks` are of a new
     /// token that is about to replace the client's.
     ///
     /// # Errors
     /// An operator has cut off the user or the token of this client, or its address.
-    pub fn admit(
+    pub fn check_not_cut_off(
         &self,
         key: SessionKey,
         user: Option<&str>,
@@ -296,23 +296,23 @@ impl Core {
     ///
     /// # Errors
     /// An operator has cut the client off.
-    pub fn admit_gone(&self, who: &WasConnected) -> Result<(), Refusal> {
+    pub fn check_gone(&self, who: &WasConnected) -> Result<(), Refusal> {
         let revoked = &self.limits.revoked;
         revoked.admit(&who.connected(), self.now.unix_ms())
     }
 
-    /// Who this client is, for [`admit_gone`](Self::admit_gone); `None` once its socket is released.
+    /// Who this client is, for [`check_gone`](Self::check_gone); `None` once its socket is released.
     pub fn who(&self, key: SessionKey) -> Option<WasConnected> {
         Some(self.clients.session(key)?.was_connected())
     }
 
     /// Closes a client that may no longer be here. Returns false for such a client.
-    pub fn admit_or_close(&mut self, key: SessionKey) -> bool {
-        let admitted = self.admit(key, None, None).is_ok();
-        if !admitted {
+    pub fn check_or_close(&mut self, key: SessionKey) -> bool {
+        let may_stay = self.check_not_cut_off(key, None, None).is_ok();
+        if !may_stay {
             self.revoke(key);
         }
-        admitted
+        may_stay
     }
 
     fn revoke(&mut self, key: SessionKey) {

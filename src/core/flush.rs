@@ -74,7 +74,7 @@ impl Prepared {
 
     /// The part of one write.
     #[inline]
-    fn of(&self, plan: &Plan) -> PreparedWrite<'_> {
+    fn part_for(&self, plan: &Plan) -> PreparedWrite<'_> {
         PreparedWrite {
             prefixes: &self.prefixes[plan.prefixes.clone()],
             frame_plans: &self.frame_plans[plan.frame_plans.clone()],
@@ -265,7 +265,7 @@ impl Core {
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
-                session.gather(plan.bytes_max, scratch.prepared.of(plan), &mut slices);
+                session.gather(plan.bytes_max, scratch.prepared.part_for(plan), &mut slices);
             }
             plan.offered = slices[from..].iter().map(|s| s.len()).sum();
             plan.slices = from..slices.len();

@@ -8,7 +8,7 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
-use super::{Accepted, CloseCode, CloseReason, Closing, Content, SessionKey};
+use super::{Accepted, CloseCode, CloseReason, Closing, Content, Limits, SessionKey};
 use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
@@ -47,6 +47,33 @@ fn content(
         Some("binary") if has_binary => Ok(Content::Binary),
         Some("binary") => Err(RequestRefusal::new(400, NO_BINARY)),
         _ => Ok(Content::Text),
+    }
+}
+
+/// The protocol of a client that sends this request; `None`: the request is not of a client.
+fn protocol_of(head: &RequestHead<'_>, entrance: &Entrance<'_>, limits: &Limits) -> Option<Speaks> {
+    let asks_stream = limits.event_stream && head.asks_event_stream();
+    if head.asks_upgrade() && head.lost_upgrade().is_none() {
+        Some(Speaks::WebSocket)
+    } else if asks_stream && matches!(entrance, Entrance::Clients(_)) {
+        Some(Speaks::EventStream)
+    } else {
+        None
+    }
+}
+
+/// Whether a refusal may be sent as an event stream, which makes the client reconnect. Only a client that may connect later
+/// gets such a stream: no page of a wrong origin, and no monitor.
+fn may_return_to_stream(
+    head: &RequestHead<'_>,
+    speaks: Option<Speaks>,
+    entrance: &Entrance<'_>,
+) -> bool {
+    match (speaks, entrance) {
+        (Some(Speaks::EventStream), Entrance::Clients(origins)) => {
+            head.method() == "GET" && origins.allow(head)
+        }
+        _ => false,
     }
 }
 
@@ -237,7 +264,8 @@ impl Core {
         }
     }
 
-    /// Responds to the request in the client's protocol, and opens the session.
+    /// Responds to the request in the client's protocol, and opens the session. Returns false if the session is gone, or the
+    /// request was refused.
     fn open(
         &mut self,
         key: SessionKey,
@@ -325,7 +353,7 @@ impl Core {
 
 impl<G: Gateway> Hub<G> {
     /// Handles a whole request head; `input` has the bytes after the head.
-    pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
+    pub(super) fn handle_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
         let core = &mut self.core;
         let head = match RequestHead::parse(&read, core.limits.head_headers_max) {
             Ok(head) => head,
@@ -336,19 +364,9 @@ impl<G: Gateway> Hub<G> {
         };
         let entrance = self.gateway.entrance(head.path());
         let draining = core.drain.is_some_and(|d| d.closing);
-        let asks_stream = core.limits.event_stream && head.asks_event_stream();
         let lost = head.lost_upgrade();
-        // The protocol of a client, and the head of an event stream to which a refusal may be sent.
-        let (speaks, stream) = if head.asks_upgrade() && lost.is_none() {
-            (Some(Speaks::WebSocket), None)
-        } else if asks_stream && let Entrance::Clients(origins) = entrance {
-            // Only a client that may connect later gets a stream that makes it reconnect: no page of a wrong origin,
-            // and no monitor.
-            let may_return = head.method() == "GET" && origins.allow(&head);
-            (Some(Speaks::EventStream), may_return.then_some(&head))
-        } else {
-            (None, None)
-        };
+        let speaks = protocol_of(&head, &entrance, &core.limits);
+        let stream = Some(&head).filter(|_| may_return_to_stream(&head, speaks, &entrance));
         if draining && speaks.is_some() {
             let stops = RequestRefusal::for_now(503, "Shutting down");
             core.refuse(key, stops, CloseReason::ShuttingDown, stream);
@@ -376,7 +394,7 @@ impl<G: Gateway> Hub<G> {
         };
         let (refusal, text) = match entrance {
             Entrance::Clients(origins) | Entrance::WebSockets(origins) if origins.allow(&head) => {
-                self.judge_request(key, &head, speaks);
+                self.answer_request(key, &head, speaks);
                 return;
             }
             Entrance::Http => {
@@ -391,8 +409,8 @@ impl<G: Gateway> Hub<G> {
         core.refuse(key, forbidden, CloseReason::Policy, None);
     }
 
-    /// Handles a client's request for a path that has clients.
-    fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
+    /// Answers a client's request for a path that has clients: opens the client, or refuses the request.
+    fn answer_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
         let checked = speaks.check(head, &core.limits);
         let has_key = head
@@ -416,12 +434,13 @@ impl<G: Gateway> Hub<G> {
         match self.gateway.admit(core, key, head) {
             Admission::Accept(mut accepted, client) => {
                 let (user, marks) = (accepted.user.as_deref(), accepted.marks.as_deref());
-                let admitted = core.admit(key, user, marks);
-                accepted.refusal = admitted.err().map(Refusal::label).or(accepted.refusal);
+                let checked = core.check_not_cut_off(key, user, marks);
+                accepted.refusal = checked.err().map(Refusal::label).or(accepted.refusal);
+                // Opened in any case: only an open client can be given the code of the close.
                 if !core.open(key, head, speaks, accepted) {
                     return;
                 }
-                if admitted.is_err() {
+                if checked.is_err() {
                     core.close(key, CloseCode::REVOKED, CloseReason::Revoked, Closing::Bare);
                     return;
                 }

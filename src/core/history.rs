@@ -81,8 +81,8 @@ impl KeptMessage {
             Body::Message(message) => message,
         };
         let mut copies = self.copies.iter();
-        let is_it = |(of, copy): &&(Option<TopicName>, Arc<Frame>)| {
-            of.as_ref() == pattern && copy.content() == content
+        let is_it = |(copied_for, copy): &&(Option<TopicName>, Arc<Frame>)| {
+            copied_for.as_ref() == pattern && copy.content() == content
         };
         if let Some((_, copy)) = copies.find(is_it) {
             return Some(Arc::clone(copy));
@@ -215,9 +215,13 @@ impl History {
             _ => self.since = Some((now.unix_us, Short::Start)),
         }
         match notice {
-            FeedNotice::Mark { names, mark, count } => {
+            FeedNotice::Mark {
+                feed_hash,
+                mark,
+                count,
+            } => {
                 self.is_off = false;
-                self.numbers.mark(names, mark, count);
+                self.numbers.mark(feed_hash, mark, count);
             }
             FeedNotice::NoPositions => self.is_off = true,
             FeedNotice::Head(position) => self.begin(position),
@@ -315,7 +319,7 @@ impl History {
         let good = good.filter(|(_, outcome)| outcome.is_ok());
         let names = good.map(|(wanted, _)| wanted);
         let (missed, found) = self.search(names, budget, |history, found, matching| {
-            history.find(found, (since, first), matching)
+            history.find(found, since, first, matching)
         });
         for outcome in &mut outcomes {
             *outcome = outcome.and(found);
@@ -358,7 +362,7 @@ impl History {
         let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
         let matching = Matching::new(wanted.iter(), &self.known_topics, &mut steps)?;
         let mut found = FoundCopies::new(budget);
-        let outcome = self.find(&mut found, (since, first), matching);
+        let outcome = self.find(&mut found, since, first, matching);
         let mut copies = found.copies;
         if found.bytes > budget.bytes_max && copies.len() > 1 {
             copies.pop();
@@ -376,7 +380,7 @@ impl History {
                 bytes_max: usize::MAX,
                 ..budget
             };
-            self.make((at, name.pattern()), &mut page.messages, unlimited)?;
+            self.make(at, name.pattern(), &mut page.messages, unlimited)?;
             let is_it = |wanted: &Wanted<'_>| wanted.name == name.name;
             if let Some(at) = wanted.iter().position(is_it) {
                 page.counts[at] += 1;
@@ -431,7 +435,7 @@ impl History {
                 let is_frame = matches!(self.body(*at), Some(Body::Frame(_)));
                 rendered += usize::from(!is_frame);
                 if is_frame || rendered <= MADE_AT_ONCE {
-                    self.make((*at, name.pattern()), &mut missed, budget)?;
+                    self.make(*at, name.pattern(), &mut missed, budget)?;
                 } else {
                     let known = (self.known(*at), name.pattern().cloned());
                     missed.unmade.push_back(known);
@@ -449,7 +453,8 @@ impl History {
     /// Makes the frame of a found message.
     fn make(
         &mut self,
-        (at, pattern): (At, Option<&TopicName>),
+        at: At,
+        pattern: Option<&TopicName>,
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Outcome {
@@ -475,7 +480,7 @@ impl History {
                 break;
             };
             match self.find_known(known, missed.has_newest) {
-                Some(at) => self.make((at, pattern.as_ref()), missed, budget)?,
+                Some(at) => self.make(at, pattern.as_ref(), missed, budget)?,
                 None if missed.has_newest => {}
                 None => return Err(NotRecovered::Window),
             }
@@ -584,7 +589,8 @@ impl History {
     fn find<'w>(
         &self,
         found: &mut FoundCopies<'w>,
-        (since, first): (After, usize),
+        since: After,
+        first: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
         for (mut at, mut topics) in self.topics.slices_from(first) {

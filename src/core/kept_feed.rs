@@ -194,8 +194,11 @@ impl Core {
             // Random also after a loss: no earlier position may count from this mark.
             let nonce = self.random() & NONCE_MASK;
             let mark = Mark { nonce, counter: 0 };
-            let (names, count) = (0, 0);
-            self.note(&BusNotice::Feed(FeedNotice::Mark { names, mark, count }));
+            self.note(&BusNotice::Feed(FeedNotice::Mark {
+                feed_hash: 0,
+                mark,
+                count: 0,
+            }));
         }
     }
 
@@ -208,10 +211,10 @@ impl Core {
     /// The position of the n-th message from here on; `None` without a history, or before
     /// [`begin_feed`](Self::begin_feed).
     pub fn position_ahead(&self, messages: usize) -> Option<Position> {
-        let Position { names, point } = self.position()?;
+        let Position { feed_hash, point } = self.position()?;
         match point {
             Point::Counted { mark, count } => {
-                Some(Position::counted(names, mark, count + messages as u64))
+                Some(Position::counted(feed_hash, mark, count + messages as u64))
             }
             Point::Stored(_) => None,
         }

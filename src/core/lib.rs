@@ -92,7 +92,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
-pub use resume::{IfMissing, RESUME_BYTES_MAX};
+pub use resume::{IfMissing, RESUME_BYTES_MAX, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{Found, FoundClient, FoundName, Search};
 pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};

@@ -69,14 +69,14 @@ pub(super) struct HeldTopic {
 
 impl HeldTopic {
     /// Holds a state; returns whether it replaces an older one. A state without a key replaces nothing.
-    fn hold(&mut self, of: Delivery<'_>) -> bool {
+    fn hold(&mut self, delivery: Delivery<'_>) -> bool {
         self.newest += 1;
         let state = HeldState {
-            frame: Arc::clone(of.frame),
-            is_retained: of.retain == Retain::Set,
+            frame: Arc::clone(delivery.frame),
+            is_retained: delivery.retain == Retain::Set,
         };
         self.states.insert(self.newest, state);
-        let key = of.frame.key();
+        let key = delivery.frame.key();
         let older = key.and_then(|key| self.numbers.insert(key, self.newest));
         older.is_some_and(|older| self.states.remove(&older).is_some())
     }
@@ -105,8 +105,8 @@ impl Overload {
     }
 
     /// Holds the newest state of a topic and key; returns whether an older state was replaced.
-    pub(super) fn hold(&mut self, of: Delivery<'_>) -> bool {
-        let topic = of.topic;
+    pub(super) fn hold(&mut self, delivery: Delivery<'_>) -> bool {
+        let topic = delivery.topic;
         let held = self.held.entry(topic.clone()).or_insert_with(|| {
             self.numbered += 1;
             self.order.insert(self.numbered, topic.clone());
@@ -115,7 +115,7 @@ impl Overload {
                 ..HeldTopic::default()
             }
         });
-        let replaces = held.hold(of);
+        let replaces = held.hold(delivery);
         self.states += usize::from(!replaces);
         self.replaced_in_round += u64::from(replaces);
         replaces

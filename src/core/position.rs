@@ -40,7 +40,7 @@ pub struct StoredId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The hash of the list of kept names, or of the stream's name: another feed has other messages.
-    pub names: u32,
+    pub feed_hash: u32,
     /// The message within the feed.
     pub point: Point,
 }
@@ -119,15 +119,15 @@ impl Position {
     pub const BYTES_MAX: usize = 64;
 
     /// The position of a message after a mark.
-    pub fn counted(names: u32, mark: Mark, count: u64) -> Self {
+    pub fn counted(feed_hash: u32, mark: Mark, count: u64) -> Self {
         let point = Point::Counted { mark, count };
-        Self { names, point }
+        Self { feed_hash, point }
     }
 
     /// The position of a message of a stream.
-    pub fn stored(names: u32, id: StoredId) -> Self {
+    pub fn stored(feed_hash: u32, id: StoredId) -> Self {
         let point = Point::Stored(id);
-        Self { names, point }
+        Self { feed_hash, point }
     }
 
     /// Appends the text. Every kept message needs such a text, so it is written without a formatter, and the text of a
@@ -135,13 +135,13 @@ impl Position {
     pub(super) fn append(self, out: &mut Vec<u8>) {
         let numbers = match self.point {
             Point::Counted { mark, count } => {
-                HEAD.with_borrow_mut(|head| out.extend_from_slice(head.text(self.names, mark)));
+                HEAD.with_borrow_mut(|head| out.extend_from_slice(head.text(self.feed_hash, mark)));
                 return push_base_36(out, count);
             }
             Point::Stored(id) => [id.major, id.minor],
         };
         out.push(STORED);
-        push_base_36(out, u64::from(self.names));
+        push_base_36(out, u64::from(self.feed_hash));
         for number in numbers {
             out.push(b'.');
             push_base_36(out, number);
@@ -151,21 +151,21 @@ impl Position {
 
 thread_local! {
     /// The head of the newest text of a counted message.
-    static HEAD: RefCell<PositionHead> = const { RefCell::new(PositionHead { of: None, text: Vec::new() }) };
+    static HEAD: RefCell<PositionHead> = const { RefCell::new(PositionHead { made_from: None, text: Vec::new() }) };
 }
 
-/// The text of a position up to the count, and the hash of names and the mark from which it was made.
+/// The text of a position up to the count, and the hash of the feed and the mark from which it was made.
 struct PositionHead {
-    of: Option<(u32, Mark)>,
+    made_from: Option<(u32, Mark)>,
     text: Vec<u8>,
 }
 
 impl PositionHead {
-    fn text(&mut self, names: u32, mark: Mark) -> &[u8] {
-        if self.of != Some((names, mark)) {
-            self.of = Some((names, mark));
+    fn text(&mut self, feed_hash: u32, mark: Mark) -> &[u8] {
+        if self.made_from != Some((feed_hash, mark)) {
+            self.made_from = Some((feed_hash, mark));
             self.text = vec![COUNTED];
-            push_base_36(&mut self.text, u64::from(names));
+            push_base_36(&mut self.text, u64::from(feed_hash));
             self.text.extend_from_slice(format!(".{mark}.").as_bytes());
         }
         &self.text
@@ -200,7 +200,7 @@ impl CopyPosition {
         }
         let mut parts = text.get(1..)?.split('.');
         let mut number = || from_base_36(parts.next()?);
-        let names = u32::try_from(number()?).ok()?;
+        let feed_hash = u32::try_from(number()?).ok()?;
         let point = match text.as_bytes()[0] {
             STORED => Point::Stored(StoredId {
                 major: number()?,
@@ -217,7 +217,7 @@ impl CopyPosition {
             Some(rank) => CopyRank(u32::try_from(from_base_36(rank)?).ok()?),
             None => CopyRank::LAST,
         };
-        let position = Position { names, point };
+        let position = Position { feed_hash, point };
         parts.next().is_none().then_some(Self { position, copy })
     }
 }
@@ -238,7 +238,7 @@ impl fmt::Display for Mark {
     }
 }
 
-/// `m<names>.<nonce>.<counter>.<count>` or `s<names>.<major>.<minor>`, at most [`Position::BYTES_MAX`] bytes.
+/// `m<feed>.<nonce>.<counter>.<count>` or `s<feed>.<major>.<minor>`, at most [`Position::BYTES_MAX`] bytes.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::with_capacity(Self::BYTES_MAX);
@@ -286,8 +286,8 @@ mod tests {
 
     use super::*;
 
-    fn position(names: u32, nonce: u64, counter: u64, count: u64) -> Position {
-        Position::counted(names, Mark { nonce, counter }, count)
+    fn position(feed_hash: u32, nonce: u64, counter: u64, count: u64) -> Position {
+        Position::counted(feed_hash, Mark { nonce, counter }, count)
     }
 
     /// Reads the text of a position without a rank.
@@ -401,16 +401,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_stored_position_is_read_back(names in any::<u32>(), major in any::<u64>(), minor in any::<u64>()) {
-            let pos = Position::stored(names, StoredId { major, minor });
+        fn every_stored_position_is_read_back(feed_hash in any::<u32>(), major in any::<u64>(), minor in any::<u64>()) {
+            let pos = Position::stored(feed_hash, StoredId { major, minor });
             prop_assert_eq!(parse(&pos.to_string()), Some(pos));
         }
 
         #[test]
         fn every_position_is_read_back(
-            names in any::<u32>(), nonce in 0..1_u64 << 48, counter in any::<u64>(), count in any::<u64>(),
+            feed_hash in any::<u32>(), nonce in 0..1_u64 << 48, counter in any::<u64>(), count in any::<u64>(),
         ) {
-            let pos = position(names, nonce, counter, count);
+            let pos = position(feed_hash, nonce, counter, count);
             prop_assert_eq!(parse(&pos.to_string()), Some(pos));
             let mark = Mark { nonce, counter };
             prop_assert_eq!(Mark::parse(&mark.to_string()), Some(mark));

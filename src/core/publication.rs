@@ -256,7 +256,7 @@ pub enum FeedNotice {
     /// From here on, the messages are counted from this mark.
     Mark {
         /// The hash of the list of kept names.
-        names: u32,
+        feed_hash: u32,
         /// The mark.
         mark: Mark,
         /// Messages of the feed since the previous mark, if there was a mark since the last [`BusNotice::Gap`].

@@ -44,9 +44,9 @@ struct Ring<T> {
 }
 
 impl<T: Weigh> Ring<T> {
-    /// Counts the ring's memory, which has become larger.
+    /// Counts the ring's memory, which has become larger through `value`.
     #[cold]
-    fn has_grown(&mut self, value: &T) {
+    fn count_growth(&mut self, value: &T) {
         self.room = self.room.take().or_else(|| value.room());
         self.count_room();
     }
@@ -181,7 +181,7 @@ impl<T: Weigh> Queue<T> {
             });
             if rest.entries.len() == rest.entries.capacity() {
                 rest.entries.reserve(1);
-                rest.has_grown(&value);
+                rest.count_growth(&value);
             }
             rest.weight += value.weight();
             rest.heavies += usize::from(value.weight() > 0);

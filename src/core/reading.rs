@@ -158,7 +158,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return false;
         };
-        let ends = session.peer_ended(now, end);
+        let ends = session.handle_peer_end(now, end);
         let reason = match end {
             PeerEnd::Failed => CloseReason::SocketError,
             PeerEnd::Closed => CloseReason::PeerGone,
@@ -197,7 +197,7 @@ impl<G: Gateway> Hub<G> {
         session.record().bytes_in += bytes.len() as u64;
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
-            self.judge_head(key, head, &mut input);
+            self.handle_head(key, head, &mut input);
         }
         self.take_frames(key, &mut input);
     }
@@ -251,10 +251,10 @@ impl<G: Gateway> Hub<G> {
         let control_bytes_max = core.limits.send_queue.control_bytes_max;
         let step = session.read(core.now, input, control_bytes_max, &mut core.frame_scratch);
         let after = session.pauses();
-        let has_answered = step.is_some() && session.has_answered();
+        let was_awaited = step.is_some() && session.note_sign_of_life();
         core.clients.stats.count_pauses(before, after);
         core.clients.mark_dirty(core.now, key);
-        if has_answered && let Some(client) = self.clients.get_mut(key) {
+        if was_awaited && let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_answered(&mut self.core, key, client);
         }
         step
@@ -442,7 +442,8 @@ impl Core {
         let session = self.clients.session_mut(key);
         let closes = session.is_some_and(|session| session.read_last_words(input));
         if closes {
-            self.after_write(key, false);
+            let control_out = false;
+            self.after_write(key, control_out);
         }
         closes
     }

@@ -9,18 +9,20 @@ use super::publication::Delivery;
 use super::{MaxRate, Place, Retain, SessionKey, TopicName};
 
 impl Core {
-    /// Whether the frame has to be held. If not, releases the held states of its topic first, so that messages
-    /// keep their order.
+    /// Holds the frame if it is a state and the loop is behind, and returns true. If not, releases the held states of its
+    /// topic first, so that messages keep their order.
     #[inline]
-    pub(super) fn has_to_wait(&mut self, of: Delivery<'_>) -> bool {
-        if !self.overload.concerns(of.topic) {
+    pub(super) fn hold_or_release(&mut self, delivery: Delivery<'_>) -> bool {
+        if !self.overload.concerns(delivery.topic) {
             return false;
         }
-        let frame = of.frame;
-        let may_wait = frame.key().is_some() && !frame.is_of_feed() && of.place == Place::Outside;
+        let frame = delivery.frame;
+        let may_wait =
+            frame.key().is_some() && !frame.is_of_feed() && delivery.place == Place::Outside;
         let waits = may_wait && self.overload.states < STATES_MAX;
-        if !waits {
-            self.release(of.topic);
+        match waits {
+            true => self.hold_state(delivery),
+            false => self.release(delivery.topic),
         }
         waits
     }
@@ -44,15 +46,15 @@ impl Core {
     }
 
     /// Holds a state for the members; new clients get the state at once.
-    pub(super) fn hold_state(&mut self, of: Delivery<'_>) {
-        let Some(topic) = self.topics.of(of) else {
+    fn hold_state(&mut self, delivery: Delivery<'_>) {
+        let Some(topic) = self.topics.key_for(delivery) else {
             return;
         };
-        if !self.topics.retain(topic, of, self.now) {
+        if !self.topics.retain(topic, delivery, self.now) {
             return;
         }
-        let members = self.topics.receiver_count(topic, of.frame) as u64;
-        if members > 0 && self.overload.hold(of) {
+        let members = self.topics.receiver_count(topic, delivery.frame) as u64;
+        if members > 0 && self.overload.hold(delivery) {
             let stats = &mut self.clients.stats;
             stats.overload.states_replaced += 1;
             stats.messages_queued += members;
@@ -72,7 +74,7 @@ impl Core {
 
     pub(super) fn release(&mut self, topic: &TopicName) {
         for state in self.overload.take(topic) {
-            let of = Delivery {
+            let delivery = Delivery {
                 topic,
                 frame: &state.frame,
                 deliver: true,
@@ -80,8 +82,8 @@ impl Core {
                 retain: Retain::Keep,
                 place: Place::Outside,
             };
-            if let Some(topic) = self.topics.of(of) {
-                self.deliver(topic, of);
+            if let Some(topic) = self.topics.key_for(delivery) {
+                self.deliver(topic, delivery);
             }
         }
     }

@@ -29,6 +29,15 @@ pub enum IfMissing {
     Skip,
 }
 
+/// A client for which messages are found.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipient {
+    /// The client.
+    pub key: SessionKey,
+    /// The bytes of the messages that were found for the client so far: they count towards the same limit.
+    pub bytes_beside: usize,
+}
+
 impl Core {
     /// The missed messages that wait for resuming clients.
     pub fn resumed_messages(&self) -> &Quota {
@@ -36,29 +45,25 @@ impl Core {
     }
 
     /// Finds the messages of these names after the position `since`, which is the client's text and may be no position.
-    /// `beside` are the bytes of the messages found so far for the client. In the same call the gateway joins the
-    /// client ([`join`](Self::join)), and sends its answer, then calls [`send_missed`](Self::send_missed); or it
-    /// [postpones](Self::postpone) the newer messages of these names until it does so in a later turn.
+    /// In the same call the gateway joins the client ([`join`](Self::join)), and sends its answer, then calls
+    /// [`send_missed`](Self::send_missed); or it [postpones](Self::postpone) the newer messages of these names until it
+    /// does so in a later turn.
     pub fn missed(
         &mut self,
-        (key, beside): (SessionKey, usize),
+        recipient: Recipient,
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> (Missed, Vec<Outcome>) {
-        let found = self.find_missed((key, beside), since, wanted);
+        let found = self.find_missed(recipient, since, wanted);
         found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]))
     }
 
-    /// Makes the next frames of messages that were found; `beside` are the bytes of others.
+    /// Makes the next frames of messages that were found.
     ///
     /// # Errors
     /// [`NotRecovered::Window`]: a message is no longer here. [`NotRecovered::Large`]: the messages are too many bytes.
-    pub fn make_missed(
-        &mut self,
-        (key, beside): (SessionKey, usize),
-        missed: &mut Missed,
-    ) -> Outcome {
-        let budget = self.frame_budget(key, beside);
+    pub fn make_missed(&mut self, recipient: Recipient, missed: &mut Missed) -> Outcome {
+        let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
         history.make_next(missed, budget)
     }
@@ -76,7 +81,10 @@ impl Core {
         wanted: &[Wanted<'_>],
         if_missing: IfMissing,
     ) -> Result<KeptPage, NotRecovered> {
-        let room = self.frame_budget(key, 0);
+        let room = self.frame_budget(Recipient {
+            key,
+            bytes_beside: 0,
+        });
         let budget = FrameBudget {
             bytes_max: KEPT_PAGE_BYTES.min(room.bytes_max),
             ..room
@@ -138,25 +146,25 @@ impl Core {
     }
 
     /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
-    /// for names whose missed messages are not all there. `beside` are the bytes of the messages found so far. The
-    /// answer and [`send_missed`](Self::send_missed) follow as after [`missed`](Self::missed).
+    /// for names whose missed messages are not all there. The answer and [`send_missed`](Self::send_missed) follow as
+    /// after [`missed`](Self::missed).
     ///
     /// # Errors
     /// [`NotRecovered::Large`]: the messages are too many.
     pub fn newest(
         &mut self,
-        (key, beside): (SessionKey, usize),
+        recipient: Recipient,
         wanted: &[Wanted<'_>],
         count: usize,
     ) -> Result<Missed, NotRecovered> {
-        let budget = self.frame_budget(key, beside);
+        let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
         let (mut newest, found) = history.newest(wanted, count, budget);
         newest.has_newest = !newest.is_empty();
-        found.and_then(|()| self.charge_messages(key, newest))
+        found.and_then(|()| self.charge_messages(recipient.key, newest))
     }
 
     /// Ends the search: in the same call the gateway sends its answer, and then the missed messages
@@ -167,13 +175,13 @@ impl Core {
         }
     }
 
-    /// The frames that the client may still get, less the messages that wait for it, and those of `beside` bytes that were
-    /// found.
-    fn frame_budget(&self, key: SessionKey, beside: usize) -> FrameBudget {
+    /// The frames that the client may still get, less the messages that wait for it, and those that were found.
+    fn frame_budget(&self, recipient: Recipient) -> FrameBudget {
+        let Recipient { key, bytes_beside } = recipient;
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
         FrameBudget {
             content: self.content(key),
-            bytes_max: RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside),
+            bytes_max: RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + bytes_beside),
         }
     }
 
@@ -228,21 +236,21 @@ impl Core {
 
     fn find_missed(
         &mut self,
-        (key, beside): (SessionKey, usize),
+        recipient: Recipient,
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         // A member of the topic already gets its live messages, and would get them twice.
         let mut held = wanted
             .iter()
-            .map(|wanted| self.topics.has(key, wanted.name));
+            .map(|wanted| self.topics.has(recipient.key, wanted.name));
         if held.any(|is_held| is_held) {
             return Err(NotRecovered::Off);
         }
-        self.may_resume(key)?;
-        let budget = self.frame_budget(key, beside);
+        self.may_resume(recipient.key)?;
+        let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
         let (missed, outcomes) = history.missed(since, wanted, budget);
-        Ok((self.charge_messages(key, missed)?, outcomes))
+        Ok((self.charge_messages(recipient.key, missed)?, outcomes))
     }
 }

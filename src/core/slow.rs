@@ -121,8 +121,8 @@ impl Pair {
         (after.at_us > before.at_us).then_some(Self { before, after })
     }
 
-    fn grown(&self, of: fn(&Sample) -> u64) -> u64 {
-        of(&self.after).saturating_sub(of(&self.before))
+    fn grown(&self, counter: fn(&Sample) -> u64) -> u64 {
+        counter(&self.after).saturating_sub(counter(&self.before))
     }
 
     fn passed_us(&self) -> u64 {

@@ -226,7 +226,7 @@ impl Core {
             topic: joined.next().filter(|_| topics == 1).map(self.shown_topic),
             slow: self
                 .waits
-                .of(self.now, key)
+                .snapshot(self.now, key)
                 .or_else(|| session.gate_snapshot(self.now)),
             ..session.snapshot(key, self.now)
         })

@@ -23,8 +23,8 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// the other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// Of a name with at least a message a second people see that it stands still. The silence of the others says nothing: orders of
-/// a user, pushes to a device.
+/// Only a name with a message at least once a second is watched: people would notice its silence. The silence of others, such
+/// as the orders of a user, says nothing.
 const BUSY_GAP_MAX_US: u64 = 1_000_000;
 
 /// The index of a topic in the table, valid until the topic is removed.
@@ -273,37 +273,37 @@ impl Topics {
     }
 
     /// The topic of a frame, for the next calls about the frame; `None`: no members, and nothing to retain.
-    pub(super) fn of(&mut self, of: Delivery<'_>) -> Option<TopicKey> {
-        match of.retain {
-            Retain::Set => Some(self.key_or_insert(of.topic)),
-            Retain::Keep | Retain::Clear => self.by_name.get(of.topic).copied(),
+    pub(super) fn key_for(&mut self, delivery: Delivery<'_>) -> Option<TopicKey> {
+        match delivery.retain {
+            Retain::Set => Some(self.key_or_insert(delivery.topic)),
+            Retain::Keep | Retain::Clear => self.by_name.get(delivery.topic).copied(),
         }
     }
 
     /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
     /// which may be gone.
-    pub(super) fn retain(&mut self, key: TopicKey, of: Delivery<'_>, now: Now) -> bool {
+    pub(super) fn retain(&mut self, key: TopicKey, delivery: Delivery<'_>, now: Now) -> bool {
         let topic = &mut self.topics[key.0];
         // A message that is published as text and as binary counts once, as text.
-        let is_second = of.frame.content() == Content::Binary && topic.binary > 0;
-        if of.deliver && !(is_second && topic.count(Content::Text) > 0) {
+        let is_second = delivery.frame.content() == Content::Binary && topic.binary > 0;
+        if delivery.deliver && !(is_second && topic.count(Content::Text) > 0) {
             let last = std::mem::replace(&mut topic.last_us, NonZeroU64::new(now.mono_us));
             if let Some(last) = last {
                 topic.gaps.record(now.mono_us.saturating_sub(last.get()));
             }
             topic.counts.messages += 1;
-            topic.counts.bytes += of.frame.queue_bytes() as u64;
+            topic.counts.bytes += delivery.frame.queue_bytes() as u64;
         }
-        match of.retain {
+        match delivery.retain {
             Retain::Keep => {}
-            Retain::Set if topic.holds(of.frame) => {}
+            Retain::Set if topic.holds(delivery.frame) => {}
             Retain::Set => {
-                topic.retained = Some(Arc::clone(of.frame));
+                topic.retained = Some(Arc::clone(delivery.frame));
                 topic.retained_number = topic.retained_number.wrapping_add(1);
             }
             Retain::Clear => topic.retained = None,
         }
-        if let Some(conflation) = of.frame.key()
+        if let Some(conflation) = delivery.frame.key()
             && topic.keys.len() < KEYS_MAX
             && !topic.keys.contains(&conflation)
         {
@@ -330,10 +330,12 @@ impl Topics {
     ) -> impl Iterator<Item = SessionKey> {
         let topic = &self.topics[key.0];
         let got = topic.holds(frame).then_some(topic.retained_number);
-        let of = self.kind_of_members(topic, frame);
+        let content = self.kind_of_members(topic, frame);
         let members = topic.members.iter();
         members
-            .filter(move |m| got != Some(m.retained) && of.is_none_or(|of| of == m.content))
+            .filter(move |m| {
+                got != Some(m.retained) && content.is_none_or(|content| content == m.content)
+            })
             .map(|m| m.session)
     }
 
@@ -369,15 +371,15 @@ impl Topics {
     /// The number of [`Self::receivers`], including members that got the frame on joining.
     pub(super) fn receiver_count(&self, key: TopicKey, frame: &Frame) -> usize {
         let topic = &self.topics[key.0];
-        let of = self.kind_of_members(topic, frame);
-        of.map_or(topic.members.len(), |of| topic.count(of))
+        let content = self.kind_of_members(topic, frame);
+        content.map_or(topic.members.len(), |content| topic.count(content))
     }
 
     /// The kind of frames of the members that get this frame; `None` for all members.
     fn kind_of_members(&self, topic: &Topic, frame: &Frame) -> Option<Content> {
-        let of = frame.content();
-        let is_of_some = topic.binary > 0 || self.has_had_binary && of == Content::Binary;
-        is_of_some.then_some(of)
+        let content = frame.content();
+        let is_of_some = topic.binary > 0 || self.has_had_binary && content == Content::Binary;
+        is_of_some.then_some(content)
     }
 
     /// Members by the content of the frames that they get, as in [`Content::ALL`].

@@ -64,6 +64,7 @@ impl Span {
         Self { us, until_us }
     }
 
+    /// Whether the time is not over. The first call begins it.
     fn lasts_at(&mut self, now_us: u64) -> bool {
         let until_us = now_us.saturating_add(self.us);
         now_us < *self.until_us.get_or_insert(until_us)

@@ -102,7 +102,7 @@ fn a_loss_is_told_before_an_answer_with_a_position_from_behind() {
     // All in one turn of the loop, before its deadlines.
     let now = kept.bench.world.now;
     let mark = BusNotice::Feed(FeedNotice::Mark {
-        names: 5,
+        feed_hash: 5,
         mark: Mark { counter: 9, ..MARK },
         count: 0,
     });

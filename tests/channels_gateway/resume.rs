@@ -111,7 +111,7 @@ impl Kept {
     fn mark(&mut self, mark: Mark) {
         let count = std::mem::take(&mut self.count);
         self.bench.bus(BusEvent::Feed(FeedNotice::Mark {
-            names: 5,
+            feed_hash: 5,
             mark,
             count,
         }));
@@ -386,7 +386,7 @@ fn a_doubt_is_told_with_its_reason_and_nothing_of_what_was_missed_follows() {
     let other = Mark { counter: 2, ..MARK };
     let unknown = Position::counted(5, other, 0);
     let of_another_list = Position {
-        names: 6,
+        feed_hash: 6,
         ..Kept::position(0)
     };
     for (since, why) in [

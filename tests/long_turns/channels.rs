@@ -264,7 +264,7 @@ impl Contract for Channels {
             Outside::Back if self.is_kept => {
                 let count = take(&mut self.count);
                 let mark = FeedNotice::Mark {
-                    names: 5,
+                    feed_hash: 5,
                     mark: MARK,
                     count,
                 };

@@ -137,7 +137,7 @@ impl Contract for Trades {
             Outside::Away => vec![BusEvent::Down(Fault("gone".to_owned()))],
             Outside::Back if self.is_kept => {
                 let mark = FeedNotice::Mark {
-                    names: 5,
+                    feed_hash: 5,
                     mark: MARK,
                     count: take(&mut self.count),
                 };

@@ -72,7 +72,7 @@ fn names_that_a_stream_brings_need_no_subscription() {
     let url = server.url_as("gw:p");
     make_streams(&jetstream(&url));
     let mut needs = NatsNeeds::default();
-    needs.add_stream(NatsStreamSource::needs(&StreamSettings {
+    needs.merge_stream_source(NatsStreamSource::needs(&StreamSettings {
         name: "LEVEL_SIGNALS".into(),
         history_ms: 0,
         history_bytes_max: 0,

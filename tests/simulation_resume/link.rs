@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use weirgate_bus::redis::says_lone_master;
-use weirgate_bus::{KeptFeed, Losses};
+use weirgate_bus::{KeptFeed, LossSigns};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
 
@@ -100,7 +100,7 @@ impl Link {
             is_marks: false,
         };
         if let Some(feed) = &mut self.feed {
-            feed.connected(Losses::Noticed);
+            feed.connected(LossSigns::Noticed);
         }
         self.next_mark_us = None;
         self.next = redis.end();

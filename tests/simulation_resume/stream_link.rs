@@ -3,7 +3,7 @@
 
 use weirgate_bus::redis::RedisStreamReader;
 use weirgate_bus::redis::resp::Value;
-use weirgate_bus::{KeptEvent, StreamFeed, StreamSettings, Times};
+use weirgate_bus::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, Fault};
 
@@ -36,7 +36,7 @@ impl StreamLink {
     pub(crate) fn new(settings: StreamSettings, payload_bytes_max: usize, process: u64) -> Self {
         Self {
             reader: RedisStreamReader::new(KEY, settings.history_ms, payload_bytes_max),
-            feed: StreamFeed::new(settings, Times::MajorMs),
+            feed: StreamFeed::new(settings, StorageTime::MajorMs),
             process,
             payload_bytes_max,
             is_connected: false,

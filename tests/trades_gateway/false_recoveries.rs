@@ -71,7 +71,7 @@ fn the_count_of_one_mark_with_another_mark_is_no_place_or_that_of_the_other_mark
     // A mark that is known, with a count that nobody reached behind it.
     let mark = Mark { counter: 2, ..MARK };
     bench.bus(BusEvent::Feed(FeedNotice::Mark {
-        names: NAMES,
+        feed_hash: NAMES,
         mark,
         count: 5,
     }));

@@ -65,7 +65,7 @@ impl Bench {
     fn begin(&mut self) {
         self.count = 0;
         self.bus(BusEvent::Feed(FeedNotice::Mark {
-            names: 5,
+            feed_hash: 5,
             mark: MARK,
             count: 0,
         }));
@@ -433,7 +433,10 @@ fn a_client_that_comes_for_the_first_time_gets_the_newest_trades() {
     // Missed trades instead, or the newest where some would be missing.
     let since = |position: Position| format!(r#""since":"{position}","last":1"#);
     assert_eq!(prices(&first_time(&mut bench, &since(at(4)))), [5]);
-    let unknown = Position { names: 6, ..at(4) };
+    let unknown = Position {
+        feed_hash: 6,
+        ..at(4)
+    };
     let got = first_time(&mut bench, &since(unknown));
     assert_eq!(prices(&got), [2, 5]);
     assert!(

@@ -154,20 +154,20 @@ pub(super) trait JetStream {
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered; and while the
     /// stream is being made.
     fn stream_info(&mut self, stream: &str) -> Result<StreamInfo, ApiError> {
-        stream_of(&self.request(&Action::StreamInfo.of(stream), b"")?)
+        stream_of(&self.request(&Action::StreamInfo.subject_about(stream), b"")?)
     }
 
     /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
     /// one.
     fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
-        let answer = self.request(&Action::StreamNames.of(""), query.as_bytes())?;
+        let answer = self.request(&Action::StreamNames.subject_about(""), query.as_bytes())?;
         first_stream(read(&answer)?)
     }
 
     fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
-        let answer = self.request(&Action::CreateStream.of(&config.name), &body)?;
+        let answer = self.request(&Action::CreateStream.subject_about(&config.name), &body)?;
         finished_stream(read(&answer)?)
     }
 
@@ -215,7 +215,7 @@ pub(super) trait JetStream {
     }
 
     fn fetch(&mut self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
-        let answer = self.request(&Action::GetMessage.of(stream), query.as_bytes());
+        let answer = self.request(&Action::GetMessage.subject_about(stream), query.as_bytes());
         let answer = match answer {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,

@@ -328,7 +328,7 @@ impl AccountRoom {
     /// # Errors
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
-        let account = match link.request(&Action::AccountInfo.of(""), b"") {
+        let account = match link.request(&Action::AccountInfo.subject_about(""), b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
@@ -343,7 +343,7 @@ impl AccountRoom {
 
     /// Asks about a stream.
     pub(super) fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
-        let answer = link.request(&Action::StreamInfo.of(name), b"")?;
+        let answer = link.request(&Action::StreamInfo.subject_about(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
 

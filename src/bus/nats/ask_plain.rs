@@ -92,7 +92,7 @@ fn beside_stream(
 ) -> Result<(NatsNeeds, bool), NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let answer = link
-        .request(&Action::StreamInfo.of(stream), b"")
+        .request(&Action::StreamInfo.subject_about(stream), b"")
         .map_err(failed)?;
     let subjects = subjects_in(json::read(&answer).map_err(|e| failed(e.into()))?);
     let syntax = NameSyntax::Nats;
@@ -207,7 +207,7 @@ fn last_values(
 /// The streams that hold a part of these subjects; none without an answer.
 fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
-    let subject = Action::StreamList.of("");
+    let subject = Action::StreamList.subject_about("");
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
     let answer = json::read(&answer).ok();
     answer.map_or_else(Vec::new, |answer| streams_in(name, answer))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::api::JetStream;
 use super::error::{NatsError, Stop};
 use super::health::Health;
-use super::session::{ConsumersSession, forget, of};
+use super::session::{ConsumersSession, forget, status_of};
 use super::streams::{Presence, ensure_stream, presence_of};
 use super::subscription::{ConsumerChoice, Subscription};
 use super::watchdog::Watchdog;
@@ -17,21 +17,23 @@ impl ConsumersSession<'_> {
     /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
     /// the first error.
     pub(super) fn set_up(&mut self) -> Result<(), Stop> {
-        let names_none = |stream: &str| {
+        let is_without_subject = |stream: &str| {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
         };
         for stream in &self.settings.streams {
-            if names_none(&stream.name) {
+            if is_without_subject(&stream.name) {
                 ensure_stream(self.data, stream)?;
             }
         }
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
+            // The watchdog asks about these. About those that are forbidden each connection asks again, in `attach`.
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
             let attached = self.attach(index);
+            // Also after a failure: the silence of JetStream counts from this connection on.
             self.subscriptions[index].health = Health::new(Instant::now());
             match attached {
                 Ok(()) => {}
@@ -63,7 +65,7 @@ impl ConsumersSession<'_> {
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize) -> Result<(), Stop> {
-        if self.is_left_out(index)? {
+        if self.check_presence(index)?.is_left_out() {
             return Ok(());
         }
         let subscription = &mut self.subscriptions[index];
@@ -87,7 +89,7 @@ impl ConsumersSession<'_> {
                 "a subject is relayed again"
             );
         }
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_attached();
         }
         Ok(())
@@ -104,7 +106,7 @@ impl ConsumersSession<'_> {
         let failure = subscription.attempts.failed(error, now);
         self.standstills.failed(error, now);
         forget(&self.relay.status, subscription);
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
         let subject = &subscription.spec.subject;
@@ -148,7 +150,7 @@ impl ConsumersSession<'_> {
     pub(super) fn leave(&mut self, index: usize) {
         let subscription = &mut self.subscriptions[index];
         subscription.let_go(self.data);
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
     }
@@ -194,7 +196,7 @@ impl ConsumersSession<'_> {
                     "JetStream does not answer about a consumer; the connection is well, and the \
                      other subjects go on"
                 );
-                if let Some(consumer) = of(&self.relay.status, subscription) {
+                if let Some(consumer) = status_of(&self.relay.status, subscription) {
                     consumer.set_silent(true);
                     consumer.set_lag(None);
                 }
@@ -220,7 +222,7 @@ impl ConsumersSession<'_> {
             (self.streams_read(), self.settings, &self.data.connection);
         match self
             .second
-            .has_answer_elsewhere(&streams, settings, connection)
+            .find_answer_elsewhere(&streams, settings, connection)
         {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.
@@ -253,14 +255,14 @@ impl ConsumersSession<'_> {
         self.relay_gaps()
     }
 
-    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the answer is about all
+    /// Decides whether a subject is read. Asks the server, unless the subject is wanted already; the answer is about all
     /// optional subjects.
     ///
     /// # Errors
     /// As [`presence_of`]; nothing is decided.
-    pub(super) fn is_left_out(&mut self, index: usize) -> Result<bool, NatsError> {
+    fn check_presence(&mut self, index: usize) -> Result<Presence, NatsError> {
         if self.subscriptions[index].presence == Presence::Wanted {
-            return Ok(false);
+            return Ok(Presence::Wanted);
         }
         let found = presence_of(self.data, &self.settings.streams)?;
         self.log_presence(found);
@@ -269,7 +271,7 @@ impl ConsumersSession<'_> {
                 continue;
             }
             subscription.presence = found;
-            let status = of(&self.relay.status, subscription);
+            let status = status_of(&self.relay.status, subscription);
             if let Some(status) = status {
                 status.set_left_out(found.is_left_out());
             }
@@ -281,7 +283,7 @@ impl ConsumersSession<'_> {
                 }
             }
         }
-        Ok(found.is_left_out())
+        Ok(found)
     }
 
     /// Logs a change.

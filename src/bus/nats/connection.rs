@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
+use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Info, Login, tls_config};
 use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
 use super::refusals::refusal_in;
-use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use super::settings::{CLIENT_NAME, NatsSettings};
 use crate::LinkTimes;
-use crate::outage::shown;
 use crate::relay::Relay;
+use crate::server_words::shown;
 use crate::socket::{Buffered, MaybeTlsStream, Waiter, ended};
 
 /// The most bytes of a single read; between two reads other work gets its turn.
@@ -120,16 +121,16 @@ impl Connection {
     fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
         loop {
             let flushed = self.io.flush(waiter);
-            flushed.map_err(|error| self.failed(&error))?;
+            flushed.map_err(|error| self.login_error(&error))?;
             match self.io.read(waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
                     // TLS may have queued bytes to send during the read.
                     let waited = self.io.flush(waiter).and_then(|()| waiter.wait(until));
-                    waited.map_err(|error| self.failed(&error))?;
+                    waited.map_err(|error| self.login_error(&error))?;
                 }
                 Ok(false) => return Err(self.refused(LATE.to_owned())),
-                Err(error) => return Err(self.failed(&error)),
+                Err(error) => return Err(self.login_error(&error)),
             }
             // Operations after the PONG are taken too: a server of a cluster sends another INFO there.
             let mut is_in = false;
@@ -257,7 +258,7 @@ impl Connection {
     }
 
     /// The error of a log-in. After the handshake, TLS brings the refusal of the client's certificate (RFC 8446 §4.4.2.4).
-    fn failed(&self, error: &io::Error) -> NatsError {
+    fn login_error(&self, error: &io::Error) -> NatsError {
         let is_of_tls = error
             .get_ref()
             .is_some_and(|inner| inner.is::<rustls::Error>());

@@ -111,7 +111,7 @@ impl Plan<'_> {
             }
             None => {
                 config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
-                Action::CreateConsumer.of(stream)
+                Action::CreateConsumer.subject_about(stream)
             }
         };
         let body = sonic_rs::json!({ "stream_name": stream, "config": config });

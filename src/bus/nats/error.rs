@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::outage::shown;
 use crate::relay;
+use crate::server_words::shown;
 use weirgate_wire::base::{LogBudget, Now};
 
 /// The reason why NATS is away or cannot be used. The texts never hold a password or a token.

@@ -28,7 +28,9 @@
 //! | `sender` | a command that publishes |
 //! | `watchdog` | asking the server whether the consumers are well; pure |
 //! | `health` | judging its answers and silences about a subject; pure |
-//! | `servers` | the order in which servers are tried, and the second connection beside a silent one; `super::relay` has the rule |
+//! | `servers` | the order in which servers are tried |
+//! | `second_connection` | the second connection beside a silent one; `super::probe` has the rule; questions to other servers |
+//! | `endpoint` | a server: its URL and its addresses, and the servers that it announces |
 //! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
@@ -36,7 +38,7 @@
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
-//! | `settings` | settings, URLs, and the check of the files that they name |
+//! | `settings` | settings, and the check of the files that they name |
 
 // The whole `nats` crate is marked deprecated in favour of an async crate, which would put a runtime into the data
 // path. Only its types of streams and consumers are used.
@@ -52,6 +54,7 @@ mod consumer;
 mod consumers;
 mod cursor;
 mod data;
+mod endpoint;
 mod error;
 mod health;
 mod login;
@@ -60,6 +63,7 @@ mod needs;
 mod protocol;
 mod refusals;
 mod requester;
+mod second_connection;
 mod sender;
 mod servers;
 mod session;
@@ -78,7 +82,8 @@ use std::time::Instant;
 use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::Stop;
 use self::refusals::Refusal;
-use self::servers::{NatsServers, Second};
+use self::second_connection::SecondConnection;
+use self::servers::NatsServers;
 use self::session::{ConsumersSession, forget};
 use self::standstill::Standstills;
 use self::subscription::Subscription;
@@ -86,11 +91,11 @@ use super::LinkTimes;
 use super::relay::{Bus, Relay};
 use crate::status::BusStatus;
 
+pub(crate) use self::endpoint::redacted;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::NatsNeeds;
 pub use self::sender::{NatsSender, Storage};
-pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
@@ -122,7 +127,7 @@ impl NatsSource {
     fn use_connection(
         &mut self,
         data: &mut Data,
-        second: &mut Second,
+        second: &mut SecondConnection,
         relay: &mut Relay<NatsError>,
         before: Option<Data>,
     ) -> Result<Stop, Stop> {
@@ -162,7 +167,7 @@ impl Bus for NatsSource {
                 Ok(connected) => connected,
                 Err(error) => return Stop::Bus(error),
             };
-            let mut second = self.servers.second(settings);
+            let mut second = self.servers.second_connection(settings);
             relay.link.wake_at_end(&data.wake);
             let stop = self.use_connection(&mut data, &mut second, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);

@@ -56,7 +56,7 @@ impl Action {
     }
 
     /// The subject of a request about a stream that names no consumer.
-    pub(super) fn of(self, stream: &str) -> String {
+    pub(super) fn subject_about(self, stream: &str) -> String {
         self.subject(stream, ANY)
     }
 
@@ -130,10 +130,11 @@ pub struct NatsNeeds {
 }
 
 impl NatsNeeds {
-    /// Adds what the source of a stream needs, beside whose names these needs are.
-    pub fn add_stream(&mut self, stream: Self) {
-        self.payload_bytes_max = self.payload_bytes_max.max(stream.payload_bytes_max);
-        self.jetstream.stream = stream.jetstream.stream;
+    /// Adds the needs of the source that reads a stream. `self` are the needs of the names beside the stream.
+    pub fn merge_stream_source(&mut self, stream_needs: Self) {
+        self.payload_bytes_max = self.payload_bytes_max.max(stream_needs.payload_bytes_max);
+        self.jetstream.stream = stream_needs.jetstream.stream;
+        // Only questions of clients ask for next messages. If the user may not, the gateway works, and the history answers.
         if let Some((_, needs)) = &mut self.jetstream.stream {
             let without =
                 "`last` of a pattern and `\"last\":\"all\"` bring only what the history has";
@@ -196,7 +197,7 @@ mod tests {
     fn an_action_is_known_by_its_subject() {
         for action in [Action::GetMessage, Action::Acknowledge, Action::ControlFlow] {
             assert!(action.is_at(&action.subject("S", "c")));
-            assert!(!action.is_at(&Action::StreamInfo.of("S")));
+            assert!(!action.is_at(&Action::StreamInfo.subject_about("S")));
         }
         assert!(Action::Acknowledge.is_at("$JS.ACK.domain.hash.S.c.1.2.3.4.5.r"));
     }

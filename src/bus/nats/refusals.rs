@@ -3,7 +3,7 @@
 
 use super::error::NatsError;
 use super::needs::Need;
-use crate::outage::shown;
+use crate::server_words::shown;
 
 /// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection uses a subject for
 /// each stream and consumer, and a few verbs.

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, request_failed};
 use super::data::Data;
+use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::Info;
 use super::needs::{Action, Need};
 use super::protocol;
 use super::refusals::{INBOXES, Refusal, Refusals};
-use super::settings::{Endpoint, NatsSettings};
+use super::settings::NatsSettings;
 use weirgate_wire::base::Finding;
 
 /// Bytes kept of an answer: a long list of streams is cut, and cannot be read.

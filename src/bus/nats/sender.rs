@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::api::{self, ANSWER_TIMEOUT, ApiError, JetStream};
+use super::endpoint::redacted;
 use super::error::NatsError;
 use super::requester::Requester;
 use super::servers::NatsServers;
-use super::settings::{NatsSettings, redacted};
+use super::settings::NatsSettings;
 
 /// How long the server may take to confirm all messages.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::refusals::Refusal;
-use super::servers::Second;
+use super::second_connection::SecondConnection;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
@@ -28,7 +28,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) data: &'a mut Data,
     /// Decides whether the connection is kept during a silence.
-    pub(super) second: &'a mut Second,
+    pub(super) second: &'a mut SecondConnection,
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
@@ -49,7 +49,7 @@ impl<'a> ConsumersSession<'a> {
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
         data: &'a mut Data,
-        second: &'a mut Second,
+        second: &'a mut SecondConnection,
         standstills: &'a mut Standstills,
     ) -> Self {
         standstills.forget();
@@ -163,7 +163,7 @@ impl<'a> ConsumersSession<'a> {
         }
         let streams = self.streams_read();
         let (settings, connection) = (self.settings, &self.data.connection);
-        if self.second.has_other(&streams, settings, connection) {
+        if self.second.find_successor(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self
@@ -186,7 +186,7 @@ impl<'a> ConsumersSession<'a> {
     /// Asks about the account, if a stream stands still, and shows what the server has said of the streams.
     fn ask_account(&mut self) {
         if self.standstills.asks(Instant::now()) {
-            let number = self.data.ask(&Action::AccountInfo.of(""), b"");
+            let number = self.data.ask(&Action::AccountInfo.subject_about(""), b"");
             self.account_request = Some(number);
         }
         self.standstills.show(&self.relay.status);
@@ -333,7 +333,7 @@ impl<'a> ConsumersSession<'a> {
         if subscription.health.note_received(now) {
             let subject = &subscription.spec.subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
-            if let Some(consumer) = of(&self.relay.status, subscription) {
+            if let Some(consumer) = status_of(&self.relay.status, subscription) {
                 consumer.set_silent(false);
             }
         }
@@ -347,7 +347,7 @@ impl<'a> ConsumersSession<'a> {
         if has_changed {
             log_stall(subscription, stall, pending);
         }
-        if let Some(status) = of(&self.relay.status, subscription) {
+        if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_lag(Some(pending));
             if has_changed {
                 status.set_stall(stall);
@@ -417,7 +417,9 @@ impl<'a> ConsumersSession<'a> {
 
     /// Records that the link is well.
     fn note_received(&mut self) -> Result<(), Stop> {
-        if self.second.end(self.relay, true)? {
+        // The link alone is meant: each subject has its own status.
+        let is_restored = true;
+        if self.second.end_silence(self.relay, is_restored)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
@@ -497,7 +499,7 @@ impl Ask for Asker<'_> {
 }
 
 /// The status of a subscription, for `/health` and `/ready`.
-pub(super) fn of<'a>(
+pub(super) fn status_of<'a>(
     status: &'a BusStatus,
     subscription: &Subscription,
 ) -> Option<&'a ConsumerStatus> {
@@ -507,7 +509,7 @@ pub(super) fn of<'a>(
 
 /// Resets the status of the subscription's consumer.
 pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
-    if let Some(consumer) = of(status, subscription) {
+    if let Some(consumer) = status_of(status, subscription) {
         consumer.set_lag(None);
         consumer.set_silent(false);
         consumer.set_stall(None);

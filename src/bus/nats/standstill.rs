@@ -107,18 +107,20 @@ impl Standstills {
     ) {
         match info {
             Ok(info) => {
-                let account = (self.account, &self.limits);
                 let found = self.streams.entry(stream.to_owned());
-                found
-                    .or_insert_with(|| Standstill::new(now))
-                    .note_info(info, account, now);
+                found.or_insert_with(|| Standstill::new(now)).note_info(
+                    info,
+                    self.account,
+                    &self.limits,
+                    now,
+                );
             }
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 self.no_leader(stream, now);
             }
             Err(error) if error.is_an_answer() => {
                 if let Some(one) = self.streams.get_mut(stream) {
-                    one.is_led();
+                    one.note_leader();
                 }
             }
             Err(_) => {}
@@ -223,10 +225,11 @@ impl Standstill {
     fn note_info(
         &mut self,
         info: &StreamInfo,
-        (answer, account): (AccountAnswer, &Account),
+        answer: AccountAnswer,
+        account: &Account,
         now: Instant,
     ) {
-        self.is_led();
+        self.note_leader();
         let still = self.still(now);
         let before = std::mem::replace(&mut self.head, info.head);
         let has_moved = before != info.head;
@@ -249,8 +252,8 @@ impl Standstill {
         self.set(state);
     }
 
-    /// Takes the word of a leader.
-    fn is_led(&mut self) {
+    /// Records that a leader has answered about the stream.
+    fn note_leader(&mut self) {
         if std::mem::take(&mut self.lacks_leader) {
             self.set(None);
         }

@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::account::limit;
 use super::api::{self, ApiError, refusal};
 use super::subjects::subjects_in;
-use crate::outage::shown;
+use crate::server_words::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;

@@ -207,7 +207,7 @@ impl Watchdog {
         ask: &mut impl Ask,
     ) -> Option<(usize, Vec<Answer>)> {
         let refused = Err(ApiError::NotPermitted(format!("publish to {subject}")));
-        self.answered(|of, _| of == subject, refused, now, ask)
+        self.answered(|asked, _| asked == subject, refused, now, ask)
     }
 
     fn answered(
@@ -301,7 +301,7 @@ impl Round {
             Watched::Subject(spec) => match &spec.stream {
                 Some(stream) => (InfoRequest::Held, stream_info(stream)),
                 None => {
-                    let subject = Action::StreamNames.of("");
+                    let subject = Action::StreamNames.subject_about("");
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
                     (InfoRequest::Holder, ApiRequest { subject, body })
                 }
@@ -445,7 +445,7 @@ impl WatchedConsumer {
                     stored_unix_ns: stored,
                     last_sequence: last,
                 };
-                let subject = Action::GetMessage.of(&self.target.stream);
+                let subject = Action::GetMessage.subject_about(&self.target.stream);
                 let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
                 Verdict::ask(question, ApiRequest { subject, body })
             }
@@ -529,7 +529,7 @@ fn consumer_info(stream: &str, consumer: &str) -> ApiRequest {
 }
 
 fn stream_info(stream: &str) -> ApiRequest {
-    ApiRequest::of(Action::StreamInfo.of(stream))
+    ApiRequest::of(Action::StreamInfo.subject_about(stream))
 }
 
 /// An answer of JetStream, even an error, shows that it works; any other error shows nothing.

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::runtime::tls_roots::TrustError;
-use crate::{outage, relay};
+use crate::{relay, server_words};
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,9 @@ pub(super) fn is_temporary(words: &str) -> bool {
 
 /// A server's words, fit for a log line.
 pub(super) fn shown(words: &str) -> String {
-    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
+    server_words::shown(words)
+        .trim_end_matches([' ', ','])
+        .to_owned()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
-use crate::kept::{KeptFeed, Losses};
+use crate::kept::{KeptFeed, LossSigns};
 use crate::runtime::detached;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
@@ -96,30 +96,25 @@ impl Kept {
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
         let losses = match is_lone_master {
-            true => Losses::Noticed,
-            false => Losses::Silent,
+            true => LossSigns::Noticed,
+            false => LossSigns::Silent,
         };
         if self.feed.connected(losses) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
         let server = (connection.endpoint.clone(), connection.address);
-        self.begin(Some(server), is_lone_master, asked_ms);
-        Ok(())
-    }
-
-    /// Resets the state for a new connection, whose server was asked for its role at `asked_ms`.
-    fn begin(
-        &mut self,
-        server: Option<(RedisEndpoint, SocketAddr)>,
-        is_lone_master: bool,
-        asked_ms: u64,
-    ) {
-        self.learned = Arc::new(Learned {
-            server,
+        self.begin(Learned {
+            server: Some(server),
             was_lone_master: is_lone_master,
             master_ms: asked_ms.into(),
             ..Learned::default()
         });
+        Ok(())
+    }
+
+    /// Resets the state for a new connection. `learned`: what the server has just said of its role.
+    fn begin(&mut self, learned: Learned) {
+        self.learned = Arc::new(learned);
         self.next = None;
         (self.publishes, self.held, self.is_shared) = (false, false, false);
     }
@@ -390,10 +385,15 @@ mod tests {
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,
         };
-        publisher.begin(None, true, publisher.now_ms());
+        let lone_master = |publisher: &Kept| Learned {
+            was_lone_master: true,
+            master_ms: publisher.now_ms().into(),
+            ..Learned::default()
+        };
+        publisher.begin(lone_master(&publisher));
         assert!(publisher.may_share(), "said on the connection itself");
         let learned = Arc::clone(&publisher.learned);
-        publisher.begin(None, true, publisher.now_ms());
+        publisher.begin(lone_master(&publisher));
         publisher.learned.master_ms.store(0, Relaxed);
         assert!(!publisher.may_share(), "long ago");
         learned.master_ms.store(publisher.now_ms(), Relaxed);
@@ -406,7 +406,7 @@ mod tests {
         assert!(publisher.may_share(), "beside a mark");
         learned.is_refused.store(true, Relaxed);
         assert!(!publisher.may_share(), "nobody will say so again");
-        publisher.begin(None, true, publisher.now_ms());
+        publisher.begin(lone_master(&publisher));
         assert!(publisher.may_share());
     }
 }

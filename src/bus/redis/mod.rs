@@ -40,7 +40,7 @@
 //! | `mod` | the source, and the session on a connection; `super::relay` has the thread |
 //! | `session` | a connection: pushes, confirmations, pings |
 //! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
-//! | `servers` | where the master is; the second connection beside a silent connection; `super::relay` has the rule |
+//! | `servers` | where the master is; the second connection beside a silent connection; `super::probe` has the rule |
 //! | `ask` | the checks before a start |
 //! | `marks` | the kept feed on a connection: positions, the marks to make positions valid on other instances, and what a server says of itself |
 //! | `stream` | the source that reads a stream in place of channels |
@@ -69,7 +69,8 @@ use self::servers::RedisServers;
 use self::session::PubSubSession;
 use super::LinkTimes;
 use super::kept::KeptFeed;
-use super::relay::{Bus, Probe, Relay};
+use super::probe::Probe;
+use super::relay::{Bus, Relay};
 use super::requests::{self, BusInterest, Names};
 use super::socket::Waiter;
 use crate::status::BusStatus;

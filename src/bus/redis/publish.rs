@@ -16,12 +16,12 @@ use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
+use crate::LinkTimes;
+use crate::publisher::{Outgoing, Publisher};
 use crate::relay::{Bus, Relay};
-use crate::requests::{Outgoing, Publisher};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
-use crate::{LinkTimes, requests};
 use weirgate_wire::base::LogBudget;
 
 /// The thread takes messages while fewer bytes than this wait for the socket.
@@ -52,7 +52,7 @@ impl RedisPublisher {
     ) -> Result<(Self, Publisher), RedisError> {
         let servers = RedisServers::new(settings)?;
         let (waiter, wake) = waiter("the Redis publisher")?;
-        let (handle, outbox) = requests::publisher(wake.clone());
+        let (handle, outbox) = Publisher::new(wake.clone());
         let publisher = Self {
             servers,
             waiter,

@@ -79,20 +79,23 @@ mod tests {
         let links = |made| Value::Array(vec![link("a", 1), link("b", made)]);
         let master = |id: &str| bulk(&format!("id={id} addr=h:1 age=7\nid=9 addr=h:2 age=7\n"));
         let refused = Value::Error("NOPERM".into());
-        let of =
+        let links_hash =
             |answers: &[&Value]| links_in(&answers.iter().copied().cloned().collect::<Vec<_>>());
         assert_eq!(
-            of(&[&master("1"), &links(2)]),
-            of(&[&master("1"), &links(2)])
+            links_hash(&[&master("1"), &links(2)]),
+            links_hash(&[&master("1"), &links(2)])
         );
         assert_ne!(
-            of(&[&master("1"), &links(2)]),
-            of(&[&master("1"), &links(3)])
+            links_hash(&[&master("1"), &links(2)]),
+            links_hash(&[&master("1"), &links(3)])
         );
-        assert_ne!(of(&[&master("1"), &refused]), of(&[&master("2"), &refused]));
-        assert_ne!(of(&[&master("1")]), of(&[&bulk("")]));
+        assert_ne!(
+            links_hash(&[&master("1"), &refused]),
+            links_hash(&[&master("2"), &refused])
+        );
+        assert_ne!(links_hash(&[&master("1")]), links_hash(&[&bulk("")]));
         let turned = Value::Array(vec![link("b", 2), link("a", 1)]);
-        assert_eq!(of(&[&links(2)]), of(&[&turned]));
-        assert_ne!(of(&[&refused]), 0);
+        assert_eq!(links_hash(&[&links(2)]), links_hash(&[&turned]));
+        assert_ne!(links_hash(&[&refused]), 0);
     }
 }

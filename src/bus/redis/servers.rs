@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::resp::Value;
 use super::settings::{RedisEndpoint, RedisSettings};
-use crate::relay::Found;
+use crate::probe::ProbeResult;
 use crate::runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 use crate::socket::Waiter;
 
@@ -265,20 +265,20 @@ impl RedisServers {
         &self,
         waiter: &mut Waiter,
         (endpoint, address): (&RedisEndpoint, SocketAddr),
-    ) -> Found {
+    ) -> ProbeResult {
         let tls = self.tls.as_ref();
         let connected = Connection::open(waiter, endpoint, address, tls, SECOND_TIMEOUT);
         match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
             // A refusal is an answer too.
-            Ok(()) | Err(RedisError::Refused { .. }) => Found::Answer,
+            Ok(()) | Err(RedisError::Refused { .. }) => ProbeResult::Answer,
             Err(RedisError::Unreachable { source, .. })
                 if source.kind() == ErrorKind::ConnectionRefused =>
             {
-                Found::Nobody
+                ProbeResult::Nobody
             }
             Err(error) => {
                 tracing::debug!(%error, "a second connection is not answered either");
-                Found::Silence
+                ProbeResult::Silence
             }
         }
     }

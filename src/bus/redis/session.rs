@@ -14,7 +14,8 @@ use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
 use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
-use crate::relay::{Probe, Relay};
+use crate::probe::Probe;
+use crate::relay::Relay;
 use crate::requests::Names;
 use crate::socket::Waiter;
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
@@ -96,14 +97,14 @@ impl PubSubSession<'_, '_> {
         let has_read = self.connection.read()?;
         if has_read {
             let is_restored = self.names.ledger.is_restored();
-            if self.probe.end(self.relay, is_restored)? {
+            if self.probe.end_silence(self.relay, is_restored)? {
                 self.show_refusals();
             }
             self.relay()?;
         }
         let until = self.watch(!has_read)?;
         let until = self.mark()?.map_or(until, |mark| mark.min(until));
-        self.ask();
+        self.send_changes();
         self.names.show();
         self.connection.flush()?;
         if has_read {
@@ -115,7 +116,7 @@ impl PubSubSession<'_, '_> {
     }
 
     /// Queues the due commands.
-    fn ask(&mut self) {
+    fn send_changes(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.names.ledger.next_change() else {
                 return;
@@ -389,8 +390,10 @@ impl PubSubSession<'_, '_> {
             self.show_refusals();
         }
         self.relay.status.count_refused();
-        let (link, refused) = (&self.relay.link, (subscription, number));
-        Ok(self.names.report_refused("Redis", link, refused, reason)?)
+        let link = &self.relay.link;
+        Ok(self
+            .names
+            .report_refused("Redis", link, subscription, number, reason)?)
     }
 
     /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus

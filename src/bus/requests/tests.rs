@@ -60,7 +60,7 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     }
     (0..2).for_each(|n| ask(10_000 + n));
     assert_eq!(interest.unanswered_questions().waiting, 2);
-    assert_eq!(wishes.next_said(), None);
+    assert_eq!(wishes.next_page_request(), None);
     for n in 0..2 {
         let taken = wishes.next_question().map(|question| question.number);
         assert_eq!(taken, Some(10_000 + n));
@@ -68,29 +68,13 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     }
     assert_eq!(wishes.next_question(), None);
     interest.forget_retained(10_001);
-    assert_eq!(wishes.next_said(), Some((10_000, Said::More)));
-    assert_eq!(wishes.next_said(), Some((10_001, Said::Forget)));
-    assert_eq!(wishes.next_said(), None);
-}
-
-#[test]
-fn what_waits_to_be_published_is_bounded_in_messages_and_bytes() {
-    let (_waiter, wake) = Waiter::new("the test").expect("a poll");
-    let (publisher, outbox) = publisher(wake);
-    let subject: Arc<str> = "s".into();
-    assert!(publisher.publish(&subject, vec![0; BYTES_MAX + 1]));
-    assert!(!publisher.publish(&subject, vec![0; 1]));
-    outbox.try_iter().for_each(drop);
-    for _ in 0..MESSAGES_MAX {
-        assert!(publisher.publish(&subject, vec![0; 1]));
-    }
-    assert!(!publisher.publish(&subject, vec![0; 1]));
-    outbox.try_iter().for_each(drop);
     assert_eq!(
-        publisher.bytes.load(Relaxed),
-        0,
-        "dropped messages give their room back"
+        wishes.next_page_request(),
+        Some((10_000, PageRequest::More))
     );
-    drop(outbox);
-    assert!(!publisher.publish(&subject, Vec::new()));
+    assert_eq!(
+        wishes.next_page_request(),
+        Some((10_001, PageRequest::Forget))
+    );
+    assert_eq!(wishes.next_page_request(), None);
 }

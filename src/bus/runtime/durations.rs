@@ -102,9 +102,9 @@ impl DurationCounts {
 
     /// Returns the durations after an earlier moment.
     pub fn since(&self, before: &Self) -> Self {
-        let of = |cell: usize| self.cells[cell].wrapping_sub(before.cells[cell]);
+        let cell_since = |cell: usize| self.cells[cell].wrapping_sub(before.cells[cell]);
         Self {
-            cells: std::array::from_fn(of),
+            cells: std::array::from_fn(cell_since),
             sum_us: self.sum_us.wrapping_sub(before.sum_us),
         }
     }

@@ -79,7 +79,7 @@ impl Tape {
         self.advance_sweep(dt_s, spot, random);
         let burst = if self.sweep.is_some() { 3.0 } else { 1.0 };
         let volume = VOLUME_PER_S * spot.activity() * burst * dt_s * random.between(0.4, 1.6);
-        self.trade(volume, dt_s);
+        self.add_volume(volume, dt_s);
         // The first call fills the list, so that it is never short.
         let prints = if self.trades.is_empty() {
             TRADES_KEPT
@@ -87,7 +87,7 @@ impl Tape {
             2
         };
         for _ in 0..prints {
-            self.print(volume, unix_ms, spot, random);
+            self.push_trade(volume, unix_ms, spot, random);
         }
         for size in self.bid_sizes.iter_mut().chain(&mut self.ask_sizes) {
             let pull = (70.0 - *size) * (dt_s / 5.0).min(1.0);
@@ -115,7 +115,8 @@ impl Tape {
         }
     }
 
-    fn trade(&mut self, volume: f64, dt_s: f64) {
+    /// Adds the volume of the last `dt_s` seconds, in contracts, to the sums of buyers and sellers.
+    fn add_volume(&mut self, volume: f64, dt_s: f64) {
         let buys = volume * (1.0 + self.imbalance) / 2.0;
         let sells = volume - buys;
         let keep = (-dt_s / WINDOW_S).exp();
@@ -125,7 +126,8 @@ impl Tape {
         self.sell_session += sells;
     }
 
-    fn print(&mut self, volume: f64, unix_ms: i64, spot: &Spot, random: &mut SplitMix64) {
+    /// Puts a trade of a part of `volume` at the head of the list.
+    fn push_trade(&mut self, volume: f64, unix_ms: i64, spot: &Spot, random: &mut SplitMix64) {
         let buy = random.chance(0.5 + self.imbalance / 2.0);
         let price = if buy { spot.ask() } else { spot.bid() };
         let size = (volume * random.between(0.1, 0.6)).ceil().max(1.0) as i64;

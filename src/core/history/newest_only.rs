@@ -78,8 +78,8 @@ impl NewestOnly {
 
     /// The topic of the message of this number.
     pub(super) fn topic_of(&self, number: u64) -> Option<TopicIndex> {
-        let of = self.entries.get(&(number, StoredId::default()));
-        of.map(|(topic, _)| *topic)
+        let entry = self.entries.get(&(number, StoredId::default()));
+        entry.map(|(topic, _)| *topic)
     }
 
     /// The messages with their topics, the newest first.

@@ -22,7 +22,7 @@ pub(super) const FORGOTTEN_IDS_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct MessageNumbers {
     /// Positions with another hash are of another feed. `None` before the first position.
-    names_hash: Option<u32>,
+    feed_hash: Option<u32>,
     /// The number of each mark, and the marks in their order.
     marked: HashMap<Mark, u64, RandomState>,
     marks: VecDeque<Mark>,
@@ -42,12 +42,12 @@ pub(super) struct MessageNumbers {
 impl MessageNumbers {
     /// Handles a mark, after which positions count from the mark. If this connection had a mark before, `count`
     /// messages of the feed have come since.
-    pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
+    pub(super) fn mark(&mut self, feed_hash: u32, mark: Mark, count: u64) {
         let number = match self.newest_mark {
             Some((_, before)) => before + count,
             None => self.head,
         };
-        self.names_hash = Some(names_hash);
+        self.feed_hash = Some(feed_hash);
         self.head = self.head.max(number);
         self.newest_mark = Some((mark, number));
         if self.marked.insert(mark, number).is_none() {
@@ -81,7 +81,7 @@ impl MessageNumbers {
             }
             Point::Stored(id) => {
                 debug_assert!(self.ids.back().is_none_or(|newest| *newest < id));
-                self.names_hash = Some(position.names);
+                self.feed_hash = Some(position.feed_hash);
                 self.ids.push_back(id);
                 self.head + 1
             }
@@ -103,12 +103,12 @@ impl MessageNumbers {
     /// The position of the newest message; `None` while no position is known, as before the first mark and after a
     /// loss.
     pub(super) fn newest(&self) -> Option<Position> {
-        let names_hash = self.names_hash?;
+        let feed_hash = self.feed_hash?;
         if let Some(id) = self.ids.back() {
-            return Some(Position::stored(names_hash, *id));
+            return Some(Position::stored(feed_hash, *id));
         }
         let (mark, number) = self.newest_mark?;
-        Some(Position::counted(names_hash, mark, self.head - number))
+        Some(Position::counted(feed_hash, mark, self.head - number))
     }
 
     /// The number of the message at a position, and its last copy that the client got.
@@ -145,7 +145,7 @@ impl MessageNumbers {
     }
 
     fn check_names(&self, position: Position) -> Result<(), NotRecovered> {
-        match self.names_hash.is_none_or(|hash| position.names == hash) {
+        match self.feed_hash.is_none_or(|hash| position.feed_hash == hash) {
             true => Ok(()),
             false => Err(NotRecovered::Bad),
         }

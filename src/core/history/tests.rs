@@ -52,8 +52,12 @@ fn at(us: u64) -> Now {
 }
 
 fn note_mark(history: &mut History, mark: Mark, count: u64) {
-    let names = 1;
-    history.note(Now::default(), FeedNotice::Mark { names, mark, count });
+    let notice = FeedNotice::Mark {
+        feed_hash: 1,
+        mark,
+        count,
+    };
+    history.note(Now::default(), notice);
 }
 
 /// A history with the mark 0, and frames of some bytes; or messages, of which copies are made.
@@ -129,11 +133,11 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let of = text_frames(1 << 20);
-        let (mut missed, outcomes) = self.history.missed(&since, &wanted, of);
+        let budget = text_frames(1 << 20);
+        let (mut missed, outcomes) = self.history.missed(&since, &wanted, budget);
         outcomes.into_iter().collect::<Outcome>()?;
         while missed.has_unmade() {
-            self.history.make_next(&mut missed, of)?;
+            self.history.make_next(&mut missed, budget)?;
         }
         let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
             String::from_utf8_lossy(frame.body()).into_owned()

@@ -91,17 +91,15 @@ impl Protocol {
         }
     }
 
-    /// Handles an orderly end of the peer's side of the connection. Returns whether the peer may still read, so that
-    /// the client stays; a probe is appended to `out`.
-    ///
-    /// A client of an event stream may end its side after the request and read on, and some proxies do
-    /// so. A client that is gone responds to the comment with a reset.
-    pub(super) fn peer_ended(&self, out: &mut Vec<u8>) -> bool {
-        let reads_on = matches!(self, Self::EventStream(_));
-        if reads_on {
-            event_stream::comment(out);
-        }
-        reads_on
+    /// Whether a peer that has ended its side of the connection in order may still read, so that the client stays. A
+    /// client of an event stream may end its side after the request, and some proxies do so.
+    pub(super) const fn may_read_on(&self) -> bool {
+        matches!(self, Self::EventStream(_))
+    }
+
+    /// Appends a probe for such a peer to `out`. A client that is gone responds to the comment with a reset.
+    pub(super) fn probe(&self, out: &mut Vec<u8>) {
+        event_stream::comment(out);
     }
 }
 

@@ -21,7 +21,7 @@ fn marks(jti: &str, roles: &[&str], issued: Option<i64>) -> TokenMarks {
     }
 }
 
-fn of<'a>(user: &'a str, marks: &'a TokenMarks) -> Connected<'a> {
+fn connected<'a>(user: &'a str, marks: &'a TokenMarks) -> Connected<'a> {
     Connected {
         user: Some(user),
         certificate: None,
@@ -148,8 +148,8 @@ fn a_role_or_a_connection_alone_is_closed_and_may_come_back() {
     let refused = cut(r#"{"session":"1-1","user":"ann"}"#)
         .of_token(&own)
         .expect("a token");
-    assert!(refused.matches(&of("bob", &own)));
-    assert!(!refused.matches(&of("ann", &marks("b", &[], None))));
+    assert!(refused.matches(&connected("bob", &own)));
+    assert!(!refused.matches(&connected("ann", &marks("b", &[], None))));
 }
 
 #[test]
@@ -173,12 +173,15 @@ fn a_cut_ends_as_it_says_or_after_a_day_whoever_was_connected() {
         assert_eq!(shown.until, Some(until), "{more}");
         for (marks, end) in [&old, &new, &bare].into_iter().zip(ends) {
             assert!(
-                list.refuse(&of("ann", marks), NOW + end * HOUR - 1),
+                list.refuse(&connected("ann", marks), NOW + end * HOUR - 1),
                 "{more}"
             );
-            assert!(!list.refuse(&of("ann", marks), NOW + end * HOUR), "{more}");
+            assert!(
+                !list.refuse(&connected("ann", marks), NOW + end * HOUR),
+                "{more}"
+            );
         }
-        assert!(!list.refuse(&of("bob", &old), NOW));
+        assert!(!list.refuse(&connected("bob", &old), NOW));
         assert_eq!(list.newest(NOW + latest * HOUR - 1).0, 1);
     }
 }
@@ -203,8 +206,8 @@ fn of_two_equal_cuts_the_later_end_holds() {
         list.add(&first, NOW).expect("room");
         let shown = list.add(&second, NOW).expect("its own entry");
         assert_eq!(shown.until, Some((NOW + end * HOUR) / 1000));
-        assert!(list.refuse(&of("ann", &own), NOW + end * HOUR - 1));
-        assert!(!list.refuse(&of("ann", &own), NOW + end * HOUR));
+        assert!(list.refuse(&connected("ann", &own), NOW + end * HOUR - 1));
+        assert!(!list.refuse(&connected("ann", &own), NOW + end * HOUR));
     }
 }
 
@@ -225,14 +228,20 @@ fn a_refusal_is_taken_back_by_its_conditions() {
     };
     assert_eq!(list.lift(&ann, NOW), lifted(true, false));
     assert_eq!(list.lift(&ann, NOW), lifted(false, false));
-    assert!(list.refuse(&of("ann", &own), NOW), "the other still holds");
+    assert!(
+        list.refuse(&connected("ann", &own), NOW),
+        "the other still holds"
+    );
     assert_eq!(list.lift(&both, NOW), lifted(true, false));
-    assert!(!list.refuse(&of("ann", &own), NOW));
+    assert!(!list.refuse(&connected("ann", &own), NOW));
     assert_eq!(list.lift(&filed, NOW), lifted(true, true));
-    assert!(list.refuse(&of("filed", &own), NOW), "as the file says");
+    assert!(
+        list.refuse(&connected("filed", &own), NOW),
+        "as the file says"
+    );
     // There is room again.
     list.add(&ann, NOW).expect("room");
-    assert!(list.refuse(&of("ann", &own), NOW));
+    assert!(list.refuse(&connected("ann", &own), NOW));
     let wrong = [
         r#"{"role":"guest"}"#,
         r#"{"session":"1-1"}"#,
@@ -250,7 +259,7 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
     let own = marks("a", &[], Some(NOW + 1));
     let from = |ip: &str| Connected {
         address: Some(ip.parse().expect("an address")),
-        ..of("ann", &own)
+        ..connected("ann", &own)
     };
     let chosen = cut(r#"{"address":"2001:db8:0:1::7"}"#);
     assert!(chosen.matches(&from("2001:db8:0:1:a:b:c:d")));
@@ -297,7 +306,7 @@ fn what_a_response_shows_refuses_the_same_tokens_from_a_file() {
         NOW + 24 * HOUR,
     ] {
         for own in [&old, &new] {
-            let given = [&list, &filed].map(|list| list.refuse(&of("ann", own), at));
+            let given = [&list, &filed].map(|list| list.refuse(&connected("ann", own), at));
             let wanted = at < NOW + HOUR || *own == old && at < NOW + 24 * HOUR;
             assert_eq!(given, [wanted; 2], "{at} {own:?}");
         }
@@ -324,8 +333,8 @@ fn of_two_lines_with_the_same_conditions_the_later_end_holds() {
         let list = Revoked::new(1);
         list.replace_file(&given.map(|at| lines[at].clone()), NOW)
             .expect("room");
-        assert!(list.refuse(&of("ann", &own), end - 1), "{given:?}");
-        assert!(!list.refuse(&of("ann", &own), end), "{given:?}");
+        assert!(list.refuse(&connected("ann", &own), end - 1), "{given:?}");
+        assert!(!list.refuse(&connected("ann", &own), end), "{given:?}");
     }
 }
 
@@ -341,13 +350,13 @@ fn a_full_list_refuses_and_forgets_nobody() {
     let two = [file[0].clone(), cut(r#"{"jti":"a"}"#)];
     assert_eq!(list.replace_file(&two, NOW), Err(Full(2)));
     let own = marks("a", &[], None);
-    assert!(list.refuse(&of("filed", &own), i64::MAX - 1));
-    assert!(!list.refuse(&of("bob", &own), NOW));
+    assert!(list.refuse(&connected("filed", &own), i64::MAX - 1));
+    assert!(!list.refuse(&connected("bob", &own), NOW));
     // What has ended makes room.
     list.add(&bob, NOW + 25 * HOUR).expect("room");
-    assert!(!list.refuse(&of("ann", &own), NOW + 25 * HOUR));
+    assert!(!list.refuse(&connected("ann", &own), NOW + 25 * HOUR));
     list.replace_file(&[], NOW).expect("room");
-    assert!(!list.refuse(&of("filed", &own), NOW));
+    assert!(!list.refuse(&connected("filed", &own), NOW));
 }
 
 #[test]
@@ -365,7 +374,7 @@ fn what_has_ended_makes_room_in_both_lists() {
     assert_eq!(list.add(&until("cid"), NOW + HOUR - 1), Err(Full(2)));
     let cid = cut(r#"{"user":"cid"}"#);
     list.add(&cid, NOW + HOUR).expect("room");
-    assert!(list.refuse(&of("cid", &own), NOW + HOUR));
+    assert!(list.refuse(&connected("cid", &own), NOW + HOUR));
     // Entries of calls, for a file.
     let list = Revoked::new(2);
     for ended in &filed {
@@ -373,7 +382,7 @@ fn what_has_ended_makes_room_in_both_lists() {
     }
     assert_eq!(list.replace_file(&forever, NOW + HOUR - 1), Err(Full(2)));
     list.replace_file(&forever, NOW + HOUR).expect("room");
-    assert!(list.refuse(&of("filed", &own), NOW + HOUR));
+    assert!(list.refuse(&connected("filed", &own), NOW + HOUR));
     list.replace_file(&[], NOW + HOUR).expect("room");
     assert_eq!(list.newest(NOW + HOUR).0, 0);
 }
@@ -383,7 +392,7 @@ fn what_has_ended_makes_room_in_both_lists() {
 fn random_lists_refuse_as_each_entry_says() {
     let mut random = SplitMix64::new(7);
     for _ in 0..300 {
-        let mut pick = |of: u64| (random.next_u64() % of).to_string();
+        let mut pick = |choices: u64| (random.next_u64() % choices).to_string();
         let list = Revoked::new(64);
         let mut entries = Vec::new();
         for _ in 0..12 {

@@ -115,7 +115,7 @@ impl SendQueue {
             self.bytes_out += left as u64;
         }
         if self.begun.is_some() {
-            left = self.advance(left, frame_plans.next(), &mut wrote);
+            left = self.advance_first_frame(left, frame_plans.next(), &mut wrote);
         }
         if self.begun.is_none() && !self.control.is_empty() {
             let taken = left.min(self.control.len());
@@ -134,7 +134,7 @@ impl SendQueue {
             left = 0;
         }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
-            left = self.advance(left, frame_plans.next(), &mut wrote);
+            left = self.advance_first_frame(left, frame_plans.next(), &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
         self.rest_if_empty();
@@ -152,7 +152,12 @@ impl SendQueue {
     }
 
     /// Moves into the first frame by at most `left` bytes; returns the rest of `left`.
-    fn advance(&mut self, left: usize, plan: Option<&FramePlan>, wrote: &mut Wrote) -> usize {
+    fn advance_first_frame(
+        &mut self,
+        left: usize,
+        plan: Option<&FramePlan>,
+        wrote: &mut Wrote,
+    ) -> usize {
         let Some(first) = self.data.front() else {
             return left;
         };
@@ -164,7 +169,8 @@ impl SendQueue {
                 kind,
                 offset: (skip + left) as u32,
             });
-            // The rest has to be found again, and it may be after the end of the window alone.
+            // The plan may have encoded the frame after a shorter window than `self.window` (`Compressor::choose`). The rest
+            // has to be encoded after the same window.
             if let Some(plan) = plan.filter(|_| kind == Kind::Chained) {
                 self.window = plan.key.window();
             }

@@ -76,7 +76,7 @@ impl Session {
         {
             match frame
                 .key()
-                .map(|key| throttle.judge(now, key, frame, (under_way, limits.hard_bytes)))
+                .map(|key| throttle.judge(now, key, frame, under_way, limits.hard_bytes))
             {
                 None if frame.has_position() && throttle.has_rate() && throttle.count() > 0 => {
                     return Some(Self::overtakes(frame));

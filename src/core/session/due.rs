@@ -216,7 +216,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(crate) fn has_answered(&mut self) -> bool {
+    pub(crate) fn note_sign_of_life(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 
@@ -274,8 +274,8 @@ impl Session {
         }
     }
 
-    /// Notes a pong: the client has got all bytes that were sent before the ping.
-    pub(super) fn was_answered(&mut self, now: Now) {
+    /// Handles a pong: the client has got all bytes that were sent before the ping.
+    pub(super) fn handle_pong(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase
             && let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us)
         {

@@ -113,12 +113,13 @@ impl Session {
                     .plan_frames(bytes_max, params, deflate, frame_plans)
             }
             Encoding::Event => {
-                self.plan_events(bytes_max, (Kind::Event, event_stream::encode), frame_plans);
+                self.plan_events(bytes_max, Kind::Event, event_stream::encode, frame_plans);
             }
             Encoding::RawEvent => {
                 self.plan_events(
                     bytes_max,
-                    (Kind::RawEvent, event_stream::encode_raw),
+                    Kind::RawEvent,
+                    event_stream::encode_raw,
                     frame_plans,
                 );
             }
@@ -131,7 +132,8 @@ impl Session {
     fn plan_events(
         &self,
         bytes_max: usize,
-        (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        kind: Kind,
+        encode: fn(&Frame) -> Encoded,
         frame_plans: &mut Vec<FramePlan>,
     ) {
         let params = DeflateParams::default();

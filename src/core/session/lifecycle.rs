@@ -167,7 +167,7 @@ impl Session {
             bytes_read: 0,
             pong_us: None,
             close: None,
-            peer_ended: false,
+            is_half_closed: false,
             is_broken: false,
         }));
         moved
@@ -235,7 +235,7 @@ impl Session {
         let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
         let was_open = matches!(was, Phase::Open(_));
         if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
-            closing.was_open(open, &reading.take_held());
+            closing.take_open(open, &reading.take_held());
             closing.waited = waited;
         }
         Departed {
@@ -261,16 +261,17 @@ impl Session {
 
     /// Handles the end of the peer's side. Returns whether the session ends: not
     /// while the peer may still read, or the last control bytes may still arrive.
-    pub(crate) fn peer_ended(&mut self, now: Now, end: PeerEnd) -> bool {
+    pub(crate) fn handle_peer_end(&mut self, now: Now, end: PeerEnd) -> bool {
         if end == PeerEnd::Failed {
             return true;
         }
         match &mut self.cold.phase {
             Phase::Open(open) => {
-                if !open.peer_ended {
-                    open.peer_ended = open.protocol.peer_ended(self.queue.control(now));
+                if !open.is_half_closed && open.protocol.may_read_on() {
+                    open.is_half_closed = true;
+                    open.protocol.probe(self.queue.control(now));
                 }
-                !open.peer_ended
+                !open.is_half_closed
             }
             Phase::Closing(closing) if !self.queue.is_empty() => {
                 closing.peer_ended = true;
@@ -301,7 +302,7 @@ impl Session {
         let (reason, is_first, was_open) = match &was {
             Phase::Closing(closing) => (closing.reason, false, closing.was_open),
             // The peer's end was seen before; the error only shows that the peer does not read either.
-            Phase::Open(open) if open.peer_ended && reason == CloseReason::SocketError => {
+            Phase::Open(open) if open.is_half_closed && reason == CloseReason::SocketError => {
                 (CloseReason::PeerGone, true, true)
             }
             Phase::Open(_) => (reason, true, true),

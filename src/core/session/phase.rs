@@ -46,7 +46,7 @@ pub(super) struct Open {
     /// A close waits for data to go out: all data, or as much as the kernel takes at once. Boxed: most clients have none.
     pub(super) close: Option<Box<PendingClose>>,
     /// The peer has ended its side, and may still read.
-    pub(super) peer_ended: bool,
+    pub(super) is_half_closed: bool,
     /// The client broke the protocol: nothing more is read, though the close may wait for data to go out.
     pub(super) is_broken: bool,
 }
@@ -104,9 +104,9 @@ impl LastWords {
     }
 
     /// Adds the state of the open session; `held` is unhandled input.
-    pub(super) fn was_open(&mut self, open: Open, held: &[u8]) {
+    pub(super) fn take_open(&mut self, open: Open, held: &[u8]) {
         self.was_open = true;
-        self.peer_ended = open.peer_ended;
+        self.peer_ended = open.is_half_closed;
         self.listening = Some(open.protocol);
         self.read(held);
     }

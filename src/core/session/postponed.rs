@@ -103,7 +103,9 @@ impl Session {
     /// Missed messages that wait outside of the send queue, and their queue bytes.
     pub(super) fn postponed_missed(&self) -> (usize, usize) {
         let postponed = self.cold.postponed.as_ref();
-        postponed.map_or((0, 0), |of| (of.missed.len(), of.missed.bytes()))
+        postponed.map_or((0, 0), |postponed| {
+            (postponed.missed.len(), postponed.missed.bytes())
+        })
     }
 
     fn postponed(&mut self) -> Option<&mut Postponed> {
@@ -117,7 +119,7 @@ impl Session {
     /// Ends postponing if nothing waits, nor for anything older.
     fn end_postponing(&mut self) {
         let postponed = self.cold.postponed.as_ref();
-        if postponed.is_some_and(|of| !of.is_held && of.is_empty()) {
+        if postponed.is_some_and(|postponed| !postponed.is_held && postponed.is_empty()) {
             self.cold.postponed = None;
             if self.intake == Intake::Open {
                 self.is_limited = self.cold.rate.is_some() || self.cold.throttle.is_some();

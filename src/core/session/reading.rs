@@ -155,7 +155,7 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            Some(Step::Pong) => self.was_answered(now),
+            Some(Step::Pong) => self.handle_pong(now),
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             Some(Step::Violation(..)) => open.is_broken = true,
             _ => {}

@@ -138,7 +138,8 @@ impl Throttle {
         now: Now,
         key: ConflationKey,
         frame: &Arc<Frame>,
-        (under_way, bytes_max): (u64, usize),
+        under_way: u64,
+        bytes_max: usize,
     ) -> Throttled {
         let has_rate = self.has_rate();
         let gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
@@ -366,7 +367,7 @@ mod tests {
         let frame = || Frame::text(&alive).key(key).body(b"x").finish();
         let mut throttle = Throttle::new(None);
         throttle.gate = Some(Gate::new(now));
-        let judged = |throttle: &mut Throttle| throttle.judge(now, key, &frame(), (9, 99));
+        let judged = |throttle: &mut Throttle| throttle.judge(now, key, &frame(), 9, 99);
         assert!(matches!(judged(&mut throttle), Throttled::Held(None)));
         throttle.gate = None;
         assert!(matches!(judged(&mut throttle), Throttled::Held(Some(_))));
@@ -380,7 +381,7 @@ mod tests {
         let mut throttle = Throttle::new(None);
         throttle.gate = Some(Gate::new(now));
         let frame = Frame::text(&alive).key(key).of_feed(true).body(b"x");
-        let judged = throttle.judge(now, key, &frame.finish(), (9, 99));
+        let judged = throttle.judge(now, key, &frame.finish(), 9, 99);
         assert!(matches!(judged, Throttled::Leaves));
     }
 

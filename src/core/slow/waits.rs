@@ -100,7 +100,7 @@ struct Poll {
 /// All clients that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
-    of: BTreeMap<SessionKey, Wait>,
+    by_client: BTreeMap<SessionKey, Wait>,
     /// The times of the last polls, the oldest first.
     polls: [u64; POLLS],
     /// The poll under way, and the last client that it has reached.
@@ -150,10 +150,10 @@ impl Wait {
 impl Waits {
     /// Notes that a queue begins to wait, or has become empty.
     pub(crate) fn turned(&mut self, now: Now, key: SessionKey, waits: bool) {
-        if self.of.is_empty() {
+        if self.by_client.is_empty() {
             self.polls = [now.mono_us; POLLS];
         }
-        let wait = self.of.entry(key).or_default();
+        let wait = self.by_client.entry(key).or_default();
         wait.ended_us = wait.total_us(now.mono_us);
         wait.since_us = waits.then_some(now.mono_us);
     }
@@ -166,7 +166,7 @@ impl Waits {
         key: SessionKey,
         stats: &mut SlowStats,
     ) -> Option<(Why, Box<str>)> {
-        let mut wait = self.of.remove(&key)?;
+        let mut wait = self.by_client.remove(&key)?;
         self.sampled -= usize::from(wait.sampled.is_some());
         let is_young = now.mono_us <= wait.slow_at_us + TOLD_US;
         let reported = match wait.why.filter(|_| is_young) {
@@ -196,20 +196,20 @@ impl Waits {
     pub(crate) fn due_us(&self) -> Option<u64> {
         match self.walk {
             Some(_) => Some(0),
-            None if self.of.is_empty() => None,
+            None if self.by_client.is_empty() => None,
             None => Some(self.polls[POLLS - 1] + EVERY_US),
         }
     }
 
     /// Whether the client is slow.
     pub(crate) fn is_slow(&self, key: SessionKey) -> bool {
-        let wait = self.of.get(&key);
+        let wait = self.by_client.get(&key);
         wait.is_some_and(|wait| wait.slow_since_us.is_some())
     }
 
     /// The facts about a slow client.
-    pub(crate) fn of(&self, now: Now, key: SessionKey) -> Option<SlowSnapshot> {
-        let wait = self.of.get(&key)?;
+    pub(crate) fn snapshot(&self, now: Now, key: SessionKey) -> Option<SlowSnapshot> {
+        let wait = self.by_client.get(&key)?;
         let sampled = wait.sampled.as_deref();
         Some(SlowSnapshot {
             why: wait.why,
@@ -233,11 +233,11 @@ impl Waits {
             Some(under_way) => under_way,
             None => (self.begin(now, late_us), None),
         };
-        let mut of = std::mem::take(&mut self.of);
+        let mut waits = std::mem::take(&mut self.by_client);
         let from = reached.map_or(Unbounded, Excluded);
         let mut over = Vec::new();
         let mut last = None;
-        for (&key, wait) in of.range_mut((from, Unbounded)).take(SLICE) {
+        for (&key, wait) in waits.range_mut((from, Unbounded)).take(SLICE) {
             last = Some(key);
             wait.check(poll.now_us);
             let Some(session) = clients.session(key) else {
@@ -256,11 +256,16 @@ impl Waits {
                 over.push(key);
             }
         }
-        self.of = of;
+        self.by_client = waits;
         for key in over {
             self.remove(now, key, &mut clients.stats.slow);
         }
-        match last.filter(|last| self.of.range((Excluded(*last), Unbounded)).next().is_some()) {
+        match last.filter(|last| {
+            self.by_client
+                .range((Excluded(*last), Unbounded))
+                .next()
+                .is_some()
+        }) {
             Some(last) => self.walk = Some((poll, Some(last))),
             None => self.end(&mut clients.stats.slow),
         }

@@ -112,7 +112,7 @@ impl ChannelsGateway {
             self.stats.access.count_without_role();
         }
         let marks = Arc::new(identity.marks(Some(&rights.role)));
-        core.admit(key, identity.user.as_deref(), Some(&marks))?;
+        core.check_not_cut_off(key, identity.user.as_deref(), Some(&marks))?;
         Ok(Authenticated {
             identity,
             rights,

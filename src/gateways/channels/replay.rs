@@ -505,10 +505,10 @@ impl ChannelsGateway {
         since: &mut Option<String>,
         names: usize,
     ) -> Vec<Outcome> {
-        let feed = core.position().map(|position| position.names);
+        let feed_hash = core.position().map(|position| position.feed_hash);
         let is_good = |since: &String| {
             let parsed = CopyPosition::parse(since);
-            parsed.is_some_and(|at| feed.is_none_or(|feed| feed == at.position.names))
+            parsed.is_some_and(|at| feed_hash.is_none_or(|hash| hash == at.position.feed_hash))
         };
         let outcome = match since {
             Some(text) if !is_good(text) => {

@@ -275,9 +275,9 @@ impl Connection {
     /// Whether the client may still be here, or what it has left may still be done. A client that may not is closed.
     pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
         match &self.left {
-            None => core.admit_or_close(key),
+            None => core.check_or_close(key),
             Some(EndedClient { who, .. }) => {
-                who.as_ref().is_none_or(|who| core.admit_gone(who).is_ok())
+                who.as_ref().is_none_or(|who| core.check_gone(who).is_ok())
             }
         }
     }

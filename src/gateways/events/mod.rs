@@ -281,7 +281,7 @@ impl EventsGateway {
         let judged = tokens.judge(head, core.now(), |identity| {
             device = identify::device_of(identity, connection.asked_device())?;
             let marks = identity.marks(None);
-            core.admit(key, identity.user.as_deref(), Some(&marks))?;
+            core.check_not_cut_off(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
             Ok(())
         });

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use sonic_rs::LazyValue;
 
 use weirgate_core::{
-    CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, SessionKey, TopicName,
-    Wanted,
+    CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, Recipient, SessionKey,
+    TopicName, Wanted,
 };
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json;
@@ -116,13 +116,17 @@ impl Follow {
         key: SessionKey,
         beside: usize,
     ) -> Outcome {
-        core.make_missed((key, beside), &mut self.messages)
+        let recipient = Recipient {
+            key,
+            bytes_beside: beside,
+        };
+        core.make_missed(recipient, &mut self.messages)
     }
 
     /// Makes all frames of messages beside these.
     fn make_all(&self, core: &mut Core, key: SessionKey, messages: &mut Missed) -> Outcome {
         while messages.has_unmade() {
-            core.make_missed((key, self.bytes()), messages)?;
+            core.make_missed(self.recipient(key), messages)?;
         }
         Ok(())
     }
@@ -130,6 +134,14 @@ impl Follow {
     /// Bytes of the messages, and of those beside.
     pub(in crate::gateways) fn bytes(&self) -> usize {
         self.messages.bytes() + self.beside
+    }
+
+    /// The client, for which these messages were found.
+    fn recipient(&self, key: SessionKey) -> Recipient {
+        Recipient {
+            key,
+            bytes_beside: self.bytes(),
+        }
     }
 
     /// Drops up to `count` of the messages, which are not sent. Returns whether there are more.
@@ -153,7 +165,7 @@ impl Follow {
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> Vec<Outcome> {
-        let (missed, outcomes) = core.missed((key, self.bytes()), since, wanted);
+        let (missed, outcomes) = core.missed(self.recipient(key), since, wanted);
         self.messages.merge(missed);
         self.has_recovered |= outcomes.iter().any(Result::is_ok);
         outcomes
@@ -168,7 +180,7 @@ impl Follow {
         names: &[TopicName],
     ) -> Outcome {
         let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
-        let (mut missed, mut outcomes) = core.missed((key, self.bytes()), since, &wanted);
+        let (mut missed, mut outcomes) = core.missed(self.recipient(key), since, &wanted);
         let made = self.make_all(core, key, &mut missed);
         for outcome in &mut outcomes {
             *outcome = outcome.and(made);
@@ -205,7 +217,7 @@ impl Follow {
         last: Option<usize>,
     ) -> Outcome {
         if let Some(last) = last.filter(|_| !names.is_empty()) {
-            let newest = core.newest((key, self.bytes()), names, last)?;
+            let newest = core.newest(self.recipient(key), names, last)?;
             self.messages.merge(newest);
         }
         Ok(())

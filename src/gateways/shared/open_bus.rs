@@ -241,7 +241,7 @@ fn open_stream_and_names(
     both: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
     let (settings, mut needs) = names_settings(nats.clone(), reading);
-    needs.add_stream(NatsStreamSource::needs(stream));
+    needs.merge_stream_source(NatsStreamSource::needs(stream));
     let roles = reading.acl.into_iter().flat_map(Acl::names_by_role);
     needs.roles = roles
         .map(|(role, names)| (role.to_owned(), names.to_vec()))

@@ -374,7 +374,7 @@ impl Gateway for TradesGateway {
         let tokens = &self.settings.authenticator;
         let judged = tokens.judge(head, core.now(), |identity| {
             let marks = identity.marks(None);
-            core.admit(key, identity.user.as_deref(), Some(&marks))?;
+            core.check_not_cut_off(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
             Ok(())
         });

@@ -14,8 +14,8 @@ use weirgate_wire::admission::Transport;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, ConflationKey, Core, Effect, Entrance,
     FeedNotice, Frame, FrameBytes, Gateway, HistoryLimits, Hub, Incoming, Limits, MaxRate, Now,
-    Outcome, Place, Position, Prefix, Publication, SendQueueLimits, SessionKey, SocketEnd,
-    StoredId, TopicName, Transmit, Wanted, Write,
+    Outcome, Place, Position, Prefix, Publication, Recipient, SendQueueLimits, SessionKey,
+    SocketEnd, StoredId, TopicName, Transmit, Wanted, Write,
 };
 use weirgate_test_support::KeptInflater;
 use weirgate_wire::auth::Origins;
@@ -69,7 +69,11 @@ impl Relay {
             .filter(|topic| client.path.contains(topic.as_str()));
         let wanted: Vec<_> = joined.clone().map(Wanted::exact).collect();
         let since = client.since.as_deref();
-        let mut found = since.map(|since| core.missed((key, 0), since, &wanted));
+        let recipient = Recipient {
+            key,
+            bytes_beside: 0,
+        };
+        let mut found = since.map(|since| core.missed(recipient, since, &wanted));
         for topic in joined {
             core.join(key, topic);
         }
@@ -78,7 +82,7 @@ impl Relay {
         };
         outcomes.iter().copied().collect::<Outcome>()?;
         while missed.has_unmade() {
-            core.make_missed((key, 0), missed)?;
+            core.make_missed(recipient, missed)?;
         }
         core.send_missed(key, std::mem::take(missed));
         Ok(())

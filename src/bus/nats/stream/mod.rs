@@ -19,10 +19,11 @@ use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
 use super::refusals::refusal_in;
-use super::servers::{NatsServers, Second, waiter};
+use super::second_connection::SecondConnection;
+use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
-use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
+use crate::kept::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{Bus, Relay};
 use crate::runtime::Wake;
 use crate::socket::Waiter;
@@ -82,7 +83,7 @@ impl NatsStreamSource {
             wake,
             servers: NatsServers::default(),
             reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
-            feed: StreamFeed::new(stream, Times::MinorNs),
+            feed: StreamFeed::new(stream, StorageTime::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
         })
@@ -94,7 +95,7 @@ impl NatsStreamSource {
         &mut self,
         connection: &mut Connection,
         mut before: Option<Connection>,
-        second: &mut Second,
+        second: &mut SecondConnection,
         relay: &mut Relay<NatsError>,
     ) -> Stop {
         if before.is_none() {
@@ -108,7 +109,7 @@ impl NatsStreamSource {
                 break stop;
             }
             before = before.filter(|_| !self.reader.is_caught_up());
-            if second.has_other(&streams, &self.settings, connection) {
+            if second.find_successor(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
         };
@@ -293,7 +294,7 @@ impl Bus for NatsStreamSource {
                 Ok(connection) => connection,
                 Err(error) => return error.into(),
             };
-            let mut second = self.servers.second(nats);
+            let mut second = self.servers.second_connection(nats);
             let stop = self.use_connection(&mut connection, before.take(), &mut second, relay);
             let better = second.better();
             self.servers

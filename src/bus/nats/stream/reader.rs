@@ -500,7 +500,7 @@ impl JetStreamReader {
         let ReaderStep::Verify { doubted, .. } = self.step else {
             return;
         };
-        match self.progress.is_found(found, doubted, events) {
+        match self.progress.take_leaders_answer(found, doubted, events) {
             true => self.pause(now + ANOTHER_PAUSE, out),
             false => self.ask_info(now, out),
         }
@@ -552,7 +552,10 @@ impl JetStreamReader {
             true => self
                 .progress
                 .hand_over(id, delivery, ack.pending, now, events),
-            false => self.progress.catch_up(events),
+            false => {
+                self.progress.pass_over(id);
+                self.progress.catch_up(events);
+            }
         }
         // The rest of the messages from before the start may be gone.
         if ack.pending == 0 && self.progress.is_at_start() {

@@ -25,7 +25,7 @@ mod questions;
 mod retained;
 mod session;
 
-use crate::kept::Losses;
+use crate::kept::LossSigns;
 use crate::ledger::WantedNames;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,10 +39,12 @@ use super::connection::Connection;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
-use super::servers::{NatsServers, Second, waiter};
+use super::second_connection::SecondConnection;
+use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
+use crate::publisher::{Outgoing, Publisher};
 use crate::relay::{Bus, Relay};
-use crate::requests::{BusInterest, Names, Outgoing, Publisher};
+use crate::requests::{BusInterest, Names};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
 use crate::{KeptFeed, LinkTimes, SourceLink, requests};
@@ -257,13 +259,13 @@ impl NatsSubjectsSource {
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
         let (mut source, handle) = Self::new(settings, status)?;
-        let (publisher, outbox) = requests::publisher(source.names.wake.clone());
+        let (publisher, outbox) = Publisher::new(source.names.wake.clone());
         source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
 
-    /// Makes the source number the messages of the kept feed. The positions are valid on one connection. The caller
-    /// subscribes to the names of the feed.
+    /// Makes the source number the messages of the kept feed. Two connections to NATS may get the messages of two publishers
+    /// in another order, so the positions are valid on one connection. The caller subscribes to the names of the feed.
     #[must_use]
     pub fn with_kept(mut self, feed: KeptFeed) -> Self {
         self.kept = Some(feed);
@@ -274,7 +276,7 @@ impl NatsSubjectsSource {
     fn use_connection(
         &mut self,
         (connection, sids): (&mut Connection, &mut Sids),
-        second: &mut Second,
+        second: &mut SecondConnection,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
@@ -284,8 +286,8 @@ impl NatsSubjectsSource {
         // meanwhile never arrive here, and no server reports the loss.
         let is_whole = self.settings.settle.is_whole();
         let losses = match is_whole && !connection.info.is_clustered() {
-            true => Losses::Noticed,
-            false => Losses::Silent,
+            true => LossSigns::Noticed,
+            false => LossSigns::Silent,
         };
         if let Some(kept) = &mut self.kept
             && kept.connected(losses)
@@ -336,7 +338,8 @@ impl Bus for NatsSubjectsSource {
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
         let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
             Ok(mut connection) => {
-                let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
+                let (mut second, mut sids) =
+                    (self.servers.second_connection(nats), Sids::default());
                 let used = (&mut connection, &mut sids);
                 let stop = self.use_connection(used, &mut second, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
@@ -375,7 +378,7 @@ impl Sids {
     }
 
     /// The number of a subscription, if any.
-    fn of(&self, name: &str) -> Option<u64> {
+    fn sid_of(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
     }
 
@@ -386,7 +389,7 @@ impl Sids {
 
     /// The subscription of this name.
     fn named(&self, name: &str) -> Option<&Subscription> {
-        self.get(self.of(name)?)
+        self.get(self.sid_of(name)?)
     }
 
     /// Forgets a subscription. Messages still coming for the number are ignored.
@@ -409,7 +412,7 @@ mod tests {
         assert_eq!(sids.get(first), Some(&name));
         assert_eq!(sids.named("a"), Some(&name));
         assert_eq!(sids.remove("a"), Some(first));
-        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_eq!((sids.get(first), sids.sid_of("a")), (None, None));
         assert_ne!(sids.add(name), first);
     }
 }

@@ -7,8 +7,8 @@ use super::super::error::Stop;
 use super::retained::{Lack, RetainedEvent};
 use super::session::SubjectsSession;
 use crate::kept::place_in;
-use crate::outage::shown;
-use crate::requests::{Question, Said};
+use crate::requests::{PageRequest, Question};
+use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, StoredId};
 use weirgate_wire::base::Now;
 
@@ -17,10 +17,10 @@ impl SubjectsSession<'_> {
     pub(super) fn work_on_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
-        while let Some((number, said)) = self.source.names.next_said() {
-            match said {
-                Said::More => retained.more(number, now, self.connection.out()),
-                Said::Forget => retained.forget(number, self.connection.out()),
+        while let Some((number, request)) = self.source.names.next_page_request() {
+            match request {
+                PageRequest::More => retained.more(number, now, self.connection.out()),
+                PageRequest::Forget => retained.forget(number, self.connection.out()),
             }
         }
         retained.work(now, self.connection.out());
@@ -40,7 +40,7 @@ impl SubjectsSession<'_> {
             && !self.connection.pinged().is_some_and(is_silent)
             && let Some(question) = self.source.names.next_question()
         {
-            let sid = self.sids.of(&question.subscription.name);
+            let sid = self.sids.sid_of(&question.subscription.name);
             retained.ask(question, sid, now, self.connection.out());
         }
     }
@@ -50,19 +50,20 @@ impl SubjectsSession<'_> {
         for event in std::mem::take(&mut self.retained.events) {
             let event = match event {
                 RetainedEvent::Value {
-                    of,
+                    question,
                     subject,
                     payload,
                     is_deletion,
                     id,
                 } => {
-                    let (place, received) = self.place_of_value(&of, id);
+                    let (place, received) = self.place_of_value(&question, id);
+                    let subscription = question.subscription;
                     BusEvent::LastValue {
-                        number: of.number,
+                        number: question.number,
                         is_deletion,
                         message: BusMessage {
                             subject,
-                            pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                            pattern: subscription.is_pattern.then_some(subscription.name),
                             payload,
                             position: None,
                             place,
@@ -98,10 +99,10 @@ impl SubjectsSession<'_> {
 
     /// The place of a value, and the time that counts as its arrival. A message of the stream that is the kept feed has its
     /// place there, and came when it was stored.
-    fn place_of_value(&self, of: &Question, id: Option<StoredId>) -> (Place, Now) {
+    fn place_of_value(&self, question: &Question, id: Option<StoredId>) -> (Place, Now) {
         let now = self.relay.link.now();
         match (&self.source.settings.stream, id) {
-            (Some(stream), Some(id)) if of.is_of_stream() => place_in(stream, id, now),
+            (Some(stream), Some(id)) if question.is_of_stream() => place_in(stream, id, now),
             _ => (Place::Outside, now),
         }
     }

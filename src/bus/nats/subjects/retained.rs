@@ -51,8 +51,8 @@ use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::refusals::{INBOXES, Refused};
 use super::super::stream_info::StreamInfo;
-use crate::outage::shown;
 use crate::requests::{Question, Wants};
+use crate::server_words::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json::{self, Json};
 
@@ -273,12 +273,12 @@ impl Retained {
         Some(match &pending.step {
             Step::Streams if pending.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
-                ApiRequest::of(Action::StreamInfo.of(stream))
+                ApiRequest::of(Action::StreamInfo.subject_about(stream))
             }
             Step::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
                 ApiRequest {
-                    subject: Action::StreamList.of(""),
+                    subject: Action::StreamList.subject_about(""),
                     body,
                 }
             }
@@ -286,7 +286,7 @@ impl Retained {
             Step::Message(streams) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 ApiRequest {
-                    subject: Action::GetMessage.of(streams.front()?),
+                    subject: Action::GetMessage.subject_about(streams.front()?),
                     body,
                 }
             }
@@ -355,7 +355,7 @@ impl Retained {
                     request.is_some_and(|request| request.subject == *subject)
                 };
                 let ended = self.numbers(needs_it);
-                if *subject == Action::StreamList.of("") {
+                if *subject == Action::StreamList.subject_about("") {
                     self.all_streams.refused();
                 }
                 (format!("publish to {subject}"), ended)
@@ -525,7 +525,7 @@ impl Retained {
     /// The request for the next page of the list of all streams.
     fn list_request(&self) -> ApiRequest {
         ApiRequest {
-            subject: Action::StreamList.of(""),
+            subject: Action::StreamList.subject_about(""),
             body: self.all_streams.request(),
         }
     }
@@ -696,7 +696,7 @@ impl Retained {
             && let Some(subject) = delivery.name()
         {
             self.events.push(RetainedEvent::Value {
-                of: pending.question.clone(),
+                question: pending.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
                 is_deletion: delivery.is_deletion || is_empty && !is_of_all,
@@ -875,7 +875,7 @@ impl Retained {
         };
         if let (Some(value), None) = (pending.value, &lack) {
             self.events.push(RetainedEvent::Value {
-                of: pending.question.clone(),
+                question: pending.question.clone(),
                 subject: Arc::clone(&pending.question.subscription.name),
                 is_deletion: value.is_deletion(),
                 payload: value.payload,

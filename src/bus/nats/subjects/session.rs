@@ -1,6 +1,4 @@
-//! A connection from its log-in to its loss: messages and confirmations out, requests in. Two connections to NATS may
-//! get the messages of two publishers in another order, so positions of the kept feed are valid on this connection
-//! alone.
+//! A connection from its log-in to its loss: messages and confirmations out, requests in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +8,13 @@ use super::super::connection::Connection;
 use super::super::error::{NatsError, Stop, log_error};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::refusals::{Refused, refusal_in};
-use super::super::servers::Second;
+use super::super::second_connection::SecondConnection;
 use super::retained::{FIRST_SID, Retained};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
-use crate::outage::shown;
 use crate::relay::Relay;
+use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
@@ -29,7 +27,7 @@ pub(super) struct SubjectsSession<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) connection: &'a mut Connection,
     /// Decides whether this connection is kept during a silence.
-    second: &'a mut Second,
+    second: &'a mut SecondConnection,
     pub(super) relay: &'a mut Relay<NatsError>,
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
@@ -65,7 +63,7 @@ impl<'a> SubjectsSession<'a> {
         source: &'a mut NatsSubjectsSource,
         connection: &'a mut Connection,
         sids: &'a mut Sids,
-        second: &'a mut Second,
+        second: &'a mut SecondConnection,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
         Self {
@@ -115,8 +113,8 @@ impl<'a> SubjectsSession<'a> {
         // If this read fails, no message is lost: the messages of earlier reads were handed over.
         let has_read = self.connection.read(&mut self.source.waiter)?;
         if has_read {
-            self.second
-                .end(self.relay, self.source.names.ledger.is_restored())?;
+            let is_restored = self.source.names.ledger.is_restored();
+            self.second.end_silence(self.relay, is_restored)?;
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
@@ -128,7 +126,7 @@ impl<'a> SubjectsSession<'a> {
             publishing.map(Publishing::due).transpose()?,
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
-        self.ask();
+        self.send_changes();
         let publishing = self.source.publishing.as_ref();
         if let Some(publishing) = publishing {
             publishing.publish(self.connection);
@@ -147,7 +145,7 @@ impl<'a> SubjectsSession<'a> {
     }
 
     /// Queues commands for the changes that are due, each change with a PING after it.
-    fn ask(&mut self) {
+    fn send_changes(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.source.names.ledger.next_change() else {
                 return;
@@ -161,7 +159,7 @@ impl<'a> SubjectsSession<'a> {
                         is_pattern: change.patterns,
                     };
                     protocol::subscribe(out, name, None, sids.add(subscription));
-                } else if let Some(sid) = sids.of(name) {
+                } else if let Some(sid) = sids.sid_of(name) {
                     protocol::unsubscribe(out, sid);
                 }
             }
@@ -178,7 +176,7 @@ impl<'a> SubjectsSession<'a> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
-        if self.source.is_restored && self.second.has_other(&[], nats, self.connection) {
+        if self.source.is_restored && self.second.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
         match self
@@ -447,9 +445,8 @@ impl<'a> SubjectsSession<'a> {
                 })?;
             }
         }
-        let (link, refused) = (&self.relay.link, (subscription, number));
-        let names = &mut self.source.names;
-        Ok(names.report_refused("NATS", link, refused, reason.to_owned())?)
+        let (names, link) = (&mut self.source.names, &self.relay.link);
+        Ok(names.report_refused("NATS", link, subscription, number, reason.to_owned())?)
     }
 
     /// Reports the names known to the other servers by now.

@@ -29,7 +29,7 @@ use super::resp::ReadLimits;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::LinkTimes;
-use crate::kept::{StreamFeed, StreamSettings, Times};
+use crate::kept::{StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{Bus, Relay};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
@@ -62,7 +62,7 @@ impl RedisStreamSource {
             waiter: waiter("the Redis source")?.0,
             status,
             reader: RedisStreamReader::new(&stream.name, stream.history_ms, bytes_max),
-            feed: StreamFeed::new(stream, Times::MajorMs),
+            feed: StreamFeed::new(stream, StorageTime::MajorMs),
         })
     }
 

@@ -11,14 +11,14 @@ use foldhash::quality::RandomState;
 
 use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
 use super::{ITEMS_MAX, RedisStreamSource};
-use crate::outage::shown;
 use crate::redis::connection::Connection;
 use crate::redis::error::RedisError;
 use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
-use crate::requests::{self, BusInterest, Names, Question, Said};
+use crate::requests::{self, BusInterest, Names, PageRequest, Question};
 use crate::runtime::detached;
+use crate::server_words::shown;
 use crate::socket::{Buffered, Waiter};
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
@@ -189,12 +189,23 @@ impl RedisStreamPages {
 
     /// Takes the requests, and reads for the next question. Waits if there is none.
     fn turn(&mut self, link: &SourceLink) -> Result<(), LoopGone> {
-        // A stream has all names.
-        self.names.take_all();
-        while let Some((number, said)) = self.names.next_said() {
-            self.say(number, said);
+        self.take_requests();
+        match self.next_reading() {
+            Some(reading) => self.read_for(reading, link),
+            None => {
+                self.wait(IDLE);
+                Ok(())
+            }
         }
-        let paused = self.open.iter().filter(|of| of.is_paused).count();
+    }
+
+    fn take_requests(&mut self) {
+        // Names need no subscription here: the stream has all of them.
+        self.names.take_all();
+        while let Some((number, request)) = self.names.next_page_request() {
+            self.handle_page_request(number, request);
+        }
+        let paused = self.open.iter().filter(|reading| reading.is_paused).count();
         while self.open.len() - paused < OPEN_MAX
             && let Some(question) = self.names.next_question()
         {
@@ -202,14 +213,17 @@ impl RedisStreamPages {
         }
         let asked = self.open.len() - paused;
         self.names.show_asked_questions(asked, paused);
-        let Some(at) = self.open.iter().position(|of| !of.is_paused) else {
-            self.wait(IDLE);
-            return Ok(());
-        };
-        let Some(reading) = self.open.remove(at) else {
-            return Ok(());
-        };
-        let count = self.count();
+    }
+
+    /// Takes the question whose turn it is from the list.
+    fn next_reading(&mut self) -> Option<Reading> {
+        let at = self.open.iter().position(|reading| !reading.is_paused)?;
+        self.open.remove(at)
+    }
+
+    /// Asks for entries for a question, and handles the answer.
+    fn read_for(&mut self, reading: Reading, link: &SourceLink) -> Result<(), LoopGone> {
+        let count = self.entries_to_ask();
         match self.ask(&reading, count) {
             Ok(Value::Error(words)) if is_refusal(&words) => {
                 self.status.count_retained_refused();
@@ -224,7 +238,7 @@ impl RedisStreamPages {
                 link.send(reading.end(Some(RetainedCut::Refused)))
             }
             Ok(Value::Error(words)) => self.fail(&reading, &words, link),
-            Ok(answer) => self.answered(reading, (answer, count), link),
+            Ok(answer) => self.answered(reading, answer, count, link),
             Err(error) => self.fail(&reading, &error.to_string(), link),
         }
     }
@@ -243,22 +257,22 @@ impl RedisStreamPages {
         drop(self.waiter.wait(Instant::now() + time));
     }
 
-    fn say(&mut self, number: u64, said: Said) {
-        let is_it = |of: &Reading| of.question.number == number;
+    fn handle_page_request(&mut self, number: u64, request: PageRequest) {
+        let is_it = |reading: &Reading| reading.question.number == number;
         let Some(at) = self.open.iter().position(is_it) else {
             return;
         };
-        match said {
-            Said::More => {
+        match request {
+            PageRequest::More => {
                 let reading = &mut self.open[at];
                 (reading.values, reading.bytes, reading.is_paused) = (0, 0, false);
             }
-            Said::Forget => drop(self.open.remove(at)),
+            PageRequest::Forget => drop(self.open.remove(at)),
         }
     }
 
-    /// The entries to ask for.
-    fn count(&self) -> usize {
+    /// The number of entries that make a page, roughly.
+    fn entries_to_ask(&self) -> usize {
         (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
     }
 
@@ -310,7 +324,8 @@ impl RedisStreamPages {
     fn answered(
         &mut self,
         mut reading: Reading,
-        (answer, count): (Value, usize),
+        answer: Value,
+        count: usize,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         let Ok(found) = entries(answer) else {
@@ -337,7 +352,7 @@ impl RedisStreamPages {
             {
                 reading.values += 1;
                 reading.bytes += payload.len() + channel.len();
-                link.send(self.value(&reading, id, (channel, payload), link.now()))?;
+                link.send(self.value(&reading, id, channel, payload, link.now()))?;
             }
         }
         if !has_before {
@@ -358,7 +373,8 @@ impl RedisStreamPages {
         &self,
         reading: &Reading,
         id: StoredId,
-        (channel, payload): (String, Vec<u8>),
+        channel: String,
+        payload: Vec<u8>,
         now: Now,
     ) -> BusEvent {
         let subscription = &reading.question.subscription;

@@ -283,7 +283,7 @@ impl RedisStreamReader {
             // Neither number falls while a stream exists, so the stream was deleted and made anew. Forgets the count
             // now, because later the new stream may reach the numbers of the old one.
             self.counted
-                .take_if(|of| counters.added < of.added || counters.last < of.id);
+                .take_if(|counted| counters.added < counted.added || counters.last < counted.id);
         }
         Ok(state)
     }
@@ -344,10 +344,12 @@ impl RedisStreamReader {
     /// If there is no count yet, sets it from the counters of this answer.
     fn count_from(&mut self, state: StreamProof) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
-        let counters = state.counters.filter(|of| of.last >= self.after);
-        let counted = counters.map(|of| Counted {
-            id: of.last,
-            added: of.added,
+        let counters = state
+            .counters
+            .filter(|counters| counters.last >= self.after);
+        let counted = counters.map(|counters| Counted {
+            id: counters.last,
+            added: counters.added,
         });
         self.counted = self.counted.or(counted);
     }
@@ -438,11 +440,13 @@ impl RedisStreamReader {
             });
         }
         self.step = CATCH_UP;
-        let newest_ms = state.counters.map_or(now_ms, |of| of.last.major);
+        let newest_ms = state
+            .counters
+            .map_or(now_ms, |counters| counters.last.major);
         let counted = self.counted.filter(|counted| counted.id == self.after);
-        let counters = state.counters.zip(counted);
+        let both = state.counters.zip(counted);
         out.push(KeptEvent::Lag {
-            messages: counters.map(|(of, counted)| of.added.saturating_sub(counted.added)),
+            messages: both.map(|(counters, counted)| counters.added.saturating_sub(counted.added)),
             ms: newest_ms.saturating_sub(self.after.major),
         });
     }

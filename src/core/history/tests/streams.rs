@@ -256,8 +256,8 @@ fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
         patterns: Some(&patterns),
     };
     let newest = |bench: &mut Bench, count| {
-        let of = text_frames(1 << 20);
-        let (found, outcome) = bench.history.newest(&[rows], count, of);
+        let budget = text_frames(1 << 20);
+        let (found, outcome) = bench.history.newest(&[rows], count, budget);
         assert_eq!(outcome, Ok(()));
         let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
         found

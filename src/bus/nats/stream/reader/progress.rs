@@ -271,16 +271,27 @@ impl Progress {
 
     /// Whether a message is to be handed over: not delivered again because its acknowledgement was late, and not older
     /// than what is read, as from a server that catches up.
-    pub(super) fn is_news(&mut self, id: StoredId) -> bool {
-        if let Some(last) = self.last {
-            return id.major > last.major;
+    pub(super) fn is_news(&self, id: StoredId) -> bool {
+        match self.last {
+            Some(last) => id.major > last.major,
+            None => !self.was_read(id) && !self.is_early(id),
         }
-        let is_old = self.read_until().is_some_and(|read| id.major <= read);
-        let is_early = self.since_ns.is_some_and(|since_ns| id.minor < since_ns);
-        if is_early && !is_old {
+    }
+
+    /// Passes over a message that is not handed over. If it is older than what is read, the next consumer begins after it.
+    pub(super) fn pass_over(&mut self, id: StoredId) {
+        if self.last.is_none() && self.is_early(id) && !self.was_read(id) {
             self.start = Start::Sequence(id.major + 1);
         }
-        !is_old && !is_early
+    }
+
+    fn was_read(&self, id: StoredId) -> bool {
+        self.read_until().is_some_and(|read| id.major <= read)
+    }
+
+    /// Whether a message was stored before the time from which on messages are read.
+    fn is_early(&self, id: StoredId) -> bool {
+        self.since_ns.is_some_and(|since_ns| id.minor < since_ns)
     }
 
     /// Hands a message over. `pending`: so many more are on the server of the consumer.
@@ -363,7 +374,7 @@ impl Progress {
 
     /// Takes the leader's answer about a message. Returns whether the message is there, so that another consumer may bring
     /// it; otherwise what is lost was reported, and the next consumer begins elsewhere.
-    pub(super) fn is_found(
+    pub(super) fn take_leaders_answer(
         &mut self,
         found: Found,
         doubted: Doubted,

@@ -218,10 +218,13 @@ impl JetStreamReader {
             ReaderStep::Verify { doubted, .. } => {
                 let body =
                     sonic_rs::json!({ "seq": doubted.from, "next_by_subj": ">" }).to_string();
-                let subject = Action::GetMessage.of(stream);
+                let subject = Action::GetMessage.subject_about(stream);
                 self.send(&ApiRequest { subject, body }, out);
             }
-            _ => self.send(&ApiRequest::of(Action::StreamInfo.of(stream)), out),
+            _ => self.send(
+                &ApiRequest::of(Action::StreamInfo.subject_about(stream)),
+                out,
+            ),
         }
     }
 
@@ -230,7 +233,7 @@ impl JetStreamReader {
         if self.standstills.asks(now) {
             self.last_request += 1;
             self.account_request = Some(self.last_request);
-            self.send(&ApiRequest::of(Action::AccountInfo.of("")), out);
+            self.send(&ApiRequest::of(Action::AccountInfo.subject_about("")), out);
         }
     }
 

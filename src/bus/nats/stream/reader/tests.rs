@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::MS_NS;
 use super::acks::{ACK_WAIT, ACKED_SHARE};
 use super::*;
-use crate::kept::tests::check_reports;
+use crate::kept::check_reports;
 
 mod answers;
 mod model;

@@ -11,8 +11,7 @@ use weirgate_wire::json::JsonError;
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::nats::subjects) enum RetainedEvent {
     Value {
-        /// The question.
-        of: Question,
+        question: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
         is_deletion: bool,

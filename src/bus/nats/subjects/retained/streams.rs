@@ -287,7 +287,7 @@ pub(in crate::nats) fn streams_in(name: &str, answer: Json<'_>) -> Vec<StreamOfN
     let takes = |stream: &Stream| {
         stream
             .published()
-            .any(|of| name.intersection(&of).is_some())
+            .any(|subject| name.intersection(&subject).is_some())
     };
     let taking = streams_listed(&answer)
         .into_iter()

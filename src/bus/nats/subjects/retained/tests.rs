@@ -86,7 +86,7 @@ fn a_value_takes_two_requests_and_a_time() {
     let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
     retained.take(message.clone(), Instant::now(), &mut out);
     let value = RetainedEvent::Value {
-        of: question(1, "a.b"),
+        question: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
         is_deletion: false,
@@ -243,16 +243,19 @@ fn values(pattern: &str, streams: &str) -> Reading {
 
 #[test]
 fn each_stream_is_asked_for_its_part() {
-    let of = |pattern| {
+    let targets_of = |pattern| {
         let targets = targets(pattern, json(STREAMS)).targets.into_iter();
         let pairs = targets.map(|target| (target.stream, target.filter));
         pairs.collect::<Vec<_>>()
     };
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
-    assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
-    assert_eq!(of(">").len(), 4);
-    assert_eq!(of("b.*"), []);
+    assert_eq!(targets_of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
+    assert_eq!(
+        targets_of("*.*.c"),
+        [pair("A", "x.*.c"), pair("B", "a.b.c")]
+    );
+    assert_eq!(targets_of(">").len(), 4);
+    assert_eq!(targets_of("b.*"), []);
     assert_eq!(Vec::from(targets("a.>", json("{}")).targets), []);
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use self::model::{ModelStep, StreamServer};
 use super::*;
-use crate::kept::tests::check_reports;
+use crate::kept::check_reports;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -401,17 +401,17 @@ fn a_clock_that_is_behind_hides_no_old_entry() {
 #[test]
 fn entries_of_another_form_are_bad_and_the_next_ones_come() {
     let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-    let of = |fields: &[Value]| message(fields.to_vec());
+    let read = |fields: &[Value]| message(fields.to_vec());
     let (channel, data) = (bulk("channel"), bulk("data"));
     let good = [channel.clone(), bulk("a"), data.clone(), bulk("1")];
-    assert_eq!(of(&good), Ok(("a".to_owned(), b"1".to_vec())));
+    assert_eq!(read(&good), Ok(("a".to_owned(), b"1".to_vec())));
     let long = [
         channel.clone(),
         bulk("a"),
         data.clone(),
         Value::Cut(b"12".to_vec()),
     ];
-    assert_eq!(of(&long), Ok(("a".to_owned(), b"12".to_vec())));
+    assert_eq!(read(&long), Ok(("a".to_owned(), b"12".to_vec())));
     for bad in [
         &[][..],
         &good[..2],
@@ -425,7 +425,7 @@ fn entries_of_another_form_are_bad_and_the_next_ones_come() {
         &[channel, Value::Bulk(vec![0xff]), data, bulk("1")],
         &[Value::Nil, bulk("a")],
     ] {
-        assert!(of(bad).is_err(), "{bad:?}");
+        assert!(read(bad).is_err(), "{bad:?}");
     }
 }
 

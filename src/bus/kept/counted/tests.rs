@@ -1,52 +1,9 @@
-//! Messages that are counted, and results of readers.
+//! Messages that are counted.
 
 use std::collections::HashSet;
 
 use super::*;
 use weirgate_core::Point;
-
-/// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message came twice, and
-/// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `caught_up_at` on may
-/// not be missing even before the first one that came. Returns the newest serial number.
-pub(crate) fn check_reports(
-    events: &[KeptEvent],
-    unreadable: &[u64],
-    mut caught_up_at: Option<u64>,
-    end: u64,
-) -> Option<u64> {
-    let assert_unreadable = |mut serials: std::ops::Range<u64>| {
-        let lost = serials.find(|serial| !unreadable.contains(serial));
-        assert_eq!(lost, None, "before {}", serials.end);
-    };
-    let (mut next, mut has_caught_up, mut newest) = (None, false, None);
-    for events in events {
-        match events {
-            KeptEvent::Lost | KeptEvent::Hole => (next, newest, caught_up_at) = (None, None, None),
-            KeptEvent::CaughtUp => has_caught_up = true,
-            KeptEvent::Lag { .. } | KeptEvent::Subjects(_) => {}
-            KeptEvent::Head(id) => newest = Some(*id),
-            KeptEvent::Bad(why) => panic!("{why}"),
-            KeptEvent::Message {
-                id,
-                payload,
-                is_old,
-                ..
-            } => {
-                let text = String::from_utf8_lossy(payload);
-                let serial: u64 = text.parse().expect("a number");
-                let first = caught_up_at.map_or(serial, |caught_up_at| caught_up_at.min(serial));
-                let from = next.unwrap_or(first);
-                assert!(serial >= from, "{serial} came twice");
-                assert_unreadable(from..serial);
-                assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
-                assert_eq!(*is_old, !has_caught_up, "{serial}");
-                next = Some(serial + 1);
-            }
-        }
-    }
-    assert_unreadable(next.or(caught_up_at).unwrap_or(end)..end);
-    next.and_then(|next| next.checked_sub(1))
-}
 
 fn feed(names: &[&str]) -> KeptFeed {
     let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
@@ -75,7 +32,7 @@ fn count(place: Option<Place>) -> Option<u64> {
 #[test]
 fn nothing_has_a_position_before_the_last_name_is_subscribed() {
     let mut feed = feed(&["a:*", "b"]);
-    feed.connected(Losses::Noticed);
+    feed.connected(LossSigns::Noticed);
     feed.subscribed(&Subscription::pattern("a:*"));
     feed.subscribed(&Subscription::pattern("x:*"));
     assert!(!feed.may_begin());
@@ -88,7 +45,7 @@ fn nothing_has_a_position_before_the_last_name_is_subscribed() {
     assert!(feed.may_begin());
     feed.begin();
     assert_eq!(count(feed.place(&Subscription::channel("b"), "b")), Some(1));
-    feed.connected(Losses::Noticed);
+    feed.connected(LossSigns::Noticed);
     assert_eq!(
         count(feed.place(&Subscription::channel("b"), "b")),
         None,
@@ -99,7 +56,7 @@ fn nothing_has_a_position_before_the_last_name_is_subscribed() {
 #[test]
 fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
     let mut feed = feed(&["a:*", "a:1", "b"]);
-    feed.connected(Losses::Noticed);
+    feed.connected(LossSigns::Noticed);
     let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
     assert!(
         feed.place(&Subscription::pattern("a:*"), "a:1").is_some()
@@ -157,7 +114,7 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     let mut feed = feed(&["a"]);
     let a = Subscription::channel("a");
     assert!(
-        feed.connected(Losses::Silent) && !feed.connected(Losses::Silent),
+        feed.connected(LossSigns::Silent) && !feed.connected(LossSigns::Silent),
         "told once"
     );
     feed.subscribed(&a);
@@ -170,7 +127,7 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
     assert_eq!(count(feed.place(&Subscription::channel("a"), "a")), None);
     assert!(feed.unsubscribed(&a), "a loss all the same");
-    assert!(!feed.connected(Losses::Noticed));
+    assert!(!feed.connected(LossSigns::Noticed));
     feed.subscribed(&a);
     assert!(matches!(
         feed.begin(),
@@ -257,55 +214,11 @@ fn marks_are_remembered_up_to_a_number() {
 #[test]
 fn another_list_has_another_hash() {
     let lists: [&[&str]; 5] = [&["a", "b"], &["b", "a"], &["ab"], &["a"], &["a:*"]];
-    let hashes: HashSet<u32> = lists.iter().map(|list| feed(list).hash).collect();
+    let hashes: HashSet<u32> = lists.iter().map(|list| feed(list).feed_hash).collect();
     assert_eq!(hashes.len(), lists.len());
     assert_eq!(
-        feed(&["channel:trade:*"]).hash,
+        feed(&["channel:trade:*"]).feed_hash,
         0xf7b0_bd51,
         "on every version"
     );
-}
-
-#[test]
-fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
-    let settings = StreamSettings {
-        name: "ticks".to_owned(),
-        history_ms: 60_000,
-        history_bytes_max: usize::MAX,
-        only: None,
-    };
-    let start_ms = 1_700_000_000_000;
-    let start = Now {
-        mono_us: 1,
-        unix_us: 1_700_000_000_000 * 1_000,
-    };
-    let id = |times, ms: u64| match times {
-        Times::MajorMs => (ms, 7),
-        Times::MinorNs => (7, ms * 1_000_000),
-    };
-    for times in [Times::MajorMs, Times::MinorNs] {
-        let mut feed = StreamFeed::new(settings.clone(), times);
-        feed.connecting(start);
-        let now = start.plus_us(9_000_000);
-        feed.connecting(now);
-        for (stored_ms, is_old, quiet, received_ms) in [
-            (start_ms - 1, true, true, start.unix_ms() - 1),
-            (start_ms, true, false, start.unix_ms()),
-            (start_ms + 9_000, false, false, now.unix_ms()),
-        ] {
-            let (major, minor) = id(times, stored_ms);
-            let events = KeptEvent::Message {
-                id: StoredId { major, minor },
-                subject: "a".to_owned(),
-                payload: Vec::new(),
-                is_deletion: false,
-                is_old,
-            };
-            let Some(BusEvent::Message(message)) = feed.event(now, events) else {
-                panic!("no message");
-            };
-            let got = (message.quiet, message.received.unix_ms());
-            assert_eq!(got, (quiet, received_ms), "{times:?} {stored_ms}");
-        }
-    }
 }

@@ -1,0 +1,245 @@
+//! The kept feed of a bus with streams. The messages of a stream have the same ids for all instances, and the stream keeps
+//! them during an outage. Each bus has a reader of its streams; here its results ([`KeptEvent`]) become events for the loop.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::LoopGone;
+use crate::relay::Relay;
+use crate::server_words::shown;
+use weirgate_core::{
+    BusEvent, BusMessage, FeedNotice, Place, Position, StoredId, Subscription, fnv_1a,
+};
+use weirgate_wire::auth::NamePatterns;
+use weirgate_wire::base::{LogBudget, Now};
+
+/// The most log lines about entries, a second.
+const LINES_PER_SECOND: u32 = 5;
+
+/// The stream of a source.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// The name of the stream, or the key.
+    pub name: String,
+    /// At the start, messages of this age and younger are read, milliseconds.
+    pub history_ms: u64,
+    /// At the start, no more messages are read than fit in so many bytes of memory, roughly.
+    pub history_bytes_max: usize,
+    /// The names to relay; `None`: all.
+    pub only: Option<NamePatterns>,
+}
+
+/// A result of a reader, in the order of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptEvent {
+    /// A message.
+    Message {
+        /// The id.
+        id: StoredId,
+        /// The subject or channel.
+        subject: String,
+        /// The payload, cut after the first byte over the limit.
+        payload: Vec<u8>,
+        /// Whether the value of the subject was deleted; the payload is empty.
+        is_deletion: bool,
+        /// Whether the message was stored before this process first read the stream. It is then history, for
+        /// clients that resume.
+        is_old: bool,
+    },
+    /// An entry that no instance can read as a message, and the fault.
+    Bad(&'static str),
+    /// Messages after the last one that was relayed are missing.
+    Lost,
+    /// Messages after the last one that was relayed are missing, and the last [`KeptEvent::Lost`] has reported them already.
+    Hole,
+    /// The id of the newest message of the stream, which is not relayed.
+    Head(StoredId),
+    /// The subjects of the messages in the stream.
+    Subjects(Arc<[String]>),
+    /// From here on, messages come as they are stored. Said once for each connection.
+    CaughtUp,
+    /// How far the reader is behind the newest message.
+    Lag {
+        /// The number of messages; `None`: the bus gives no number.
+        messages: Option<u64>,
+        /// The time from storage to storage, milliseconds.
+        ms: u64,
+    },
+}
+
+/// Turns the results of a reader into events for the loop.
+#[derive(Debug)]
+pub struct StreamFeed {
+    settings: StreamSettings,
+    /// A hash of the name of the stream: positions in another stream are not valid here.
+    feed_hash: u32,
+    storage_time: StorageTime,
+    /// The start of this process, Unix milliseconds.
+    started_ms: Option<i64>,
+    lines: LogBudget,
+}
+
+/// The part of an id with the time of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageTime {
+    /// Redis: the first part, Unix milliseconds.
+    MajorMs,
+    /// JetStream: the second part, Unix nanoseconds.
+    MinorNs,
+}
+
+impl StorageTime {
+    /// The time of storage, Unix microseconds.
+    const fn stored_us(self, id: StoredId) -> u64 {
+        match self {
+            Self::MajorMs => id.major.saturating_mul(1_000),
+            Self::MinorNs => id.minor / 1_000,
+        }
+    }
+}
+
+/// The place of a message of a JetStream stream, and the time of its storage.
+pub(crate) fn place_in(stream: &str, id: StoredId, now: Now) -> (Place, Now) {
+    let position = Position::stored(fnv_1a(stream.bytes()), id);
+    let unix_us = i64::try_from(StorageTime::MinorNs.stored_us(id)).unwrap_or(now.unix_us);
+    (Place::Kept(Some(position)), Now { unix_us, ..now })
+}
+
+impl StreamFeed {
+    /// Creates the feed of a stream.
+    pub fn new(settings: StreamSettings, storage_time: StorageTime) -> Self {
+        Self {
+            feed_hash: fnv_1a(settings.name.bytes()),
+            settings,
+            storage_time,
+            started_ms: None,
+            lines: LogBudget::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// Records the first attempt to connect: no client was accepted before.
+    pub fn connecting(&mut self, now: Now) {
+        self.started_ms.get_or_insert_with(|| now.unix_ms());
+    }
+
+    /// Hands a result of the reader to the loop. `received` is the time at which its bytes arrived.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(crate) fn hand_over<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        received: Now,
+        event: KeptEvent,
+    ) -> Result<(), LoopGone> {
+        if event == KeptEvent::CaughtUp {
+            let away_ms = relay.report_up()?;
+            relay.lag.caught_up();
+            relay.status.set_positions_shared(true);
+            let stream = shown(&self.settings.name);
+            tracing::info!(stream, away_ms, "reading the stream");
+        }
+        match event {
+            KeptEvent::Lag { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
+            KeptEvent::Message {
+                id, is_old: false, ..
+            } => relay
+                .status
+                .count_arrival(received, self.storage_time.stored_us(id)),
+            _ => {}
+        }
+        match self.event(received, event) {
+            Some(event) => relay.link.send(event),
+            None => Ok(()),
+        }
+    }
+
+    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`KeptEvent::Lag`]. The caller
+    /// reports [`BusEvent::Up`] before the event of [`KeptEvent::CaughtUp`].
+    pub fn event(&mut self, now: Now, event: KeptEvent) -> Option<BusEvent> {
+        Some(match event {
+            KeptEvent::Message {
+                id,
+                subject,
+                payload,
+                is_deletion,
+                is_old,
+            } => {
+                let only = self.settings.only.as_ref();
+                if only.is_some_and(|only| !only.matches(&subject)) {
+                    return None;
+                }
+                let received = match is_old {
+                    true => self.stored(now, id),
+                    false => now,
+                };
+                // Clients are accepted while the bus is still away at the start, so a message that was stored meanwhile
+                // is sent to them.
+                let started_ms = self.started_ms.unwrap_or(i64::MAX);
+                let message = BusMessage {
+                    subject: subject.into(),
+                    pattern: None,
+                    payload,
+                    position: None,
+                    place: Place::Kept(Some(Position::stored(self.feed_hash, id))),
+                    received,
+                    quiet: is_old && received.unix_ms() < started_ms,
+                };
+                BusEvent::of(message, is_deletion)
+            }
+            KeptEvent::Bad(reason) => {
+                self.log_bad(now, reason);
+                let subscription = Subscription::channel("");
+                let place = Place::Outside;
+                BusEvent::Skipped {
+                    subscription,
+                    place,
+                }
+            }
+            KeptEvent::Lost => {
+                self.log_lost(now);
+                BusEvent::Gap { lost: None }
+            }
+            KeptEvent::Hole => BusEvent::Feed(FeedNotice::Hole),
+            KeptEvent::Head(id) => {
+                BusEvent::Feed(FeedNotice::Head(Position::stored(self.feed_hash, id)))
+            }
+            KeptEvent::Subjects(subjects) => BusEvent::Subjects(subjects),
+            KeptEvent::CaughtUp => BusEvent::CaughtUp,
+            KeptEvent::Lag { .. } => return None,
+        })
+    }
+
+    /// The time that counts as the arrival of an old message: when it was stored.
+    fn stored(&self, now: Now, id: StoredId) -> Now {
+        Now {
+            unix_us: i64::try_from(self.storage_time.stored_us(id)).unwrap_or(now.unix_us),
+            ..now
+        }
+    }
+
+    fn log_lost(&mut self, now: Now) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                lines_left_out = line.suppressed,
+                "the stream has lost messages that were not read: trimmed, deleted, or it was made \
+                 anew; clients are notified"
+            );
+        }
+    }
+
+    fn log_bad(&mut self, now: Now, reason: &'static str) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                reason,
+                lines_left_out = line.suppressed,
+                "skipped: an entry of the stream"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

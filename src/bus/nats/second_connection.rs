@@ -1,0 +1,272 @@
+//! Two ways to find the server to try first for the next connection: a second connection while the connection in use is
+//! silent, and questions to other servers while JetStream is silent.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::api::{self, ANSWER_TIMEOUT};
+use super::connection::{Connection, Patience};
+use super::endpoint::{Endpoint, learn};
+use super::error::NatsError;
+use super::needs::Action;
+use super::protocol::{self, Op, inbox};
+use super::servers::waiter;
+use super::settings::NatsSettings;
+use super::stream_info::StreamCluster;
+use crate::LoopGone;
+use crate::probe::{Probe, ProbeResult};
+use crate::relay::Relay;
+use crate::socket::Waiter;
+use weirgate_wire::json;
+
+/// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at
+/// once on both.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_millis(500),
+    handshake: Duration::from_secs(1),
+};
+/// The interval of looks for another server, while the one in use is in lame duck mode.
+const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
+/// The payload limit of a second connection: no useful message is larger.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The second connection, to decide whether the silent connection is kept; logs in and subscribes to nothing. The tries
+/// alternate between another server of the list and the silent server. If the silent server hangs, another server
+/// answers; if only the link is dead, the same server answers on a new connection.
+pub(super) struct SecondConnection {
+    probe: Probe,
+    /// The servers learned before this connection.
+    learned: Vec<Endpoint>,
+    tries: usize,
+    /// When this last looked for another server, while the one in use was in lame duck mode.
+    searched_at: Option<Instant>,
+    /// The server with an answer.
+    better: Option<Endpoint>,
+}
+
+impl SecondConnection {
+    /// The means to make a second connection beside a connection that begins. `learned`: the servers beside those of
+    /// the URL.
+    pub(super) fn new(settings: &NatsSettings, learned: Vec<Endpoint>) -> Self {
+        Self {
+            probe: Probe::new("NATS", &settings.times),
+            learned,
+            tries: 0,
+            searched_at: None,
+            better: None,
+        }
+    }
+
+    /// As [`Probe::check`]. `connection` is the silent connection.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn check(
+        &mut self,
+        last_received: Instant,
+        relay: &mut Relay<NatsError>,
+        settings: &NatsSettings,
+        connection: &Connection,
+    ) -> Result<Option<Instant>, LoopGone> {
+        let Self {
+            probe,
+            learned,
+            tries,
+            better,
+            ..
+        } = self;
+        let used = &connection.endpoint;
+        probe.check(last_received, relay, || {
+            let is_others_turn = tries.is_multiple_of(2);
+            *tries += 1;
+            let others = match is_others_turn {
+                true => others(learned.clone(), settings, connection, *tries / 2),
+                false => Vec::new(),
+            };
+            let (to, asked) = match others.is_empty() {
+                true => (SecondTo::InUse, vec![used.clone()]),
+                false => (SecondTo::Other, others),
+            };
+            for server in asked {
+                match log_in(&server, to, settings) {
+                    ProbeResult::Silence => {}
+                    found => {
+                        *better = Some(server).filter(|_| found == ProbeResult::Answer);
+                        return found;
+                    }
+                }
+            }
+            ProbeResult::Silence
+        })
+    }
+
+    /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
+    /// connection that is well. Returns whether it answers about one of them, which is a reason to leave.
+    pub(super) fn find_answer_elsewhere(
+        &mut self,
+        streams: &[String],
+        settings: &NatsSettings,
+        connection: &Connection,
+    ) -> bool {
+        self.find_other(settings, connection, |server| {
+            has_jetstream(server, streams, settings).is_ok_and(|is| is)
+        })
+    }
+
+    /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
+    /// servers, the connection stays until the server ends it. `streams`: another server has to answer about one of
+    /// them. Returns whether there is one.
+    pub(super) fn find_successor(
+        &mut self,
+        streams: &[String],
+        settings: &NatsSettings,
+        connection: &Connection,
+    ) -> bool {
+        let now = Instant::now();
+        if !connection.info.ldm
+            || self
+                .searched_at
+                .is_some_and(|at| now < at + OTHERS_INTERVAL)
+        {
+            return false;
+        }
+        self.searched_at = Some(now);
+        if !streams.is_empty() {
+            return self.find_answer_elsewhere(streams, settings, connection);
+        }
+        self.find_other(settings, connection, |server| {
+            log_in(server, SecondTo::Other, settings) == ProbeResult::Answer
+        })
+    }
+
+    /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether there is
+    /// one.
+    fn find_other(
+        &mut self,
+        settings: &NatsSettings,
+        connection: &Connection,
+        answers: impl FnMut(&Endpoint) -> bool,
+    ) -> bool {
+        self.tries += 1;
+        let others = others(self.learned.clone(), settings, connection, self.tries);
+        self.better = others.into_iter().find(answers);
+        self.better.is_some()
+    }
+
+    /// Records that the server of this connection has sent something, as [`Probe::end_silence`].
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn end_silence(
+        &mut self,
+        relay: &mut Relay<NatsError>,
+        is_restored: bool,
+    ) -> Result<bool, LoopGone> {
+        self.better = None;
+        self.probe.end_silence(relay, is_restored)
+    }
+
+    /// The server with an answer during the silence, if the silence ended this connection.
+    pub(super) fn better(self) -> Option<Endpoint> {
+        self.better
+    }
+}
+
+/// The addresses of the host whose turn it is, without the address of the connection in use.
+fn others(
+    mut learned: Vec<Endpoint>,
+    settings: &NatsSettings,
+    connection: &Connection,
+    turn: usize,
+) -> Vec<Endpoint> {
+    let mut all: Vec<_> = settings.endpoints().flatten().collect();
+    learn(&mut learned, connection.neighbours().collect(), &all);
+    all.append(&mut learned);
+    let is_other = |server: &Endpoint| server.address != Some(connection.peer);
+    // Skips a host whose only address is that of the connection in use.
+    (0..all.len())
+        .map(|n| &all[(turn + n) % all.len()])
+        .filter_map(|host| host.servers(settings).ok())
+        .map(|servers| servers.into_iter().filter(is_other).collect::<Vec<_>>())
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
+}
+
+/// Which server a second connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SecondTo {
+    /// That of the silent connection.
+    InUse,
+    Other,
+}
+
+/// Logs in at a server. A refusal by the server of the silent connection counts as an answer, because the server is
+/// alive. Another server that refuses the log-in is of no use.
+fn log_in(endpoint: &Endpoint, to: SecondTo, settings: &NatsSettings) -> ProbeResult {
+    let is_in_use = to == SecondTo::InUse;
+    match open(endpoint, settings) {
+        Ok((connection, waiter)) => {
+            connection.close(&waiter);
+            ProbeResult::Answer
+        }
+        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_in_use => ProbeResult::Answer,
+        Err(NatsError::Unreachable { source, .. })
+            if is_in_use && source.kind() == ErrorKind::ConnectionRefused =>
+        {
+            ProbeResult::Nobody
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a second connection is not answered either");
+            ProbeResult::Silence
+        }
+    }
+}
+
+fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Connection, Waiter), NatsError> {
+    let (mut waiter, _) = waiter("the second connection to NATS")?;
+    let connection =
+        Connection::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
+    Ok((connection, waiter))
+}
+
+/// Whether JetStream answers at a server in time: about one of the streams, or at all if none is known.
+fn has_jetstream(
+    endpoint: &Endpoint,
+    streams: &[String],
+    settings: &NatsSettings,
+) -> Result<bool, NatsError> {
+    let (mut connection, mut waiter) = open(endpoint, settings)?;
+    let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
+    protocol::subscribe(connection.out(), &reply, None, 1);
+    let of_streams = streams
+        .iter()
+        .map(|stream| Action::StreamInfo.subject_about(stream));
+    let in_general = streams
+        .is_empty()
+        .then(|| Action::AccountInfo.subject_about(""));
+    let mut unanswered = 0;
+    for question in of_streams.chain(in_general) {
+        protocol::publish(connection.out(), &question, &reply, b"");
+        unanswered += 1;
+    }
+    let mut is_answered = false;
+    while !is_answered && unanswered > 0 && Instant::now() < until {
+        connection.flush(&mut waiter)?;
+        if !connection.read(&mut waiter)? {
+            waiter
+                .wait(until)
+                .map_err(|error| connection.lost(&error))?;
+        }
+        while let Some(op) = connection.next_op()? {
+            if let Op::Message(message) = op {
+                let is_refused =
+                    |answer| api::refusal(answer).is_some() || StreamCluster::read(answer).is_err();
+                let is_good = !json::read(&message.payload).is_ok_and(is_refused);
+                is_answered |= message.status.is_none() && is_good;
+                unanswered -= 1;
+            }
+        }
+    }
+    connection.close(&waiter);
+    Ok(is_answered)
+}
