@@ -20,7 +20,7 @@ use super::program::Exit;
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;
-use weirgate_server::listening::tls::of_own_certificate;
+use weirgate_server::listening::tls::client_config_trusting;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 
@@ -184,7 +184,7 @@ fn over_tls(
 ) -> io::Result<String> {
     let asked = Arc::default();
     let file = (!is_here(&socket, addr)).then_some(file);
-    let config = of_own_certificate(file, &asked);
+    let config = client_config_trusting(file, &asked);
     let config = Arc::new(config.map_err(io::Error::other)?);
     let session = ClientConnection::new(config, addr.ip().into());
     let mut session = session.map_err(io::Error::other)?;
