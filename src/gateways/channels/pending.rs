@@ -176,7 +176,7 @@ impl ChannelsGateway {
             has_more = match &mut request {
                 PendingRequest::Subscribe(it) => self.subscribe_next(core, key, client, it),
                 PendingRequest::Unsubscribe(it) => self.unsubscribe_next(core, key, client, it),
-                PendingRequest::Authenticate(it) => self.judge_next(core, key, client, it),
+                PendingRequest::Authenticate(it) => self.recheck_next_name(core, key, client, it),
             };
             if has_more && !core.has_share() {
                 put_off(core, key, client, request);
@@ -244,7 +244,7 @@ impl ChannelsGateway {
     /// Ends the next subscription that the client's rights no longer grant. The names share the steps of a request;
     /// when these are used up, the next name begins with new steps, and may take them all, because a request of its
     /// own may have granted it.
-    fn judge_next(
+    fn recheck_next_name(
         &mut self,
         core: &mut Core,
         key: SessionKey,

@@ -277,7 +277,7 @@ impl GateState {
     }
 
     /// Checks the bytes from `passed` on, and lets good ones pass. Returns false if more bytes must be read first.
-    fn judge(&mut self) -> io::Result<bool> {
+    fn pass_next(&mut self) -> io::Result<bool> {
         let rest = self.read.get(self.passed..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(false);
@@ -291,14 +291,14 @@ impl GateState {
                 }
                 self.passed += taken;
             }
-            Next::Head(_) => return Ok(self.judge_head()),
+            Next::Head(_) => return Ok(self.pass_next_head()),
         }
         Ok(true)
     }
 
     /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
     /// false if more bytes must be read first.
-    fn judge_head(&mut self) -> bool {
+    fn pass_next_head(&mut self) -> bool {
         let Next::Head(scanner) = &mut self.next else {
             return true;
         };
@@ -435,15 +435,15 @@ impl AsyncRead for Gate {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let is_judged = gate.read.len() == gate.passed;
+            let has_passed_all = gate.read.len() == gate.passed;
             match &gate.next {
                 Next::Stopped(_) => return Poll::Ready(Ok(())),
-                Next::Body(body) if is_judged && body.certain() > 0 => {
+                Next::Body(body) if has_passed_all && body.certain() > 0 => {
                     return gate.poll_body(cx, buf);
                 }
                 Next::Body(_) | Next::Head(_) => {}
             }
-            if !gate.judge()? && ready!(gate.poll_fill(cx))? == 0 {
+            if !gate.pass_next()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

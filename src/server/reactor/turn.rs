@@ -329,7 +329,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.read_costly();
         self.flush_little(now);
         self.begin(Phase::Deadlines);
-        self.judge(now, events.is_empty());
+        self.handle_deadlines(now, events.is_empty());
         self.flush_little(now);
         self.begin(Phase::Effects);
         self.relieve();
@@ -374,7 +374,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
     /// meantime.
-    fn judge(&mut self, began: Now, poll_was_empty: bool) {
+    fn handle_deadlines(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
         self.freeze.check(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
