@@ -56,7 +56,7 @@ enum HandshakeStage {
         transport: Transport,
     },
     /// The handshake has not begun: the client's first message is not whole, or the socket waits for its turn.
-    AwaitsHello,
+    NotBegun,
     Handshake(Handshake),
 }
 
@@ -241,17 +241,17 @@ impl Worker {
                     self.failed(key, CloseReason::PeerGone, None);
                 }
             }
-            HandshakeStage::AwaitsHello if event.is_read_closed() || event.is_error() => {
+            HandshakeStage::NotBegun if event.is_read_closed() || event.is_error() => {
                 match socket.stream.peek(&mut [0]) {
                     Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
                     // Load balancers look whether a port is open: nothing has failed.
                     _ => self.failed(key, CloseReason::PeerGone, None),
                 }
             }
-            HandshakeStage::AwaitsHello if event.is_readable() && is_hello_here(&socket.stream) => {
+            HandshakeStage::NotBegun if event.is_readable() && is_hello_here(&socket.stream) => {
                 self.sockets.waiting.push(socket.client, key);
             }
-            HandshakeStage::AwaitsHello => {}
+            HandshakeStage::NotBegun => {}
             HandshakeStage::Handshake(_) => self.sockets.ready.push(socket.client, key),
         }
     }
@@ -268,7 +268,7 @@ impl Worker {
 
     /// Waits for the client's first message.
     fn await_client(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
-        let stage = HandshakeStage::AwaitsHello;
+        let stage = HandshakeStage::NotBegun;
         let socket = HandshakeSocket {
             stream,
             client,
