@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use self::accepts::{FirstReads, HeadRate};
 use self::interrupts::{Freeze, StopDeadline, stop_signals};
 use self::outputs::{EndLines, EndedConnections};
+use self::reads::ThreadTimes;
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Unread;
 use super::report::LoopReport;
@@ -106,8 +107,8 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     awaits_evicted_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
-    /// The time and the CPU time of this thread from which the cost of cheap clients is counted, while costly ones wait.
-    reading_from: Option<(u64, u64)>,
+    /// From when on the cost of cheap clients is counted, while costly ones wait.
+    reading_from: Option<ThreadTimes>,
     first_reads: FirstReads,
     head_rate: HeadRate,
     freeze: Freeze,
