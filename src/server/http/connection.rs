@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
 use super::end_reports::EndReports;
-use super::gate::{Client, Gate, GateEnd, HeadLimits};
+use super::gate::{Client, Gate, GateEnd, HeadJudge, HeadLimits};
 use super::handover::{Handover, ReturnToReactor};
 use super::requests::Requests;
 use super::settings::{HttpSettings, Linger};
@@ -147,10 +147,12 @@ pub(super) async fn serve(
         headers_max: settings.head_headers_max,
         event_stream: settings.event_stream,
     };
-    // The reactor has read a head, and has decided that it is served here.
-    let is_first_for_hyper = !read.is_empty();
-    let gate_clock = Rc::clone(&clock);
-    let gate = Gate::new(stream, read, is_first_for_hyper, limits, gate_clock, time);
+    // The reactor hands over what it has read of a head that is served here.
+    let judge = match read.is_empty() {
+        true => HeadJudge::Gate,
+        false => HeadJudge::Reactor,
+    };
+    let gate = Gate::new(stream, read, judge, limits, Rc::clone(&clock), time);
     let mut protocol = server.protocol.clone();
     // Without room for the connection, hyper ends it after the answer.
     protocol.keep_alive(!is_last_request);

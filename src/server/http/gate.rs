@@ -73,6 +73,15 @@ pub(super) enum Client {
     Hidden,
 }
 
+/// Who decides whether a head is for hyper or for the reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadJudge {
+    /// The gate: a head that asks for a WebSocket or an event stream is for the reactor.
+    Gate,
+    /// The reactor, which has read the head. It is for hyper, whatever it asks for.
+    Reactor,
+}
+
 /// A head that keeps the rules.
 struct GoodHead {
     /// Where it ends in the bytes that were read.
@@ -111,8 +120,8 @@ struct GateState {
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
     time: Clock,
-    /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
-    is_first_for_hyper: bool,
+    /// Who decides about the next head.
+    judge: HeadJudge,
     /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
     unwritten: VecDeque<usize>,
     /// How many bytes of the first piece are written.
@@ -124,12 +133,12 @@ struct GateState {
 }
 
 impl Gate {
-    /// A gate for a socket of which `read` was read already, from the start of a head on. `is_first_for_hyper`: the
-    /// reactor has decided that this head is served here, even if it asks for a WebSocket or an event stream.
+    /// A gate for a socket of which `read` was read already, from the start of a head on. `judge` decides about this
+    /// head.
     pub(super) fn new(
         stream: ClientStream,
         read: HeldBytes,
-        is_first_for_hyper: bool,
+        judge: HeadJudge,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
         time: Clock,
@@ -144,7 +153,7 @@ impl Gate {
             next: Next::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
-            is_first_for_hyper,
+            judge,
             unwritten: VecDeque::new(),
             written: 0,
             is_charged: false,
@@ -319,10 +328,10 @@ impl GateState {
         };
         self.clock.note_head_ended();
         self.body_bytes = 0;
-        let is_for_hyper = mem::take(&mut self.is_first_for_hyper);
+        let judge = mem::replace(&mut self.judge, HeadJudge::Gate);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
-            Ok(head) if head.is_for_reactor && !is_for_hyper => {
+            Ok(head) if head.is_for_reactor && judge == HeadJudge::Gate => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(GateEnd::Upgrade(read)))
