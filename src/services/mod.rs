@@ -37,7 +37,7 @@ use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
-pub(crate) use self::places::{CONNECTION_BYTES, NoPlace, Place, Places};
+pub(crate) use self::places::{CONNECTION_BYTES, ConnectionPlace, NoPlace, Places};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 
 /// The name of this program in requests.

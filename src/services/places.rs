@@ -45,14 +45,14 @@ struct PlacesState {
 #[derive(Debug, Default)]
 struct WaitingRequests {
     turns: FairQueue<u64>,
-    requests: HashMap<u64, (ClientAddr, oneshot::Sender<Place>)>,
+    requests: HashMap<u64, (ClientAddr, oneshot::Sender<ConnectionPlace>)>,
     /// The number of the next request.
     next: u64,
 }
 
 /// The place of a request, given back on drop.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPlace {
     /// The permits for the place and for its buffers; `None` while they are being returned.
     permits: Option<[Permit; 2]>,
     of: Arc<PlacesState>,
@@ -71,7 +71,7 @@ pub(crate) enum NoPlace {
 struct Waiting {
     of: Arc<PlacesState>,
     number: u64,
-    granted: oneshot::Receiver<Place>,
+    granted: oneshot::Receiver<ConnectionPlace>,
 }
 
 impl Places {
@@ -95,7 +95,7 @@ impl Places {
         &self,
         client: ClientAddr,
         waits: impl FnOnce(NoPlace),
-    ) -> Option<Place> {
+    ) -> Option<ConnectionPlace> {
         let Self(of) = self;
         let mut waiting = match of.grant_or_wait(client) {
             Ok(place) => return Some(place),
@@ -118,7 +118,7 @@ impl Places {
 }
 
 impl PlacesState {
-    fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<Place, Waiting> {
+    fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<ConnectionPlace, Waiting> {
         let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
             return Ok(place);
@@ -136,11 +136,11 @@ impl PlacesState {
         })
     }
 
-    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
+    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<ConnectionPlace> {
         let place = self.held.grant(client, 1)?;
         let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
         permits.iter().for_each(|permit| permit.progress(u64::MAX));
-        Some(Place {
+        Some(ConnectionPlace {
             permits: Some(permits),
             of: Arc::clone(self),
         })
@@ -171,7 +171,7 @@ impl PlacesState {
     }
 
     /// Takes the next request whose address may have a place out of the queue, and grants the place.
-    fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
+    fn next(self: &Arc<Self>) -> Option<(ConnectionPlace, oneshot::Sender<ConnectionPlace>)> {
         let mut waiting = lock(&self.waiting);
         let may = |client| self.has_room_for(client);
         let number = waiting.turns.pop_of(may)?;
@@ -180,7 +180,7 @@ impl PlacesState {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
     pub(crate) fn note_behind(&self, behind: Duration) {
         let now_us = self.of.clock.mono_us();
@@ -211,7 +211,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         drop(self.permits.take());
         self.of.hand_out();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     /// A place that is free at once.
-    async fn at_once(places: &Places, client: &str) -> Option<Place> {
+    async fn at_once(places: &Places, client: &str) -> Option<ConnectionPlace> {
         let place = places.place(ip(client), |_| {});
         timeout(Duration::ZERO, place).await.ok()?
     }
