@@ -26,7 +26,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{Place, Retained, State, Waiter, Wanted as Waits};
+use super::retained::{QuestionPlace, Retained, State, WaitedName, Waiter};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
     Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -358,7 +358,7 @@ impl Retained {
         let waiter = self.clients.entry(key).or_default();
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
-        waits.or_insert_with(|| Waits {
+        waits.or_insert_with(|| WaitedName {
             state: State::Waits(0),
             place: self.questions.place_after(None),
             since: self.count,
@@ -467,7 +467,7 @@ impl Retained {
         &mut self,
         scope: &TopicName,
         key: SessionKey,
-        (cut, place): (Option<RetainedCut>, Place),
+        (cut, place): (Option<RetainedCut>, QuestionPlace),
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {

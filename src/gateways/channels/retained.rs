@@ -20,9 +20,9 @@ mod shares;
 mod sought;
 mod waiter;
 
-pub(super) use self::questions::Place;
+pub(super) use self::questions::QuestionPlace;
 pub use self::request::RetainedRequest;
-pub(super) use self::waiter::{RetainedEnd, State, Waiter, Wanted, Wants};
+pub(super) use self::waiter::{RetainedEnd, State, WaitedName, Waiter, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -140,7 +140,7 @@ impl Retained {
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
     /// waits for the name already, that stays.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
-        let wanted = Wanted::new(answer, self.count);
+        let wanted = WaitedName::new(answer, self.count);
         let waiter = self.clients.entry(key).or_default();
         waiter.names.entry(name.clone()).or_insert(wanted);
         self.count_name(name, key);
@@ -150,9 +150,9 @@ impl Retained {
     /// anew, so that those behind the newest answer are whole.
     pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         self.leave_question(name, key);
-        let wanted = Wanted {
+        let wanted = WaitedName {
             says_end: true,
-            ..Wanted::new(answer, self.count)
+            ..WaitedName::new(answer, self.count)
         };
         let waiter = self.clients.entry(key).or_default();
         waiter.ends.retain(|end| end.name != *name);
@@ -272,7 +272,12 @@ impl Retained {
     }
 
     /// Takes a client out of the question in which it has this name. Returns the place up to which it has the values.
-    fn leave_as(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) -> Option<Place> {
+    fn leave_as(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+        wanted: &WaitedName,
+    ) -> Option<QuestionPlace> {
         let (number, is_ready) = match wanted.state {
             State::Waits(_) => return None,
             State::Asked(number) => (number, true),
@@ -288,7 +293,12 @@ impl Retained {
     }
 
     /// Queues a client for another question about the name; `place` is how far the one before has come.
-    pub(super) fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
+    pub(super) fn wait_again(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+        place: Option<QuestionPlace>,
+    ) {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return;
         };
@@ -320,7 +330,7 @@ impl Retained {
     }
 
     /// Handles a name that a client of before has waited for.
-    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) {
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &WaitedName) {
         self.leave_as(name, key, wanted);
         self.no_longer_waits(name, key);
     }

@@ -25,7 +25,7 @@ pub(super) const OPEN_MAX: usize = 256;
 
 /// A place from which a question reads. The default is the beginning.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Place {
+pub(in super::super) struct QuestionPlace {
     /// 0 for the beginning; each end of a page has another number.
     id: u64,
     cursor: Arc<PageCursor>,
@@ -42,7 +42,7 @@ struct Question {
     /// From where it was asked.
     begins: u64,
     /// The end of the last page.
-    place: Place,
+    place: QuestionPlace,
     members: BTreeSet<SessionKey>,
     /// Of all messages: which members get a message.
     sought: Sought,
@@ -64,7 +64,7 @@ pub(in super::super) struct Questions {
     /// Questions without a page so far.
     begun: HashMap<Start, u64, RandomState>,
     /// The questions after those: their numbers, places and members.
-    next: HashMap<Start, (u64, Place, BTreeSet<SessionKey>), RandomState>,
+    next: HashMap<Start, (u64, QuestionPlace, BTreeSet<SessionKey>), RandomState>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest place.
@@ -74,7 +74,7 @@ pub(in super::super) struct Questions {
 }
 
 /// A name, clients of a question about it, and the place from which they go on.
-pub(super) type Left = (TopicName, BTreeSet<SessionKey>, Place);
+pub(super) type Left = (TopicName, BTreeSet<SessionKey>, QuestionPlace);
 
 impl Questions {
     /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
@@ -88,9 +88,9 @@ impl Questions {
     }
 
     /// The place of all messages of the stream after one; from its beginning on for `None`.
-    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> Place {
+    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> QuestionPlace {
         self.places += u64::from(after.is_some());
-        Place {
+        QuestionPlace {
             // The beginning of all messages is another place than that of the newest.
             id: after.map_or(u64::MAX, |_| self.places),
             cursor: Arc::new(PageCursor::after(after)),
@@ -112,7 +112,7 @@ impl Questions {
 
     /// Adds a client to the next question about the name from this place. Returns the number of the question.
     /// [`Self::ask`] follows.
-    pub(super) fn join(&mut self, name: &TopicName, place: &Place, key: SessionKey) -> u64 {
+    pub(super) fn join(&mut self, name: &TopicName, place: &QuestionPlace, key: SessionKey) -> u64 {
         let next = self.next.entry((name.clone(), place.id));
         let (number, _, members) = next.or_insert_with(|| {
             self.number += 1;
@@ -213,10 +213,10 @@ impl Questions {
     /// Returns the place of the end of the last page. The question ends with its last client.
     pub(super) fn leave(
         &mut self,
-        (name, begins): (&TopicName, &Place),
+        (name, begins): (&TopicName, &QuestionPlace),
         number: u64,
         (key, is_ready): (SessionKey, bool),
-    ) -> Option<Place> {
+    ) -> Option<QuestionPlace> {
         if let Some(question) = self.open.get_mut(&number) {
             if !question.members.remove(&key) {
                 return None;
@@ -388,7 +388,7 @@ impl Questions {
     }
 }
 
-impl Place {
+impl QuestionPlace {
     pub(super) fn reads_all(&self) -> bool {
         self.reads_all
     }
