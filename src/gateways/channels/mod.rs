@@ -610,8 +610,8 @@ impl Gateway for ChannelsGateway {
                 cursor,
                 is_open,
             } => {
-                let page = (*is_open, core.now().mono_us);
-                self.retained.paged(*number, cursor, page);
+                let now_us = core.now().mono_us;
+                self.retained.paged(*number, cursor, *is_open, now_us);
             }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let scope = self.retained.scope_of(*number);

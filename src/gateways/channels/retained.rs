@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use self::questions::Questions;
+use self::questions::{Member, Questions};
 use super::ChannelsGateway;
 use super::messages::Answer;
 use super::replay::Replays;
@@ -278,14 +278,14 @@ impl Retained {
         key: SessionKey,
         wanted: &WaitedName,
     ) -> Option<QuestionPlace> {
-        let (number, is_ready) = match wanted.state {
+        let (number, member) = match wanted.state {
             State::Waits(_) => return None,
-            State::Asked(number) => (number, true),
-            State::Takes(number) => (number, false),
+            State::Asked(number) => (number, Member::Ready),
+            State::Takes(number) => (number, Member::Takes),
         };
         let start = self.questions.start_of(number);
-        let of = (name, &wanted.place);
-        let place = self.questions.leave(of, number, (key, is_ready));
+        let begins = &wanted.place;
+        let place = self.questions.leave(name, begins, number, key, member);
         if let Some((name, begins)) = start {
             self.ask_next(&name, begins);
         }
@@ -362,7 +362,7 @@ impl ChannelsGateway {
     /// Sends a last value to the clients that wait for it.
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
-        let of = (subject, value.request.unwrap_or_default());
+        let number = value.request.unwrap_or_default();
         let mut frames = [None, None];
         let mut frame_for = |core: &Core, key| {
             let content = core.content(key);
@@ -371,7 +371,7 @@ impl ChannelsGateway {
             Arc::clone(frame.get_or_insert_with(render))
         };
         let bytes_for = |key| frame_for(core, key).queue_bytes();
-        for key in self.retained.receivers(topic, of, bytes_for) {
+        for key in self.retained.receivers(topic, subject, number, bytes_for) {
             let frame = frame_for(core, key);
             core.replay(key, topic, &frame);
         }

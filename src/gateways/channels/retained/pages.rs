@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Retained;
-use super::questions::Left;
+use super::questions::{Left, Member};
 use super::waiter::State;
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
@@ -32,11 +32,12 @@ impl Retained {
         &mut self,
         number: u64,
         cursor: &Arc<PageCursor>,
-        (is_open, now_us): (bool, u64),
+        is_open: bool,
+        now_us: u64,
     ) {
         let start = self.questions.start_of(number);
-        let page = (is_open, now_us);
-        let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
+        let read = Arc::clone(cursor);
+        let Some(left) = self.questions.paged(number, read, is_open, now_us) else {
             return;
         };
         if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
@@ -96,7 +97,10 @@ impl Retained {
                     }
                     self.unasked(key);
                 }
-                None => drop(self.questions.leave((&name, &place), number, (key, false))),
+                None => {
+                    let questions = &mut self.questions;
+                    drop(questions.leave(&name, &place, number, key, Member::Takes));
+                }
             }
         }
     }

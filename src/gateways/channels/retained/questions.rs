@@ -57,6 +57,15 @@ enum Page {
     Taken { due_us: u64, ready: usize },
 }
 
+/// What a member of a question does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Member {
+    /// It waits for the next page.
+    Ready,
+    /// It takes a page.
+    Takes,
+}
+
 /// All questions.
 #[derive(Debug, Default)]
 pub(in super::super) struct Questions {
@@ -144,16 +153,16 @@ impl Questions {
             true => None,
             false => self.slowest(),
         };
-        let (of, after) = (name.clone(), Arc::clone(&place.cursor));
+        let after = Arc::clone(&place.cursor);
         self.requests.push_back(match place.reads_all {
             true => RetainedRequest::All {
-                name: of,
+                name: name.clone(),
                 number,
                 after,
                 names: sought.names(),
             },
             false => RetainedRequest::Ask {
-                name: of,
+                name: name.clone(),
                 number,
                 after,
             },
@@ -209,13 +218,15 @@ impl Questions {
         question.map_or_else(Vec::new, |question| question.sought.receivers(name))
     }
 
-    /// Takes a client out of a question, which may not have been asked yet. `is_ready`: the client does not take a page.
+    /// Takes a client out of a question, which may not have been asked yet: `name` and `begins` are what it begins with.
     /// Returns the place of the end of the last page. The question ends with its last client.
     pub(super) fn leave(
         &mut self,
-        (name, begins): (&TopicName, &QuestionPlace),
+        name: &TopicName,
+        begins: &QuestionPlace,
         number: u64,
-        (key, is_ready): (SessionKey, bool),
+        key: SessionKey,
+        member: Member,
     ) -> Option<QuestionPlace> {
         if let Some(question) = self.open.get_mut(&number) {
             if !question.members.remove(&key) {
@@ -223,7 +234,7 @@ impl Questions {
             }
             let place = question.place.clone();
             if let Page::Taken { ready, .. } = &mut question.state {
-                *ready -= usize::from(is_ready);
+                *ready -= usize::from(member == Member::Ready);
             }
             match question.members.is_empty() {
                 true => drop(self.end(number)),
@@ -232,8 +243,8 @@ impl Questions {
             return Some(place);
         }
         let start = (name.clone(), begins.id);
-        let (of, _, members) = self.next.get_mut(&start)?;
-        if *of == number && members.remove(&key) && members.is_empty() {
+        let (next_number, _, members) = self.next.get_mut(&start)?;
+        if *next_number == number && members.remove(&key) && members.is_empty() {
             self.next.remove(&start);
         }
         None
@@ -245,13 +256,14 @@ impl Questions {
         &mut self,
         number: u64,
         cursor: Arc<PageCursor>,
-        (is_open, now_us): (bool, u64),
+        is_open: bool,
+        now_us: u64,
     ) -> Option<Left> {
         let question = self.open.get_mut(&number)?;
         self.places += 1;
         let id = self.places;
         (question.place.id, question.place.cursor) = (id, cursor);
-        let of = (
+        let left = (
             question.name.clone(),
             question.members.clone(),
             question.place.clone(),
@@ -261,11 +273,11 @@ impl Questions {
                 due_us: now_us + PAUSE_MAX_US,
                 ready: 0,
             };
-            self.has_page(number);
+            self.forget_begun(number);
         } else {
             self.remove(number);
         }
-        Some(of)
+        Some(left)
     }
 
     /// A member of the question has taken the page, and is ready for the next one.
@@ -315,7 +327,7 @@ impl Questions {
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let of = (question.name.clone(), slow, question.place.clone());
+        let left = (question.name.clone(), slow, question.place.clone());
         let goes_on = !ready.is_empty();
         question.members = ready;
         if let Page::Taken { ready, .. } = &mut question.state {
@@ -325,7 +337,7 @@ impl Questions {
             true => self.go_on(number),
             false => drop(self.end(number)),
         }
-        Some(of)
+        Some(left)
     }
 
     /// Ends a question that the bus may have. Returns its members.
@@ -344,12 +356,12 @@ impl Questions {
     }
 
     fn remove(&mut self, number: u64) -> Option<Question> {
-        self.has_page(number);
+        self.forget_begun(number);
         self.open.remove(&number)
     }
 
     /// The question has brought its first page, or none: the next may begin at the same place.
-    fn has_page(&mut self, number: u64) {
+    fn forget_begun(&mut self, number: u64) {
         if let Some(question) = self.open.get(&number) {
             let start = (question.name.clone(), question.begins);
             if self.begun.get(&start) == Some(&number) {
@@ -360,17 +372,15 @@ impl Questions {
 
     /// Ends all questions, or those about a name, and returns their members.
     pub(super) fn end_all(&mut self, name: Option<&TopicName>) -> Vec<Left> {
-        let is_of = |of: &TopicName| name.is_none_or(|name| name == of);
-        let open = self
-            .open
-            .iter()
-            .filter(|(_, question)| is_of(&question.name));
+        let ends = |about: &TopicName| name.is_none_or(|name| name == about);
+        let open = self.open.iter();
+        let open = open.filter(|(_, question)| ends(&question.name));
         let numbers: Vec<u64> = open.map(|(number, _)| *number).collect();
         let mut left: Vec<Left> = numbers
             .into_iter()
             .filter_map(|number| self.end(number))
             .collect();
-        let next = self.next.keys().filter(|(of, _)| is_of(of));
+        let next = self.next.keys().filter(|(about, _)| ends(about));
         let mut starts: Vec<Start> = next.cloned().collect();
         starts.sort_unstable();
         for start in starts {

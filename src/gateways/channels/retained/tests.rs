@@ -37,7 +37,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
 
 fn receivers(retained: &mut Retained, name: &TopicName, subject: &str, number: u64) -> Vec<u32> {
     let subject = Some(subject.into()).filter(|_| retained.syntax.is_pattern(name.as_str()));
-    let takers = retained.receivers(name, (subject.as_ref(), number), |_| 10);
+    let takers = retained.receivers(name, subject.as_ref(), number, |_| 10);
     let mut slots: Vec<u32> = takers.iter().map(|key| key.slot).collect();
     slots.sort_unstable();
     slots
@@ -178,7 +178,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
         answered(&mut retained, slot, name);
         let (_, number) = request(&mut retained).expect("a question");
         let now_us = u64::from(slot);
-        retained.paged(number, &Arc::default(), (true, now_us));
+        retained.paged(number, &Arc::default(), true, now_us);
         retained.undrained.clear();
     }
     let last = OPEN_MAX as u32;
