@@ -497,27 +497,20 @@ impl Retained {
 }
 
 impl ChannelsGateway {
-    /// Whether the position of a request may be one of the kept feed; one that is not is left out. Returns an outcome for each
-    /// name.
-    pub(super) fn may_replay(
-        &self,
-        core: &Core,
-        since: &mut Option<String>,
-        names: usize,
-    ) -> Vec<Outcome> {
+    /// Checks whether the position of a request, if it has one, may be one of the kept feed.
+    ///
+    /// # Errors
+    /// It is no position, or one of another feed.
+    pub(super) fn check_since(&self, core: &Core, since: Option<&str>) -> Outcome {
         let feed = core.position().map(|position| position.names);
-        let is_good = |since: &String| {
+        let is_good = |since: &str| {
             let parsed = CopyPosition::parse(since);
             parsed.is_some_and(|at| feed.is_none_or(|feed| feed == at.position.names))
         };
-        let outcome = match since {
-            Some(text) if !is_good(text) => {
-                *since = None;
-                Err(NotRecovered::Bad)
-            }
-            _ => Ok(()),
-        };
-        vec![outcome; names]
+        match since.is_none_or(is_good) {
+            true => Ok(()),
+            false => Err(NotRecovered::Bad),
+        }
     }
 
     /// Begins to send all kept messages of names to a client. Of others nothing is kept, or the client has them already.

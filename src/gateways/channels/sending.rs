@@ -487,7 +487,12 @@ impl ChannelsGateway {
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
         let outcomes = match resuming.is_all {
-            true => self.may_replay(core, &mut resuming.since, names.len()),
+            true => {
+                let outcome = self.check_since(core, resuming.since.as_deref());
+                // All kept messages come without a good position, too.
+                resuming.since = resuming.since.take().filter(|_| outcome.is_ok());
+                vec![outcome; names.len()]
+            }
             false => self.find(core, key, (resuming, beside), &names),
         };
         let joined = Some(&names).filter(|_| !resuming.is_all);
