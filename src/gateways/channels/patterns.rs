@@ -266,7 +266,7 @@ impl ChannelsGateway {
                     self.give_up(core, key, clients.get_mut(key), &pattern);
                     self.giving_up = Some(pattern);
                 }
-                None => self.has_given_up(core, &pattern),
+                None => self.hand_pattern_on(core, &pattern),
             }
             if !core.has_time() {
                 return;
@@ -298,8 +298,9 @@ impl ChannelsGateway {
         }
     }
 
-    /// If clients of another address still hold the pattern, it counts for that address from here on.
-    fn has_given_up(&mut self, core: &Core, gone: &GivingUp) {
+    /// Hands a pattern that was given up on: if clients of another address still hold it, it counts for that address
+    /// from here on.
+    fn hand_pattern_on(&mut self, core: &Core, gone: &GivingUp) {
         let other = core.members(&gone.name).next();
         let other = other.and_then(|key| core.client_addr(key));
         if let Some(pattern) = self.patterns.remove(&gone.name) {
