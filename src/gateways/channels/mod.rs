@@ -46,7 +46,7 @@ use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
-use self::pending::PendingRequest;
+use self::pending::{NewSubscribe, PendingRequest};
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use crate::gateways::shared::access::{
@@ -330,7 +330,13 @@ impl ChannelsGateway {
                     true => Some(Resumed::of_stream(since, last)),
                     false => Resumed::new(since, last),
                 };
-                let pending = self.pending_subscribe(client, (names, resumed, request.status), id);
+                let new = NewSubscribe {
+                    names,
+                    resumed,
+                    status: request.status,
+                    request_id: id,
+                };
+                let pending = self.pending_subscribe(client, new);
                 return self.begin(core, key, client, pending);
             }
             Action::Unsubscribe(names) => {

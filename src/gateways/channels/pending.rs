@@ -20,6 +20,16 @@ pub(super) enum PendingRequest {
     Authenticate(Reauthentication),
 }
 
+/// What a client asks for with a `subscribe`.
+#[derive(Debug)]
+pub(super) struct NewSubscribe {
+    pub(super) names: TextList,
+    pub(super) resumed: Option<Resumed>,
+    /// The answer says what each granted name brings, and the end of its last values is said too.
+    pub(super) status: bool,
+    pub(super) request_id: String,
+}
+
 #[derive(Debug)]
 pub(super) struct Subscribing {
     names: TextList,
@@ -122,27 +132,25 @@ fn put_off(core: &mut Core, key: SessionKey, client: &mut ChannelsClient, rest: 
 }
 
 impl ChannelsGateway {
-    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
-    /// end of its last values is said too.
+    /// A request to subscribe to the names, in their order.
     pub(super) fn pending_subscribe(
         &self,
         client: &ChannelsClient,
-        (names, resumed, status): (TextList, Option<Resumed>, bool),
-        request_id: String,
+        new: NewSubscribe,
     ) -> PendingRequest {
         PendingRequest::Subscribe(Box::new(Subscribing {
-            names,
+            names: new.names,
             check: self.check(client),
-            entries: match status {
+            entries: match new.status {
                 true => Entries::with_brings(),
                 false => Entries::default(),
             },
             follow_up: FollowUp {
-                resumed,
-                says_end: status,
+                resumed: new.resumed,
+                says_end: new.status,
                 ..FollowUp::default()
             },
-            request_id,
+            request_id: new.request_id,
         }))
     }
 
