@@ -320,9 +320,9 @@ impl Candles {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot];
         match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
-            Ok(is_oldest) => {
+            Ok(added) => {
                 if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
-                    watch.is_changed |= is_oldest;
+                    watch.is_changed |= added == series::Added::Oldest;
                 }
             }
             Err(series::Late) => self.stats.count_dropped(Dropped::Late),

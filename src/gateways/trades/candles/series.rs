@@ -64,6 +64,14 @@ impl Interval {
     }
 }
 
+/// The candle to which a trade was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// The oldest one, which is or becomes the running candle.
+    Oldest,
+    Later,
+}
+
 /// The error for a trade of a closed candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late;
@@ -97,9 +105,11 @@ impl Series {
         Some(self.candles.remove(0))
     }
 
-    /// Adds a trade to its candle. Returns whether this is the oldest candle; an error if the candle is closed, ended at
-    /// `horizon_ms` or before, or is older than a candle that was shown.
-    pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<bool, Late> {
+    /// Adds a trade to its candle.
+    ///
+    /// # Errors
+    /// The candle is closed, ended at `horizon_ms` or before, or is older than a candle that was shown.
+    pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<Added, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
         let is_over = start_ms + self.interval.ms() <= horizon_ms;
         if is_over || start_ms < self.begins_ms_min {
@@ -114,7 +124,10 @@ impl Series {
                 self.candles.insert(place, Candle::new(start_ms, trade));
             }
         }
-        Ok(place == 0)
+        Ok(match place {
+            0 => Added::Oldest,
+            _ => Added::Later,
+        })
     }
 
     /// Takes the running candle, to be shown: the oldest, if its interval began at `horizon_ms` or before. From then on no
@@ -377,7 +390,10 @@ mod tests {
         let mut series = Series::new(Interval::Minute);
         let begin = HOUR_MS;
         for (at_ms, price) in [(20, 5), (10, 7), (30, 3), (10, 8), (30, 4), (25, 9)] {
-            assert_eq!(series.add(&trade(begin + at_ms, price), 0), Ok(true));
+            assert_eq!(
+                series.add(&trade(begin + at_ms, price), 0),
+                Ok(Added::Oldest)
+            );
         }
         assert!(
             series.show_running(begin - 1).is_none(),
@@ -395,9 +411,9 @@ mod tests {
     #[test]
     fn a_closed_candle_is_not_opened_again_though_the_clock_is_set_back() {
         let mut series = Series::new(Interval::Second);
-        assert_eq!(series.add(&trade(HOUR_MS + 500, 1), 0), Ok(true));
-        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(true));
-        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(false));
+        assert_eq!(series.add(&trade(HOUR_MS + 500, 1), 0), Ok(Added::Oldest));
+        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(Added::Oldest));
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(Added::Later));
         assert!(series.close(HOUR_MS - 1).is_none());
         let closed = series.close(HOUR_MS + 1_000).expect("the older one");
         assert_eq!(closed.start_ms, HOUR_MS - 1_000);
@@ -406,19 +422,22 @@ mod tests {
         let back = HOUR_MS - 60_000;
         assert!(series.close(back).is_none());
         assert_eq!(series.add(&trade(HOUR_MS + 999, 1), back), Err(Late));
-        assert_eq!(series.add(&trade(HOUR_MS + 1_000, 1), back), Ok(true));
+        assert_eq!(
+            series.add(&trade(HOUR_MS + 1_000, 1), back),
+            Ok(Added::Oldest)
+        );
     }
 
     #[test]
     fn no_candle_begins_before_one_that_was_shown_though_the_clock_is_set_back() {
         let mut series = Series::new(Interval::Second);
-        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(Added::Oldest));
         assert_eq!(series.next_start_ms(), Some(HOUR_MS));
         assert!(series.show_running(HOUR_MS).is_some());
         assert_eq!(series.next_start_ms(), None);
         let back = HOUR_MS - 60_000;
         assert_eq!(series.add(&trade(HOUR_MS - 1, 1), back), Err(Late));
-        assert_eq!(series.add(&trade(HOUR_MS + 1, 1), back), Ok(true));
+        assert_eq!(series.add(&trade(HOUR_MS + 1, 1), back), Ok(Added::Oldest));
         let trades = series.show_running(back).map(|candle| candle.trades);
         assert_eq!(trades, Some(2));
     }
@@ -426,11 +445,14 @@ mod tests {
     #[test]
     fn a_clock_that_was_far_ahead_for_a_moment_costs_the_running_candle_alone() {
         let mut series = Series::new(Interval::Second);
-        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(Added::Oldest));
         let tomorrow = 24 * HOUR_MS;
         assert!(series.close(tomorrow).is_some());
         assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), tomorrow), Err(Late));
-        assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), HOUR_MS), Ok(true));
+        assert_eq!(
+            series.add(&trade(HOUR_MS + 2_000, 1), HOUR_MS),
+            Ok(Added::Oldest)
+        );
     }
 
     #[test]
