@@ -280,7 +280,7 @@ impl Connection {
             return Some(reason);
         }
         let now_us = self.server.ends.clock().mono_us();
-        if unwritten.is_evicted(self.gate.uncharged(), now_us, cx) {
+        if unwritten.charge(self.gate.uncharged(), now_us, cx) {
             return Some(CloseReason::HttpMemory);
         }
         if self.clock.is_evicted(cx) {
@@ -385,7 +385,7 @@ struct Unwritten<'s> {
 impl Unwritten<'_> {
     /// Sets the permit to this many bytes. Returns whether the connection has to be evicted, because all clients together
     /// hold too many.
-    fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
+    fn charge(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
             self.permit = None;
             return false;

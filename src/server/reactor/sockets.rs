@@ -279,8 +279,9 @@ impl Sockets {
         !self.chosen.is_empty()
     }
 
-    /// Whether the socket has a pending error, such as a reset after the end of the peer's side.
-    pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
+    /// Takes the pending error of a socket, such as a reset after the end of the peer's side. Returns whether there was
+    /// one.
+    pub(super) fn take_error(&mut self, key: SessionKey) -> bool {
         let stream = self.stream(key);
         stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
     }

@@ -199,7 +199,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         self.now_us = self.clock.mono_us();
-        while !self.is_stopped() {
+        while !self.advance_stop() {
             self.wait(&mut events)?;
             self.turn(&events);
         }
@@ -249,15 +249,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         found
     }
 
-    /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
-    /// answers in progress within the time left.
-    fn is_stopped(&mut self) -> bool {
+    /// Goes on with a stop. Returns whether it is complete. Once the last client has ended, the HTTP side ends too: idle
+    /// connections at once, answers in progress within the time left.
+    fn advance_stop(&mut self) -> bool {
         let Some(stop) = &mut self.stop else {
             return false;
         };
         let now = self.now_us;
         let connections = self.hub.core().connections();
-        if self.stop_now || stop.is_over(now, connections) {
+        if self.stop_now || stop.note_connections(now, connections) {
             return true;
         }
         let stop_at = stop.at_us();
@@ -379,7 +379,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let now = self.since(began);
         self.freeze.check(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
-        if self.freeze.may_judge(now.mono_us, is_quiet) {
+        if self.freeze.note_turn_end(now.mono_us, is_quiet) {
             self.hub.handle_timeout(now);
         }
     }

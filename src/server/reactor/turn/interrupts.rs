@@ -66,9 +66,9 @@ impl Freeze {
         self.catch_up.is_some()
     }
 
-    /// Whether deadlines may be judged at the end of a turn. `is_quiet`: the poll of the turn had no events,
-    /// and no client waits.
-    pub(super) fn may_judge(&mut self, now_us: u64, is_quiet: bool) -> bool {
+    /// Records the end of a turn. Returns whether deadlines may be judged then. `is_quiet`: the poll of the turn had no
+    /// events, and no client waits.
+    pub(super) fn note_turn_end(&mut self, now_us: u64, is_quiet: bool) -> bool {
         let Some(catch_up) = &mut self.catch_up else {
             return true;
         };
@@ -108,8 +108,9 @@ impl StopDeadline {
         self.at_us
     }
 
-    /// Whether the time is over, with so many connections left.
-    pub(super) fn is_over(&mut self, now_us: u64, connections: usize) -> bool {
+    /// Takes the number of connections that are left; gives them more time while others end. Returns whether the time is
+    /// over.
+    pub(super) fn note_connections(&mut self, now_us: u64, connections: usize) -> bool {
         if now_us >= self.at_us && connections < self.connections {
             self.at_us = self.at_us_max.min(now_us + STOP_STEP_US);
             self.connections = connections;
@@ -148,7 +149,7 @@ mod tests {
         let mut freeze = Freeze::default();
         for turn in 1..100 {
             freeze.check(turn * 3 * SECOND / 2);
-            assert!(freeze.may_judge(turn * 3 * SECOND / 2, false));
+            assert!(freeze.note_turn_end(turn * 3 * SECOND / 2, false));
         }
     }
 
@@ -158,11 +159,11 @@ mod tests {
         freeze.check(SECOND);
         freeze.check(5 * SECOND);
         // A signal may have interrupted the wait for events, so an empty result proves nothing.
-        assert!(!freeze.may_judge(5 * SECOND, true));
+        assert!(!freeze.note_turn_end(5 * SECOND, true));
         assert!(freeze.is_catching_up());
-        assert!(!freeze.may_judge(5 * SECOND + 1, false));
-        assert!(freeze.may_judge(5 * SECOND + 2, true));
-        assert!(!freeze.is_catching_up() && freeze.may_judge(5 * SECOND + 3, false));
+        assert!(!freeze.note_turn_end(5 * SECOND + 1, false));
+        assert!(freeze.note_turn_end(5 * SECOND + 2, true));
+        assert!(!freeze.is_catching_up() && freeze.note_turn_end(5 * SECOND + 3, false));
     }
 
     #[test]
@@ -170,23 +171,29 @@ mod tests {
         let mut freeze = Freeze::default();
         freeze.check(SECOND);
         freeze.check(5 * SECOND);
-        assert!(!freeze.may_judge(6 * SECOND - 1, false));
-        assert!(freeze.may_judge(6 * SECOND, false));
+        assert!(!freeze.note_turn_end(6 * SECOND - 1, false));
+        assert!(freeze.note_turn_end(6 * SECOND, false));
     }
 
     #[test]
     fn a_stop_goes_on_while_connections_end_up_to_its_bound() {
         let mut stop = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!stop.is_over(9 * SECOND, 50));
+        assert!(!stop.note_connections(9 * SECOND, 50));
         assert!(
-            !stop.is_over(10 * SECOND - 1, 40),
+            !stop.note_connections(10 * SECOND - 1, 40),
             "the last look was at 9 s"
         );
-        assert!(!stop.is_over(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US);
+        assert!(
+            !stop.note_connections(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US
+        );
         let mut still = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!still.is_over(9 * SECOND, 50));
-        assert!(still.is_over(10 * SECOND, 50), "none has ended since");
-        let ends = (1..20).find(|n| stop.is_over(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));
+        assert!(!still.note_connections(9 * SECOND, 50));
+        assert!(
+            still.note_connections(10 * SECOND, 50),
+            "none has ended since"
+        );
+        let ends = (1..20)
+            .find(|n| stop.note_connections(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));
         assert_eq!(ends, Some(4), "at the bound");
     }
 }

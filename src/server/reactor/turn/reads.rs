@@ -53,7 +53,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     at_us = self.read_next(now, cost, at_us);
                 }
             }
-            if left != [0; CHEAP.len()] && self.is_spent(at_us) {
+            if left != [0; CHEAP.len()] && self.check_spent(at_us) {
                 return;
             }
         }
@@ -88,7 +88,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     },
                     Costly::Socket(cost) => self.read_next(now, cost, at_us),
                 };
-                if left != [0; COSTLY.len()] && self.is_spent(at_us) {
+                if left != [0; COSTLY.len()] && self.check_spent(at_us) {
                     return;
                 }
             }
@@ -109,8 +109,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         ended_us
     }
 
-    /// Whether the time for reading is over; counts the used-up budget.
-    fn is_spent(&mut self, now_us: u64) -> bool {
+    /// Counts the budget if it is used up. Returns whether it is, and the time for reading is over.
+    fn check_spent(&mut self, now_us: u64) -> bool {
         let is_spent = !self.hub.has_time_at(now_us);
         if is_spent {
             self.report.spent(Budget::Reads);
@@ -206,7 +206,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.hub.handle_ended(now, key, PeerEnd::Closed);
                     // A client that may still read stays open: an error shows that the client has left.
                     let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
-                    if stays && self.sockets.has_failed(key) {
+                    if stays && self.sockets.take_error(key) {
                         self.hub.handle_ended(now, key, PeerEnd::Failed);
                     }
                     return (bytes, false);
