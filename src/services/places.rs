@@ -55,7 +55,7 @@ struct WaitingRequests {
 pub(crate) struct ConnectionPlace {
     /// The permits for the place and for its buffers; `None` while they are being returned.
     permits: Option<[Permit; 2]>,
-    of: Arc<PlacesState>,
+    places: Arc<PlacesState>,
 }
 
 /// Why a request gets no place at once.
@@ -69,7 +69,7 @@ pub(crate) enum NoPlace {
 
 /// A waiting request. Dropping this removes it from the queue.
 struct Waiting {
-    of: Arc<PlacesState>,
+    places: Arc<PlacesState>,
     number: u64,
     granted: oneshot::Receiver<ConnectionPlace>,
 }
@@ -96,21 +96,21 @@ impl Places {
         client: ClientAddr,
         waits: impl FnOnce(NoPlace),
     ) -> Option<ConnectionPlace> {
-        let Self(of) = self;
-        let mut waiting = match of.grant_or_wait(client) {
+        let Self(places) = self;
+        let mut waiting = match places.grant_or_wait(client) {
             Ok(place) => return Some(place),
             Err(waiting) => waiting,
         };
-        waits(match of.held.held() < of.held.max() {
+        waits(match places.held.held() < places.held.max() {
             true => NoPlace::AddressShare,
             false => NoPlace::Full,
         });
         let place = loop {
             match timeout(RECHECK_INTERVAL, &mut waiting.granted).await {
                 Ok(place) => break place.ok(),
-                Err(_) => of.evict_for(client),
+                Err(_) => places.evict_for(client),
             }
-            of.hand_out();
+            places.hand_out();
         };
         drop(waiting);
         place
@@ -128,9 +128,8 @@ impl PlacesState {
         waiting.next += 1;
         waiting.turns.push(client, number);
         waiting.requests.insert(number, (client, sender));
-        let of = Arc::clone(self);
         Err(Waiting {
-            of,
+            places: Arc::clone(self),
             number,
             granted,
         })
@@ -142,7 +141,7 @@ impl PlacesState {
         permits.iter().for_each(|permit| permit.progress(u64::MAX));
         Some(ConnectionPlace {
             permits: Some(permits),
-            of: Arc::clone(self),
+            places: Arc::clone(self),
         })
     }
 
@@ -183,7 +182,7 @@ impl PlacesState {
 impl ConnectionPlace {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
     pub(crate) fn note_behind(&self, behind: Duration) {
-        let now_us = self.of.clock.mono_us();
+        let now_us = self.places.clock.mono_us();
         let progress_us = match behind.is_zero() {
             true => u64::MAX,
             false => now_us.saturating_sub(behind.as_micros() as u64),
@@ -196,7 +195,7 @@ impl ConnectionPlace {
     /// speed, the request is evicted when others wait.
     pub(crate) fn note_unread(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
-        let until_us = self.of.clock.mono_us() + us;
+        let until_us = self.places.clock.mono_us() + us;
         let permits = self.permits.iter().flatten();
         permits.for_each(|permit| permit.progress(until_us));
     }
@@ -214,13 +213,13 @@ impl ConnectionPlace {
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         drop(self.permits.take());
-        self.of.hand_out();
+        self.places.hand_out();
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.of.waiting);
+        let mut waiting = lock(&self.places.waiting);
         waiting.turns.remove(&self.number);
         waiting.requests.remove(&self.number);
     }

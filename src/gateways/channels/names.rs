@@ -61,14 +61,14 @@ pub(super) enum Full {
 impl Full {
     /// The error for a client; `max` is the limit.
     pub(super) fn error(self, max: u64) -> String {
-        let of = match self {
+        let what = match self {
             Self::Names => "channels",
             Self::Patterns => "wildcard subscriptions",
             Self::NameBytes => "channel name bytes",
             Self::Copies => "copies of a message",
             Self::Steps => "steps of matching",
         };
-        format!("Server limit of {of} exceeded ({max})")
+        format!("Server limit of {what} exceeded ({max})")
     }
 }
 

@@ -347,13 +347,13 @@ mod tests {
             number = number
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let of = |all: usize, shift: u32| (number >> shift) as usize % all;
-            let pattern = patterns[of(patterns.len(), 33)];
-            match of(2, 40) {
+            let pick = |all: usize, shift: u32| (number >> shift) as usize % all;
+            let pattern = patterns[pick(patterns.len(), 33)];
+            match pick(2, 40) {
                 0 => add(&mut held, pattern),
                 _ => drop(held.remove(&TopicName::fixed(pattern))),
             }
-            let name = names[of(names.len(), 45)];
+            let name = names[pick(names.len(), 45)];
             let all = held.patterns.values();
             let mut all: Vec<_> = all
                 .filter(|pattern| pattern.matcher.matches(name))
@@ -411,8 +411,8 @@ mod tests {
             );
             before += fit;
             assert_eq!(held.over.len(), 199 - fit);
-            while let Some((name, of, limit)) = held.next_over() {
-                assert_eq!((of, limit), (address(n), (Full::Copies, COPIES_MAX)));
+            while let Some((name, address_over, limit)) = held.next_over() {
+                assert_eq!((address_over, limit), (address(n), (Full::Copies, COPIES_MAX)));
                 held.remove(&name);
             }
         }

@@ -405,7 +405,7 @@ impl Retained {
     /// client may get those of very many names, so they are not walked over.
     fn replay_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
         let replays = &self.clients.get(&key)?.replays;
-        let has = |of: &TopicName| replays.get(of).is_some_and(|replay| replay.has(name));
+        let has = |key: &TopicName| replays.get(key).is_some_and(|replay| replay.has(name));
         [name.clone(), TopicName::default()].into_iter().find(has)
     }
 
@@ -451,7 +451,10 @@ impl Retained {
         }
         for key in mem::take(&mut self.resting) {
             if let Some(waiter) = self.clients.get_mut(&key) {
-                waiter.replays.values_mut().for_each(|of| of.rests = false);
+                waiter
+                    .replays
+                    .values_mut()
+                    .for_each(|replay| replay.rests = false);
             }
             self.wake(key);
         }
@@ -480,16 +483,16 @@ impl Retained {
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
     pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
-        let Some(of) = self.replay_with(name, key) else {
+        let Some(replayed) = self.replay_with(name, key) else {
             return false;
         };
         let client = self.clients.get_mut(&key);
-        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&of)) {
+        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&replayed)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
             replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
-                self.remove_replay(&of, key);
+                self.remove_replay(&replayed, key);
             }
         }
         true
@@ -555,10 +558,10 @@ impl ChannelsGateway {
     /// Charges a replay of these names. The names themselves have more room: without room for a replay, a client can still get
     /// live messages.
     fn charge_replay(&self, address: ClientAddr, names: &[Name]) -> Option<Permit> {
-        let of = self.names.bytes();
+        let name_bytes = self.names.bytes();
         let bytes: u64 = names.iter().map(Name::memory_bytes).sum();
-        let has_room = of.room_for(address) >= bytes + of.max() / ROOM_OF_NAMES;
-        has_room.then(|| of.grant(address, bytes))?
+        let has_room = name_bytes.room_for(address) >= bytes + name_bytes.max() / ROOM_OF_NAMES;
+        has_room.then(|| name_bytes.grant(address, bytes))?
     }
 
     /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
@@ -679,8 +682,8 @@ impl ChannelsGateway {
         }
         let position = core.position();
         for name in names {
-            let of = (&name.name, name.count);
-            let frame = Answer::last(core, of, cut, position);
+            let got = (&name.name, name.count);
+            let frame = Answer::last(core, got, cut, position);
             core.send(key, &frame);
         }
     }
@@ -702,20 +705,20 @@ impl ChannelsGateway {
             return;
         };
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
-        for (key, of) in receivers {
+        for (key, replayed) in receivers {
             let content = core.content(key);
             let waiter = self.retained.clients.get_mut(&key);
             let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = waiter.replays.entry(of) else {
+            let Entry::Occupied(replay) = waiter.replays.entry(replayed) else {
                 continue;
             };
             if !replay.get().is_asked {
                 continue;
             }
-            let (of, mut replay) = replay.remove_entry();
+            let (replayed, mut replay) = replay.remove_entry();
             let has = replay.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {
@@ -724,8 +727,8 @@ impl ChannelsGateway {
                     continue;
                 }
                 let pattern = name.pattern();
-                let is_it = |(of, kind, _): &&(Option<TopicName>, Content, _)| {
-                    of.as_ref() == pattern && *kind == content
+                let is_it = |(matched, kind, _): &&(Option<TopicName>, Content, _)| {
+                    matched.as_ref() == pattern && *kind == content
                 };
                 let frame = match made.iter().find(is_it) {
                     Some((_, _, frame)) => Arc::clone(frame),
@@ -743,7 +746,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            waiter.replays.insert(of, replay);
+            waiter.replays.insert(replayed, replay);
         }
     }
 }

@@ -84,11 +84,15 @@ struct Resuming {
 impl Sending {
     pub(super) fn new(mut answers: Vec<(Answer, FollowUp)>) -> Self {
         let mut resumed = answers.iter_mut();
-        let resumed = resumed.by_ref().filter_map(|(_, of)| of.resumed.as_mut());
+        let resumed = resumed
+            .by_ref()
+            .filter_map(|(_, follow_up)| follow_up.resumed.as_mut());
         let resumed: Vec<&mut Resumed> = resumed.collect();
         // Several answers are those of an event stream: a position of it applies to all of its names.
-        if resumed.iter().any(|of| of.last == Some(Last::All)) {
-            resumed.into_iter().for_each(|of| of.last = Some(Last::All));
+        if resumed.iter().any(|one| one.last == Some(Last::All)) {
+            resumed
+                .into_iter()
+                .for_each(|one| one.last = Some(Last::All));
         }
         let prepared = answers.into_iter().map(Prepared::new);
         Self {
@@ -169,7 +173,10 @@ impl Sending {
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
-        let resuming = self.answers.iter_mut().map(|of| of.resuming.as_deref_mut());
+        let resuming = self
+            .answers
+            .iter_mut()
+            .map(|one| one.resuming.as_deref_mut());
         resuming.flatten()
     }
 
@@ -195,7 +202,7 @@ impl Sending {
         if !holds {
             self.prepared = 0;
             let answers = self.answers.iter_mut();
-            answers.for_each(|of| of.answer.assemble_again());
+            answers.for_each(|one| one.answer.assemble_again());
         }
         holds
     }
@@ -420,7 +427,7 @@ impl ChannelsGateway {
     ) -> bool {
         let beside = sending
             .resuming()
-            .map(|of| of.missed.bytes() + of.newest.bytes());
+            .map(|found| found.missed.bytes() + found.newest.bytes());
         let beside = beside.sum();
         let has_got_newer = sending.is_late && !core.postpones(key);
         let Some(prepared) = sending.answers.get_mut(sending.prepared) else {

@@ -121,7 +121,7 @@ impl Retained {
         cut: Option<RetainedCut>,
     ) -> Vec<SessionKey> {
         let start = self.questions.start_of(number);
-        if start.as_ref().is_none_or(|(of, _)| of != name) {
+        if start.as_ref().is_none_or(|(about, _)| about != name) {
             return Vec::new();
         }
         let Some((_, clients, place)) = self.questions.ended(number) else {

@@ -90,8 +90,8 @@ impl ToService {
 
     /// Sets the place of the request.
     pub(super) fn holds(&mut self, place: &Arc<ConnectionPlace>) {
-        if let BodyKind::Pieces(_, of) = &mut self.kind {
-            *of = Some(Arc::clone(place));
+        if let BodyKind::Pieces(_, held) = &mut self.kind {
+            *held = Some(Arc::clone(place));
         }
     }
 
