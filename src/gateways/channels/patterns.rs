@@ -411,8 +411,8 @@ mod tests {
             );
             before += fit;
             assert_eq!(held.over.len(), 199 - fit);
-            while let Some((name, address_over, limit)) = held.next_over() {
-                assert_eq!((address_over, limit), (address(n), (Full::Copies, COPIES_MAX)));
+            while let Some((name, holder, limit)) = held.next_over() {
+                assert_eq!((holder, limit), (address(n), (Full::Copies, COPIES_MAX)));
                 held.remove(&name);
             }
         }

@@ -183,7 +183,7 @@ impl Connection {
     /// Serves requests until the connection ends, and returns how it ended.
     async fn run(&self, http: &mut Http, stopping: &mut watch::Receiver<bool>) -> HyperEnd {
         let mut unwritten = Unwritten {
-            of: &self.server.settings.held,
+            held: &self.server.settings.held,
             client: self.peer.client(),
             permit: None,
         };
@@ -377,7 +377,7 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
 
 /// The permit for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
-    of: &'s Quota,
+    held: &'s Quota,
     client: ClientAddr,
     permit: Option<Permit>,
 }
@@ -390,14 +390,14 @@ impl Unwritten<'_> {
             self.permit = None;
             return false;
         }
-        let (of, client) = (self.of, self.client);
+        let (held, client) = (self.held, self.client);
         let permit = self
             .permit
-            .get_or_insert_with(|| of.hold(client, 0, now_us));
+            .get_or_insert_with(|| held.hold(client, 0, now_us));
         let before = permit.amount();
         permit.set(bytes as u64, now_us);
         if permit.amount() > before {
-            of.make_room(now_us);
+            held.make_room(now_us);
         }
         permit.wake_with(cx.waker());
         permit.is_evicted()

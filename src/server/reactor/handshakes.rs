@@ -358,8 +358,8 @@ mod tests {
         assert_eq!(read_header(&long), (Beginning::Other, 0));
     }
 
-    /// A ClientHello of `bytes` bytes, in records of at most `of` bytes.
-    fn hello(bytes: usize, of: usize) -> Vec<u8> {
+    /// A ClientHello of `bytes` bytes, in records of at most `record_max` bytes.
+    fn hello(bytes: usize, record_max: usize) -> Vec<u8> {
         let length = (bytes - 4) as u32;
         let message = [&[CLIENT_HELLO][..], &length.to_be_bytes()[1..]].concat();
         let message = [message, vec![b'a'; bytes - 4]].concat();
@@ -367,15 +367,15 @@ mod tests {
             let length = (part.len() as u16).to_be_bytes();
             [&[HANDSHAKE, 3, 1][..], &length, part].concat()
         };
-        message.chunks(of).flat_map(record).collect()
+        message.chunks(record_max).flat_map(record).collect()
     }
 
     #[test]
     fn a_handshake_begins_with_the_last_byte_of_the_first_message_however_it_is_cut() {
-        for of in [1, 3, 5, 100, 512] {
-            let whole = hello(512, of);
+        for record_max in [1, 3, 5, 100, 512] {
+            let whole = hello(512, record_max);
             for seen in 0..whole.len() {
-                assert!(!may_begin(&whole[..seen]), "{seen} of {of}");
+                assert!(!may_begin(&whole[..seen]), "{seen} with {record_max}");
             }
             assert!(may_begin(&whole));
             assert!(may_begin(&[&whole[..], b"more"].concat()));

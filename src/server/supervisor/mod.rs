@@ -329,7 +329,7 @@ impl Shell {
             };
             Some(Living {
                 number,
-                socket: self.children.sockets.of(number),
+                socket: self.children.sockets.socket_of(number),
                 is_serving: word != "starting",
                 state: word,
             })
@@ -355,7 +355,7 @@ impl Shell {
             };
             let knows = self.pids.get(&number) == Some(&pid);
             let (shared, sender) = (self.shared.clone(), sender.clone());
-            let socket = self.children.sockets.of(number);
+            let socket = self.children.sockets.socket_of(number);
             spawn_local(async move {
                 let knows = knows || send_refused(&shared, &socket).await.is_ok();
                 let is_ready = match knows {
@@ -379,7 +379,7 @@ impl Shell {
             .states()
             .filter(|(_, state)| state.is_alive());
         let sockets: Vec<_> = alive
-            .map(|(number, _)| (number, self.children.sockets.of(number)))
+            .map(|(number, _)| (number, self.children.sockets.socket_of(number)))
             .collect();
         let (shared, sender) = (self.shared.clone(), sender.clone());
         spawn_local(async move {
