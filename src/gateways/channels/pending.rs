@@ -233,6 +233,7 @@ impl ChannelsGateway {
         request.names.len() > 0
     }
 
+    /// Unsubscribes from the next entry. Returns whether entries are left.
     fn unsubscribe_next(
         &mut self,
         core: &mut Core,
@@ -251,7 +252,7 @@ impl ChannelsGateway {
 
     /// Ends the next subscription that the client's rights no longer grant. The names share the steps of a request;
     /// when these are used up, the next name begins with new steps, and may take them all, because a request of its
-    /// own may have granted it.
+    /// own may have granted it. Returns whether names are left.
     fn recheck_next_name(
         &mut self,
         core: &mut Core,
