@@ -13,10 +13,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
-use super::{
-    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, HandshakeJob, HandshakeOutcome,
-    is_request, may_begin, secured, take_header,
-};
+use super::hello::{HELLO_BYTES_MAX, is_request, may_begin};
+use super::proxy_header::{Beginning, take_header};
+use super::{Entered, HandshakeCounts, HandshakeJob, HandshakeOutcome, secured};
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
 use weirgate_bus::runtime::{Clock, Wake};
