@@ -5,10 +5,11 @@
 //! is followed by a flush, after the first of a turn only to clients with little to send.
 
 mod accepts;
+mod freeze;
 mod inputs;
-mod interrupts;
 mod outputs;
 mod reads;
+mod stop;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,10 @@ use signal_hook_mio::v1_0::Signals;
 use tokio::sync::oneshot;
 
 use self::accepts::{FirstReads, HeadRate};
-use self::interrupts::{Freeze, StopDeadline, stop_signals};
+use self::freeze::Freeze;
 use self::outputs::{EndLines, EndedConnections};
 use self::reads::ThreadTimes;
+use self::stop::{StopDeadline, stop_signals};
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Unread;
 use super::report::LoopReport;

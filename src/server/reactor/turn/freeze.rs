@@ -1,15 +1,10 @@
-//! Events of the whole process: stop signals, and freezes.
+//! Freezes of the process.
 //!
 //! A process freezes if a signal stops it, its container is paused, it moves to another machine, or the
 //! machine is busy for long. Meanwhile deadlines pass, and timely input of clients waits in the kernel. So
 //! after a freeze no deadline is judged until a poll finds no more events.
 
-use std::io;
 use std::time::Duration;
-
-use mio::{Interest, Registry, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
 
 /// The loop reads the clock at least once in [`super::IDLE_TURN_US`]; a gap that is longer by more than this is a freeze.
 const LATE_US: u64 = 1_000_000;
@@ -81,53 +76,6 @@ impl Freeze {
     }
 }
 
-/// Connections that end give the others this much more time, and a stop looks at them this long before its end.
-const STOP_STEP_US: u64 = 250_000;
-
-/// The time that is left of a stop. While connections end, there is more time, up to a bound: a busy machine closes them
-/// slowly, and a client that is cut gets no close code.
-#[derive(Debug)]
-pub(super) struct StopDeadline {
-    at_us: u64,
-    at_us_max: u64,
-    /// The connections at the last check.
-    connections: usize,
-}
-
-impl StopDeadline {
-    pub(super) fn new(at_us: u64, at_us_max: u64, connections: usize) -> Self {
-        Self {
-            at_us,
-            at_us_max,
-            connections,
-        }
-    }
-
-    /// The end, as of now.
-    pub(super) fn at_us(&self) -> u64 {
-        self.at_us
-    }
-
-    /// Takes the number of connections that are left; gives them more time while others end. Returns whether the time is
-    /// over.
-    pub(super) fn note_connections(&mut self, now_us: u64, connections: usize) -> bool {
-        if now_us >= self.at_us && connections < self.connections {
-            self.at_us = self.at_us_max.min(now_us + STOP_STEP_US);
-            self.connections = connections;
-        } else if now_us + STOP_STEP_US <= self.at_us {
-            self.connections = connections;
-        }
-        now_us >= self.at_us
-    }
-}
-
-/// Registers the signals that request a stop.
-pub(super) fn stop_signals(registry: &Registry, token: Token) -> io::Result<Signals> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    registry.register(&mut signals, token, Interest::READABLE)?;
-    Ok(signals)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,27 +121,5 @@ mod tests {
         freeze.check(5 * SECOND);
         assert!(!freeze.note_turn_end(6 * SECOND - 1, false));
         assert!(freeze.note_turn_end(6 * SECOND, false));
-    }
-
-    #[test]
-    fn a_stop_goes_on_while_connections_end_up_to_its_bound() {
-        let mut stop = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!stop.note_connections(9 * SECOND, 50));
-        assert!(
-            !stop.note_connections(10 * SECOND - 1, 40),
-            "the last look was at 9 s"
-        );
-        assert!(
-            !stop.note_connections(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US
-        );
-        let mut still = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!still.note_connections(9 * SECOND, 50));
-        assert!(
-            still.note_connections(10 * SECOND, 50),
-            "none has ended since"
-        );
-        let ends = (1..20)
-            .find(|n| stop.note_connections(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));
-        assert_eq!(ends, Some(4), "at the bound");
     }
 }
