@@ -155,7 +155,8 @@ impl Answer {
     /// Returns the frame of the end of a name's kept messages: how many were sent, and why not all.
     pub(super) fn last(
         core: &Core,
-        (name, count): (&TopicName, u64),
+        name: &TopicName,
+        count: u64,
         cut: Option<RetainedCut>,
         position: Option<Position>,
     ) -> Arc<Frame> {

@@ -303,7 +303,8 @@ impl ChannelsGateway {
     ) -> ChannelsClient {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         ChannelsClient::new(
-            (rights, self.table),
+            rights,
+            self.table,
             TokenEnd::of(identity),
             HeldNames::new(address),
             RequestRate::new(self.settings.inbound_per_second, core.now()),

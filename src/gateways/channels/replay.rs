@@ -190,7 +190,8 @@ impl Replay {
     fn new(
         syntax: NameSyntax,
         mut names: Vec<Name>,
-        (since, memory): (Option<CopyPosition>, Permit),
+        since: Option<CopyPosition>,
+        memory: Permit,
     ) -> Self {
         names.sort_by_key(Name::rank);
         let scope = match (&names[..], syntax) {
@@ -337,7 +338,8 @@ impl Waiter {
     pub(super) fn note_cut_of_replays(
         &mut self,
         scope: &TopicName,
-        (cut, subject): (RetainedCut, Option<&str>),
+        cut: RetainedCut,
+        subject: Option<&str>,
     ) {
         let is_for = |replay: &&mut Replay| subject.is_none_or(|subject| replay.is_for(subject));
         for replay in self.read_in_mut(scope).filter(is_for) {
@@ -470,7 +472,8 @@ impl Retained {
         &mut self,
         scope: &TopicName,
         key: SessionKey,
-        (cut, place): (Option<RetainedCut>, QuestionPlace),
+        cut: Option<RetainedCut>,
+        place: QuestionPlace,
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
@@ -520,7 +523,8 @@ impl ChannelsGateway {
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         replayed: Replayed,
     ) {
         for name in replayed.off {
@@ -529,7 +533,7 @@ impl ChannelsGateway {
                 continue;
             }
             let cut = Some(RetainedCut::Off);
-            let frame = Answer::last(core, (&name, 0), cut, None);
+            let frame = Answer::last(core, &name, 0, cut, None);
             core.send(key, &frame);
         }
         let since = replayed.since.as_deref().and_then(CopyPosition::parse);
@@ -544,12 +548,12 @@ impl ChannelsGateway {
             let names: Vec<Name> = names.collect();
             match self.charge_replay(address, &names) {
                 Some(memory) => {
-                    let replay = Replay::new(syntax, names, (since, memory));
+                    let replay = Replay::new(syntax, names, since, memory);
                     self.retained.replay(key, replay);
                 }
                 None => {
                     self.stats.retained_given_up.add(names.len() as u64);
-                    self.go_live(core, (key, client), &names, Some(RetainedCut::Limit));
+                    self.go_live(core, key, client, &names, Some(RetainedCut::Limit));
                 }
             }
         }
@@ -574,7 +578,7 @@ impl ChannelsGateway {
     ) -> bool {
         self.retained.begin_round(key);
         while let Some(name) = self.retained.next_in_round(key) {
-            let has_more = self.replay_next(core, (key, client), &name);
+            let has_more = self.replay_next(core, key, client, &name);
             let Some(waiter) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
@@ -602,7 +606,8 @@ impl ChannelsGateway {
     fn replay_next(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) -> bool {
         let waiter = self.retained.clients.get_mut(&key);
@@ -637,7 +642,7 @@ impl ChannelsGateway {
                 core.send_missed(key, page.messages);
                 self.retained.leave_if_unread(&scope, key);
                 if page.is_last {
-                    self.end_replay(core, (key, client), name);
+                    self.end_replay(core, key, client, name);
                 }
                 !page.is_last
             }
@@ -649,7 +654,7 @@ impl ChannelsGateway {
                     false
                 }
                 WithoutPage::Ends => {
-                    self.end_replay(core, (key, client), name);
+                    self.end_replay(core, key, client, name);
                     false
                 }
             },
@@ -660,11 +665,12 @@ impl ChannelsGateway {
     fn end_replay(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) {
         if let Some(replay) = self.retained.remove_replay(name, key) {
-            self.go_live(core, (key, client), &replay.names, replay.cut);
+            self.go_live(core, key, client, &replay.names, replay.cut);
             self.names.update_stats(&self.stats, core.memberships());
         }
     }
@@ -673,7 +679,8 @@ impl ChannelsGateway {
     fn go_live(
         &self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         names: &[Name],
         cut: Option<RetainedCut>,
     ) {
@@ -682,8 +689,7 @@ impl ChannelsGateway {
         }
         let position = core.position();
         for name in names {
-            let got = (&name.name, name.count);
-            let frame = Answer::last(core, got, cut, position);
+            let frame = Answer::last(core, &name.name, name.count, cut, position);
             core.send(key, &frame);
         }
     }

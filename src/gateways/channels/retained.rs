@@ -399,8 +399,8 @@ impl ChannelsGateway {
         }
         let now_us = core.now().mono_us;
         retained.split_slow(now_us);
-        let now = (now_us, core.position());
-        retained.grant_shares(now, |name| names.is_refused(name));
+        let reached = core.position();
+        retained.grant_shares(now_us, reached, |name| names.is_refused(name));
         for key in retained.undrained.drain(..) {
             core.request_drained(key);
         }

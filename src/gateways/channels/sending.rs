@@ -448,7 +448,7 @@ impl ChannelsGateway {
                 if has_got_newer {
                     resuming.give_up();
                 }
-                self.resume_next(core, key, client, (resuming, beside));
+                self.resume_next(core, key, client, resuming, beside);
                 return true;
             }
             if resuming.write_next() {
@@ -481,7 +481,8 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        (resuming, beside): (&mut Resuming, usize),
+        resuming: &mut Resuming,
+        beside: usize,
     ) {
         let mut names = Vec::new();
         for name in resuming.names.by_ref() {
@@ -500,7 +501,7 @@ impl ChannelsGateway {
                 resuming.since = resuming.since.take().filter(|_| outcome.is_ok());
                 vec![outcome; names.len()]
             }
-            false => self.find(core, key, (resuming, beside), &names),
+            false => self.find(core, key, resuming, beside, &names),
         };
         let joined = Some(&names).filter(|_| !resuming.is_all);
         for name in joined.into_iter().flatten().chain(&moved) {
@@ -523,7 +524,8 @@ impl ChannelsGateway {
         &self,
         core: &mut Core,
         key: SessionKey,
-        (resuming, beside): (&mut Resuming, usize),
+        resuming: &mut Resuming,
+        beside: usize,
         names: &[TopicName],
     ) -> Vec<Outcome> {
         let patterns_of = |name| matcher(self.syntax(), name);
@@ -578,7 +580,7 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let retained = sending.send_answers(core, key, &follow, has_kept);
         self.statuses.send_after_answer(core, key, follow, has_kept);
-        self.begin_replays(core, (key, client), replayed);
+        self.begin_replays(core, key, client, replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

@@ -41,7 +41,7 @@ impl Retained {
             return;
         };
         if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
-            self.note_cut((name, number), clients, (cut, None));
+            self.note_cut(name, number, clients, cut, None);
         }
         match is_open {
             true => self.take_page(number, left),
@@ -59,16 +59,18 @@ impl Retained {
         };
         let members = self.questions.members(&name, number);
         let members = members.cloned().unwrap_or_default();
-        let cut = (RetainedCut::Large, Some(subject));
-        self.note_cut((&name, number), &members, cut);
+        let cut = RetainedCut::Large;
+        self.note_cut(&name, number, &members, cut, Some(subject));
     }
 
     /// Notes why clients do not get all that a question is about; with a subject, the message that is missing.
     fn note_cut(
         &mut self,
-        (name, number): (&TopicName, u64),
+        name: &TopicName,
+        number: u64,
         clients: &BTreeSet<SessionKey>,
-        (cut, subject): (RetainedCut, Option<&str>),
+        cut: RetainedCut,
+        subject: Option<&str>,
     ) {
         for key in clients {
             let waiter = self.clients.get_mut(key);
@@ -77,7 +79,7 @@ impl Retained {
             };
             match waiter.names.get_mut(name) {
                 Some(wanted) if wanted.place.reads_all() => {
-                    waiter.note_cut_of_replays(name, (cut, subject));
+                    waiter.note_cut_of_replays(name, cut, subject);
                 }
                 Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
                 None => {}
@@ -135,7 +137,7 @@ impl Retained {
         let reads_all = place.reads_all();
         for key in &clients {
             match reads_all {
-                true => self.replay_is_read(name, *key, (cut, place.clone())),
+                true => self.replay_is_read(name, *key, cut, place.clone()),
                 false => self.end(name, *key, cut),
             }
         }
