@@ -443,7 +443,7 @@ impl Gateway for ChannelsGateway {
         client: &mut ChannelsClient,
         message: Incoming<'_>,
     ) {
-        let answer = match client.requests.judge(core.now(), &self.stats.access) {
+        let answer = match client.requests.take(core.now(), &self.stats.access) {
             Rated::Dropped => None,
             Rated::DroppedAndTold => {
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
