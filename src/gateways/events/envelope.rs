@@ -167,12 +167,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
 
 /// A service's push to devices as data: the members of its object, for [`placed`]; `event` and `data` are JSON text.
 /// `is_common`: the push is for several devices.
-pub(super) fn push(
-    alive: &FrameBytes,
-    now: Now,
-    (event, data): (&str, &str),
-    is_common: bool,
-) -> Data {
+pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str, is_common: bool) -> Data {
     let envelope = Envelope {
         kind: "event",
         event,
