@@ -20,7 +20,7 @@ use super::program::Exit;
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;
-use weirgate_server::listening::tls::of_own_certificate;
+use weirgate_server::listening::tls::client_config_trusting;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 
@@ -61,9 +61,11 @@ pub struct HealthCheck {
 }
 
 /// The rows of `weirgate health`, for this gateway.
-fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
-    let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
-    of.into_iter().filter(|s| TAKES.contains(&s.flag)).collect()
+fn rows(gateway: Option<&GatewayKind>) -> Vec<Setting> {
+    let rows = gateway.map_or(Rows::EVERY, |kind| kind.rows).settings();
+    rows.into_iter()
+        .filter(|s| TAKES.contains(&s.flag))
+        .collect()
 }
 
 /// The subcommand.
@@ -97,12 +99,12 @@ pub(super) fn read(
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<HealthCheck, Exit> {
-    let of = match matches.get_one::<String>("gateway") {
+    let gateway = match matches.get_one::<String>("gateway") {
         Some(name) => program.named_gateway("GATEWAY", name).map(Some),
         None => program.env_gateway(env),
     };
-    let of = of.map_err(|error| Exit::settings(&[error], 1))?;
-    let rows = rows(of.or_else(|| program.gateways.first()));
+    let gateway = gateway.map_err(|error| Exit::settings(&[error], 1))?;
+    let rows = rows(gateway.or_else(|| program.gateways.first()));
     // The warnings are in the gateway's log already.
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
@@ -184,7 +186,7 @@ fn over_tls(
 ) -> io::Result<String> {
     let asked = Arc::default();
     let file = (!is_here(&socket, addr)).then_some(file);
-    let config = of_own_certificate(file, &asked);
+    let config = client_config_trusting(file, &asked);
     let config = Arc::new(config.map_err(io::Error::other)?);
     let session = ClientConnection::new(config, addr.ip().into());
     let mut session = session.map_err(io::Error::other)?;

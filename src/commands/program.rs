@@ -112,14 +112,15 @@ impl Program {
             return Exit::from(format!("{arg} is gone: {instead}"));
         }
         let typed = arg.trim_start_matches("--").to_owned();
-        let of: Vec<_> = self
+        let kinds: Vec<_> = self
             .gateways
             .iter()
             .filter(|kind| has_flag(kind, &typed))
             .map(|kind| kind.name)
             .collect();
         let tip = self.tip_of_address(arg, args).or_else(|| {
-            (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
+            (!kinds.is_empty())
+                .then(|| format!("--{typed} is a setting of {}", kinds.join(" and ")))
         });
         if let Some(tip) = tip {
             // A similar flag is not the intended flag.

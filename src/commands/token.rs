@@ -35,8 +35,8 @@ pub struct TokenCommand {
 }
 
 /// The rows of `weirgate token inspect`, for this gateway.
-fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
-    let Some(kind) = of else {
+fn inspect_rows(gateway: Option<&GatewayKind>) -> Vec<Setting> {
+    let Some(kind) = gateway else {
         return Rows::TOKEN.settings();
     };
     let of_tokens = Rows::TOKEN.settings();

@@ -234,7 +234,7 @@ pub(crate) struct KeyWatch {
 impl KeyWatch {
     /// Returns true if a file has changed since the last read, and none since the last check.
     pub(crate) fn check(&mut self) -> bool {
-        self.fingerprints.has_settled_change()
+        self.fingerprints.check()
     }
 
     /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; a

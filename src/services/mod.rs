@@ -37,7 +37,7 @@ use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
-pub(crate) use self::places::{CONNECTION_BYTES, NoPlace, Place, Places};
+pub(crate) use self::places::{CONNECTION_BYTES, ConnectionPlace, NoPlace, Places};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 
 /// The name of this program in requests.
@@ -335,21 +335,23 @@ pub struct RequestMetrics {
 
 impl RequestMetrics {
     /// The metrics of `services`.
-    pub fn of(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
-        let durations = services.iter();
-        let durations = durations.map(|(name, stats)| (*name, Arc::clone(&stats.durations)));
-        let ended = services.clone();
+    pub fn metrics_for(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
+        let durations_of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
+            (*name, Arc::clone(&stats.durations))
+        };
+        let durations = services.iter().map(durations_of).collect();
+        let counted = services.clone();
         let outcomes = move || {
-            let of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
+            let outcomes_of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
                 let name = *name;
                 let outcomes = stats.outcomes().into_iter();
                 outcomes.map(move |(outcome, count)| ([name, outcome], count))
             };
-            ended.iter().flat_map(of).collect()
+            counted.iter().flat_map(outcomes_of).collect()
         };
         vec![
             GatewayMetric::ByTwoLabels(self.outcomes, Box::new(outcomes)),
-            GatewayMetric::Durations(self.durations, durations.collect()),
+            GatewayMetric::Durations(self.durations, durations),
             numbers(self.in_flight, services, RequestStats::in_flight),
         ]
     }

@@ -45,17 +45,17 @@ struct PlacesState {
 #[derive(Debug, Default)]
 struct WaitingRequests {
     turns: FairQueue<u64>,
-    requests: HashMap<u64, (ClientAddr, oneshot::Sender<Place>)>,
+    requests: HashMap<u64, (ClientAddr, oneshot::Sender<ConnectionPlace>)>,
     /// The number of the next request.
     next: u64,
 }
 
 /// The place of a request, given back on drop.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPlace {
     /// The permits for the place and for its buffers; `None` while they are being returned.
     permits: Option<[Permit; 2]>,
-    of: Arc<PlacesState>,
+    places: Arc<PlacesState>,
 }
 
 /// Why a request gets no place at once.
@@ -69,9 +69,9 @@ pub(crate) enum NoPlace {
 
 /// A waiting request. Dropping this removes it from the queue.
 struct Waiting {
-    of: Arc<PlacesState>,
+    places: Arc<PlacesState>,
     number: u64,
-    granted: oneshot::Receiver<Place>,
+    granted: oneshot::Receiver<ConnectionPlace>,
 }
 
 impl Places {
@@ -95,22 +95,22 @@ impl Places {
         &self,
         client: ClientAddr,
         waits: impl FnOnce(NoPlace),
-    ) -> Option<Place> {
-        let Self(of) = self;
-        let mut waiting = match of.grant_or_wait(client) {
+    ) -> Option<ConnectionPlace> {
+        let Self(places) = self;
+        let mut waiting = match places.grant_or_wait(client) {
             Ok(place) => return Some(place),
             Err(waiting) => waiting,
         };
-        waits(match of.held.held() < of.held.max() {
+        waits(match places.held.held() < places.held.max() {
             true => NoPlace::AddressShare,
             false => NoPlace::Full,
         });
         let place = loop {
             match timeout(RECHECK_INTERVAL, &mut waiting.granted).await {
                 Ok(place) => break place.ok(),
-                Err(_) => of.evict_for(client),
+                Err(_) => places.evict_for(client),
             }
-            of.hand_out();
+            places.hand_out();
         };
         drop(waiting);
         place
@@ -118,7 +118,7 @@ impl Places {
 }
 
 impl PlacesState {
-    fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<Place, Waiting> {
+    fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<ConnectionPlace, Waiting> {
         let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
             return Ok(place);
@@ -128,21 +128,20 @@ impl PlacesState {
         waiting.next += 1;
         waiting.turns.push(client, number);
         waiting.requests.insert(number, (client, sender));
-        let of = Arc::clone(self);
         Err(Waiting {
-            of,
+            places: Arc::clone(self),
             number,
             granted,
         })
     }
 
-    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
+    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<ConnectionPlace> {
         let place = self.held.grant(client, 1)?;
         let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
         permits.iter().for_each(|permit| permit.progress(u64::MAX));
-        Some(Place {
+        Some(ConnectionPlace {
             permits: Some(permits),
-            of: Arc::clone(self),
+            places: Arc::clone(self),
         })
     }
 
@@ -171,7 +170,7 @@ impl PlacesState {
     }
 
     /// Takes the next request whose address may have a place out of the queue, and grants the place.
-    fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
+    fn next(self: &Arc<Self>) -> Option<(ConnectionPlace, oneshot::Sender<ConnectionPlace>)> {
         let mut waiting = lock(&self.waiting);
         let may = |client| self.has_room_for(client);
         let number = waiting.turns.pop_of(may)?;
@@ -180,10 +179,10 @@ impl PlacesState {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
     pub(crate) fn note_behind(&self, behind: Duration) {
-        let now_us = self.of.clock.mono_us();
+        let now_us = self.places.clock.mono_us();
         let progress_us = match behind.is_zero() {
             true => u64::MAX,
             false => now_us.saturating_sub(behind.as_micros() as u64),
@@ -196,7 +195,7 @@ impl Place {
     /// speed, the request is evicted when others wait.
     pub(crate) fn note_unread(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
-        let until_us = self.of.clock.mono_us() + us;
+        let until_us = self.places.clock.mono_us() + us;
         let permits = self.permits.iter().flatten();
         permits.for_each(|permit| permit.progress(until_us));
     }
@@ -211,16 +210,16 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         drop(self.permits.take());
-        self.of.hand_out();
+        self.places.hand_out();
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.of.waiting);
+        let mut waiting = lock(&self.places.waiting);
         waiting.turns.remove(&self.number);
         waiting.requests.remove(&self.number);
     }
@@ -251,7 +250,7 @@ mod tests {
     }
 
     /// A place that is free at once.
-    async fn at_once(places: &Places, client: &str) -> Option<Place> {
+    async fn at_once(places: &Places, client: &str) -> Option<ConnectionPlace> {
         let place = places.place(ip(client), |_| {});
         timeout(Duration::ZERO, place).await.ok()?
     }

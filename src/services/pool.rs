@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::activity::Activity;
 use super::connect::{self, Connected};
-use super::places::Place;
+use super::places::ConnectionPlace;
 use super::{Service, SharedFailedAddresses, lock};
 use weirgate_server::http::BoxError;
 
@@ -107,7 +107,7 @@ pub(crate) struct Lease<B> {
     kept: Kept<B>,
     failed_addresses: SharedFailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
-    place: Option<Arc<Place>>,
+    place: Option<Arc<ConnectionPlace>>,
 }
 
 impl<B> Lease<B> {
@@ -129,13 +129,13 @@ impl<B> Lease<B> {
     }
 
     /// The place of the request, if counted here.
-    pub(crate) fn place(&self) -> Option<&Place> {
+    pub(crate) fn place(&self) -> Option<&ConnectionPlace> {
         self.place.as_deref()
     }
 
     /// A weak reference to the place of the request, if it is counted here: valid for as long as the request has the
     /// place.
-    pub(crate) fn place_kept(&self) -> Weak<Place> {
+    pub(crate) fn place_kept(&self) -> Weak<ConnectionPlace> {
         self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
@@ -226,7 +226,7 @@ impl<B: RepeatableBody> Pool<B> {
     /// There is no answer.
     pub(crate) async fn send(
         &self,
-        place: Option<Arc<Place>>,
+        place: Option<Arc<ConnectionPlace>>,
         request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
@@ -242,7 +242,7 @@ impl<B: RepeatableBody> Pool<B> {
 
     async fn send_on_some(
         &self,
-        mut place: Option<Arc<Place>>,
+        mut place: Option<Arc<ConnectionPlace>>,
         mut request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {

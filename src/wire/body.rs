@@ -3,8 +3,7 @@
 //! Strict like the rules of the head: a body that two readers could end at different places is refused. Looks at the
 //! framing only, and keeps no byte of the body.
 
-use super::head::RequestHead;
-use super::upgrade::is_token_byte;
+use super::head::{RequestHead, is_token_byte};
 
 /// The most digits of a chunk's size: a number with more digits does not fit into a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;

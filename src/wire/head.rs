@@ -1,8 +1,9 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. And the trace in its headers `traceparent`
-//! and `tracestate`, by which services find the requests that belong together (W3C Trace Context, version 00).
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. `trace` has the trace in its headers.
 //!
 //! Strict wherever two readers of the same bytes could disagree: refuses bare CR or LF, a space before a colon, folded
 //! lines, and unclear lengths of the body. The HTTP side applies the same rules to the heads of plain requests.
+
+mod trace;
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -10,6 +11,7 @@ use std::net::Ipv6Addr;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use url::form_urlencoded;
 
+pub use self::trace::Trace;
 use super::space;
 
 /// Finds the end of a head that arrives in pieces; looks at each byte once.
@@ -422,82 +424,22 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// Visible ASCII without separators (RFC 9110 §5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+/// Whether the byte may be in a token.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Returns the items of a comma-separated value, without surrounding white space; empty items are skipped.
 pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
         .map(space::trim)
         .filter(|item| !item.is_empty())
-}
-
-/// The most characters of a `tracestate`; a longer one is not passed on. This is the least that the specification
-/// requires (§3.3.1.5), because each call repeats it.
-const STATE_CHARS_MAX: usize = 512;
-
-/// The trace of a request, as in its headers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trace {
-    /// `traceparent`.
-    pub parent: String,
-    /// `tracestate`; empty if the request has none.
-    pub state: String,
-}
-
-impl Trace {
-    /// Returns the client's trace as version 00, if `parent` is well-formed; a later version is read as version 00.
-    /// `states` are the `tracestate` lines in their order.
-    pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let [version, trace, id, flags] = trace_parts(parent)?;
-        let is_good = is_hex(version, 2)
-            && version != "ff"
-            && is_id(trace, 32)
-            && is_id(id, 16)
-            && is_hex(flags, 2);
-        is_good.then(|| Self {
-            parent: format!("00-{trace}-{id}-{flags}"),
-            state: tracestate(states),
-        })
-    }
-
-    /// Begins a new trace. Sets the sampled flag, because a service that leaves sampling to its caller would otherwise
-    /// record nothing.
-    pub fn made(mut random: impl FnMut() -> u64) -> Self {
-        // No part may be all zeros.
-        let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
-        let id = random() | 1;
-        Self {
-            parent: format!("00-{trace:032x}-{id:016x}-01"),
-            state: String::new(),
-        }
-    }
-}
-
-/// Joins the lines to one list (RFC 9110 §5.3). Returns an empty text if the list is too long or has forbidden
-/// characters.
-fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let lines = lines.map(space::trim).filter(|line| !line.is_empty());
-    let state = lines.collect::<Vec<_>>().join(",");
-    let is_good = |byte| matches!(byte, b' '..=b'~' | b'\t');
-    if state.len() > STATE_CHARS_MAX || !state.bytes().all(is_good) {
-        return String::new();
-    }
-    state
-}
-
-fn trace_parts(value: &str) -> Option<[&str; 4]> {
-    let mut parts = space::trim(value).split('-');
-    let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
-    // Only later versions may have more parts.
-    (four[0] != "00" || parts.next().is_none()).then_some(four)
-}
-
-fn is_id(text: &str, digits: usize) -> bool {
-    is_hex(text, digits) && text.bytes().any(|digit| digit != b'0')
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    text.len() == digits && text.bytes().all(is_digit)
 }
 
 #[cfg(test)]

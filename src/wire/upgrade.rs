@@ -1,11 +1,11 @@
-//! The request for a WebSocket upgrade (RFC 6455 §4.2.1; contract: row upgrade), and the bytes of the responses: the
-//! 101 (§4.2.2) and refusals.
+//! The request for a WebSocket upgrade (RFC 6455 §4.2.1), and the bytes of the responses: the 101 (§4.2.2) and refusals,
+//! whose statuses are in `docs/reference/closes.md` (`bad_request`, `upgrade_lost`).
 
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::http::StatusCode;
 
 use super::deflate::{self, Agreed};
-use super::head::{RequestHead, list_items};
+use super::head::{RequestHead, is_token, list_items};
 use super::json::quoted;
 
 /// Why an upgrade is refused: always the client's fault.
@@ -117,16 +117,6 @@ impl<'a> RequestHead<'a> {
 fn is_key(key: &[u8]) -> bool {
     let digit = |&b: &u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
     matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(digit))
-}
-
-/// Visible ASCII without separators (RFC 9110 §5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(is_token_byte)
-}
-
-/// Whether the byte may be in a token.
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl<'h> Upgrade<'h> {

@@ -24,9 +24,9 @@ Exit status: 0 after --count messages, after --timeout-s without --count, after 
 closed; 1 if the connection ends or fails, and if --count messages are not there within --timeout-s.";
 
 /// The rows of `weirgate tail`, for this gateway.
-fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
-    let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
-    let taken = of.into_iter().filter(|row| TAKES.contains(&row.flag));
+fn rows(gateway: Option<&GatewayKind>) -> Vec<Setting> {
+    let rows = gateway.map_or(Rows::EVERY, |kind| kind.rows).settings();
+    let taken = rows.into_iter().filter(|row| TAKES.contains(&row.flag));
     let taken = taken.map(|row| match row.flag {
         "listen" => row
             .help("Address that the gateway listens on, or unix:PATH")
@@ -121,14 +121,16 @@ pub(in crate::commands) fn read(
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<TailCommand, Exit> {
-    let of = flag(matches, "target").and_then(|name| program.gateway(&name));
-    let rows = rows(of.or_else(|| program.gateways.first()));
+    let gateway = flag(matches, "target").and_then(|name| program.gateway(&name));
+    let rows = rows(gateway.or_else(|| program.gateways.first()));
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-    let target = target(program, matches, of, &checked)?;
+    let target = target(program, matches, gateway, &checked)?;
     let many = |name: &str| matches.get_many::<String>(name).unwrap_or_default();
     let subscribe: Vec<String> = many("subscribe").cloned().collect();
-    if let Some(kind) = of.filter(|kind| kind.dialect.names.is_empty() && !subscribe.is_empty()) {
+    if let Some(kind) =
+        gateway.filter(|kind| kind.dialect.names.is_empty() && !subscribe.is_empty())
+    {
         let name = kind.name;
         let error = format!("{name} sends everything by itself: leave --subscribe out");
         return Err(error.into());
@@ -137,7 +139,7 @@ pub(in crate::commands) fn read(
     let timeout_s: Option<u32> = matches.get_one("timeout-s").copied();
     Ok(TailCommand {
         target,
-        dialect: of.map(|kind| kind.dialect),
+        dialect: gateway.map(|kind| kind.dialect),
         known: program
             .gateways
             .iter()
@@ -163,12 +165,12 @@ pub(in crate::commands) fn read(
 fn target(
     program: &Program,
     matches: &ArgMatches,
-    of: Option<&GatewayKind>,
+    gateway: Option<&GatewayKind>,
     checked: &Checked,
 ) -> Result<Target, String> {
     let text = flag(matches, "target").unwrap_or_default();
     let addrs = checked.get::<ListenSettings>().addrs();
-    match of {
+    match gateway {
         Some(kind) if addrs.is_empty() => Err(format!(
             "{0} has no port without TLS here: give the URL, wss://HOST:PORT{1}",
             kind.name, kind.dialect.path

@@ -202,14 +202,14 @@ impl Session<'_> {
                 let _ = link.close(Some(frame)).and_then(|()| link.flush());
                 return Ok(());
             }
-            if self.is_over()? || self.take(&mut link)? == Next::End {
+            if self.check_time()? || self.take(&mut link)? == Next::End {
                 return Ok(());
             }
         }
     }
 
     /// Checks the deadline, prints the rate if due, and warns if no greeting has come. Returns true at the end.
-    fn is_over(&mut self) -> Result<bool, TailError> {
+    fn check_time(&mut self) -> Result<bool, TailError> {
         let now = Instant::now();
         self.output.tick(now);
         if self.greeting_until.is_some_and(|until| now >= until) {

@@ -95,7 +95,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
             "json",
             "Print the state of each process as JSON, a line each",
         ))
-        .args(FINDS.map(|(name, of, help)| value(name, of, help)))
+        .args(FINDS.map(|(name, what, help)| value(name, what, help)))
         .arg(
             value("interval-ms", "MS", interval)
                 .value_parser(value_parser!(u32).range(250..=60_000)),

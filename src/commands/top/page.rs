@@ -235,9 +235,9 @@ fn found_client(state: &Value, client: &Value, rows_max: usize) -> String {
         + &filled(state, "Names", NAME_COLUMNS, &names)
 }
 
-/// The first elements of a list.
-fn first_rows<'a>(of: &'a Value, list: &str, rows_max: usize) -> Vec<&'a Value> {
-    let list = of.get(list).and_then(|list| list.as_array());
+/// The first elements of the list with this name.
+fn first_rows<'a>(object: &'a Value, list: &str, rows_max: usize) -> Vec<&'a Value> {
+    let list = object.get(list).and_then(|list| list.as_array());
     list.into_iter().flatten().take(rows_max).collect()
 }
 

@@ -134,7 +134,7 @@ impl ChannelsGateway {
         if !self.settings.authenticator.required {
             return error("Authentication is not required");
         }
-        if !self.may_authenticate(core, client) {
+        if !self.take_renewal(core, client) {
             self.stats.count_renewal(Renewal::Limited);
             return error("Too many new tokens");
         }
@@ -171,8 +171,9 @@ impl ChannelsGateway {
         )
     }
 
-    /// Whether the client may send a new token now: each token that is judged costs the check of a signature.
-    fn may_authenticate(&mut self, core: &Core, client: &mut ChannelsClient) -> bool {
+    /// Counts a new token of the client. Returns whether the client may send one now: each token that is judged costs the
+    /// check of a signature.
+    fn take_renewal(&mut self, core: &Core, client: &mut ChannelsClient) -> bool {
         let now_us = core.now().mono_us;
         let is_early = client
             .authenticated_us()

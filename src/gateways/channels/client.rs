@@ -38,7 +38,8 @@ struct Rare {
 impl ChannelsClient {
     /// A client without names, with rights of the table of roles with this number.
     pub(super) fn new(
-        (rights, table): (Rights, u64),
+        rights: Rights,
+        table: u64,
         token_end: TokenEnd,
         held: HeldNames,
         requests: RequestRate,

@@ -155,7 +155,8 @@ impl Answer {
     /// Returns the frame of the end of a name's kept messages: how many were sent, and why not all.
     pub(super) fn last(
         core: &Core,
-        (name, count): (&TopicName, u64),
+        name: &TopicName,
+        count: u64,
         cut: Option<RetainedCut>,
         position: Option<Position>,
     ) -> Arc<Frame> {
@@ -480,16 +481,16 @@ impl Answers {
 
     /// Charges the waiting answers, because each may be as large as its request. Returns false if there is no room for
     /// them.
-    pub(super) fn charge(&mut self, of: &Quota, client: ClientAddr, now_us: u64) -> bool {
+    pub(super) fn charge(&mut self, name_bytes: &Quota, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
             return true;
         };
         let bytes = queue.memory_bytes();
         match &mut queue.permit {
-            None => queue.permit = Some(of.hold(client, bytes, now_us)),
+            None => queue.permit = Some(name_bytes.hold(client, bytes, now_us)),
             Some(permit) => permit.set(bytes, now_us),
         }
-        of.has_room_for(client)
+        name_bytes.has_room_for(client)
     }
 
     /// Removes and returns the first answer, once it waits for no name or has waited long enough.

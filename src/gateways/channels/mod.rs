@@ -46,7 +46,7 @@ use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
-use self::pending::PendingRequest;
+use self::pending::{NewSubscribe, PendingRequest};
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use crate::gateways::shared::access::{
@@ -303,7 +303,8 @@ impl ChannelsGateway {
     ) -> ChannelsClient {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         ChannelsClient::new(
-            (rights, self.table),
+            rights,
+            self.table,
             TokenEnd::of(identity),
             HeldNames::new(address),
             RequestRate::new(self.settings.inbound_per_second, core.now()),
@@ -330,7 +331,13 @@ impl ChannelsGateway {
                     true => Some(Resumed::of_stream(since, last)),
                     false => Resumed::new(since, last),
                 };
-                let pending = self.pending_subscribe(client, (names, resumed, request.status), id);
+                let new = NewSubscribe {
+                    names,
+                    resumed,
+                    status: request.status,
+                    request_id: id,
+                };
+                let pending = self.pending_subscribe(client, new);
                 return self.begin(core, key, client, pending);
             }
             Action::Unsubscribe(names) => {
@@ -436,7 +443,7 @@ impl Gateway for ChannelsGateway {
         client: &mut ChannelsClient,
         message: Incoming<'_>,
     ) {
-        let answer = match client.requests.judge(core.now(), &self.stats.access) {
+        let answer = match client.requests.take(core.now(), &self.stats.access) {
             Rated::Dropped => None,
             Rated::DroppedAndTold => {
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
@@ -610,8 +617,8 @@ impl Gateway for ChannelsGateway {
                 cursor,
                 is_open,
             } => {
-                let page = (*is_open, core.now().mono_us);
-                self.retained.paged(*number, cursor, page);
+                let now_us = core.now().mono_us;
+                self.retained.paged(*number, cursor, *is_open, now_us);
             }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let scope = self.retained.scope_of(*number);

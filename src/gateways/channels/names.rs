@@ -61,14 +61,14 @@ pub(super) enum Full {
 impl Full {
     /// The error for a client; `max` is the limit.
     pub(super) fn error(self, max: u64) -> String {
-        let of = match self {
+        let what = match self {
             Self::Names => "channels",
             Self::Patterns => "wildcard subscriptions",
             Self::NameBytes => "channel name bytes",
             Self::Copies => "copies of a message",
             Self::Steps => "steps of matching",
         };
-        format!("Server limit of {of} exceeded ({max})")
+        format!("Server limit of {what} exceeded ({max})")
     }
 }
 
@@ -139,22 +139,13 @@ struct OfAddress {
 }
 
 /// The other clients that hold a client's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Others {
     None,
     /// Some have the address of the client.
     OfAddress,
     /// All have other addresses.
     OfOtherAddresses,
-}
-
-impl Others {
-    fn new(of_address: bool, of_other_addresses: bool) -> Self {
-        match (of_address, of_other_addresses) {
-            (true, _) => Self::OfAddress,
-            (false, true) => Self::OfOtherAddresses,
-            (false, false) => Self::None,
-        }
-    }
 }
 
 /// The amounts charged for a client's name, in the order of [`ALL`].
@@ -257,15 +248,15 @@ impl Names {
         }
         let address = client.address();
         let entry = self.addresses.entry(address);
-        let of = entry.or_insert_with(|| OfAddress::new(&self.sums, address));
-        let is_new_there = known.is_none_or(|id| !of.clients.contains_key(&id));
-        let amounts = Amounts::new(
-            self.syntax,
-            name,
-            Others::new(!is_new_there, known.is_some()),
-        );
-        if let Err(full) = of.grant(&amounts, known.map(|_| self.least)) {
-            if of.clients.is_empty() {
+        let of_address = entry.or_insert_with(|| OfAddress::new(&self.sums, address));
+        let others = match known {
+            Some(id) if of_address.clients.contains_key(&id) => Others::OfAddress,
+            Some(_) => Others::OfOtherAddresses,
+            None => Others::None,
+        };
+        let amounts = Amounts::new(self.syntax, name, others);
+        if let Err(full) = of_address.grant(&amounts, known.map(|_| self.least)) {
+            if of_address.clients.is_empty() {
                 self.addresses.remove(&address);
             }
             return Err((full, self.sums[full as usize].max()));
@@ -282,10 +273,10 @@ impl Names {
             self.ids.insert(name, id);
             id
         });
-        *of.clients.get_or_insert_default(id) += 1;
+        *of_address.clients.get_or_insert_default(id) += 1;
         let entry = &mut self.entries[id];
         entry.clients += 1;
-        entry.addresses += u32::from(is_new_there);
+        entry.addresses += u32::from(others != Others::OfAddress);
         client.add(id);
         client.patterns += u32::from(self.syntax.is_pattern(name));
         self.text_bytes += if known.is_none() { name.len() } else { 0 };
@@ -389,18 +380,18 @@ impl Names {
         let of_address = self.addresses.get_mut(&address)?;
         let clients = of_address.clients.get_mut(&id)?;
         *clients -= 1;
-        let is_held_by_address = *clients > 0;
-        if !is_held_by_address {
+        let of_address_left = *clients;
+        if of_address_left == 0 {
             of_address.clients.remove(&id);
             entry.addresses -= 1;
         }
         entry.clients -= 1;
-        let (name, is_held_by_others) = (entry.name.as_str(), entry.addresses > 0);
-        let amounts = Amounts::new(
-            self.syntax,
-            name,
-            Others::new(is_held_by_address, is_held_by_others),
-        );
+        let others = match (of_address_left, entry.addresses) {
+            (1.., _) => Others::OfAddress,
+            (0, 1..) => Others::OfOtherAddresses,
+            (0, 0) => Others::None,
+        };
+        let amounts = Amounts::new(self.syntax, entry.name.as_str(), others);
         of_address.give_back(&amounts, ALL.len());
         if of_address.clients.is_empty() {
             self.addresses.remove(&address);

@@ -266,7 +266,7 @@ impl ChannelsGateway {
                     self.give_up(core, key, clients.get_mut(key), &pattern);
                     self.giving_up = Some(pattern);
                 }
-                None => self.has_given_up(core, &pattern),
+                None => self.hand_pattern_on(core, &pattern),
             }
             if !core.has_time() {
                 return;
@@ -298,8 +298,9 @@ impl ChannelsGateway {
         }
     }
 
-    /// If clients of another address still hold the pattern, it counts for that address from here on.
-    fn has_given_up(&mut self, core: &Core, gone: &GivingUp) {
+    /// Hands a pattern that was given up on: if clients of another address still hold it, it counts for that address
+    /// from here on.
+    fn hand_pattern_on(&mut self, core: &Core, gone: &GivingUp) {
         let other = core.members(&gone.name).next();
         let other = other.and_then(|key| core.client_addr(key));
         if let Some(pattern) = self.patterns.remove(&gone.name) {
@@ -346,13 +347,13 @@ mod tests {
             number = number
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let of = |all: usize, shift: u32| (number >> shift) as usize % all;
-            let pattern = patterns[of(patterns.len(), 33)];
-            match of(2, 40) {
+            let pick = |all: usize, shift: u32| (number >> shift) as usize % all;
+            let pattern = patterns[pick(patterns.len(), 33)];
+            match pick(2, 40) {
                 0 => add(&mut held, pattern),
                 _ => drop(held.remove(&TopicName::fixed(pattern))),
             }
-            let name = names[of(names.len(), 45)];
+            let name = names[pick(names.len(), 45)];
             let all = held.patterns.values();
             let mut all: Vec<_> = all
                 .filter(|pattern| pattern.matcher.matches(name))
@@ -410,8 +411,8 @@ mod tests {
             );
             before += fit;
             assert_eq!(held.over.len(), 199 - fit);
-            while let Some((name, of, limit)) = held.next_over() {
-                assert_eq!((of, limit), (address(n), (Full::Copies, COPIES_MAX)));
+            while let Some((name, holder, limit)) = held.next_over() {
+                assert_eq!((holder, limit), (address(n), (Full::Copies, COPIES_MAX)));
                 held.remove(&name);
             }
         }

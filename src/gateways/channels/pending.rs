@@ -20,6 +20,16 @@ pub(super) enum PendingRequest {
     Authenticate(Reauthentication),
 }
 
+/// What a client asks for with a `subscribe`.
+#[derive(Debug)]
+pub(super) struct NewSubscribe {
+    pub(super) names: TextList,
+    pub(super) resumed: Option<Resumed>,
+    /// The answer says what each granted name brings, and the end of its last values is said too.
+    pub(super) status: bool,
+    pub(super) request_id: String,
+}
+
 #[derive(Debug)]
 pub(super) struct Subscribing {
     names: TextList,
@@ -122,27 +132,25 @@ fn put_off(core: &mut Core, key: SessionKey, client: &mut ChannelsClient, rest: 
 }
 
 impl ChannelsGateway {
-    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
-    /// end of its last values is said too.
+    /// A request to subscribe to the names, in their order.
     pub(super) fn pending_subscribe(
         &self,
         client: &ChannelsClient,
-        (names, resumed, status): (TextList, Option<Resumed>, bool),
-        request_id: String,
+        new: NewSubscribe,
     ) -> PendingRequest {
         PendingRequest::Subscribe(Box::new(Subscribing {
-            names,
+            names: new.names,
             check: self.check(client),
-            entries: match status {
+            entries: match new.status {
                 true => Entries::with_brings(),
                 false => Entries::default(),
             },
             follow_up: FollowUp {
-                resumed,
-                says_end: status,
+                resumed: new.resumed,
+                says_end: new.status,
                 ..FollowUp::default()
             },
-            request_id,
+            request_id: new.request_id,
         }))
     }
 
@@ -176,7 +184,7 @@ impl ChannelsGateway {
             has_more = match &mut request {
                 PendingRequest::Subscribe(it) => self.subscribe_next(core, key, client, it),
                 PendingRequest::Unsubscribe(it) => self.unsubscribe_next(core, key, client, it),
-                PendingRequest::Authenticate(it) => self.judge_next(core, key, client, it),
+                PendingRequest::Authenticate(it) => self.recheck_next_name(core, key, client, it),
             };
             if has_more && !core.has_share() {
                 put_off(core, key, client, request);
@@ -225,6 +233,7 @@ impl ChannelsGateway {
         request.names.len() > 0
     }
 
+    /// Unsubscribes from the next entry. Returns whether entries are left.
     fn unsubscribe_next(
         &mut self,
         core: &mut Core,
@@ -243,8 +252,8 @@ impl ChannelsGateway {
 
     /// Ends the next subscription that the client's rights no longer grant. The names share the steps of a request;
     /// when these are used up, the next name begins with new steps, and may take them all, because a request of its
-    /// own may have granted it.
-    fn judge_next(
+    /// own may have granted it. Returns whether names are left.
+    fn recheck_next_name(
         &mut self,
         core: &mut Core,
         key: SessionKey,

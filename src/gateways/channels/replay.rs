@@ -26,7 +26,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{Place, Retained, State, Waiter, Wanted as Waits};
+use super::retained::{QuestionPlace, Retained, State, WaitedName, Waiter};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
     Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -190,7 +190,8 @@ impl Replay {
     fn new(
         syntax: NameSyntax,
         mut names: Vec<Name>,
-        (since, memory): (Option<CopyPosition>, Permit),
+        since: Option<CopyPosition>,
+        memory: Permit,
     ) -> Self {
         names.sort_by_key(Name::rank);
         let scope = match (&names[..], syntax) {
@@ -337,7 +338,8 @@ impl Waiter {
     pub(super) fn note_cut_of_replays(
         &mut self,
         scope: &TopicName,
-        (cut, subject): (RetainedCut, Option<&str>),
+        cut: RetainedCut,
+        subject: Option<&str>,
     ) {
         let is_for = |replay: &&mut Replay| subject.is_none_or(|subject| replay.is_for(subject));
         for replay in self.read_in_mut(scope).filter(is_for) {
@@ -358,7 +360,7 @@ impl Retained {
         let waiter = self.clients.entry(key).or_default();
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
-        waits.or_insert_with(|| Waits {
+        waits.or_insert_with(|| WaitedName {
             state: State::Waits(0),
             place: self.questions.place_after(None),
             since: self.count,
@@ -405,7 +407,7 @@ impl Retained {
     /// client may get those of very many names, so they are not walked over.
     fn replay_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
         let replays = &self.clients.get(&key)?.replays;
-        let has = |of: &TopicName| replays.get(of).is_some_and(|replay| replay.has(name));
+        let has = |key: &TopicName| replays.get(key).is_some_and(|replay| replay.has(name));
         [name.clone(), TopicName::default()].into_iter().find(has)
     }
 
@@ -451,7 +453,10 @@ impl Retained {
         }
         for key in mem::take(&mut self.resting) {
             if let Some(waiter) = self.clients.get_mut(&key) {
-                waiter.replays.values_mut().for_each(|of| of.rests = false);
+                waiter
+                    .replays
+                    .values_mut()
+                    .for_each(|replay| replay.rests = false);
             }
             self.wake(key);
         }
@@ -467,7 +472,8 @@ impl Retained {
         &mut self,
         scope: &TopicName,
         key: SessionKey,
-        (cut, place): (Option<RetainedCut>, Place),
+        cut: Option<RetainedCut>,
+        place: QuestionPlace,
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
@@ -480,16 +486,16 @@ impl Retained {
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
     pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
-        let Some(of) = self.replay_with(name, key) else {
+        let Some(replayed) = self.replay_with(name, key) else {
             return false;
         };
         let client = self.clients.get_mut(&key);
-        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&of)) {
+        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&replayed)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
             replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
-                self.remove_replay(&of, key);
+                self.remove_replay(&replayed, key);
             }
         }
         true
@@ -497,34 +503,28 @@ impl Retained {
 }
 
 impl ChannelsGateway {
-    /// Whether the position of a request may be one of the kept feed; one that is not is left out. Returns an outcome for each
-    /// name.
-    pub(super) fn may_replay(
-        &self,
-        core: &Core,
-        since: &mut Option<String>,
-        names: usize,
-    ) -> Vec<Outcome> {
+    /// Checks whether the position of a request, if it has one, may be one of the kept feed.
+    ///
+    /// # Errors
+    /// It is no position, or one of another feed.
+    pub(super) fn check_since(&self, core: &Core, since: Option<&str>) -> Outcome {
         let feed_hash = core.position().map(|position| position.feed_hash);
-        let is_good = |since: &String| {
+        let is_good = |since: &str| {
             let parsed = CopyPosition::parse(since);
             parsed.is_some_and(|at| feed_hash.is_none_or(|hash| hash == at.position.feed_hash))
         };
-        let outcome = match since {
-            Some(text) if !is_good(text) => {
-                *since = None;
-                Err(NotRecovered::Bad)
-            }
-            _ => Ok(()),
-        };
-        vec![outcome; names]
+        match since.is_none_or(is_good) {
+            true => Ok(()),
+            false => Err(NotRecovered::Bad),
+        }
     }
 
     /// Begins to send all kept messages of names to a client. Of others nothing is kept, or the client has them already.
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         replayed: Replayed,
     ) {
         for name in replayed.off {
@@ -533,7 +533,7 @@ impl ChannelsGateway {
                 continue;
             }
             let cut = Some(RetainedCut::Off);
-            let frame = Answer::last(core, (&name, 0), cut, None);
+            let frame = Answer::last(core, &name, 0, cut, None);
             core.send(key, &frame);
         }
         let since = replayed.since.as_deref().and_then(CopyPosition::parse);
@@ -548,12 +548,12 @@ impl ChannelsGateway {
             let names: Vec<Name> = names.collect();
             match self.charge_replay(address, &names) {
                 Some(memory) => {
-                    let replay = Replay::new(syntax, names, (since, memory));
+                    let replay = Replay::new(syntax, names, since, memory);
                     self.retained.replay(key, replay);
                 }
                 None => {
                     self.stats.retained_given_up.add(names.len() as u64);
-                    self.go_live(core, (key, client), &names, Some(RetainedCut::Limit));
+                    self.go_live(core, key, client, &names, Some(RetainedCut::Limit));
                 }
             }
         }
@@ -562,10 +562,10 @@ impl ChannelsGateway {
     /// Charges a replay of these names. The names themselves have more room: without room for a replay, a client can still get
     /// live messages.
     fn charge_replay(&self, address: ClientAddr, names: &[Name]) -> Option<Permit> {
-        let of = self.names.bytes();
+        let name_bytes = self.names.bytes();
         let bytes: u64 = names.iter().map(Name::memory_bytes).sum();
-        let has_room = of.room_for(address) >= bytes + of.max() / ROOM_OF_NAMES;
-        has_room.then(|| of.grant(address, bytes))?
+        let has_room = name_bytes.room_for(address) >= bytes + name_bytes.max() / ROOM_OF_NAMES;
+        has_room.then(|| name_bytes.grant(address, bytes))?
     }
 
     /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
@@ -578,7 +578,7 @@ impl ChannelsGateway {
     ) -> bool {
         self.retained.begin_round(key);
         while let Some(name) = self.retained.next_in_round(key) {
-            let has_more = self.replay_next(core, (key, client), &name);
+            let has_more = self.replay_next(core, key, client, &name);
             let Some(waiter) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
@@ -606,7 +606,8 @@ impl ChannelsGateway {
     fn replay_next(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) -> bool {
         let waiter = self.retained.clients.get_mut(&key);
@@ -641,7 +642,7 @@ impl ChannelsGateway {
                 core.send_missed(key, page.messages);
                 self.retained.leave_if_unread(&scope, key);
                 if page.is_last {
-                    self.end_replay(core, (key, client), name);
+                    self.end_replay(core, key, client, name);
                 }
                 !page.is_last
             }
@@ -653,7 +654,7 @@ impl ChannelsGateway {
                     false
                 }
                 WithoutPage::Ends => {
-                    self.end_replay(core, (key, client), name);
+                    self.end_replay(core, key, client, name);
                     false
                 }
             },
@@ -664,11 +665,12 @@ impl ChannelsGateway {
     fn end_replay(
         &mut self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) {
         if let Some(replay) = self.retained.remove_replay(name, key) {
-            self.go_live(core, (key, client), &replay.names, replay.cut);
+            self.go_live(core, key, client, &replay.names, replay.cut);
             self.names.update_stats(&self.stats, core.memberships());
         }
     }
@@ -677,7 +679,8 @@ impl ChannelsGateway {
     fn go_live(
         &self,
         core: &mut Core,
-        (key, client): (SessionKey, &mut ChannelsClient),
+        key: SessionKey,
+        client: &mut ChannelsClient,
         names: &[Name],
         cut: Option<RetainedCut>,
     ) {
@@ -686,8 +689,7 @@ impl ChannelsGateway {
         }
         let position = core.position();
         for name in names {
-            let of = (&name.name, name.count);
-            let frame = Answer::last(core, of, cut, position);
+            let frame = Answer::last(core, &name.name, name.count, cut, position);
             core.send(key, &frame);
         }
     }
@@ -709,20 +711,20 @@ impl ChannelsGateway {
             return;
         };
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
-        for (key, of) in receivers {
+        for (key, replayed) in receivers {
             let content = core.content(key);
             let waiter = self.retained.clients.get_mut(&key);
             let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = waiter.replays.entry(of) else {
+            let Entry::Occupied(replay) = waiter.replays.entry(replayed) else {
                 continue;
             };
             if !replay.get().is_asked {
                 continue;
             }
-            let (of, mut replay) = replay.remove_entry();
+            let (replayed, mut replay) = replay.remove_entry();
             let has = replay.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {
@@ -731,8 +733,8 @@ impl ChannelsGateway {
                     continue;
                 }
                 let pattern = name.pattern();
-                let is_it = |(of, kind, _): &&(Option<TopicName>, Content, _)| {
-                    of.as_ref() == pattern && *kind == content
+                let is_it = |(matched, kind, _): &&(Option<TopicName>, Content, _)| {
+                    matched.as_ref() == pattern && *kind == content
                 };
                 let frame = match made.iter().find(is_it) {
                     Some((_, _, frame)) => Arc::clone(frame),
@@ -750,7 +752,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            waiter.replays.insert(of, replay);
+            waiter.replays.insert(replayed, replay);
         }
     }
 }

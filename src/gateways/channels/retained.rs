@@ -20,16 +20,16 @@ mod shares;
 mod sought;
 mod waiter;
 
-pub(super) use self::questions::Place;
+pub(super) use self::questions::QuestionPlace;
 pub use self::request::RetainedRequest;
-pub(super) use self::waiter::{RetainedEnd, State, Waiter, Wanted, Wants};
+pub(super) use self::waiter::{RetainedEnd, State, WaitedName, Waiter, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use self::questions::Questions;
+use self::questions::{Member, Questions};
 use super::ChannelsGateway;
 use super::messages::Answer;
 use super::replay::Replays;
@@ -140,7 +140,7 @@ impl Retained {
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
     /// waits for the name already, that stays.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
-        let wanted = Wanted::new(answer, self.count);
+        let wanted = WaitedName::new(answer, self.count);
         let waiter = self.clients.entry(key).or_default();
         waiter.names.entry(name.clone()).or_insert(wanted);
         self.count_name(name, key);
@@ -150,9 +150,9 @@ impl Retained {
     /// anew, so that those behind the newest answer are whole.
     pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         self.leave_question(name, key);
-        let wanted = Wanted {
+        let wanted = WaitedName {
             says_end: true,
-            ..Wanted::new(answer, self.count)
+            ..WaitedName::new(answer, self.count)
         };
         let waiter = self.clients.entry(key).or_default();
         waiter.ends.retain(|end| end.name != *name);
@@ -272,15 +272,20 @@ impl Retained {
     }
 
     /// Takes a client out of the question in which it has this name. Returns the place up to which it has the values.
-    fn leave_as(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) -> Option<Place> {
-        let (number, is_ready) = match wanted.state {
+    fn leave_as(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+        wanted: &WaitedName,
+    ) -> Option<QuestionPlace> {
+        let (number, member) = match wanted.state {
             State::Waits(_) => return None,
-            State::Asked(number) => (number, true),
-            State::Takes(number) => (number, false),
+            State::Asked(number) => (number, Member::Ready),
+            State::Takes(number) => (number, Member::Takes),
         };
         let start = self.questions.start_of(number);
-        let of = (name, &wanted.place);
-        let place = self.questions.leave(of, number, (key, is_ready));
+        let begins = &wanted.place;
+        let place = self.questions.leave(name, begins, number, key, member);
         if let Some((name, begins)) = start {
             self.ask_next(&name, begins);
         }
@@ -288,7 +293,12 @@ impl Retained {
     }
 
     /// Queues a client for another question about the name; `place` is how far the one before has come.
-    pub(super) fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
+    pub(super) fn wait_again(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+        place: Option<QuestionPlace>,
+    ) {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return;
         };
@@ -320,7 +330,7 @@ impl Retained {
     }
 
     /// Handles a name that a client of before has waited for.
-    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) {
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &WaitedName) {
         self.leave_as(name, key, wanted);
         self.no_longer_waits(name, key);
     }
@@ -352,7 +362,7 @@ impl ChannelsGateway {
     /// Sends a last value to the clients that wait for it.
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
-        let of = (subject, value.request.unwrap_or_default());
+        let number = value.request.unwrap_or_default();
         let mut frames = [None, None];
         let mut frame_for = |core: &Core, key| {
             let content = core.content(key);
@@ -361,7 +371,7 @@ impl ChannelsGateway {
             Arc::clone(frame.get_or_insert_with(render))
         };
         let bytes_for = |key| frame_for(core, key).queue_bytes();
-        for key in self.retained.receivers(topic, of, bytes_for) {
+        for key in self.retained.receivers(topic, subject, number, bytes_for) {
             let frame = frame_for(core, key);
             core.replay(key, topic, &frame);
         }
@@ -389,8 +399,8 @@ impl ChannelsGateway {
         }
         let now_us = core.now().mono_us;
         retained.split_slow(now_us);
-        let now = (now_us, core.position());
-        retained.grant_shares(now, |name| names.is_refused(name));
+        let reached = core.position();
+        retained.grant_shares(now_us, reached, |name| names.is_refused(name));
         for key in retained.undrained.drain(..) {
             core.request_drained(key);
         }

@@ -84,11 +84,15 @@ struct Resuming {
 impl Sending {
     pub(super) fn new(mut answers: Vec<(Answer, FollowUp)>) -> Self {
         let mut resumed = answers.iter_mut();
-        let resumed = resumed.by_ref().filter_map(|(_, of)| of.resumed.as_mut());
+        let resumed = resumed
+            .by_ref()
+            .filter_map(|(_, follow_up)| follow_up.resumed.as_mut());
         let resumed: Vec<&mut Resumed> = resumed.collect();
         // Several answers are those of an event stream: a position of it applies to all of its names.
-        if resumed.iter().any(|of| of.last == Some(Last::All)) {
-            resumed.into_iter().for_each(|of| of.last = Some(Last::All));
+        if resumed.iter().any(|one| one.last == Some(Last::All)) {
+            resumed
+                .into_iter()
+                .for_each(|one| one.last = Some(Last::All));
         }
         let prepared = answers.into_iter().map(Prepared::new);
         Self {
@@ -169,7 +173,10 @@ impl Sending {
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
-        let resuming = self.answers.iter_mut().map(|of| of.resuming.as_deref_mut());
+        let resuming = self
+            .answers
+            .iter_mut()
+            .map(|one| one.resuming.as_deref_mut());
         resuming.flatten()
     }
 
@@ -195,7 +202,7 @@ impl Sending {
         if !holds {
             self.prepared = 0;
             let answers = self.answers.iter_mut();
-            answers.for_each(|of| of.answer.assemble_again());
+            answers.for_each(|one| one.answer.assemble_again());
         }
         holds
     }
@@ -420,7 +427,7 @@ impl ChannelsGateway {
     ) -> bool {
         let beside = sending
             .resuming()
-            .map(|of| of.missed.bytes() + of.newest.bytes());
+            .map(|found| found.missed.bytes() + found.newest.bytes());
         let beside = beside.sum();
         let has_got_newer = sending.is_late && !core.postpones(key);
         let Some(prepared) = sending.answers.get_mut(sending.prepared) else {
@@ -441,7 +448,7 @@ impl ChannelsGateway {
                 if has_got_newer {
                     resuming.give_up();
                 }
-                self.resume_next(core, key, client, (resuming, beside));
+                self.resume_next(core, key, client, resuming, beside);
                 return true;
             }
             if resuming.write_next() {
@@ -474,7 +481,8 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        (resuming, beside): (&mut Resuming, usize),
+        resuming: &mut Resuming,
+        beside: usize,
     ) {
         let mut names = Vec::new();
         for name in resuming.names.by_ref() {
@@ -487,8 +495,13 @@ impl ChannelsGateway {
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
         let outcomes = match resuming.is_all {
-            true => self.may_replay(core, &mut resuming.since, names.len()),
-            false => self.find(core, key, (resuming, beside), &names),
+            true => {
+                let outcome = self.check_since(core, resuming.since.as_deref());
+                // All kept messages come without a good position, too.
+                resuming.since = resuming.since.take().filter(|_| outcome.is_ok());
+                vec![outcome; names.len()]
+            }
+            false => self.find(core, key, resuming, beside, &names),
         };
         let joined = Some(&names).filter(|_| !resuming.is_all);
         for name in joined.into_iter().flatten().chain(&moved) {
@@ -511,7 +524,8 @@ impl ChannelsGateway {
         &self,
         core: &mut Core,
         key: SessionKey,
-        (resuming, beside): (&mut Resuming, usize),
+        resuming: &mut Resuming,
+        beside: usize,
         names: &[TopicName],
     ) -> Vec<Outcome> {
         let patterns_of = |name| matcher(self.syntax(), name);
@@ -566,7 +580,7 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let retained = sending.send_answers(core, key, &follow, has_kept);
         self.statuses.send_after_answer(core, key, follow, has_kept);
-        self.begin_replays(core, (key, client), replayed);
+        self.begin_replays(core, key, client, replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

@@ -40,9 +40,9 @@ impl ChannelsSettings {
 
 /// The defaults of the contract.
 pub(super) fn defaults(groups: &mut Groups) {
-    groups.of::<ListenSettings>().port = Some(8889);
-    groups.of::<Limits>().message_bytes_max = 2 * 1024 * 1024;
-    groups.of::<RedisAccess>().host = Some("localhost".to_owned());
+    groups.get_mut::<ListenSettings>().port = Some(8889);
+    groups.get_mut::<Limits>().message_bytes_max = 2 * 1024 * 1024;
+    groups.get_mut::<RedisAccess>().host = Some("localhost".to_owned());
 }
 
 /// The name of a row of this gateway. A name that no row has does not compile.

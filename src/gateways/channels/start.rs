@@ -22,7 +22,7 @@ use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription, TopicName};
 use weirgate_server::flag;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
-use weirgate_server::run::{CommonSettings, Parts, Prepared, Reload, RunError, say};
+use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, Reload, RunError, say};
 use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, has_flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
@@ -116,7 +116,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 
     let bus_name = bus.name();
     let syntax = own.syntax();
-    let (shown, settle) = ((bus.title(), bus.address()), settle(checked, &own));
+    let (title, address) = (bus.title(), bus.address());
+    let settle = settle(checked, &own);
     let bus_wait = match syntax {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
@@ -127,29 +128,19 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let frame_bytes = FrameBytes::default();
     let feed = ChannelsFeed::new(checked.get(), frame_bytes.clone());
     let retained_bytes_max = own.retained_bytes_max;
-    let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
+    let metrics = gateway_metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus_wait.as_micros() as u64);
-    let (feed, gateway) = match conflated {
-        Some(names) => {
-            let gateway = gateway.with_conflated(names.clone());
-            (feed.conflating(move |name| names.matches(name)), gateway)
-        }
-        None => (feed, gateway),
-    };
+    let (feed, gateway) = with_conflated(feed, gateway, conflated);
     let gateway = match own.retained {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = with_kept_feed(gateway, checked, (syntax, retained_bytes_max), settle)?;
+    let gateway = with_kept_feed(gateway, checked, syntax, retained_bytes_max, settle)?;
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .routes(move |telemetry| {
-            let mut routes = client_routes(ClientModule::Channels);
-            routes.push(health_route(telemetry, clock, bus_name));
-            routes
-        })
+        .routes(move |telemetry| routes(telemetry, clock, bus_name))
         .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock, bus_name);
@@ -162,15 +153,18 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         Some(tables) => parts.inputs(tables),
         None => parts,
     };
-    parts.prepare(clock, move |listening| {
-        let websocket = listening.url("ws", ChannelsGateway::PATH);
-        let (bus, address) = &shown;
-        let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
-        let bus_line = format!("{:<11}{address}", format!("{bus}:"));
-        let pages = listening.page_lines(11);
-        let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
-        say(&text, as_json);
-    })
+    let announce = move |listening: &Listening| announce(title, &address, listening);
+    parts.prepare(clock, announce)
+}
+
+/// Says where the gateway listens, and to which bus it connects.
+fn announce(bus: &str, address: &str, listening: &Listening) {
+    let websocket = listening.url("ws", ChannelsGateway::PATH);
+    let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
+    let bus_line = format!("{:<11}{address}", format!("{bus}:"));
+    let pages = listening.page_lines(11);
+    let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
+    say(&text, as_json);
 }
 
 /// The names that clients choose, and those of the history.
@@ -197,11 +191,27 @@ fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunEr
     patterns.map(Some).map_err(wrong)
 }
 
+/// Lets the feed and the gateway conflate the messages of these names, if any.
+fn with_conflated(
+    feed: ChannelsFeed,
+    gateway: ChannelsGateway,
+    names: Option<NamePatterns>,
+) -> (ChannelsFeed, ChannelsGateway) {
+    match names {
+        Some(names) => {
+            let gateway = gateway.with_conflated(names.clone());
+            (feed.conflating(move |name| names.matches(name)), gateway)
+        }
+        None => (feed, gateway),
+    }
+}
+
 /// Adds the names of the kept feed to the gateway; nothing without a history.
 fn with_kept_feed(
     gateway: ChannelsGateway,
     checked: &Checked,
-    (syntax, retained_bytes_max): (NameSyntax, usize),
+    syntax: NameSyntax,
+    retained_bytes_max: usize,
     settle: Settle,
 ) -> Result<ChannelsGateway, RunError> {
     let (names, is_stream) = (kept_names(checked), checked.stream().is_some());
@@ -337,7 +347,8 @@ fn named(syntax: NameSyntax, name: &TopicName) -> Subscription {
     }
 }
 
-fn metrics(
+/// The metrics of the gateway.
+fn gateway_metrics(
     stats: &Arc<ChannelsStats>,
     retained_bytes_max: usize,
     interest: Option<&BusInterest>,
@@ -398,6 +409,13 @@ fn metrics(
 fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: &str) {
     let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
     object.boolean(&format!("{bus}_connected"), is_connected);
+}
+
+/// The pages of the gateway.
+fn routes(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> Vec<Route> {
+    let mut routes = client_routes(ClientModule::Channels);
+    routes.push(health_route(telemetry, clock, bus));
+    routes
 }
 
 /// `/health` (contract channels, row HTTP).

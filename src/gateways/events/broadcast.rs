@@ -226,8 +226,9 @@ impl Push {
         now: Now,
         sent: Box<dyn FnOnce(u64) + Send>,
     ) -> Vec<Self> {
-        let text = (broadcast.event.as_str(), broadcast.data.as_str());
-        let data = Arc::new(envelope::push(alive, now, text, broadcast.is_common()));
+        let (event, data) = (broadcast.event.as_str(), broadcast.data.as_str());
+        let is_common = broadcast.is_common();
+        let data = Arc::new(envelope::push(alive, now, event, data, is_common));
         let total = Arc::<AtomicU64>::default();
         let part = |part: PushPart| Self {
             data: Arc::clone(&data),

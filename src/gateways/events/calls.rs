@@ -68,9 +68,10 @@ impl ServiceSlots {
     }
 }
 
+/// A service, and the connections that wait for a call of it.
 #[derive(Debug)]
 struct Line {
-    entry: ServiceSlots,
+    service: ServiceSlots,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
     name: &'static str,
@@ -104,7 +105,7 @@ impl CallSlots {
         let reserved = (calls_max / 10).min(calls_max / (2 * count));
         let shared = Quota::new("calls", calls_max - count * reserved);
         let line = |name: &'static str| Line {
-            entry: ServiceSlots {
+            service: ServiceSlots {
                 // A label of metrics, which live as long as the process.
                 slots: [
                     Quota::new(format!("calls_{name}").leak(), reserved),
@@ -139,7 +140,7 @@ impl CallSlots {
 
     /// The slots shared by all services, then the reserved slots of each service.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Quota> {
-        let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);
+        let reserved = self.lines.iter().map(|line| &line.service.slots[0]);
         std::iter::once(&self.shared).chain(reserved)
     }
 
@@ -166,17 +167,17 @@ impl CallSlots {
         key: SessionKey,
         service: EventsService,
     ) -> Permission {
-        let entry = &mut self.lines[service.number()].entry;
-        if !entry.circuit.permits(now_us, client) {
+        let called = &mut self.lines[service.number()].service;
+        if !called.circuit.permits(now_us, client) {
             return Permission::Unreachable;
         }
-        let Some(slot) = entry.slots_for(client).grant(client, 1) else {
-            return match entry.circuit.is_open() {
+        let Some(slot) = called.slots_for(client).grant(client, 1) else {
+            return match called.circuit.is_open() {
                 true => Permission::Unreachable,
                 false => Permission::Wait,
             };
         };
-        entry.circuit.begun(now_us, client);
+        called.circuit.begun(now_us, client);
         let id = self.next_id;
         self.next_id += 1;
         let call = InFlight {
@@ -203,8 +204,8 @@ impl CallSlots {
         failure: Option<CallFailure>,
     ) -> Option<SessionKey> {
         let call = self.in_flight.remove(&id)?;
-        let Line { entry, stats, .. } = &mut self.lines[call.service.number()];
-        let circuit = &mut entry.circuit;
+        let Line { service, stats, .. } = &mut self.lines[call.service.number()];
+        let circuit = &mut service.circuit;
         match failure {
             Some(CallFailure::Timeout | CallFailure::Unreachable) => {
                 circuit.failed(now_us, call.client, call.begun_us);
@@ -218,14 +219,16 @@ impl CallSlots {
 
     /// Takes the next connection out of its line, and returns it with the service of its call.
     pub(super) fn next(&mut self) -> Option<(SessionKey, EventsService)> {
-        for (line, service) in self.lines.iter_mut().zip(EventsService::all()) {
-            let Line { entry, waiting, .. } = line;
+        for (line, number) in self.lines.iter_mut().zip(EventsService::all()) {
+            let Line {
+                service, waiting, ..
+            } = line;
             // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.
-            if entry.is_full() {
+            if service.is_full() {
                 continue;
             }
-            if let Some(key) = waiting.pop_of(|client| !entry.would_wait(client)) {
-                return Some((key, service));
+            if let Some(key) = waiting.pop_of(|client| !service.would_wait(client)) {
+                return Some((key, number));
             }
         }
         None
@@ -239,7 +242,7 @@ impl CallSlots {
 
     /// Returns true if the service is not called at present for some addresses, or only probed.
     pub(super) fn is_open(&self, service: EventsService) -> bool {
-        self.lines[service.number()].entry.circuit.is_open()
+        self.lines[service.number()].service.circuit.is_open()
     }
 }
 

@@ -167,12 +167,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
 
 /// A service's push to devices as data: the members of its object, for [`placed`]; `event` and `data` are JSON text.
 /// `is_common`: the push is for several devices.
-pub(super) fn push(
-    alive: &FrameBytes,
-    now: Now,
-    (event, data): (&str, &str),
-    is_common: bool,
-) -> Data {
+pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str, is_common: bool) -> Data {
     let envelope = Envelope {
         kind: "event",
         event,
@@ -362,7 +357,7 @@ mod tests {
 
     #[test]
     fn json_is_read_in_every_encoding_of_unicode_with_and_without_a_mark() {
-        let of = |status, body: Vec<u8>| {
+        let outcome_of = |status, body: Vec<u8>| {
             let answer = ServiceAnswer {
                 status,
                 content_type: "application/json; charset=utf-16".to_owned(),
@@ -373,12 +368,16 @@ mod tests {
         };
         for text in [r#"{"a":"é🦀"}"#, "7", "12", r#""""#] {
             for body in forms(text) {
-                assert_eq!(of(200, body.clone()), Ok(text.to_owned()), "{body:?}");
+                assert_eq!(
+                    outcome_of(200, body.clone()),
+                    Ok(text.to_owned()),
+                    "{body:?}"
+                );
             }
         }
         let message = Err("Upstream error (422): é no".to_owned());
         for body in forms(r#"{"detail":"é no"}"#) {
-            assert_eq!(of(422, body.clone()), message, "{body:?}");
+            assert_eq!(outcome_of(422, body.clone()), message, "{body:?}");
         }
         let invalid = Err("Upstream sent invalid JSON".to_owned());
         for body in [
@@ -387,9 +386,12 @@ mod tests {
             b"\xff\xfe\0\0\0\0\x11\0",
             b"\xef\xbb\xbf\xef\xbb\xbf{}",
         ] {
-            assert_eq!(of(200, body.to_vec()), invalid, "{body:?}");
+            assert_eq!(outcome_of(200, body.to_vec()), invalid, "{body:?}");
         }
-        assert_eq!(of(204, b"\xef\xbb\xbf".to_vec()), Ok("null".to_owned()));
+        assert_eq!(
+            outcome_of(204, b"\xef\xbb\xbf".to_vec()),
+            Ok("null".to_owned())
+        );
     }
 
     #[test]

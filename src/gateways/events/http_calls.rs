@@ -90,7 +90,7 @@ impl Calls {
             durations: &metrics::UPSTREAM_CALL_DURATION,
             in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
         };
-        names.of(&self.stats)
+        names.metrics_for(&self.stats)
     }
 }
 

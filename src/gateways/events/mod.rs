@@ -226,7 +226,7 @@ impl EventsGateway {
             let refused = identified.err();
             return refused.map(|refused| self.refusal(core, &message, refused.code, refused.why));
         }
-        let Some(service) = self.settings.services.of(&message.name) else {
+        let Some(service) = self.settings.services.service_for(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };

@@ -204,7 +204,7 @@ impl Services {
     }
 
     /// The service of an event; `None` for an unknown event. If several routes have the event, the most specific counts.
-    pub fn of(&self, event: &str) -> Option<EventsService> {
+    pub fn service_for(&self, event: &str) -> Option<EventsService> {
         let mut routes = self.routes.iter();
         routes
             .find(|(events, _)| events.have(event))
@@ -271,7 +271,7 @@ mod tests {
             (".lobby", None),
             ("identify", None),
         ] {
-            assert_eq!(table.of(event), service, "{event}");
+            assert_eq!(table.service_for(event), service, "{event}");
         }
         let names: Vec<_> = table.rows().iter().map(|row| row.name).collect();
         assert_eq!(names, ["lobby", "measurement", "simulation"]);
@@ -311,7 +311,7 @@ mod tests {
                 ("ping.x", None),
             ] {
                 let found = table
-                    .of(event)
+                    .service_for(event)
                     .map(|service| table.row(service).url.as_str());
                 assert_eq!(found, url, "{event}");
             }
@@ -328,7 +328,11 @@ mod tests {
         ] {
             table.route(events(text), url).expect("a route");
         }
-        let name = |event| table.of(event).map(|service| table.row(service).name);
+        let name = |event| {
+            table
+                .service_for(event)
+                .map(|service| table.row(service).name)
+        };
         assert_eq!(table.rows().len(), 4);
         assert_eq!(name("carts.get"), Some("orders.*"));
         assert_eq!(name("chat.say"), Some("lobby"));

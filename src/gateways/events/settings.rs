@@ -411,7 +411,7 @@ pub(super) const CHANGES: &[Change] = &[
 
 /// The defaults of the contract.
 pub(super) fn defaults(groups: &mut Groups) {
-    let limits: &mut Limits = groups.of();
+    let limits: &mut Limits = groups.get_mut();
     limits.message_bytes_max = 65_536;
     let loopback = Ipv4Addr::LOCALHOST.to_string().parse();
     limits.trusted_proxies = TrustedProxies::Networks(loopback.into_iter().collect());

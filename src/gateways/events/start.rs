@@ -102,10 +102,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         authenticator: tokens.authenticator.clone(),
         ..checked.get()
     };
-    let proxy_limits: ProxyLimits = checked.get();
-    common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
-    common.service_connections_max =
-        gateway_settings.calls_max + proxy_connections_max(&table, &proxy_limits);
+    let limits: ProxyLimits = checked.get();
+    raise_limits(&mut common, &gateway_settings, &limits);
     let access = internal_access(&own);
     let services = services(&own, &table)?;
     let away = ServicesAway::of(&services);
@@ -113,7 +111,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let proxy = Proxy::new(ProxySettings {
         services: proxied(&table, &services),
         inner_paths: &INNER_PATHS,
-        limits: proxy_limits,
+        limits,
         held: common.limits.http_held.clone(),
         clock,
         tokens,
@@ -125,41 +123,30 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     gateway_settings.shares_pushes = bus.is_some();
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
 
-    let mut metrics = calls.metrics();
-    metrics.extend(proxy.metrics());
-    metrics.push(away.metric());
-    metrics.extend(bus.iter().flat_map(PushBus::metrics));
-    metrics.extend(gateway_metrics(&stats, &gateway));
-    let mut holdings: Vec<_> = proxy.holdings().collect();
-    holdings.extend([access.bodies.clone(), answers]);
-    let mut questions: Vec<_> = services.iter().map(question).collect();
-    questions.extend(to_start.question);
+    let behind = Behind {
+        away,
+        bus: bus.clone(),
+    };
+    let metrics = [calls.metrics(), proxy.metrics(), behind.metrics()];
+    let metrics = metrics.into_iter().flatten();
+    let metrics = metrics.chain(gateway_metrics(&stats, &gateway));
+    let held = [access.bodies.clone(), answers];
+    let holdings: Vec<_> = proxy.holdings().chain(held).collect();
+    let questions = services.iter().map(question);
+    let questions: Vec<_> = questions.chain(to_start.question).collect();
     let frame_bytes = to_loop.frame_bytes.clone();
     let pusher = Pusher {
         to_loop,
         bus: bus.clone(),
     };
-    let (away_stats, bus_stats, bus_health) = (away.clone(), bus.clone(), bus.clone());
+    let broadcast = move |body| pusher.clone().answer(body);
+    let broadcast = internal::route(BROADCAST_PATH, access, clock, broadcast);
+    let behind_pages = behind.clone();
     let parts = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
-        .routes(move |telemetry| {
-            let broadcast = move |body| pusher.clone().answer(body);
-            let mut routes = vec![
-                health_route(telemetry, away, bus_health),
-                Route::get("/healthz", |_| healthz()),
-                internal::route(BROADCAST_PATH, access, clock, broadcast),
-            ];
-            routes.extend(client_routes(ClientModule::Events));
-            routes.extend(proxy.routes());
-            routes
-        })
+        .routes(move |telemetry| routes(telemetry, behind_pages, broadcast, &proxy))
         .front(FRONT)
-        .stats_head(Box::new(move |_, object| {
-            away_stats.write(object);
-            if let Some(bus) = &bus_stats {
-                bus.write(object);
-            }
-        }))
+        .stats_head(Box::new(move |_, object| behind.write(object)))
         .metrics(metrics)
         .holdings(holdings)
         .inputs(inputs)
@@ -230,6 +217,14 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
             "weirgate events"
         );
     });
+}
+
+/// Raises the limits of the process to what the gateway needs: for messages that it refuses itself, and for connections to
+/// services.
+fn raise_limits(common: &mut CommonSettings, gateway: &EventsGatewaySettings, proxy: &ProxyLimits) {
+    common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway.message_bytes_max);
+    common.service_connections_max =
+        gateway.calls_max + proxy_connections_max(&gateway.services, proxy);
 }
 
 /// How many connections of the proxy to all proxied services there may be.
@@ -341,18 +336,54 @@ fn healthz() -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// `/health` as in the other gateways, and also the services that are away and the bus between instances.
-fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<PushBus>) -> Route {
+/// What is behind the gateway, for its pages: the services that are away, and the bus between instances.
+#[derive(Clone)]
+struct Behind {
+    away: ServicesAway,
+    bus: Option<PushBus>,
+}
+
+impl Behind {
+    fn write(&self, object: &mut ObjectWriter) {
+        self.away.write(object);
+        if let Some(bus) = &self.bus {
+            bus.write(object);
+        }
+    }
+
+    fn metrics(&self) -> Vec<GatewayMetric> {
+        let mut metrics = vec![self.away.metric()];
+        metrics.extend(self.bus.iter().flat_map(PushBus::metrics));
+        metrics
+    }
+}
+
+/// The pages of the gateway, and the paths of the proxied services. `broadcast` takes pushes.
+fn routes(
+    telemetry: &Arc<Telemetry>,
+    behind: Behind,
+    broadcast: Route,
+    proxy: &Proxy,
+) -> Vec<Route> {
+    let mut routes = vec![
+        health_route(telemetry, behind),
+        Route::get("/healthz", |_| healthz()),
+        broadcast,
+    ];
+    routes.extend(client_routes(ClientModule::Events));
+    routes.extend(proxy.routes());
+    routes
+}
+
+/// `/health` as in the other gateways, and also what is behind this one.
+fn health_route(telemetry: &Arc<Telemetry>, behind: Behind) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
         object.string("service", "gateway");
         object.string("status", "healthy");
         object.number("connections", telemetry.event_loop.clients());
-        away.write(&mut object);
-        if let Some(bus) = &bus {
-            bus.write(&mut object);
-        }
+        behind.write(&mut object);
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }

@@ -41,8 +41,8 @@ group! {
 
 /// The defaults of the demo.
 pub(super) fn demo_defaults(groups: &mut Groups) {
-    groups.of::<Limits>().event_stream = true;
-    let listen: &mut ListenSettings = groups.of();
+    groups.get_mut::<Limits>().event_stream = true;
+    let listen: &mut ListenSettings = groups.get_mut();
     listen.listen = vec![Listen::Ip(Ipv4Addr::LOCALHOST.into())];
 }
 

@@ -108,7 +108,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     } = checked.get();
     let access = nats(checked, flag!("nats-url"), &url)?;
     let market = super::settings::market(&checked.get());
-    let plan = LevelsPlan::new(LEVELS.name, checked, market != Market::Off);
+    let plan = LevelsPlan::new(LEVELS.name, checked, market);
     let status = plan.bus_status(clock);
     let judge = LevelsJudge::new(&plan.feed);
     let look_back = LookBack {
@@ -146,7 +146,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 /// Assembles the levels gateway on a simulated market.
 fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let DemoSettings { market, rate_hz } = checked.get();
-    let mut plan = LevelsPlan::new(DEMO.name, checked, true);
+    let mut plan = LevelsPlan::new(DEMO.name, checked, Market::On);
     if !checked.is_set(flag!("listen")) {
         let addrs = &mut plan.common.reactor.listen.addrs;
         let other = addrs.first().and_then(|addr| addr.other_loopback());
@@ -256,7 +256,7 @@ struct LevelsPlan {
 }
 
 impl LevelsPlan {
-    fn new(gateway: &'static str, checked: &Checked, has_market: bool) -> Self {
+    fn new(gateway: &'static str, checked: &Checked, market: Market) -> Self {
         let LevelsSettings { relays, .. } = checked.get();
         let feed = LevelsFeedSettings {
             relays: relays.iter().map(RelaySettings::of_feed).collect(),
@@ -269,7 +269,7 @@ impl LevelsPlan {
             paths: paths(&feed.endpoints),
             feed,
             relays,
-            has_market,
+            has_market: market != Market::Off,
         }
     }
 

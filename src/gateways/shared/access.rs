@@ -106,8 +106,8 @@ impl RequestRate {
         }
     }
 
-    /// Judges a message, and counts a dropped message.
-    pub(in crate::gateways) fn judge(&mut self, now: Now, stats: &AccessStats) -> Rated {
+    /// Takes a message into the rate. Counts one that has to be dropped.
+    pub(in crate::gateways) fn take(&mut self, now: Now, stats: &AccessStats) -> Rated {
         if self.bucket.take(now.mono_us) {
             return Rated::Taken;
         }
@@ -180,11 +180,11 @@ mod tests {
     fn who_sends_too_much_is_told_once_a_second() {
         let stats = AccessStats::default();
         let mut rate = RequestRate::new(1, at(0));
-        assert_eq!(rate.judge(at(0), &stats), Rated::Taken);
-        assert_eq!(rate.judge(at(0), &stats), Rated::DroppedAndTold);
-        assert_eq!(rate.judge(at(999_999), &stats), Rated::Dropped);
-        assert_eq!(rate.judge(at(1_000_000), &stats), Rated::Taken);
-        assert_eq!(rate.judge(at(1_000_001), &stats), Rated::DroppedAndTold);
+        assert_eq!(rate.take(at(0), &stats), Rated::Taken);
+        assert_eq!(rate.take(at(0), &stats), Rated::DroppedAndTold);
+        assert_eq!(rate.take(at(999_999), &stats), Rated::Dropped);
+        assert_eq!(rate.take(at(1_000_000), &stats), Rated::Taken);
+        assert_eq!(rate.take(at(1_000_001), &stats), Rated::DroppedAndTold);
         assert_eq!(stats.requests_limited.get(), 3);
     }
 

@@ -155,7 +155,7 @@ impl Reload for Keys {
         "keys"
     }
 
-    fn is_due(&mut self) -> bool {
+    fn check(&mut self) -> bool {
         self.1.check()
     }
 

@@ -352,7 +352,7 @@ mod tests {
     const NAMED: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl]);
     const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl, Part::RedisHost])
         .defaults(|groups| {
-            groups.of::<RedisAccess>().host = Some("localhost".to_owned());
+            groups.get_mut::<RedisAccess>().host = Some("localhost".to_owned());
         });
 
     fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {

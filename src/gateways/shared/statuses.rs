@@ -188,17 +188,25 @@ impl Statuses {
     ) {
         // The newest messages may be older than messages of other names that the client has, so the present position
         // follows.
-        if follow.send(core, key) && holds && core.position().is_some() {
-            self.send_last(core, key, true);
+        if follow.send(core, key)
+            && holds
+            && let Some(position) = core.position()
+        {
+            self.send(core, key, Some(position));
         }
     }
 
-    /// Sends the status; nothing without a history. `holds`: the client has a name of the feed. From the position in a
-    /// status before a close, the client can resume on another instance without a loss.
+    /// Sends the status before a close. `holds`: the client has a name of the feed. From the position, the client can
+    /// resume on another instance without a loss.
     pub(in crate::gateways) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
+        let position = core.position().filter(|_| holds);
+        self.send(core, key, position);
+    }
+
+    /// Sends the status; nothing without a history.
+    fn send(&self, core: &mut Core, key: SessionKey, position: Option<Position>) {
         if core.has_history() {
             let has_lost = core.take_loss(key);
-            let position = core.position().filter(|_| holds);
             core.send(key, &self.frame(core, has_lost, position));
         }
     }

@@ -46,10 +46,10 @@ impl TradesClient {
         self.token_end.due_us(now).into_iter().chain(waiting).min()
     }
 
-    /// Judges a message by the client's rate.
-    pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
+    /// Takes a message into the rate of the client.
+    pub(super) fn take_request(&mut self, now: Now, stats: &AccessStats) -> Rated {
         let requests = self.requests.as_mut();
-        requests.map_or(Rated::Taken, |requests| requests.judge(now, stats))
+        requests.map_or(Rated::Taken, |requests| requests.take(now, stats))
     }
 }
 

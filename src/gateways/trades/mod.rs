@@ -408,7 +408,7 @@ impl Gateway for TradesGateway {
         client: &mut TradesClient,
         message: Incoming<'_>,
     ) {
-        match client.judge_rate(core.now(), &self.stats.access) {
+        match client.take_request(core.now(), &self.stats.access) {
             Rated::Taken => {}
             Rated::Dropped => return self.carry_out(core, key, client, None),
             Rated::DroppedAndTold => {

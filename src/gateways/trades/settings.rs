@@ -23,10 +23,10 @@ group! {
 
 /// The defaults of the contract.
 pub(super) fn defaults(groups: &mut Groups) {
-    let listen: &mut ListenSettings = groups.of();
+    let listen: &mut ListenSettings = groups.get_mut();
     listen.listen = vec![Listen::Ip(Ipv6Addr::UNSPECIFIED.into())];
     listen.port = Some(8080);
-    let limits: &mut Limits = groups.of();
+    let limits: &mut Limits = groups.get_mut();
     limits.message_bytes_max = 102_400;
     limits.ping_interval_us = 30_000_000;
     limits.pong_timeout_us = 30_000_000;

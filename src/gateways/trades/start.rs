@@ -26,7 +26,7 @@ use weirgate_server::flag;
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
-use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, StatsLine, say};
+use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
 use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -104,17 +104,13 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = FrameBytes::default();
     let feed = TradesFeed::new(checked.get(), frame_bytes.clone());
-    let metrics = metrics(&stats, gateway_settings.candles.as_ref());
+    let metrics = gateway_metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = own.stats_log_interval_ms;
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
     let parts = Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .routes(|telemetry| {
-            let mut routes = client_routes(ClientModule::Trades);
-            routes.push(health_route(telemetry));
-            routes
-        })
+        .routes(routes)
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
         .front(FRONT)
@@ -122,24 +118,23 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             for_stats.write(telemetry, object);
         }))
         .metrics(metrics);
-    keys.add_to(open_bus.add_to(parts))
-        .prepare(clock, move |listening| {
-            let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
-            let pages = listening.page_lines(13);
-            let text = format!(
-                "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
-                 {websocket}{pages}\n  Environment: {environment}\n  Server:      {server_id}"
-            );
-            say(&text, || {
-                tracing::info!(
-                    redis = redis_shown,
-                    websocket,
-                    environment,
-                    server_id,
-                    "weirgate trades"
-                );
-            });
-        })
+    let announce = move |listening: &Listening| {
+        announce(&redis_shown, &environment, &numbers.server_id, listening);
+    };
+    keys.add_to(open_bus.add_to(parts)).prepare(clock, announce)
+}
+
+/// Says where the gateway listens, and to which Redis it connects.
+fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listening) {
+    let websocket = listening.url("ws", "");
+    let pages = listening.page_lines(13);
+    let text = format!(
+        "weirgate trades\n  Redis:       {redis}\n  WebSocket:   {websocket}{pages}\n  \
+         Environment: {environment}\n  Server:      {server_id}"
+    );
+    say(&text, || {
+        tracing::info!(redis, websocket, environment, server_id, "weirgate trades");
+    });
 }
 
 /// All trades, or those of a stream.
@@ -164,7 +159,11 @@ fn server_id() -> String {
     format!("ws-gateway-{random:08x}")
 }
 
-fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
+/// The metrics of the gateway.
+fn gateway_metrics(
+    stats: &Arc<TradesStats>,
+    candles: Option<&CandleSettings>,
+) -> Vec<GatewayMetric> {
     let mut metrics = vec![GatewayMetric::number(
         &shared_metrics::SUBSCRIPTIONS,
         stats,
@@ -193,6 +192,13 @@ fn upgrade_required() -> Handler {
         let status = StatusCode::UPGRADE_REQUIRED;
         Answer::new(status, "text/plain", "Upgrade Required")
     })
+}
+
+/// The pages of the gateway.
+fn routes(telemetry: &Arc<Telemetry>) -> Vec<Route> {
+    let mut routes = client_routes(ClientModule::Trades);
+    routes.push(health_route(telemetry));
+    routes
 }
 
 /// `/health` (contract trades, row "once a minute").

@@ -333,14 +333,14 @@ mod tests {
 
     #[test]
     fn a_body_that_does_not_come_gives_way_to_one_that_does() {
-        let of = Quota::new("bodies", 1_000);
+        let bodies = Quota::new("bodies", 1_000);
         let clock = Clock::start();
         let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let part = || Full::new(Bytes::from_static(&[b'x'; 900]));
             let rests = part().with_trailers(pending::<Option<Result<HeaderMap, _>>>());
-            let mut permits = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
+            let mut permits = [0, 1].map(|_| bodies.hold(client, 0, clock.mono_us()));
             let [first, second] = &mut permits;
             let held = |permit| Some(HeldBody { permit, clock });
             let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));

@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
 use super::end_reports::EndReports;
-use super::gate::{Client, Gate, GateEnd, HeadLimits};
+use super::gate::{Client, Gate, GateEnd, HeadJudge, HeadLimits};
 use super::handover::{Handover, ReturnToReactor};
 use super::requests::Requests;
 use super::settings::{HttpSettings, Linger};
@@ -147,10 +147,12 @@ pub(super) async fn serve(
         headers_max: settings.head_headers_max,
         event_stream: settings.event_stream,
     };
-    // The reactor has read a head, and has decided that it is served here.
-    let is_first_for_hyper = !read.is_empty();
-    let gate_clock = Rc::clone(&clock);
-    let gate = Gate::new(stream, read, is_first_for_hyper, limits, gate_clock, time);
+    // The reactor hands over what it has read of a head that is served here.
+    let judge = match read.is_empty() {
+        true => HeadJudge::Gate,
+        false => HeadJudge::Reactor,
+    };
+    let gate = Gate::new(stream, read, judge, limits, Rc::clone(&clock), time);
     let mut protocol = server.protocol.clone();
     // Without room for the connection, hyper ends it after the answer.
     protocol.keep_alive(!is_last_request);
@@ -181,7 +183,7 @@ impl Connection {
     /// Serves requests until the connection ends, and returns how it ended.
     async fn run(&self, http: &mut Http, stopping: &mut watch::Receiver<bool>) -> HyperEnd {
         let mut unwritten = Unwritten {
-            of: &self.server.settings.held,
+            held: &self.server.settings.held,
             client: self.peer.client(),
             permit: None,
         };
@@ -278,7 +280,7 @@ impl Connection {
             return Some(reason);
         }
         let now_us = self.server.ends.clock().mono_us();
-        if unwritten.is_evicted(self.gate.uncharged(), now_us, cx) {
+        if unwritten.charge(self.gate.uncharged(), now_us, cx) {
             return Some(CloseReason::HttpMemory);
         }
         if self.clock.is_evicted(cx) {
@@ -375,7 +377,7 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
 
 /// The permit for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
-    of: &'s Quota,
+    held: &'s Quota,
     client: ClientAddr,
     permit: Option<Permit>,
 }
@@ -383,19 +385,19 @@ struct Unwritten<'s> {
 impl Unwritten<'_> {
     /// Sets the permit to this many bytes. Returns whether the connection has to be evicted, because all clients together
     /// hold too many.
-    fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
+    fn charge(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
             self.permit = None;
             return false;
         }
-        let (of, client) = (self.of, self.client);
+        let (held, client) = (self.held, self.client);
         let permit = self
             .permit
-            .get_or_insert_with(|| of.hold(client, 0, now_us));
+            .get_or_insert_with(|| held.hold(client, 0, now_us));
         let before = permit.amount();
         permit.set(bytes as u64, now_us);
         if permit.amount() > before {
-            of.make_room(now_us);
+            held.make_room(now_us);
         }
         permit.wake_with(cx.waker());
         permit.is_evicted()

@@ -73,6 +73,15 @@ pub(super) enum Client {
     Hidden,
 }
 
+/// Who decides whether a head is for hyper or for the reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadJudge {
+    /// The gate: a head that asks for a WebSocket or an event stream is for the reactor.
+    Gate,
+    /// The reactor, which has read the head. It is for hyper, whatever it asks for.
+    Reactor,
+}
+
 /// A head that keeps the rules.
 struct GoodHead {
     /// Where it ends in the bytes that were read.
@@ -111,8 +120,8 @@ struct GateState {
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
     time: Clock,
-    /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
-    is_first_for_hyper: bool,
+    /// Who decides about the next head.
+    judge: HeadJudge,
     /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
     unwritten: VecDeque<usize>,
     /// How many bytes of the first piece are written.
@@ -124,12 +133,12 @@ struct GateState {
 }
 
 impl Gate {
-    /// A gate for a socket of which `read` was read already, from the start of a head on. `is_first_for_hyper`: the
-    /// reactor has decided that this head is served here, even if it asks for a WebSocket or an event stream.
+    /// A gate for a socket of which `read` was read already, from the start of a head on. `judge` decides about this
+    /// head.
     pub(super) fn new(
         stream: ClientStream,
         read: HeldBytes,
-        is_first_for_hyper: bool,
+        judge: HeadJudge,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
         time: Clock,
@@ -144,7 +153,7 @@ impl Gate {
             next: Next::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
-            is_first_for_hyper,
+            judge,
             unwritten: VecDeque::new(),
             written: 0,
             is_charged: false,
@@ -277,7 +286,7 @@ impl GateState {
     }
 
     /// Checks the bytes from `passed` on, and lets good ones pass. Returns false if more bytes must be read first.
-    fn judge(&mut self) -> io::Result<bool> {
+    fn pass_next(&mut self) -> io::Result<bool> {
         let rest = self.read.get(self.passed..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(false);
@@ -291,14 +300,14 @@ impl GateState {
                 }
                 self.passed += taken;
             }
-            Next::Head(_) => return Ok(self.judge_head()),
+            Next::Head(_) => return Ok(self.pass_next_head()),
         }
         Ok(true)
     }
 
     /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
     /// false if more bytes must be read first.
-    fn judge_head(&mut self) -> bool {
+    fn pass_next_head(&mut self) -> bool {
         let Next::Head(scanner) = &mut self.next else {
             return true;
         };
@@ -319,10 +328,10 @@ impl GateState {
         };
         self.clock.note_head_ended();
         self.body_bytes = 0;
-        let is_for_hyper = mem::take(&mut self.is_first_for_hyper);
+        let judge = mem::replace(&mut self.judge, HeadJudge::Gate);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
-            Ok(head) if head.is_for_reactor && !is_for_hyper => {
+            Ok(head) if head.is_for_reactor && judge == HeadJudge::Gate => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(GateEnd::Upgrade(read)))
@@ -435,15 +444,15 @@ impl AsyncRead for Gate {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let is_judged = gate.read.len() == gate.passed;
+            let has_passed_all = gate.read.len() == gate.passed;
             match &gate.next {
                 Next::Stopped(_) => return Poll::Ready(Ok(())),
-                Next::Body(body) if is_judged && body.certain() > 0 => {
+                Next::Body(body) if has_passed_all && body.certain() > 0 => {
                     return gate.poll_body(cx, buf);
                 }
                 Next::Body(_) | Next::Head(_) => {}
             }
-            if !gate.judge()? && ready!(gate.poll_fill(cx))? == 0 {
+            if !gate.pass_next()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

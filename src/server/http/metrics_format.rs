@@ -127,7 +127,7 @@ mod tests {
     use super::MetricsFormat::{OpenMetrics, PrometheusProtobuf, PrometheusText};
     use super::*;
 
-    fn of(accept: &str) -> MetricsFormat {
+    fn format_for(accept: &str) -> MetricsFormat {
         MetricsFormat::accepted([accept].into_iter())
     }
 
@@ -154,7 +154,7 @@ mod tests {
              application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
              text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
         ] {
-            assert_eq!(of(accept), OpenMetrics, "{accept}");
+            assert_eq!(format_for(accept), OpenMetrics, "{accept}");
         }
         for accept in [
             "text/plain",
@@ -172,7 +172,7 @@ mod tests {
              text/plain;version=0.0.4;q=0.5",
             "application/vnd.google.protobuf,text/plain;version=0.0.4;q=0.5",
         ] {
-            assert_eq!(of(accept), PrometheusText, "{accept}");
+            assert_eq!(format_for(accept), PrometheusText, "{accept}");
         }
         let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
         for others in [
@@ -183,10 +183,10 @@ mod tests {
             "text/plain;version=0.0.4;q=0.5,*/*;q=0.4",
         ] {
             let accept = format!("{protobuf};q=0.6,{others}");
-            assert_eq!(of(&accept), PrometheusProtobuf, "{accept}");
+            assert_eq!(format_for(&accept), PrometheusProtobuf, "{accept}");
         }
         let as_well = format!("{protobuf},application/openmetrics-text");
-        assert_eq!(of(&as_well), OpenMetrics);
+        assert_eq!(format_for(&as_well), OpenMetrics);
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             ("*/*;q=0.1", OpenMetrics),
         ] {
             let accept = format!("{protobuf},{rest}");
-            assert_eq!(of(&accept), PrometheusProtobuf, "{accept}");
+            assert_eq!(format_for(&accept), PrometheusProtobuf, "{accept}");
             assert_eq!(
                 MetricsFormat::accepted_text([&*accept].into_iter()),
                 text,

@@ -115,10 +115,10 @@ impl HttpPlane {
         }
     }
 
-    /// Stops the thread. Idle connections end now; answers in progress have `deadline` from now on to finish. Blocks
-    /// until the thread has ended.
-    pub fn stop(mut self, deadline: Duration) {
-        self.end(deadline);
+    /// Stops the thread. Idle connections end now; answers in progress have the time `within` from now on to finish.
+    /// Blocks until the thread has ended.
+    pub fn stop(mut self, within: Duration) {
+        self.end(within);
     }
 
     fn end(&mut self, within: Duration) {

@@ -215,11 +215,12 @@ impl Site {
     pub(crate) fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
         let is_status = |route: &Route| STATUS_PATHS.contains(&route.path);
         let is_internal = |route: &Route| route.path.starts_with("/internal/");
-        let of = |keep: &dyn Fn(&Route) -> bool| {
+        let routes_with = |keep: &dyn Fn(&Route) -> bool| {
             let routes = self.routes.iter();
             routes.filter(|route| keep(route)).cloned().collect()
         };
-        let mut admin_routes: Vec<Route> = of(&|route| is_status(route) || is_internal(route));
+        let mut admin_routes: Vec<Route> =
+            routes_with(&|route| is_status(route) || is_internal(route));
         admin_routes.extend(operator);
         let admin = Self {
             routes: admin_routes,
@@ -227,7 +228,7 @@ impl Site {
             ..Self::default()
         };
         let is_public = |route: &Route| !is_status(route) && !is_internal(route);
-        let routes = of(&|route| is_public(route) || route.path == "/health");
+        let routes = routes_with(&|route| is_public(route) || route.path == "/health");
         (Self { routes, ..self }, admin)
     }
 }

@@ -386,9 +386,12 @@ mod tests {
         assert_eq!(find("www", passwd), None);
         assert_eq!(find("odd", passwd), None);
         let ids = |text: &str| owner(text).expect("an owner").ids();
-        let of = |user, group| OwnerIds { user, group };
-        assert_eq!(ids("4711:12").expect("numbers"), of(Some(4711), Some(12)));
-        assert_eq!(ids("root").expect("is everywhere"), of(Some(0), None));
+        let owner = |user, group| OwnerIds { user, group };
+        assert_eq!(
+            ids("4711:12").expect("numbers"),
+            owner(Some(4711), Some(12))
+        );
+        assert_eq!(ids("root").expect("is everywhere"), owner(Some(0), None));
         let error = ids(":no-such-group").expect_err("unknown");
         assert!(error.to_string().contains("/etc/group"), "{error}");
     }

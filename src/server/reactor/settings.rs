@@ -104,7 +104,7 @@ impl ReactorSettings {
 
     /// The limit that belongs to this reason.
     pub(super) fn limit_of(&self, reason: CloseReason) -> Option<HitLimit> {
-        let found = self.limits.iter().find(|(of, _)| *of == reason);
+        let found = self.limits.iter().find(|(ended_by, _)| *ended_by == reason);
         found.map(|(_, limit)| *limit)
     }
 }

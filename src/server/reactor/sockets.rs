@@ -69,7 +69,7 @@ impl Cost {
 struct Readable([FairQueue<SessionKey>; Cost::ALL.len()]);
 
 impl Readable {
-    fn of(&mut self, cost: Cost) -> &mut FairQueue<SessionKey> {
+    fn queue(&mut self, cost: Cost) -> &mut FairQueue<SessionKey> {
         &mut self.0[cost as usize]
     }
 
@@ -173,7 +173,7 @@ impl Sockets {
         socket.unread = socket.unread.max(unread);
         if socket.unread != Unread::Nothing && !std::mem::replace(&mut socket.readable, true) {
             let cost = socket.cost;
-            self.readable.of(cost).push(address(), key);
+            self.readable.queue(cost).push(address(), key);
         }
     }
 
@@ -215,7 +215,7 @@ impl Sockets {
 
     /// Removes and returns the next socket of a list.
     pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
-        let key = self.readable.of(cost).pop()?;
+        let key = self.readable.queue(cost).pop()?;
         if let Some(socket) = self.socket(key) {
             socket.readable = false;
         }
@@ -279,8 +279,9 @@ impl Sockets {
         !self.chosen.is_empty()
     }
 
-    /// Whether the socket has a pending error, such as a reset after the end of the peer's side.
-    pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
+    /// Takes the pending error of a socket, such as a reset after the end of the peer's side. Returns whether there was
+    /// one.
+    pub(super) fn take_error(&mut self, key: SessionKey) -> bool {
         let stream = self.stream(key);
         stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
     }
@@ -467,7 +468,7 @@ fn bytes(slices: &[IoSlice<'_>]) -> usize {
 impl Transmit for Sockets {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
         let mut joined = std::mem::take(&mut self.joined);
-        joined.of = None;
+        joined.joined_for = None;
         for (index, write) in batch.iter().enumerate() {
             wrote.push(match joined.join(batch, index) {
                 Some(bytes) => self.write(write.key, &[IoSlice::new(bytes)]),

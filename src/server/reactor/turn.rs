@@ -5,10 +5,11 @@
 //! is followed by a flush, after the first of a turn only to clients with little to send.
 
 mod accepts;
+mod freeze;
 mod inputs;
-mod interrupts;
 mod outputs;
 mod reads;
+mod stop;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,10 @@ use signal_hook_mio::v1_0::Signals;
 use tokio::sync::oneshot;
 
 use self::accepts::{FirstReads, HeadRate};
-use self::interrupts::{Freeze, StopDeadline, stop_signals};
+use self::freeze::Freeze;
 use self::outputs::{EndLines, EndedConnections};
+use self::reads::ThreadTimes;
+use self::stop::{StopDeadline, stop_signals};
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Unread;
 use super::report::LoopReport;
@@ -106,8 +109,8 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     awaits_evicted_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
-    /// The time and the CPU time of this thread from which the cost of cheap clients is counted, while costly ones wait.
-    reading_from: Option<(u64, u64)>,
+    /// From when on the cost of cheap clients is counted, while costly ones wait.
+    reading_from: Option<ThreadTimes>,
     first_reads: FirstReads,
     head_rate: HeadRate,
     freeze: Freeze,
@@ -198,7 +201,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         self.now_us = self.clock.mono_us();
-        while !self.is_stopped() {
+        while !self.advance_stop() {
             self.wait(&mut events)?;
             self.turn(&events);
         }
@@ -248,15 +251,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         found
     }
 
-    /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
-    /// answers in progress within the time left.
-    fn is_stopped(&mut self) -> bool {
+    /// Goes on with a stop. Returns whether it is complete. Once the last client has ended, the HTTP side ends too: idle
+    /// connections at once, answers in progress within the time left.
+    fn advance_stop(&mut self) -> bool {
         let Some(stop) = &mut self.stop else {
             return false;
         };
         let now = self.now_us;
         let connections = self.hub.core().connections();
-        if self.stop_now || stop.is_over(now, connections) {
+        if self.stop_now || stop.note_connections(now, connections) {
             return true;
         }
         let stop_at = stop.at_us();
@@ -329,7 +332,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.read_costly();
         self.flush_little(now);
         self.begin(Phase::Deadlines);
-        self.judge(now, events.is_empty());
+        self.handle_deadlines(now, events.is_empty());
         self.flush_little(now);
         self.begin(Phase::Effects);
         self.relieve();
@@ -374,11 +377,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
     /// meantime.
-    fn judge(&mut self, began: Now, poll_was_empty: bool) {
+    fn handle_deadlines(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
         self.freeze.check(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
-        if self.freeze.may_judge(now.mono_us, is_quiet) {
+        if self.freeze.note_turn_end(now.mono_us, is_quiet) {
             self.hub.handle_timeout(now);
         }
     }

@@ -214,14 +214,15 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
             return None;
         };
         let (setting, flag) = (value.setting, value.setting.flag);
-        let of = match setting.memory_part {
+        let source = match setting.memory_part {
             _ if setting.is_flag() => LimitOf::Flag(flag),
             Some(_) => LimitOf::Share(flag),
             None => LimitOf::Other(flag),
         };
-        Some((reason, HitLimit { of, max: *max }))
+        Some((reason, HitLimit { source, max: *max }))
     });
-    limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
+    let left_out = [CloseReason::ShuttingDown, CloseReason::BadRequest];
+    limits.filter(move |(reason, _)| !left_out.contains(reason))
 }
 
 #[cfg(test)]

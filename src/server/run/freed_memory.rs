@@ -23,7 +23,7 @@ struct Decline {
 
 impl Decline {
     /// Takes the current number of connections. Returns true once at least half of many connections have ended.
-    fn has_begun(&mut self, connections: u64) -> bool {
+    fn note_connections(&mut self, connections: u64) -> bool {
         self.most = self.most.max(connections);
         let has_begun = self.most >= CONNECTIONS_MIN && connections <= self.most / 2;
         if has_begun {
@@ -44,7 +44,7 @@ pub(super) fn start(telemetry: Arc<Telemetry>) -> io::Result<()> {
         loop {
             thread::sleep(COUNT_INTERVAL);
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
-            if decline.has_begun(connections) {
+            if decline.note_connections(connections) {
                 // By then the connections that ended last are freed too.
                 thread::sleep(COUNT_INTERVAL);
                 trim_heaps();
@@ -73,7 +73,7 @@ mod tests {
         let mut decline = Decline::default();
         counts
             .iter()
-            .map(|count| decline.has_begun(*count))
+            .map(|count| decline.note_connections(*count))
             .collect()
     }
 

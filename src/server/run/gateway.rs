@@ -35,7 +35,7 @@ use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reac
 use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink};
+use weirgate_bus::{Source, SourceLink, Stopping};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
 use weirgate_wire::admission::{Held, Quota};
 
@@ -330,11 +330,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let limits = self.common.limits.clone();
         let connections_max = limits.connections_max;
         let core = Core::new(limits, self.frame_bytes.clone(), seed(clock));
-        let handshakes = Arc::new(HandshakeCounts::default());
-        if let Some(in_force) = &tls_files {
-            self.metrics.extend(handshake_metrics(&handshakes));
-            self.metrics.push(in_force.expiry());
-        }
+        let handshakes = self.handshake_counts(tls_files.as_ref());
         let tls = tls_files.as_ref().map(TlsInForce::in_force);
         let reloads = self.take_reloads(cuts.file, tls_files);
         self.publish_metrics(&telemetry, &core, &reloads);
@@ -350,12 +346,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             cuts.cutter.wake.set(wake);
             if let Some(source) = self.source {
                 let loop_wake = wake.clone();
-                let waking = Box::new(move || loop_wake.wake());
-                let link = SourceLink::new(events, waking, clock)
-                    .bounded(bytes)
-                    .spinning(common.reactor.spin_us);
-                source_stopping = Some(link.stopping());
-                start_source(source, link, common.cpus.get(1).copied())?;
+                let link = SourceLink::new(events, Box::new(move || loop_wake.wake()), clock);
+                let link = link.bounded(bytes).spinning(common.reactor.spin_us);
+                source_stopping = Some(start_source(source, link, common.cpus.get(1).copied())?);
             }
             let (back, returned) = return_to_reactor(wake);
             Ok(Seams {
@@ -371,7 +364,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 telemetry: Arc::clone(&telemetry),
             })
         };
-        let mut reactor = Reactor::bind(common.reactor.clone(), hub, self.feed, clock, seams)?;
+        let reactor = Reactor::bind(common.reactor.clone(), hub, self.feed, clock, seams)?;
         let listening = Listening {
             addrs: reactor.local_addrs().to_vec(),
             tls_addrs: reactor.local_tls_addrs().to_vec(),
@@ -385,17 +378,21 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let telemetry = &listening.telemetry;
         let bus_away = watches::start(&common, telemetry, clock, self.stats_line, self.turn_max)?;
         pin(common.cpus.first().copied());
-        stop_signals_are_taken();
-        reactor.run().map_err(RunError::Loop)?;
-        http.stop(HTTP_STOP);
-        if let Some(source) = source_stopping {
-            source.stop_and_wait(SOURCE_STOP);
-        }
-        tracing::info!("stopped");
+        run_until_stopped(reactor, http, source_stopping)?;
         match common.bus_away_exit_s {
             Some(limit_s) if bus_away.stops() => Err(RunError::BusAway { limit_s }),
             _ => Ok(()),
         }
+    }
+
+    /// Makes the counts of handshakes. With TLS, adds their metrics and that of the certificates' expiry.
+    fn handshake_counts(&mut self, tls: Option<&TlsInForce>) -> Arc<HandshakeCounts> {
+        let counts = Arc::new(HandshakeCounts::default());
+        if let Some(in_force) = tls {
+            self.metrics.extend(handshake_metrics(&counts));
+            self.metrics.push(in_force.expiry());
+        }
+        counts
     }
 
     /// Takes the parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log
@@ -481,13 +478,35 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 }
 
-/// Starts the thread of a source, on a CPU if one is given. The thread is not joined, because a source may block on its
-/// broker without limit.
-fn start_source(source: Box<dyn Source>, link: SourceLink, cpu: Option<usize>) -> io::Result<()> {
+/// Runs the loop until a stop is complete, and then stops the other threads.
+fn run_until_stopped<G: Gateway, F: Feed>(
+    mut reactor: Reactor<G, F>,
+    http: HttpPlane,
+    source: Option<Stopping>,
+) -> Result<(), RunError> {
+    stop_signals_are_taken();
+    reactor.run().map_err(RunError::Loop)?;
+    http.stop(HTTP_STOP);
+    if let Some(source) = source {
+        source.stop_and_wait(SOURCE_STOP);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts the thread of a source, on a CPU if one is given. Returns what stops it. The thread is not joined, because a
+/// source may block on its broker without limit.
+fn start_source(
+    source: Box<dyn Source>,
+    link: SourceLink,
+    cpu: Option<usize>,
+) -> io::Result<Stopping> {
+    let stopping = link.stopping();
     detached("source", move || {
         pin(cpu);
         source.run(link);
-    })
+    })?;
+    Ok(stopping)
 }
 
 /// Starts the thread of handshakes, if there is TLS, or a listener whose proxies send headers.

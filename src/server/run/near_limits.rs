@@ -99,14 +99,14 @@ mod tests {
     #[test]
     fn a_limit_that_is_off_has_no_maximum_and_the_others_have_their_value() {
         let limits = near_limits(&Checked::defaults());
-        let of = |name: &str| limits.iter().find(|limit| limit.name == name);
-        let connections = of("--connections-max").expect("every gateway has it");
+        let limit = |name: &str| limits.iter().find(|one| one.name == name);
+        let connections = limit("--connections-max").expect("every gateway has it");
         assert!(connections.max.is_none() && connections.max_in_force.is_some());
-        let frames = of("--frame-bytes-max").expect("every gateway has it");
+        let frames = limit("--frame-bytes-max").expect("every gateway has it");
         assert_eq!((frames.max, frames.is_bytes), (Some(512 << 20), true));
-        let proxied = of("--proxy-connections-max");
+        let proxied = limit("--proxy-connections-max");
         assert!(proxied.is_none(), "a gateway without services");
-        assert!(of("ulimit -n").is_some());
+        assert!(limit("ulimit -n").is_some());
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
         .saturating_add(FILES_KEPT + not_of_clients);
     make_room_for_descriptors(used.min(files_max));
     let open_files = HitLimit {
-        of: LimitOf::Other("ulimit -n"),
+        source: LimitOf::Other("ulimit -n"),
         max: files_max as u64,
     };
     let hit_limits = &mut common.reactor.limits;

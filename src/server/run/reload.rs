@@ -31,8 +31,8 @@ pub trait Reload: Send {
     /// The label of the metric.
     fn what(&self) -> &'static str;
 
-    /// Returns true if the part should be read again without a signal. Called once a second.
-    fn is_due(&mut self) -> bool {
+    /// Checks whether the part should be read again without a signal. Called once a second.
+    fn check(&mut self) -> bool {
         false
     }
 
@@ -231,7 +231,7 @@ impl ReloadProgress {
     /// Reads the part if it is due without a signal.
     fn read_if_due(&self, part: &mut dyn Reload) {
         *self.doing() = Doing::Reads(Instant::now());
-        let is_due = part.is_due();
+        let is_due = part.check();
         // After files did not answer, only a read shows whether they are good.
         if is_due || matches!(*self.doing(), Doing::Hangs) {
             self.read(part);
@@ -337,7 +337,7 @@ mod tests {
             "acl"
         }
 
-        fn is_due(&mut self) -> bool {
+        fn check(&mut self) -> bool {
             std::mem::take(&mut self.1)
         }
 
@@ -397,7 +397,7 @@ mod tests {
                 "tls"
             }
 
-            fn is_due(&mut self) -> bool {
+            fn check(&mut self) -> bool {
                 let _ = self.0.recv();
                 false
             }

@@ -29,8 +29,8 @@ impl Reload for SecretFiles {
         "secrets"
     }
 
-    fn is_due(&mut self) -> bool {
-        self.fingerprints.has_settled_change()
+    fn check(&mut self) -> bool {
+        self.fingerprints.check()
     }
 
     /// All files are read before the first secret changes: two of them may belong together.

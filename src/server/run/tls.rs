@@ -104,8 +104,8 @@ impl Reload for TlsInForce {
         "tls"
     }
 
-    fn is_due(&mut self) -> bool {
-        self.fingerprints.has_settled_change()
+    fn check(&mut self) -> bool {
+        self.fingerprints.check()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

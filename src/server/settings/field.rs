@@ -47,7 +47,7 @@ pub struct Groups(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl Groups {
     /// Returns a group to write to. Until something is written, it has its defaults.
-    pub fn of<G: Group>(&mut self) -> &mut G {
+    pub fn get_mut<G: Group>(&mut self) -> &mut G {
         let group = self.0.entry(TypeId::of::<G>());
         match group
             .or_insert_with(|| Box::new(G::default()))
@@ -93,11 +93,11 @@ pub struct At<G, T>(pub fn(&mut G) -> &mut T);
 
 impl<G: Group, T: FieldValue> Field for At<G, T> {
     fn write(&self, groups: &mut Groups, value: &Value) {
-        *self.0(groups.of()) = T::of(value);
+        *self.0(groups.get_mut()) = T::of(value);
     }
 
     fn text(&self, groups: &mut Groups) -> String {
-        self.0(groups.of()).text()
+        self.0(groups.get_mut()).text()
     }
 }
 
@@ -111,11 +111,11 @@ pub struct With<G, T> {
 
 impl<G: Group, T: FieldValue> Field for With<G, T> {
     fn write(&self, groups: &mut Groups, value: &Value) {
-        (self.set)(groups.of(), T::of(value));
+        (self.set)(groups.get_mut(), T::of(value));
     }
 
     fn text(&self, groups: &mut Groups) -> String {
-        (self.get)(groups.of()).text()
+        (self.get)(groups.get_mut()).text()
     }
 }
 

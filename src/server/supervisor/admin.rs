@@ -568,8 +568,8 @@ fn name_own_session_in_query(admin_request: &mut AdminRequest) -> Option<Number>
     let mut rest = form_urlencoded::Serializer::new(String::new());
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match session_of(&value).filter(|_| key == "session") {
-            Some((of, id)) => {
-                number = Some(of);
+            Some((process, id)) => {
+                number = Some(process);
                 rest.append_pair(&key, id);
             }
             None => drop(rest.append_pair(&key, &value)),

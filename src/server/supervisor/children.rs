@@ -125,7 +125,7 @@ impl SocketDirectory {
     }
 
     /// The admin socket of a process.
-    pub(super) fn of(&self, number: Number) -> PathBuf {
+    pub(super) fn socket_of(&self, number: Number) -> PathBuf {
         self.0.join(format!("{number}.sock"))
     }
 }
@@ -167,7 +167,7 @@ impl Children {
     /// # Errors
     /// The system refuses a process, or the program is gone.
     pub(super) fn spawn(&mut self, number: Number) -> io::Result<()> {
-        let socket = self.sockets.of(number);
+        let socket = self.sockets.socket_of(number);
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)

@@ -1,8 +1,8 @@
 //! What the supervisor decides, without a process, a clock or a signal: the states of the processes, and for each event
 //! what is to be done.
 //!
-//! There are two places for each of the processes that share the clients, so that a roll starts all new processes
-//! before it ends an old one. A roll changes from one half of the places to the other. The numbers of the places are the
+//! There are two slots for each of the processes that share the clients, so that a roll starts all new processes
+//! before it ends an old one. A roll changes from one half of the slots to the other. The numbers of the slots are the
 //! numbers of the processes, so there are never more than twice the count.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
@@ -58,9 +58,9 @@ pub(super) enum Readiness {
     },
 }
 
-/// The state of a place.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlaceState {
+pub(super) enum SlotState {
     /// There is no process, and none is wanted.
     Empty,
     /// Its process has not answered yet.
@@ -77,7 +77,7 @@ pub(super) enum PlaceState {
     Waiting { until: Us },
 }
 
-impl PlaceState {
+impl SlotState {
     /// Whether there is a process.
     pub(super) fn is_alive(self) -> bool {
         !matches!(self, Self::Empty | Self::Waiting { .. })
@@ -98,8 +98,8 @@ impl PlaceState {
 
 /// A process and its replacements, one after the other.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    state: PlaceState,
+struct ProcessSlot {
+    state: SlotState,
     /// Ends in a row, each soon after a start.
     ends: u32,
 }
@@ -128,7 +128,7 @@ enum RollPhase {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Start the process of this place.
+    /// Start the process of this slot.
     Spawn(Number),
     /// Ask it to stop (SIGTERM).
     Terminate(Number),
@@ -171,7 +171,7 @@ pub(super) enum Event {
     RollRefused,
 }
 
-/// One half of the places: a roll changes from one to the other.
+/// One half of the slots: a roll changes from one to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {
     First,
@@ -191,8 +191,8 @@ impl Half {
 #[derive(Debug)]
 pub(super) struct Supervisor {
     /// Twice as many as processes that share the clients.
-    places: Vec<Place>,
-    /// The half of the places that is in use.
+    slots: Vec<ProcessSlot>,
+    /// The half of the slots that is in use.
     half: Half,
     phase: RollPhase,
     /// Whether another roll follows.
@@ -209,12 +209,12 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// A supervisor of `count` processes, of which each stops within `stop_us`. Starts all.
     pub(super) fn new(count: u32, stop_us: Us, now: Us) -> Self {
-        let place = Place {
-            state: PlaceState::Empty,
+        let slot = ProcessSlot {
+            state: SlotState::Empty,
             ends: 0,
         };
         let mut supervisor = Self {
-            places: vec![place; 2 * count as usize],
+            slots: vec![slot; 2 * count as usize],
             half: Half::First,
             phase: RollPhase::Starting,
             roll_again: false,
@@ -234,14 +234,14 @@ impl Supervisor {
         self.actions.pop_front()
     }
 
-    /// The numbers and states of all places.
-    pub(super) fn states(&self) -> impl Iterator<Item = (Number, PlaceState)> + '_ {
-        (1..).zip(self.places.iter().map(|place| place.state))
+    /// The numbers and states of all slots.
+    pub(super) fn states(&self) -> impl Iterator<Item = (Number, SlotState)> + '_ {
+        (1..).zip(self.slots.iter().map(|slot| slot.state))
     }
 
     /// How many processes share the clients.
     pub(super) fn count(&self) -> u32 {
-        (self.places.len() / 2) as u32
+        (self.slots.len() / 2) as u32
     }
 
     /// Whether a stop is under way.
@@ -257,9 +257,9 @@ impl Supervisor {
 
     /// The time of the next [`tick`](Self::tick).
     pub(super) fn deadline(&self) -> Option<Us> {
-        let of_places = self.places.iter().filter_map(|place| match place.state {
-            PlaceState::Waiting { until } => Some(until),
-            PlaceState::Stopping { kill_at } => Some(kill_at),
+        let of_slots = self.slots.iter().filter_map(|slot| match slot.state {
+            SlotState::Waiting { until } => Some(until),
+            SlotState::Stopping { kill_at } => Some(kill_at),
             _ => None,
         });
         let of_roll = match self.phase {
@@ -270,23 +270,23 @@ impl Supervisor {
             RollPhase::RollStarting { until, .. } => Some(until),
             _ => None,
         };
-        of_places.chain(of_roll).min()
+        of_slots.chain(of_roll).min()
     }
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Us) {
         for number in 1..=2 * self.count() {
             match self.state(number) {
-                PlaceState::Waiting { until } if until <= now => {
+                SlotState::Waiting { until } if until <= now => {
                     self.restarts += 1;
                     self.spawn(number, now);
                 }
-                PlaceState::Stopping { kill_at } if kill_at <= now => {
+                SlotState::Stopping { kill_at } if kill_at <= now => {
                     self.say(Event::TooSlow { number });
                     self.actions.push_back(Action::Kill(number));
                     // Asked again if the process is still there, as after an uninterruptible wait.
                     let kill_at = now + self.stop_us;
-                    self.set(number, PlaceState::Stopping { kill_at });
+                    self.set(number, SlotState::Stopping { kill_at });
                 }
                 _ => {}
             }
@@ -303,15 +303,15 @@ impl Supervisor {
     /// Takes the answer of a process.
     pub(super) fn answered(&mut self, number: Number, answer: Readiness, now: Us) {
         let (since, silent) = match self.state(number) {
-            PlaceState::Starting { since, silent } => (since, silent),
-            PlaceState::Serving { since, silent, .. } => (since, silent),
+            SlotState::Starting { since, silent } => (since, silent),
+            SlotState::Serving { since, silent, .. } => (since, silent),
             _ => return,
         };
         let next = match (answer, self.state(number)) {
             (Readiness::Silent { is_stopped }, state) => {
                 self.fell_silent(number, state, silent + 1, is_stopped)
             }
-            (answer, _) => PlaceState::Serving {
+            (answer, _) => SlotState::Serving {
                 since,
                 is_ready: answer == Readiness::Ready,
                 silent: 0,
@@ -325,13 +325,13 @@ impl Supervisor {
     fn fell_silent(
         &mut self,
         number: Number,
-        state: PlaceState,
+        state: SlotState,
         mut silent: u32,
         is_stopped: bool,
-    ) -> PlaceState {
+    ) -> SlotState {
         let max = match state {
             _ if is_stopped => STOPPED_MAX,
-            PlaceState::Starting { .. } => START_SILENT_MAX,
+            SlotState::Starting { .. } => START_SILENT_MAX,
             _ => SILENT_MAX,
         };
         let hangs = silent >= max;
@@ -341,10 +341,10 @@ impl Supervisor {
             silent = 0;
         }
         match state {
-            PlaceState::Starting { since, .. } => PlaceState::Starting { since, silent },
-            PlaceState::Serving {
+            SlotState::Starting { since, .. } => SlotState::Starting { since, silent },
+            SlotState::Serving {
                 since, is_ready, ..
-            } => PlaceState::Serving {
+            } => SlotState::Serving {
                 since,
                 is_ready: is_ready && !hangs,
                 silent,
@@ -357,11 +357,11 @@ impl Supervisor {
     pub(super) fn ended(&mut self, number: Number, ended: Ended, now: Us) {
         let state = self.state(number);
         let since = match state {
-            PlaceState::Empty | PlaceState::Waiting { .. } => return,
-            PlaceState::Stopping { .. } => None,
-            PlaceState::Starting { since, .. } | PlaceState::Serving { since, .. } => Some(since),
+            SlotState::Empty | SlotState::Waiting { .. } => return,
+            SlotState::Stopping { .. } => None,
+            SlotState::Starting { since, .. } | SlotState::Serving { since, .. } => Some(since),
         };
-        self.set(number, PlaceState::Empty);
+        self.set(number, SlotState::Empty);
         match (since, self.phase, ended) {
             (None, _, _) | (_, RollPhase::Stopping { .. }, _) => {}
             // A new process of the roll.
@@ -388,21 +388,21 @@ impl Supervisor {
     /// Has a process started again, soon if it was there for long.
     fn wait(&mut self, number: Number, ended: Ended, since: Us, now: Us) {
         let is_alone = !self.states().any(|(_, state)| state.is_ready());
-        let Some(place) = self.place(number) else {
+        let Some(slot) = self.slot(number) else {
             return;
         };
         if now.saturating_sub(since) >= LASTED_US {
-            place.ends = 0;
+            slot.ends = 0;
         }
         let least = if is_alone { WAIT_ALONE_US } else { WAIT_MIN_US };
-        let doubled = least << place.ends.min(20);
-        place.ends += 1;
+        let doubled = least << slot.ends.min(20);
+        slot.ends += 1;
         let wait = match ended {
             // Wrong settings: somebody has changed a file, and has to change it again.
             Ended::Status(2) => WAIT_MAX_US,
             _ => doubled.min(WAIT_MAX_US),
         };
-        place.state = PlaceState::Waiting { until: now + wait };
+        slot.state = SlotState::Waiting { until: now + wait };
         self.say(Event::Died {
             number,
             ended,
@@ -456,12 +456,12 @@ impl Supervisor {
     /// Ends the present phase if its condition holds.
     fn advance(&mut self, now: Us) {
         match self.phase {
-            RollPhase::Starting if self.all_in(self.half, PlaceState::is_serving) => {
+            RollPhase::Starting if self.all_in(self.half, SlotState::is_serving) => {
                 self.phase = RollPhase::Running;
                 self.say(Event::Started);
             }
             RollPhase::RollStarting { until, ready_since } => {
-                if self.all_in(self.half.other(), PlaceState::is_ready) {
+                if self.all_in(self.half.other(), SlotState::is_ready) {
                     let since = ready_since.unwrap_or(now);
                     let ready_since = Some(since);
                     self.phase = RollPhase::RollStarting { until, ready_since };
@@ -475,7 +475,7 @@ impl Supervisor {
                 }
             }
             RollPhase::RollEnding { since }
-                if self.all_in(self.half.other(), PlaceState::is_empty) =>
+                if self.all_in(self.half.other(), SlotState::is_empty) =>
             {
                 self.rolls += 1;
                 let ms = now.saturating_sub(since) / 1_000;
@@ -491,7 +491,7 @@ impl Supervisor {
     }
 
     /// Whether all numbers of a half are in such a state.
-    fn all_in(&self, half: Half, is: fn(PlaceState) -> bool) -> bool {
+    fn all_in(&self, half: Half, is: fn(SlotState) -> bool) -> bool {
         self.numbers_of(half).all(|number| is(self.state(number)))
     }
 
@@ -499,7 +499,7 @@ impl Supervisor {
     /// first.
     fn start_new(&mut self, now: Us) {
         for number in self.numbers_of(self.half.other()) {
-            if self.state(number) == PlaceState::Empty {
+            if self.state(number) == SlotState::Empty {
                 self.spawn(number, now);
             }
         }
@@ -535,7 +535,7 @@ impl Supervisor {
     fn spawn(&mut self, number: Number, now: Us) {
         self.set(
             number,
-            PlaceState::Starting {
+            SlotState::Starting {
                 since: now,
                 silent: 0,
             },
@@ -545,22 +545,22 @@ impl Supervisor {
 
     fn terminate(&mut self, number: Number, now: Us) {
         match self.state(number) {
-            PlaceState::Empty | PlaceState::Stopping { .. } => {}
-            PlaceState::Waiting { .. } => self.set(number, PlaceState::Empty),
-            PlaceState::Starting { .. } | PlaceState::Serving { .. } => {
+            SlotState::Empty | SlotState::Stopping { .. } => {}
+            SlotState::Waiting { .. } => self.set(number, SlotState::Empty),
+            SlotState::Starting { .. } | SlotState::Serving { .. } => {
                 let kill_at = now + self.stop_us;
-                self.set(number, PlaceState::Stopping { kill_at });
+                self.set(number, SlotState::Stopping { kill_at });
                 self.actions.push_back(Action::Terminate(number));
             }
         }
     }
 
-    fn alive(&self) -> Vec<(Number, PlaceState)> {
+    fn alive(&self) -> Vec<(Number, SlotState)> {
         let all = self.states();
         all.filter(|(_, state)| state.is_alive()).collect()
     }
 
-    /// The numbers of one half of the places.
+    /// The numbers of one half of the slots.
     fn numbers_of(&self, half: Half) -> std::ops::RangeInclusive<Number> {
         let count = self.count();
         match half {
@@ -569,20 +569,20 @@ impl Supervisor {
         }
     }
 
-    fn place(&mut self, number: Number) -> Option<&mut Place> {
+    fn slot(&mut self, number: Number) -> Option<&mut ProcessSlot> {
         let at = (number as usize).checked_sub(1)?;
-        self.places.get_mut(at)
+        self.slots.get_mut(at)
     }
 
-    pub(super) fn state(&self, number: Number) -> PlaceState {
+    pub(super) fn state(&self, number: Number) -> SlotState {
         let at = (number as usize).wrapping_sub(1);
-        let place = self.places.get(at);
-        place.map_or(PlaceState::Empty, |place| place.state)
+        let slot = self.slots.get(at);
+        slot.map_or(SlotState::Empty, |slot| slot.state)
     }
 
-    fn set(&mut self, number: Number, state: PlaceState) {
-        if let Some(place) = self.place(number) {
-            place.state = state;
+    fn set(&mut self, number: Number, state: SlotState) {
+        if let Some(slot) = self.slot(number) {
+            slot.state = state;
         }
     }
 

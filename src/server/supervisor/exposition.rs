@@ -38,10 +38,10 @@ pub(super) fn joined(pages: &[(Number, &str)]) -> String {
         let mut is_first = false;
         for line in page.lines().filter(|line| *line != EOF && !line.is_empty()) {
             if let Some(about) = line.strip_prefix("# ") {
-                let of = about.split(' ').nth(1).unwrap_or_default();
-                if of != name {
-                    of.clone_into(&mut name);
-                    is_first = !families.contains_key(of);
+                let about_name = about.split(' ').nth(1).unwrap_or_default();
+                if about_name != name {
+                    about_name.clone_into(&mut name);
+                    is_first = !families.contains_key(about_name);
                     if is_first {
                         order.push(name.clone());
                     }

@@ -42,7 +42,7 @@ pub(super) fn spread_ms(clients: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn of(counts: &[u64]) -> Vec<(Number, u64)> {
+    fn excess_of(counts: &[u64]) -> Vec<(Number, u64)> {
         excess(&(1..).zip(counts.iter().copied()).collect::<Vec<_>>())
     }
 
@@ -55,13 +55,13 @@ mod tests {
             &[60, 40],
             &[1_190, 1_000, 900, 910],
         ] {
-            assert_eq!(of(counts), [], "{counts:?}");
+            assert_eq!(excess_of(counts), [], "{counts:?}");
         }
         assert_eq!(
-            of(&[1_333, 1_333, 1_333, 1]),
+            excess_of(&[1_333, 1_333, 1_333, 1]),
             [(1, 333), (2, 333), (3, 333)]
         );
-        assert_eq!(of(&[2_000, 1_000]), [(1, 500)]);
+        assert_eq!(excess_of(&[2_000, 1_000]), [(1, 500)]);
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
             shares[0] = 0;
             let mut looks = 0;
             loop {
-                let excess = of(&shares);
+                let excess = excess_of(&shares);
                 if excess.is_empty() {
                     break;
                 }

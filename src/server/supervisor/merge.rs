@@ -162,8 +162,9 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
     }
     let mut rows: Vec<Value> = rows.into_iter().map(|row| merged("", row)).collect();
     let order = |row: &Value| {
-        let of = ORDERS.iter().find(|name| row.get(name).is_some());
-        of.and_then(|name| row.get(name)?.as_f64())
+        let ordered_by = ORDERS.iter().find(|name| row.get(name).is_some());
+        ordered_by
+            .and_then(|name| row.get(name)?.as_f64())
             .unwrap_or(f64::MIN)
     };
     rows.sort_by(|one, other| order(other).total_cmp(&order(one)));

@@ -49,7 +49,7 @@ use tokio::time::{Instant, sleep_until};
 use self::admin::{Board, Living, Shared};
 use self::ask::AdminRequest;
 use self::children::{Children, Ports, SocketDirectory};
-use self::core::{Action, Ended, Event, Number, PlaceState, Readiness, Supervisor};
+use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
@@ -251,11 +251,11 @@ impl Shell {
     }
 
     fn is_starting(&self) -> bool {
-        let is = |(_, state): (Number, PlaceState)| {
+        let is = |(_, state): (Number, SlotState)| {
             matches!(
                 state,
-                PlaceState::Starting { .. }
-                    | PlaceState::Serving {
+                SlotState::Starting { .. }
+                    | SlotState::Serving {
                         is_ready: false,
                         ..
                     }
@@ -321,15 +321,15 @@ impl Shell {
     fn publish(&self) {
         let living = self.supervisor.states().filter_map(|(number, state)| {
             let word = match state {
-                PlaceState::Empty | PlaceState::Waiting { .. } => return None,
-                PlaceState::Starting { .. } => "starting",
-                PlaceState::Serving { is_ready: true, .. } => "ready",
-                PlaceState::Serving { .. } => "serving",
-                PlaceState::Stopping { .. } => "stopping",
+                SlotState::Empty | SlotState::Waiting { .. } => return None,
+                SlotState::Starting { .. } => "starting",
+                SlotState::Serving { is_ready: true, .. } => "ready",
+                SlotState::Serving { .. } => "serving",
+                SlotState::Stopping { .. } => "stopping",
             };
             Some(Living {
                 number,
-                socket: self.children.sockets.of(number),
+                socket: self.children.sockets.socket_of(number),
                 is_serving: word != "starting",
                 state: word,
             })
@@ -348,14 +348,14 @@ impl Shell {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
                 state,
-                PlaceState::Starting { .. } | PlaceState::Serving { .. }
+                SlotState::Starting { .. } | SlotState::Serving { .. }
             );
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
             let knows = self.pids.get(&number) == Some(&pid);
             let (shared, sender) = (self.shared.clone(), sender.clone());
-            let socket = self.children.sockets.of(number);
+            let socket = self.children.sockets.socket_of(number);
             spawn_local(async move {
                 let knows = knows || send_refused(&shared, &socket).await.is_ok();
                 let is_ready = match knows {
@@ -379,7 +379,7 @@ impl Shell {
             .states()
             .filter(|(_, state)| state.is_alive());
         let sockets: Vec<_> = alive
-            .map(|(number, _)| (number, self.children.sockets.of(number)))
+            .map(|(number, _)| (number, self.children.sockets.socket_of(number)))
             .collect();
         let (shared, sender) = (self.shared.clone(), sender.clone());
         spawn_local(async move {

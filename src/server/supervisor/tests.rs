@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::core::{Action, Ended, Event, Number, PlaceState, Readiness, Supervisor};
+use super::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
 
 const SECOND: u64 = 1_000_000;
 const STOP_US: u64 = 15 * SECOND;
@@ -49,7 +49,7 @@ impl World {
                         "{number}"
                     );
                     let before = self.alive.insert(number, Life::Starts);
-                    assert_eq!(before, None, "the place was free");
+                    assert_eq!(before, None, "the slot was free");
                     assert_eq!(self.status, None);
                 }
                 Action::Terminate(number) => match self.alive.get_mut(&number) {
@@ -108,8 +108,8 @@ impl World {
     }
 
     fn serving(&self) -> Vec<Number> {
-        let serves = |(number, state): (Number, PlaceState)| {
-            matches!(state, PlaceState::Serving { is_ready: true, .. }).then_some(number)
+        let serves = |(number, state): (Number, SlotState)| {
+            matches!(state, SlotState::Serving { is_ready: true, .. }).then_some(number)
         };
         self.supervisor.states().filter_map(serves).collect()
     }

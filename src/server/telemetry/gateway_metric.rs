@@ -33,14 +33,14 @@ pub(crate) type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u
 pub(crate) type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
 impl GatewayMetric {
-    /// A number that `read` returns from `of`, each time that a page is made.
+    /// A number that `read` returns from `stats`, each time that a page is made.
     pub fn number<T: Send + Sync + 'static>(
         name: &'static MetricName,
-        of: &Arc<T>,
+        stats: &Arc<T>,
         read: fn(&T) -> u64,
     ) -> Self {
-        let of = Arc::clone(of);
-        Self::Number(name, Box::new(move || read(&of)))
+        let stats = Arc::clone(stats);
+        Self::Number(name, Box::new(move || read(&stats)))
     }
 
     /// A constant number, such as a limit.
@@ -48,14 +48,14 @@ impl GatewayMetric {
         Self::Number(name, Box::new(move || number as u64))
     }
 
-    /// A number for each value of the metric's label. `read` returns them from `of`, each time that a page is made.
+    /// A number for each value of the metric's label. `read` returns them from `stats`, each time that a page is made.
     pub fn by_label<T: Send + Sync + 'static>(
         name: &'static MetricName,
-        of: &Arc<T>,
+        stats: &Arc<T>,
         read: fn(&T) -> Vec<(&'static str, u64)>,
     ) -> Self {
-        let of = Arc::clone(of);
-        Self::ByLabel(name, Box::new(move || read(&of)))
+        let stats = Arc::clone(stats);
+        Self::ByLabel(name, Box::new(move || read(&stats)))
     }
 
     pub(super) fn name(&self) -> &'static MetricName {

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HitLimit {
     /// What operators change to change the limit.
-    pub of: LimitOf,
+    pub source: LimitOf,
     /// The number in force.
     pub max: u64,
 }
@@ -25,7 +25,7 @@ pub enum LimitOf {
 impl fmt::Display for HitLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let max = self.max;
-        match self.of {
+        match self.source {
             LimitOf::Flag(flag) => write!(f, "--{flag} {max}"),
             LimitOf::Share(name) => write!(f, "{name} {max} (a share of --memory-max)"),
             LimitOf::Other(name) => write!(f, "{name} {max}"),

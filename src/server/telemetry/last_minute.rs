@@ -27,7 +27,7 @@ const EVERY_US: u64 = 1_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct LastMinute {
     /// The counts at the starts of the parts, the oldest first: one from before the minute, if the process is old enough.
-    before: VecDeque<(u64, DurationCounts)>,
+    starts_of_parts: VecDeque<(u64, DurationCounts)>,
     summed_us: u64,
     summary: RecentLatency,
 }
@@ -46,17 +46,18 @@ impl LastMinute {
     /// part begins.
     fn sum(&mut self, counts: DurationCounts, now_us: u64) -> RecentLatency {
         let is_before = |(at_us, _): &(u64, DurationCounts)| now_us >= at_us + MINUTE_US;
-        while self.before.get(1).is_some_and(is_before) {
-            self.before.pop_front();
+        while self.starts_of_parts.get(1).is_some_and(is_before) {
+            self.starts_of_parts.pop_front();
         }
-        let before = self.before.front().filter(|part| is_before(part));
+        let oldest = self.starts_of_parts.front();
+        let before = oldest.filter(|part| is_before(part));
         let recent = match before {
             Some((_, before)) => counts.since(before),
             None => counts.clone(),
         };
-        let last_us = self.before.back().map(|(at_us, _)| *at_us);
+        let last_us = self.starts_of_parts.back().map(|(at_us, _)| *at_us);
         if last_us.is_none_or(|at_us| now_us >= at_us + PART_US) {
-            self.before.push_back((now_us, counts));
+            self.starts_of_parts.push_back((now_us, counts));
         }
         RecentLatency {
             messages: recent.count(),
@@ -98,6 +99,6 @@ mod tests {
         // After a long sleep, what arrived since the start of the last part.
         assert_eq!(at(1_000, &[7, 7]).messages, 3);
         assert!((7..9).contains(&at(1_001, &[]).p50_us));
-        assert!(minute.before.len() <= 8);
+        assert!(minute.starts_of_parts.len() <= 8);
     }
 }

@@ -222,10 +222,10 @@ impl<'a> Reading<'a> {
             .reduce(|a, b| a + b)
     }
 
-    /// Returns the amount that is held for clients, in bytes or places. `of` is a label of [`names::HELD`].
-    pub(crate) fn held(&self, of: &str) -> Option<u64> {
+    /// Returns the amount that is held for clients, in bytes or places. `name` is a label of [`names::HELD`].
+    pub(crate) fn held(&self, name: &str) -> Option<u64> {
         let mut all = self.values(&names::HELD);
-        all.find(|(name, _)| *name == of).map(|(_, held)| held)
+        all.find(|(label, _)| *label == name).map(|(_, held)| held)
     }
 
     /// Returns this number of each subject of the feed.

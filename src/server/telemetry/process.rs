@@ -124,7 +124,7 @@ pub fn memory_limit_bytes() -> Option<u64> {
 /// The lowest memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a path
 /// may be the one outside of the container, so the limit of the mounted root counts too.
 fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let of = |(mount, file, controller): (&str, &str, &str)| {
+    let least_of = |(mount, file, controller): (&str, &str, &str)| {
         let mut fields = groups.lines().map(|line| line.splitn(3, ':').skip(1));
         let path = fields.find_map(|mut line| {
             let is_it = line.next()?.split(',').any(|name| name == controller);
@@ -135,7 +135,7 @@ fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
         let limits = up.filter_map(|at| read(&at.join(file))?.trim().parse().ok());
         limits.filter(|bytes| *bytes < NO_LIMIT_BYTES).min()
     };
-    CGROUP_VERSIONS.into_iter().filter_map(of).min()
+    CGROUP_VERSIONS.into_iter().filter_map(least_of).min()
 }
 
 #[cfg(test)]

@@ -193,31 +193,34 @@ fn protobuf_has_all_families_and_native_histograms() {
     let turns = families
         .iter()
         .find(|family| name(family) == names::LOOP_TURN_DURATION.name);
-    let of = |of: &[(u64, Vec<u8>)], number: u64| -> Vec<Vec<u8>> {
-        let found = of.iter().filter(|(field, _)| *field == number);
+    let values = |message: &[(u64, Vec<u8>)], number: u64| -> Vec<Vec<u8>> {
+        let found = message.iter().filter(|(field, _)| *field == number);
         found.map(|(_, value)| value.clone()).collect()
     };
-    let metric = fields(&of(turns.expect("a family"), 4)[0]);
-    let histogram = fields(&of(&metric, 7)[0]);
+    let metric = fields(&values(turns.expect("a family"), 4)[0]);
+    let histogram = fields(&values(&metric, 7)[0]);
     let numbers = |number| -> Vec<u64> {
-        let values = of(&histogram, number).into_iter();
-        values
+        let found = values(&histogram, number).into_iter();
+        found
             .map(|value| u64::from_le_bytes(value.try_into().expect("8 bytes")))
             .collect()
     };
     assert_eq!(numbers(1), [4], "sample_count");
-    assert_eq!(of(&histogram, 3).len(), 18, "classic buckets");
+    assert_eq!(values(&histogram, 3).len(), 18, "classic buckets");
     assert_eq!(numbers(5), [4], "schema 2, as a zigzag number");
     assert_eq!(numbers(7), [1], "zero_count");
     // 30 us is in the bucket up to 2^-15 s, with the index -60; 1 s is in the bucket 0.
-    let spans: Vec<_> = of(&histogram, 12).iter().map(|span| fields(span)).collect();
-    let span = |at: usize| [1, 2].map(|field| of(&spans[at], field)[0][0]);
+    let spans: Vec<_> = values(&histogram, 12)
+        .iter()
+        .map(|span| fields(span))
+        .collect();
+    let span = |at: usize| [1, 2].map(|field| values(&spans[at], field)[0][0]);
     assert_eq!(
         [span(0), span(1)],
         [[119, 1], [118, 1]],
         "-60, then 59 empty"
     );
-    assert_eq!(of(&histogram, 13), [[4, 1]], "deltas 2 and -1");
+    assert_eq!(values(&histogram, 13), [[4, 1]], "deltas 2 and -1");
 }
 
 #[test]

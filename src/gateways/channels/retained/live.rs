@@ -59,7 +59,8 @@ impl Retained {
     pub(super) fn receivers(
         &mut self,
         name: &TopicName,
-        (subject, number): (Option<&Arc<str>>, u64),
+        subject: Option<&Arc<str>>,
+        number: u64,
         mut bytes_for: impl FnMut(SessionKey) -> usize,
     ) -> Vec<SessionKey> {
         let Some(clients) = self.questions.members(name, number) else {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Retained;
-use super::questions::Left;
+use super::questions::{Left, Member};
 use super::waiter::State;
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
@@ -32,15 +32,16 @@ impl Retained {
         &mut self,
         number: u64,
         cursor: &Arc<PageCursor>,
-        (is_open, now_us): (bool, u64),
+        is_open: bool,
+        now_us: u64,
     ) {
         let start = self.questions.start_of(number);
-        let page = (is_open, now_us);
-        let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
+        let read = Arc::clone(cursor);
+        let Some(left) = self.questions.paged(number, read, is_open, now_us) else {
             return;
         };
         if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
-            self.note_cut((name, number), clients, (cut, None));
+            self.note_cut(name, number, clients, cut, None);
         }
         match is_open {
             true => self.take_page(number, left),
@@ -58,16 +59,18 @@ impl Retained {
         };
         let members = self.questions.members(&name, number);
         let members = members.cloned().unwrap_or_default();
-        let cut = (RetainedCut::Large, Some(subject));
-        self.note_cut((&name, number), &members, cut);
+        let cut = RetainedCut::Large;
+        self.note_cut(&name, number, &members, cut, Some(subject));
     }
 
     /// Notes why clients do not get all that a question is about; with a subject, the message that is missing.
     fn note_cut(
         &mut self,
-        (name, number): (&TopicName, u64),
+        name: &TopicName,
+        number: u64,
         clients: &BTreeSet<SessionKey>,
-        (cut, subject): (RetainedCut, Option<&str>),
+        cut: RetainedCut,
+        subject: Option<&str>,
     ) {
         for key in clients {
             let waiter = self.clients.get_mut(key);
@@ -76,7 +79,7 @@ impl Retained {
             };
             match waiter.names.get_mut(name) {
                 Some(wanted) if wanted.place.reads_all() => {
-                    waiter.note_cut_of_replays(name, (cut, subject));
+                    waiter.note_cut_of_replays(name, cut, subject);
                 }
                 Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
                 None => {}
@@ -96,7 +99,10 @@ impl Retained {
                     }
                     self.unasked(key);
                 }
-                None => drop(self.questions.leave((&name, &place), number, (key, false))),
+                None => {
+                    let questions = &mut self.questions;
+                    drop(questions.leave(&name, &place, number, key, Member::Takes));
+                }
             }
         }
     }
@@ -117,7 +123,7 @@ impl Retained {
         cut: Option<RetainedCut>,
     ) -> Vec<SessionKey> {
         let start = self.questions.start_of(number);
-        if start.as_ref().is_none_or(|(of, _)| of != name) {
+        if start.as_ref().is_none_or(|(about, _)| about != name) {
             return Vec::new();
         }
         let Some((_, clients, place)) = self.questions.ended(number) else {
@@ -131,7 +137,7 @@ impl Retained {
         let reads_all = place.reads_all();
         for key in &clients {
             match reads_all {
-                true => self.replay_is_read(name, *key, (cut, place.clone())),
+                true => self.replay_is_read(name, *key, cut, place.clone()),
                 false => self.end(name, *key, cut),
             }
         }

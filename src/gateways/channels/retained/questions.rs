@@ -25,7 +25,7 @@ pub(super) const OPEN_MAX: usize = 256;
 
 /// A place from which a question reads. The default is the beginning.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Place {
+pub(in super::super) struct QuestionPlace {
     /// 0 for the beginning; each end of a page has another number.
     id: u64,
     cursor: Arc<PageCursor>,
@@ -42,7 +42,7 @@ struct Question {
     /// From where it was asked.
     begins: u64,
     /// The end of the last page.
-    place: Place,
+    place: QuestionPlace,
     members: BTreeSet<SessionKey>,
     /// Of all messages: which members get a message.
     sought: Sought,
@@ -57,6 +57,15 @@ enum Page {
     Taken { due_us: u64, ready: usize },
 }
 
+/// What a member of a question does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Member {
+    /// It waits for the next page.
+    Ready,
+    /// It takes a page.
+    Takes,
+}
+
 /// All questions.
 #[derive(Debug, Default)]
 pub(in super::super) struct Questions {
@@ -64,7 +73,7 @@ pub(in super::super) struct Questions {
     /// Questions without a page so far.
     begun: HashMap<Start, u64, RandomState>,
     /// The questions after those: their numbers, places and members.
-    next: HashMap<Start, (u64, Place, BTreeSet<SessionKey>), RandomState>,
+    next: HashMap<Start, (u64, QuestionPlace, BTreeSet<SessionKey>), RandomState>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest place.
@@ -74,7 +83,7 @@ pub(in super::super) struct Questions {
 }
 
 /// A name, clients of a question about it, and the place from which they go on.
-pub(super) type Left = (TopicName, BTreeSet<SessionKey>, Place);
+pub(super) type Left = (TopicName, BTreeSet<SessionKey>, QuestionPlace);
 
 impl Questions {
     /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
@@ -88,9 +97,9 @@ impl Questions {
     }
 
     /// The place of all messages of the stream after one; from its beginning on for `None`.
-    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> Place {
+    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> QuestionPlace {
         self.places += u64::from(after.is_some());
-        Place {
+        QuestionPlace {
             // The beginning of all messages is another place than that of the newest.
             id: after.map_or(u64::MAX, |_| self.places),
             cursor: Arc::new(PageCursor::after(after)),
@@ -112,7 +121,7 @@ impl Questions {
 
     /// Adds a client to the next question about the name from this place. Returns the number of the question.
     /// [`Self::ask`] follows.
-    pub(super) fn join(&mut self, name: &TopicName, place: &Place, key: SessionKey) -> u64 {
+    pub(super) fn join(&mut self, name: &TopicName, place: &QuestionPlace, key: SessionKey) -> u64 {
         let next = self.next.entry((name.clone(), place.id));
         let (number, _, members) = next.or_insert_with(|| {
             self.number += 1;
@@ -144,16 +153,16 @@ impl Questions {
             true => None,
             false => self.slowest(),
         };
-        let (of, after) = (name.clone(), Arc::clone(&place.cursor));
+        let after = Arc::clone(&place.cursor);
         self.requests.push_back(match place.reads_all {
             true => RetainedRequest::All {
-                name: of,
+                name: name.clone(),
                 number,
                 after,
                 names: sought.names(),
             },
             false => RetainedRequest::Ask {
-                name: of,
+                name: name.clone(),
                 number,
                 after,
             },
@@ -209,21 +218,23 @@ impl Questions {
         question.map_or_else(Vec::new, |question| question.sought.receivers(name))
     }
 
-    /// Takes a client out of a question, which may not have been asked yet. `is_ready`: the client does not take a page.
+    /// Takes a client out of a question, which may not have been asked yet: `name` and `begins` are what it begins with.
     /// Returns the place of the end of the last page. The question ends with its last client.
     pub(super) fn leave(
         &mut self,
-        (name, begins): (&TopicName, &Place),
+        name: &TopicName,
+        begins: &QuestionPlace,
         number: u64,
-        (key, is_ready): (SessionKey, bool),
-    ) -> Option<Place> {
+        key: SessionKey,
+        member: Member,
+    ) -> Option<QuestionPlace> {
         if let Some(question) = self.open.get_mut(&number) {
             if !question.members.remove(&key) {
                 return None;
             }
             let place = question.place.clone();
             if let Page::Taken { ready, .. } = &mut question.state {
-                *ready -= usize::from(is_ready);
+                *ready -= usize::from(member == Member::Ready);
             }
             match question.members.is_empty() {
                 true => drop(self.end(number)),
@@ -232,8 +243,8 @@ impl Questions {
             return Some(place);
         }
         let start = (name.clone(), begins.id);
-        let (of, _, members) = self.next.get_mut(&start)?;
-        if *of == number && members.remove(&key) && members.is_empty() {
+        let (next_number, _, members) = self.next.get_mut(&start)?;
+        if *next_number == number && members.remove(&key) && members.is_empty() {
             self.next.remove(&start);
         }
         None
@@ -245,13 +256,14 @@ impl Questions {
         &mut self,
         number: u64,
         cursor: Arc<PageCursor>,
-        (is_open, now_us): (bool, u64),
+        is_open: bool,
+        now_us: u64,
     ) -> Option<Left> {
         let question = self.open.get_mut(&number)?;
         self.places += 1;
         let id = self.places;
         (question.place.id, question.place.cursor) = (id, cursor);
-        let of = (
+        let left = (
             question.name.clone(),
             question.members.clone(),
             question.place.clone(),
@@ -261,11 +273,11 @@ impl Questions {
                 due_us: now_us + PAUSE_MAX_US,
                 ready: 0,
             };
-            self.has_page(number);
+            self.forget_begun(number);
         } else {
             self.remove(number);
         }
-        Some(of)
+        Some(left)
     }
 
     /// A member of the question has taken the page, and is ready for the next one.
@@ -315,7 +327,7 @@ impl Questions {
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let of = (question.name.clone(), slow, question.place.clone());
+        let left = (question.name.clone(), slow, question.place.clone());
         let goes_on = !ready.is_empty();
         question.members = ready;
         if let Page::Taken { ready, .. } = &mut question.state {
@@ -325,7 +337,7 @@ impl Questions {
             true => self.go_on(number),
             false => drop(self.end(number)),
         }
-        Some(of)
+        Some(left)
     }
 
     /// Ends a question that the bus may have. Returns its members.
@@ -344,12 +356,12 @@ impl Questions {
     }
 
     fn remove(&mut self, number: u64) -> Option<Question> {
-        self.has_page(number);
+        self.forget_begun(number);
         self.open.remove(&number)
     }
 
     /// The question has brought its first page, or none: the next may begin at the same place.
-    fn has_page(&mut self, number: u64) {
+    fn forget_begun(&mut self, number: u64) {
         if let Some(question) = self.open.get(&number) {
             let start = (question.name.clone(), question.begins);
             if self.begun.get(&start) == Some(&number) {
@@ -360,17 +372,15 @@ impl Questions {
 
     /// Ends all questions, or those about a name, and returns their members.
     pub(super) fn end_all(&mut self, name: Option<&TopicName>) -> Vec<Left> {
-        let is_of = |of: &TopicName| name.is_none_or(|name| name == of);
-        let open = self
-            .open
-            .iter()
-            .filter(|(_, question)| is_of(&question.name));
+        let ends = |about: &TopicName| name.is_none_or(|name| name == about);
+        let open = self.open.iter();
+        let open = open.filter(|(_, question)| ends(&question.name));
         let numbers: Vec<u64> = open.map(|(number, _)| *number).collect();
         let mut left: Vec<Left> = numbers
             .into_iter()
             .filter_map(|number| self.end(number))
             .collect();
-        let next = self.next.keys().filter(|(of, _)| is_of(of));
+        let next = self.next.keys().filter(|(about, _)| ends(about));
         let mut starts: Vec<Start> = next.cloned().collect();
         starts.sort_unstable();
         for start in starts {
@@ -388,7 +398,7 @@ impl Questions {
     }
 }
 
-impl Place {
+impl QuestionPlace {
     pub(super) fn reads_all(&self) -> bool {
         self.reads_all
     }

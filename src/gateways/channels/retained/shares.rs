@@ -111,7 +111,8 @@ impl Retained {
     /// share for each such address.
     pub(super) fn grant_shares(
         &mut self,
-        (now_us, reached): (u64, Option<Position>),
+        now_us: u64,
+        reached: Option<Position>,
         is_refused: impl Fn(&TopicName) -> bool,
     ) {
         while let Some((begin_us, key)) = self.shares.first().copied()
@@ -128,7 +129,7 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            asked.extend(self.begin_share(key, (now_us, reached), &is_refused));
+            asked.extend(self.begin_share(key, now_us, reached, &is_refused));
         }
         for (name, place) in asked {
             self.ask_next(&name, place);
@@ -139,7 +140,8 @@ impl Retained {
     fn begin_share(
         &mut self,
         key: SessionKey,
-        (now_us, reached): (u64, Option<Position>),
+        now_us: u64,
+        reached: Option<Position>,
         is_refused: impl Fn(&TopicName) -> bool,
     ) -> Vec<(TopicName, u64)> {
         let Some(waiter) = self.clients.get_mut(&key) else {
@@ -189,7 +191,7 @@ impl Retained {
             for key in members {
                 let waiter = clients.get(key);
                 let replays = waiter.into_iter().flat_map(|waiter| waiter.read_in(name));
-                replays.for_each(|replay| sought.add(*key, replay));
+                replays.for_each(|(name, replay)| sought.add(*key, name, replay));
             }
             sought
         };

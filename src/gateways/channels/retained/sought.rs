@@ -24,7 +24,7 @@ pub(in super::super) struct Sought {
 
 impl Sought {
     /// Adds a replay of a client.
-    pub(in super::super) fn add(&mut self, key: SessionKey, (name, replay): (&TopicName, &Replay)) {
+    pub(in super::super) fn add(&mut self, key: SessionKey, name: &TopicName, replay: &Replay) {
         let receiver = || (key, name.clone());
         if replay.has_patterns() {
             self.patterns.extend(replay.names().cloned());

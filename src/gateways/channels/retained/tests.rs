@@ -24,7 +24,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares((0, None), |_| false);
+    retained.grant_shares(0, None, |_| false);
     let asked = |request| match request {
         RetainedRequest::Ask { name, number, .. } => Some((name, number)),
         _ => None,
@@ -37,7 +37,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
 
 fn receivers(retained: &mut Retained, name: &TopicName, subject: &str, number: u64) -> Vec<u32> {
     let subject = Some(subject.into()).filter(|_| retained.syntax.is_pattern(name.as_str()));
-    let takers = retained.receivers(name, (subject.as_ref(), number), |_| 10);
+    let takers = retained.receivers(name, subject.as_ref(), number, |_| 10);
     let mut slots: Vec<u32> = takers.iter().map(|key| key.slot).collect();
     slots.sort_unstable();
     slots
@@ -178,7 +178,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
         answered(&mut retained, slot, name);
         let (_, number) = request(&mut retained).expect("a question");
         let now_us = u64::from(slot);
-        retained.paged(number, &Arc::default(), (true, now_us));
+        retained.paged(number, &Arc::default(), true, now_us);
         retained.undrained.clear();
     }
     let last = OPEN_MAX as u32;
@@ -186,7 +186,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares((0, None), |_| false);
+    retained.grant_shares(0, None, |_| false);
     let (name, number) = (names[0].clone(), 1);
     let requests: Vec<_> = std::iter::from_fn(|| retained.next_request()).collect();
     assert!(matches!(
@@ -196,7 +196,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     assert_eq!(requests[1..], [RetainedRequest::Forget { name, number }]);
     // It goes on once its client has taken the page.
     retained.values_taken(client(0), ClientAddr::Unix);
-    retained.grant_shares((0, None), |_| false);
+    retained.grant_shares(0, None, |_| false);
     let asked = |request| matches!(request, RetainedRequest::Ask { number: 258, .. });
     assert!(retained.next_request().is_some_and(asked));
     for slot in 0..=last {

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::replay::{Replays, names_in};
-use super::questions::Place;
+use super::questions::QuestionPlace;
 use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
 
 /// The names whose values a client waits for.
-pub(in super::super) type Wants = BTreeMap<TopicName, Wanted>;
+pub(in super::super) type Wants = BTreeMap<TopicName, WaitedName>;
 
 /// A name whose values a client waits for.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Wanted {
+pub(in super::super) struct WaitedName {
     pub(in super::super) state: State,
     /// From where the next question for the client reads.
-    pub(in super::super) place: Place,
+    pub(in super::super) place: QuestionPlace,
     /// The number of the newest live message when the client asked.
     pub(in super::super) since: u64,
     /// The values sent so far.
@@ -27,12 +27,12 @@ pub(in super::super) struct Wanted {
     pub(in super::super) cut: Option<RetainedCut>,
 }
 
-impl Wanted {
+impl WaitedName {
     /// A name whose values come after the answer with this number. `since`: the number of the newest live message.
     pub(super) fn new(answer: u64, since: u64) -> Self {
         Self {
             state: State::Waits(answer),
-            place: Place::default(),
+            place: QuestionPlace::default(),
             since,
             count: 0,
             says_end: false,
@@ -97,12 +97,12 @@ pub(in super::super) struct Waiter {
 impl Waiter {
     /// The names that the bus may be asked for.
     pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
-        let is_ready = |wanted: &Wanted| match wanted.state {
+        let is_ready = |wanted: &WaitedName| match wanted.state {
             State::Waits(answer) => answer <= self.answered,
             State::Asked(_) | State::Takes(_) => false,
         };
         let names = self.names.iter();
-        let may_ask = |scope: &TopicName, wanted: &Wanted| {
+        let may_ask = |scope: &TopicName, wanted: &WaitedName| {
             let mut replays = self.replays.range::<str, _>(names_in(scope));
             !wanted.place.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
         };

@@ -55,12 +55,35 @@ pub(super) fn connect(
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(BusConnection, Question), RunError> {
-    let subjects = [Arc::from(name), subject_of(name, me)];
+    let subjects = Subjects {
+        shared: Arc::from(name),
+        own: subject_of(name, me),
+    };
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
     match bus {
         bus::Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
         bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
+    }
+}
+
+/// The subjects of an instance.
+struct Subjects {
+    /// To which all instances subscribe.
+    shared: Arc<str>,
+    /// To which this instance alone subscribes. The check publishes to it.
+    own: Arc<str>,
+}
+
+impl Subjects {
+    fn all(&self) -> [&str; 2] {
+        [&self.shared, &self.own]
+    }
+
+    fn subscribe(&self, interest: &BusInterest) {
+        for subject in self.all() {
+            interest.subscribe(Subscription::channel(subject));
+        }
     }
 }
 
@@ -82,21 +105,10 @@ fn add_thread(
     (events, taken)
 }
 
-fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
-    for subject in subjects {
-        interest.subscribe(Subscription::channel(&**subject));
-    }
-}
-
-/// The subject to which the check publishes: that of this instance, to which nobody else subscribes.
-fn published(subjects: &[Arc<str>]) -> Vec<String> {
-    subjects.last().iter().map(|one| one.to_string()).collect()
-}
-
 /// On Redis: a connection that subscribes, and one that publishes.
 fn redis(
     mut settings: RedisSettings,
-    subjects: &[Arc<str>],
+    subjects: &Subjects,
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
@@ -105,15 +117,15 @@ fn redis(
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
+    let channels = subjects.all().map(Subscription::channel);
     let needs = RedisNeeds {
-        subscriptions: channels.collect(),
-        published: published(subjects),
+        subscriptions: channels.into(),
+        published: vec![subjects.own.to_string()],
         ..RedisNeeds::default()
     };
     let question = redis_question(&settings, needs);
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
-    subscribe(&interest, subjects);
+    subjects.subscribe(&interest);
     let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
     let (events, taken) = add_thread("bus-subscribe", source, room, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
@@ -132,15 +144,15 @@ fn redis(
 /// On NATS: one connection for both.
 fn nats(
     settings: NatsSettings,
-    subjects: &[Arc<str>],
+    subjects: &Subjects,
     sent_bytes_max: usize,
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(BusConnection, Question), RunError> {
     let needs = NatsNeeds {
-        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
-        published: published(subjects),
+        subscriptions: subjects.all().map(str::to_owned).into(),
+        published: vec![subjects.own.to_string()],
         payload_bytes_max: sent_bytes_max,
         ..NatsNeeds::default()
     };
@@ -156,7 +168,7 @@ fn nats(
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let (source, interest, publisher) =
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
-    subscribe(&interest, subjects);
+    subjects.subscribe(&interest);
     let (events, taken) = add_thread("bus", source, room, clock, threads);
     let connection = BusConnection {
         publisher,

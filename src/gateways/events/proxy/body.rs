@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Outcome, ProxiedRequest, ServiceStats};
 use super::headers;
-use crate::services::{Lease, Place, RepeatableBody};
+use crate::services::{ConnectionPlace, Lease, RepeatableBody};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
@@ -53,8 +53,8 @@ enum BodyKind {
     Whole { bytes: Bytes, _room: Permit },
     /// A body that is passed on in pieces: it is large, of unknown length, or small while there is no room for another
     /// small body. It is read only once the request has a connection, so the limit of connections bounds its bytes. The
-    /// [`Place`] records the progress of the client.
-    Pieces(RequestBody, Option<Arc<Place>>),
+    /// [`ConnectionPlace`] records the progress of the client.
+    Pieces(RequestBody, Option<Arc<ConnectionPlace>>),
 }
 
 impl ToService {
@@ -89,9 +89,9 @@ impl ToService {
     }
 
     /// Sets the place of the request.
-    pub(super) fn holds(&mut self, place: &Arc<Place>) {
-        if let BodyKind::Pieces(_, of) = &mut self.kind {
-            *of = Some(Arc::clone(place));
+    pub(super) fn holds(&mut self, place: &Arc<ConnectionPlace>) {
+        if let BodyKind::Pieces(_, held) = &mut self.kind {
+            *held = Some(Arc::clone(place));
         }
     }
 

@@ -275,7 +275,7 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     };
     let each = services.iter();
     let each = each.map(|(name, stats)| (*name, Arc::clone(&stats.requests)));
-    let mut metrics = requests.of(&each.collect());
+    let mut metrics = requests.metrics_for(&each.collect());
     let waits = |stats: &ServiceStats| stats.waits.load(Relaxed);
     let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
     let ungathered = |stats: &ServiceStats| stats.ungathered.load(Relaxed);

@@ -22,8 +22,8 @@ use self::exchange::{Outcome, ProxiedRequest, ServiceWatch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
-    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
-    Upstream,
+    CONNECTION_BYTES, ConnectionPlace, Ended, Failure, FailureReason, Lease, Places, Policy, Pool,
+    Service, Upstream,
 };
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
@@ -334,7 +334,7 @@ impl Shared {
         &self,
         behind: &ProxiedService,
         client: ClientAddr,
-    ) -> Result<Arc<Place>, Failure> {
+    ) -> Result<Arc<ConnectionPlace>, Failure> {
         let waits = |reason| behind.watch.stats.count_wait(reason);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
         let place = place.ok().flatten().map(Arc::new);

@@ -11,19 +11,24 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, watches, deadlines |
-//! | `series` | intervals; the open candles of a symbol and an interval; late trades, and reading a trade |
+//! | `interval` | intervals, and the topics of candles |
+//! | `series` | the open candles of a symbol and an interval; late trades |
+//! | `trade` | reading a trade |
 
+mod interval;
 mod series;
+mod trade;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use self::series::{CandleState, Series, Trade};
+use self::series::{CandleState, Series};
+use self::trade::Trade;
 use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{ConflationKey, Now, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
-pub(super) use self::series::Interval;
+pub(super) use self::interval::Interval;
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
@@ -320,9 +325,9 @@ impl Candles {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot];
         match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
-            Ok(is_oldest) => {
+            Ok(added) => {
                 if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
-                    watch.is_changed |= is_oldest;
+                    watch.is_changed |= added == series::Added::Oldest;
                 }
             }
             Err(series::Late) => self.stats.count_dropped(Dropped::Late),

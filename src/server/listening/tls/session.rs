@@ -124,6 +124,16 @@ impl Plain<'_> {
     }
 }
 
+/// How far a call has come in the bytes of the network: three offsets, each at most the next.
+struct Window {
+    /// The library needs the bytes before it no longer.
+    used: usize,
+    /// The library has read the records before it.
+    read: usize,
+    /// The library has been given the bytes before it.
+    shown: usize,
+}
+
 impl TlsSession {
     /// A session before its first byte. The bytes that the session
     /// holds are charged to `client` in `held`.
@@ -250,18 +260,57 @@ impl TlsSession {
 
     /// Processes whole records, one after the other. Returns how many bytes of `incoming` are used up.
     fn process(&mut self, incoming: &mut [u8], plain: &mut Plain<'_>) -> io::Result<usize> {
-        // The library has read the records before `read`, and has been given the bytes before `shown`.
-        let (mut used, mut read) = (0, self.passed);
-        let mut shown = read;
+        let mut window = Window {
+            used: 0,
+            read: self.passed,
+            shown: self.passed,
+        };
         let mut left = plain.into.len() - plain.len;
-        let mut is_dataless = false;
+        let mut may_have_data = false;
         self.has_unopened = false;
         loop {
-            let status = self
-                .connection
-                .process_tls_records(&mut incoming[used..shown]);
-            let UnbufferedStatus { discard, state, .. } = status;
-            used += discard;
+            let has_data = self.process_shown(incoming, &mut window, plain)?;
+            // Nothing follows the end of the client's side. Of an unfinished record, the library has seen the header.
+            if self.has_ended || window.shown > window.read {
+                break;
+            }
+            if may_have_data && !has_data {
+                self.spend_dataless()?;
+            }
+            let has_begun = !self.is_handshaking();
+            match record_bytes(&incoming[window.read..]) {
+                Some(_) if has_begun && left == 0 => {
+                    self.has_unopened = true;
+                    break;
+                }
+                Some(bytes) => {
+                    window.read += bytes;
+                    window.shown = window.read;
+                    left = left.saturating_sub(bytes.max(RECORD_COST_BYTES));
+                    may_have_data = has_begun;
+                }
+                None if window.read < incoming.len() => window.shown = incoming.len(),
+                None => break,
+            }
+        }
+        self.passed = window.read - window.used;
+        Ok(window.used)
+    }
+
+    /// Lets the library process the bytes that it is shown, until it needs more. Returns whether it found data of the
+    /// client in them.
+    fn process_shown(
+        &mut self,
+        incoming: &mut [u8],
+        window: &mut Window,
+        plain: &mut Plain<'_>,
+    ) -> io::Result<bool> {
+        let mut has_data = false;
+        loop {
+            let shown = &mut incoming[window.used..window.shown];
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process_tls_records(shown);
+            window.used += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -269,52 +318,28 @@ impl TlsSession {
                         self.data_bytes = self.data_bytes.saturating_add(payload.len());
                         plain.push(payload);
                     }
-                    is_dataless = false;
-                    continue;
+                    has_data = true;
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     keep_encoded(&mut self.kept, |room| data.encode(room));
-                    continue;
                 }
                 // Encoded bytes are kept, and go out in order.
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    continue;
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.has_ended = true;
+                    return Ok(has_data);
                 }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => self.has_ended = true,
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {}
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
+                    return Ok(has_data);
+                }
                 // Early data is off.
                 Ok(_) => return Err(invalid("data before the end of the handshake")),
                 Err(error) => {
-                    self.keep_alert(&mut incoming[used..shown]);
+                    self.keep_alert(&mut incoming[window.used..window.shown]);
                     return Err(invalid(error));
                 }
             }
-            // Nothing follows the end of the client's side. Of an unfinished record, the library has seen the header.
-            if self.has_ended || shown > read {
-                break;
-            }
-            if std::mem::take(&mut is_dataless) {
-                self.spend_dataless()?;
-            }
-            let has_begun = !self.is_handshaking();
-            match record_bytes(&incoming[read..]) {
-                Some(_) if has_begun && left == 0 => {
-                    self.has_unopened = true;
-                    break;
-                }
-                Some(bytes) => {
-                    read += bytes;
-                    left = left.saturating_sub(bytes.max(RECORD_COST_BYTES));
-                    is_dataless = has_begun;
-                    shown = read;
-                }
-                None if read < incoming.len() => shown = incoming.len(),
-                None => break,
-            }
         }
-        self.passed = read - used;
-        Ok(used)
     }
 
     /// Counts a record without data. Each byte of a key update costs as much as a hundred bytes of data, and the

@@ -13,10 +13,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
-use super::{
-    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, HandshakeJob, HandshakeOutcome,
-    is_request, may_begin, secured, take_header,
-};
+use super::hello::{HELLO_BYTES_MAX, is_request, may_begin};
+use super::proxy_header::{Beginning, take_header};
+use super::{Entered, HandshakeCounts, HandshakeJob, HandshakeOutcome, secured};
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
 use weirgate_bus::runtime::{Clock, Wake};
@@ -56,7 +55,7 @@ enum HandshakeStage {
         transport: Transport,
     },
     /// The handshake has not begun: the client's first message is not whole, or the socket waits for its turn.
-    Waiting,
+    NotBegun,
     Handshake(Handshake),
 }
 
@@ -241,17 +240,17 @@ impl Worker {
                     self.failed(key, CloseReason::PeerGone, None);
                 }
             }
-            HandshakeStage::Waiting if event.is_read_closed() || event.is_error() => {
+            HandshakeStage::NotBegun if event.is_read_closed() || event.is_error() => {
                 match socket.stream.peek(&mut [0]) {
                     Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
                     // Load balancers look whether a port is open: nothing has failed.
                     _ => self.failed(key, CloseReason::PeerGone, None),
                 }
             }
-            HandshakeStage::Waiting if event.is_readable() && is_hello_here(&socket.stream) => {
+            HandshakeStage::NotBegun if event.is_readable() && is_hello_here(&socket.stream) => {
                 self.sockets.waiting.push(socket.client, key);
             }
-            HandshakeStage::Waiting => {}
+            HandshakeStage::NotBegun => {}
             HandshakeStage::Handshake(_) => self.sockets.ready.push(socket.client, key),
         }
     }
@@ -268,7 +267,7 @@ impl Worker {
 
     /// Waits for the client's first message.
     fn await_client(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
-        let stage = HandshakeStage::Waiting;
+        let stage = HandshakeStage::NotBegun;
         let socket = HandshakeSocket {
             stream,
             client,

@@ -22,7 +22,7 @@ const JOIN_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Joined {
     bytes: Vec<u8>,
     /// Index in the batch of the write that `bytes` was joined for.
-    pub(super) of: Option<usize>,
+    pub(super) joined_for: Option<usize>,
 }
 
 impl Joined {
@@ -34,7 +34,8 @@ impl Joined {
         if slices.len() < 2 {
             return None;
         }
-        if self.of.is_some_and(|of| is_same(slices, batch[of].slices)) {
+        let joined_for = self.joined_for.map(|index| batch[index].slices);
+        if joined_for.is_some_and(|joined| is_same(slices, joined)) {
             return Some(&self.bytes);
         }
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -46,7 +47,7 @@ impl Joined {
         for slice in slices {
             self.bytes.extend_from_slice(slice);
         }
-        self.of = Some(index);
+        self.joined_for = Some(index);
         Some(&self.bytes)
     }
 }

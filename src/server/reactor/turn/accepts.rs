@@ -31,7 +31,8 @@ impl FirstReads {
     /// Accepts without a try between two tries, while tries find nothing.
     const LEFT_OUT: u32 = 63;
 
-    fn is_next_tried(&mut self) -> bool {
+    /// Counts an accept. Returns whether its socket is read at once.
+    fn try_next(&mut self) -> bool {
         let is_tried = self.pays || self.left_out == 0;
         self.left_out = match is_tried {
             true => Self::LEFT_OUT,
@@ -200,7 +201,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         self.register(now, key, accepted.stream, None);
-        if self.first_reads.is_next_tried() {
+        if self.first_reads.try_next() {
             self.note_unread(key, Unread::Hoped);
         }
     }
@@ -283,15 +284,15 @@ mod tests {
     fn sockets_are_read_at_once_while_that_finds_requests() {
         let mut reads = FirstReads::default();
         for _ in 0..5 {
-            assert!(reads.is_next_tried());
+            assert!(reads.try_next());
             reads.note_try(1);
         }
         // From here on requests arrive late.
-        assert!(reads.is_next_tried());
+        assert!(reads.try_next());
         reads.note_try(0);
-        while !reads.is_next_tried() {}
+        while !reads.try_next() {}
         let tried = (0..640).filter(|_| {
-            let is_tried = reads.is_next_tried();
+            let is_tried = reads.try_next();
             if is_tried {
                 reads.note_try(0);
             }
@@ -299,12 +300,12 @@ mod tests {
         });
         assert_eq!(tried.count(), 10, "one of 64");
         // Many accepts before the first read.
-        let tried = (0..640).filter(|_| reads.is_next_tried());
+        let tried = (0..640).filter(|_| reads.try_next());
         assert_eq!(tried.count(), 10, "one of 64");
         // From here on requests arrive early again.
-        while !reads.is_next_tried() {}
+        while !reads.try_next() {}
         reads.note_try(1);
-        assert!(reads.is_next_tried());
+        assert!(reads.try_next());
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
         // A system call, so only while costly clients wait, behind whom a wrong judgement would place a client.
         let costly = self.sockets.readable(Cost::Much);
-        self.reading_from = (costly > 0).then(|| (at_us, thread_cpu_us()));
+        self.reading_from = (costly > 0).then(|| ThreadTimes::at(at_us));
         while left != [0; CHEAP.len()] {
             for (cost, left) in CHEAP.into_iter().zip(&mut left) {
                 if *left > 0 {
@@ -53,7 +53,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     at_us = self.read_next(now, cost, at_us);
                 }
             }
-            if left != [0; CHEAP.len()] && self.is_spent(at_us) {
+            if left != [0; CHEAP.len()] && self.check_spent(at_us) {
                 return;
             }
         }
@@ -88,7 +88,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     },
                     Costly::Socket(cost) => self.read_next(now, cost, at_us),
                 };
-                if left != [0; COSTLY.len()] && self.is_spent(at_us) {
+                if left != [0; COSTLY.len()] && self.check_spent(at_us) {
                     return;
                 }
             }
@@ -109,8 +109,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         ended_us
     }
 
-    /// Whether the time for reading is over; counts the used-up budget.
-    fn is_spent(&mut self, now_us: u64) -> bool {
+    /// Counts the budget if it is used up. Returns whether it is, and the time for reading is over.
+    fn check_spent(&mut self, now_us: u64) -> bool {
         let is_spent = !self.hub.has_time_at(now_us);
         if is_spent {
             self.report.spent(Budget::Reads);
@@ -170,7 +170,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let Some(from) = from.filter(|_| took_us > INTERRUPTED_US_MIN) else {
             return took_us;
         };
-        let ended = (ended_us, thread_cpu_us());
+        let ended = ThreadTimes::at(ended_us);
         self.reading_from = Some(ended);
         own_us(took_us, from, ended)
     }
@@ -206,7 +206,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     self.hub.handle_ended(now, key, PeerEnd::Closed);
                     // A client that may still read stays open: an error shows that the client has left.
                     let stays = self.hub.core().phase(key) == Some(PhaseKind::Open);
-                    if stays && self.sockets.has_failed(key) {
+                    if stays && self.sockets.take_error(key) {
                         self.hub.handle_ended(now, key, PeerEnd::Failed);
                     }
                     return (bytes, false);
@@ -228,25 +228,40 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 }
 
-/// The time of a read without what other programs have had between `from` and `to`, each a time and the CPU time of the thread then.
-fn own_us(took_us: u64, from: (u64, u64), to: (u64, u64)) -> u64 {
-    let passed_us = to.0.saturating_sub(from.0);
-    let others_had_us = passed_us.saturating_sub(to.1.saturating_sub(from.1));
-    took_us.saturating_sub(others_had_us)
+/// A time, and the CPU time that the thread of the loop has used until then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ThreadTimes {
+    wall_us: u64,
+    cpu_us: u64,
+}
+
+impl ThreadTimes {
+    /// Reads the CPU time of this thread at `wall_us`, the present time.
+    fn at(wall_us: u64) -> Self {
+        Self {
+            wall_us,
+            cpu_us: thread_cpu_us(),
+        }
+    }
+}
+
+/// The time of a read without what other programs have had between `from` and `to`.
+fn own_us(took_us: u64, from: ThreadTimes, to: ThreadTimes) -> u64 {
+    let passed_us = to.wall_us.saturating_sub(from.wall_us);
+    let worked_us = to.cpu_us.saturating_sub(from.cpu_us);
+    took_us.saturating_sub(passed_us.saturating_sub(worked_us))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::own_us;
+    use super::{ThreadTimes, own_us};
 
     #[test]
     fn a_read_that_is_interrupted_takes_the_time_of_the_loop_alone() {
-        assert_eq!(
-            own_us(4_000, (0, 0), (5_000, 5_000)),
-            4_000,
-            "not interrupted"
-        );
-        assert_eq!(own_us(4_000, (0, 0), (5_000, 1_050)), 50, "for 3.95 ms");
-        assert_eq!(own_us(400, (0, 0), (9_000, 1_000)), 0, "before it");
+        let at = |wall_us, cpu_us| ThreadTimes { wall_us, cpu_us };
+        let from_start = |took_us, wall_us, cpu_us| own_us(took_us, at(0, 0), at(wall_us, cpu_us));
+        assert_eq!(from_start(4_000, 5_000, 5_000), 4_000, "not interrupted");
+        assert_eq!(from_start(4_000, 5_000, 1_050), 50, "for 3.95 ms");
+        assert_eq!(from_start(400, 9_000, 1_000), 0, "before it");
     }
 }

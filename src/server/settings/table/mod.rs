@@ -234,11 +234,11 @@ fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static
 }
 
 /// Returns the rows of several gateways as one table, for the documents. If gateways change a shared row, the table has
-/// it in each of its forms, in the order of `of`.
-pub fn table(of: &[Rows]) -> Vec<Setting> {
-    let forms = |row: &'static Setting| of.iter().filter_map(move |rows| rows.shared(row));
+/// it in each of its forms, in the order of `gateways`.
+pub fn table(gateways: &[Rows]) -> Vec<Setting> {
+    let forms = |row: &'static Setting| gateways.iter().filter_map(move |rows| rows.shared(row));
     let before = shared(BEFORE_OWN).flat_map(forms);
-    let own = of.iter().flat_map(Rows::own_rows);
+    let own = gateways.iter().flat_map(Rows::own_rows);
     let all = before.chain(own).chain(shared(AFTER_OWN).flat_map(forms));
     let mut table: Vec<Setting> = Vec::new();
     for row in all {

@@ -1,15 +1,10 @@
-//! Events of the whole process: stop signals, and freezes.
+//! Freezes of the process.
 //!
 //! A process freezes if a signal stops it, its container is paused, it moves to another machine, or the
 //! machine is busy for long. Meanwhile deadlines pass, and timely input of clients waits in the kernel. So
 //! after a freeze no deadline is judged until a poll finds no more events.
 
-use std::io;
 use std::time::Duration;
-
-use mio::{Interest, Registry, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
 
 /// The loop reads the clock at least once in [`super::IDLE_TURN_US`]; a gap that is longer by more than this is a freeze.
 const LATE_US: u64 = 1_000_000;
@@ -66,9 +61,9 @@ impl Freeze {
         self.catch_up.is_some()
     }
 
-    /// Whether deadlines may be judged at the end of a turn. `is_quiet`: the poll of the turn had no events,
-    /// and no client waits.
-    pub(super) fn may_judge(&mut self, now_us: u64, is_quiet: bool) -> bool {
+    /// Records the end of a turn. Returns whether deadlines may be judged then. `is_quiet`: the poll of the turn had no
+    /// events, and no client waits.
+    pub(super) fn note_turn_end(&mut self, now_us: u64, is_quiet: bool) -> bool {
         let Some(catch_up) = &mut self.catch_up else {
             return true;
         };
@@ -79,52 +74,6 @@ impl Freeze {
         self.catch_up = None;
         true
     }
-}
-
-/// Connections that end give the others this much more time, and a stop looks at them this long before its end.
-const STOP_STEP_US: u64 = 250_000;
-
-/// The time that is left of a stop. While connections end, there is more time, up to a bound: a busy machine closes them
-/// slowly, and a client that is cut gets no close code.
-#[derive(Debug)]
-pub(super) struct StopDeadline {
-    at_us: u64,
-    at_us_max: u64,
-    /// The connections at the last check.
-    connections: usize,
-}
-
-impl StopDeadline {
-    pub(super) fn new(at_us: u64, at_us_max: u64, connections: usize) -> Self {
-        Self {
-            at_us,
-            at_us_max,
-            connections,
-        }
-    }
-
-    /// The end, as of now.
-    pub(super) fn at_us(&self) -> u64 {
-        self.at_us
-    }
-
-    /// Whether the time is over, with so many connections left.
-    pub(super) fn is_over(&mut self, now_us: u64, connections: usize) -> bool {
-        if now_us >= self.at_us && connections < self.connections {
-            self.at_us = self.at_us_max.min(now_us + STOP_STEP_US);
-            self.connections = connections;
-        } else if now_us + STOP_STEP_US <= self.at_us {
-            self.connections = connections;
-        }
-        now_us >= self.at_us
-    }
-}
-
-/// Registers the signals that request a stop.
-pub(super) fn stop_signals(registry: &Registry, token: Token) -> io::Result<Signals> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    registry.register(&mut signals, token, Interest::READABLE)?;
-    Ok(signals)
 }
 
 #[cfg(test)]
@@ -148,7 +97,7 @@ mod tests {
         let mut freeze = Freeze::default();
         for turn in 1..100 {
             freeze.check(turn * 3 * SECOND / 2);
-            assert!(freeze.may_judge(turn * 3 * SECOND / 2, false));
+            assert!(freeze.note_turn_end(turn * 3 * SECOND / 2, false));
         }
     }
 
@@ -158,11 +107,11 @@ mod tests {
         freeze.check(SECOND);
         freeze.check(5 * SECOND);
         // A signal may have interrupted the wait for events, so an empty result proves nothing.
-        assert!(!freeze.may_judge(5 * SECOND, true));
+        assert!(!freeze.note_turn_end(5 * SECOND, true));
         assert!(freeze.is_catching_up());
-        assert!(!freeze.may_judge(5 * SECOND + 1, false));
-        assert!(freeze.may_judge(5 * SECOND + 2, true));
-        assert!(!freeze.is_catching_up() && freeze.may_judge(5 * SECOND + 3, false));
+        assert!(!freeze.note_turn_end(5 * SECOND + 1, false));
+        assert!(freeze.note_turn_end(5 * SECOND + 2, true));
+        assert!(!freeze.is_catching_up() && freeze.note_turn_end(5 * SECOND + 3, false));
     }
 
     #[test]
@@ -170,23 +119,7 @@ mod tests {
         let mut freeze = Freeze::default();
         freeze.check(SECOND);
         freeze.check(5 * SECOND);
-        assert!(!freeze.may_judge(6 * SECOND - 1, false));
-        assert!(freeze.may_judge(6 * SECOND, false));
-    }
-
-    #[test]
-    fn a_stop_goes_on_while_connections_end_up_to_its_bound() {
-        let mut stop = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!stop.is_over(9 * SECOND, 50));
-        assert!(
-            !stop.is_over(10 * SECOND - 1, 40),
-            "the last look was at 9 s"
-        );
-        assert!(!stop.is_over(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US);
-        let mut still = StopDeadline::new(10 * SECOND, 11 * SECOND, 100);
-        assert!(!still.is_over(9 * SECOND, 50));
-        assert!(still.is_over(10 * SECOND, 50), "none has ended since");
-        let ends = (1..20).find(|n| stop.is_over(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));
-        assert_eq!(ends, Some(4), "at the bound");
+        assert!(!freeze.note_turn_end(6 * SECOND - 1, false));
+        assert!(freeze.note_turn_end(6 * SECOND, false));
     }
 }
