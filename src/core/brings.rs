@@ -97,6 +97,8 @@ pub enum RetainedCut {
     Off,
     /// A message is larger than the gateway relays.
     Large,
+    /// The bus is away.
+    Away,
 }
 
 impl RetainedCut {
@@ -112,6 +114,7 @@ impl RetainedCut {
             Self::Epoch => "epoch",
             Self::Off => "off",
             Self::Large => "large",
+            Self::Away => "away",
         }
     }
 }

@@ -2,7 +2,9 @@
 import asyncio
 import json
 
+import nats as nats_py
 import pytest
+from nats.js.api import StreamConfig
 from prometheus import scrape
 from test_beside_stream import start, subscribe  # noqa: F401
 from waiting import until
@@ -32,12 +34,12 @@ def restart(start, start_weirgate):  # noqa: F811
         await asyncio.sleep(20.5)
         weirgate = start_weirgate("channels", "--bus", server.url, "--stream", "MARKET", "--history-ms", "20000", env={"DEFAULT_ROLE": "internal"})
         await until(lambda: weirgate.ready_status() == 200, 20, "ready")
-        return connection, weirgate
+        return connection, weirgate, server
     return restart
 
 
 async def test_rows_from_before_the_history_come_from_the_stream(restart):
-    connection, weirgate = await restart()
+    connection, weirgate, _ = await restart()
     streams = connection.jetstream()
     want = {f"market.row.r{n}": 2 if n < 100 else 1 for n in range(300)} | {"market.row.r7": None}
     for _ in range(2):
@@ -65,7 +67,7 @@ async def test_rows_from_before_the_history_come_from_the_stream(restart):
 
 
 async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages_follow(restart):
-    connection, weirgate = await restart()
+    connection, weirgate, _ = await restart()
     streams, stops, n = connection.jetstream(), False, 10
 
     async def publish():
@@ -90,3 +92,58 @@ async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages
         assert len(newest) == 300
         positions = [int(m["pos"].split(".")[1], 36) for m in client.of("data")]
         assert positions == sorted(positions) and len(set(positions)) == len(positions)
+
+
+async def test_many_clients_that_ask_at_once_and_while_nats_is_away_get_their_rows(restart):
+    _, weirgate, server = await restart()
+    server.kill()
+    await until(lambda: weirgate.ready_status() != 200, 20, "away")
+    asked = [asyncio.create_task(rows(weirgate, f"market.row.r{n}")) for n in range(100)]
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in asked), "they wait"
+    server.start()
+    for n, (got, answer) in enumerate(await asyncio.gather(*asked)):
+        assert got == [(f"market.row.r{n}", None if n == 7 else 2)] and "why" not in answer, (n, got, answer)
+    # For longer than the answer waits: the answer says so, and the next request brings the row.
+    server.kill()
+    await until(lambda: weirgate.ready_status() != 200, 20, "away")
+    client, answer = await subscribe(weirgate, ["market.row.r200"], last=1, status=True)
+    assert answer["why"] == {"market.row.r200": "away"} and not client.of("data")
+    client.abort()
+    server.start()
+    await until(lambda: weirgate.ready_status() == 200, 20, "ready")
+    assert (await rows(weirgate, "market.row.r200"))[0] == [("market.row.r200", 1)]
+
+
+async def test_an_election_of_the_stream_keeps_no_row_back(start_weirgate, start_nats):
+    """A user that may not ask for messages for a while stands for it: the stream gives no answer, and then it does."""
+    denied = '["$JS.API.STREAM.MSG.GET.MARKET"]'
+
+    def config(deny):
+        return f"""authorization {{ users: [
+            {{ user: admin, password: p }}
+            {{ user: wg, password: p, permissions: {{ publish: {{ allow: ">", deny: {deny} }}, subscribe: ">" }} }}
+        ] }}"""
+    server = start_nats(jetstream=True, config=config(denied))
+    connection = await nats_py.connect(server.url.replace("nats://", "nats://admin:p@"))
+    await connection.jetstream().add_stream(StreamConfig(name="MARKET", subjects=["market.>"]))
+    await connection.jetstream().publish("market.old", b"7")
+    for n in range(3000):
+        await connection.publish("market.z", str(n).encode())
+    await connection.flush()
+    url = server.url.replace("nats://", "nats://wg:p@")
+    weirgate = start_weirgate("channels", "--bus", url, "--stream", "MARKET", "--history-ms", "60000", "--history-bytes-max", "65536",
+                              env={"DEFAULT_ROLE": "internal"})
+    await until(lambda: weirgate.ready_status() == 200, 20, "ready")
+    got, answer = await rows(weirgate, "market.old")
+    assert (got, answer["why"]) == ([], {"market.old": "refused"})
+    server.reload(config("[]"))
+    await until_row(weirgate)
+
+
+async def until_row(weirgate):
+    for _ in range(50):
+        if (await rows(weirgate, "market.old"))[0] == [("market.old", 7)]:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("no row")

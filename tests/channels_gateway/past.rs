@@ -1,23 +1,28 @@
 //! `last` of names of a stream: what the history has not comes from the stream, and the answer waits for it.
 
-use weirgate_core::StoredId;
+use weirgate_core::{RetainedCut, StoredId};
 
 use super::resume::limits;
 use super::*;
 
 /// A gateway on a stream that holds `a:*`, and answers questions.
 fn on_a_stream() -> Bench {
+    let mut bench = before_the_stream();
+    bench.bus(BusEvent::Up);
+    bench.world.advance(1);
+    bench
+}
+
+/// The same, while the bus has not been there yet.
+fn before_the_stream() -> Bench {
     let settings = ChannelsGatewaySettings {
         acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
         ..settings()
     };
-    let mut bench = Bench::limited(settings, limits(), |gateway| {
+    Bench::limited(settings, limits(), |gateway| {
         let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
-    });
-    bench.bus(BusEvent::Up);
-    bench.world.advance(1);
-    bench
+    })
 }
 
 impl Bench {
@@ -53,12 +58,26 @@ impl Bench {
                 number,
             });
         }
+        self.ends_with(number, None);
+    }
+
+    /// The end of a question.
+    fn ends_with(&mut self, number: u64, cut: Option<RetainedCut>) {
         self.bus(BusEvent::RetainedEnd {
             subscription: Subscription::pattern("a:*"),
             number,
-            cut: None,
+            cut,
         });
         self.world.advance(1);
+    }
+
+    /// The `why` of the answer, if one has come, and the numbers of the data.
+    fn answer(&mut self, key: SessionKey) -> Option<(Value, Vec<Value>)> {
+        let got = self.got(key);
+        let answer = got.iter().find(|one| one["type"] == "subscribed")?;
+        let data = got.iter().filter(|one| one["type"] == "data");
+        let data = data.map(|one| one["data"].clone());
+        Some((answer["why"].clone(), data.collect()))
     }
 
     fn asks_newest(&mut self, key: SessionKey, name: &str) {
@@ -139,24 +158,21 @@ fn a_name_is_asked_for_once_until_something_is_forgotten() {
 }
 
 #[test]
-fn an_answer_waits_no_longer_than_the_stream_is_there() {
-    for goes in [0, 1, 2] {
+fn an_answer_waits_for_so_long_and_says_why_the_newest_messages_are_missing() {
+    for (is_away, why) in [(true, "away"), (false, "limit")] {
         let mut bench = on_a_stream();
         let key = bench.client();
         bench.asks_newest(key, "a:*");
-        match goes {
-            0 => bench.down(),
-            1 => bench.page_of(1, 0, false),
-            _ => bench.world.advance(7 * SECOND),
+        if is_away {
+            bench.down();
         }
-        bench.world.advance(1);
-        let got = bench.came(key);
-        assert!(
-            got.iter().any(|kind| kind == "subscribed"),
-            "{goes}: {got:?}"
-        );
+        bench.world.advance(5 * SECOND);
+        assert_eq!(bench.answer(key), None, "{why}");
+        bench.world.advance(SECOND);
+        let want = (json!({"a:*": why}), vec![]);
+        assert_eq!(bench.answer(key), Some(want));
     }
-    // Without room in the history the rest is not asked for.
+    // Without room in the history the rest is not asked for, and the next client asks again.
     let mut bench = on_a_stream();
     let key = bench.client();
     bench.asks_newest(key, "a:*");
@@ -171,20 +187,142 @@ fn an_answer_waits_no_longer_than_the_stream_is_there() {
         }
     }
     assert_eq!(bench.world.outputs.forgotten, [("a:*".to_owned(), 1)]);
+    bench.world.advance(1);
+    let (why, data) = bench.answer(key).expect("an answer");
+    assert_eq!(why, json!({"a:*": "limit"}));
+    assert!(data.len() > 10, "{}", data.len());
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    assert_eq!(bench.newest_asked().len(), 2);
 }
 
 #[test]
-fn so_many_questions_are_on_their_way_and_others_are_answered_from_the_history() {
+fn a_question_that_the_stream_does_not_answer_is_asked_again_for_the_next_client() {
     let mut bench = on_a_stream();
-    for n in 0..1_030 {
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    assert_eq!(bench.answer(key), Some((json!({"a:1": "refused"}), vec![])));
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.has(2, &[("a:1", 5)]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(5)])));
+    // What stays missing is not asked for again.
+    for _ in 0..2 {
         let key = bench.client();
-        bench.asks_newest(key, &format!("a:{n}"));
-        bench.world.advance(1);
-        let is_answered = !bench.came(key).is_empty();
-        assert_eq!(is_answered, n >= 1_024, "{n}");
-        bench.world.end(key, true);
+        bench.asks_newest(key, "a:*");
+        if bench.newest_asked().len() == 3 {
+            bench.ends_with(3, Some(RetainedCut::Unnamed));
+        }
+        let want = (json!({"a:*": "unnamed"}), vec![json!(5)]);
+        assert_eq!(bench.answer(key), Some(want));
     }
+    assert_eq!(bench.newest_asked().len(), 3);
+}
+
+#[test]
+fn so_many_questions_are_on_their_way_and_others_wait_for_their_turn() {
+    let mut bench = on_a_stream();
+    let keys: Vec<SessionKey> = (0..1_030).map(|_| bench.client()).collect();
+    for (n, key) in keys.iter().enumerate() {
+        bench.asks_newest(*key, &format!("a:{n}"));
+    }
+    bench.world.advance(1);
     assert_eq!(bench.newest_asked().len(), 1_024);
+    // Who gives up the name, or goes, is not asked for.
+    bench.say(
+        keys[1_028],
+        &json!({"action": "unsubscribe", "channels": ["a:1028"]}),
+    );
+    bench.world.end(keys[1_029], true);
+    for n in 0..1_028 {
+        bench.has(n + 1, &[(&format!("a:{n}"), n + 1)]);
+    }
+    assert_eq!(bench.newest_asked().len(), 1_028);
+    for (n, key) in keys[..1_028].iter().enumerate() {
+        let want = (Value::Null, vec![json!(n + 1)]);
+        assert_eq!(bench.answer(*key), Some(want), "{n}");
+    }
+}
+
+#[test]
+fn who_asks_while_the_bus_is_away_gets_the_newest_messages_when_it_is_back() {
+    for is_start in [true, false] {
+        let mut bench = match is_start {
+            true => before_the_stream(),
+            false => on_a_stream(),
+        };
+        let (early, late) = (bench.client(), bench.client());
+        bench.asks_newest(early, "a:1");
+        bench.down();
+        bench.asks_newest(late, "a:1");
+        bench.world.advance(2 * SECOND);
+        assert_eq!((bench.answer(early), bench.answer(late)), (None, None));
+        let asked = bench.newest_asked().len() as u64;
+        assert_eq!(asked, u64::from(!is_start));
+        bench.bus(BusEvent::Up);
+        bench.world.advance(1);
+        bench.has(asked + 1, &[("a:1", 5)]);
+        for key in [early, late] {
+            let want = (Value::Null, vec![json!(5)]);
+            assert_eq!(bench.answer(key), Some(want), "{is_start}");
+        }
+        // A connection that ends while the bus stays ends its questions.
+        let key = bench.client();
+        bench.asks_newest(key, "a:2");
+        bench.page_of(asked + 2, 0, false);
+        bench.has(asked + 3, &[("a:2", 6)]);
+        assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(6)])));
+    }
+}
+
+/// Redis: the stream is read into the history, and answers no questions.
+#[test]
+fn a_stream_without_questions_is_waited_for_until_it_has_been_read() {
+    for comes in [true, false] {
+        let mut bench = Bench::limited(settings(), limits(), |gateway| {
+            let gateway = gateway.with_kept_stream(vec!["market:*".to_owned()]);
+            gateway.expect("names")
+        });
+        let key = bench.client();
+        bench.asks_newest(key, "market:tick");
+        bench.world.advance(SECOND);
+        if comes {
+            let message = bench.message_of("market:tick", 5, true);
+            bench.bus(BusEvent::Message(message));
+            bench.bus(BusEvent::Up);
+        } else {
+            bench.world.advance(6 * SECOND);
+        }
+        bench.world.advance(1);
+        let want = match comes {
+            true => (Value::Null, vec![json!(5)]),
+            false => (json!({"market:tick": "away"}), vec![]),
+        };
+        assert_eq!(bench.answer(key), Some(want));
+    }
+}
+
+#[test]
+fn nothing_is_asked_for_a_client_whose_missed_messages_are_in_the_history() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.say(key, &json!({"action": "subscribe", "channels": ["a:1"]}));
+    bench.stores("a:1", 90);
+    let position = bench.got(key).pop().expect("a message")["pos"].clone();
+    bench.stores("a:1", 91);
+    let ask = |since: &Value| json!({"action": "subscribe", "channels": ["a:*"], "since": since, "last": 1});
+    let key = bench.client();
+    bench.say(key, &ask(&position));
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(91)])));
+    assert_eq!(bench.newest_asked(), []);
+    // A position of which the history knows nothing.
+    let key = bench.client();
+    bench.say(key, &ask(&json!("nonsense")));
+    assert_eq!(bench.newest_asked(), [("a:*", 1)]);
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    let want = (json!({"a:*": "refused"}), vec![json!(91)]);
+    assert_eq!(bench.answer(key), Some(want));
 }
 
 /// The stream of a gateway gets other subjects while clients hold names of it, and names beside it.

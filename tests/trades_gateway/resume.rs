@@ -36,6 +36,13 @@ impl Bench {
     }
 
     pub(super) fn of(symbols_max: usize, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut bench = Self::before(symbols_max, change);
+        bench.begin();
+        bench
+    }
+
+    /// The same, while the bus has not been there yet.
+    fn before(symbols_max: usize, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits {
             event_stream: true,
             ping_interval_us: 0,
@@ -53,13 +60,11 @@ impl Bench {
         let gateway = TradesGateway::new(settings, Arc::default());
         let world = World::new(limits, gateway, 1);
         let feed = feed(&world);
-        let mut bench = Self {
+        Self {
             world,
             feed,
             count: 0,
-        };
-        bench.begin();
-        bench
+        }
     }
 
     fn begin(&mut self) {
@@ -399,6 +404,21 @@ fn first_time(bench: &mut Bench, rest: &str) -> Vec<String> {
     let request = format!(r#"{{"action":"subscribe","symbols":["A","B"],{rest}}}"#);
     bench.world.text(key, &request);
     bench.world.texts(key)
+}
+
+#[test]
+fn who_asks_for_the_newest_trades_before_the_bus_has_been_there_is_told() {
+    let mut bench = Bench::before(5, |_| {});
+    let got = first_time(&mut bench, r#""last":1"#);
+    assert!(got[0].contains(r#""why":"away""#), "{}", got[0]);
+    assert!(!got[0].contains("recovered"), "{}", got[0]);
+    for rest in [r#""status":true"#, r#""last":null"#] {
+        let got = first_time(&mut bench, rest);
+        assert!(!got[0].contains("why"), "{}", got[0]);
+    }
+    bench.begin();
+    let got = first_time(&mut bench, r#""last":1"#);
+    assert!(!got[0].contains("why"), "{}", got[0]);
 }
 
 #[test]

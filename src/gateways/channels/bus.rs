@@ -336,7 +336,7 @@ impl ChannelsGateway {
         statuses.handle_timeout(core, clients, |core, key, client| {
             match self.statuses.is_up() {
                 true => self.retained.client_up(key),
-                false => self.wait_no_longer(core, key, client),
+                false => self.wait_not_for_bus(core, key, client),
             }
             client.held.kept > 0
         });
@@ -385,15 +385,10 @@ impl ChannelsGateway {
         self.stats.gaps_notified.add(members.len() as u64);
     }
 
-    /// Sends all answers, whatever the bus has confirmed.
-    pub(super) fn wait_no_longer(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut ChannelsClient,
-    ) {
+    /// Lets answers wait for no confirmation of the bus.
+    fn wait_not_for_bus(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if !client.answers.is_empty() {
-            client.answers.wait_no_longer();
+            client.answers.wait_not_for_bus();
             self.send_ready(core, key, client);
         }
     }

@@ -1,13 +1,11 @@
 //! A client: its role, rate, waiting answers and names.
 
-use std::collections::BTreeSet;
-
 use super::held::HeldNames;
-use super::messages::Answers;
+use super::messages::{Answers, FollowUp};
 use super::pending::PendingRequest;
 use super::sending::Sending;
 use crate::gateways::shared::access::{RequestRate, TokenEnd};
-use weirgate_core::TopicName;
+use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
@@ -138,22 +136,30 @@ impl ChannelsClient {
     /// Ends the wait for a name that the bus has confirmed or refused.
     pub(super) fn settle(&mut self, name: &TopicName) {
         self.answers.settle(name);
-        if let Some(unconfirmed) = self.unconfirmed() {
-            unconfirmed.remove(name);
+        if let Some(follow_up) = self.rest_follow_up() {
+            follow_up.unconfirmed.remove(name);
+        }
+    }
+
+    /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
+    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
+        self.answers.settle_past(name, cut);
+        if let Some(follow_up) = self.rest_follow_up() {
+            follow_up.settle_past(name, cut);
         }
     }
 
     /// Ends the wait for the names that are settled.
     pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
-        if let Some(unconfirmed) = self.unconfirmed() {
-            unconfirmed.retain(|name| !is_settled(name));
+        if let Some(follow_up) = self.rest_follow_up() {
+            follow_up.unconfirmed.retain(|name| !is_settled(name));
         }
         self.answers.settle_if(is_settled);
     }
 
-    /// The names that the answer to the request under way will wait for.
-    fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
+    /// What the answer to the request under way will wait for.
+    fn rest_follow_up(&mut self) -> Option<&mut FollowUp> {
         let rest = self.rare.as_mut()?.rest.as_mut()?;
-        rest.unconfirmed()
+        rest.follow_up()
     }
 }

@@ -5,7 +5,7 @@ use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
-use super::past::PAST_WAIT_US;
+use super::past::{PAST_WAIT_US, PastOf};
 use super::replay::Last;
 use super::rights::GrantedName;
 use super::sending::Sending;
@@ -38,11 +38,22 @@ impl ChannelsGateway {
         };
         if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_member && !is_refused {
-                let asks_newest = matches!(resumed.last, Some(Last::Newest(_)));
                 resumed.names.insert(name.clone());
-                if asks_newest && self.waits_for_past(core, key, &name) {
-                    follow_up.waits_for_past = true;
-                    follow_up.unconfirmed.insert(name);
+                if matches!(resumed.last, Some(Last::Newest(_)))
+                    && !can_resume(core, key, resumed.since.as_deref())
+                {
+                    match self.past_of(core, &name) {
+                        PastOf::Here(None) => {}
+                        PastOf::Here(Some(cut)) => {
+                            let past = follow_up.past.get_or_insert_default();
+                            past.lacks.insert(name, cut);
+                        }
+                        PastOf::Missing => {
+                            self.wait_for_past(core, key, &name);
+                            let past = follow_up.past.get_or_insert_default();
+                            past.waits.insert(name);
+                        }
+                    }
                 }
                 return;
             }
@@ -118,6 +129,8 @@ impl ChannelsGateway {
             self.patterns.remove(&topic);
         }
         client.answers.settle(&topic);
+        client.answers.settle_past(&topic, None);
+        self.past.leave(&topic, key);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
@@ -132,7 +145,7 @@ impl ChannelsGateway {
         answer: Answer,
         follow_up: FollowUp,
     ) {
-        let wait_us = match follow_up.waits_for_past {
+        let wait_us = match follow_up.waits_for_past() {
             true => self.bus_wait_us.max(PAST_WAIT_US),
             false => self.bus_wait_us,
         };
@@ -177,4 +190,9 @@ impl ChannelsGateway {
         let due = client.answers.due_us().filter(|_| !client.is_sending());
         core.set_deadline(key, due.into_iter().chain(end).min());
     }
+}
+
+/// Whether the missed messages of a request with a position are in the history: then nothing else is asked for.
+fn can_resume(core: &Core, key: SessionKey, since: Option<&str>) -> bool {
+    since.is_some_and(|since| core.resumes_from(key, since).is_ok())
 }

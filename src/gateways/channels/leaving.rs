@@ -64,13 +64,19 @@ impl Leaving {
         }
     }
 
+    /// The next name of its requests and answers, for which it may have waited.
+    fn next_name(&mut self) -> Option<TopicName> {
+        loop {
+            match self.sets.last_mut()?.next() {
+                Some(name) => return Some(name),
+                None => drop(self.sets.pop()),
+            }
+        }
+    }
+
     /// Drops a name or some messages. Returns false if there are none.
     fn drop_next(&mut self) -> bool {
-        if let Some(names) = self.sets.last_mut() {
-            if names.next().is_none() {
-                self.sets.pop();
-            }
-        } else if let Some(names) = self.names.last_mut() {
+        if let Some(names) = self.names.last_mut() {
             if names.pop().is_none() {
                 self.names.pop();
             }
@@ -97,6 +103,8 @@ impl ChannelsGateway {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);
                 }
+            } else if let Some(name) = leaving.next_name() {
+                self.past.leave(&name, leaving.key);
             } else if !leaving.drop_next() {
                 self.leaving.pop_front();
                 continue;

@@ -8,13 +8,14 @@
 //! payload. It gets a copy for its exact name and a copy for each of its patterns. Each is rendered from the message of the
 //! feed, once for all clients of the kind.
 
-use std::collections::{BTreeSet, VecDeque, btree_set};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_set};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::bus::REFUSED;
+use super::past::PAST_NAME_BYTES;
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -97,6 +98,12 @@ impl Recovered {
         if let Err(why) = outcome {
             self.why.string(name.as_str(), why.label());
         }
+    }
+
+    /// The same for a name of which not all of the newest messages follow, for this reason.
+    pub(super) fn push_lacking(&mut self, name: &TopicName, lack: RetainedCut) {
+        self.recovered.boolean(name.as_str(), false);
+        self.why.string(name.as_str(), lack.label());
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -358,10 +365,19 @@ pub(super) struct FollowUp {
     pub(super) retained: Option<u64>,
     /// The client is told when the last values of a name have ended.
     pub(super) says_end: bool,
-    /// Some of the names wait for their newest messages from the stream.
-    pub(super) waits_for_past: bool,
+    /// `None`: none of the names wants what the history lacks.
+    pub(super) past: Option<Box<WantedPast>>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
+}
+
+/// The names of an answer whose newest messages the history lacks.
+#[derive(Debug, Default)]
+pub(super) struct WantedPast {
+    /// Those that the answer waits for.
+    pub(super) waits: BTreeSet<TopicName>,
+    /// Those of which not all are to be had, and why.
+    pub(super) lacks: BTreeMap<TopicName, RetainedCut>,
 }
 
 /// A request with `since` or `last`.
@@ -398,13 +414,34 @@ impl FollowUp {
     pub(super) fn into_names(self) -> impl Iterator<Item = btree_set::IntoIter<TopicName>> {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.off]);
-        resumed.chain([self.unconfirmed]).map(BTreeSet::into_iter)
+        let past = self.past.map(|past| past.waits).unwrap_or_default();
+        resumed
+            .chain([self.unconfirmed, past])
+            .map(BTreeSet::into_iter)
     }
 
     /// How many names are joined with this answer.
     fn resuming(&self) -> usize {
         let resumed = self.resumed.as_ref();
         resumed.map_or(0, |resumed| resumed.names.len())
+    }
+
+    fn waits(&self) -> bool {
+        !self.unconfirmed.is_empty() || self.waits_for_past()
+    }
+
+    pub(super) fn waits_for_past(&self) -> bool {
+        let past = self.past.as_ref();
+        past.is_some_and(|past| !past.waits.is_empty())
+    }
+
+    /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
+    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
+        if let Some(past) = &mut self.past
+            && let (Some(name), Some(cut)) = (past.waits.take(name), cut)
+        {
+            past.lacks.insert(name, cut);
+        }
     }
 }
 
@@ -438,9 +475,13 @@ impl Queue {
         let of_answer = |waiting: &WaitingAnswer| {
             let follow_up = &waiting.follow_up;
             let names = follow_up.unconfirmed.len();
+            let past = follow_up.past.as_ref();
+            let past = past.map_or(0, |past| {
+                PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.lacks.len()
+            });
             let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
-            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
+            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed) + past
         };
         let answers: usize = self.waiting.iter().map(of_answer).sum();
         (answers + self.waiting.capacity() * size_of::<WaitingAnswer>()) as u64
@@ -509,7 +550,7 @@ impl Answers {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
         let queue = self.0.as_mut()?;
         let mut first = queue.waiting.iter().take(count);
-        if !is_late && !first.all(|waiting| waiting.follow_up.unconfirmed.is_empty()) {
+        if !is_late && first.any(|waiting| waiting.follow_up.waits()) {
             return None;
         }
         let ready = queue.waiting.drain(..count);
@@ -549,10 +590,24 @@ impl Answers {
         }
     }
 
+    /// Ends the wait of all answers for the newest messages of a name from the stream.
+    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
+        for waiting in self.waiting_mut() {
+            waiting.follow_up.settle_past(name, cut);
+        }
+    }
+
     /// Lets all answers wait for no name any more.
     pub(super) fn wait_no_longer(&mut self) {
         for waiting in self.waiting_mut() {
             waiting.due_us = 0;
+        }
+    }
+
+    /// Lets all answers wait for no confirmation any more.
+    pub(super) fn wait_not_for_bus(&mut self) {
+        for waiting in self.waiting_mut() {
+            waiting.follow_up.unconfirmed = BTreeSet::new();
         }
     }
 

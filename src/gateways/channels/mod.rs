@@ -525,7 +525,7 @@ impl Gateway for ChannelsGateway {
             || self.giving_up.is_some()
             || self.settling.is_some()
             || self.retained.has_ends()
-            || self.past.has_ended()
+            || self.has_past_work()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
@@ -535,6 +535,7 @@ impl Gateway for ChannelsGateway {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
+        self.ask_past(core);
         self.answer_past(core, clients);
         self.retained.wake_resting(core.now().mono_us);
         self.release_leaving(core);
@@ -601,6 +602,9 @@ impl Gateway for ChannelsGateway {
                 true => self.confirmed(core, clients, topic, *number),
                 false => self.refused(core, clients, topic, *number),
             },
+            BusNotice::ValueSkipped { number, .. } if self.past.has(*number) => {
+                self.past.skipped(*number);
+            }
             BusNotice::ValueSkipped { subject, number } => {
                 self.retained.value_skipped(*number, subject);
             }
@@ -609,8 +613,8 @@ impl Gateway for ChannelsGateway {
             BusNotice::RetainedPage {
                 number, is_open, ..
             } if self.past.has(*number) => self.past_paged(*number, *is_open),
-            BusNotice::RetainedEnd { number, .. } if self.past.has(*number) => {
-                self.past_ended(*number);
+            BusNotice::RetainedEnd { number, cut, .. } if self.past.has(*number) => {
+                self.past_ended(*number, *cut);
             }
             BusNotice::RetainedPage {
                 number,
@@ -630,6 +634,7 @@ impl Gateway for ChannelsGateway {
             }
         }
         // A question may have ended, so there may be room for the next.
+        self.ask_past(core);
         self.ask_retained(core);
     }
 

@@ -98,10 +98,10 @@ impl PendingRequest {
         }
     }
 
-    /// The names that the answer will wait for.
-    pub(super) fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
+    /// What the answer will wait for.
+    pub(super) fn follow_up(&mut self) -> Option<&mut FollowUp> {
         match self {
-            Self::Subscribe(request) => Some(&mut request.follow_up.unconfirmed),
+            Self::Subscribe(request) => Some(&mut request.follow_up),
             Self::Unsubscribe(_) | Self::Authenticate(_) => None,
         }
     }

@@ -12,7 +12,7 @@ use std::{mem, vec};
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
+use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
@@ -65,6 +65,8 @@ struct Resuming {
     outcomes: Vec<Outcome>,
     /// Granted names without a resume, in the order of the answer.
     off: Vec<TopicName>,
+    /// What the history lacks; the answer waits no longer.
+    past: Box<WantedPast>,
     /// The missed messages, and the newest messages of names whose missed messages are not all there.
     missed: Follow,
     newest: Follow,
@@ -115,7 +117,7 @@ impl Sending {
         for prepared in self.answers {
             names.push(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                sets.push(resuming.names);
+                sets.extend([resuming.names, resuming.past.waits.into_iter()]);
                 names.extend([resuming.joined, resuming.off]);
                 found.extend(resuming.spent);
                 found.extend([resuming.missed, resuming.newest]);
@@ -210,13 +212,12 @@ impl Sending {
 
 impl Prepared {
     fn new((mut answer, follow_up): (Answer, FollowUp)) -> Self {
+        let (resumed, past) = (follow_up.resumed, follow_up.past.unwrap_or_default());
         Self {
             brings: answer.take_names().into_iter(),
             answer,
             retained: follow_up.retained,
-            resuming: follow_up
-                .resumed
-                .map(|resumed| Box::new(Resuming::new(resumed))),
+            resuming: resumed.map(|resumed| Box::new(Resuming::new(resumed, past))),
         }
     }
 
@@ -229,7 +230,7 @@ impl Prepared {
 }
 
 impl Resuming {
-    fn new(resumed: Resumed) -> Self {
+    fn new(resumed: Resumed, past: Box<WantedPast>) -> Self {
         Self {
             has_since: resumed.since.is_some(),
             since: resumed.since,
@@ -242,6 +243,7 @@ impl Resuming {
             joined: Vec::new(),
             outcomes: Vec::new(),
             off: resumed.off.into_iter().collect(),
+            past,
             missed: Follow::default(),
             newest: Follow::default(),
             spent: Vec::new(),
@@ -255,6 +257,7 @@ impl Resuming {
 
     fn bytes(&self) -> usize {
         let names = self.names.len() + self.joined.len() + self.off.len();
+        let names = names + self.past.waits.len() + self.past.lacks.len();
         names * NAME_BYTES + self.recovered.bytes()
     }
 
@@ -360,7 +363,13 @@ impl Resuming {
         let (joined, off) = &mut self.written;
         match (self.joined.get(*joined), self.off.get(*off)) {
             (Some(name), next) if next.is_none_or(|off| name < off) => {
-                self.recovered.push(name, self.outcomes[*joined]);
+                let outcome = self.outcomes[*joined];
+                let is_whole = self.has_since && outcome.is_ok();
+                let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
+                match self.past.lacks.get(name).filter(|_| !is_whole && !is_none) {
+                    Some(lack) => self.recovered.push_lacking(name, *lack),
+                    None => self.recovered.push(name, outcome),
+                }
                 *joined += 1;
             }
             (_, Some(name)) => {
@@ -489,6 +498,13 @@ impl ChannelsGateway {
             names.push(name);
             if names.len() == JOINED_AT_ONCE || !core.has_share() {
                 break;
+            }
+        }
+        for name in &names {
+            if resuming.past.waits.remove(name)
+                && let Some(lack) = self.leave_past(core, key, name)
+            {
+                resuming.past.lacks.insert(name.clone(), lack);
             }
         }
         // The stream of the kept feed may have got other subjects since the request.

@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::device_message::{DeviceMessage, is_device_id};
 use super::envelope::{self, Code, RefusedMessage};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
-use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_core::{Core, NotRecovered, SessionKey, TopicName};
 use weirgate_wire::auth::{Identity, Refusal};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
@@ -102,7 +102,11 @@ fn answer(
     let is_recovered = missed.map(|missed| missed.is_ok());
     let mut data = ObjectWriter::new();
     data.string("device_id", device.as_str());
-    write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
+    write_recovered(
+        &mut data,
+        is_recovered,
+        missed.and_then(Result::err).map(NotRecovered::label),
+    );
     // Each missed push has its own position.
     let position = core.position().filter(|_| is_recovered != Some(true));
     let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);

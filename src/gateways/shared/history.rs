@@ -246,13 +246,13 @@ impl Follow {
 pub(in crate::gateways) fn write_recovered(
     data: &mut ObjectWriter,
     is_recovered: Option<bool>,
-    why: Option<NotRecovered>,
+    why: Option<&str>,
 ) {
     if let Some(is_recovered) = is_recovered {
         data.boolean("recovered", is_recovered);
     }
     if let Some(why) = why {
-        data.string("why", why.label());
+        data.string("why", why);
     }
 }
 

@@ -66,6 +66,7 @@ pub(in crate::gateways) struct Statuses {
     /// Makes the frame of a status.
     make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
+    has_been_up: bool,
     round: Option<StatusRound>,
     /// The time of the next slice.
     due_us: Option<u64>,
@@ -77,6 +78,7 @@ impl Statuses {
         Self {
             make,
             is_up: false,
+            has_been_up: false,
             round: None,
             due_us: None,
         }
@@ -87,6 +89,11 @@ impl Statuses {
         self.is_up
     }
 
+    /// Whether the history has what the bus stored before the start: it is read as soon as the bus is there.
+    pub(in crate::gateways) fn has_filled(&self, core: &Core) -> bool {
+        self.has_been_up && !core.is_filling()
+    }
+
     /// Handles a notice of the bus. If the bus goes away or returns, a round over the clients begins at once; after a
     /// loss alone, within a second. Until then the core reports the loss to each client before its next message.
     pub(in crate::gateways) fn note(&mut self, core: &mut Core, notice: &BusNotice) {
@@ -94,6 +101,7 @@ impl Statuses {
         let due_us = match notice {
             BusNotice::Up | BusNotice::Down => {
                 self.is_up = *notice == BusNotice::Up;
+                self.has_been_up |= self.is_up;
                 self.round = None;
                 now_us
             }

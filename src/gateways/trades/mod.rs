@@ -32,7 +32,7 @@ use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
     Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
-    SessionKey, TopicName, Wanted, earliest,
+    RetainedCut, SessionKey, TopicName, Wanted, earliest,
 };
 use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
 use weirgate_wire::head::RequestHead;
@@ -229,6 +229,12 @@ impl TradesGateway {
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
         }
+        let asks_newest = last.is_some() && !new.is_empty() && core.has_history();
+        let is_away = asks_newest && !self.statuses.has_filled(core);
+        let why = match is_away {
+            true => Some(RetainedCut::Away.label()),
+            false => why.map(NotRecovered::label),
+        };
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
         let is_last = others == FurtherRequests::None;
         let position = follow.position(core, key, client.has_trades() && is_last);
