@@ -156,6 +156,28 @@ fn a_name_that_the_bus_refuses_is_an_error_for_each_of_its_clients() {
     assert_eq!(bench.kinds(other), []);
 }
 
+/// The errors of `subscribed` are those of the entries that are not granted, in their order.
+#[test]
+fn a_granted_name_that_the_bus_refuses_is_not_among_the_errors_of_the_answer() {
+    let mut bench = Bench::up(settings());
+    let [first, second] = [(); 2].map(|()| bench.client());
+    for key in [first, second] {
+        bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": ["market:tick", "no"], "status": true}),
+        );
+        if key == first {
+            bench.refuse("market:tick");
+        }
+        let got = bench.got(key);
+        assert_eq!(got[0]["channels"], json!(["market:tick"]));
+        assert_eq!(got[0]["errors"], json!(["Access denied to channel: no"]));
+        assert_eq!(got[0]["brings"], json!({}));
+        assert_eq!(got[1]["error"], json!("Refused by the bus: market:tick"));
+        assert_eq!(got.len(), 2);
+    }
+}
+
 /// A name that everybody holds is refused: the errors go out over several turns.
 #[test]
 fn the_errors_of_many_clients_wait_for_the_budget_of_a_turn() {

@@ -89,7 +89,7 @@ impl ChannelsGateway {
     }
 
     /// Whether the bus refuses this name of the kept feed: then the messages of the time before are not sent either.
-    fn is_kept_refused(&self, name: &TopicName) -> bool {
+    pub(super) fn is_kept_refused(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::bus::REFUSED;
 use super::past::PAST_NAME_BYTES;
 use super::replay::Last;
 use super::retained::RetainedEnd;
@@ -236,11 +235,14 @@ impl Answer {
         names.unwrap_or_default()
     }
 
-    /// Adds what a granted name brings. A name that the bus refuses is among the errors too.
+    /// Adds what a granted name brings. A name that the bus refuses brings nothing: an error about it follows.
     pub(super) fn push_brings(&mut self, name: &TopicName, brings: &Brings) {
         let Some(entries) = &mut self.entries else {
             return;
         };
+        if brings.on_bus == OnBus::Refused {
+            return;
+        }
         let ms = |us: u64| us / 1_000;
         let mut one = ObjectWriter::new();
         one.string("from", brings.from.label());
@@ -255,10 +257,6 @@ impl Answer {
         }
         if let Some(all) = &mut entries.brings {
             all.object(name.as_str(), one);
-        }
-        if brings.on_bus == OnBus::Refused {
-            let error = format!("{REFUSED}: {}", name.as_str());
-            entries.errors.push(&error);
         }
     }
 

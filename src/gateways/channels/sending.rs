@@ -11,6 +11,7 @@ use std::collections::btree_set;
 use std::{mem, vec};
 
 use super::ChannelsGateway;
+use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
 use super::patterns::matcher;
@@ -522,6 +523,9 @@ impl ChannelsGateway {
         let joined = Some(&names).filter(|_| !resuming.is_all);
         for name in joined.into_iter().flatten().chain(&moved) {
             self.join(core, key, client, name);
+            if self.is_kept_refused(name) {
+                self.queue_name_error(REFUSED, name, vec![key]);
+            }
         }
         resuming.joined.extend(names);
         resuming.outcomes.extend(&outcomes);
