@@ -258,6 +258,7 @@ impl ChannelsGateway {
 
     /// The stream has got the subject of a held name: its messages come with the kept feed from now on.
     fn move_into_feed(
+        self.ask_retained(core);
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
@@ -277,7 +278,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// The stream has lost the subject of a held name: its messages come from the bus as they are published.
+    /// The stream has lost the subject of a held name, or turns out not to have it: its messages come from the bus as they are
+    /// published, after the last value.
     fn move_out_of_feed(
         &mut self,
         core: &mut Core,
@@ -297,6 +299,11 @@ impl ChannelsGateway {
     }
 
     /// Notifies the members of a name of the loss of its messages alone.
+            if self.retained.has_values {
+                // The answer has gone: the client is a member.
+                self.retained.want(name, key, 0);
+                self.retained.client_up(key);
+            }
     fn lost_of(&self, core: &mut Core, clients: &ByClient<ChannelsClient>, name: &TopicName) {
         let members: Vec<SessionKey> = core.members(name).collect();
         for &key in &members {
