@@ -239,8 +239,12 @@ impl ChannelsGateway {
         let Some(kept) = &mut self.kept else {
             return;
         };
+        let new = kept.new_among(subjects);
         if !kept.set_subjects(subjects) {
             return;
+        }
+        if let Some(new) = new {
+            core.note_new_names(new);
         }
         let kept = &*kept;
         let is_other =
@@ -254,11 +258,11 @@ impl ChannelsGateway {
                 false => self.move_into_feed(core, clients, &name),
             }
         }
+        self.ask_retained(core);
     }
 
     /// The stream has got the subject of a held name: its messages come with the kept feed from now on.
     fn move_into_feed(
-        self.ask_retained(core);
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
@@ -295,15 +299,15 @@ impl ChannelsGateway {
             if let Some(client) = clients.get_mut(key) {
                 client.held.kept = client.held.kept.saturating_sub(1);
             }
-        }
-    }
-
-    /// Notifies the members of a name of the loss of its messages alone.
             if self.retained.has_values {
                 // The answer has gone: the client is a member.
                 self.retained.want(name, key, 0);
                 self.retained.client_up(key);
             }
+        }
+    }
+
+    /// Notifies the members of a name of the loss of its messages alone.
     fn lost_of(&self, core: &mut Core, clients: &ByClient<ChannelsClient>, name: &TopicName) {
         let members: Vec<SessionKey> = core.members(name).collect();
         for &key in &members {
