@@ -39,8 +39,9 @@ export interface Brings {
   from: "live" | "kept" | "stream" | "retained";
   /** How far back the history reaches. */
   reach_ms?: number;
-  /** Why that is less than the history of the server: "start" (nothing from before is known there), "bytes" (its memory holds no more). */
-  why?: "start" | "bytes";
+  /** Why that is less than the history of the server: "start" (nothing from before is known there), "bytes" (its memory holds no more),
+      "large" (a message was too large). */
+  why?: "start" | "bytes" | "large";
   /** The age of the newest message. */
   newest_age_ms?: number;
 }

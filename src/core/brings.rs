@@ -55,6 +55,8 @@ pub enum Short {
     Start,
     /// The limit on the bytes of the history.
     Bytes,
+    /// A message of the name was left out, because it is too large.
+    LeftOut,
 }
 
 impl Short {
@@ -63,6 +65,7 @@ impl Short {
         match self {
             Self::Start => "start",
             Self::Bytes => "bytes",
+            Self::LeftOut => "large",
         }
     }
 }
@@ -179,7 +182,7 @@ impl Core {
         Brings {
             from,
             on_bus,
-            reach: history.and_then(|history| history.stats().reach(self.now.unix_us)),
+            reach: history.and_then(|history| history.reach(name, self.now.unix_us)),
             newest_us: live_us.into_iter().chain(kept_us).min(),
         }
     }

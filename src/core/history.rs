@@ -17,6 +17,7 @@ mod numbers;
 mod topics;
 mod wanted;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::found::{At, FoundCopies, Known};
@@ -28,6 +29,7 @@ use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
 use self::wanted::{After, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Outcome, Wanted};
+use super::brings::Reach;
 use super::frame_bytes::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
@@ -35,7 +37,7 @@ use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
     HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
-use weirgate_wire::auth::MatchBudget;
+use weirgate_wire::auth::{MatchBudget, NamePatterns};
 use weirgate_wire::base::{ChunkedQueue, Now};
 
 /// The known topics get one `TOPICS_SHARE`th of the bytes.
@@ -51,6 +53,8 @@ const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 const COPIES_SHARE: usize = 4;
 /// The most frames that are made at once: usual resumes have fewer messages, and it takes less than half a millisecond.
 const MADE_AT_ONCE: usize = 500;
+/// How many additions to the names of the feed are remembered.
+const NEW_NAMES_MAX: usize = 16;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
 const LATE_US: u64 = 200_000;
 
@@ -154,6 +158,15 @@ impl Memory {
     }
 }
 
+/// A loss of messages of a stream.
+#[derive(Clone, Copy, Debug)]
+struct StreamLoss {
+    /// Messages with a lower number are from before.
+    number: u64,
+    /// When it was said.
+    mono_us: u64,
+}
+
 /// The kept messages, and their numbers.
 #[derive(Debug)]
 pub(super) struct History {
@@ -176,6 +189,12 @@ pub(super) struct History {
     /// No message since this time is missing, Unix microseconds; `None` before the first position. With it, why nothing
     /// older is there.
     since: Option<(i64, Short)>,
+    /// When the newest message was left out, Unix microseconds; 0: none was.
+    left_out_us: i64,
+    /// The newest loss of messages of a stream.
+    lost: Option<StreamLoss>,
+    /// Names that the feed has got lately, and the number from which on it surely has their messages.
+    new_names: VecDeque<(NamePatterns, u64)>,
     /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
 }
@@ -202,8 +221,23 @@ impl History {
                 first_copied: u64::MAX,
             },
             since: None,
+            left_out_us: 0,
+            lost: None,
+            new_names: VecDeque::new(),
             is_off: false,
         })
+    }
+
+    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and a name may
+    /// have had newer ones: what is kept from before is nobody's newest message any more.
+    pub(super) fn lose(&mut self, now: Now) {
+        self.note(now, FeedNotice::Hole);
+        if !self.numbers.are_counted() {
+            self.lost = Some(StreamLoss {
+                number: self.numbers.head,
+                mono_us: now.mono_us,
+            });
+        }
     }
 
     /// Handles a notice about the positions of the feed.
@@ -228,6 +262,25 @@ impl History {
             // Messages after the newest may be missing, and no earlier position is good.
             FeedNotice::Hole => self.numbers.gap(),
         }
+    }
+
+    /// Handles names that the feed has got: what was published of them before the next message did not come.
+    pub(super) fn note_new_names(&mut self, names: NamePatterns) {
+        self.new_names.push_back((names, self.numbers.head + 1));
+        if self.new_names.len() > NEW_NAMES_MAX
+            && let Some((_, number)) = self.new_names.pop_front()
+        {
+            self.unread = self.unread.max(number);
+        }
+    }
+
+    /// Whether messages of a name after a position may be from a time at which the feed did not have the name.
+    fn is_new_since(&self, since: u64, wanted: &Wanted<'_>) -> bool {
+        let mut new_names = self.new_names.iter();
+        new_names.any(|(names, number)| {
+            let is_pattern = wanted.patterns.is_some();
+            since < *number && (is_pattern || names.matches(wanted.name.as_str()))
+        })
     }
 
     /// Handles the position of the newest message of a stream, which is not kept.
@@ -257,10 +310,11 @@ impl History {
                 body.keep();
             }
             None => {
-                self.left_out = number;
-                self.known_topics.left_out(topic, number);
+                (self.left_out, self.left_out_us) = (number, now.unix_us);
+                self.known_topics.left_out(topic, number, now.unix_us);
             }
         }
+        self.known_topics.note_newest(topic, number);
         self.entries.push_back(KeptMessage {
             number,
             kept_us: now.mono_us,
@@ -538,7 +592,8 @@ impl History {
     ) -> Outcome {
         // The number of messages found so far, by topic.
         let mut seen = vec![0; self.known_topics.slots()];
-        let places = (0..self.topics.len()).rev();
+        let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
+        let places = (first..self.topics.len()).rev();
         for (at, &topic) in places.zip(self.topics.iter().rev()) {
             let seen = &mut seen[topic.at()];
             if *seen == count {
@@ -555,7 +610,7 @@ impl History {
             }
         }
         for (topic, entry) in self.newest_only.newest_first() {
-            if seen[topic.at()] == count {
+            if seen[topic.at()] == count || self.is_from_before_loss(entry) {
                 continue;
             }
             for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
@@ -569,7 +624,7 @@ impl History {
     /// Whether every message of a name after a position is there.
     fn judge(&self, since: u64, wanted: &Wanted<'_>) -> Outcome {
         // The position is between two copies of a message that was never read here, so the second copy cannot be sent.
-        if since < self.unread {
+        if since < self.unread || self.is_new_since(since, wanted) {
             return Err(NotRecovered::Window);
         }
         let known = self.known_topics.get(wanted.name);
@@ -648,6 +703,18 @@ impl History {
             since_unix_us: self.since.map(|(since, _)| since),
             short: self.since.map_or(Short::Start, |(_, short)| short),
         }
+    }
+
+    /// How far back the kept messages of a name reach: not over a message that was left out.
+    pub(super) fn reach(&self, name: &TopicName, unix_us: i64) -> Option<Reach> {
+        let known = self.known_topics.get(name);
+        // A name that is not known may be a pattern.
+        let left_out_us = known.map_or(self.left_out_us, |known| known.left_out_us);
+        let mut stats = self.stats();
+        if stats.since_unix_us.is_some_and(|since| since < left_out_us) {
+            (stats.since_unix_us, stats.short) = (Some(left_out_us), Short::LeftOut);
+        }
+        stats.reach(unix_us)
     }
 
     /// When the newest message of a topic arrived, or was stored in the stream, Unix microseconds; `None` if the topic is
@@ -729,9 +796,27 @@ impl History {
 }
 
 impl History {
-    /// Whether a message of a topic is kept.
+    /// Whether a message of a topic is kept that may be its newest.
     pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
-        self.known_topics.has_messages(topic)
+        let Some(index) = self.known_topics.index(topic) else {
+            return false;
+        };
+        let newest_only = self.newest_only.get(index);
+        let is_there = match (self.lost, newest_only) {
+            (None, _) => true,
+            (Some(_), Some(entry)) => !self.is_from_before_loss(entry),
+            (Some(lost), None) => self.known_topics.newest(index) >= lost.number,
+        };
+        is_there && self.known_topics.has_messages(topic)
+    }
+
+    /// Whether a message was kept before the newest loss of a stream.
+    fn is_from_before_loss(&self, entry: &KeptMessage) -> bool {
+        self.lost.is_some_and(|lost| match entry.number {
+            // It was read from the stream later than messages after it.
+            0 => entry.kept_us <= lost.mono_us,
+            number => number < lost.number,
+        })
     }
 
     /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
@@ -760,6 +845,8 @@ impl History {
         let topic = self
             .known_topics
             .add(topic, time_of(body).unwrap_or(now.unix_us));
+        // One from before a loss.
+        self.remove_newest_only(topic);
         self.newest_only.add(topic, entry);
         self.forget_excess();
         true

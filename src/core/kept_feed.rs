@@ -8,6 +8,7 @@ use super::{
     Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, Place, Point, Position,
     Publication, Render, Retain, TopicName,
 };
+use weirgate_wire::auth::NamePatterns;
 
 /// The random bits of a mark.
 const NONCE_MASK: u64 = (1 << 48) - 1;
@@ -54,6 +55,13 @@ impl Core {
         let has_room = history.keep_newest(self.now, position, topic, body);
         self.count_history();
         has_room
+    }
+
+    /// Handles names that the feed has got: what was published of them before did not come.
+    pub fn note_new_names(&mut self, names: NamePatterns) {
+        if let Some(history) = &mut self.history {
+            history.note_new_names(names);
+        }
     }
 
     /// Whether the history has a message of a topic.
@@ -151,7 +159,7 @@ impl Core {
         };
         match notice {
             BusNotice::Feed(notice) => history.note(self.now, *notice),
-            BusNotice::Gap => history.note(self.now, FeedNotice::Hole),
+            BusNotice::Gap => history.lose(self.now),
             BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place, .. } => {
                 if let Some(position) = place.position() {

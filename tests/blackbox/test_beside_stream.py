@@ -117,3 +117,19 @@ async def test_names_move_when_the_stream_gets_other_subjects(start):
     client.say({"action": "unsubscribe", "channels": ["markt.a", "market.a"]})
     await client.wait_for(lambda c: c.of("unsubscribed"), 20, "given up")
     await connection.close()
+
+
+async def test_a_last_value_beside_the_stream_comes_though_nats_was_away_at_the_start(start_weirgate, start_nats):
+    server = start_nats(jetstream=True)
+    connection = await nats_py.connect(server.url)
+    await connection.jetstream().add_stream(StreamConfig(name="MARKET", subjects=["market.>"]))
+    bucket = await connection.jetstream().create_key_value(bucket="stock")
+    await bucket.put("plums", b"7")
+    await connection.close()
+    server.kill()
+    weirgate = start_weirgate("channels", "--bus", server.url, "--stream", "MARKET", "--history-ms", "60000", "--retained", env=EVERYTHING)
+    await asyncio.sleep(5.5)
+    client, _ = await subscribe(weirgate, ["$KV.stock.plums", "market.a"], status=True)
+    server.start()
+    await client.wait_for(lambda c: c.data("$KV.stock.plums") == [7], 30, "the last value")
+    client.abort()

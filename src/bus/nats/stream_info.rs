@@ -145,6 +145,12 @@ struct Stored {
 }
 
 impl StreamLimits {
+    /// Whether a consumer may begin at the time of a message that was read. If messages within a stream in memory are gone,
+    /// nats-server 2.9.10 crashes while it looks for such a time.
+    pub(super) const fn has_times(&self) -> bool {
+        !self.is_in_memory
+    }
+
     fn of(config: &StreamConfig, copied: Vec<Copied>) -> Self {
         let per_name_max = limit(config.max_msgs_per_subject);
         Self {

@@ -90,6 +90,11 @@ impl MessageNumbers {
         Some(number)
     }
 
+    /// Whether positions count from marks, not in a stream.
+    pub(super) fn are_counted(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     /// Notes that the message with this number and all messages before are no longer kept.
     pub(super) fn forgot(&mut self, number: u64) {
         while self.ids.len() > FORGOTTEN_IDS_MAX

@@ -520,3 +520,25 @@ fn how_far_back_it_reaches_is_known() {
     bench.history.note(at(bench.now_us), FeedNotice::Hole);
     assert_eq!(reach(&bench), Some((0, Some(Short::Start))));
 }
+
+#[test]
+fn nothing_reaches_over_a_message_that_was_left_out() {
+    let mut bench = Bench::new(1 << 20);
+    let (a, b) = (TopicName::fixed("a"), TopicName::fixed("b"));
+    let reach = |bench: &Bench, name| {
+        let reach = bench.history.reach(name, bench.now_us as i64);
+        reach.map(|reach| (reach.us / SECOND, reach.short))
+    };
+    bench.keep("b", "1");
+    bench.advance(2 * SECOND);
+    bench.pass();
+    let left_out = position(0, bench.count);
+    bench.history.keep(at(bench.now_us), left_out, &a, None);
+    bench.advance(SECOND);
+    bench.keep("a", "2");
+    assert_eq!(reach(&bench, &a), Some((1, Some(Short::LeftOut))));
+    assert_eq!(reach(&bench, &b), Some((3, Some(Short::Start))));
+    // It may be a pattern.
+    let any = TopicName::fixed("*");
+    assert_eq!(reach(&bench, &any), Some((1, Some(Short::LeftOut))));
+}

@@ -30,8 +30,11 @@ pub(super) struct KnownTopic {
     topic: TopicName,
     /// The number of the newest message no longer kept.
     pub(super) forgotten: u64,
-    /// The number of the newest message that was left out.
+    /// The number of the newest message that was left out, and when it was, Unix microseconds.
     pub(super) left_out: u64,
+    pub(super) left_out_us: i64,
+    /// The number of the newest message.
+    newest: u64,
     /// When the newest message arrived, or was stored in the stream, Unix microseconds.
     pub(super) newest_unix_us: i64,
     /// Kept messages.
@@ -83,7 +86,8 @@ impl KnownTopics {
         name.forgotten = name.forgotten.max(number);
         name.kept -= 1;
         if name.kept == 0 {
-            self.quiet.push_back((index, number));
+            // A message from before the name was known has no number.
+            self.quiet.push_back((index, name.forgotten));
             self.quiet_count += 1;
         }
         self.forget_quiet();
@@ -106,8 +110,19 @@ impl KnownTopics {
     }
 
     /// Notes that the newest message of a topic, which has this number, was left out.
-    pub(super) fn left_out(&mut self, index: TopicIndex, number: u64) {
-        self.table[index.0].left_out = number;
+    pub(super) fn left_out(&mut self, index: TopicIndex, number: u64, unix_us: i64) {
+        let name = &mut self.table[index.0];
+        (name.left_out, name.left_out_us) = (number, unix_us);
+    }
+
+    /// Notes the number of the newest message of a topic.
+    pub(super) fn note_newest(&mut self, index: TopicIndex, number: u64) {
+        self.table[index.0].newest = number;
+    }
+
+    /// The number of the newest message of a topic.
+    pub(super) fn newest(&self, index: TopicIndex) -> u64 {
+        self.table[index.0].newest
     }
 
     /// The index of a topic.
@@ -156,6 +171,8 @@ impl KnownTopics {
             topic: topic.clone(),
             forgotten: self.forgotten,
             left_out: 0,
+            left_out_us: 0,
+            newest: 0,
             newest_unix_us: 0,
             kept: 0,
         }));

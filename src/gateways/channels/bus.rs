@@ -239,8 +239,12 @@ impl ChannelsGateway {
         let Some(kept) = &mut self.kept else {
             return;
         };
+        let new = kept.new_among(subjects);
         if !kept.set_subjects(subjects) {
             return;
+        }
+        if let Some(new) = new {
+            core.note_new_names(new);
         }
         let kept = &*kept;
         let is_other =
@@ -254,6 +258,7 @@ impl ChannelsGateway {
                 false => self.move_into_feed(core, clients, &name),
             }
         }
+        self.ask_retained(core);
     }
 
     /// The stream has got the subject of a held name: its messages come with the kept feed from now on.
@@ -277,7 +282,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// The stream has lost the subject of a held name: its messages come from the bus as they are published.
+    /// The stream has lost the subject of a held name, or turns out not to have it: its messages come from the bus as they are
+    /// published, after the last value.
     fn move_out_of_feed(
         &mut self,
         core: &mut Core,
@@ -292,6 +298,11 @@ impl ChannelsGateway {
         for key in members {
             if let Some(client) = clients.get_mut(key) {
                 client.held.kept = client.held.kept.saturating_sub(1);
+            }
+            if self.retained.has_values {
+                // The answer has gone: the client is a member.
+                self.retained.want(name, key, 0);
+                self.retained.client_up(key);
             }
         }
     }

@@ -89,6 +89,17 @@ impl KeptNames {
         })
     }
 
+    /// Which of these subjects the stream did not have before; `None`: it had all of them.
+    pub(super) fn new_among(&self, subjects: &[String]) -> Option<NamePatterns> {
+        let had = |subject: &String| {
+            let mut names = self.names.iter();
+            names.any(|name| self.syntax.contains(name, subject))
+        };
+        let new: Vec<String> = subjects.iter().filter(|one| !had(one)).cloned().collect();
+        let new = Some(new).filter(|new| !new.is_empty() && self.is_stream);
+        new.and_then(|new| NamePatterns::new(self.syntax, &new).ok())
+    }
+
     /// Takes the subjects of the stream that is the kept feed. Returns false if they are no names of this bus: nothing
     /// has changed then.
     pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {

@@ -81,7 +81,7 @@ class ChannelMessage(TypedDict, Generic[Data]):
 Brings = TypedDict("Brings", {
     "from": Literal["live", "kept", "stream", "retained"],
     "reach_ms": NotRequired[int],
-    "why": NotRequired[Literal["start", "bytes"]],
+    "why": NotRequired[Literal["start", "bytes", "large"]],
     "newest_age_ms": NotRequired[int],
 })
 """What the subscription to a name brings: where its messages come from, how far back the history reaches, why that is less than

@@ -1,7 +1,8 @@
 //! Reads a JetStream stream over all connections, through consumers: decides on the next request, and interprets the
 //! answers. Pure. The id of a message has two parts, the sequence number and the time of storage; both are compared. If
 //! the stream keeps acknowledged messages, the next consumer begins at the last message that was handed over, not after
-//! it: the first delivery proves that the stream is still the same. Without this proof a loss could go unnoticed: a
+//! it: the first delivery proves that the stream is still the same. (If newer messages replace older ones, it begins at the
+//! time of the last message, and a newer message with a higher number is a proof, too.) Without this proof a loss could go unnoticed: a
 //! consumer skips messages that are gone (the stream was purged, made anew or restored), and the stream's counters do
 //! not show every such case.
 //!
@@ -536,11 +537,14 @@ impl JetStreamReader {
         };
         if let Some(expected) = expected {
             // The server of the consumer lacked the messages before.
-            if id.major < expected.major {
+            if self.progress.is_before(id, expected) {
                 return Ok(());
             }
             if !self.progress.proves(id, expected) {
                 self.verify(Some(expected), IfUnknown::Gone, now, out);
+                if let ReaderStep::Verify { doubted, .. } = &mut self.step {
+                    doubted.is_contradicted = true;
+                }
                 return Ok(());
             }
             if let ReaderStep::Prove(consumer, _) = std::mem::take(&mut self.step) {

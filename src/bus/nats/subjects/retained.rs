@@ -21,8 +21,9 @@
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the last one that was read on, which comes again: so another message of its number is found out. Its
-//! consumer is left after each page. Between two messages of the name are numbers of others, so a number that does not come
+//! messages, from the time of the last one that was read on: in another life of the stream, a lower number or another message
+//! of the same number comes. If the clock has gone back, the consumer begins behind messages that were not read, and is made
+//! again from the number of the last one on. So it is for a stream in memory, too ([`StreamLimits::has_times`]). It is left after each page. Between two messages of the name are numbers of others, so a number that does not come
 //! may have been removed before it was read: if the stream begins behind such a place after the page, messages may be missing.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
@@ -51,6 +52,8 @@ use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use super::super::refusals::{INBOXES, Refused};
 use super::super::stream_info::StreamInfo;
+#[cfg(doc)]
+use super::super::stream_info::StreamLimits;
 use crate::requests::{Question, Wants};
 use crate::server_words::shown;
 use weirgate_core::StoredId;
@@ -645,6 +648,10 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.pause(number, Again::Create(target), now);
         }
+        if pending.reading.begins_late(made.begins) {
+            consumer.leave(&nobody, out);
+            return self.create(number, target, out);
+        }
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
@@ -790,7 +797,7 @@ impl Retained {
         match reading.check_start(stream) {
             _ if reading.is_of_other_life() => self.end(number, None, out),
             Then::Read => {
-                reading.begin_all(found);
+                reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
             }
             Then::Page => self.end_page(number),

@@ -1,6 +1,7 @@
 //! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
+use weirgate_wire::auth::NameSyntax;
 
 /// The position of the message with this id in a stream.
 fn stored(major: u64, minor: u64) -> Position {
@@ -78,6 +79,99 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
         bench.missed(&["a"], stored(2, 20)),
         Err(NotRecovered::Epoch)
     );
+}
+
+/// The stream was restored, or a newer message of the name was lost.
+#[test]
+fn what_is_kept_from_before_a_loss_of_a_stream_is_nobodys_newest_message() {
+    let mut bench = Bench::of_a_stream(1 << 18);
+    let names = ["a", "b", "c", "d", "e"].map(TopicName::fixed);
+    let newest = |bench: &mut Bench| {
+        let wanted = names.each_ref().map(Wanted::exact);
+        let (found, outcome) = bench.history.newest(&wanted, 2, text_frames(1 << 20));
+        assert_eq!(outcome, Ok(()));
+        let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
+        let found = found.frames().map(|(_, frame)| text(frame));
+        found.collect::<Vec<_>>()
+    };
+    let has = |bench: &Bench| {
+        names
+            .each_ref()
+            .map(|name| bench.history.has_messages(name))
+    };
+    let past = |bench: &mut Bench, name: &str, body: &str, position| {
+        let body = bench.body(body);
+        let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
+        assert!(bench.history.keep_newest(now, position, &name, &body));
+    };
+    bench.store("a", "old a", stored(5, 50));
+    // The newest alone: all others have gone from the list.
+    bench.store("e", "old e", stored(6, 60));
+    for n in 7..5_000 {
+        bench.store("busy", &"x".repeat(100), stored(n, 10 * n));
+    }
+    bench.store("b", "old b", stored(5_000, 50_000));
+    past(&mut bench, "c", "past c", stored(2, 20));
+    assert_eq!(has(&bench), [true, true, true, false, true]);
+    assert_eq!(newest(&mut bench).len(), 4);
+    bench.advance(1);
+    bench.history.lose(at(bench.now_us));
+    assert_eq!(has(&bench), [false; 5]);
+    assert_eq!(newest(&mut bench), [""; 0]);
+    bench.advance(1);
+    for (name, number) in [("a", 1), ("b", 2), ("c", 3)] {
+        past(&mut bench, name, &format!("now {name}"), stored(number, 10));
+    }
+    bench.store("b", "new b", stored(6, 60_000));
+    assert_eq!(has(&bench), [true, true, true, false, false]);
+    let want = ["now a", "now c", "new b"];
+    assert_eq!(newest(&mut bench), want);
+    // What was read before the loss is forgotten in its time.
+    bench.advance(120 * SECOND);
+    assert_eq!(bench.history.stats().messages, 0);
+    assert_eq!(has(&bench), [false; 5]);
+    // On core NATS and Redis without a stream a value stays until a newer one comes.
+    let mut bench = Bench::new(1 << 20);
+    bench.keep("a", "1");
+    bench.history.lose(at(bench.now_us));
+    assert_eq!(newest(&mut bench), ["1"]);
+}
+
+/// An operator has added a subject to the stream.
+#[test]
+fn a_name_that_is_new_to_a_stream_is_whole_from_the_next_message_on() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    let stream = |name: &str| NamePatterns::new(NameSyntax::Nats, &[name.to_owned()]).unwrap();
+    let before = stored(5, 50);
+    bench.store("t.a", "5", before);
+    bench.store("u.old", "6", stored(6, 60));
+    bench.history.note_new_names(stream("u.>"));
+    bench.store("u.b", "7", stored(7, 70));
+    for since in [before, stored(6, 60)] {
+        for name in ["u.b", "u.old", "u.quiet"] {
+            let missed = bench.missed(&[name], since);
+            assert_eq!(missed, Err(NotRecovered::Window), "{name}");
+        }
+        assert_eq!(bench.missed(&["t.a"], since).unwrap(), [""; 0]);
+    }
+    let name = TopicName::fixed("u.*");
+    let patterns = stream("u.*");
+    let wanted = [Wanted {
+        name: &name,
+        patterns: Some(&patterns),
+    }];
+    let since = before.to_string();
+    let (_, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
+    assert_eq!(outcomes, [Err(NotRecovered::Window)]);
+    bench.store("u.b", "8", stored(8, 80));
+    assert_eq!(bench.missed(&["u.b"], stored(7, 70)).unwrap(), ["8"]);
+    // After very many additions nobody knows which names were new.
+    for n in 0..NEW_NAMES_MAX {
+        bench.history.note_new_names(stream(&format!("v{n}")));
+    }
+    let missed = bench.missed(&["t.a"], stored(6, 60));
+    assert_eq!(missed, Err(NotRecovered::Window));
+    assert_eq!(bench.missed(&["t.a"], stored(7, 70)).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub(super) struct Progress {
     ahead: Option<Ahead>,
     /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     is_caught_up: bool,
+    /// On this connection, consumers begin at the number of the last message: its time is not that of its place, because the
+    /// clock of the stream's server went back.
+    is_by_number: bool,
 }
 
 /// A message of the stream that was not read yet.
@@ -70,6 +73,8 @@ pub(super) struct Doubted {
     pub(super) from: u64,
     /// This message has to be there; `None`: any message of the number `from`.
     pub(super) expected: Option<StoredId>,
+    /// A consumer has brought another message in its place, so a newer one is no proof.
+    pub(super) is_contradicted: bool,
     pub(super) if_unknown: IfUnknown,
 }
 
@@ -97,12 +102,14 @@ impl Progress {
             behind: None,
             ahead: None,
             is_caught_up: false,
+            is_by_number: false,
         }
     }
 
     /// Handles a new connection, on which the reader has to catch up again.
     pub(super) fn connected(&mut self) {
         self.is_caught_up = false;
+        self.is_by_number = false;
     }
 
     /// Whether the reader has caught up on this connection.
@@ -123,9 +130,24 @@ impl Progress {
 
     /// Where the next consumer begins: at the last message, if the stream keeps it as a proof, otherwise after it.
     pub(super) fn next_start(&self) -> Start {
-        self.last.map_or(self.start, |last| {
-            Start::Sequence(last.major + u64::from(!self.keeps()))
-        })
+        match self.last {
+            None => self.start,
+            Some(last) if self.is_by_time() => Start::Time(last.minor),
+            Some(last) => Start::Sequence(last.major + u64::from(!self.keeps())),
+        }
+    }
+
+    /// Whether consumers begin at the time of the last message, not at its number: a newer message may have replaced it, so it
+    /// cannot be the proof. In another life of the stream, messages with lower numbers come then.
+    fn is_by_time(&self) -> bool {
+        let info = self.info.as_ref();
+        let has_times = info.is_some_and(|info| info.limits.has_times());
+        has_times && self.keeps() && self.overwrites() && !self.is_by_number
+    }
+
+    /// Whether a message that comes before the proof is one of the same life of the stream, which was read.
+    pub(super) fn is_before(&self, id: StoredId, expected: StoredId) -> bool {
+        id.major < expected.major && (id.minor <= expected.minor || !self.is_by_time())
     }
 
     /// The message that the next consumer has to deliver first, as a proof that the stream is the same as before. `None`: there is no
@@ -135,7 +157,7 @@ impl Progress {
         (self.head() != Some(last)).then_some(last)
     }
 
-    /// Whether the stream still is the one with the message `expected`, if this one is found in its place.
+    /// Whether the stream still is the one with the message `expected`, if this one is found in its place, or at its time.
     pub(super) fn proves(&self, found: StoredId, expected: StoredId) -> bool {
         found == expected || self.overwrites() && found.major > expected.major
     }
@@ -206,8 +228,14 @@ impl Progress {
     }
 
     /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns whether
-    /// the start is later than that, because not all of the consumer's messages fit in the history.
+    /// another consumer is needed: the start is later than that, because not all of the consumer's messages fit in the history,
+    /// or the consumer may leave out messages that were stored after the last one at an earlier time.
     pub(super) fn fix_start(&mut self, begins: u64) -> bool {
+        if let Some(last) = self.last {
+            let is_late = self.is_by_time() && begins > last.major.saturating_add(1);
+            self.is_by_number |= is_late;
+            return is_late;
+        }
         let Start::Time(_) = self.start else {
             return false;
         };
@@ -336,8 +364,10 @@ impl Progress {
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
-        // losses. Where newer messages replace older ones, nothing is lost.
-        if id.major <= self.reported_until || self.overwrites() {
+        // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the start ends
+        // positions, but this process has lost nothing.
+        let is_old = self.old_until.is_some_and(|until| id.major <= until);
+        if id.major <= self.reported_until || is_old || self.overwrites() {
             events.push(KeptEvent::Hole);
         } else {
             events.push(KeptEvent::Lost);
@@ -381,13 +411,17 @@ impl Progress {
         events: &mut Vec<KeptEvent>,
     ) -> bool {
         let is_it = |id: StoredId| match (doubted.expected, self.old_until) {
+            (Some(expected), _) if doubted.is_contradicted => id == expected,
             (Some(expected), _) => self.proves(id, expected),
             // Holes among the messages from before the start are no loss.
             (None, Some(until)) => id.major <= until,
             (None, None) => id.major == doubted.from || self.overwrites(),
         };
         match found {
-            Found::Message(id) if is_it(id) => return true,
+            Found::Message(id) if is_it(id) => {
+                self.is_by_number |= doubted.is_contradicted;
+                return true;
+            }
             Found::Unknown if doubted.if_unknown == IfUnknown::There => return true,
             // Not even the last message is the same, so the numbers mean nothing.
             _ if doubted.expected.is_some() => {
@@ -433,6 +467,7 @@ impl Progress {
         events.push(KeptEvent::Lost);
         self.reported_until = self.head().map_or(0, |head| head.major);
         self.old_until = None;
+        self.is_by_number = false;
         // What comes next is newer.
         let read = self.last.take().max(self.empty_at.take());
         let since_ns = self.since_ns.unwrap_or(0);

@@ -198,6 +198,7 @@ impl JetStreamReader {
             doubted: Doubted {
                 from: expected.map_or(next, |id| id.major),
                 expected,
+                is_contradicted: false,
                 if_unknown,
             },
             again: now + AGAIN,

@@ -60,6 +60,8 @@ pub(super) struct AllRead {
     /// The first message since then after which numbers did not come.
     pub(super) jump: Option<u64>,
     lack: Option<Lack>,
+    /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
+    is_by_number: bool,
     /// What follows the next check.
     pub(super) then: Then,
 }
@@ -92,7 +94,10 @@ impl AllRead {
                 return false;
             }
             if id.major <= after.major {
-                self.lack = Some(Lack::Epoch);
+                // What was stored in the same nanosecond was read before it.
+                if id.minor > after.minor || id.major == after.major {
+                    self.lack = Some(Lack::Epoch);
+                }
                 return false;
             }
             if id.major > after.major + 1 {
@@ -144,19 +149,39 @@ impl Reading {
         }
     }
 
-    /// The first message of a consumer.
+    /// The first message of a consumer. All messages begin at the time of the last one that was read, not at its number: what is
+    /// stored in another life of the stream is newer, whatever numbers it has, and the consumer of a name does not bring the
+    /// message of that number if it has another name.
     pub(super) fn start(&self) -> Start {
         match &self.all {
-            Some(all) => Start::Sequence(all.after.map_or(1, |after| after.major)),
+            Some(all) => match all.after {
+                None => Start::Sequence(1),
+                Some(after) if all.is_by_number => Start::Sequence(after.major),
+                Some(after) => Start::Time(after.minor),
+            },
             None => Start::LastPerSubject,
         }
     }
 
+    /// Whether a consumer that begins at this number leaves out messages behind the last one that was read, or numbers that are
+    /// free. The clock may have gone back between the two, so another consumer has to begin at the number of the last one.
+    pub(super) fn begins_late(&mut self, begins: u64) -> bool {
+        let Some(all) = self.all.as_mut().filter(|all| !all.is_by_number) else {
+            return false;
+        };
+        let after = all.after.map(|after| after.major);
+        all.is_by_number = after.is_some_and(|after| begins > after.saturating_add(1));
+        all.is_by_number
+    }
+
     /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
     /// stream, in its order.
-    pub(super) fn begin_all(&mut self, mut found: Vec<Target>) {
+    pub(super) fn begin_all(&mut self, mut found: Vec<Target>, stream: &StreamInfo) {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
+        if let Some(all) = &mut self.all {
+            all.is_by_number = !stream.limits.has_times();
+        }
         if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
             target.filter = String::new();
         }
@@ -170,7 +195,14 @@ impl Reading {
             return Then::End;
         };
         let after = all.after.map(|after| after.major);
-        if after.is_some_and(|after| stream.head_number() < after) {
+        // Copies have the times of what they copy.
+        let is_younger = |after: StoredId| {
+            let limits = &stream.limits;
+            !limits.has_times() && limits.copied.is_empty() && after.minor < stream.created_ns
+        };
+        if after.is_some_and(|after| stream.head_number() < after)
+            || all.after.is_some_and(is_younger)
+        {
             all.lack = Some(Lack::Epoch);
         } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
             all.lack.get_or_insert(Lack::Window);

@@ -703,15 +703,40 @@ impl All {
         pages.retained.take(info, pages.now, &mut pages.out);
     }
 
-    /// A consumer is made.
+    /// A consumer is made that begins at the last message that was read.
     fn made(&mut self, waiting: u64) {
+        self.begins(1, waiting);
+    }
+
+    /// A consumer is made that begins at this number.
+    fn begins(&mut self, begins: u64, waiting: u64) {
         let pages = &mut self.pages;
         pages.delivered = 0;
         let text = String::from_utf8_lossy(&pages.out).into_owned();
         assert!(text.contains("$JS.API.CONSUMER.CREATE.S "), "{text}");
-        let created = format!(r#"{{"name":"c","num_pending":{waiting}}}"#);
+        let created = format!(
+            r#"{{"name":"c","num_pending":{waiting},"delivered":{{"stream_seq":{}}}}}"#,
+            begins - 1
+        );
         let created = answer(&pages.retained, 1, &created);
         pages.retained.take(created, pages.now, &mut pages.out);
+    }
+
+    /// The consumer brings a message that was stored at this time.
+    fn brings_at(&mut self, sequence: u64, stored_ns: u64) {
+        self.pages.delivered += 1;
+        let delivered = self.pages.delivered;
+        let delivery = Delivery {
+            subject: "a.b".into(),
+            sid: self.pages.retained.last_sid,
+            reply: Some(format!(
+                "$JS.ACK.S.c.1.{sequence}.{delivered}.{stored_ns}.5"
+            )),
+            payload: b"1".to_vec(),
+            ..Delivery::default()
+        };
+        let pages = &mut self.pages;
+        pages.retained.take(delivery, pages.now, &mut pages.out);
     }
 
     fn brings(&mut self, sequences: impl IntoIterator<Item = u64>) {
@@ -817,8 +842,14 @@ fn all_messages_come_from_the_beginning_and_after_a_place() {
     assert_eq!(all.came(), (3, None, true));
     // The last one that was read comes again.
     let mut all = All::after(Some(6), (5, 9), 2);
-    assert!(all.out().contains(r#""opt_start_seq":6"#));
+    let created = all.out();
+    let time = r#""opt_start_time":"1970-01-01T00:00:00.000000123Z""#;
+    assert!(created.contains(time), "{created}");
     all.brings([6, 7]);
+    assert_eq!(all.came(), (1, None, true));
+    // With one of the same time.
+    let mut all = All::after(Some(6), (4, 9), 3);
+    all.brings([5, 6, 7]);
     assert_eq!(all.came(), (1, None, true));
     // Nothing of the name.
     let mut all = All::after(Some(6), (5, 9), 0);
@@ -873,7 +904,7 @@ fn a_page_of_all_leaves_its_consumer_and_says_what_may_be_missing() {
     let pages = &mut all.pages;
     pages.retained.more(1, pages.now, &mut pages.out);
     all.looks((sequence / 2, 90_000));
-    assert!(String::from_utf8_lossy(&all.pages.out).contains(&format!("_seq\":{sequence}")));
+    assert!(String::from_utf8_lossy(&all.pages.out).contains("opt_start_time"));
     all.made(9_000);
     all.brings([sequence, sequence + 2]);
     // The connection ends: what came since the last look comes once more.
@@ -892,17 +923,61 @@ fn a_place_in_another_life_of_the_stream_is_found_out() {
     assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
     // Its number is that of another message.
     let mut all = All::after(Some(10), (1, 20), 3);
-    all.pages.delivered = 1;
-    let delivery = Delivery {
-        subject: "a.b".into(),
-        sid: all.pages.retained.last_sid,
-        reply: Some("$JS.ACK.S.c.1.10.1.456.5".to_owned()),
-        payload: b"1".to_vec(),
-        ..Delivery::default()
-    };
-    let pages = &mut all.pages;
-    pages.retained.take(delivery, pages.now, &mut pages.out);
+    all.brings_at(10, 456);
     assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+    // That message has another name, but newer messages have lower numbers.
+    let mut all = All::after(Some(10), (1, 20), 3);
+    all.brings_at(4, 400);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+}
+
+/// nats-server 2.9.10 crashes if a consumer of a stream in memory begins at a time.
+#[test]
+fn a_stream_in_memory_is_read_by_numbers() {
+    let looks = |created: &str| {
+        let mut all = All::asks(Some(10));
+        let info = format!(
+            r#"{{"config":{{"name":"S","subjects":["a.>"],"storage":"memory"}},"created":"{created}","state":{{"messages":20,"bytes":1,"first_seq":1,"last_seq":20,"last_ts":"2026-01-01T00:00:00Z"}}}}"#
+        );
+        let info = answer(&all.pages.retained, 1, &info);
+        let pages = &mut all.pages;
+        pages.retained.take(info, pages.now, &mut pages.out);
+        all
+    };
+    let created = looks("1970-01-01T00:00:00.000000123Z").out();
+    assert!(created.contains(r#""opt_start_seq":10"#), "{created}");
+    // It was made after the position.
+    let mut all = looks("1970-01-01T00:00:00.000000124Z");
+    assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+}
+
+#[test]
+fn a_clock_that_went_back_leaves_out_nothing() {
+    // The numbers 11 to 14 were stored at earlier times than 10.
+    let mut all = All::asks(Some(10));
+    all.looks((1, 20));
+    assert!(String::from_utf8_lossy(&all.pages.out).contains("opt_start_time"));
+    all.begins(15, 3);
+    assert!(String::from_utf8_lossy(&all.pages.out).contains(r#""opt_start_seq":10"#));
+    all.begins(10, 4);
+    all.brings_at(10, 123);
+    for (number, stored_ns) in [(11, 40), (12, 50), (15, 130)] {
+        all.brings_at(number, stored_ns);
+    }
+    let text = all.out();
+    assert!(text.contains("STREAM.INFO"), "{text}");
+    all.pages.out.extend_from_slice(b"$JS.API.STREAM.INFO.S ");
+    all.looks((1, 20));
+    assert_eq!(all.came(), (3, None, true));
+    // All that is newer by its number is older by its time.
+    let mut all = All::asks(Some(10));
+    all.looks((1, 12));
+    all.begins(13, 0);
+    all.begins(10, 3);
+    all.brings_at(10, 123);
+    all.brings_at(11, 40);
+    all.brings_at(12, 50);
+    assert_eq!(all.came(), (2, None, true));
 }
 
 #[test]

@@ -245,6 +245,7 @@ fn short_history(found: &FoundClient) -> Option<String> {
     let (one, reach) = reaches.min_by_key(|(_, reach)| reach.us)?;
     let why = match reach.short? {
         Short::Bytes => "no more fits in --history-bytes-max",
+        Short::LeftOut => "a message was over --bus-message-bytes-max",
         Short::Start => "weirgate began to read then, or had lost the bus",
     };
     let (name, reach) = (one.name.as_str(), time(reach.us));
