@@ -416,7 +416,7 @@ async def test_a_process_that_starts_later_refuses_whom_an_operator_has_cut_off(
     assert (await connect(several.port)).open
     several.supervisor.send(signal.SIGUSR2)
     await until(lambda: several.processes().keys() == {1, 2, 3} and several.ready()["ready"], 30, "the second roll")
-    assert (await connect(several.port)).open
+    assert set(await closes_of(several.port, 3)) == {None}
 
 
 async def closes_of(port, count):
@@ -487,6 +487,39 @@ async def test_the_commands_need_the_one_address_and_its_token(start_several):
     status, shown = await asyncio.to_thread(run, "disconnect", "--address", "127.0.0.1")
     assert status == 0 and '"disconnected":9' in shown, shown
     await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):
+    token = "push-push-push-push"
+    several = start_several("events", "--events-bus", redis_server.url, env={"INTERNAL_AUTH_TOKEN": token})
+    admin = int(several.supervisor.http_url.rsplit(":", 1)[1])
+
+    def memory_mib():
+        status = pathlib.Path(f"/proc/{several.supervisor.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def push(token, body):
+        link = http.client.HTTPConnection("127.0.0.1", admin, timeout=10)
+        link.request("POST", "/internal/broadcast", body, {"X-Internal-Token": token, "Content-Type": "application/json"})
+        return link.getresponse().status
+    before = memory_mib()
+    for method, path in [("POST", "/internal/broadcast"), ("GET", "/health"), ("GET", "/operator/state"), ("POST", "/operator/disconnect")]:
+        links = []
+        for _ in range(6):
+            link = socket.create_connection(("127.0.0.1", admin), 5)
+            link.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {60 << 20}\r\n\r\n".encode())
+            links.append(link)
+            try:
+                for _ in range(30):
+                    link.sendall(b"x" * (1 << 20))
+            except OSError:
+                pass
+        assert memory_mib() - before < 40, (method, path)
+        for link in links:
+            link.close()
+    push_of = {"event": "e", "data": "x" * 1_000_000}
+    assert push("another", b"{}") == 403
+    assert push(token, json.dumps(push_of).encode()) == push(token, iter([json.dumps(push_of).encode()])) != 403
 
 
 def test_the_signal_for_a_roll_ends_no_process(start_several):

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
     TRANSFER_ENCODING,
 };
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
+use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use url::form_urlencoded;
 
@@ -32,8 +34,8 @@ use weirgate_wire::json::ObjectWriter;
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// The same for probes, whose askers do not wait for long.
 const READY_MAX: Duration = Duration::from_millis(900);
-/// The most bytes of a request body: those of a cut, and of a push of events.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a process may take for a push.
+const PUSH_MAX: Duration = Duration::from_secs(60);
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -331,7 +333,12 @@ impl Shared {
     async fn joined(&self, request: RequestParts, body: RequestBody) -> Answer {
         let (mut only, target) = take_parameter(&request, "process");
         let path = request.path().to_owned();
-        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
+        // A page has no use for a body; it stays unread.
+        let body = match request.head.method == Method::POST {
+            true => body.read(operator::CUT_BYTES_MAX).await,
+            false => Ok(Bytes::new()),
+        };
+        let Ok(body) = body else {
             return Answer::detail(
                 StatusCode::BAD_REQUEST,
                 "The body is too large, or broke off",
@@ -447,39 +454,40 @@ impl Shared {
         answer
     }
 
-    /// Passes the request on to one process, the first that answers: any of them can do what is asked.
+    /// Passes the request on to one process, the first that listens: any of them can do what is asked. It judges the token
+    /// before it reads the body.
     async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
-        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
-            return Answer::detail(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is too large, or broke off",
-            );
-        };
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
         let admin_request = AdminRequest {
             method: request.head.method.clone(),
             target,
             headers: forwarded(&request.head.headers),
-            body,
+            body: Bytes::new(),
         };
         let is_ready = |one: &Living| one.state != "ready";
         let mut whom = self.serving();
         whom.sort_by_key(is_ready);
         for one in whom {
             // A process that took the request may have done a part of it: only one that did not is passed over.
-            match admin_request
-                .clone()
-                .ask(&one.socket, Duration::from_secs(60))
-                .await
-            {
-                Ok(said) => return as_answer(said),
-                Err(error) if is_not_taken(&error) => {}
+            let Ok(stream) = UnixStream::connect(&one.socket).await else {
+                continue;
+            };
+            let progress = body.progress();
+            let said = admin_request.pass_on(stream, body, PUSH_MAX).await;
+            return match said {
+                Ok(said) => as_answer(said),
+                Err(_) if progress.is_too_slow() => {
+                    Answer::detail(StatusCode::REQUEST_TIMEOUT, "Request body too slow")
+                }
+                Err(_) if progress.is_broken() => {
+                    Answer::detail(StatusCode::BAD_REQUEST, "The body broke off")
+                }
                 Err(_) => {
                     let detail = "The process that took the request did not answer";
-                    return Answer::detail(StatusCode::BAD_GATEWAY, detail);
+                    Answer::detail(StatusCode::BAD_GATEWAY, detail)
                 }
-            }
+            };
         }
         nobody()
     }
