@@ -143,6 +143,21 @@ struct Lists {
     of_file: Refusals,
 }
 
+impl Lists {
+    /// Adds what is refused after a cut. Returns the entry in the form for other processes.
+    ///
+    /// # Errors
+    /// There is no room.
+    fn add(&mut self, refused: &Cut, max: usize, now_unix_ms: i64) -> Result<Cut, Full> {
+        let entries = self.of_calls.len() + self.of_file.len();
+        if !self.of_calls.has(refused) && entries >= max {
+            return Err(Full(max));
+        }
+        let ends = Ends::of_call(refused, now_unix_ms);
+        Ok(refused.ending(&self.of_calls.add(refused, ends)))
+    }
+}
+
 impl Default for Revoked {
     /// An empty list for the default number of entries.
     fn default() -> Self {
@@ -171,13 +186,31 @@ impl Revoked {
     /// # Errors
     /// There is no room.
     pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, Full> {
+        self.pruned(now_unix_ms).add(refused, self.max, now_unix_ms)
+    }
+
+    /// Adds all entries that `read` returns, as [`add`](Self::add) does. The list is locked meanwhile: what others add or
+    /// lift comes before the reading or after the last entry. Returns for how many there was no room.
+    ///
+    /// # Errors
+    /// The error of `read`.
+    pub fn add_all<E>(
+        &self,
+        now_unix_ms: i64,
+        read: impl FnOnce() -> Result<Vec<Cut>, E>,
+    ) -> Result<usize, E> {
         let mut lists = self.pruned(now_unix_ms);
-        let entries = lists.of_calls.len() + lists.of_file.len();
-        if !lists.of_calls.has(refused) && entries >= self.max {
-            return Err(Full(self.max));
-        }
-        let ends = Ends::of_call(refused, now_unix_ms);
-        Ok(refused.ending(&lists.of_calls.add(refused, ends)))
+        let mut added = read()?
+            .into_iter()
+            .map(|refused| lists.add(&refused, self.max, now_unix_ms));
+        Ok(added.by_ref().filter(Result::is_err).count())
+    }
+
+    /// The entries of requests that hold, in the form for other processes.
+    pub fn of_calls(&self, now_unix_ms: i64) -> Vec<Cut> {
+        let lists = self.pruned(now_unix_ms);
+        let entries = lists.of_calls.by_conditions.iter();
+        entries.map(|(cut, ends)| cut.ending(ends)).collect()
     }
 
     /// Takes a refusal with exactly these conditions back, and says what was found. A line of the file stays: the next

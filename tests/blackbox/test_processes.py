@@ -411,11 +411,62 @@ async def test_a_process_that_starts_later_refuses_whom_an_operator_has_cut_off(
         client = await connect(several.port)
         await asyncio.wait_for(client.ended, 60)
         assert client.close_code == 1008
-    assert several.post("/operator/allow", {"address": "127.0.0.1"}) == (200, {"was_refused": True})
+    # The same conditions, as another program may write them.
+    assert several.post("/operator/allow", {"address": "::ffff:127.0.0.1", "user": None}) == (200, {"was_refused": True})
     assert (await connect(several.port)).open
     several.supervisor.send(signal.SIGUSR2)
     await until(lambda: several.processes().keys() == {1, 2, 3} and several.ready()["ready"], 30, "the second roll")
-    assert (await connect(several.port)).open
+    assert set(await closes_of(several.port, 3)) == {None}
+
+
+async def closes_of(port, count):
+    """The close codes of clients that connect one after the other; None of one that is not closed."""
+    closes = []
+    for _ in range(count):
+        client = await connect(port)
+        try:
+            await asyncio.wait_for(client.ended, 1)
+        except TimeoutError:
+            pass
+        closes.append(None if client.open else client.close_code)
+    return closes
+
+
+async def test_a_process_with_thousands_of_refusals_is_soon_there_and_serves_nobody_before_it_knows_them(start_several):
+    several = start_several()
+    link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"), timeout=10)
+    for cut in [*({"user": f"user{n}"} for n in range(3_000)), {"address": "127.0.0.1"}]:
+        link.request("POST", "/operator/disconnect", json.dumps(cut))
+        answer = link.getresponse()
+        assert (answer.status, bool(answer.read())) == (200, True)
+    before = several.processes()[2]
+    os.kill(before, signal.SIGKILL)
+    closes, late = [], asyncio.get_running_loop().time() + 15
+    while several.processes().get(2, before) == before or not several.ready()["ready"]:
+        assert asyncio.get_running_loop().time() < late, "the new process is ready"
+        try:
+            closes += await closes_of(several.port, 1)
+        except (AssertionError, OSError):
+            pass
+    assert set(closes + await closes_of(several.port, 24)) == {1008}
+
+
+async def test_a_cut_is_known_to_the_process_that_replaces_one_that_hangs(start_several):
+    several = start_several()
+    before = several.processes()[1]
+    os.kill(before, signal.SIGSTOP)
+    status, said = await asyncio.to_thread(several.post, "/operator/disconnect", {"address": "127.0.0.1"})
+    assert (status, said["processes_missing"]) == (200, [1]), said
+    await until(lambda: several.processes().get(1, before) != before, 20, "another process")
+    await until(lambda: several.ready()["ready"], 10, "all ready again")
+    assert set(await closes_of(several.port, 24)) == {1008}
+
+
+def test_a_cut_that_no_process_carries_out_is_no_success(start_several):
+    several = start_several()
+    for pid in several.processes().values():
+        os.kill(pid, signal.SIGSTOP)
+    assert several.post("/operator/disconnect", {"address": "127.0.0.1"})[0] == 503
 
 
 async def test_the_commands_need_the_one_address_and_its_token(start_several):
@@ -436,6 +487,39 @@ async def test_the_commands_need_the_one_address_and_its_token(start_several):
     status, shown = await asyncio.to_thread(run, "disconnect", "--address", "127.0.0.1")
     assert status == 0 and '"disconnected":9' in shown, shown
     await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):
+    token = "push-push-push-push"
+    several = start_several("events", "--events-bus", redis_server.url, env={"INTERNAL_AUTH_TOKEN": token})
+    admin = int(several.supervisor.http_url.rsplit(":", 1)[1])
+
+    def memory_mib():
+        status = pathlib.Path(f"/proc/{several.supervisor.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def push(token, body):
+        link = http.client.HTTPConnection("127.0.0.1", admin, timeout=10)
+        link.request("POST", "/internal/broadcast", body, {"X-Internal-Token": token, "Content-Type": "application/json"})
+        return link.getresponse().status
+    before = memory_mib()
+    for method, path in [("POST", "/internal/broadcast"), ("GET", "/health"), ("GET", "/operator/state"), ("POST", "/operator/disconnect")]:
+        links = []
+        for _ in range(6):
+            link = socket.create_connection(("127.0.0.1", admin), 5)
+            link.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {60 << 20}\r\n\r\n".encode())
+            links.append(link)
+            try:
+                for _ in range(30):
+                    link.sendall(b"x" * (1 << 20))
+            except OSError:
+                pass
+        assert memory_mib() - before < 40, (method, path)
+        for link in links:
+            link.close()
+    push_of = {"event": "e", "data": "x" * 1_000_000}
+    assert push("another", b"{}") == 403
+    assert push(token, json.dumps(push_of).encode()) == push(token, iter([json.dumps(push_of).encode()])) != 403
 
 
 def test_the_signal_for_a_roll_ends_no_process(start_several):

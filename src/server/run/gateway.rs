@@ -32,6 +32,7 @@ use crate::http::{
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
+use crate::supervisor::read_refusals;
 use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
@@ -335,6 +336,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let reloads = self.take_reloads(cuts.file, tls_files);
         self.publish_metrics(&telemetry, &core, &reloads);
         let (http, admin_addr) = self.start_http(&telemetry, &cuts.cutter, clock)?;
+        // After the admin socket is bound: a cut either is in the file already, or is asked for there.
+        if let (true, Some(ListenAddr::Unix(socket))) = (self.common.has_supervisor, &admin_addr) {
+            let read = read_refusals(socket, &cuts.cutter.revoked, clock.now().unix_ms());
+            read.map_err(RunError::Settings)?;
+        }
 
         let common = self.common;
         let hub = Hub::new(core, self.gateway);

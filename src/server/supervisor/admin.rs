@@ -12,6 +12,7 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
+use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use url::form_urlencoded;
 
@@ -19,11 +20,13 @@ use super::ask::{AdminAnswer, AdminRequest};
 use super::core::Number;
 use super::exposition;
 use super::merge::{merged, session_of};
+use super::refusals::{NotKept, RefusalFile};
 use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
 use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, OwnMetrics, names};
 use weirgate_bus::runtime::Clock;
+use weirgate_core::Cut;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
 
@@ -31,10 +34,8 @@ use weirgate_wire::json::ObjectWriter;
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// The same for probes, whose askers do not wait for long.
 const READY_MAX: Duration = Duration::from_millis(900);
-/// The most bytes of a request body: those of a cut, and of a push of events.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The most refusals that new processes get: as many as one of them keeps.
-const REFUSED_MAX: usize = 10_000;
+/// How long a process may take for a push.
+const PUSH_MAX: Duration = Duration::from_secs(60);
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -64,53 +65,25 @@ pub(super) struct Board {
     pub(super) restarts: u64,
     pub(super) rolls: u64,
     pub(super) is_stopping: bool,
-    /// The bodies of cuts whose refusals have not ended, for processes that start later.
-    pub(super) refused: Vec<SharedRefusal>,
-}
-
-/// A refusal that all processes have.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct SharedRefusal {
-    /// The conditions without the end.
-    conditions: Value,
-    /// The end, Unix seconds; `None` for none.
-    until: Option<i64>,
-}
-
-impl SharedRefusal {
-    fn new(mut cut: Value) -> Self {
-        let until = cut.get("until").and_then(|until| until.as_i64());
-        if let Some(cut) = cut.as_object_mut() {
-            for name in ["until", "since"] {
-                cut.remove(&name);
-            }
-        }
-        Self {
-            conditions: cut,
-            until,
-        }
-    }
-
-    /// The body of the request that tells a new process.
-    pub(super) fn body(&self) -> String {
-        let mut cut = self.conditions.clone();
-        if let (Some(cut), Some(until)) = (cut.as_object_mut(), self.until) {
-            cut.insert("until", Value::from(until));
-        }
-        cut.to_string()
-    }
 }
 
 /// What the pages share with the supervisor.
 #[derive(Clone)]
 pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
+    /// For processes that start later; the supervisor outlives them.
+    refusals: Arc<Mutex<RefusalFile>>,
     clock: Clock,
     login: Option<HeaderValue>,
 }
 
 impl Shared {
-    pub(super) fn new(count: u32, clock: Clock, settings: &OperatorSettings) -> Self {
+    pub(super) fn new(
+        count: u32,
+        clock: Clock,
+        settings: &OperatorSettings,
+        refusals: RefusalFile,
+    ) -> Self {
         let token = settings.token.as_ref();
         let login = token.and_then(|token| {
             let mut login = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
@@ -122,6 +95,7 @@ impl Shared {
                 count,
                 ..Board::default()
             })),
+            refusals: Arc::new(Mutex::new(refusals)),
             clock,
             login,
         }
@@ -144,18 +118,8 @@ impl Shared {
         self.with(|board| board.living.iter().filter(is_serving).cloned().collect())
     }
 
-    /// The refusals that have not ended.
-    pub(super) fn refused(&self) -> Vec<SharedRefusal> {
-        let now_s = self.clock.now().unix_ms() / 1_000;
-        self.with(|board| {
-            board
-                .refused
-                .retain(|one| one.until.is_none_or(|until| until > now_s));
-            board.refused.clone()
-        })
-    }
-
-    /// Asks all of these at once.
+    /// Asks all of these at once. A process that starts and does not listen yet is left out: it reads the file of refusals
+    /// once it does.
     async fn ask_all(
         &self,
         whom: Vec<Living>,
@@ -166,14 +130,16 @@ impl Shared {
             .into_iter()
             .map(|one| {
                 let admin_request = admin_request.clone();
-                let asked =
-                    spawn_local(async move { admin_request.ask(&one.socket, limit).await.ok() });
-                (one.number, asked)
+                let asked = spawn_local(async move { admin_request.ask(&one.socket, limit).await });
+                (one.number, one.is_serving, asked)
             })
             .collect();
         let mut all = Vec::new();
-        for (number, asked) in asked {
-            all.push((number, asked.await.ok().flatten()));
+        for (number, is_serving, asked) in asked {
+            match asked.await {
+                Ok(Err(error)) if !is_serving && is_not_taken(&error) => {}
+                said => all.push((number, said.ok().and_then(Result::ok))),
+            }
         }
         all
     }
@@ -367,7 +333,12 @@ impl Shared {
     async fn joined(&self, request: RequestParts, body: RequestBody) -> Answer {
         let (mut only, target) = take_parameter(&request, "process");
         let path = request.path().to_owned();
-        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
+        // A page has no use for a body; it stays unread.
+        let body = match request.head.method == Method::POST {
+            true => body.read(operator::CUT_BYTES_MAX).await,
+            false => Ok(Bytes::new()),
+        };
+        let Ok(body) = body else {
             return Answer::detail(
                 StatusCode::BAD_REQUEST,
                 "The body is too large, or broke off",
@@ -385,13 +356,7 @@ impl Shared {
         }
         match path.as_str() {
             "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
-            "/operator/allow" => {
-                self.forget_refusal(&admin_request.body);
-                let all = self
-                    .ask_all(self.living(), &admin_request, ANSWER_MAX)
-                    .await;
-                join(&self.answered_or_serving(all))
-            }
+            "/operator/allow" => self.allow(&admin_request).await,
             _ => {
                 let mut whom = self.serving();
                 whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
@@ -405,49 +370,60 @@ impl Shared {
         }
     }
 
-    /// Cuts clients off. What the first process refuses is noted before the others are asked: a process that starts
-    /// meanwhile either reads the note, or is asked. If one process is meant, the others get what it refuses: the
-    /// client could come back to any.
+    /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
+    /// reads the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
+    /// then. If one process is meant, the others get what it refuses: the client could come back to any.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
-        let mut first = self.serving();
-        first.retain(|one| only.is_none_or(|only| one.is_called(only)));
-        first.truncate(1);
-        let mut all = self.ask_all(first, admin_request, ANSWER_MAX).await;
-        let refused = all.first().and_then(|(_, said)| value_of(said.as_ref()?));
-        let refused = refused.and_then(|said| said.get("refused").cloned());
-        let refused = refused.filter(Value::is_object).map(SharedRefusal::new);
-        if let Some(refused) = &refused {
-            self.note_refusal(refused);
+        let now = self.clock.now().unix_ms();
+        let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
+            Ok(cut) => cut,
+            Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
+        };
+        let mut refused = cut.refused();
+        let mut kept = refused
+            .as_ref()
+            .map_or(Ok(()), |refused| self.note_refusal(refused));
+        let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
+        let (named, others): (Vec<_>, Vec<_>) = self.living().into_iter().partition(is_named);
+        let all = self.ask_all(named, admin_request, ANSWER_MAX).await;
+        if refused.is_none() {
+            refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
+            let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
+            kept = noted.unwrap_or(Ok(()));
         }
-        let mut rest = self.living();
-        rest.retain(|one| all.iter().all(|(number, _)| *number != one.number));
-        match (only, refused) {
-            (None, _) => {
-                all.extend(self.ask_all(rest, admin_request, ANSWER_MAX).await);
-                join(&self.answered_or_serving(all))
-            }
-            (Some(only), refused) => {
-                if let Some(refused) = refused {
-                    let admin_request = AdminRequest {
-                        body: refused.body().into(),
-                        ..admin_request.clone()
-                    };
-                    self.ask_all(rest, &admin_request, ANSWER_MAX).await;
-                }
-                one_of(&all, Some(only)).unwrap_or_else(nobody)
-            }
+        let mut answer = one_of(&all, only).unwrap_or_else(|| join(&all));
+        if let Some(refused) = refused.filter(|_| only.is_some()) {
+            let admin_request = AdminRequest {
+                body: sonic_rs::to_string(&refused).unwrap_or_default().into(),
+                ..admin_request.clone()
+            };
+            let told = self.ask_all(others, &admin_request, ANSWER_MAX).await;
+            set_member(&mut answer, "processes_missing", missing_of(&told));
         }
+        unless_lost(answer, kept)
     }
 
-    /// Leaves out processes that do not listen yet: they get the refusals before they count as there.
-    fn answered_or_serving(
-        &self,
-        mut all: Vec<(Number, Option<AdminAnswer>)>,
-    ) -> Vec<(Number, Option<AdminAnswer>)> {
-        let serving = self.serving();
-        let is_serving = |number| serving.iter().any(|one| one.number == number);
-        all.retain(|(number, said)| said.is_some() || is_serving(*number));
-        all
+    /// Takes a refusal back.
+    async fn allow(&self, admin_request: &AdminRequest) -> Answer {
+        let cut = match read_cut(&admin_request.body, Cut::check_lift) {
+            Ok(cut) => cut,
+            Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
+        };
+        let now = self.clock.now().unix_ms();
+        let lifted = self.with_refusals(|refusals| refusals.lift(&cut, now));
+        let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
+        unless_lost(join(&all), lifted.map_err(NotKept::from))
+    }
+
+    /// Notes a refusal for processes that start later.
+    fn note_refusal(&self, refused: &Cut) -> Result<(), NotKept> {
+        let now = self.clock.now().unix_ms();
+        self.with_refusals(|refusals| refusals.add(refused, now))
+    }
+
+    fn with_refusals<T>(&self, work: impl FnOnce(&mut RefusalFile) -> T) -> T {
+        let refusals = self.refusals.lock();
+        work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds to the state of all how many processes there are. If one is missing, the state is not ready.
@@ -478,62 +454,40 @@ impl Shared {
         answer
     }
 
-    /// Keeps what was refused for processes that start later; the supervisor outlives them.
-    fn note_refusal(&self, refused: &SharedRefusal) {
-        self.with(|board| {
-            let refused_before = &mut board.refused;
-            refused_before.retain(|one| one.conditions != refused.conditions);
-            if refused_before.len() < REFUSED_MAX {
-                refused_before.push(refused.clone());
-            } else {
-                tracing::warn!(
-                    "a refusal is not kept for processes that start later: there are too many"
-                );
-            }
-        });
-    }
-
-    /// Forgets a refusal that is taken back.
-    fn forget_refusal(&self, body: &Bytes) {
-        let cut = json::read(body).ok().and_then(|text| text.parse().ok());
-        if let Some(cut) = cut.map(SharedRefusal::new) {
-            self.with(|board| board.refused.retain(|one| one.conditions != cut.conditions));
-        }
-    }
-
-    /// Passes the request on to one process, the first that answers: any of them can do what is asked.
+    /// Passes the request on to one process, the first that listens: any of them can do what is asked. It judges the token
+    /// before it reads the body.
     async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
-        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
-            return Answer::detail(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is too large, or broke off",
-            );
-        };
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
         let admin_request = AdminRequest {
             method: request.head.method.clone(),
             target,
             headers: forwarded(&request.head.headers),
-            body,
+            body: Bytes::new(),
         };
         let is_ready = |one: &Living| one.state != "ready";
         let mut whom = self.serving();
         whom.sort_by_key(is_ready);
         for one in whom {
             // A process that took the request may have done a part of it: only one that did not is passed over.
-            match admin_request
-                .clone()
-                .ask(&one.socket, Duration::from_secs(60))
-                .await
-            {
-                Ok(said) => return as_answer(said),
-                Err(error) if is_not_taken(&error) => {}
+            let Ok(stream) = UnixStream::connect(&one.socket).await else {
+                continue;
+            };
+            let progress = body.progress();
+            let said = admin_request.pass_on(stream, body, PUSH_MAX).await;
+            return match said {
+                Ok(said) => as_answer(said),
+                Err(_) if progress.is_too_slow() => {
+                    Answer::detail(StatusCode::REQUEST_TIMEOUT, "Request body too slow")
+                }
+                Err(_) if progress.is_broken() => {
+                    Answer::detail(StatusCode::BAD_REQUEST, "The body broke off")
+                }
                 Err(_) => {
                     let detail = "The process that took the request did not answer";
-                    return Answer::detail(StatusCode::BAD_GATEWAY, detail);
+                    Answer::detail(StatusCode::BAD_GATEWAY, detail)
                 }
-            }
+            };
         }
         nobody()
     }
@@ -615,21 +569,66 @@ fn as_answer(said: AdminAnswer) -> Answer {
     answer
 }
 
+/// Reads the conditions of a cut as the processes do. `check` returns what is wrong with them.
+fn read_cut(body: &[u8], check: impl FnOnce(&Cut) -> Result<(), String>) -> Result<Cut, String> {
+    let cut = Cut::read(body)?;
+    check(&cut).map(|()| cut)
+}
+
+/// What a process says that it refuses after a cut.
+fn refused_in(said: &AdminAnswer) -> Option<Cut> {
+    let refused = value_of(said)?.get("refused")?.to_string();
+    Cut::read(refused.as_bytes()).ok()
+}
+
+/// The answer, unless processes that start later would not do the same.
+fn unless_lost(mut answer: Answer, kept: Result<(), NotKept>) -> Answer {
+    let Err(error) = kept else {
+        return answer;
+    };
+    tracing::error!(%error, "processes that start later do not get what an operator has refused or allowed");
+    if answer.status.is_success() {
+        answer.status = StatusCode::INSUFFICIENT_STORAGE;
+        let detail = format!("{error}; processes that start later do not know of the request");
+        set_member(&mut answer, "detail", Some(Value::from(&*detail)));
+    }
+    answer
+}
+
+/// Sets a member of a JSON answer.
+fn set_member(answer: &mut Answer, name: &str, value: Option<Value>) {
+    let text = json::read(&answer.body).ok();
+    let object = text.and_then(|text| text.parse::<Value>().ok());
+    if let (Some(mut object), Some(value)) = (object.filter(Value::is_object), value) {
+        object[name] = value;
+        answer.body = object.to_string().into();
+    }
+}
+
+/// The numbers of the processes that did not answer.
+fn missing_of(all: &[(Number, Option<AdminAnswer>)]) -> Option<Value> {
+    let missing = all.iter().filter(|(_, said)| said.is_none());
+    let missing: Vec<Number> = missing.map(|(number, _)| *number).collect();
+    (!missing.is_empty()).then(|| Value::from(&missing[..]))
+}
+
 /// The answer of the process that was asked alone.
 fn one_of(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Option<Answer> {
     let only = only?;
     let found = all.iter().find(|(number, _)| number.to_string() == only);
-    let Some((_, Some(said))) = found else {
-        let detail = format!("No process {only} answers");
-        return Some(Answer::detail(StatusCode::NOT_FOUND, &detail).no_store());
+    let (status, detail) = match found {
+        Some((_, Some(said))) => return Some(as_answer(said.clone())),
+        Some((_, None)) => {
+            let detail = format!("Process {only} does not answer");
+            (StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+        None => (StatusCode::NOT_FOUND, format!("No process {only} answers")),
     };
-    Some(as_answer(said.clone()))
+    Some(Answer::detail(status, &detail).no_store())
 }
 
 /// One answer from all. A refusal of any is the answer; who did not answer is named.
 fn join(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
-    let missing: Vec<_> = all.iter().filter(|(_, said)| said.is_none()).collect();
-    let missing: Vec<Number> = missing.into_iter().map(|(number, _)| *number).collect();
     let said = all
         .iter()
         .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
@@ -646,8 +645,8 @@ fn join(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
             // Each process that has found nothing says so.
             value.insert("sentence", Value::new_null());
         }
-        if !missing.is_empty() {
-            value.insert("processes_missing", Value::from(&missing[..]));
+        if let Some(missing) = missing_of(all) {
+            value.insert("processes_missing", missing);
         }
     }
     Answer::json(worst, value.to_string()).no_store()

@@ -2,19 +2,22 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::http::body;
+use crate::http::RequestBody;
+use crate::http::body::{self, BoxError};
 
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -63,27 +66,65 @@ impl AdminRequest {
     /// # Errors
     /// There is no connection, or no whole answer.
     async fn send(self, socket: &Path) -> io::Result<AdminAnswer> {
-        let stream = TokioIo::new(UnixStream::connect(socket).await?);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-        // A fault of the connection shows in the answer.
-        let driver = spawn_local(async { drop(connection.await) });
-        let mut request = Request::builder()
+        let stream = UnixStream::connect(socket).await?;
+        let (head, body) = self.into_parts()?;
+        exchange(stream, head, Full::new(body)).await
+    }
+
+    fn into_parts(self) -> io::Result<(Parts, Bytes)> {
+        let request = Request::builder()
             .method(self.method)
             .uri(self.target)
             .header(HOST, "localhost")
-            .body(Full::new(self.body))
+            .body(())
             .map_err(io::Error::other)?;
-        request.headers_mut().extend(self.headers);
-        let response = sender.send_request(request).await;
-        let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
-        let body = body::read(incoming, ANSWER_BYTES_MAX, None).await;
-        driver.abort();
-        Ok(AdminAnswer {
-            status: head.status,
-            headers: head.headers,
-            body: body.map_err(io::Error::other)?.into(),
-        })
+        let (mut head, ()) = request.into_parts();
+        head.headers.extend(self.headers);
+        Ok((head, self.body))
     }
+
+    /// Passes the request on with a body that comes in pieces, of which the supervisor holds one at a time: the process
+    /// judges the request, and counts the bytes. The process has `limit` for the answer, from the end of the body on.
+    ///
+    /// # Errors
+    /// No whole answer, or the body is broken.
+    pub(super) async fn pass_on(
+        self,
+        stream: UnixStream,
+        body: RequestBody,
+        limit: Duration,
+    ) -> io::Result<AdminAnswer> {
+        let progress = body.progress();
+        let (head, _) = self.into_parts()?;
+        let mut answer = pin!(exchange(stream, head, body));
+        loop {
+            match timeout(limit, answer.as_mut()).await {
+                Ok(said) => return said,
+                Err(_) if progress.is_owed() => {}
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+}
+
+/// Sends a request on a new connection. Returns the answer, which may come before the body has ended.
+async fn exchange<B>(stream: UnixStream, head: Parts, body: B) -> io::Result<AdminAnswer>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static,
+{
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+    // A fault of the connection shows in the answer.
+    let driver = spawn_local(async { drop(connection.await) });
+    let response = sender.send_request(Request::from_parts(head, body)).await;
+    let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
+    let body = body::read(incoming, ANSWER_BYTES_MAX, None).await;
+    driver.abort();
+    Ok(AdminAnswer {
+        status: head.status,
+        headers: head.headers,
+        body: body.map_err(io::Error::other)?.into(),
+    })
 }
 
 /// The answer of a process.

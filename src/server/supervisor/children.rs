@@ -124,6 +124,11 @@ impl SocketDirectory {
         Err(last)
     }
 
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The admin socket of a process.
     pub(super) fn socket_of(&self, number: Number) -> PathBuf {
         self.0.join(format!("{number}.sock"))

@@ -5,6 +5,7 @@
 //! | `core` | the states of the processes, and what is to be done at each event; pure |
 //! | `children` | starting, signalling and waiting for processes; the ports and admin sockets |
 //! | `ask` | requests to the admin sockets |
+//! | `refusals` | the file with those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
 //! | `merge` | JSON answers of several processes as one |
 //! | `level` | which processes have far more clients than others; pure |
@@ -20,10 +21,10 @@ mod core;
 mod exposition;
 mod level;
 mod merge;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use hyper::Method;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use rustix::process::Signal;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -50,11 +50,12 @@ use self::admin::{Board, Living, Shared};
 use self::ask::AdminRequest;
 use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
+use self::refusals::RefusalFile;
+pub(crate) use self::refusals::read_refusals;
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::base::escaped;
 use weirgate_wire::json;
 
 /// How often the processes are asked.
@@ -89,9 +90,14 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
             "no directory for the admin sockets of the processes in {places}: {error}"
         ))
     })?;
+    let refusals = RefusalFile::new(sockets.path()).map_err(|error| {
+        RunError::Settings(format!(
+            "no file beside the admin sockets of the processes: {error}"
+        ))
+    })?;
     let children = Children::new(count, ports, sockets).map_err(RunError::Thread)?;
     let settings = common.operator();
-    let shared = Shared::new(count, clock, &settings);
+    let shared = Shared::new(count, clock, &settings, refusals);
     let site = Site {
         routes: admin::routes(&shared, &settings),
         cors: common.cors(),
@@ -120,7 +126,6 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         children,
         shared,
         clock,
-        pids: BTreeMap::new(),
         stop_us,
         level_at: Instant::now() + LEVEL_EVERY,
     };
@@ -155,8 +160,6 @@ struct Shell {
     children: Children,
     shared: Shared,
     clock: Clock,
-    /// The pid of each process that has answered and knows what is refused.
-    pids: BTreeMap<Number, u32>,
     stop_us: u64,
     /// The time of the next count of clients.
     level_at: Instant,
@@ -225,7 +228,7 @@ impl Shell {
                 Woken::Signals(signals) => self.take_signals(&signals?),
                 Woken::Answer(Some(ProcessReport::Ready(number, pid, answer))) => {
                     if self.children.pid(number) == Some(pid) {
-                        self.take_answer(number, pid, answer, now);
+                        self.take_answer(number, answer, now);
                     }
                 }
                 Woken::Answer(Some(ProcessReport::Levelled(wait))) => {
@@ -273,7 +276,6 @@ impl Shell {
     fn take_signals(&mut self, signals: &[i32]) {
         let now = self.clock.mono_us();
         for (number, ended) in self.children.ended() {
-            self.pids.remove(&number);
             self.supervisor.ended(number, ended, now);
         }
         for signal in signals {
@@ -343,7 +345,7 @@ impl Shell {
         });
     }
 
-    /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
+    /// Asks each process whether it is ready.
     fn ask_all(&self, sender: &mpsc::UnboundedSender<ProcessReport>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
@@ -353,15 +355,10 @@ impl Shell {
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
-            let knows = self.pids.get(&number) == Some(&pid);
-            let (shared, sender) = (self.shared.clone(), sender.clone());
+            let sender = sender.clone();
             let socket = self.children.sockets.socket_of(number);
             spawn_local(async move {
-                let knows = knows || send_refused(&shared, &socket).await.is_ok();
-                let is_ready = match knows {
-                    true => is_ready(&socket).await.ok(),
-                    false => None,
-                };
+                let is_ready = is_ready(&socket).await.ok();
                 // The supervisor may have ended.
                 let _ = sender.send(ProcessReport::Ready(number, pid, is_ready));
             });
@@ -390,7 +387,7 @@ impl Shell {
         });
     }
 
-    fn take_answer(&mut self, number: Number, pid: u32, is_ready: Option<bool>, now: u64) {
+    fn take_answer(&mut self, number: Number, is_ready: Option<bool>, now: u64) {
         let answer = match is_ready {
             Some(true) => Readiness::Ready,
             Some(false) => Readiness::NotReady,
@@ -398,9 +395,6 @@ impl Shell {
                 is_stopped: self.children.is_stopped(number),
             },
         };
-        if is_ready.is_some() {
-            self.pids.insert(number, pid);
-        }
         self.supervisor.answered(number, answer, now);
     }
 }
@@ -439,24 +433,6 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
 async fn is_ready(socket: &Path) -> io::Result<bool> {
     let said = AdminRequest::get("/ready").ask(socket, ANSWER_MAX).await?;
     Ok(said.status.is_success())
-}
-
-/// Sends a new process whom an operator has cut off, before it counts as there.
-async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
-    for refused in shared.refused() {
-        let mut admin_request = AdminRequest::get("/operator/disconnect");
-        admin_request.method = Method::POST;
-        let json = HeaderValue::from_static("application/json");
-        admin_request.headers.insert(CONTENT_TYPE, json);
-        admin_request.body = refused.body().into();
-        let admin_request = admin_request.with_login(shared.login());
-        let said = admin_request.ask(socket, ANSWER_MAX).await?;
-        if !said.status.is_success() {
-            let text = String::from_utf8_lossy(&said.body);
-            tracing::warn!(status = said.status.as_u16(), said = %escaped(&text, &[]), "a new process does not take a refusal");
-        }
-    }
-    Ok(())
 }
 
 /// What the supervisor waits for.

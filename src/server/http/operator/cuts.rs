@@ -21,7 +21,7 @@ use weirgate_wire::json;
 static POST: [Method; 1] = [Method::POST];
 
 /// The most bytes of a request body: the name of a user may be as long as a token.
-const CUT_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const CUT_BYTES_MAX: usize = 16 * 1024;
 
 /// The most log lines a second about cuts. A program that reaches the admin address may ask for any number of cuts.
 const LINES_PER_SECOND: u32 = 5;

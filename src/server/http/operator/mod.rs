@@ -26,7 +26,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::Revoked;
 use weirgate_wire::base::Secret;
 
-pub(crate) use cuts::Cutter;
+pub(crate) use cuts::{CUT_BYTES_MAX, Cutter};
 use login::Login;
 pub use state::client;
 pub(crate) use state::{NearLimit, ReadNumber};
