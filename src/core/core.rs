@@ -317,7 +317,7 @@ impl Core {
 
     /// Sends a frame to the members of its topic, or holds it.
     pub(super) fn publish_frame(&mut self, delivery: Delivery<'_>) {
-        if delivery.deliver && self.hold_or_release(delivery) {
+        if delivery.deliver && self.holds_back(delivery) {
             return;
         }
         let Some(topic) = self.topics.key_for(delivery) else {
@@ -331,9 +331,19 @@ impl Core {
 
     /// Puts the frame in the queue of every member.
     pub(super) fn deliver(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
+        self.deliver_counted(delivery, |core| core.deliver_to_members(topic, delivery));
+    }
+
+    /// Notes a publication if `deliver` puts it in a queue.
+    #[inline]
+    pub(super) fn deliver_counted(
+        &mut self,
+        delivery: Delivery<'_>,
+        deliver: impl FnOnce(&mut Self),
+    ) {
         self.remove_left_frames();
         let queued = self.clients.stats.messages_queued;
-        self.deliver_to_members(topic, delivery);
+        deliver(self);
         if self.clients.stats.messages_queued > queued {
             self.laps.published(delivery.frame);
             self.note_gathered(delivery.frame);
@@ -353,6 +363,25 @@ impl Core {
             return;
         }
         receivers.for_each(|key| self.ordered.insert(key.slot));
+        self.deliver_in_order(frame);
+    }
+
+    /// Delivers a held state with this number to the receivers that have to get it.
+    pub(super) fn deliver_held_to_members(
+        &mut self,
+        topic: TopicKey,
+        delivery: Delivery<'_>,
+        number: u64,
+    ) {
+        self.notify_members(delivery.topic);
+        let is_for = self.overload.receives(delivery.topic, number);
+        let receivers = self.topics.receivers(topic, delivery.frame);
+        let receivers = receivers.filter(move |key| is_for(*key));
+        receivers.for_each(|key| self.ordered.insert(key.slot));
+        self.deliver_in_order(delivery.frame);
+    }
+
+    fn deliver_in_order(&mut self, frame: &Arc<Frame>) {
         let mut next = 0;
         while let Some(slot) = self.ordered.take_from(next) {
             next = slot + 1;
@@ -372,8 +401,11 @@ impl Core {
         // this topic.
         self.notify_loss(key);
         self.remove_left_frames();
-        self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
+        if joined != Joined::Already {
+            // It gets no message from before the join, but the retained frame.
+            self.overload.note_seen(topic, key);
+        }
         if let Some(frame) = retained {
             self.send(key, &frame);
         }

@@ -16,6 +16,10 @@ use weirgate_wire::deflate::{DeflateParams, Deflater};
 /// shrinks takes twice as long with the large window, and the loop waits.
 const LARGE_BYTES: usize = 128 * 1024;
 
+/// A larger payload is compressed only if several clients may share the encoding: for one client alone, the loop waits too
+/// long.
+const OWN_BYTES_MAX: usize = 64 * 1024;
+
 /// The smallest payload that is compressed after a window, bytes: of a smaller one the header takes most.
 const REFERS_BYTES_MIN: usize = 64;
 
@@ -240,8 +244,10 @@ impl Compressor {
         key
     }
 
-    fn is_worth_it(&self, body_bytes: usize) -> bool {
-        self.worth_it.contains(&body_bytes)
+    fn is_worth_it(&self, frame: &Frame) -> bool {
+        let body_bytes = frame.body().len();
+        let is_short = frame.is_common() || body_bytes <= OWN_BYTES_MAX;
+        is_short && self.worth_it.contains(&body_bytes)
     }
 
     /// Whether the frame may refer to a window, and later frames to it.
@@ -306,7 +312,7 @@ impl Compressor {
     /// is saved.
     fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         let made = frame.encoded_with(key, |body| {
-            if !self.is_worth_it(body.len()) {
+            if !self.is_worth_it(frame) {
                 return None;
             }
             stats.frames_deflated += 1;

@@ -137,11 +137,13 @@ impl Core {
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
         if is_over {
+            self.begin_release();
             self.release_states();
             self.laps.begin(&mut self.clients.dirty);
             self.flush_lists(tx);
         }
         self.laps.paused();
+        self.release_on();
     }
 
     /// Returns false if the time was over before the end of the lap.

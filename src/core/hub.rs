@@ -402,10 +402,12 @@ impl<G: Gateway> Hub<G> {
     /// Whether the shell may take another publication. While a flush is under way, publications wait
     /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
     /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
-    /// with a conflation key only conflate, so these frames do not count.
+    /// with a conflation key only conflate, so these frames do not count. Publications wait too while one without a key waits
+    /// behind held states.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
-        !self.core.has_unflushed() || self.core.laps.published_bytes() < max_bytes
+        let has_room = || self.core.laps.published_bytes() < max_bytes;
+        self.core.overload.others == 0 && (!self.core.has_unflushed() || has_room())
     }
 
     /// Panics if the state is inconsistent. For simulations and tests.

@@ -6,19 +6,25 @@
 //! has reached all clients. Meanwhile a write skips the states in a send queue for which the queue has newer states.
 //! Holding ends with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
 //!
-//! Frames of a kept feed are never held: they would come after newer messages with later positions. Frames without a key
-//! wait at the bus ([`Hub::takes_publications`](super::Hub::takes_publications)).
+//! The states of a topic go out one at a time, oldest first, while there is time; the rest goes out in later turns. A
+//! publication of a topic with held states waits behind them, and the bus with it, unless it is a state itself
+//! ([`Hub::takes_publications`](super::Hub::takes_publications)). A client that joins meanwhile gets nothing of what is
+//! held: the topic remembers the newest state at that moment.
+//!
+//! Frames of a kept feed are never held: they would come after newer messages with later positions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 
 use super::publication::Delivery;
-use super::{ConflationKey, Frame, OverloadStats, Retain, TopicName};
+use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
+use weirgate_wire::base::ExtendibleMap;
 
-/// The most states that are held; further states go into the send queues.
+/// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
 pub(super) const STATES_MAX: usize = 16_384;
 
 /// After this time states go into the send queues again, to try whether the loop keeps up.
@@ -31,14 +37,15 @@ pub(super) const LINGER_US: u64 = 1_500_000;
 /// The held states.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
-    /// The held states of each topic, with the number of the topic in `order`.
-    pub(super) held: HashMap<TopicName, HeldTopic, RandomState>,
-    /// The topics of `held`, oldest first.
+    held: HashMap<TopicName, HeldTopic, RandomState>,
+    /// The topics of `held` by [`HeldTopic::place`].
     order: BTreeMap<u64, TopicName>,
     pub(super) states: usize,
-    /// The number of the topic that was added last.
+    /// The frames without a key among them, for which the bus waits.
+    pub(super) others: usize,
+    /// The number of the state that was held last.
     numbered: u64,
-    /// Topics up to this number go to their members in this round.
+    /// States up to this number go to the members in this round.
     released_up_to: u64,
     /// Whether new states are held.
     pub(super) is_holding: bool,
@@ -48,37 +55,49 @@ pub(super) struct Overload {
     pub(super) counted_us: u64,
 }
 
-/// A held state.
+/// A held state that is on its way to the members.
 #[derive(Debug)]
 pub(super) struct HeldState {
+    pub(super) number: u64,
     pub(super) frame: Arc<Frame>,
-    /// Whether new clients get the state at once.
-    pub(super) is_retained: bool,
 }
 
-/// The newest state of each key of a topic.
+/// The held states of a topic.
 #[derive(Debug, Default)]
-pub(super) struct HeldTopic {
-    number: u64,
-    /// Oldest first, with numbers of the topic's own: a pattern may have very many keys.
-    pub(super) states: BTreeMap<u64, HeldState>,
-    /// The number of each key's state.
-    numbers: HashMap<ConflationKey, u64, RandomState>,
-    newest: u64,
+struct HeldTopic {
+    /// The number of the topic's oldest state, or of an older one that is gone.
+    place: u64,
+    /// By number, so oldest first: a pattern may have very many keys.
+    states: BTreeMap<u64, Arc<Frame>>,
+    /// The numbers of each key's states: the newest, and at most one before it that goes out in this round. A state whose
+    /// turn has come is not replaced, or one that changes often would never have its turn.
+    numbers: HashMap<ConflationKey, SmallVec<[u64; 2]>, RandomState>,
+    /// Clients that have joined meanwhile, or have got what was held, each with the number of the newest state then.
+    seen: ExtendibleMap<SessionKey, u64>,
 }
 
 impl HeldTopic {
     /// Holds a state; returns whether it replaces an older one. A state without a key replaces nothing.
-    fn hold(&mut self, delivery: Delivery<'_>) -> bool {
-        self.newest += 1;
-        let state = HeldState {
-            frame: Arc::clone(delivery.frame),
-            is_retained: delivery.retain == Retain::Set,
+    fn hold(&mut self, number: u64, frame: &Arc<Frame>, released_up_to: u64) -> bool {
+        self.states.insert(number, Arc::clone(frame));
+        let Some(key) = frame.key() else {
+            return false;
         };
-        self.states.insert(self.newest, state);
-        let key = delivery.frame.key();
-        let older = key.and_then(|key| self.numbers.insert(key, self.newest));
+        let numbers = self.numbers.entry(key).or_default();
+        let older = numbers
+            .last()
+            .copied()
+            .filter(|newest| *newest > released_up_to);
+        if older.is_some() {
+            numbers.pop();
+        }
+        numbers.push(number);
         older.is_some_and(|older| self.states.remove(&older).is_some())
+    }
+
+    /// Whether a client has to get a state: it has not joined since.
+    fn is_for(&self, key: SessionKey, number: u64) -> bool {
+        self.seen.get(&key).is_none_or(|seen| number > *seen)
     }
 }
 
@@ -101,35 +120,132 @@ impl Overload {
     /// Whether states are being held back, or the publication would overtake a held state of its topic.
     #[inline]
     pub(super) fn concerns(&self, topic: &TopicName) -> bool {
-        self.is_holding || self.states > 0 && self.held.contains_key(topic)
+        self.is_holding || self.holds(topic)
     }
 
-    /// Holds the newest state of a topic and key; returns whether an older state was replaced.
+    /// Whether states of the topic are held.
+    pub(super) fn holds(&self, topic: &TopicName) -> bool {
+        self.states > 0 && self.held.contains_key(topic)
+    }
+
+    /// Whether the frame would replace a held state.
+    pub(super) fn would_replace(&self, delivery: Delivery<'_>) -> bool {
+        let numbers = || {
+            let held = self.held.get(delivery.topic)?;
+            held.numbers.get(&delivery.frame.key()?)?.last()
+        };
+        numbers().is_some_and(|newest| *newest > self.released_up_to)
+    }
+
+    /// Holds a frame of a topic; returns whether an older state was replaced.
     pub(super) fn hold(&mut self, delivery: Delivery<'_>) -> bool {
+        self.numbered += 1;
+        let number = self.numbered;
         let topic = delivery.topic;
         let held = self.held.entry(topic.clone()).or_insert_with(|| {
-            self.numbered += 1;
-            self.order.insert(self.numbered, topic.clone());
+            self.order.insert(number, topic.clone());
             HeldTopic {
-                number: self.numbered,
+                place: number,
                 ..HeldTopic::default()
             }
         });
-        let replaces = held.hold(delivery);
+        let replaces = held.hold(number, delivery.frame, self.released_up_to);
         self.states += usize::from(!replaces);
+        self.others += usize::from(delivery.frame.key().is_none());
         self.replaced_in_round += u64::from(replaces);
         replaces
     }
 
-    /// Takes the held states of a topic.
-    pub(super) fn take(&mut self, topic: &TopicName) -> impl Iterator<Item = HeldState> + use<> {
-        let held = self.held.remove(topic).unwrap_or_default();
-        self.order.remove(&held.number);
-        self.states -= held.states.len();
+    /// Takes the next state of this round. [`Self::tidy`] has to follow once the members have it.
+    pub(super) fn take_of_round(&mut self) -> Option<(TopicName, HeldState)> {
+        while let Some((place, topic)) = self.order.first_key_value()
+            && *place <= self.released_up_to
+        {
+            let (place, topic) = (*place, topic.clone());
+            let oldest = self.oldest(&topic)?;
+            if oldest <= self.released_up_to {
+                return Some((topic.clone(), self.take(&topic, oldest)?));
+            }
+            // What is left of the topic came since the round began.
+            self.order.remove(&place);
+            self.held.get_mut(&topic)?.place = oldest;
+            self.order.insert(oldest, topic);
+        }
+        None
+    }
+
+    /// The number of the oldest held state of a topic.
+    pub(super) fn oldest(&self, topic: &TopicName) -> Option<u64> {
+        let (oldest, _) = self.held.get(topic)?.states.first_key_value()?;
+        Some(*oldest)
+    }
+
+    /// The numbers of the held states of a key, oldest first.
+    pub(super) fn numbers(&self, topic: &TopicName, key: ConflationKey) -> SmallVec<[u64; 2]> {
+        let held = self.held.get(topic);
+        let numbers = held.and_then(|held| held.numbers.get(&key));
+        numbers.cloned().unwrap_or_default()
+    }
+
+    /// Takes a state of a topic, the oldest of its key. [`Self::tidy`] has to follow.
+    pub(super) fn take(&mut self, topic: &TopicName, number: u64) -> Option<HeldState> {
+        let held = self.held.get_mut(topic)?;
+        let frame = held.states.remove(&number)?;
+        self.states -= 1;
+        match frame.key() {
+            None => self.others -= 1,
+            Some(key) => {
+                if let Some(numbers) = held.numbers.get_mut(&key) {
+                    numbers.retain(|other| *other != number);
+                    if numbers.is_empty() {
+                        held.numbers.remove(&key);
+                    }
+                }
+            }
+        }
+        Some(HeldState { number, frame })
+    }
+
+    /// Which members have to get a state that was taken.
+    pub(super) fn receives(
+        &self,
+        topic: &TopicName,
+        number: u64,
+    ) -> impl Fn(SessionKey) -> bool + use<'_> {
+        let held = self.held.get(topic).filter(|held| !held.seen.is_empty());
+        move |key| held.is_none_or(|held| held.is_for(key, number))
+    }
+
+    /// Forgets a topic of which nothing is held any more.
+    pub(super) fn tidy(&mut self, topic: &TopicName) {
+        if let Some(held) = self.held.get(topic)
+            && held.states.is_empty()
+        {
+            self.order.remove(&held.place);
+            self.held.remove(topic);
+        }
         if self.states == 0 {
             self.held = HashMap::default();
         }
-        held.states.into_values()
+    }
+
+    /// Notes that a client is to get nothing of what a topic holds now.
+    pub(super) fn note_seen(&mut self, topic: &TopicName, key: SessionKey) {
+        if self.states > 0
+            && let Some(held) = self.held.get_mut(topic)
+        {
+            held.seen.insert(key, self.numbered);
+        }
+    }
+
+    /// The held frames of a topic that a member has to get, oldest first.
+    pub(super) fn unseen(&self, topic: &TopicName, key: SessionKey) -> Vec<Arc<Frame>> {
+        let held = self.held.get(topic).into_iter();
+        let states = held.flat_map(|held| held.states.iter().map(move |state| (held, state)));
+        states
+            .filter(|(held, (number, _))| held.is_for(key, **number))
+            .map(|(_, (_, frame))| Arc::clone(frame))
+            .collect()
     }
 
     /// Ends a round: the flush has reached all clients.
@@ -140,9 +256,9 @@ impl Overload {
         self.is_holding = replaced > 0 && now_us < self.try_at_us;
     }
 
-    /// The next topic of this round.
-    pub(super) fn next_released(&self) -> Option<TopicName> {
-        let (number, topic) = self.order.first_key_value()?;
-        (*number <= self.released_up_to).then(|| topic.clone())
+    /// Whether states of this round have yet to go out.
+    pub(super) fn is_in_round(&self) -> bool {
+        let oldest = self.order.first_key_value();
+        oldest.is_some_and(|(place, _)| *place <= self.released_up_to)
     }
 }

@@ -4,27 +4,46 @@
 use std::mem::take;
 
 use super::core::Core;
-use super::overload::{HeldTopic, LINGER_US, STATES_MAX};
+use super::overload::{HeldState, LINGER_US, STATES_MAX};
 use super::publication::Delivery;
 use super::{MaxRate, Place, Retain, SessionKey, TopicName};
 
 impl Core {
-    /// Holds the frame if it is a state and the loop is behind, and returns true. If not, releases the held states of its
-    /// topic first, so that messages keep their order.
+    /// Holds the frame if it is a state and the loop is behind, or if it would overtake held states of its topic, and
+    /// returns true.
     #[inline]
-    pub(super) fn hold_or_release(&mut self, delivery: Delivery<'_>) -> bool {
-        if !self.overload.concerns(delivery.topic) {
+    pub(super) fn holds_back(&mut self, delivery: Delivery<'_>) -> bool {
+        self.overload.concerns(delivery.topic) && self.holds_back_now(delivery)
+    }
+
+    fn holds_back_now(&mut self, delivery: Delivery<'_>) -> bool {
+        let (topic, frame) = (delivery.topic, delivery.frame);
+        let is_full = self.overload.states >= STATES_MAX;
+        let may_wait = !frame.is_of_feed() && delivery.place == Place::Outside;
+        if !may_wait {
+            self.release_before(delivery);
             return false;
         }
-        let frame = delivery.frame;
-        let may_wait =
-            frame.key().is_some() && !frame.is_of_feed() && delivery.place == Place::Outside;
-        let waits = may_wait && self.overload.states < STATES_MAX;
-        match waits {
-            true => self.hold_state(delivery),
-            false => self.release(delivery.topic),
+        if !self.overload.holds(topic) && (is_full || frame.key().is_none()) {
+            return false;
         }
-        waits
+        if is_full && !self.overload.would_replace(delivery) {
+            self.release_oldest(topic);
+        }
+        self.hold_state(delivery);
+        true
+    }
+
+    /// Sends the held states that a message of a kept feed must not overtake: those of its topic as far as there is time, and
+    /// those of its key.
+    fn release_before(&mut self, delivery: Delivery<'_>) {
+        let topic = delivery.topic;
+        while self.turn.has_time() && self.release_oldest(topic) {}
+        let key = delivery.frame.key();
+        let numbers = key.map(|key| self.overload.numbers(topic, key));
+        for number in numbers.into_iter().flatten() {
+            self.release_state(topic, number);
+        }
     }
 
     /// Begins to hold states if the last message has replaced a state that waited only for the loop. Shortly after such
@@ -45,7 +64,7 @@ impl Core {
         stats.send_queue_bytes > stats.open * (self.limits.send_queue.soft_bytes as u64 / 16)
     }
 
-    /// Holds a state for the members; new clients get the state at once.
+    /// Holds a frame for the members; new clients get the state at once.
     fn hold_state(&mut self, delivery: Delivery<'_>) {
         let Some(topic) = self.topics.key_for(delivery) else {
             return;
@@ -62,30 +81,50 @@ impl Core {
         }
     }
 
-    /// Sends the held states of a topic before a client joins, so that the new member gets no message from before the
-    /// join. Retained states may stay held: the client gets such a state as its first frame, and not a second time.
-    pub(super) fn release_before_join(&mut self, topic: &TopicName) {
-        let held = (self.overload.states > 0).then(|| self.overload.held.get(topic));
-        let is_other = |held: &HeldTopic| !held.states.values().all(|state| state.is_retained);
-        if held.flatten().is_some_and(is_other) {
-            self.release(topic);
+    /// Puts the held states of a topic in the queue of one member, which then gets them only once.
+    pub(super) fn release_to(&mut self, key: SessionKey, topic: &TopicName) {
+        if !self.overload.holds(topic) || !self.topics.has(key, topic) {
+            return;
         }
-    }
-
-    pub(super) fn release(&mut self, topic: &TopicName) {
-        for state in self.overload.take(topic) {
-            let delivery = Delivery {
-                topic,
-                frame: &state.frame,
-                deliver: true,
-                // The topic has retained the frame already.
-                retain: Retain::Keep,
-                place: Place::Outside,
-            };
-            if let Some(topic) = self.topics.key_for(delivery) {
-                self.deliver(topic, delivery);
+        let content = self.content(key);
+        for frame in self.overload.unseen(topic, key) {
+            if frame.content() == content {
+                self.clients.deliver(self.now, &self.limits, key, &frame);
             }
         }
+        self.overload.note_seen(topic, key);
+    }
+
+    /// Sends the oldest held state of a topic to the members. Returns false if there is none.
+    fn release_oldest(&mut self, topic: &TopicName) -> bool {
+        let oldest = self.overload.oldest(topic);
+        oldest.is_some_and(|oldest| self.release_state(topic, oldest))
+    }
+
+    fn release_state(&mut self, topic: &TopicName, number: u64) -> bool {
+        let state = self.overload.take(topic, number);
+        let is_there = state.is_some();
+        if let Some(state) = state {
+            self.deliver_held(topic, &state);
+        }
+        is_there
+    }
+
+    fn deliver_held(&mut self, topic: &TopicName, state: &HeldState) {
+        let delivery = Delivery {
+            topic,
+            frame: &state.frame,
+            deliver: true,
+            // The topic has retained the frame already.
+            retain: Retain::Keep,
+            place: Place::Outside,
+        };
+        if let Some(key) = self.topics.key_for(delivery) {
+            self.deliver_counted(delivery, |core| {
+                core.deliver_held_to_members(key, delivery, state.number);
+            });
+        }
+        self.overload.tidy(topic);
     }
 
     /// Whether states wait for the end of the flush.
@@ -93,21 +132,38 @@ impl Core {
         self.overload.states > 0
     }
 
-    /// Sends held states while there is time, once a flush has reached all clients.
+    /// Begins to send the held states, once a flush has reached all clients.
+    pub(super) fn begin_release(&mut self) {
+        let (overload, stats) = (&mut self.overload, &mut self.clients.stats.overload);
+        let is_due = overload.is_holding || overload.states > 0;
+        if stats.is_behind && is_due && !overload.is_in_round() {
+            overload.end_round(self.now.mono_us, stats);
+        }
+    }
+
+    /// Sends the next held states of the round, while there is time.
     pub(super) fn release_states(&mut self) {
-        let stats = &mut self.clients.stats.overload;
-        if !stats.is_behind {
+        while self.turn.has_time() && self.release_next() {}
+    }
+
+    /// Sends the next held state of the round. Returns false if there is none.
+    fn release_next(&mut self) -> bool {
+        let next = self.overload.take_of_round();
+        let is_there = next.is_some();
+        if let Some((topic, state)) = next {
+            self.deliver_held(&topic, &state);
+        }
+        is_there
+    }
+
+    /// Sends more of a round in a part of its own, one state at least: the flush may have used up its time, and a lap for
+    /// every few states would take longer than the states.
+    pub(super) fn release_on(&mut self) {
+        if !self.overload.is_in_round() {
             return;
         }
-        let in_round = self.overload.next_released().is_some();
-        if !in_round && (self.overload.is_holding || self.overload.states > 0) {
-            self.overload.end_round(self.now.mono_us, stats);
-        }
-        while let Some(topic) = self.overload.next_released()
-            && self.turn.has_time()
-        {
-            self.release(&topic);
-        }
+        self.turn.begin(self.limits.work_us);
+        while self.release_next() && self.turn.has_time() {}
     }
 
     /// The loop no longer counts as behind if no round has held states for some time.

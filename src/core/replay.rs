@@ -18,9 +18,7 @@ impl Core {
     /// frames, for each client and for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, topic: &TopicName, frame: &Arc<Frame>) -> bool {
         self.notify_loss(key);
-        if self.overload.concerns(topic) {
-            self.release(topic);
-        }
+        self.release_to(key, topic);
         self.clients.open_throttle(self.now, &self.limits, key);
         self.clients.replay(self.now, key, [Arc::clone(frame)]);
         self.is_open(key)

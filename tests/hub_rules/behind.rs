@@ -11,7 +11,12 @@ const CLIENTS: usize = 256;
 
 /// Members of "levels" that take everything, and a loop with time for one batch in a turn.
 fn late_loop() -> (World<State>, Vec<SessionKey>) {
+    late_loop_with(Limits::default().work_us)
+}
+
+fn late_loop_with(work_us: u64) -> (World<State>, Vec<SessionKey>) {
     let mut world = state(Limits {
+        work_us,
         send_queue: SendQueueLimits {
             stall_us: 3_600 * SECOND,
             ..SendQueueLimits::default()
@@ -223,6 +228,102 @@ fn at_random_the_newest_arrives_and_nothing_comes_twice() {
                 );
                 assert_eq!(numbers.last(), Some(&400), "seed {seed}, key {key}");
             }
+        }
+    }
+}
+
+/// Held states of one topic are as many steps as states: a turn without time sends a few, and a client that joins, or a
+/// message that has to wait, sends no more. Nothing comes out of order, twice, or to a client from before its join.
+#[test]
+fn held_states_of_one_topic_go_out_in_steps() {
+    const STATES: u64 = 200;
+    let (mut world, mut keys) = late_loop_with(2);
+    let new = keys.pop().expect("a client");
+    for key in &keys {
+        world.text(*key, "join other");
+    }
+    let n = CLIENTS as u64;
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    world.publish("levels/1", "1");
+    world.publish("levels/1", "2");
+    assert!(is_behind(&world));
+    let first_queued = world.hub.stats().messages_queued;
+    for state in 1..=STATES {
+        world.publish(&format!("other/{state}"), &format!("{state} a"));
+    }
+    assert_eq!(world.hub.stats().messages_queued, first_queued, "held");
+    // Turns without time, until some are out.
+    world.net.batches_max = None;
+    let short = |world: &mut World<State>| {
+        let before = world.hub.stats().messages_queued;
+        world.hub.begin_part(3);
+        world.hub.flush(world.now, &mut world.net);
+        let queued = world.hub.stats().messages_queued - before;
+        assert!(queued <= 4 * n, "{} states in a step", queued / n);
+        queued
+    };
+    let mut queued = 0;
+    while queued < 20 * n {
+        queued += short(&mut world);
+    }
+    let before = world.hub.stats().messages_queued;
+    // Neither the join nor the states and the message that follow send what is held.
+    world.text(new, "join other");
+    world.publish("other/1", "1 b");
+    world.publish(&format!("other/{STATES}"), &format!("{STATES} b"));
+    assert!(world.hub.takes_publications());
+    world.publish("other/none", "last");
+    assert!(!world.hub.takes_publications(), "the bus waits with it");
+    let replaced_and_more = world.hub.stats().messages_queued - before;
+    assert!(replaced_and_more <= 4 * n, "{}", replaced_and_more / n);
+    while world.hub.core().holds_states() {
+        short(&mut world);
+    }
+    assert!(world.hub.takes_publications());
+    world.catch_up();
+    world.hub.check_invariants();
+    // The texts of "levels" have one digit.
+    let of_other = |texts: Vec<String>| -> Vec<String> {
+        texts.into_iter().filter(|text| text.len() > 1).collect()
+    };
+    for key in keys {
+        let got = of_other(world.texts(key));
+        let mut all: Vec<String> = (1..=STATES).map(|n| format!("{n} a")).collect();
+        // Its turn had come, so it was not replaced.
+        all.extend(["1 b".to_owned(), format!("{STATES} b"), "last".to_owned()]);
+        assert_eq!(got, all);
+    }
+    let got = of_other(world.texts(new));
+    assert_eq!(
+        got,
+        ["1 b".to_owned(), format!("{STATES} b"), "last".to_owned()]
+    );
+}
+
+/// A state that changes in every turn of a long round goes out in each round all the same.
+#[test]
+fn a_state_that_changes_often_has_its_turn_too() {
+    let (mut world, keys) = late_loop_with(2);
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    world.publish("levels/1", "1");
+    world.publish("levels/1", "2");
+    assert!(is_behind(&world));
+    world.net.batches_max = None;
+    for n in 0..600 {
+        for state in 2..20 {
+            world.publish(&format!("levels/{state}"), &format!("{state} {n}"));
+        }
+        world.hub.begin_part(2);
+        world.hub.flush(world.now, &mut world.net);
+        world.now = world.now.plus_us(10_000);
+    }
+    for texts in texts(&mut world, &keys[..4]) {
+        for state in 2..20 {
+            let prefix = format!("{state} ");
+            let of_state = texts.iter().filter(|text| text.starts_with(&prefix));
+            assert!(of_state.count() >= 10, "state {state}");
         }
     }
 }

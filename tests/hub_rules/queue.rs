@@ -362,6 +362,20 @@ fn payloads_outside_the_bounds_of_compression_go_in_stored_blocks() {
     assert_eq!(world.hub.stats().frames_deflated, 2);
 }
 
+/// The compression of a large message costs milliseconds, so a message for one client alone goes in stored blocks.
+#[test]
+fn a_large_message_of_one_client_is_not_compressed() {
+    let mut world = state(Limits::default());
+    let key = world.connect("/ws", Some(15));
+    let before = world.client(key).deflated;
+    for (bytes, deflated) in [(64 * 1024, 1), (64 * 1024 + 1, 1)] {
+        let text = "a".repeat(bytes);
+        world.text(key, &text);
+        assert_eq!(world.texts(key), [text]);
+        assert_eq!(world.client(key).deflated - before, deflated, "{bytes}");
+    }
+}
+
 #[test]
 fn a_long_queue_goes_out_in_writes_of_so_many_frames() {
     let mut world = symbols(Limits::default());

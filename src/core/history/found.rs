@@ -2,7 +2,12 @@
 
 use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};
-use crate::{Body, NotRecovered, Position};
+use crate::{Body, NotRecovered, Position, TopicName};
+
+/// Memory of a copy that was found.
+const FOUND_BYTES: usize = size_of::<(At, &Wanted<'_>)>();
+/// Memory of a copy whose frame is made later.
+const UNMADE_BYTES: usize = size_of::<(Known, Option<TopicName>)>();
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +32,8 @@ pub(super) enum Known {
 pub(super) struct FoundCopies<'a> {
     /// The found copies: where the message is, and the wanted name that the copy is for.
     pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
-    /// Queue bytes of the copies, without what the gateway adds to a payload.
+    /// Queue bytes of the copies, without what the gateway adds to a payload, and the memory until the frames are made: a
+    /// history may have very many messages of a few bytes.
     pub(super) bytes: usize,
     pub(super) budget: FrameBudget,
 }
@@ -50,7 +56,9 @@ impl<'a> FoundCopies<'a> {
             return Ok(());
         };
         let pattern = name.pattern().map_or(0, |name| name.as_str().len());
-        self.bytes += body.queue_bytes() + pattern;
+        let is_frame = matches!(body, Body::Frame(_));
+        let unmade = if is_frame { 0 } else { UNMADE_BYTES };
+        self.bytes += body.queue_bytes() + pattern + FOUND_BYTES + unmade;
         self.copies.push((at, name));
         match self.bytes > self.budget.bytes_max {
             true => Err(NotRecovered::Large),

@@ -340,6 +340,28 @@ fn too_much_is_refused_whole() {
     );
 }
 
+/// A search collects its messages in one step, so their number is bounded, however short they are.
+#[test]
+fn very_many_short_messages_are_too_much() {
+    for (messages, outcome) in [(20_000, Ok(())), (60_000, Err(NotRecovered::Large))] {
+        let mut bench = Bench::of_messages(1 << 30);
+        let first = bench.keep("a", "0");
+        for _ in 0..messages {
+            bench.keep("a", "1");
+        }
+        let name = TopicName::fixed("*");
+        let patterns = NamePatterns::new(Default::default(), &["*".to_owned()]).unwrap();
+        let wanted = [Wanted {
+            name: &name,
+            patterns: Some(&patterns),
+        }];
+        let since = first.to_string();
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(4 << 20));
+        assert_eq!(outcomes, [outcome], "{messages}");
+        assert_eq!(missed.has_unmade(), outcome.is_ok());
+    }
+}
+
 #[test]
 fn names_are_remembered_up_to_their_limits() {
     let mut bench = Bench::new(1 << 20);

@@ -15,6 +15,12 @@ use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact};
 
 /// Values of a request beside the entries of `channels`.
 const OTHER_VALUES_MAX: usize = 1_024;
+
+/// The most bytes of the JSON text of `requestId`, and of `action`: an answer repeats them.
+const REPEATED_BYTES_MAX: usize = 4_096;
+const ID_TOO_LONG: &str = "requestId too long (max 4096 bytes)";
+const ACTION_TOO_LONG: &str = "action too long (max 4096 bytes)";
+
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
@@ -92,6 +98,10 @@ impl Request {
         [action, channels, since, last, token, id, status, max_hz]: [Option<LazyValue<'_>>; 8],
         limits: RequestLimits,
     ) -> Self {
+        let id = raw(id.as_ref());
+        if id.len() > REPEATED_BYTES_MAX {
+            return Self::wrong(ID_TOO_LONG);
+        }
         let channels = || read_channels(channels.as_ref(), limits.entries_max);
         let action = raw(action.as_ref());
         let named = json::text_of(action);
@@ -118,6 +128,7 @@ impl Request {
                 let rate = read_max_rate(max_hz.as_ref());
                 rate.map(Action::Rate).map_err(Cow::Borrowed)
             }
+            _ if action.len() > REPEATED_BYTES_MAX => Err(ACTION_TOO_LONG.into()),
             Some(other) => Ok(Action::Unknown(other.to_owned())),
             // The contract has the word of the replaced gateway, in Python, for an action that is missing.
             None if action == "null" => Ok(Action::Unknown("None".to_owned())),
@@ -125,7 +136,7 @@ impl Request {
         };
         Self {
             action: action.unwrap_or_else(Action::Wrong),
-            id: raw(id.as_ref()).to_owned(),
+            id: id.to_owned(),
             status: read_status(status.as_ref()),
         }
     }
@@ -273,12 +284,31 @@ mod tests {
         let unknown = Action::Unknown("None".to_owned());
         assert_eq!(parse(&list(VALUES_MAX - 1)).0, unknown);
         assert_eq!(parse(&list(VALUES_MAX)).0, dense);
-        let named = Action::Unknown("\n".repeat(ESCAPES_MAX));
-        assert_eq!(parse(&escapes(ESCAPES_MAX)).0, named);
+        assert_eq!(parse(&escapes(ESCAPES_MAX)).0, wrong(ACTION_TOO_LONG));
         assert_eq!(parse(&escapes(ESCAPES_MAX + 1)).0, dense);
         let members = |count: usize| format!(r#"{{{}"a":1}}"#, r#""":1,"#.repeat(count));
         assert_eq!(parse(&members(16_383)).0, unknown);
         assert_eq!(parse(&members(16_384)).0, wrong("Invalid JSON"));
+    }
+
+    #[test]
+    fn what_an_answer_repeats_is_short() {
+        let with_id = |bytes: usize| {
+            let id = format!("\"{}\"", "r".repeat(bytes - 2));
+            let (action, read) = parse(&format!(r#"{{"action":"ping","requestId":{id}}}"#));
+            (action, read == id, read == "null")
+        };
+        assert_eq!(with_id(REPEATED_BYTES_MAX), (Action::Ping, true, false));
+        let refused = (wrong(ID_TOO_LONG), false, true);
+        assert_eq!(with_id(REPEATED_BYTES_MAX + 1), refused);
+        let named = |bytes: usize| {
+            let text = format!(r#"{{"action":"{}","requestId":1}}"#, "a".repeat(bytes - 2));
+            parse(&text)
+        };
+        let unknown = Action::Unknown("a".repeat(REPEATED_BYTES_MAX - 2));
+        assert_eq!(named(REPEATED_BYTES_MAX), (unknown, "1".to_owned()));
+        let refused = (wrong(ACTION_TOO_LONG), "1".to_owned());
+        assert_eq!(named(REPEATED_BYTES_MAX + 1), refused);
     }
 
     #[test]

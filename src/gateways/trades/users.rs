@@ -35,7 +35,9 @@ impl User {
             let gone = count.min(*held);
             *held -= gone;
             self.symbols -= gone;
-            self.holders.retain(|_, held| *held > 0);
+            if *held == 0 {
+                self.holders.remove(&key);
+            }
         }
     }
 
