@@ -244,7 +244,7 @@ class SubscriberCore(SessionCore):
         for entry in subscription.entries:
             for all_of in (entry.subscriptions, entry.fresh, entry.asked, entry.due):
                 if all_of is not None:
-                    all_of.pop(subscription, None)  # type: ignore[attr-defined]
+                    all_of.pop(subscription, None)
         self._plan(-len(subscription.entries))
         subscription.check()
 
@@ -465,7 +465,12 @@ class SubscriberCore(SessionCore):
         return [entry for entry in self._all("live") if entry.is_retained]
 
     def _brings_retained(self, entry: _Entry) -> bool:
-        return not entry.group and self.brings.get(entry.name, {}).get("from") == "retained"
+        return not entry.group and self._source(entry.name) == "retained"
+
+    def _source(self, name: str) -> str | None:
+        """Where the messages of a name come from, if the server has said it."""
+        brought = self.brings.get(name)
+        return None if brought is None else brought.get("from")
 
     def _expect(self, entry: _Entry, subscriptions: Iterable[SubscriptionCore]) -> None:
         """Last values come to these subscriptions."""
@@ -517,7 +522,7 @@ class SubscriberCore(SessionCore):
             self._replay(entry)
         elif entry.waits:
             entry.heard[channel] = entry.count
-        if not entry.keeps or entry.group or self.brings.get(entry.name, {}).get("from") in _SHORT:
+        if not entry.keeps or entry.group or self._source(entry.name) in _SHORT:
             return
         # The channels in the order of their changes.
         newest = entry.kept.pop(channel, [])
