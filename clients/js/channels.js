@@ -95,14 +95,19 @@ export class Channels extends Subscriber {
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
     if (isForUs === false) return;
-    if (type === "data") this.deliver(pattern ?? channel, "", message, data, message);
+    const isForAll = type === "data" ? this.deliver(pattern ?? channel, "", message, data, message) : type !== "retained" || this.ended(message);
+    if (!isForAll) return;
     if (type === "data" || type === "retained" || type === "last") return this.emit(type, message);
     if (type === "status") return this.reported(message);
     const request = this.asked(requestId);
+    if (type === "connected") this.begun();
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);
     if (type === "connected") return this.emit("welcome", message);
+    if (type === "error" && !request && this.barred(error)) return;
     if (type === "error") return this.refuse(request, "refused", error);
     const isSubscribed = type === "subscribed";
+    // What the bus refuses brings nothing.
+    if (isSubscribed && message.brings) for (const name of channels) delete this.brings[name];
     if (isSubscribed) Object.assign(this.brings, message.brings);
     if (type === "unsubscribed") for (const name of channels) delete this.brings[name];
     if (isSubscribed) this.acknowledge(type, message);

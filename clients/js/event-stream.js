@@ -142,16 +142,16 @@ export class EventStream extends Shape {
   /** Keeps subscriptions and `identify` for reopenings; any other message is sent once. */
   #keep(one) {
     const { message } = one;
-    if (isKept(message)) this.#kept.push(withoutSince(one));
-    if (!isOf(message, "unsubscribe")) return;
-    const gone = new Set(names(message));
-    this.#kept = this.#kept.flatMap((other) => {
+    // A name that is asked for again is asked for once.
+    const isNew = isOf(message, "subscribe"), gone = new Set(isNew || isOf(message, "unsubscribe") ? names(message) : []);
+    if (gone.size) this.#kept = this.#kept.flatMap((other) => {
       if (!isOf(other.message, "subscribe") || other.message.interval !== message.interval) return [other];
       const left = names(other.message).filter((name) => !gone.has(name));
       const key = "symbols" in other.message ? "symbols" : "channels";
       const changed = { ...other.message, [key]: left };
       return left.length ? [{ text: JSON.stringify(changed), message: changed }] : [];
     });
+    if (isKept(message)) this.#kept.push(withoutSince(one));
   }
 
   async #run(messages) {

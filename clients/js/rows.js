@@ -9,12 +9,10 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   const rows = new Map();
   // The ids of the rows from before a loss or refusal, until it is known whether there still are such rows.
   const old = new Set();
-  // The names whose last values are coming.
-  const due = new Set();
   let isPlanned = false, isGone = false;
   const isLoading = () => {
-    const granted = new Set(sub.granted), { refused } = sub;
-    return [names].flat().some((name) => due.has(name) || !(granted.has(name) || name in refused));
+    const granted = new Set(sub.granted), { coming, refused } = sub;
+    return coming.length > 0 || [names].flat().some((name) => !(granted.has(name) || name in refused));
   };
   const show = () => {
     if (isPlanned) return;
@@ -43,16 +41,13 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   };
   // The newest value of each row follows, unless the missed messages do. Only of last values it is known when all have come.
   const subscribed = ({ detail: { channels, recovered, brings } }) => {
-    for (const name of channels.filter((name) => isPictured(brings, name))) due.add(name);
     settle(channels.filter((name) => !isPictured(brings, name)), (name) => recovered?.[name]);
   };
   const retained = ({ detail: { channel, cut } }) => {
-    due.delete(channel);
     settle([channel], () => cut);
   };
   const lost = () => {
     const isOpen = client.status === "open" || client.status === "stale";
-    if (!isOpen) due.clear();
     for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
     show();
   };
@@ -60,7 +55,7 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   const bus = ({ lost: isLost }) => {
     if (isLost) for (const [id, { name }] of rows) if (isPictured(client.brings, name)) old.add(id);
   };
-  const events = { subscribed, retained, refused: lost, status: lost, bus };
+  const events = { subscribed, retained, coming: show, refused: lost, status: lost, bus };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);
   show();
   return () => {

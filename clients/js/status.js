@@ -2,8 +2,8 @@
 
 export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 10_000 } = {}) {
   const { driver, kind } = client;
-  // What has happened within `recentMs`, and the names whose last values have not all come, with the reason if they do not.
-  const recent = new Map(), partial = new Map();
+  // What has happened within `recentMs`.
+  const recent = new Map();
   let alarm, shown;
 
   const happened = (state, what, causeOf, more = 1) => {
@@ -12,14 +12,14 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     show();
   };
   const causes = () => {
-    const { status, bus, refused = {}, unanswered = [], brings = {} } = client, all = [];
+    const { status, bus, refused = {}, unanswered = [], coming = [], cuts = {} } = client, all = [];
     const add = (state, cause) => all.push({ state, cause });
     if (!isUp(client)) add(status, causeOfClose(client));
     else if (bus === "away") add("away", "The server gets no messages from its bus.");
     else if (status === "stale") add("stale", `Nothing has come for ${client.options.staleMs} ms.`);
     for (const { state, cause } of recent.values()) add(state, cause);
-    const held = [...partial].filter(([name]) => name in brings), due = held.filter(([, cut]) => !cut).map(([name]) => name);
-    for (const [name, cut] of held) if (cut) add("missing", `Not all last values of ${name} have come: ${cut}.`);
+    const due = coming.filter((name) => !(name in cuts));
+    for (const [name, cut] of Object.entries(cuts)) add("missing", `Not all last values of ${name} have come: ${cut}.`);
     if (isUp(client) && unanswered.length) add("loading", `The server has not answered yet for ${some(unanswered)}.`);
     if (due.length) add("loading", `The last values of ${some(due)} are coming.`);
     const reasons = Object.entries(refused).map(([name, why]) => `${name} (${why})`);
@@ -28,10 +28,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     return all.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
   };
   const show = () => {
-    if (!isUp(client)) {
-      recent.clear();
-      partial.clear();
-    }
+    if (!isUp(client)) recent.clear();
     const due = Math.min(...[...recent.values()].map(({ at }) => at + recentMs));
     driver.cancel(alarm);
     alarm = due < Infinity ? driver.after(due - driver.now(), forget) : undefined;
@@ -51,13 +48,9 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     bus: ({ lost }) => (lost ? happened("missing", "bus", () => "The server's bus has lost messages.") : show()),
     refused: show,
     unanswered: show,
-    retained: ({ detail: { channel, cut } }) => {
-      if (cut) partial.set(channel, cut);
-      else partial.delete(channel);
-      show();
-    },
-    subscribed({ detail: { channels = [], brings = {}, recovered, why } }) {
-      for (const name of channels) if (brings[name]?.from === "retained") partial.set(name, "");
+    coming: show,
+    retained: show,
+    subscribed({ detail: { recovered, why } }) {
       const lost = Object.entries(Object(recovered) === recovered ? recovered : { "the symbols": recovered }).filter(([, is]) => is === false);
       const reasons = new Set(lost.map(([name]) => why?.[name] ?? why));
       if (lost.length) happened("missing", "recovered", () => `What was missed of ${some(lost.map(([name]) => name))} does not follow: ${[...reasons].join(", ")}.`);

@@ -21,6 +21,8 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onRefused?: (refused: Record<string, string>) => void;
   /** The names without an answer have changed. */
   onUnanswered?: (unanswered: string[]) => void;
+  /** The last values of other names are coming, or those of a name have come. */
+  onComing?: (coming: string[]) => void;
 }
 
 /** Of one subscription. */
@@ -34,6 +36,7 @@ export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   bus: FeedEvent<Bus, { lost: boolean }>;
   refused: FeedEvent<Record<string, string>>;
   unanswered: FeedEvent<string[]>;
+  coming: FeedEvent<string[]>;
 }
 
 /** The server's answer about the names of a subscription. */
@@ -57,6 +60,8 @@ export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<I
   readonly granted: string[];
   /** The names refused by the server, with the reasons. */
   readonly refused: Record<string, string>;
+  /** The names whose last values are still coming to this subscription. */
+  readonly coming: string[];
   /** Gives up the names: each name with the last of its subscriptions. No call of the handler follows. */
   unsubscribe(): void;
 }
@@ -69,6 +74,10 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   readonly refused: Readonly<Record<string, string>>;
   /** The wanted names that the server has neither granted nor refused on this connection. */
   readonly unanswered: readonly string[];
+  /** The names whose last values are coming to a subscription. */
+  readonly coming: readonly string[];
+  /** Why not all last values of names have come. */
+  readonly cuts: Readonly<Record<string, string>>;
   /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;
   /** How often the bus has lost messages so far. */

@@ -7,6 +7,10 @@ const FULL = /would exceed maximum/;
 /** Others may make room. */
 const SHARED = /per user|^Server|too many/;
 const AGAIN_MS = 5_000;
+/** A name that the server has granted, and that its bus refuses for now. */
+const BARRED = /^Refused by the bus: (.*)$/s;
+/** Of the newest messages of a name, those that the client keeps for later subscriptions. */
+const KEPT_MAX = 10_000;
 
 class Subscription {
   #client;
@@ -24,17 +28,24 @@ class Subscription {
     this.last = last;
     this.#entries = entries;
     this.#handler = handler;
-    for (const { subs } of entries) subs.add(this);
+    for (const entry of entries) {
+      entry.subs.add(this);
+      if (!entry.group) entry.fresh.set(this, entry.count);
+      entry.keeps = Math.max(entry.keeps, last > 0 ? last : 0);
+    }
     // A program may ignore the answer: no unhandled rejection then.
     this.#answer.catch(() => {});
     this.#alarm = client.driver.after(client.options.requestMs, () => this.#end("reject", new RequestError("timeout", "no answer")));
   }
 
   get granted() {
-    return this.#entries.filter(({ state }) => state === "live").map(({ name }) => name);
+    return this.#entries.filter(({ state, why }) => state === "live" && !why).map(({ name }) => name);
   }
   get refused() {
-    return reasons(this.#entries.filter(isRefused));
+    return reasons(this.#entries.filter((entry) => isRefused(entry) || (entry.state === "live" && entry.why)));
+  }
+  get coming() {
+    return this.#entries.filter((entry) => isComing(entry) && [entry.fresh, entry.asked, entry.due].some((subs) => subs?.has(this))).map(({ name }) => name);
   }
   get end() {
     if (this.#isLeft) return null;
@@ -65,7 +76,7 @@ class Subscription {
 
   #leave() {
     this.#isLeft = true;
-    for (const { subs } of this.#entries) subs.delete(this);
+    for (const { subs, fresh, asked, due } of this.#entries) for (const all of [subs, fresh, asked, due]) all?.delete(this);
     this.#client.plan(-this.#entries.length);
     this.check();
   }
@@ -105,10 +116,12 @@ export class Subscriber extends Session {
   // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
   // `since`: the position up to which the client has all messages of the name. Of a name that comes from the beginning this is a
   // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
+  // Last values (`isRetained`) come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked` for
+  // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
-  #emitted = { refused: "{}", unanswered: "[]" };
+  #emitted = { refused: "{}", unanswered: "[]", coming: "[]" };
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -119,8 +132,8 @@ export class Subscriber extends Session {
   #again;
   #recalling;
   #as;
-  // The subscriptions of this tick.
-  #fresh = new Set();
+  // Of an event stream, which begins anew for each request: then all last values come to all.
+  #begins = 0;
 
   get subscriptions() {
     return this.live();
@@ -131,6 +144,15 @@ export class Subscriber extends Session {
   }
   get unanswered() {
     return this.#all("wanted", "asked").filter(({ why, subs }) => !why && subs.size).map(({ name }) => name);
+  }
+
+  /** The names whose last values are coming. */
+  get coming() {
+    return this.#all("live").filter((entry) => isComing(entry) && [entry.fresh, entry.asked, entry.due].some((subs) => subs?.size)).map(({ name }) => name);
+  }
+  /** Why last values of names have not all come. */
+  get cuts() {
+    return Object.fromEntries(this.#all("live").filter(({ cut }) => cut).map(({ name, cut }) => [name, cut]));
   }
 
   subscribe(names, handler, { last = this.options.last } = {}) {
@@ -153,7 +175,6 @@ export class Subscriber extends Session {
     if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
     return this.input("run", () => {
       const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler, last);
-      this.#fresh.add(sub);
       this.plan(names.length);
       sub.check();
       return sub;
@@ -166,12 +187,63 @@ export class Subscriber extends Session {
 
   granted(names, part = this.#all("asked")) {
     const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
-    for (const entry of entries) Object.assign(entry, { state: "live", isKnown: true, why: "" });
+    for (const entry of entries) {
+      const isRetained = this.#bringsRetained(entry);
+      Object.assign(entry, { state: "live", isKnown: true, why: "", cut: "", isRetained, isHeldUp: false, asked: undefined, due: undefined });
+      if (!isRetained) this.#replay(entry);
+      else this.#expect(entry, entry.subs);
+      entry.fresh.clear();
+    }
     check(entries);
   }
 
+  /** The connection begins, or another stream of it. */
+  begun() {
+    this.#begins += 1;
+  }
+
+  /** Whether the message is for all, and not a last value that only newer subscriptions still need. */
   deliver(name, group, item, ...details) {
-    for (const sub of this.#names.get(keyOf(name, group))?.subs ?? []) sub.deliver(item, details);
+    const entry = this.#names.get(keyOf(name, group));
+    if (!entry) return true;
+    const { channel = name, retained } = this.kind === "data" ? item : {}, { asked, due, heard, subs } = entry;
+    if (entry.why && entry.state === "live") {
+      entry.why = entry.told = "";
+      this.#emitNames();
+    }
+    // What an earlier question has left on its way comes again.
+    if (retained && asked) return false;
+    if (retained && due) {
+      for (const [sub, joined] of due) if (!(heard.get(channel) > joined)) sub.deliver(item, details);
+      return entry.isWhole;
+    }
+    if (!retained) this.#take(entry, channel, item, details);
+    for (const sub of subs) sub.deliver(item, details);
+    return true;
+  }
+
+  /** The last values of a name have come. Returns whether to all. */
+  ended({ channel, cut = "" }) {
+    const entry = this.#names.get(keyOf(channel, ""));
+    if (!entry) return true;
+    if (entry.asked) return false;
+    const isWhole = !entry.due || entry.isWhole;
+    Object.assign(entry, { due: undefined, cut });
+    if (!entry.fresh.size) entry.heard.clear();
+    this.#emitted.coming = undefined;
+    this.#ask();
+    return isWhole;
+  }
+
+  /** The bus refuses a name that is granted: it stays so, and its messages come once the bus permits it. Returns whether that is it. */
+  barred(why) {
+    const entry = this.#names.get(keyOf(BARRED.exec(why)?.[1], ""));
+    if (entry?.state !== "live" || !entry.subs.size) return false;
+    entry.why = why;
+    // Nobody waits any more for an answer.
+    this.#tell([entry], entry.told === why ? [] : [entry], () => false);
+    entry.told = why;
+    return true;
   }
 
   /**
@@ -201,7 +273,8 @@ export class Subscriber extends Session {
     this.#isUp = true;
     this.bus = undefined;
     this.#againMs = AGAIN_MS;
-    for (const entry of this.#names.values()) entry.isAlone = false;
+    this.#begins = 0;
+    for (const entry of this.#names.values()) Object.assign(entry, { isAlone: false, told: "" });
     this.admitted(...as);
     super.opened();
   }
@@ -227,6 +300,10 @@ export class Subscriber extends Session {
     this.#again = this.#recalling = undefined;
     for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
+    for (const entry of this.#names.values()) {
+      Object.assign(entry, { asked: undefined, due: undefined });
+      entry.heard.clear();
+    }
     this.#emitNames();
     if (status === "closed") check([...this.#names.values()]);
   }
@@ -249,41 +326,104 @@ export class Subscriber extends Session {
 
   #entry(name, group) {
     const key = keyOf(name, group), { position } = this, since = position === this.#given ? position : null;
-    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since };
+    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since, fresh: new Map(), heard: new Map(), kept: new Map(), count: 0, keeps: 0 };
     this.#names.set(key, entry);
     if (isRefused(entry)) Object.assign(entry, AFRESH);
     return entry;
   }
 
   #ask() {
-    // A subscription that replaces all others of a name in a tick does not miss its last values.
-    this.#wantAgain(({ subs }) => subs.size && [...subs].every((sub) => this.#fresh.has(sub)));
-    this.#fresh.clear();
+    for (const entry of this.#all("live")) {
+      if (entry.isRetained) continue;
+      this.#replay(entry);
+      entry.fresh.clear();
+    }
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
     this.#emitNames();
   }
 
   #retained() {
-    return this.#all("live").filter(({ name }) => this.brings?.[name]?.from === "retained");
+    return this.#all("live").filter(isComing);
   }
 
-  #wantAgain(isMeant) {
-    for (const entry of this.#retained().filter(isMeant)) Object.assign(entry, { state: "wanted", since: null });
+  #bringsRetained({ name, group }) {
+    return !group && this.brings?.[name]?.from === "retained";
+  }
+
+  /** Last values come to these subscriptions. */
+  #expect(entry, subs) {
+    entry.due = new Map([...subs].map((sub) => [sub, entry.asked?.get(sub) ?? entry.fresh.get(sub) ?? entry.count]));
+    entry.isWhole = [...entry.subs].every((sub) => entry.due.has(sub));
+  }
+
+  /** Who joins a name gets its last values too: the client asks again, one question of a name at a time. */
+  #askLastValues() {
+    const isMeant = ({ fresh, asked, due, isHeldUp }) => fresh.size && !asked && !due?.size && !isHeldUp;
+    const all = this.#isUp ? this.#retained().filter(isMeant) : [];
+    for (let at = 0; at < all.length; at += this.partMax) this.#askAgain(all.slice(at, at + this.partMax));
+  }
+
+  #askAgain(part) {
+    const names = part.map(({ name }) => name);
+    for (const entry of part) Object.assign(entry, { asked: entry.fresh, fresh: new Map() });
+    const done = ({ code, message, channels = [], errors = [] }) => {
+      for (const entry of part.filter(({ asked }) => asked)) {
+        const isGranted = !code && channels.includes(entry.name);
+        entry.isRetained &&= !isGranted || this.#bringsRetained(entry);
+        if (isGranted && entry.isRetained) this.#expect(entry, this.#begins > 1 ? entry.subs : entry.asked.keys());
+        else entry.fresh = new Map([...entry.asked, ...entry.fresh]);
+        // The name itself stays; a limit may pass.
+        entry.isHeldUp = !isGranted && (!code || code === "refused");
+        entry.cut = entry.isHeldUp ? message ?? errors.at(-1) ?? "not granted" : "";
+        entry.asked = undefined;
+      }
+      if (code === "timeout") this.emit("error", new RequestError(code, message));
+      this.#ask();
+    };
+    this.ask((id) => this.message("subscribe", names, id, "", { status: true }), { isQuiet: true, isBound: true, done });
+  }
+
+  /** A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only. */
+  #take(entry, channel, item, details) {
+    const { fresh, due, heard, keeps, kept } = entry;
+    entry.count += 1;
+    if (!entry.isRetained) this.#replay(entry);
+    else if (fresh.size || entry.asked || due?.size) heard.set(channel, entry.count);
+    if (!keeps || entry.group || SHORT.includes(this.brings?.[entry.name]?.from)) return;
+    const newest = kept.get(channel) ?? [];
+    newest.push([entry.count, item, details]);
+    if (newest.length > keeps) newest.shift();
+    // The channels in the order of their changes.
+    kept.delete(channel);
+    kept.set(channel, newest);
+    if (kept.size * keeps > KEPT_MAX) kept.delete(kept.keys().next().value);
+  }
+
+  #replay({ fresh, kept, state }) {
+    if (state !== "live") return;
+    for (const sub of fresh.keys()) {
+      const all = sub.last > 0 ? [...kept.values()].flatMap((newest) => newest.slice(-sub.last)) : [];
+      for (const [, item, details] of all.sort(([a], [b]) => a - b)) sub.deliver(item, details);
+    }
+    fresh.clear();
   }
 
   /** Last values that have changed in a loss come again: at a random time, because all clients of the bus ask. */
   #recall() {
     const recall = () => {
       this.#recalling = undefined;
-      this.#wantAgain(() => true);
+      for (const entry of this.#retained()) {
+        for (const sub of entry.subs) entry.fresh.set(sub, entry.count);
+        entry.due = undefined;
+      }
       this.#ask();
     };
     if (this.#retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
   }
 
   #emitNames() {
-    for (const type of ["refused", "unanswered"]) {
+    for (const type of ["refused", "unanswered", "coming"]) {
       const names = this[type], text = JSON.stringify(names);
       if (text !== this.#emitted[type]) this.emit(type, names);
       this.#emitted[type] = text;
@@ -297,8 +437,11 @@ export class Subscriber extends Session {
       for (const { name, group } of held ?? gone) this.#names.delete(keyOf(name, group));
       const wanted = this.#part([...this.#names.values()], "wanted");
       if (held) this.#request("unsubscribe", held, "gone");
-      else if (wanted) this.#request("subscribe", wanted, "asked");
-      else return;
+      else {
+        this.#askLastValues();
+        if (!wanted) return;
+        this.#request("subscribe", wanted, "asked");
+      }
     }
   }
 
@@ -323,13 +466,16 @@ export class Subscriber extends Session {
     for (const entry of part) Object.assign(entry, { state }, more.last === ALL && { isOwn: true, isComing: true });
     this.#asking += 1;
     this.#resuming += resuming;
-    const done = ({ code, message, channels = names, errors = [] }) => {
+    const done = ({ code, message, channels = names, errors = [], recovered }) => {
       this.#asking -= 1;
       this.#resuming -= resuming;
       const isRefusal = code === "refused";
       if (!code) {
+        // The newest messages follow, unless the missed ones do.
+        for (const entry of part) if (more.last > 0 && (recovered?.[entry.name] ?? recovered) !== true) entry.kept.clear();
         this.granted(channels, part);
-        this.#refuse(part.filter(({ name }) => !channels.includes(name)), errors);
+        this.#refuse(part.filter(({ name }) => !channels.includes(name)), errors.filter((why) => !channels.includes(BARRED.exec(why)?.[1])));
+        errors.forEach((why) => this.barred(why));
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
@@ -338,10 +484,20 @@ export class Subscriber extends Session {
         const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
         if (held.length) this.#request(action, held, state);
         for (const entry of this.#all("limited")) entry.state = "wanted";
+        for (const entry of this.#names.values()) entry.isHeldUp = false;
       }
       this.#ask();
     };
     this.ask((id) => this.message(action, names, id, group, more), { isQuiet: true, isBound: true, done });
+  }
+
+  #tell(all, told, isHeard) {
+    const silent = told.filter((entry) => entry.warned !== entry.why && !isHeard(entry));
+    check(all);
+    if (told.length) this.emit("error", refusal(told));
+    this.#emitNames();
+    if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
+    for (const entry of silent) entry.warned = entry.why;
   }
 
   /** The reasons come in the order of the names; the last reason goes for the rest. */
@@ -351,13 +507,7 @@ export class Subscriber extends Session {
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
-    const told = left.filter((entry) => news.includes(entry));
-    const silent = told.filter((entry) => entry.warned !== entry.why && ![...entry.subs].some((sub) => sub.waits));
-    check(left);
-    if (told.length) this.emit("error", refusal(told));
-    this.#emitNames();
-    if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
-    for (const entry of silent) entry.warned = entry.why;
+    this.#tell(left, left.filter((entry) => news.includes(entry)), ({ subs }) => [...subs].some((sub) => sub.waits));
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
     const again = () => {
       this.#again = undefined;
@@ -371,12 +521,15 @@ export class Subscriber extends Session {
 
 const AFRESH = { state: "wanted", why: "" };
 const ALL = "all";
+/** What a name brings if the server keeps no messages of it. */
+const SHORT = ["retained", "live"];
 const sizeOf = (last) => (last === ALL ? Infinity : last ?? 0);
 const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), undefined);
 /** Whether the response says how the position of the client goes on. */
 const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
+const isComing = ({ state, isRetained }) => state === "live" && isRetained;
 const isRefused = ({ state }) => state === "refused" || state === "limited";
 const reasons = (entries) => Object.fromEntries(entries.map(({ name, why }) => [name, why]));
 const refusal = (entries) => new RequestError("refused", [...new Set(entries.map(({ why }) => why))].join("; "), reasons(entries));

@@ -10,7 +10,7 @@ import time
 
 import nats as nats_client
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig
 from processes import Process, RedisServer, free_port, weirgate_binary
 from waiting import until
 
@@ -188,6 +188,20 @@ def test_retry_ends_at_what_does_not_pass(redis_server):
     assert (status, out) == (1, "") and told.startswith("error: ") and told.count("\n") == 1, told
 
 
+async def test_what_a_stream_says_of_a_message(nats):
+    connection = await nats_client.connect(nats.url)
+    streams = connection.jetstream()
+    await streams.add_stream(StreamConfig(name="MUTE", subjects=["mute.*"], no_ack=True))
+    status, out, told = await publish(nats.url, "mute.a", "x", "--jetstream")
+    assert (status, out) == (1, "") and "nobody confirmed the message on mute.a; it may be stored" in told, told
+    assert (await streams.stream_info("MUTE")).state.messages == 1
+    await streams.add_stream(StreamConfig(name="FULL", subjects=["full.*"], max_msgs=1, discard=DiscardPolicy.NEW))
+    assert (await publish(nats.url, "full.a", "x", "--jetstream"))[0] == 0
+    status, out, told = await publish(nats.url, "full.a", "x", "--jetstream")
+    assert (status, out) == (1, "") and "maximum messages exceeded" in told and "-js" not in told, told
+    await connection.close()
+
+
 async def test_nats_with_and_without_a_stream(nats):
     status, out, told = await publish(nats.url, "news.flash", "x", "--jetstream")
     assert (status, out) == (1, "") and "no stream has this subject" in told and "news.flash" in told, told
@@ -197,7 +211,7 @@ async def test_nats_with_and_without_a_stream(nats):
     assert await publish(nats.url, "news.flash", WALK, "--count", 2) == (0, "published 2 messages on news.flash\n", "")
     assert [json.loads((await got.next_msg(10)).data)["n"] for _ in range(2)] == [1, 2]
     status, out, told = await publish(nats.url, "news.flash", "x", "--jetstream")
-    assert (status, out) == (1, "") and "no stream with this subject answers" in told, told
+    assert (status, out) == (1, "") and "nobody confirmed the message" in told and "may be stored" in told, told
     streams = connection.jetstream()
     await streams.add_stream(StreamConfig(name="NEWS", subjects=["news.*"]))
     assert await publish(nats.url, "news.flash", "x", "--jetstream", "--count", 3) == (

@@ -111,6 +111,31 @@ test("after a loss of the bus the last values come again: rows that changed are 
   channels.close();
 }));
 
+test("a second table of the same name is loading until its last values have come, and the first one stays as it is", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), first = [], second = [], brings = { "a.*": { from: "retained" } };
+  rowsOf(channels, "a.*", (now) => first.push(now));
+  latest().open();
+  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
+  await settled();
+  answer(["a.*"], { brings });
+  data("a.0", "a.*", 1, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  const now = (calls) => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows].map(([id, { value }]) => [id, value]), loading]; };
+  assert.deepEqual(now(first), [[["0", 1]], false]);
+  rowsOf(channels, "a.*", (now) => second.push(now));
+  assert.deepEqual(now(second), [[], true]);
+  await settled();
+  data("a.1", "a.*", 2);
+  answer(["a.*"], { brings });
+  data("a.1", "a.*", 1, { retained: true });
+  data("a.0", "a.*", 1, { retained: true });
+  assert.deepEqual(now(second), [[["1", 2], ["0", 1]], true]);
+  latest().message({ type: "retained", channel: "a.*", count: 2 });
+  assert.deepEqual(now(second), [[["1", 2], ["0", 1]], false]);
+  assert.deepEqual(now(first), [[["0", 1], ["1", 2]], false]);
+  channels.close();
+}));
+
 test("a table is loading until each name is answered and its last values have come, and again on a new connection", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [];
   const end = rowsOf(channels, ["a.*", "b.*", "c"], (now) => calls.push(now));

@@ -127,7 +127,21 @@ pub enum NatsError {
          with the retention limits that has it as a source"
     )]
     WorkQueue(String),
-    /// The server: no stream stores messages of a subject, or the stream does not answer.
+    /// The server: nobody confirmed a message, which may be stored.
+    #[error(
+        "nobody confirmed the message on {0}; it may be stored: a stream with no_ack confirms nothing, and no stream may \
+         have the subject"
+    )]
+    NotConfirmed(String),
+    /// The server: the stream of a subject refused a message.
+    #[error("JetStream did not store the message on {subject} ({reason})")]
+    NotStored {
+        /// The subject.
+        subject: String,
+        /// JetStream's error.
+        reason: String,
+    },
+    /// The server: no stream stores messages of a subject.
     #[error(
         "JetStream did not store the message on {subject} ({reason}); check that nats-server runs \
          with JetStream (-js) and that this user may use it"
@@ -135,7 +149,7 @@ pub enum NatsError {
     NoStream {
         /// The subject.
         subject: String,
-        /// Whether no stream has the subject, or the stream does not answer.
+        /// Why not.
         reason: &'static str,
     },
 }

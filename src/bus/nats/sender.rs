@@ -104,12 +104,12 @@ impl NatsSender {
             ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
             ApiError::Lost => NatsError::Lost,
             ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
-            // With other subscribers to the subject, the server does not report a missing stream.
-            ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),
-            error => NatsError::JetStream {
-                action: format!("store the message on {subject}"),
+            // A stream with `no_ack` stores the message without a word. With other subscribers to the subject, the
+            // server does not report a missing stream.
+            ApiError::NoAnswer(_) => NatsError::NotConfirmed(subject.to_owned()),
+            error => NatsError::NotStored {
+                subject: subject.to_owned(),
                 reason: error.to_string(),
-                fails_all_requests: true,
             },
         })
     }

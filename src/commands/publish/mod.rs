@@ -95,7 +95,7 @@ impl PublishError {
     /// is only missing while its server starts.
     fn may_pass(&self, published: u64) -> bool {
         match self {
-            Self::Nats(NatsError::NoStream { .. }) => published > 0,
+            Self::Nats(NatsError::NoStream { .. } | NatsError::NotConfirmed(_)) => published > 0,
             Self::Nats(error) => error.may_pass(),
             Self::Redis(error) => error.may_pass(),
             _ => false,

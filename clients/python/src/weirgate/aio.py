@@ -88,6 +88,11 @@ class Subscription(Generic[Item]):
         """The names refused by the server, with the reasons."""
         return self._inner.refused
 
+    @property
+    def coming(self) -> list[str]:
+        """The names whose last values are still coming to this subscription."""
+        return self._inner.coming
+
     def unsubscribe(self) -> None:
         """Gives up the names: each name with the last of its subscriptions. No call of the handler follows."""
         self._client._core.unsubscribe(self._client._now(), self._inner)
@@ -140,6 +145,16 @@ class _Subscriber(_Session[Item]):
     def unanswered(self) -> list[str]:
         """The wanted names that the server has neither granted nor refused on this connection."""
         return self._core.unanswered
+
+    @property
+    def coming(self) -> list[str]:
+        """The names whose last values are coming to a subscription."""
+        return self._core.coming
+
+    @property
+    def cuts(self) -> dict[str, str]:
+        """Why not all last values of names have come."""
+        return self._core.cuts
 
     @property
     def bus(self) -> Bus | None:

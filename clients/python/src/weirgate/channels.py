@@ -138,24 +138,32 @@ class ChannelsCore(SubscriberCore):
             is_for_us = self.hear_of(name, message)
             self._count_seq(message.get("seq", 0))
             if is_for_us and type == "data":
-                self.deliver(name, "", message, message.get("data"), message)
+                is_for_us = self.deliver(name, "", message, message.get("data"), message)
             return self._emit(type, message) if is_for_us else None
         self.hear(message)
         self._count_seq(message.get("seq", 0))
         if type == "status":
             return self.reported(message)
         if type == "retained":
-            return self._emit("retained", message)
+            return self._emit("retained", message) if self.ended(message["channel"], message.get("cut", "")) else None
         request_id = message.get("requestId")
         request = None if request_id is None else self._asked(request_id)
+        if type == "connected":
+            self.begun()
         if type in ("connected", "authenticated"):
             self._admit(message, request)
         if type == "connected":
             return self._emit("welcome", message)
+        if type == "error" and request is None and self.barred(message.get("error")):
+            return None
         if type == "error":
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
             self.recovered = message.get("recovered", self.recovered)
+            if "brings" in message:
+                # What the bus refuses brings nothing.
+                for name in message.get("channels", []):
+                    self.brings.pop(name, None)
             self.brings.update(message.get("brings", {}))
             self._emit("subscribed", message)
         if type == "unsubscribed":

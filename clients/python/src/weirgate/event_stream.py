@@ -138,15 +138,17 @@ class EventStream:
         self._task = asyncio.get_running_loop().create_task(self._run(everything))
 
     def _keep(self, message: dict[str, Any]) -> None:
+        is_new = _is(message, "subscribe")
+        if is_new or _is(message, "unsubscribe"):
+            # A name that is asked for again is asked for once.
+            gone = set(_names(message))
+            self._kept = [left for one in self._kept if (left := _without(one, message, gone)) is not None]
         if _is_kept(message):
             # An old position would bring messages again.
             one = {name: value for name, value in message.items() if name != "since"}
             if isinstance(one.get("data"), dict):
                 one["data"] = {name: value for name, value in one["data"].items() if name != "since"}
             self._kept.append(one)
-        if _is(message, "unsubscribe"):
-            gone = set(_names(message))
-            self._kept = [left for one in self._kept if (left := _without(one, message, gone)) is not None]
 
     async def _ask(self, messages: list[str]) -> Response:
         """The response with the stream."""

@@ -205,6 +205,8 @@ class HistoryOptions(ResumeOptions, total=False):
     """The refused names have changed: one was refused, granted or given up."""
     on_unanswered: Callable[[list[str]], object]
     """The names without an answer have changed."""
+    on_coming: Callable[[list[str]], object]
+    """The last values of other names are coming, or those of a name have come."""
 
 
 class TradesOptions(SubscriberOptions, HistoryOptions, total=False):

@@ -40,12 +40,11 @@ class StatusCore:
 
     def __init__(self, core: Core, changed: Callable[[FeedStatus], object], latency: LatencyCore | None = None,
                  late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> None:
-        self.types = ("status", "bus", "refused", "unanswered", "retained", "subscribed", "error", "gap", *([core.kind] if latency else ()))
+        self.types = ("status", "bus", "refused", "unanswered", "coming", "retained", "subscribed", "error", "gap", *([core.kind] if latency else ()))
         self._core, self._changed, self._latency = core, changed, latency
         self._late_ms, self._recent_ms = late_ms, recent_ms
-        # What has happened within `recent_ms`, and the names whose last values have not all come, with the reason if they do not.
+        # What has happened within `recent_ms`.
         self._recent: dict[str, _Recent] = {}
-        self._partial: dict[str, str] = {}
         self._shown: list[Cause] = []
         self._show()
 
@@ -54,11 +53,6 @@ class StatusCore:
     def handle_event(self, type: str, args: tuple[Any, ...]) -> None:
         if type == "bus" and args[1]:
             self._happened("missing", "bus", lambda _: "The server's bus has lost messages.")
-        elif type == "retained":
-            if cut := args[0].get("cut"):
-                self._partial[args[0]["channel"]] = cut
-            else:
-                self._partial.pop(args[0]["channel"], None)
         elif type == "subscribed":
             self._subscribed(args[0])
         elif type == "error":
@@ -79,8 +73,7 @@ class StatusCore:
     # ---- Inside
 
     def _subscribed(self, answer: dict[str, Any]) -> None:
-        brings, recovered, why = answer.get("brings", {}), answer.get("recovered"), answer.get("why")
-        self._partial |= {name: "" for name in answer.get("channels", []) if brings.get(name, {}).get("from") == "retained"}
+        recovered, why = answer.get("recovered"), answer.get("why")
         lost = [name for name, is_recovered in (recovered if isinstance(recovered, dict) else {"the symbols": recovered}).items()
                 if is_recovered is False]
         if lost:
@@ -121,9 +114,9 @@ class StatusCore:
             causes.append(Cause("stale", f"Nothing has come for {_number(core.stale_ms)} ms."))
         if core.status in ("open", "stale") and (unanswered := getattr(core, "unanswered", [])):
             causes.append(Cause("loading", f"The server has not answered yet for {_some(unanswered)}."))
-        held = {name: cut for name, cut in self._partial.items() if name in getattr(core, "brings", {})}
-        causes += [Cause("missing", f"Not all last values of {name} have come: {cut}.") for name, cut in held.items() if cut]
-        if due := [name for name, cut in held.items() if not cut]:
+        cuts = getattr(core, "cuts", {})
+        causes += [Cause("missing", f"Not all last values of {name} have come: {cut}.") for name, cut in cuts.items()]
+        if due := [name for name in getattr(core, "coming", ()) if name not in cuts]:
             causes.append(Cause("loading", f"The last values of {_some(due)} are coming."))
         if refused := [f"{name} ({why})" for name, why in getattr(core, "refused", {}).items()]:
             causes.append(Cause("refused", f"The server refuses {_some(refused)}."))
@@ -140,7 +133,7 @@ class StatusCore:
 
     def _show(self) -> None:
         if self._core.status not in ("open", "stale"):
-            self._recent, self._partial = {}, {}
+            self._recent = {}
         causes = self._causes()
         if causes != self._shown:
             self._shown = causes

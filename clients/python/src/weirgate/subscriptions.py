@@ -19,6 +19,12 @@ _FULL = re.compile(r"would exceed maximum")
 # Limits that other clients, or other connections of the user, share: asked again after this time, up to doubled at random,
 # then less often.
 _SHARED = re.compile(r"per user|^Server limit|too many symbols")
+# A name that the server has granted, and that its bus refuses for now.
+_BARRED = re.compile(r"Refused by the bus: (.*)", re.DOTALL)
+# What a name brings if the server keeps no messages of it.
+_SHORT = ("retained", "live")
+# Of the newest messages of a name, those that the client keeps for later subscriptions.
+_KEPT_MAX = 10_000
 _AGAIN_MIN_MS = 5_000.0
 _AGAIN_MAX_MS = 60_000.0
 
@@ -51,10 +57,37 @@ class _Entry:
     """The reason that the listeners of errors know."""
     warned: str | None = None
     """The reason that is in the log."""
+    is_retained: bool = False
+    """The server has last values. They come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked`
+    for next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value."""
+    fresh: dict[SubscriptionCore, int] = field(default_factory=dict)
+    asked: dict[SubscriptionCore, int] | None = None
+    due: dict[SubscriptionCore, int] | None = None
+    is_whole: bool = True
+    """The last values that are due come to all subscriptions."""
+    is_held_up: bool = False
+    """The server does not answer the question for last values, for now."""
+    heard: dict[str, int] = field(default_factory=dict)
+    count: int = 0
+    cut: str = ""
+    """Why last values have not all come."""
+    keeps: int = 0
+    """How many of the newest messages of each channel are `kept` for who joins."""
+    kept: dict[str, list[tuple[int, Any, tuple[Any, ...]]]] = field(default_factory=dict)
 
     @property
     def is_refused(self) -> bool:
         return self.state in ("refused", "limited")
+
+    @property
+    def is_barred(self) -> bool:
+        """Granted, and refused by the bus of the server."""
+        return self.state == "live" and bool(self.why)
+
+    @property
+    def waits(self) -> dict[SubscriptionCore, int]:
+        """The subscriptions to which last values come."""
+        return {**self.fresh, **(self.asked or {}), **(self.due or {})} if self.state == "live" and self.is_retained else {}
 
 
 @dataclass(eq=False)
@@ -85,12 +118,17 @@ class SubscriptionCore:
     @property
     def granted(self) -> list[str]:
         """The names granted on this connection."""
-        return [entry.name for entry in self.entries if entry.state == "live"]
+        return [entry.name for entry in self.entries if entry.state == "live" and not entry.why]
 
     @property
     def refused(self) -> dict[str, str]:
         """The reasons by name."""
-        return {entry.name: entry.why for entry in self.entries if entry.is_refused}
+        return {entry.name: entry.why for entry in self.entries if entry.is_refused or entry.is_barred}
+
+    @property
+    def coming(self) -> list[str]:
+        """The names whose last values are coming to this subscription."""
+        return [entry.name for entry in self.entries if self in entry.waits]
 
     @property
     def is_over(self) -> bool:
@@ -133,8 +171,8 @@ class SubscriberCore(SessionCore):
         self._count = 0
         self._is_up = False
         self._is_planned = False
-        # The subscriptions of this tick.
-        self._fresh: set[SubscriptionCore] = set()
+        # Of an event stream, which begins anew for each request: then all last values come to all.
+        self._begins = 0
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
         self._recall_at = math.inf
         self._asking = 0
@@ -146,7 +184,7 @@ class SubscriberCore(SessionCore):
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
         # The names of the last events.
-        self._emitted: dict[str, Any] = {"refused": {}, "unanswered": []}
+        self._emitted: dict[str, Any] = {"refused": {}, "unanswered": [], "coming": []}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -164,6 +202,16 @@ class SubscriberCore(SessionCore):
     def unanswered(self) -> list[str]:
         return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
 
+    @property
+    def coming(self) -> list[str]:
+        """The names whose last values are coming."""
+        return [entry.name for entry in self._all("live") if entry.waits]
+
+    @property
+    def cuts(self) -> dict[str, str]:
+        """Why last values of names have not all come."""
+        return {entry.name: entry.cut for entry in self._all("live") if entry.cut}
+
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "", last: Last | None = None) -> SubscriptionCore:
         """Names of different groups are different names. `last`: as the option, for these names. Raises ValueError over
@@ -180,8 +228,10 @@ class SubscriberCore(SessionCore):
         subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms, last)
         for entry in entries:
             entry.subscriptions[subscription] = None
+            if not group:
+                entry.fresh[subscription] = entry.count
+            entry.keeps = max(entry.keeps, _number(last))
         self._waiting[subscription] = None
-        self._fresh.add(subscription)
         self._plan(len(wanted))
         subscription.check()
         return subscription
@@ -192,7 +242,9 @@ class SubscriberCore(SessionCore):
             return
         subscription.is_left = True
         for entry in subscription.entries:
-            entry.subscriptions.pop(subscription, None)
+            for all_of in (entry.subscriptions, entry.fresh, entry.asked, entry.due):
+                if all_of is not None:
+                    all_of.pop(subscription, None)
         self._plan(-len(subscription.entries))
         subscription.check()
 
@@ -223,6 +275,13 @@ class SubscriberCore(SessionCore):
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
             entry.state, entry.is_known, entry.told, entry.why = "live", True, None, ""
+            entry.cut, entry.is_held_up, entry.asked, entry.due = "", False, None, None
+            entry.is_retained = self._brings_retained(entry)
+            if entry.is_retained:
+                self._expect(entry, entry.subscriptions)
+                entry.fresh.clear()
+            else:
+                self._replay(entry)
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
@@ -256,11 +315,61 @@ class SubscriberCore(SessionCore):
             entry.state = "asked"
         self._refuse(part, ["not granted by the new token"])
 
-    def deliver(self, name: str, group: str, item: Any, *details: Any) -> None:
-        """Passes a message to the subscriptions of a name."""
+    def begun(self) -> None:
+        """The connection begins, or another stream of it."""
+        self._begins += 1
+
+    def deliver(self, name: str, group: str, item: Any, *details: Any) -> bool:
+        """Passes a message to the subscriptions of a name. Returns whether it is for all, and not a last value that only newer
+        subscriptions still need."""
         entry = self._names.get((group, name))
-        for subscription in list(entry.subscriptions) if entry else ():
+        if entry is None:
+            return True
+        is_data = self.kind == "data"
+        channel, is_retained = (item.get("channel", name), item.get("retained", False)) if is_data else (name, False)
+        if entry.is_barred:
+            entry.why, entry.told = "", None
+            self._emit_names()
+        if is_retained and entry.asked is not None:
+            # What an earlier question has left on its way comes again.
+            return False
+        if is_retained and entry.due is not None:
+            for subscription, joined in entry.due.items():
+                if entry.heard.get(channel, 0) <= joined:
+                    self._outputs.append(Deliver(subscription, item, details))
+            return entry.is_whole
+        if not is_retained:
+            self._take(entry, channel, item, details)
+        for subscription in list(entry.subscriptions):
             self._outputs.append(Deliver(subscription, item, details))
+        return True
+
+    def ended(self, name: str, cut: str) -> bool:
+        """The last values of a name have come. Returns whether to all."""
+        entry = self._names.get(("", name))
+        if entry is None:
+            return True
+        if entry.asked is not None:
+            return False
+        is_whole = entry.due is None or entry.is_whole
+        entry.due, entry.cut = None, cut
+        if not entry.fresh:
+            entry.heard.clear()
+        self._emitted["coming"] = None
+        self._ask()
+        return is_whole
+
+    def barred(self, why: Any) -> bool:
+        """The bus refuses a name that is granted: it stays so, and its messages come once the bus permits it. Returns whether that
+        is it."""
+        entry = self._names.get(("", _barred_name(why) or ""))
+        if entry is None or entry.state != "live" or not entry.subscriptions:
+            return False
+        entry.why = why
+        # Nobody waits any more for an answer.
+        self._tell([entry], [entry] if entry.told != why else [], is_heard=False)
+        entry.told = why
+        return True
 
     def hear_of(self, name: str, message: dict[str, Any]) -> bool:
         """A message of a name, or the end of what comes from the beginning. Returns whether it is for the client: what an earlier
@@ -286,6 +395,7 @@ class SubscriberCore(SessionCore):
         self._is_up = True
         self.bus = None
         self._again_ms = _AGAIN_MIN_MS
+        self._begins = 0
         for entry in self._names.values():
             entry.is_alone, entry.told = False, None
         self.admitted(address, token)
@@ -303,6 +413,9 @@ class SubscriberCore(SessionCore):
                 entry.since = self.position
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
+        for entry in self._names.values():
+            entry.asked = entry.due = None
+            entry.heard.clear()
         self._emit_names()
         if status == "closed":
             _check(list(self._names.values()))
@@ -319,7 +432,8 @@ class SubscriberCore(SessionCore):
             self._is_planned = True
         if now >= self._recall_at:
             self._recall_at = math.inf
-            self._want_again(self._retained())
+            for entry in self._retained():
+                entry.fresh, entry.due = dict.fromkeys(entry.subscriptions, entry.count), None
             self._is_planned = True
         if self._is_planned:
             self._is_planned = False
@@ -348,11 +462,84 @@ class SubscriberCore(SessionCore):
 
     def _retained(self) -> list[_Entry]:
         """The names with last values. Values that have changed in a loss come only if the client asks again."""
-        return [entry for entry in self._all("live") if self.brings.get(entry.name, {}).get("from") == "retained"]
+        return [entry for entry in self._all("live") if entry.is_retained]
 
-    def _want_again(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            entry.state, entry.since = "wanted", None
+    def _brings_retained(self, entry: _Entry) -> bool:
+        return not entry.group and self._source(entry.name) == "retained"
+
+    def _source(self, name: str) -> str | None:
+        """Where the messages of a name come from, if the server has said it."""
+        brought = self.brings.get(name)
+        return None if brought is None else brought.get("from")
+
+    def _expect(self, entry: _Entry, subscriptions: Iterable[SubscriptionCore]) -> None:
+        """Last values come to these subscriptions."""
+        joined = {**entry.fresh, **(entry.asked or {})}
+        entry.due = {one: joined.get(one, entry.count) for one in subscriptions}
+        entry.is_whole = entry.subscriptions.keys() <= entry.due.keys()
+
+    def _ask_last_values(self) -> None:
+        """Who joins a name gets its last values too: the client asks again, one question of a name at a time."""
+        if not self._is_up:
+            return
+        part = [entry for entry in self._retained() if entry.fresh and entry.asked is None and not entry.due and not entry.is_held_up]
+        for at in range(0, len(part), self.part_max or 1):
+            self._ask_again(part[at:at + self.part_max])
+
+    def _ask_again(self, part: list[_Entry]) -> None:
+        names = [entry.name for entry in part]
+        for entry in part:
+            entry.asked, entry.fresh = entry.fresh, {}
+
+        def done(request: Request) -> None:
+            error, response = request.error, request.response or {}
+            channels, errors = response.get("channels", []), response.get("errors", [])
+            for entry in part:
+                if entry.asked is None:
+                    continue
+                is_granted = error is None and entry.name in channels
+                if is_granted:
+                    entry.is_retained = self._brings_retained(entry)
+                if is_granted and entry.is_retained:
+                    self._expect(entry, entry.subscriptions if self._begins > 1 else entry.asked)
+                else:
+                    entry.fresh = {**entry.asked, **entry.fresh}
+                # The name itself stays; a limit may pass.
+                entry.is_held_up = not is_granted and (error is None or error.code == "refused")
+                why = str(error) if error is not None else errors[-1] if errors else "not granted"
+                entry.cut, entry.asked = why if entry.is_held_up else "", None
+            if error is not None and error.code == "timeout":
+                self._emit("error", error)
+            self._ask()
+
+        self.ask(self.now, lambda request_id: self.message("subscribe", names, request_id, "", {"status": True}),
+                 is_safe=False, is_quiet=True, is_bound=True, on_done=done)
+
+    def _take(self, entry: _Entry, channel: str, item: Any, details: tuple[Any, ...]) -> None:
+        """A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only."""
+        entry.count += 1
+        if not entry.is_retained:
+            self._replay(entry)
+        elif entry.waits:
+            entry.heard[channel] = entry.count
+        if not entry.keeps or entry.group or self._source(entry.name) in _SHORT:
+            return
+        # The channels in the order of their changes.
+        newest = entry.kept.pop(channel, [])
+        newest.append((entry.count, item, details))
+        entry.kept[channel] = newest[-entry.keeps:]
+        if len(entry.kept) * entry.keeps > _KEPT_MAX:
+            del entry.kept[next(iter(entry.kept))]
+
+    def _replay(self, entry: _Entry) -> None:
+        if entry.state != "live":
+            return
+        for subscription in entry.fresh:
+            count = _number(subscription.last)
+            newest = [one for kept in entry.kept.values() for one in kept[-count:]] if count else []
+            for _, item, details in sorted(newest, key=lambda one: one[0]):
+                self._outputs.append(Deliver(subscription, item, details))
+        entry.fresh.clear()
 
     def _entry(self, name: str, group: str) -> _Entry:
         since = self.position if self.position == self._given else None
@@ -363,16 +550,15 @@ class SubscriberCore(SessionCore):
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
-        if self._fresh:
-            # A subscription that replaces all others of a name in a tick does not miss its last values.
-            self._want_again([entry for entry in self._retained() if entry.subscriptions and entry.subscriptions.keys() <= self._fresh])
-            self._fresh.clear()
+        for entry in self._all("live"):
+            if not entry.is_retained:
+                self._replay(entry)
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
 
     def _emit_names(self) -> None:
-        for type, names in (("refused", self.refused), ("unanswered", self.unanswered)):
+        for type, names in (("refused", self.refused), ("unanswered", self.unanswered), ("coming", self.coming)):
             if names != self._emitted[type]:
                 self._emitted[type] = names
                 self._emit(type, names)
@@ -385,7 +571,9 @@ class SubscriberCore(SessionCore):
                 del self._names[entry.group, entry.name]
             if held:
                 self._request("unsubscribe", held, "gone")
-            elif wanted := self._part(self._all("wanted") if self._is_up else []):
+                continue
+            self._ask_last_values()
+            if wanted := self._part(self._all("wanted") if self._is_up else []):
                 self._request("subscribe", wanted, "asked")
             else:
                 return
@@ -427,7 +615,7 @@ class SubscriberCore(SessionCore):
             self._resuming -= is_resuming
             error = request.error
             if error is None:
-                self._answered(part, request.response)
+                self._answered(part, request.response, "last" in more and more["last"] != ALL)
             else:
                 self._failed(part, error)
             if action == "unsubscribe":
@@ -436,15 +624,24 @@ class SubscriberCore(SessionCore):
                     self._request(action, held, state)
                 for entry in self._all("limited"):
                     entry.state = "wanted"
+                for entry in self._names.values():
+                    entry.is_held_up = False
             self._ask()
 
         self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group, more),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
-    def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
-        granted = set(response.get("channels", [entry.name for entry in part]))
+    def _answered(self, part: list[_Entry], response: dict[str, Any], has_last: bool) -> None:
+        granted, recovered = set(response.get("channels", [entry.name for entry in part])), response.get("recovered")
+        for entry in part:
+            # The newest messages follow, unless the missed ones do.
+            if has_last and (recovered.get(entry.name) if isinstance(recovered, dict) else recovered) is not True:
+                entry.kept.clear()
         self.granted(granted, part)
-        self._refuse([entry for entry in part if entry.name not in granted], response.get("errors", []))
+        errors = response.get("errors", [])
+        self._refuse([entry for entry in part if entry.name not in granted], [why for why in errors if _barred_name(why) not in granted])
+        for why in errors:
+            self.barred(why)
 
     def _failed(self, part: list[_Entry], error: RequestError) -> None:
         is_refusal = error.code == "refused"
@@ -470,10 +667,16 @@ class SubscriberCore(SessionCore):
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
         news = [entry for entry in left if entry.why != entry.told]
-        silent = [(entry.name, entry.why, tuple(entry.subscriptions)) for entry in news if entry.warned != entry.why]
-        _check(left)
+        self._tell(left, news)
         for entry in left:
             entry.told = entry.why
+        if self._is_up and self._again_at == math.inf and self._shared():
+            self._again_at = self.now + self._again_ms * (1 + self.random())
+
+    def _tell(self, entries: list[_Entry], news: list[_Entry], is_heard: bool = True) -> None:
+        """`is_heard`: who waits for an answer hears of the refusal."""
+        silent = [(entry.name, entry.why, tuple(entry.subscriptions) if is_heard else ()) for entry in news if entry.warned != entry.why]
+        _check(entries)
         if news:
             self._emit("error", _refusal(news))
         self._emit_names()
@@ -481,11 +684,19 @@ class SubscriberCore(SessionCore):
             self._outputs.append(Warn(lambda: _unheard(silent)))
         for entry in news:
             entry.warned = entry.why
-        if self._is_up and self._again_at == math.inf and self._shared():
-            self._again_at = self.now + self._again_ms * (1 + self.random())
 
     def _shared(self) -> list[_Entry]:
         return [entry for entry in self._all("limited") if _SHARED.search(entry.why)]
+
+
+def _number(last: Last | None) -> int:
+    """How many of the newest messages."""
+    return last if isinstance(last, int) else 0
+
+
+def _barred_name(why: Any) -> str | None:
+    found = _BARRED.match(str(why))
+    return found[1] if found else None
 
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:

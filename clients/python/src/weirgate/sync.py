@@ -157,6 +157,10 @@ class Subscription(Generic[Item]):
     def refused(self) -> dict[str, str]:
         return self._inner.refused
 
+    @property
+    def coming(self) -> list[str]:
+        return self._inner.coming
+
     def wait(self) -> Self:
         """Returns once the server has answered for each name; raises RequestError as `await` of `weirgate.Subscription`."""
         inner = self._inner
@@ -205,6 +209,14 @@ class _Subscriber(Connection[Item]):
     @property
     def unanswered(self) -> list[str]:
         return self._inner.unanswered
+
+    @property
+    def coming(self) -> list[str]:
+        return self._inner.coming
+
+    @property
+    def cuts(self) -> dict[str, str]:
+        return self._inner.cuts
 
     @property
     def bus(self) -> Bus | None:
