@@ -144,6 +144,23 @@ async def test_the_proxy_asks_for_the_same_token(gateway, upstream):
     assert numbers.sum("weirgate_proxy_requests_total", outcome="bad_token") == 5
 
 
+async def test_the_service_gets_no_token_that_was_not_judged(gateway, upstream):
+    weirgate = gateway()
+    mine, other = user_token("ann"), tokens.user_token("another secret of thirty-two bytes", "admin")
+
+    def ask(path, *lines):
+        with socket.create_connection(("127.0.0.1", weirgate.port), 20) as link:
+            link.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: a", "Connection: close", *lines, "", ""]).encode())
+            return int(link.makefile("rb").readline().split()[1])
+    bearer = "Authorization: Bearer "
+    for path, *lines in [("/v1/jobs/1?token=" + mine, bearer + other), ("/v1/jobs/1", bearer + mine, bearer + other), (f"/v1/jobs/1?token={other}&token={mine}",),
+                         ("/v1/jobs/1", "Authorization: Basic eDp5", bearer + mine)]:
+        assert await asyncio.to_thread(ask, path, *lines) == 401, (path, lines)
+    assert upstream.heads == []
+    assert await asyncio.to_thread(ask, "/v1/jobs/1?token=" + mine, bearer + mine) == 200, "one token twice"
+    assert 'weirgate_auth_refusals_total{reason="two_tokens"} 4' in admin(weirgate, "/metrics")
+
+
 async def test_a_cut_reaches_a_device_at_every_door(gateway, upstream):
     """Connected, in the middle of a request, and when it comes back."""
     weirgate = gateway()

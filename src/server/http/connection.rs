@@ -186,6 +186,7 @@ impl Connection {
             held: &self.server.settings.held,
             client: self.peer.client(),
             permit: None,
+            moved: 0,
         };
         let mut cut = pin!(self.cut_off());
         // False once nobody is left who could cut a client off.
@@ -280,7 +281,8 @@ impl Connection {
             return Some(reason);
         }
         let now_us = self.server.ends.clock().mono_us();
-        if unwritten.charge(self.gate.uncharged(), now_us, cx) {
+        let (bytes, moved) = (self.gate.uncharged(), self.gate.moved());
+        if unwritten.charge(bytes, moved, now_us, cx) {
             return Some(CloseReason::HttpMemory);
         }
         if self.clock.is_evicted(cx) {
@@ -375,17 +377,22 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
-/// The permit for parts of answers that hyper holds because the client does not read.
+/// The permit for hyper's read buffer, and for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
     held: &'s Quota,
     client: ClientAddr,
     permit: Option<Permit>,
+    /// How many bytes had moved at the last look. The read buffer of a long body is the same amount all the time, so that
+    /// the amount does not show the progress.
+    moved: u64,
 }
 
 impl Unwritten<'_> {
-    /// Sets the permit to this many bytes. Returns whether the connection has to be evicted, because all clients together
-    /// hold too many.
-    fn charge(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
+    /// Sets the permit to this many bytes. Bytes that have `moved` since the last look are progress. Returns whether the
+    /// connection has to be evicted, because all clients together hold too many.
+    fn charge(&mut self, bytes: usize, moved: u64, now_us: u64, cx: &Context<'_>) -> bool {
+        let has_moved = self.moved != moved;
+        self.moved = moved;
         if bytes == 0 {
             self.permit = None;
             return false;
@@ -396,6 +403,9 @@ impl Unwritten<'_> {
             .get_or_insert_with(|| held.hold(client, 0, now_us));
         let before = permit.amount();
         permit.set(bytes as u64, now_us);
+        if has_moved {
+            permit.progress(now_us);
+        }
         if permit.amount() > before {
             held.make_room(now_us);
         }
@@ -435,4 +445,31 @@ async fn linger(mut stream: ClientStream, mut answer: &[u8], bounds: Linger) {
     };
     // Either result ends the connection.
     let _ = timeout(Duration::from_millis(bounds.whole_ms), drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::task::Waker;
+
+    /// The read buffer of a long upload is the same amount all the time.
+    #[test]
+    fn of_equal_amounts_the_one_whose_bytes_move_stays() {
+        let held = Quota::new("http_bytes", 20_000);
+        let unwritten = |last| Unwritten {
+            held: &held,
+            client: IpAddr::from([192, 0, 2, last]).into(),
+            permit: None,
+            moved: 0,
+        };
+        let cx = Context::from_waker(Waker::noop());
+        let (mut upload, mut still, mut new) = (unwritten(1), unwritten(2), unwritten(3));
+        assert!(!upload.charge(8_192, 100, 0, &cx));
+        assert!(!still.charge(8_192, 100, 1_000_000, &cx));
+        assert!(!upload.charge(8_192, 30_000_000, 30_000_000, &cx));
+        assert!(!new.charge(8_192, 100, 30_000_001, &cx));
+        assert!(!upload.charge(8_192, 30_000_000, 30_000_002, &cx));
+        assert!(still.charge(8_192, 100, 30_000_002, &cx));
+    }
 }

@@ -130,6 +130,8 @@ struct GateState {
     is_charged: bool,
     /// How often everything that hyper had was written.
     flushes: u64,
+    /// Bytes of bodies and answers that have moved so far.
+    moved: u64,
 }
 
 impl Gate {
@@ -158,12 +160,18 @@ impl Gate {
             written: 0,
             is_charged: false,
             flushes: 0,
+            moved: 0,
         })))
     }
 
     /// How often everything that hyper had was written. If the number grows, what hyper had before is written.
     pub(super) fn flushes(&self) -> u64 {
         self.0.borrow().flushes
+    }
+
+    /// How many bytes of bodies and answers have moved so far. If the number grows, the connection makes progress.
+    pub(super) fn moved(&self) -> u64 {
+        self.0.borrow().moved
     }
 
     /// Records that hyper has taken a piece of an answer's body.
@@ -350,6 +358,7 @@ impl GateState {
         if let Poll::Ready(Ok(bytes)) = outcome {
             // Heads are not distinguished: the rest that is left is a little larger.
             self.written += *bytes;
+            self.moved += *bytes as u64;
             while let Some(first) = self
                 .unwritten
                 .front()
@@ -388,6 +397,7 @@ impl GateState {
         ready!(outcome)?;
         let n = buf.filled().len() - before;
         self.body_bytes += n as u64;
+        self.moved += n as u64;
         body.pass(n as u64);
         if body.is_end() {
             self.next = Next::Head(HeadScanner::default());
@@ -401,6 +411,9 @@ impl GateState {
         let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
             self.clock.note_body_read(&outcome);
+            if let Poll::Ready(Ok(bytes)) = &outcome {
+                self.moved += *bytes as u64;
+            }
         }
         outcome
     }

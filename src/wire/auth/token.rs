@@ -59,6 +59,23 @@ impl Token {
             .or_else(|| in_authorization(head))
     }
 
+    /// Checks that a request which is passed on has one token, however often, and one line of `Authorization` at most. Of
+    /// several, the one that is judged here need not be the one that the next server reads.
+    ///
+    /// # Errors
+    /// There are two.
+    pub fn check_only_one(head: &RequestHead<'_>) -> Result<(), Refusal> {
+        let in_header = in_authorization(head).or_else(|| in_protocols(head));
+        let in_query = head.parameters("token").filter_map(Self::new);
+        let mut tokens = in_header.into_iter().chain(in_query);
+        let first = tokens.next();
+        let has_another = tokens.any(|token| Some(token) != first);
+        match has_another || head.header_values("authorization").count() > 1 {
+            true => Err(Refusal::TwoTokens),
+            false => Ok(()),
+        }
+    }
+
     /// The text itself. It must not get into a log, an error or a response.
     pub(super) fn expose(&self) -> &str {
         &self.0
@@ -227,6 +244,38 @@ mod tests {
             };
             let found = in_cookie(&head, "__Host-feed").expect("one cookie");
             assert_eq!(found.as_ref().map(Token::expose), Some("good"), "{space:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_has_one_token() {
+        for (target, lines, is_one) in [
+            ("/v1", "", true),
+            ("/v1?token=a", "", true),
+            ("/v1?token=a&token=a", "Authorization: Bearer a\r\n", true),
+            ("/v1?token=a", "Authorization: Basic b\r\n", true),
+            ("/v1?token=", "Authorization: Bearer b\r\n", true),
+            ("/v1?token=a", "Authorization: Bearer b\r\n", false),
+            ("/v1?token=a&token=b", "", false),
+            ("/v1?%74oken=a", "Authorization: bearer b\r\n", false),
+            (
+                "/v1",
+                "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
+                false,
+            ),
+            (
+                "/v1",
+                "Authorization: Basic a\r\nAuthorization: Bearer b\r\n",
+                false,
+            ),
+        ] {
+            let request = request(target, lines);
+            let head = RequestHead::parse(&request, 100).expect("a good head");
+            assert_eq!(
+                Token::check_only_one(&head).is_ok(),
+                is_one,
+                "{target} {lines}"
+            );
         }
     }
 

@@ -93,6 +93,9 @@ pub enum Refusal {
     /// The request has two cookies of the name, and either may be the one that the application has set.
     #[error("two cookies with the name of --token-cookie")]
     TwoCookies,
+    /// A request that is passed on has two tokens, and the service may read the other one.
+    #[error("two tokens, or two lines of Authorization")]
+    TwoTokens,
     /// Over [`TOKEN_BYTES_MAX`].
     #[error("over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
@@ -194,9 +197,10 @@ impl Refusal {
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Missing,
         Self::TwoCookies,
+        Self::TwoTokens,
         Self::TooLong,
         Self::NotAToken,
         Self::Padding,
@@ -221,6 +225,7 @@ impl Refusal {
         match self {
             Self::Missing => "missing",
             Self::TwoCookies => "two_cookies",
+            Self::TwoTokens => "two_tokens",
             Self::TooLong => "too_long",
             Self::NotAToken => "not_a_token",
             Self::Padding => "padding",

@@ -9,7 +9,7 @@ use crate::gateways::events::identify::device_of;
 use crate::gateways::shared::access::{AccessStats, close_of};
 use weirgate_core::Now;
 use weirgate_server::http::site::{Answer, RequestParts};
-use weirgate_wire::auth::{Authenticator, Refusal};
+use weirgate_wire::auth::{Authenticator, Refusal, Token};
 use weirgate_wire::head::RequestHead;
 
 /// Judges the tokens of proxied requests. By default no token counts.
@@ -40,6 +40,10 @@ impl ProxyTokens {
         let head = RequestHead::of_parts(parts.head.method.as_str(), target, headers);
         // hyper has read the target, so it makes a URL.
         let head = head.ok_or(Refusal::Missing)?;
+        if let Err(refusal) = Token::check_only_one(&head) {
+            self.stats.count_refusal(refusal);
+            return Err(refusal);
+        }
         let judged = self.authenticator.judge(&head, now, |identity| {
             device_of(identity, None)?;
             let marks = identity.marks(None);
