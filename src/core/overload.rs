@@ -240,12 +240,12 @@ impl Overload {
 
     /// The held frames of a topic that a member has to get, oldest first.
     pub(super) fn unseen(&self, topic: &TopicName, key: SessionKey) -> Vec<Arc<Frame>> {
-        let held = self.held.get(topic).into_iter();
-        let states = held.flat_map(|held| held.states.iter().map(move |state| (held, state)));
-        states
-            .filter(|(held, (number, _))| held.is_for(key, **number))
-            .map(|(_, (_, frame))| Arc::clone(frame))
-            .collect()
+        let Some(held) = self.held.get(topic) else {
+            return Vec::new();
+        };
+        let first = held.seen.get(&key).map_or(0, |seen| seen + 1);
+        let unseen = held.states.range(first..);
+        unseen.map(|(_, frame)| Arc::clone(frame)).collect()
     }
 
     /// Ends a round: the flush has reached all clients.

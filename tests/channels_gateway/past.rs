@@ -368,3 +368,38 @@ fn a_name_that_leaves_the_stream_has_a_loss_and_one_that_joins_it_comes_once() {
     bench.confirm("a:1");
     assert_eq!(bench.came(key), [""; 0], "told once");
 }
+
+#[test]
+fn a_name_that_leaves_the_stream_while_its_answer_waits_gets_its_last_value() {
+    let settings = ChannelsGatewaySettings {
+        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        ..settings()
+    };
+    let mut bench = Bench::limited(settings, limits(), |gateway| {
+        let gateway = gateway.with_kept_stream(vec!["b:*".to_owned()]);
+        gateway.expect("names").with_past().with_retained(1 << 20)
+    });
+    let key = bench.client();
+    let request = json!({"action": "subscribe", "channels": ["b:1"], "last": 1, "status": true});
+    bench.say(key, &request);
+    assert_eq!(bench.came(key), ["status"], "the answer waits for the stream");
+    bench.bus(BusEvent::Subjects(vec!["a:*".to_owned()].into()));
+    bench.bus(BusEvent::Up);
+    bench.world.advance(6 * SECOND);
+    bench.world.advance(1);
+    bench.confirm("b:1");
+    bench.value("b:1", None, "7");
+    bench.end("b:1");
+    bench.world.advance(1);
+    let came = bench.got(key);
+    let of = |kind: &str| {
+        came.iter()
+            .filter(|message| message["type"] == kind)
+            .count()
+    };
+    assert_eq!(
+        (of("subscribed"), of("data"), of("retained")),
+        (1, 1, 1),
+        "{came:?}"
+    );
+}

@@ -45,6 +45,8 @@ struct Prepared {
     answer: Answer,
     /// The number of the answer, if last values follow.
     retained: Option<u64>,
+    /// The client wants to know when its last values have ended.
+    says_end: bool,
     /// The granted names of which the answer still has to say what they bring.
     brings: vec::IntoIter<TopicName>,
     resuming: Option<Box<Resuming>>,
@@ -66,6 +68,8 @@ struct Resuming {
     outcomes: Vec<Outcome>,
     /// Granted names without a resume, in the order of the answer.
     off: Vec<TopicName>,
+    /// Names that the stream turned out not to have while the answer waited: their last values follow the answer.
+    moved: Vec<TopicName>,
     /// What the history lacks; the answer waits no longer.
     past: Box<WantedPast>,
     /// The missed messages, and the newest messages of names whose missed messages are not all there.
@@ -218,6 +222,7 @@ impl Prepared {
             brings: answer.take_names().into_iter(),
             answer,
             retained: follow_up.retained,
+            says_end: follow_up.says_end,
             resuming: resumed.map(|resumed| Box::new(Resuming::new(resumed, past))),
         }
     }
@@ -244,6 +249,7 @@ impl Resuming {
             joined: Vec::new(),
             outcomes: Vec::new(),
             off: resumed.off.into_iter().collect(),
+            moved: Vec::new(),
             past,
             missed: Follow::default(),
             newest: Follow::default(),
@@ -257,7 +263,7 @@ impl Resuming {
     }
 
     fn bytes(&self) -> usize {
-        let names = self.names.len() + self.joined.len() + self.off.len();
+        let names = self.names.len() + self.joined.len() + self.off.len() + self.moved.len();
         let names = names + self.past.waits.len() + self.past.lacks.len();
         names * NAME_BYTES + self.recovered.bytes()
     }
@@ -527,6 +533,9 @@ impl ChannelsGateway {
                 self.queue_name_error(REFUSED, name, vec![key]);
             }
         }
+        if self.retained.has_values {
+            resuming.moved.extend_from_slice(&moved);
+        }
         resuming.joined.extend(names);
         resuming.outcomes.extend(&outcomes);
         if resuming.has_since || resuming.is_all {
@@ -591,8 +600,10 @@ impl ChannelsGateway {
     ) {
         core.postpone_no_longer(key);
         let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
+        let mut moved = Vec::new();
         for prepared in &mut sending.answers {
-            if let Some(resuming) = prepared.resuming.take() {
+            if let Some(mut resuming) = prepared.resuming.take() {
+                moved.push((mem::take(&mut resuming.moved), prepared.says_end));
                 let names = resuming.settle(core, &mut follow, &mut replayed);
                 sending.spent.extend(names);
             }
@@ -604,8 +615,24 @@ impl ChannelsGateway {
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }
+        self.want_moved(key, &moved);
         self.names.update_stats(&self.stats, core.memberships());
         self.ask_retained(core);
+    }
+
+    /// Requests the last values of names that turned out not to be of the stream. The answers have gone.
+    fn want_moved(&mut self, key: SessionKey, moved: &[(Vec<TopicName>, bool)]) {
+        for (names, says_end) in moved {
+            for name in names {
+                match says_end {
+                    true => self.retained.want_with_end(name, key, 0),
+                    false => self.retained.want(name, key, 0),
+                }
+            }
+            if !names.is_empty() {
+                self.retained.client_up(key);
+            }
+        }
     }
 }
 
