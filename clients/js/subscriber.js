@@ -45,7 +45,7 @@ class Subscription {
     return reasons(this.#entries.filter((entry) => isRefused(entry) || (entry.state === "live" && entry.why)));
   }
   get coming() {
-    return this.#entries.filter((entry) => isComing(entry) && [entry.fresh, entry.asked, entry.due].some((subs) => subs?.has(this))).map(({ name }) => name);
+    return this.#entries.filter((entry) => waiting(entry).some((subs) => subs?.has(this))).map(({ name }) => name);
   }
   get end() {
     if (this.#isLeft) return null;
@@ -148,7 +148,7 @@ export class Subscriber extends Session {
 
   /** The names whose last values are coming. */
   get coming() {
-    return this.#all("live").filter((entry) => isComing(entry) && [entry.fresh, entry.asked, entry.due].some((subs) => subs?.size)).map(({ name }) => name);
+    return this.#all("live").filter(isAwaited).map(({ name }) => name);
   }
   /** Why last values of names have not all come. */
   get cuts() {
@@ -282,6 +282,7 @@ export class Subscriber extends Session {
   admitted(...as) {
     for (const entry of this.#all("limited", `${as}` !== this.#as && "refused")) Object.assign(entry, AFRESH);
     this.#as = `${as}`;
+    this.#free();
     this.#ask();
   }
 
@@ -351,10 +352,10 @@ export class Subscriber extends Session {
     return !group && this.brings?.[name]?.from === "retained";
   }
 
-  /** Last values come to these subscriptions. */
+  /** Last values come to these subscriptions; who has joined since the question asks next. */
   #expect(entry, subs) {
     entry.due = new Map([...subs].map((sub) => [sub, entry.asked?.get(sub) ?? entry.fresh.get(sub) ?? entry.count]));
-    entry.isWhole = [...entry.subs].every((sub) => entry.due.has(sub));
+    entry.isWhole = [...entry.subs].every((sub) => entry.due.has(sub) || entry.fresh.has(sub));
   }
 
   /** Who joins a name gets its last values too: the client asks again, one question of a name at a time. */
@@ -368,28 +369,39 @@ export class Subscriber extends Session {
     const names = part.map(({ name }) => name);
     for (const entry of part) Object.assign(entry, { asked: entry.fresh, fresh: new Map() });
     const done = ({ code, message, channels = [], errors = [] }) => {
+      const whys = whyNot(part, channels, errors), lost = new Map();
       for (const entry of part.filter(({ asked }) => asked)) {
-        const isGranted = !code && channels.includes(entry.name);
+        const why = code ? code === "refused" && (message || code) : whys.get(entry), isGranted = !code && !why;
         entry.isRetained &&= !isGranted || this.#bringsRetained(entry);
         if (isGranted && entry.isRetained) this.#expect(entry, this.#begins > 1 ? entry.subs : entry.asked.keys());
         else entry.fresh = new Map([...entry.asked, ...entry.fresh]);
-        // The name itself stays; a limit may pass.
-        entry.isHeldUp = !isGranted && (!code || code === "refused");
-        entry.cut = entry.isHeldUp ? message ?? errors.at(-1) ?? "not granted" : "";
-        entry.asked = undefined;
+        // A limit takes no name away, and may pass.
+        const isHeldUp = !!why && (!!code || LIMITED.test(why));
+        Object.assign(entry, { isHeldUp, cut: isHeldUp ? why : "", asked: undefined });
+        if (isHeldUp) entry.heard.clear();
+        else if (why && entry.state === "live") {
+          entry.state = "asked";
+          lost.set(entry, why);
+        }
       }
+      this.#refuse([...lost.keys()], [...lost.values()]);
       if (code === "timeout") this.emit("error", new RequestError(code, message));
       this.#ask();
     };
     this.ask((id) => this.message("subscribe", names, id, "", { status: true }), { isQuiet: true, isBound: true, done });
   }
 
+  /** What was held up by a limit may be asked again. */
+  #free() {
+    for (const entry of this.#names.values()) entry.isHeldUp = false;
+  }
+
   /** A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only. */
   #take(entry, channel, item, details) {
-    const { fresh, due, heard, keeps, kept } = entry;
+    const { heard, keeps, kept } = entry;
     entry.count += 1;
     if (!entry.isRetained) this.#replay(entry);
-    else if (fresh.size || entry.asked || due?.size) heard.set(channel, entry.count);
+    else if (isAwaited(entry)) heard.set(channel, entry.count);
     if (!keeps || entry.group || SHORT.includes(this.brings?.[entry.name]?.from)) return;
     const newest = kept.get(channel) ?? [];
     newest.push([entry.count, item, details]);
@@ -417,6 +429,7 @@ export class Subscriber extends Session {
         for (const sub of entry.subs) entry.fresh.set(sub, entry.count);
         entry.due = undefined;
       }
+      this.#free();
       this.#ask();
     };
     if (this.#retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
@@ -474,7 +487,8 @@ export class Subscriber extends Session {
         // The newest messages follow, unless the missed ones do.
         for (const entry of part) if (more.last > 0 && (recovered?.[entry.name] ?? recovered) !== true) entry.kept.clear();
         this.granted(channels, part);
-        this.#refuse(part.filter(({ name }) => !channels.includes(name)), errors.filter((why) => !channels.includes(BARRED.exec(why)?.[1])));
+        const whys = whyNot(part, channels, errors);
+        this.#refuse([...whys.keys()], [...whys.values()]);
         errors.forEach((why) => this.barred(why));
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
@@ -484,7 +498,7 @@ export class Subscriber extends Session {
         const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
         if (held.length) this.#request(action, held, state);
         for (const entry of this.#all("limited")) entry.state = "wanted";
-        for (const entry of this.#names.values()) entry.isHeldUp = false;
+        this.#free();
       }
       this.#ask();
     };
@@ -506,7 +520,10 @@ export class Subscriber extends Session {
     const news = all.filter((entry, at) => entry.why !== (entry.why = errors[at] ?? last));
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
-    for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
+    for (const entry of left) {
+      entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
+      entry.heard.clear();
+    }
     this.#tell(left, left.filter((entry) => news.includes(entry)), ({ subs }) => [...subs].some((sub) => sub.waits));
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
     const again = () => {
@@ -530,6 +547,14 @@ const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
 const isComing = ({ state, isRetained }) => state === "live" && isRetained;
+/** The subscriptions to which last values come. */
+const waiting = (entry) => (isComing(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, entry.due] : []);
+const isAwaited = (entry) => waiting(entry).some((subs) => subs?.size);
+/** Why names are not granted: the reasons come in the order of the names; the last one goes for the rest. */
+const whyNot = (part, channels, errors) => {
+  const own = errors.filter((why) => !channels.includes(BARRED.exec(why)?.[1]));
+  return new Map(part.filter(({ name }) => !channels.includes(name)).map((entry, at) => [entry, own[at] || own.at(-1) || "not granted"]));
+};
 const isRefused = ({ state }) => state === "refused" || state === "limited";
 const reasons = (entries) => Object.fromEntries(entries.map(({ name, why }) => [name, why]));
 const refusal = (entries) => new RequestError("refused", [...new Set(entries.map(({ why }) => why))].join("; "), reasons(entries));

@@ -136,6 +136,35 @@ test("a second table of the same name is loading until its last values have come
   channels.close();
 }));
 
+test("a table of a client at its limit is not loading for ever, and after a loss its rows stay until all last values have come", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), first = [], second = [], brings = { "a.*": { from: "retained" } };
+  rowsOf(channels, "a.*", (now) => first.push(now));
+  latest().open();
+  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
+  await settled();
+  answer(["a.*"], { brings });
+  for (const name of ["a.0", "a.1"]) data(name, "a.*", 1, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 2 });
+  rowsOf(channels, "a.*", (now) => second.push(now));
+  await settled();
+  const now = (calls) => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows].map(([id, { value }]) => [id, value]), loading]; };
+  assert.deepEqual(now(second), [[], true]);
+  answer([], { errors: ["Max wildcard subscriptions exceeded (1)"] });
+  assert.deepEqual(now(second), [[], false]);
+  assert.deepEqual(now(first), [[["0", 1], ["1", 1]], false]);
+  data("a.1", "a.*", 2);
+  latest().message({ type: "status", bus: "up", lost: true });
+  pass(5_000);
+  await settled();
+  assert.deepEqual(now(first), [[["0", 1], ["1", 2]], true]);
+  answer(["a.*"], { brings });
+  data("a.1", "a.*", 3, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(now(first), [[["1", 3]], false]);
+  assert.deepEqual(now(second), [[["1", 3]], false]);
+  channels.close();
+}));
+
 test("a table is loading until each name is answered and its last values have come, and again on a new connection", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [];
   const end = rowsOf(channels, ["a.*", "b.*", "c"], (now) => calls.push(now));

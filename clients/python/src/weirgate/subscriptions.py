@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +87,8 @@ class _Entry:
     @property
     def waits(self) -> dict[SubscriptionCore, int]:
         """The subscriptions to which last values come."""
-        return {**self.fresh, **(self.asked or {}), **(self.due or {})} if self.state == "live" and self.is_retained else {}
+        is_coming = self.state == "live" and self.is_retained and not self.is_held_up
+        return {**self.fresh, **(self.asked or {}), **(self.due or {})} if is_coming else {}
 
 
 @dataclass(eq=False)
@@ -305,6 +306,7 @@ class SubscriberCore(SessionCore):
         for entry in self._all("limited", "refused") if is_other else self._all("limited"):
             entry.state, entry.why = "wanted", ""
         self._admitted_as = (address, token)
+        self._free()
         self._ask()
 
     def revoked(self, names: Iterable[str]) -> None:
@@ -434,6 +436,7 @@ class SubscriberCore(SessionCore):
             self._recall_at = math.inf
             for entry in self._retained():
                 entry.fresh, entry.due = dict.fromkeys(entry.subscriptions, entry.count), None
+            self._free()
             self._is_planned = True
         if self._is_planned:
             self._is_planned = False
@@ -473,10 +476,10 @@ class SubscriberCore(SessionCore):
         return None if brought is None else brought.get("from")
 
     def _expect(self, entry: _Entry, subscriptions: Iterable[SubscriptionCore]) -> None:
-        """Last values come to these subscriptions."""
+        """Last values come to these subscriptions; who has joined since the question asks next."""
         joined = {**entry.fresh, **(entry.asked or {})}
         entry.due = {one: joined.get(one, entry.count) for one in subscriptions}
-        entry.is_whole = entry.subscriptions.keys() <= entry.due.keys()
+        entry.is_whole = entry.subscriptions.keys() <= entry.due.keys() | entry.fresh.keys()
 
     def _ask_last_values(self) -> None:
         """Who joins a name gets its last values too: the client asks again, one question of a name at a time."""
@@ -493,27 +496,38 @@ class SubscriberCore(SessionCore):
 
         def done(request: Request) -> None:
             error, response = request.error, request.response or {}
-            channels, errors = response.get("channels", []), response.get("errors", [])
+            reasons = _why_not(part, response.get("channels", []), response.get("errors", []))
+            lost: dict[_Entry, str] = {}
             for entry in part:
                 if entry.asked is None:
                     continue
-                is_granted = error is None and entry.name in channels
+                is_granted = error is None and entry not in reasons
                 if is_granted:
                     entry.is_retained = self._brings_retained(entry)
                 if is_granted and entry.is_retained:
                     self._expect(entry, entry.subscriptions if self._begins > 1 else entry.asked)
                 else:
                     entry.fresh = {**entry.asked, **entry.fresh}
-                # The name itself stays; a limit may pass.
-                entry.is_held_up = not is_granted and (error is None or error.code == "refused")
-                why = str(error) if error is not None else errors[-1] if errors else "not granted"
+                why = reasons.get(entry, "") if error is None else str(error) or error.code if error.code == "refused" else ""
+                # A limit takes no name away, and may pass.
+                entry.is_held_up = bool(why) and (error is not None or bool(_LIMITED.match(why)))
                 entry.cut, entry.asked = why if entry.is_held_up else "", None
+                if entry.is_held_up:
+                    entry.heard.clear()
+                elif why and entry.state == "live":
+                    entry.state, lost[entry] = "asked", why
+            self._refuse(list(lost), list(lost.values()))
             if error is not None and error.code == "timeout":
                 self._emit("error", error)
             self._ask()
 
         self.ask(self.now, lambda request_id: self.message("subscribe", names, request_id, "", {"status": True}),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
+
+    def _free(self) -> None:
+        """What was held up by a limit may be asked again."""
+        for entry in self._names.values():
+            entry.is_held_up = False
 
     def _take(self, entry: _Entry, channel: str, item: Any, details: tuple[Any, ...]) -> None:
         """A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only."""
@@ -624,8 +638,7 @@ class SubscriberCore(SessionCore):
                     self._request(action, held, state)
                 for entry in self._all("limited"):
                     entry.state = "wanted"
-                for entry in self._names.values():
-                    entry.is_held_up = False
+                self._free()
             self._ask()
 
         self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group, more),
@@ -639,7 +652,8 @@ class SubscriberCore(SessionCore):
                 entry.kept.clear()
         self.granted(granted, part)
         errors = response.get("errors", [])
-        self._refuse([entry for entry in part if entry.name not in granted], [why for why in errors if _barred_name(why) not in granted])
+        reasons = _why_not(part, granted, errors)
+        self._refuse(list(reasons), list(reasons.values()))
         for why in errors:
             self.barred(why)
 
@@ -666,6 +680,7 @@ class SubscriberCore(SessionCore):
         left = _in_state(part, "asked") + full
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
+            entry.heard.clear()
         news = [entry for entry in left if entry.why != entry.told]
         self._tell(left, news)
         for entry in left:
@@ -697,6 +712,13 @@ def _number(last: Last | None) -> int:
 def _barred_name(why: Any) -> str | None:
     found = _BARRED.match(str(why))
     return found[1] if found else None
+
+
+def _why_not(part: list[_Entry], granted: Container[str], errors: list[str]) -> dict[_Entry, str]:
+    """Why names are not granted: the reasons come in the order of the names; the last one goes for the rest."""
+    own = [why for why in errors if _barred_name(why) not in granted]
+    denied = [entry for entry in part if entry.name not in granted]
+    return {entry: (own[min(at, len(own) - 1)] if own else "") or "not granted" for at, entry in enumerate(denied)}
 
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
