@@ -1,5 +1,6 @@
 """`weirgate channels --retained` with many or large last values: clients of any speed, and a bus that does not answer."""
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import random
 
 import clients
 import pytest
+from nats.js.errors import BadRequestError
 from prometheus import scrape
 from redis_gateways import CHANNELS
 from test_channels_nats import Reader, bus, connect, goes_on, on_nats  # noqa: F401
@@ -242,7 +244,9 @@ async def test_values_of_a_stream_that_is_being_made(nats, on_nats):  # noqa: F8
             await soon()
             streams = maker.jetstream(timeout=10)
             for _ in range(3):
-                await streams.add_stream(name=f"MADE{n}", subjects=[f"made.{n}.>"], max_msgs_per_subject=1)
+                # While nats-server makes it for one, it tells another that it overlaps with itself.
+                with contextlib.suppress(BadRequestError):
+                    await streams.add_stream(name=f"MADE{n}", subjects=[f"made.{n}.>"], max_msgs_per_subject=1)
             await streams.publish(f"made.{n}.{at}", str(at).encode())
         client = await connect(weirgate)
         making = asyncio.gather(*(make(at, maker) for at, maker in enumerate(makers)))
