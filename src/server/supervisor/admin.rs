@@ -421,6 +421,14 @@ impl Shared {
         self.with_refusals(|refusals| refusals.add(refused, now))
     }
 
+    /// Writes the file for processes that start later anew if it is gone.
+    pub(super) fn keep_refusals(&self) {
+        let now = self.clock.now().unix_ms();
+        if let Err(error) = self.with_refusals(|refusals| refusals.keep(now)) {
+            tracing::error!(%error, "the file of refused users and tokens for a process that starts cannot be written");
+        }
+    }
+
     fn with_refusals<T>(&self, work: impl FnOnce(&mut RefusalFile) -> T) -> T {
         let refusals = self.refusals.lock();
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
