@@ -190,7 +190,8 @@ impl Revoked {
     }
 
     /// Adds all entries that `read` returns, as [`add`](Self::add) does. The list is locked meanwhile: what others add or
-    /// lift comes before the reading or after the last entry. Returns for how many there was no room.
+    /// lift comes before the reading or after the last entry. Entries that have ended take no room. Returns for how many
+    /// others there was none.
     ///
     /// # Errors
     /// The error of `read`.
@@ -200,10 +201,11 @@ impl Revoked {
         read: impl FnOnce() -> Result<Vec<Cut>, E>,
     ) -> Result<usize, E> {
         let mut lists = self.pruned(now_unix_ms);
-        let mut added = read()?
-            .into_iter()
-            .map(|refused| lists.add(&refused, self.max, now_unix_ms));
-        Ok(added.by_ref().filter(Result::is_err).count())
+        let entries = read()?.into_iter();
+        let holding =
+            entries.filter(|refused| now_unix_ms < Ends::of_call(refused, now_unix_ms).old);
+        let added = holding.map(|refused| lists.add(&refused, self.max, now_unix_ms));
+        Ok(added.filter(Result::is_err).count())
     }
 
     /// The entries of requests that hold, in the form for other processes.

@@ -387,6 +387,30 @@ fn what_has_ended_makes_room_in_both_lists() {
     assert_eq!(list.newest(NOW + HOUR).0, 0);
 }
 
+#[test]
+fn what_has_ended_before_it_is_read_takes_no_room() {
+    let user = |user: &str, until: i64| {
+        let seconds = until / 1000;
+        cut(&format!(r#"{{"user":"{user}","until":{seconds}}}"#))
+    };
+    let now = NOW + HOUR;
+    let lines = vec![
+        user("ann", now),
+        user("bob", NOW),
+        user("cid", now + 1_000),
+        user("dan", now + HOUR),
+        user("eve", now + HOUR),
+    ];
+    let list = Revoked::new(2);
+    let left_out = list.add_all(now, || Ok::<_, ()>(lines));
+    assert_eq!(left_out, Ok(1));
+    let own = marks("a", &[], None);
+    let refused =
+        ["ann", "bob", "cid", "dan", "eve"].map(|user| list.refuse(&connected(user, &own), now));
+    assert_eq!(refused, [false, false, true, true, false]);
+    assert_eq!(list.newest(now).0, 2);
+}
+
 /// Against a list that looks at every entry.
 #[test]
 fn random_lists_refuse_as_each_entry_says() {

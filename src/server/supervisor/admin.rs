@@ -372,7 +372,8 @@ impl Shared {
 
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
     /// reads the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
-    /// then. If one process is meant, the others get what it refuses: the client could come back to any.
+    /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
+    /// back to any.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -384,7 +385,8 @@ impl Shared {
             .as_ref()
             .map_or(Ok(()), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
-        let (named, others): (Vec<_>, Vec<_>) = self.living().into_iter().partition(is_named);
+        let mut named = self.living();
+        named.retain(is_named);
         let all = self.ask_all(named, admin_request, ANSWER_MAX).await;
         if refused.is_none() {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
@@ -397,6 +399,8 @@ impl Shared {
                 body: sonic_rs::to_string(&refused).unwrap_or_default().into(),
                 ..admin_request.clone()
             };
+            let mut others = self.living();
+            others.retain(|one| !is_named(one));
             let told = self.ask_all(others, &admin_request, ANSWER_MAX).await;
             set_member(&mut answer, "processes_missing", missing_of(&told));
         }
@@ -419,6 +423,14 @@ impl Shared {
     fn note_refusal(&self, refused: &Cut) -> Result<(), NotKept> {
         let now = self.clock.now().unix_ms();
         self.with_refusals(|refusals| refusals.add(refused, now))
+    }
+
+    /// Writes the file for processes that start later anew if it is gone.
+    pub(super) fn keep_refusals(&self) {
+        let now = self.clock.now().unix_ms();
+        if let Err(error) = self.with_refusals(|refusals| refusals.keep(now)) {
+            tracing::error!(%error, "the file of refused users and tokens for a process that starts cannot be written");
+        }
     }
 
     fn with_refusals<T>(&self, work: impl FnOnce(&mut RefusalFile) -> T) -> T {

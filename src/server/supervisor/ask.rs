@@ -1,6 +1,7 @@
 //! Requests to the admin sockets of the processes.
 
 use std::io;
+use std::mem::replace;
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -84,7 +85,8 @@ impl AdminRequest {
     }
 
     /// Passes the request on with a body that comes in pieces, of which the supervisor holds one at a time: the process
-    /// judges the request, and counts the bytes. The process has `limit` for the answer, from the end of the body on.
+    /// judges the request, and counts the bytes. The process has at least `limit` for the answer from the end of the body on,
+    /// and at most twice as long.
     ///
     /// # Errors
     /// No whole answer, or the body is broken.
@@ -95,12 +97,15 @@ impl AdminRequest {
         limit: Duration,
     ) -> io::Result<AdminAnswer> {
         let progress = body.progress();
+        // In an earlier window than this one.
+        let mut had_ended = progress.has_ended();
         let (head, _) = self.into_parts()?;
         let mut answer = pin!(exchange(stream, head, body));
         loop {
             match timeout(limit, answer.as_mut()).await {
                 Ok(said) => return said,
                 Err(_) if progress.is_owed() => {}
+                Err(_) if progress.has_ended() && !replace(&mut had_ended, true) => {}
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }

@@ -90,7 +90,8 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
             "no directory for the admin sockets of the processes in {places}: {error}"
         ))
     })?;
-    let refusals = RefusalFile::new(sockets.path()).map_err(|error| {
+    let refusals = RefusalFile::new(sockets.path(), common.limits.revoked.max());
+    let refusals = refusals.map_err(|error| {
         RunError::Settings(format!(
             "no file beside the admin sockets of the processes: {error}"
         ))
@@ -303,6 +304,7 @@ impl Shell {
         while let Some(action) = self.supervisor.next_action() {
             match action {
                 Action::Spawn(number) => {
+                    self.shared.keep_refusals();
                     if let Err(error) = self.children.spawn(number) {
                         tracing::error!(process = number, %error, "a process could not be started");
                         let now = self.clock.mono_us();

@@ -43,13 +43,13 @@ pub(super) struct RefusalFile {
 }
 
 impl RefusalFile {
-    /// An empty list with its file in `folder`, which is for this user only.
+    /// An empty list for at most `max` entries, with its file in `folder`, which is for this user only.
     ///
     /// # Errors
     /// The system refuses the file.
-    pub(super) fn new(folder: &Path) -> io::Result<Self> {
+    pub(super) fn new(folder: &Path, max: usize) -> io::Result<Self> {
         let mut file = Self {
-            list: Revoked::default(),
+            list: Revoked::new(max),
             path: folder.join(NAME),
             lines: 0,
             lines_max: 0,
@@ -65,16 +65,33 @@ impl RefusalFile {
     /// There is no room in the list or for the file.
     pub(super) fn add(&mut self, refused: &Cut, now_unix_ms: i64) -> Result<(), NotKept> {
         let entry = self.list.add(refused, now_unix_ms)?;
-        if !self.is_whole || self.lines >= self.lines_max {
+        let has_room = self.is_whole && self.lines < self.lines_max;
+        if !has_room || self.append(&entry).is_err() {
             self.write_anew(now_unix_ms)?;
-            return Ok(());
         }
+        Ok(())
+    }
+
+    /// Adds a line. A file that is gone is not made: it would lack the other entries.
+    fn append(&mut self, entry: &Cut) -> io::Result<()> {
         self.is_whole = false;
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
-        file.write_all(line_of(&entry).as_bytes())?;
+        file.write_all(line_of(entry).as_bytes())?;
         self.lines += 1;
         self.is_whole = true;
         Ok(())
+    }
+
+    /// Writes the file anew if it is gone, as after a cleaning of `/tmp`, or is not whole. Called before a process starts,
+    /// which does not serve without it.
+    ///
+    /// # Errors
+    /// The system refuses the file.
+    pub(super) fn keep(&mut self, now_unix_ms: i64) -> io::Result<()> {
+        match self.is_whole && self.path.is_file() {
+            true => Ok(()),
+            false => self.write_anew(now_unix_ms),
+        }
     }
 
     /// Takes a refusal with exactly these conditions back.

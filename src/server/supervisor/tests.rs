@@ -9,7 +9,7 @@ use weirgate_core::{Connected, Cut, Revoked};
 use weirgate_wire::auth::TokenMarks;
 
 use super::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
-use super::refusals::{RefusalFile, read_refusals};
+use super::refusals::{NotKept, RefusalFile, read_refusals};
 
 const SECOND: u64 = 1_000_000;
 const STOP_US: u64 = 15 * SECOND;
@@ -313,7 +313,7 @@ struct Handed {
 impl Handed {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = RefusalFile::new(folder.path()).expect("a file");
+        let file = RefusalFile::new(folder.path(), 10_000).expect("a file");
         Self { folder, file }
     }
 
@@ -412,6 +412,43 @@ fn the_file_of_refusals_stays_small_and_a_line_without_its_end_is_left_out() {
     let wrong = std::fs::write(&path, "{}\n");
     wrong.expect("room");
     assert!(read_refusals(&path, &Revoked::default(), NOW).is_err());
+}
+
+/// As a cleaning of `/tmp` removes it.
+#[test]
+fn a_file_of_refusals_that_is_gone_is_written_anew() {
+    let mut handed = Handed::new();
+    let path = handed.folder.path().join("refused");
+    let users = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
+    handed.file.add(&users[0], NOW).expect("room");
+    let before = std::fs::read(&path).expect("a file");
+    handed.file.keep(NOW).expect("a file");
+    assert_eq!(std::fs::read(&path).expect("a file"), before);
+    for (number, user) in users.iter().enumerate().skip(1) {
+        std::fs::remove_file(&path).expect("a file");
+        handed.file.add(user, NOW).expect("room");
+        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
+        std::fs::remove_file(&path).expect("a file");
+        handed.file.keep(NOW).expect("a file");
+        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
+    }
+    // It cannot be written now: the entry is there once it can.
+    std::fs::remove_dir_all(handed.folder.path()).expect("a folder");
+    let dan = cut(r#"{"user":"dan"}"#);
+    assert!(handed.file.add(&dan, NOW).is_err());
+    std::fs::create_dir(handed.folder.path()).expect("a folder");
+    handed.file.keep(NOW).expect("a file");
+    assert_eq!(handed.started(NOW).newest(NOW).0, 4);
+}
+
+#[test]
+fn the_supervisor_remembers_as_many_refusals_as_the_settings_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut file = RefusalFile::new(folder.path(), 2).expect("a file");
+    let [ann, bob, cid] = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
+    file.add(&ann, NOW).expect("room");
+    file.add(&bob, NOW).expect("room");
+    assert!(matches!(file.add(&cid, NOW), Err(NotKept::Full(_))));
 }
 
 #[test]
