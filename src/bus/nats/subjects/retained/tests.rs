@@ -933,6 +933,25 @@ fn a_place_in_another_life_of_the_stream_is_found_out() {
     assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
 }
 
+#[test]
+fn a_stream_that_is_made_anew_between_two_pages_is_found_out() {
+    let mut all = All::after(None, (1, 90_000), 9_000);
+    let mut sequence = 0;
+    while !all.out().contains("STREAM.INFO") {
+        for _ in 0..8 {
+            sequence += 2;
+            all.brings([sequence]);
+        }
+    }
+    all.pages.out.extend_from_slice(b"$JS.API.STREAM.INFO.S ");
+    all.looks((1, 90_000));
+    assert_eq!(all.came(), (PAGE_VALUES as usize, None, false));
+    let pages = &mut all.pages;
+    pages.retained.more(1, pages.now, &mut pages.out);
+    all.looks_at("2026-01-02T00:00:00Z", (1, 90_000));
+    assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
+}
+
 /// nats-server 2.9.10 crashes if a consumer of a stream in memory begins at a time.
 #[test]
 fn a_stream_in_memory_is_read_by_numbers() {
