@@ -94,6 +94,8 @@ pub(super) struct Replay {
     /// The pauses since the last page.
     pauses: u32,
     reads: u32,
+    /// Whether the stream was read from its beginning because the position was of another life of it.
+    has_begun_anew: bool,
     cut: Option<RetainedCut>,
     memory: Permit,
 }
@@ -210,6 +212,7 @@ impl Replay {
             rests: false,
             pauses: 0,
             reads: 0,
+            has_begun_anew: false,
             cut: None,
             memory,
         }
@@ -267,9 +270,12 @@ impl Replay {
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked.
     fn read(&mut self, cut: Option<RetainedCut>) {
         self.reads += 1;
-        if cut == Some(RetainedCut::Epoch) && self.since.is_some() {
-            // The position says nothing of this stream, which is read from its beginning on.
+        let is_other_life = cut == Some(RetainedCut::Epoch) && self.since.is_some();
+        if is_other_life && !self.has_begun_anew {
+            // The position says nothing of this stream, which is read from its beginning on; but only once, or a reading
+            // that is wrong about it would have no end.
             (self.since, self.cut, self.is_read) = (None, cut, false);
+            self.has_begun_anew = true;
             return;
         }
         self.is_read = true;

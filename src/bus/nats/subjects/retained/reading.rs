@@ -62,6 +62,10 @@ pub(super) struct AllRead {
     lack: Option<Lack>,
     /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
     is_by_number: bool,
+    /// Whether a message was read: its position is of this life of the stream.
+    has_taken: bool,
+    /// The time of the stream at the last check.
+    created_ns: Option<u64>,
     /// What follows the next check.
     pub(super) then: Then,
 }
@@ -104,7 +108,7 @@ impl AllRead {
                 self.jump.get_or_insert(after.major);
             }
         }
-        self.after = Some(id);
+        (self.after, self.has_taken) = (Some(id), true);
         true
     }
 }
@@ -149,9 +153,10 @@ impl Reading {
         }
     }
 
-    /// The first message of a consumer. All messages begin at the time of the last one that was read, not at its number: what is
-    /// stored in another life of the stream is newer, whatever numbers it has, and the consumer of a name does not bring the
-    /// message of that number if it has another name.
+    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its number:
+    /// what is stored in another life of the stream is newer, whatever numbers it has, and the consumer of a name does not bring
+    /// the message of that number if it has another name. Once a message was read, they go on at its number: if the clock has
+    /// gone back, its time may be that of messages long before it.
     pub(super) fn start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
@@ -180,7 +185,7 @@ impl Reading {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(all) = &mut self.all {
-            all.is_by_number = !stream.limits.has_times();
+            all.is_by_number = !stream.limits.has_times() || all.has_taken;
         }
         if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
             target.filter = String::new();
@@ -195,6 +200,8 @@ impl Reading {
             return Then::End;
         };
         let after = all.after.map(|after| after.major);
+        let made = all.created_ns.replace(stream.created_ns);
+        let is_made_anew = all.has_taken && made.is_some_and(|made| made != stream.created_ns);
         // Copies have the times of what they copy.
         let is_younger = |after: StoredId| {
             let limits = &stream.limits;
@@ -202,6 +209,7 @@ impl Reading {
         };
         if after.is_some_and(|after| stream.head_number() < after)
             || all.after.is_some_and(is_younger)
+            || is_made_anew
         {
             all.lack = Some(Lack::Epoch);
         } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
