@@ -382,7 +382,11 @@ fn a_name_that_leaves_the_stream_while_its_answer_waits_gets_its_last_value() {
     let key = bench.client();
     let request = json!({"action": "subscribe", "channels": ["b:1"], "last": 1, "status": true});
     bench.say(key, &request);
-    assert_eq!(bench.came(key), ["status"], "the answer waits for the stream");
+    assert_eq!(
+        bench.came(key),
+        ["status"],
+        "the answer waits for the stream"
+    );
     bench.bus(BusEvent::Subjects(vec!["a:*".to_owned()].into()));
     bench.bus(BusEvent::Up);
     bench.world.advance(6 * SECOND);
