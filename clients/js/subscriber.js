@@ -148,7 +148,7 @@ export class Subscriber extends Session {
 
   /** The names whose last values are coming. */
   get coming() {
-    return this.#all("live").filter(isAwaited).map(({ name }) => name);
+    return this.#all("live").filter(isWaiting).map(({ name }) => name);
   }
   /** Why last values of names have not all come. */
   get cuts() {
@@ -345,7 +345,7 @@ export class Subscriber extends Session {
   }
 
   #retained() {
-    return this.#all("live").filter(isComing);
+    return this.#all("live").filter(isLiveRetained);
   }
 
   #bringsRetained({ name, group }) {
@@ -401,7 +401,7 @@ export class Subscriber extends Session {
     const { heard, keeps, kept } = entry;
     entry.count += 1;
     if (!entry.isRetained) this.#replay(entry);
-    else if (isAwaited(entry)) heard.set(channel, entry.count);
+    else if (isWaiting(entry)) heard.set(channel, entry.count);
     if (!keeps || entry.group || SHORT.includes(this.brings?.[entry.name]?.from)) return;
     const newest = kept.get(channel) ?? [];
     newest.push([entry.count, item, details]);
@@ -546,10 +546,10 @@ const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), 
 const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
-const isComing = ({ state, isRetained }) => state === "live" && isRetained;
+const isLiveRetained = ({ state, isRetained }) => state === "live" && isRetained;
 /** The subscriptions to which last values come. */
-const waiting = (entry) => (isComing(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, entry.due] : []);
-const isAwaited = (entry) => waiting(entry).some((subs) => subs?.size);
+const waiting = (entry) => (isLiveRetained(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, entry.due] : []);
+const isWaiting = (entry) => waiting(entry).some((subs) => subs?.size);
 /** Why names are not granted: the reasons come in the order of the names; the last one goes for the rest. */
 const whyNot = (part, channels, errors) => {
   const own = errors.filter((why) => !channels.includes(BARRED.exec(why)?.[1]));

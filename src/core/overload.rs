@@ -95,9 +95,9 @@ impl HeldTopic {
         older.is_some_and(|older| self.states.remove(&older).is_some())
     }
 
-    /// Whether a client has to get a state: it has not joined since.
-    fn is_for(&self, key: SessionKey, number: u64) -> bool {
-        self.seen.get(&key).is_none_or(|seen| number > *seen)
+    /// The number of the first state that a client has to get: it has seen those before, or has joined since.
+    fn first_for(&self, key: SessionKey) -> u64 {
+        self.seen.get(&key).map_or(0, |seen| seen + 1)
     }
 }
 
@@ -213,7 +213,7 @@ impl Overload {
         number: u64,
     ) -> impl Fn(SessionKey) -> bool + use<'_> {
         let held = self.held.get(topic).filter(|held| !held.seen.is_empty());
-        move |key| held.is_none_or(|held| held.is_for(key, number))
+        move |key| held.is_none_or(|held| number >= held.first_for(key))
     }
 
     /// Forgets a topic of which nothing is held any more.
@@ -243,8 +243,7 @@ impl Overload {
         let Some(held) = self.held.get(topic) else {
             return Vec::new();
         };
-        let first = held.seen.get(&key).map_or(0, |seen| seen + 1);
-        let unseen = held.states.range(first..);
+        let unseen = held.states.range(held.first_for(key)..);
         unseen.map(|(_, frame)| Arc::clone(frame)).collect()
     }
 

@@ -13,12 +13,14 @@ const answer = (grants, more = {}) => {
     latest().message({ type: "subscribed", channels: granted, errors, requestId, ...more });
   }
 };
+const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
+/** The rows of the newest call, and whether more are coming. */
+const shown = (calls) => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows].map(([id, { value }]) => [id, value]), loading]; };
 const data = (channel, pattern, value, more = {}) => latest().message({ type: "data", channel, pattern, data: value, ...more });
 
 test("rows of two patterns: one call a frame, deleted keys, ages, refused names that clear, and a new connection that starts afresh", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [];
   const end = rowsOf(channels, ["a.*", "b.*"], (now) => calls.push(now));
-  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
   await open();
   answer(["a.*"]);
   await settled();
@@ -58,7 +60,6 @@ test("rows of two patterns: one call a frame, deleted keys, ages, refused names 
 test("with last values rows stay over a new connection until these are whole; then those that did not come are gone", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [], brings = { "a.*": { from: "retained" } };
   const end = rowsOf(channels, "a.*", (now) => calls.push(now));
-  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
   const again = async () => { latest().end(1012); pass(1_000); await open(); };
   const values = () => { pass(20); return [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort(); };
   await open();
@@ -90,9 +91,7 @@ test("after a loss of the bus the last values come again: rows that changed are 
   const channels = new Channels("ws://feed.example/ws"), calls = [], brings = { "a.*": { from: "retained" }, "b.*": { from: "live" } };
   const end = rowsOf(channels, ["a.*", "b.*"], (now) => calls.push(now));
   const values = () => { pass(20); return [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort(); };
-  latest().open();
-  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
-  await settled();
+  await open();
   answer(["a.*", "b.*"], { brings });
   for (const id of ["a.0", "a.1", "a.2"]) data(id, "a.*", 1, { retained: true });
   data("b.9", "b.*", 1);
@@ -114,61 +113,54 @@ test("after a loss of the bus the last values come again: rows that changed are 
 test("a second table of the same name is loading until its last values have come, and the first one stays as it is", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), first = [], second = [], brings = { "a.*": { from: "retained" } };
   rowsOf(channels, "a.*", (now) => first.push(now));
-  latest().open();
-  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
-  await settled();
+  await open();
   answer(["a.*"], { brings });
   data("a.0", "a.*", 1, { retained: true });
   latest().message({ type: "retained", channel: "a.*", count: 1 });
-  const now = (calls) => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows].map(([id, { value }]) => [id, value]), loading]; };
-  assert.deepEqual(now(first), [[["0", 1]], false]);
+  assert.deepEqual(shown(first), [[["0", 1]], false]);
   rowsOf(channels, "a.*", (now) => second.push(now));
-  assert.deepEqual(now(second), [[], true]);
+  assert.deepEqual(shown(second), [[], true]);
   await settled();
   data("a.1", "a.*", 2);
   answer(["a.*"], { brings });
   data("a.1", "a.*", 1, { retained: true });
   data("a.0", "a.*", 1, { retained: true });
-  assert.deepEqual(now(second), [[["1", 2], ["0", 1]], true]);
+  assert.deepEqual(shown(second), [[["1", 2], ["0", 1]], true]);
   latest().message({ type: "retained", channel: "a.*", count: 2 });
-  assert.deepEqual(now(second), [[["1", 2], ["0", 1]], false]);
-  assert.deepEqual(now(first), [[["0", 1], ["1", 2]], false]);
+  assert.deepEqual(shown(second), [[["1", 2], ["0", 1]], false]);
+  assert.deepEqual(shown(first), [[["0", 1], ["1", 2]], false]);
   channels.close();
 }));
 
 test("a table of a client at its limit is not loading for ever, and after a loss its rows stay until all last values have come", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), first = [], second = [], brings = { "a.*": { from: "retained" } };
   rowsOf(channels, "a.*", (now) => first.push(now));
-  latest().open();
-  latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" });
-  await settled();
+  await open();
   answer(["a.*"], { brings });
   for (const name of ["a.0", "a.1"]) data(name, "a.*", 1, { retained: true });
   latest().message({ type: "retained", channel: "a.*", count: 2 });
   rowsOf(channels, "a.*", (now) => second.push(now));
   await settled();
-  const now = (calls) => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows].map(([id, { value }]) => [id, value]), loading]; };
-  assert.deepEqual(now(second), [[], true]);
+  assert.deepEqual(shown(second), [[], true]);
   answer([], { errors: ["Max wildcard subscriptions exceeded (1)"] });
-  assert.deepEqual(now(second), [[], false]);
-  assert.deepEqual(now(first), [[["0", 1], ["1", 1]], false]);
+  assert.deepEqual(shown(second), [[], false]);
+  assert.deepEqual(shown(first), [[["0", 1], ["1", 1]], false]);
   data("a.1", "a.*", 2);
   latest().message({ type: "status", bus: "up", lost: true });
   pass(5_000);
   await settled();
-  assert.deepEqual(now(first), [[["0", 1], ["1", 2]], true]);
+  assert.deepEqual(shown(first), [[["0", 1], ["1", 2]], true]);
   answer(["a.*"], { brings });
   data("a.1", "a.*", 3, { retained: true });
   latest().message({ type: "retained", channel: "a.*", count: 1 });
-  assert.deepEqual(now(first), [[["1", 3]], false]);
-  assert.deepEqual(now(second), [[["1", 3]], false]);
+  assert.deepEqual(shown(first), [[["1", 3]], false]);
+  assert.deepEqual(shown(second), [[["1", 3]], false]);
   channels.close();
 }));
 
 test("a table is loading until each name is answered and its last values have come, and again on a new connection", inWorld(async () => {
   const channels = new Channels("ws://feed.example/ws"), calls = [];
   const end = rowsOf(channels, ["a.*", "b.*", "c"], (now) => calls.push(now));
-  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
   const now = () => { pass(20); const { rows, loading } = calls.at(-1); return [[...rows.keys()], loading]; };
   const brings = { "a.*": { from: "retained" }, "b.*": { from: "live" } };
   assert.deepEqual(now(), [[], true], "before there is a connection");

@@ -186,6 +186,11 @@ impl KeptFeed {
         })
     }
 
+    fn index_of(&self, subscription: &Subscription) -> Option<usize> {
+        let mut names = self.names.iter();
+        names.position(|name| name.subscription == *subscription)
+    }
+
     /// Counts a message that arrived for a subscription, and returns its place. Returns `None` for a further copy:
     /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
     /// no copy.
@@ -194,11 +199,7 @@ impl KeptFeed {
         subscription: &Subscription,
         subject: impl AsRef<[u8]>,
     ) -> Option<Place> {
-        let Some(at) = self
-            .names
-            .iter()
-            .position(|name| name.subscription == *subscription)
-        else {
+        let Some(at) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
         // Of all names that match, the copy of the name with the lowest rank counts: a subscribed one, then the first.
@@ -214,11 +215,7 @@ impl KeptFeed {
     /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
     /// earlier name of the list may match the subject too, because then this copy may not count.
     pub(crate) fn place_of_unknown(&mut self, subscription: &Subscription) -> Option<Place> {
-        let Some(at) = self
-            .names
-            .iter()
-            .position(|name| name.subscription == *subscription)
-        else {
+        let Some(at) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
         let may_be_copy = self.names[..at].iter().any(|name| name.is_subscribed);

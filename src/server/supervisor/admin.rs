@@ -447,8 +447,7 @@ impl Shared {
             let ready = board.living.iter().filter(|one| one.state == "ready");
             (u64::from(board.count), ready.count() as u64)
         });
-        let state = json::read(&answer.body).ok();
-        let Some(mut state) = state.and_then(|text| text.parse::<Value>().ok()) else {
+        let Some(mut state) = value_of(&answer.body) else {
             return answer;
         };
         if let Some(state) = state.as_object_mut() {
@@ -546,7 +545,7 @@ fn name_own_session_in_query(admin_request: &mut AdminRequest) -> Option<Number>
 }
 
 fn name_own_session_in_body(admin_request: &mut AdminRequest) -> Option<Number> {
-    let mut cut: Value = json::read(&admin_request.body).ok()?.parse().ok()?;
+    let mut cut = value_of(&admin_request.body)?;
     let session = cut.get("session")?.as_str()?.to_owned();
     let (number, id) = session_of(&session)?;
     cut.as_object_mut()?.insert("session", Value::from(id));
@@ -556,7 +555,7 @@ fn name_own_session_in_body(admin_request: &mut AdminRequest) -> Option<Number> 
 
 /// The reasons in a process's answer to `/ready`.
 fn reasons_of(said: &AdminAnswer) -> Vec<String> {
-    let value = value_of(said);
+    let value = value_of(&said.body);
     let reasons = value
         .as_ref()
         .and_then(|value| value.get("reasons")?.as_array());
@@ -566,8 +565,8 @@ fn reasons_of(said: &AdminAnswer) -> Vec<String> {
         .collect()
 }
 
-fn value_of(said: &AdminAnswer) -> Option<Value> {
-    json::read(&said.body).ok()?.parse().ok()
+fn value_of(body: &[u8]) -> Option<Value> {
+    json::read(body).ok()?.parse().ok()
 }
 
 fn as_answer(said: AdminAnswer) -> Answer {
@@ -589,7 +588,7 @@ fn read_cut(body: &[u8], check: impl FnOnce(&Cut) -> Result<(), String>) -> Resu
 
 /// What a process says that it refuses after a cut.
 fn refused_in(said: &AdminAnswer) -> Option<Cut> {
-    let refused = value_of(said)?.get("refused")?.to_string();
+    let refused = value_of(&said.body)?.get("refused")?.to_string();
     Cut::read(refused.as_bytes()).ok()
 }
 
@@ -609,9 +608,8 @@ fn unless_lost(mut answer: Answer, kept: Result<(), NotKept>) -> Answer {
 
 /// Sets a member of a JSON answer.
 fn set_member(answer: &mut Answer, name: &str, value: Option<Value>) {
-    let text = json::read(&answer.body).ok();
-    let object = text.and_then(|text| text.parse::<Value>().ok());
-    if let (Some(mut object), Some(value)) = (object.filter(Value::is_object), value) {
+    let object = value_of(&answer.body).filter(Value::is_object);
+    if let (Some(mut object), Some(value)) = (object, value) {
         object[name] = value;
         answer.body = object.to_string().into();
     }
@@ -649,7 +647,7 @@ fn join(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
         return nobody();
     };
     let values = said.iter().filter(|(_, said)| said.status == worst);
-    let values = values.filter_map(|(number, said)| Some((*number, value_of(said)?)));
+    let values = values.filter_map(|(number, said)| Some((*number, value_of(&said.body)?)));
     let mut value = merged("", values.collect());
     let count = value.get("count").and_then(|count| count.as_u64());
     if let Some(value) = value.as_object_mut() {

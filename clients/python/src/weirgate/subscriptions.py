@@ -541,7 +541,8 @@ class SubscriberCore(SessionCore):
         # The channels in the order of their changes.
         newest = entry.kept.pop(channel, [])
         newest.append((entry.count, item, details))
-        entry.kept[channel] = newest[-entry.keeps:]
+        del newest[:-entry.keeps]
+        entry.kept[channel] = newest
         if len(entry.kept) * entry.keeps > _KEPT_MAX:
             del entry.kept[next(iter(entry.kept))]
 

@@ -686,6 +686,20 @@ impl All {
         text
     }
 
+    /// The consumer brings every second message until the page is full, so that the leader is asked about the stream. Returns
+    /// the number of the last one.
+    fn brings_a_page(&mut self) -> u64 {
+        let mut sequence = 0;
+        while !String::from_utf8_lossy(&self.pages.out).contains("STREAM.INFO") {
+            self.pages.out.clear();
+            for _ in 0..8 {
+                sequence += 2;
+                self.brings([sequence]);
+            }
+        }
+        sequence
+    }
+
     /// The leader is asked about the stream, and says this.
     fn looks(&mut self, (first, last): (u64, u64)) {
         self.looks_at("2026-01-01T00:00:00Z", (first, last));
@@ -886,16 +900,9 @@ fn messages_that_were_removed_before_they_were_read_are_a_hole() {
 #[test]
 fn a_page_of_all_leaves_its_consumer_and_says_what_may_be_missing() {
     let mut all = All::after(None, (1, 90_000), 9_000);
-    let mut sequence = 0;
-    while !all.out().contains("STREAM.INFO") {
-        for _ in 0..8 {
-            sequence += 2;
-            all.brings([sequence]);
-        }
-    }
+    let sequence = all.brings_a_page();
     assert_eq!(all.pages.retained.paused(), 0);
     assert_eq!(sequence, 2 * PAGE_VALUES);
-    all.pages.out.extend_from_slice(b"$JS.API.STREAM.INFO.S ");
     all.looks((sequence / 2, 90_000));
     assert_eq!(all.pages.retained.paused(), 1);
     let (count, cut, is_end) = all.came();
@@ -936,14 +943,7 @@ fn a_place_in_another_life_of_the_stream_is_found_out() {
 #[test]
 fn a_stream_that_is_made_anew_between_two_pages_is_found_out() {
     let mut all = All::after(None, (1, 90_000), 9_000);
-    let mut sequence = 0;
-    while !all.out().contains("STREAM.INFO") {
-        for _ in 0..8 {
-            sequence += 2;
-            all.brings([sequence]);
-        }
-    }
-    all.pages.out.extend_from_slice(b"$JS.API.STREAM.INFO.S ");
+    all.brings_a_page();
     all.looks((1, 90_000));
     assert_eq!(all.came(), (PAGE_VALUES as usize, None, false));
     let pages = &mut all.pages;
