@@ -76,7 +76,7 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   readonly unanswered: readonly string[];
   /** The names whose last values are coming to a subscription. */
   readonly coming: readonly string[];
-  /** Why not all last values of names have come. */
+  /** Why not all last values of names, or newest messages (`last`), have come. */
   readonly cuts: Readonly<Record<string, string>>;
   /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;
