@@ -6,6 +6,12 @@ export interface SubscriberOptions<Client> extends SessionOptions<Client> {
   namesMax?: number;
 }
 
+/**
+ * Why newest messages (`last`) have not come. The client asks for them again, but not if they are "unnamed" (a name is not UTF-8) or
+ * "large".
+ */
+export type Lack = "away" | "refused" | "unreadable" | "limit" | "unnamed" | "large";
+
 /** Whether the server gets messages from its bus. */
 export type Bus = "up" | "away";
 
