@@ -248,9 +248,10 @@ impl Reader {
         self.states.extend(taken.map(|sent| sent.body));
     }
 
-    /// All has come, or a newer state in its place.
+    /// All has come, or a newer state in its place; of equal states, the last may have been taken for the first.
     fn has_all(&self) -> bool {
-        self.sent.is_empty() || self.has_rate && self.sent.iter().all(|sent| sent.is_state)
+        let mut sent = self.sent.iter();
+        sent.all(|sent| sent.is_state && (self.has_rate || self.states.contains(&sent.body)))
     }
 }
 
