@@ -248,10 +248,16 @@ impl Reader {
         self.states.extend(taken.map(|sent| sent.body));
     }
 
-    /// All has come, or a newer state in its place; of equal states, the last may have been taken for the first.
+    /// All has come, or a newer state in its place; of equal texts, one may have been taken for a state that was skipped.
     fn has_all(&self) -> bool {
-        let mut sent = self.sent.iter();
-        sent.all(|sent| sent.is_state && (self.has_rate || self.states.contains(&sent.body)))
+        let mut states: Vec<&[u8]> = self.states.iter().map(|body| &**body).collect();
+        self.sent.iter().all(|sent| {
+            let twin = states.iter().position(|body| *body == sent.body);
+            if let (false, Some(twin)) = (sent.is_state, twin) {
+                states.swap_remove(twin);
+            }
+            twin.is_some() || self.has_rate && sent.is_state
+        })
     }
 }
 
