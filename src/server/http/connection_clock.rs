@@ -16,6 +16,10 @@ const OWED_US: u64 = 1_000_000;
 /// evicted, in microseconds. Single bytes do not extend it.
 const OWED_IN_ALL_US: u64 = 2_000_000;
 
+/// Where there are few places: the time of a new connection for its first head until others of its address may evict it, in
+/// microseconds.
+const FIRST_HEAD_US: u64 = 200_000;
+
 /// When a connection may be evicted for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GivesWay {
@@ -97,6 +101,10 @@ impl ConnectionClock {
         settings: &HttpSettings,
         time: Clock,
     ) -> Self {
+        let first_head_us = match gives_way {
+            GivesWay::AtRest => 0,
+            GivesWay::Always => FIRST_HEAD_US,
+        };
         let clock = Self {
             in_head: Cell::new(in_head),
             working: Cell::new(0),
@@ -104,7 +112,7 @@ impl ConnectionClock {
             awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
             since_us: Cell::new(time.mono_us()),
-            idle_since_us: Cell::new(time.mono_us()),
+            idle_since_us: Cell::new(time.mono_us() + first_head_us),
             gives_way,
             // A first request that has come is not read yet.
             under_way: Cell::new(UnderWay::Question),
