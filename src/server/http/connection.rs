@@ -320,7 +320,11 @@ impl Connection {
             ends.count(peer, peer.client(), CloseReason::TlsError);
         }
         let bounds = server.linger_for(&peer);
-        let linger = |stream, answer| linger_unless_evicted(stream, answer, bounds, &clock);
+        let linger = async |stream, answer| {
+            if linger_unless_evicted(stream, answer, bounds, &clock).await {
+                ends.count(peer, peer.client(), CloseReason::Evicted);
+            }
+        };
         match (end, stop) {
             (HyperEnd::Done, Some(GateEnd::Upgrade(read))) => match back {
                 Some(back) => hand_back(&back, stream, read, peer, &clock),
@@ -424,19 +428,19 @@ impl Unwritten<'_> {
     }
 }
 
-/// Lingers until the connection is evicted for a new one.
+/// Lingers, and returns whether the connection was evicted for a new one meanwhile.
 async fn linger_unless_evicted(
     stream: ClientStream,
     answer: Vec<u8>,
     bounds: Linger,
     clock: &ConnectionClock,
-) {
+) -> bool {
     let mut lingering = pin!(linger(stream, &answer, bounds));
     poll_fn(|cx| match clock.is_evicted(cx) {
-        true => Poll::Ready(()),
-        false => lingering.as_mut().poll(cx),
+        true => Poll::Ready(true),
+        false => lingering.as_mut().poll(cx).map(|()| false),
     })
-    .await;
+    .await
 }
 
 /// Sends a last answer, shuts down our half of the connection, and then reads and drops what the client still sends,
