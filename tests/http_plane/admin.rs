@@ -277,17 +277,21 @@ fn requests_whose_clients_owe_bytes_make_room() {
 #[test]
 fn clients_that_pipeline_make_room() {
     let (_plane, addr) = serve([]);
-    let mut clients: Vec<Client> = (0..64).map(|_| connect_from(2, addr)).collect();
-    for client in &mut clients {
-        client.send(get("/slow").repeat(1_000));
-    }
-    for client in &mut clients {
-        assert_eq!(client.reply().status, 200);
-    }
-    // Also for one of their address.
-    for probe in [3, 2] {
-        let mut probe = connect_from(probe, addr);
-        assert_eq!(probe.ask(&get("/deaf")).status, 413);
+    let of_one: fn(u8) -> u8 = |_| 2;
+    for source in [of_one, |n| 2 + n] {
+        let clients = (0..64).map(|n| connect_from(source(n), addr));
+        let mut clients: Vec<Client> = clients.collect();
+        for client in &mut clients {
+            client.send(get("/slow").repeat(1_000));
+        }
+        for client in &mut clients {
+            assert_eq!(client.reply().status, 200);
+        }
+        // Also for one of an address of theirs.
+        for probe in [99, 2] {
+            let mut probe = connect_from(probe, addr);
+            assert_eq!(probe.ask(&get("/deaf")).status, 413);
+        }
     }
 }
 
