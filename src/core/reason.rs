@@ -88,7 +88,8 @@ labelled! {
         OpenFiles = "open_files",
         /// The connections of all clients took as much memory as they may, or those of the client's address their share.
         ConnectionMemory = "connection_memory",
-        /// A connection of plain HTTP without a request under way, ended to make room for a new connection.
+        /// A connection of plain HTTP without a request under way, or any to the admin address, ended to make room for a new
+        /// connection.
         Evicted = "evicted",
         /// More connections of one address than allowed.
         ConnectionsPerIp = "connections_per_ip",

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 
 import pytest
 from clients import connect, connect_many
@@ -520,6 +522,85 @@ def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_se
     push_of = {"event": "e", "data": "x" * 1_000_000}
     assert push("another", b"{}") == 403
     assert push(token, json.dumps(push_of).encode()) == push(token, iter([json.dumps(push_of).encode()])) != 403
+
+
+class Crowd(threading.Thread):
+    """Eighty connections of one other address to the admin address, each of which sends all that it may. One that ends comes again."""
+
+    def __init__(self, port, request, pause):
+        super().__init__(daemon=True)
+        self.port, self.request, self.pause = port, request, pause
+        self.is_over, self.ended = threading.Event(), 0
+
+    def connect(self):
+        link = socket.socket()
+        link.settimeout(5)
+        try:
+            link.bind(("127.0.0.66", 0))
+            link.connect(("127.0.0.1", self.port))
+            link.sendall(self.request[0])
+        except OSError:
+            link.close()
+            return None
+        link.setblocking(False)
+        return link
+
+    def exchange(self, link, rest):
+        """Sends and reads what the connection takes and has. The rest of what is to be sent; nothing once the connection has ended."""
+        rest = rest or self.request[1]
+        try:
+            rest = rest[link.send(rest):]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return None
+        try:
+            while link.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            return rest
+        except OSError:
+            pass
+        return None
+
+    def run(self):
+        links = {}
+        while not self.is_over.wait(self.pause):
+            links.update((link, b"") for link in (self.connect() for _ in range(80 - len(links))) if link)
+            for link in [*links]:
+                links[link] = self.exchange(link, links[link])
+                if links[link] is None:
+                    self.ended += 1
+                    del links[link]
+                    link.close()
+        for link in links:
+            link.close()
+
+
+@pytest.mark.parametrize("head, more, pause", [
+    ("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 50, 0.01),
+    ("POST /operator/disconnect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 16000\r\n\r\n", " ", 0.2),
+], ids=["pipelined", "trickled"])
+def test_one_address_with_many_connections_keeps_no_probe_from_the_admin_address(start_several, head, more, pause):
+    several = start_several()
+    admin = int(several.supervisor.http_url.rsplit(":", 1)[1])
+    crowd = Crowd(admin, (head.encode(), more.encode()), pause)
+    crowd.start()
+    try:
+        # The first that had to go is a sign that all places are taken.
+        end = time.monotonic() + 30
+        while not crowd.ended:
+            assert time.monotonic() < end, "nobody has to go"
+            several.supervisor.get("/ready", 30)
+        for _ in range(10):
+            assert several.supervisor.get("/ready", 30)[0] in (200, 503)
+    finally:
+        crowd.is_over.set()
+        crowd.join()
+    end = time.monotonic() + 30
+    while not any(name == "weirgate_client_closes_total" and labels == {"reason": "evicted"} and value > 0
+                  for name, labels, value in scrape(several.supervisor).samples):
+        assert time.monotonic() < end, "not counted"
 
 
 def test_the_signal_for_a_roll_ends_no_process(start_several):

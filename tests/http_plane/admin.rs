@@ -1,15 +1,25 @@
 //! The admin listener: which pages are where, and that it answers when the loop does not.
 
+use std::future::pending;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use tokio::sync::Notify;
 
 use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::Limits;
-use weirgate_server::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
+use weirgate_server::http::{
+    ANY_METHOD, Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode,
+};
 use weirgate_server::listening::{ListenAddr, ListenOptions};
 use weirgate_test_support::patient;
 
@@ -113,16 +123,70 @@ fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
     assert!(turns() - before > 20, "{} turns", turns() - before);
 }
 
-#[test]
-fn more_connections_than_there_are_places_wait_while_all_have_a_request() {
+/// An admin listener with these routes and those of `bodies`.
+fn serve(more: impl IntoIterator<Item = Route>) -> (HttpPlane, SocketAddr) {
     let site = Site {
-        routes: routes(),
+        routes: routes().into_iter().chain(more).collect(),
         ..Site::default()
     };
     let admin = bind("127.0.0.1:0", site).unwrap();
     let addr = tcp(&admin.local_addr().unwrap());
     let settings = HttpSettings::default();
-    let _plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start()).unwrap();
+    let plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start());
+    (plane.unwrap(), addr)
+}
+
+/// A client at 127.0.0.`last`.
+fn connect_from(last: u8, addr: SocketAddr) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = SocketAddr::from(([127, 0, 0, last], 0));
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    Client::new(socket.into())
+}
+
+/// Requests that wait: `/held` until the end of the test, `/change` until they are told to go on.
+#[derive(Clone, Default)]
+struct Held {
+    begun: Arc<AtomicUsize>,
+    go_on: Arc<Notify>,
+}
+
+impl Held {
+    fn routes(&self) -> [Route; 2] {
+        let (held, change) = (self.clone(), self.clone());
+        let held = Handler::later(move |_, _| {
+            held.begun.fetch_add(1, Relaxed);
+            pending()
+        });
+        let change = Handler::later(move |_, body| {
+            let held = change.clone();
+            async move {
+                let _ = body.read(100).await;
+                held.begun.fetch_add(1, Relaxed);
+                held.go_on.notified().await;
+                Answer::empty(StatusCode::NO_CONTENT).into()
+            }
+        });
+        [("/held", held), ("/change", change)].map(|(path, answer)| Route {
+            path,
+            methods: &ANY_METHOD,
+            answer,
+        })
+    }
+
+    fn wait_for_begun(&self, count: usize) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.begun.load(Relaxed) < count {
+            assert!(Instant::now() < end, "{} begun", self.begun.load(Relaxed));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[test]
+fn more_connections_than_there_are_places_wait_while_all_have_a_request() {
+    let (_plane, addr) = serve([]);
     let mut held: Vec<Client> = (0..64).map(|_| Client::connect(addr)).collect();
     let (slow, never) = held.split_at_mut(1);
     never
@@ -185,7 +249,7 @@ fn connections_between_two_requests_make_room_and_those_with_a_request_do_not() 
     assert_eq!(kept[0].ask(&get("/health")).status, 200);
 }
 
-/// A body that does not come, and an answer that is not read, hold a place for a second after their last byte.
+/// A body that does not come, and an answer that is not read, hold a place for two seconds.
 #[test]
 fn requests_whose_clients_owe_bytes_make_room() {
     let gateway = Running::start(Limits::default());
@@ -207,6 +271,105 @@ fn requests_whose_clients_owe_bytes_make_room() {
     // The probes are idle, so they make room before requests do.
     assert_eq!(status(gateway.admin, "/health"), 200);
     assert_eq!(probes[0].end(), b"");
+}
+
+/// A client that has its next request there before each answer has none under way for no moment.
+#[test]
+fn clients_that_pipeline_make_room() {
+    let (_plane, addr) = serve([]);
+    let of_one: fn(u8) -> u8 = |_| 2;
+    for source in [of_one, |n| 2 + n] {
+        let clients = (0..64).map(|n| connect_from(source(n), addr));
+        let mut clients: Vec<Client> = clients.collect();
+        for client in &mut clients {
+            client.send(get("/slow").repeat(1_000));
+        }
+        for client in &mut clients {
+            assert_eq!(client.reply().status, 200);
+        }
+        // Also for one of an address of theirs.
+        for probe in [99, 2] {
+            let mut probe = connect_from(probe, addr);
+            assert_eq!(probe.ask(&get("/deaf")).status, 413);
+        }
+    }
+}
+
+/// A few bytes of a body now and then, just above the least speed, hold no place.
+#[test]
+fn clients_that_trickle_a_body_make_room() {
+    let (_plane, addr) = serve([]);
+    let mut clients: Vec<Client> = (0..64).map(|_| connect_from(2, addr)).collect();
+    for client in &mut clients {
+        client.send("POST /whole/x HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n");
+    }
+    let (stop, stopped) = mpsc::channel::<()>();
+    let trickle = thread::spawn(move || {
+        let pause = Duration::from_millis(50);
+        while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            for client in &mut clients {
+                // Some have ended.
+                let _ = client.stream.write(&[b'x'; 64]);
+            }
+        }
+    });
+    for probe in [3, 2] {
+        let mut probe = connect_from(probe, addr);
+        assert_eq!(probe.ask(&get("/deaf")).status, 413);
+    }
+    drop(stop);
+    trickle.join().unwrap();
+}
+
+/// All have their first request under way. The change is the oldest, and is answered all the same.
+#[test]
+fn of_an_address_with_more_connections_a_question_ends_and_not_a_change() {
+    let held = Held::default();
+    let (_plane, addr) = serve(held.routes());
+    let mut change = connect_from(2, addr);
+    change.send(request("POST", "/change"));
+    held.wait_for_begun(1);
+    let mut oldest = connect_from(2, addr);
+    oldest.send(get("/held"));
+    held.wait_for_begun(2);
+    let mut clients: Vec<Client> = (2..64).map(|_| connect_from(2, addr)).collect();
+    for client in &mut clients {
+        client.send(get("/held"));
+    }
+    held.wait_for_begun(64);
+    let mut probe = connect_from(3, addr);
+    assert_eq!(probe.ask(&get("/deaf")).status, 413);
+    assert_eq!(oldest.end(), b"");
+    held.go_on.notify_one();
+    assert_eq!(change.head().status, 204);
+}
+
+/// Those that wait for a place keep nobody of another address waiting, however many there are.
+#[test]
+fn of_those_that_wait_the_newest_of_the_address_with_the_most_ends() {
+    let held = Held::default();
+    let (_plane, addr) = serve(held.routes());
+    let connect = |count| (0..count).map(|_| connect_from(2, addr)).collect();
+    let mut clients: Vec<Client> = connect(Admin::CONNECTIONS_MAX);
+    for client in &mut clients {
+        client.send(get("/held"));
+    }
+    held.wait_for_begun(64);
+    let mut waiting: Vec<Client> = connect(Admin::WAITING_MAX);
+    for client in &mut waiting {
+        client.send(get("/deaf"));
+    }
+    let mut too_many: Vec<Client> = connect(3);
+    for client in &mut too_many {
+        assert_eq!(client.end(), b"");
+    }
+    let mut probe = connect_from(3, addr);
+    assert_eq!(probe.ask(&get("/deaf")).status, 413);
+    // A place that is given back is for the first that waits.
+    clients.clear();
+    for mut client in waiting {
+        assert_eq!(client.reply().status, 413);
+    }
 }
 
 /// `/never` never answers: whoever reaches it holds a place.

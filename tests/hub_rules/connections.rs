@@ -1,7 +1,7 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
 use weirgate_core::{CloseReason, Limits, SessionKey};
-use weirgate_wire::admission::{ConnectionPermit, Rest, Transport, TrustedProxies};
+use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind, Transport, TrustedProxies};
 
 use super::symbols;
 use crate::world::World;
@@ -52,7 +52,7 @@ impl World<Symbols> {
 
 fn rest(permit: &ConnectionPermit) {
     permit.held().rest(Rest {
-        is_owed: false,
+        kind: RestKind::Idle,
         since_us: 0,
     });
 }

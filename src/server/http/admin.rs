@@ -4,6 +4,7 @@ use super::connection::{self, Server};
 use super::handover::Handover;
 use super::site::Site;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use weirgate_bus::runtime::Clock;
+use weirgate_core::CloseReason;
 use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room, Sharing};
 use weirgate_wire::base::LogBudget;
 
@@ -35,11 +37,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, the
-    /// connection that has been without a request for the longest ends, or else one whose client has not sent a byte of
-    /// a body, or taken a byte of an answer, for a second. If all connections have a request in progress, the new
-    /// connection waits in the kernel.
+    /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, another
+    /// one ends, of the client address with the most connections that have nothing to do. If all have a request in
+    /// progress, one of an address with more connections than that of the new one ends, or else the new one waits
+    /// ([`Sharing::LargestFirst`]).
     pub const CONNECTIONS_MAX: usize = 64;
+
+    /// The most connections that wait. Over the limit, the newest of the address with the most connections ends: if all
+    /// waited in the kernel, those of one address would keep others behind them waiting.
+    pub const WAITING_MAX: usize = 32;
+
+    /// The most open files that the connections take.
+    pub(crate) const FILES_MAX: usize = Self::CONNECTIONS_MAX + Self::WAITING_MAX;
 
     /// Binds `addr`; its connections get `site`.
     ///
@@ -115,28 +124,55 @@ impl Accepting {
     }
 }
 
-/// How often to check for a connection that rests, while new ones wait for it.
-const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often to check for a connection that may be evicted, while new ones wait for it.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The open connections.
 struct Connections {
+    server: Rc<Server>,
     tasks: JoinSet<()>,
     held: Quota,
     clock: Clock,
+    /// Accepted connections without a permit, the oldest first.
+    waiting: VecDeque<(TcpStream, Peer)>,
 }
 
 impl Connections {
-    /// Whether there is a permit for a new connection, perhaps that of a connection that rests.
-    fn have_room(&self) -> bool {
-        let now_us = self.clock.mono_us();
-        self.held.may_fit(Admin::CONNECTIONS_MAX, now_us)
-    }
-
     fn are_full(&self) -> bool {
         self.held.holders() >= Admin::CONNECTIONS_MAX
     }
 
-    /// Accepts the next connection, once there is room for it. Returns `None` at the stop.
+    /// Takes the first waiting connection for which there is a permit, perhaps that of a connection that may be evicted.
+    fn next_seated(&mut self) -> Option<(TcpStream, Peer)> {
+        let now_us = self.clock.mono_us();
+        let may_fit = |(_, peer): &(TcpStream, Peer)| {
+            self.held
+                .may_fit(peer.client(), Admin::CONNECTIONS_MAX, now_us)
+        };
+        let first = self.waiting.iter().position(may_fit)?;
+        self.waiting.remove(first)
+    }
+
+    /// If too many wait, ends the newest of the address with the most connections.
+    fn end_one_too_many(&mut self) {
+        if self.waiting.len() <= Admin::WAITING_MAX {
+            return;
+        }
+        let address = |peer: &Peer| peer.client().group();
+        let count = |(_, (_, peer)): &(usize, &(TcpStream, Peer))| {
+            let of_same = |other: &&(TcpStream, Peer)| address(&other.1) == address(peer);
+            let waiting = self.waiting.iter().filter(of_same).count();
+            self.held.of(peer.client()) + waiting as u64
+        };
+        let newest = self.waiting.iter().enumerate().max_by_key(count);
+        let newest = newest.map(|(at, _)| at);
+        if let Some((_, peer)) = newest.and_then(|at| self.waiting.remove(at)) {
+            let ends = &self.server.ends;
+            ends.count(peer, peer.client(), CloseReason::Evicted);
+        }
+    }
+
+    /// Accepts connections, and returns the next one for which there is room. Returns `None` at the stop.
     async fn accept(
         &mut self,
         listener: &Accepting,
@@ -150,10 +186,18 @@ impl Connections {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            if self.have_room() {
-                return listener.poll_accept(cx).map(Some);
+            loop {
+                if let Some(seated) = self.next_seated() {
+                    return Poll::Ready(Some(Ok(seated)));
+                }
+                self.end_one_too_many();
+                match listener.poll_accept(cx) {
+                    Poll::Ready(Ok(accepted)) => self.waiting.push_back(accepted),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    Poll::Pending => break,
+                }
             }
-            while again.as_mut().poll(cx).is_ready() {
+            while !self.waiting.is_empty() && again.as_mut().poll(cx).is_ready() {
                 again.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
             }
             Poll::Pending
@@ -161,19 +205,15 @@ impl Connections {
         .await
     }
 
-    /// Serves a connection. If all permits are in use, a connection that rests ends for it.
-    fn serve(
-        &mut self,
-        server: &Rc<Server>,
-        (stream, peer): (TcpStream, Peer),
-        stopping: &watch::Receiver<bool>,
-    ) {
+    /// Serves a connection. If all permits are in use, another connection ends for it.
+    fn serve(&mut self, (stream, peer): (TcpStream, Peer), stopping: &watch::Receiver<bool>) {
+        let server = &self.server;
         let now_us = self.clock.mono_us();
         let permit = ConnectionPermit::of(self.held.hold(peer.client(), 1, now_us));
         // Cannot fail: `accept` has checked for room.
         let room = Room {
             holders_max: Admin::CONNECTIONS_MAX,
-            sharing: Sharing::Unshared,
+            sharing: Sharing::LargestFirst,
             early: false,
         };
         let _ = permit.held().fit(room, now_us);
@@ -203,21 +243,23 @@ pub(super) async fn serve_admin(
     };
     let mut lines = LogBudget::new(1);
     let mut connections = Connections {
+        server,
         tasks: JoinSet::new(),
         held,
         clock,
+        waiting: VecDeque::new(),
     };
     let mut retry = RETRY_MIN;
     while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
         match accepted {
             Ok(accepted) => {
-                connections.serve(&server, accepted, &stopping);
+                connections.serve(accepted, &stopping);
                 retry = RETRY_MIN;
                 if connections.are_full() && lines.line(clock.now()).is_some() {
                     warn!(
                         connections = Admin::CONNECTIONS_MAX,
-                        "the admin pages have no room: the connection that has been idle for the longest \
-                         ends for a new one, or the new one waits"
+                        "the admin pages have no room: a connection of the address with the most ends for a new one, or \
+                         the new one waits"
                     );
                 }
             }
@@ -234,5 +276,6 @@ pub(super) async fn serve_admin(
         }
     }
     drop(listener);
+    connections.waiting.clear();
     while connections.tasks.join_next().await.is_some() {}
 }

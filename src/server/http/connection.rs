@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use super::client_stream::ClientStream;
-use super::connection_clock::ConnectionClock;
+use super::connection_clock::{ConnectionClock, GivesWay};
 use super::end_reports::EndReports;
 use super::gate::{Client, Gate, GateEnd, HeadJudge, HeadLimits};
 use super::handover::{Handover, ReturnToReactor};
@@ -141,7 +141,12 @@ pub(super) async fn serve(
     // The admin listener has few permits, so the time for a head begins with the connection.
     let in_head = !read.is_empty() || back.is_none();
     let is_last_request = permit.is_last_request();
-    let clock = Rc::new(ConnectionClock::start(in_head, permit, settings, time));
+    let gives_way = match server.site.is_admin {
+        true => GivesWay::Always,
+        false => GivesWay::AtRest,
+    };
+    let clock = ConnectionClock::start(in_head, gives_way, permit, settings, time);
+    let clock = Rc::new(clock);
     let limits = HeadLimits {
         bytes_max: settings.head_bytes_max,
         headers_max: settings.head_headers_max,
@@ -205,6 +210,10 @@ impl Connection {
                 if let Some(client) = client {
                     return Poll::Ready(HyperEnd::Cut(client));
                 }
+            }
+            // The same: a request that has come meanwhile must not change anything.
+            if self.clock.always_gives_way() && self.clock.is_evicted(cx) {
+                return Poll::Ready(HyperEnd::Evicted(CloseReason::Evicted));
             }
             match self.poll_http(http, cx) {
                 Poll::Ready(_) if is_stopping => return Poll::Ready(HyperEnd::Stopped),
@@ -311,22 +320,27 @@ impl Connection {
             ends.count(peer, peer.client(), CloseReason::TlsError);
         }
         let bounds = server.linger_for(&peer);
+        let linger = async |stream, answer| {
+            if linger_unless_evicted(stream, answer, bounds, &clock).await {
+                ends.count(peer, peer.client(), CloseReason::Evicted);
+            }
+        };
         match (end, stop) {
             (HyperEnd::Done, Some(GateEnd::Upgrade(read))) => match back {
                 Some(back) => hand_back(&back, stream, read, peer, &clock),
-                None => linger(stream, &refusal(403, "No WebSocket here"), bounds).await,
+                None => linger(stream, refusal(403, "No WebSocket here")).await,
             },
             (HyperEnd::Done, Some(GateEnd::BadHead(error))) => {
                 if let Some(protocol) = error.other_protocol() {
                     ends.count_other_protocol(peer, protocol);
                 }
-                linger(stream, &refusal(error.status(), error.reason()), bounds).await;
+                linger(stream, refusal(error.status(), error.reason())).await;
             }
-            (HyperEnd::Done, None) => linger(stream, &[], bounds).await,
+            (HyperEnd::Done, None) => linger(stream, Vec::new()).await,
             (HyperEnd::Fault(error), _) => {
                 debug!(%peer, %error, "HTTP connection ended by a fault");
                 if !stream.ends_answer() {
-                    linger(stream, &[], bounds).await;
+                    linger(stream, Vec::new()).await;
                 }
             }
             (HyperEnd::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
@@ -412,6 +426,21 @@ impl Unwritten<'_> {
         permit.wake_with(cx.waker());
         permit.is_evicted()
     }
+}
+
+/// Lingers, and returns whether the connection was evicted for a new one meanwhile.
+async fn linger_unless_evicted(
+    stream: ClientStream,
+    answer: Vec<u8>,
+    bounds: Linger,
+    clock: &ConnectionClock,
+) -> bool {
+    let mut lingering = pin!(linger(stream, &answer, bounds));
+    poll_fn(|cx| match clock.is_evicted(cx) {
+        true => Poll::Ready(true),
+        false => lingering.as_mut().poll(cx).map(|()| false),
+    })
+    .await
 }
 
 /// Sends a last answer, shuts down our half of the connection, and then reads and drops what the client still sends,

@@ -7,10 +7,40 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::{ConnectionPermit, Rest};
+use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind};
 
 /// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds.
 const OWED_US: u64 = 1_000_000;
+
+/// Where there are few places: after this time in which one body, or the room for one answer, was owed, a connection may be
+/// evicted, in microseconds. Single bytes do not extend it.
+const OWED_IN_ALL_US: u64 = 2_000_000;
+
+/// Where there are few places: the time of a new connection for its first head until others of its address may evict it, in
+/// microseconds.
+const FIRST_HEAD_US: u64 = 200_000;
+
+/// When a connection may be evicted for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GivesWay {
+    /// While it rests.
+    AtRest,
+    /// Always: there are few places, and the addresses share them ([`Sharing::LargestFirst`]).
+    ///
+    /// [`Sharing::LargestFirst`]: weirgate_wire::admission::Sharing::LargestFirst
+    Always,
+}
+
+/// What is under way for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnderWay {
+    /// No request.
+    Nothing,
+    /// A request from whose answer the client only learns something.
+    Question,
+    /// A request that may have changed something.
+    Change,
+}
 
 /// The deadlines of a connection for its client, and whether the connection may be evicted for a new one.
 ///
@@ -21,6 +51,9 @@ const OWED_US: u64 = 1_000_000;
 /// A connection without a request under way rests: since its last whole head or the end of its last answer, or else
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
 /// does not take an answer, rests since the last byte.
+///
+/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an answer. While
+/// a request is under way, the permit knows of what kind it is.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     /// Whether a head is being read, which has a deadline of its own.
@@ -37,6 +70,17 @@ pub(super) struct ConnectionClock {
     since_us: Cell<u64>,
     /// Since when no request has been under way, microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,
+    gives_way: GivesWay,
+    under_way: Cell<UnderWay>,
+    /// Whether the client was waited for since the last answer. Otherwise the next request was there already.
+    has_paused: Cell<bool>,
+    /// Since when requests have followed each other without a pause, microseconds of the monotonic clock.
+    busy_since_us: Cell<u64>,
+    /// Whether the request under way has followed an answer without a pause.
+    is_pipelined: Cell<bool>,
+    /// Since when the client has owed the present body, or the room for the present answer (`true`), microseconds of the
+    /// monotonic clock.
+    owed_since_us: Cell<Option<(bool, u64)>>,
     /// Since when a record of TLS is unfinished, while no byte of a head has come.
     record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
@@ -52,10 +96,15 @@ impl ConnectionClock {
     /// `in_head`: bytes of a head have come already, or a silent client has no more time for a head than a slow client.
     pub(super) fn start(
         in_head: bool,
+        gives_way: GivesWay,
         permit: ConnectionPermit,
         settings: &HttpSettings,
         time: Clock,
     ) -> Self {
+        let first_head_us = match gives_way {
+            GivesWay::AtRest => 0,
+            GivesWay::Always => FIRST_HEAD_US,
+        };
         let clock = Self {
             in_head: Cell::new(in_head),
             working: Cell::new(0),
@@ -63,7 +112,14 @@ impl ConnectionClock {
             awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
             since_us: Cell::new(time.mono_us()),
-            idle_since_us: Cell::new(time.mono_us()),
+            idle_since_us: Cell::new(time.mono_us() + first_head_us),
+            gives_way,
+            // A first request that has come is not read yet.
+            under_way: Cell::new(UnderWay::Question),
+            has_paused: Cell::new(true),
+            busy_since_us: Cell::new(time.mono_us()),
+            is_pipelined: Cell::new(false),
+            owed_since_us: Cell::new(None),
             record_since: Cell::new(None),
             head_timeout: Duration::from_millis(settings.head_timeout_ms),
             idle_timeout: Duration::from_millis(settings.idle_timeout_ms),
@@ -142,17 +198,43 @@ impl ConnectionClock {
         self.note_rest();
     }
 
-    /// Records the begin of a handler's work.
-    fn note_work_begun(&self) {
-        self.working.set(self.working.get() + 1);
+    /// Records that the next head, or the rest of it, is waited for.
+    pub(super) fn note_pause(&self) {
+        self.has_paused.set(true);
+        self.under_way.set(UnderWay::Nothing);
         self.note_rest();
     }
 
-    /// Records the end of a handler's work: hyper has the whole answer.
-    fn note_work_ended(&self) {
-        self.working.set(self.working.get().saturating_sub(1));
-        self.set_since();
-        self.idle_since_us.set(self.since_us.get());
+    /// Records that a request is under way: hyper has passed it on.
+    fn note_request_begun(&self) {
+        self.owed_since_us.set(None);
+        self.under_way.set(UnderWay::Question);
+        let has_paused = self.has_paused.replace(false);
+        self.is_pipelined.set(!has_paused);
+        if has_paused {
+            self.busy_since_us.set(self.time.mono_us());
+        }
+        self.note_rest();
+    }
+
+    /// Records the begin of a handler's work.
+    fn note_work_begun(&self, may_change: bool) {
+        self.working.set(self.working.get() + 1);
+        if may_change {
+            self.under_way.set(UnderWay::Change);
+        }
+        self.note_rest();
+    }
+
+    /// Records the end of a request, and of the handler's work if there was any: hyper has the whole answer.
+    fn note_request_ended(&self, had_work: bool) {
+        self.owed_since_us.set(None);
+        self.under_way.set(UnderWay::Nothing);
+        if had_work {
+            self.working.set(self.working.get().saturating_sub(1));
+            self.set_since();
+            self.idle_since_us.set(self.since_us.get());
+        }
         self.note_rest();
     }
 
@@ -167,15 +249,44 @@ impl ConnectionClock {
         self.since_us.set(self.time.mono_us());
     }
 
-    /// How the connection rests now; `None` while the client waits for weirgate.
+    /// Whether the connection may be evicted with a request under way.
+    pub(super) fn always_gives_way(&self) -> bool {
+        self.gives_way == GivesWay::Always
+    }
+
+    /// How the connection rests now; `None` while it may not be evicted, because the client waits for weirgate.
     fn resting(&self) -> Option<Rest> {
-        let is_owed = self.is_owed();
-        let since_us = match is_owed {
-            true => self.since_us.get() + OWED_US,
-            false if self.is_working() => return None,
-            false => self.idle_since_us.get(),
+        let (kind, since_us) = match (self.is_owed(), self.gives_way) {
+            (true, GivesWay::AtRest) => (RestKind::Owed, self.since_us.get() + OWED_US),
+            (true, GivesWay::Always) if self.is_pipelined.get() => {
+                (RestKind::Pipelined, self.busy_since_us.get())
+            }
+            (true, GivesWay::Always) => (RestKind::Owed, self.first_owed_us() + OWED_IN_ALL_US),
+            (false, GivesWay::AtRest) if self.is_working() => return None,
+            (false, GivesWay::AtRest) => (RestKind::Idle, self.idle_since_us.get()),
+            (false, GivesWay::Always) => self.resting_unless_asked(),
         };
-        Some(Rest { is_owed, since_us })
+        Some(Rest { kind, since_us })
+    }
+
+    fn resting_unless_asked(&self) -> (RestKind, u64) {
+        let kind = match self.under_way.get() {
+            UnderWay::Nothing => return (RestKind::Idle, self.idle_since_us.get()),
+            UnderWay::Change => RestKind::Changing,
+            UnderWay::Question if self.is_pipelined.get() => RestKind::Pipelined,
+            UnderWay::Question => RestKind::Asked,
+        };
+        (kind, self.busy_since_us.get())
+    }
+
+    /// Since when the client owes the rest of the body, or of the room for the answer.
+    fn first_owed_us(&self) -> u64 {
+        let is_answer = self.awaits_room.get();
+        let before = self.owed_since_us.get();
+        let before = before.filter(|(of_answer, _)| *of_answer == is_answer);
+        let (_, since_us) = before.unwrap_or_else(|| (is_answer, self.time.mono_us()));
+        self.owed_since_us.set(Some((is_answer, since_us)));
+        since_us
     }
 
     /// Updates the permit if the connection has begun or ended a rest.
@@ -208,19 +319,32 @@ impl ConnectionClock {
     }
 }
 
-/// A handler is at work for as long as this value exists.
+/// A request is under way for as long as this value exists, and so is the work of its handler.
 #[derive(Debug)]
-pub(super) struct Work(Rc<ConnectionClock>);
+pub(super) struct Work {
+    clock: Rc<ConnectionClock>,
+    of_handler: bool,
+}
 
 impl Work {
+    /// A request has come.
     pub(super) fn begin(clock: &Rc<ConnectionClock>) -> Self {
-        clock.note_work_begun();
-        Self(Rc::clone(clock))
+        clock.note_request_begun();
+        Self {
+            clock: Rc::clone(clock),
+            of_handler: false,
+        }
+    }
+
+    /// A handler is at work from now on. `may_change`: not only to answer a question.
+    pub(super) fn begin_handler(&mut self, may_change: bool) {
+        self.of_handler = true;
+        self.clock.note_work_begun(may_change);
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.note_work_ended();
+        self.clock.note_request_ended(self.of_handler);
     }
 }

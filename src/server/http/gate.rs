@@ -414,6 +414,8 @@ impl GateState {
             if let Poll::Ready(Ok(bytes)) = &outcome {
                 self.moved += *bytes as u64;
             }
+        } else if outcome.is_pending() {
+            self.clock.note_pause();
         }
         outcome
     }

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use tokio::task::yield_now;
 use weirgate_core::CloseReason;
 
 /// Answers the requests of a connection.
@@ -27,13 +28,14 @@ impl service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = Rc::clone(&self.0);
+        let work = Work::begin(&connection.clock);
         let (head, body) = request.into_parts();
         let parts = connection.parts(head);
         let ends_with_cut = connection.server.site.ends_with_cut(&parts);
         let caller = ends_with_cut.then(|| parts.caller.clone());
         connection.caller.replace(caller);
         let body = RequestBody::new(body);
-        Box::pin(connection.answer(parts, body))
+        Box::pin(connection.answer(parts, body, work))
     }
 }
 
@@ -54,17 +56,23 @@ impl Connection {
         self: Rc<Self>,
         parts: RequestParts,
         body: RequestBody,
+        mut work: Work,
     ) -> Result<Response<Outgoing>, Infallible> {
+        if self.clock.always_gives_way() {
+            // hyper takes all requests that have come at once, one after the other. Between them, others get their answers,
+            // and this connection may be evicted.
+            yield_now().await;
+        }
         // An answer may take long, so nothing else of the head is kept meanwhile.
         let origin = parts.head.headers.get(ORIGIN).cloned();
         let asked: HeaderMap = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
         let (version, body_read) = (parts.head.version, body.progress());
-        let (mut answer, work) = match self.server.find(&parts) {
-            Found::Answer(answer) => (answer.into(), None),
-            Found::Handler(Handler::Ready(answer)) => (answer(&parts).into(), None),
+        let mut answer = match self.server.find(&parts) {
+            Found::Answer(answer) => answer.into(),
+            Found::Handler(Handler::Ready(answer)) => answer(&parts).into(),
             Found::Handler(Handler::Later(answer)) => {
-                let work = Work::begin(&self.clock);
-                (answer(parts, body).await, Some(work))
+                work.begin_handler(!parts.head.method.is_safe());
+                answer(parts, body).await
             }
         };
         *self.eviction_check.borrow_mut() = answer.eviction_check.take();
@@ -85,7 +93,7 @@ impl Connection {
         asked: &HeaderMap,
         body_read: &Progress,
         answer: LateAnswer,
-        work: Option<Work>,
+        work: Work,
     ) -> Response<Outgoing> {
         let mut response = Response::new(Outgoing {
             body: answer.body,
@@ -136,7 +144,7 @@ pub(super) struct Outgoing {
     /// Why the body breaks off, and the flushes until then.
     fault: Option<(BoxError, u64)>,
     /// Held so that the work ends with the body.
-    _work: Option<Work>,
+    _work: Work,
 }
 
 impl Body for Outgoing {

@@ -88,7 +88,7 @@ fn begin(checked: &Checked) -> Clock {
 /// the rest), and to what the memory for connections holds.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
     let files_max = files_max();
-    let admin = common.admin_addr.iter().map(|_| Admin::CONNECTIONS_MAX);
+    let admin = common.admin_addr.iter().map(|_| Admin::FILES_MAX);
     let not_of_clients = common.service_connections_max + admin.sum::<usize>();
     let limits = &mut common.limits;
     let asked = Some(limits.connections_max).filter(|asked| *asked < usize::MAX);

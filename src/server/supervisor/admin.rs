@@ -1,6 +1,7 @@
 //! The admin address of all processes: each page asks the processes, and joins their answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
-use tokio::task::spawn_local;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_local};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
@@ -26,7 +28,7 @@ use crate::http::operator::{self, OperatorSettings};
 use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, OwnMetrics, names};
 use weirgate_bus::runtime::Clock;
-use weirgate_core::Cut;
+use weirgate_core::{CloseReason, Cut};
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
 
@@ -36,6 +38,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(4);
 const READY_MAX: Duration = Duration::from_millis(900);
 /// How long a process may take for a push.
 const PUSH_MAX: Duration = Duration::from_secs(60);
+
+/// The most pages at once that are joined from those of the processes. Many pages would delay the answers of the processes
+/// to `/ready`.
+const JOINED_MAX: usize = 8;
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -65,6 +71,8 @@ pub(super) struct Board {
     pub(super) restarts: u64,
     pub(super) rolls: u64,
     pub(super) is_stopping: bool,
+    /// Ends of connections to the admin address, by reason.
+    pub(super) closes: BTreeMap<&'static str, u64>,
 }
 
 /// What the pages share with the supervisor.
@@ -73,8 +81,18 @@ pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
     /// For processes that start later; the supervisor outlives them.
     refusals: Arc<Mutex<RefusalFile>>,
+    joins: Arc<Semaphore>,
     clock: Clock,
     login: Option<HeaderValue>,
+}
+
+/// Questions to processes. They end with the request for which they are asked.
+struct Questions(Vec<AbortHandle>);
+
+impl Drop for Questions {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Shared {
@@ -93,9 +111,11 @@ impl Shared {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
+                closes: BTreeMap::from([(CloseReason::Evicted.label(), 0)]),
                 ..Board::default()
             })),
             refusals: Arc::new(Mutex::new(refusals)),
+            joins: Arc::new(Semaphore::new(JOINED_MAX)),
             clock,
             login,
         }
@@ -119,7 +139,7 @@ impl Shared {
     }
 
     /// Asks all of these at once. A process that starts and does not listen yet is left out: it reads the file of refusals
-    /// once it does.
+    /// once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
     async fn ask_all(
         &self,
         whom: Vec<Living>,
@@ -134,6 +154,9 @@ impl Shared {
                 (one.number, one.is_serving, asked)
             })
             .collect();
+        let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
+        let is_question = admin_request.method.is_safe();
+        let _questions = is_question.then(|| Questions(handles.collect()));
         let mut all = Vec::new();
         for (number, is_serving, asked) in asked {
             match asked.await {
@@ -293,6 +316,8 @@ impl Shared {
         let content_type = HeaderValue::from_static(format.content_type());
         let mut admin_request = AdminRequest::get("/metrics");
         admin_request.headers.insert(ACCEPT, content_type.clone());
+        // Fails only if the semaphore is closed, which nobody does.
+        let _join = self.joins.acquire().await;
         let all = self
             .ask_all(self.serving(), &admin_request, ANSWER_MAX)
             .await;
@@ -304,12 +329,14 @@ impl Shared {
             MetricsFormat::OpenMetrics => own.open_metrics(),
             _ => own.prometheus_text(),
         };
-        let pages: Vec<(Number, &str)> = said
+        let pages = said
             .filter(|(_, said)| said.status == StatusCode::OK)
             .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
-            .filter_map(|(number, said)| Some((number, std::str::from_utf8(&said.body).ok()?)))
-            .collect();
-        let page = exposition::followed_by(&own, &pages);
+            .filter_map(|(number, said)| {
+                Some((Some(number), std::str::from_utf8(&said.body).ok()?))
+            });
+        let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
+        let page = exposition::joined(&pages);
         Answer::new(StatusCode::OK, format.content_type(), page).no_store()
     }
 
@@ -321,7 +348,9 @@ impl Shared {
                 of_state.count() as u64
             };
             let states: Vec<_> = states.map(|state| (state, count(state))).into();
+            let closes: Vec<_> = board.closes.clone().into_iter().collect();
             vec![
+                GatewayMetric::ByLabel(&names::CLIENT_CLOSES, Box::new(move || closes.clone())),
                 GatewayMetric::ByLabel(&names::PROCESSES, Box::new(move || states.clone())),
                 GatewayMetric::fixed(&names::PROCESS_RESTARTS, board.restarts as usize),
                 GatewayMetric::fixed(&names::PROCESS_ROLLS, board.rolls as usize),
@@ -358,6 +387,11 @@ impl Shared {
             "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
             "/operator/allow" => self.allow(&admin_request).await,
             _ => {
+                // A probe of `/health` does not wait.
+                let _join = match path == "/health" {
+                    true => None,
+                    false => self.joins.acquire().await.ok(),
+                };
                 let mut whom = self.serving();
                 whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
                 let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;

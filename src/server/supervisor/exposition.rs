@@ -1,4 +1,4 @@
-//! `/metrics` of several processes as one page: each series with the label `process`.
+//! `/metrics` of several processes as one page: each series with the label `process`, and those of the supervisor without.
 //!
 //! The page has no sums beside the series of the processes: the sum of a counter would fall when a process ends, and a
 //! reader would take that for a new start of all. So a reader sums after the rate, as over several instances.
@@ -19,18 +19,9 @@ struct Family {
     series: String,
 }
 
-/// The page of the supervisor itself, followed by the pages of the processes.
-pub(super) fn followed_by(own: &str, pages: &[(Number, &str)]) -> String {
-    let rest = joined(pages);
-    let own_end = match rest.is_empty() {
-        true => own,
-        false => own.strip_suffix("# EOF\n").unwrap_or(own),
-    };
-    format!("{own_end}{rest}")
-}
-
-/// Joins the pages of the processes, which are OpenMetrics or the text format 0.0.4 of Prometheus.
-pub(super) fn joined(pages: &[(Number, &str)]) -> String {
+/// Joins the pages of the supervisor itself (`None`) and of the processes, which are OpenMetrics or the text format 0.0.4 of
+/// Prometheus.
+pub(super) fn joined(pages: &[(Option<Number>, &str)]) -> String {
     let mut order: Vec<String> = Vec::new();
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for (number, page) in pages {
@@ -53,7 +44,7 @@ pub(super) fn joined(pages: &[(Number, &str)]) -> String {
                 }
             } else {
                 let family = families.entry(name.clone()).or_default();
-                add_label(&mut family.series, line, *number);
+                add_series(&mut family.series, line, *number);
             }
         }
     }
@@ -71,8 +62,13 @@ pub(super) fn joined(pages: &[(Number, &str)]) -> String {
     page
 }
 
-/// Adds a line with the label in front of the others.
-fn add_label(out: &mut String, line: &str, number: Number) {
+/// Adds a line, with the label of a process in front of the others.
+fn add_series(out: &mut String, line: &str, number: Option<Number>) {
+    let Some(number) = number else {
+        out.push_str(line);
+        out.push('\n');
+        return;
+    };
     let end = line.find(['{', ' ']).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     // Writing to a string cannot fail.
@@ -93,16 +89,20 @@ mod tests {
     fn each_family_is_there_once_with_the_series_of_all() {
         let one = "# HELP a Of a.\n# TYPE a gauge\na 1\n# TYPE b counter\nb_total{x=\"y z\"} 2 # {trace=\"t\"} 1\n# EOF\n";
         let two = "# HELP a Of a.\n# TYPE a gauge\na 3\n# TYPE c histogram\nc_bucket{le=\"+Inf\"} 4\nc_count{} 4\n# EOF\n";
-        let page = joined(&[(1, one), (6, two)]);
-        let want = "# HELP a Of a.\n# TYPE a gauge\na{process=\"1\"} 1\na{process=\"6\"} 3\n# TYPE b counter\n\
-                    b_total{process=\"1\",x=\"y z\"} 2 # {trace=\"t\"} 1\n# TYPE c histogram\n\
+        let own =
+            "# HELP d Of d.\n# TYPE d gauge\nd 7\n# TYPE b counter\nb_total{x=\"o\"} 5\n# EOF\n";
+        let page = joined(&[(None, own), (Some(1), one), (Some(6), two)]);
+        let want = "# HELP d Of d.\n# TYPE d gauge\nd 7\n# TYPE b counter\nb_total{x=\"o\"} 5\n\
+                    b_total{process=\"1\",x=\"y z\"} 2 # {trace=\"t\"} 1\n\
+                    # HELP a Of a.\n# TYPE a gauge\na{process=\"1\"} 1\na{process=\"6\"} 3\n# TYPE c histogram\n\
                     c_bucket{process=\"6\",le=\"+Inf\"} 4\nc_count{process=\"6\"} 4\n# EOF\n";
         assert_eq!(page, want);
     }
 
     #[test]
     fn the_format_of_prometheus_has_no_end_line() {
-        let page = joined(&[(1, "# TYPE a gauge\na 1\n"), (2, "# TYPE a gauge\na 2\n")]);
+        let one = (Some(1), "# TYPE a gauge\na 1\n");
+        let page = joined(&[one, (Some(2), "# TYPE a gauge\na 2\n")]);
         assert_eq!(
             page,
             "# TYPE a gauge\na{process=\"1\"} 1\na{process=\"2\"} 2\n"

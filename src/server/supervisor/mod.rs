@@ -52,7 +52,7 @@ use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
 use self::refusals::RefusalFile;
 pub(crate) use self::refusals::read_refusals;
-use crate::http::{Admin, HttpPlane, HttpSettings, Site};
+use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_bus::runtime::Clock;
@@ -126,6 +126,8 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         supervisor: Supervisor::new(count, stop_us, clock.mono_us()),
         children,
         shared,
+        // The admin address serves no WebSockets, so no connection comes back.
+        http: plane.handle(Arc::new(drop)),
         clock,
         stop_us,
         level_at: Instant::now() + LEVEL_EVERY,
@@ -160,6 +162,7 @@ struct Shell {
     supervisor: Supervisor,
     children: Children,
     shared: Shared,
+    http: HttpHandle,
     clock: Clock,
     stop_us: u64,
     /// The time of the next count of clients.
@@ -344,6 +347,9 @@ impl Shell {
             board.restarts = self.supervisor.restarts;
             board.rolls = self.supervisor.rolls;
             board.is_stopping = self.supervisor.is_stopping();
+            while let Some(reason) = self.http.next_end() {
+                *board.closes.entry(reason.label()).or_default() += 1;
+            }
         });
     }
 

@@ -19,4 +19,4 @@ pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
 pub use limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket};
 pub use permit::{ConnectionPermit, Transport};
-pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, Room, Sharing};
+pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, RestKind, Room, Sharing};

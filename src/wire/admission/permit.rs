@@ -65,13 +65,13 @@ impl ConnectionPermit {
     /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
     ///
     /// ```
-    /// use weirgate_wire::admission::{ConnectionPermit, Full, Quota, Rest, Sharing, Transport};
+    /// use weirgate_wire::admission::{ConnectionPermit, Full, Quota, Rest, RestKind, Sharing, Transport};
     ///
     /// let all = Quota::new("connection_bytes", 3 * ConnectionPermit::LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
     /// let permit = || ConnectionPermit::new(&all, client, Transport::Plain, 0);
     /// let mut permits: Vec<_> = (0..3).map(|_| permit()).collect();
-    /// permits[0].held().rest(Rest { is_owed: false, since_us: 0 });
+    /// permits[0].held().rest(Rest { kind: RestKind::Idle, since_us: 0 });
     /// assert_eq!(permits[2].fit(9, Sharing::Unshared, 1), Ok(()));
     /// assert!(permits[0].held().is_evicted(), "before the sum is full");
     /// permits.push(permit());

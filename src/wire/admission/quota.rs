@@ -14,7 +14,8 @@
 //!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
 //!
 //! Connections use both: a connection that [rests](Permit::rest) is evicted for a new one, the longest rest first, and
-//! the new one is refused only if none rests ([`Permit::fit`]).
+//! the new one is refused only if none rests ([`Permit::fit`]). Where there are few places, the address with the most
+//! holders gives way first, also with what does not rest ([`Sharing::LargestFirst`]).
 //!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
 //! for each address ([`Permit::grant_more`]): an address could otherwise hold everything by taking it over.
@@ -65,10 +66,27 @@ pub struct Held {
 /// longest rest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rest {
-    /// Whether the holder is in the middle of something, and its client owes it the next bytes or does not take them.
-    pub is_owed: bool,
+    /// What the holder does.
+    pub kind: RestKind,
     /// Since when, microseconds of the monotonic clock; in the future, the holder rests only from then on.
     pub since_us: u64,
+}
+
+/// What a holder does that may be evicted for a new one. The order is the order of eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RestKind {
+    /// The holder works, and goes on without a pause with what its client has asked for in advance. It is evicted only
+    /// with [`Sharing::LargestFirst`].
+    Pipelined,
+    /// Nothing.
+    Idle,
+    /// The holder is in the middle of something, and its client owes it the next bytes or does not take them.
+    Owed,
+    /// The holder works on what its client has asked for. It is evicted only with [`Sharing::LargestFirst`].
+    Asked,
+    /// The holder works on a change, and its client does not know yet whether the change was made. It is evicted only with
+    /// [`Sharing::LargestFirst`].
+    Changing,
 }
 
 /// How much a client address may hold of what is limited for all.
@@ -78,6 +96,10 @@ pub enum Sharing {
     ByAddress,
     /// As much as there is, such as a trusted proxy, which brings the clients of many addresses.
     Unshared,
+    /// As much as there is, until others need it. Of the holders that rest, those whose address has the most go first; those
+    /// of an address that has fewer than that of the new holder, only after a second of rest. If none rests, a holder that
+    /// works goes, of an address that has more of them than the address of the new holder.
+    LargestFirst,
 }
 
 /// The room for a new holder ([`Permit::fit`]).
@@ -241,10 +263,13 @@ impl Quota {
         Self::choose(state, now_us, still_us, 0, |state, _| state.evicted < until);
     }
 
-    /// Whether one more holder would fit beside `holders_max`, perhaps in place of one that rests.
-    pub fn may_fit(&self, holders_max: usize, now_us: u64) -> bool {
-        let state = self.state();
-        state.staying_holders() < holders_max || state.next_evicted(None, now_us).is_some()
+    /// Whether one more holder of this client, of an amount of 1, would fit among `holders_max`, perhaps in place of another
+    /// ([`Sharing::LargestFirst`]).
+    pub fn may_fit(&self, client: ClientAddr, holders_max: usize, now_us: u64) -> bool {
+        let (state, address) = (self.state(), client.group());
+        let count = state.staying_of(address) + 1;
+        state.staying_holders() < holders_max
+            || state.next_of_largest(address, count, now_us).is_some()
     }
 
     /// Whether new holders should wait for those that are evicted to end: with a few more the limit would be reached.
@@ -375,7 +400,7 @@ impl Permit {
         }
     }
 
-    /// Records that the holder does nothing: it is evicted for a new holder ([`fit`](Self::fit)), until it makes
+    /// Records that the holder may be evicted for a new holder ([`fit`](Self::fit)), until it makes
     /// [`progress`](Self::progress).
     pub fn rest(&self, rest: Rest) {
         self.of.state().rest(self.at, rest);
@@ -388,7 +413,7 @@ impl Permit {
 
     /// Makes room for this holder, which is new or has grown: evicts holders that rest while there are more holders than
     /// there may be, or more is held than the limit allows; and, with a share, those of its address while the address
-    /// would not get the amount by the granting rule.
+    /// would not get the amount by the granting rule. Which holders are evicted first, [`Sharing`] says.
     ///
     /// # Errors
     /// Too few holders rest; the refusal is counted.

@@ -1,5 +1,6 @@
 //! The state of a [`Quota`](super::Quota), behind its lock: the sums, the holders, and who is evicted.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::task::Waker;
@@ -7,12 +8,16 @@ use std::task::Waker;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
-use super::{Full, Rest, Room, Sharing};
+use super::{Full, Rest, RestKind, Room, Sharing};
 use crate::admission::ClientAddr;
 
 /// Added to every holder's time without progress. Without it, a holder of a few bytes would be evicted before many
 /// large holders that have made progress a moment ago.
 const ANY_US: u64 = 200_000;
+
+/// With [`Sharing::LargestFirst`], so long a holder that rests is not evicted for one of an address with more holders: its
+/// client may be about to go on. In microseconds.
+const SPARED_US: u64 = 1_000_000;
 
 /// With [`Room::early`], eviction begins when this part of a limit is left, and of holders when as many are left as can
 /// end between two turns of the loop.
@@ -50,10 +55,7 @@ pub(super) struct OfAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
     Works,
-    /// As [`Rest`].
-    Rests {
-        is_owed: bool,
-    },
+    Rests(RestKind),
 }
 
 pub(super) struct Holder {
@@ -110,22 +112,57 @@ impl QuotaState {
         self.holders.len() - self.leaving_holders
     }
 
+    /// The amount of an address, without the holders that were chosen for eviction.
+    pub(super) fn staying_of(&self, address: ClientAddr) -> u64 {
+        let OfAddress { held, leaving } = self.of_address(address);
+        held - leaving
+    }
+
     /// The holder that is evicted next, of this address if one is given.
     pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<usize> {
-        [false, true].into_iter().find_map(|is_owed| {
-            let [first, last] = [0, now_us].map(|since_us| Rest { is_owed, since_us });
-            match of {
-                None => {
-                    let mut resting = self.resting.range((first, 0)..=(last, usize::MAX));
-                    resting.next().map(|(_, at)| *at)
+        [RestKind::Idle, RestKind::Owed]
+            .into_iter()
+            .find_map(|kind| {
+                let [first, last] = [0, now_us].map(|since_us| Rest { kind, since_us });
+                match of {
+                    None => {
+                        let mut resting = self.resting.range((first, 0)..=(last, usize::MAX));
+                        resting.next().map(|(_, at)| *at)
+                    }
+                    Some(of) => {
+                        let until = (of, last, usize::MAX);
+                        let mut resting = self.resting_of.range((of, first, 0)..=until);
+                        resting.next().map(|(.., at)| *at)
+                    }
                 }
-                Some(of) => {
-                    let until = (of, last, usize::MAX);
-                    let mut resting = self.resting_of.range((of, first, 0)..=until);
-                    resting.next().map(|(.., at)| *at)
-                }
-            }
-        })
+            })
+    }
+
+    /// The holder that is evicted next for one of another address, which holds `count` with it
+    /// ([`Sharing::LargestFirst`]). Looks at all holders.
+    pub(super) fn next_of_largest(
+        &self,
+        newcomer: ClientAddr,
+        count: u64,
+        now_us: u64,
+    ) -> Option<usize> {
+        let turn = |&(rest, at): &(Rest, usize)| {
+            let address = self.holders[at].address;
+            let held = match address == newcomer {
+                true => count,
+                false => self.staying_of(address),
+            };
+            // Holders that do not rest yet still work.
+            let works = rest.kind >= RestKind::Asked || rest.since_us > now_us;
+            let is_changing = rest.kind == RestKind::Changing;
+            let may_go = match works {
+                true => held > count,
+                false => held >= count || now_us - rest.since_us >= SPARED_US,
+            };
+            may_go.then_some((is_changing, works, Reverse(held), rest, at))
+        };
+        let next = self.resting.iter().filter_map(turn).min();
+        next.map(|(.., at)| at)
     }
 
     /// A chosen holder stays after all.
@@ -139,10 +176,8 @@ impl QuotaState {
         }
     }
 
-    /// Chooses the holder that has rested for the longest, of this address if one is given, and adds its waker to
-    /// `wakers`. Returns false if none rests.
-    fn evict(&mut self, of: Option<ClientAddr>, now_us: u64, wakers: &mut Vec<Waker>) -> bool {
-        let next = self.next_evicted(of, now_us);
+    /// Chooses a holder to be evicted, and adds its waker to `wakers`. Returns false if there is none.
+    fn evict(&mut self, next: Option<usize>, wakers: &mut Vec<Waker>) -> bool {
         if let Some(at) = next {
             wakers.extend(self.choose(at));
         }
@@ -158,21 +193,29 @@ impl QuotaState {
         now_us: u64,
     ) -> Vec<Waker> {
         let Room {
-            holders_max, early, ..
+            holders_max,
+            sharing,
+            early,
         } = room;
         let spared = if early { EARLY_SHARE } else { u64::MAX };
         let holders_spared = (holders_max as u64 / spared).min(EARLY_HOLDERS_MAX) as usize;
         let mut wakers = Vec::new();
+        let address = self.holders[at].address;
         while self.is_over(max - max / spared)
             || self.staying_holders() > holders_max - holders_spared
         {
-            if !self.evict(None, now_us, &mut wakers) {
+            let next = match sharing {
+                Sharing::LargestFirst => {
+                    self.next_of_largest(address, self.staying_of(address), now_us)
+                }
+                Sharing::ByAddress | Sharing::Unshared => self.next_evicted(None, now_us),
+            };
+            if !self.evict(next, &mut wakers) {
                 break;
             }
         }
-        let address = self.holders[at].address;
-        while room.sharing == Sharing::ByAddress && self.is_over_share(at, max, spared) {
-            if !self.evict(Some(address), now_us, &mut wakers) {
+        while sharing == Sharing::ByAddress && self.is_over_share(at, max, spared) {
+            if !self.evict(self.next_evicted(Some(address), now_us), &mut wakers) {
                 break;
             }
         }
@@ -236,9 +279,7 @@ impl QuotaState {
         let holder = &mut self.holders[at];
         if !holder.is_leaving {
             holder.progress_us = rest.since_us;
-            holder.doing = Doing::Rests {
-                is_owed: rest.is_owed,
-            };
+            holder.doing = Doing::Rests(rest.kind);
             self.resting.insert((rest, at));
             self.resting_of.insert((holder.address, rest, at));
         }
@@ -266,9 +307,9 @@ impl QuotaState {
 
     fn end_rest(&mut self, at: usize) {
         let holder = &mut self.holders[at];
-        if let Doing::Rests { is_owed } = mem::replace(&mut holder.doing, Doing::Works) {
+        if let Doing::Rests(kind) = mem::replace(&mut holder.doing, Doing::Works) {
             let since_us = holder.progress_us;
-            let rest = Rest { is_owed, since_us };
+            let rest = Rest { kind, since_us };
             self.resting.remove(&(rest, at));
             self.resting_of.remove(&(holder.address, rest, at));
         }

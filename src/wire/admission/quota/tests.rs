@@ -323,7 +323,7 @@ fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
 fn resting(of: &Quota, client: ClientAddr, amount: u64, since_us: u64) -> Permit {
     let charge = of.hold(client, amount, 0);
     charge.rest(Rest {
-        is_owed: false,
+        kind: RestKind::Idle,
         since_us,
     });
     charge
@@ -343,7 +343,7 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
     let rests: Vec<_> = [7, 5, 9].map(|at| resting(&places, v4(1), 1, at)).into();
     let owed = resting(&places, v4(1), 1, 1);
     owed.rest(Rest {
-        is_owed: true,
+        kind: RestKind::Owed,
         since_us: 1,
     });
     let busy = places.hold(v4(2), 1, 0);
@@ -360,7 +360,6 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
     assert_eq!(come(8), (Ok(()), 3), "the one that is owed something");
     assert!(rests[0].is_evicted() && owed.is_evicted() && !rests[2].is_evicted());
     assert_eq!(come(8), (Err(Full::Holders), 3), "the last rests from 9 on");
-    assert!(places.may_fit(5, 9) && !places.may_fit(5, 8));
     assert_eq!(come(9), (Err(Full::Holders), 4), "two too many by now");
     assert_eq!(places.counts().refused, 2);
     // Those that work, or work again, stay.
@@ -373,6 +372,79 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
         (0, 0, 0)
     );
     assert!(state.by_address.is_empty() && state.next_evicted(None, u64::MAX).is_none());
+}
+
+/// Holders of an address, each with what it does, since 10, 20, 30, ...
+fn doing(of: &Quota, client: ClientAddr, kinds: &[RestKind]) -> Vec<Permit> {
+    let hold = |(n, kind): (usize, &RestKind)| {
+        let charge = of.hold(client, 1, 0);
+        charge.rest(Rest {
+            kind: *kind,
+            since_us: 10 * (n as u64 + 1),
+        });
+        charge
+    };
+    kinds.iter().enumerate().map(hold).collect()
+}
+
+/// Which of these are evicted.
+fn evicted(holders: &[Permit]) -> Vec<usize> {
+    let chosen = holders.iter().enumerate();
+    let chosen = chosen.filter(|(_, one)| one.is_evicted());
+    chosen.map(|(n, _)| n).collect()
+}
+
+#[test]
+fn the_address_with_the_most_holders_gives_way_first_and_what_rests_before_what_works() {
+    use RestKind::{Asked, Changing, Idle, Owed, Pipelined};
+    let places = Quota::new("places", 9);
+    let most = [Asked, Pipelined, Changing, Asked, Owed, Idle];
+    let most = doing(&places, v4(1), &most);
+    let others = [2, 3, 4]
+        .map(|n| doing(&places, v4(n), &[Idle]))
+        .into_iter();
+    let others: Vec<_> = others.flatten().collect();
+    let full = Err(Full::Holders);
+    let mut late = Vec::new();
+    let mut come = |client, now_us| {
+        let may_fit = places.may_fit(client, 9, now_us);
+        late.push(places.hold(client, 1, u64::MAX));
+        let fitted = late[late.len() - 1].fit(room(9, Sharing::LargestFirst), now_us);
+        assert_eq!(may_fit, fitted.is_ok());
+        if fitted.is_err() {
+            late.pop();
+        }
+        (fitted, evicted(&most), evicted(&others))
+    };
+    assert_eq!(come(v4(9), 99), (Ok(()), vec![1], vec![]));
+    assert_eq!(
+        come(v4(8), 99),
+        (Ok(()), vec![1, 5], vec![]),
+        "the idle one"
+    );
+    assert_eq!(come(v4(7), 99), (Ok(()), vec![1, 4, 5], vec![]));
+    let rests = (full, vec![1, 4, 5], vec![]);
+    assert_eq!(come(v4(1), 99), rests, "its own holders all work");
+    let rests = (Ok(()), vec![1, 4, 5], vec![0]);
+    assert_eq!(
+        come(v4(1), SECOND + 10),
+        rests,
+        "that has rested for a second"
+    );
+    // Nobody else rests by then.
+    assert_eq!(come(v4(6), 5), (Ok(()), vec![0, 1, 4, 5], vec![0]));
+    assert_eq!(come(v4(1), 5), (full, vec![0, 1, 4, 5], vec![0]));
+    assert_eq!(come(v4(5), 5), (Ok(()), vec![0, 1, 3, 4, 5], vec![0]));
+    assert_eq!(
+        come(v4(10), 5).0,
+        Ok(()),
+        "the change, when all else is one of its address"
+    );
+    assert_eq!(come(v4(11), 5).0, full);
+    assert_eq!(
+        come(v4(11), 99),
+        (Ok(()), vec![0, 1, 2, 3, 4, 5], vec![0, 1])
+    );
 }
 
 #[test]
@@ -424,7 +496,7 @@ fn what_another_thread_has_to_end_counts_until_then() {
         let charge = bytes.hold(client, 10, 0);
         let fitted = charge.fit(early, 9);
         charge.rest(Rest {
-            is_owed: false,
+            kind: RestKind::Idle,
             since_us: 0,
         });
         if fitted.is_ok() {
