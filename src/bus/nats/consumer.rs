@@ -201,7 +201,7 @@ impl Consumer {
         }
     }
 
-    /// The same for a consumer that is durable.
+    /// Makes the consumer a durable one.
     pub(super) fn durable(self) -> Self {
         let is_durable = true;
         Self { is_durable, ..self }

@@ -11,7 +11,7 @@ use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::refusals::Refusal;
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
@@ -28,7 +28,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) data: &'a mut Data,
     /// Decides whether the connection is kept during a silence.
-    pub(super) second: &'a mut SecondConnection,
+    pub(super) search: &'a mut ServerSearch,
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
@@ -49,7 +49,7 @@ impl<'a> ConsumersSession<'a> {
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
         data: &'a mut Data,
-        second: &'a mut SecondConnection,
+        search: &'a mut ServerSearch,
         standstills: &'a mut Standstills,
     ) -> Self {
         standstills.forget();
@@ -58,7 +58,7 @@ impl<'a> ConsumersSession<'a> {
             relay,
             subscriptions,
             data,
-            second,
+            search,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
             standstills,
@@ -132,7 +132,7 @@ impl<'a> ConsumersSession<'a> {
 
     /// Tells the loop once that no backlog is left.
     fn report_caught_up(&mut self) -> Result<(), Stop> {
-        let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
+        let caught_up = self.subscriptions.iter().all(Subscription::is_caught_up);
         if caught_up && !self.reported_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
@@ -163,7 +163,7 @@ impl<'a> ConsumersSession<'a> {
         }
         let streams = self.streams_read();
         let (settings, connection) = (self.settings, &self.data.connection);
-        if self.second.find_successor(&streams, settings, connection) {
+        if self.search.find_successor(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self
@@ -185,8 +185,10 @@ impl<'a> ConsumersSession<'a> {
 
     /// Asks about the account, if a stream stands still, and shows what the server has said of the streams.
     fn ask_account(&mut self) {
-        if self.standstills.asks(Instant::now()) {
-            let number = self.data.ask(&Action::AccountInfo.subject_about(""), b"");
+        if self.standstills.take_account_question(Instant::now()) {
+            let number = self
+                .data
+                .ask(&Action::AccountInfo.subject_without_stream(), b"");
             self.account_request = Some(number);
         }
         self.standstills.show(&self.relay.status);
@@ -221,12 +223,12 @@ impl<'a> ConsumersSession<'a> {
     /// Sends all waiting acknowledgements before the process ends or moves to another server. Otherwise the next reader
     /// of a durable consumer would get the messages again.
     fn settle(&mut self) {
-        let mut owed = false;
+        let mut acks_wait = false;
         for subscription in self.subscriptions.iter_mut() {
-            owed |= subscription.acks_due().is_some();
+            acks_wait |= subscription.acks_due().is_some();
             subscription.send_acks(self.data);
         }
-        if owed {
+        if acks_wait {
             self.data.flush_and_wait();
         }
         self.relay.link.set_owing(false);
@@ -297,7 +299,7 @@ impl<'a> ConsumersSession<'a> {
                 self.attach_again(index)?;
             }
             Answer::WentBack(consumer) if subscription.reads_from(&consumer) => {
-                self.leave(index);
+                self.stop_reading(index);
                 self.attach_again(index)?;
                 // The last message was handed over quietly.
                 return Ok(true);
@@ -362,7 +364,7 @@ impl<'a> ConsumersSession<'a> {
     fn take_refusals(&mut self) -> Result<(), Stop> {
         for refusal in self.data.refusals.take_news() {
             if let Refusal::Request(subject) = &refusal {
-                if Action::AccountInfo.is_at(subject) {
+                if Action::AccountInfo.has_subject(subject) {
                     self.standstills.not_permitted();
                     continue;
                 }
@@ -402,7 +404,7 @@ impl<'a> ConsumersSession<'a> {
     /// Handles a link that has been silent since `last_received`. Returns the time of the next look.
     fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
-        match self.second.check(
+        match self.search.probe_if_due(
             last_received,
             self.relay,
             self.settings,
@@ -419,7 +421,7 @@ impl<'a> ConsumersSession<'a> {
     fn note_received(&mut self) -> Result<(), Stop> {
         // The link alone is meant: each subject has its own status.
         let is_restored = true;
-        if self.second.end_silence(self.relay, is_restored)? {
+        if self.search.end_silence(self.relay, is_restored)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
@@ -508,7 +510,7 @@ pub(super) fn status_of<'a>(
 }
 
 /// Resets the status of the subscription's consumer.
-pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
+pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = status_of(status, subscription) {
         consumer.set_lag(None);
         consumer.set_silent(false);

@@ -92,7 +92,7 @@ struct Round {
 
 enum RoundStep {
     /// The next round begins then.
-    Rest(Instant),
+    Pause(Instant),
     /// An answer reported a fault. Asks a second time then.
     Doubt(Instant),
     Asked {
@@ -152,7 +152,7 @@ impl Watchdog {
         let round = |(index, watched)| Round {
             watched,
             is_unsure: before.get(index).is_some_and(|is_unsure| *is_unsure),
-            step: RoundStep::Rest(now),
+            step: RoundStep::Pause(now),
         };
         self.rounds = all.into_iter().enumerate().map(round).collect();
     }
@@ -167,12 +167,12 @@ impl Watchdog {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    RoundStep::Rest(_) => round.begin(Look::First, now, ask),
+                    RoundStep::Pause(_) => round.begin(Look::First, now, ask),
                     RoundStep::Doubt(_) => round.begin(Look::Second, now, ask),
                     RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
-                        round.step = RoundStep::Rest(now + self.interval);
+                        round.step = RoundStep::Pause(now + self.interval);
                     }
                 }
             }
@@ -221,18 +221,18 @@ impl Watchdog {
             RoundStep::Asked {
                 subject, number, ..
             } => is_it(subject, *number),
-            RoundStep::Rest(_) | RoundStep::Doubt(_) => false,
+            RoundStep::Pause(_) | RoundStep::Doubt(_) => false,
         };
         let index = self.rounds.iter().position(is_asked)?;
         let round = &mut self.rounds[index];
-        let rest = RoundStep::Rest(now + self.interval);
-        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, rest)
+        let pause = RoundStep::Pause(now + self.interval);
+        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, pause)
         else {
             return None;
         };
         let verdict = round.judge(question, answer, look, ask.reached(index));
         match verdict.next {
-            Next::Rest => {}
+            Next::Pause => {}
             Next::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
             Next::Ask(question, request) => round.ask(question, request, look, now, ask),
         }
@@ -249,7 +249,7 @@ struct Verdict {
 /// What follows an answer.
 enum Next {
     /// The pause before the next round.
-    Rest,
+    Pause,
     /// A second look at what may be a fault.
     Doubt,
     /// The next question of this round.
@@ -261,7 +261,7 @@ impl Verdict {
     fn done(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self {
             answers: Vec::from_iter(answers),
-            next: Next::Rest,
+            next: Next::Pause,
         }
     }
 
@@ -286,7 +286,7 @@ impl Round {
     fn due(&self) -> Option<Instant> {
         match (&self.watched, &self.step) {
             (Watched::Nothing, _) => None,
-            (_, RoundStep::Rest(at) | RoundStep::Doubt(at)) => Some(*at),
+            (_, RoundStep::Pause(at) | RoundStep::Doubt(at)) => Some(*at),
             (_, RoundStep::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
         }
     }
@@ -301,7 +301,7 @@ impl Round {
             Watched::Subject(spec) => match &spec.stream {
                 Some(stream) => (InfoRequest::Held, stream_info(stream)),
                 None => {
-                    let subject = Action::StreamNames.subject_about("");
+                    let subject = Action::StreamNames.subject_without_stream();
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
                     (InfoRequest::Holder, ApiRequest { subject, body })
                 }

@@ -144,7 +144,7 @@ impl PubSubSession<'_, '_> {
     /// Handles too long a silence: the server is busy, or the link is dead. Returns when to check again.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let last_received = self.connection.last_received();
-        let next = self.probe.check(last_received, self.relay, || {
+        let next = self.probe.probe_if_due(last_received, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
         })?;

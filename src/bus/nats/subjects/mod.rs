@@ -39,7 +39,7 @@ use super::connection::Connection;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::publisher::{Outgoing, Publisher};
@@ -276,7 +276,7 @@ impl NatsSubjectsSource {
     fn use_connection(
         &mut self,
         (connection, sids): (&mut Connection, &mut Sids),
-        second: &mut SecondConnection,
+        search: &mut ServerSearch,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
@@ -301,7 +301,7 @@ impl NatsSubjectsSource {
         }
         self.names.take_all();
         relay.status.set_up(false);
-        let mut session = SubjectsSession::new(self, connection, sids, second, relay);
+        let mut session = SubjectsSession::new(self, connection, sids, search, relay);
         session.restore()?;
         session.source.is_restored = true;
         session.begin_feed()?;
@@ -338,14 +338,13 @@ impl Bus for NatsSubjectsSource {
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
         let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
             Ok(mut connection) => {
-                let (mut second, mut sids) =
-                    (self.servers.second_connection(nats), Sids::default());
+                let (mut search, mut sids) = (self.servers.search(nats), Sids::default());
                 let used = (&mut connection, &mut sids);
-                let stop = self.use_connection(used, &mut second, relay);
+                let stop = self.use_connection(used, &mut search, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
                 let nats = &self.settings.nats;
                 self.servers
-                    .note_end(nats, &connection, second.better(), &stop);
+                    .note_end(nats, &connection, search.into_next(), &stop);
                 connection.close(&self.waiter);
                 stop
             }

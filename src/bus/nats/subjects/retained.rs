@@ -21,10 +21,10 @@
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the time of the last one that was read on: in another life of the stream, a lower number or another message
+//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back in time), a lower number or another message
 //! of the same number comes. If the clock has gone back, the consumer begins behind messages that were not read, and is made
 //! again from the number of the last one on. So it is for a stream in memory, too ([`StreamLimits::has_times`]), and once a
-//! message was read: only the position that the client has may be of another life of the stream. The consumer is left after
+//! message was read: only the position that the client has may be of another epoch of the stream. The consumer is left after
 //! each page. Between two messages of the name are numbers of others, so a number that does not come may have been removed
 //! before it was read: if the stream begins behind such a place after the page, messages may be missing.
 //!
@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use self::events::{Lack, RetainedEvent};
+pub(super) use self::events::{RetainedEvent, WhyIncomplete};
 use self::live::Live;
 use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
@@ -283,7 +283,7 @@ impl Retained {
             Step::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
                 ApiRequest {
-                    subject: Action::StreamList.subject_about(""),
+                    subject: Action::StreamList.subject_without_stream(),
                     body,
                 }
             }
@@ -360,7 +360,7 @@ impl Retained {
                     request.is_some_and(|request| request.subject == *subject)
                 };
                 let ended = self.numbers(needs_it);
-                if *subject == Action::StreamList.subject_about("") {
+                if *subject == Action::StreamList.subject_without_stream() {
                     self.all_streams.refused();
                 }
                 (format!("publish to {subject}"), ended)
@@ -530,7 +530,7 @@ impl Retained {
     /// The request for the next page of the list of all streams.
     fn list_request(&self) -> ApiRequest {
         ApiRequest {
-            subject: Action::StreamList.subject_about(""),
+            subject: Action::StreamList.subject_without_stream(),
             body: self.all_streams.request(),
         }
     }
@@ -544,22 +544,24 @@ impl Retained {
     /// Handles a page of the list of all streams: once the list is whole, all questions that wait for it go on.
     fn handle_page(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let read = json::read(&delivery.payload);
-        let lack = match &read {
-            _ if delivery.status.is_some() => Some(Lack::Refused(shown("nobody answers"))),
+        let incomplete = match &read {
+            _ if delivery.status.is_some() => Some(WhyIncomplete::Refused(shown("nobody answers"))),
             Err(error) => Some((*error).clone().into()),
-            Ok(answer) => refusal(*answer).map(|error| Lack::Refused(shown(&error.to_string()))),
+            Ok(answer) => {
+                refusal(*answer).map(|error| WhyIncomplete::Refused(shown(&error.to_string())))
+            }
         };
-        if let (Ok(answer), None) = (read, &lack)
+        if let (Ok(answer), None) = (read, &incomplete)
             && self.all_streams.add_page(answer) == AfterPage::NextPage
         {
             return self.list(number, out);
         }
-        if lack.is_some() {
+        if incomplete.is_some() {
             self.all_streams.refused();
         }
         for number in self.numbers(|pending| matches!(pending.step, Step::AllStreams)) {
-            match lack.clone() {
-                Some(lack) => self.end(number, Some(lack), out),
+            match incomplete.clone() {
+                Some(incomplete) => self.end(number, Some(incomplete), out),
                 None => self.searched_streams(number, now, out),
             }
         }
@@ -716,7 +718,7 @@ impl Retained {
             });
         }
         let page = pending.reading.page;
-        if pending.reading.is_of_other_life() {
+        if pending.reading.is_of_other_epoch() {
             self.end(number, None, out);
         } else if pending.reading.waiting == 0 {
             self.next_stream(number, now, out);
@@ -797,7 +799,7 @@ impl Retained {
             return;
         };
         match reading.check_start(stream) {
-            _ if reading.is_of_other_life() => self.end(number, None, out),
+            _ if reading.is_of_other_epoch() => self.end(number, None, out),
             Then::Read => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
@@ -874,15 +876,15 @@ impl Retained {
     }
 
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
-        self.end(number, Some(Lack::Refused(shown(words))), out);
+        self.end(number, Some(WhyIncomplete::Refused(shown(words))), out);
     }
 
-    fn end(&mut self, number: u64, lack: Option<Lack>, out: &mut Vec<u8>) {
+    fn end(&mut self, number: u64, incomplete: Option<WhyIncomplete>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        if let (Some(value), None) = (pending.value, &lack) {
+        if let (Some(value), None) = (pending.value, &incomplete) {
             self.events.push(RetainedEvent::Value {
                 question: pending.question.clone(),
                 subject: Arc::clone(&pending.question.subscription.name),
@@ -891,10 +893,10 @@ impl Retained {
                 id: Some(value.id),
             });
         }
-        let lack = lack.or_else(|| pending.reading.lack());
+        let incomplete = incomplete.or_else(|| pending.reading.why_incomplete());
         self.events.push(RetainedEvent::End {
             question: pending.question,
-            lack,
+            incomplete,
         });
     }
 
