@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, is_temporary, shown};
-use super::marks::Kept;
+use super::marks::MarkedFeed;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
 use crate::NAME_NOT_UTF8;
@@ -36,7 +36,7 @@ pub(super) struct PubSubSession<'a, 'w> {
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) names: &'a mut Names,
     /// `None` without a kept feed.
-    pub(super) kept: Option<&'a mut Kept>,
+    pub(super) kept: Option<&'a mut MarkedFeed>,
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
 }
@@ -270,7 +270,7 @@ impl PubSubSession<'_, '_> {
         kept.unwrap_or_else(|| name.into())
     }
 
-    /// The same for a pattern.
+    /// The pattern of a message: the ledger's copy if it has one, to save an allocation.
     fn pattern(&self, bytes: &[u8]) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
         let kept = self.names.ledger.pattern(&name);

@@ -12,7 +12,7 @@ use weirgate_bus::redis::{
 };
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
+use weirgate_bus::{BusInterest, CountedFeed, Source, StreamSettings, WithBeside};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
 use weirgate_server::run::{Parts, Question, RunError};
 use weirgate_server::settings::Checked;
@@ -283,14 +283,14 @@ fn subscribe_names(
     syntax: NameSyntax,
     reading: &BusReading<'_>,
     interest: &BusInterest,
-) -> Result<Option<KeptFeed>, RunError> {
+) -> Result<Option<CountedFeed>, RunError> {
     for name in &reading.names {
         interest.subscribe(name.clone());
     }
     if reading.marks_channel.is_none() {
         return Ok(None);
     }
-    let feed = KeptFeed::new(syntax, reading.names.clone());
+    let feed = CountedFeed::new(syntax, reading.names.clone());
     feed.map(Some).map_err(wrong_history_name)
 }
 

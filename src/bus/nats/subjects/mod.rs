@@ -47,7 +47,7 @@ use crate::relay::{Bus, Relay};
 use crate::requests::{BusInterest, Names};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
-use crate::{KeptFeed, LinkTimes, SourceLink, requests};
+use crate::{CountedFeed, LinkTimes, SourceLink, requests};
 use weirgate_core::{BusEvent, Subscription};
 
 /// Commands and messages wait while more bytes than this are not written.
@@ -203,7 +203,7 @@ pub struct NatsSubjectsSource {
     is_restored: bool,
     servers: NatsServers,
     publishing: Option<Publishing>,
-    kept: Option<KeptFeed>,
+    kept: Option<CountedFeed>,
 }
 
 impl NatsSubjectsSource {
@@ -267,7 +267,7 @@ impl NatsSubjectsSource {
     /// Makes the source number the messages of the kept feed. Two connections to NATS may get the messages of two publishers
     /// in another order, so the positions are valid on one connection. The caller subscribes to the names of the feed.
     #[must_use]
-    pub fn with_kept(mut self, feed: KeptFeed) -> Self {
+    pub fn with_kept(mut self, feed: CountedFeed) -> Self {
         self.kept = Some(feed);
         self
     }

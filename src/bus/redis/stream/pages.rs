@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
+use super::reader::{CHANNEL, DATA, StreamEntry, entries, id_text, message};
 use super::{ITEMS_MAX, RedisStreamSource};
 use crate::redis::connection::Connection;
 use crate::redis::error::RedisError;
@@ -279,7 +279,7 @@ impl RedisStreamPages {
     /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
     /// gone, others may be gone with it.
     fn ask(&mut self, reading: &Reading, count: usize) -> Result<Value, RedisError> {
-        let from = reading.after.map_or_else(|| "-".to_owned(), text);
+        let from = reading.after.map_or_else(|| "-".to_owned(), id_text);
         let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count.to_string()];
         let Self {
             servers, waiter, ..

@@ -55,7 +55,8 @@ pub(super) struct Reading {
 pub(super) struct AllRead {
     /// The last message that was read.
     pub(super) after: Option<StoredId>,
-    /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
+    /// The last message that was read before the last check of the beginning of the stream: what comes after it may not be
+    /// whole.
     pub(super) whole_to: Option<StoredId>,
     /// The first message since then after which numbers did not come.
     pub(super) jump: Option<u64>,
