@@ -20,7 +20,7 @@ const OWED_US: u64 = 1_000_000;
 ///
 /// A connection without a request under way rests: since its last whole head or the end of its last answer, or else
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
-/// does not take an answer, rests since the last byte.
+/// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     /// Whether a head is being read, which has a deadline of its own.
@@ -171,6 +171,7 @@ impl ConnectionClock {
     fn resting(&self) -> Option<Rest> {
         let is_owed = self.is_owed();
         let since_us = match is_owed {
+            // Often in the future: until then the permit counts as in use.
             true => self.since_us.get() + OWED_US,
             false if self.is_working() => return None,
             false => self.idle_since_us.get(),
