@@ -151,23 +151,23 @@ impl Windows {
             receivers: Arc::strong_count(frame) as u32,
             frame: Arc::clone(frame),
         });
-        self.let_go_excess();
+        self.release_excess();
         id
     }
 
     /// Releases the oldest frames over the limit: encodings count from when they are made.
-    pub(super) fn let_go_excess(&mut self) {
+    pub(super) fn release_excess(&mut self) {
         while let Some(newest) = self.kept.back()
             && newest.frame.bytes_kept(Keeper::Windows) > KEPT_BYTES_MAX
             && self.kept.len() > 1
         {
-            self.let_go();
+            self.release_oldest();
         }
     }
 
-    fn let_go(&mut self) {
+    fn release_oldest(&mut self) {
         if let Some(oldest) = self.kept.pop_front() {
-            oldest.frame.let_go(Keeper::Windows);
+            oldest.frame.release(Keeper::Windows);
             self.first_kept = self.first_kept.wrapping_add(1);
         }
     }
@@ -187,9 +187,9 @@ impl Windows {
     }
 
     /// Releases all frames: memory is short.
-    pub(super) fn release(&mut self) {
+    pub(super) fn release_all(&mut self) {
         while !self.kept.is_empty() {
-            self.let_go();
+            self.release_oldest();
         }
         self.kept = VecDeque::new();
     }

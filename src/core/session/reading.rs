@@ -196,7 +196,8 @@ impl Session {
         self.cold.rest_bytes.is_some()
     }
 
-    /// The same; the gateway goes on now.
+    /// Takes the note that the gateway goes on with the client's request later, as it does so now. Returns whether there was
+    /// one, and the client still takes data.
     pub(crate) fn take_rest(&mut self) -> bool {
         self.cold.rest_bytes.take().is_some() && self.takes_data()
     }
