@@ -155,8 +155,8 @@ impl Reload for Keys {
         "keys"
     }
 
-    fn check(&mut self) -> bool {
-        self.1.check()
+    fn poll_change(&mut self) -> bool {
+        self.1.poll_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

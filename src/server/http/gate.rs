@@ -5,7 +5,7 @@
 //! connection and finishes the earlier answers. Then the gate gives up the socket, with every byte from the start of
 //! this head on. Of a body, hyper gets as much as it asks for, which is as much as the handler reads. The gate finds
 //! the end of the body itself, so it decides where the next head starts. While a request is in progress the gate reads
-//! the bytes after it, within limits, to detect that the client has left.
+//! the bytes after it, within limits, to detect that the client has left. It also knows which answers are written.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -63,14 +63,14 @@ pub(super) enum GateEnd {
     BadHead(HeadError),
 }
 
-/// What is known of a client while its request is answered.
+/// What is known of the end of a client while its request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Client {
-    There,
+pub(super) enum ClientEnd {
+    NotSeen,
     /// The client has shut down its half of the connection, or the connection is broken.
-    Gone,
+    Seen,
     /// The client sent more bytes than may be read now, and they may hide its end: check again later.
-    Hidden,
+    Unknown,
 }
 
 /// Who decides whether a head is for hyper or for the reactor.
@@ -207,9 +207,9 @@ impl Gate {
         }
     }
 
-    /// Returns the reason if the connection has to be evicted because of the bytes that it holds. If not, wakes the task
-    /// once it has to.
-    pub(super) fn is_evicted(&self, cx: &Context<'_>) -> Option<CloseReason> {
+    /// The reason if the connection has to be evicted because of the bytes that it holds. If not, wakes the task once it has
+    /// to.
+    pub(super) fn eviction(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let state = &mut *self.0.borrow_mut();
         let tls = state
             .stream
@@ -228,22 +228,22 @@ impl Gate {
 
     /// Checks whether the client has shut down its half of the connection, or the connection is broken. Reads no byte
     /// of a body, because only the handler asks for body bytes.
-    pub(super) fn find_client(&self, cx: &mut Context<'_>) -> Client {
-        self.0.borrow_mut().find_client(cx)
+    pub(super) fn poll_client_end(&self, cx: &mut Context<'_>) -> ClientEnd {
+        self.0.borrow_mut().poll_client_end(cx)
     }
 }
 
 impl GateState {
-    fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
+    fn poll_client_end(&mut self, cx: &mut Context<'_>) -> ClientEnd {
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),
             Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
         };
         match read {
-            Poll::Pending => Client::There,
-            Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
-            Poll::Ready(Ok(1..)) if self.knows_end(cx) => Client::Gone,
-            Poll::Ready(Ok(1..)) => Client::Hidden,
+            Poll::Pending => ClientEnd::NotSeen,
+            Poll::Ready(Ok(0) | Err(_)) => ClientEnd::Seen,
+            Poll::Ready(Ok(1..)) if self.knows_end(cx) => ClientEnd::Seen,
+            Poll::Ready(Ok(1..)) => ClientEnd::Unknown,
         }
     }
 
@@ -253,7 +253,7 @@ impl GateState {
         loop {
             // The bytes that hyper has are at least half: removing them moves no more bytes than it frees.
             if 2 * self.given >= self.read.len() {
-                self.forget(self.given);
+                self.discard_given(self.given);
             }
             ready!(self.stream.poll_read_ready(cx))?;
             let ahead = self.read.len() - self.passed;
@@ -270,7 +270,7 @@ impl GateState {
     }
 
     /// Removes the first bytes, which hyper has.
-    fn forget(&mut self, bytes: usize) {
+    fn discard_given(&mut self, bytes: usize) {
         if bytes > 0 {
             let now_us = self.time.mono_us();
             self.read.change(now_us, |read| drop(read.drain(..bytes)));
@@ -340,7 +340,7 @@ impl GateState {
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
             Ok(head) if head.is_for_reactor && judge == HeadJudge::Gate => {
-                self.forget(self.passed);
+                self.discard_given(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(GateEnd::Upgrade(read)))
             }
@@ -405,9 +405,9 @@ impl GateState {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more bytes for [`Self::judge`]; 0 at the end of the client's half.
+    /// Reads more bytes for [`Self::pass_next`]; 0 at the end of the client's half.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.forget(self.passed);
+        self.discard_given(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
             self.clock.note_body_read(&outcome);
@@ -453,7 +453,7 @@ impl AsyncRead for Gate {
                 buf.put_slice(part);
                 gate.given += part.len();
                 if gate.given == gate.read.len() {
-                    gate.forget(gate.given);
+                    gate.discard_given(gate.given);
                 }
                 return Poll::Ready(Ok(()));
             }

@@ -24,10 +24,10 @@ use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
 use crate::build_info::BUILD;
 use crate::http::operator::Cutter;
-use crate::http::pages::StatsHead;
+use crate::http::status_pages::StatsHead;
 use crate::http::{
     Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
-    operator, pages,
+    operator, status_pages,
 };
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
@@ -447,7 +447,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
         let common = &self.common;
         let stats_head = self.stats_head.take();
-        let mut routes = pages::status_routes(telemetry, clock, common.ready, stats_head);
+        let mut routes = status_pages::status_routes(telemetry, clock, common.ready, stats_head);
         let of_gateway = std::mem::replace(&mut self.routes, Box::new(|_| Vec::new()));
         routes.extend(of_gateway(telemetry));
         let operator = operator::routes(telemetry, clock, common.operator(), cutter.clone());

@@ -104,8 +104,8 @@ impl Reload for TlsInForce {
         "tls"
     }
 
-    fn check(&mut self) -> bool {
-        self.fingerprints.check()
+    fn poll_change(&mut self) -> bool {
+        self.fingerprints.poll_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

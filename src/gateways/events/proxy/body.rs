@@ -205,7 +205,7 @@ impl ToClient {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let last_received = self.lease.as_ref().map(|lease| lease.activity().last());
         let mut due = since.max(last_received.unwrap_or(since)) + self.silence;
-        if self.upload.is_owed() {
+        if self.upload.awaits_client() {
             due = due.max(Instant::now() + self.silence);
         }
         if self.timer.deadline() != due {

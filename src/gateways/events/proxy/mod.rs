@@ -312,7 +312,7 @@ impl Shared {
         let place = self.place(behind, client).await?;
         request.body_mut().holds(&place);
         let lent = Some(Arc::clone(&place));
-        let mut sent = pin!(behind.pool.send(lent, request, || upload.is_owed()));
+        let mut sent = pin!(behind.pool.send(lent, request, || upload.awaits_client()));
         let (answer, lease) = poll_fn(|cx| match place.is_evicted(cx) {
             true => {
                 upload.give_up();

@@ -139,8 +139,8 @@ mod tests {
     use hyper::header::HeaderName;
 
     use super::*;
-    use crate::http::pages::tests::telemetry;
     use crate::http::site::{Handler, SEC_FETCH_SITE};
+    use crate::http::status_pages::tests::telemetry;
 
     fn ask(path: &str, reach: AdminReach, headers: &[(HeaderName, &str)]) -> Answer {
         let settings = OperatorSettings {

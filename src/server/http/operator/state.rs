@@ -398,7 +398,7 @@ mod tests {
     use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value, json};
 
     use super::*;
-    use crate::http::pages::tests::{telemetry, turn};
+    use crate::http::status_pages::tests::{telemetry, turn};
     use crate::telemetry::{GatewayMetric, Surveyed};
     use weirgate_core::{CloseReason, Survey};
 
