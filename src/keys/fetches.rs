@@ -197,14 +197,14 @@ impl KeyFetches {
     pub(crate) fn start(mut self) -> io::Result<()> {
         detached("key-set", move || {
             loop {
-                self.check();
+                self.fetch_if_due();
                 thread::sleep(LOOK_EVERY);
             }
         })
     }
 
     /// Fetches the set if it is time, or if somebody asks for it.
-    fn check(&mut self) {
+    fn fetch_if_due(&mut self) {
         let now_us = self.stats.clock.mono_us();
         let now_ms = now_us / 1000;
         if self.in_force(KeysInForce::take_request) {
@@ -373,7 +373,7 @@ mod tests {
         let mut look = |text: Option<String>| {
             *served.lock().expect("a text") = text;
             fetches.schedule.due_ms = 0;
-            fetches.check();
+            fetches.fetch_if_due();
             ring.current().len()
         };
         assert_eq!(look(None), 0);
@@ -403,12 +403,12 @@ mod tests {
         let mut fetches = KeyFetches::new(&keys, clock).expect("a URL");
         let stats = fetches.stats();
         let fetched = || stats.outcomes().iter().map(|(_, count)| count).sum::<u64>();
-        fetches.check();
-        fetches.check();
+        fetches.fetch_if_due();
+        fetches.fetch_if_due();
         assert_eq!(fetched(), 1);
         keys.lock().expect("keys").request_fetch();
-        fetches.check();
-        fetches.check();
+        fetches.fetch_if_due();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (2, false));
         let authenticator = Authenticator {
             keys: ring.clone(),
@@ -420,7 +420,7 @@ mod tests {
         let judged = |token: &Option<Token>| authenticator.identify(token.as_ref(), clock.now());
         let due = Err(Refusal::KeysDue { wait_ms: 0 });
         assert_eq!(judged(&stranger), due);
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
         // The fetch for the stranger's token may have come before the provider had its new key.
@@ -434,14 +434,14 @@ mod tests {
             ),
             "{later:?}"
         );
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!(
             (fetched(), ring.wants_fetch()),
             (3, true),
             "not within the minute"
         );
         fetches.schedule.asked_ms = None;
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (4, false));
         assert_eq!(judged(&next), Err(Refusal::UnknownKey));
     }

@@ -282,7 +282,7 @@ impl Exchange {
 
     /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
-        if self.instances.gone(from) {
+        if self.instances.note_stopped(from) {
             self.count_others(now, from, "another instance has stopped");
         }
         for waiting in self.waiting.values_mut() {

@@ -89,7 +89,7 @@ impl ToService {
     }
 
     /// Sets the place of the request.
-    pub(super) fn holds(&mut self, place: &Arc<ConnectionPlace>) {
+    pub(super) fn set_place(&mut self, place: &Arc<ConnectionPlace>) {
         if let BodyKind::Pieces(_, held) = &mut self.kind {
             *held = Some(Arc::clone(place));
         }

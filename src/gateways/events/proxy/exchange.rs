@@ -148,7 +148,7 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 pub(super) enum Outcome {
     /// The service's answer, with a status below 400, was passed on whole.
     Answered,
-    /// The same with a status of 400 or above.
+    /// The service's answer, with a status of 400 or above, was passed on whole.
     Refused,
     /// 502: the service refused, broke off, or did not speak HTTP.
     Unreachable,

@@ -3,7 +3,7 @@
 //! Bodies stream both ways, except a small request body, which is read completely before the request gets a connection
 //! to its service. If one side does not read, the proxy stops reading from the other. It keeps no cookies, follows no
 //! redirects and decodes nothing. The rules for paths and headers are in pure modules: `path`, `headers`. Called by
-//! `kinds`, runs on the HTTP thread.
+//! `start`, runs on the HTTP thread.
 
 #![allow(
     clippy::disallowed_methods,
@@ -206,7 +206,7 @@ struct ProxyRefusal {
 impl From<PathRefusal> for ProxyRefusal {
     fn from(refusal: PathRefusal) -> Self {
         let (status, detail, outcome) = match refusal {
-            PathRefusal::Trick => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
+            PathRefusal::Ambiguous => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
             PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", Outcome::InnerPath),
         };
         Self {
@@ -234,7 +234,7 @@ impl Shared {
         let upload = body.progress();
         let upstream = &behind.pool.service().upstream;
         let client = parts.caller.address;
-        let head = match self.head(path, upstream, parts) {
+        let head = match self.request_head(path, upstream, parts) {
             Ok(head) => head,
             Err(refusal) => {
                 exchange.refuse(refusal.outcome);
@@ -300,8 +300,11 @@ impl Shared {
         }
     }
 
-    /// Waits for a connection, sends the request, and waits for the head of the answer. Fails if the answer changes the
-    /// protocol, which was not requested, or if its body has a transfer coding that cannot be passed on.
+    /// Waits for a connection, sends the request, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// There was no connection in time, or the service failed, or its answer changes the protocol, which was not requested, or
+    /// the body of the answer has a transfer coding that cannot be passed on.
     async fn send(
         &self,
         behind: &ProxiedService,
@@ -310,7 +313,7 @@ impl Shared {
         upload: &Progress,
     ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
         let place = self.place(behind, client).await?;
-        request.body_mut().holds(&place);
+        request.body_mut().set_place(&place);
         let lent = Some(Arc::clone(&place));
         let mut sent = pin!(behind.pool.send(lent, request, || upload.awaits_client()));
         let (answer, lease) = poll_fn(|cx| match place.is_evicted(cx) {
@@ -330,6 +333,9 @@ impl Shared {
     }
 
     /// Waits until the request may have one of the connections to the service.
+    ///
+    /// # Errors
+    /// None became free in time.
     async fn place(
         &self,
         behind: &ProxiedService,
@@ -341,8 +347,11 @@ impl Shared {
         place.ok_or_else(Failure::no_connection)
     }
 
-    /// Makes the request head for the service.
-    fn head(
+    /// Makes the head of the request for the service: its path, and its headers as [`headers`] says.
+    ///
+    /// # Errors
+    /// A path that is reserved, or that readers disagree about; a transfer coding other than chunked; a CONNECT.
+    fn request_head(
         &self,
         path: ProxiedPath,
         upstream: &Upstream,
@@ -350,7 +359,8 @@ impl Shared {
     ) -> Result<Request<()>, ProxyRefusal> {
         let target = path.target(parts.path(), self.inner_paths)?;
         let uri = uri(&upstream.base_path, target, parts.head.uri.query());
-        let uri = uri.ok_or(PathRefusal::Trick)?;
+        // The base path of the service and a good path may together have only bytes that no URI may have, or too many.
+        let uri = uri.ok_or(PathRefusal::Ambiguous)?;
         let not_implemented = |detail| ProxyRefusal {
             status: StatusCode::NOT_IMPLEMENTED,
             detail,
@@ -363,8 +373,10 @@ impl Shared {
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
-        let target_host = parts.head.uri.authority();
-        let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        // Of a request with the whole URL (RFC 9112 §3.2.2).
+        let host_of_target = parts.head.uri.authority();
+        let host_of_target =
+            host_of_target.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
         let mut request = Request::new(());
         *request.method_mut() = parts.head.method;
         *request.uri_mut() = uri;
@@ -373,7 +385,7 @@ impl Shared {
             peer: parts.peer,
             peer_is_trusted: parts.caller.is_proxied,
             is_tls: parts.is_tls,
-            target_host,
+            host_of_target,
             host: &upstream.authority,
         };
         headers::to_service(request.headers_mut(), forwarded, random);

@@ -72,6 +72,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         Kind::Form(&KEY_SET_URL),
         &With::<AuthSettings, String> {
             set: |auth, url| auth.jwks_url = KeySetUrl::parse(&url),
+            // The URL may have a password, and there is no default.
             get: |_| String::new(),
         },
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
