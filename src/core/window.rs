@@ -109,7 +109,7 @@ struct Window {
 
 /// A frame that is kept for later frames to refer to.
 #[derive(Debug)]
-struct Kept {
+struct KeptFrame {
     frame: Arc<Frame>,
     /// References to the frame when it was first sent to a client with a window: about the number of its receivers.
     receivers: u32,
@@ -124,7 +124,7 @@ pub(super) struct Windows {
     by_sent: ExtendibleMap<Arc<[Sent]>, WindowId>,
     /// Entries of all lists, and [`LIST_ENTRIES`] for each.
     sent: usize,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<KeptFrame>,
     /// The number of the first frame kept.
     first_kept: u32,
     /// The last question and its answer: most writes of a flush ask the same.
@@ -147,7 +147,7 @@ impl Windows {
         let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
         frame.set_window_number(id);
         frame.keep(Keeper::Windows);
-        self.kept.push_back(Kept {
+        self.kept.push_back(KeptFrame {
             receivers: Arc::strong_count(frame) as u32,
             frame: Arc::clone(frame),
         });
@@ -172,7 +172,7 @@ impl Windows {
         }
     }
 
-    fn kept_as(&self, id: FrameId) -> Option<&Kept> {
+    fn kept_as(&self, id: FrameId) -> Option<&KeptFrame> {
         self.kept.get(id.0.wrapping_sub(self.first_kept) as usize)
     }
 

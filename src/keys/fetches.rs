@@ -53,8 +53,8 @@ impl Schedule {
         now_ms >= self.due_ms
     }
 
-    /// Whether a fetch for a token may begin now; if so, the next one has to wait.
-    fn begins_for_token(&mut self, now_ms: u64) -> bool {
+    /// Begins a fetch for a token if one may begin now, so that the next one has to wait. Returns whether it has begun.
+    fn try_begin_for_token(&mut self, now_ms: u64) -> bool {
         let begins = now_ms >= self.next_for_token_ms();
         if begins {
             self.asked_ms = Some(now_ms);
@@ -211,7 +211,7 @@ impl KeyFetches {
             self.schedule.due_ms = now_ms;
         }
         if self.schedule.is_due(now_ms)
-            || self.ring.wants_fetch() && self.schedule.begins_for_token(now_ms)
+            || self.ring.wants_fetch() && self.schedule.try_begin_for_token(now_ms)
         {
             let fetched = self.fetch();
             match &fetched {
@@ -285,7 +285,7 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut times = Vec::new();
         for now_ms in (0..end_ms).step_by(200) {
-            if schedule.is_due(now_ms) || asked(now_ms) && schedule.begins_for_token(now_ms) {
+            if schedule.is_due(now_ms) || asked(now_ms) && schedule.try_begin_for_token(now_ms) {
                 times.push(now_ms);
                 match is_good(now_ms) {
                     true => schedule.succeeded(now_ms),

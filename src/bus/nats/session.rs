@@ -16,7 +16,7 @@ use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Ask, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Ask, Watchdog, WatchdogAnswer, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
@@ -31,7 +31,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) search: &'a mut ServerSearch,
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
-    answers: Vec<(usize, Vec<Answer>)>,
+    answers: Vec<(usize, Vec<WatchdogAnswer>)>,
     pub(super) standstills: &'a mut Standstills,
     /// The number of the last question about the account.
     account_request: Option<u64>,
@@ -270,9 +270,9 @@ impl<'a> ConsumersSession<'a> {
 
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
-    fn handle_answer(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
+    fn handle_answer(&mut self, index: usize, answer: WatchdogAnswer) -> Result<bool, Stop> {
         let now = Instant::now();
-        if answer == Answer::NoLeader {
+        if answer == WatchdogAnswer::NoLeader {
             // No word of JetStream: a server that is cut off from its cluster says so too.
             let stream = &self.subscriptions[index].target.stream;
             self.standstills.no_leader(stream, now);
@@ -281,46 +281,46 @@ impl<'a> ConsumersSession<'a> {
         self.note_life(index, now);
         let subscription = &mut self.subscriptions[index];
         match answer {
-            Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
                 self.judge_counts(index, counts);
             }
-            Answer::Gone(consumer) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Gone(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
                     consumer,
                     "a consumer is gone from the server; making it again"
                 );
                 self.attach_again(index)?;
             }
-            Answer::Paused(consumer) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Paused(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
                     consumer,
                     "a consumer is paused (pause_until); reading from another one until it goes on"
                 );
                 self.attach_again(index)?;
             }
-            Answer::WentBack(consumer) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::WentBack(consumer) if subscription.reads_from(&consumer) => {
                 self.stop_reading(index);
                 self.attach_again(index)?;
                 // The last message was handed over quietly.
                 return Ok(true);
             }
-            Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
+            WatchdogAnswer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index);
             }
-            Answer::Free if subscription.awaits_durable => self.take_over(index)?,
-            Answer::State(info) => {
+            WatchdogAnswer::Free if subscription.awaits_durable => self.take_over(index)?,
+            WatchdogAnswer::State(info) => {
                 let stream = &subscription.target.stream;
                 self.standstills.note_info(stream, Ok(&info), now);
             }
             // About a consumer no longer in use, or a stream still missing.
-            Answer::Other
-            | Answer::NoLeader
-            | Answer::Counted(..)
-            | Answer::Gone(_)
-            | Answer::Paused(_)
-            | Answer::WentBack(_)
-            | Answer::Free
-            | Answer::Stream(_) => {}
+            WatchdogAnswer::Other
+            | WatchdogAnswer::NoLeader
+            | WatchdogAnswer::Counted(..)
+            | WatchdogAnswer::Gone(_)
+            | WatchdogAnswer::Paused(_)
+            | WatchdogAnswer::WentBack(_)
+            | WatchdogAnswer::Free
+            | WatchdogAnswer::Stream(_) => {}
         }
         Ok(false)
     }

@@ -49,7 +49,7 @@ impl Pauses {
 
 /// The reasons not to read, and the input that was read before the pause.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct InputPause {
     paused: Pauses,
     /// Since when any of these reasons has held, microseconds.
     since: u64,
@@ -57,7 +57,7 @@ pub(super) struct Reading {
     held: Box<[u8]>,
 }
 
-impl Reading {
+impl InputPause {
     /// Adds a reason; returns false if the reason was present already.
     pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
         let before = self.paused;
@@ -205,7 +205,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::{Now, Pause, Reading};
+    use super::{InputPause, Now, Pause};
 
     #[test]
     fn reading_goes_on_with_the_last_reason() {
@@ -213,7 +213,7 @@ mod tests {
             mono_us,
             ..Now::default()
         };
-        let mut reading = Reading::default();
+        let mut reading = InputPause::default();
         assert_eq!(reading.resume(Pause::Turn, at(1)), None, "not paused");
         reading.pause(Pause::Control, at(2));
         reading.pause(Pause::Gateway, at(3));

@@ -14,7 +14,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, CountedFeed, Source, StreamSettings, WithBeside};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
-use weirgate_server::run::{Parts, Question, RunError};
+use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
 
@@ -74,7 +74,7 @@ pub(in crate::gateways) struct OpenBus {
     /// By this the source learns which names clients want. `None` for a stream with nothing beside it.
     pub(in crate::gateways) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
-    question: Question,
+    question: StartQuestion,
 }
 
 impl OpenBus {

@@ -93,7 +93,7 @@ struct GoodHead {
 
 /// The next part of the stream.
 #[derive(Debug)]
-enum Next {
+enum NextPart {
     /// A head.
     Head(HeadScanner),
     /// The rest of a body.
@@ -116,7 +116,7 @@ struct GateState {
     read: HeldBytes,
     given: usize,
     passed: usize,
-    next: Next,
+    next: NextPart,
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
     time: Clock,
@@ -152,7 +152,7 @@ impl Gate {
             read,
             given: 0,
             passed: 0,
-            next: Next::Head(HeadScanner::default()),
+            next: NextPart::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
             judge,
@@ -192,7 +192,7 @@ impl Gate {
         if state.is_charged {
             return 0;
         }
-        let has_begun = matches!(state.next, Next::Body(_)) && state.body_bytes > 0;
+        let has_begun = matches!(state.next, NextPart::Body(_)) && state.body_bytes > 0;
         let body = if has_begun { READ_BYTES } else { 0 };
         body + 2 * state.unwritten.iter().sum::<usize>()
     }
@@ -202,8 +202,8 @@ impl Gate {
     pub(super) fn into_parts(self) -> Option<(ClientStream, Option<GateEnd>)> {
         let GateState { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
         match next {
-            Next::Stopped(stop) => Some((stream, Some(stop))),
-            Next::Head(_) | Next::Body(_) => Some((stream, None)),
+            NextPart::Stopped(stop) => Some((stream, Some(stop))),
+            NextPart::Head(_) | NextPart::Body(_) => Some((stream, None)),
         }
     }
 
@@ -236,8 +236,8 @@ impl Gate {
 impl GateState {
     fn poll_client_end(&mut self, cx: &mut Context<'_>) -> ClientEnd {
         let read = match self.next {
-            Next::Head(_) => self.poll_read_ahead(cx),
-            Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
+            NextPart::Head(_) => self.poll_read_ahead(cx),
+            NextPart::Body(_) | NextPart::Stopped(_) => self.stream.poll_peek(cx),
         };
         match read {
             Poll::Pending => ClientEnd::NotSeen,
@@ -282,7 +282,7 @@ impl GateState {
     /// Whether the kernel reports the client's end before the bytes in front of it are read (EPOLLRDHUP, EPOLLHUP).
     /// With a body still unread, only a full close counts: a client may shut down its half after the body.
     fn knows_end(&self, cx: &mut Context<'_>) -> bool {
-        let is_whole = !matches!(self.next, Next::Body(_));
+        let is_whole = !matches!(self.next, NextPart::Body(_));
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
             Poll::Ready(Ok(ready)) => {
@@ -300,15 +300,15 @@ impl GateState {
             return Ok(false);
         }
         match &mut self.next {
-            Next::Stopped(_) => {}
-            Next::Body(body) => {
+            NextPart::Stopped(_) => {}
+            NextPart::Body(body) => {
                 let taken = body.take(rest).map_err(io::Error::other)?;
                 if body.is_end() {
-                    self.next = Next::Head(HeadScanner::default());
+                    self.next = NextPart::Head(HeadScanner::default());
                 }
                 self.passed += taken;
             }
-            Next::Head(_) => return Ok(self.pass_next_head()),
+            NextPart::Head(_) => return Ok(self.pass_next_head()),
         }
         Ok(true)
     }
@@ -316,7 +316,7 @@ impl GateState {
     /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
     /// false if more bytes must be read first.
     fn pass_next_head(&mut self) -> bool {
-        let Next::Head(scanner) = &mut self.next else {
+        let NextPart::Head(scanner) = &mut self.next else {
             return true;
         };
         let rest = &self.read[self.passed..];
@@ -338,15 +338,15 @@ impl GateState {
         self.body_bytes = 0;
         let judge = mem::replace(&mut self.judge, HeadJudge::Gate);
         (self.passed, self.next) = match verdict {
-            Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
+            Err(error) => (self.passed, NextPart::Stopped(GateEnd::BadHead(error))),
             Ok(head) if head.is_for_reactor && judge == HeadJudge::Gate => {
                 self.discard_given(self.passed);
                 let read = self.read.take(self.time.mono_us());
-                (0, Next::Stopped(GateEnd::Upgrade(read)))
+                (0, NextPart::Stopped(GateEnd::Upgrade(read)))
             }
             Ok(head) => {
-                let next_head = || Next::Head(HeadScanner::default());
-                (head.end, head.body.map_or_else(next_head, Next::Body))
+                let next_head = || NextPart::Head(HeadScanner::default());
+                (head.end, head.body.map_or_else(next_head, NextPart::Body))
             }
         };
         true
@@ -375,7 +375,7 @@ impl GateState {
         // hyper has everything that was read here.
         self.read.change(self.time.mono_us(), mem::take);
         (self.given, self.passed) = (0, 0);
-        let Next::Body(body) = &mut self.next else {
+        let NextPart::Body(body) = &mut self.next else {
             return Poll::Ready(Ok(()));
         };
         let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
@@ -400,7 +400,7 @@ impl GateState {
         self.moved += n as u64;
         body.pass(n as u64);
         if body.is_end() {
-            self.next = Next::Head(HeadScanner::default());
+            self.next = NextPart::Head(HeadScanner::default());
         }
         Poll::Ready(Ok(()))
     }
@@ -409,7 +409,7 @@ impl GateState {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.discard_given(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
-        if matches!(self.next, Next::Body(_)) {
+        if matches!(self.next, NextPart::Body(_)) {
             self.clock.note_body_read(&outcome);
             if let Poll::Ready(Ok(bytes)) = &outcome {
                 self.moved += *bytes as u64;
@@ -430,7 +430,7 @@ impl GateState {
             (self.read).change(now_us, |read| read.extend_from_slice(buf.filled()));
         }
         // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
-        let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
+        let awaits_head = matches!(self.next, NextPart::Head(_)) && self.read.is_empty();
         match awaits_head && self.stream.has_begun_record() {
             true => self.clock.note_unfinished_record(),
             false => self.clock.note_no_unfinished_record(),
@@ -459,11 +459,11 @@ impl AsyncRead for Gate {
             }
             let has_passed_all = gate.read.len() == gate.passed;
             match &gate.next {
-                Next::Stopped(_) => return Poll::Ready(Ok(())),
-                Next::Body(body) if has_passed_all && body.certain() > 0 => {
+                NextPart::Stopped(_) => return Poll::Ready(Ok(())),
+                NextPart::Body(body) if has_passed_all && body.certain() > 0 => {
                     return gate.poll_body(cx, buf);
                 }
-                Next::Body(_) | Next::Head(_) => {}
+                NextPart::Body(_) | NextPart::Head(_) => {}
             }
             if !gate.pass_next()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
@@ -511,7 +511,7 @@ impl AsyncWrite for Gate {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self.0.borrow_mut();
         // hyper ends its connection here, but the client's connection continues.
-        if matches!(gate.next, Next::Stopped(_)) {
+        if matches!(gate.next, NextPart::Stopped(_)) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut gate.stream).poll_shutdown(cx)

@@ -14,7 +14,7 @@ use super::cpus::{check_cpus, pin};
 use super::early_signals::stop_signals_are_taken;
 use super::listening::{Listening, log_start};
 use super::log_filter_file::LogFilterFile;
-use super::prepared::{Prepared, Question, alone};
+use super::prepared::{Prepared, StartQuestion, alone};
 use super::process::bound_connections;
 use super::reload::{Reload, Reloads};
 use super::revoked_file::Cuts;
@@ -75,7 +75,7 @@ pub struct Parts<G: Gateway, F> {
     output: Box<dyn FnMut(G::Out)>,
     threads: Vec<StartThreads>,
     turn_max: Duration,
-    questions: Vec<Question>,
+    questions: Vec<StartQuestion>,
 }
 
 /// Starts the threads of the gateway.
@@ -254,7 +254,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
     /// Adds checks of brokers and services for `--check --connect`.
     #[must_use]
-    pub fn asks(mut self, questions: impl IntoIterator<Item = Question>) -> Self {
+    pub fn asks(mut self, questions: impl IntoIterator<Item = StartQuestion>) -> Self {
         self.questions.extend(questions);
         self
     }

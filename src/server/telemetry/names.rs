@@ -14,7 +14,7 @@ use std::fmt;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::Reading;
+use super::MetricsReading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
 
@@ -415,7 +415,7 @@ pub struct MetricName {
 }
 
 /// Writes a metric with the values of a reading.
-pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
+pub(super) type Write = fn(&MetricName, &MetricsReading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
     /// A metric whose values come from a gateway.

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::events::{RetainedEvent, WhyIncomplete};
 use self::live::Live;
-use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
+use self::reading::{PAGE_BYTES, Page, QuestionReading, STREAMS_MAX, Then};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
@@ -122,7 +122,7 @@ struct Pending {
     /// The last message of an exact subject, in the leader's last answer.
     value: Option<LastMessage>,
     /// How far the values of a pattern, or all messages, were read.
-    reading: Reading,
+    reading: QuestionReading,
 }
 
 /// What a question waits for.
@@ -245,7 +245,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let reading = Reading::of(&question, self.live.unstored(sid, now, now));
+        let reading = QuestionReading::of(&question, self.live.unstored(sid, now, now));
         let pending = Pending {
             question,
             sid,

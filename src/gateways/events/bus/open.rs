@@ -23,7 +23,7 @@ use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::shared::bus;
 use weirgate_server::http::Bytes;
-use weirgate_server::run::{Question, RunError};
+use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::json::ObjectWriter;
@@ -73,7 +73,7 @@ impl Drop for Room {
 #[derive(Default)]
 pub(in crate::gateways::events) struct ToStart {
     pub(in crate::gateways::events) threads: Threads,
-    pub(in crate::gateways::events) question: Option<Question>,
+    pub(in crate::gateways::events) question: Option<StartQuestion>,
 }
 
 impl PushBus {

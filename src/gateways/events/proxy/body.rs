@@ -11,7 +11,7 @@ use std::{io, mem};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::exchange::{Outcome, ProxiedRequest, ServiceStats};
+use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
 use crate::services::{ConnectionPlace, Lease, RepeatableBody};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
@@ -252,12 +252,12 @@ impl Body for ToClient {
         match &frame {
             // If the request body breaks off, the connection to the service ends, and with it the answer.
             Some(Err(_)) if self.upload.is_broken() => {
-                let outcome = Outcome::of_broken(&self.upload);
+                let outcome = ProxyOutcome::of_broken(&self.upload);
                 self.exchange.refuse(outcome);
             }
             Some(Err(error)) => {
                 self.lease.iter().for_each(|lease| lease.cut(error));
-                self.exchange.fail(Outcome::Cut, error.as_ref());
+                self.exchange.fail(ProxyOutcome::Cut, error.as_ref());
             }
             Some(Ok(_)) | None => {}
         }

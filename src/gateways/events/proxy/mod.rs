@@ -18,7 +18,7 @@ mod path;
 mod tokens;
 
 use self::body::{ToClient, ToService};
-use self::exchange::{Outcome, ProxiedRequest, ServiceWatch};
+use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
@@ -200,14 +200,14 @@ fn may_resend(ended: &Ended) -> bool {
 struct ProxyRefusal {
     status: StatusCode,
     detail: &'static str,
-    outcome: Outcome,
+    outcome: ProxyOutcome,
 }
 
 impl From<PathRefusal> for ProxyRefusal {
     fn from(refusal: PathRefusal) -> Self {
         let (status, detail, outcome) = match refusal {
-            PathRefusal::Ambiguous => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
-            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", Outcome::InnerPath),
+            PathRefusal::Ambiguous => (StatusCode::BAD_REQUEST, "Bad path", ProxyOutcome::BadPath),
+            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", ProxyOutcome::InnerPath),
         };
         Self {
             status,
@@ -228,7 +228,7 @@ impl Shared {
     ) -> LateAnswer {
         let mut exchange = ProxiedRequest::begin(&behind.watch, parts.peer);
         if let Err(refusal) = self.tokens.admit(&parts, self.clock.now()) {
-            exchange.refuse(Outcome::BadToken);
+            exchange.refuse(ProxyOutcome::BadToken);
             return tokens::answer(refusal).into();
         }
         let upload = body.progress();
@@ -242,10 +242,10 @@ impl Shared {
             }
         };
         let bad_body = |exchange: &mut ProxiedRequest| {
-            let outcome = Outcome::of_broken(&upload);
+            let outcome = ProxyOutcome::of_broken(&upload);
             exchange.refuse(outcome);
             let (status, detail) = match outcome {
-                Outcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+                ProxyOutcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
                 _ => (StatusCode::BAD_REQUEST, "Bad request body"),
             };
             Answer::detail(status, detail).into()
@@ -364,7 +364,7 @@ impl Shared {
         let not_implemented = |detail| ProxyRefusal {
             status: StatusCode::NOT_IMPLEMENTED,
             detail,
-            outcome: Outcome::BadRequest,
+            outcome: ProxyOutcome::BadRequest,
         };
         if headers::has_other_coding(&parts.head.headers) {
             return Err(not_implemented("Transfer-Encoding other than chunked"));

@@ -22,7 +22,7 @@ pub(super) const STREAMS_MAX: usize = 16;
 
 /// How far a question has read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct QuestionReading {
     /// Streams not asked yet.
     pub(super) targets: VecDeque<Target>,
     /// What was read of each stream.
@@ -127,7 +127,7 @@ impl Page {
     }
 }
 
-impl Reading {
+impl QuestionReading {
     pub(super) fn of(question: &Question, unstored: Unstored) -> Self {
         let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
         Self {

@@ -242,8 +242,8 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-fn values(pattern: &str, streams: &str) -> Reading {
-    let mut values = Reading::new(&PageCursor::default(), Unstored::default());
+fn values(pattern: &str, streams: &str) -> QuestionReading {
+    let mut values = QuestionReading::new(&PageCursor::default(), Unstored::default());
     values.take_streams(pattern, json(streams));
     values
 }
