@@ -158,7 +158,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let prepared = keys.add_to(parts).prepare(clock, announce)?;
     Ok(prepared.ending_with(move || {
         if let Some(bus) = &bus {
-            bus.leave();
+            bus.announce_stop();
         }
     }))
 }

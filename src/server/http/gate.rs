@@ -8,7 +8,6 @@
 //! the bytes after it, within limits, to detect that the client has left. It also knows which answers are written.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
+use super::unwritten::UnwrittenPieces;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::HeldBytes;
@@ -122,12 +122,7 @@ struct GateState {
     time: Clock,
     /// Who decides about the next head.
     judge: HeadJudge,
-    /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
-    unwritten: VecDeque<usize>,
-    /// How many bytes of the first piece are written.
-    written: usize,
-    /// Whether these bytes are already charged with the connection to a service.
-    is_charged: bool,
+    unwritten: UnwrittenPieces,
     /// How often everything that hyper had was written.
     flushes: u64,
     /// Bytes of bodies and answers that have moved so far.
@@ -156,9 +151,7 @@ impl Gate {
             body_bytes: 0,
             time,
             judge,
-            unwritten: VecDeque::new(),
-            written: 0,
-            is_charged: false,
+            unwritten: UnwrittenPieces::default(),
             flushes: 0,
             moved: 0,
         })))
@@ -176,12 +169,12 @@ impl Gate {
 
     /// Records that hyper has taken a piece of an answer's body.
     pub(super) fn note_piece(&self, bytes: usize) {
-        self.0.borrow_mut().unwritten.push_back(bytes);
+        self.0.borrow_mut().unwritten.push(bytes);
     }
 
     /// Records whether the bytes of the answer are already charged with the connection to a service.
     pub(super) fn set_charged(&self, is_charged: bool) {
-        self.0.borrow_mut().is_charged = is_charged;
+        self.0.borrow_mut().unwritten.is_charged = is_charged;
     }
 
     /// The bytes of memory that nothing else charges. This is twice the bytes of the answers that wait to be written,
@@ -189,12 +182,12 @@ impl Gate {
     /// also while the request waits for a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();
-        if state.is_charged {
+        if state.unwritten.is_charged {
             return 0;
         }
         let has_begun = matches!(state.next, NextPart::Body(_)) && state.body_bytes > 0;
         let body = if has_begun { READ_BYTES } else { 0 };
-        body + 2 * state.unwritten.iter().sum::<usize>()
+        body + 2 * state.unwritten.bytes()
     }
 
     /// Returns the socket, and why the gate stopped; the second is `None` if hyper ended the connection. Returns `None`
@@ -352,21 +345,12 @@ impl GateState {
         true
     }
 
-    /// Records a write: the first pieces that are written whole leave memory.
+    /// Records a write.
     fn note_write(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.note_write(outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
-            // Heads are not distinguished: the rest that is left is a little larger.
-            self.written += *bytes;
+            self.unwritten.note_written(*bytes);
             self.moved += *bytes as u64;
-            while let Some(first) = self
-                .unwritten
-                .front()
-                .filter(|first| **first <= self.written)
-            {
-                self.written -= first;
-                self.unwritten.pop_front();
-            }
         }
     }
 
@@ -502,7 +486,7 @@ impl AsyncWrite for Gate {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self.0.borrow_mut();
         // hyper flushes once it has written all that it has.
-        (gate.unwritten, gate.written) = (VecDeque::new(), 0);
+        gate.unwritten.clear();
         ready!(Pin::new(&mut gate.stream).poll_flush(cx))?;
         gate.flushes += 1;
         Poll::Ready(Ok(()))

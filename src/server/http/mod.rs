@@ -28,6 +28,7 @@ mod service;
 mod settings;
 pub mod site;
 pub mod status_pages;
+mod unwritten;
 
 pub use admin::Admin;
 pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody};

@@ -248,14 +248,14 @@ impl Exchange {
     }
 
     /// Announces the stop of this instance, so that the other instances do not wait for it any more.
-    pub fn leave(&mut self) {
+    pub fn announce_stop(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, InstanceMessage::Gone);
             self.is_leaving = true;
         }
     }
 
-    /// Returns true if the bus has carried the announcement of [`Self::leave`].
+    /// Returns true if the bus has carried the announcement of [`Self::announce_stop`].
     pub fn has_left(&self) -> bool {
         self.has_left
     }

@@ -186,7 +186,7 @@ impl PushBus {
     }
 
     /// If the bus is up, tells the other instances that this one ends.
-    pub(in crate::gateways::events) fn leave(&self) {
+    pub(in crate::gateways::events) fn announce_stop(&self) {
         let (done, left) = bounded(1);
         if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {
             let _ = left.recv_timeout(LEAVE_TIMEOUT);
