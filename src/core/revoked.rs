@@ -93,8 +93,8 @@ impl Refusals {
         })
     }
 
-    /// Whether a refusal of this kind has these conditions. If refusals of this kind name a role, looks one up for each role of
-    /// the token.
+    /// Whether a refusal of this kind has these conditions. If refusals of this kind name a role, looks one up for each
+    /// role of the token.
     fn refuse_any_role(
         &self,
         kind: usize,

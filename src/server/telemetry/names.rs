@@ -18,7 +18,7 @@ use super::MetricsReading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
 
-/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`]. A row that
+/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`MetricsReading`]. A row that
 /// begins with `[pub]` has no value here: gateways give it, so their crate names the constant.
 macro_rules! metric_names {
     (|$at:ident| $($([$public:tt])? $id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal

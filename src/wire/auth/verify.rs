@@ -268,8 +268,8 @@ pub struct ClaimRules {
     pub issuers: Vec<String>,
     /// How far clocks may differ, in milliseconds.
     pub leeway_ms: i64,
-    /// How long before the `nbf` of a token the token is valid, in milliseconds, if that is more than `leeway_ms`: a client may
-    /// use a token in the second in which it was issued.
+    /// How long before the `nbf` of a token the token is valid, in milliseconds, if that is more than `leeway_ms`: a client
+    /// may use a token in the second in which it was issued.
     pub nbf_leeway_ms: i64,
     /// The claim with the role or the roles: its name, or its path with dots.
     pub role: String,

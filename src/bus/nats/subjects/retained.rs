@@ -21,12 +21,13 @@
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back in time), a lower number or another message
-//! of the same number comes. If the clock has gone back, the consumer begins behind messages that were not read, and is made
-//! again from the number of the last one on. So it is for a stream in memory, too ([`StreamLimits::has_times`]), and once a
-//! message was read: only the position that the client has may be of another epoch of the stream. The consumer is left after
-//! each page. Between two messages of the name are numbers of others, so a number that does not come may have been removed
-//! before it was read: if the stream begins behind such a place after the page, messages may be missing.
+//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back
+//! in time), a lower number or another message of the same number comes. If the clock has gone back, the consumer begins
+//! behind messages that were not read, and is made again from the number of the last one on. So it is for a stream in
+//! memory, too ([`StreamLimits::has_times`]), and once a message was read: only the position that the client has may be of
+//! another epoch of the stream. The consumer is left after each page. Between two messages of the name are numbers of
+//! others, so a number that does not come may have been removed before it was read: if the stream begins behind such a
+//! place after the page, messages may be missing.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is

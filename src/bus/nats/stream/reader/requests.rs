@@ -84,10 +84,10 @@ impl JetStreamReader {
         self.leave_consumer(out);
     }
 
-    /// Asks about the stream, if that is due. Before the reader reads, it asks again each second under the same number, and the
-    /// first answer counts. While it reads, it asks once, under a new number, and not again before the answer. Returns true
-    /// for such a question: a PING has to follow. Its PONG says that the server has the question ([`Self::ponged`]), and
-    /// heartbeats count from then on.
+    /// Asks about the stream, if that is due. Before the reader reads, it asks again each second under the same number, and
+    /// the first answer counts. While it reads, it asks once, under a new number, and not again before the answer. Returns
+    /// true for such a question: a PING has to follow. Its PONG says that the server has the question ([`Self::ponged`]),
+    /// and heartbeats count from then on.
     pub(in super::super) fn ask_if_due(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let read = self.progress.read_until().unwrap_or(0);
         match &mut self.step {

@@ -155,9 +155,9 @@ impl QuestionReading {
     }
 
     /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its number:
-    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not bring
-    /// the message of that number if it has another name. Once a message was read, they go on at its number: if the clock has
-    /// gone back, its time may be that of messages long before it.
+    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not
+    /// bring the message of that number if it has another name. Once a message was read, they go on at its number: if the
+    /// clock has gone back, its time may be that of messages long before it.
     pub(super) fn start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
