@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::admission::{ConnectionPermit, Rest};
 
-/// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds.
+/// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds: its rest begins
+/// then, and before that the permit counts as in use.
 const OWED_US: u64 = 1_000_000;
 
 /// The deadlines of a connection for its client, and whether the connection may be evicted for a new one.
@@ -33,7 +34,7 @@ pub(super) struct ConnectionClock {
     awaits_room: Cell<bool>,
     /// Since when the present deadline runs: the begin or the end of a head, or the last byte in either direction.
     since: Cell<Instant>,
-    /// The same, microseconds of the monotonic clock.
+    /// The time of `since`, microseconds of the monotonic clock.
     since_us: Cell<u64>,
     /// Since when no request has been under way, microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,
@@ -171,7 +172,6 @@ impl ConnectionClock {
     fn resting(&self) -> Option<Rest> {
         let is_owed = self.is_owed();
         let since_us = match is_owed {
-            // Often in the future: until then the permit counts as in use.
             true => self.since_us.get() + OWED_US,
             false if self.is_working() => return None,
             false => self.idle_since_us.get(),
