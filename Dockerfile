@@ -48,10 +48,25 @@ RUN --mount=type=cache,id=weirgate-registry,target=/usr/local/cargo/registry,sha
  && cargo build --profile dist --locked --package weirgate --bin weirgate \
  && cp target/dist/weirgate /usr/local/bin/weirgate
 
+# The licences of what is linked into the programs; that of musl is Debian's text, since neither rustc nor Alpine brings one.
+FROM rust:${RUST}-slim-bookworm AS licences
+# Versions: as above.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends musl python3 \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY --from=source / .
+COPY scripts/licences.py scripts/
+RUN --mount=type=cache,id=weirgate-registry,target=/usr/local/cargo/registry,sharing=locked \
+    python3 scripts/licences.py /licences/LICENSE-THIRD-PARTY \
+ && cp /usr/share/doc/musl/copyright /licences/LICENSE-musl
+
 FROM scratch AS static
 COPY --from=build-static /usr/local/bin/weirgate /usr/local/bin/weirgate
 COPY --from=build-static /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/weirgate/
+COPY --from=licences /licences/LICENSE-THIRD-PARTY /licences/LICENSE-musl /usr/share/doc/weirgate/
 # There is no shell that would know it.
 ENV PATH=/usr/local/bin
 USER 65532:65532
@@ -76,6 +91,7 @@ RUN apt-get update \
  && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin weirgate
 COPY --from=build /usr/local/bin/weirgate /usr/local/bin/weirgate
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/weirgate/
+COPY --from=licences /licences/LICENSE-THIRD-PARTY /usr/share/doc/weirgate/
 # As in deploy/systemd: memory goes back to the kernel when it is freed, and few heaps.
 ENV MALLOC_MMAP_THRESHOLD_=131072
 ENV MALLOC_ARENA_MAX=2

@@ -172,7 +172,7 @@ release: ## All of a release in dist/: archives, deb, rpm, clients, chart, SBOM,
 release-test: ## Unpack, install, start and use each part of dist/ (minutes; root, apt, pip, npm); PARTS
 	scripts/release/tryout.py $(PARTS)
 
-deb: ## The Debian package in target/debian, with manual pages, completions and documents (minutes)
+deb: ## The Debian package in target/debian, with manual pages, completions, documents and licences (minutes)
 	scripts/deb.sh
 
 deb-test: ## Build the Debian package, install it here, run it, remove it (root; minutes)

@@ -41,6 +41,7 @@ doc=/usr/share/doc/weirgate
 for file in README.md docs/guides/{deploy,levels}.md docs/reference/settings.md deploy/{systemd/proxy.conf,nginx/weirgate.conf}; do
     has -rw-r--r-- "$doc/$file"
 done
+has -rw-r--r-- "$doc/LICENSE-THIRD-PARTY"
 # Its values are secrets: the bus password, the secret of tokens.
 has -rw-r----- /etc/default/weirgate
 if grep -v ' ./etc/default/weirgate$' <<<"$list" | grep -vE '^[d-]rw[x-]r-[x-]r-[x-] (root/root|0/0) '; then die "files with another owner or mode"; fi

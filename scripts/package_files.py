@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes what the Debian package has beside the binary and the recipes: package_files.py BINARY [FOLDER]
+"""Makes what a package has beside the binary and the recipes: package_files.py BINARY [FOLDER]
 
 FOLDER is target/package unless named; what it held before is removed. In it:
 
@@ -7,6 +7,7 @@ FOLDER is target/package unless named; what it held before is removed. In it:
 - completions/: bash/weirgate, zsh/_weirgate and fish/weirgate.fish, from `weirgate completions`
 - doc/: the documents for users with their pictures, recipes and examples. Links among them stay; a link to a file for
   contributors becomes its text, because that file is not in the package
+- LICENSE-THIRD-PARTY: licences of what is linked into the binary, from scripts/licences.py
 
 Ends with status 1 if a link leads nowhere in the repository.
 """
@@ -88,6 +89,7 @@ def main():
         there.parent.mkdir(parents=True)
         there.write_bytes(subprocess.run([binary, "completions", shell], stdout=subprocess.PIPE, check=True).stdout)
     write_documents(folder / "doc")
+    subprocess.run([ROOT / "scripts" / "licences.py", folder / "LICENSE-THIRD-PARTY"], check=True)
 
 
 if __name__ == "__main__":

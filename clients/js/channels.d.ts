@@ -1,5 +1,5 @@
 import { Why } from "./session.js";
-import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { HistoryEvents, HistoryOptions, Lack, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */
@@ -54,8 +54,8 @@ export interface ChannelsAcknowledgement {
   errors?: string[];
   /** After a request with a position: whether all missed messages of a name follow. If false, no missed message follows. */
   recovered?: Record<string, boolean>;
-  /** Of the names that are not recovered. */
-  why?: Record<string, Why>;
+  /** Of the names that are not recovered, or that lack their newest messages. */
+  why?: Record<string, Why | Lack>;
   /** By granted name. */
   brings?: Record<string, Brings>;
   seq: number;

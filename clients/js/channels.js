@@ -37,6 +37,10 @@ export class Channels extends Subscriber {
     return { action, channels, ...more, requestId };
   }
 
+  tell(message) {
+    this.emit("data", message);
+  }
+
   opened(...as) {
     this.#seq = 0;
     this.#as = as;

@@ -9,6 +9,9 @@ const SHARED = /per user|^Server|too many/;
 const AGAIN_MS = 5_000;
 /** A name that the server has granted, and that its bus refuses for now. */
 const BARRED = /^Refused by the bus: (.*)$/s;
+/** Why the newest messages of a name have not come: reasons that pass, and the others. */
+const PASSING = ["away", "refused", "unreadable", "limit"];
+const LACKS = [...PASSING, "unnamed", "large"];
 /** Of the newest messages of a name, those that the client keeps for later subscriptions. */
 const KEPT_MAX = 10_000;
 
@@ -39,7 +42,7 @@ class Subscription {
   }
 
   get granted() {
-    return this.#entries.filter(({ state, why }) => state === "live" && !why).map(({ name }) => name);
+    return this.#entries.filter((entry) => isHeld(entry) && !entry.why).map(({ name }) => name);
   }
   get refused() {
     return reasons(this.#entries.filter((entry) => isRefused(entry) || (entry.state === "live" && entry.why)));
@@ -118,6 +121,7 @@ export class Subscriber extends Session {
   // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
   // Last values (`isRetained`) come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked` for
   // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
+  // A name may `lack` its newest messages, for a reason; once it `isDue`, the client asks for them again (`#askNewest`).
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
@@ -131,6 +135,7 @@ export class Subscriber extends Session {
   #againMs;
   #again;
   #recalling;
+  #hasLost = false;
   #as;
   // Of an event stream, which begins anew for each request: then all last values come to all.
   #begins = 0;
@@ -143,16 +148,17 @@ export class Subscriber extends Session {
     return reasons([...this.#names.values()].filter(({ why, subs }) => why && subs.size));
   }
   get unanswered() {
-    return this.#all("wanted", "asked").filter(({ why, subs }) => !why && subs.size).map(({ name }) => name);
+    return this.#all("wanted", "asked").filter(({ why, subs, past }) => !why && !past && subs.size).map(({ name }) => name);
   }
 
   /** The names whose last values are coming. */
   get coming() {
     return this.#all("live").filter(isWaiting).map(({ name }) => name);
   }
-  /** Why last values of names have not all come. */
+  /** Why last values of names, or newest messages, have not all come. */
   get cuts() {
-    return Object.fromEntries(this.#all("live").filter(({ cut }) => cut).map(({ name, cut }) => [name, cut]));
+    const all = [...this.#names.values()].filter(isHeld).map((entry) => [entry.name, entry.cut || lackOf(entry)]);
+    return Object.fromEntries(all.filter(([, cut]) => cut));
   }
 
   subscribe(names, handler, { last = this.options.last } = {}) {
@@ -182,7 +188,7 @@ export class Subscriber extends Session {
   }
 
   live(group = "") {
-    return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
+    return new Set([...this.#names.values()].filter((entry) => isHeld(entry) && entry.group === group).map(({ name }) => name));
   }
 
   granted(names, part = this.#all("asked")) {
@@ -211,6 +217,10 @@ export class Subscriber extends Session {
       entry.why = entry.told = "";
       this.#emitNames();
     }
+    if (entry.past && entry.state !== "live") {
+      entry.past.push([channel, item, details]);
+      return false;
+    }
     // What an earlier question has left on its way comes again.
     if (retained && asked) return false;
     if (retained && due) {
@@ -230,7 +240,7 @@ export class Subscriber extends Session {
     const isWhole = !entry.due || entry.isWhole;
     Object.assign(entry, { due: undefined, cut });
     if (!entry.fresh.size) entry.heard.clear();
-    this.#emitted.coming = undefined;
+    this.#tellCuts();
     this.#ask();
     return isWhole;
   }
@@ -251,21 +261,29 @@ export class Subscriber extends Session {
    * subscription to all of the name has left on its way is not.
    */
   hearOf(name, message) {
-    const entry = this.#names.get(keyOf(name, "")), { isComing, isOwn, state } = entry ?? {}, { pos, type } = message;
-    if (!entry || (isComing && state !== "live")) return !entry;
+    const entry = this.#names.get(keyOf(name, "")), { isComing, isOwn, state, past } = entry ?? {}, { pos, type } = message;
+    if (!entry || (isComing && state !== "live")) return !entry || !!past;
+    if (entry.isLeaving) return !!entry.doubles.add(pos);
     if (type === "last") entry.isComing = false;
     if (isOwn && pos) entry.since = pos;
+    if (isComing && entry.doubles.has(pos)) return false;
     if (!entry.isComing) this.hear(message);
     if (pos && pos === this.position && !entry.isComing) entry.isOwn = false;
     return true;
   }
 
-  reported({ bus, lost = false }) {
+  reported({ bus, lost = false, pos }) {
+    // All messages up to here have come.
+    if (pos && pos === this.position) {
+      for (const entry of this.#names.values()) entry.isOwn &&= entry.isComing;
+      this.#askNewest();
+    }
     if (bus === this.bus && !lost) return;
+    const wasAway = this.bus === "away";
     this.bus = bus;
     if (lost) this.lost += 1;
     this.emit("bus", bus, { lost });
-    if (lost) this.#recall();
+    this.#recall(lost, wasAway);
     this.refresh();
   }
 
@@ -299,11 +317,12 @@ export class Subscriber extends Session {
     if (isUp) return;
     for (const timer of [this.#again, this.#recalling]) this.driver.cancel(timer);
     this.#again = this.#recalling = undefined;
+    this.#hasLost = false;
     for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     for (const entry of this.#names.values()) {
-      Object.assign(entry, { asked: undefined, due: undefined });
-      entry.heard.clear();
+      Object.assign(entry, { asked: undefined, due: undefined, past: undefined, lacksStill: undefined, isDue: false, isLeaving: false });
+      if (!entry.lack) entry.heard.clear();
     }
     this.#emitNames();
     if (status === "closed") check([...this.#names.values()]);
@@ -327,7 +346,7 @@ export class Subscriber extends Session {
 
   #entry(name, group) {
     const key = keyOf(name, group), { position } = this, since = position === this.#given ? position : null;
-    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since, fresh: new Map(), heard: new Map(), kept: new Map(), count: 0, keeps: 0 };
+    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since, fresh: new Map(), heard: new Map(), kept: new Map(), doubles: new Set(), count: 0, keeps: 0 };
     this.#names.set(key, entry);
     if (isRefused(entry)) Object.assign(entry, AFRESH);
     return entry;
@@ -340,7 +359,7 @@ export class Subscriber extends Session {
       entry.fresh.clear();
     }
     this.#askAll();
-    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
+    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => !entry.isOwn && isResuming(this.#more(entry)));
     this.#emitNames();
   }
 
@@ -368,7 +387,9 @@ export class Subscriber extends Session {
   #askAgain(part) {
     const names = part.map(({ name }) => name);
     for (const entry of part) Object.assign(entry, { asked: entry.fresh, fresh: new Map() });
+    this.#asking += 1;
     const done = ({ code, message, channels = [], errors = [] }) => {
+      this.#asking -= 1;
       const whys = whyNot(part, channels, errors), lost = new Map();
       for (const entry of part.filter(({ asked }) => asked)) {
         const why = code ? code === "refused" && (message || code) : whys.get(entry), isGranted = !code && !why;
@@ -398,10 +419,15 @@ export class Subscriber extends Session {
 
   /** A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only. */
   #take(entry, channel, item, details) {
-    const { heard, keeps, kept } = entry;
+    const { heard, keeps, kept, isRetained, past, name } = entry;
     entry.count += 1;
-    if (!entry.isRetained) this.#replay(entry);
-    else if (isWaiting(entry)) heard.set(channel, entry.count);
+    if (!isRetained) this.#replay(entry);
+    if (isRetained ? isWaiting(entry) : past || entry.lack) heard.set(channel, entry.count);
+    // Other channels of a pattern still lack theirs.
+    if (channel === name && entry.lack) {
+      entry.lack = "";
+      this.#tellCuts();
+    }
     if (!keeps || entry.group || SHORT.includes(this.brings?.[entry.name]?.from)) return;
     const newest = kept.get(channel) ?? [];
     newest.push([entry.count, item, details]);
@@ -421,18 +447,110 @@ export class Subscriber extends Session {
     fresh.clear();
   }
 
-  /** Last values that have changed in a loss come again: at a random time, because all clients of the bus ask. */
-  #recall() {
+  /**
+   * Last values that have changed in a loss come again, and newest messages once the bus is back: at a random time, because all
+   * clients of the bus ask.
+   */
+  #recall(hasLost, wasAway) {
     const recall = () => {
       this.#recalling = undefined;
-      for (const entry of this.#retained()) {
+      const lost = this.#hasLost ? this.#retained() : [];
+      for (const entry of lost) {
         for (const sub of entry.subs) entry.fresh.set(sub, entry.count);
         entry.due = undefined;
       }
-      this.#free();
+      if (lost.length) this.#free();
+      this.#hasLost = false;
+      this.#againMs = AGAIN_MS;
+      this.#demandNewest();
       this.#ask();
     };
-    if (this.#retained().length) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
+    this.#hasLost ||= hasLost && this.#retained().length > 0;
+    const isBack = this.#lacking().some(({ lack }) => wasAway || lack === "away");
+    if (this.#hasLost || isBack) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
+  }
+
+  /** The names whose newest messages the server may have by now. An event stream has one position for all of its names. */
+  #lacking() {
+    const isMeant = (entry) => PASSING.includes(lackOf(entry)) && !entry.isComing;
+    return this.bus !== "away" && this.#begins < 2 ? this.#all("live").filter(isMeant) : [];
+  }
+
+  #demandNewest() {
+    for (const entry of this.#lacking()) entry.isDue = true;
+  }
+
+  /** What the response to a request with `last` says about the newest messages. */
+  #noteLacks(part, recovered, why) {
+    for (const entry of inState(part, ["live"])) {
+      const { name } = entry, reason = of(why, name);
+      // Then the newest messages do not follow.
+      if (of(recovered, name) === true || reason === "off") continue;
+      entry.lack = LACKS.includes(reason) ? reason : "";
+      entry.heard.clear();
+    }
+  }
+
+  /**
+   * The server sends the newest messages of new names only: the client leaves the names and joins them, and keeps the newest
+   * messages back. Then it leaves them and joins them once more, from its position before, so that no message of meanwhile is
+   * missing; those that still came while it was leaving come twice. Once all have come (`#showPast`), channels that are silent
+   * since the first answer get what was kept back.
+   */
+  #askNewest() {
+    const due = this.#asking || !this.position || this.isPicturing ? [] : this.#lacking().filter(({ isDue }) => isDue), last = lastOf(due[0] ?? { subs: [] });
+    const part = due.filter((entry) => lastOf(entry) === last).slice(0, this.partMax), names = part.map(({ name }) => name);
+    if (!names.length || !this.#isUp) return;
+    for (const entry of part) {
+      const since = entry.isOwn ? entry.since : this.position;
+      Object.assign(entry, { isDue: false, isLeaving: true, past: [], isOwn: true, isComing: true, since });
+    }
+    this.#asking += 1;
+    const left = ({ code }) => {
+      for (const entry of this.#isUp ? inState(part, ["live"]) : []) {
+        entry.isLeaving = false;
+        if (code) Object.assign(entry, { past: undefined, isOwn: false, isComing: false });
+        else entry.state = "asked";
+      }
+    };
+    const joined = ({ code, channels = names, errors = [], why }) => {
+      this.#asking -= 1;
+      const ours = this.#isUp ? inState(part, ["asked"]).filter(({ past }) => past) : [], whys = code ? new Map() : whyNot(ours, channels, errors);
+      this.#refuse([...whys.keys()], [...whys.values()]);
+      const back = inState(ours, ["asked"]), reasonOf = (name) => (LACKS.includes(of(why, name)) ? of(why, name) : "");
+      for (const entry of back) Object.assign(entry, { state: "wanted", lacksStill: code ? entry.lack : reasonOf(entry.name) });
+      if (back.length) this.#leave(back);
+      this.#later();
+      this.#ask();
+    };
+    this.#leave(part, left);
+    this.ask((id) => this.message("subscribe", names, id, "", { last, status: true }), { isQuiet: true, isBound: true, done: joined });
+  }
+
+  #leave(part, done) {
+    this.ask((id) => this.message("unsubscribe", part.map(({ name }) => name), id, "", {}), { isQuiet: true, isBound: true, done });
+  }
+
+  #showPast(entry) {
+    const { past = [], heard, subs, lack, lacksStill = lack, isComing, state } = entry;
+    if (!this.#isUp || !isComing || state !== "live") return;
+    Object.assign(entry, { past: undefined, isComing: false, lack: lack && lacksStill, lacksStill: undefined });
+    const silent = past.filter(([channel]) => !heard.has(channel));
+    for (const [channel, item, details] of silent) {
+      this.#take(entry, channel, item, details);
+      for (const sub of subs) sub.deliver(item, details);
+      this.tell(item, details);
+    }
+    entry.doubles.clear();
+    if (!entry.lack) heard.clear();
+    this.#tellCuts();
+    this.#later();
+  }
+
+  /** The names are told again with what has changed of them. */
+  #tellCuts() {
+    this.#emitted.coming = undefined;
+    this.#emitNames();
   }
 
   #emitNames() {
@@ -452,7 +570,7 @@ export class Subscriber extends Session {
       if (held) this.#request("unsubscribe", held, "gone");
       else {
         this.#askLastValues();
-        if (!wanted) return;
+        if (!wanted) return this.#askNewest();
         this.#request("subscribe", wanted, "asked");
       }
     }
@@ -467,19 +585,20 @@ export class Subscriber extends Session {
   }
 
   /** A position that has moved without the name would skip messages of the name. */
-  #more({ group, since, isKnown, subs }) {
-    const { position } = this, last = most([...subs].map((sub) => sub.last)), isResumed = !group && position && since === position;
+  #more(entry) {
+    const { group, since, isKnown, isOwn } = entry, { position } = this, last = lastOf(entry);
+    const isResumed = !group && since && (isOwn || since === position);
     if (last === ALL) return { since: since ?? undefined, last, status: true };
     return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined, status: true };
   }
 
   #request(action, part, state) {
     const names = part.map(({ name }) => name), [{ group }] = part, more = state === "asked" ? this.#more(part[0]) : {};
-    const resuming = isResuming(more) ? 1 : 0;
+    const resuming = isResuming(more) && part.some(({ isOwn }) => !isOwn) ? 1 : 0;
     for (const entry of part) Object.assign(entry, { state }, more.last === ALL && { isOwn: true, isComing: true });
     this.#asking += 1;
     this.#resuming += resuming;
-    const done = ({ code, message, channels = names, errors = [], recovered }) => {
+    const done = ({ code, message, channels = names, errors = [], recovered, why }) => {
       this.#asking -= 1;
       this.#resuming -= resuming;
       const isRefusal = code === "refused";
@@ -489,7 +608,12 @@ export class Subscriber extends Session {
         this.granted(channels, part);
         const whys = whyNot(part, channels, errors);
         this.#refuse([...whys.keys()], [...whys.values()]);
-        errors.forEach((why) => this.barred(why));
+        errors.forEach((error) => this.barred(error));
+        if (more.last > 0) this.#noteLacks(part, recovered, why);
+        const own = more.last === ALL ? [] : inState(part, ["live"]).filter(({ isComing }) => isComing);
+        this.#later();
+        // What was missed comes before the pong.
+        if (own.length) this.ping({ isQuiet: true, isBound: true, done: () => own.forEach((entry) => this.#showPast(entry)) });
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
@@ -521,18 +645,25 @@ export class Subscriber extends Session {
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) {
-      entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
-      entry.heard.clear();
+      Object.assign(entry, { state: LIMITED.test(entry.why) ? "limited" : "refused", past: undefined });
+      if (!entry.lack) entry.heard.clear();
     }
     this.#tell(left, left.filter((entry) => news.includes(entry)), ({ subs }) => [...subs].some((sub) => sub.waits));
+    this.#later();
+  }
+
+  /** One timer for all that is asked for again, less and less often. */
+  #later() {
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
     const again = () => {
       this.#again = undefined;
       this.#againMs = Math.min(2 * this.#againMs, 12 * AGAIN_MS);
       for (const entry of shared()) entry.state = "wanted";
+      this.#demandNewest();
       this.#ask();
     };
-    if (shared().length) this.#again ??= this.driver.after(this.#againMs * (1 + this.driver.random()), again);
+    const isNeeded = this.#isUp && (shared().length || this.#lacking().length);
+    if (isNeeded) this.#again ??= this.driver.after(this.#againMs * (1 + this.driver.random()), again);
   }
 }
 
@@ -546,6 +677,13 @@ const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), 
 const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
+/** Granted, also while the client leaves it and joins it for its newest messages. */
+const isHeld = ({ state, past }) => state === "live" || !!past;
+/** What the response says about a name, or about all names. */
+const of = (said, name) => (Object(said) === said ? said[name] : said);
+const lastOf = ({ subs }) => most([...subs].map((sub) => sub.last));
+/** Why newest messages that somebody wants are missing. */
+const lackOf = (entry) => (entry.lack && lastOf(entry) > 0 ? entry.lack : "");
 const isLiveRetained = ({ state, isRetained }) => state === "live" && isRetained;
 /** The subscriptions to which last values come. */
 const waiting = (entry) => (isLiveRetained(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, entry.due] : []);

@@ -1,5 +1,5 @@
 import { Why } from "./session.js";
-import { HistoryEvents, HistoryOptions, NewestOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { HistoryEvents, HistoryOptions, Lack, NewestOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
@@ -45,7 +45,7 @@ export interface TradesAcknowledgement {
   currentSubscriptions: string[];
   /** After a request with a position: whether all missed trades follow. If false, no missed trade follows. */
   recovered?: boolean;
-  why?: Why;
+  why?: Why | Lack;
 }
 
 export interface TradesOptions extends SubscriberOptions<Trades>, HistoryOptions<TradesAcknowledgement> {

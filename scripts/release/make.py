@@ -67,7 +67,11 @@ def packed(target):
     if target != TARGETS[0]:
         build(target)
     files = {name.removeprefix("usr/"): entry for name, entry in packages.installed(target.binary).items()}
-    files |= {f"share/licenses/weirgate/{name}": (ROOT / name, 0o644) for name in ("LICENSE-MIT", "LICENSE-APACHE")}
+    licences = packages.licences()
+    if "musl" in target.triple:
+        # rustc links its own copy of musl into the program, and brings no text; Debian's is of a neighbouring version.
+        licences["LICENSE-musl"] = pathlib.Path("/usr/share/doc/musl/copyright")
+    files |= {f"share/licenses/weirgate/{name}": (path, 0o644) for name, path in licences.items()}
     name = f"weirgate-{version()}-{target.name}"
     archive(DIST / f"{name}.tar.gz", {f"{name}/{path}": entry for path, entry in files.items()})
     needs = glibc(target.binary)[1]

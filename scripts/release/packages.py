@@ -2,12 +2,13 @@
 """The files of an installation, and the packages of it: packages.py deb BINARY FILE|FOLDER
 
 The list of files is `[package.metadata.deb]` of Cargo.toml, for the Debian package, the rpm and the archives alike. What is made
-(manual pages, completions, documents) has to be in target/package: scripts/package_files.py makes it.
+(manual pages, completions, documents, licences) has to be in target/package: scripts/package_files.py makes it.
 """
 import gzip
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import tomllib
 from project import ROOT, TARGET, epoch, glibc, install, output, run, version
 
 MADE = "target/package/"
+THIRD_PARTY = "LICENSE-THIRD-PARTY"
 # What glibc's libraries are called, and that of the compiler.
 OF_GLIBC = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 OF_GCC = "libgcc_s.so.1"
@@ -46,6 +48,22 @@ def installed(binary):
         for name, path in found.items():
             files[f"{target}{name}" if target.endswith("/") else target] = (path, int(mode, 8))
     return files
+
+
+def licences():
+    """The licence texts of an installation by name: weirgate's own, and those of what is linked into the program."""
+    return {"LICENSE-MIT": ROOT / "LICENSE-MIT", "LICENSE-APACHE": ROOT / "LICENSE-APACHE", THIRD_PARTY: TARGET / "package" / THIRD_PARTY}
+
+
+def unlicensed(triple, file):
+    """The crates that the program has on a kind of machine, and whose licence and texts are not in the file."""
+    tree = output(["cargo", "tree", "--locked", "-p", "weirgate", "-e", "normal", "--prefix", "none", "--target", triple])
+    # A line of a crate of the workspace has its folder.
+    crates = {f"{line.split()[0]} {line.split()[1].removeprefix('v')}" for line in tree.splitlines() if line and str(ROOT) not in line}
+    text = file.read_text(encoding="utf-8")
+    numbers = {crate: set(listed.split(", ")) for crate, listed in re.findall(r"^(\S+ \S+): .+: (\d[\d, ]*)$", text, re.M)}
+    there = set(re.findall(r"^-+\n(\d+): ", text, re.M))
+    return sorted(crate for crate in crates if not numbers.get(crate, {"none"}) <= there)
 
 
 def laid(files, root):
@@ -79,6 +97,7 @@ def deb(binary, path, architecture):
     files = {name: entry for name, entry in files.items() if "/man/" not in name} | zipped
     doc = "usr/share/doc/weirgate/"
     files[doc + "copyright"] = (ROOT / about["license-file"][0], 0o644)
+    files[doc + THIRD_PARTY] = (licences()[THIRD_PARTY], 0o644)
     files[doc + "changelog.Debian.gz"] = (gzip.compress((ROOT / about["changelog"]).read_bytes(), mtime=0), 0o644)
     data = {name: source if isinstance(source, bytes) else source.read_bytes() for name, (source, _) in files.items()}
     sums = "".join(f"{hashlib.md5(data[name]).hexdigest()}  {name}\n" for name in sorted(data) if f"/{name}" not in about["conf-files"])
@@ -131,7 +150,8 @@ def rpm(binary, path, cpu):
     description, about = metadata()
     # Debian has a folder of its own for completions of zsh.
     files = {name.replace("zsh/vendor-completions", "zsh/site-functions"): entry for name, entry in installed(binary).items()}
-    files |= {f"usr/share/licenses/weirgate/{name}": (ROOT / name, 0o644) for name in ("LICENSE-MIT", "LICENSE-APACHE")}
+    # Not among the documents: systems in containers often leave those out.
+    files |= {f"usr/share/licenses/weirgate/{name}": (path, 0o644) for name, path in licences().items()}
 
     def kind(name, mode):
         kinds = {"etc/": "%config(noreplace) ", "usr/share/doc/": "%doc ", "usr/share/licenses/": "%license "}

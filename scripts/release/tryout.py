@@ -22,6 +22,7 @@ import threading
 import time
 
 import make
+from packages import THIRD_PARTY, unlicensed
 from project import CHART, DIST, ROOT, SIGNERS, TARGET, TARGETS, TRY_SIGNERS, Missing, glibc, host, install, output, run, tools, version
 
 sys.path.append(str(ROOT / "tests" / "rig"))
@@ -169,8 +170,13 @@ def js():
     return "installed in a fresh folder, got states"
 
 
+def licensed(target, file):
+    """Fails unless the file has the licence of each crate of the target."""
+    ensure(not (without := unlicensed(target.triple, file)), f"{file}: without a licence: {without}")
+
+
 def archives():
-    """Each program serves a client, where needed in an emulator."""
+    """Each program serves a client, where needed in an emulator, and has the licences of its crates."""
     said = []
     for target in TARGETS:
         folder = unpacked(only(f"weirgate-{version()}-{target.name}.tar.gz"), target.name)
@@ -179,8 +185,11 @@ def archives():
         about = serves(binary, target.runner)
         ensure(about["target"] == target.triple, f"{binary} is for {about['target']}")
         ensure(("musl" in target.triple) == (not glibc(binary)[0]), f"{target.triple}: shared libraries {glibc(binary)[0]}")
+        licences = folder / "share" / "licenses" / "weirgate"
+        licensed(target, licences / THIRD_PARTY)
+        ensure(("musl" in target.triple) == (licences / "LICENSE-musl").exists(), f"{target.triple}: the licence of musl")
         said.append(f"{target.name}{' (qemu)' if target.runner else ''} commit {about['commit']}")
-    return f"served a client each: {', '.join(said)}"
+    return f"served a client each, licences of all crates: {', '.join(said)}"
 
 
 def packages_of(pattern):
@@ -205,12 +214,13 @@ def debian():
         same_program(target, root / "usr/bin/weirgate")
         changed = output([*dpkg, "--verify", "weirgate"]).strip()
         ensure(not changed, f"not as in the package: {changed}")
+        licensed(target, root / "usr/share/doc/weirgate" / THIRD_PARTY)
         ensure((root / "etc/default/weirgate").stat().st_mode & 0o777 == 0o640, "everybody reads the settings")
         serves(root / "usr/bin/weirgate", target.runner)
         run([*dpkg, "--purge", "weirgate"])
         left = [path for path in root.rglob("*") if path.is_file() and "var" not in path.relative_to(root).parts]
         ensure(not left, f"left after the purge: {left}")
-    return "amd64 and arm64: installed in a root directory, served a client, purged, nothing left"
+    return "amd64 and arm64: installed in a root directory, licences of all crates, served a client, purged, nothing left"
 
 
 def rpm():
@@ -225,12 +235,13 @@ def rpm():
         ensure(f"libc.so.6(GLIBC_{newest})(64bit)" in needs, f"does not ask for glibc {newest}: {needs}")
         run([*rpm, "-i", "--nodeps", "--noscripts", "--ignorearch", "--ignoreos", package])
         same_program(target, root / "usr/bin/weirgate")
+        licensed(target, root / "usr/share/licenses/weirgate" / THIRD_PARTY)
         changed = run([*rpm, "-V", "--nodeps", "weirgate"]).strip()
         ensure(not changed, f"not as in the package: {changed}")
         serves(root / "usr/bin/weirgate", target.runner)
         run([*rpm, "-e", "--noscripts", "weirgate"])
         ensure(not (root / "usr/bin/weirgate").exists(), "left after the removal")
-    return "x86_64 and aarch64: installed in a root directory, served a client, removed"
+    return "x86_64 and aarch64: installed in a root directory, licences of all crates, served a client, removed"
 
 
 def pages():

@@ -4,8 +4,10 @@ import json
 
 import nats as nats_py
 import pytest
+import weirgate as weirgate_py
 from nats.js.api import StreamConfig
 from prometheus import scrape
+from redis_gateways import CHANNELS
 from test_beside_stream import start, subscribe  # noqa: F401
 from waiting import until
 
@@ -120,30 +122,70 @@ async def test_many_clients_that_ask_at_once_and_while_nats_is_away_get_their_ro
     assert (await rows(weirgate, "market.row.r200"))[0] == [("market.row.r200", 1)]
 
 
-async def test_an_election_of_the_stream_keeps_no_row_back(start_weirgate, start_nats):
-    """A user that may not ask for messages for a while stands for it: the stream gives no answer, and then it does."""
-    denied = '["$JS.API.STREAM.MSG.GET.MARKET"]'
+DENIED = '["$JS.API.STREAM.MSG.GET.MARKET", "$JS.API.CONSUMER.MSG.NEXT.>"]'
 
-    def config(deny):
-        return f"""authorization {{ users: [
-            {{ user: admin, password: p }}
-            {{ user: wg, password: p, permissions: {{ publish: {{ allow: ">", deny: {deny} }}, subscribe: ">" }} }}
-        ] }}"""
-    server = start_nats(jetstream=True, config=config(denied))
-    connection = await nats_py.connect(server.url.replace("nats://", "nats://admin:p@"))
-    await connection.jetstream().add_stream(StreamConfig(name="MARKET", subjects=["market.>"]))
-    await connection.jetstream().publish("market.old", b"7")
-    for n in range(3000):
-        await connection.publish("market.z", str(n).encode())
-    await connection.flush()
-    url = server.url.replace("nats://", "nats://wg:p@")
-    weirgate = start_weirgate("channels", "--bus", url, "--stream", "MARKET", "--history-ms", "60000", "--history-bytes-max", "65536",
-                              env={"DEFAULT_ROLE": "internal"})
-    await until(lambda: weirgate.ready_status() == 200, 20, "ready")
+
+def access(deny):
+    """A user that may not ask for messages for a while stands for an election: the stream gives no answer, and then it does."""
+    return f"""authorization {{ users: [
+        {{ user: admin, password: p }}
+        {{ user: wg, password: p, permissions: {{ publish: {{ allow: ">", deny: {deny} }}, subscribe: ">" }} }}
+    ] }}"""
+
+
+@pytest.fixture
+def denied(start_weirgate, start_nats):
+    """A stream with a row that is older than the history, and a gateway that may not ask for it."""
+    async def denied():
+        server = start_nats(jetstream=True, config=access(DENIED))
+        connection = await nats_py.connect(server.url.replace("nats://", "nats://admin:p@"))
+        await connection.jetstream().add_stream(StreamConfig(name="MARKET", subjects=["market.>"]))
+        await connection.jetstream().publish("market.old", b"7")
+        for n in range(3000):
+            await connection.publish("market.z", str(n).encode())
+        await connection.flush()
+        url = server.url.replace("nats://", "nats://wg:p@")
+        weirgate = start_weirgate("channels", "--bus", url, "--stream", "MARKET", "--history-ms", "60000", "--history-bytes-max", "65536",
+                                  env={"DEFAULT_ROLE": "internal"})
+        await until(lambda: weirgate.ready_status() == 200, 20, "ready")
+        return server, connection, weirgate
+    return denied
+
+
+async def test_an_election_of_the_stream_keeps_no_row_back(denied):
+    server, _, weirgate = await denied()
     got, answer = await rows(weirgate, "market.old")
     assert (got, answer["why"]) == ([], {"market.old": "refused"})
-    server.reload(config("[]"))
+    server.reload(access("[]"))
     await until_row(weirgate)
+
+
+async def test_a_client_asks_again_and_neither_misses_nor_repeats_what_comes_meanwhile(denied):
+    server, connection, weirgate = await denied()
+    got, causes = [], []
+    async with weirgate_py.Channels(weirgate.http_url + CHANNELS.path, last=1) as client:
+        watched = weirgate_py.status_of(client, lambda status: causes.append(status.cause))
+        sub = client.subscribe(["market.*"], lambda data, message: got.append((message["channel"], data)))
+        exact = client.subscribe("market.old", lambda data, _: got.append(("exact", data)))
+        await sub
+        await exact
+        assert client.cuts == {"market.*": "refused", "market.old": "refused"}
+
+        async def publish():
+            for n in range(100_000):
+                await connection.publish("market.busy", str(n).encode())
+                await asyncio.sleep(0.001)
+        task = asyncio.create_task(publish())
+        await asyncio.sleep(1)
+        server.reload(access("[]"))
+        await until(lambda: ("market.old", 7) in got and ("exact", 7) in got, 40, "the row")
+        await asyncio.sleep(0.5)
+        task.cancel()
+        busy = [data for channel, data in got if channel == "market.busy"]
+        assert len(busy) > 1000 and busy == list(range(busy[0], busy[0] + len(busy))), "each once, in order"
+        assert [one for one in got if one[1] == 7 and one[0] in ("market.old", "exact")] != [] and got.count(("market.old", 7)) == 1
+        assert got.count(("exact", 7)) == 1 and client.cuts == {} and causes[-1] == "All is well."
+        watched()
 
 
 async def until_row(weirgate):

@@ -88,14 +88,19 @@ def test_nothing_is_sent_to_the_engine_that_is_not_copied():
         assert in_context(name, DOCKERIGNORE) == wanted, name
 
 
+def copied(stage, folder):
+    """Copies what a stage has of the repository into a folder, as an engine does."""
+    for origin, sources, to in stage.copies():
+        for name in sources if origin is None else []:
+            target = folder / (f"{to}{pathlib.Path(name).name}" if to.endswith("/") and to != "/" else to.strip("/") or name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+
+
 def test_the_build_has_all_that_it_reads(tmp_path):
     for build in ["build", "build-static"]:
         assert ("source", ["/"], ".") in DOCKERFILE[build].copies()
-    for _, sources, to in DOCKERFILE["source"].copies():
-        for name in sources:
-            target = tmp_path / (to.strip("/") or name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+    copied(DOCKERFILE["source"], tmp_path)
     host = re.search(r"host: (\S+)", run(["rustc", "-vV"], dict(os.environ))[1]).group(1)
     # Reads every manifest as a build does, and builds nothing.
     done = subprocess.run(["cargo", "fetch", "--locked", "--offline", "--target", host], cwd=tmp_path,
@@ -107,6 +112,21 @@ def test_the_build_has_all_that_it_reads(tmp_path):
         built = "" if of_tests else source.read_text().split("#[cfg(test)]\nmod")[0]
         for included in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', built):
             assert (source.parent / included).exists(), f"{source}: {included} is not in the build"
+
+
+def test_images_have_the_licences_of_the_crates(tmp_path):
+    stage = DOCKERFILE["licences"]
+    assert ("source", ["/"], ".") in stage.copies()
+    for each in (DOCKERFILE["source"], stage):
+        copied(each, tmp_path)
+    [line] = [line for line in stage.own("RUN") if "licences.py" in line]
+    script, file = re.search(r"python3 (\S+) (\S+)", line).groups()
+    assert run([sys.executable, tmp_path / script, tmp_path / "made"], {**os.environ, "CARGO_NET_OFFLINE": "true"}) == (0, "")
+    assert "\nserde 1" in (tmp_path / "made").read_text()
+    for name in ["static", "base"]:
+        [texts] = [texts for origin, texts, to in DOCKERFILE[name].copies() if (origin, to) == ("licences", "/usr/share/doc/weirgate/")]
+        # musl is in the static program alone.
+        assert file in texts and ("/licences/LICENSE-musl" in texts) == (name == "static")
 
 
 @pytest.mark.parametrize("stage", ["build", "build-static"])

@@ -78,7 +78,7 @@ def test_the_debian_package_has_every_file_with_its_mode_and_sum(deb, tmp_path):
     # Its values are secrets.
     assert modes["etc/default/weirgate"] == ("-rw-r-----", "root/root")
     for name in ["share/man/man1/weirgate-levels.1.gz", "share/doc/weirgate/copyright", "share/doc/weirgate/changelog.Debian.gz",
-                 "share/bash-completion/completions/weirgate", "lib/systemd/system/weirgate@.service"]:
+                 "share/doc/weirgate/LICENSE-THIRD-PARTY", "share/bash-completion/completions/weirgate", "lib/systemd/system/weirgate@.service"]:
         assert modes[f"usr/{name}"][0] == "-rw-r--r--", name
     assert run([dpkg, "--raw-extract", deb, tmp_path / "all"], dict(os.environ))[0] == 0
     checked = subprocess.run(["md5sum", "--check", "--strict", "--quiet", "DEBIAN/md5sums"], cwd=tmp_path / "all")
@@ -87,6 +87,20 @@ def test_the_debian_package_has_every_file_with_its_mode_and_sum(deb, tmp_path):
     files = {name for name, (mode, _) in modes.items() if mode[0] == "-"}
     assert files - summed == {"etc/default/weirgate"}, "a file that an operator changes has no sum"
     assert (tmp_path / "all/DEBIAN/conffiles").read_text() == "/etc/default/weirgate\n"
+
+
+def test_the_licences_of_all_crates_are_in_one_file_the_same_each_time(deb, tmp_path):
+    file, changed = tmp_path / "licences", tmp_path / "changed"
+    assert run([sys.executable, ROOT / "scripts" / "licences.py", file], dict(os.environ)) == (0, "")
+    text = file.read_text()
+    assert text == (deb.parent / "package" / packages.THIRD_PARTY).read_text() and str(ROOT) not in text
+    assert [packages.unlicensed(target.triple, file) for target in project.TARGETS] == [[]] * len(project.TARGETS)
+    # Notices a line that is missing, and a text.
+    version, numbers = re.search(r"^slab (\S+): MIT: (\d+)$", text, re.M).groups()
+    for old, new in [(f"\nslab {version}:", "\nslob 1.0.0:"), (f"-\n{numbers}: ", "-\n")]:
+        assert text.count(old) == 1
+        changed.write_text(text.replace(old, new))
+        assert packages.unlicensed(project.TARGETS[0].triple, changed) == [f"slab {version}"]
 
 
 def test_a_root_directory_of_its_own_leaves_the_machine_alone():

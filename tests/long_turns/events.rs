@@ -138,6 +138,15 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a push that is kept", 1, vec![push()]),
         case("a push for other instances too", 3, vec![push()]),
         Case {
+            name: "pushes to devices that were quiet for a minute",
+            kind: 1,
+            flavour: 0,
+            acts: (0..3)
+                .flat_map(|_| [push(), Act::Turns(255), Act::Pass(61_000_000)])
+                .chain(turns())
+                .collect(),
+        },
+        Case {
             name: "since, 30,000 pushes to a device",
             kind: 1,
             // It has no device in its address.

@@ -1,6 +1,7 @@
 //! The turns of the loop, without sockets: the same parts in the same order and with the same times as in the reactor,
 //! and the CPU time of each.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -101,25 +102,23 @@ impl Transmit for Kernel {
 }
 
 /// The longest so far, microseconds of CPU.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Longest {
     pub(crate) us: u64,
-    /// What took the most of it.
-    pub(crate) part: &'static str,
-    pub(crate) part_us: u64,
+    /// What it was spent on, the longest part first.
+    parts: Vec<(&'static str, u64)>,
     /// When: the number of the turn.
-    pub(crate) turn: usize,
+    turn: usize,
 }
 
 impl fmt::Display for Longest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            us,
-            part,
-            part_us,
-            turn,
-        } = self;
-        write!(f, "turn {turn} costs {us} us, of these {part} {part_us} us")
+        let Self { us, parts, turn } = self;
+        write!(f, "turn {turn} costs {us} us:")?;
+        for (part, part_us) in parts.iter().filter(|(_, part_us)| 10 * part_us > *us) {
+            write!(f, " {part} {part_us};")?;
+        }
+        Ok(())
     }
 }
 
@@ -295,15 +294,11 @@ impl<C: Contract> Turns<C> {
 
     fn note(&mut self) {
         let us = self.parts.iter().map(|(_, us)| us).sum();
-        let most = self.parts.iter().max_by_key(|(_, us)| *us);
         if us > self.longest.us {
-            let (part, part_us) = *most.expect("a part");
-            self.longest = Longest {
-                us,
-                part,
-                part_us,
-                turn: self.turns,
-            };
+            let mut parts = self.parts.clone();
+            parts.sort_by_key(|(_, part_us)| Reverse(*part_us));
+            let turn = self.turns;
+            self.longest = Longest { us, parts, turn };
         }
     }
 

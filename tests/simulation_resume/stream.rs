@@ -39,6 +39,8 @@ pub(crate) struct Stream {
     len_max: usize,
     /// The entries that were added since the stream was made.
     added: usize,
+    /// The most that were added in another life of the stream.
+    added_before: usize,
     /// The number of servers before this one.
     servers: u64,
 }
@@ -53,6 +55,7 @@ impl Stream {
             behind_ms: 0,
             len_max,
             added: 0,
+            added_before: 0,
             servers: 0,
         }
     }
@@ -90,14 +93,20 @@ impl Stream {
         self.entries.len()
     }
 
-    /// The oldest entries are gone.
+    /// The oldest entries are gone. But not so that as many are gone as an instance may have read in another life of the
+    /// stream: to Redis' counters, these lives are one.
     pub(crate) fn trim(&mut self, count: usize) {
-        self.entries.drain(..count.min(self.len()));
+        let count = count.min(self.len());
+        let gone = self.added - self.len() + count;
+        if gone > self.added_before {
+            self.entries.drain(..count);
+        }
     }
 
     /// `DEL`: the next ids are smaller if the clock is set back, or the publishers count from 1.
     pub(crate) fn delete(&mut self, set_back_ms: u64) {
         self.entries.clear();
+        self.added_before = self.added_before.max(self.added);
         self.added = 0;
         self.last = StoredId { major: 0, minor: 0 };
         self.behind_ms += set_back_ms;

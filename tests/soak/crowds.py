@@ -1,4 +1,5 @@
 """Four hundred hostile clients of one kind, in a process of their own, that together send so many bytes a second."""
+import contextlib
 import json
 import multiprocessing
 import select
@@ -222,10 +223,17 @@ class Place:
     def __init__(self, crowd, port, count, authority):
         self.crowd, self.port = crowd, port
         self.context = ssl.create_default_context(cafile=authority) if authority else None
-        self.members = [Member(crowd, port, self.context, SOURCES[n % crowd.addresses]) for n in range(count)]
+        self.members = [self.member(SOURCES[n % crowd.addresses]) for n in range(count)]
         self.by_fd, self.poll = {}, select.epoll()
         for member in self.members:
             self.add(member)
+
+    def member(self, source, tries=20):
+        """A member that gets in. A gateway whose memory is full of connections resets some before another one gives way."""
+        for _ in range(tries - 1):
+            with contextlib.suppress(ConnectionResetError):
+                return Member(self.crowd, self.port, self.context, source)
+        return Member(self.crowd, self.port, self.context, source)
 
     def add(self, member):
         self.by_fd[member.sock.fileno()] = member

@@ -391,7 +391,7 @@ fn a_topic_that_speaks_now_and_then_is_remembered_once() {
         bench.keep("a", "1");
         bench.advance(62 * SECOND);
     }
-    assert!(bench.history.known_topics.places() < 100);
+    assert!(bench.history.known_topics.slots() < 100);
     let since = position(0, 1);
     assert_eq!(bench.missed(&["quiet"], since).unwrap(), [""; 0]);
     assert_eq!(bench.missed(&["a"], since), Err(NotRecovered::Window));

@@ -1,11 +1,9 @@
 //! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
 //! history knows that nothing was missed, however old a position is.
 
-use std::mem::take;
-
 use super::Outcome;
 use crate::{NotRecovered, TopicName};
-use weirgate_wire::base::{ChunkedQueue, ChunkedSlab, ExtendibleMap};
+use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
 /// The most topics that are remembered without a kept message.
 pub(super) const QUIET_MAX: usize = 65_536;
@@ -39,6 +37,9 @@ pub(super) struct KnownTopic {
     pub(super) newest_unix_us: i64,
     /// Kept messages.
     kept: u32,
+    /// The neighbours in the list of quiet topics.
+    before: Option<TopicIndex>,
+    after: Option<TopicIndex>,
 }
 
 /// All remembered topics.
@@ -46,10 +47,7 @@ pub(super) struct KnownTopic {
 pub(super) struct KnownTopics {
     table: ChunkedSlab<KnownTopic>,
     by_topic: ExtendibleMap<TopicName, TopicIndex>,
-    /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
-    /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
-    quiet: ChunkedQueue<(TopicIndex, u64)>,
-    quiet_count: usize,
+    quiet: QuietTopics,
     bytes: usize,
     bytes_max: usize,
     /// The highest number of a forgotten message of a topic that is no longer remembered.
@@ -73,10 +71,10 @@ impl KnownTopics {
         };
         let name = &mut self.table[index.0];
         name.newest_unix_us = unix_us;
-        if name.kept == 0 {
-            self.quiet_count -= 1;
-        }
         name.kept += 1;
+        if name.kept == 1 {
+            self.quiet.remove(&mut self.table, index);
+        }
         index
     }
 
@@ -86,9 +84,7 @@ impl KnownTopics {
         name.forgotten = name.forgotten.max(number);
         name.kept -= 1;
         if name.kept == 0 {
-            // A message from before the name was known has no number.
-            self.quiet.push_back((index, name.forgotten));
-            self.quiet_count += 1;
+            self.quiet.push_back(&mut self.table, index);
         }
         self.forget_quiet();
     }
@@ -153,12 +149,6 @@ impl KnownTopics {
         }
     }
 
-    /// Entries in the list of quiet topics.
-    #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
-        self.quiet.len()
-    }
-
     /// Memory of the topics.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -175,43 +165,100 @@ impl KnownTopics {
             newest: 0,
             newest_unix_us: 0,
             kept: 0,
+            before: None,
+            after: None,
         }));
+        self.quiet.push_back(&mut self.table, index);
         self.by_topic.insert(topic.clone(), index);
         self.bytes += bytes_of(topic);
-        self.quiet_count += 1;
         index
     }
 
     /// Forgets quiet topics while they are too many.
     fn forget_quiet(&mut self) {
-        while (self.quiet_count > QUIET_MAX || self.bytes > self.bytes_max)
-            && let Some((index, number)) = self.quiet.pop_front()
+        while (self.quiet.count > QUIET_MAX || self.bytes > self.bytes_max)
+            && let Some(index) = self.quiet.first
         {
-            if is_quiet(&self.table, index, number) {
-                let gone = self.table.remove(index.0);
-                self.by_topic.remove(&gone.topic);
-                self.forgotten = self.forgotten.max(gone.forgotten);
-                self.bytes -= bytes_of(&gone.topic);
-                self.quiet_count -= 1;
-            }
-        }
-        // Topics with a message now and then leave stale entries in the list.
-        if self.quiet.len() > 2 * self.quiet_count + 64 {
-            let mut all = take(&mut self.quiet);
-            while let Some((index, number)) = all.pop_front() {
-                if is_quiet(&self.table, index, number) {
-                    self.quiet.push_back((index, number));
-                }
-            }
+            self.quiet.remove(&mut self.table, index);
+            let gone = self.table.remove(index.0);
+            self.by_topic.remove(&gone.topic);
+            self.forgotten = self.forgotten.max(gone.forgotten);
+            self.bytes -= bytes_of(&gone.topic);
         }
     }
 }
 
-fn is_quiet(table: &ChunkedSlab<KnownTopic>, index: TopicIndex, number: u64) -> bool {
-    let name = table.get(index.0);
-    name.is_some_and(|name| name.kept == 0 && name.forgotten == number)
+/// The topics without a kept message. The one that has been quiet for the longest time is first. The list goes through the
+/// topics themselves, so that one leaves it in a step, wherever it stands.
+#[derive(Debug, Default)]
+struct QuietTopics {
+    first: Option<TopicIndex>,
+    last: Option<TopicIndex>,
+    count: usize,
+}
+
+impl QuietTopics {
+    /// Adds a topic that is not in the list.
+    fn push_back(&mut self, table: &mut ChunkedSlab<KnownTopic>, index: TopicIndex) {
+        let before = self.last.replace(index);
+        match before {
+            Some(before) => table[before.0].after = Some(index),
+            None => self.first = Some(index),
+        }
+        table[index.0].before = before;
+        self.count += 1;
+    }
+
+    /// Removes a topic of the list.
+    fn remove(&mut self, table: &mut ChunkedSlab<KnownTopic>, index: TopicIndex) {
+        let topic = &mut table[index.0];
+        let (before, after) = (topic.before.take(), topic.after.take());
+        match before {
+            Some(before) => table[before.0].after = after,
+            None => self.first = after,
+        }
+        match after {
+            Some(after) => table[after.0].before = before,
+            None => self.last = before,
+        }
+        self.count -= 1;
+    }
 }
 
 fn bytes_of(topic: &TopicName) -> usize {
     NAME_BYTES + 2 * topic.as_str().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However often topics have spoken in between, and wherever they stood in the list.
+    #[test]
+    fn the_topic_that_was_quiet_for_the_longest_time_is_forgotten_first() {
+        let names = ["a", "b", "c", "d"].map(TopicName::fixed);
+        let mut topics = KnownTopics::new(4 * bytes_of(&names[0]));
+        let mut number = 0;
+        let mut speak = |topics: &mut KnownTopics, name: &TopicName| {
+            number += 1;
+            let index = topics.add(name, 0);
+            topics.forget_message(index, number);
+        };
+        for name in [0, 1, 2, 3, 1, 0, 0, 3].map(|at| &names[at]) {
+            speak(&mut topics, name);
+        }
+        for (new, gone) in [("e", 2), ("f", 1), ("g", 0), ("h", 3)] {
+            speak(&mut topics, &TopicName::fixed(new));
+            let known = names.each_ref().map(|name| topics.get(name).is_some());
+            assert!(!known[gone], "{new}: {known:?}");
+            let expected = 4
+                - ["e", "f", "g", "h"]
+                    .iter()
+                    .position(|it| *it == new)
+                    .unwrap()
+                - 1;
+            assert_eq!(known.iter().filter(|known| **known).count(), expected);
+        }
+        assert_eq!(topics.quiet.count, 4);
+    }
 }

@@ -4,7 +4,7 @@
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp};
+use super::messages::{Answer, FollowUp, NextAnswers};
 use super::past::{PAST_WAIT_US, PastOf};
 use super::replay::Last;
 use super::rights::GrantedName;
@@ -172,14 +172,14 @@ impl ChannelsGateway {
     ) {
         let now = core.now();
         // The answers of an event stream go out together, after the last request.
-        let is_stream = client.is_stream();
-        let has_more = core.has_requests(key) || is_stream && client.has_rest();
+        let (next, has_rest) = match client.is_stream() {
+            true => (NextAnswers::All, client.has_rest()),
+            false => (NextAnswers::First, false),
+        };
+        let has_more = core.has_requests(key) || has_rest;
         while !has_more
             && !client.is_sending()
-            && let Some(ready) = match is_stream {
-                true => client.answers.pop_all_ready(now.mono_us),
-                false => client.answers.pop_first_ready(now.mono_us),
-            }
+            && let Some(ready) = client.answers.pop_ready(next, now.mono_us)
         {
             self.send_on(core, key, client, Sending::new(ready));
         }
@@ -187,7 +187,8 @@ impl ChannelsGateway {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
-        let due = client.answers.due_us().filter(|_| !client.is_sending());
+        let due = client.answers.due_us(next);
+        let due = due.filter(|_| !client.is_sending());
         core.set_deadline(key, due.into_iter().chain(end).min());
     }
 }

@@ -464,6 +464,24 @@ struct Queue {
     resuming: usize,
 }
 
+/// The answers of a client that go out next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NextAnswers {
+    /// The first one.
+    First,
+    /// All of them, as on an event stream, whose requests are all in its URL.
+    All,
+}
+
+impl NextAnswers {
+    fn count(self) -> usize {
+        match self {
+            Self::First => 1,
+            Self::All => usize::MAX,
+        }
+    }
+}
+
 /// Memory of a name that an answer waits for, or that follows it.
 pub(super) const NAME_BYTES: usize = 64;
 
@@ -501,9 +519,10 @@ impl Answers {
         self.0.iter_mut().flat_map(|queue| &mut queue.waiting)
     }
 
-    /// The latest time at which the first answer goes out.
-    pub(super) fn due_us(&self) -> Option<u64> {
-        self.waiting().next().map(|first| first.due_us)
+    /// The latest time at which the next answers go out.
+    pub(super) fn due_us(&self, next: NextAnswers) -> Option<u64> {
+        let waiting = self.waiting().take(next.count());
+        waiting.map(|waiting| waiting.due_us).max()
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
@@ -532,23 +551,17 @@ impl Answers {
         name_bytes.has_room_for(client)
     }
 
-    /// Removes and returns the first answer, once it waits for no name or has waited long enough.
-    pub(super) fn pop_first_ready(&mut self, now_us: u64) -> Option<Vec<(Answer, FollowUp)>> {
-        let waiting = self.0.as_ref()?.waiting.len();
-        self.pop_ready(now_us, waiting.min(1))
-    }
-
-    /// Removes and returns all answers, once they wait for no name or the first has waited long enough.
-    pub(super) fn pop_all_ready(&mut self, now_us: u64) -> Option<Vec<(Answer, FollowUp)>> {
-        let waiting = self.0.as_ref()?.waiting.len();
-        self.pop_ready(now_us, waiting)
-    }
-
-    fn pop_ready(&mut self, now_us: u64, count: usize) -> Option<Vec<(Answer, FollowUp)>> {
-        let is_late = self.due_us().is_some_and(|due| due <= now_us);
+    /// Removes and returns the next answers, once they wait for no name or have waited long enough.
+    pub(super) fn pop_ready(
+        &mut self,
+        next: NextAnswers,
+        now_us: u64,
+    ) -> Option<Vec<(Answer, FollowUp)>> {
+        let is_late = self.due_us(next)? <= now_us;
         let queue = self.0.as_mut()?;
-        let mut first = queue.waiting.iter().take(count);
-        if !is_late && first.any(|waiting| waiting.follow_up.waits()) {
+        let count = next.count().min(queue.waiting.len());
+        let mut counted = queue.waiting.iter().take(count);
+        if !is_late && counted.any(|waiting| waiting.follow_up.waits()) {
             return None;
         }
         let ready = queue.waiting.drain(..count);
@@ -788,12 +801,12 @@ mod tests {
             answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
             answers.push(pong(), names(&["x"]), BUS_WAIT_US);
             answers.push(pong(), names(&[]), BUS_WAIT_US);
-            assert!(answers.pop_first_ready(0).is_none());
-            assert_eq!(answers.due_us(), Some(BUS_WAIT_US));
+            assert!(answers.pop_ready(NextAnswers::First, 0).is_none());
+            assert_eq!(answers.due_us(NextAnswers::First), Some(BUS_WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
-                    assert!(answers.pop_first_ready(0).is_none());
+                    assert!(answers.pop_ready(NextAnswers::First, 0).is_none());
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
@@ -804,11 +817,26 @@ mod tests {
                 }
             };
             for _ in 0..3 {
-                let ready = answers.pop_first_ready(now_us).expect("an answer");
+                let ready = answers
+                    .pop_ready(NextAnswers::First, now_us)
+                    .expect("an answer");
                 assert_eq!(ready.len(), 1, "{end}");
             }
-            assert!(answers.pop_first_ready(now_us).is_none());
+            assert!(answers.pop_ready(NextAnswers::First, now_us).is_none());
             assert!(answers.is_empty(), "{end}");
         }
+    }
+
+    /// The answers of an event stream go out together: one that waits for longer is not cut short by the others.
+    #[test]
+    fn answers_that_go_out_together_wait_for_the_longest() {
+        let mut answers = Answers::default();
+        answers.push(Answer::pong("1"), names(&["x"]), 1_000);
+        answers.push(Answer::pong("2"), names(&["y"]), 6_000);
+        assert_eq!(answers.due_us(NextAnswers::All), Some(6_000));
+        assert!(answers.pop_ready(NextAnswers::All, 5_999).is_none());
+        let ready = answers.pop_ready(NextAnswers::All, 6_000);
+        assert_eq!(ready.expect("both answers").len(), 2);
+        assert!(answers.is_empty());
     }
 }

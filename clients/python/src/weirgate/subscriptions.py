@@ -23,6 +23,9 @@ _SHARED = re.compile(r"per user|^Server limit|too many symbols")
 _BARRED = re.compile(r"Refused by the bus: (.*)", re.DOTALL)
 # What a name brings if the server keeps no messages of it.
 _SHORT = ("retained", "live")
+# Why the newest messages of a name have not come: reasons that pass, and all.
+_PASSING = ("away", "refused", "unreadable", "limit")
+_LACKS = (*_PASSING, "unnamed", "large")
 # Of the newest messages of a name, those that the client keeps for later subscriptions.
 _KEPT_MAX = 10_000
 _AGAIN_MIN_MS = 5_000.0
@@ -74,6 +77,33 @@ class _Entry:
     keeps: int = 0
     """How many of the newest messages of each channel are `kept` for who joins."""
     kept: dict[str, list[tuple[int, Any, tuple[Any, ...]]]] = field(default_factory=dict)
+    lack: str = ""
+    """Why its newest messages are missing."""
+    is_due: bool = False
+    """The newest messages are to be asked for again (`SubscriberCore._ask_newest`)."""
+    is_leaving: bool = False
+    """The client gives the name up to join it again."""
+    doubles: set[str | None] = field(default_factory=set)
+    """The positions of messages that came while it was leaving: they come again."""
+    past: list[tuple[str, Any, tuple[Any, ...]]] | None = None
+    """Messages that are kept back until all that was missed meanwhile has come."""
+    lacks_still: str | None = None
+    """The reason from then on."""
+
+    @property
+    def last(self) -> Last | None:
+        """The largest of its subscriptions."""
+        return max((one.last for one in self.subscriptions), key=_size, default=None)
+
+    @property
+    def missing(self) -> str:
+        """Why newest messages that somebody wants are missing."""
+        return self.lack if self.lack and _number(self.last) else ""
+
+    @property
+    def is_held(self) -> bool:
+        """Granted, also while the client leaves it and joins it for its newest messages."""
+        return self.state == "live" or self.past is not None
 
     @property
     def is_refused(self) -> bool:
@@ -119,7 +149,7 @@ class SubscriptionCore:
     @property
     def granted(self) -> list[str]:
         """The names granted on this connection."""
-        return [entry.name for entry in self.entries if entry.state == "live" and not entry.why]
+        return [entry.name for entry in self.entries if entry.is_held and not entry.why]
 
     @property
     def refused(self) -> dict[str, str]:
@@ -176,6 +206,7 @@ class SubscriberCore(SessionCore):
         self._begins = 0
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
         self._recall_at = math.inf
+        self._has_lost = False
         self._asking = 0
         # Requests in flight with a position.
         self._resuming = 0
@@ -201,7 +232,7 @@ class SubscriberCore(SessionCore):
 
     @property
     def unanswered(self) -> list[str]:
-        return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
+        return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.past is None and entry.subscriptions]
 
     @property
     def coming(self) -> list[str]:
@@ -210,8 +241,8 @@ class SubscriberCore(SessionCore):
 
     @property
     def cuts(self) -> dict[str, str]:
-        """Why last values of names have not all come."""
-        return {entry.name: entry.cut for entry in self._all("live") if entry.cut}
+        """Why last values of names, or newest messages, have not all come."""
+        return {entry.name: why for entry in self._names.values() if entry.is_held and (why := entry.cut or entry.missing)}
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "", last: Last | None = None) -> SubscriptionCore:
@@ -260,6 +291,10 @@ class SubscriberCore(SessionCore):
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
+    def tell(self, item: Any, details: tuple[Any, ...]) -> None:
+        """Emits a message that was kept back."""
+        raise NotImplementedError
+
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping"}
 
@@ -267,7 +302,7 @@ class SubscriberCore(SessionCore):
 
     def live(self, group: str) -> list[str]:
         """The names granted on this connection."""
-        return [entry.name for entry in self._all("live") if entry.group == group]
+        return [entry.name for entry in self._names.values() if entry.is_held and entry.group == group]
 
     def granted(self, names: Iterable[str], part: list[_Entry] | None = None) -> None:
         """`part`: None in a response after the timeout of its request."""
@@ -286,14 +321,17 @@ class SubscriberCore(SessionCore):
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
-        bus, is_lost = message.get("bus"), message.get("lost", False)
+        bus, is_lost, pos = message.get("bus"), message.get("lost", False), message.get("pos")
+        if pos and pos == self.position:
+            # All messages up to here have come.
+            for entry in self._names.values():
+                entry.is_own = entry.is_own and entry.is_coming
+            self._ask_newest()
         if bus != self.bus or is_lost:
-            self.bus = bus
+            was_away, self.bus = self.is_away, bus
             self.lost += bool(is_lost)
             self._emit("bus", bus, is_lost)
-            if is_lost and self._recall_at == math.inf and self._retained():
-                # All clients of the bus ask.
-                self._recall_at = self.now + _AGAIN_MIN_MS * self.random()
+            self._plan_recall(is_lost, was_away)
             self.refresh()
 
     @property
@@ -332,6 +370,9 @@ class SubscriberCore(SessionCore):
         if entry.is_barred:
             entry.why, entry.told = "", None
             self._emit_names()
+        if entry.past is not None and entry.state != "live":
+            entry.past.append((channel, item, details))
+            return False
         if is_retained and entry.asked is not None:
             # What an earlier question has left on its way comes again.
             return False
@@ -357,7 +398,7 @@ class SubscriberCore(SessionCore):
         entry.due, entry.cut = None, cut
         if not entry.fresh:
             entry.heard.clear()
-        self._emitted["coming"] = None
+        self._tell_cuts()
         self._ask()
         return is_whole
 
@@ -378,11 +419,16 @@ class SubscriberCore(SessionCore):
         subscription to all of the name has left on its way is not."""
         entry, pos = self._names.get(("", name)), message.get("pos")
         if entry is None or (entry.is_coming and entry.state != "live"):
-            return entry is None
+            return entry is None or entry.past is not None
+        if entry.is_leaving:
+            entry.doubles.add(pos)
+            return True
         if message.get("type") == "last":
             entry.is_coming = False
         if entry.is_own and pos:
             entry.since = pos
+        if entry.is_coming and pos in entry.doubles:
+            return False
         if not entry.is_coming:
             self.hear(message)
             entry.is_own = entry.is_own and (not pos or pos != self.position)
@@ -410,14 +456,17 @@ class SubscriberCore(SessionCore):
         if status in ("open", "stale"):
             return
         self._again_at = self._recall_at = math.inf
+        self._has_lost = False
         for entry in self._all("live"):
             if not entry.is_own:
                 entry.since = self.position
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
         for entry in self._names.values():
-            entry.asked = entry.due = None
-            entry.heard.clear()
+            entry.asked = entry.due = entry.past = entry.lacks_still = None
+            entry.is_due = entry.is_leaving = False
+            if not entry.lack:
+                entry.heard.clear()
         self._emit_names()
         if status == "closed":
             _check(list(self._names.values()))
@@ -431,12 +480,10 @@ class SubscriberCore(SessionCore):
             self._again_at, self._again_ms = math.inf, min(2 * self._again_ms, _AGAIN_MAX_MS)
             for entry in self._shared():
                 entry.state = "wanted"
+            self._demand_newest()
             self._is_planned = True
         if now >= self._recall_at:
-            self._recall_at = math.inf
-            for entry in self._retained():
-                entry.fresh, entry.due = dict.fromkeys(entry.subscriptions, entry.count), None
-            self._free()
+            self._recall()
             self._is_planned = True
         if self._is_planned:
             self._is_planned = False
@@ -493,8 +540,10 @@ class SubscriberCore(SessionCore):
         names = [entry.name for entry in part]
         for entry in part:
             entry.asked, entry.fresh = entry.fresh, {}
+        self._asking += 1
 
         def done(request: Request) -> None:
+            self._asking -= 1
             error, response = request.error, request.response or {}
             reasons = _why_not(part, response.get("channels", []), response.get("errors", []))
             lost: dict[_Entry, str] = {}
@@ -534,8 +583,12 @@ class SubscriberCore(SessionCore):
         entry.count += 1
         if not entry.is_retained:
             self._replay(entry)
-        elif entry.waits:
+        if entry.waits if entry.is_retained else entry.lack or entry.past is not None:
             entry.heard[channel] = entry.count
+        if entry.lack and channel == entry.name:
+            # Other channels of a pattern still lack theirs.
+            entry.lack = ""
+            self._tell_cuts()
         if not entry.keeps or entry.group or self._source(entry.name) in _SHORT:
             return
         # The channels in the order of their changes.
@@ -569,7 +622,13 @@ class SubscriberCore(SessionCore):
             if not entry.is_retained:
                 self._replay(entry)
         self._ask_all()
-        self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
+        wanted = [entry for entry in self._all("wanted") if not entry.is_own]
+        self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in wanted)
+        self._emit_names()
+
+    def _tell_cuts(self) -> None:
+        """The names are told again with what has changed of them."""
+        self._emitted["coming"] = None
         self._emit_names()
 
     def _emit_names(self) -> None:
@@ -591,7 +650,114 @@ class SubscriberCore(SessionCore):
             if wanted := self._part(self._all("wanted") if self._is_up else []):
                 self._request("subscribe", wanted, "asked")
             else:
-                return
+                return self._ask_newest()
+
+    def _plan_recall(self, has_lost: bool, was_away: bool) -> None:
+        """Last values that have changed in a loss come again, and newest messages once the bus is back: at a random time,
+        because all clients of the bus ask."""
+        self._has_lost = self._has_lost or (has_lost and bool(self._retained()))
+        is_back = any(was_away or entry.lack == "away" for entry in self._lacking())
+        if self._recall_at == math.inf and (self._has_lost or is_back):
+            self._recall_at = self.now + _AGAIN_MIN_MS * self.random()
+
+    def _recall(self) -> None:
+        self._recall_at = math.inf
+        lost, self._has_lost = self._retained() if self._has_lost else [], False
+        for entry in lost:
+            entry.fresh, entry.due = dict.fromkeys(entry.subscriptions, entry.count), None
+        if lost:
+            self._free()
+        self._again_ms = _AGAIN_MIN_MS
+        self._demand_newest()
+
+    def _lacking(self) -> list[_Entry]:
+        """The names whose newest messages the server may have by now. An event stream has one position for all of its names."""
+        if self.is_away or self._begins > 1:
+            return []
+        return [entry for entry in self._all("live") if entry.missing in _PASSING and not entry.is_coming]
+
+    def _demand_newest(self) -> None:
+        for entry in self._lacking():
+            entry.is_due = True
+
+    def _note_lacks(self, part: list[_Entry], recovered: Any, why: Any) -> None:
+        """What the response to a request with `last` says about the newest messages."""
+        for entry in _in_state(part, "live"):
+            reason = _of(why, entry.name)
+            # Then the newest messages do not follow.
+            if _of(recovered, entry.name) is True or reason == "off":
+                continue
+            entry.lack = reason if reason in _LACKS else ""
+            entry.heard.clear()
+
+    def _ask_newest(self) -> None:
+        """The server sends the newest messages of new names only: the client leaves the names and joins them, and keeps the
+        newest messages back. Then it leaves them and joins them once more, from its position before, so that no message of
+        meanwhile is missing; those that still came while it was leaving come twice. Once all have come (`_show_past`), channels
+        that are silent since the first answer get what was kept back."""
+        is_ready = self._is_up and not self._asking and self.position and not self._is_picturing
+        due = [entry for entry in self._lacking() if entry.is_due] if is_ready else []
+        part = [entry for entry in due if entry.last == due[0].last][:self.part_max]
+        if not part:
+            return
+        for entry in part:
+            entry.since = entry.since if entry.is_own else self.position
+            entry.is_due, entry.is_leaving, entry.past, entry.is_own, entry.is_coming = False, True, [], True, True
+        self._asking += 1
+
+        def left(request: Request) -> None:
+            for entry in _in_state(part, "live") if self._is_up else []:
+                entry.is_leaving = False
+                if request.error is None:
+                    entry.state = "asked"
+                else:
+                    entry.past, entry.is_own, entry.is_coming = None, False, False
+
+        names, more = [entry.name for entry in part], {"last": part[0].last, "status": True}
+        self._leave(part, left)
+        self.ask(self.now, lambda request_id: self.message("subscribe", names, request_id, "", more),
+                 is_safe=False, is_quiet=True, is_bound=True, on_done=lambda request: self._joined(part, request))
+
+    def _leave(self, part: list[_Entry], on_done: Callable[[Request], None] | None = None) -> None:
+        names = [entry.name for entry in part]
+        self.ask(self.now, lambda request_id: self.message("unsubscribe", names, request_id, "", {}),
+                 is_safe=False, is_quiet=True, is_bound=True, on_done=on_done)
+
+    def _joined(self, part: list[_Entry], request: Request) -> None:
+        """The answer to the question for newest messages, which follow it."""
+        self._asking -= 1
+        ours = [entry for entry in _in_state(part, "asked") if entry.past is not None] if self._is_up else []
+        response = request.response or {}
+        granted = response.get("channels", [entry.name for entry in part])
+        reasons = _why_not(ours, granted, response.get("errors", [])) if request.error is None else {}
+        self._refuse(list(reasons), list(reasons.values()))
+        back = _in_state(ours, "asked")
+        for entry in back:
+            reason = _of(response.get("why"), entry.name)
+            entry.state = "wanted"
+            entry.lacks_still = entry.lack if request.error is not None else reason if reason in _LACKS else ""
+        if back:
+            self._leave(back)
+        self._plan_again()
+        self._ask()
+
+    def _show_past(self, entry: _Entry) -> None:
+        if not self._is_up or not entry.is_coming or entry.state != "live":
+            return
+        silent = [one for one in entry.past or [] if one[0] not in entry.heard]
+        if entry.lack and entry.lacks_still is not None:
+            entry.lack = entry.lacks_still
+        entry.past, entry.is_coming, entry.lacks_still = None, False, None
+        for channel, item, details in silent:
+            self._take(entry, channel, item, details)
+            for subscription in list(entry.subscriptions):
+                self._outputs.append(Deliver(subscription, item, details))
+            self.tell(item, details)
+        entry.doubles.clear()
+        if not entry.lack:
+            entry.heard.clear()
+        self._tell_cuts()
+        self._plan_again()
 
     def _part(self, entries: list[_Entry]) -> list[_Entry]:
         """The first names that go in a request together."""
@@ -607,17 +773,18 @@ class SubscriberCore(SessionCore):
         """The members of a request. A position that has moved without the name would skip messages of the name."""
         if entry.group:
             return {"status": True}
-        if any(one.last == ALL for one in entry.subscriptions):
+        last = entry.last
+        if last == ALL:
             return ({"since": entry.since} if entry.since else {}) | {"last": ALL, "status": True}
-        more: dict[str, Any] = {"since": entry.since} if entry.since and entry.since == self.position else {}
-        lasts = [one.last for one in entry.subscriptions if isinstance(one.last, int)]
-        if lasts and (more or not entry.is_known):
-            more["last"] = max(lasts)
+        is_resumed = entry.since and (entry.is_own or entry.since == self.position)
+        more: dict[str, Any] = {"since": entry.since} if is_resumed else {}
+        if last is not None and (more or not entry.is_known):
+            more["last"] = last
         return more | {"status": True}
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:
         names, more = [entry.name for entry in part], self._more(part[0]) if state == "asked" else {}
-        is_resuming = _is_resuming(more)
+        is_resuming = _is_resuming(more) and not all(entry.is_own for entry in part)
         for entry in part:
             entry.state = state
             if more.get("last") == ALL:
@@ -630,7 +797,7 @@ class SubscriberCore(SessionCore):
             self._resuming -= is_resuming
             error = request.error
             if error is None:
-                self._answered(part, request.response, "last" in more and more["last"] != ALL)
+                self._answered(part, request.response, more.get("last"))
             else:
                 self._failed(part, error)
             if action == "unsubscribe":
@@ -645,11 +812,11 @@ class SubscriberCore(SessionCore):
         self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group, more),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
-    def _answered(self, part: list[_Entry], response: dict[str, Any], has_last: bool) -> None:
+    def _answered(self, part: list[_Entry], response: dict[str, Any], last: Last | None) -> None:
         granted, recovered = set(response.get("channels", [entry.name for entry in part])), response.get("recovered")
         for entry in part:
             # The newest messages follow, unless the missed ones do.
-            if has_last and (recovered.get(entry.name) if isinstance(recovered, dict) else recovered) is not True:
+            if _number(last) and _of(recovered, entry.name) is not True:
                 entry.kept.clear()
         self.granted(granted, part)
         errors = response.get("errors", [])
@@ -657,6 +824,13 @@ class SubscriberCore(SessionCore):
         self._refuse(list(reasons), list(reasons.values()))
         for why in errors:
             self.barred(why)
+        if _number(last):
+            self._note_lacks(part, recovered, response.get("why"))
+        self._plan_again()
+        own = [entry for entry in _in_state(part, "live") if entry.is_coming and last != ALL]
+        if own:
+            # What was missed comes before the pong.
+            self.ping(self.now, is_quiet=True, is_bound=True, on_done=lambda _: [self._show_past(entry) for entry in own])
 
     def _failed(self, part: list[_Entry], error: RequestError) -> None:
         is_refusal = error.code == "refused"
@@ -681,12 +855,18 @@ class SubscriberCore(SessionCore):
         left = _in_state(part, "asked") + full
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
-            entry.heard.clear()
+            entry.past = None
+            if not entry.lack:
+                entry.heard.clear()
         news = [entry for entry in left if entry.why != entry.told]
         self._tell(left, news)
         for entry in left:
             entry.told = entry.why
-        if self._is_up and self._again_at == math.inf and self._shared():
+        self._plan_again()
+
+    def _plan_again(self) -> None:
+        """One time for all that is asked for again, less and less often."""
+        if self._is_up and self._again_at == math.inf and (self._shared() or self._lacking()):
             self._again_at = self.now + self._again_ms * (1 + self.random())
 
     def _tell(self, entries: list[_Entry], news: list[_Entry], is_heard: bool = True) -> None:
@@ -708,6 +888,15 @@ class SubscriberCore(SessionCore):
 def _number(last: Last | None) -> int:
     """How many of the newest messages."""
     return last if isinstance(last, int) else 0
+
+
+def _size(last: Last | None) -> float:
+    return math.inf if last == ALL else _number(last)
+
+
+def _of(said: Any, name: str) -> Any:
+    """What the response says about a name, or about all names."""
+    return said.get(name) if isinstance(said, dict) else said
 
 
 def _barred_name(why: Any) -> str | None:
@@ -774,13 +963,16 @@ class TradesCore(SubscriberCore):
         """The symbols with candles granted on this connection, by interval."""
         return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
 
+    def tell(self, item: Any, details: tuple[Any, ...]) -> None:
+        self._emit("trade", *details)
+
     def receive(self, message: Any, kept: bool) -> None:
-        self.hear(message)
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
-            symbol = data.get("symbol") if isinstance(data, dict) else None
-            self.deliver(str(symbol).upper(), "", data, data, timestamp)
-            return self._emit("trade", data, timestamp)
+            symbol = str(data.get("symbol") if isinstance(data, dict) else None).upper()
+            is_for_all = self.hear_of(symbol, message) and self.deliver(symbol, "", data, data, timestamp)
+            return self.tell(data, (data, timestamp)) if is_for_all else None
+        self.hear(message)
         if type == "candle":
             self.deliver(data.get("symbol"), data.get("interval"), data, data)
             return self._emit("candle", data)
@@ -788,6 +980,7 @@ class TradesCore(SubscriberCore):
             return self.reported(message)
         data = data or {}
         if data.get("connectionId"):
+            self.begun()
             return self._emit("welcome", data)
         request = self._asked()
         if type == "error":
