@@ -407,3 +407,44 @@ fn a_name_that_leaves_the_stream_while_its_answer_waits_gets_its_last_value() {
         "{came:?}"
     );
 }
+
+#[test]
+fn a_client_asks_again_for_the_newest_messages_of_a_name_that_it_holds() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    let refused = json!({"a:*": "refused"});
+    assert_eq!(bench.answer(key), Some((refused, vec![])));
+    bench.stores("a:1", 91);
+    bench.asks_newest(key, "a:*");
+    // It holds the name, so live messages do not wait for the answer.
+    bench.stores("a:2", 92);
+    assert_eq!(bench.came(key), ["91", "92"]);
+    bench.has(2, &[("a:2", 7), ("a:3", 60)]);
+    bench.stores("a:3", 93);
+    let want = ["subscribed", "60", "91", "92", "status", "93"];
+    assert_eq!(bench.came(key), want);
+    // Without `last`, and with a position, nothing comes again.
+    for request in [
+        json!({"action": "subscribe", "channels": ["a:*"]}),
+        json!({"action": "subscribe", "channels": ["a:*"], "since": "x", "last": 1}),
+    ] {
+        bench.say(key, &request);
+        assert_eq!(bench.came(key), ["subscribed"], "{request}");
+    }
+}
+
+#[test]
+fn a_name_that_is_given_up_while_its_newest_messages_are_asked_for_again_stays_given_up() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    bench.asks_newest(key, "a:*");
+    bench.say(key, &json!({"action": "unsubscribe", "channels": ["a:*"]}));
+    bench.has(2, &[("a:1", 5)]);
+    bench.stores("a:1", 91);
+    assert_eq!(bench.came(key)[1..], ["subscribed", "unsubscribed"]);
+    assert!(bench.newest_asked().len() == 2);
+}

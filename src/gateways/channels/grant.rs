@@ -37,7 +37,11 @@ impl ChannelsGateway {
             false => self.names.is_refused(&name),
         };
         if let Some(resumed) = &mut follow_up.resumed {
-            if is_kept && !is_member && !is_refused {
+            if is_member && is_kept && resumed.asks_newest_alone() {
+                resumed.held.insert(name.clone());
+            }
+            let is_found = !is_member || resumed.held.contains(&name);
+            if is_kept && !is_refused && is_found {
                 resumed.names.insert(name.clone());
                 if matches!(resumed.last, Some(Last::Newest(_)))
                     && !can_resume(core, key, resumed.since.as_deref())
@@ -117,12 +121,11 @@ impl ChannelsGateway {
         name: String,
     ) -> bool {
         let topic = TopicName::from(name);
+        let is_resuming = client.answers.forget_resume(&topic);
         if core.leave(key, &topic) != Left::NoMember {
             client.held.kept -= u32::from(self.is_kept(&topic));
             client.held.skippable -= u32::from(self.is_skippable(&topic));
-        } else if !client.answers.forget_resume(&topic)
-            && !self.retained.forget_replayed(&topic, key)
-        {
+        } else if !is_resuming && !self.retained.forget_replayed(&topic, key) {
             return false;
         }
         if self.names.release(&mut client.held, &topic) {

@@ -387,6 +387,8 @@ pub(super) struct Resumed {
     pub(super) last: Option<Last>,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: BTreeSet<TopicName>,
+    /// Those that the client has joined before, and of which it asks for the newest messages.
+    pub(super) held: BTreeSet<TopicName>,
     /// Granted names without a resume.
     pub(super) off: BTreeSet<TopicName>,
 }
@@ -405,13 +407,18 @@ impl Resumed {
             ..Self::default()
         }
     }
+
+    /// Whether the client asks for the newest messages, whatever it has missed.
+    pub(super) fn asks_newest_alone(&self) -> bool {
+        self.since.is_none() && matches!(self.last, Some(Last::Newest(_)))
+    }
 }
 
 impl FollowUp {
     /// All of its names.
     pub(super) fn into_names(self) -> impl Iterator<Item = btree_set::IntoIter<TopicName>> {
         let resumed = self.resumed.into_iter();
-        let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.off]);
+        let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
         let past = self.past.map(|past| past.waits).unwrap_or_default();
         resumed
             .chain([self.unconfirmed, past])
@@ -496,7 +503,9 @@ impl Queue {
                 PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.lacks.len()
             });
             let resumed = follow_up.resumed.as_ref();
-            let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
+            let resumed = resumed.map_or(0, |resumed| {
+                resumed.names.len() + resumed.held.len() + resumed.off.len()
+            });
             allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed) + past
         };
         let answers: usize = self.waiting.iter().map(of_answer).sum();

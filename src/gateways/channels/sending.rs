@@ -7,7 +7,7 @@
 //! the order of the feed, and none is missing or comes twice. The core puts the messages in the send queue, over several
 //! turns if there are very many.
 
-use std::collections::btree_set;
+use std::collections::{BTreeSet, btree_set};
 use std::{mem, vec};
 
 use super::ChannelsGateway;
@@ -63,6 +63,8 @@ struct Resuming {
     is_all: bool,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
+    /// Those that it has joined before: it may have left them meanwhile.
+    held: BTreeSet<TopicName>,
     /// The names joined so far, and their outcomes.
     joined: Vec<TopicName>,
     outcomes: Vec<Outcome>,
@@ -122,7 +124,9 @@ impl Sending {
         for prepared in self.answers {
             names.push(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                sets.extend([resuming.names, resuming.past.waits.into_iter()]);
+                let sets_of_it = [resuming.held, resuming.past.waits];
+                sets.extend(sets_of_it.map(BTreeSet::into_iter));
+                sets.push(resuming.names);
                 names.extend([resuming.joined, resuming.off]);
                 found.extend(resuming.spent);
                 found.extend([resuming.missed, resuming.newest]);
@@ -246,6 +250,7 @@ impl Resuming {
             },
             is_all: resumed.last == Some(Last::All),
             names: resumed.names.into_iter(),
+            held: resumed.held,
             joined: Vec::new(),
             outcomes: Vec::new(),
             off: resumed.off.into_iter().collect(),
@@ -263,7 +268,8 @@ impl Resuming {
     }
 
     fn bytes(&self) -> usize {
-        let names = self.names.len() + self.joined.len() + self.off.len() + self.moved.len();
+        let names = self.names.len() + self.held.len() + self.joined.len();
+        let names = names + self.off.len() + self.moved.len();
         let names = names + self.past.waits.len() + self.past.lacks.len();
         names * NAME_BYTES + self.recovered.bytes()
     }
@@ -502,7 +508,9 @@ impl ChannelsGateway {
     ) {
         let mut names = Vec::new();
         for name in resuming.names.by_ref() {
-            names.push(name);
+            if !resuming.held.contains(&name) || core.is_member(key, &name) {
+                names.push(name);
+            }
             if names.len() == JOINED_AT_ONCE || !core.has_share() {
                 break;
             }
@@ -527,7 +535,8 @@ impl ChannelsGateway {
             false => self.find(core, key, resuming, beside, &names),
         };
         let joined = Some(&names).filter(|_| !resuming.is_all);
-        for name in joined.into_iter().flatten().chain(&moved) {
+        let joined = joined.into_iter().flatten().chain(&moved);
+        for name in joined.filter(|name| !resuming.held.contains(*name)) {
             self.join(core, key, client, name);
             if self.is_kept_refused(name) {
                 self.queue_name_error(REFUSED, name, vec![key]);
