@@ -117,7 +117,7 @@ struct Pending {
     begun: Instant,
     /// When it was asked, or brought its newest value.
     progressed: Instant,
-    step: Step,
+    step: QuestionStep,
     /// The next pause.
     pause: Duration,
     /// The last message of an exact subject, in the leader's last answer.
@@ -128,7 +128,7 @@ struct Pending {
 
 /// What a question waits for.
 #[derive(Debug)]
-enum Step {
+enum QuestionStep {
     /// The streams that hold the subjects.
     Streams,
     /// The list of all streams.
@@ -205,7 +205,7 @@ impl Retained {
 
     /// The number of questions of which a page was sent, and no further page is wanted yet.
     pub(super) fn paused(&self) -> usize {
-        let is_paused = |pending: &&Pending| matches!(pending.step, Step::Page(_));
+        let is_paused = |pending: &&Pending| matches!(pending.step, QuestionStep::Page(_));
         self.pending.values().filter(is_paused).count()
     }
 
@@ -252,7 +252,7 @@ impl Retained {
             sid,
             begun: now,
             progressed: now,
-            step: Step::Streams,
+            step: QuestionStep::Streams,
             pause: PAUSE_MIN,
             value: None,
             reading,
@@ -277,38 +277,38 @@ impl Retained {
         let subscription = &pending.question.subscription;
         let name = &*subscription.name;
         Some(match &pending.step {
-            Step::Streams if pending.question.is_of_stream() => {
+            QuestionStep::Streams if pending.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
                 ApiRequest::of(Action::StreamInfo.subject_about(stream))
             }
-            Step::Streams => {
+            QuestionStep::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
                 ApiRequest {
                     subject: Action::StreamList.subject_without_stream(),
                     body,
                 }
             }
-            Step::AllStreams => self.list_request(),
-            Step::Message(streams) => {
+            QuestionStep::AllStreams => self.list_request(),
+            QuestionStep::Message(streams) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 ApiRequest {
                     subject: Action::GetMessage.subject_about(streams.front()?),
                     body,
                 }
             }
-            Step::Create(target, _) => {
+            QuestionStep::Create(target, _) => {
                 let plan = target.plan(pending.reading.start());
                 plan.request(&target.stream, None)
             }
-            Step::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            Step::Page(_) | Step::Pause(..) => return None,
+            QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
+            QuestionStep::Page(_) | QuestionStep::Pause(..) => return None,
         })
     }
 
     /// Goes on with the next page of a question.
     pub(super) fn more(&mut self, question: u64, now: Instant, out: &mut Vec<u8>) {
         let is_it = |pending: &Pending| {
-            pending.question.number == question && matches!(pending.step, Step::Page(_))
+            pending.question.number == question && matches!(pending.step, QuestionStep::Page(_))
         };
         let Some(number) = self.number_of(is_it) else {
             return;
@@ -317,9 +317,9 @@ impl Retained {
             return;
         };
         (pending.progressed, pending.reading.page) = (now, Page::default());
-        match std::mem::replace(&mut pending.step, Step::Streams) {
-            Step::Page(Some(consumer)) => {
-                pending.step = Step::Values(consumer, Pull::default());
+        match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+            QuestionStep::Page(Some(consumer)) => {
+                pending.step = QuestionStep::Values(consumer, Pull::default());
                 self.pull(number, out);
             }
             _ => self.send(number, out),
@@ -389,7 +389,7 @@ impl Retained {
             return;
         }
         let is_of = |pending: &Pending| match &pending.step {
-            Step::Values(consumer, _) => consumer.sid == delivery.sid,
+            QuestionStep::Values(consumer, _) => consumer.sid == delivery.sid,
             _ => false,
         };
         match self.number_of(is_of) {
@@ -402,7 +402,7 @@ impl Retained {
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
         let is_late = |pending: &Pending| {
-            let is_paused = matches!(pending.step, Step::Page(_));
+            let is_paused = matches!(pending.step, QuestionStep::Page(_));
             !is_paused && pending.progressed + ANSWER_TIMEOUT <= now
         };
         for number in self.numbers(is_late) {
@@ -416,15 +416,16 @@ impl Retained {
                 false => self.refuse(number, "no answer", out),
             }
         }
-        let is_due = |pending: &Pending| matches!(pending.step, Step::Pause(at, _) if at <= now);
+        let is_due =
+            |pending: &Pending| matches!(pending.step, QuestionStep::Pause(at, _) if at <= now);
         for number in self.numbers(is_due) {
             let Some(pending) = self.pending.get_mut(&number) else {
                 continue;
             };
-            match std::mem::replace(&mut pending.step, Step::Streams) {
-                Step::Pause(_, Again::Create(target)) => self.create(number, target, out),
-                Step::Pause(_, Again::Message(streams)) => {
-                    pending.step = Step::Message(streams);
+            match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+                QuestionStep::Pause(_, Again::Create(target)) => self.create(number, target, out),
+                QuestionStep::Pause(_, Again::Message(streams)) => {
+                    pending.step = QuestionStep::Message(streams);
                     self.send(number, out);
                 }
                 _ => self.send(number, out),
@@ -437,8 +438,8 @@ impl Retained {
         let due = |pending: &Pending| {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
-                Step::Pause(at, _) => Some(at.min(late)),
-                Step::Page(_) => None,
+                QuestionStep::Pause(at, _) => Some(at.min(late)),
+                QuestionStep::Page(_) => None,
                 _ => Some(late),
             }
         };
@@ -448,7 +449,7 @@ impl Retained {
     /// Asks again after a pause.
     fn pause(&mut self, number: u64, again: Again, now: Instant) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = Step::Pause(now + pending.pause, again);
+            pending.step = QuestionStep::Pause(now + pending.pause, again);
             pending.pause = (pending.pause * 3 / 2).min(PAUSE_MAX);
         }
     }
@@ -465,12 +466,18 @@ impl Retained {
         let subscription = &pending.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&pending.step, refused) {
-            (Step::Pause(..) | Step::Values(..) | Step::Page(_) | Step::AllStreams, _) => {}
+            (
+                QuestionStep::Pause(..)
+                | QuestionStep::Values(..)
+                | QuestionStep::Page(_)
+                | QuestionStep::AllStreams,
+                _,
+            ) => {}
             _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
-            (Step::Streams | Step::Message(_), Some(error)) => {
+            (QuestionStep::Streams | QuestionStep::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (Step::Streams, None) if pending.question.wants == Wants::All => {
+            (QuestionStep::Streams, None) if pending.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
                 match StreamInfo::read(&delivery.payload) {
                     Ok(stream) => self.handle_start(number, (found, &stream), now, out),
@@ -478,7 +485,7 @@ impl Retained {
                     Err(error) => self.refuse(number, &error.to_string(), out),
                 }
             }
-            (Step::Streams, None) if pending.question.is_of_stream() => {
+            (QuestionStep::Streams, None) if pending.question.is_of_stream() => {
                 let targets = targets_in(&subscription.name, answer);
                 if subscription.is_pattern {
                     pending.reading.targets = targets.into();
@@ -486,19 +493,19 @@ impl Retained {
                 }
                 self.find_message(number, targets.into_iter().take(1), now, out);
             }
-            (Step::Streams, None) if subscription.is_pattern => {
+            (QuestionStep::Streams, None) if subscription.is_pattern => {
                 pending.reading.take_streams(&subscription.name, answer);
                 self.search_all_streams(number, now, out);
             }
-            (Step::Streams, None) => {
+            (QuestionStep::Streams, None) => {
                 let found = targets(&subscription.name, answer);
                 self.found_streams(number, found, now, out);
             }
-            (Step::Message(_), None) => {
+            (QuestionStep::Message(_), None) => {
                 pending.value = last_message(answer);
                 self.judge_message(number, now, out);
             }
-            (Step::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
         }
     }
 
@@ -518,7 +525,7 @@ impl Retained {
             return self.searched_streams(number, now, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = Step::AllStreams;
+            pending.step = QuestionStep::AllStreams;
         }
         // All questions that wait for the list go on with the same answers.
         let number = self.last + 1;
@@ -560,7 +567,7 @@ impl Retained {
         if incomplete.is_some() {
             self.all_streams.refused();
         }
-        for number in self.numbers(|pending| matches!(pending.step, Step::AllStreams)) {
+        for number in self.numbers(|pending| matches!(pending.step, QuestionStep::AllStreams)) {
             match incomplete.clone() {
                 Some(incomplete) => self.end(number, Some(incomplete), out),
                 None => self.searched_streams(number, now, out),
@@ -601,7 +608,7 @@ impl Retained {
         }
         if let Some(pending) = self.pending.get_mut(&number) {
             let streams = targets.into_iter().map(|target| target.stream);
-            pending.step = Step::Message(streams.collect());
+            pending.step = QuestionStep::Message(streams.collect());
             self.send(number, out);
         }
     }
@@ -612,7 +619,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let Step::Message(streams) = &mut pending.step else {
+        let QuestionStep::Message(streams) = &mut pending.step else {
             return;
         };
         if pending.value.is_none() && streams.len() > 1 {
@@ -638,8 +645,8 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let step = std::mem::replace(&mut pending.step, Step::Streams);
-        let Step::Create(target, mut consumer) = step else {
+        let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
+        let QuestionStep::Create(target, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
@@ -665,7 +672,7 @@ impl Retained {
         pending.progressed = now;
         consumer.listen(None, out);
         let is_full = pending.reading.page.is_full();
-        pending.step = Step::Values(consumer, Pull::default());
+        pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
             true => self.fill_page(number, out),
             false => self.pull(number, out),
@@ -675,7 +682,7 @@ impl Retained {
     /// Asks a consumer for as many messages as the page has room for.
     fn pull(&mut self, number: u64, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number)
-            && let Step::Values(consumer, pull) = &mut pending.step
+            && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
             pull.left = pending.reading.next_pull();
             consumer.pull(pull.left, PULL_TIMEOUT, out);
@@ -687,7 +694,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let Step::Values(consumer, pull) = &mut pending.step else {
+        let QuestionStep::Values(consumer, pull) = &mut pending.step else {
             return;
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
@@ -741,11 +748,15 @@ impl Retained {
         let is_over = pending.progressed + 2 * PULL_TIMEOUT <= now;
         match (status.status, &pending.step) {
             // Messages may have been removed since, or the consumer has lost its server: another one knows.
-            (Some(TIMEOUT), Step::Values(..)) if is_over && pending.reading.all.is_some() => {
+            (Some(TIMEOUT), QuestionStep::Values(..))
+                if is_over && pending.reading.all.is_some() =>
+            {
                 self.leave_consumer(number, out);
                 self.pause(number, Again::Streams, now);
             }
-            (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
+            (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
+                self.next_stream(number, now, out)
+            }
             (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.fill_page(number, out),
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
@@ -774,7 +785,7 @@ impl Retained {
             return;
         };
         if all.jump.is_some() {
-            (pending.step, all.then) = (Step::Streams, then);
+            (pending.step, all.then) = (QuestionStep::Streams, then);
             return self.send(number, out);
         }
         all.whole_to = all.after;
@@ -813,11 +824,11 @@ impl Retained {
     /// Ends a page of a question.
     fn end_page(&mut self, number: u64) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            let consumer = match std::mem::replace(&mut pending.step, Step::Streams) {
-                Step::Values(consumer, _) => Some(consumer),
+            let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+                QuestionStep::Values(consumer, _) => Some(consumer),
                 _ => None,
             };
-            pending.step = Step::Page(consumer);
+            pending.step = QuestionStep::Page(consumer);
             self.events.push(pending.page(true));
         }
     }
@@ -857,7 +868,7 @@ impl Retained {
         if let Some(pending) = self.pending.get_mut(&number) {
             let start = pending.reading.start();
             let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
-            pending.step = Step::Create(target, consumer);
+            pending.step = QuestionStep::Create(target, consumer);
             self.send(number, out);
         }
     }
@@ -868,10 +879,10 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        match std::mem::replace(&mut pending.step, Step::Streams) {
-            Step::Create(_, consumer) | Step::Values(consumer, _) | Step::Page(Some(consumer)) => {
-                consumer.leave(&nobody, out)
-            }
+        match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+            QuestionStep::Create(_, consumer)
+            | QuestionStep::Values(consumer, _)
+            | QuestionStep::Page(Some(consumer)) => consumer.leave(&nobody, out),
             step => pending.step = step,
         }
     }
@@ -913,7 +924,7 @@ impl Retained {
 impl Pending {
     /// Whether there is an answer to fall back on, which may be from before the newest message.
     fn has_older_answer(&self) -> bool {
-        let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
+        let is_asked_again = matches!(self.step, QuestionStep::Pause(_, Again::Message(_)));
         self.value.is_some() || self.reading.is_whole || is_asked_again
     }
 
