@@ -1,10 +1,11 @@
-//! The kept feed of a source, whose messages have a position: counted from a mark on a connection ([`KeptFeed`]), or read
-//! from a stream of the bus, where they have ids ([`StreamFeed`]).
+//! The kept feed of a source, whose messages have a position: counted from a mark on a connection ([`CountedFeed`]), or read
+//! from a stream of the bus, where they have ids ([`StreamFeed`]). What becomes of these messages in the loop is in
+//! `core/kept_feed.rs`.
 
 mod counted;
 mod stream;
 
-pub use self::counted::{KeptFeed, LossSigns};
+pub use self::counted::{CountedFeed, LossSigns};
 pub(crate) use self::stream::place_in;
 #[cfg(test)]
 pub(crate) use self::stream::tests::check_reports;

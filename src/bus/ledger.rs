@@ -121,8 +121,8 @@ const ASKED_MAX: usize = 8 * 1024;
 /// more than the server's socket holds, the rest would wait in our socket, and the kernel ends a connection whose peer
 /// takes nothing for five seconds: all messages that the server would have sent afterwards would be lost.
 const ASKED_BYTES_MAX: usize = 32 * 1024;
-/// The same limit while the names are restored on a new connection: there is little to lose yet, and many names have to
-/// be subscribed soon.
+/// The most bytes of commands on their way while the names are restored on a new connection: there is little to lose yet,
+/// and many names have to be subscribed soon.
 const RESTORING_BYTES_MAX: usize = 1024 * 1024;
 /// The bytes of a command for a single name, without the name.
 const COMMAND_BYTES: usize = 32;
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     /// Ends the connection and its subscriptions. Returns whether a wanted name was confirmed.
-    pub(super) fn lost(&mut self) -> bool {
+    pub(super) fn end_connection(&mut self) -> bool {
         self.has_connection = false;
         self.queue.clear();
         self.restoring.clear();

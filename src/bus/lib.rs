@@ -61,7 +61,7 @@ use weirgate_wire::base::Now;
 use self::beside::OneOfTwo;
 pub use self::beside::WithBeside;
 pub(crate) use self::check::{Answers, list, names_to_check};
-pub use self::kept::{KeptEvent, KeptFeed, LossSigns, StorageTime, StreamFeed, StreamSettings};
+pub use self::kept::{CountedFeed, KeptEvent, LossSigns, StorageTime, StreamFeed, StreamSettings};
 pub use self::outage::LinkTimes;
 pub use self::publisher::Publisher;
 pub use self::requests::BusInterest;

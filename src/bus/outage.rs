@@ -143,8 +143,8 @@ impl<E> Outages<E> {
         }
     }
 
-    /// Records that all subscriptions are confirmed.
-    pub(super) fn ended(&mut self, now: Instant) -> Recovery {
+    /// Records the end of an outage: all subscriptions are confirmed.
+    pub(super) fn note_end(&mut self, now: Instant) -> Recovery {
         let away = match self.state {
             LinkState::Away { since, .. } => Some(now.duration_since(since)),
             LinkState::New | LinkState::Up { .. } => None,
@@ -205,7 +205,7 @@ impl<E> Attempts<E> {
 
     /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
     pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
-        let recovery = self.outages.ended(now);
+        let recovery = self.outages.note_end(now);
         self.next.take().and(recovery.away)
     }
 }
@@ -267,11 +267,11 @@ mod tests {
         assert_eq!(outages.failed(&ToyError::Lost, at(300)), Failure::Same);
         assert_eq!(outages.failed(&ToyError::Refused, at(400)), news(400));
         assert!(!outages.was_up());
-        let first = outages.ended(at(1_500));
+        let first = outages.note_end(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
         assert!(!first.is_reconnect && outages.was_up());
         assert_eq!(outages.failed(&ToyError::Lost, at(2_000)), Failure::First);
-        let second = outages.ended(at(2_100));
+        let second = outages.note_end(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
         assert!(second.is_reconnect);
     }
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_first_attempt_that_is_good_ends_no_outage() {
         let mut outages = Outages::<ToyError>::new(100, 2_000, 1);
-        let recovery = outages.ended(Instant::now());
+        let recovery = outages.note_end(Instant::now());
         let want = Recovery {
             is_reconnect: false,
             away: None,
@@ -312,7 +312,7 @@ mod tests {
             let start = Instant::now();
             outages.failed(&ToyError::Refused, start);
             while outages.next_delay() < Duration::from_millis(1_500) {}
-            outages.ended(start);
+            outages.note_end(start);
             outages.failed(&ToyError::Refused, start + up_for);
             assert_eq!(outages.next_delay() <= soon, is_soon, "{up_for:?}");
         }

@@ -55,7 +55,7 @@ impl Probe {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn check<E: Error>(
+    pub(super) fn probe_if_due<E: Error>(
         &mut self,
         last_received: Instant,
         relay: &mut Relay<E>,

@@ -138,7 +138,7 @@ impl<E: Error> Relay<E> {
     pub(super) fn report_up(&mut self) -> Result<Option<u64>, LoopGone> {
         self.status.set_up(true);
         self.link.send(BusEvent::Up)?;
-        let recovery = self.outages.ended(Instant::now());
+        let recovery = self.outages.note_end(Instant::now());
         if recovery.is_reconnect {
             self.status.count_reconnect();
         }

@@ -362,7 +362,7 @@ impl Names {
     /// # Errors
     /// The loop is gone.
     pub(super) fn lost(&mut self, was_restored: bool, link: &SourceLink) -> Result<(), LoopGone> {
-        let has_carried = self.ledger.lost();
+        let has_carried = self.ledger.end_connection();
         self.show();
         self.show_asked_questions(0, 0);
         // If all names were subscribed, the report of the outage includes the loss.

@@ -58,7 +58,7 @@ impl StreamLag {
     }
 
     /// Records that the reader has the newest message.
-    pub(super) fn caught_up(&mut self) {
+    pub(super) fn note_caught_up(&mut self) {
         self.begun = None;
     }
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_answer_that_comes_slowly_counts_while_it_comes() {
         let (status, mut lag) = (BusStatus::default(), StreamLag::default());
-        lag.caught_up();
+        lag.note_caught_up();
         lag.note_distance(&status, Some(0), 0);
         lag.answer_comes_for(&status, Duration::from_secs(7));
         assert_eq!(status.stream_behind(), Some((Some(0), 7_000)));
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(lag.logged, Logged::Late);
         let (status, mut lag) = (BusStatus::default(), StreamLag::default());
         lag.note_distance(&status, Some(1), 600_000);
-        lag.caught_up();
+        lag.note_caught_up();
         lag.note_distance(&status, Some(0), 0);
         lag.note_distance(&status, Some(9), 600_000);
         assert_eq!(lag.logged, Logged::Late);

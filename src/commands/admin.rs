@@ -151,7 +151,8 @@ impl Admins {
             "{method} {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}{length}\r\n{body}",
             target.path, target.authority
         );
-        let is_whole = |answer: &[u8]| Answer::of(answer).is_some_and(|answer| answer.is_whole());
+        let is_whole =
+            |answer: &[u8]| ResponseSoFar::of(answer).is_some_and(|answer| answer.is_whole());
         let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole);
         let answer = answer.map_err(|error| match is_timeout(&error) {
             true => timeout(),
@@ -161,7 +162,7 @@ impl Admins {
             let mb = ANSWER_BYTES_MAX >> 20;
             return Err(format!("the answer is larger than {mb} MB"));
         }
-        let answer = Answer::of(&answer).ok_or_else(broken)?;
+        let answer = ResponseSoFar::of(&answer).ok_or_else(broken)?;
         match answer.length.is_some() && !answer.is_whole() {
             true => Err(broken()),
             false => Ok((answer.status, answer.body.to_vec())),
@@ -182,13 +183,13 @@ pub(super) fn refused(path: &str, status: u16) -> String {
 }
 
 /// The response so far, after a whole head.
-struct Answer<'a> {
+struct ResponseSoFar<'a> {
     status: u16,
     length: Option<usize>,
     body: &'a [u8],
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseSoFar<'a> {
     /// Returns `None` until the head is whole, and for bytes that are not HTTP.
     fn of(answer: &'a [u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];

@@ -53,7 +53,7 @@ pub struct CheckCommand {
 
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CheckOutcome {
     /// The exit status. 0: good. 2: a start would end with wrong settings, or the gateway could never work. 1: a start
     /// would fail for another reason, or an address, the broker or a service is not available.
     pub status: u8,
@@ -123,7 +123,7 @@ impl CheckOptions {
 
 impl CheckCommand {
     /// Checks, and returns the output.
-    pub fn run(&self) -> Outcome {
+    pub fn run(&self) -> CheckOutcome {
         let mut report = Report {
             command: self,
             errors: Vec::new(),
@@ -183,7 +183,7 @@ impl Report<'_> {
     }
 
     /// The output of all findings, with this exit status.
-    fn outcome(&self, status: u8) -> Outcome {
+    fn outcome(&self, status: u8) -> CheckOutcome {
         let (shown, complaints) = match self.command.options.format {
             CheckFormat::Json => (self.json(status), String::new()),
             // A program that reads the settings needs all of them, or none.
@@ -194,7 +194,7 @@ impl Report<'_> {
             CheckFormat::Text => (self.text(), self.failures()),
             CheckFormat::Env => (self.env(), self.failures()),
         };
-        Outcome {
+        CheckOutcome {
             status,
             shown,
             complaints,

@@ -18,7 +18,7 @@ pub mod token;
 pub mod top;
 
 use self::args::{For, arg, flag, switch, with_default};
-use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
+use self::check::{CheckCommand, CheckFormat, CheckOptions, CheckOutcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
 pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
@@ -118,7 +118,7 @@ pub fn main(program: &'static Program) -> ExitCode {
     }
 }
 
-fn checked(outcome: &Outcome) -> ExitCode {
+fn checked(outcome: &CheckOutcome) -> ExitCode {
     if !outcome.shown.is_empty() {
         show(outcome.shown.trim_end());
     }

@@ -85,7 +85,7 @@ pub(super) fn man_command(program: &Program) -> Command {
 }
 
 /// A manual page.
-struct Page {
+struct ManualPage {
     /// A name such as `weirgate-levels`.
     name: String,
     command: Command,
@@ -148,7 +148,7 @@ pub(super) fn page(program: &Program, name: &str) -> Result<String, String> {
 /// Returns all manual pages as files of this directory.
 pub(super) fn files(program: &Program, dir: &OsStr) -> PageFiles {
     let pages = pages(program);
-    let file = |page: &Page| (format!("{}.1", page.name), page.text(program));
+    let file = |page: &ManualPage| (format!("{}.1", page.name), page.text(program));
     PageFiles {
         dir: dir.into(),
         files: pages.iter().map(file).collect(),
@@ -156,7 +156,7 @@ pub(super) fn files(program: &Program, dir: &OsStr) -> PageFiles {
 }
 
 /// Makes a page for the program and for each command.
-fn pages(program: &Program) -> Vec<Page> {
+fn pages(program: &Program) -> Vec<ManualPage> {
     let mut root = command(program, For::Arguments).disable_help_subcommand(true);
     root.build();
     let mut pages = Vec::new();
@@ -165,12 +165,12 @@ fn pages(program: &Program) -> Vec<Page> {
 }
 
 /// Adds the page of a command, and the pages of its subcommands.
-fn add_pages(program: &Program, command: &Command, pages: &mut Vec<Page>) {
+fn add_pages(program: &Program, command: &Command, pages: &mut Vec<ManualPage>) {
     let name = command
         .get_display_name()
         .unwrap_or_else(|| command.get_name());
     let is_gateway = program.gateway(command.get_name()).is_some();
-    pages.push(Page {
+    pages.push(ManualPage {
         name: name.to_owned(),
         command: command.clone(),
         is_gateway,
@@ -180,7 +180,7 @@ fn add_pages(program: &Program, command: &Command, pages: &mut Vec<Page>) {
     }
 }
 
-impl Page {
+impl ManualPage {
     fn text(&self, program: &Program) -> Vec<u8> {
         let words = self.command.get_bin_name().unwrap_or(program.name);
         // Sixty flags would make the synopsis unreadable.

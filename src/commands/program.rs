@@ -355,7 +355,7 @@ pub(super) fn version_text(program: &Program) -> String {
     format!("{name} {line}\n  commit: {commit}\n  target: {target}\n  rustc:  {rustc}")
 }
 
-/// The same facts as one JSON object.
+/// The facts of [`version_text`] as one JSON object.
 pub(super) fn version_json(program: &Program) -> String {
     let mut object = ObjectWriter::new();
     object.string("name", program.name);

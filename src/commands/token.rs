@@ -227,7 +227,7 @@ fn shown_table(roles: &RoleTable) -> String {
 
 /// The names of the role, and the client's own.
 fn names(table: &Acl, rights: &Rights) -> String {
-    let of_role = table.plain_names(&rights.role);
+    let of_role = table.names_without_placeholders(&rights.role);
     let known = of_role.is_some();
     let own = table.own_names(rights);
     let all = of_role.into_iter().flatten().chain(&own);

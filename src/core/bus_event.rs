@@ -216,9 +216,9 @@ pub struct BusMessage {
 /// need not be comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamPosition {
-    /// The life of the stream: greater for a stream that was made anew or went back in time, so that the new messages
+    /// The epoch of the stream: greater for a stream that was made anew or went back in time, so that the new messages
     /// are newer than all earlier ones, wherever the sequence starts.
     pub epoch: i64,
-    /// Number of the message within the life.
+    /// Number of the message within the epoch.
     pub sequence: u64,
 }

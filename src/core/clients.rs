@@ -83,7 +83,7 @@ impl Clients {
         };
         if session.deliver_at_once(now, frame, &limits.send_queue) {
             count_queued(&mut self.stats, session, frame.queue_bytes());
-            if !self.gather.holds(now, session, key.slot) {
+            if !self.gather.hold_back(now, session, key.slot) {
                 enlist(session, key.slot, &mut self.dirty);
             }
             return;
@@ -206,7 +206,7 @@ impl Clients {
         if let Some(session) = session_of(&mut self.sessions, key) {
             count_queued(&mut self.stats, session, frame.queue_bytes());
             self.replaced_unsent |= is_replaced && session.keeps_up();
-            if !is_held && !self.gather.holds(now, session, key.slot) {
+            if !is_held && !self.gather.hold_back(now, session, key.slot) {
                 enlist(session, key.slot, &mut self.dirty);
             }
         }

@@ -317,7 +317,7 @@ impl Core {
 
     /// Sends a frame to the members of its topic, or holds it.
     pub(super) fn publish_frame(&mut self, delivery: Delivery<'_>) {
-        if delivery.deliver && self.holds_back(delivery) {
+        if delivery.deliver && self.hold_back(delivery) {
             return;
         }
         let Some(topic) = self.topics.key_for(delivery) else {

@@ -135,7 +135,7 @@ impl Compressor {
 
     /// Notes the end of a batch of writes.
     pub(super) fn end(&mut self) {
-        self.windows.let_go_excess();
+        self.windows.release_excess();
     }
 
     /// Whether anything was compressed since the last call.
@@ -146,7 +146,7 @@ impl Compressor {
 
     /// Releases the frames of windows: memory is short.
     pub(super) fn release_windows(&mut self) {
-        self.windows.release();
+        self.windows.release_all();
     }
 
     /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about the number of clients that

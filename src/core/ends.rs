@@ -292,7 +292,7 @@ impl Core {
         self.limits.revoked.admit(&who, self.now.unix_ms())
     }
 
-    /// The same for a client whose connection has ended, before more is done for it.
+    /// Checks that no operator has cut off a client whose connection has ended, before more is done for it.
     ///
     /// # Errors
     /// An operator has cut the client off.

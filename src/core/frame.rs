@@ -186,8 +186,8 @@ impl Frame {
     }
 
     /// Notes that the keeper no longer has the frame.
-    pub(super) fn let_go(&self, by: Keeper) {
-        self.account.let_go(by, self.memory_bytes());
+    pub(super) fn release(&self, by: Keeper) {
+        self.account.release(by, self.memory_bytes());
     }
 
     /// Counts the memory of a queue of such frames beside them.

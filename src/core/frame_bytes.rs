@@ -72,7 +72,7 @@ impl Account {
     }
 
     /// Notes that the keeper no longer has the frame or message of `bytes`.
-    pub(super) fn let_go(&self, by: Keeper, bytes: usize) {
+    pub(super) fn release(&self, by: Keeper, bytes: usize) {
         if self.is_kept[by as usize].swap(false, Ordering::Relaxed) {
             self.frames.0[1 + by as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
         }
@@ -81,7 +81,7 @@ impl Account {
     /// Counts all `bytes` no more.
     pub(super) fn close(&self, bytes: usize) {
         for keeper in [Keeper::History, Keeper::Windows] {
-            self.let_go(keeper, bytes);
+            self.release(keeper, bytes);
         }
         self.frames.give_back(bytes);
     }

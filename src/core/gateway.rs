@@ -49,7 +49,7 @@ impl<C> Closed<C> {
 pub enum Entrance<'a> {
     /// Clients, for pages of these origins; requests from other origins are refused with 403.
     Clients(&'a Origins),
-    /// The same, but no event streams, which [`Limits::event_stream`] allows elsewhere.
+    /// Clients, for pages of these origins, but no event streams, which [`Limits::event_stream`] allows elsewhere.
     WebSockets(&'a Origins),
     /// Pages: the HTTP side handles any request.
     Http,

@@ -161,7 +161,7 @@ impl Core {
             }
         };
         if let Some(session) = self.clients.session_mut(key) {
-            session.hold_place(place);
+            session.hold_address_permit(place);
         }
         true
     }
@@ -243,7 +243,7 @@ impl Core {
         if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
             // A proxy keeps its connections and sends the requests of other clients over them, so this connection no
             // longer counts for the address.
-            session.hold_place(None);
+            session.hold_address_permit(None);
             session.give_permit_to_peer();
         }
         session.count_as_http(now);

@@ -118,7 +118,7 @@ impl KeptMessage {
 
     fn drop_copies(&mut self, memory: &mut Memory) {
         for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.let_go(Keeper::History);
+            copy.release(Keeper::History);
             memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
@@ -401,7 +401,7 @@ impl History {
         let since = match since.map(|since| self.numbers.find_position(since)) {
             None => START,
             Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
-            // All that is kept is newer, or of another life of the feed.
+            // All that is kept is newer, or of another epoch of the feed.
             Some(Err(_)) => START,
             Some(Ok(since)) => {
                 let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
@@ -783,7 +783,7 @@ impl History {
         } else {
             let is_newest = entry.body.is_some() && self.known_topics.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
-            self.let_go(&entry);
+            self.release(&entry);
             self.known_topics.forget_message(topic, number);
         }
         self.forgotten = number;
@@ -856,19 +856,19 @@ impl History {
     fn remove_newest_only(&mut self, topic: TopicIndex) {
         if let Some(mut entry) = self.newest_only.remove(topic) {
             entry.drop_copies(&mut self.memory);
-            self.let_go(&entry);
+            self.release(&entry);
             self.known_topics.forget_message(topic, entry.number);
         }
     }
 
     /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept until the
     /// last of these messages is forgotten.
-    fn let_go(&self, entry: &KeptMessage) {
+    fn release(&self, entry: &KeptMessage) {
         let next = self.entries.front();
         if let Some(body) = &entry.body
             && next.is_none_or(|next| !next.has(body))
         {
-            body.let_go();
+            body.release();
         }
     }
 }

@@ -243,7 +243,7 @@ impl<G: Gateway> Hub<G> {
         self.core.turn.begin(part_us);
     }
 
-    /// The same, for a shell that has read the clock just now, microseconds.
+    /// As [`begin_part`](Self::begin_part), for a shell that has read the clock just now, microseconds.
     pub fn begin_part_at(&mut self, now_us: u64, part_us: u64) {
         self.core.turn.begin_at(now_us, part_us);
     }
@@ -253,7 +253,7 @@ impl<G: Gateway> Hub<G> {
         self.core.turn.has_time()
     }
 
-    /// The same, for a shell that has read the clock just now, microseconds.
+    /// As [`has_time`](Self::has_time), for a shell that has read the clock just now, microseconds.
     pub fn has_time_at(&mut self, now_us: u64) -> bool {
         self.core.turn.has_time_at(now_us)
     }
@@ -276,7 +276,7 @@ impl<G: Gateway> Hub<G> {
         self.has_to_flush()
     }
 
-    /// The same for the clients with little to send only: for what arrived after the flush of a turn.
+    /// As [`flush`](Self::flush), but only for clients with little to send: for what arrived after the flush of a turn.
     pub fn flush_little(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
         self.core.flush_little(tx);
@@ -336,7 +336,7 @@ impl<G: Gateway> Hub<G> {
         core.now = now;
         let trusted = &core.limits.trusted_proxies;
         core.waits
-            .check(now, late_us, &mut core.clients, trusted, tx);
+            .poll_clients(now, late_us, &mut core.clients, trusted, tx);
     }
 
     /// Takes the times from pings to pongs since the last call, microseconds; the memory stays.

@@ -1,4 +1,5 @@
-//! The kept feed: its publications enter the history, get their positions, and are rendered for their receivers.
+//! The kept feed: its publications enter the history, get their positions, and are rendered for their receivers. The bus's
+//! side is `bus/kept.rs`: it counts the messages, or reads their ids.
 
 use std::sync::Arc;
 

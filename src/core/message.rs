@@ -160,12 +160,12 @@ impl Body {
     }
 
     /// Notes that the history no longer has it.
-    pub(super) fn let_go(&self) {
+    pub(super) fn release(&self) {
         match self {
-            Self::Frame(frame) => frame.let_go(Keeper::History),
+            Self::Frame(frame) => frame.release(Keeper::History),
             Self::Message(message) => {
                 let bytes = message.memory_bytes();
-                message.account.let_go(Keeper::History, bytes);
+                message.account.release(Keeper::History, bytes);
             }
         }
     }

@@ -220,7 +220,7 @@ impl<G: Gateway> Hub<G> {
         self.core.turn.begin_share(key, self.core.limits.share_us);
         let mut is_first = true;
         loop {
-            if self.core.read_last_words(key, input) {
+            if self.core.read_while_closing(key, input) {
                 return;
             }
             if is_first || !self.pause_without_share(key, input) {
@@ -235,7 +235,7 @@ impl<G: Gateway> Hub<G> {
             let took_kept = kept_messages && matches!(step, Step::Message(_));
             self.take_step(key, step);
             if !took_kept && input.len() == bytes_left {
-                self.core.read_last_words(key, input);
+                self.core.read_while_closing(key, input);
                 return;
             }
         }
@@ -438,9 +438,9 @@ impl Core {
 
     /// Feeds all of `input` to a session that closes, and handles the consequences. Returns false if
     /// the session does not close.
-    fn read_last_words(&mut self, key: SessionKey, input: &[u8]) -> bool {
+    fn read_while_closing(&mut self, key: SessionKey, input: &[u8]) -> bool {
         let session = self.clients.session_mut(key);
-        let closes = session.is_some_and(|session| session.read_last_words(input));
+        let closes = session.is_some_and(|session| session.read_while_closing(input));
         if closes {
             let control_out = false;
             self.after_write(key, control_out);

@@ -12,11 +12,11 @@ impl Core {
     /// Holds the frame if it is a state and the loop is behind, or if it would overtake held states of its topic, and
     /// returns true.
     #[inline]
-    pub(super) fn holds_back(&mut self, delivery: Delivery<'_>) -> bool {
-        self.overload.concerns(delivery.topic) && self.holds_back_now(delivery)
+    pub(super) fn hold_back(&mut self, delivery: Delivery<'_>) -> bool {
+        self.overload.concerns(delivery.topic) && self.hold_back_now(delivery)
     }
 
-    fn holds_back_now(&mut self, delivery: Delivery<'_>) -> bool {
+    fn hold_back_now(&mut self, delivery: Delivery<'_>) -> bool {
         let (topic, frame) = (delivery.topic, delivery.frame);
         let is_full = self.overload.states >= STATES_MAX;
         let may_wait = !frame.is_of_feed() && delivery.place == Place::Outside;

@@ -23,7 +23,7 @@ const NEWEST_MAX: usize = 20;
 #[derive(Debug, Default)]
 struct Refusals {
     by_conditions: HashMap<Arc<Cut>, Ends, RandomState>,
-    /// The same, with their last end: those that have ended are found without the others.
+    /// All refusals by their last end: those that have ended are found without the others.
     by_end: BTreeSet<(i64, Arc<Cut>)>,
     /// Refusals of each [`Cut::kind`].
     kinds: [usize; KINDS],
@@ -93,7 +93,8 @@ impl Refusals {
         })
     }
 
-    /// The same for the roles: if refusals of this kind name a role, looks one up for each role of the token.
+    /// Whether a refusal of this kind has these conditions. If refusals of this kind name a role, looks one up for each
+    /// role of the token.
     fn refuse_any_role(
         &self,
         kind: usize,

@@ -92,7 +92,7 @@ impl Turn {
         self.begin_at(self.clock.mono_us(), part_us);
     }
 
-    /// The same, if the clock was read just now.
+    /// As [`begin`](Self::begin), for a caller that has read the clock just now.
     pub(super) fn begin_at(&mut self, now_us: u64, part_us: u64) {
         self.part = Span::from(now_us, part_us);
         self.share = None;
@@ -103,7 +103,7 @@ impl Turn {
         self.part.lasts_at(self.clock.mono_us())
     }
 
-    /// The same, if the clock was read just now.
+    /// As [`has_time`](Self::has_time), for a caller that has read the clock just now.
     pub(super) fn has_time_at(&mut self, now_us: u64) -> bool {
         self.part.lasts_at(now_us)
     }

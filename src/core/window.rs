@@ -109,7 +109,7 @@ struct Window {
 
 /// A frame that is kept for later frames to refer to.
 #[derive(Debug)]
-struct Kept {
+struct KeptFrame {
     frame: Arc<Frame>,
     /// References to the frame when it was first sent to a client with a window: about the number of its receivers.
     receivers: u32,
@@ -124,7 +124,7 @@ pub(super) struct Windows {
     by_sent: ExtendibleMap<Arc<[Sent]>, WindowId>,
     /// Entries of all lists, and [`LIST_ENTRIES`] for each.
     sent: usize,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<KeptFrame>,
     /// The number of the first frame kept.
     first_kept: u32,
     /// The last question and its answer: most writes of a flush ask the same.
@@ -147,32 +147,32 @@ impl Windows {
         let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
         frame.set_window_number(id);
         frame.keep(Keeper::Windows);
-        self.kept.push_back(Kept {
+        self.kept.push_back(KeptFrame {
             receivers: Arc::strong_count(frame) as u32,
             frame: Arc::clone(frame),
         });
-        self.let_go_excess();
+        self.release_excess();
         id
     }
 
     /// Releases the oldest frames over the limit: encodings count from when they are made.
-    pub(super) fn let_go_excess(&mut self) {
+    pub(super) fn release_excess(&mut self) {
         while let Some(newest) = self.kept.back()
             && newest.frame.bytes_kept(Keeper::Windows) > KEPT_BYTES_MAX
             && self.kept.len() > 1
         {
-            self.let_go();
+            self.release_oldest();
         }
     }
 
-    fn let_go(&mut self) {
+    fn release_oldest(&mut self) {
         if let Some(oldest) = self.kept.pop_front() {
-            oldest.frame.let_go(Keeper::Windows);
+            oldest.frame.release(Keeper::Windows);
             self.first_kept = self.first_kept.wrapping_add(1);
         }
     }
 
-    fn kept_as(&self, id: FrameId) -> Option<&Kept> {
+    fn kept_as(&self, id: FrameId) -> Option<&KeptFrame> {
         self.kept.get(id.0.wrapping_sub(self.first_kept) as usize)
     }
 
@@ -187,9 +187,9 @@ impl Windows {
     }
 
     /// Releases all frames: memory is short.
-    pub(super) fn release(&mut self) {
+    pub(super) fn release_all(&mut self) {
         while !self.kept.is_empty() {
-            self.let_go();
+            self.release_oldest();
         }
         self.kept = VecDeque::new();
     }

@@ -53,8 +53,8 @@ impl Schedule {
         now_ms >= self.due_ms
     }
 
-    /// Whether a fetch for a token may begin now; if so, the next one has to wait.
-    fn begins_for_token(&mut self, now_ms: u64) -> bool {
+    /// Begins a fetch for a token if one may begin now, so that the next one has to wait. Returns whether it has begun.
+    fn try_begin_for_token(&mut self, now_ms: u64) -> bool {
         let begins = now_ms >= self.next_for_token_ms();
         if begins {
             self.asked_ms = Some(now_ms);
@@ -197,21 +197,21 @@ impl KeyFetches {
     pub(crate) fn start(mut self) -> io::Result<()> {
         detached("key-set", move || {
             loop {
-                self.check();
+                self.fetch_if_due();
                 thread::sleep(LOOK_EVERY);
             }
         })
     }
 
     /// Fetches the set if it is time, or if somebody asks for it.
-    fn check(&mut self) {
+    fn fetch_if_due(&mut self) {
         let now_us = self.stats.clock.mono_us();
         let now_ms = now_us / 1000;
         if self.in_force(KeysInForce::take_request) {
             self.schedule.due_ms = now_ms;
         }
         if self.schedule.is_due(now_ms)
-            || self.ring.wants_fetch() && self.schedule.begins_for_token(now_ms)
+            || self.ring.wants_fetch() && self.schedule.try_begin_for_token(now_ms)
         {
             let fetched = self.fetch();
             match &fetched {
@@ -285,7 +285,7 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut times = Vec::new();
         for now_ms in (0..end_ms).step_by(200) {
-            if schedule.is_due(now_ms) || asked(now_ms) && schedule.begins_for_token(now_ms) {
+            if schedule.is_due(now_ms) || asked(now_ms) && schedule.try_begin_for_token(now_ms) {
                 times.push(now_ms);
                 match is_good(now_ms) {
                     true => schedule.succeeded(now_ms),
@@ -373,7 +373,7 @@ mod tests {
         let mut look = |text: Option<String>| {
             *served.lock().expect("a text") = text;
             fetches.schedule.due_ms = 0;
-            fetches.check();
+            fetches.fetch_if_due();
             ring.current().len()
         };
         assert_eq!(look(None), 0);
@@ -403,12 +403,12 @@ mod tests {
         let mut fetches = KeyFetches::new(&keys, clock).expect("a URL");
         let stats = fetches.stats();
         let fetched = || stats.outcomes().iter().map(|(_, count)| count).sum::<u64>();
-        fetches.check();
-        fetches.check();
+        fetches.fetch_if_due();
+        fetches.fetch_if_due();
         assert_eq!(fetched(), 1);
         keys.lock().expect("keys").request_fetch();
-        fetches.check();
-        fetches.check();
+        fetches.fetch_if_due();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (2, false));
         let authenticator = Authenticator {
             keys: ring.clone(),
@@ -420,7 +420,7 @@ mod tests {
         let judged = |token: &Option<Token>| authenticator.identify(token.as_ref(), clock.now());
         let due = Err(Refusal::KeysDue { wait_ms: 0 });
         assert_eq!(judged(&stranger), due);
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
         // The fetch for the stranger's token may have come before the provider had its new key.
@@ -434,14 +434,14 @@ mod tests {
             ),
             "{later:?}"
         );
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!(
             (fetched(), ring.wants_fetch()),
             (3, true),
             "not within the minute"
         );
         fetches.schedule.asked_ms = None;
-        fetches.check();
+        fetches.fetch_if_due();
         assert_eq!((fetched(), ring.wants_fetch()), (4, false));
         assert_eq!(judged(&next), Err(Refusal::UnknownKey));
     }

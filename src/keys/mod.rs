@@ -233,8 +233,8 @@ pub(crate) struct KeyWatch {
 
 impl KeyWatch {
     /// Returns true if a file has changed since the last read, and none since the last check.
-    pub(crate) fn check(&mut self) -> bool {
-        self.fingerprints.check()
+    pub(crate) fn poll_change(&mut self) -> bool {
+        self.fingerprints.poll_change()
     }
 
     /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; a
@@ -340,8 +340,8 @@ mod tests {
             Self(keys, watch)
         }
 
-        fn check(&mut self) -> bool {
-            self.1.check()
+        fn poll_change(&mut self) -> bool {
+            self.1.poll_change()
         }
 
         fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
@@ -378,9 +378,9 @@ mod tests {
         let mut keys = Both::of(files);
         let ring = keys.0.ring();
         assert_eq!(ring.current().len(), 4);
-        assert!(keys.0.may_change() && !keys.check());
+        assert!(keys.0.may_change() && !keys.poll_change());
         assert_eq!(keys.read_again().expect("the same"), None);
-        let settled = |keys: &mut Both| !keys.check() && keys.check();
+        let settled = |keys: &mut Both| !keys.poll_change() && keys.poll_change();
         // Replaced, as for a mounted secret; then written in place; then removed, without an effect.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
@@ -414,12 +414,12 @@ mod tests {
         assert_eq!(keys.0.ring().current().len(), 2);
         for written in [RSA.len() - 20, RSA.len() + 20, new.len()] {
             fs::write(&pem, &new[..written]).expect("written");
-            assert!(!keys.check(), "{written} bytes");
+            assert!(!keys.poll_change(), "{written} bytes");
         }
-        assert!(keys.check());
+        assert!(keys.poll_change());
         let changed = keys.read_again().expect("keys").expect("others");
         assert_eq!((changed.keys, changed.before), (3, 2));
-        assert!(!keys.check() && !keys.check());
+        assert!(!keys.poll_change() && !keys.poll_change());
     }
 
     #[test]
@@ -466,7 +466,7 @@ mod tests {
         }
         // Both change apart from each other.
         fs::write(&pem, format!("{RSA}{P256}")).expect("written");
-        assert!(!keys.check() && keys.check());
+        assert!(!keys.poll_change() && keys.poll_change());
         let changed = keys.read_again().expect("keys").expect("others");
         assert_eq!((changed.keys, changed.before), (6, 5));
         let next = JWKS.replacen("\"sig\"", "\"enc\"", 1);

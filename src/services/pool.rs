@@ -85,11 +85,11 @@ impl RepeatableBody for Full<Bytes> {
 pub(crate) struct Pool<B> {
     service: Service,
     policy: Policy,
-    kept: Kept<B>,
+    kept: KeptConnections<B>,
 }
 
 /// The idle connections. The one that was used last is reused first.
-type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
+type KeptConnections<B> = Arc<Mutex<Vec<Connection<B>>>>;
 
 struct Connection<B> {
     sender: SendRequest<B>,
@@ -104,7 +104,7 @@ struct Connection<B> {
 /// pool.
 pub(crate) struct Lease<B> {
     connection: Connection<B>,
-    kept: Kept<B>,
+    kept: KeptConnections<B>,
     failed_addresses: SharedFailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
     place: Option<Arc<ConnectionPlace>>,

@@ -11,7 +11,7 @@ pub fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// The same for bytes.
+/// The bytes without white space around them.
 pub fn trim_bytes(bytes: &[u8]) -> &[u8] {
     let Some(first) = bytes.iter().position(|byte| !is_space(*byte)) else {
         return &[];

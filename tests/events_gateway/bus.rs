@@ -126,7 +126,7 @@ fn an_instance_that_hangs_holds_up_each_push_for_a_short_time_only() {
     let pushed = bus.push(0, &["a"], "{}");
     bus.advance(WAIT_US / 1_000 - 30);
     assert_eq!(bus.instances[0].stats.waiting.get(), 1, "i1 is not late");
-    bus.instances[0].exchange.leave();
+    bus.instances[0].exchange.announce_stop();
     bus.advance(30);
     assert_eq!(bus.answer(0, pushed), (1, true, vec!["i1", "i2"]));
 }
@@ -199,7 +199,7 @@ fn an_instance_that_stops_is_not_missing() {
     bus.instances[2].is_hung = true;
     let pushed = bus.push(0, &["a"], "{}");
     assert!(bus.instances[0].told.is_empty());
-    bus.instances[2].exchange.leave();
+    bus.instances[2].exchange.announce_stop();
     bus.carry();
     assert!(bus.instances[2].exchange.has_left());
     assert_eq!(bus.answer(0, pushed), (0, true, vec![]));

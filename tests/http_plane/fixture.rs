@@ -10,7 +10,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::FeedStats;
 use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
-    Site, StatusCode, page, pages,
+    Site, StatusCode, page, status_pages,
 };
 use weirgate_server::telemetry::{Build, Telemetry};
 
@@ -54,7 +54,8 @@ impl Fixture {
             features: String::new(),
         };
         let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
-        let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
+        let mut routes =
+            status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health());
         routes.push(Route {
             path: "/never",

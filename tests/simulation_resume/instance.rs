@@ -1,6 +1,6 @@
 //! An instance of weirgate: a gateway on a hub, its feed, and its connection to Redis.
 
-use weirgate_bus::{KeptFeed, StreamSettings};
+use weirgate_bus::{CountedFeed, StreamSettings};
 use weirgate_core::{BusEvent, Mark};
 use weirgate_core::{DrainPlan, Feed, Limits, Now, SessionKey};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -66,7 +66,8 @@ impl<C: Contract> Instance<C> {
             }
             None => {
                 let names: Vec<_> = setup.kept.iter().map(|name| subscription(name)).collect();
-                let feed = (keep_us > 0).then(|| KeptFeed::new(NameSyntax::Redis, names.clone()));
+                let feed =
+                    (keep_us > 0).then(|| CountedFeed::new(NameSyntax::Redis, names.clone()));
                 let feed = feed.map(|feed| feed.expect("names"));
                 let link = Link::new(feed, names, server, redis);
                 (Bus::PubSub(Box::new(link)), redis.end())

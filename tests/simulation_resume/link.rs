@@ -1,10 +1,10 @@
 //! An instance's connection to Redis. The names are subscribed one after another, and a run of the order
-//! comes in steps; `KeptFeed` does all the counting. What is here is what a session does around the feed.
+//! comes in steps; `CountedFeed` does all the counting. What is here is what a session does around the feed.
 
 use std::collections::VecDeque;
 
 use weirgate_bus::redis::says_lone_master;
-use weirgate_bus::{KeptFeed, LossSigns};
+use weirgate_bus::{CountedFeed, LossSigns};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
 
@@ -41,7 +41,7 @@ struct Connection {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Link {
-    feed: Option<KeptFeed>,
+    feed: Option<CountedFeed>,
     /// Subscribed from the start.
     names: Vec<Subscription>,
     server: Server,
@@ -62,7 +62,7 @@ pub(crate) fn subscription(name: &str) -> Subscription {
 
 impl Link {
     pub(crate) fn new(
-        feed: Option<KeptFeed>,
+        feed: Option<CountedFeed>,
         names: Vec<Subscription>,
         server: Server,
         redis: &Redis,

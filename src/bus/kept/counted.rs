@@ -16,7 +16,7 @@ use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
 /// from another program and is ignored.
 const MARKS_MAX: usize = 4_096;
 
-/// A name of the list.
+/// A name of the feed.
 #[derive(Debug)]
 struct Name {
     subscription: Subscription,
@@ -47,7 +47,7 @@ pub enum LossSigns {
 
 /// The names of the feed, and the count of their messages on this connection.
 #[derive(Debug)]
-pub struct KeptFeed {
+pub struct CountedFeed {
     names: Vec<Name>,
     /// A hash of the names: positions in a feed with other names are not valid here.
     feed_hash: u32,
@@ -59,7 +59,7 @@ pub struct KeptFeed {
     seen: VecDeque<Mark>,
 }
 
-impl KeptFeed {
+impl CountedFeed {
     /// A feed of these names. The caller subscribes to the names.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl KeptFeed {
     }
 
     /// Counts a message that arrived for a subscription, and returns its place. Returns `None` for a further copy:
-    /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
+    /// a message that several names match counts once, for the first subscribed name of the feed. A refused name brings
     /// no copy.
     pub fn place(
         &mut self,
@@ -213,7 +213,7 @@ impl KeptFeed {
     }
 
     /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
-    /// earlier name of the list may match the subject too, because then this copy may not count.
+    /// earlier name of the feed may match the subject too, because then this copy may not count.
     pub(crate) fn place_of_unknown(&mut self, subscription: &Subscription) -> Option<Place> {
         let Some(at) = self.index_of(subscription) else {
             return Some(Place::Outside);

@@ -134,7 +134,7 @@ impl StreamFeed {
     ) -> Result<(), LoopGone> {
         if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
-            relay.lag.caught_up();
+            relay.lag.note_caught_up();
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");

@@ -69,7 +69,7 @@ impl World {
         self.unsettled.clear();
         // All waiting requests learn that the bus is away.
         self.waiting.clear();
-        self.ledger.lost();
+        self.ledger.end_connection();
     }
 
     fn is_on_its_way(&self, subscription: &Subscription) -> bool {
@@ -502,13 +502,13 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     world.pass();
     assert!(world.ledger.is_restored() && !world.ledger.is_restoring(&kept));
     // `kept` has settled and counts as confirmed, so its loss is reported.
-    assert!(world.ledger.lost());
+    assert!(world.ledger.end_connection());
     world.ledger.connected();
     // The revoked name has a command of its own, before or after that of the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.subscribed_from(&kept, Instant::now());
     assert!(again.iter().any(|change| change.names.contains(&kept.name)));
-    assert!(!world.ledger.lost());
+    assert!(!world.ledger.end_connection());
 }
 
 fn unanswered(queued: usize, asked: usize, settling: usize) -> Unanswered {

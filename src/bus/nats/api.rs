@@ -161,7 +161,10 @@ pub(super) trait JetStream {
     /// one.
     fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
-        let answer = self.request(&Action::StreamNames.subject_about(""), query.as_bytes())?;
+        let answer = self.request(
+            &Action::StreamNames.subject_without_stream(),
+            query.as_bytes(),
+        )?;
         first_stream(read(&answer)?)
     }
 

@@ -76,7 +76,7 @@ pub(super) fn on_a_server(
                 )));
                 match first {
                     None => first = Some(link),
-                    Some(_) => link.leave(),
+                    Some(_) => link.close(),
                 }
             }
             Err(error) => away.push(error.to_string()),
@@ -90,7 +90,7 @@ pub(super) fn on_a_server(
     if let Err(error) = further(&mut link, &mut found) {
         found.push(Finding::Error(error.to_string()));
     }
-    link.leave();
+    link.close();
     found
 }
 
@@ -142,8 +142,8 @@ fn subject(
         }
     };
     if let Some(info) = info.filter(|_| create.is_some()) {
-        let lack = room.lack_of_consumer(stream, &info);
-        found.extend(lack.map(Finding::Error));
+        let missing = room.missing_for_consumer(stream, &info);
+        found.extend(missing.map(Finding::Error));
     }
     let mut needs = Subscription::needs();
     needs.retain(|need| match need.action {
@@ -158,12 +158,12 @@ fn subject(
         stream: Some(stream),
         consumer: Some(durable),
     };
-    let lacks = link.lacks(&needs, named, &action)?;
-    if !lacks.iter().any(Finding::is_error) {
+    let missing = link.missing_permissions(&needs, named, &action)?;
+    if !missing.iter().any(Finding::is_error) {
         let text = format!("may read and acknowledge {}", target.subject);
         found.push(Finding::Good(text));
     }
-    found.extend(lacks);
+    found.extend(missing);
     Ok(())
 }
 
@@ -196,17 +196,17 @@ fn stream_of(
         (None, Some(stream)) => {
             let name = &stream.name;
             let makes = [Need::must(Action::CreateStream)];
-            let lacks = link.lacks(&makes, Named::stream(name), "make a stream")?;
-            if !lacks.is_empty() {
-                found.extend(lacks);
+            let missing = link.missing_permissions(&makes, Named::stream(name), "make a stream")?;
+            if !missing.is_empty() {
+                found.extend(missing);
                 return Ok(None);
             }
-            found.push(match room.lack_of_stream(link, stream).map_err(failed)? {
+            found.push(match room.missing_for_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
                 )),
-                Some(lack) => Finding::Error(format!(
-                    "the stream {name} for {subject} is not there, and cannot be made: {lack}"
+                Some(missing) => Finding::Error(format!(
+                    "the stream {name} for {subject} is not there, and cannot be made: {missing}"
                 )),
             });
             Ok(Some(SubjectStream {
@@ -328,7 +328,7 @@ impl AccountRoom {
     /// # Errors
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
-        let account = match link.request(&Action::AccountInfo.subject_about(""), b"") {
+        let account = match link.request(&Action::AccountInfo.subject_without_stream(), b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
@@ -348,7 +348,7 @@ impl AccountRoom {
     }
 
     /// Counts a missing stream. Returns why a start cannot make it, as far as limits tell.
-    fn lack_of_stream(
+    fn missing_for_stream(
         &mut self,
         link: &mut Requester,
         spec: &StreamSpec,
@@ -397,7 +397,7 @@ impl AccountRoom {
     }
 
     /// Why a start cannot make another consumer of a stream, as far as limits tell.
-    pub(super) fn lack_of_consumer(
+    pub(super) fn missing_for_consumer(
         &mut self,
         name: &str,
         stream: &CheckedStream,

@@ -146,14 +146,17 @@ fn whole_stream(
              published while weirgate is away is lost, and a restart has no history"
         )));
     }
-    let lack = room.lack_of_consumer(stream, &info);
-    found.extend(lack.map(Finding::Error));
+    let missing = room.missing_for_consumer(stream, &info);
+    found.extend(missing.map(Finding::Error));
     let action = format!("read the stream {stream}");
-    let lacks = link.lacks(needs, Named::stream(stream), &action)?;
-    if lacks.iter().all(|lack| matches!(lack, Finding::Warning(_))) {
+    let missing = link.missing_permissions(needs, Named::stream(stream), &action)?;
+    if missing
+        .iter()
+        .all(|finding| matches!(finding, Finding::Warning(_)))
+    {
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
-    found.extend(lacks);
+    found.extend(missing);
     Ok(())
 }
 
@@ -166,8 +169,8 @@ fn last_values(
     let action = "give last values";
     let all = needs.jetstream.last_values.iter();
     let (of_streams, general): (Vec<Need>, Vec<Need>) =
-        all.partition(|need| need.action.is_of_a_stream());
-    let mut lacks = link.lacks(&general, Named::default(), action)?;
+        all.partition(|need| need.action.names_stream());
+    let mut missing = link.missing_permissions(&general, Named::default(), action)?;
     let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
     for name in needs.requests.iter().take(NAMES_MAX) {
         for of_name in streams_of(link, name) {
@@ -184,9 +187,9 @@ fn last_values(
         )));
     }
     for stream in streams.iter().take(STREAMS_MAX) {
-        lacks.extend(link.lacks(&of_streams, Named::stream(stream), action)?);
+        missing.extend(link.missing_permissions(&of_streams, Named::stream(stream), action)?);
     }
-    match (lacks.is_empty(), streams.len()) {
+    match (missing.is_empty(), streams.len()) {
         (true, 0) => found.push(Finding::Warning(
             "no stream holds a subject that clients may ask for: there are no last values"
                 .to_owned(),
@@ -194,7 +197,7 @@ fn last_values(
         (true, count) => found.push(Finding::Good(format!(
             "may ask for the last values of {count} streams"
         ))),
-        (false, _) => found.extend(lacks),
+        (false, _) => found.extend(missing),
     }
     let more = streams.len().saturating_sub(STREAMS_MAX);
     if more > 0 {
@@ -207,7 +210,7 @@ fn last_values(
 /// The streams that hold a part of these subjects; none without an answer.
 fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
-    let subject = Action::StreamList.subject_about("");
+    let subject = Action::StreamList.subject_without_stream();
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
     let answer = json::read(&answer).ok();
     answer.map_or_else(Vec::new, |answer| streams_in(name, answer))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::api::JetStream;
 use super::error::{NatsError, Stop};
 use super::health::Health;
-use super::session::{ConsumersSession, forget, status_of};
+use super::session::{ConsumersSession, reset_status, status_of};
 use super::streams::{Presence, ensure_stream, presence_of};
 use super::subscription::{ConsumerChoice, Subscription};
 use super::watchdog::Watchdog;
@@ -75,12 +75,12 @@ impl ConsumersSession<'_> {
             false => ConsumerChoice::Durable,
         };
         if let Err(stop) = subscription.attach(data, self.settings, relay, choice) {
-            subscription.let_go(self.data);
+            subscription.stop_reading(self.data);
             return Err(stop);
         }
         // Not before: a failed attempt is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
-        forget(&self.relay.status, subscription);
+        reset_status(&self.relay.status, subscription);
         let away = subscription.attempts.succeeded(Instant::now());
         if let Some(away) = away {
             tracing::info!(
@@ -105,7 +105,7 @@ impl ConsumersSession<'_> {
         let now = Instant::now();
         let failure = subscription.attempts.failed(error, now);
         self.standstills.failed(error, now);
-        forget(&self.relay.status, subscription);
+        reset_status(&self.relay.status, subscription);
         if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
@@ -146,10 +146,11 @@ impl ConsumersSession<'_> {
         Ok(attached)
     }
 
-    /// Leaves the consumer of a stream that went back in time. The subject is not relayed until it is attached again.
-    pub(super) fn leave(&mut self, index: usize) {
+    /// Stops reading a subject: gives its consumer up, which is deleted if it is not durable, and shows the subject as away
+    /// until [`attach_again`](Self::attach_again).
+    pub(super) fn stop_reading(&mut self, index: usize) {
         let subscription = &mut self.subscriptions[index];
-        subscription.let_go(self.data);
+        subscription.stop_reading(self.data);
         if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
@@ -221,8 +222,8 @@ impl ConsumersSession<'_> {
         let (streams, settings, connection) =
             (self.streams_read(), self.settings, &self.data.connection);
         match self
-            .second
-            .find_answer_elsewhere(&streams, settings, connection)
+            .search
+            .find_jetstream_elsewhere(&streams, settings, connection)
         {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.

@@ -323,9 +323,10 @@ impl Connection {
         NatsError::Ended(reason)
     }
 
-    /// Waits at a stop until the server has taken everything. Messages that arrive meanwhile are dropped.
-    pub(super) fn wait_until_taken(&mut self, waiter: &mut Waiter, patience: Duration) {
-        let (ping, until) = (self.ping(), Instant::now() + patience);
+    /// Waits at a stop until the server has taken everything, which the answer to a last ping says, at most for `timeout`.
+    /// Messages that arrive meanwhile are dropped.
+    pub(super) fn wait_until_taken(&mut self, waiter: &mut Waiter, timeout: Duration) {
+        let (ping, until) = (self.ping(), Instant::now() + timeout);
         let mut step = || -> Result<bool, NatsError> {
             while self.next_op()?.is_some() {}
             self.flush(waiter)?;

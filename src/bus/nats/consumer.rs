@@ -139,8 +139,8 @@ pub(super) struct Consumer {
 enum Phase {
     /// The server has not answered.
     Asked,
-    /// The same, and the subscription to the deliveries is there already: another reader that finds a durable consumer
-    /// in this moment sees that somebody listens.
+    /// The server has not answered, and the subscription to the deliveries is there already: another reader that finds a
+    /// durable consumer in this moment sees that somebody listens.
     AskedAndListens,
     /// The server has made the consumer; nobody listens.
     Made(Made),
@@ -201,7 +201,7 @@ impl Consumer {
         }
     }
 
-    /// The same for a consumer that is durable.
+    /// Makes the consumer a durable one.
     pub(super) fn durable(self) -> Self {
         let is_durable = true;
         Self { is_durable, ..self }

@@ -124,7 +124,7 @@ impl Data {
         }
     }
 
-    /// Leaves a consumer.
+    /// As [`Consumer::leave`].
     pub(super) fn leave_consumer(&mut self, consumer: Consumer) {
         let nobody = format!("{}.0", self.inbox);
         consumer.leave(&nobody, self.connection.out());
@@ -308,7 +308,7 @@ impl Data {
     }
 
     /// Ends the connection.
-    pub(super) fn leave(self) {
+    pub(super) fn close(self) {
         self.connection.close(&self.waiter);
     }
 }
@@ -365,7 +365,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct BatchedAcks {
     /// The subjects to publish to.
-    owed: Vec<String>,
+    subjects: Vec<String>,
     /// When the first message with a waiting acknowledgement was handed over.
     since: Option<Instant>,
     max: usize,
@@ -385,7 +385,7 @@ impl BatchedAcks {
             false => ack_wait,
         };
         Self {
-            owed: Vec::new(),
+            subjects: Vec::new(),
             since: None,
             max: usize::try_from(share).unwrap_or(1),
             wait: WAIT.min(patience / u32::from(SHARE)),
@@ -397,8 +397,8 @@ impl BatchedAcks {
     #[must_use]
     pub(super) fn owe(&mut self, subject: String, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        self.owed.push(subject);
-        self.owed.len() >= self.max || now.duration_since(since) >= self.wait
+        self.subjects.push(subject);
+        self.subjects.len() >= self.max || now.duration_since(since) >= self.wait
     }
 
     /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady messages need no timer.
@@ -409,7 +409,7 @@ impl BatchedAcks {
     /// Takes the queued acknowledgements, in the order of the hand-over.
     pub(super) fn take(&mut self) -> impl Iterator<Item = String> {
         self.since = None;
-        self.owed.drain(..)
+        self.subjects.drain(..)
     }
 }
 

@@ -29,7 +29,7 @@
 //! | `watchdog` | asking the server whether the consumers are well; pure |
 //! | `health` | judging its answers and silences about a subject; pure |
 //! | `servers` | the order in which servers are tried |
-//! | `second_connection` | the second connection beside a silent one; `super::probe` has the rule; questions to other servers |
+//! | `server_search` | the server to try first for the next connection: the second connection beside a silent one (`super::probe` has the rule), and questions to other servers |
 //! | `endpoint` | a server: its URL and its addresses, and the servers that it announces |
 //! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
@@ -63,8 +63,8 @@ mod needs;
 mod protocol;
 mod refusals;
 mod requester;
-mod second_connection;
 mod sender;
+mod server_search;
 mod servers;
 mod session;
 mod settings;
@@ -82,9 +82,9 @@ use std::time::Instant;
 use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::Stop;
 use self::refusals::Refusal;
-use self::second_connection::SecondConnection;
+use self::server_search::ServerSearch;
 use self::servers::NatsServers;
-use self::session::{ConsumersSession, forget};
+use self::session::{ConsumersSession, reset_status};
 use self::standstill::Standstills;
 use self::subscription::Subscription;
 use super::LinkTimes;
@@ -127,16 +127,16 @@ impl NatsSource {
     fn use_connection(
         &mut self,
         data: &mut Data,
-        second: &mut SecondConnection,
+        search: &mut ServerSearch,
         relay: &mut Relay<NatsError>,
         before: Option<Data>,
     ) -> Result<Stop, Stop> {
         let (settings, all) = (&self.settings, &mut self.subscriptions);
         let standstills = &mut self.standstills;
-        let mut session = ConsumersSession::new(settings, relay, all, data, second, standstills);
+        let mut session = ConsumersSession::new(settings, relay, all, data, search, standstills);
         let set_up = session.set_up();
         if let Some(before) = before {
-            before.leave();
+            before.close();
         }
         set_up?;
         let away_ms = session.relay.report_up()?;
@@ -167,17 +167,17 @@ impl Bus for NatsSource {
                 Ok(connected) => connected,
                 Err(error) => return Stop::Bus(error),
             };
-            let mut second = self.servers.second_connection(settings);
+            let mut search = self.servers.search(settings);
             relay.link.wake_at_end(&data.wake);
-            let stop = self.use_connection(&mut data, &mut second, relay, before.take());
+            let stop = self.use_connection(&mut data, &mut search, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);
             if let Stop::Bus(error) = &stop {
                 self.standstills.failed(error, Instant::now());
                 self.standstills.show(&self.status);
             }
-            let better = second.better();
+            let next = search.into_next();
             self.servers
-                .note_end(&self.settings, &data.connection, better, &stop);
+                .note_end(&self.settings, &data.connection, next, &stop);
             for refusal in data.refusals.take_news() {
                 if let Refusal::Subscription(_) = refusal {
                     self.status.count_refused();
@@ -187,9 +187,9 @@ impl Bus for NatsSource {
                 self.status.set_subscription_refused(true);
             }
             for subscription in &mut self.subscriptions {
-                forget(&self.status, subscription);
+                reset_status(&self.status, subscription);
                 subscription.is_refused = false;
-                subscription.let_go(&mut data);
+                subscription.stop_reading(&mut data);
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
@@ -198,7 +198,7 @@ impl Bus for NatsSource {
                 before = Some(data);
                 continue;
             }
-            data.leave();
+            data.close();
             return stop;
         }
     }

@@ -34,7 +34,9 @@ pub(super) enum Action {
 const ANY: &str = "*";
 
 impl Action {
-    /// The subject of the request about this stream and consumer, or of an answer in that form.
+    /// The subject of this request about a stream and a consumer; a request that names none of them ignores the arguments.
+    /// Acknowledgements and answers to flow control go to a subject that the server chooses. For these, returns an example of
+    /// such a subject: the check before a start tries whether this user may publish there.
     pub(super) fn subject(self, stream: &str, consumer: &str) -> String {
         match self {
             Self::AccountInfo => "$JS.API.INFO".to_owned(),
@@ -50,6 +52,7 @@ impl Action {
             }
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
             Self::NextMessages => format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+            // The server has its numbers and its token in place of these.
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
             Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
         }
@@ -60,8 +63,13 @@ impl Action {
         self.subject(stream, ANY)
     }
 
+    /// The subject of a request that names no stream: about the account, or for a list of its streams.
+    pub(super) fn subject_without_stream(self) -> String {
+        self.subject(ANY, ANY)
+    }
+
     /// Whether the subject names a stream.
-    pub(super) fn is_of_a_stream(self) -> bool {
+    pub(super) fn names_stream(self) -> bool {
         !matches!(
             self,
             Self::AccountInfo | Self::StreamNames | Self::StreamList
@@ -78,8 +86,8 @@ impl Action {
         }
     }
 
-    /// Whether this subject is that of such an action.
-    pub(super) fn is_at(self, subject: &str) -> bool {
+    /// Whether this is the subject of an action of this kind, about any stream and consumer.
+    pub(super) fn has_subject(self, subject: &str) -> bool {
         let permission = self.permission(None, None);
         let prefix = permission.split(['*', '>']).next().unwrap_or_default();
         subject.starts_with(prefix)
@@ -196,9 +204,9 @@ mod tests {
     #[test]
     fn an_action_is_known_by_its_subject() {
         for action in [Action::GetMessage, Action::Acknowledge, Action::ControlFlow] {
-            assert!(action.is_at(&action.subject("S", "c")));
-            assert!(!action.is_at(&Action::StreamInfo.subject_about("S")));
+            assert!(action.has_subject(&action.subject("S", "c")));
+            assert!(!action.has_subject(&Action::StreamInfo.subject_about("S")));
         }
-        assert!(Action::Acknowledge.is_at("$JS.ACK.domain.hash.S.c.1.2.3.4.5.r"));
+        assert!(Action::Acknowledge.has_subject("$JS.ACK.domain.hash.S.c.1.2.3.4.5.r"));
     }
 }

@@ -156,7 +156,7 @@ impl Refused {
 
     /// Whether it refuses a request or an acknowledgement of this need.
     pub(super) fn is_of(&self, need: &Need) -> bool {
-        matches!(self, Self::Publish(subject) if need.action.is_at(subject))
+        matches!(self, Self::Publish(subject) if need.action.has_subject(subject))
     }
 }
 

@@ -71,14 +71,14 @@ impl Requester {
     ///
     /// # Errors
     /// There is no answer; `action` says for what.
-    pub(super) fn lacks(
+    pub(super) fn missing_permissions(
         &mut self,
         needs: &[Need],
         named: Named<'_>,
         action: &str,
     ) -> Result<Vec<Finding>, NatsError> {
         let Named { stream, consumer } = named;
-        let mut lacks = Vec::new();
+        let mut missing = Vec::new();
         for need in needs {
             let (stream_name, consumer_name) =
                 (stream.unwrap_or_default(), consumer.unwrap_or(CONSUMER));
@@ -101,13 +101,13 @@ impl Requester {
                     what,
                     fails_all_requests: false,
                 };
-                lacks.push(match need.without {
+                missing.push(match need.without {
                     None => Finding::Error(text.to_string()),
                     Some(without) => Finding::Warning(format!("{text}; without that, {without}")),
                 });
             }
         }
-        Ok(lacks)
+        Ok(missing)
     }
 
     /// Whether this user may subscribe to `subject`.
@@ -122,9 +122,9 @@ impl Requester {
 
     /// Publishes a message. Returns whether this user may.
     pub(super) fn may_publish(&mut self, subject: &str, payload: &[u8]) -> Result<bool, NatsError> {
-        let patience = self.data.answer_timeout;
-        self.send(subject, payload, patience)?;
-        self.confirm_published(subject, patience)
+        let timeout = self.data.answer_timeout;
+        self.send(subject, payload, timeout)?;
+        self.confirm_published(subject, timeout)
     }
 
     /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the server took it.
@@ -135,11 +135,11 @@ impl Requester {
         &mut self,
         subject: &str,
         payload: &[u8],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), NatsError> {
         protocol::publish(self.data.connection.out(), subject, "", payload);
         let now = Instant::now();
-        let until = now + patience;
+        let until = now + timeout;
         // Does not wait, but notices the end of the connection.
         self.data.step(now)?;
         while self.data.connection.queued_bytes() > UNWRITTEN_BYTES_MAX {
@@ -159,14 +159,14 @@ impl Requester {
     pub(super) fn confirm_published(
         &mut self,
         subject: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<bool, NatsError> {
-        self.is_permitted(&Refusal::of_publishing(subject), patience)
+        self.is_permitted(&Refusal::of_publishing(subject), timeout)
     }
 
     /// Whether the server has not sent this refusal when it answers a ping.
-    fn is_permitted(&mut self, refusal: &Refusal, patience: Duration) -> Result<bool, NatsError> {
-        if !self.data.confirm(patience)? {
+    fn is_permitted(&mut self, refusal: &Refusal, timeout: Duration) -> Result<bool, NatsError> {
+        if !self.data.confirm(timeout)? {
             return Err(self.data.connection.silent());
         }
         let is_refused = self.data.refusals.has(refusal);
@@ -175,7 +175,7 @@ impl Requester {
     }
 
     /// Ends the connection.
-    pub(super) fn leave(self) {
-        self.data.leave();
+    pub(super) fn close(self) {
+        self.data.close();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::connection::{Connection, Patience};
 use super::endpoint::{Endpoint, learn};
 use super::error::{NatsError, Stop};
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use crate::runtime::{ConnectionEnd, FailedAddresses, Wake};
 use crate::socket::Waiter;
@@ -18,7 +18,7 @@ pub(super) struct NatsServers {
     learned: Vec<Endpoint>,
     failed: FailedAddresses,
     /// The server with an answer while the server in use was silent; tried first for the next connection.
-    better: Option<Endpoint>,
+    next: Option<Endpoint>,
 }
 
 impl NatsServers {
@@ -31,7 +31,7 @@ impl NatsServers {
     ) -> Result<C, NatsError> {
         let begun = Instant::now();
         let (mut last, mut later) = (NatsError::Lost, Vec::new());
-        let first = self.better.take().into_iter().map(Ok);
+        let first = self.next.take().into_iter().map(Ok);
         let known = self.learned.clone().into_iter().map(Ok);
         // A name is looked up when its turn has come: a lookup can take long.
         for named in first.chain(settings.endpoints()).chain(known) {
@@ -92,18 +92,18 @@ impl NatsServers {
         })
     }
 
-    /// The means to make a second connection beside a connection that begins.
-    pub(super) fn second_connection(&self, settings: &NatsSettings) -> SecondConnection {
-        SecondConnection::new(settings, self.learned.clone())
+    /// The search for the next server, beside a connection that begins.
+    pub(super) fn search(&self, settings: &NatsSettings) -> ServerSearch {
+        ServerSearch::new(settings, self.learned.clone())
     }
 
-    /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless the
+    /// Notes the end of a connection. The next connection tries `next` first, and this server last, unless the
     /// connection was good until its end.
     pub(super) fn note_end(
         &mut self,
         settings: &NatsSettings,
         connection: &Connection,
-        better: Option<Endpoint>,
+        next: Option<Endpoint>,
         stop: &Stop,
     ) {
         let configured: Vec<_> = settings.endpoints().flatten().collect();
@@ -121,10 +121,10 @@ impl NatsServers {
             let why = error.to_string();
             self.failed.note_end(connection.peer, times, end, why);
         }
-        if let Some(address) = better.as_ref().and_then(|better| better.address) {
+        if let Some(address) = next.as_ref().and_then(|next| next.address) {
             self.failed.forget(address);
         }
-        self.better = better;
+        self.next = next;
     }
 }
 
@@ -173,8 +173,8 @@ mod tests {
             "in the order of their faults"
         );
         assert_eq!(tried(&mut servers, &three, &[3]), [2, 3]);
-        let better = Endpoint::parse("127.0.0.1:1").and_then(|one| one.servers(&three));
-        servers.better = better.ok().and_then(|mut servers| servers.pop());
+        let next = Endpoint::parse("127.0.0.1:1").and_then(|one| one.servers(&three));
+        servers.next = next.ok().and_then(|mut servers| servers.pop());
         servers.failed.forget(([127, 0, 0, 1], 1).into());
         assert_eq!(tried(&mut servers, &three, &[]), [1, 3, 2]);
     }

@@ -11,12 +11,12 @@ use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::refusals::Refusal;
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Ask, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Ask, Watchdog, WatchdogAnswer, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
@@ -28,10 +28,10 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) data: &'a mut Data,
     /// Decides whether the connection is kept during a silence.
-    pub(super) second: &'a mut SecondConnection,
+    pub(super) search: &'a mut ServerSearch,
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
-    answers: Vec<(usize, Vec<Answer>)>,
+    answers: Vec<(usize, Vec<WatchdogAnswer>)>,
     pub(super) standstills: &'a mut Standstills,
     /// The number of the last question about the account.
     account_request: Option<u64>,
@@ -49,7 +49,7 @@ impl<'a> ConsumersSession<'a> {
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
         data: &'a mut Data,
-        second: &'a mut SecondConnection,
+        search: &'a mut ServerSearch,
         standstills: &'a mut Standstills,
     ) -> Self {
         standstills.forget();
@@ -58,7 +58,7 @@ impl<'a> ConsumersSession<'a> {
             relay,
             subscriptions,
             data,
-            second,
+            search,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
             standstills,
@@ -132,7 +132,7 @@ impl<'a> ConsumersSession<'a> {
 
     /// Tells the loop once that no backlog is left.
     fn report_caught_up(&mut self) -> Result<(), Stop> {
-        let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
+        let caught_up = self.subscriptions.iter().all(Subscription::is_caught_up);
         if caught_up && !self.reported_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
@@ -163,7 +163,7 @@ impl<'a> ConsumersSession<'a> {
         }
         let streams = self.streams_read();
         let (settings, connection) = (self.settings, &self.data.connection);
-        if self.second.find_successor(&streams, settings, connection) {
+        if self.search.find_successor(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self
@@ -185,8 +185,10 @@ impl<'a> ConsumersSession<'a> {
 
     /// Asks about the account, if a stream stands still, and shows what the server has said of the streams.
     fn ask_account(&mut self) {
-        if self.standstills.asks(Instant::now()) {
-            let number = self.data.ask(&Action::AccountInfo.subject_about(""), b"");
+        if self.standstills.take_account_question(Instant::now()) {
+            let number = self
+                .data
+                .ask(&Action::AccountInfo.subject_without_stream(), b"");
             self.account_request = Some(number);
         }
         self.standstills.show(&self.relay.status);
@@ -221,12 +223,12 @@ impl<'a> ConsumersSession<'a> {
     /// Sends all waiting acknowledgements before the process ends or moves to another server. Otherwise the next reader
     /// of a durable consumer would get the messages again.
     fn settle(&mut self) {
-        let mut owed = false;
+        let mut acks_wait = false;
         for subscription in self.subscriptions.iter_mut() {
-            owed |= subscription.acks_due().is_some();
+            acks_wait |= subscription.acks_due().is_some();
             subscription.send_acks(self.data);
         }
-        if owed {
+        if acks_wait {
             self.data.flush_and_wait();
         }
         self.relay.link.set_owing(false);
@@ -268,9 +270,9 @@ impl<'a> ConsumersSession<'a> {
 
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
-    fn handle_answer(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
+    fn handle_answer(&mut self, index: usize, answer: WatchdogAnswer) -> Result<bool, Stop> {
         let now = Instant::now();
-        if answer == Answer::NoLeader {
+        if answer == WatchdogAnswer::NoLeader {
             // No word of JetStream: a server that is cut off from its cluster says so too.
             let stream = &self.subscriptions[index].target.stream;
             self.standstills.no_leader(stream, now);
@@ -279,46 +281,46 @@ impl<'a> ConsumersSession<'a> {
         self.note_life(index, now);
         let subscription = &mut self.subscriptions[index];
         match answer {
-            Answer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Counted(consumer, counts) if subscription.reads_from(&consumer) => {
                 self.judge_counts(index, counts);
             }
-            Answer::Gone(consumer) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Gone(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
                     consumer,
                     "a consumer is gone from the server; making it again"
                 );
                 self.attach_again(index)?;
             }
-            Answer::Paused(consumer) if subscription.reads_from(&consumer) => {
+            WatchdogAnswer::Paused(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
                     consumer,
                     "a consumer is paused (pause_until); reading from another one until it goes on"
                 );
                 self.attach_again(index)?;
             }
-            Answer::WentBack(consumer) if subscription.reads_from(&consumer) => {
-                self.leave(index);
+            WatchdogAnswer::WentBack(consumer) if subscription.reads_from(&consumer) => {
+                self.stop_reading(index);
                 self.attach_again(index)?;
                 // The last message was handed over quietly.
                 return Ok(true);
             }
-            Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
+            WatchdogAnswer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index);
             }
-            Answer::Free if subscription.awaits_durable => self.take_over(index)?,
-            Answer::State(info) => {
+            WatchdogAnswer::Free if subscription.awaits_durable => self.take_over(index)?,
+            WatchdogAnswer::State(info) => {
                 let stream = &subscription.target.stream;
                 self.standstills.note_info(stream, Ok(&info), now);
             }
             // About a consumer no longer in use, or a stream still missing.
-            Answer::Other
-            | Answer::NoLeader
-            | Answer::Counted(..)
-            | Answer::Gone(_)
-            | Answer::Paused(_)
-            | Answer::WentBack(_)
-            | Answer::Free
-            | Answer::Stream(_) => {}
+            WatchdogAnswer::Other
+            | WatchdogAnswer::NoLeader
+            | WatchdogAnswer::Counted(..)
+            | WatchdogAnswer::Gone(_)
+            | WatchdogAnswer::Paused(_)
+            | WatchdogAnswer::WentBack(_)
+            | WatchdogAnswer::Free
+            | WatchdogAnswer::Stream(_) => {}
         }
         Ok(false)
     }
@@ -362,7 +364,7 @@ impl<'a> ConsumersSession<'a> {
     fn take_refusals(&mut self) -> Result<(), Stop> {
         for refusal in self.data.refusals.take_news() {
             if let Refusal::Request(subject) = &refusal {
-                if Action::AccountInfo.is_at(subject) {
+                if Action::AccountInfo.has_subject(subject) {
                     self.standstills.not_permitted();
                     continue;
                 }
@@ -402,7 +404,7 @@ impl<'a> ConsumersSession<'a> {
     /// Handles a link that has been silent since `last_received`. Returns the time of the next look.
     fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
-        match self.second.check(
+        match self.search.probe_if_due(
             last_received,
             self.relay,
             self.settings,
@@ -419,7 +421,7 @@ impl<'a> ConsumersSession<'a> {
     fn note_received(&mut self) -> Result<(), Stop> {
         // The link alone is meant: each subject has its own status.
         let is_restored = true;
-        if self.second.end_silence(self.relay, is_restored)? {
+        if self.search.end_silence(self.relay, is_restored)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
@@ -508,7 +510,7 @@ pub(super) fn status_of<'a>(
 }
 
 /// Resets the status of the subscription's consumer.
-pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
+pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = status_of(status, subscription) {
         consumer.set_lag(None);
         consumer.set_silent(false);

@@ -145,19 +145,20 @@ impl Standstills {
         }
     }
 
-    /// Whether to ask about the account now: [`Action::AccountInfo`].
-    pub(super) fn asks(&mut self, now: Instant) -> bool {
+    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. The caller asks it; the next one is due
+    /// after [`ACCOUNT_INTERVAL`].
+    pub(super) fn take_account_question(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
         let is_due = match self.account {
             // Asked again, a server would only log another refusal.
             AccountAnswer::NotPermitted => false,
             _ => self.asked.is_none_or(|at| now >= at + ACCOUNT_INTERVAL),
         };
-        let asks = is_due && self.streams.values().any(is_still);
-        if asks {
+        let is_taken = is_due && self.streams.values().any(is_still);
+        if is_taken {
             self.asked = Some(now);
         }
-        asks
+        is_taken
     }
 
     /// Takes the answer about the account. The next answer about a stream judges it.
@@ -408,18 +409,21 @@ mod tests {
             let number = second.clamp(100, 120);
             let state = format!(r#""messages":1,"bytes":1,"last_seq":{number}"#);
             all.note_info("S", Ok(&info("", &state, "")), at(second));
-            if all.asks(at(second)) {
+            if all.take_account_question(at(second)) {
                 asked.push(second);
             }
         }
         assert_eq!(asked, [5, 65, 125, 185]);
         assert!(all.not_permitted() && !all.not_permitted());
-        assert!(!all.asks(at(300)), "a refusal holds on this connection");
+        assert!(
+            !all.take_account_question(at(300)),
+            "a refusal holds on this connection"
+        );
         all.note_info("S", Ok(&info("", r#""last_seq":120"#, "")), at(300));
         let state = all.streams["S"].state.as_ref().map(ToString::to_string);
         assert!(state.is_some_and(|state| state.contains("this user may not ask")));
         all.forget();
-        assert!(all.asks(at(301)));
+        assert!(all.take_account_question(at(301)));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Subscription {
     }
 
     /// Whether the backlog has been handed over.
-    pub(super) fn caught_up(&self) -> bool {
+    pub(super) fn is_caught_up(&self) -> bool {
         self.quiet_until.is_none()
     }
 
@@ -150,8 +150,8 @@ impl Subscription {
         self.cursor.reached
     }
 
-    /// Stops reading.
-    pub(super) fn let_go(&mut self, data: &mut Data) {
+    /// Stops reading: gives the consumer up, and forgets what was to come from it.
+    pub(super) fn stop_reading(&mut self, data: &mut Data) {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;

@@ -46,7 +46,7 @@ pub(super) struct WatchedConsumer {
 
 /// An answer of JetStream about a subscription.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum WatchdogAnswer {
     /// An error of JetStream: it works, and nothing else is known.
     Other,
     /// The consumer of this name exists, with these counts.
@@ -92,7 +92,7 @@ struct Round {
 
 enum RoundStep {
     /// The next round begins then.
-    Rest(Instant),
+    Pause(Instant),
     /// An answer reported a fault. Asks a second time then.
     Doubt(Instant),
     Asked {
@@ -152,7 +152,7 @@ impl Watchdog {
         let round = |(index, watched)| Round {
             watched,
             is_unsure: before.get(index).is_some_and(|is_unsure| *is_unsure),
-            step: RoundStep::Rest(now),
+            step: RoundStep::Pause(now),
         };
         self.rounds = all.into_iter().enumerate().map(round).collect();
     }
@@ -167,12 +167,12 @@ impl Watchdog {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    RoundStep::Rest(_) => round.begin(Look::First, now, ask),
+                    RoundStep::Pause(_) => round.begin(Look::First, now, ask),
                     RoundStep::Doubt(_) => round.begin(Look::Second, now, ask),
                     RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
-                        round.step = RoundStep::Rest(now + self.interval);
+                        round.step = RoundStep::Pause(now + self.interval);
                     }
                 }
             }
@@ -194,7 +194,7 @@ impl Watchdog {
         message: Delivery,
         now: Instant,
         ask: &mut impl Ask,
-    ) -> Option<(usize, Vec<Answer>)> {
+    ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let number = message.request()?;
         self.answered(|_, asked| asked == number, answer_of(message), now, ask)
     }
@@ -205,7 +205,7 @@ impl Watchdog {
         subject: &str,
         now: Instant,
         ask: &mut impl Ask,
-    ) -> Option<(usize, Vec<Answer>)> {
+    ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let refused = Err(ApiError::NotPermitted(format!("publish to {subject}")));
         self.answered(|asked, _| asked == subject, refused, now, ask)
     }
@@ -216,25 +216,25 @@ impl Watchdog {
         answer: Result<Vec<u8>, ApiError>,
         now: Instant,
         ask: &mut impl Ask,
-    ) -> Option<(usize, Vec<Answer>)> {
+    ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let is_asked = |round: &Round| match &round.step {
             RoundStep::Asked {
                 subject, number, ..
             } => is_it(subject, *number),
-            RoundStep::Rest(_) | RoundStep::Doubt(_) => false,
+            RoundStep::Pause(_) | RoundStep::Doubt(_) => false,
         };
         let index = self.rounds.iter().position(is_asked)?;
         let round = &mut self.rounds[index];
-        let rest = RoundStep::Rest(now + self.interval);
-        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, rest)
+        let pause = RoundStep::Pause(now + self.interval);
+        let RoundStep::Asked { question, look, .. } = std::mem::replace(&mut round.step, pause)
         else {
             return None;
         };
         let verdict = round.judge(question, answer, look, ask.reached(index));
         match verdict.next {
-            Next::Rest => {}
-            Next::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
-            Next::Ask(question, request) => round.ask(question, request, look, now, ask),
+            AfterAnswer::Pause => {}
+            AfterAnswer::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
+            AfterAnswer::Ask(question, request) => round.ask(question, request, look, now, ask),
         }
         Some((index, verdict.answers))
     }
@@ -242,14 +242,14 @@ impl Watchdog {
 
 /// What an answer of the server says, and what follows.
 struct Verdict {
-    answers: Vec<Answer>,
-    next: Next,
+    answers: Vec<WatchdogAnswer>,
+    next: AfterAnswer,
 }
 
 /// What follows an answer.
-enum Next {
+enum AfterAnswer {
     /// The pause before the next round.
-    Rest,
+    Pause,
     /// A second look at what may be a fault.
     Doubt,
     /// The next question of this round.
@@ -258,10 +258,10 @@ enum Next {
 
 impl Verdict {
     /// The round ends with this, if the answer says anything.
-    fn done(answers: impl IntoIterator<Item = Answer>) -> Self {
+    fn done(answers: impl IntoIterator<Item = WatchdogAnswer>) -> Self {
         Self {
             answers: Vec::from_iter(answers),
-            next: Next::Rest,
+            next: AfterAnswer::Pause,
         }
     }
 
@@ -269,7 +269,7 @@ impl Verdict {
     const fn doubt() -> Self {
         Self {
             answers: Vec::new(),
-            next: Next::Doubt,
+            next: AfterAnswer::Doubt,
         }
     }
 
@@ -277,7 +277,7 @@ impl Verdict {
     const fn ask(question: InfoRequest, request: ApiRequest) -> Self {
         Self {
             answers: Vec::new(),
-            next: Next::Ask(question, request),
+            next: AfterAnswer::Ask(question, request),
         }
     }
 }
@@ -286,7 +286,7 @@ impl Round {
     fn due(&self) -> Option<Instant> {
         match (&self.watched, &self.step) {
             (Watched::Nothing, _) => None,
-            (_, RoundStep::Rest(at) | RoundStep::Doubt(at)) => Some(*at),
+            (_, RoundStep::Pause(at) | RoundStep::Doubt(at)) => Some(*at),
             (_, RoundStep::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
         }
     }
@@ -301,7 +301,7 @@ impl Round {
             Watched::Subject(spec) => match &spec.stream {
                 Some(stream) => (InfoRequest::Held, stream_info(stream)),
                 None => {
-                    let subject = Action::StreamNames.subject_about("");
+                    let subject = Action::StreamNames.subject_without_stream();
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
                     (InfoRequest::Holder, ApiRequest { subject, body })
                 }
@@ -381,7 +381,7 @@ fn is_away(error: &ApiError) -> bool {
 fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask(InfoRequest::Held, stream_info(&stream)),
-        Ok(None) => Verdict::done([Answer::Stream(false)]),
+        Ok(None) => Verdict::done([WatchdogAnswer::Stream(false)]),
         Err(error) => Verdict::done(proof_of_life(&error)),
     }
 }
@@ -389,8 +389,8 @@ fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
 /// Judges the answer about the stream of a subject.
 fn judge_held(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
-        Ok(_) => Some(Answer::Stream(true)),
-        Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
+        Ok(_) => Some(WatchdogAnswer::Stream(true)),
+        Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::Stream(false)),
         Err(error) => proof_of_life(&error),
     };
     Verdict::done(found)
@@ -405,10 +405,10 @@ impl WatchedConsumer {
         reached: Option<Reached>,
     ) -> Verdict {
         match self.state_found(answer.and_then(|answer| ConsumerState::read(&answer))) {
-            Some(Answer::Gone(_)) if look == Look::First => Verdict::doubt(),
+            Some(WatchdogAnswer::Gone(_)) if look == Look::First => Verdict::doubt(),
             // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
             // no messages. So the leader of the stream is asked too.
-            Some(Answer::Counted(_, counts)) => {
+            Some(WatchdogAnswer::Counted(_, counts)) => {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask(question, stream_info(&self.target.stream))
             }
@@ -431,7 +431,7 @@ impl WatchedConsumer {
             Err(error) if error.is_an_answer() => None,
             Err(ApiError::NotPermitted(_)) => None,
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
-                return Verdict::done([Answer::NoLeader]);
+                return Verdict::done([WatchdogAnswer::NoLeader]);
             }
             Err(_) => return Verdict::done(None),
         };
@@ -451,7 +451,7 @@ impl WatchedConsumer {
             }
             _ => self.is_well(counts, last),
         };
-        let state = info.map(|info| Answer::State(Box::new(info)));
+        let state = info.map(|info| WatchdogAnswer::State(Box::new(info)));
         verdict.answers.extend(state);
         verdict
     }
@@ -467,55 +467,55 @@ impl WatchedConsumer {
             durable_of(state, &self.target, last_sequence),
             Ok(Durable::Free(_) | Durable::Missing)
         );
-        Verdict::done(is_free.then_some(Answer::Free))
+        Verdict::done(is_free.then_some(WatchdogAnswer::Free))
     }
 
     /// The consumer is well, and its stream has this last sequence, if it is known.
     fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> Verdict {
-        let found = Answer::Counted(self.consumer.clone(), counts);
+        let found = WatchdogAnswer::Counted(self.consumer.clone(), counts);
         self.verdict(Some(found), last_sequence)
     }
 
     fn went_back(&self, look: Look) -> Verdict {
         match look {
             Look::First => Verdict::doubt(),
-            Look::Second => Verdict::done([Answer::WentBack(self.consumer.clone())]),
+            Look::Second => Verdict::done([WatchdogAnswer::WentBack(self.consumer.clone())]),
         }
     }
 
     /// What was found of the consumer in use. The question about the durable consumer follows, if it is awaited.
-    fn verdict(&self, found: Option<Answer>, last_sequence: Option<u64>) -> Verdict {
+    fn verdict(&self, found: Option<WatchdogAnswer>, last_sequence: Option<u64>) -> Verdict {
         let DurableTarget {
             stream, durable, ..
         } = &self.target;
         let mut verdict = Verdict::done(found);
         if self.awaits_durable {
             let question = InfoRequest::Durable(last_sequence);
-            verdict.next = Next::Ask(question, consumer_info(stream, durable));
+            verdict.next = AfterAnswer::Ask(question, consumer_info(stream, durable));
         }
         verdict
     }
 
     /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one. `None`: it
     /// says nothing.
-    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
+    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<WatchdogAnswer> {
         let consumer = self.consumer.clone();
         match answer {
             Ok(state)
                 if state.info.config.deliver_subject.as_ref() != Some(&self.deliver_subject) =>
             {
-                Some(Answer::Gone(consumer))
+                Some(WatchdogAnswer::Gone(consumer))
             }
-            Ok(state) if state.is_paused => Some(Answer::Paused(consumer)),
+            Ok(state) if state.is_paused => Some(WatchdogAnswer::Paused(consumer)),
             Ok(state) => {
                 let counts = Counts {
                     pending: state.info.num_pending,
                     ack_pending: state.info.num_ack_pending as u64,
                     is_full: is_full(&state.info),
                 };
-                Some(Answer::Counted(consumer, counts))
+                Some(WatchdogAnswer::Counted(consumer, counts))
             }
-            Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
+            Err(error) if error.consumer_is_missing() => Some(WatchdogAnswer::Gone(consumer)),
             Err(error) => {
                 tracing::debug!(%error, consumer, "no answer about a consumer");
                 proof_of_life(&error)
@@ -533,8 +533,8 @@ fn stream_info(stream: &str) -> ApiRequest {
 }
 
 /// An answer of JetStream, even an error, shows that it works; any other error shows nothing.
-fn proof_of_life(error: &ApiError) -> Option<Answer> {
-    error.is_an_answer().then_some(Answer::Other)
+fn proof_of_life(error: &ApiError) -> Option<WatchdogAnswer> {
+    error.is_an_answer().then_some(WatchdogAnswer::Other)
 }
 
 /// Whether the server delivers no more until something is acknowledged.
@@ -605,7 +605,12 @@ mod tests {
     const GONE: &str = r#"{"error":{"code":404,"err_code":10014,"description":"not found"}}"#;
 
     /// Answers the newest request.
-    fn answer(watchdog: &mut Watchdog, sent: &mut Sent, now: Instant, text: &str) -> Vec<Answer> {
+    fn answer(
+        watchdog: &mut Watchdog,
+        sent: &mut Sent,
+        now: Instant,
+        text: &str,
+    ) -> Vec<WatchdogAnswer> {
         let message = Delivery {
             subject: format!("_INBOX.x.{}", sent.0.len()).into_bytes(),
             payload: text.as_bytes().to_vec(),
@@ -614,7 +619,8 @@ mod tests {
         let taken = watchdog.take(message, now, sent);
         taken.map_or_else(Vec::new, |(index, answers)| {
             assert_eq!(index, 0);
-            let is_of_consumer = |answer: &Answer| !matches!(answer, Answer::State(_));
+            let is_of_consumer =
+                |answer: &WatchdogAnswer| !matches!(answer, WatchdogAnswer::State(_));
             answers.into_iter().filter(is_of_consumer).collect()
         })
     }
@@ -638,11 +644,11 @@ mod tests {
             ack_pending: 2,
             is_full: false,
         };
-        let pending = || vec![Answer::Counted("c".to_owned(), counts)];
+        let pending = || vec![WatchdogAnswer::Counted("c".to_owned(), counts)];
         let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
         for (about_stream, want) in [
             (&stream(7)[..], pending()),
-            (no_leader, vec![Answer::NoLeader]),
+            (no_leader, vec![WatchdogAnswer::NoLeader]),
         ] {
             let (mut watchdog, mut sent, now) = started(false);
             assert!(answer(&mut watchdog, &mut sent, now, &consumer("c", 5)).is_empty());
@@ -661,8 +667,8 @@ mod tests {
     #[test]
     fn a_fault_is_told_when_it_is_there_twice() {
         for (is_stream, want) in [
-            (false, Answer::Gone("c".to_owned())),
-            (true, Answer::WentBack("c".to_owned())),
+            (false, WatchdogAnswer::Gone("c".to_owned())),
+            (true, WatchdogAnswer::WentBack("c".to_owned())),
         ] {
             let (mut watchdog, mut sent, now) = started(false);
             let bad = |watchdog: &mut Watchdog, sent: &mut Sent, now| match is_stream {
@@ -684,14 +690,17 @@ mod tests {
         watchdog.tick(now + DOUBT, &mut sent);
         answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
         let found = answer(&mut watchdog, &mut sent, now, &stream(8));
-        assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}");
+        assert!(
+            matches!(found[..], [WatchdogAnswer::Counted(..)]),
+            "{found:?}"
+        );
         // A consumer of the same name that delivers to another place is another one.
         let (mut watchdog, mut sent, now) = started(false);
         let other = consumer("c", 5).replace("_INBOX.c", "_INBOX.other");
         answer(&mut watchdog, &mut sent, now, &other);
         watchdog.tick(now + DOUBT, &mut sent);
         let found = answer(&mut watchdog, &mut sent, now, &other);
-        assert_eq!(found, [Answer::Gone("c".to_owned())]);
+        assert_eq!(found, [WatchdogAnswer::Gone("c".to_owned())]);
     }
 
     #[test]
@@ -718,11 +727,14 @@ mod tests {
             };
             let found = ask(&mut watchdog, at);
             match is_same {
-                true => assert!(matches!(found[..], [Answer::Counted(..)]), "{found:?}"),
+                true => assert!(
+                    matches!(found[..], [WatchdogAnswer::Counted(..)]),
+                    "{found:?}"
+                ),
                 false => {
                     assert!(found.is_empty());
                     let found = ask(&mut watchdog, at + DOUBT);
-                    assert_eq!(found, [Answer::WentBack("c".to_owned())]);
+                    assert_eq!(found, [WatchdogAnswer::WentBack("c".to_owned())]);
                 }
             }
         }
@@ -736,7 +748,7 @@ mod tests {
             answer(&mut watchdog, &mut sent, now, &stream(7));
             assert_eq!(sent.0[2..], ["CONSUMER.INFO.S.d"]);
             let found = answer(&mut watchdog, &mut sent, now, &consumer("d", delivered));
-            assert_eq!(found == [Answer::Free], is_free, "{found:?}");
+            assert_eq!(found == [WatchdogAnswer::Free], is_free, "{found:?}");
         }
     }
 
@@ -779,12 +791,12 @@ mod tests {
         let none = r#"{"streams":null}"#;
         assert_eq!(
             answer(&mut watchdog, &mut sent, now, none),
-            [Answer::Stream(false)]
+            [WatchdogAnswer::Stream(false)]
         );
         watchdog.tick(now + INTERVAL, &mut sent);
         assert!(answer(&mut watchdog, &mut sent, now, r#"{"streams":["NEWS"]}"#).is_empty());
         assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
         let found = answer(&mut watchdog, &mut sent, now, &stream(0));
-        assert_eq!(found, [Answer::Stream(true)]);
+        assert_eq!(found, [WatchdogAnswer::Stream(true)]);
     }
 }

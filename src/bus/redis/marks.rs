@@ -22,7 +22,7 @@ use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
-use crate::kept::{KeptFeed, LossSigns};
+use crate::kept::{CountedFeed, LossSigns};
 use crate::runtime::detached;
 use crate::socket::Waiter;
 use crate::status::BusStatus;
@@ -36,8 +36,8 @@ const ROLE_HOLDS: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kept feed, and the channel to the thread that publishes its marks.
-pub(super) struct Kept {
-    pub(super) feed: KeptFeed,
+pub(super) struct MarkedFeed {
+    pub(super) feed: CountedFeed,
     /// The Redis channel of the marks, which are not relayed to clients.
     pub(super) channel: Arc<str>,
     marks: Sender<ToPublish>,
@@ -54,13 +54,13 @@ pub(super) struct Kept {
     is_shared: bool,
 }
 
-impl Kept {
+impl MarkedFeed {
     /// Starts the thread that publishes marks on `channel`. It ends when this value is dropped.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
     pub(super) fn start(
-        feed: KeptFeed,
+        feed: CountedFeed,
         servers: RedisServers,
         channel: &str,
     ) -> Result<Self, RedisError> {
@@ -277,7 +277,7 @@ struct Learned {
     /// This user may not publish marks.
     is_refused: AtomicBool,
     /// When the server was last asked and had the same role as at the start of the connection, milliseconds since
-    /// [`Kept::origin`].
+    /// [`MarkedFeed::origin`].
     master_ms: AtomicU64,
 }
 
@@ -289,7 +289,7 @@ struct ToPublish {
     /// What is learned goes here. It belongs to one connection of the reading thread, and names the server to ask:
     /// after a failover this is another one.
     learned: Arc<Learned>,
-    /// Milliseconds since [`Kept::origin`].
+    /// Milliseconds since [`MarkedFeed::origin`].
     at_ms: u64,
 }
 
@@ -373,8 +373,8 @@ mod tests {
     #[test]
     fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
         let (marks, _to_publish) = bounded(1);
-        let feed = KeptFeed::new(NameSyntax::Redis, Vec::new());
-        let mut publisher = Kept {
+        let feed = CountedFeed::new(NameSyntax::Redis, Vec::new());
+        let mut publisher = MarkedFeed {
             feed: feed.expect("no names"),
             channel: "m".into(),
             marks,
@@ -385,7 +385,7 @@ mod tests {
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,
         };
-        let lone_master = |publisher: &Kept| Learned {
+        let lone_master = |publisher: &MarkedFeed| Learned {
             was_lone_master: true,
             master_ms: publisher.now_ms().into(),
             ..Learned::default()

@@ -64,11 +64,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::error::Stop;
-use self::marks::Kept;
+use self::marks::MarkedFeed;
 use self::servers::RedisServers;
 use self::session::PubSubSession;
 use super::LinkTimes;
-use super::kept::KeptFeed;
+use super::kept::CountedFeed;
 use super::probe::Probe;
 use super::relay::{Bus, Relay};
 use super::requests::{self, BusInterest, Names};
@@ -93,7 +93,7 @@ pub struct RedisSource {
     /// For the second connection, while the first is silent.
     second_waiter: Waiter,
     names: Names,
-    kept: Option<Kept>,
+    kept: Option<MarkedFeed>,
 }
 
 impl RedisSource {
@@ -126,8 +126,8 @@ impl RedisSource {
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn with_kept(mut self, feed: KeptFeed, channel: &str) -> Result<Self, RedisError> {
-        self.kept = Some(Kept::start(feed, self.servers.clone(), channel)?);
+    pub fn with_kept(mut self, feed: CountedFeed, channel: &str) -> Result<Self, RedisError> {
+        self.kept = Some(MarkedFeed::start(feed, self.servers.clone(), channel)?);
         Ok(self)
     }
 
@@ -184,7 +184,7 @@ impl Bus for RedisSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.names.take_all();
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
-        self.servers.ended(&stop);
+        self.servers.note_end(&stop);
         let was_up = relay.is_up_now();
         let reported = self.names.lost(was_up, &relay.link);
         reported.map_or(Stop::LoopGone, |()| stop)

@@ -94,7 +94,7 @@ impl Bus for RedisPublisher {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
-        self.servers.ended(&stop);
+        self.servers.note_end(&stop);
         stop
     }
 }

@@ -157,7 +157,7 @@ impl RedisServers {
 
     /// Records the end of a connection. The next connection tries this address last, unless the connection had lasted
     /// for a while and was then lost.
-    pub(super) fn ended(&mut self, stop: &Stop) {
+    pub(super) fn note_end(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
             let end = match error {
                 RedisError::Lost(_) => ConnectionEnd::Lost,

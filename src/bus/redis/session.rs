@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, is_temporary, shown};
-use super::marks::Kept;
+use super::marks::MarkedFeed;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
 use crate::NAME_NOT_UTF8;
@@ -36,7 +36,7 @@ pub(super) struct PubSubSession<'a, 'w> {
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) names: &'a mut Names,
     /// `None` without a kept feed.
-    pub(super) kept: Option<&'a mut Kept>,
+    pub(super) kept: Option<&'a mut MarkedFeed>,
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
 }
@@ -144,7 +144,7 @@ impl PubSubSession<'_, '_> {
     /// Handles too long a silence: the server is busy, or the link is dead. Returns when to check again.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let last_received = self.connection.last_received();
-        let next = self.probe.check(last_received, self.relay, || {
+        let next = self.probe.probe_if_due(last_received, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
         })?;
@@ -270,7 +270,7 @@ impl PubSubSession<'_, '_> {
         kept.unwrap_or_else(|| name.into())
     }
 
-    /// The same for a pattern.
+    /// The pattern of a message: the ledger's copy if it has one, to save an allocation.
     fn pattern(&self, bytes: &[u8]) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
         let kept = self.names.ledger.pattern(&name);

@@ -76,7 +76,7 @@ pub struct TopCommand {
 }
 
 /// The number of a process, and its state or the reason for none.
-type Reading = (usize, Result<Value, String>);
+type StateReading = (usize, Result<Value, String>);
 
 /// The subcommand.
 pub(super) fn command(program: &Program, made_for: For) -> Command {
@@ -160,7 +160,7 @@ impl TopCommand {
 
     /// Reads the state of a process at the interval, until the printing thread ends. Each process has a thread for
     /// this, so a process that hangs does not delay the others.
-    fn read_on(&self, n: usize, target: &Target, sender: &Sender<Reading>) {
+    fn read_on(&self, n: usize, target: &Target, sender: &Sender<StateReading>) {
         let mut soon = true;
         loop {
             let asked = Instant::now();
@@ -183,7 +183,7 @@ impl TopCommand {
         &self,
         stop: &Stop,
         processes: &mut [Process],
-        readings: &Receiver<Reading>,
+        readings: &Receiver<StateReading>,
     ) -> Result<(), String> {
         let until = Instant::now() + ONCE_PATIENCE;
         while !processes.iter().all(Process::is_complete)
@@ -203,7 +203,7 @@ impl TopCommand {
         &self,
         stop: &Stop,
         processes: &mut [Process],
-        readings: &Receiver<Reading>,
+        readings: &Receiver<StateReading>,
     ) -> io::Result<()> {
         let mut stdout = io::stdout();
         // The first readings need less time than an interval.
@@ -246,7 +246,7 @@ impl TopCommand {
 fn take_readings(
     stop: &Stop,
     processes: &mut [Process],
-    readings: &Receiver<Reading>,
+    readings: &Receiver<StateReading>,
     until: Instant,
 ) -> bool {
     loop {

@@ -49,9 +49,9 @@ pub(crate) struct Laps {
     begun: usize,
     /// Bytes of all publications so far without a conflation key.
     published: u64,
-    /// The same when this lap began.
+    /// The value of `published` when this lap began.
     published_before_lap: u64,
-    /// The same when the lap before this one began.
+    /// The value of `published` when the lap before this one began.
     published_before_last_lap: u64,
     /// Address of the frame that was counted last, until the next flush: a frame on many topics counts
     /// once.

@@ -84,9 +84,9 @@ impl Protocol {
     /// Reads and discards input after the hub's last control bytes. Returns whether the client's close
     /// has come; until then the hub's side of the connection stays open. No close of an event stream is
     /// awaited.
-    pub(super) fn reads_last_words(&mut self, input: &[u8]) -> bool {
+    pub(super) fn skip_to_close(&mut self, input: &[u8]) -> bool {
         match self {
-            Self::WebSocket(websocket) => websocket.reads_last_words(input),
+            Self::WebSocket(websocket) => websocket.skip_to_close(input),
             Self::EventStream(_) => true,
         }
     }

@@ -1,5 +1,5 @@
 //! WebSockets (RFC 6455, RFC 7692): the 101, frames in, control frames out, and the header before a
-//! payload. All knowledge of WebSockets in the hub is here and in `wire`.
+//! payload. All knowledge of WebSockets in the core is here; codecs are in `wire`.
 
 use std::io::{self, Read, Write};
 
@@ -258,9 +258,10 @@ impl WebSocket {
         let _ = context.flush(&mut pipe);
     }
 
-    /// A client that sees the end of the connection before the close frame reports 1006 in place of the
-    /// code, so the server ends the connection after both frames (RFC 6455 §7.1.1).
-    pub(super) fn reads_last_words(&mut self, input: &[u8]) -> bool {
+    /// Discards input until the client's close frame, and returns whether it has come. A client that sees the end of the
+    /// connection before the close frame reports 1006 in place of the code, so the server ends the connection after both
+    /// frames (RFC 6455 §7.1.1).
+    pub(super) fn skip_to_close(&mut self, input: &[u8]) -> bool {
         self.context = None;
         self.reader.skip(input)
     }

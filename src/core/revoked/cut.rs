@@ -50,7 +50,7 @@ impl WasConnected {
         self.user = Some(user);
     }
 
-    /// The same as of a connection, of which there is none.
+    /// The data that a cut is compared with, as of a connection, though there is none.
     pub fn connected(&self) -> Connected<'_> {
         Connected {
             user: self.user.as_deref(),
@@ -244,7 +244,7 @@ impl Cut {
         })
     }
 
-    /// The same conditions with these ends, in whole seconds and not earlier, as another process reads them.
+    /// These conditions with these ends, in whole seconds and not earlier, as another process reads them.
     pub(super) fn ending(&self, ends: &Ends) -> Self {
         Self {
             until: (ends.all < i64::MAX).then(|| seconds(ends.all)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::phase::{AfterWrite, LastWords, Open, PartialHead, PendingClose, Phase, Ping};
+use super::phase::{AfterWrite, ClosingState, Open, PartialHead, PendingClose, Phase, Ping};
 use super::throttle::Throttle;
 use super::{Intake, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
@@ -232,7 +232,7 @@ impl Session {
         (cold.received, cold.rest_bytes) = (None, None);
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
-        let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
+        let (was, moved) = cold.phase.enter(Phase::Closing(ClosingState::new(reason)));
         let was_open = matches!(was, Phase::Open(_));
         if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
             closing.take_open(open, &reading.take_held());
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// Handles input after the hub's last control bytes; returns false if the session does not close.
-    pub(crate) fn read_last_words(&mut self, input: &[u8]) -> bool {
+    pub(crate) fn read_while_closing(&mut self, input: &[u8]) -> bool {
         let Phase::Closing(closing) = &mut self.cold.phase else {
             return false;
         };

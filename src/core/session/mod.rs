@@ -49,7 +49,7 @@ pub use throttle::MaxRate;
 
 use phase::{PartialHead, Phase};
 use postponed::Postponed;
-use reading::Reading;
+use reading::InputPause;
 use record::Record;
 use throttle::Throttle;
 
@@ -104,7 +104,7 @@ struct Cold {
     timers: Timers,
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
-    reading: Reading,
+    reading: InputPause,
     /// The permit for the client's input that is kept. This, `rate` and `resumed` are boxed, because most clients have none.
     received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
@@ -146,7 +146,7 @@ impl Session {
             phase: Phase::Head(PartialHead::default()),
             timers,
             armed_at: None,
-            reading: Reading::default(),
+            reading: InputPause::default(),
             received: None,
             rest_bytes: None,
             permit: Some(permit),

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::Now;
-use weirgate_wire::admission::{AddressPlace, ConnectionPermit};
+use weirgate_wire::admission::{AddressPermit, ConnectionPermit};
 
 impl Session {
     /// The permit under the limits on connections, until it is handed over with the connection.
@@ -48,9 +48,9 @@ impl Session {
     }
 
     /// Counts the connection for its address until the connection ends.
-    pub(crate) fn hold_place(&mut self, place: Option<AddressPlace>) {
+    pub(crate) fn hold_address_permit(&mut self, of_address: Option<AddressPermit>) {
         if let Some(permit) = &mut self.cold.permit {
-            permit.hold(place);
+            permit.hold(of_address);
         }
     }
 }

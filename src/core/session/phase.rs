@@ -21,7 +21,7 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
 pub(super) enum Phase {
     Head(PartialHead),
     Open(Open),
-    Closing(LastWords),
+    Closing(ClosingState),
     Gone,
 }
 
@@ -76,7 +76,7 @@ pub(crate) enum AfterWrite {
 
 /// The state of a session that closes.
 #[derive(Debug)]
-pub(super) struct LastWords {
+pub(super) struct ClosingState {
     /// The reason of the end: later events change nothing.
     pub(super) reason: CloseReason,
     /// The session was open before: a stop waits for the session's end.
@@ -91,7 +91,7 @@ pub(super) struct LastWords {
     pub(super) waited: Dropped,
 }
 
-impl LastWords {
+impl ClosingState {
     pub(super) fn new(reason: CloseReason) -> Self {
         Self {
             reason,
@@ -114,7 +114,7 @@ impl LastWords {
     /// Handles input after the hub's last control bytes.
     pub(super) fn read(&mut self, input: &[u8]) {
         self.listening
-            .take_if(|protocol| protocol.reads_last_words(input));
+            .take_if(|protocol| protocol.skip_to_close(input));
     }
 
     /// The next action once all is out.

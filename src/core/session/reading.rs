@@ -49,7 +49,7 @@ impl Pauses {
 
 /// The reasons not to read, and the input that was read before the pause.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct InputPause {
     paused: Pauses,
     /// Since when any of these reasons has held, microseconds.
     since: u64,
@@ -57,7 +57,7 @@ pub(super) struct Reading {
     held: Box<[u8]>,
 }
 
-impl Reading {
+impl InputPause {
     /// Adds a reason; returns false if the reason was present already.
     pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
         let before = self.paused;
@@ -196,7 +196,8 @@ impl Session {
         self.cold.rest_bytes.is_some()
     }
 
-    /// The same; the gateway goes on now.
+    /// Takes the note that the gateway goes on with the client's request later, as it does so now. Returns whether there was
+    /// one, and the client still takes data.
     pub(crate) fn take_rest(&mut self) -> bool {
         self.cold.rest_bytes.take().is_some() && self.takes_data()
     }
@@ -204,7 +205,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::{Now, Pause, Reading};
+    use super::{InputPause, Now, Pause};
 
     #[test]
     fn reading_goes_on_with_the_last_reason() {
@@ -212,7 +213,7 @@ mod tests {
             mono_us,
             ..Now::default()
         };
-        let mut reading = Reading::default();
+        let mut reading = InputPause::default();
         assert_eq!(reading.resume(Pause::Turn, at(1)), None, "not paused");
         reading.pause(Pause::Control, at(2));
         reading.pause(Pause::Gateway, at(3));

@@ -206,7 +206,7 @@ impl Record {
         }
     }
 
-    /// The same, kept beyond the connection.
+    /// The data of the client that a cut is compared with, kept beyond the connection.
     pub(crate) fn was_connected(&self) -> WasConnected {
         WasConnected {
             user: self.user.clone(),
@@ -306,7 +306,7 @@ impl Session {
         self.cold.record.connected(session)
     }
 
-    /// The same, kept beyond the connection.
+    /// The data of the client that a cut is compared with, kept beyond the connection.
     pub(crate) fn was_connected(&self) -> WasConnected {
         self.cold.record.was_connected()
     }

@@ -150,7 +150,7 @@ impl Throttle {
         }
         let is_open = self.held.is_empty() && now.mono_us >= self.next_us;
         let bytes = frame.queue_bytes();
-        if is_open && gate.is_none_or(|gate| gate.takes(now, under_way, bytes)) {
+        if is_open && gate.is_none_or(|gate| gate.try_pass(now, under_way, bytes)) {
             self.next_us = now.mono_us + self.interval_us;
             return Throttled::Leaves;
         }
@@ -282,8 +282,9 @@ impl Gate {
         }
     }
 
-    /// Whether a state of `bytes` bytes may be sent while `under_way` bytes are in flight.
-    pub(super) fn takes(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
+    /// Decides whether a state of `bytes` bytes may be sent while `under_way` bytes are in flight. If not, the gate is closed
+    /// until a pong, or for some time.
+    pub(super) fn try_pass(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {
             true => self.pongs_unused = 0,
@@ -427,13 +428,13 @@ mod tests {
     #[test]
     fn one_state_at_a_time_is_under_way_while_pongs_are_late() {
         let mut gate = closed();
-        assert!(!gate.takes(Now::default(), 9, 1));
+        assert!(!gate.try_pass(Now::default(), 9, 1));
         for _ in 0..99 {
             gate.answered(LATE_PONG_US + 1, 10_000, 0);
             assert!(!gate.is_closed && !gate.is_wide());
             assert!(
-                gate.takes(Now::default(), 0, 10_000)
-                    && !gate.takes(Now::default(), 10_000, 10_000)
+                gate.try_pass(Now::default(), 0, 10_000)
+                    && !gate.try_pass(Now::default(), 10_000, 10_000)
             );
         }
     }
@@ -443,7 +444,7 @@ mod tests {
         let mut gate = closed();
         let mut pongs = 0;
         while !gate.is_wide() {
-            assert!(!gate.takes(Now::default(), 1, 1 << 40));
+            assert!(!gate.try_pass(Now::default(), 1, 1 << 40));
             // The feed brings more than may leave.
             gate.answered(
                 300_000 + pongs % 2 * 90_000,
@@ -464,7 +465,7 @@ mod tests {
             let bytes = gate.window_bytes.max(4_000) / 4_000 * 4_000;
             let pong_us = 20_000 + bytes as u32 * 50;
             gate.answered(pong_us, bytes, 0);
-            assert!(!gate.takes(Now::default(), bytes, 4_000) || gate.window_bytes > bytes);
+            assert!(!gate.try_pass(Now::default(), bytes, 4_000) || gate.window_bytes > bytes);
             assert!(gate.window_bytes <= 32_000, "{}", gate.window_bytes);
         }
     }

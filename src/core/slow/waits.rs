@@ -36,8 +36,8 @@ const SAMPLED_MAX: usize = 1_024;
 const SLICE: usize = 2_048;
 /// A client that has no second sample after this time is [`Why::Unclear`].
 const PENDING_US: u64 = 2_000_000;
-/// A verdict ends after this time in which the client was not slow.
-const ENDS_US: u64 = 3_000_000;
+/// A client stops being slow after this time in which no poll found it slow.
+const SLOW_ENDS_US: u64 = 3_000_000;
 /// The log line about an ended connection gets a verdict only if the client was slow within this time before.
 const TOLD_US: u64 = 10_000_000;
 /// If at least this many clients behind a proxy are slow, and at least half of all its clients, the proxy itself is
@@ -129,7 +129,8 @@ impl Wait {
         self.ended_us + under_way
     }
 
-    fn check(&mut self, now_us: u64) {
+    /// Notes the total time of waiting as of this poll.
+    fn note_poll(&mut self, now_us: u64) {
         self.at_polls.rotate_left(1);
         self.at_polls[POLLS - 1] = self.total_us(now_us);
     }
@@ -173,7 +174,7 @@ impl Waits {
             Some(why) => Some((why, wait.say.clone())),
             None => wait.since_us.map(|_| (Why::Unclear, Box::default())),
         };
-        wait.ends(stats);
+        wait.end_slowness(stats);
         reported
     }
 
@@ -221,7 +222,7 @@ impl Waits {
     }
 
     /// Polls the next clients that wait. `late_us`: the lateness of the loop in the last second.
-    pub(crate) fn check(
+    pub(crate) fn poll_clients(
         &mut self,
         now: Now,
         late_us: u64,
@@ -239,7 +240,7 @@ impl Waits {
         let mut last = None;
         for (&key, wait) in waits.range_mut((from, Unbounded)).take(SLICE) {
             last = Some(key);
-            wait.check(poll.now_us);
+            wait.note_poll(poll.now_us);
             let Some(session) = clients.session(key) else {
                 continue;
             };
@@ -462,8 +463,8 @@ impl Wait {
     /// Records the outcome of a poll, and counts it.
     fn set(&mut self, poll: Poll, found: Option<Judged>, stats: &mut SlowStats) {
         let Some(found) = found else {
-            if poll.now_us > self.slow_at_us + ENDS_US {
-                self.ends(stats);
+            if poll.now_us > self.slow_at_us + SLOW_ENDS_US {
+                self.end_slowness(stats);
             }
             return;
         };
@@ -485,8 +486,8 @@ impl Wait {
         }
     }
 
-    /// Notes that the client is no longer slow.
-    fn ends(&mut self, stats: &mut SlowStats) {
+    /// Notes that the client is no longer slow. The verdict stays for the log line about its end ([`TOLD_US`]).
+    fn end_slowness(&mut self, stats: &mut SlowStats) {
         if self.slow_since_us.take().is_some()
             && let Some(why) = self.why
         {

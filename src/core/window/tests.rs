@@ -136,7 +136,7 @@ fn frames_are_kept_up_to_so_many_bytes() {
     );
     assert_eq!(text(&windows, window, 0, b"x"), None, "its frames are gone");
     drop(large);
-    windows.release();
+    windows.release_all();
     assert_eq!(alive.alive(), 0);
 }
 
@@ -147,12 +147,12 @@ fn a_frame_that_is_no_longer_kept_gets_another_number() {
     let first = frame(&alive, b"first");
     let id = windows.intern(&first);
     assert_eq!(windows.intern(&first), id);
-    windows.release();
+    windows.release_all();
     let other = frame(&alive, b"other");
     assert_ne!(windows.intern(&other), id);
     assert_ne!(windows.intern(&first), id);
     windows.first_kept = u32::MAX - 1;
-    windows.release();
+    windows.release_all();
     let mut window = WindowId::NONE;
     for text in [b"a", b"b", b"c", b"d"] {
         window = sent(&mut windows, window, &frame(&alive, text), 0);
@@ -211,7 +211,7 @@ fn a_number_is_one_window_for_all() {
                 frames.push(frame(&alive, bytes.as_bytes()));
             }
             if below(100) == 0 {
-                windows.release();
+                windows.release_all();
             }
             // Often the newest, and then to many.
             let back = [0, 0, 0, below(4)][below(4) as usize] as usize;

@@ -62,7 +62,8 @@ impl BusRequests {
         self.add_use(name, 0);
     }
 
-    /// The same for a pattern that covers another name, whose messages come by this request.
+    /// Requests a pattern that covers another name from the bus, unless it is requested already: the messages of the name come
+    /// by this request.
     pub(super) fn want_cover(&mut self, pattern: &TopicName) {
         self.add_use(pattern, 1);
     }

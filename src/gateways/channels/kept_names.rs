@@ -37,7 +37,8 @@ impl KeptNames {
         })
     }
 
-    /// The same for a feed that is a stream. As soon as the bus has said the subjects of the stream, these are its names.
+    /// The list of names and patterns of a feed that is a stream. As soon as the bus has said the subjects of the stream,
+    /// these are its names.
     ///
     /// # Errors
     /// As [`new`](Self::new).

@@ -245,8 +245,8 @@ impl ChannelsGateway {
         Ok(self)
     }
 
-    /// The same for a kept feed that is a stream, whose names are its subjects as soon as the bus has said them
-    /// ([`BusNotice::Subjects`]).
+    /// Takes the messages of these names and patterns from a kept feed that is a stream. Its names are its subjects as soon as
+    /// the bus has said them ([`BusNotice::Subjects`]).
     ///
     /// # Errors
     /// As [`with_kept`](Self::with_kept).
@@ -537,7 +537,7 @@ impl Gateway for ChannelsGateway {
         self.send_next_name_error(core, clients);
         self.ask_past(core);
         self.answer_past(core, clients);
-        self.retained.wake_resting(core.now().mono_us);
+        self.retained.wake_paused(core.now().mono_us);
         self.release_leaving(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);

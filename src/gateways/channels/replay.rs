@@ -26,7 +26,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{QuestionPlace, Retained, State, WaitedName, Waiter};
+use super::retained::{QuestionPlace, Retained, RetainedClient, ValuesState, WaitedName};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
     Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -35,7 +35,7 @@ use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// The pause of a client that is ahead of this instance, or for which there is no room now, microseconds.
-const REST_US: u64 = 20_000;
+const PAUSE_US: u64 = 20_000;
 /// The most such pauses without a message between.
 const PAUSES_MAX: u32 = 1_500;
 /// The most questions after whose end the history may lack messages once more.
@@ -53,6 +53,17 @@ const MATCHER_BYTES: u64 = 32;
 
 /// All kept messages that a client gets.
 pub(super) type Replays = BTreeMap<TopicName, Replay>;
+
+/// The names of which a client gets all kept messages (`"last":"all"`), and how far a round over them is.
+#[derive(Debug, Default)]
+pub(super) struct ReplayProgress {
+    /// By name; those of an event stream with several names have an empty one.
+    pub(super) replays: Replays,
+    /// Those that are still to be looked for in the history in this round, the next one last.
+    round: Vec<TopicName>,
+    /// Whether the history has more for one of this round.
+    has_more: bool,
+}
 
 /// The messages from before the subscription that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +101,11 @@ pub(super) struct Replay {
     is_over: bool,
     /// Whatever is there is sent: messages between are missing.
     is_cut_short: bool,
-    rests: bool,
+    is_paused: bool,
     /// The pauses since the last page.
     pauses: u32,
     reads: u32,
-    /// Whether the stream was read from its beginning because the position was of another life of it.
+    /// Whether the stream was read from its beginning because the position was of another epoch of it.
     has_begun_anew: bool,
     cut: Option<RetainedCut>,
     memory: Permit,
@@ -169,7 +180,7 @@ impl Replay {
                 WithoutPage::Ends
             }
             NotRecovered::Ahead | NotRecovered::Large => {
-                self.rests = true;
+                self.is_paused = true;
                 self.pauses += 1;
                 WithoutPage::Rests
             }
@@ -209,7 +220,7 @@ impl Replay {
             is_read: false,
             is_over: false,
             is_cut_short: false,
-            rests: false,
+            is_paused: false,
             pauses: 0,
             reads: 0,
             has_begun_anew: false,
@@ -246,7 +257,7 @@ impl Replay {
 
     /// Whether the bus may be asked for more now.
     pub(super) fn asks_bus(&self) -> bool {
-        !self.rests && !self.is_over
+        !self.is_paused && !self.is_over
     }
 
     /// The id of the last message that the client has, and the last copy of it.
@@ -270,8 +281,8 @@ impl Replay {
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked.
     fn read(&mut self, cut: Option<RetainedCut>) {
         self.reads += 1;
-        let is_other_life = cut == Some(RetainedCut::Epoch) && self.since.is_some();
-        if is_other_life && !self.has_begun_anew {
+        let is_other_epoch = cut == Some(RetainedCut::Epoch) && self.since.is_some();
+        if is_other_epoch && !self.has_begun_anew {
             // The position says nothing of this stream, which is read from its beginning on; but only once, or a reading
             // that is wrong about it would have no end.
             (self.since, self.cut, self.is_read) = (None, cut, false);
@@ -306,15 +317,15 @@ pub(super) fn names_in(scope: &TopicName) -> (Bound<&str>, Bound<&str>) {
     }
 }
 
-impl Waiter {
+impl RetainedClient {
     /// The replays that a question with this name is for, as far as the client has it or goes on with it.
     pub(super) fn read_in(&self, scope: &TopicName) -> impl Iterator<Item = (&TopicName, &Replay)> {
-        let replays = self.replays.range::<str, _>(names_in(scope));
+        let replays = self.replay.replays.range::<str, _>(names_in(scope));
         replays.filter(|(_, replay)| replay.is_asked)
     }
 
     fn read_in_mut(&mut self, scope: &TopicName) -> impl Iterator<Item = &mut Replay> {
-        let replays = self.replays.range_mut::<str, _>(names_in(scope));
+        let replays = self.replay.replays.range_mut::<str, _>(names_in(scope));
         let replays = replays.map(|(_, replay)| replay);
         replays.filter(|replay| replay.is_asked)
     }
@@ -328,7 +339,7 @@ impl Waiter {
     ) -> Option<Option<StoredId>> {
         let mut begins = None;
         if self.read_in(scope).next().is_none() {
-            let replays = self.replays.range_mut::<str, _>(names_in(scope));
+            let replays = self.replay.replays.range_mut::<str, _>(names_in(scope));
             for (_, replay) in replays.filter(|(_, replay)| replay.asks_bus()) {
                 let after = replay.after();
                 replay.is_asked = *begins.get_or_insert(after) == after;
@@ -367,14 +378,14 @@ impl Retained {
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| WaitedName {
-            state: State::Waits(0),
+            state: ValuesState::Waits(0),
             place: self.questions.place_after(None),
             since: self.count,
             count: 0,
             says_end: false,
             cut: None,
         });
-        let before = waiter.replays.insert(replay.key(), replay);
+        let before = waiter.replay.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());
         self.wake(key);
     }
@@ -382,9 +393,12 @@ impl Retained {
     /// Ends a replay of a client.
     fn remove_replay(&mut self, name: &TopicName, key: SessionKey) -> Option<Replay> {
         let waiter = self.clients.get_mut(&key)?;
-        let replay = waiter.replays.remove(name)?;
+        let replay = waiter.replay.replays.remove(name)?;
         self.replaying -= 1;
-        let mut others = waiter.replays.range::<str, _>(names_in(&replay.scope));
+        let mut others = waiter
+            .replay
+            .replays
+            .range::<str, _>(names_in(&replay.scope));
         match others.next() {
             Some(_) => self.leave_if_unread(&replay.scope, key),
             None => self.remove(&replay.scope, key),
@@ -398,7 +412,7 @@ impl Retained {
             return;
         };
         let wanted = waiter.names.get(scope);
-        let is_in = wanted.is_some_and(|wanted| !matches!(wanted.state, State::Waits(_)));
+        let is_in = wanted.is_some_and(|wanted| !matches!(wanted.state, ValuesState::Waits(_)));
         if is_in && waiter.read_in(scope).next().is_none() {
             self.leave_question(scope, key);
         }
@@ -412,7 +426,7 @@ impl Retained {
     /// Where a client is still getting all kept messages of a name: by itself, or with the other names of an event stream. A
     /// client may get those of very many names, so they are not walked over.
     fn replay_with(&self, name: &TopicName, key: SessionKey) -> Option<TopicName> {
-        let replays = &self.clients.get(&key)?.replays;
+        let replays = &self.clients.get(&key)?.replay.replays;
         let has = |key: &TopicName| replays.get(key).is_some_and(|replay| replay.has(name));
         [name.clone(), TopicName::default()].into_iter().find(has)
     }
@@ -420,25 +434,25 @@ impl Retained {
     /// Begins a round over the names of a client, unless one is under way.
     fn begin_round(&mut self, key: SessionKey) {
         if let Some(waiter) = self.clients.get_mut(&key)
-            && waiter.round.is_empty()
+            && waiter.replay.round.is_empty()
         {
-            waiter.round = waiter.replays.keys().rev().cloned().collect();
-            waiter.has_more = false;
+            waiter.replay.round = waiter.replay.replays.keys().rev().cloned().collect();
+            waiter.replay.has_more = false;
         }
     }
 
     fn next_in_round(&mut self, key: SessionKey) -> Option<TopicName> {
-        self.clients.get_mut(&key)?.round.pop()
+        self.clients.get_mut(&key)?.replay.round.pop()
     }
 
-    /// Lets a client rest for a moment, and go on then.
-    fn rest(&mut self, key: SessionKey, now_us: u64) {
-        if self.resting.is_empty() {
-            self.rest_until_us = now_us + REST_US;
+    /// Pauses a client for a moment.
+    fn pause(&mut self, key: SessionKey, now_us: u64) {
+        if self.paused.is_empty() {
+            self.paused_until_us = now_us + PAUSE_US;
         }
-        // A client may let thousands of names rest, one after the other.
-        if self.resting.last() != Some(&key) {
-            self.resting.push(key);
+        // A client may pause with thousands of names, one after the other.
+        if self.paused.last() != Some(&key) {
+            self.paused.push(key);
         }
     }
 
@@ -453,16 +467,17 @@ impl Retained {
     }
 
     /// Ends the pause of clients.
-    pub(super) fn wake_resting(&mut self, now_us: u64) {
-        if now_us < self.rest_until_us {
+    pub(super) fn wake_paused(&mut self, now_us: u64) {
+        if now_us < self.paused_until_us {
             return;
         }
-        for key in mem::take(&mut self.resting) {
+        for key in mem::take(&mut self.paused) {
             if let Some(waiter) = self.clients.get_mut(&key) {
                 waiter
+                    .replay
                     .replays
                     .values_mut()
-                    .for_each(|replay| replay.rests = false);
+                    .for_each(|replay| replay.is_paused = false);
             }
             self.wake(key);
         }
@@ -496,7 +511,7 @@ impl Retained {
             return false;
         };
         let client = self.clients.get_mut(&key);
-        if let Some(replay) = client.and_then(|client| client.replays.get_mut(&replayed)) {
+        if let Some(replay) = client.and_then(|client| client.replay.replays.get_mut(&replayed)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
             replay.memory.give_back(bytes, 0);
@@ -589,19 +604,19 @@ impl ChannelsGateway {
                 return false;
             };
             if has_more {
-                waiter.has_more = true;
+                waiter.replay.has_more = true;
                 self.retained.undrained.push(key);
                 return true;
             }
             // Each look at the history takes time, also if it finds nothing.
-            if !waiter.round.is_empty() && !core.has_time() {
+            if !waiter.replay.round.is_empty() && !core.has_time() {
                 waiter.is_busy = false;
-                self.retained.rest(key, core.now().mono_us);
+                self.retained.pause(key, core.now().mono_us);
                 return true;
             }
         }
         let waiter = self.retained.clients.get_mut(&key);
-        let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.has_more));
+        let has_more = waiter.is_some_and(|waiter| mem::take(&mut waiter.replay.has_more));
         if has_more {
             self.retained.undrained.push(key);
         }
@@ -618,16 +633,16 @@ impl ChannelsGateway {
     ) -> bool {
         let waiter = self.retained.clients.get_mut(&key);
         let Some((replay, waits)) = waiter.and_then(|waiter| {
-            let replay = waiter.replays.get_mut(name)?;
+            let replay = waiter.replay.replays.get_mut(name)?;
             let waits = waiter.names.get(&replay.scope)?;
             Some((replay, waits))
         }) else {
             return false;
         };
-        let is_asked = replay.is_asked && matches!(waits.state, State::Asked(_));
+        let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
         let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
-        if is_asked || replay.rests || !may_be_there || core.is_filling() {
+        if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
             return false;
         }
         let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
@@ -656,7 +671,7 @@ impl ChannelsGateway {
                 WithoutPage::Waits => false,
                 WithoutPage::Again => true,
                 WithoutPage::Rests => {
-                    self.retained.rest(key, core.now().mono_us);
+                    self.retained.pause(key, core.now().mono_us);
                     false
                 }
                 WithoutPage::Ends => {
@@ -724,7 +739,7 @@ impl ChannelsGateway {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = waiter.replays.entry(replayed) else {
+            let Entry::Occupied(replay) = waiter.replay.replays.entry(replayed) else {
                 continue;
             };
             if !replay.get().is_asked {
@@ -758,7 +773,7 @@ impl ChannelsGateway {
                 let copy = CopyRank::LAST;
                 replay.since = Some(CopyPosition { position, copy });
             }
-            waiter.replays.insert(replayed, replay);
+            waiter.replay.replays.insert(replayed, replay);
         }
     }
 }

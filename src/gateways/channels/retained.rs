@@ -12,17 +12,18 @@
 //! after a minute ([`shares`]), so that a client that takes a byte now and then does not keep others waiting for ever; from then on
 //! its values count only in the memory of all frames.
 
+mod client;
 mod live;
 mod pages;
 mod questions;
 mod request;
 mod shares;
 mod sought;
-mod waiter;
 
+use self::client::Share;
+pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, Wants};
 pub(super) use self::questions::QuestionPlace;
 pub use self::request::RetainedRequest;
-pub(super) use self::waiter::{RetainedEnd, State, WaitedName, Waiter, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -47,11 +48,11 @@ pub(super) struct Retained {
     /// Whether the bus gives all messages of the stream that is the kept feed.
     pub(super) has_pages: bool,
     /// Clients whose kept messages go on a little later, and when.
-    pub(super) resting: Vec<SessionKey>,
-    pub(super) rest_until_us: u64,
+    pub(super) paused: Vec<SessionKey>,
+    pub(super) paused_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
-    pub(super) clients: HashMap<SessionKey, Waiter, RandomState>,
+    pub(super) clients: HashMap<SessionKey, RetainedClient, RandomState>,
     waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
     pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
@@ -89,8 +90,8 @@ impl Retained {
             syntax,
             has_values: false,
             has_pages: false,
-            resting: Vec::new(),
-            rest_until_us: 0,
+            paused: Vec::new(),
+            paused_until_us: 0,
             is_up: false,
             clients: HashMap::default(),
             waiting: ExtendibleMap::default(),
@@ -146,8 +147,8 @@ impl Retained {
         self.count_name(name, key);
     }
 
-    /// The same for a client that is told when the values have ended. If it waits for the name already, the values begin
-    /// anew, so that those behind the newest answer are whole.
+    /// Records a client that has asked for the name, as [`want`](Self::want), and that is told when the values have ended. If
+    /// it waits for the name already, the values begin anew, so that those behind the newest answer are whole.
     pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         self.leave_question(name, key);
         let wanted = WaitedName {
@@ -200,8 +201,8 @@ impl Retained {
         {
             let end = RetainedEnd {
                 answer: match wanted.state {
-                    State::Waits(answer) => answer,
-                    State::Asked(_) | State::Takes(_) => 0,
+                    ValuesState::Waits(answer) => answer,
+                    ValuesState::Asked(_) | ValuesState::Takes(_) => 0,
                 },
                 name: name.clone(),
                 count: wanted.count,
@@ -224,7 +225,10 @@ impl Retained {
     fn next_end(&mut self) -> Option<(SessionKey, RetainedEnd)> {
         loop {
             let key = *self.ending.front()?;
-            let end = self.clients.get_mut(&key).and_then(Waiter::next_end);
+            let end = self
+                .clients
+                .get_mut(&key)
+                .and_then(RetainedClient::next_end);
             if let Some(end) = end {
                 return Some((key, end));
             }
@@ -239,12 +243,12 @@ impl Retained {
         let Some(waiter) = self.clients.remove(&key) else {
             return Default::default();
         };
-        if let Some((_, begin_us)) = waiter.share {
-            self.shares.remove(&(begin_us, key));
+        if let Some(share) = &waiter.share {
+            self.shares.remove(&(share.since_us, key));
         }
         self.line.remove(&key);
-        self.replaying -= waiter.replays.len();
-        (waiter.names, waiter.replays)
+        self.replaying -= waiter.replay.replays.len();
+        (waiter.names, waiter.replay.replays)
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.
@@ -279,9 +283,9 @@ impl Retained {
         wanted: &WaitedName,
     ) -> Option<QuestionPlace> {
         let (number, member) = match wanted.state {
-            State::Waits(_) => return None,
-            State::Asked(number) => (number, Member::Ready),
-            State::Takes(number) => (number, Member::Takes),
+            ValuesState::Waits(_) => return None,
+            ValuesState::Asked(number) => (number, Member::Ready),
+            ValuesState::Takes(number) => (number, Member::Takes),
         };
         let start = self.questions.start_of(number);
         let begins = &wanted.place;
@@ -306,12 +310,12 @@ impl Retained {
         let Some(wanted) = waiter.names.get_mut(name) else {
             return;
         };
-        let before = mem::replace(&mut wanted.state, State::Waits(0));
+        let before = mem::replace(&mut wanted.state, ValuesState::Waits(0));
         wanted.place = place.unwrap_or_else(|| mem::take(&mut wanted.place));
         match before {
-            State::Waits(_) => wanted.state = before,
-            State::Asked(_) => self.unasked(key),
-            State::Takes(_) => {}
+            ValuesState::Waits(_) => wanted.state = before,
+            ValuesState::Asked(_) => self.unasked(key),
+            ValuesState::Takes(_) => {}
         }
     }
 
@@ -322,8 +326,8 @@ impl Retained {
         };
         waiter.asked -= 1;
         if waiter.asked == 0 {
-            if let Some((share, begin_us)) = &mut waiter.share {
-                share.set(waiter.sent as u64, *begin_us);
+            if let Some(Share { permit, since_us }) = &mut waiter.share {
+                permit.set(waiter.sent as u64, *since_us);
             }
             self.undrained.push(key);
         }
@@ -350,8 +354,9 @@ impl Retained {
 
     fn forget_if_idle(&mut self, key: SessionKey) {
         let waiter = self.clients.get(&key);
-        let is_idle =
-            |waiter: &Waiter| !waiter.is_busy && waiter.names.is_empty() && waiter.ends.is_empty();
+        let is_idle = |waiter: &RetainedClient| {
+            !waiter.is_busy && waiter.names.is_empty() && waiter.ends.is_empty()
+        };
         if waiter.is_some_and(is_idle) {
             self.clients.remove(&key);
         }

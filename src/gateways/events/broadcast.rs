@@ -28,10 +28,10 @@ pub struct Broadcast {
     pub device_ids: Vec<String>,
 }
 
-/// An error in a body: its place, and its message.
+/// An error in a body: the path to the wrong value, and its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    place: Vec<PathStep>,
+    path: Vec<PathStep>,
     what: Cow<'static, str>,
 }
 
@@ -98,22 +98,22 @@ impl Broadcast {
 }
 
 impl Wrong {
-    fn new(place: impl IntoIterator<Item = PathStep>, what: impl Into<Cow<'static, str>>) -> Self {
+    fn new(path: impl IntoIterator<Item = PathStep>, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            place: place.into_iter().collect(),
+            path: path.into_iter().collect(),
             what: what.into(),
         }
     }
 
     /// Returns `{"loc":["body",…],"msg":…}`.
     pub fn json(&self) -> ObjectWriter {
-        let mut place = vec![Cow::Borrowed("\"body\"")];
-        place.extend(self.place.iter().map(|step| match step {
+        let mut path = vec![Cow::Borrowed("\"body\"")];
+        path.extend(self.path.iter().map(|step| match step {
             PathStep::Member(name) => Cow::Owned(format!("\"{name}\"")),
             PathStep::Index(index) => Cow::Owned(index.to_string()),
         }));
         let mut object = ObjectWriter::new();
-        object.raw("loc", &format!("[{}]", place.join(",")));
+        object.raw("loc", &format!("[{}]", path.join(",")));
         object.string("msg", &self.what);
         object
     }
@@ -184,8 +184,8 @@ fn read_targets(
         match text_of(&id) {
             Some(id) => read.push(id),
             None => {
-                let place = [TARGETS, DEVICE_IDS, PathStep::Index(index)];
-                wrong.push(Wrong::new(place, NO_TEXT));
+                let path = [TARGETS, DEVICE_IDS, PathStep::Index(index)];
+                wrong.push(Wrong::new(path, NO_TEXT));
             }
         }
         if wrong.len() == WRONG_MAX {

@@ -229,7 +229,7 @@ impl Connection {
 
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
     /// than `left` allows, or while other clients need the room.
-    pub(super) fn leave(&mut self, left: EndedClient) -> Dropped {
+    pub(super) fn end_client(&mut self, left: EndedClient) -> Dropped {
         let dropped = self.drop_newest(left.messages.amount());
         self.left = Some(left);
         dropped
@@ -248,8 +248,8 @@ impl Connection {
         self.calling.is_some() || self.to_forward() > 0
     }
 
-    /// Drops every message that is not forwarded yet, as [`leave`](Self::leave) does.
-    pub(super) fn forget(&mut self) -> Dropped {
+    /// Drops every message that is not forwarded yet, as [`end_client`](Self::end_client) does.
+    pub(super) fn drop_unforwarded(&mut self) -> Dropped {
         self.drop_newest(0)
     }
 

@@ -220,8 +220,8 @@ fn outcome(outcome: Result<ServiceAnswer, CallFailure>) -> Result<String, String
     }
 }
 
-/// The same for an answer. Redirects are not followed, so a redirect is an answer too (recorded case
-/// `upstream_answers`).
+/// Returns `data` of a service's answer, or the message of the `upstream_error`. Redirects are not followed, so a redirect
+/// is an answer too (recorded case `upstream_answers`).
 fn read(answer: &ServiceAnswer) -> Result<String, String> {
     let unreadable = unreadable(answer);
     if answer.status >= 400 {

@@ -252,7 +252,7 @@ impl EventsGateway {
     ) -> bool {
         let admitted = connection.admit(core, key);
         if !admitted {
-            let dropped = connection.forget();
+            let dropped = connection.drop_unforwarded();
             self.stats.messages_forgotten.add(dropped.messages);
             self.leave_line(key, dropped.in_line);
         }

@@ -37,7 +37,7 @@ impl Orphans {
     ) -> Option<Calling> {
         let waits = connection.to_forward().min(waits_max);
         let messages = self.messages.grant_some(connection.client, waits);
-        let dropped = connection.leave(EndedClient { messages, who });
+        let dropped = connection.end_client(EndedClient { messages, who });
         stats.messages_forgotten.add(dropped.messages);
         dropped.in_line
     }

@@ -29,7 +29,7 @@ use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
@@ -158,7 +158,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let prepared = keys.add_to(parts).prepare(clock, announce)?;
     Ok(prepared.ending_with(move || {
         if let Some(bus) = &bus {
-            bus.leave();
+            bus.announce_stop();
         }
     }))
 }
@@ -246,9 +246,9 @@ fn services(own: &EventsSettings, table: &Services) -> Result<Vec<services::Serv
 }
 
 /// The check of a service for `--check --connect`.
-fn question(service: &services::Service) -> Question {
+fn question(service: &services::Service) -> StartQuestion {
     let (service, asked) = (service.clone(), service.to_string());
-    Question::new(asked.clone(), move || {
+    StartQuestion::new(asked.clone(), move || {
         vec![match service.probe(CALL_PATH) {
             Ok(probed) if probed.status.is_redirection() => {
                 let (status, target) = (probed.status, probed.redirect_target);

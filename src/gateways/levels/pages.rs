@@ -110,7 +110,7 @@ mod tests {
     use weirgate_bus::status::BusStatus;
     use weirgate_core::FeedStats;
     use weirgate_server::http::page::{self, PageParts};
-    use weirgate_server::http::{ReadyLimits, pages};
+    use weirgate_server::http::{ReadyLimits, status_pages};
     use weirgate_server::telemetry::{Build, LoopNumbers};
     use weirgate_wire::base::Now;
 
@@ -191,7 +191,8 @@ mod tests {
     fn no_endpoint_can_take_the_path_of_a_page() {
         let clock = Clock::start();
         let telemetry = telemetry(clock);
-        let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
+        let mut routes =
+            status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
         routes.push(keys_route(&telemetry, clock, Vec::new()));
         routes.extend(page::routes(PageParts {

@@ -34,7 +34,7 @@ use weirgate_server::flag;
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError};
 
@@ -123,7 +123,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let asked = format!("NATS at {url}");
     let for_question = settings.clone();
-    let question = Question::new(asked, move || for_question.check());
+    let question = StartQuestion::new(asked, move || for_question.check());
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     plan.parts(

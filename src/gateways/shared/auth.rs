@@ -10,7 +10,7 @@ use crate::keys::{
 };
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{BusEvent, Feed, Gateway};
-use weirgate_server::run::{Parts, Question, Reload, Reloaded, RunError};
+use weirgate_server::run::{Parts, Reload, Reloaded, RunError, StartQuestion};
 use weirgate_server::settings::{AuthSettings, SecretText};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::auth::{ApiKey, Authenticator, KeySet};
@@ -24,7 +24,7 @@ pub(in crate::gateways) struct KeyUpdates {
     /// Reads the key files again, and requests a fetch of the URL. `None` if there are neither files nor a URL.
     reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
-    question: Option<Question>,
+    question: Option<StartQuestion>,
     /// True until the first key is there. `None` if no keys are fetched, if tokens are optional, or if there is a
     /// shared key.
     awaits: Option<Arc<AtomicBool>>,
@@ -62,9 +62,9 @@ impl KeyUpdates {
 }
 
 /// The check of the URL of keys.
-fn question(url: &KeyUrl) -> Question {
+fn question(url: &KeyUrl) -> StartQuestion {
     let (url, asked) = (url.clone(), format!("the key set at {}", url.shown()));
-    Question::new(asked.clone(), move || {
+    StartQuestion::new(asked.clone(), move || {
         let mut keys = KeySet::default();
         let found = url.fetch().map_err(|error| error.to_string());
         let read = |text: Vec<u8>| keys.add_foreign_jwks(&text).map_err(|e| e.to_string());
@@ -155,8 +155,8 @@ impl Reload for Keys {
         "keys"
     }
 
-    fn check(&mut self) -> bool {
-        self.1.check()
+    fn poll_change(&mut self) -> bool {
+        self.1.poll_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

@@ -5,7 +5,7 @@ use std::fmt;
 use weirgate_bus::nats::{Credentials, NatsNeeds, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
 use weirgate_server::flag;
-use weirgate_server::run::{Question, RunError};
+use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::{Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl};
 use weirgate_wire::base::is_host;
 
@@ -204,17 +204,20 @@ pub(in crate::gateways) fn shown_redis(source: &RedisSettings) -> String {
 }
 
 /// The check of Redis for `--check --connect`.
-pub(in crate::gateways) fn redis_question(source: &RedisSettings, needs: RedisNeeds) -> Question {
+pub(in crate::gateways) fn redis_question(
+    source: &RedisSettings,
+    needs: RedisNeeds,
+) -> StartQuestion {
     let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
-    Question::new(asked, move || needs.check(&source))
+    StartQuestion::new(asked, move || needs.check(&source))
 }
 
 /// The check of NATS, without streams, for `--check --connect`.
-pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question {
+pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> StartQuestion {
     let asked = format!("NATS at {}", SecretUrl::new(&source.urls.expose()));
     let source = source.clone();
-    Question::new(asked, move || needs.check(&source))
+    StartQuestion::new(asked, move || needs.check(&source))
 }
 
 #[cfg(test)]

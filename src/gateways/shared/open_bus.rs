@@ -12,9 +12,9 @@ use weirgate_bus::redis::{
 };
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
+use weirgate_bus::{BusInterest, CountedFeed, Source, StreamSettings, WithBeside};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
-use weirgate_server::run::{Parts, Question, RunError};
+use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
 
@@ -74,7 +74,7 @@ pub(in crate::gateways) struct OpenBus {
     /// By this the source learns which names clients want. `None` for a stream with nothing beside it.
     pub(in crate::gateways) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
-    question: Question,
+    question: StartQuestion,
 }
 
 impl OpenBus {
@@ -283,14 +283,14 @@ fn subscribe_names(
     syntax: NameSyntax,
     reading: &BusReading<'_>,
     interest: &BusInterest,
-) -> Result<Option<KeptFeed>, RunError> {
+) -> Result<Option<CountedFeed>, RunError> {
     for name in &reading.names {
         interest.subscribe(name.clone());
     }
     if reading.marks_channel.is_none() {
         return Ok(None);
     }
-    let feed = KeptFeed::new(syntax, reading.names.clone());
+    let feed = CountedFeed::new(syntax, reading.names.clone());
     feed.map(Some).map_err(wrong_history_name)
 }
 

@@ -53,7 +53,7 @@ impl Tokens {
 
 /// Checks the table and the default role before a start.
 pub(in crate::gateways) fn check_table(acl: &Acl, role: &str, tokens: Tokens) {
-    warn_of_places(acl, tokens);
+    warn_of_placeholders(acl, tokens);
     if tokens == Tokens::Required || acl.knows(role) {
         return warn_of_default_role(acl, role);
     }
@@ -70,9 +70,9 @@ fn warn_of_default_role(acl: &Acl, role: &str) {
     }
 }
 
-/// Warns that nobody gets names with places for claims, because tokens are ignored.
-fn warn_of_places(acl: &Acl, tokens: Tokens) {
-    if tokens == Tokens::Ignored && acl.has_places() {
+/// Warns that nobody gets names with placeholders, because tokens are ignored.
+fn warn_of_placeholders(acl: &Acl, tokens: Tokens) {
+    if tokens == Tokens::Ignored && acl.has_placeholders() {
         tracing::warn!(
             "the table of roles has names with {{sub}} or {{claim:NAME}} and REQUIRE_AUTH is off: tokens are ignored, and nobody has these names"
         );
@@ -144,7 +144,7 @@ impl AclFile {
             "the table of roles has changed"
         );
         warn_of_default_role(&self.in_force, &self.default_role);
-        warn_of_places(&self.in_force, self.tokens);
+        warn_of_placeholders(&self.in_force, self.tokens);
     }
 }
 

@@ -466,7 +466,7 @@ impl Gateway for TradesGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<TradesClient>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let count = client.held.count();
-        self.users.leave(core, key, &client.held);
+        self.users.remove_ended(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
         self.ended_watches.extend(client.held.into_candles());

@@ -161,7 +161,7 @@ impl Users {
     }
 
     /// Removes a connection that has ended.
-    pub(super) fn leave(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
+    pub(super) fn remove_ended(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
         if let Some(user) = self.user(client) {
             user.waiting.remove(&key);
         }

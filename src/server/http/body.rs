@@ -30,7 +30,7 @@ pub struct RequestBody {
 /// How far the client is with a body, for code other than the reader.
 #[derive(Debug, Default)]
 pub struct Progress {
-    owed: AtomicBool,
+    awaits_client: AtomicBool,
     broken: AtomicBool,
     slow: AtomicBool,
     ended: AtomicBool,
@@ -38,8 +38,8 @@ pub struct Progress {
 
 impl Progress {
     /// Whether the reader waits for the client to send the next piece.
-    pub fn is_owed(&self) -> bool {
-        self.owed.load(Ordering::Relaxed)
+    pub fn awaits_client(&self) -> bool {
+        self.awaits_client.load(Ordering::Relaxed)
     }
 
     /// Whether the body broke off, has chunks without a clear end, or arrived too slowly.
@@ -243,7 +243,9 @@ impl Body for RequestBody {
             Poll::Pending => Poll::Pending,
         };
         let progress = &self.progress;
-        progress.owed.store(frame.is_pending(), Ordering::Relaxed);
+        progress
+            .awaits_client
+            .store(frame.is_pending(), Ordering::Relaxed);
         if matches!(frame, Poll::Ready(Some(Err(_)))) {
             progress.broken.store(true, Ordering::Relaxed);
         }

@@ -98,7 +98,8 @@ impl Caller {
         revoked.admit(&who, clock.now().unix_ms())
     }
 
-    /// The same once the token of the request is judged: from here on its user and its marks count too.
+    /// Notes the token of the request, once it is judged, and checks that no operator has cut the sender off: from here on the
+    /// user and the marks of the token count too.
     ///
     /// # Errors
     /// An operator has cut the sender off.

@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::connection_clock::{ConnectionClock, GivesWay};
 use super::end_reports::EndReports;
-use super::gate::{Client, Gate, GateEnd, HeadJudge, HeadLimits};
+use super::gate::{ClientEnd, Gate, GateEnd, HeadJudge, HeadLimits};
 use super::handover::{Handover, ReturnToReactor};
 use super::requests::Requests;
 use super::settings::{HttpSettings, Linger};
@@ -28,7 +28,7 @@ use weirgate_core::CloseReason;
 use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit, Quota};
 use weirgate_wire::upgrade;
 
-/// How often to check again for a client whose end unread bytes may hide ([`Client::Hidden`]).
+/// How often to check again for a client whose end unread bytes may hide ([`ClientEnd::Unknown`]).
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all connections share.
@@ -223,14 +223,15 @@ impl Connection {
             if let Some(reason) = self.eviction_reason(&mut unwritten, cx) {
                 return Poll::Ready(HyperEnd::Evicted(reason));
             }
-            let client = match self.clock.is_working() {
-                true => self.gate.find_client(cx),
-                false => Client::There,
+            let client_end = match self.clock.is_working() {
+                true => self.gate.poll_client_end(cx),
+                false => ClientEnd::NotSeen,
             };
-            if client == Client::Gone {
+            if client_end == ClientEnd::Seen {
                 return Poll::Ready(HyperEnd::ClientGone);
             }
-            let recheck = (client == Client::Hidden).then(|| Instant::now() + RECHECK_INTERVAL);
+            let recheck =
+                (client_end == ClientEnd::Unknown).then(|| Instant::now() + RECHECK_INTERVAL);
             let Some(deadline) = self.clock.deadline().into_iter().chain(recheck).min() else {
                 return Poll::Pending;
             };
@@ -286,7 +287,7 @@ impl Connection {
         unwritten: &mut Unwritten<'_>,
         cx: &Context<'_>,
     ) -> Option<CloseReason> {
-        if let Some(reason) = self.gate.is_evicted(cx) {
+        if let Some(reason) = self.gate.eviction(cx) {
             return Some(reason);
         }
         let now_us = self.server.ends.clock().mono_us();

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind};
 
-/// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds.
+/// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds: its rest begins
+/// then, and before that the permit counts as in use.
 const OWED_US: u64 = 1_000_000;
 
 /// Where there are few places: after this time in which one body, or the room for one answer, was owed, a connection may be
@@ -50,7 +51,7 @@ enum UnderWay {
 ///
 /// A connection without a request under way rests: since its last whole head or the end of its last answer, or else
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
-/// does not take an answer, rests since the last byte.
+/// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 ///
 /// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an answer. While
 /// a request is under way, the permit knows of what kind it is.
@@ -66,7 +67,7 @@ pub(super) struct ConnectionClock {
     awaits_room: Cell<bool>,
     /// Since when the present deadline runs: the begin or the end of a head, or the last byte in either direction.
     since: Cell<Instant>,
-    /// The same, microseconds of the monotonic clock.
+    /// The time of `since`, microseconds of the monotonic clock.
     since_us: Cell<u64>,
     /// Since when no request has been under way, microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,

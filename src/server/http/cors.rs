@@ -68,7 +68,7 @@ impl Cors {
     /// and if a person follows a link.
     pub(crate) fn refuse_other_page(&self, request: &RequestParts) -> Option<Answer> {
         let is_listed = *self != Self::Any && self.allowed_origin(&request.head.headers).is_some();
-        let refused = request.is_of_another_page() && !is_listed && !request.is_visit();
+        let refused = request.is_cross_origin() && !is_listed && !request.is_visit();
         refused.then(|| {
             let close = HeaderValue::from_static("close");
             Answer::not_for_other_pages().with(header::CONNECTION, close)

@@ -1,6 +1,5 @@
-//! Files inside the binary. Each is also compressed with gzip once at the start, and each of the two forms has an
-//! entity tag: browsers ask each time, and usually get a 304. Browser clients are among the files: a client is a
-//! script, which `scripts/serve_clients.mjs` makes of the modules of `clients/js`, and a file with their types.
+//! Files inside the binary. Each is also compressed with gzip once at the start, and each of the two representations has an
+//! entity tag: browsers ask each time, and usually get a 304.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -53,46 +52,47 @@ pub(crate) fn routes(files: impl IntoIterator<Item = File>) -> Vec<Route> {
 
 fn route(file: File) -> Route {
     let path = file.path;
-    let forms = Forms::of(file);
-    Route::get(path, move |request| forms.answer(request))
+    let representations = Representations::of(file);
+    Route::get(path, move |request| representations.answer(request))
 }
 
-/// The forms of a file that a response may have.
-struct Forms {
+/// The representations of a file (RFC 9110 §8).
+struct Representations {
     content_type: &'static str,
     plain: TaggedBody,
     /// `None` if gzip makes the file no smaller.
     gzip: Option<TaggedBody>,
 }
 
-/// A body with its strong entity tag, a hash of the bytes: the forms of a file must have different tags (RFC 9110
-/// §8.8.3.3).
+/// A body with its strong entity tag, a hash of the bytes: the representations of a file must have different tags (RFC
+/// 9110 §8.8.3.3).
 struct TaggedBody {
     body: Bytes,
     etag: HeaderValue,
 }
 
-impl Forms {
+impl Representations {
     fn of(file: File) -> Self {
-        let packed = gzip(file.text.as_bytes()).filter(|packed| packed.len() < file.text.len());
+        let gzipped = gzip(file.text.as_bytes());
+        let gzipped = gzipped.filter(|gzipped| gzipped.len() < file.text.len());
         Self {
             content_type: file.content_type(),
             plain: TaggedBody::of(Bytes::from(file.text.into_owned())),
-            gzip: packed.map(|packed| TaggedBody::of(packed.into())),
+            gzip: gzipped.map(|gzipped| TaggedBody::of(gzipped.into())),
         }
     }
 
     /// A new build may have a new file under the same name, so browsers ask each time; most get a 304.
     fn answer(&self, request: &RequestParts) -> Answer {
-        let packed = self.gzip.as_ref().filter(|_| takes_gzip(request));
-        let form = packed.unwrap_or(&self.plain);
-        let answer = if has_form(request, &form.etag) {
+        let gzipped = self.gzip.as_ref().filter(|_| accepts_gzip(request));
+        let chosen = gzipped.unwrap_or(&self.plain);
+        let answer = if has_tag(request, &chosen.etag) {
             Answer::empty(StatusCode::NOT_MODIFIED)
         } else {
-            let answer = Answer::new(StatusCode::OK, self.content_type, form.body.clone());
-            answer.with_all(packed.map(|_| (header::CONTENT_ENCODING, "gzip")))
+            let answer = Answer::new(StatusCode::OK, self.content_type, chosen.body.clone());
+            answer.with_all(gzipped.map(|_| (header::CONTENT_ENCODING, "gzip")))
         };
-        answer.with(header::ETAG, form.etag.clone()).with_all([
+        answer.with(header::ETAG, chosen.etag.clone()).with_all([
             (header::VARY, "Accept-Encoding"),
             (header::CACHE_CONTROL, "no-cache"),
             (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -122,7 +122,7 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 
 /// Returns true if `If-None-Match` contains the tag (RFC 9110 §13.1.2; the weak comparison), also with the suffix of a proxy
 /// that compresses: `"…-gzip"`, or `"…"-gzip` of an old Apache.
-fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
+fn has_tag(request: &RequestParts, etag: &HeaderValue) -> bool {
     let known = request.header(&header::IF_NONE_MATCH).unwrap_or_default();
     let mut tags = known.split(',').map(space::trim);
     let ours = etag.to_str().unwrap_or_default().trim_matches('"');
@@ -135,7 +135,7 @@ fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
 
 /// Returns true if `Accept-Encoding` permits gzip and does not prefer plain bytes (RFC 9110 §12.5.3). Without the
 /// header the answer is plain: many programs without the header cannot decompress.
-fn takes_gzip(request: &RequestParts) -> bool {
+fn accepts_gzip(request: &RequestParts) -> bool {
     let values = request.header_values(&header::ACCEPT_ENCODING);
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for coding in values.flat_map(|value| value.split(',')) {
@@ -152,7 +152,8 @@ fn takes_gzip(request: &RequestParts) -> bool {
     gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
 }
 
-/// Returns the quality in a weight such as `q=0.5`; 0 if the weight is unreadable.
+/// Returns the quality in a weight such as `q=0.5`; 0 if the weight is unreadable: plain bytes are then right for every
+/// program.
 fn quality_of(weight: &str) -> f32 {
     let (name, value) = space::trim(weight).split_once('=').unwrap_or_default();
     let quality = value
@@ -160,63 +161,6 @@ fn quality_of(weight: &str) -> f32 {
         .ok()
         .filter(|_| name.eq_ignore_ascii_case("q"));
     quality.unwrap_or(0.0)
-}
-
-/// The browser client of a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientModule {
-    /// `/weirgate.js`.
-    Levels,
-    /// `/trades.js`.
-    Trades,
-    /// `/channels.js`.
-    Channels,
-    /// `/events.js`.
-    Events,
-}
-
-/// Script and types of a client: the script as `make served` has made it, and the declarations of its modules. A module comes
-/// after those that it imports.
-macro_rules! client {
-    ($name:literal $(, $before:literal)*) => {
-        [
-            File::new(
-                concat!("/", $name, ".js"),
-                include_str!(concat!("../../../clients/js/served/", $name, ".js")),
-            ),
-            File {
-                path: concat!("/", $name, ".d.ts"),
-                text: joined(concat!(
-                    $(include_str!(concat!("../../../clients/js/", $before, ".d.ts")),)*
-                    include_str!(concat!("../../../clients/js/", $name, ".d.ts")),
-                )),
-            },
-        ]
-    };
-}
-
-/// The files of a gateway's client, and of the event stream, which any client can use in place of a WebSocket.
-fn files_of(client: ClientModule) -> Vec<File> {
-    let own = match client {
-        ClientModule::Levels => client!("weirgate"),
-        ClientModule::Trades => client!("trades", "weirgate", "session", "subscriber"),
-        ClientModule::Channels => client!("channels", "weirgate", "session", "subscriber"),
-        ClientModule::Events => client!("events", "weirgate", "session"),
-    };
-    own.into_iter().chain(client!("event-stream")).collect()
-}
-
-/// Declarations of several modules as those of one: without imports and re-exports, because the modules before have these
-/// names. An import is a single line, and no two modules have the same name at the top level.
-fn joined(declarations: &str) -> Cow<'static, str> {
-    let lines = declarations.split_inclusive('\n');
-    let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
-    Cow::Owned(lines.filter(|line| !is_gone(line)).collect())
-}
-
-/// Returns a route for each file of a client.
-pub fn client_routes(client: ClientModule) -> Vec<Route> {
-    routes(files_of(client))
 }
 
 #[cfg(test)]
@@ -236,25 +180,25 @@ pub(crate) mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let request = RequestParts::of_this_machine(head);
-        Forms::of(file.clone()).answer(&request)
+        Representations::of(file.clone()).answer(&request)
     }
 
-    fn is_packed(accept: &[&str]) -> bool {
+    fn is_gzipped(accept: &[&str]) -> bool {
         let accept: Vec<_> = accept
             .iter()
             .map(|&value| (header::ACCEPT_ENCODING, value))
             .collect();
         let answer = ask(&File::new("/a.js", NAMES), &accept);
         assert_eq!(answer.headers[header::VARY], "Accept-Encoding");
-        let is_packed = answer.headers.contains_key(header::CONTENT_ENCODING);
+        let is_gzipped = answer.headers.contains_key(header::CONTENT_ENCODING);
         let mut text = String::new();
-        match is_packed {
+        match is_gzipped {
             true => GzDecoder::new(&*answer.body).read_to_string(&mut text),
             false => (&*answer.body).read_to_string(&mut text),
         }
         .unwrap();
         assert_eq!(text, NAMES);
-        is_packed
+        is_gzipped
     }
 
     #[test]
@@ -310,7 +254,7 @@ pub(crate) mod tests {
             &["br", "deflate, gzip"],
             &["identity;q=0, *"],
         ] {
-            assert!(is_packed(accept), "{accept:?}");
+            assert!(is_gzipped(accept), "{accept:?}");
         }
         for accept in [
             &[][..],
@@ -326,44 +270,23 @@ pub(crate) mod tests {
             &["gzipped"],
             &["identity"],
         ] {
-            assert!(!is_packed(accept), "{accept:?}");
+            assert!(!is_gzipped(accept), "{accept:?}");
         }
     }
 
     #[test]
-    fn each_form_has_its_own_tag_and_a_file_that_gzip_makes_longer_has_one_form() {
+    fn each_representation_has_its_own_tag_and_a_file_that_gzip_makes_longer_has_one() {
         let gzip = [(header::ACCEPT_ENCODING, "gzip")];
         let file = File::new("/a.js", NAMES);
-        let (plain, packed) = (ask(&file, &[]), ask(&file, &gzip));
-        let tags = [&plain, &packed].map(|answer| answer.headers[header::ETAG].clone());
+        let (plain, gzipped) = (ask(&file, &[]), ask(&file, &gzip));
+        let tags = [&plain, &gzipped].map(|answer| answer.headers[header::ETAG].clone());
         assert_ne!(tags[0], tags[1]);
-        // The bytes of the other form are not bytes of this form.
+        // The bytes of one representation are not bytes of the other.
         let known = (header::IF_NONE_MATCH, tags[0].to_str().unwrap());
         let again = ask(&file, &[gzip[0].clone(), known]);
         assert_eq!(again.status, StatusCode::OK);
         let short = ask(&File::new("/a.js", "a"), &gzip);
         assert!(!short.headers.contains_key(header::CONTENT_ENCODING));
         assert_eq!(short.headers[header::VARY], "Accept-Encoding");
-    }
-
-    #[test]
-    fn a_client_is_one_file_with_its_types() {
-        for (client, name) in [
-            (ClientModule::Levels, "Levels"),
-            (ClientModule::Trades, "Trades"),
-            (ClientModule::Channels, "Channels"),
-            (ClientModule::Events, "Devices"),
-        ] {
-            let files = files_of(client);
-            assert_eq!(files.len(), 4);
-            for file in &files[..2] {
-                let class = format!("export class {name}");
-                assert_eq!(file.text.matches(&class).count(), 1, "{}", file.path);
-            }
-            for file in files {
-                assert!(!file.text.contains(" from \"./"), "{}", file.path);
-                assert_eq!(file.text.contains("/**"), file.path.ends_with(".d.ts"));
-            }
-        }
     }
 }

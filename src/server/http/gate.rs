@@ -5,10 +5,9 @@
 //! connection and finishes the earlier answers. Then the gate gives up the socket, with every byte from the start of
 //! this head on. Of a body, hyper gets as much as it asks for, which is as much as the handler reads. The gate finds
 //! the end of the body itself, so it decides where the next head starts. While a request is in progress the gate reads
-//! the bytes after it, within limits, to detect that the client has left.
+//! the bytes after it, within limits, to detect that the client has left. It also knows which answers are written.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::client_stream::ClientStream;
 use super::connection_clock::ConnectionClock;
+use super::unwritten::UnwrittenPieces;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::HeldBytes;
@@ -63,14 +63,14 @@ pub(super) enum GateEnd {
     BadHead(HeadError),
 }
 
-/// What is known of a client while its request is answered.
+/// What is known of the end of a client while its request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Client {
-    There,
+pub(super) enum ClientEnd {
+    NotSeen,
     /// The client has shut down its half of the connection, or the connection is broken.
-    Gone,
+    Seen,
     /// The client sent more bytes than may be read now, and they may hide its end: check again later.
-    Hidden,
+    Unknown,
 }
 
 /// Who decides whether a head is for hyper or for the reactor.
@@ -93,7 +93,7 @@ struct GoodHead {
 
 /// The next part of the stream.
 #[derive(Debug)]
-enum Next {
+enum NextPart {
     /// A head.
     Head(HeadScanner),
     /// The rest of a body.
@@ -116,18 +116,13 @@ struct GateState {
     read: HeldBytes,
     given: usize,
     passed: usize,
-    next: Next,
+    next: NextPart,
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
     time: Clock,
     /// Who decides about the next head.
     judge: HeadJudge,
-    /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
-    unwritten: VecDeque<usize>,
-    /// How many bytes of the first piece are written.
-    written: usize,
-    /// Whether these bytes are already charged with the connection to a service.
-    is_charged: bool,
+    unwritten: UnwrittenPieces,
     /// How often everything that hyper had was written.
     flushes: u64,
     /// Bytes of bodies and answers that have moved so far.
@@ -152,13 +147,11 @@ impl Gate {
             read,
             given: 0,
             passed: 0,
-            next: Next::Head(HeadScanner::default()),
+            next: NextPart::Head(HeadScanner::default()),
             body_bytes: 0,
             time,
             judge,
-            unwritten: VecDeque::new(),
-            written: 0,
-            is_charged: false,
+            unwritten: UnwrittenPieces::default(),
             flushes: 0,
             moved: 0,
         })))
@@ -176,12 +169,12 @@ impl Gate {
 
     /// Records that hyper has taken a piece of an answer's body.
     pub(super) fn note_piece(&self, bytes: usize) {
-        self.0.borrow_mut().unwritten.push_back(bytes);
+        self.0.borrow_mut().unwritten.push(bytes);
     }
 
     /// Records whether the bytes of the answer are already charged with the connection to a service.
     pub(super) fn set_charged(&self, is_charged: bool) {
-        self.0.borrow_mut().is_charged = is_charged;
+        self.0.borrow_mut().unwritten.is_charged = is_charged;
     }
 
     /// The bytes of memory that nothing else charges. This is twice the bytes of the answers that wait to be written,
@@ -189,12 +182,12 @@ impl Gate {
     /// also while the request waits for a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();
-        if state.is_charged {
+        if state.unwritten.is_charged {
             return 0;
         }
-        let has_begun = matches!(state.next, Next::Body(_)) && state.body_bytes > 0;
+        let has_begun = matches!(state.next, NextPart::Body(_)) && state.body_bytes > 0;
         let body = if has_begun { READ_BYTES } else { 0 };
-        body + 2 * state.unwritten.iter().sum::<usize>()
+        body + 2 * state.unwritten.bytes()
     }
 
     /// Returns the socket, and why the gate stopped; the second is `None` if hyper ended the connection. Returns `None`
@@ -202,14 +195,14 @@ impl Gate {
     pub(super) fn into_parts(self) -> Option<(ClientStream, Option<GateEnd>)> {
         let GateState { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
         match next {
-            Next::Stopped(stop) => Some((stream, Some(stop))),
-            Next::Head(_) | Next::Body(_) => Some((stream, None)),
+            NextPart::Stopped(stop) => Some((stream, Some(stop))),
+            NextPart::Head(_) | NextPart::Body(_) => Some((stream, None)),
         }
     }
 
-    /// Returns the reason if the connection has to be evicted because of the bytes that it holds. If not, wakes the task
-    /// once it has to.
-    pub(super) fn is_evicted(&self, cx: &Context<'_>) -> Option<CloseReason> {
+    /// The reason if the connection has to be evicted because of the bytes that it holds. If not, wakes the task once it has
+    /// to.
+    pub(super) fn eviction(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let state = &mut *self.0.borrow_mut();
         let tls = state
             .stream
@@ -228,22 +221,22 @@ impl Gate {
 
     /// Checks whether the client has shut down its half of the connection, or the connection is broken. Reads no byte
     /// of a body, because only the handler asks for body bytes.
-    pub(super) fn find_client(&self, cx: &mut Context<'_>) -> Client {
-        self.0.borrow_mut().find_client(cx)
+    pub(super) fn poll_client_end(&self, cx: &mut Context<'_>) -> ClientEnd {
+        self.0.borrow_mut().poll_client_end(cx)
     }
 }
 
 impl GateState {
-    fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
+    fn poll_client_end(&mut self, cx: &mut Context<'_>) -> ClientEnd {
         let read = match self.next {
-            Next::Head(_) => self.poll_read_ahead(cx),
-            Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
+            NextPart::Head(_) => self.poll_read_ahead(cx),
+            NextPart::Body(_) | NextPart::Stopped(_) => self.stream.poll_peek(cx),
         };
         match read {
-            Poll::Pending => Client::There,
-            Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
-            Poll::Ready(Ok(1..)) if self.knows_end(cx) => Client::Gone,
-            Poll::Ready(Ok(1..)) => Client::Hidden,
+            Poll::Pending => ClientEnd::NotSeen,
+            Poll::Ready(Ok(0) | Err(_)) => ClientEnd::Seen,
+            Poll::Ready(Ok(1..)) if self.knows_end(cx) => ClientEnd::Seen,
+            Poll::Ready(Ok(1..)) => ClientEnd::Unknown,
         }
     }
 
@@ -253,7 +246,7 @@ impl GateState {
         loop {
             // The bytes that hyper has are at least half: removing them moves no more bytes than it frees.
             if 2 * self.given >= self.read.len() {
-                self.forget(self.given);
+                self.discard_given(self.given);
             }
             ready!(self.stream.poll_read_ready(cx))?;
             let ahead = self.read.len() - self.passed;
@@ -270,7 +263,7 @@ impl GateState {
     }
 
     /// Removes the first bytes, which hyper has.
-    fn forget(&mut self, bytes: usize) {
+    fn discard_given(&mut self, bytes: usize) {
         if bytes > 0 {
             let now_us = self.time.mono_us();
             self.read.change(now_us, |read| drop(read.drain(..bytes)));
@@ -282,7 +275,7 @@ impl GateState {
     /// Whether the kernel reports the client's end before the bytes in front of it are read (EPOLLRDHUP, EPOLLHUP).
     /// With a body still unread, only a full close counts: a client may shut down its half after the body.
     fn knows_end(&self, cx: &mut Context<'_>) -> bool {
-        let is_whole = !matches!(self.next, Next::Body(_));
+        let is_whole = !matches!(self.next, NextPart::Body(_));
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
             Poll::Ready(Ok(ready)) => {
@@ -300,15 +293,15 @@ impl GateState {
             return Ok(false);
         }
         match &mut self.next {
-            Next::Stopped(_) => {}
-            Next::Body(body) => {
+            NextPart::Stopped(_) => {}
+            NextPart::Body(body) => {
                 let taken = body.take(rest).map_err(io::Error::other)?;
                 if body.is_end() {
-                    self.next = Next::Head(HeadScanner::default());
+                    self.next = NextPart::Head(HeadScanner::default());
                 }
                 self.passed += taken;
             }
-            Next::Head(_) => return Ok(self.pass_next_head()),
+            NextPart::Head(_) => return Ok(self.pass_next_head()),
         }
         Ok(true)
     }
@@ -316,7 +309,7 @@ impl GateState {
     /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
     /// false if more bytes must be read first.
     fn pass_next_head(&mut self) -> bool {
-        let Next::Head(scanner) = &mut self.next else {
+        let NextPart::Head(scanner) = &mut self.next else {
             return true;
         };
         let rest = &self.read[self.passed..];
@@ -338,35 +331,26 @@ impl GateState {
         self.body_bytes = 0;
         let judge = mem::replace(&mut self.judge, HeadJudge::Gate);
         (self.passed, self.next) = match verdict {
-            Err(error) => (self.passed, Next::Stopped(GateEnd::BadHead(error))),
+            Err(error) => (self.passed, NextPart::Stopped(GateEnd::BadHead(error))),
             Ok(head) if head.is_for_reactor && judge == HeadJudge::Gate => {
-                self.forget(self.passed);
+                self.discard_given(self.passed);
                 let read = self.read.take(self.time.mono_us());
-                (0, Next::Stopped(GateEnd::Upgrade(read)))
+                (0, NextPart::Stopped(GateEnd::Upgrade(read)))
             }
             Ok(head) => {
-                let next_head = || Next::Head(HeadScanner::default());
-                (head.end, head.body.map_or_else(next_head, Next::Body))
+                let next_head = || NextPart::Head(HeadScanner::default());
+                (head.end, head.body.map_or_else(next_head, NextPart::Body))
             }
         };
         true
     }
 
-    /// Records a write: the first pieces that are written whole leave memory.
+    /// Records a write.
     fn note_write(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.note_write(outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
-            // Heads are not distinguished: the rest that is left is a little larger.
-            self.written += *bytes;
+            self.unwritten.note_written(*bytes);
             self.moved += *bytes as u64;
-            while let Some(first) = self
-                .unwritten
-                .front()
-                .filter(|first| **first <= self.written)
-            {
-                self.written -= first;
-                self.unwritten.pop_front();
-            }
         }
     }
 
@@ -375,7 +359,7 @@ impl GateState {
         // hyper has everything that was read here.
         self.read.change(self.time.mono_us(), mem::take);
         (self.given, self.passed) = (0, 0);
-        let Next::Body(body) = &mut self.next else {
+        let NextPart::Body(body) = &mut self.next else {
             return Poll::Ready(Ok(()));
         };
         let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
@@ -400,16 +384,16 @@ impl GateState {
         self.moved += n as u64;
         body.pass(n as u64);
         if body.is_end() {
-            self.next = Next::Head(HeadScanner::default());
+            self.next = NextPart::Head(HeadScanner::default());
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more bytes for [`Self::judge`]; 0 at the end of the client's half.
+    /// Reads more bytes for [`Self::pass_next`]; 0 at the end of the client's half.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.forget(self.passed);
+        self.discard_given(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
-        if matches!(self.next, Next::Body(_)) {
+        if matches!(self.next, NextPart::Body(_)) {
             self.clock.note_body_read(&outcome);
             if let Poll::Ready(Ok(bytes)) = &outcome {
                 self.moved += *bytes as u64;
@@ -432,7 +416,7 @@ impl GateState {
             (self.read).change(now_us, |read| read.extend_from_slice(buf.filled()));
         }
         // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
-        let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
+        let awaits_head = matches!(self.next, NextPart::Head(_)) && self.read.is_empty();
         match awaits_head && self.stream.has_begun_record() {
             true => self.clock.note_unfinished_record(),
             false => self.clock.note_no_unfinished_record(),
@@ -455,17 +439,17 @@ impl AsyncRead for Gate {
                 buf.put_slice(part);
                 gate.given += part.len();
                 if gate.given == gate.read.len() {
-                    gate.forget(gate.given);
+                    gate.discard_given(gate.given);
                 }
                 return Poll::Ready(Ok(()));
             }
             let has_passed_all = gate.read.len() == gate.passed;
             match &gate.next {
-                Next::Stopped(_) => return Poll::Ready(Ok(())),
-                Next::Body(body) if has_passed_all && body.certain() > 0 => {
+                NextPart::Stopped(_) => return Poll::Ready(Ok(())),
+                NextPart::Body(body) if has_passed_all && body.certain() > 0 => {
                     return gate.poll_body(cx, buf);
                 }
-                Next::Body(_) | Next::Head(_) => {}
+                NextPart::Body(_) | NextPart::Head(_) => {}
             }
             if !gate.pass_next()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
@@ -504,7 +488,7 @@ impl AsyncWrite for Gate {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self.0.borrow_mut();
         // hyper flushes once it has written all that it has.
-        (gate.unwritten, gate.written) = (VecDeque::new(), 0);
+        gate.unwritten.clear();
         ready!(Pin::new(&mut gate.stream).poll_flush(cx))?;
         gate.flushes += 1;
         Poll::Ready(Ok(()))
@@ -513,7 +497,7 @@ impl AsyncWrite for Gate {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self.0.borrow_mut();
         // hyper ends its connection here, but the client's connection continues.
-        if matches!(gate.next, Next::Stopped(_)) {
+        if matches!(gate.next, NextPart::Stopped(_)) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut gate.stream).poll_shutdown(cx)

@@ -32,7 +32,7 @@ impl MetricsFormat {
         Qualities::read(headers).best()
     }
 
-    /// The same among the formats that are text.
+    /// Returns the format of text for the values of the `Accept` headers of a request, as [`accepted`](Self::accepted).
     pub(crate) fn accepted_text<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
         let all = Qualities::read(headers);
         Qualities {
@@ -115,7 +115,8 @@ fn is_0_0_4(range: &MediaType<'_>) -> bool {
     version.is_none_or(|version| version.unquoted_str() == "0.0.4")
 }
 
-/// Returns the quality of a media range in thousandths; 1000 if it is absent or unreadable.
+/// Returns the quality of a media range in thousandths; 1000 if it is absent or unreadable: the format is named, and one of
+/// the formats has to be chosen.
 pub(super) fn quality(range: &MediaType<'_>) -> u16 {
     let value = range.get_param(names::Q);
     let value = value.and_then(|value| value.as_str().parse::<f32>().ok());

@@ -25,8 +25,9 @@ pub struct HttpSettings {
     pub idle_timeout_ms: u64,
     /// How long to read and drop what a client still sends after our end of a connection.
     pub linger: Linger,
-    /// The same for a trusted proxy. A proxy passes on a body that its client may send slowly, and many proxies read no
-    /// answer before they have sent all of it: after a reset their client would get 502 in place of the answer.
+    /// How long to read and drop what a trusted proxy still sends after our end of a connection. A proxy passes on a body
+    /// that its client may send slowly, and many proxies read no answer before they have sent all of it: after a reset
+    /// their client would get 502 in place of the answer.
     pub linger_of_proxies: Linger,
 }
 

@@ -57,7 +57,7 @@ impl RequestParts {
 
     /// Whether a page of another origin sends this request. If the page will not read the answer, the browser may leave
     /// out `Origin`, but it sends `Sec-Fetch-Site`. A page can set neither.
-    pub(crate) fn is_of_another_page(&self) -> bool {
+    pub(crate) fn is_cross_origin(&self) -> bool {
         let site = self.header(&SEC_FETCH_SITE);
         let is_foreign = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
         is_foreign || self.head.headers.contains_key(ORIGIN) && site != Some("same-origin")

@@ -5,7 +5,9 @@
 //! something. Each step has a budget. The rest waits in a list of the step, because the poll reports an edge only once.
 //! The loop serves any gateway and any feed: only their traits are known here.
 
+mod feed_lines;
 mod handshakes;
+mod lateness;
 mod listeners;
 mod readiness;
 mod report;

@@ -1,18 +1,16 @@
 //! The numbers of the loop: copies its own numbers and those of the hub and the feed for other threads at the end of each
-//! turn. Also logs the lines of the feed.
-//!
-//! One of the numbers is made here: [`Lateness`], how late the loop is, by long turns, messages that wait for a turn, and
-//! sleeps that end too late.
+//! turn, and logs when the loop is late or behind.
 
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::lateness::Lateness;
 use crate::telemetry::{
     Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
 use weirgate_bus::runtime::SpinCounts;
-use weirgate_core::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now, OverloadStats};
+use weirgate_core::{FeedStats, Gateway, Hub, HubStats, Now, OverloadStats};
 use weirgate_wire::base::LogBudget;
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
@@ -186,128 +184,9 @@ impl LoopReport {
     }
 }
 
-/// The target by which operators filter the lines of feeds in `RUST_LOG`.
-const FEED_TARGET: &str = "weirgate::gateways::feed";
-
-/// Logs the lines of the feed since its last event.
-pub(super) fn log_lines(feed: &mut impl Feed) {
-    while let Some(line) = feed.next_line() {
-        log_line(line);
-    }
-}
-
-fn log_line(line: FeedLine) {
-    match line {
-        FeedLine::BadMessage {
-            subject,
-            why,
-            excerpt,
-        } => warn!(target: FEED_TARGET, subject, %why, excerpt, "bad message skipped"),
-        FeedLine::LeftOut(suppressed) => warn!(
-            target: FEED_TARGET,
-            suppressed, "more bad messages were skipped than logged"
-        ),
-    }
-}
-
-/// A shorter delay does not count as lateness.
-const LATE_FROM_US: u64 = 20_000;
-
-/// The length of a window. The lateness of a window is the longest delay in it.
-const WINDOW_US: u64 = 250_000;
-
-/// The lateness of the loop.
-#[derive(Debug, Default)]
-pub(super) struct Lateness {
-    /// The longest delay in this window.
-    longest_us: u64,
-    window_began_us: u64,
-    /// The lateness of the last windows, which are a second together.
-    windows_us: [u64; 4],
-    total_us: u64,
-}
-
-impl Lateness {
-    /// Records a turn, or the wait of a message for its turn.
-    pub(super) fn observe_us(&mut self, us: u64) {
-        self.longest_us = self.longest_us.max(us);
-    }
-
-    /// Ends the window if its time is over, and returns its lateness, microseconds.
-    pub(super) fn tick(&mut self, now_us: u64) -> Option<u64> {
-        if now_us < self.window_began_us + WINDOW_US {
-            return None;
-        }
-        self.window_began_us = now_us;
-        let longest_us = std::mem::take(&mut self.longest_us);
-        let late_us = if longest_us >= LATE_FROM_US {
-            longest_us
-        } else {
-            0
-        };
-        self.windows_us.rotate_left(1);
-        self.windows_us[3] = late_us;
-        self.total_us += late_us;
-        Some(late_us)
-    }
-
-    /// The lateness of the last second, microseconds.
-    pub(super) fn last_second_us(&self) -> u64 {
-        self.windows_us.iter().sum()
-    }
-
-    /// The lateness since the start, microseconds.
-    pub(super) fn total_us(&self) -> u64 {
-        self.total_us
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("not poisoned").extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn the_lines_of_a_feed_have_its_fields() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .without_time()
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            log_line(FeedLine::BadMessage {
-                subject: "levels.signals".to_owned(),
-                why: "not an object".to_owned(),
-                excerpt: "[1]".to_owned(),
-            });
-            log_line(FeedLine::LeftOut(95));
-        });
-        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
-        assert_eq!(
-            text,
-            " WARN weirgate::gateways::feed: bad message skipped subject=\"levels.signals\" \
-             why=not an object excerpt=\"[1]\"\n \
-             WARN weirgate::gateways::feed: more bad messages were skipped than logged \
-             suppressed=95\n"
-        );
-    }
 
     #[test]
     fn a_peak_is_told_for_its_window_and_the_next() {
@@ -322,28 +201,5 @@ mod tests {
         assert_eq!(report.peak(at(20), 0), 9);
         assert_eq!(report.peak(at(21), 0), 2);
         assert_eq!(report.peak(at(31), 0), 0);
-    }
-
-    #[test]
-    fn the_longest_of_each_window_counts_for_a_second() {
-        let mut lateness = Lateness::default();
-        let mut second = |at_ms: u64, observed_ms: &[u64]| {
-            observed_ms
-                .iter()
-                .for_each(|ms| lateness.observe_us(ms * 1_000));
-            lateness.tick(at_ms * 1_000);
-            [
-                lateness.last_second_us() / 1_000,
-                lateness.total_us() / 1_000,
-            ]
-        };
-        assert_eq!(second(250, &[19]), [0, 0]);
-        assert_eq!(second(300, &[100, 300]), [0, 0], "the window is open");
-        assert_eq!(second(500, &[20]), [300, 300]);
-        assert_eq!(second(750, &[40]), [340, 340]);
-        assert_eq!(second(1_000, &[]), [340, 340]);
-        assert_eq!(second(1_250, &[]), [340, 340]);
-        assert_eq!(second(1_500, &[]), [40, 340]);
-        assert_eq!(second(1_750, &[]), [0, 340]);
     }
 }

@@ -379,7 +379,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// meantime.
     fn handle_deadlines(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
-        self.freeze.check(now.mono_us);
+        self.freeze.note_time(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
         if self.freeze.note_turn_end(now.mono_us, is_quiet) {
             self.hub.handle_timeout(now);

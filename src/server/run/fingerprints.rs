@@ -31,9 +31,9 @@ impl Fingerprints {
         }
     }
 
-    /// Checks the files. Returns true if one has changed since the last read, and none since the last check. A file that
-    /// is written in place may have only a part of its content until the writer is done, and that part may be valid.
-    pub fn check(&mut self) -> bool {
+    /// Looks at the files again. Returns true if one has changed since the last read, and none since the last look. A file
+    /// that is written in place may have only a part of its content until the writer is done, and that part may be valid.
+    pub fn poll_change(&mut self) -> bool {
         let now = fingerprints(&self.paths);
         let is_settled = now == self.at_check;
         self.at_check = now;
@@ -75,12 +75,12 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "text").expect("written");
         let mut watched = Fingerprints::now([path.clone()]);
-        assert!(!watched.check());
+        assert!(!watched.poll_change());
         // The times of files advance in the steps of the kernel's clock.
         std::thread::sleep(std::time::Duration::from_millis(20));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
-        assert!(!watched.check() && watched.check());
+        assert!(!watched.poll_change() && watched.poll_change());
         watched.will_read();
-        assert!(!watched.check() && !watched.check());
+        assert!(!watched.poll_change() && !watched.poll_change());
     }
 }

@@ -14,7 +14,7 @@ use super::cpus::{check_cpus, pin};
 use super::early_signals::stop_signals_are_taken;
 use super::listening::{Listening, log_start};
 use super::log_filter_file::LogFilterFile;
-use super::prepared::{Prepared, Question, alone};
+use super::prepared::{Prepared, StartQuestion, alone};
 use super::process::bound_connections;
 use super::reload::{Reload, Reloads};
 use super::revoked_file::Cuts;
@@ -24,10 +24,10 @@ use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
 use crate::build_info::BUILD;
 use crate::http::operator::Cutter;
-use crate::http::pages::StatsHead;
+use crate::http::status_pages::StatsHead;
 use crate::http::{
     Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
-    operator, pages,
+    operator, status_pages,
 };
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
@@ -75,7 +75,7 @@ pub struct Parts<G: Gateway, F> {
     output: Box<dyn FnMut(G::Out)>,
     threads: Vec<StartThreads>,
     turn_max: Duration,
-    questions: Vec<Question>,
+    questions: Vec<StartQuestion>,
 }
 
 /// Starts the threads of the gateway.
@@ -254,7 +254,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
     /// Adds checks of brokers and services for `--check --connect`.
     #[must_use]
-    pub fn asks(mut self, questions: impl IntoIterator<Item = Question>) -> Self {
+    pub fn asks(mut self, questions: impl IntoIterator<Item = StartQuestion>) -> Self {
         self.questions.extend(questions);
         self
     }
@@ -447,7 +447,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
         let common = &self.common;
         let stats_head = self.stats_head.take();
-        let mut routes = pages::status_routes(telemetry, clock, common.ready, stats_head);
+        let mut routes = status_pages::status_routes(telemetry, clock, common.ready, stats_head);
         let of_gateway = std::mem::replace(&mut self.routes, Box::new(|_| Vec::new()));
         routes.extend(of_gateway(telemetry));
         let operator = operator::routes(telemetry, clock, common.operator(), cutter.clone());

@@ -57,7 +57,9 @@ pub use self::fingerprints::Fingerprints;
 pub use self::gateway::{Inputs, Parts};
 pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
-pub use self::prepared::{Prepare, Prepared, Question, TIMEOUT_FLAG, check_start, run_gateway};
+pub use self::prepared::{
+    Prepare, Prepared, StartQuestion, TIMEOUT_FLAG, check_start, run_gateway,
+};
 pub use self::reload::{Reload, Reloaded};
 pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;

@@ -2,7 +2,7 @@
 
 use crate::http::operator::{NearLimit, ReadNumber};
 use crate::settings::{Checked, Kind, Unit, Value, flag};
-use crate::telemetry::{Reading, Surveyed, names};
+use crate::telemetry::{MetricsReading, Surveyed, names};
 
 /// The flag of the limit that the limit on open files may lower.
 const CONNECTIONS_MAX: &str = flag!("connections-max");
@@ -45,7 +45,7 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
 ];
 
 /// Bytes of the largest send queue in the newest survey. The metric shows a peak, which outlives the queue.
-fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
+fn largest_send_queue(at: &MetricsReading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
     let bytes = slowest.iter().map(|client| client.queue_bytes);
     Some(bytes.max().unwrap_or(0))
@@ -127,7 +127,7 @@ mod tests {
         ]);
         let now = |flag: &str| {
             let found = PRESENT_VALUES.iter().find(|(name, _)| *name == flag);
-            found.expect(flag).1(&Reading::now(&telemetry))
+            found.expect(flag).1(&MetricsReading::now(&telemetry))
         };
         for (flag, value) in [
             ("all-channels-max", Some(10)),

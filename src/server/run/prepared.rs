@@ -22,19 +22,19 @@ use crate::supervisor;
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_wire::base::Finding;
 
-/// The flag with the time limit of a [`Question`].
+/// The flag with the time limit of a [`StartQuestion`].
 pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
 /// An assembled gateway. The settings and all their files are read; next come listening and connecting.
 pub struct Prepared {
     pub(super) listen: ListenerSettings,
     pub(super) admin_addr: Option<ListenAddr>,
-    pub(super) questions: Vec<Question>,
+    pub(super) questions: Vec<StartQuestion>,
     pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,
 }
 
 /// A check of a broker or a service before a start, which changes nothing there.
-pub struct Question {
+pub struct StartQuestion {
     asked: String,
     ask: Box<dyn FnOnce() -> Vec<Finding> + Send>,
 }
@@ -113,7 +113,7 @@ pub(crate) fn alone(options: &ListenOptions) -> ListenOptions {
     }
 }
 
-impl Question {
+impl StartQuestion {
     /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs on its own
     /// thread, and may block without limit.
     pub fn new(
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_question_without_an_answer_ends_with_its_time() {
-        let question = Question::new("NATS", || {
+        let question = StartQuestion::new("NATS", || {
             loop {
                 std::thread::park();
             }
@@ -205,7 +205,7 @@ mod tests {
         let found = question.ask(Duration::from_millis(10));
         let want = "NATS: no answer within 10 ms (--connect-timeout-ms)";
         assert_eq!(found, [Finding::Error(want.to_owned())]);
-        let question = Question::new("NATS", || {
+        let question = StartQuestion::new("NATS", || {
             tracing::warn!("odd");
             vec![Finding::Good("there".to_owned())]
         });

@@ -32,7 +32,7 @@ pub trait Reload: Send {
     fn what(&self) -> &'static str;
 
     /// Checks whether the part should be read again without a signal. Called once a second.
-    fn check(&mut self) -> bool {
+    fn poll_change(&mut self) -> bool {
         false
     }
 
@@ -231,7 +231,7 @@ impl ReloadProgress {
     /// Reads the part if it is due without a signal.
     fn read_if_due(&self, part: &mut dyn Reload) {
         *self.doing() = Doing::Reads(Instant::now());
-        let is_due = part.check();
+        let is_due = part.poll_change();
         // After files did not answer, only a read shows whether they are good.
         if is_due || matches!(*self.doing(), Doing::Hangs) {
             self.read(part);
@@ -337,7 +337,7 @@ mod tests {
             "acl"
         }
 
-        fn check(&mut self) -> bool {
+        fn poll_change(&mut self) -> bool {
             std::mem::take(&mut self.1)
         }
 
@@ -397,7 +397,7 @@ mod tests {
                 "tls"
             }
 
-            fn check(&mut self) -> bool {
+            fn poll_change(&mut self) -> bool {
                 let _ = self.0.recv();
                 false
             }

@@ -29,8 +29,8 @@ impl Reload for SecretFiles {
         "secrets"
     }
 
-    fn check(&mut self) -> bool {
-        self.fingerprints.check()
+    fn poll_change(&mut self) -> bool {
+        self.fingerprints.poll_change()
     }
 
     /// All files are read before the first secret changes: two of them may belong together.

@@ -6,7 +6,7 @@ use rustls::server::ProducesTickets;
 
 use super::RunError;
 use super::fingerprints::Fingerprints;
-use super::prepared::Question;
+use super::prepared::StartQuestion;
 use super::reload::{Reload, Reloaded};
 use crate::listening::tls::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
@@ -78,9 +78,9 @@ impl TlsInForce {
     }
 
     /// The check for `--check --connect`: a handshake of this process with itself for each certificate.
-    pub(super) fn question(&self) -> Question {
+    pub(super) fn question(&self) -> StartQuestion {
         let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
-        Question::new("TLS", move || {
+        StartQuestion::new("TLS", move || {
             let tls = in_force.now();
             let each = tls.facts.iter();
             each.map(|facts| greeted(&tls, facts, now_s)).collect()
@@ -104,8 +104,8 @@ impl Reload for TlsInForce {
         "tls"
     }
 
-    fn check(&mut self) -> bool {
-        self.fingerprints.check()
+    fn poll_change(&mut self) -> bool {
+        self.fingerprints.poll_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

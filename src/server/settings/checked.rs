@@ -141,7 +141,7 @@ impl Checked {
         SettingsError::value(&found.setting, &found.source, refused)
     }
 
-    /// The same error for a value that is wrong as a whole, not only in a part.
+    /// Returns the error for a value of `flag` that is wrong as a whole, not only in a part.
     pub fn refused_whole(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_string(),

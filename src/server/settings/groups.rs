@@ -18,7 +18,7 @@ use weirgate_core::DrainPlan;
 use weirgate_wire::auth::ClaimRules;
 
 /// A token is often used in the second in which it was made, and the provider's clock may be ahead of ours.
-const BEGIN_LEEWAY_MS: i64 = 5_000;
+const NBF_LEEWAY_MS: i64 = 5_000;
 
 /// Bytes of a missed message in a send queue.
 pub(super) const RESUME_BYTES: u64 = 16;
@@ -202,7 +202,7 @@ group! {
         pub jwks_ca_file: Option<PathBuf> = None,
         /// The rules for claims, and the names of the claims.
         pub rules: ClaimRules = ClaimRules {
-            begin_leeway_ms: BEGIN_LEEWAY_MS,
+            nbf_leeway_ms: NBF_LEEWAY_MS,
             ..ClaimRules::default()
         },
         /// The name of the cookie with the token. Empty: cookies are ignored.

@@ -34,7 +34,7 @@ use weirgate_wire::json::ObjectWriter;
 
 /// How long a process may take for an answer. A search waits for a survey of its clients.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
-/// The same for probes, whose askers do not wait for long.
+/// How long a process may take for the answer to a probe, whose asker does not wait for long.
 const READY_MAX: Duration = Duration::from_millis(900);
 /// How long a process may take for a push.
 const PUSH_MAX: Duration = Duration::from_secs(60);
@@ -258,7 +258,7 @@ fn take_parameter(request: &RequestParts, name: &str) -> (Option<String>, String
     (found, target)
 }
 
-fn nobody() -> Answer {
+fn no_process_answers() -> Answer {
     let detail = "No process answers; the log says why";
     Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail).no_store()
 }
@@ -272,7 +272,7 @@ impl Shared {
         let all = self
             .ask_all(self.serving(), &admin_request, READY_MAX)
             .await;
-        if let Some(answer) = one_of(&all, asked.as_deref()) {
+        if let Some(answer) = only_answer(&all, asked.as_deref()) {
             return answer;
         }
         // During a roll, a process and its replacement count as one: their numbers differ by `count`.
@@ -395,7 +395,8 @@ impl Shared {
                 let mut whom = self.serving();
                 whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
                 let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
-                let answer = one_of(&all, only.as_deref()).unwrap_or_else(|| join(&all));
+                let answer =
+                    only_answer(&all, only.as_deref()).unwrap_or_else(|| join_answers(&all));
                 match only {
                     Some(_) => answer,
                     None => self.with_processes(&path, answer),
@@ -427,7 +428,7 @@ impl Shared {
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
             kept = noted.unwrap_or(Ok(()));
         }
-        let mut answer = one_of(&all, only).unwrap_or_else(|| join(&all));
+        let mut answer = only_answer(&all, only).unwrap_or_else(|| join_answers(&all));
         if let Some(refused) = refused.filter(|_| only.is_some()) {
             let admin_request = AdminRequest {
                 body: sonic_rs::to_string(&refused).unwrap_or_default().into(),
@@ -450,7 +451,7 @@ impl Shared {
         let now = self.clock.now().unix_ms();
         let lifted = self.with_refusals(|refusals| refusals.lift(&cut, now));
         let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
-        unless_lost(join(&all), lifted.map_err(NotKept::from))
+        unless_lost(join_answers(&all), lifted.map_err(NotKept::from))
     }
 
     /// Notes a refusal for processes that start later.
@@ -534,7 +535,7 @@ impl Shared {
                 }
             };
         }
-        nobody()
+        no_process_answers()
     }
 }
 
@@ -657,7 +658,7 @@ fn missing_of(all: &[(Number, Option<AdminAnswer>)]) -> Option<Value> {
 }
 
 /// The answer of the process that was asked alone.
-fn one_of(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Option<Answer> {
+fn only_answer(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Option<Answer> {
     let only = only?;
     let found = all.iter().find(|(number, _)| number.to_string() == only);
     let (status, detail) = match found {
@@ -671,22 +672,23 @@ fn one_of(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Option<A
     Some(Answer::detail(status, &detail).no_store())
 }
 
-/// One answer from all. A refusal of any is the answer; who did not answer is named.
-fn join(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
+/// One answer from those of all processes. It has the highest status of any, so the refusal of one process is the answer, and
+/// the bodies with this status as one. `processes_missing` has the processes without an answer.
+fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
     let said = all
         .iter()
         .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
     let said: Vec<(Number, &AdminAnswer)> = said.collect();
     let Some(worst) = said.iter().map(|(_, said)| said.status).max() else {
-        return nobody();
+        return no_process_answers();
     };
     let values = said.iter().filter(|(_, said)| said.status == worst);
     let values = values.filter_map(|(number, said)| Some((*number, value_of(&said.body)?)));
-    let mut value = merged("", values.collect());
+    let mut value = merged(None, values.collect());
     let count = value.get("count").and_then(|count| count.as_u64());
     if let Some(value) = value.as_object_mut() {
         if count.is_some_and(|count| count > 0) {
-            // Each process that has found nothing says so.
+            // A process without a match brings the sentence that nobody was found. Another process has a match.
             value.insert("sentence", Value::new_null());
         }
         if let Some(missing) = missing_of(all) {

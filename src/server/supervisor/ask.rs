@@ -104,7 +104,7 @@ impl AdminRequest {
         loop {
             match timeout(limit, answer.as_mut()).await {
                 Ok(said) => return said,
-                Err(_) if progress.is_owed() => {}
+                Err(_) if progress.awaits_client() => {}
                 Err(_) if progress.has_ended() && !replace(&mut had_ended, true) => {}
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }

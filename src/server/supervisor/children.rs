@@ -210,8 +210,8 @@ impl Children {
         }
     }
 
-    /// The processes that have ended since the last call.
-    pub(super) fn ended(&mut self) -> Vec<(Number, Ended)> {
+    /// Takes the processes that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<(Number, Ended)> {
         let mut ended = Vec::new();
         self.alive
             .retain_mut(|(number, child)| match child.try_wait() {

@@ -17,14 +17,16 @@ const LASTED_US: Us = 60_000_000;
 /// The wait before a process is started again. It doubles with each further end soon after a start. Beside others that
 /// serve, the clients of the process have come back to these by then: a new process does not know what they have missed.
 const WAIT_MIN_US: Us = 1_000_000;
-/// The same if no other process serves.
+/// The wait before a process is started again if no other process serves.
 const WAIT_ALONE_US: Us = 100_000;
 const WAIT_MAX_US: Us = 30_000_000;
 /// Unanswered questions in a row, one a second, after which a process that has answered before counts as hanging.
 const SILENT_MAX: u32 = 10;
-/// The same for a process that a signal has stopped: it holds its clients, and gets new ones.
+/// Unanswered questions in a row after which a process that a signal has stopped counts as hanging: it holds its clients,
+/// and gets new ones.
 const STOPPED_MAX: u32 = 2;
-/// The same for a process that has never answered: its start may wait for a slow disk.
+/// Unanswered questions in a row after which a process that has never answered counts as hanging: its start may wait for a
+/// slow disk.
 const START_SILENT_MAX: u32 = 60;
 /// The most time for all new processes of a roll to be ready.
 const ROLL_READY_US: Us = 120_000_000;

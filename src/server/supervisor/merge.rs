@@ -56,8 +56,9 @@ const CUT_OFF: [&str; 6] = [
 /// Between the number of a process and the id of a session there.
 const BETWEEN: char = '/';
 
-/// Joins the values of the processes under the name of a member.
-pub(super) fn merged(name: &str, values: Vec<(Number, Value)>) -> Value {
+/// Joins the values of the processes. `name`: the member that has the values; `None`: they are whole answers, or rows of a
+/// list.
+pub(super) fn merged(name: Option<&str>, values: Vec<(Number, Value)>) -> Value {
     let mut values = values;
     values.retain(|(_, value)| !value.is_null());
     let Some((_, first)) = values.first() else {
@@ -66,22 +67,22 @@ pub(super) fn merged(name: &str, values: Vec<(Number, Value)>) -> Value {
     if first.is_object() {
         objects(values)
     } else if first.is_array() {
-        lists(name, values)
+        lists(name.unwrap_or_default(), values)
     } else if first.is_boolean() {
         let mut all = values
             .iter()
             .map(|(_, value)| value.as_bool() == Some(true));
-        let is_on = match ANY.contains(&name) {
+        let is_on = match name.is_some_and(|name| ANY.contains(&name)) {
             true => all.any(|one| one),
             false => all.all(|one| one),
         };
         Value::from(is_on)
     } else if first.is_number() {
-        numbers(name, &values)
+        numbers(name.unwrap_or_default(), &values)
     } else {
         // Of several states, the one that is not as it should be.
         let bad = values.iter().find(|(_, value)| {
-            name == "status" && value.as_str().is_some_and(|text| text != "Ready")
+            name == Some("status") && value.as_str().is_some_and(|text| text != "Ready")
         });
         bad.map_or_else(|| first.clone(), |(_, value)| value.clone())
     }
@@ -128,7 +129,7 @@ fn objects(values: Vec<(Number, Value)>) -> Value {
         let of_name = values
             .iter()
             .filter_map(|(number, value)| Some((*number, value.get(&name)?.clone())));
-        let value = merged(&name, of_name.collect());
+        let value = merged(Some(&name), of_name.collect());
         if let Some(object) = object.as_object_mut() {
             object.insert(&name, value);
         }
@@ -160,7 +161,7 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
             }
         }
     }
-    let mut rows: Vec<Value> = rows.into_iter().map(|row| merged("", row)).collect();
+    let mut rows: Vec<Value> = rows.into_iter().map(|row| merged(None, row)).collect();
     let order = |row: &Value| {
         let ordered_by = ORDERS.iter().find(|name| row.get(name).is_some());
         ordered_by
@@ -210,7 +211,7 @@ mod tests {
     fn numbers_are_sums_and_times_the_largest() {
         let one = json!({"clients": 3, "uptime_seconds": 9, "ready": true, "behind": false, "bus": null, "p99_ms": 1.5});
         let two = json!({"clients": 4, "uptime_seconds": 2, "ready": false, "behind": true, "bus": {"away_ms": 7}, "p99_ms": 2.5});
-        let all = merged("", vec![(1, one), (2, two)]);
+        let all = merged(None, vec![(1, one), (2, two)]);
         let want = json!({"clients": 7, "uptime_seconds": 9, "ready": false, "behind": true, "bus": {"away_ms": 7}, "p99_ms": 2.5});
         assert_eq!(all, want);
     }
@@ -221,13 +222,13 @@ mod tests {
         let topic = |members: u64| json!({"name": "a", "members": members, "recent_messages": 5});
         let list = |rows: [Value; 1]| Value::from(&rows[..]);
         let ends = merged(
-            "ends",
+            Some("ends"),
             vec![(1, list([row("7-1", 5)])), (3, list([row("7-1", 6)]))],
         );
         let newest =
             json!([{"client": "10.0.0.1", "session": "3/7-1", "at_unix_ms": 6, "process": 3}]);
         assert_eq!(ends, newest, "no more than one process lists");
-        let topics = merged("", vec![(1, list([topic(2)])), (2, list([topic(3)]))]);
+        let topics = merged(None, vec![(1, list([topic(2)])), (2, list([topic(3)]))]);
         let want = json!([{"name": "a", "members": 5, "recent_messages": 10}]);
         assert_eq!(topics, want);
         assert_eq!(session_of("3/7-1"), Some((3, "7-1")));
@@ -238,7 +239,7 @@ mod tests {
     fn words_are_there_once() {
         let words = |words: &[&str]| Value::from(words);
         let all = merged(
-            "reasons",
+            Some("reasons"),
             vec![
                 (1, words(&["bus_away"])),
                 (2, words(&["bus_away", "draining"])),

@@ -279,7 +279,7 @@ impl Shell {
 
     fn take_signals(&mut self, signals: &[i32]) {
         let now = self.clock.mono_us();
-        for (number, ended) in self.children.ended() {
+        for (number, ended) in self.children.take_ended() {
             self.supervisor.ended(number, ended, now);
         }
         for signal in signals {

@@ -104,7 +104,7 @@ pub struct LoopTimes {
     pub spin: SpinCounts,
     /// The lateness of the loop since the start, microseconds ([`super::names::LATE_SECONDS`]).
     pub late_us: u64,
-    /// The same in the last second.
+    /// The lateness of the loop in the last second, microseconds.
     pub late_last_second_us: u64,
     /// From the arrival of messages until their write to the last client, in the last minute.
     pub last_minute: RecentLatency,

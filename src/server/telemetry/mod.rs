@@ -161,7 +161,7 @@ impl Telemetry {
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
-        let reading = Reading::now(self);
+        let reading = MetricsReading::now(self);
         for metric in names::ALL {
             if let Some(write) = metric.write {
                 write(metric, &reading, &mut out)?;
@@ -174,7 +174,7 @@ impl Collector for Telemetry {
 
 /// All numbers of the process at one moment.
 #[derive(Debug)]
-pub(crate) struct Reading<'a> {
+pub(crate) struct MetricsReading<'a> {
     /// The loop's numbers at the end of its last turn.
     pub turn: LoopNumbers,
     /// Numbers of the kernel.
@@ -187,7 +187,7 @@ pub(crate) struct Reading<'a> {
     telemetry: &'a Telemetry,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> MetricsReading<'a> {
     /// Reads the numbers of the loop, the kernel and the survey. The others are read when a page asks for them.
     pub(crate) fn now(telemetry: &'a Telemetry) -> Self {
         Self {

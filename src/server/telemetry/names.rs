@@ -14,11 +14,11 @@ use std::fmt;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::Reading;
+use super::MetricsReading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
 
-/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`]. A row that
+/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`MetricsReading`]. A row that
 /// begins with `[pub]` has no value here: gateways give it, so their crate names the constant.
 macro_rules! metric_names {
     (|$at:ident| $($([$public:tt])? $id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
@@ -415,7 +415,7 @@ pub struct MetricName {
 }
 
 /// Writes a metric with the values of a reading.
-pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
+pub(super) type Write = fn(&MetricName, &MetricsReading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
     /// A metric whose values come from a gateway.

@@ -46,21 +46,21 @@ pub enum AddressRefusal {
 
 /// Counts as a connection of an address until it is dropped.
 #[derive(Debug)]
-pub struct AddressPlace {
+pub struct AddressPermit {
     /// Only the reference count matters.
-    _place: Arc<()>,
+    _counted: Arc<()>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    places: Arc<()>,
+    connections: Arc<()>,
     bucket: Option<TokenBucket>,
 }
 
 impl Entry {
-    /// `places` itself counts as a reference.
+    /// The entry itself counts as a reference.
     fn connections(&self) -> usize {
-        Arc::strong_count(&self.places) - 1
+        Arc::strong_count(&self.connections) - 1
     }
 
     fn is_idle(&mut self, now_us: u64) -> bool {
@@ -98,7 +98,7 @@ impl Addresses {
         &mut self,
         client: ClientAddr,
         now_us: u64,
-    ) -> Result<Option<AddressPlace>, AddressRefusal> {
+    ) -> Result<Option<AddressPermit>, AddressRefusal> {
         let AddressLimits {
             connections_max,
             connections_per_second,
@@ -112,7 +112,7 @@ impl Addresses {
             self.sweep_at = (2 * self.entries.len()).max(SWEEP_ADDRESSES_MIN);
         }
         let entry = self.entries.entry(client.group()).or_insert_with(|| Entry {
-            places: Arc::default(),
+            connections: Arc::default(),
             bucket: connections_per_second
                 .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
         });
@@ -126,8 +126,8 @@ impl Addresses {
         {
             return Err(AddressRefusal::TooFast);
         }
-        Ok(Some(AddressPlace {
-            _place: Arc::clone(&entry.places),
+        Ok(Some(AddressPermit {
+            _counted: Arc::clone(&entry.connections),
         }))
     }
 
@@ -201,7 +201,7 @@ impl TokenBucket {
         self.nano_tokens = self.nano_tokens.saturating_sub(self.capacity / parts);
     }
 
-    /// Whether the bucket holds `tokens` tokens.
+    /// Whether the bucket holds `tokens` tokens, with those that have come back by now.
     pub fn holds(&mut self, tokens: usize, now_us: u64) -> bool {
         self.fill(now_us);
         self.nano_tokens / TOKEN >= tokens as u64

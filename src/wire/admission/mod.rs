@@ -17,6 +17,6 @@ pub use bill::Bill;
 pub use client_address::{ClientAddr, Credentials, Network, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
-pub use limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket};
+pub use limits::{AddressLimits, AddressPermit, AddressRefusal, Addresses, TokenBucket};
 pub use permit::{ConnectionPermit, Transport};
 pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, RestKind, Room, Sharing};

@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use super::{AddressPlace, ClientAddr, Full, Permit, Quota, Room, Sharing};
+use super::{AddressPermit, ClientAddr, Full, Permit, Quota, Room, Sharing};
 
 /// What a connection begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct ConnectionPermit {
     token_bytes: u32,
     client_bytes: u32,
     /// The permit of the address, once known.
-    _of_address: Option<AddressPlace>,
+    _of_address: Option<AddressPermit>,
 }
 
 impl ConnectionPermit {
@@ -185,8 +185,8 @@ impl ConnectionPermit {
     }
 
     /// Counts the connection for an address, and no longer for the previous address.
-    pub fn hold(&mut self, place: Option<AddressPlace>) {
-        self._of_address = place;
+    pub fn hold(&mut self, of_address: Option<AddressPermit>) {
+        self._of_address = of_address;
     }
 }
 

@@ -67,7 +67,7 @@ pub enum AclError {
         /// The reason of the refusal.
         error: NameError,
     },
-    /// A name with places for claims that could give a user the names of other users.
+    /// A name with placeholders that could give a user the names of other users.
     #[error("role {role:?}, pattern {pattern:?}: {error}")]
     Template {
         /// The role's name.
@@ -87,11 +87,11 @@ struct Role {
     rank: usize,
     /// As given, to be shown.
     names: Vec<String>,
-    /// The names and patterns without places for claims.
+    /// The names and patterns without placeholders.
     set: NamePatterns,
-    /// The names with places for claims.
+    /// The names with placeholders.
     templates: Vec<Template>,
-    /// All names and patterns, with a wildcard in each place for a claim.
+    /// All names and patterns, with a wildcard in each placeholder.
     patterns: Vec<String>,
     verdicts: Verdicts,
 }
@@ -101,9 +101,9 @@ struct Role {
 pub struct Acl {
     syntax: NameSyntax,
     roles: BTreeMap<String, Role>,
-    /// The patterns without places for claims, of all roles; the longest comes first.
+    /// The patterns without placeholders, of all roles; the longest comes first.
     covers: Vec<(String, NamePatterns)>,
-    /// The names with places for claims, of all roles, with a wildcard in each place: the users' own names.
+    /// The names with placeholders, of all roles, with a wildcard in each placeholder: the users' own names.
     own: Vec<NamePatterns>,
 }
 
@@ -259,32 +259,33 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
-    /// The names and patterns of a role that have no places for claims; `None` for an unknown role.
-    pub fn plain_names(&self, role: &str) -> Option<impl Iterator<Item = &String>> {
+    /// The names and patterns of a role without placeholders; `None` for an unknown role.
+    pub fn names_without_placeholders(&self, role: &str) -> Option<impl Iterator<Item = &String>> {
         let role = self.roles.get(role)?;
         let both = role.names.iter().zip(&role.patterns);
+        // A placeholder makes the pattern differ from the name.
         let plain = both.filter(|(name, pattern)| name == pattern);
         Some(plain.map(|(name, _)| name))
     }
 
-    /// Whether the table has names with places for claims, which depend on the user's token.
-    pub fn has_places(&self) -> bool {
+    /// Whether the table has names with placeholders, which depend on the user's token.
+    pub fn has_placeholders(&self) -> bool {
         self.roles.values().any(|role| !role.templates.is_empty())
     }
 
-    /// Whether a name with a place for a claim matches this name of the bus, with any claim: then the name is a user's
+    /// Whether a name with a placeholder matches this name of the bus, with any claim: then the name is a user's
     /// own, whoever else may subscribe to it.
     pub fn is_own(&self, name: &str) -> bool {
         self.own.iter().any(|own| own.matches(name))
     }
 
-    /// The roles with their names and patterns, with a wildcard in each place for a claim.
+    /// The roles with their names and patterns, with a wildcard in each placeholder.
     pub fn names_by_role(&self) -> impl Iterator<Item = (&str, &[String])> {
         let roles = self.roles.iter();
         roles.map(|(role, of)| (role.as_str(), of.patterns.as_slice()))
     }
 
-    /// The names and patterns of all roles, each once, with a wildcard in each place for a claim.
+    /// The names and patterns of all roles, each once, with a wildcard in each placeholder.
     pub fn all_names(&self) -> BTreeSet<&str> {
         let roles = self.roles.values();
         roles

@@ -39,8 +39,8 @@ enum SubjectToken {
     Word(Box<str>),
     /// `*`.
     One,
-    /// `>`.
-    Rest,
+    /// `>`: one or more tokens, at the end.
+    Tail,
 }
 
 /// A subject or a pattern of subjects.
@@ -87,7 +87,7 @@ impl Subject {
         check(name)?;
         let token = |token: &str| match token {
             "*" => SubjectToken::One,
-            ">" => SubjectToken::Rest,
+            ">" => SubjectToken::Tail,
             word => SubjectToken::Word(word.into()),
         };
         let tokens = name.split('.').map(token).collect();
@@ -108,11 +108,11 @@ impl Subject {
             let at = tokens.len();
             match (self.tokens.get(at), other.tokens.get(at)) {
                 (None, None) => return Some(Self { tokens }),
-                (Some(SubjectToken::Rest), Some(_)) => {
+                (Some(SubjectToken::Tail), Some(_)) => {
                     tokens.extend_from_slice(&other.tokens[at..]);
                     return Some(Self { tokens });
                 }
-                (Some(_), Some(SubjectToken::Rest)) => {
+                (Some(_), Some(SubjectToken::Tail)) => {
                     tokens.extend_from_slice(&self.tokens[at..]);
                     return Some(Self { tokens });
                 }
@@ -132,7 +132,7 @@ impl Subject {
     }
 
     fn matches_everything(&self) -> bool {
-        self.tokens == [SubjectToken::Rest]
+        self.tokens == [SubjectToken::Tail]
     }
 
     /// Whether the tokens match. A token that is `None` is a word that no pattern has.
@@ -144,7 +144,7 @@ impl Subject {
         for token in &self.tokens {
             budget.spend(1)?;
             match (token, subject.next()) {
-                (SubjectToken::Rest, Some(_)) => return Ok(true),
+                (SubjectToken::Tail, Some(_)) => return Ok(true),
                 (SubjectToken::One, Some(_)) => {}
                 (SubjectToken::Word(word), Some(Some(other))) if **word == *other => {}
                 _ => return Ok(false),
@@ -161,7 +161,7 @@ impl fmt::Display for Subject {
             let token = match token {
                 SubjectToken::Word(word) => &**word,
                 SubjectToken::One => "*",
-                SubjectToken::Rest => ">",
+                SubjectToken::Tail => ">",
             };
             write!(f, "{dot}{token}")?;
         }
@@ -248,7 +248,7 @@ impl Subjects {
         asked: &Subject,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let has_rest = asked.tokens.last() == Some(&SubjectToken::Rest);
+        let has_tail = asked.tokens.last() == Some(&SubjectToken::Tail);
         if asked.is_exact() {
             return self.match_name(&asked.to_string(), budget);
         }
@@ -257,14 +257,14 @@ impl Subjects {
             .iter()
             .map(|token| match token {
                 SubjectToken::Word(word) => Some(&**word),
-                SubjectToken::One | SubjectToken::Rest => None,
+                SubjectToken::One | SubjectToken::Tail => None,
             })
             .collect();
         loop {
             if !self.match_tokens(hardest.iter().copied(), budget)? {
                 return Ok(false);
             }
-            if !has_rest || hardest.len() > self.tokens_max {
+            if !has_tail || hardest.len() > self.tokens_max {
                 return Ok(true);
             }
             hardest.push(None);

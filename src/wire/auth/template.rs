@@ -93,7 +93,7 @@ impl Template {
         let mut pieces = Vec::new();
         let mut rest = name;
         while let Some(found) = next_placeholder(syntax, rest)? {
-            let Found {
+            let FoundPlaceholder {
                 before,
                 placeholder,
                 after,
@@ -157,14 +157,17 @@ impl Template {
 }
 
 /// A placeholder in a text.
-struct Found<'a> {
+struct FoundPlaceholder<'a> {
     before: &'a str,
     placeholder: NamePart,
     after: &'a str,
 }
 
 /// Returns the first placeholder, if any.
-fn next_placeholder(syntax: NameSyntax, text: &str) -> Result<Option<Found<'_>>, TemplateError> {
+fn next_placeholder(
+    syntax: NameSyntax,
+    text: &str,
+) -> Result<Option<FoundPlaceholder<'_>>, TemplateError> {
     let is_placeholder =
         |&(at, _): &(usize, &str)| syntax != NameSyntax::Redis || !text[..at].ends_with('\\');
     let Some((at, _)) = text.match_indices(BRACE).find(is_placeholder) else {
@@ -172,7 +175,7 @@ fn next_placeholder(syntax: NameSyntax, text: &str) -> Result<Option<Found<'_>>,
     };
     let (before, placeholder) = text.split_at(at);
     if let Some(after) = placeholder.strip_prefix(USER) {
-        return Ok(Some(Found {
+        return Ok(Some(FoundPlaceholder {
             before,
             placeholder: NamePart::User,
             after,
@@ -184,7 +187,7 @@ fn next_placeholder(syntax: NameSyntax, text: &str) -> Result<Option<Found<'_>>,
         .ok_or(TemplateError::Place)?;
     match claim.is_empty() {
         true => Err(TemplateError::Place),
-        false => Ok(Some(Found {
+        false => Ok(Some(FoundPlaceholder {
             before,
             placeholder: NamePart::Claim(claim.to_owned()),
             after,

@@ -180,20 +180,31 @@ impl Refusal {
         }
     }
 
-    /// Whether only a token with a good signature is refused for this reason.
-    const fn is_of_signed(self) -> bool {
-        matches!(
-            self,
+    /// Whether this refusal is only possible once the signature is known to be good. Not for [`Self::Claims`]: a bad header,
+    /// which is read before the signature, is refused with the same reason.
+    const fn implies_good_signature(self) -> bool {
+        match self {
             Self::Expired
-                | Self::NotYetValid
-                | Self::BeginsSoon { .. }
-                | Self::Audience
-                | Self::Issuer
-                | Self::Role
-                | Self::Names
-                | Self::Device
-                | Self::Revoked
-        )
+            | Self::NotYetValid
+            | Self::BeginsSoon { .. }
+            | Self::Audience
+            | Self::Issuer
+            | Self::Role
+            | Self::Names
+            | Self::Device
+            | Self::Revoked => true,
+            Self::Missing
+            | Self::TwoCookies
+            | Self::TwoTokens
+            | Self::TooLong
+            | Self::NotAToken
+            | Self::Padding
+            | Self::Algorithm
+            | Self::UnknownKey
+            | Self::KeysDue { .. }
+            | Self::Signature
+            | Self::Claims => false,
+        }
     }
 
     /// All refusals, without their times.
@@ -257,9 +268,9 @@ pub struct ClaimRules {
     pub issuers: Vec<String>,
     /// How far clocks may differ, in milliseconds.
     pub leeway_ms: i64,
-    /// The same for the beginning of a token (`nbf`), if it is more than `leeway_ms`: a client may use a token in the
-    /// second in which it was issued.
-    pub begin_leeway_ms: i64,
+    /// How long before the `nbf` of a token the token is valid, in milliseconds, if that is more than `leeway_ms`: a client
+    /// may use a token in the second in which it was issued.
+    pub nbf_leeway_ms: i64,
     /// The claim with the role or the roles: its name, or its path with dots.
     pub role: String,
     /// Whether the settings name the claim with the role, so that a token should have the claim.
@@ -278,7 +289,7 @@ impl Default for ClaimRules {
             audiences: Vec::new(),
             issuers: Vec::new(),
             leeway_ms: 0,
-            begin_leeway_ms: 0,
+            nbf_leeway_ms: 0,
             role: "role".to_owned(),
             role_is_named: false,
             user: "sub".to_owned(),
@@ -404,7 +415,7 @@ impl Authenticator {
         match refusal {
             // The same refusal exists for a bad header, which is checked before the signature.
             Refusal::Claims => drop(judge_header(&members(&decode(header).ok()?).ok()?).ok()?),
-            refusal if refusal.is_of_signed() => {}
+            refusal if refusal.implies_good_signature() => {}
             _ => return None,
         }
         let claims = decode(claims).ok()?;
@@ -485,7 +496,7 @@ impl ClaimRules {
         if expires.is_some_and(|at| unix_ms >= at) {
             return Err(Refusal::Expired);
         }
-        let leeway_ms = leeway_ms.max(self.begin_leeway_ms);
+        let leeway_ms = leeway_ms.max(self.nbf_leeway_ms);
         let begins = numeric_date(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
         let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
         if wait_ms > BEGINS_SOON_MS {

@@ -22,7 +22,7 @@ impl ObjectWriter {
         Self::default()
     }
 
-    /// The same, with room for members of so many bytes.
+    /// Starts an object with room for members of so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut text = String::with_capacity(1 + bytes);
         text.push('{');

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use super::*;
 use weirgate_core::Point;
 
-fn feed(names: &[&str]) -> KeptFeed {
+fn feed(names: &[&str]) -> CountedFeed {
     let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
         true => Subscription::pattern(*name),
         false => Subscription::channel(*name),
     };
     let names: Vec<_> = names.iter().map(subscription).collect();
-    let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
+    let mut feed = CountedFeed::new(NameSyntax::Redis, names.clone()).expect("names");
     for name in &names {
         feed.subscribed(name);
     }

@@ -19,7 +19,7 @@ use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
 use super::refusals::refusal_in;
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
@@ -95,7 +95,7 @@ impl NatsStreamSource {
         &mut self,
         connection: &mut Connection,
         mut before: Option<Connection>,
-        second: &mut SecondConnection,
+        search: &mut ServerSearch,
         relay: &mut Relay<NatsError>,
     ) -> Stop {
         if before.is_none() {
@@ -109,7 +109,7 @@ impl NatsStreamSource {
                 break stop;
             }
             before = before.filter(|_| !self.reader.is_caught_up());
-            if second.find_successor(&streams, &self.settings, connection) {
+            if search.find_successor(&streams, &self.settings, connection) {
                 break NatsError::LameDuck.into();
             }
         };
@@ -144,7 +144,7 @@ impl NatsStreamSource {
             false => {
                 let now = Instant::now();
                 self.reader.tick(now, bytes_at, connection.out())?;
-                if self.reader.check(now, connection.out()) {
+                if self.reader.ask_if_due(now, connection.out()) {
                     connection.ping();
                 }
             }
@@ -294,11 +294,11 @@ impl Bus for NatsStreamSource {
                 Ok(connection) => connection,
                 Err(error) => return error.into(),
             };
-            let mut second = self.servers.second_connection(nats);
-            let stop = self.use_connection(&mut connection, before.take(), &mut second, relay);
-            let better = second.better();
+            let mut search = self.servers.search(nats);
+            let stop = self.use_connection(&mut connection, before.take(), &mut search, relay);
+            let next = search.into_next();
             self.servers
-                .note_end(&self.settings, &connection, better, &stop);
+                .note_end(&self.settings, &connection, next, &stop);
             connection.set_aside(&self.waiter);
             match &stop {
                 Stop::Bus(error @ NatsError::LameDuck) => {

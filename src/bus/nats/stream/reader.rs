@@ -402,7 +402,7 @@ impl JetStreamReader {
                 self.step = read_step(consumer, now);
                 match has_nothing {
                     true => self.begin_without_messages(now, out, events),
-                    false => self.progress.catch_up(events),
+                    false => self.progress.report_caught_up(events),
                 }
             }
         }
@@ -419,7 +419,7 @@ impl JetStreamReader {
         if !self.progress.begin_empty(events) {
             return self.verify(None, IfUnknown::Gone, now, out);
         }
-        self.progress.catch_up(events);
+        self.progress.report_caught_up(events);
         self.progress.report_lag(0, now, events);
     }
 
@@ -550,7 +550,7 @@ impl JetStreamReader {
             if let ReaderStep::Prove(consumer, _) = std::mem::take(&mut self.step) {
                 self.step = read_step(consumer, now);
             }
-            self.progress.catch_up(events);
+            self.progress.report_caught_up(events);
         }
         match self.progress.is_news(id) {
             true => self
@@ -558,7 +558,7 @@ impl JetStreamReader {
                 .hand_over(id, delivery, ack.pending, now, events),
             false => {
                 self.progress.pass_over(id);
-                self.progress.catch_up(events);
+                self.progress.report_caught_up(events);
             }
         }
         // The rest of the messages from before the start may be gone.

@@ -39,7 +39,7 @@ use super::connection::Connection;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
-use super::second_connection::SecondConnection;
+use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::publisher::{Outgoing, Publisher};
@@ -47,7 +47,7 @@ use crate::relay::{Bus, Relay};
 use crate::requests::{BusInterest, Names};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
-use crate::{KeptFeed, LinkTimes, SourceLink, requests};
+use crate::{CountedFeed, LinkTimes, SourceLink, requests};
 use weirgate_core::{BusEvent, Subscription};
 
 /// Commands and messages wait while more bytes than this are not written.
@@ -203,7 +203,7 @@ pub struct NatsSubjectsSource {
     is_restored: bool,
     servers: NatsServers,
     publishing: Option<Publishing>,
-    kept: Option<KeptFeed>,
+    kept: Option<CountedFeed>,
 }
 
 impl NatsSubjectsSource {
@@ -267,7 +267,7 @@ impl NatsSubjectsSource {
     /// Makes the source number the messages of the kept feed. Two connections to NATS may get the messages of two publishers
     /// in another order, so the positions are valid on one connection. The caller subscribes to the names of the feed.
     #[must_use]
-    pub fn with_kept(mut self, feed: KeptFeed) -> Self {
+    pub fn with_kept(mut self, feed: CountedFeed) -> Self {
         self.kept = Some(feed);
         self
     }
@@ -276,7 +276,7 @@ impl NatsSubjectsSource {
     fn use_connection(
         &mut self,
         (connection, sids): (&mut Connection, &mut Sids),
-        second: &mut SecondConnection,
+        search: &mut ServerSearch,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
@@ -301,7 +301,7 @@ impl NatsSubjectsSource {
         }
         self.names.take_all();
         relay.status.set_up(false);
-        let mut session = SubjectsSession::new(self, connection, sids, second, relay);
+        let mut session = SubjectsSession::new(self, connection, sids, search, relay);
         session.restore()?;
         session.source.is_restored = true;
         session.begin_feed()?;
@@ -338,14 +338,13 @@ impl Bus for NatsSubjectsSource {
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
         let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
             Ok(mut connection) => {
-                let (mut second, mut sids) =
-                    (self.servers.second_connection(nats), Sids::default());
+                let (mut search, mut sids) = (self.servers.search(nats), Sids::default());
                 let used = (&mut connection, &mut sids);
-                let stop = self.use_connection(used, &mut second, relay);
+                let stop = self.use_connection(used, &mut search, relay);
                 let stop = stop.unwrap_or_else(|stop| stop);
                 let nats = &self.settings.nats;
                 self.servers
-                    .note_end(nats, &connection, second.better(), &stop);
+                    .note_end(nats, &connection, search.into_next(), &stop);
                 connection.close(&self.waiter);
                 stop
             }

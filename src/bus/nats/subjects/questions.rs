@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::error::Stop;
-use super::retained::{Lack, RetainedEvent};
+use super::retained::{RetainedEvent, WhyIncomplete};
 use super::session::SubjectsSession;
 use crate::kept::place_in;
 use crate::requests::{PageRequest, Question};
@@ -81,14 +81,17 @@ impl SubjectsSession<'_> {
                     cursor,
                     is_open,
                 },
-                RetainedEvent::End { question, lack } => {
-                    if let Some(lack) = &lack {
-                        self.count_lack(&question, lack);
+                RetainedEvent::End {
+                    question,
+                    incomplete,
+                } => {
+                    if let Some(incomplete) = &incomplete {
+                        self.count_incomplete(&question, incomplete);
                     }
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
                         number: question.number,
-                        cut: lack.as_ref().map(Lack::cut),
+                        cut: incomplete.as_ref().map(WhyIncomplete::reason),
                     }
                 }
             };
@@ -107,20 +110,20 @@ impl SubjectsSession<'_> {
         }
     }
 
-    fn count_lack(&mut self, question: &Question, lack: &Lack) {
-        match lack {
-            Lack::Refused(_) => self.relay.status.count_retained_refused(),
+    fn count_incomplete(&mut self, question: &Question, incomplete: &WhyIncomplete) {
+        match incomplete {
+            WhyIncomplete::Refused(_) => self.relay.status.count_retained_refused(),
             // Clients learn of it, and nobody can change it.
-            Lack::Window | Lack::Epoch => return,
-            Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
-                self.relay.status.count_retained_limited()
-            }
+            WhyIncomplete::Window | WhyIncomplete::Epoch => return,
+            WhyIncomplete::TooManyStreams
+            | WhyIncomplete::NotUtf8
+            | WhyIncomplete::Unreadable(_) => self.relay.status.count_retained_limited(),
         }
         if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
                 lines_left_out = line.suppressed,
-                "{lack}"
+                "{incomplete}"
             );
         }
     }

@@ -21,12 +21,13 @@
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the time of the last one that was read on: in another life of the stream, a lower number or another message
-//! of the same number comes. If the clock has gone back, the consumer begins behind messages that were not read, and is made
-//! again from the number of the last one on. So it is for a stream in memory, too ([`StreamLimits::has_times`]), and once a
-//! message was read: only the position that the client has may be of another life of the stream. The consumer is left after
-//! each page. Between two messages of the name are numbers of others, so a number that does not come may have been removed
-//! before it was read: if the stream begins behind such a place after the page, messages may be missing.
+//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back
+//! in time), a lower number or another message of the same number comes. If the clock has gone back, the consumer begins
+//! behind messages that were not read, and is made again from the number of the last one on. So it is for a stream in
+//! memory, too ([`StreamLimits::has_times`]), and once a message was read: only the position that the client has may be of
+//! another epoch of the stream. The consumer is left after each page. Between two messages of the name are numbers of
+//! others, so a number that does not come may have been removed before it was read: if the stream begins behind such a
+//! place after the page, messages may be missing.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
@@ -43,9 +44,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use self::events::{Lack, RetainedEvent};
+pub(super) use self::events::{RetainedEvent, WhyIncomplete};
 use self::live::Live;
-use self::reading::{PAGE_BYTES, Page, Reading, STREAMS_MAX, Then};
+use self::reading::{PAGE_BYTES, Page, QuestionReading, STREAMS_MAX, Then};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
@@ -116,18 +117,18 @@ struct Pending {
     begun: Instant,
     /// When it was asked, or brought its newest value.
     progressed: Instant,
-    step: Step,
+    step: QuestionStep,
     /// The next pause.
     pause: Duration,
     /// The last message of an exact subject, in the leader's last answer.
     value: Option<LastMessage>,
     /// How far the values of a pattern, or all messages, were read.
-    reading: Reading,
+    reading: QuestionReading,
 }
 
 /// What a question waits for.
 #[derive(Debug)]
-enum Step {
+enum QuestionStep {
     /// The streams that hold the subjects.
     Streams,
     /// The list of all streams.
@@ -204,7 +205,7 @@ impl Retained {
 
     /// The number of questions of which a page was sent, and no further page is wanted yet.
     pub(super) fn paused(&self) -> usize {
-        let is_paused = |pending: &&Pending| matches!(pending.step, Step::Page(_));
+        let is_paused = |pending: &&Pending| matches!(pending.step, QuestionStep::Page(_));
         self.pending.values().filter(is_paused).count()
     }
 
@@ -245,13 +246,13 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let reading = Reading::of(&question, self.live.unstored(sid, now, now));
+        let reading = QuestionReading::of(&question, self.live.unstored(sid, now, now));
         let pending = Pending {
             question,
             sid,
             begun: now,
             progressed: now,
-            step: Step::Streams,
+            step: QuestionStep::Streams,
             pause: PAUSE_MIN,
             value: None,
             reading,
@@ -276,38 +277,38 @@ impl Retained {
         let subscription = &pending.question.subscription;
         let name = &*subscription.name;
         Some(match &pending.step {
-            Step::Streams if pending.question.is_of_stream() => {
+            QuestionStep::Streams if pending.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
                 ApiRequest::of(Action::StreamInfo.subject_about(stream))
             }
-            Step::Streams => {
+            QuestionStep::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
                 ApiRequest {
-                    subject: Action::StreamList.subject_about(""),
+                    subject: Action::StreamList.subject_without_stream(),
                     body,
                 }
             }
-            Step::AllStreams => self.list_request(),
-            Step::Message(streams) => {
+            QuestionStep::AllStreams => self.list_request(),
+            QuestionStep::Message(streams) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 ApiRequest {
                     subject: Action::GetMessage.subject_about(streams.front()?),
                     body,
                 }
             }
-            Step::Create(target, _) => {
+            QuestionStep::Create(target, _) => {
                 let plan = target.plan(pending.reading.start());
                 plan.request(&target.stream, None)
             }
-            Step::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            Step::Page(_) | Step::Pause(..) => return None,
+            QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
+            QuestionStep::Page(_) | QuestionStep::Pause(..) => return None,
         })
     }
 
     /// Goes on with the next page of a question.
     pub(super) fn more(&mut self, question: u64, now: Instant, out: &mut Vec<u8>) {
         let is_it = |pending: &Pending| {
-            pending.question.number == question && matches!(pending.step, Step::Page(_))
+            pending.question.number == question && matches!(pending.step, QuestionStep::Page(_))
         };
         let Some(number) = self.number_of(is_it) else {
             return;
@@ -316,9 +317,9 @@ impl Retained {
             return;
         };
         (pending.progressed, pending.reading.page) = (now, Page::default());
-        match std::mem::replace(&mut pending.step, Step::Streams) {
-            Step::Page(Some(consumer)) => {
-                pending.step = Step::Values(consumer, Pull::default());
+        match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+            QuestionStep::Page(Some(consumer)) => {
+                pending.step = QuestionStep::Values(consumer, Pull::default());
                 self.pull(number, out);
             }
             _ => self.send(number, out),
@@ -360,7 +361,7 @@ impl Retained {
                     request.is_some_and(|request| request.subject == *subject)
                 };
                 let ended = self.numbers(needs_it);
-                if *subject == Action::StreamList.subject_about("") {
+                if *subject == Action::StreamList.subject_without_stream() {
                     self.all_streams.refused();
                 }
                 (format!("publish to {subject}"), ended)
@@ -388,7 +389,7 @@ impl Retained {
             return;
         }
         let is_of = |pending: &Pending| match &pending.step {
-            Step::Values(consumer, _) => consumer.sid == delivery.sid,
+            QuestionStep::Values(consumer, _) => consumer.sid == delivery.sid,
             _ => false,
         };
         match self.number_of(is_of) {
@@ -401,7 +402,7 @@ impl Retained {
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
         let is_late = |pending: &Pending| {
-            let is_paused = matches!(pending.step, Step::Page(_));
+            let is_paused = matches!(pending.step, QuestionStep::Page(_));
             !is_paused && pending.progressed + ANSWER_TIMEOUT <= now
         };
         for number in self.numbers(is_late) {
@@ -415,15 +416,16 @@ impl Retained {
                 false => self.refuse(number, "no answer", out),
             }
         }
-        let is_due = |pending: &Pending| matches!(pending.step, Step::Pause(at, _) if at <= now);
+        let is_due =
+            |pending: &Pending| matches!(pending.step, QuestionStep::Pause(at, _) if at <= now);
         for number in self.numbers(is_due) {
             let Some(pending) = self.pending.get_mut(&number) else {
                 continue;
             };
-            match std::mem::replace(&mut pending.step, Step::Streams) {
-                Step::Pause(_, Again::Create(target)) => self.create(number, target, out),
-                Step::Pause(_, Again::Message(streams)) => {
-                    pending.step = Step::Message(streams);
+            match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+                QuestionStep::Pause(_, Again::Create(target)) => self.create(number, target, out),
+                QuestionStep::Pause(_, Again::Message(streams)) => {
+                    pending.step = QuestionStep::Message(streams);
                     self.send(number, out);
                 }
                 _ => self.send(number, out),
@@ -436,8 +438,8 @@ impl Retained {
         let due = |pending: &Pending| {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
-                Step::Pause(at, _) => Some(at.min(late)),
-                Step::Page(_) => None,
+                QuestionStep::Pause(at, _) => Some(at.min(late)),
+                QuestionStep::Page(_) => None,
                 _ => Some(late),
             }
         };
@@ -447,7 +449,7 @@ impl Retained {
     /// Asks again after a pause.
     fn pause(&mut self, number: u64, again: Again, now: Instant) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = Step::Pause(now + pending.pause, again);
+            pending.step = QuestionStep::Pause(now + pending.pause, again);
             pending.pause = (pending.pause * 3 / 2).min(PAUSE_MAX);
         }
     }
@@ -464,12 +466,18 @@ impl Retained {
         let subscription = &pending.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&pending.step, refused) {
-            (Step::Pause(..) | Step::Values(..) | Step::Page(_) | Step::AllStreams, _) => {}
+            (
+                QuestionStep::Pause(..)
+                | QuestionStep::Values(..)
+                | QuestionStep::Page(_)
+                | QuestionStep::AllStreams,
+                _,
+            ) => {}
             _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
-            (Step::Streams | Step::Message(_), Some(error)) => {
+            (QuestionStep::Streams | QuestionStep::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (Step::Streams, None) if pending.question.wants == Wants::All => {
+            (QuestionStep::Streams, None) if pending.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
                 match StreamInfo::read(&delivery.payload) {
                     Ok(stream) => self.handle_start(number, (found, &stream), now, out),
@@ -477,7 +485,7 @@ impl Retained {
                     Err(error) => self.refuse(number, &error.to_string(), out),
                 }
             }
-            (Step::Streams, None) if pending.question.is_of_stream() => {
+            (QuestionStep::Streams, None) if pending.question.is_of_stream() => {
                 let targets = targets_in(&subscription.name, answer);
                 if subscription.is_pattern {
                     pending.reading.targets = targets.into();
@@ -485,19 +493,19 @@ impl Retained {
                 }
                 self.find_message(number, targets.into_iter().take(1), now, out);
             }
-            (Step::Streams, None) if subscription.is_pattern => {
+            (QuestionStep::Streams, None) if subscription.is_pattern => {
                 pending.reading.take_streams(&subscription.name, answer);
                 self.search_all_streams(number, now, out);
             }
-            (Step::Streams, None) => {
+            (QuestionStep::Streams, None) => {
                 let found = targets(&subscription.name, answer);
                 self.found_streams(number, found, now, out);
             }
-            (Step::Message(_), None) => {
+            (QuestionStep::Message(_), None) => {
                 pending.value = last_message(answer);
                 self.judge_message(number, now, out);
             }
-            (Step::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
         }
     }
 
@@ -517,7 +525,7 @@ impl Retained {
             return self.searched_streams(number, now, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = Step::AllStreams;
+            pending.step = QuestionStep::AllStreams;
         }
         // All questions that wait for the list go on with the same answers.
         let number = self.last + 1;
@@ -530,7 +538,7 @@ impl Retained {
     /// The request for the next page of the list of all streams.
     fn list_request(&self) -> ApiRequest {
         ApiRequest {
-            subject: Action::StreamList.subject_about(""),
+            subject: Action::StreamList.subject_without_stream(),
             body: self.all_streams.request(),
         }
     }
@@ -544,22 +552,24 @@ impl Retained {
     /// Handles a page of the list of all streams: once the list is whole, all questions that wait for it go on.
     fn handle_page(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let read = json::read(&delivery.payload);
-        let lack = match &read {
-            _ if delivery.status.is_some() => Some(Lack::Refused(shown("nobody answers"))),
+        let incomplete = match &read {
+            _ if delivery.status.is_some() => Some(WhyIncomplete::Refused(shown("nobody answers"))),
             Err(error) => Some((*error).clone().into()),
-            Ok(answer) => refusal(*answer).map(|error| Lack::Refused(shown(&error.to_string()))),
+            Ok(answer) => {
+                refusal(*answer).map(|error| WhyIncomplete::Refused(shown(&error.to_string())))
+            }
         };
-        if let (Ok(answer), None) = (read, &lack)
+        if let (Ok(answer), None) = (read, &incomplete)
             && self.all_streams.add_page(answer) == AfterPage::NextPage
         {
             return self.list(number, out);
         }
-        if lack.is_some() {
+        if incomplete.is_some() {
             self.all_streams.refused();
         }
-        for number in self.numbers(|pending| matches!(pending.step, Step::AllStreams)) {
-            match lack.clone() {
-                Some(lack) => self.end(number, Some(lack), out),
+        for number in self.numbers(|pending| matches!(pending.step, QuestionStep::AllStreams)) {
+            match incomplete.clone() {
+                Some(incomplete) => self.end(number, Some(incomplete), out),
                 None => self.searched_streams(number, now, out),
             }
         }
@@ -598,7 +608,7 @@ impl Retained {
         }
         if let Some(pending) = self.pending.get_mut(&number) {
             let streams = targets.into_iter().map(|target| target.stream);
-            pending.step = Step::Message(streams.collect());
+            pending.step = QuestionStep::Message(streams.collect());
             self.send(number, out);
         }
     }
@@ -609,7 +619,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let Step::Message(streams) = &mut pending.step else {
+        let QuestionStep::Message(streams) = &mut pending.step else {
             return;
         };
         if pending.value.is_none() && streams.len() > 1 {
@@ -635,8 +645,8 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let step = std::mem::replace(&mut pending.step, Step::Streams);
-        let Step::Create(target, mut consumer) = step else {
+        let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
+        let QuestionStep::Create(target, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
@@ -662,7 +672,7 @@ impl Retained {
         pending.progressed = now;
         consumer.listen(None, out);
         let is_full = pending.reading.page.is_full();
-        pending.step = Step::Values(consumer, Pull::default());
+        pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
             true => self.fill_page(number, out),
             false => self.pull(number, out),
@@ -672,7 +682,7 @@ impl Retained {
     /// Asks a consumer for as many messages as the page has room for.
     fn pull(&mut self, number: u64, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number)
-            && let Step::Values(consumer, pull) = &mut pending.step
+            && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
             pull.left = pending.reading.next_pull();
             consumer.pull(pull.left, PULL_TIMEOUT, out);
@@ -684,7 +694,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let Step::Values(consumer, pull) = &mut pending.step else {
+        let QuestionStep::Values(consumer, pull) = &mut pending.step else {
             return;
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
@@ -716,7 +726,7 @@ impl Retained {
             });
         }
         let page = pending.reading.page;
-        if pending.reading.is_of_other_life() {
+        if pending.reading.is_of_other_epoch() {
             self.end(number, None, out);
         } else if pending.reading.waiting == 0 {
             self.next_stream(number, now, out);
@@ -738,11 +748,15 @@ impl Retained {
         let is_over = pending.progressed + 2 * PULL_TIMEOUT <= now;
         match (status.status, &pending.step) {
             // Messages may have been removed since, or the consumer has lost its server: another one knows.
-            (Some(TIMEOUT), Step::Values(..)) if is_over && pending.reading.all.is_some() => {
+            (Some(TIMEOUT), QuestionStep::Values(..))
+                if is_over && pending.reading.all.is_some() =>
+            {
                 self.leave_consumer(number, out);
                 self.pause(number, Again::Streams, now);
             }
-            (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
+            (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
+                self.next_stream(number, now, out)
+            }
             (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.fill_page(number, out),
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
@@ -771,7 +785,7 @@ impl Retained {
             return;
         };
         if all.jump.is_some() {
-            (pending.step, all.then) = (Step::Streams, then);
+            (pending.step, all.then) = (QuestionStep::Streams, then);
             return self.send(number, out);
         }
         all.whole_to = all.after;
@@ -797,7 +811,7 @@ impl Retained {
             return;
         };
         match reading.check_start(stream) {
-            _ if reading.is_of_other_life() => self.end(number, None, out),
+            _ if reading.is_of_other_epoch() => self.end(number, None, out),
             Then::Read => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
@@ -810,11 +824,11 @@ impl Retained {
     /// Ends a page of a question.
     fn end_page(&mut self, number: u64) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            let consumer = match std::mem::replace(&mut pending.step, Step::Streams) {
-                Step::Values(consumer, _) => Some(consumer),
+            let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+                QuestionStep::Values(consumer, _) => Some(consumer),
                 _ => None,
             };
-            pending.step = Step::Page(consumer);
+            pending.step = QuestionStep::Page(consumer);
             self.events.push(pending.page(true));
         }
     }
@@ -854,7 +868,7 @@ impl Retained {
         if let Some(pending) = self.pending.get_mut(&number) {
             let start = pending.reading.start();
             let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
-            pending.step = Step::Create(target, consumer);
+            pending.step = QuestionStep::Create(target, consumer);
             self.send(number, out);
         }
     }
@@ -865,24 +879,24 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        match std::mem::replace(&mut pending.step, Step::Streams) {
-            Step::Create(_, consumer) | Step::Values(consumer, _) | Step::Page(Some(consumer)) => {
-                consumer.leave(&nobody, out)
-            }
+        match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+            QuestionStep::Create(_, consumer)
+            | QuestionStep::Values(consumer, _)
+            | QuestionStep::Page(Some(consumer)) => consumer.leave(&nobody, out),
             step => pending.step = step,
         }
     }
 
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
-        self.end(number, Some(Lack::Refused(shown(words))), out);
+        self.end(number, Some(WhyIncomplete::Refused(shown(words))), out);
     }
 
-    fn end(&mut self, number: u64, lack: Option<Lack>, out: &mut Vec<u8>) {
+    fn end(&mut self, number: u64, incomplete: Option<WhyIncomplete>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        if let (Some(value), None) = (pending.value, &lack) {
+        if let (Some(value), None) = (pending.value, &incomplete) {
             self.events.push(RetainedEvent::Value {
                 question: pending.question.clone(),
                 subject: Arc::clone(&pending.question.subscription.name),
@@ -891,10 +905,10 @@ impl Retained {
                 id: Some(value.id),
             });
         }
-        let lack = lack.or_else(|| pending.reading.lack());
+        let incomplete = incomplete.or_else(|| pending.reading.why_incomplete());
         self.events.push(RetainedEvent::End {
             question: pending.question,
-            lack,
+            incomplete,
         });
     }
 
@@ -910,7 +924,7 @@ impl Retained {
 impl Pending {
     /// Whether there is an answer to fall back on, which may be from before the newest message.
     fn has_older_answer(&self) -> bool {
-        let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
+        let is_asked_again = matches!(self.step, QuestionStep::Pause(_, Again::Message(_)));
         self.value.is_some() || self.reading.is_whole || is_asked_again
     }
 

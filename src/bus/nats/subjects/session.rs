@@ -8,7 +8,7 @@ use super::super::connection::Connection;
 use super::super::error::{NatsError, Stop, log_error};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::refusals::{Refused, refusal_in};
-use super::super::second_connection::SecondConnection;
+use super::super::server_search::ServerSearch;
 use super::retained::{FIRST_SID, Retained};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
@@ -27,7 +27,7 @@ pub(super) struct SubjectsSession<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) connection: &'a mut Connection,
     /// Decides whether this connection is kept during a silence.
-    second: &'a mut SecondConnection,
+    search: &'a mut ServerSearch,
     pub(super) relay: &'a mut Relay<NatsError>,
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
@@ -63,7 +63,7 @@ impl<'a> SubjectsSession<'a> {
         source: &'a mut NatsSubjectsSource,
         connection: &'a mut Connection,
         sids: &'a mut Sids,
-        second: &'a mut SecondConnection,
+        search: &'a mut ServerSearch,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl<'a> SubjectsSession<'a> {
             retained: Retained::new(source.settings.is_retained, source.settings.stream.clone()),
             source,
             connection,
-            second,
+            search,
             relay,
             sids,
             asked: VecDeque::new(),
@@ -114,7 +114,7 @@ impl<'a> SubjectsSession<'a> {
         let has_read = self.connection.read(&mut self.source.waiter)?;
         if has_read {
             let is_restored = self.source.names.ledger.is_restored();
-            self.second.end_silence(self.relay, is_restored)?;
+            self.search.end_silence(self.relay, is_restored)?;
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
@@ -176,7 +176,7 @@ impl<'a> SubjectsSession<'a> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
-        if self.source.is_restored && self.second.find_successor(&[], nats, self.connection) {
+        if self.source.is_restored && self.search.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
         match self
@@ -191,7 +191,7 @@ impl<'a> SubjectsSession<'a> {
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn check_other_server(&mut self) -> Result<Instant, Stop> {
         let nats = &self.source.settings.nats;
-        let next = self.second.check(
+        let next = self.search.probe_if_due(
             self.connection.last_received(),
             self.relay,
             nats,

@@ -124,7 +124,7 @@ impl Bus for RedisStreamSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.feed.connecting(relay.link.now());
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
-        self.servers.ended(&stop);
+        self.servers.note_end(&stop);
         stop
     }
 }

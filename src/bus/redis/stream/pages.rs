@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-use super::reader::{CHANNEL, DATA, StreamEntry, entries, message, text};
+use super::reader::{CHANNEL, DATA, StreamEntry, entries, id_text, message};
 use super::{ITEMS_MAX, RedisStreamSource};
 use crate::redis::connection::Connection;
 use crate::redis::error::RedisError;
@@ -48,7 +48,7 @@ pub struct RedisStreamPages {
     waiter: Waiter,
     names: Names,
     key: String,
-    open: VecDeque<Reading>,
+    open: VecDeque<QuestionReading>,
     /// The connection between two looks at the requests.
     parts: Option<(Buffered, RespReader, RedisEndpoint, SocketAddr)>,
     /// The mean size of the entries of the last answer, bytes.
@@ -56,7 +56,7 @@ pub struct RedisStreamPages {
 }
 
 /// A question, and how far it is read.
-struct Reading {
+struct QuestionReading {
     question: Question,
     sought: Sought,
     after: Option<StoredId>,
@@ -121,7 +121,7 @@ impl Sought {
     }
 }
 
-impl Reading {
+impl QuestionReading {
     fn new(question: Question) -> Self {
         Self {
             sought: Sought::new(&question.names),
@@ -209,20 +209,20 @@ impl RedisStreamPages {
         while self.open.len() - paused < OPEN_MAX
             && let Some(question) = self.names.next_question()
         {
-            self.open.push_back(Reading::new(question));
+            self.open.push_back(QuestionReading::new(question));
         }
         let asked = self.open.len() - paused;
         self.names.show_asked_questions(asked, paused);
     }
 
     /// Takes the question whose turn it is from the list.
-    fn next_reading(&mut self) -> Option<Reading> {
+    fn next_reading(&mut self) -> Option<QuestionReading> {
         let at = self.open.iter().position(|reading| !reading.is_paused)?;
         self.open.remove(at)
     }
 
     /// Asks for entries for a question, and handles the answer.
-    fn read_for(&mut self, reading: Reading, link: &SourceLink) -> Result<(), LoopGone> {
+    fn read_for(&mut self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
         let count = self.entries_to_ask();
         match self.ask(&reading, count) {
             Ok(Value::Error(words)) if is_refusal(&words) => {
@@ -244,7 +244,12 @@ impl RedisStreamPages {
     }
 
     /// Ends a question that another, from the same place on, may answer a little later.
-    fn fail(&mut self, reading: &Reading, error: &str, link: &SourceLink) -> Result<(), LoopGone> {
+    fn fail(
+        &mut self,
+        reading: &QuestionReading,
+        error: &str,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
         tracing::debug!(error, "no pages of the stream");
         self.parts = None;
         link.send(reading.page(false))?;
@@ -258,7 +263,7 @@ impl RedisStreamPages {
     }
 
     fn handle_page_request(&mut self, number: u64, request: PageRequest) {
-        let is_it = |reading: &Reading| reading.question.number == number;
+        let is_it = |reading: &QuestionReading| reading.question.number == number;
         let Some(at) = self.open.iter().position(is_it) else {
             return;
         };
@@ -278,8 +283,8 @@ impl RedisStreamPages {
 
     /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
     /// gone, others may be gone with it.
-    fn ask(&mut self, reading: &Reading, count: usize) -> Result<Value, RedisError> {
-        let from = reading.after.map_or_else(|| "-".to_owned(), text);
+    fn ask(&mut self, reading: &QuestionReading, count: usize) -> Result<Value, RedisError> {
+        let from = reading.after.map_or_else(|| "-".to_owned(), id_text);
         let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count.to_string()];
         let Self {
             servers, waiter, ..
@@ -323,7 +328,7 @@ impl RedisStreamPages {
     /// Hands the entries of an answer over; fewer than the `count` that was asked for are the last.
     fn answered(
         &mut self,
-        mut reading: Reading,
+        mut reading: QuestionReading,
         answer: Value,
         count: usize,
         link: &SourceLink,
@@ -371,7 +376,7 @@ impl RedisStreamPages {
 
     fn value(
         &self,
-        reading: &Reading,
+        reading: &QuestionReading,
         id: StoredId,
         channel: String,
         payload: Vec<u8>,

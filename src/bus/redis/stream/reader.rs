@@ -13,8 +13,8 @@
 
 mod answers;
 
-pub(super) use self::answers::{StreamEntry, entries, message, text};
-use self::answers::{StreamProof, next, run_id, stream_entries};
+pub(super) use self::answers::{StreamEntry, entries, id_text, message};
+use self::answers::{StreamProof, next_id, run_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -149,7 +149,7 @@ impl RedisStreamReader {
     /// The next commands. [`Self::take`] takes the answers.
     pub fn commands(&mut self) -> Vec<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-        let (key, after) = (&self.key[..], text(self.after));
+        let (key, after) = (&self.key[..], id_text(self.after));
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
         let (mut asks_state, mut asks_entry) = (true, self.was_read);
         let mut commands: Vec<Vec<String>> = match &mut self.step {
@@ -165,7 +165,7 @@ impl RedisStreamReader {
                 *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(self.was_read);
                 let from = match self.was_read {
                     true => after.clone(),
-                    false => text(next(self.after)),
+                    false => id_text(next_id(self.after)),
                 };
                 let count = asked.to_string();
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
@@ -212,7 +212,11 @@ impl RedisStreamReader {
         if self.takes_entries() {
             let parts = entries(answer)?;
             if !parts.is_empty() {
-                return self.catch_up(StreamEntry::read(Value::Array(parts))?, bytes, out);
+                return self.take_catch_up_entry(
+                    StreamEntry::read(Value::Array(parts))?,
+                    bytes,
+                    out,
+                );
             }
             answer = Value::Nil;
         }
@@ -235,7 +239,7 @@ impl RedisStreamReader {
             }
             ReadStep::CatchUp { .. } => {
                 let state = self.state(answers.next())?;
-                self.caught_up(state, now_ms, out);
+                self.end_catch_up_answer(state, now_ms, out);
                 Ok(())
             }
             ReadStep::Wait => {
@@ -384,7 +388,7 @@ impl RedisStreamReader {
 
     /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
     /// another inspection comes first.
-    fn catch_up(
+    fn take_catch_up_entry(
         &mut self,
         entry: StreamEntry,
         bytes: usize,
@@ -414,8 +418,10 @@ impl RedisStreamReader {
         self.entry(entry, out)
     }
 
-    /// Handles the end of an answer of [`ReadStep::CatchUp`]: asks for more entries, or waits for new ones.
-    fn caught_up(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, inspects
+    /// the stream again. If the answer has fewer entries than were asked for, the end of the stream is reached: reports that,
+    /// and waits for new entries. Otherwise asks for more.
+    fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let ReadStep::CatchUp {
             asked,
             arrived,
@@ -430,7 +436,7 @@ impl RedisStreamReader {
         }
         self.count_from(state);
         if arrived < asked {
-            // The old entries that are missing are gone.
+            // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
             self.report_caught_up(out);
             self.step = ReadStep::Wait;

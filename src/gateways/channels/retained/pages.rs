@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Retained;
+use super::client::ValuesState;
 use super::questions::{Left, Member};
-use super::waiter::State;
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
@@ -95,7 +95,7 @@ impl Retained {
                 Some(waiter) => {
                     waiter.taking.insert(name.clone());
                     if let Some(wanted) = waiter.names.get_mut(&name) {
-                        wanted.state = State::Takes(number);
+                        wanted.state = ValuesState::Takes(number);
                     }
                     self.unasked(key);
                 }

@@ -37,7 +37,7 @@ pub(in super::super) struct QuestionPlace {
 type Start = (TopicName, u64);
 
 #[derive(Debug)]
-struct Question {
+struct OpenQuestion {
     name: TopicName,
     /// From where it was asked.
     begins: u64,
@@ -46,11 +46,11 @@ struct Question {
     members: BTreeSet<SessionKey>,
     /// Of all messages: which members get a message.
     sought: Sought,
-    state: Page,
+    state: PageState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
+enum PageState {
     /// The bus brings a page.
     Asked,
     /// The members take a page; some are ready for the next. At `due_us` the question does not wait any longer.
@@ -69,7 +69,7 @@ pub(super) enum Member {
 /// All questions.
 #[derive(Debug, Default)]
 pub(in super::super) struct Questions {
-    open: BTreeMap<u64, Question>,
+    open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
     begun: HashMap<Start, u64, RandomState>,
     /// The questions after those: their numbers, places and members.
@@ -168,13 +168,13 @@ impl Questions {
             },
         });
         self.begun.insert(start, number);
-        let question = Question {
+        let question = OpenQuestion {
             name: name.clone(),
             begins: place.id,
             place,
             members,
             sought,
-            state: Page::Asked,
+            state: PageState::Asked,
         };
         self.open.insert(number, question);
         slowest.and_then(|number| self.end(number))
@@ -188,9 +188,9 @@ impl Questions {
 
     /// Questions whose members take a page: until when each waits, how many of its members are ready, and its number.
     fn waiting(&self) -> impl Iterator<Item = (u64, usize, u64)> {
-        let state = |(number, question): (&u64, &Question)| match question.state {
-            Page::Taken { due_us, ready } => Some((due_us, ready, *number)),
-            Page::Asked => None,
+        let state = |(number, question): (&u64, &OpenQuestion)| match question.state {
+            PageState::Taken { due_us, ready } => Some((due_us, ready, *number)),
+            PageState::Asked => None,
         };
         self.open.iter().filter_map(state)
     }
@@ -233,7 +233,7 @@ impl Questions {
                 return None;
             }
             let place = question.place.clone();
-            if let Page::Taken { ready, .. } = &mut question.state {
+            if let PageState::Taken { ready, .. } = &mut question.state {
                 *ready -= usize::from(member == Member::Ready);
             }
             match question.members.is_empty() {
@@ -269,7 +269,7 @@ impl Questions {
             question.place.clone(),
         );
         if is_open {
-            question.state = Page::Taken {
+            question.state = PageState::Taken {
                 due_us: now_us + PAUSE_MAX_US,
                 ready: 0,
             };
@@ -285,7 +285,7 @@ impl Questions {
         let Some(question) = self.open.get_mut(&number) else {
             return;
         };
-        if let Page::Taken { due_us, ready } = &mut question.state {
+        if let PageState::Taken { due_us, ready } = &mut question.state {
             if *ready == 0 {
                 *due_us = now_us + LAG_MAX_US;
             }
@@ -299,11 +299,11 @@ impl Questions {
         let Some(question) = self.open.get_mut(&number) else {
             return;
         };
-        if let Page::Taken { ready, .. } = question.state
+        if let PageState::Taken { ready, .. } = question.state
             && ready > 0
             && ready >= question.members.len()
         {
-            question.state = Page::Asked;
+            question.state = PageState::Asked;
             let name = question.name.clone();
             self.requests
                 .push_back(RetainedRequest::More { name, number });
@@ -330,7 +330,7 @@ impl Questions {
         let left = (question.name.clone(), slow, question.place.clone());
         let goes_on = !ready.is_empty();
         question.members = ready;
-        if let Page::Taken { ready, .. } = &mut question.state {
+        if let PageState::Taken { ready, .. } = &mut question.state {
             *ready = question.members.len();
         }
         match goes_on {
@@ -355,7 +355,7 @@ impl Questions {
         Some((question.name, question.members, question.place))
     }
 
-    fn remove(&mut self, number: u64) -> Option<Question> {
+    fn remove(&mut self, number: u64) -> Option<OpenQuestion> {
         self.forget_begun(number);
         self.open.remove(&number)
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Retained;
+use super::client::{RetainedClient, Share, ValuesState};
 use super::sought::Sought;
-use super::waiter::{State, Waiter};
 use weirgate_core::{Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NameSyntax;
@@ -26,7 +26,7 @@ struct ChosenNames {
 /// Chooses as many names as fit in a share. A name of which the client has a page goes before further names that come in
 /// pages, and the others before its next page.
 fn choose_names(
-    waiter: &Waiter,
+    waiter: &RetainedClient,
     syntax: NameSyntax,
     is_refused: impl Fn(&TopicName) -> bool,
 ) -> ChosenNames {
@@ -68,8 +68,8 @@ impl Retained {
         };
         waiter.sent = 0;
         waiter.address = Some(address);
-        if let Some((_, begin_us)) = waiter.share.take() {
-            self.shares.remove(&(begin_us, key));
+        if let Some(share) = waiter.share.take() {
+            self.shares.remove(&(share.since_us, key));
         }
         if self.is_up && waiter.can_use_room() {
             self.line.push(address, key);
@@ -83,10 +83,10 @@ impl Retained {
     /// the line, or when a question does not wait any longer for clients that take a page.
     pub(in crate::gateways::channels) fn due_us(&self) -> Option<u64> {
         let share = self.shares.first().filter(|_| !self.line.is_empty());
-        let share_us = share.map(|(begin_us, _)| begin_us + SHARE_US);
-        let rest_us = Some(self.rest_until_us).filter(|_| !self.resting.is_empty());
+        let share_us = share.map(|(since_us, _)| since_us + SHARE_US);
+        let paused_us = Some(self.paused_until_us).filter(|_| !self.paused.is_empty());
         let due_us = share_us.into_iter().chain(self.questions.due_us());
-        due_us.chain(rest_us).min()
+        due_us.chain(paused_us).min()
     }
 
     /// Lets the clients that keep the others of their question waiting go on with a question of their own.
@@ -115,8 +115,8 @@ impl Retained {
         reached: Option<Position>,
         is_refused: impl Fn(&TopicName) -> bool,
     ) {
-        while let Some((begin_us, key)) = self.shares.first().copied()
-            && begin_us + SHARE_US <= now_us
+        while let Some((since_us, key)) = self.shares.first().copied()
+            && since_us + SHARE_US <= now_us
         {
             self.shares.pop_first();
             if let Some(waiter) = self.clients.get_mut(&key) {
@@ -153,8 +153,10 @@ impl Retained {
         if let Some(address) = waiter.address.filter(|_| waiter.is_busy) {
             // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
             // share may pass the limit.
-            let share = self.bytes.hold(address, chosen.bytes as u64, now_us);
-            waiter.share = Some((share, now_us));
+            waiter.share = Some(Share {
+                permit: self.bytes.hold(address, chosen.bytes as u64, now_us),
+                since_us: now_us,
+            });
             self.shares.insert((now_us, key));
         }
         let mut asked = Vec::new();
@@ -162,9 +164,9 @@ impl Retained {
             waiter.taking.remove(&name);
             let takes = waiter.names.get_mut(&name);
             if let Some(wanted) = takes
-                && let State::Takes(number) = wanted.state
+                && let ValuesState::Takes(number) = wanted.state
             {
-                wanted.state = State::Asked(number);
+                wanted.state = ValuesState::Asked(number);
                 self.questions.ready(number, now_us);
                 continue;
             }
@@ -176,7 +178,7 @@ impl Retained {
                 wanted.place = self.questions.place_after(after);
             }
             let number = self.questions.join(&name, &wanted.place, key);
-            wanted.state = State::Asked(number);
+            wanted.state = ValuesState::Asked(number);
             asked.push((name, wanted.place.id()));
         }
         self.forget_if_idle(key);

@@ -24,7 +24,7 @@ use weirgate_bus::runtime::{Clock, QueueBytes, TakenBytes};
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, Publisher, Source, SourceLink};
 use weirgate_core::{BusEvent, Subscription};
-use weirgate_server::run::{Question, RunError};
+use weirgate_server::run::{RunError, StartQuestion};
 
 /// The most events between a connection and the bus thread.
 const EVENTS_MAX: usize = 1_024;
@@ -54,7 +54,7 @@ pub(super) fn connect(
     settings: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
+) -> Result<(BusConnection, StartQuestion), RunError> {
     let subjects = Subjects {
         shared: Arc::from(name),
         own: subject_of(name, me),
@@ -112,7 +112,7 @@ fn redis(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
+) -> Result<(BusConnection, StartQuestion), RunError> {
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
@@ -149,7 +149,7 @@ fn nats(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(BusConnection, Question), RunError> {
+) -> Result<(BusConnection, StartQuestion), RunError> {
     let needs = NatsNeeds {
         subscriptions: subjects.all().map(str::to_owned).into(),
         published: vec![subjects.own.to_string()],

@@ -248,14 +248,14 @@ impl Exchange {
     }
 
     /// Announces the stop of this instance, so that the other instances do not wait for it any more.
-    pub fn leave(&mut self) {
+    pub fn announce_stop(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, InstanceMessage::Gone);
             self.is_leaving = true;
         }
     }
 
-    /// Returns true if the bus has carried the announcement of [`Self::leave`].
+    /// Returns true if the bus has carried the announcement of [`Self::announce_stop`].
     pub fn has_left(&self) -> bool {
         self.has_left
     }
@@ -282,7 +282,7 @@ impl Exchange {
 
     /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
-        if self.instances.gone(from) {
+        if self.instances.note_stopped(from) {
             self.count_others(now, from, "another instance has stopped");
         }
         for waiting in self.waiting.values_mut() {

@@ -107,7 +107,7 @@ impl Instances {
     }
 
     /// Records the stop of an instance. Returns true if the instance was present.
-    pub(super) fn gone(&mut self, id: &InstanceId) -> bool {
+    pub(super) fn note_stopped(&mut self, id: &InstanceId) -> bool {
         let Some(instance) = self.known.get_mut(id) else {
             return false;
         };

@@ -23,7 +23,7 @@ use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::shared::bus;
 use weirgate_server::http::Bytes;
-use weirgate_server::run::{Question, RunError};
+use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::json::ObjectWriter;
@@ -73,7 +73,7 @@ impl Drop for Room {
 #[derive(Default)]
 pub(in crate::gateways::events) struct ToStart {
     pub(in crate::gateways::events) threads: Threads,
-    pub(in crate::gateways::events) question: Option<Question>,
+    pub(in crate::gateways::events) question: Option<StartQuestion>,
 }
 
 impl PushBus {
@@ -186,7 +186,7 @@ impl PushBus {
     }
 
     /// If the bus is up, tells the other instances that this one ends.
-    pub(in crate::gateways::events) fn leave(&self) {
+    pub(in crate::gateways::events) fn announce_stop(&self) {
         let (done, left) = bounded(1);
         if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {
             let _ = left.recv_timeout(LEAVE_TIMEOUT);

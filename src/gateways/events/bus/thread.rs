@@ -167,7 +167,7 @@ impl BusThread {
             }
             Command::Leave(done) => {
                 self.leaving = Some(done);
-                self.exchange.leave();
+                self.exchange.announce_stop();
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{io, mem};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::exchange::{Outcome, ProxiedRequest, ServiceStats};
+use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
 use crate::services::{ConnectionPlace, Lease, RepeatableBody};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
@@ -89,7 +89,7 @@ impl ToService {
     }
 
     /// Sets the place of the request.
-    pub(super) fn holds(&mut self, place: &Arc<ConnectionPlace>) {
+    pub(super) fn set_place(&mut self, place: &Arc<ConnectionPlace>) {
         if let BodyKind::Pieces(_, held) = &mut self.kind {
             *held = Some(Arc::clone(place));
         }
@@ -205,7 +205,7 @@ impl ToClient {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let last_received = self.lease.as_ref().map(|lease| lease.activity().last());
         let mut due = since.max(last_received.unwrap_or(since)) + self.silence;
-        if self.upload.is_owed() {
+        if self.upload.awaits_client() {
             due = due.max(Instant::now() + self.silence);
         }
         if self.timer.deadline() != due {
@@ -252,12 +252,12 @@ impl Body for ToClient {
         match &frame {
             // If the request body breaks off, the connection to the service ends, and with it the answer.
             Some(Err(_)) if self.upload.is_broken() => {
-                let outcome = Outcome::of_broken(&self.upload);
+                let outcome = ProxyOutcome::of_broken(&self.upload);
                 self.exchange.refuse(outcome);
             }
             Some(Err(error)) => {
                 self.lease.iter().for_each(|lease| lease.cut(error));
-                self.exchange.fail(Outcome::Cut, error.as_ref());
+                self.exchange.fail(ProxyOutcome::Cut, error.as_ref());
             }
             Some(Ok(_)) | None => {}
         }

@@ -66,7 +66,7 @@ pub(super) struct ProxiedRequest {
     peer: Peer,
     begun: Instant,
     status: StatusCode,
-    outcome: Option<Outcome>,
+    outcome: Option<ProxyOutcome>,
 }
 
 impl ProxiedRequest {
@@ -90,14 +90,14 @@ impl ProxiedRequest {
     /// Records the end of the service's answer.
     pub(super) fn note_end(&mut self) {
         let outcome = match self.status.as_u16() {
-            ..400 => Outcome::Answered,
-            _ => Outcome::Refused,
+            ..400 => ProxyOutcome::Answered,
+            _ => ProxyOutcome::Refused,
         };
         self.outcome.get_or_insert(outcome);
     }
 
     /// Records and logs a request that is not passed on.
-    pub(super) fn refuse(&mut self, outcome: Outcome) {
+    pub(super) fn refuse(&mut self, outcome: ProxyOutcome) {
         self.outcome = Some(outcome);
         let Some(LogLine { suppressed }) = self.watch.line(&self.watch.refusals) else {
             return;
@@ -112,7 +112,7 @@ impl ProxiedRequest {
     }
 
     /// Records and logs a failure of the service.
-    pub(super) fn fail(&mut self, outcome: Outcome, cause: &(dyn Error + 'static)) {
+    pub(super) fn fail(&mut self, outcome: ProxyOutcome, cause: &(dyn Error + 'static)) {
         self.outcome = Some(outcome);
         let Some(LogLine { suppressed }) = self.watch.line(&self.watch.failures) else {
             return;
@@ -131,7 +131,7 @@ impl ProxiedRequest {
 
 impl Drop for ProxiedRequest {
     fn drop(&mut self) {
-        let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
+        let outcome = self.outcome.unwrap_or(ProxyOutcome::ClientGone);
         self.watch.stats.requests.end(outcome as usize);
     }
 }
@@ -145,10 +145,10 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum ProxyOutcome {
     /// The service's answer, with a status below 400, was passed on whole.
     Answered,
-    /// The same with a status of 400 or above.
+    /// The service's answer, with a status of 400 or above, was passed on whole.
     Refused,
     /// 502: the service refused, broke off, or did not speak HTTP.
     Unreachable,
@@ -174,7 +174,7 @@ pub(super) enum Outcome {
     BadToken,
 }
 
-impl Outcome {
+impl ProxyOutcome {
     const ALL: [Self; 13] = [
         Self::Answered,
         Self::Refused,
@@ -219,7 +219,7 @@ impl Outcome {
     }
 }
 
-impl From<FailureReason> for Outcome {
+impl From<FailureReason> for ProxyOutcome {
     fn from(reason: FailureReason) -> Self {
         match reason {
             FailureReason::Unreachable => Self::Unreachable,
@@ -243,7 +243,7 @@ pub(super) struct ServiceStats {
 
 impl ServiceStats {
     pub(super) fn new() -> Self {
-        let outcomes = Outcome::ALL.map(Outcome::label);
+        let outcomes = ProxyOutcome::ALL.map(ProxyOutcome::label);
         Self {
             requests: Arc::new(RequestStats::new(outcomes)),
             waits: AtomicU64::new(0),
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_by_its_outcome() {
-        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+        for (index, outcome) in ProxyOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
             let stats = ServiceStats::new();
             stats.requests.end(outcome as usize);

@@ -32,7 +32,7 @@ pub(super) struct Forwarded<'a> {
     /// Whether the client's connection has TLS.
     pub(super) is_tls: bool,
     /// The host in the request target, if there is one; `Host` is then ignored (RFC 9112 §3.2.2).
-    pub(super) target_host: Option<HeaderValue>,
+    pub(super) host_of_target: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
@@ -72,7 +72,7 @@ pub(super) fn to_service(
     let proto = HeaderName::from_static("x-forwarded-proto");
     let scheme = if forwarded.is_tls { "https" } else { "http" };
     add(headers, proto, HeaderValue::from_static(scheme));
-    if let Some(host) = forwarded.target_host.or(asked_host) {
+    if let Some(host) = forwarded.host_of_target.or(asked_host) {
         add(headers, HeaderName::from_static("x-forwarded-host"), host);
     }
     trace(headers, random);
@@ -278,7 +278,7 @@ mod tests {
             peer,
             peer_is_trusted,
             is_tls: false,
-            target_host: None,
+            host_of_target: None,
             host: &host,
         };
         to_service(&mut headers, forwarded, || 7);

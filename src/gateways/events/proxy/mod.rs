@@ -3,7 +3,7 @@
 //! Bodies stream both ways, except a small request body, which is read completely before the request gets a connection
 //! to its service. If one side does not read, the proxy stops reading from the other. It keeps no cookies, follows no
 //! redirects and decodes nothing. The rules for paths and headers are in pure modules: `path`, `headers`. Called by
-//! `kinds`, runs on the HTTP thread.
+//! `start`, runs on the HTTP thread.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,7 +18,7 @@ mod path;
 mod tokens;
 
 use self::body::{ToClient, ToService};
-use self::exchange::{Outcome, ProxiedRequest, ServiceWatch};
+use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
@@ -200,14 +200,14 @@ fn may_resend(ended: &Ended) -> bool {
 struct ProxyRefusal {
     status: StatusCode,
     detail: &'static str,
-    outcome: Outcome,
+    outcome: ProxyOutcome,
 }
 
 impl From<PathRefusal> for ProxyRefusal {
     fn from(refusal: PathRefusal) -> Self {
         let (status, detail, outcome) = match refusal {
-            PathRefusal::Trick => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
-            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", Outcome::InnerPath),
+            PathRefusal::Ambiguous => (StatusCode::BAD_REQUEST, "Bad path", ProxyOutcome::BadPath),
+            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", ProxyOutcome::InnerPath),
         };
         Self {
             status,
@@ -228,13 +228,13 @@ impl Shared {
     ) -> LateAnswer {
         let mut exchange = ProxiedRequest::begin(&behind.watch, parts.peer);
         if let Err(refusal) = self.tokens.admit(&parts, self.clock.now()) {
-            exchange.refuse(Outcome::BadToken);
+            exchange.refuse(ProxyOutcome::BadToken);
             return tokens::answer(refusal).into();
         }
         let upload = body.progress();
         let upstream = &behind.pool.service().upstream;
         let client = parts.caller.address;
-        let head = match self.head(path, upstream, parts) {
+        let head = match self.request_head(path, upstream, parts) {
             Ok(head) => head,
             Err(refusal) => {
                 exchange.refuse(refusal.outcome);
@@ -242,10 +242,10 @@ impl Shared {
             }
         };
         let bad_body = |exchange: &mut ProxiedRequest| {
-            let outcome = Outcome::of_broken(&upload);
+            let outcome = ProxyOutcome::of_broken(&upload);
             exchange.refuse(outcome);
             let (status, detail) = match outcome {
-                Outcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+                ProxyOutcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
                 _ => (StatusCode::BAD_REQUEST, "Bad request body"),
             };
             Answer::detail(status, detail).into()
@@ -300,8 +300,11 @@ impl Shared {
         }
     }
 
-    /// Waits for a connection, sends the request, and waits for the head of the answer. Fails if the answer changes the
-    /// protocol, which was not requested, or if its body has a transfer coding that cannot be passed on.
+    /// Waits for a connection, sends the request, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// There was no connection in time, or the service failed, or its answer changes the protocol, which was not requested, or
+    /// the body of the answer has a transfer coding that cannot be passed on.
     async fn send(
         &self,
         behind: &ProxiedService,
@@ -310,9 +313,9 @@ impl Shared {
         upload: &Progress,
     ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
         let place = self.place(behind, client).await?;
-        request.body_mut().holds(&place);
+        request.body_mut().set_place(&place);
         let lent = Some(Arc::clone(&place));
-        let mut sent = pin!(behind.pool.send(lent, request, || upload.is_owed()));
+        let mut sent = pin!(behind.pool.send(lent, request, || upload.awaits_client()));
         let (answer, lease) = poll_fn(|cx| match place.is_evicted(cx) {
             true => {
                 upload.give_up();
@@ -330,6 +333,9 @@ impl Shared {
     }
 
     /// Waits until the request may have one of the connections to the service.
+    ///
+    /// # Errors
+    /// None became free in time.
     async fn place(
         &self,
         behind: &ProxiedService,
@@ -341,8 +347,11 @@ impl Shared {
         place.ok_or_else(Failure::no_connection)
     }
 
-    /// Makes the request head for the service.
-    fn head(
+    /// Makes the head of the request for the service: its path, and its headers as [`headers`] says.
+    ///
+    /// # Errors
+    /// A path that is reserved, or that readers disagree about; a transfer coding other than chunked; a CONNECT.
+    fn request_head(
         &self,
         path: ProxiedPath,
         upstream: &Upstream,
@@ -350,11 +359,12 @@ impl Shared {
     ) -> Result<Request<()>, ProxyRefusal> {
         let target = path.target(parts.path(), self.inner_paths)?;
         let uri = uri(&upstream.base_path, target, parts.head.uri.query());
-        let uri = uri.ok_or(PathRefusal::Trick)?;
+        // The base path of the service and a good path may together have only bytes that no URI may have, or too many.
+        let uri = uri.ok_or(PathRefusal::Ambiguous)?;
         let not_implemented = |detail| ProxyRefusal {
             status: StatusCode::NOT_IMPLEMENTED,
             detail,
-            outcome: Outcome::BadRequest,
+            outcome: ProxyOutcome::BadRequest,
         };
         if headers::has_other_coding(&parts.head.headers) {
             return Err(not_implemented("Transfer-Encoding other than chunked"));
@@ -363,8 +373,10 @@ impl Shared {
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
-        let target_host = parts.head.uri.authority();
-        let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        // Of a request with the whole URL (RFC 9112 §3.2.2).
+        let host_of_target = parts.head.uri.authority();
+        let host_of_target =
+            host_of_target.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
         let mut request = Request::new(());
         *request.method_mut() = parts.head.method;
         *request.uri_mut() = uri;
@@ -373,7 +385,7 @@ impl Shared {
             peer: parts.peer,
             peer_is_trusted: parts.caller.is_proxied,
             is_tls: parts.is_tls,
-            target_host,
+            host_of_target,
             host: &upstream.authority,
         };
         headers::to_service(request.headers_mut(), forwarded, random);

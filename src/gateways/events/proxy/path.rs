@@ -24,8 +24,8 @@ const DECODINGS_MAX: usize = 4;
 /// Why a path is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathRefusal {
-    /// The path has dot segments or control characters, or was encoded too many times.
-    Trick,
+    /// Services may read the path in different ways: it has dot segments or control characters, or was encoded too many times.
+    Ambiguous,
     /// A reserved path.
     Inner,
 }
@@ -44,7 +44,7 @@ impl ProxiedPath {
             if segments(&reading).any(|segment| matches!(segment, b"." | b".."))
                 || reading.iter().any(u8::is_ascii_control)
             {
-                return Err(PathRefusal::Trick);
+                return Err(PathRefusal::Ambiguous);
             }
             is_inner |= may_begin(&reading).any(|first| {
                 inner
@@ -60,7 +60,7 @@ impl ProxiedPath {
             }
             reading = decoded;
         }
-        Err(PathRefusal::Trick)
+        Err(PathRefusal::Ambiguous)
     }
 }
 
@@ -207,12 +207,12 @@ mod tests {
             for line in ["/v1/simulation", "/v1/measurement", "/v1/jobs"] {
                 assert_eq!(
                     target(&format!("{line}{path}")),
-                    Err(PathRefusal::Trick),
+                    Err(PathRefusal::Ambiguous),
                     "{line}{path}"
                 );
             }
         }
-        assert_eq!(ProxyRefusal::from(PathRefusal::Trick).status, 400);
+        assert_eq!(ProxyRefusal::from(PathRefusal::Ambiguous).status, 400);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         ] {
             assert_eq!(
                 target(&format!("/v1/jobs{path}")),
-                Err(PathRefusal::Trick),
+                Err(PathRefusal::Ambiguous),
                 "{path}"
             );
         }
@@ -303,7 +303,7 @@ mod tests {
         }
         for path in ["/a/..%3f", "/..%23x/y", "/.%253fx"] {
             let path = format!("/v1/jobs{path}");
-            assert_eq!(target(&path), Err(PathRefusal::Trick), "{path}");
+            assert_eq!(target(&path), Err(PathRefusal::Ambiguous), "{path}");
         }
         let harmless = "/v1/jobs/a%3fb/c%23d";
         assert_eq!(target(harmless), Ok((EventsService::MEASUREMENT, harmless)));
@@ -313,7 +313,7 @@ mod tests {
     fn a_path_that_is_encoded_again_and_again_is_a_trick() {
         let again = |n: usize| format!("/v1/jobs/%{}41", "25".repeat(n));
         assert!(target(&again(2)).is_ok());
-        assert_eq!(target(&again(9)), Err(PathRefusal::Trick));
+        assert_eq!(target(&again(9)), Err(PathRefusal::Ambiguous));
     }
 
     proptest! {
@@ -344,7 +344,7 @@ mod tests {
             }
         }
 
-        /// The same for paths that some readers take for `//HOST/PATH` (RFC 3986 §4.2).
+        /// What passes reaches nothing inner, also of paths that some readers take for `//HOST/PATH` (RFC 3986 §4.2).
         #[test]
         fn what_passes_reaches_nothing_inner_behind_a_host(
             start in prop::sample::select(vec!["/", "//", "/\\", "\\/", "///", "/%2f", "/%5c", "/%252f", "%2f/"]),

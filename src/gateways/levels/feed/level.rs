@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::reader::{BadMessage, JsonKind, Reader, is_string, is_truthy};
+use super::bad_message::BadMessage;
+use super::reader::{JsonKind, Reader, is_string, is_truthy};
 
 /// Declares an enum of the fields to read, object by object: `Variant = "key"`.
 ///

@@ -15,6 +15,7 @@
 //! | `session_clock` | the trading day of New York |
 //! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
+mod bad_message;
 mod cache;
 mod level;
 mod normalise;
@@ -36,8 +37,8 @@ use weirgate_core::{
 };
 use weirgate_wire::json::check_json;
 
+pub use self::bad_message::BadMessage;
 pub use self::normalise::Normaliser;
-pub use self::reader::BadMessage;
 
 /// The topic that shows every key.
 pub const TOPIC: TopicName = TopicName::fixed("levels");

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use super::bad_message::BadMessage;
 use super::level::{Level, SessionContext};
 use super::predictions::Predictions;
-use super::reader::{BadMessage, JsonKind, Reader, is_truthy};
+use super::reader::{JsonKind, Reader, is_truthy};
 use super::session_clock::SessionClock;
 use weirgate_wire::json::check_json;
 

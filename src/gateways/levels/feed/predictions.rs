@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::reader::{BadMessage, JsonKind, Reader, is_truthy, string};
+use super::bad_message::BadMessage;
+use super::reader::{JsonKind, Reader, is_truthy, string};
 
 /// A field of `ml_predictions`.
 struct Row {

@@ -1,14 +1,11 @@
-//! A cursor over checked JSON text: raw values, in a single pass, without copies. Also the fields of messages, and the
-//! faults of bad messages. The lazy iterators of the JSON library take about 100 ns for each field, which would be most
-//! of the time of a message. Since the text is known to be JSON, finding the end of a value needs no parser. Text that
-//! is not JSON gives wrong values, but neither panics nor loops.
+//! A cursor over checked JSON text: raw values, in a single pass, without copies. The lazy iterators of the JSON library
+//! take about 100 ns for each field, which would be most of the time of a message. Since the text is known to be JSON,
+//! finding the end of a value needs no parser. Text that is not JSON gives wrong values, but neither panics nor loops.
 
 use std::borrow::Cow;
 
-use thiserror::Error;
-
-use crate::gateways::shared::feed::TooLarge;
-use weirgate_wire::json::{JsonError, text_of};
+use super::bad_message::BadMessage;
+use weirgate_wire::json::text_of;
 
 /// A position in checked text. Methods that take a value move past it.
 #[derive(Clone, Debug)]
@@ -232,44 +229,6 @@ pub(super) fn string(raw: &str) -> Cow<'_, str> {
 /// Whether `raw` is a JSON string with the value `text`.
 pub(super) fn is_string(raw: &str, text: &str) -> bool {
     JsonKind::of(raw) == JsonKind::String && string(raw) == text
-}
-
-/// Why a message is skipped completely. Always its publisher's fault (contract: "Bad is").
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum BadMessage {
-    /// Over the limit on bus messages.
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// Not JSON, or nested deeper than allowed.
-    #[error(transparent)]
-    NotJson(#[from] JsonError),
-    /// A `levels.signals` message that is not an object.
-    #[error("not an object")]
-    NotAnObject,
-    /// A field whose value has a type that the contract does not take.
-    #[error("`{field}` has a wrong type")]
-    WrongType {
-        /// The field.
-        field: &'static str,
-    },
-    /// A `ts` out of the range of the session clock.
-    #[error("`ts` is out of range")]
-    TsOutOfRange,
-    /// `barrier.depth_in_zone` is no finite double, and `wall_ratio` is computed from it.
-    #[error("`barrier.depth_in_zone` is out of range")]
-    DepthInZoneOutOfRange,
-    /// The message is within the limit on the bus, but its output, with all defaults filled in, is too large.
-    #[error("normalised, it is larger than the allowed {bytes_max} bytes")]
-    NormalisedTooLarge {
-        /// The limit.
-        bytes_max: usize,
-    },
-}
-
-impl BadMessage {
-    pub(super) const fn wrong(field: &'static str) -> Self {
-        Self::WrongType { field }
-    }
 }
 
 #[cfg(test)]

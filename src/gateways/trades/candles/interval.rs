@@ -2,7 +2,7 @@
 
 use weirgate_core::TopicName;
 
-/// The begin of the topic of a symbol's candles.
+/// The start of the topic of a symbol's candles.
 const CANDLES: &str = "candle:";
 
 /// The duration of a candle.
@@ -39,7 +39,7 @@ impl Interval {
         }
     }
 
-    /// The begin of the interval with this time.
+    /// The start of the interval with this time.
     pub(super) const fn start_of(self, at_ms: i64) -> i64 {
         at_ms - at_ms.rem_euclid(self.ms())
     }

@@ -299,6 +299,7 @@ impl Candles {
 
     // ---- inside
 
+    /// The clock less the grace time, Unix milliseconds: intervals that ended by then take no more trades.
     fn horizon_ms(&self, now: Now) -> i64 {
         now.unix_ms() - i64::from(self.settings.grace_ms)
     }

@@ -1,4 +1,7 @@
 //! The open candles of a symbol and an interval: adding trades, messages, late trades.
+//!
+//! Times are Unix milliseconds. The *horizon* is the clock less the grace time: a trade of an interval that ended at the
+//! horizon or before comes too late.
 
 use rust_decimal::Decimal;
 
@@ -11,6 +14,7 @@ use weirgate_wire::json::ObjectWriter;
 pub(super) enum Added {
     /// The oldest one, which is or becomes the running candle.
     Oldest,
+    /// A later one, which is shown once it is the oldest.
     Later,
 }
 
@@ -26,9 +30,9 @@ pub(super) struct Series {
     /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the prefix
     /// of early trades are bounded.
     candles: Vec<Candle>,
-    /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle begins
+    /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle starts
     /// before this, even if the clock is set back.
-    begins_ms_min: i64,
+    start_ms_min: i64,
 }
 
 impl Series {
@@ -36,59 +40,59 @@ impl Series {
         Self {
             interval,
             candles: Vec::new(),
-            begins_ms_min: i64::MIN,
+            start_ms_min: i64::MIN,
         }
     }
 
-    /// Closes and returns the oldest candle if its end is at most `horizon_ms`.
+    /// Closes and returns the oldest candle if its interval ended at the horizon or before.
     pub(super) fn close(&mut self, horizon_ms: i64) -> Option<Candle> {
         let end_ms = self.next_end_ms().filter(|end_ms| *end_ms <= horizon_ms)?;
-        self.begins_ms_min = end_ms;
+        self.start_ms_min = end_ms;
         Some(self.candles.remove(0))
     }
 
     /// Adds a trade to its candle.
     ///
     /// # Errors
-    /// The candle is closed, ended at `horizon_ms` or before, or is older than a candle that was shown.
+    /// The candle is closed, its interval ended at the horizon or before, or it is older than a candle that was shown.
     pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<Added, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
         let is_over = start_ms + self.interval.ms() <= horizon_ms;
-        if is_over || start_ms < self.begins_ms_min {
+        if is_over || start_ms < self.start_ms_min {
             return Err(Late);
         }
-        let place = self.candles.partition_point(|c| c.start_ms < start_ms);
-        match self.candles.get_mut(place) {
+        let at = self.candles.partition_point(|c| c.start_ms < start_ms);
+        match self.candles.get_mut(at) {
             Some(candle) if candle.start_ms == start_ms => candle.add(trade),
             _ => {
                 // Usually there is a single candle, and without this the list would at once have room for four.
                 self.candles.reserve_exact(1);
-                self.candles.insert(place, Candle::new(start_ms, trade));
+                self.candles.insert(at, Candle::new(start_ms, trade));
             }
         }
-        Ok(match place {
+        Ok(match at {
             0 => Added::Oldest,
             _ => Added::Later,
         })
     }
 
-    /// Takes the running candle, to be shown: the oldest, if its interval began at `horizon_ms` or before. From then on no
-    /// earlier candle may begin.
+    /// Takes the running candle, to be shown: the oldest, if its interval started at the horizon or before. From then on no
+    /// earlier candle may start.
     pub(super) fn show_running(&mut self, horizon_ms: i64) -> Option<&Candle> {
-        let horizon_ms = horizon_ms.max(self.begins_ms_min);
+        let horizon_ms = horizon_ms.max(self.start_ms_min);
         let oldest = self.candles.first();
         let running = oldest.filter(|candle| candle.start_ms <= horizon_ms)?;
-        self.begins_ms_min = self.begins_ms_min.max(running.start_ms);
+        self.start_ms_min = self.start_ms_min.max(running.start_ms);
         Some(running)
     }
 
-    /// The `horizon_ms` from which on the oldest candle is the running candle; `None` if it is already.
+    /// The horizon from which on the oldest candle is the running candle; `None` if it is already.
     pub(super) fn next_start_ms(&self) -> Option<i64> {
         let start_ms = self.candles.first()?.start_ms;
-        (start_ms > self.begins_ms_min).then_some(start_ms)
+        (start_ms > self.start_ms_min).then_some(start_ms)
     }
 
-    /// The end of the oldest candle's interval, Unix milliseconds.
+    /// The end of the oldest candle's interval.
     pub(super) fn next_end_ms(&self) -> Option<i64> {
         let oldest = self.candles.first()?;
         Some(oldest.start_ms + self.interval.ms())
@@ -102,7 +106,7 @@ impl Series {
 /// The trades of a symbol with timestamps in the same interval.
 #[derive(Clone, Debug)]
 pub(super) struct Candle {
-    /// Begin of the interval, Unix milliseconds.
+    /// Start of the interval.
     pub(super) start_ms: i64,
     open: Decimal,
     high: Decimal,
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn no_candle_begins_before_one_that_was_shown_though_the_clock_is_set_back() {
+    fn no_candle_starts_before_one_that_was_shown_though_the_clock_is_set_back() {
         let mut series = Series::new(Interval::Second);
         assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(Added::Oldest));
         assert_eq!(series.next_start_ms(), Some(HOUR_MS));

@@ -112,7 +112,7 @@ pub(crate) fn with_login(token: Option<Secret>, clock: Clock, routes: Vec<Route>
 pub(crate) fn refuse_other_page(request: &RequestParts, reach: AdminReach) -> Option<Answer> {
     let host = request.header(&header::HOST).unwrap_or_default();
     let is_refused =
-        request.is_of_another_page() || reach == AdminReach::ThisMachine && !is_this_machine(host);
+        request.is_cross_origin() || reach == AdminReach::ThisMachine && !is_this_machine(host);
     is_refused.then(Answer::not_for_other_pages)
 }
 
@@ -139,8 +139,8 @@ mod tests {
     use hyper::header::HeaderName;
 
     use super::*;
-    use crate::http::pages::tests::telemetry;
     use crate::http::site::{Handler, SEC_FETCH_SITE};
+    use crate::http::status_pages::tests::telemetry;
 
     fn ask(path: &str, reach: AdminReach, headers: &[(HeaderName, &str)]) -> Answer {
         let settings = OperatorSettings {

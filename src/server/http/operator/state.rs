@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::OperatorSettings;
 use crate::http::readiness::{NotReady, not_ready};
-use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
+use crate::telemetry::{EndedAt, HitLimit, MetricsReading, RecentLatency, Telemetry, names};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
@@ -21,7 +21,7 @@ use weirgate_core::{
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.
-pub(crate) type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
+pub(crate) type ReadNumber = fn(&MetricsReading<'_>) -> Option<u64>;
 
 /// A limit, and where its present value is.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub(super) fn state(
 ) -> String {
     telemetry.surveys.ask();
     let now = clock.now();
-    let at = Reading::now(telemetry);
+    let at = MetricsReading::now(telemetry);
     let build = telemetry.build();
     let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
@@ -143,7 +143,7 @@ fn status(reasons: &[NotReady], bus: Option<&BusStatus>, now: Now, is_behind: bo
 }
 
 /// The numbers of the whole process.
-fn numbers(at: &Reading<'_>) -> impl Serialize {
+fn numbers(at: &MetricsReading<'_>) -> impl Serialize {
     let (hub, feed, shell) = (&at.turn.hub, &at.turn.feed, &at.turn.shell);
     let subjects = || feed.subjects.iter();
     object!(Numbers {
@@ -187,7 +187,7 @@ fn latency(recent: &RecentLatency) -> Option<impl Serialize> {
 }
 
 /// The certificate and the handshakes; `None` without TLS.
-fn tls(at: &Reading<'_>) -> Option<impl Serialize> {
+fn tls(at: &MetricsReading<'_>) -> Option<impl Serialize> {
     let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
     let counts: Vec<_> = at.values(&names::TLS_HANDSHAKES).collect();
     let handshakes = |outcome| {
@@ -215,7 +215,7 @@ fn history(stats: &HistoryStats, now: Now) -> impl Serialize + use<> {
 }
 
 /// The state of the bus, with its quiet subjects and its consumers.
-fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
+fn bus(status: &BusStatus, at: &MetricsReading<'_>, now: Now) -> impl Serialize {
     let quiet = at.turn.feed.subjects.iter().filter_map(|subject| {
         let quiet_us = subject.quiet_us(now)?;
         Some(object!(Quiet {
@@ -383,7 +383,7 @@ pub(super) fn refused_name(refused: &RefusedName, now: Now) -> impl Serialize + 
     })
 }
 
-fn limit(limit: &NearLimit, at: &Reading<'_>) -> Option<impl Serialize> {
+fn limit(limit: &NearLimit, at: &MetricsReading<'_>) -> Option<impl Serialize> {
     Some(object!(Limit {
         name: &limit.name,
         about: limit.about,
@@ -398,7 +398,7 @@ mod tests {
     use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value, json};
 
     use super::*;
-    use crate::http::pages::tests::{telemetry, turn};
+    use crate::http::status_pages::tests::{telemetry, turn};
     use crate::telemetry::{GatewayMetric, Surveyed};
     use weirgate_core::{CloseReason, Survey};
 

@@ -8,7 +8,8 @@ mod front;
 
 pub use front::FrontPage;
 
-use super::files::{self, ClientModule, File, client_routes};
+use super::client_modules::{ClientModule, client_routes};
+use super::files::{self, File};
 use super::site::Route;
 
 const INDEX: File = File::new("/", include_str!("index.html"));

@@ -67,7 +67,7 @@ struct Handshake {
 }
 
 /// The outcome of a step.
-enum Step {
+enum HandshakeStep {
     /// The step read this many bytes, and more may wait in the socket.
     Again(usize),
     /// The next step needs an event of the poll.
@@ -357,14 +357,14 @@ impl Worker {
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
         let now_us = self.clock.mono_us();
         match step {
-            Ok(Step::Wait) => {}
-            Ok(Step::Again(bytes)) => {
+            Ok(HandshakeStep::Wait) => {}
+            Ok(HandshakeStep::Again(bytes)) => {
                 let moved_us = handshake.moved_us + bytes as u64 * BYTE_MOVES_US;
                 handshake.moved_us = moved_us.min(now_us);
                 handshake.place.progress(handshake.moved_us);
                 self.sockets.ready.push(socket.client, key);
             }
-            Ok(Step::Done) => self.complete(key),
+            Ok(HandshakeStep::Done) => self.complete(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
                 let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
@@ -431,13 +431,19 @@ fn is_hello_here(stream: &TcpStream) -> bool {
 }
 
 /// Sends the kept records, reads once, and gives the bytes to TLS. An error ends the handshake.
-fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> io::Result<Step> {
+fn step(
+    stream: &mut TcpStream,
+    session: &mut TlsSession,
+    buffer: &mut [u8],
+) -> io::Result<HandshakeStep> {
     session.send_kept(|bytes| stream.write(bytes))?;
     let read = match stream.read(buffer) {
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again(0)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(HandshakeStep::Wait),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            return Ok(HandshakeStep::Again(0));
+        }
         Err(error) => return Err(error),
     };
     // Plain bytes after the handshake wait in the session.
@@ -445,8 +451,8 @@ fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> 
     let sent = session.send_kept(|bytes| stream.write(bytes));
     opened.and(sent)?;
     Ok(match session.is_handshaking() {
-        true => Step::Again(read),
-        false => Step::Done,
+        true => HandshakeStep::Again(read),
+        false => HandshakeStep::Done,
     })
 }
 

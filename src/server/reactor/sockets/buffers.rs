@@ -128,9 +128,9 @@ impl TlsBuffers {
             false => BURST_BYTES,
         };
         self.records.resize(sealed_bytes_max(BURST_BYTES), 0);
-        let mut rest = Rest { slices, skip: 0 };
+        let mut unsealed = Unsealed { slices, skip: 0 };
         let mut taken = 0;
-        while !is_full && let Some(plain) = rest.next(burst, &mut self.plain) {
+        while !is_full && let Some(plain) = unsealed.next(burst, &mut self.plain) {
             let n = session.seal(plain, &mut self.records)?;
             taken += plain.len();
             let records = &self.records[..n];
@@ -181,13 +181,13 @@ impl TlsBuffers {
 }
 
 /// The unsealed part of a write.
-struct Rest<'a> {
+struct Unsealed<'a> {
     slices: &'a [IoSlice<'a>],
     /// Bytes of the first slice that are sealed.
     skip: usize,
 }
 
-impl<'a> Rest<'a> {
+impl<'a> Unsealed<'a> {
     /// Returns the next plain bytes, at most `bytes_max`: in place if they are in one slice, otherwise copied into
     /// `buffer`.
     fn next<'b>(&mut self, bytes_max: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]>
@@ -290,12 +290,12 @@ mod tests {
                 .map(|(n, &len)| (0..len).map(|m| (40 * n + m) as u8).collect())
                 .collect();
             let slices: Vec<IoSlice<'_>> = bytes.iter().map(|b| IoSlice::new(b)).collect();
-            let mut rest = Rest {
+            let mut unsealed = Unsealed {
                 slices: &slices,
                 skip: 0,
             };
             let (mut got, mut buffer) = (Vec::new(), Vec::new());
-            while let Some(part) = rest.next(10, &mut buffer) {
+            while let Some(part) = unsealed.next(10, &mut buffer) {
                 assert!(!part.is_empty() && part.len() <= 10);
                 let is_last = got.len() + part.len() == bytes.concat().len();
                 assert!(

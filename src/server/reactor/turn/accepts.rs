@@ -64,7 +64,8 @@ pub(super) struct HeadRate {
 }
 
 impl HeadRate {
-    fn check(&mut self, now_us: u64) {
+    /// Begins to count anew if another second has begun.
+    fn advance(&mut self, now_us: u64) {
         let second = now_us / 1_000_000;
         if second != self.second {
             let is_next = second == self.second + 1;
@@ -74,13 +75,13 @@ impl HeadRate {
     }
 
     pub(super) fn note_read(&mut self, now_us: u64) {
-        self.check(now_us);
+        self.advance(now_us);
         self.read += 1;
     }
 
     /// Whether the loop reads the head of another client soon, behind `unread` others.
     fn takes_another(&mut self, now_us: u64, unread: usize) -> bool {
-        self.check(now_us);
+        self.advance(now_us);
         unread < HEADS_UNREAD_MIN.max(HEADS_AHEAD_S * self.read.max(self.before))
     }
 }

@@ -33,7 +33,7 @@ struct CatchUp {
 impl Freeze {
     /// Records the time, at the beginning of a turn and before deadlines are judged. After too long a gap the process was
     /// frozen, and the loop begins to catch up.
-    pub(super) fn check(&mut self, now_us: u64) {
+    pub(super) fn note_time(&mut self, now_us: u64) {
         let before = self.last_us.replace(now_us).unwrap_or(now_us);
         if now_us.saturating_sub(before) > super::IDLE_TURN_US + LATE_US {
             self.catch_up = Some(CatchUp {
@@ -51,7 +51,7 @@ impl Freeze {
 
     /// Records the beginning of a turn. Returns how late it is, microseconds: the process was stopped, or had no CPU.
     pub(super) fn wakes(&mut self, now_us: u64) -> u64 {
-        self.check(now_us);
+        self.note_time(now_us);
         let slept_until_us = self.sleeps_until_us.take();
         slept_until_us.map_or(0, |at| now_us.saturating_sub(at))
     }
@@ -96,7 +96,7 @@ mod tests {
     fn a_loop_in_time_judges_at_once() {
         let mut freeze = Freeze::default();
         for turn in 1..100 {
-            freeze.check(turn * 3 * SECOND / 2);
+            freeze.note_time(turn * 3 * SECOND / 2);
             assert!(freeze.note_turn_end(turn * 3 * SECOND / 2, false));
         }
     }
@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn after_a_freeze_a_quiet_poll_comes_first() {
         let mut freeze = Freeze::default();
-        freeze.check(SECOND);
-        freeze.check(5 * SECOND);
+        freeze.note_time(SECOND);
+        freeze.note_time(5 * SECOND);
         // A signal may have interrupted the wait for events, so an empty result proves nothing.
         assert!(!freeze.note_turn_end(5 * SECOND, true));
         assert!(freeze.is_catching_up());
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn clients_that_never_stop_do_not_stop_the_clock() {
         let mut freeze = Freeze::default();
-        freeze.check(SECOND);
-        freeze.check(5 * SECOND);
+        freeze.note_time(SECOND);
+        freeze.note_time(5 * SECOND);
         assert!(!freeze.note_turn_end(6 * SECOND - 1, false));
         assert!(freeze.note_turn_end(6 * SECOND, false));
     }

@@ -2,7 +2,7 @@
 //! the send queues and the time allow.
 
 use super::Reactor;
-use crate::reactor::report::log_lines;
+use crate::reactor::feed_lines::log_lines;
 use crate::telemetry::{Budget, Stage};
 use weirgate_core::{Feed, Gateway, Now};
 

@@ -65,8 +65,8 @@ impl EndedConnections {
         self.surveyed_us.map_or(0, |last| last + SURVEY_EVERY_US)
     }
 
-    /// Whether a survey may begin now; if so, records its beginning.
-    fn begins(&mut self, now_us: u64) -> bool {
+    /// Begins a survey if one may begin now. Returns whether it has begun.
+    fn try_begin(&mut self, now_us: u64) -> bool {
         let begins = now_us >= self.next_survey_us();
         if begins {
             self.surveyed_us = Some(now_us);
@@ -325,7 +325,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let now = self.clock.now();
         if !is_surveying {
-            if !self.ends.begins(now.mono_us) {
+            if !self.ends.try_begin(now.mono_us) {
                 return;
             }
             surveys.begun();
@@ -462,7 +462,7 @@ mod tests {
     fn a_survey_begins_once_a_second_at_the_most() {
         let mut ends = EndedConnections::default();
         let begins = [0, 1, 999_999, 1_000_000, 1_500_000, 2_000_000];
-        let begun = begins.map(|now_us| ends.begins(now_us));
+        let begun = begins.map(|now_us| ends.try_begin(now_us));
         assert_eq!(begun, [true, false, false, true, false, true]);
     }
 }

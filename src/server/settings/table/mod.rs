@@ -3,11 +3,15 @@
 //!
 //! The name, range and default of a shared flag are only here, with a file for each part of the program. Rows are in
 //! the order of `--help`, each once, and the rows of a heading stand together. A row of a single gateway is in the
-//! folder of the gateway.
+//! folder of the gateway. In a row, `.limit(effect, where it shows, test)` documents a limit. `.memory_part(n)` and
+//! `.share(n)` are n thousandths of `--memory-max`; an operator may set the first to another value.
 
-mod access;
+mod bus;
 mod clients;
+mod history;
+mod listening;
 mod process;
+mod tokens;
 
 use super::field::Groups;
 use super::groups::{TailSettings, TopSettings};
@@ -22,25 +26,20 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 /// The rows before a gateway's own rows.
-static BEFORE_OWN: &[&[Setting]] = &[
-    clients::LISTENING,
-    clients::TLS,
-    access::NATS,
-    access::REDIS,
-];
+static BEFORE_OWN: &[&[Setting]] = &[listening::LISTENING, listening::TLS, bus::NATS, bus::REDIS];
 
 /// The rows after a gateway's own rows.
 static AFTER_OWN: &[&[Setting]] = &[
     process::LOGS,
     process::LIFECYCLE,
     process::MEMORY,
-    access::TOKENS,
+    tokens::TOKENS,
     clients::CLIENTS,
     clients::SEND_QUEUES,
     clients::CONNECTIONS,
-    clients::HISTORY,
+    history::HISTORY,
     process::LATENCY,
-    process::BUS,
+    bus::BUS,
     TAIL,
     TOP,
 ];

@@ -1,4 +1,4 @@
-//! The process: logs, readiness and stop, memory, the wait of the loop, and the messages from the bus.
+//! The process: logs, readiness and stop, memory, and the wait of the loop.
 
 use super::super::field::With;
 use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
@@ -8,7 +8,7 @@ use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::names;
-use weirgate_core::{CloseReason, FeedSettings, Limits};
+use weirgate_core::{CloseReason, Limits};
 use weirgate_wire::admission::Quota;
 
 pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
@@ -292,27 +292,4 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         "Numbers of the CPUs for the event loop and for the bus thread, such as 2,3",
     )
     .more("A single number is for the event loop."),
-]);
-
-pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
-    Setting::bytes(
-        "bus-message-bytes-max",
-        (KIB, GIB),
-        field!(FeedSettings, bus_message_bytes_max),
-        "Bytes of one message from the bus",
-    )
-    .limit(
-        "the message is counted, logged and skipped",
-        Shows::Metric(names::BUS_MESSAGES_BAD),
-        "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
-    ),
-    Setting::new(
-        "stamp",
-        Kind::Switch,
-        field!(FeedSettings, is_stamped),
-        "Add recv_us to each message: when weirgate received it from the bus",
-    )
-    .more(
-        "The value is Unix time in microseconds.",
-    ),
 ]);

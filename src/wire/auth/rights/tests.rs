@@ -34,7 +34,7 @@ fn grants(acl: &mut Acl, rights: &Rights, name: &str) -> bool {
 }
 
 #[test]
-fn places_are_whole_tokens_behind_a_word() {
+fn placeholders_are_whole_tokens_behind_a_word() {
     use NameSyntax::{Nats, Redis};
     use TemplateError::{Class, First, PartOfToken, Place, Wildcard};
     for (syntax, name, error) in [
@@ -173,20 +173,20 @@ proptest::proptest! {
         user in "\\PC{0,40}|[.*>:/?%a\\[\\]\\\\ \u{0}\u{202e}]{0,8}|a{120,140}",
         other in "\\PC{0,8}|[.*>:/?%a]{0,4}",
     ) {
-        for (syntax, place) in [(NameSyntax::Nats, "orders.{sub}.>"), (NameSyntax::Redis, "orders:{sub}:*")] {
-            let mut acl = table(syntax, &["all", place]);
+        for (syntax, placeholder) in [(NameSyntax::Nats, "orders.{sub}.>"), (NameSyntax::Redis, "orders:{sub}:*")] {
+            let mut acl = table(syntax, &["all", placeholder]);
             let admitted = acl.admit(&identity(Some(&user), &[], &[]), "user", LIMITS);
             let rights = admitted.expect("no user name is refused");
             proptest::prop_assert!(grants(&mut acl, &rights, "all"));
             let is_usable = (1..=CLAIM_BYTES_MAX).contains(&user.len());
-            let of = |name: &str| place.replace("{sub}", name).replace(['>', '*'], "7");
+            let of = |name: &str| placeholder.replace("{sub}", name).replace(['>', '*'], "7");
             proptest::prop_assert_eq!(grants(&mut acl, &rights, &of(&url_model(&user))), is_usable);
             if user != other && syntax.check(&of(&url_model(&other))).is_ok() {
                 proptest::prop_assert!(!grants(&mut acl, &rights, &of(&url_model(&other))));
             }
-            for name in [place.replace("{sub}", "*"), place.replace("{sub}", &other)] {
+            for name in [placeholder.replace("{sub}", "*"), placeholder.replace("{sub}", &other)] {
                 // Also names below the user's own: of user a, what another a.a would have.
-                let own = place.replace("{sub}", &url_model(&user));
+                let own = placeholder.replace("{sub}", &url_model(&user));
                 let is_own = is_usable && name.starts_with(own.trim_end_matches(['>', '*']));
                 let is_name = syntax.check(&name).is_ok();
                 proptest::prop_assert!(is_own || !is_name || !grants(&mut acl, &rights, &name), "{}", name);
@@ -196,7 +196,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_claim_that_fills_no_place_is_named() {
+fn a_claim_that_fills_no_placeholder_is_named() {
     let acl = table(
         NameSyntax::Nats,
         &["all", "a.{sub}", "n.{claim:n}.>", "both.{sub}.{claim:n}"],
@@ -231,7 +231,7 @@ fn a_claim_that_fills_no_place_is_named() {
         let found = acl.fault(&mut check, name);
         assert_eq!(
             found,
-            fault.map(|(place, fault)| (place.to_owned(), fault)),
+            fault.map(|(placeholder, fault)| (placeholder.to_owned(), fault)),
             "{name}"
         );
     }

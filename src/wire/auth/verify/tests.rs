@@ -141,7 +141,7 @@ fn a_token_has_its_time() {
 #[test]
 fn a_token_may_be_used_in_the_second_of_its_making() {
     let rules = ClaimRules {
-        begin_leeway_ms: 5_000,
+        nbf_leeway_ms: 5_000,
         ..ClaimRules::default()
     };
     let of = |claims| of_claims(&rules, claims).err();

@@ -138,14 +138,14 @@ impl Progress {
     }
 
     /// Whether consumers begin at the time of the last message, not at its number: a newer message may have replaced it, so it
-    /// cannot be the proof. In another life of the stream, messages with lower numbers come then.
+    /// cannot be the proof. In another epoch of the stream, messages with lower numbers come then.
     fn is_by_time(&self) -> bool {
         let info = self.info.as_ref();
         let has_times = info.is_some_and(|info| info.limits.has_times());
         has_times && self.keeps() && self.overwrites() && !self.is_by_number
     }
 
-    /// Whether a message that comes before the proof is one of the same life of the stream, which was read.
+    /// Whether a message that comes before the proof is one of the same epoch of the stream, which was read.
     pub(super) fn is_before(&self, id: StoredId, expected: StoredId) -> bool {
         id.major < expected.major && (id.minor <= expected.minor || !self.is_by_time())
     }
@@ -288,8 +288,8 @@ impl Progress {
         true
     }
 
-    /// Says that the reader has caught up, once nothing of the start is left to read.
-    pub(super) fn catch_up(&mut self, events: &mut Vec<KeptEvent>) {
+    /// Reports that the reader has caught up, once nothing of the start is left to read.
+    pub(super) fn report_caught_up(&mut self, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         self.old_until = self.old_until.filter(|until| read < *until);
         if self.old_until.is_none() && !std::mem::replace(&mut self.is_caught_up, true) {
@@ -337,7 +337,7 @@ impl Progress {
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         if !is_old {
             // Nothing is left of the start: its end was removed.
-            self.catch_up(events);
+            self.report_caught_up(events);
         }
         events.push(match String::from_utf8(delivery.subject) {
             Ok(subject) => KeptEvent::Message {
@@ -349,7 +349,7 @@ impl Progress {
             },
             Err(_) => KeptEvent::Bad(NAME_NOT_UTF8),
         });
-        self.catch_up(events);
+        self.report_caught_up(events);
         self.report_lag(pending, now, events);
     }
 

@@ -84,8 +84,11 @@ impl JetStreamReader {
         self.leave_consumer(out);
     }
 
-    /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
-    pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+    /// Asks about the stream, if that is due. Before the reader reads, it asks again each second under the same number, and
+    /// the first answer counts. While it reads, it asks once, under a new number, and not again before the answer. Returns
+    /// true for such a question: a PING has to follow. Its PONG says that the server has the question ([`Self::ponged`]),
+    /// and heartbeats count from then on.
+    pub(in super::super) fn ask_if_due(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let read = self.progress.read_until().unwrap_or(0);
         match &mut self.step {
             ReaderStep::Info { again }
@@ -94,7 +97,6 @@ impl JetStreamReader {
                 if now >= *again =>
             {
                 *again = now + AGAIN;
-                // With the same number, so the first answer counts.
                 self.ask(out);
                 false
             }
@@ -105,8 +107,8 @@ impl JetStreamReader {
                 if now < at {
                     return false;
                 }
-                // Not again before the answer: on a slow line it may come later than the next question, and only the
-                // answer to the last question counts.
+                // On a slow line the answer may come later than the next question would be sent, and only the answer to
+                // the last number counts.
                 *check = Check::Asked {
                     behind_at,
                     read,
@@ -231,10 +233,13 @@ impl JetStreamReader {
 
     /// Asks about the account, if the stream stands still. No other answer is awaited now.
     pub(super) fn ask_account(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if self.standstills.asks(now) {
+        if self.standstills.take_account_question(now) {
             self.last_request += 1;
             self.account_request = Some(self.last_request);
-            self.send(&ApiRequest::of(Action::AccountInfo.subject_about("")), out);
+            self.send(
+                &ApiRequest::of(Action::AccountInfo.subject_without_stream()),
+                out,
+            );
         }
     }
 

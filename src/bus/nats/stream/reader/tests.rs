@@ -111,7 +111,7 @@ impl ReaderRig {
             self.read(1_000);
             let ticked = self.tick();
             ticked.expect("answers in time");
-            if self.reader.check(self.now, &mut self.out) {
+            if self.reader.ask_if_due(self.now, &mut self.out) {
                 self.reader.ponged();
             }
         }
@@ -290,12 +290,12 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
     bench.event(&Event::Add(2));
     bench.now += Duration::from_secs(3);
     bench.last_received = bench.now;
-    assert!(bench.reader.check(bench.now, &mut bench.out));
+    assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
     bench.read(1);
     assert_eq!(behind(&mut bench), [(2, 7_000)]);
     // As old as the time for which it was seen to wait, whatever the times of storage say.
     bench.now += Duration::from_secs(9);
-    assert!(bench.reader.check(bench.now, &mut bench.out));
+    assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
     bench.read(1);
     assert_eq!(behind(&mut bench), [(2, 9_000)]);
 }
@@ -321,7 +321,7 @@ fn a_consumer_that_stands_still_is_replaced() {
         bench.now += Duration::from_millis(500);
         (bench.last_received, seconds) = (bench.now, seconds + 1);
         bench.server.beat();
-        if bench.reader.check(bench.now, &mut bench.out) {
+        if bench.reader.ask_if_due(bench.now, &mut bench.out) {
             bench.reader.ponged();
         }
         bench.read(100);
@@ -345,7 +345,7 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
             bench.now += Duration::from_millis(500);
             (bench.last_received, waits) = (bench.now, waits + 1);
             bench.server.beat();
-            let _ = bench.reader.check(bench.now, &mut bench.out);
+            let _ = bench.reader.ask_if_due(bench.now, &mut bench.out);
             bench.read(100);
             assert!(waits < 4, "within two seconds");
         }

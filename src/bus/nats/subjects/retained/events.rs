@@ -29,18 +29,18 @@ pub(in crate::nats::subjects) enum RetainedEvent {
     /// The end of a question, answered or not.
     End {
         question: Question,
-        /// The reason why values may be missing.
-        lack: Option<Lack>,
+        /// Why values may be missing.
+        incomplete: Option<WhyIncomplete>,
     },
 }
 
 /// Why the values of a question may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::nats::subjects) enum Lack {
+pub(in crate::nats::subjects) enum WhyIncomplete {
     #[error("a pattern has last values in more streams than weirgate looks through")]
-    Cut,
+    TooManyStreams,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
-    Unnamed,
+    NotUtf8,
     #[error("messages after the position of a client are no longer in the stream")]
     Window,
     #[error("the position of a client is of another life of the stream")]
@@ -51,12 +51,12 @@ pub(in crate::nats::subjects) enum Lack {
     Unreadable(#[from] JsonError),
 }
 
-impl Lack {
+impl WhyIncomplete {
     /// The reason for clients.
-    pub(in crate::nats::subjects) const fn cut(&self) -> RetainedCut {
+    pub(in crate::nats::subjects) const fn reason(&self) -> RetainedCut {
         match self {
-            Self::Cut => RetainedCut::Limit,
-            Self::Unnamed => RetainedCut::Unnamed,
+            Self::TooManyStreams => RetainedCut::Limit,
+            Self::NotUtf8 => RetainedCut::Unnamed,
             Self::Window => RetainedCut::Window,
             Self::Epoch => RetainedCut::Epoch,
             Self::Refused(_) => RetainedCut::Refused,

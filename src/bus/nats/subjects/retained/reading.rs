@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::events::Lack;
+use super::events::WhyIncomplete;
 use super::live::{MessageHash, Unstored};
 use super::streams::{Target, targets};
 use crate::nats::consumer::Start;
@@ -22,7 +22,7 @@ pub(super) const STREAMS_MAX: usize = 16;
 
 /// How far a question has read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct QuestionReading {
     /// Streams not asked yet.
     pub(super) targets: VecDeque<Target>,
     /// What was read of each stream.
@@ -55,14 +55,15 @@ pub(super) struct Reading {
 pub(super) struct AllRead {
     /// The last message that was read.
     pub(super) after: Option<StoredId>,
-    /// The same, at the last check of the beginning of the stream: what comes after it may not be whole.
+    /// The last message that was read before the last check of the beginning of the stream: what comes after it may not be
+    /// whole.
     pub(super) whole_to: Option<StoredId>,
     /// The first message since then after which numbers did not come.
     pub(super) jump: Option<u64>,
-    lack: Option<Lack>,
+    incomplete: Option<WhyIncomplete>,
     /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
     is_by_number: bool,
-    /// Whether a message was read: its position is of this life of the stream.
+    /// Whether a message was read: its position is of this epoch of the stream.
     has_taken: bool,
     /// The time of the stream at the last check.
     created_ns: Option<u64>,
@@ -100,7 +101,7 @@ impl AllRead {
             if id.major <= after.major {
                 // What was stored in the same nanosecond was read before it.
                 if id.minor > after.minor || id.major == after.major {
-                    self.lack = Some(Lack::Epoch);
+                    self.incomplete = Some(WhyIncomplete::Epoch);
                 }
                 return false;
             }
@@ -126,7 +127,7 @@ impl Page {
     }
 }
 
-impl Reading {
+impl QuestionReading {
     pub(super) fn of(question: &Question, unstored: Unstored) -> Self {
         let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
         Self {
@@ -154,9 +155,9 @@ impl Reading {
     }
 
     /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its number:
-    /// what is stored in another life of the stream is newer, whatever numbers it has, and the consumer of a name does not bring
-    /// the message of that number if it has another name. Once a message was read, they go on at its number: if the clock has
-    /// gone back, its time may be that of messages long before it.
+    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not
+    /// bring the message of that number if it has another name. Once a message was read, they go on at its number: if the
+    /// clock has gone back, its time may be that of messages long before it.
     pub(super) fn start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
@@ -211,26 +212,26 @@ impl Reading {
             || all.after.is_some_and(is_younger)
             || is_made_anew
         {
-            all.lack = Some(Lack::Epoch);
+            all.incomplete = Some(WhyIncomplete::Epoch);
         } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
-            all.lack.get_or_insert(Lack::Window);
+            all.incomplete.get_or_insert(WhyIncomplete::Window);
         }
         (all.jump, all.whole_to) = (None, all.after);
         std::mem::take(&mut all.then)
     }
 
     /// Why something may be missing of what was read.
-    fn lack_of_read(&self) -> Option<Lack> {
-        let unnamed = self.is_unnamed.then_some(Lack::Unnamed);
-        let of_all = self.all.as_ref().and_then(|all| all.lack.clone());
+    fn why_incomplete_so_far(&self) -> Option<WhyIncomplete> {
+        let unnamed = self.is_unnamed.then_some(WhyIncomplete::NotUtf8);
+        let of_all = self.all.as_ref().and_then(|all| all.incomplete.clone());
         of_all.or(unnamed)
     }
 
     /// Why values may be missing, once nothing more is read.
-    pub(super) fn lack(&self) -> Option<Lack> {
-        let refused = self.refused.clone().map(Lack::Refused);
-        let cut = self.is_cut.then_some(Lack::Cut);
-        refused.or(cut).or_else(|| self.lack_of_read())
+    pub(super) fn why_incomplete(&self) -> Option<WhyIncomplete> {
+        let refused = self.refused.clone().map(WhyIncomplete::Refused);
+        let cut = self.is_cut.then_some(WhyIncomplete::TooManyStreams);
+        refused.or(cut).or_else(|| self.why_incomplete_so_far())
     }
 
     /// From where another question reads on.
@@ -239,14 +240,17 @@ impl Reading {
             Some(all) => PageCursor::after(all.whole_to),
             None => PageCursor::of(self.parts.clone()),
         };
-        cursor.cut = self.lack_of_read().as_ref().map(Lack::cut);
+        cursor.cut = self
+            .why_incomplete_so_far()
+            .as_ref()
+            .map(WhyIncomplete::reason);
         cursor
     }
 
-    /// Whether the position from which all messages are read is of another life of the stream.
-    pub(super) fn is_of_other_life(&self) -> bool {
+    /// Whether the position from which all messages are read is of another epoch of the stream.
+    pub(super) fn is_of_other_epoch(&self) -> bool {
         let all = self.all.as_ref();
-        all.is_some_and(|all| matches!(all.lack, Some(Lack::Epoch)))
+        all.is_some_and(|all| matches!(all.incomplete, Some(WhyIncomplete::Epoch)))
     }
 
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the

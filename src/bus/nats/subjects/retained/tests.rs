@@ -36,9 +36,12 @@ fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     }
 }
 
-fn ended(number: u64, name: &str, lack: Option<Lack>) -> RetainedEvent {
+fn ended(number: u64, name: &str, incomplete: Option<WhyIncomplete>) -> RetainedEvent {
     let question = question(number, name);
-    RetainedEvent::End { question, lack }
+    RetainedEvent::End {
+        question,
+        incomplete,
+    }
 }
 
 fn end(number: u64, name: &str) -> RetainedEvent {
@@ -46,7 +49,7 @@ fn end(number: u64, name: &str) -> RetainedEvent {
 }
 
 fn refused(number: u64, name: &str, words: &str) -> RetainedEvent {
-    ended(number, name, Some(Lack::Refused(words.to_owned())))
+    ended(number, name, Some(WhyIncomplete::Refused(words.to_owned())))
 }
 
 #[test]
@@ -216,13 +219,17 @@ fn a_deep_answer_ends_its_question_and_is_named() {
         let events = std::mem::take(&mut retained.events);
         let [
             RetainedEvent::End {
-                lack: Some(lack), ..
+                incomplete: Some(incomplete),
+                ..
             },
         ] = events.as_slice()
         else {
             panic!("{events:?}");
         };
-        assert!(lack.to_string().contains("deeper than 512"), "{lack}");
+        assert!(
+            incomplete.to_string().contains("deeper than 512"),
+            "{incomplete}"
+        );
     }
 }
 
@@ -235,8 +242,8 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-fn values(pattern: &str, streams: &str) -> Reading {
-    let mut values = Reading::new(&PageCursor::default(), Unstored::default());
+fn values(pattern: &str, streams: &str) -> QuestionReading {
+    let mut values = QuestionReading::new(&PageCursor::default(), Unstored::default());
     values.take_streams(pattern, json(streams));
     values
 }
@@ -430,7 +437,13 @@ fn large_values_come_few_at_a_time() {
 }
 
 fn is_end(event: Option<RetainedEvent>) -> bool {
-    matches!(event, Some(RetainedEvent::End { lack: None, .. }))
+    matches!(
+        event,
+        Some(RetainedEvent::End {
+            incomplete: None,
+            ..
+        })
+    )
 }
 
 #[test]
@@ -542,8 +555,10 @@ impl Bench {
         let events = std::mem::take(&mut self.retained.events).into_iter();
         let text = |events| match events {
             RetainedEvent::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
-            RetainedEvent::End { lack: None, .. } => "end".to_owned(),
-            RetainedEvent::End { lack, .. } => format!("{lack:?}"),
+            RetainedEvent::End {
+                incomplete: None, ..
+            } => "end".to_owned(),
+            RetainedEvent::End { incomplete, .. } => format!("{incomplete:?}"),
             RetainedEvent::Page { .. } => "page".to_owned(),
         };
         events.map(text).collect()
@@ -763,7 +778,9 @@ impl All {
     fn came(&mut self) -> (usize, Option<RetainedCut>, bool) {
         let (count, last) = self.pages.came();
         let (cut, is_end) = match last {
-            Some(RetainedEvent::End { lack, .. }) => (lack.as_ref().map(Lack::cut), true),
+            Some(RetainedEvent::End { incomplete, .. }) => {
+                (incomplete.as_ref().map(WhyIncomplete::reason), true)
+            }
             Some(RetainedEvent::Page { cursor, .. }) => (cursor.cut, false),
             other => panic!("{other:?}"),
         };
@@ -927,7 +944,7 @@ fn a_page_of_all_leaves_its_consumer_and_says_what_may_be_missing() {
 }
 
 #[test]
-fn a_place_in_another_life_of_the_stream_is_found_out() {
+fn a_position_in_another_epoch_of_the_stream_is_found_out() {
     let mut all = All::after(Some(10), (1, 9), 0);
     assert_eq!(all.came(), (0, Some(RetainedCut::Epoch), true));
     // Its number is that of another message.

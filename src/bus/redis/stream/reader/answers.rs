@@ -22,13 +22,13 @@ pub(super) struct Counters {
     pub(super) last: StoredId,
 }
 
-/// `1700000000000-0`.
-pub(in crate::redis::stream) fn text(id: StoredId) -> String {
+/// An id as Redis writes it: `1700000000000-0`.
+pub(in crate::redis::stream) fn id_text(id: StoredId) -> String {
     format!("{}-{}", id.major, id.minor)
 }
 
 /// The lowest id above `id`.
-pub(super) fn next(id: StoredId) -> StoredId {
+pub(super) fn next_id(id: StoredId) -> StoredId {
     let minor = id.minor.checked_add(1);
     StoredId {
         major: id.major + u64::from(minor.is_none()),
@@ -36,7 +36,7 @@ pub(super) fn next(id: StoredId) -> StoredId {
     }
 }
 
-fn parsed(text: &[u8]) -> Option<StoredId> {
+fn parse_id(text: &[u8]) -> Option<StoredId> {
     let (major, minor) = str::from_utf8(text).ok()?.split_once('-')?;
     Some(StoredId {
         major: major.parse().ok()?,
@@ -55,7 +55,7 @@ pub(super) fn run_id(info: Value) -> Option<String> {
 }
 
 impl StreamProof {
-    /// Reads the answer to the script, or the range that has the last entry or nothing.
+    /// Reads the answer to the script, or to `XRANGE`, which has the last read entry if it is still there.
     pub(super) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {
             [Value::Integer(found), counters @ ..] => (*found > 0, Counters::read(counters)),
@@ -69,6 +69,7 @@ impl StreamProof {
 }
 
 impl Counters {
+    /// Reads the counters in the order of [`STATE`](super::STATE); `None` from a server that does not have all of them.
     fn read(items: &[Value]) -> Option<Self> {
         let [
             Value::Integer(added),
@@ -82,8 +83,8 @@ impl Counters {
         Some(Self {
             added: u64::try_from(*added).ok()?,
             length: u64::try_from(*length).ok()?,
-            first: parsed(first)?,
-            last: parsed(last)?,
+            first: parse_id(first)?,
+            last: parse_id(last)?,
         })
     }
 }
@@ -104,7 +105,7 @@ impl StreamEntry {
         else {
             return Err(WRONG);
         };
-        let id = parsed(&id).ok_or(WRONG)?;
+        let id = parse_id(&id).ok_or(WRONG)?;
         Ok(Self { id, fields })
     }
 }

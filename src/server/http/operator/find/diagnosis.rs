@@ -2,7 +2,7 @@
 
 use super::super::state::some_text;
 use super::AnswerContext;
-use crate::telemetry::Reading;
+use crate::telemetry::MetricsReading;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{ClientState, FoundClient, FoundName, NameSource, OnBus, Short};
 
@@ -93,7 +93,7 @@ impl AnswerContext<'_> {
                 since_us: Some(away_us),
             });
         }
-        let at = Reading::now(self.telemetry);
+        let at = MetricsReading::now(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
         let say = match () {

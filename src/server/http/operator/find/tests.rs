@@ -4,7 +4,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::diagnosis::Verdict;
 use super::*;
-use crate::http::pages::tests::telemetry;
+use crate::http::status_pages::tests::telemetry;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{
     ClientSnapshot, ClientState, FeedStats, NameRefusal, NameSource, OnBus, SessionKey, Survey,

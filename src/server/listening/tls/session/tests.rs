@@ -30,7 +30,7 @@ fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnec
     pair_with(versions, |_| {})
 }
 
-/// The same, with another provider of the client.
+/// Both ends before the handshake, with another provider of the client.
 fn pair_with(
     versions: &'static [&'static SupportedProtocolVersion],
     change: impl FnOnce(&mut CryptoProvider),

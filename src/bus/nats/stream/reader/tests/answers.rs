@@ -237,9 +237,9 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
         bench.now += CHECK_INTERVAL;
         bench.last_received = bench.now;
         assert_eq!(bench.reader.work_due(), Some(bench.now));
-        assert!(bench.reader.check(bench.now, &mut bench.out));
+        assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
         assert!(
-            !bench.reader.check(bench.now, &mut bench.out),
+            !bench.reader.ask_if_due(bench.now, &mut bench.out),
             "one at a time"
         );
         bench.reader.ponged();
@@ -267,11 +267,11 @@ fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is
     let mut bench = ReaderRig::new(0);
     bench.read(100);
     bench.now += Duration::from_secs(3);
-    assert!(bench.reader.check(bench.now, &mut bench.out));
+    assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
     bench.reader.ponged();
     bench.server.take(&mut bench.out);
     bench.now += Duration::from_secs(4);
-    assert!(!bench.reader.check(bench.now, &mut bench.out));
+    assert!(!bench.reader.ask_if_due(bench.now, &mut bench.out));
     assert!(
         bench.out.is_empty(),
         "a second question would make the first answer void"
@@ -320,7 +320,10 @@ fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts(
         );
         bench.now = begun + second * Duration::from_secs(1);
         bench.tick().expect("within the time for an answer");
-        assert!(!bench.reader.check(bench.now, &mut bench.out), "no PING");
+        assert!(
+            !bench.reader.ask_if_due(bench.now, &mut bench.out),
+            "no PING"
+        );
         all.extend(asked(&bench.out));
         bench.server.take(&mut bench.out);
         bench.out.clear();

@@ -9,11 +9,11 @@ use crate::nats::stream_info::rfc_3339;
 
 pub(super) const NOW_NS: u64 = 1_700_000_000_000_000_000;
 
-/// A stream on a server, with its consumers. Each message has a serial number over all lives of the stream as
+/// A stream on a server, with its consumers. Each message has a serial number over all epochs of the stream as
 /// its payload.
 pub(super) struct JetStreamServer {
     messages: VecDeque<(StoredId, u64)>,
-    /// Messages deleted from this life of the stream.
+    /// Messages deleted from this epoch of the stream.
     deleted: Vec<(StoredId, u64)>,
     pub(super) last: StoredId,
     pub(super) time_ns: u64,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::{STATE, StoredId, Value, text};
+use super::super::{STATE, StoredId, Value, id_text};
 use super::NOW_MS;
 
 const ID_STEP: u64 = 1_000;
@@ -162,7 +162,7 @@ impl StreamServer {
 
     fn state(&self, after: StoredId) -> Value {
         let number = |number: u64| Value::Integer(number.try_into().expect("small"));
-        let id = |id: StoredId| Value::Bulk(text(id).into_bytes());
+        let id = |id: StoredId| Value::Bulk(id_text(id).into_bytes());
         let found = self.entries.iter().any(|(id, _)| *id == after);
         let none = StoredId { major: 0, minor: 0 };
         let first = self.entries.front().map_or(none, |(id, _)| *id);
@@ -180,5 +180,5 @@ impl StreamServer {
 fn entry((id, serial): &(StoredId, u64)) -> Value {
     let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
     let fields = ["channel", "a", "more", "x", "data", &serial.to_string()].map(bulk);
-    Value::Array(vec![bulk(&text(*id)), Value::Array(fields.to_vec())])
+    Value::Array(vec![bulk(&id_text(*id)), Value::Array(fields.to_vec())])
 }

@@ -1,8 +1,8 @@
-//! A client that waits for last values.
+//! A client that waits for last values, or for all kept messages of names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::replay::{Replays, names_in};
+use super::super::replay::{ReplayProgress, names_in};
 use super::questions::QuestionPlace;
 use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
@@ -14,7 +14,7 @@ pub(in super::super) type Wants = BTreeMap<TopicName, WaitedName>;
 /// A name whose values a client waits for.
 #[derive(Clone, Debug)]
 pub(in super::super) struct WaitedName {
-    pub(in super::super) state: State,
+    pub(in super::super) state: ValuesState,
     /// From where the next question for the client reads.
     pub(in super::super) place: QuestionPlace,
     /// The number of the newest live message when the client asked.
@@ -31,7 +31,7 @@ impl WaitedName {
     /// A name whose values come after the answer with this number. `since`: the number of the newest live message.
     pub(super) fn new(answer: u64, since: u64) -> Self {
         Self {
-            state: State::Waits(answer),
+            state: ValuesState::Waits(answer),
             place: QuestionPlace::default(),
             since,
             count: 0,
@@ -55,7 +55,7 @@ pub(in super::super) struct RetainedEnd {
 
 /// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum State {
+pub(in super::super) enum ValuesState {
     /// The client's turn has not come, or the answer with this number has not gone out.
     Waits(u64),
     /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
@@ -64,16 +64,20 @@ pub(in super::super) enum State {
     Takes(u64),
 }
 
-/// A client that waits for last values.
+/// A client's part of the bytes of all clients.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) permit: Permit,
+    /// When the share was given, microseconds of the monotonic clock.
+    pub(super) since_us: u64,
+}
+
+/// A client that waits for last values, or for all kept messages of names.
 #[derive(Debug, Default)]
-pub(in super::super) struct Waiter {
+pub(in super::super) struct RetainedClient {
     pub(in super::super) names: Wants,
-    /// All kept messages that the client gets, by name; those of an event stream with several names have an empty one.
-    pub(in super::super) replays: Replays,
-    /// Those that are still to be looked for in the history in this round, the next one last.
-    pub(in super::super) round: Vec<TopicName>,
-    /// The history has more for one of this round.
-    pub(in super::super) has_more: bool,
+    /// The names of which the client gets all kept messages.
+    pub(in super::super) replay: ReplayProgress,
     /// The names of which the client takes a page.
     pub(super) taking: BTreeSet<TopicName>,
     /// The ends that the client is still to be told.
@@ -82,8 +86,8 @@ pub(in super::super) struct Waiter {
     pub(super) answered: u64,
     /// Names in questions.
     pub(super) asked: usize,
-    /// The client's part of the bytes of all clients, and the time when it began.
-    pub(super) share: Option<(Permit, u64)>,
+    /// The client's part of the bytes of all clients.
+    pub(super) share: Option<Share>,
     /// Known once the client has had room.
     pub(super) address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
@@ -94,16 +98,16 @@ pub(in super::super) struct Waiter {
     pub(in super::super) is_busy: bool,
 }
 
-impl Waiter {
+impl RetainedClient {
     /// The names that the bus may be asked for.
     pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
         let is_ready = |wanted: &WaitedName| match wanted.state {
-            State::Waits(answer) => answer <= self.answered,
-            State::Asked(_) | State::Takes(_) => false,
+            ValuesState::Waits(answer) => answer <= self.answered,
+            ValuesState::Asked(_) | ValuesState::Takes(_) => false,
         };
         let names = self.names.iter();
         let may_ask = |scope: &TopicName, wanted: &WaitedName| {
-            let mut replays = self.replays.range::<str, _>(names_in(scope));
+            let mut replays = self.replay.replays.range::<str, _>(names_in(scope));
             !wanted.place.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
         };
         let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name, wanted));
@@ -118,7 +122,7 @@ impl Waiter {
 
     pub(in super::super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let wanted = self.names.get(name);
-        wanted.is_some_and(|wanted| wanted.state == State::Asked(number))
+        wanted.is_some_and(|wanted| wanted.state == ValuesState::Asked(number))
     }
 
     /// Takes the next end whose answer has gone out.
@@ -146,8 +150,8 @@ impl Waiter {
 
     fn count_sent(&mut self, bytes: usize) {
         self.sent += bytes;
-        if let Some((share, begin_us)) = &mut self.share {
-            share.set(share.amount().max(self.sent as u64), *begin_us);
+        if let Some(Share { permit, since_us }) = &mut self.share {
+            permit.set(permit.amount().max(self.sent as u64), *since_us);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Two ways to find the server to try first for the next connection: a second connection while the connection in use is
-//! silent, and questions to other servers while JetStream is silent.
+//! Looks for the server to try first for the next connection, on one of three signs: the connection in use is silent, or
+//! JetStream is silent, or the server is about to stop (lame duck mode).
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -30,38 +30,38 @@ const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 /// The payload limit of a second connection: no useful message is larger.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The second connection, to decide whether the silent connection is kept; logs in and subscribes to nothing. The tries
-/// alternate between another server of the list and the silent server. If the silent server hangs, another server
-/// answers; if only the link is dead, the same server answers on a new connection.
-pub(super) struct SecondConnection {
+/// The search for the server of the next connection, beside the connection in use. While that is silent, a second
+/// connection, which logs in and subscribes to nothing, decides whether the silent one is kept. The tries alternate between
+/// another server of the list and the silent server. If the silent server hangs, another server answers; if only the link
+/// is dead, the same server answers on a new connection.
+pub(super) struct ServerSearch {
     probe: Probe,
     /// The servers learned before this connection.
     learned: Vec<Endpoint>,
     tries: usize,
     /// When this last looked for another server, while the one in use was in lame duck mode.
     searched_at: Option<Instant>,
-    /// The server with an answer.
-    better: Option<Endpoint>,
+    /// The server that answered.
+    next: Option<Endpoint>,
 }
 
-impl SecondConnection {
-    /// The means to make a second connection beside a connection that begins. `learned`: the servers beside those of
-    /// the URL.
+impl ServerSearch {
+    /// A search beside a connection that begins. `learned`: the servers beside those of the URL.
     pub(super) fn new(settings: &NatsSettings, learned: Vec<Endpoint>) -> Self {
         Self {
             probe: Probe::new("NATS", &settings.times),
             learned,
             tries: 0,
             searched_at: None,
-            better: None,
+            next: None,
         }
     }
 
-    /// As [`Probe::check`]. `connection` is the silent connection.
+    /// As [`Probe::probe_if_due`]. `connection` is the silent connection.
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn check(
+    pub(super) fn probe_if_due(
         &mut self,
         last_received: Instant,
         relay: &mut Relay<NatsError>,
@@ -72,15 +72,15 @@ impl SecondConnection {
             probe,
             learned,
             tries,
-            better,
+            next,
             ..
         } = self;
         let used = &connection.endpoint;
-        probe.check(last_received, relay, || {
+        probe.probe_if_due(last_received, relay, || {
             let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
             let others = match is_others_turn {
-                true => others(learned.clone(), settings, connection, *tries / 2),
+                true => servers_of_next_host(learned.clone(), settings, connection, *tries / 2),
                 false => Vec::new(),
             };
             let (to, asked) = match others.is_empty() {
@@ -91,7 +91,7 @@ impl SecondConnection {
                 match log_in(&server, to, settings) {
                     ProbeResult::Silence => {}
                     found => {
-                        *better = Some(server).filter(|_| found == ProbeResult::Answer);
+                        *next = Some(server).filter(|_| found == ProbeResult::Answer);
                         return found;
                     }
                 }
@@ -102,7 +102,7 @@ impl SecondConnection {
 
     /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
     /// connection that is well. Returns whether it answers about one of them, which is a reason to leave.
-    pub(super) fn find_answer_elsewhere(
+    pub(super) fn find_jetstream_elsewhere(
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
@@ -132,7 +132,7 @@ impl SecondConnection {
         }
         self.searched_at = Some(now);
         if !streams.is_empty() {
-            return self.find_answer_elsewhere(streams, settings, connection);
+            return self.find_jetstream_elsewhere(streams, settings, connection);
         }
         self.find_other(settings, connection, |server| {
             log_in(server, SecondTo::Other, settings) == ProbeResult::Answer
@@ -148,9 +148,9 @@ impl SecondConnection {
         answers: impl FnMut(&Endpoint) -> bool,
     ) -> bool {
         self.tries += 1;
-        let others = others(self.learned.clone(), settings, connection, self.tries);
-        self.better = others.into_iter().find(answers);
-        self.better.is_some()
+        let others = servers_of_next_host(self.learned.clone(), settings, connection, self.tries);
+        self.next = others.into_iter().find(answers);
+        self.next.is_some()
     }
 
     /// Records that the server of this connection has sent something, as [`Probe::end_silence`].
@@ -162,18 +162,18 @@ impl SecondConnection {
         relay: &mut Relay<NatsError>,
         is_restored: bool,
     ) -> Result<bool, LoopGone> {
-        self.better = None;
+        self.next = None;
         self.probe.end_silence(relay, is_restored)
     }
 
-    /// The server with an answer during the silence, if the silence ended this connection.
-    pub(super) fn better(self) -> Option<Endpoint> {
-        self.better
+    /// The server that answered, if that ended this connection: the one to try first.
+    pub(super) fn into_next(self) -> Option<Endpoint> {
+        self.next
     }
 }
 
 /// The addresses of the host whose turn it is, without the address of the connection in use.
-fn others(
+fn servers_of_next_host(
     mut learned: Vec<Endpoint>,
     settings: &NatsSettings,
     connection: &Connection,
@@ -243,7 +243,7 @@ fn has_jetstream(
         .map(|stream| Action::StreamInfo.subject_about(stream));
     let in_general = streams
         .is_empty()
-        .then(|| Action::AccountInfo.subject_about(""));
+        .then(|| Action::AccountInfo.subject_without_stream());
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {
         protocol::publish(connection.out(), &question, &reply, b"");

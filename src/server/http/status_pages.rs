@@ -86,7 +86,8 @@ impl MetricsTexts {
             MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),
             MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
         };
-        // For the next text, so after this one: the numbers of single topics come from a survey, and the loop may be quick.
+        // The numbers of single topics in the next text come from this survey. It is asked for only once this text is made,
+        // which would otherwise count it if the loop is quick.
         self.telemetry.surveys.ask();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;

@@ -1,0 +1,66 @@
+//! Which messages are kept for clients that resume, or read from a stream.
+
+use super::super::groups::StreamSettings;
+use super::super::kind::Kind;
+use super::super::setting::{Heading, Part, Setting, Shows};
+use super::{GIB, HOUR_MS, KIB};
+use crate::field;
+use crate::telemetry::names;
+use weirgate_core::Limits;
+
+pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History).of([
+    Setting::ms(
+        "history-ms",
+        (0, 24 * HOUR_MS),
+        field!(us Limits, history.keep_us),
+        "How long messages are kept for clients that resume; 0 for none",
+    )
+    .more(
+        "At least 20000. A client that reconnects to any instance with its last position as \"since\" gets the \
+         messages that it missed.",
+    )
+    .limit(
+        "older messages are dropped; a client that missed a dropped message is notified",
+        Shows::Metric(names::RESUMES),
+        "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
+    ),
+    Setting::bytes(
+        "history-bytes-max",
+        (64 * KIB, 16 * GIB),
+        field!(Limits, history.bytes_max),
+        "Memory of all kept messages; at most half of --frame-bytes-max",
+    )
+    .more(
+        "It includes their compressed forms and the names under which they are kept.",
+    )
+    .memory_part(90)
+    .limit(
+        "the oldest messages are dropped; a client that missed a dropped message is notified",
+        Shows::Metric(names::HISTORY_BYTES),
+        "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
+    ),
+    Setting::new(
+        "history-channel",
+        Kind::Text,
+        field!(StreamSettings, marks_channel),
+        "Redis channel on which instances publish a mark each second",
+    )
+    .more(
+        "Used with --history-ms. All instances count positions from these marks, so each understands the positions of \
+         the others. If Redis does not let weirgate publish and subscribe there, a client can resume on its own \
+         instance only.",
+    )
+    .part(Part::HistoryMarks),
+    Setting::new(
+        "stream",
+        Kind::Text,
+        field!(StreamSettings, name),
+        "Stream to read in place of pub/sub; empty: none",
+    )
+    .more(
+        "Needs --history-ms. It is a JetStream stream of --bus, or the key of a Redis stream, whose entries have the \
+         fields channel and data. An outage loses no message of the stream. On NATS, clients can still subscribe to \
+         names outside of the stream. All instances must read the same stream.",
+    )
+    .part(Part::Stream),
+]);
