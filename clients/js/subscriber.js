@@ -493,18 +493,13 @@ export class Subscriber extends Session {
     const names = part.map(({ name }) => name);
     for (const entry of part) entry.isAsked = true;
     const done = ({ code, channels = [], errors = [], why, pos }) => {
-      const held = code ? [] : inState(part, ["live"]), whys = whyNot(held, channels, errors), lost = new Map();
+      const held = code ? [] : inState(part, ["live"]), whys = whyNot(held, channels, errors);
+      // A limit takes no name away, and may pass.
+      const lost = [...whys.keys()].filter((entry) => !LIMITED.test(whys.get(entry)));
       for (const entry of part) entry.isAsked = false;
-      for (const entry of held) {
-        const refusal = whys.get(entry);
-        if (!refusal) Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
-        // A limit takes no name away, and may pass.
-        else if (!LIMITED.test(refusal)) {
-          entry.state = "asked";
-          lost.set(entry, refusal);
-        }
-      }
-      this.#refuse([...lost.keys()], [...lost.values()]);
+      for (const entry of held) if (!whys.has(entry)) Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
+      for (const entry of lost) entry.state = "asked";
+      this.#refuse(lost, lost.map((entry) => whys.get(entry)));
       // Then nothing follows.
       if (pos) this.#showPast();
       this.#later();

@@ -682,10 +682,10 @@ class SubscriberCore(SessionCore):
             for entry in part:
                 entry.is_asked_again = False
             for entry in held:
-                if entry in lost:
-                    entry.state = "asked"
-                elif entry not in reasons:
+                if entry not in reasons:
                     entry.past, entry.lacks_still = [], _lack(response.get("why"), entry.name)
+            for entry in lost:
+                entry.state = "asked"
             self._refuse(list(lost), list(lost.values()))
             if response.get("pos"):
                 # Then nothing follows.
