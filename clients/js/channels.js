@@ -37,10 +37,6 @@ export class Channels extends Subscriber {
     return { action, channels, ...more, requestId };
   }
 
-  tell(message) {
-    this.emit("data", message);
-  }
-
   opened(...as) {
     this.#seq = 0;
     this.#as = as;

@@ -6,7 +6,7 @@ export class Session extends Connection {
   isResuming = false;
 
   // Whether the messages that come may be older than the position, until a status or response has a position.
-  isPicturing = false;
+  #isPicturing = false;
   #pending = [];
   #made = 0;
 
@@ -25,8 +25,8 @@ export class Session extends Connection {
   /** A position from before the answer would hide missed messages that still come. */
   hear({ type, pos }) {
     if (!pos || this.isResuming) return;
-    this.isPicturing &&= type === this.kind;
-    if (!this.isPicturing) this.options.since = pos;
+    this.#isPicturing &&= type === this.kind;
+    if (!this.#isPicturing) this.options.since = pos;
   }
 
   acknowledge(type, detail) {
@@ -37,12 +37,12 @@ export class Session extends Connection {
   /** From the position of a response. With `isRecovered` the missed messages follow, and have the next position. */
   goOn(pos, isRecovered, { since, last } = {}, why = []) {
     if (this.isResuming || isRecovered) return;
-    this.isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
-    if (!this.isPicturing) this.options.since = pos;
+    this.#isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
+    if (!this.#isPicturing) this.options.since = pos;
   }
 
   /** A promise of the response to the message that `make` returns for an id. */
-  ask(make, { signal, isSafe = true, isQuiet = false, isBound = false, done } = {}) {
+  ask(make, { signal, isSafe = true, isQuiet = false, isBound = false, isPatient = false, done } = {}) {
     const ask = (resolve, reject) => {
       const abortion = () => signal.reason ?? Object.assign(new Error("aborted"), { name: "AbortError" });
       if (signal?.aborted) throw abortion();
@@ -62,7 +62,7 @@ export class Session extends Connection {
         request.isSafe = false;
         this.input("run", request.isSent ? reject : request.reject, abortion());
       };
-      const alarm = this.driver.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
+      const alarm = !isPatient && this.driver.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
       signal?.addEventListener("abort", aborted);
       this.#pending.push(request);
       this.#flush();
@@ -89,7 +89,7 @@ export class Session extends Connection {
 
   changed(status) {
     if (status === "open" || status === "stale") return;
-    this.isPicturing = false;
+    this.#isPicturing = false;
     for (const request of this.#pending) {
       if (status === "closed") request.reject(this.end ?? new RequestError("closed"));
       else if (request.isBound || (request.isSent && !request.isSafe)) request.reject(new RequestError("lost", "connection lost before the answer"));

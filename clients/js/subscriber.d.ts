@@ -7,8 +7,8 @@ export interface SubscriberOptions<Client> extends SessionOptions<Client> {
 }
 
 /**
- * Why newest messages (`last`) have not come. The client asks for them again, but not if they are "unnamed" (a name is not UTF-8) or
- * "large".
+ * Why newest messages (`last`) have not come. On channels the client asks for them again, but not if they are "unnamed" (a name is not
+ * UTF-8) or "large".
  */
 export type Lack = "away" | "refused" | "unreadable" | "limit" | "unnamed" | "large";
 

@@ -42,7 +42,7 @@ class Subscription {
   }
 
   get granted() {
-    return this.#entries.filter((entry) => isHeld(entry) && !entry.why).map(({ name }) => name);
+    return this.#entries.filter(({ state, why }) => state === "live" && !why).map(({ name }) => name);
   }
   get refused() {
     return reasons(this.#entries.filter((entry) => isRefused(entry) || (entry.state === "live" && entry.why)));
@@ -121,7 +121,8 @@ export class Subscriber extends Session {
   // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
   // Last values (`isRetained`) come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked` for
   // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
-  // A name may `lack` its newest messages, for a reason; once it `isDue`, the client asks for them again (`#askNewest`).
+  // A name may `lack` its newest messages, for a reason: then the client asks for them again (`#askNewest`), and they come as its
+  // `past`.
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
@@ -148,7 +149,7 @@ export class Subscriber extends Session {
     return reasons([...this.#names.values()].filter(({ why, subs }) => why && subs.size));
   }
   get unanswered() {
-    return this.#all("wanted", "asked").filter(({ why, subs, past }) => !why && !past && subs.size).map(({ name }) => name);
+    return this.#all("wanted", "asked").filter(({ why, subs }) => !why && subs.size).map(({ name }) => name);
   }
 
   /** The names whose last values are coming. */
@@ -157,7 +158,7 @@ export class Subscriber extends Session {
   }
   /** Why last values of names, or newest messages, have not all come. */
   get cuts() {
-    const all = [...this.#names.values()].filter(isHeld).map((entry) => [entry.name, entry.cut || lackOf(entry)]);
+    const all = this.#all("live").map((entry) => [entry.name, entry.cut || lackOf(entry)]);
     return Object.fromEntries(all.filter(([, cut]) => cut));
   }
 
@@ -188,7 +189,7 @@ export class Subscriber extends Session {
   }
 
   live(group = "") {
-    return new Set([...this.#names.values()].filter((entry) => isHeld(entry) && entry.group === group).map(({ name }) => name));
+    return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
   }
 
   granted(names, part = this.#all("asked")) {
@@ -217,7 +218,7 @@ export class Subscriber extends Session {
       entry.why = entry.told = "";
       this.#emitNames();
     }
-    if (entry.past && entry.state !== "live") {
+    if (entry.past) {
       entry.past.push([channel, item, details]);
       return false;
     }
@@ -261,23 +262,17 @@ export class Subscriber extends Session {
    * subscription to all of the name has left on its way is not.
    */
   hearOf(name, message) {
-    const entry = this.#names.get(keyOf(name, "")), { isComing, isOwn, state, past } = entry ?? {}, { pos, type } = message;
-    if (!entry || (isComing && state !== "live")) return !entry || !!past;
-    if (entry.isLeaving) return !!entry.doubles.add(pos);
+    const entry = this.#names.get(keyOf(name, "")), { isComing, isOwn, state } = entry ?? {}, { pos, type } = message;
+    if (!entry || (isComing && state !== "live")) return !entry;
     if (type === "last") entry.isComing = false;
     if (isOwn && pos) entry.since = pos;
-    if (isComing && entry.doubles.has(pos)) return false;
     if (!entry.isComing) this.hear(message);
     if (pos && pos === this.position && !entry.isComing) entry.isOwn = false;
     return true;
   }
 
   reported({ bus, lost = false, pos }) {
-    // All messages up to here have come.
-    if (pos && pos === this.position) {
-      for (const entry of this.#names.values()) entry.isOwn &&= entry.isComing;
-      this.#askNewest();
-    }
+    if (pos) this.#showPast();
     if (bus === this.bus && !lost) return;
     const wasAway = this.bus === "away";
     this.bus = bus;
@@ -321,7 +316,7 @@ export class Subscriber extends Session {
     for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     for (const entry of this.#names.values()) {
-      Object.assign(entry, { asked: undefined, due: undefined, past: undefined, lacksStill: undefined, isDue: false, isLeaving: false });
+      Object.assign(entry, { asked: undefined, due: undefined, past: undefined });
       if (!entry.lack) entry.heard.clear();
     }
     this.#emitNames();
@@ -346,7 +341,7 @@ export class Subscriber extends Session {
 
   #entry(name, group) {
     const key = keyOf(name, group), { position } = this, since = position === this.#given ? position : null;
-    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since, fresh: new Map(), heard: new Map(), kept: new Map(), doubles: new Set(), count: 0, keeps: 0 };
+    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since, fresh: new Map(), heard: new Map(), kept: new Map(), count: 0, keeps: 0 };
     this.#names.set(key, entry);
     if (isRefused(entry)) Object.assign(entry, AFRESH);
     return entry;
@@ -359,7 +354,7 @@ export class Subscriber extends Session {
       entry.fresh.clear();
     }
     this.#askAll();
-    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => !entry.isOwn && isResuming(this.#more(entry)));
+    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => isResuming(this.#more(entry)));
     this.#emitNames();
   }
 
@@ -387,9 +382,7 @@ export class Subscriber extends Session {
   #askAgain(part) {
     const names = part.map(({ name }) => name);
     for (const entry of part) Object.assign(entry, { asked: entry.fresh, fresh: new Map() });
-    this.#asking += 1;
     const done = ({ code, message, channels = [], errors = [] }) => {
-      this.#asking -= 1;
       const whys = whyNot(part, channels, errors), lost = new Map();
       for (const entry of part.filter(({ asked }) => asked)) {
         const why = code ? code === "refused" && (message || code) : whys.get(entry), isGranted = !code && !why;
@@ -419,10 +412,10 @@ export class Subscriber extends Session {
 
   /** A message that is no last value. The newest ones are kept for who joins: the server sends them to new names only. */
   #take(entry, channel, item, details) {
-    const { heard, keeps, kept, isRetained, past, name } = entry;
+    const { heard, keeps, kept, isRetained, name } = entry;
     entry.count += 1;
     if (!isRetained) this.#replay(entry);
-    if (isRetained ? isWaiting(entry) : past || entry.lack) heard.set(channel, entry.count);
+    if (isRetained ? isWaiting(entry) : entry.lack) heard.set(channel, entry.count);
     // Other channels of a pattern still lack theirs.
     if (channel === name && entry.lack) {
       entry.lack = "";
@@ -462,7 +455,7 @@ export class Subscriber extends Session {
       if (lost.length) this.#free();
       this.#hasLost = false;
       this.#againMs = AGAIN_MS;
-      this.#demandNewest();
+      this.#askNewest();
       this.#ask();
     };
     this.#hasLost ||= hasLost && this.#retained().length > 0;
@@ -470,79 +463,64 @@ export class Subscriber extends Session {
     if (this.#hasLost || isBack) this.#recalling ??= this.driver.after(AGAIN_MS * this.driver.random(), recall);
   }
 
-  /** The names whose newest messages the server may have by now. An event stream has one position for all of its names. */
+  /** The names whose newest messages the server may have by now. It gives those of trades, and of event streams, only once. */
   #lacking() {
-    const isMeant = (entry) => PASSING.includes(lackOf(entry)) && !entry.isComing;
-    return this.bus !== "away" && this.#begins < 2 ? this.#all("live").filter(isMeant) : [];
-  }
-
-  #demandNewest() {
-    for (const entry of this.#lacking()) entry.isDue = true;
+    const isMeant = (entry) => PASSING.includes(lackOf(entry)) && !entry.isAsked && !entry.past;
+    return this.kind === "data" && this.bus !== "away" && this.#begins < 2 ? this.#all("live").filter(isMeant) : [];
   }
 
   /** What the response to a request with `last` says about the newest messages. */
   #noteLacks(part, recovered, why) {
     for (const entry of inState(part, ["live"])) {
-      const { name } = entry, reason = of(why, name);
+      const { name } = entry;
       // Then the newest messages do not follow.
-      if (of(recovered, name) === true || reason === "off") continue;
-      entry.lack = LACKS.includes(reason) ? reason : "";
+      if (of(recovered, name) === true || of(why, name) === "off") continue;
+      entry.lack = reasonOf(why, name);
       entry.heard.clear();
     }
   }
 
-  /**
-   * The server sends the newest messages of new names only: the client leaves the names and joins them, and keeps the newest
-   * messages back. Then it leaves them and joins them once more, from its position before, so that no message of meanwhile is
-   * missing; those that still came while it was leaving come twice. Once all have come (`#showPast`), channels that are silent
-   * since the first answer get what was kept back.
-   */
   #askNewest() {
-    const due = this.#asking || !this.position || this.isPicturing ? [] : this.#lacking().filter(({ isDue }) => isDue), last = lastOf(due[0] ?? { subs: [] });
-    const part = due.filter((entry) => lastOf(entry) === last).slice(0, this.partMax), names = part.map(({ name }) => name);
-    if (!names.length || !this.#isUp) return;
-    for (const entry of part) {
-      const since = entry.isOwn ? entry.since : this.position;
-      Object.assign(entry, { isDue: false, isLeaving: true, past: [], isOwn: true, isComing: true, since });
+    const all = this.#lacking();
+    for (const last of new Set(all.map(lastOf))) {
+      const same = all.filter((entry) => lastOf(entry) === last);
+      for (let at = 0; at < same.length; at += this.partMax) this.#askNewestOf(same.slice(at, at + this.partMax), last);
     }
-    this.#asking += 1;
-    const left = ({ code }) => {
-      for (const entry of this.#isUp ? inState(part, ["live"]) : []) {
-        entry.isLeaving = false;
-        if (code) Object.assign(entry, { past: undefined, isOwn: false, isComing: false });
-        else entry.state = "asked";
-      }
-    };
-    const joined = ({ code, channels = names, errors = [], why }) => {
-      this.#asking -= 1;
-      const ours = this.#isUp ? inState(part, ["asked"]).filter(({ past }) => past) : [], whys = code ? new Map() : whyNot(ours, channels, errors);
-      this.#refuse([...whys.keys()], [...whys.values()]);
-      const back = inState(ours, ["asked"]), reasonOf = (name) => (LACKS.includes(of(why, name)) ? of(why, name) : "");
-      for (const entry of back) Object.assign(entry, { state: "wanted", lacksStill: code ? entry.lack : reasonOf(entry.name) });
-      if (back.length) this.#leave(back);
+  }
+
+  /** They follow the answer, up to a status with a position, and no live message in between. */
+  #askNewestOf(part, last) {
+    const names = part.map(({ name }) => name);
+    for (const entry of part) entry.isAsked = true;
+    const done = ({ code, channels = [], errors = [], why, pos }) => {
+      const held = code ? [] : inState(part, ["live"]), whys = whyNot(held, channels, errors);
+      // A limit takes no name away, and may pass.
+      const lost = [...whys.keys()].filter((entry) => !LIMITED.test(whys.get(entry)));
+      for (const entry of part) entry.isAsked = false;
+      for (const entry of held) if (!whys.has(entry)) Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
+      for (const entry of lost) entry.state = "asked";
+      this.#refuse(lost, lost.map((entry) => whys.get(entry)));
+      // Then nothing follows.
+      if (pos) this.#showPast();
       this.#later();
-      this.#ask();
     };
-    this.#leave(part, left);
-    this.ask((id) => this.message("subscribe", names, id, "", { last, status: true }), { isQuiet: true, isBound: true, done: joined });
+    this.ask((id) => this.message("subscribe", names, id, "", { last, status: true }), { isQuiet: true, isBound: true, isPatient: true, done });
   }
 
-  #leave(part, done) {
-    this.ask((id) => this.message("unsubscribe", part.map(({ name }) => name), id, "", {}), { isQuiet: true, isBound: true, done });
-  }
-
-  #showPast(entry) {
-    const { past = [], heard, subs, lack, lacksStill = lack, isComing, state } = entry;
-    if (!this.#isUp || !isComing || state !== "live") return;
-    Object.assign(entry, { past: undefined, isComing: false, lack: lack && lacksStill, lacksStill: undefined });
-    const silent = past.filter(([channel]) => !heard.has(channel));
-    for (const [channel, item, details] of silent) {
-      this.#take(entry, channel, item, details);
-      for (const sub of subs) sub.deliver(item, details);
-      this.tell(item, details);
+  /** All together, so that a lost connection leaves no gap. The client knows newer messages of channels that it has heard of since. */
+  #showPast() {
+    const shown = [...this.#names.values()].filter(({ past }) => past);
+    for (const entry of shown) {
+      const { past, heard, subs, lack, lacksStill } = entry, silent = past.filter(([channel]) => !heard.has(channel));
+      Object.assign(entry, { past: undefined, lack: lack && lacksStill });
+      for (const [channel, item, details] of silent) {
+        this.#take(entry, channel, item, details);
+        for (const sub of subs) sub.deliver(item, details);
+        this.emit(this.kind, item);
+      }
+      if (!entry.lack) heard.clear();
     }
-    entry.doubles.clear();
-    if (!entry.lack) heard.clear();
+    if (!shown.length) return;
     this.#tellCuts();
     this.#later();
   }
@@ -570,7 +548,7 @@ export class Subscriber extends Session {
       if (held) this.#request("unsubscribe", held, "gone");
       else {
         this.#askLastValues();
-        if (!wanted) return this.#askNewest();
+        if (!wanted) return;
         this.#request("subscribe", wanted, "asked");
       }
     }
@@ -586,15 +564,14 @@ export class Subscriber extends Session {
 
   /** A position that has moved without the name would skip messages of the name. */
   #more(entry) {
-    const { group, since, isKnown, isOwn } = entry, { position } = this, last = lastOf(entry);
-    const isResumed = !group && since && (isOwn || since === position);
+    const { group, since, isKnown } = entry, { position } = this, last = lastOf(entry), isResumed = !group && position && since === position;
     if (last === ALL) return { since: since ?? undefined, last, status: true };
     return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined, status: true };
   }
 
   #request(action, part, state) {
     const names = part.map(({ name }) => name), [{ group }] = part, more = state === "asked" ? this.#more(part[0]) : {};
-    const resuming = isResuming(more) && part.some(({ isOwn }) => !isOwn) ? 1 : 0;
+    const resuming = isResuming(more) ? 1 : 0;
     for (const entry of part) Object.assign(entry, { state }, more.last === ALL && { isOwn: true, isComing: true });
     this.#asking += 1;
     this.#resuming += resuming;
@@ -610,10 +587,7 @@ export class Subscriber extends Session {
         this.#refuse([...whys.keys()], [...whys.values()]);
         errors.forEach((error) => this.barred(error));
         if (more.last > 0) this.#noteLacks(part, recovered, why);
-        const own = more.last === ALL ? [] : inState(part, ["live"]).filter(({ isComing }) => isComing);
         this.#later();
-        // What was missed comes before the pong.
-        if (own.length) this.ping({ isQuiet: true, isBound: true, done: () => own.forEach((entry) => this.#showPast(entry)) });
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
@@ -659,7 +633,7 @@ export class Subscriber extends Session {
       this.#again = undefined;
       this.#againMs = Math.min(2 * this.#againMs, 12 * AGAIN_MS);
       for (const entry of shared()) entry.state = "wanted";
-      this.#demandNewest();
+      this.#askNewest();
       this.#ask();
     };
     const isNeeded = this.#isUp && (shared().length || this.#lacking().length);
@@ -677,10 +651,9 @@ const most = (lasts) => lasts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a), 
 const isResuming = ({ since, last }) => since && last !== ALL;
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
-/** Granted, also while the client leaves it and joins it for its newest messages. */
-const isHeld = ({ state, past }) => state === "live" || !!past;
 /** What the response says about a name, or about all names. */
 const of = (said, name) => (Object(said) === said ? said[name] : said);
+const reasonOf = (why, name) => (LACKS.includes(of(why, name)) ? of(why, name) : "");
 const lastOf = ({ subs }) => most([...subs].map((sub) => sub.last));
 /** Why newest messages that somebody wants are missing. */
 const lackOf = (entry) => (entry.lack && lastOf(entry) > 0 ? entry.lack : "");

@@ -18,10 +18,6 @@ export class Trades extends Subscriber {
     return { ...(interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols }), ...more };
   }
 
-  tell(trade, [, timestamp]) {
-    this.emit("trade", trade, { timestamp });
-  }
-
   subscribeCandles(symbols, interval, handler) {
     return this.want(this.names(symbols), handler, interval);
   }
@@ -33,20 +29,17 @@ export class Trades extends Subscriber {
 
   receive(received) {
     const { type, message, data, timestamp, pos } = received;
-    if (type === "trade") {
-      const symbol = String(data?.symbol).toUpperCase(), details = [data, timestamp];
-      return this.hearOf(symbol, received) && this.deliver(symbol, "", data, ...details) && this.tell(data, details);
-    }
     this.hear(received);
+    if (type === "trade") {
+      this.deliver(String(data?.symbol).toUpperCase(), "", data, data, timestamp);
+      return this.emit("trade", data, { timestamp });
+    }
     if (type === "candle") {
       this.deliver(data.symbol, data.interval, data, data);
       return this.emit("candle", data);
     }
     if (type === "status") return this.reported(received);
-    if (data?.connectionId) {
-      this.begun();
-      return this.emit("welcome", data);
-    }
+    if (data?.connectionId) return this.emit("welcome", data);
     const request = this.asked();
     if (type === "error") return this.refuse(request, "refused", message);
     const { subscribed, currentSubscriptions = [], interval } = data ?? {};

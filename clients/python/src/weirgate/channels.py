@@ -39,9 +39,6 @@ class ChannelsCore(SubscriberCore):
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
         return {"action": action, "channels": names} | more | {"requestId": request_id}
 
-    def tell(self, item: Any, details: tuple[Any, ...]) -> None:
-        self._emit("data", item)
-
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping", "requestId": request_id}
 

@@ -77,14 +77,14 @@ class SessionCore(Core):
             self.options.since = pos
 
     def ask(self, now: float, make: Callable[[str], dict[str, Any]], *, is_safe: bool = True, is_quiet: bool = False,
-            is_bound: bool = False, on_done: Callable[[Request], None] | None = None) -> Request:
+            is_bound: bool = False, is_patient: bool = False, on_done: Callable[[Request], None] | None = None) -> Request:
         """Makes a request with the message that `make` returns for an id. Without a connection the request waits for the next
         connection, unless `is_bound` to this one. A request in flight at the end of a connection is sent again only if
-        `is_safe`."""
+        `is_safe`. If `is_patient`, it has no timeout."""
         self.now = now
         self._made += 1
         request_id = str(self._made)
-        due_at = now + self.options.request_ms
+        due_at = math.inf if is_patient else now + self.options.request_ms
         request = Request(request_id, make(request_id), due_at, is_safe, is_quiet, is_bound, on_done=on_done)
         if self.status == "closed":
             self._settle(request, error=self.closed_error())

@@ -79,16 +79,12 @@ class _Entry:
     kept: dict[str, list[tuple[int, Any, tuple[Any, ...]]]] = field(default_factory=dict)
     lack: str = ""
     """Why its newest messages are missing."""
-    is_due: bool = False
-    """The newest messages are to be asked for again (`SubscriberCore._ask_newest`)."""
-    is_leaving: bool = False
-    """The client gives the name up to join it again."""
-    doubles: set[str | None] = field(default_factory=set)
-    """The positions of messages that came while it was leaving: they come again."""
+    is_asked_again: bool = False
+    """The client has asked for them again (`SubscriberCore._ask_newest`)."""
     past: list[tuple[str, Any, tuple[Any, ...]]] | None = None
-    """Messages that are kept back until all that was missed meanwhile has come."""
-    lacks_still: str | None = None
-    """The reason from then on."""
+    """The newest messages that follow the answer."""
+    lacks_still: str = ""
+    """The reason once all have come."""
 
     @property
     def last(self) -> Last | None:
@@ -99,11 +95,6 @@ class _Entry:
     def missing(self) -> str:
         """Why newest messages that somebody wants are missing."""
         return self.lack if self.lack and _number(self.last) else ""
-
-    @property
-    def is_held(self) -> bool:
-        """Granted, also while the client leaves it and joins it for its newest messages."""
-        return self.state == "live" or self.past is not None
 
     @property
     def is_refused(self) -> bool:
@@ -149,7 +140,7 @@ class SubscriptionCore:
     @property
     def granted(self) -> list[str]:
         """The names granted on this connection."""
-        return [entry.name for entry in self.entries if entry.is_held and not entry.why]
+        return [entry.name for entry in self.entries if entry.state == "live" and not entry.why]
 
     @property
     def refused(self) -> dict[str, str]:
@@ -232,7 +223,7 @@ class SubscriberCore(SessionCore):
 
     @property
     def unanswered(self) -> list[str]:
-        return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.past is None and entry.subscriptions]
+        return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
 
     @property
     def coming(self) -> list[str]:
@@ -242,7 +233,7 @@ class SubscriberCore(SessionCore):
     @property
     def cuts(self) -> dict[str, str]:
         """Why last values of names, or newest messages, have not all come."""
-        return {entry.name: why for entry in self._names.values() if entry.is_held and (why := entry.cut or entry.missing)}
+        return {entry.name: why for entry in self._all("live") if (why := entry.cut or entry.missing)}
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "", last: Last | None = None) -> SubscriptionCore:
@@ -291,10 +282,6 @@ class SubscriberCore(SessionCore):
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
-    def tell(self, item: Any, details: tuple[Any, ...]) -> None:
-        """Emits a message that was kept back."""
-        raise NotImplementedError
-
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping"}
 
@@ -302,7 +289,7 @@ class SubscriberCore(SessionCore):
 
     def live(self, group: str) -> list[str]:
         """The names granted on this connection."""
-        return [entry.name for entry in self._names.values() if entry.is_held and entry.group == group]
+        return [entry.name for entry in self._all("live") if entry.group == group]
 
     def granted(self, names: Iterable[str], part: list[_Entry] | None = None) -> None:
         """`part`: None in a response after the timeout of its request."""
@@ -321,12 +308,9 @@ class SubscriberCore(SessionCore):
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
-        bus, is_lost, pos = message.get("bus"), message.get("lost", False), message.get("pos")
-        if pos and pos == self.position:
-            # All messages up to here have come.
-            for entry in self._names.values():
-                entry.is_own = entry.is_own and entry.is_coming
-            self._ask_newest()
+        bus, is_lost = message.get("bus"), message.get("lost", False)
+        if message.get("pos"):
+            self._show_past()
         if bus != self.bus or is_lost:
             was_away, self.bus = self.is_away, bus
             self.lost += bool(is_lost)
@@ -370,7 +354,7 @@ class SubscriberCore(SessionCore):
         if entry.is_barred:
             entry.why, entry.told = "", None
             self._emit_names()
-        if entry.past is not None and entry.state != "live":
+        if entry.past is not None:
             entry.past.append((channel, item, details))
             return False
         if is_retained and entry.asked is not None:
@@ -419,16 +403,11 @@ class SubscriberCore(SessionCore):
         subscription to all of the name has left on its way is not."""
         entry, pos = self._names.get(("", name)), message.get("pos")
         if entry is None or (entry.is_coming and entry.state != "live"):
-            return entry is None or entry.past is not None
-        if entry.is_leaving:
-            entry.doubles.add(pos)
-            return True
+            return entry is None
         if message.get("type") == "last":
             entry.is_coming = False
         if entry.is_own and pos:
             entry.since = pos
-        if entry.is_coming and pos in entry.doubles:
-            return False
         if not entry.is_coming:
             self.hear(message)
             entry.is_own = entry.is_own and (not pos or pos != self.position)
@@ -463,8 +442,7 @@ class SubscriberCore(SessionCore):
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
         for entry in self._names.values():
-            entry.asked = entry.due = entry.past = entry.lacks_still = None
-            entry.is_due = entry.is_leaving = False
+            entry.asked = entry.due = entry.past = None
             if not entry.lack:
                 entry.heard.clear()
         self._emit_names()
@@ -480,7 +458,7 @@ class SubscriberCore(SessionCore):
             self._again_at, self._again_ms = math.inf, min(2 * self._again_ms, _AGAIN_MAX_MS)
             for entry in self._shared():
                 entry.state = "wanted"
-            self._demand_newest()
+            self._ask_newest()
             self._is_planned = True
         if now >= self._recall_at:
             self._recall()
@@ -540,10 +518,8 @@ class SubscriberCore(SessionCore):
         names = [entry.name for entry in part]
         for entry in part:
             entry.asked, entry.fresh = entry.fresh, {}
-        self._asking += 1
 
         def done(request: Request) -> None:
-            self._asking -= 1
             error, response = request.error, request.response or {}
             reasons = _why_not(part, response.get("channels", []), response.get("errors", []))
             lost: dict[_Entry, str] = {}
@@ -583,7 +559,7 @@ class SubscriberCore(SessionCore):
         entry.count += 1
         if not entry.is_retained:
             self._replay(entry)
-        if entry.waits if entry.is_retained else entry.lack or entry.past is not None:
+        if entry.waits if entry.is_retained else entry.lack:
             entry.heard[channel] = entry.count
         if entry.lack and channel == entry.name:
             # Other channels of a pattern still lack theirs.
@@ -622,8 +598,7 @@ class SubscriberCore(SessionCore):
             if not entry.is_retained:
                 self._replay(entry)
         self._ask_all()
-        wanted = [entry for entry in self._all("wanted") if not entry.is_own]
-        self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in wanted)
+        self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
 
     def _tell_cuts(self) -> None:
@@ -650,7 +625,7 @@ class SubscriberCore(SessionCore):
             if wanted := self._part(self._all("wanted") if self._is_up else []):
                 self._request("subscribe", wanted, "asked")
             else:
-                return self._ask_newest()
+                return
 
     def _plan_recall(self, has_lost: bool, was_away: bool) -> None:
         """Last values that have changed in a loss come again, and newest messages once the bus is back: at a random time,
@@ -668,96 +643,75 @@ class SubscriberCore(SessionCore):
         if lost:
             self._free()
         self._again_ms = _AGAIN_MIN_MS
-        self._demand_newest()
+        self._ask_newest()
 
     def _lacking(self) -> list[_Entry]:
-        """The names whose newest messages the server may have by now. An event stream has one position for all of its names."""
-        if self.is_away or self._begins > 1:
+        """The names whose newest messages the server may have by now. It gives those of trades, and of event streams, only once."""
+        if self.is_away or self._begins > 1 or self.kind != "data":
             return []
-        return [entry for entry in self._all("live") if entry.missing in _PASSING and not entry.is_coming]
-
-    def _demand_newest(self) -> None:
-        for entry in self._lacking():
-            entry.is_due = True
+        return [entry for entry in self._all("live") if entry.missing in _PASSING and not entry.is_asked_again and entry.past is None]
 
     def _note_lacks(self, part: list[_Entry], recovered: Any, why: Any) -> None:
         """What the response to a request with `last` says about the newest messages."""
         for entry in _in_state(part, "live"):
-            reason = _of(why, entry.name)
             # Then the newest messages do not follow.
-            if _of(recovered, entry.name) is True or reason == "off":
+            if _of(recovered, entry.name) is True or _of(why, entry.name) == "off":
                 continue
-            entry.lack = reason if reason in _LACKS else ""
+            entry.lack = _lack(why, entry.name)
             entry.heard.clear()
 
     def _ask_newest(self) -> None:
-        """The server sends the newest messages of new names only: the client leaves the names and joins them, and keeps the
-        newest messages back. Then it leaves them and joins them once more, from its position before, so that no message of
-        meanwhile is missing; those that still came while it was leaving come twice. Once all have come (`_show_past`), channels
-        that are silent since the first answer get what was kept back."""
-        is_ready = self._is_up and not self._asking and self.position and not self._is_picturing
-        due = [entry for entry in self._lacking() if entry.is_due] if is_ready else []
-        part = [entry for entry in due if entry.last == due[0].last][:self.part_max]
-        if not part:
-            return
-        for entry in part:
-            entry.since = entry.since if entry.is_own else self.position
-            entry.is_due, entry.is_leaving, entry.past, entry.is_own, entry.is_coming = False, True, [], True, True
-        self._asking += 1
+        lacking = self._lacking()
+        for last in dict.fromkeys(entry.last for entry in lacking):
+            same = [entry for entry in lacking if entry.last == last]
+            for at in range(0, len(same), self.part_max):
+                self._ask_newest_of(same[at:at + self.part_max], last)
 
-        def left(request: Request) -> None:
-            for entry in _in_state(part, "live") if self._is_up else []:
-                entry.is_leaving = False
-                if request.error is None:
-                    entry.state = "asked"
-                else:
-                    entry.past, entry.is_own, entry.is_coming = None, False, False
-
-        names, more = [entry.name for entry in part], {"last": part[0].last, "status": True}
-        self._leave(part, left)
-        self.ask(self.now, lambda request_id: self.message("subscribe", names, request_id, "", more),
-                 is_safe=False, is_quiet=True, is_bound=True, on_done=lambda request: self._joined(part, request))
-
-    def _leave(self, part: list[_Entry], on_done: Callable[[Request], None] | None = None) -> None:
+    def _ask_newest_of(self, part: list[_Entry], last: Last | None) -> None:
+        """They follow the answer, up to a status with a position, and no live message in between."""
         names = [entry.name for entry in part]
-        self.ask(self.now, lambda request_id: self.message("unsubscribe", names, request_id, "", {}),
-                 is_safe=False, is_quiet=True, is_bound=True, on_done=on_done)
+        for entry in part:
+            entry.is_asked_again = True
 
-    def _joined(self, part: list[_Entry], request: Request) -> None:
-        """The answer to the question for newest messages, which follow it."""
-        self._asking -= 1
-        ours = [entry for entry in _in_state(part, "asked") if entry.past is not None] if self._is_up else []
-        response = request.response or {}
-        granted = response.get("channels", [entry.name for entry in part])
-        reasons = _why_not(ours, granted, response.get("errors", [])) if request.error is None else {}
-        self._refuse(list(reasons), list(reasons.values()))
-        back = _in_state(ours, "asked")
-        for entry in back:
-            reason = _of(response.get("why"), entry.name)
-            entry.state = "wanted"
-            entry.lacks_still = entry.lack if request.error is not None else reason if reason in _LACKS else ""
-        if back:
-            self._leave(back)
-        self._plan_again()
-        self._ask()
+        def done(request: Request) -> None:
+            response = request.response or {}
+            held = _in_state(part, "live") if request.error is None else []
+            reasons = _why_not(held, response.get("channels", []), response.get("errors", []))
+            # A limit takes no name away, and may pass.
+            lost = {entry: why for entry, why in reasons.items() if not _LIMITED.match(why)}
+            for entry in part:
+                entry.is_asked_again = False
+            for entry in held:
+                if entry not in reasons:
+                    entry.past, entry.lacks_still = [], _lack(response.get("why"), entry.name)
+            for entry in lost:
+                entry.state = "asked"
+            self._refuse(list(lost), list(lost.values()))
+            if response.get("pos"):
+                # Then nothing follows.
+                self._show_past()
+            self._plan_again()
 
-    def _show_past(self, entry: _Entry) -> None:
-        if not self._is_up or not entry.is_coming or entry.state != "live":
-            return
-        silent = [one for one in entry.past or [] if one[0] not in entry.heard]
-        if entry.lack and entry.lacks_still is not None:
-            entry.lack = entry.lacks_still
-        entry.past, entry.is_coming, entry.lacks_still = None, False, None
-        for channel, item, details in silent:
-            self._take(entry, channel, item, details)
-            for subscription in list(entry.subscriptions):
-                self._outputs.append(Deliver(subscription, item, details))
-            self.tell(item, details)
-        entry.doubles.clear()
-        if not entry.lack:
-            entry.heard.clear()
-        self._tell_cuts()
-        self._plan_again()
+        self.ask(self.now, lambda request_id: self.message("subscribe", names, request_id, "", {"last": last, "status": True}),
+                 is_safe=False, is_quiet=True, is_bound=True, is_patient=True, on_done=done)
+
+    def _show_past(self) -> None:
+        """All together, so that a lost connection leaves no gap. The client knows newer messages of channels that it has heard of
+        since."""
+        shown = [(entry, entry.past) for entry in self._names.values() if entry.past is not None]
+        for entry, past in shown:
+            silent = [one for one in past if one[0] not in entry.heard]
+            entry.past, entry.lack = None, entry.lack and entry.lacks_still
+            for channel, item, details in silent:
+                self._take(entry, channel, item, details)
+                for subscription in list(entry.subscriptions):
+                    self._outputs.append(Deliver(subscription, item, details))
+                self._emit(self.kind, item)
+            if not entry.lack:
+                entry.heard.clear()
+        if shown:
+            self._tell_cuts()
+            self._plan_again()
 
     def _part(self, entries: list[_Entry]) -> list[_Entry]:
         """The first names that go in a request together."""
@@ -776,7 +730,7 @@ class SubscriberCore(SessionCore):
         last = entry.last
         if last == ALL:
             return ({"since": entry.since} if entry.since else {}) | {"last": ALL, "status": True}
-        is_resumed = entry.since and (entry.is_own or entry.since == self.position)
+        is_resumed = self.position and entry.since == self.position
         more: dict[str, Any] = {"since": entry.since} if is_resumed else {}
         if last is not None and (more or not entry.is_known):
             more["last"] = last
@@ -784,7 +738,7 @@ class SubscriberCore(SessionCore):
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:
         names, more = [entry.name for entry in part], self._more(part[0]) if state == "asked" else {}
-        is_resuming = _is_resuming(more) and not all(entry.is_own for entry in part)
+        is_resuming = _is_resuming(more)
         for entry in part:
             entry.state = state
             if more.get("last") == ALL:
@@ -827,10 +781,6 @@ class SubscriberCore(SessionCore):
         if _number(last):
             self._note_lacks(part, recovered, response.get("why"))
         self._plan_again()
-        own = [entry for entry in _in_state(part, "live") if entry.is_coming and last != ALL]
-        if own:
-            # What was missed comes before the pong.
-            self.ping(self.now, is_quiet=True, is_bound=True, on_done=lambda _: [self._show_past(entry) for entry in own])
 
     def _failed(self, part: list[_Entry], error: RequestError) -> None:
         is_refusal = error.code == "refused"
@@ -899,6 +849,12 @@ def _of(said: Any, name: str) -> Any:
     return said.get(name) if isinstance(said, dict) else said
 
 
+def _lack(why: Any, name: str) -> str:
+    """Why the newest messages of a name are missing."""
+    reason = _of(why, name)
+    return reason if reason in _LACKS else ""
+
+
 def _barred_name(why: Any) -> str | None:
     found = _BARRED.match(str(why))
     return found[1] if found else None
@@ -963,16 +919,13 @@ class TradesCore(SubscriberCore):
         """The symbols with candles granted on this connection, by interval."""
         return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
 
-    def tell(self, item: Any, details: tuple[Any, ...]) -> None:
-        self._emit("trade", *details)
-
     def receive(self, message: Any, kept: bool) -> None:
+        self.hear(message)
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
-            symbol = str(data.get("symbol") if isinstance(data, dict) else None).upper()
-            is_for_all = self.hear_of(symbol, message) and self.deliver(symbol, "", data, data, timestamp)
-            return self.tell(data, (data, timestamp)) if is_for_all else None
-        self.hear(message)
+            symbol = data.get("symbol") if isinstance(data, dict) else None
+            self.deliver(str(symbol).upper(), "", data, data, timestamp)
+            return self._emit("trade", data, timestamp)
         if type == "candle":
             self.deliver(data.get("symbol"), data.get("interval"), data, data)
             return self._emit("candle", data)
@@ -980,7 +933,6 @@ class TradesCore(SubscriberCore):
             return self.reported(message)
         data = data or {}
         if data.get("connectionId"):
-            self.begun()
             return self._emit("welcome", data)
         request = self._asked()
         if type == "error":
