@@ -162,11 +162,11 @@ impl<T: Toy> Run<T> {
     /// The clients' bytes, cut anywhere.
     fn say(&mut self, key: SessionKey, bytes: &[u8]) {
         let mut rest = bytes;
+        // A client in the middle of a message is not silent, and the bytes may end there.
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.hindered_until = self.world.now.mono_us;
+        }
         if self.random.chance(40) {
-            // A client in the middle of a message is not silent.
-            if let Some(peer) = self.peers.get_mut(&key) {
-                peer.hindered_until = self.world.now.mono_us;
-            }
             for _ in 0..self.random.between(1, 3) {
                 let at = self.random.below(rest.len() as u64 + 1) as usize;
                 let (part, after) = rest.split_at(at);
