@@ -256,6 +256,10 @@ impl<T: Toy> Run<T> {
                 // Byte by byte, through a header and a prefix.
                 (0..self.random.between(10, 40)).for_each(|_| self.world.open_window(key, 1));
             }
+            // Between two checks its socket may have been full, and be empty again.
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.hindered_until = self.world.now.mono_us;
+            }
             let room = match self.random.chance(6) {
                 true => ALL,
                 false => choices::room(&mut self.random),
