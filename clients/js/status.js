@@ -19,7 +19,9 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     else if (status === "stale") add("stale", `Nothing has come for ${client.options.staleMs} ms.`);
     for (const { state, cause } of recent.values()) add(state, cause);
     const due = coming.filter((name) => !(name in cuts));
-    for (const [name, cut] of Object.entries(cuts)) add("missing", `Not all last values of ${name} have come: ${cut}.`);
+    for (const cut of new Set(Object.values(cuts))) {
+      add("missing", `Not all last values of ${some(Object.keys(cuts).filter((name) => cuts[name] === cut))} have come: ${cut}.`);
+    }
     if (isUp(client) && unanswered.length) add("loading", `The server has not answered yet for ${some(unanswered)}.`);
     if (due.length) add("loading", `The last values of ${some(due)} are coming.`);
     const reasons = Object.entries(refused).map(([name, why]) => `${name} (${why})`);

@@ -7,6 +7,7 @@ const FULL = /would exceed maximum/;
 /** Others may make room. */
 const SHARED = /per user|^Server|too many/;
 const AGAIN_MS = 5_000;
+const TELL_MS = 200;
 /** A name that the server has granted, and that its bus refuses for now. */
 const BARRED = /^Refused by the bus: (.*)$/s;
 /** Why the newest messages of a name have not come: reasons that pass, and the others. */
@@ -126,7 +127,8 @@ export class Subscriber extends Session {
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
-  #emitted = { refused: "{}", unanswered: "[]", coming: "[]" };
+  #emitted = { refused: "{}", unanswered: "[]", coming: "[]", cuts: "{}" };
+  #telling;
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -196,6 +198,7 @@ export class Subscriber extends Session {
     const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
     for (const entry of entries) {
       const isRetained = this.#bringsRetained(entry);
+      if (this.#isShort(entry)) entry.lack = "";
       Object.assign(entry, { state: "live", isKnown: true, why: "", cut: "", isRetained, isHeldUp: false, asked: undefined, due: undefined });
       if (!isRetained) this.#replay(entry);
       else this.#expect(entry, entry.subs);
@@ -241,7 +244,6 @@ export class Subscriber extends Session {
     const isWhole = !entry.due || entry.isWhole;
     Object.assign(entry, { due: undefined, cut });
     if (!entry.fresh.size) entry.heard.clear();
-    this.#tellCuts();
     this.#ask();
     return isWhole;
   }
@@ -271,8 +273,8 @@ export class Subscriber extends Session {
     return true;
   }
 
-  reported({ bus, lost = false, pos }) {
-    if (pos) this.#showPast();
+  reported({ bus, lost = false }) {
+    this.#showPast();
     if (bus === this.bus && !lost) return;
     const wasAway = this.bus === "away";
     this.bus = bus;
@@ -310,8 +312,8 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
-    for (const timer of [this.#again, this.#recalling]) this.driver.cancel(timer);
-    this.#again = this.#recalling = undefined;
+    for (const timer of [this.#again, this.#recalling, this.#telling]) this.driver.cancel(timer);
+    this.#again = this.#recalling = this.#telling = undefined;
     this.#hasLost = false;
     for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
@@ -366,6 +368,10 @@ export class Subscriber extends Session {
     return !group && this.brings?.[name]?.from === "retained";
   }
 
+  #isShort({ name }) {
+    return SHORT.includes(this.brings?.[name]?.from);
+  }
+
   /** Last values come to these subscriptions; who has joined since the question asks next. */
   #expect(entry, subs) {
     entry.due = new Map([...subs].map((sub) => [sub, entry.asked?.get(sub) ?? entry.fresh.get(sub) ?? entry.count]));
@@ -415,13 +421,18 @@ export class Subscriber extends Session {
     const { heard, keeps, kept, isRetained, name } = entry;
     entry.count += 1;
     if (!isRetained) this.#replay(entry);
-    if (isRetained ? isWaiting(entry) : entry.lack) heard.set(channel, entry.count);
+    if (isRetained ? isWaiting(entry) : this.kind === "data" && PASSING.includes(entry.lack)) {
+      heard.delete(channel);
+      heard.set(channel, entry.count);
+      // The newest message of a channel that is forgotten may come twice.
+      if (!isRetained && heard.size > KEPT_MAX) heard.delete(heard.keys().next().value);
+    }
     // Other channels of a pattern still lack theirs.
     if (channel === name && entry.lack) {
       entry.lack = "";
-      this.#tellCuts();
+      this.#tellSoon();
     }
-    if (!keeps || entry.group || SHORT.includes(this.brings?.[entry.name]?.from)) return;
+    if (!keeps || entry.group || this.#isShort(entry)) return;
     const newest = kept.get(channel) ?? [];
     newest.push([entry.count, item, details]);
     if (newest.length > keeps) newest.shift();
@@ -470,12 +481,13 @@ export class Subscriber extends Session {
   }
 
   /** What the response to a request with `last` says about the newest messages. */
-  #noteLacks(part, recovered, why) {
+  #noteLacks(part, recovered, why, since) {
     for (const entry of inState(part, ["live"])) {
       const { name } = entry;
       // Then the newest messages do not follow.
       if (of(recovered, name) === true || of(why, name) === "off") continue;
-      entry.lack = reasonOf(why, name);
+      // With a position, the missed messages may be too large: without one, the server says it of the newest.
+      entry.lack = since && reasonOf(why, name) === "large" ? "limit" : reasonOf(why, name);
       entry.heard.clear();
     }
   }
@@ -488,7 +500,7 @@ export class Subscriber extends Session {
     }
   }
 
-  /** They follow the answer, up to a status with a position, and no live message in between. */
+  /** They follow the answer, up to a status, and no live message in between. */
   #askNewestOf(part, last) {
     const names = part.map(({ name }) => name);
     for (const entry of part) entry.isAsked = true;
@@ -497,7 +509,12 @@ export class Subscriber extends Session {
       // A limit takes no name away, and may pass.
       const lost = [...whys.keys()].filter((entry) => !LIMITED.test(whys.get(entry)));
       for (const entry of part) entry.isAsked = false;
-      for (const entry of held) if (!whys.has(entry)) Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
+      for (const entry of held.filter((one) => !whys.has(one))) {
+        // The server keeps nothing of it any more: nothing follows, and no status with a position may ever come.
+        if (this.#isShort(entry)) entry.lack = "";
+        else Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
+      }
+      this.#emitNames();
       for (const entry of lost) entry.state = "asked";
       this.#refuse(lost, lost.map((entry) => whys.get(entry)));
       // Then nothing follows.
@@ -518,20 +535,27 @@ export class Subscriber extends Session {
         for (const sub of subs) sub.deliver(item, details);
         this.emit(this.kind, item);
       }
-      if (!entry.lack) heard.clear();
+      if (!PASSING.includes(entry.lack)) heard.clear();
     }
     if (!shown.length) return;
-    this.#tellCuts();
+    this.#emitNames();
     this.#later();
   }
 
-  /** The names are told again with what has changed of them. */
-  #tellCuts() {
-    this.#emitted.coming = undefined;
-    this.#emitNames();
+  /** Together: very many names may get their first message at the same time. */
+  #tellSoon() {
+    const tell = () => {
+      this.#telling = undefined;
+      this.#emitNames();
+    };
+    this.#telling ??= this.driver.after(TELL_MS, tell);
   }
 
   #emitNames() {
+    // Names whose cuts have changed are told again.
+    const cuts = JSON.stringify(this.cuts);
+    if (cuts !== this.#emitted.cuts) this.#emitted.coming = undefined;
+    this.#emitted.cuts = cuts;
     for (const type of ["refused", "unanswered", "coming"]) {
       const names = this[type], text = JSON.stringify(names);
       if (text !== this.#emitted[type]) this.emit(type, names);
@@ -586,7 +610,7 @@ export class Subscriber extends Session {
         const whys = whyNot(part, channels, errors);
         this.#refuse([...whys.keys()], [...whys.values()]);
         errors.forEach((error) => this.barred(error));
-        if (more.last > 0) this.#noteLacks(part, recovered, why);
+        if (more.last > 0) this.#noteLacks(part, recovered, why, more.since);
         this.#later();
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.

@@ -320,7 +320,7 @@ fn a_search_in_vain_counts_in_the_messages_of_the_turn() {
     let hard = format!("market:tick:*{}z", "?".repeat(20));
     for (pattern, request, why) in [
         ("market:tick:x*", json!({"last": 1}), json!(null)),
-        (&*hard, json!({"last": 1}), json!("large")),
+        (&*hard, json!({"last": 1}), json!("limit")),
         (&*hard, json!({"since": at(0)}), json!("large")),
     ] {
         let mut request = request;

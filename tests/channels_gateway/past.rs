@@ -448,3 +448,84 @@ fn a_name_that_is_given_up_while_its_newest_messages_are_asked_for_again_stays_g
     assert_eq!(bench.came(key)[1..], ["subscribed", "unsubscribed"]);
     assert!(bench.newest_asked().len() == 2);
 }
+
+/// The name may be in several answers that wait: it leaves all of them.
+#[test]
+fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
+    let mut bench = on_a_stream();
+    bench.stores("a:1", 5);
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    assert_eq!(bench.came(key)[1..], ["5", "status"]);
+    let asks = |names: &[&str]| json!({"action": "subscribe", "channels": names, "last": 1});
+    let leaves = json!({"action": "unsubscribe", "channels": ["a:1"]});
+    // The first one waits for the stream, and the others for the first.
+    bench.say(key, &asks(&["a:1", "a:2"]));
+    bench.say(key, &asks(&["a:1"]));
+    bench.say(key, &leaves);
+    bench.say(key, &asks(&["a:1"]));
+    bench.say(key, &leaves);
+    bench.has(1, &[]);
+    bench.stores("a:1", 91);
+    let came = bench.came(key);
+    let data = came.iter().filter(|one| one.parse::<u64>().is_ok());
+    assert_eq!(data.count(), 0, "{came:?}");
+}
+
+#[test]
+fn two_requests_for_a_name_that_waits_both_get_its_newest_messages() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 1);
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.asks_newest(key, "a:1");
+    bench.has(1, &[("a:1", 5)]);
+    let once = ["subscribed", "5", "status"];
+    assert_eq!(bench.came(key), [once, once].concat());
+    bench.stores("a:1", 91);
+    assert_eq!(bench.came(key), ["91"]);
+    // Twice in a request it is one name.
+    let twice = json!({"action": "subscribe", "channels": ["a:3", "a:3"], "last": 1});
+    bench.say(key, &twice);
+    bench.has(2, &[("a:3", 6)]);
+    bench.stores("a:3", 92);
+    assert_eq!(bench.came(key), ["subscribed", "6", "status", "92"]);
+}
+
+#[test]
+fn beside_new_names_a_name_that_is_held_gets_nothing_again() {
+    let mut bench = on_a_stream();
+    bench.stores("a:1", 5);
+    bench.stores("a:2", 6);
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    assert_eq!(bench.came(key)[1..], ["5", "status"]);
+    let both = json!({"action": "subscribe", "channels": ["a:1", "a:2"], "last": 1});
+    bench.say(key, &both);
+    assert_eq!(bench.came(key), ["subscribed", "6", "status"]);
+    bench.stores("a:1", 91);
+    bench.stores("a:2", 92);
+    assert_eq!(bench.came(key), ["91", "92"]);
+}
+
+#[test]
+fn a_client_with_as_many_names_as_it_may_have_asks_again_for_those() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    for n in 0..5 {
+        bench.stores(&format!("a:{n}"), n + 1);
+        bench.asks_newest(key, &format!("a:{n}*"));
+        bench.ends_with(n + 1, Some(RetainedCut::Refused));
+    }
+    bench.got(key);
+    bench.asks_newest(key, "a:0*");
+    bench.ends_with(6, None);
+    assert_eq!(bench.came(key), ["subscribed", "1", "status"]);
+    // Nothing follows, and that is said too.
+    bench.world.advance(61 * SECOND);
+    bench.got(key);
+    bench.asks_newest(key, "a:0*");
+    bench.ends_with(7, None);
+    let answer = bench.got(key);
+    assert!(answer[0]["pos"].is_string(), "{answer:?}");
+}

@@ -22,26 +22,30 @@ impl ChannelsGateway {
         follow_up: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);
-        if was_held && !is_member {
-            // It joins with an answer that waits, with this one, or after all of its kept messages.
-            if let Some(resumed) = &mut follow_up.resumed
-                && self.retained.is_replayed(&name, key)
-            {
+        let is_kept = self.is_kept(&name);
+        let mut asks_again = false;
+        if was_held && let Some(resumed) = &mut follow_up.resumed {
+            // A member, or it will be one by then: the answers go out in order.
+            let is_replayed = !is_member && self.retained.is_replayed(&name, key);
+            let is_new = resumed.names.contains(&name) && !resumed.held.contains(&name);
+            asks_again = is_kept && !is_replayed && !is_new && resumed.asks_newest_alone();
+            if asks_again {
+                resumed.held.insert(name.clone());
+            } else if is_replayed {
                 resumed.off.insert(name);
+                return;
             }
+        }
+        if was_held && !is_member && !asks_again {
+            // It joins with an answer that waits, with this one, or after all of its kept messages.
             return;
         }
-        let is_kept = self.is_kept(&name);
         let is_refused = match is_kept {
             true => self.is_kept_refused(&name),
             false => self.names.is_refused(&name),
         };
         if let Some(resumed) = &mut follow_up.resumed {
-            if is_member && is_kept && resumed.asks_newest_alone() {
-                resumed.held.insert(name.clone());
-            }
-            let is_found = !is_member || resumed.held.contains(&name);
-            if is_kept && !is_refused && is_found {
+            if is_kept && !is_refused && (!is_member || asks_again) {
                 resumed.names.insert(name.clone());
                 if matches!(resumed.last, Some(Last::Newest(_)))
                     && !can_resume(core, key, resumed.since.as_deref())

@@ -528,9 +528,10 @@ impl Answers {
         self.0.iter_mut().flat_map(|queue| &mut queue.waiting)
     }
 
-    /// The latest time at which the next answers go out.
+    /// The latest time at which the next answers go out; `None` if none of them waits for anything.
     pub(super) fn due_us(&self, next: NextAnswers) -> Option<u64> {
         let waiting = self.waiting().take(next.count());
+        let waiting = waiting.filter(|waiting| waiting.follow_up.waits());
         waiting.map(|waiting| waiting.due_us).max()
     }
 
@@ -566,13 +567,11 @@ impl Answers {
         next: NextAnswers,
         now_us: u64,
     ) -> Option<Vec<(Answer, FollowUp)>> {
-        let is_late = self.due_us(next)? <= now_us;
-        let queue = self.0.as_mut()?;
-        let count = next.count().min(queue.waiting.len());
-        let mut counted = queue.waiting.iter().take(count);
-        if !is_late && counted.any(|waiting| waiting.follow_up.waits()) {
+        if self.due_us(next).is_some_and(|due_us| now_us < due_us) {
             return None;
         }
+        let queue = self.0.as_mut()?;
+        let count = next.count().min(queue.waiting.len());
         let ready = queue.waiting.drain(..count);
         let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.follow_up)).collect();
         for (answer, follow_up) in &ready {
@@ -594,13 +593,16 @@ impl Answers {
         let Some(queue) = self.0.as_mut().filter(|queue| queue.resuming > 0) else {
             return false;
         };
-        let mut resumed = queue
+        let resumed = queue
             .waiting
             .iter_mut()
             .filter_map(|waiting| waiting.follow_up.resumed.as_mut());
-        let is_resuming = resumed.any(|resumed| resumed.names.remove(name));
-        queue.resuming -= usize::from(is_resuming);
-        is_resuming
+        // A name that the client holds may be in several.
+        let forgotten = resumed
+            .filter_map(|resumed| resumed.names.take(name))
+            .count();
+        queue.resuming -= forgotten;
+        forgotten > 0
     }
 
     /// Ends the wait of all answers for the name.

@@ -287,6 +287,11 @@ impl Names {
         Ok((entry.name.clone(), news))
     }
 
+    /// Whether the client holds the name.
+    pub(super) fn is_held(&self, client: &HeldNames, name: &str) -> bool {
+        self.ids.get(name).is_some_and(|id| client.has(*id))
+    }
+
     /// The name with this number, if the client holds it.
     pub(super) fn held(&self, client: &HeldNames, id: u32) -> Option<TopicName> {
         let name = || self.entries[id].name.clone();

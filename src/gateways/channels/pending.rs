@@ -207,7 +207,9 @@ impl ChannelsGateway {
         let Some(name) = request.names.next() else {
             return false;
         };
-        let verdict = self.judge(client, &name, &mut request.check);
+        let resumed = request.follow_up.resumed.as_ref();
+        let asks_again = resumed.is_some_and(Resumed::asks_newest_alone);
+        let verdict = self.judge(client, &name, &mut request.check, asks_again);
         if let Some(reason) = verdict.refusal() {
             core.note_refused_name(key, &name, reason);
         }

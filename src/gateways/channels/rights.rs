@@ -57,17 +57,19 @@ impl ChannelsGateway {
     }
 
     /// Checks limits, the syntax of the bus and the role, in the contract's order. After `Granted` the client holds the
-    /// name.
+    /// name. `asks_again`: a client that holds the name already asks for its newest messages, however many it holds.
     pub(super) fn judge(
         &mut self,
         client: &mut ChannelsClient,
         name: &str,
         check: &mut RightsCheck,
+        asks_again: bool,
     ) -> Verdict {
         use NameRefusal::{ClientLimit, Denied, Invalid};
 
+        let is_new = !(asks_again && self.names.is_held(&client.held, name));
         let settings = &mut self.settings;
-        if client.held.count() >= settings.channels_max {
+        if is_new && client.held.count() >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
         }
@@ -86,7 +88,8 @@ impl ChannelsGateway {
                 format!("Range outside of ASCII in pattern: {name}"),
             );
         }
-        if syntax.is_pattern(name) && client.held.patterns as usize >= settings.patterns_max {
+        let has_patterns = client.held.patterns as usize >= settings.patterns_max;
+        if is_new && syntax.is_pattern(name) && has_patterns {
             let max = settings.patterns_max;
             let error = format!("Max wildcard subscriptions exceeded ({max})");
             return Verdict::Refused(ClientLimit, error);

@@ -17,7 +17,9 @@ use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPa
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
-use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_core::{
+    Core, Gateway as _, NotRecovered, Outcome, RetainedCut, SessionKey, TopicName, Wanted,
+};
 use weirgate_wire::auth::NamePatterns;
 
 /// Names whose messages one walk over the history looks for, and that the client joins in the same step.
@@ -65,6 +67,8 @@ struct Resuming {
     names: btree_set::IntoIter<TopicName>,
     /// Those that it has joined before: it may have left them meanwhile.
     held: BTreeSet<TopicName>,
+    /// All names are held, and get their newest messages again. Their live messages come meanwhile, so nothing is postponed.
+    asks_again: bool,
     /// The names joined so far, and their outcomes.
     joined: Vec<TopicName>,
     outcomes: Vec<Outcome>,
@@ -242,6 +246,7 @@ impl Prepared {
 impl Resuming {
     fn new(resumed: Resumed, past: Box<WantedPast>) -> Self {
         Self {
+            asks_again: !resumed.held.is_empty() && resumed.held.len() == resumed.names.len(),
             has_since: resumed.since.is_some(),
             since: resumed.since,
             last: match resumed.last {
@@ -381,6 +386,10 @@ impl Resuming {
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
                 match self.past.lacks.get(name).filter(|_| !is_whole && !is_none) {
                     Some(lack) => self.recovered.push_lacking(name, *lack),
+                    // The newest messages are too many just now.
+                    None if !self.has_since && outcome == Err(NotRecovered::Large) => {
+                        self.recovered.push_lacking(name, RetainedCut::Limit);
+                    }
                     None => self.recovered.push(name, outcome),
                 }
                 *joined += 1;
@@ -413,7 +422,7 @@ impl ChannelsGateway {
                 return true;
             }
             if !core.has_share() {
-                if !sending.is_late && sending.resuming().next().is_some() {
+                if !sending.is_late && sending.resuming().any(|resuming| !resuming.asks_again) {
                     sending.is_late = true;
                     core.postpone(key);
                 }
@@ -508,9 +517,7 @@ impl ChannelsGateway {
     ) {
         let mut names = Vec::new();
         for name in resuming.names.by_ref() {
-            if !resuming.held.contains(&name) || core.is_member(key, &name) {
-                names.push(name);
-            }
+            names.push(name);
             if names.len() == JOINED_AT_ONCE || !core.has_share() {
                 break;
             }
@@ -522,6 +529,12 @@ impl ChannelsGateway {
                 resuming.past.lacks.insert(name.clone(), lack);
             }
         }
+        // A name that the client holds gets nothing beside new ones: their live messages are postponed, and its own would
+        // come twice.
+        let (held, asks_again) = (&resuming.held, resuming.asks_again);
+        let is_found =
+            |name: &TopicName| !held.contains(name) || asks_again && core.is_member(key, name);
+        names.retain(is_found);
         // The stream of the kept feed may have got other subjects since the request.
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
@@ -609,17 +622,21 @@ impl ChannelsGateway {
     ) {
         core.postpone_no_longer(key);
         let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
-        let mut moved = Vec::new();
+        let (mut moved, mut asks_again) = (Vec::new(), false);
         for prepared in &mut sending.answers {
             if let Some(mut resuming) = prepared.resuming.take() {
+                asks_again |= resuming.asks_again;
                 moved.push((mem::take(&mut resuming.moved), prepared.says_end));
                 let names = resuming.settle(core, &mut follow, &mut replayed);
                 sending.spent.extend(names);
             }
         }
         let has_kept = client.held.kept > 0;
+        let has_position = follow.position(core, key, has_kept).is_some();
         let retained = sending.send_answers(core, key, &follow, has_kept);
-        self.statuses.send_after_answer(core, key, follow, has_kept);
+        let ends_block = asks_again && has_kept && !has_position;
+        self.statuses
+            .send_after_answer(core, key, follow, has_kept, ends_block);
         self.begin_replays(core, key, client, replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);

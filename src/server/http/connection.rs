@@ -436,6 +436,8 @@ async fn linger_unless_evicted(
     bounds: Linger,
     clock: &ConnectionClock,
 ) -> bool {
+    // No request is under way any more.
+    clock.note_pause();
     let mut lingering = pin!(linger(stream, &answer, bounds));
     poll_fn(|cx| match clock.is_evicted(cx) {
         true => Poll::Ready(true),

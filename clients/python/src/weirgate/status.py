@@ -115,7 +115,8 @@ class StatusCore:
         if core.status in ("open", "stale") and (unanswered := getattr(core, "unanswered", [])):
             causes.append(Cause("loading", f"The server has not answered yet for {_some(unanswered)}."))
         cuts = getattr(core, "cuts", {})
-        causes += [Cause("missing", f"Not all last values of {name} have come: {cut}.") for name, cut in cuts.items()]
+        for cut in dict.fromkeys(cuts.values()):
+            causes.append(Cause("missing", f"Not all last values of {_some([name for name, one in cuts.items() if one == cut])} have come: {cut}."))
         if due := [name for name in getattr(core, "coming", ()) if name not in cuts]:
             causes.append(Cause("loading", f"The last values of {_some(due)} are coming."))
         if refused := [f"{name} ({why})" for name, why in getattr(core, "refused", {}).items()]:

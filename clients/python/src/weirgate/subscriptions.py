@@ -30,6 +30,7 @@ _LACKS = (*_PASSING, "unnamed", "large")
 _KEPT_MAX = 10_000
 _AGAIN_MIN_MS = 5_000.0
 _AGAIN_MAX_MS = 60_000.0
+_TELL_MS = 200.0
 
 ALL: Literal["all"] = "all"
 """Of `last`."""
@@ -196,7 +197,7 @@ class SubscriberCore(SessionCore):
         # Of an event stream, which begins anew for each request: then all last values come to all.
         self._begins = 0
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
-        self._recall_at = math.inf
+        self._recall_at = self._tell_at = math.inf
         self._has_lost = False
         self._asking = 0
         # Requests in flight with a position.
@@ -207,7 +208,7 @@ class SubscriberCore(SessionCore):
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
         # The names of the last events.
-        self._emitted: dict[str, Any] = {"refused": {}, "unanswered": [], "coming": []}
+        self._emitted: dict[str, Any] = {"refused": {}, "unanswered": [], "coming": [], "cuts": {}}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -300,6 +301,8 @@ class SubscriberCore(SessionCore):
             entry.state, entry.is_known, entry.told, entry.why = "live", True, None, ""
             entry.cut, entry.is_held_up, entry.asked, entry.due = "", False, None, None
             entry.is_retained = self._brings_retained(entry)
+            if self._source(entry.name) in _SHORT:
+                entry.lack = ""
             if entry.is_retained:
                 self._expect(entry, entry.subscriptions)
                 entry.fresh.clear()
@@ -309,8 +312,7 @@ class SubscriberCore(SessionCore):
 
     def reported(self, message: dict[str, Any]) -> None:
         bus, is_lost = message.get("bus"), message.get("lost", False)
-        if message.get("pos"):
-            self._show_past()
+        self._show_past()
         if bus != self.bus or is_lost:
             was_away, self.bus = self.is_away, bus
             self.lost += bool(is_lost)
@@ -382,7 +384,6 @@ class SubscriberCore(SessionCore):
         entry.due, entry.cut = None, cut
         if not entry.fresh:
             entry.heard.clear()
-        self._tell_cuts()
         self._ask()
         return is_whole
 
@@ -434,7 +435,7 @@ class SubscriberCore(SessionCore):
         super().changed(status)
         if status in ("open", "stale"):
             return
-        self._again_at = self._recall_at = math.inf
+        self._again_at = self._recall_at = self._tell_at = math.inf
         self._has_lost = False
         for entry in self._all("live"):
             if not entry.is_own:
@@ -463,6 +464,9 @@ class SubscriberCore(SessionCore):
         if now >= self._recall_at:
             self._recall()
             self._is_planned = True
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            self._emit_names()
         if self._is_planned:
             self._is_planned = False
             self._ask()
@@ -472,7 +476,7 @@ class SubscriberCore(SessionCore):
         dues = [self.now] if self._is_planned else [next(iter(self._waiting)).due_at] if self._waiting else []
         if (due_at := super().poll_deadline()) is not None:
             dues.append(due_at)
-        dues += [due_at for due_at in (self._again_at, self._recall_at) if due_at < math.inf]
+        dues += [due_at for due_at in (self._again_at, self._recall_at, self._tell_at) if due_at < math.inf]
         return min(dues, default=None)
 
     def probe(self) -> float:
@@ -559,12 +563,16 @@ class SubscriberCore(SessionCore):
         entry.count += 1
         if not entry.is_retained:
             self._replay(entry)
-        if entry.waits if entry.is_retained else entry.lack:
+        if entry.waits if entry.is_retained else self.kind == "data" and entry.lack in _PASSING:
+            entry.heard.pop(channel, None)
             entry.heard[channel] = entry.count
+            if not entry.is_retained and len(entry.heard) > _KEPT_MAX:
+                # The newest message of a channel that is forgotten may come twice.
+                del entry.heard[next(iter(entry.heard))]
         if entry.lack and channel == entry.name:
-            # Other channels of a pattern still lack theirs.
+            # Other channels of a pattern still lack theirs. Told together: very many names may get their first message at once.
             entry.lack = ""
-            self._tell_cuts()
+            self._tell_at = min(self._tell_at, self.now + _TELL_MS)
         if not entry.keeps or entry.group or self._source(entry.name) in _SHORT:
             return
         # The channels in the order of their changes.
@@ -601,12 +609,10 @@ class SubscriberCore(SessionCore):
         self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
 
-    def _tell_cuts(self) -> None:
-        """The names are told again with what has changed of them."""
-        self._emitted["coming"] = None
-        self._emit_names()
-
     def _emit_names(self) -> None:
+        if (cuts := self.cuts) != self._emitted["cuts"]:
+            # Names whose cuts have changed are told again.
+            self._emitted["cuts"], self._emitted["coming"] = cuts, None
         for type, names in (("refused", self.refused), ("unanswered", self.unanswered), ("coming", self.coming)):
             if names != self._emitted[type]:
                 self._emitted[type] = names
@@ -651,13 +657,15 @@ class SubscriberCore(SessionCore):
             return []
         return [entry for entry in self._all("live") if entry.missing in _PASSING and not entry.is_asked_again and entry.past is None]
 
-    def _note_lacks(self, part: list[_Entry], recovered: Any, why: Any) -> None:
+    def _note_lacks(self, part: list[_Entry], recovered: Any, why: Any, has_since: bool) -> None:
         """What the response to a request with `last` says about the newest messages."""
         for entry in _in_state(part, "live"):
             # Then the newest messages do not follow.
             if _of(recovered, entry.name) is True or _of(why, entry.name) == "off":
                 continue
-            entry.lack = _lack(why, entry.name)
+            reason = _lack(why, entry.name)
+            # With a position, the missed messages may be too large: without one, the server says it of the newest.
+            entry.lack = "limit" if has_since and reason == "large" else reason
             entry.heard.clear()
 
     def _ask_newest(self) -> None:
@@ -668,7 +676,7 @@ class SubscriberCore(SessionCore):
                 self._ask_newest_of(same[at:at + self.part_max], last)
 
     def _ask_newest_of(self, part: list[_Entry], last: Last | None) -> None:
-        """They follow the answer, up to a status with a position, and no live message in between."""
+        """They follow the answer, up to a status, and no live message in between."""
         names = [entry.name for entry in part]
         for entry in part:
             entry.is_asked_again = True
@@ -682,8 +690,14 @@ class SubscriberCore(SessionCore):
             for entry in part:
                 entry.is_asked_again = False
             for entry in held:
-                if entry not in reasons:
+                if entry in reasons:
+                    continue
+                if self._source(entry.name) in _SHORT:
+                    # The server keeps nothing of it any more: nothing follows, and no status with a position may ever come.
+                    entry.lack = ""
+                else:
                     entry.past, entry.lacks_still = [], _lack(response.get("why"), entry.name)
+            self._emit_names()
             for entry in lost:
                 entry.state = "asked"
             self._refuse(list(lost), list(lost.values()))
@@ -707,10 +721,10 @@ class SubscriberCore(SessionCore):
                 for subscription in list(entry.subscriptions):
                     self._outputs.append(Deliver(subscription, item, details))
                 self._emit(self.kind, item)
-            if not entry.lack:
+            if entry.lack not in _PASSING:
                 entry.heard.clear()
         if shown:
-            self._tell_cuts()
+            self._emit_names()
             self._plan_again()
 
     def _part(self, entries: list[_Entry]) -> list[_Entry]:
@@ -751,7 +765,7 @@ class SubscriberCore(SessionCore):
             self._resuming -= is_resuming
             error = request.error
             if error is None:
-                self._answered(part, request.response, more.get("last"))
+                self._answered(part, request.response, more)
             else:
                 self._failed(part, error)
             if action == "unsubscribe":
@@ -766,7 +780,8 @@ class SubscriberCore(SessionCore):
         self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group, more),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
-    def _answered(self, part: list[_Entry], response: dict[str, Any], last: Last | None) -> None:
+    def _answered(self, part: list[_Entry], response: dict[str, Any], more: dict[str, Any]) -> None:
+        last = more.get("last")
         granted, recovered = set(response.get("channels", [entry.name for entry in part])), response.get("recovered")
         for entry in part:
             # The newest messages follow, unless the missed ones do.
@@ -779,7 +794,7 @@ class SubscriberCore(SessionCore):
         for why in errors:
             self.barred(why)
         if _number(last):
-            self._note_lacks(part, recovered, response.get("why"))
+            self._note_lacks(part, recovered, response.get("why"), "since" in more)
         self._plan_again()
 
     def _failed(self, part: list[_Entry], error: RequestError) -> None:
