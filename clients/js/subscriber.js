@@ -273,8 +273,8 @@ export class Subscriber extends Session {
     return true;
   }
 
-  reported({ bus, lost = false }) {
-    this.#showPast();
+  reported({ bus, lost = false, pos }) {
+    if (pos) this.#showPast();
     if (bus === this.bus && !lost) return;
     const wasAway = this.bus === "away";
     this.bus = bus;
@@ -500,7 +500,7 @@ export class Subscriber extends Session {
     }
   }
 
-  /** They follow the answer, up to a status, and no live message in between. */
+  /** They follow the answer, up to a status with a position, and no live message in between. */
   #askNewestOf(part, last) {
     const names = part.map(({ name }) => name);
     for (const entry of part) entry.isAsked = true;

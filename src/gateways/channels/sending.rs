@@ -634,7 +634,7 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let has_position = follow.position(core, key, has_kept).is_some();
         let retained = sending.send_answers(core, key, &follow, has_kept);
-        let ends_block = asks_again && has_kept && !has_position;
+        let ends_block = asks_again && !has_position;
         self.statuses
             .send_after_answer(core, key, follow, has_kept, ends_block);
         self.begin_replays(core, key, client, replayed);

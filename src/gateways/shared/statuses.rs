@@ -187,7 +187,7 @@ impl Statuses {
     }
 
     /// Sends the messages that follow an answer; `holds`: the client has a name of the feed. `ends_block`: the client waits for
-    /// the status in any case.
+    /// a position in any case.
     pub(in crate::gateways) fn send_after_answer(
         &self,
         core: &mut Core,
@@ -199,9 +199,11 @@ impl Statuses {
         // The newest messages may be older than messages of other names that the client has, so the present position
         // follows.
         let has_newest = follow.send(core, key);
-        let position = core.position().filter(|_| holds);
-        if ends_block || has_newest && position.is_some() {
-            self.send(core, key, position);
+        if (has_newest || ends_block)
+            && holds
+            && let Some(position) = core.position()
+        {
+            self.send(core, key, Some(position));
         }
     }
 

@@ -312,7 +312,8 @@ class SubscriberCore(SessionCore):
 
     def reported(self, message: dict[str, Any]) -> None:
         bus, is_lost = message.get("bus"), message.get("lost", False)
-        self._show_past()
+        if message.get("pos"):
+            self._show_past()
         if bus != self.bus or is_lost:
             was_away, self.bus = self.is_away, bus
             self.lost += bool(is_lost)
@@ -676,7 +677,7 @@ class SubscriberCore(SessionCore):
                 self._ask_newest_of(same[at:at + self.part_max], last)
 
     def _ask_newest_of(self, part: list[_Entry], last: Last | None) -> None:
-        """They follow the answer, up to a status, and no live message in between."""
+        """They follow the answer, up to a status with a position, and no live message in between."""
         names = [entry.name for entry in part]
         for entry in part:
             entry.is_asked_again = True
