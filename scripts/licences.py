@@ -26,7 +26,8 @@ its licence and the numbers of its texts. The texts follow, then what the Rust s
 
 
 def cargo(*words):
-    return subprocess.run(["cargo", *words], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    # Nothing of a wait for another cargo.
+    return subprocess.run(["cargo", "--quiet", *words], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 def crates():

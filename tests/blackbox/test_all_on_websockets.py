@@ -208,6 +208,7 @@ async def test_who_is_cut_off_gets_no_more_of_them(open_feed):  # noqa: F811
     readers = [await Reader().open(feed.port) for _ in range(2)]
     for reader in readers:
         await reader.all(feed.name)
+        await reader.has(lambda reader=reader: reader.got.get(feed.name))
     await asyncio.sleep(1)
     status, answer = await asyncio.to_thread(post, f"{process.http_url}/operator/disconnect", {"address": "127.0.0.1"})
     assert status == 200 and answer["disconnected"] == 2, answer
