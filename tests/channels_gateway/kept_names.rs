@@ -306,6 +306,30 @@ fn a_pattern_with_last_is_a_picture_of_all_its_names() {
     assert_eq!(kept.bench.got(key)[0].get("why"), None);
 }
 
+#[test]
+fn a_name_that_the_bus_refuses_keeps_no_other_from_its_newest_messages() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    kept.publish("indicators:a", "2");
+    let both = json!({"action": "subscribe", "channels": [TICK, "indicators:a"], "last": 1});
+    let key = kept.bench.client();
+    let numbers = |got: Vec<Value>| {
+        let numbers = got.iter().filter_map(|message| message["data"].as_u64());
+        numbers.collect::<Vec<u64>>()
+    };
+    kept.bench.say(key, &both);
+    assert_eq!(numbers(kept.bench.got(key)), [1, 2]);
+    let (subscription, number) = (Subscription::pattern("market:*"), 0);
+    kept.bench.bus(BusEvent::Refused {
+        subscription,
+        number,
+        fault: Fault("NOPERM".to_owned()),
+    });
+    kept.bench.got(key);
+    kept.bench.say(key, &both);
+    assert_eq!(numbers(kept.bench.got(key)), [2]);
+}
+
 /// Otherwise a client could take many turns of the others with requests that are refused.
 #[test]
 fn a_search_in_vain_counts_in_the_messages_of_the_turn() {

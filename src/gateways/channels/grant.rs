@@ -23,30 +23,28 @@ impl ChannelsGateway {
     ) {
         let is_member = was_held && core.is_member(key, &name);
         let is_kept = self.is_kept(&name);
-        let mut asks_again = false;
-        if was_held && let Some(resumed) = &mut follow_up.resumed {
-            // A member, or it will be one by then: the answers go out in order.
-            let is_replayed = !is_member && self.retained.is_replayed(&name, key);
-            let is_new = resumed.names.contains(&name) && !resumed.held.contains(&name);
-            asks_again = is_kept && !is_replayed && !is_new && resumed.asks_newest_alone();
-            if asks_again {
-                resumed.held.insert(name.clone());
-            } else if is_replayed {
-                resumed.off.insert(name);
-                return;
-            }
-        }
-        if was_held && !is_member && !asks_again {
-            // It joins with an answer that waits, with this one, or after all of its kept messages.
-            return;
-        }
         let is_refused = match is_kept {
             true => self.is_kept_refused(&name),
             false => self.names.is_refused(&name),
         };
+        let is_replayed = was_held && !is_member && self.retained.is_replayed(&name, key);
+        let resumed = follow_up.resumed.as_ref();
+        let asks_again = was_held && is_kept && !is_refused && !is_replayed;
+        let asks_again = asks_again && resumed.is_some_and(|resumed| resumed.asks_again(&name));
+        // With `asks_again` it is a member by the time of this answer: answers go out in order.
+        if was_held && !is_member && !asks_again {
+            // It joins with an answer that waits, with this one, or after all of its kept messages.
+            if let Some(resumed) = follow_up.resumed.as_mut().filter(|_| is_replayed) {
+                resumed.off.insert(name);
+            }
+            return;
+        }
         if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_refused && (!is_member || asks_again) {
                 resumed.names.insert(name.clone());
+                if asks_again {
+                    resumed.held.insert(name.clone());
+                }
                 if matches!(resumed.last, Some(Last::Newest(_)))
                     && !can_resume(core, key, resumed.since.as_deref())
                 {
@@ -81,10 +79,7 @@ impl ChannelsGateway {
             let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            match follow_up.says_end {
-                true => retained.want_with_end(&name, key, *answer),
-                false => retained.want(&name, key, *answer),
-            }
+            retained.want_of_request(&name, key, *answer, follow_up.says_end);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             follow_up.unconfirmed.insert(name);

@@ -412,6 +412,12 @@ impl Resumed {
     pub(super) fn asks_newest_alone(&self) -> bool {
         self.since.is_none() && matches!(self.last, Some(Last::Newest(_)))
     }
+
+    /// Whether it asks for those of a name that it holds, and that is not new with this request.
+    pub(super) fn asks_again(&self, name: &TopicName) -> bool {
+        let is_new = self.names.contains(name) && !self.held.contains(name);
+        !is_new && self.asks_newest_alone()
+    }
 }
 
 impl FollowUp {

@@ -161,6 +161,20 @@ impl Retained {
         self.count_name(name, key);
     }
 
+    /// As [`want_with_end`](Self::want_with_end) or [`want`](Self::want), whichever the client's request asks for.
+    pub(super) fn want_of_request(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+        answer: u64,
+        says_end: bool,
+    ) {
+        match says_end {
+            true => self.want_with_end(name, key, answer),
+            false => self.want(name, key, answer),
+        }
+    }
+
     fn count_name(&mut self, name: &TopicName, key: SessionKey) {
         let waiting = self.waiting.get_or_insert_default(name.clone());
         self.names_waited_for += usize::from(waiting.insert(key));

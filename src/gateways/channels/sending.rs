@@ -366,6 +366,9 @@ impl Resuming {
         }
         follow.merge(self.missed);
         follow.merge(self.newest);
+        if self.asks_again {
+            follow.end_with_position();
+        }
         let names = [self.joined, self.off];
         names.into_iter().filter(|names| !names.is_empty())
     }
@@ -622,21 +625,17 @@ impl ChannelsGateway {
     ) {
         core.postpone_no_longer(key);
         let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
-        let (mut moved, mut asks_again) = (Vec::new(), false);
+        let mut moved = Vec::new();
         for prepared in &mut sending.answers {
             if let Some(mut resuming) = prepared.resuming.take() {
-                asks_again |= resuming.asks_again;
                 moved.push((mem::take(&mut resuming.moved), prepared.says_end));
                 let names = resuming.settle(core, &mut follow, &mut replayed);
                 sending.spent.extend(names);
             }
         }
         let has_kept = client.held.kept > 0;
-        let has_position = follow.position(core, key, has_kept).is_some();
         let retained = sending.send_answers(core, key, &follow, has_kept);
-        let ends_block = asks_again && !has_position;
-        self.statuses
-            .send_after_answer(core, key, follow, has_kept, ends_block);
+        self.statuses.send_after_answer(core, key, follow, has_kept);
         self.begin_replays(core, key, client, replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
@@ -650,10 +649,7 @@ impl ChannelsGateway {
     fn want_moved(&mut self, key: SessionKey, moved: &[(Vec<TopicName>, bool)]) {
         for (names, says_end) in moved {
             for name in names {
-                match says_end {
-                    true => self.retained.want_with_end(name, key, 0),
-                    false => self.retained.want(name, key, 0),
-                }
+                self.retained.want_of_request(name, key, 0, *says_end);
             }
             if !names.is_empty() {
                 self.retained.client_up(key);

@@ -88,6 +88,8 @@ pub(in crate::gateways) struct Follow {
     beside: usize,
     /// The client resumes from a position: its own position, or that of the last of these messages, stays valid.
     has_recovered: bool,
+    /// The client waits for a position: in the answer, or after the messages.
+    ends_with_position: bool,
 }
 
 impl Follow {
@@ -150,10 +152,16 @@ impl Follow {
         !self.messages.is_empty()
     }
 
+    /// Lets the present position follow also if no message does, unless the answer has it.
+    pub(in crate::gateways) fn end_with_position(&mut self) {
+        self.ends_with_position = true;
+    }
+
     /// Adds the messages of other answers.
     pub(in crate::gateways) fn merge(&mut self, other: Self) {
         self.messages.merge(other.messages);
         self.has_recovered |= other.has_recovered;
+        self.ends_with_position |= other.ends_with_position;
     }
 
     /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
@@ -231,14 +239,18 @@ impl Follow {
         key: SessionKey,
         holds: bool,
     ) -> Option<Position> {
-        let nothing_follows = self.messages.is_empty() && !core.sends_postponed(key);
-        let is_reported = holds && !self.has_recovered && nothing_follows;
+        let is_reported = holds && !self.has_recovered && self.nothing_follows(core, key);
         core.position().filter(|_| is_reported)
+    }
+
+    fn nothing_follows(&self, core: &Core, key: SessionKey) -> bool {
+        self.messages.is_empty() && !core.sends_postponed(key)
     }
 
     /// Sends the messages. Returns true if the present position must follow them.
     pub(in crate::gateways) fn send(self, core: &mut Core, key: SessionKey) -> bool {
-        core.send_missed(key, self.messages)
+        let is_awaited = self.ends_with_position && !self.nothing_follows(core, key);
+        core.send_missed(key, self.messages) || is_awaited
     }
 }
 

@@ -186,20 +186,17 @@ impl Statuses {
         }
     }
 
-    /// Sends the messages that follow an answer; `holds`: the client has a name of the feed. `ends_block`: the client waits for
-    /// a position in any case.
+    /// Sends the messages that follow an answer; `holds`: the client has a name of the feed.
     pub(in crate::gateways) fn send_after_answer(
         &self,
         core: &mut Core,
         key: SessionKey,
         follow: Follow,
         holds: bool,
-        ends_block: bool,
     ) {
         // The newest messages may be older than messages of other names that the client has, so the present position
         // follows.
-        let has_newest = follow.send(core, key);
-        if (has_newest || ends_block)
+        if follow.send(core, key)
             && holds
             && let Some(position) = core.position()
         {

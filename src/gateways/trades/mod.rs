@@ -183,8 +183,7 @@ impl TradesGateway {
             }
         }
         let holds = client.held.has_trades();
-        self.statuses
-            .send_after_answer(core, key, follow, holds, false);
+        self.statuses.send_after_answer(core, key, follow, holds);
     }
 
     /// Carries out a `subscribe`: all its symbols, or none. Its answer has the position only if `others` of the same head do
