@@ -8,7 +8,7 @@ import { Devices } from "../events.js";
 import { Trades } from "../trades.js";
 import { connect, Levels } from "../weirgate.js";
 import { Expectations, settled, textOf } from "./expectations.mjs";
-import { inWorld, latest, pass, sleep, sockets, world } from "./world.mjs";
+import { inWorld, latest, passSettled, sleep, sockets, world } from "./world.mjs";
 
 const folder = new URL("../../conformance/", import.meta.url);
 const CLIENTS = {
@@ -73,15 +73,7 @@ class Run extends Expectations {
 
   // ---- Actions
   random(values) { world.random = [...values]; }
-  async pass(ms) {
-    const end = world.now + ms;
-    for (;;) {
-      const due = Math.min(...[...world.timers.values()].map(({ at }) => at));
-      pass(Math.max(0, Math.min(due, end) - world.now));
-      await settled();
-      if (!(due <= end)) return;
-    }
-  }
+  pass(ms) { return passSettled(ms); }
   sleep(ms) { sleep(ms, false); }
   accept() { latest().open(); }
   refuse(status, retryAfter) { latest().refuse(status, retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }); }

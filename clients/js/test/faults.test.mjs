@@ -8,10 +8,10 @@ import { Channels } from "../channels.js";
 import { Devices } from "../events.js";
 import { Trades } from "../trades.js";
 import { connect, Levels } from "../weirgate.js";
+import { settled } from "./expectations.mjs";
 import { inWorld, latest, pass, sockets, world } from "./world.mjs";
 
 const URL_ = "ws://feed.example/ws";
-const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
 const boom = () => { throw new Error("of the program"); };
 
 /** Runs `run` with a list of what is reported, or logged where the client says it in another way too. */

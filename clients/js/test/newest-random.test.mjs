@@ -5,13 +5,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Channels } from "../channels.js";
-import { inWorld, latest, pass, seeded, world } from "./world.mjs";
+import { settled } from "./expectations.mjs";
+import { inWorld, latest, passSettled, seeded, world } from "./world.mjs";
 
 const SEEDS = 40, STEPS = 150;
 /** Names, with the channels that they match. */
 const NAMES = { A: "A", B: "B", C: "C", R: "STUV", P: "XYZ" };
 const REASONS = ["refused", "unreadable", "limit"];
-const settled = async () => { for (let n = 0; n < 20; n += 1) await null; };
 
 /** A stream of messages, which all servers read. A position is the number of the newest message before a client goes on. */
 class Stream {
@@ -122,15 +122,6 @@ class Program {
     this.count = (this.count ?? 0) + 1;
   }
 
-  async advance(ms) {
-    const end = world.now + ms;
-    for (;;) {
-      const due = Math.min(...[...world.timers.values()].map(({ at }) => at));
-      pass(Math.max(0, Math.min(due, end) - world.now));
-      await settled();
-      if (!(due <= end)) return;
-    }
-  }
   publish() {
     if (!this.stream.isUp) return;
     const channel = this.anyChannel();
@@ -154,7 +145,7 @@ class Program {
     }
   }
   async open() {
-    if (this.client.status === "waiting") await this.advance(500);
+    if (this.client.status === "waiting") await passSettled(500);
     if (this.client.status !== "connecting" || latest().readyState !== 0) return;
     this.server = new Server(this.stream);
     latest().open();
@@ -180,7 +171,7 @@ class Program {
       stream.reason = ["", ...REASONS][this.below(4)];
       stream.history = this.below(stream.messages.length + 1);
     } else if (dice > 11) {
-      await this.advance(this.random() * 6_000);
+      await passSettled(this.random() * 6_000);
       await this.deliver(400);
     }
     await settled();
@@ -194,7 +185,7 @@ class Program {
       await this.open();
       if (this.server && !this.server.frames.length && this.random() < 0.1) this.server.status();
       await this.deliver(60);
-      await this.advance(1_000);
+      await passSettled(1_000);
     }
     assert.equal(this.wrong, undefined);
     assert.deepEqual(this.client.cuts, {});
@@ -202,7 +193,7 @@ class Program {
       for (const channel of NAMES[name]) assert.equal(newest.get(channel), this.stream.of(name, channel).at(-1), `${name}, ${channel}`);
     }
     const { length } = latest().sent;
-    await this.advance(200_000);
+    await passSettled(200_000);
     assert.equal(latest().sent.length, length);
   }
 }

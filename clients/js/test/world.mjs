@@ -1,6 +1,8 @@
 // A world under control of the test: virtual time, chosen random numbers, sockets that a test opens, feeds and breaks, and
 // the events of a browser's window and document.
 
+import { settled } from "./expectations.mjs";
+
 export const sockets = [];
 
 class FakeSocket {
@@ -132,6 +134,17 @@ export function pass(ms) {
     call();
   }
   world.now = end;
+}
+
+/** Lets time pass; after each timer, all due promises run. */
+export async function passSettled(ms) {
+  const end = world.now + ms;
+  for (;;) {
+    const due = Math.min(...[...world.timers.values()].map(({ at }) => at));
+    pass(Math.max(0, Math.min(due, end) - world.now));
+    await settled();
+    if (!(due <= end)) return;
+  }
 }
 
 /** Lets time pass for thousands of timers: in steps of a millisecond, each with a check of all timers. */

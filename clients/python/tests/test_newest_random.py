@@ -4,6 +4,7 @@ clients/js/test/newest-random.test.mjs has the same for JavaScript."""
 import json
 import random
 
+from virtual_time import advance
 from weirgate.channels import ChannelsCore
 from weirgate.core import Dial, Drop, Options, Send
 from weirgate.outputs import Deliver
@@ -134,14 +135,6 @@ class World:
             assert number == wanted, f"{channel}: {number} after {got}, not {wanted}"
         got.append(number)
 
-    def advance(self, ms):
-        end = self.now + ms
-        while (due := self.core.poll_deadline()) is not None and due <= end:
-            self.now = max(self.now, due)
-            self.core.handle_timer(self.now)
-            self.drain()
-        self.now = end
-
     def publish(self):
         if self.stream.is_up:
             self.stream.messages.append(self.any_channel())
@@ -167,7 +160,7 @@ class World:
 
     def open(self):
         if self.core.status == "waiting":
-            self.advance(500)
+            advance(self, 500)
         if self.core.status == "connecting" and self.is_dialed and self.server is None:
             self.server = Server(self.stream)
             self.core.handle_opened(self.now, "ws://feed.example/")
@@ -200,10 +193,10 @@ class World:
                 self.stream.history = self.random.randrange(len(self.stream.messages) + 1)
             case 12 | 13 | 14:
                 # Shorter than the wait for an answer.
-                self.advance(self.random.random() * 6_000)
+                advance(self, self.random.random() * 6_000)
                 self.deliver(400)
         self.drain()
-        self.advance(0)
+        advance(self, 0)
 
     def end(self):
         """The stream gives all: each handler has the newest message of each channel, and nothing is asked for any more."""
@@ -213,13 +206,13 @@ class World:
             if self.server and not self.server.frames and self.random.random() < 0.1:
                 self.server.status()
             self.deliver(60)
-            self.advance(1_000)
+            advance(self, 1_000)
         assert self.core.cuts == {}, self.core.cuts
         for name, subscription in self.subscriptions.items():
             for channel in NAMES[name]:
                 newest = self.stream.of(name, channel)[-1:]
                 assert self.got.get((subscription, channel), [])[-1:] == newest, f"{name}, {channel}"
-        asked, _ = self.asked, self.advance(200_000)
+        asked, _ = self.asked, advance(self, 200_000)
         assert self.asked == asked
 
 

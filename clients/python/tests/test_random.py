@@ -7,6 +7,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from virtual_time import advance
 from weirgate.channels import ChannelsCore
 from weirgate.core import Dial, Drop, Options, Renew, Send
 from weirgate.subscriptions import TradesCore
@@ -156,14 +157,6 @@ class World:
             self.core.handle_token(self.now, self.token)
         self.drain()
 
-    def advance(self, ms):
-        end = self.now + ms
-        while (due := self.core.poll_deadline()) is not None and due <= end:
-            self.now = max(self.now, due)
-            self.core.handle_timer(self.now)
-            self.drain()
-        self.now = end
-
     def serve(self, share):
         """Opens the connection, and answers requests, each with this probability."""
         if self.core.status == "connecting" and not self.is_up and self.random.random() < share:
@@ -195,16 +188,16 @@ class World:
             case 5 | 6:
                 self.serve(0.6)
             case 7:
-                self.advance(self.random.random() * 100)
+                advance(self, self.random.random() * 100)
             case 8 if self.is_up and self.random.random() < 0.4:
                 self.is_up = False
                 self.core.handle_closed(self.now, 1006)
             case 9 if self.is_up and self.random.random() < 0.4:
                 self.serve(1.0)
-                self.advance(11_000)
+                advance(self, 11_000)
         self.drain()
         if self.random.random() < 0.5:
-            self.advance(0)
+            advance(self, 0)
 
 
 @pytest.mark.parametrize(("core_type", "server_type"), [(ChannelsCore, ChannelsServer), (ChannelsCore, TokensServer), (TradesCore, TradesServer)])
@@ -219,7 +212,7 @@ def test_a_program_ends_with_what_it_wants(core_type, server_type):
             if world.server:
                 world.server.is_calm = True
             world.serve(1.0)
-            world.advance(500)
+            advance(world, 500)
         wanted = {name for one in world.subscriptions for name in one.names}
         held = set(world.server.held)
         assert world.core.status == "open"

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from virtual_time import advance
 from weirgate.channels import ChannelsCore
 from weirgate.core import Dial, Drop, Emit, Options, Send
 from weirgate.outputs import Deliver
@@ -221,14 +222,6 @@ class World:
             self.checked += 1
         self.at[name] = max(number, last or 0)
 
-    def advance(self, ms):
-        end = self.now + ms
-        while (due := self.core.poll_deadline()) is not None and due <= end:
-            self.now = max(self.now, due)
-            self.core.handle_timer(self.now)
-            self.drain()
-        self.now = end
-
     def publish(self):
         name = self.random.choice(NAMES)
         self.feed.messages.append(name)
@@ -249,7 +242,7 @@ class World:
 
     def step(self):
         if self.core.status == "waiting":
-            self.advance(500)
+            advance(self, 500)
         if self.core.status == "connecting" and self.is_dialed and self.server is None:
             self.how = self.random.choice(["kept", "kept", "kept", "off", "old"]) if self.is_mixed else "kept"
             self.server = self.server_type(self.feed, self.how, self.random.random)
@@ -276,9 +269,9 @@ class World:
                     self.feed.floor = len(self.feed.messages)
             case 11:
                 is_late = self.server_type is ChannelsServer and self.random.random() < 0.1
-                self.advance(11_000 if is_late else self.random.random() * 500)
+                advance(self, 11_000 if is_late else self.random.random() * 500)
         self.drain()
-        self.advance(0)
+        advance(self, 0)
 
 
 @pytest.mark.parametrize(("core_type", "server_type"), [
