@@ -3,7 +3,7 @@
 
 - Nothing left over: unfinished code, debug prints, tests switched off.
 - Nothing names a path of somebody's machine.
-- Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link.
+- Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link. No table is in two parts.
 - A link to a test with the name of the test as its text finds the test there.
 - A file of Rust in a document or a comment, as `name.rs`, is there.
 - Pages for users have no identifier of the source.
@@ -143,20 +143,27 @@ def wrong_in_alerts(text):
 
 def wrong_in_document(path, name, text):
     """Yields (line number, what) of a Markdown document."""
-    fenced = False
-    for number, line in enumerate(text.splitlines(), 1):
+    lines, fenced = [], False
+    for line in text.splitlines():
         fenced ^= line.startswith("```")
-        if fenced:
+        lines.append("" if fenced else line)
+    # A link may begin in one line and end in the next.
+    whole = "\n".join(lines)
+    for found in LINK.finditer(whole):
+        link, anchor = found.groups()
+        if re.match(r"[a-z]+:", link):
             continue
+        if dead := where_it_ends(path.parent / link if link else path, link, anchor):
+            yield whole.count("\n", 0, found.start()) + 1, dead
+    for number in range(1, len(lines) - 2):
+        before, line, after, below = lines[number - 1:number + 3]
+        if before.startswith("|") and not line and after.startswith("|") and not below.startswith("| ---"):
+            yield number + 1, "an empty line in a table"
+    for number, line in enumerate(lines, 1):
         for test, file in TEST_LINK.findall(line):
             target = path.parent / file
             if target.is_file() and not re.search(rf"\b(?:fn|def) {test}\(", target.read_text(encoding="utf-8")):
                 yield number, f"no test {test} in {file}"
-        for link, anchor in LINK.findall(line):
-            if re.match(r"[a-z]+:", link):
-                continue
-            if dead := where_it_ends(path.parent / link if link else path, link, anchor):
-                yield number, dead
         if USER_PAGES.fullmatch(name) and name not in MADE and (found := IDENTIFIER.search(line)):
             yield number, f"an identifier of the source in a page for users: {found.group()}"
 

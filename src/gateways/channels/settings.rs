@@ -256,7 +256,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "JSON file with the names and patterns of each role",
     )
     .more(
-        "It replaces the built-in table. {sub} and {claim:NAME} in a name stand for claims of the token. --print-acl \
+        "It replaces the built-in table. {sub} and {claim:NAME} in a name are claims of the token. --print-acl \
          prints the table in force. weirgate reads the file again at SIGHUP.",
     )
     .leads_short_help(),
