@@ -223,23 +223,23 @@ fn a_question_that_the_stream_does_not_answer_is_asked_again_for_the_next_client
 #[test]
 fn so_many_questions_are_on_their_way_and_others_wait_for_their_turn() {
     let mut bench = on_a_stream();
-    let keys: Vec<SessionKey> = (0..1_030).map(|_| bench.client()).collect();
+    let keys: Vec<SessionKey> = (0..134).map(|_| bench.client()).collect();
     for (n, key) in keys.iter().enumerate() {
         bench.asks_newest(*key, &format!("a:{n}"));
     }
     bench.world.advance(1);
-    assert_eq!(bench.newest_asked().len(), 1_024);
+    assert_eq!(bench.newest_asked().len(), 128);
     // Who gives up the name, or goes, is not asked for.
     bench.say(
-        keys[1_028],
-        &json!({"action": "unsubscribe", "channels": ["a:1028"]}),
+        keys[132],
+        &json!({"action": "unsubscribe", "channels": ["a:132"]}),
     );
-    bench.world.end(keys[1_029], true);
-    for n in 0..1_028 {
+    bench.world.end(keys[133], true);
+    for n in 0..132 {
         bench.has(n + 1, &[(&format!("a:{n}"), n + 1)]);
     }
-    assert_eq!(bench.newest_asked().len(), 1_028);
-    for (n, key) in keys[..1_028].iter().enumerate() {
+    assert_eq!(bench.newest_asked().len(), 132);
+    for (n, key) in keys[..132].iter().enumerate() {
         let want = (Value::Null, vec![json!(n + 1)]);
         assert_eq!(bench.answer(*key), Some(want), "{n}");
     }
@@ -528,4 +528,36 @@ fn a_client_with_as_many_names_as_it_may_have_asks_again_for_those() {
     bench.ends_with(7, None);
     let answer = bench.got(key);
     assert!(answer[0]["pos"].is_string(), "{answer:?}");
+}
+
+#[test]
+fn an_address_that_asks_for_very_many_names_leaves_others_their_turn() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 100);
+    let many = [(); 40].map(|()| bench.client_from([192, 0, 2, 1]));
+    for (client, key) in many.into_iter().enumerate() {
+        for n in 0..40 {
+            bench.asks_newest(key, &format!("a:{client}-{n}"));
+        }
+    }
+    let open = bench.newest_asked().len();
+    assert!(open < 200, "{open} on their way");
+    let other = bench.client_from([192, 0, 2, 2]);
+    bench.asks_newest(other, "a:other");
+    // It wants a name that the many want too.
+    bench.asks_newest(other, "a:39-39");
+    (1..=4).for_each(|number| bench.has(number, &[]));
+    let next: Vec<_> = bench.newest_asked()[open..]
+        .iter()
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(
+        next.contains(&"a:other") && next.contains(&"a:39-39"),
+        "{next:?}"
+    );
+    // Whoever leaves takes nobody's turn along.
+    many.into_iter().for_each(|key| bench.world.end(key, true));
+    bench.world.advance(1);
+    (5..=u64::try_from(open).expect("few") + 4).for_each(|number| bench.has(number, &[]));
+    assert_eq!(bench.came(other), ["subscribed", "subscribed"]);
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::past::PAST_NAME_BYTES;
+use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -506,7 +506,8 @@ impl Queue {
             let names = follow_up.unconfirmed.len();
             let past = follow_up.past.as_ref();
             let past = past.map_or(0, |past| {
-                PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.lacks.len()
+                let of_client = PAST_CLIENT_BYTES * usize::from(!past.waits.is_empty());
+                of_client + PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.lacks.len()
             });
             let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| {

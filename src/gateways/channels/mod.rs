@@ -583,7 +583,7 @@ impl Gateway for ChannelsGateway {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => {
                 self.retained.down();
-                self.past_down();
+                self.past_down(core);
             }
             BusNotice::Gap if self.has_stream() => self.past.lost(),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
@@ -612,7 +612,7 @@ impl Gateway for ChannelsGateway {
             // answers both in the same way.
             BusNotice::RetainedPage {
                 number, is_open, ..
-            } if self.past.has(*number) => self.past_paged(*number, *is_open),
+            } if self.past.has(*number) => self.past_paged(core, *number, *is_open),
             BusNotice::RetainedEnd { number, cut, .. } if self.past.has(*number) => {
                 self.past_ended(*number, *cut);
             }

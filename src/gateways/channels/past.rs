@@ -1,8 +1,8 @@
 //! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that is
 //! the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to the
 //! history, and the answers to these clients wait for them. While the bus is away, and while many questions are on their way,
-//! a name waits for its turn. A name that was asked for is not asked for again until the history has forgotten the newest
-//! message of some name.
+//! names wait for their turn: client addresses take turns, and the clients of an address. A name that was asked for is not
+//! asked for again until the history has forgotten the newest message of some name.
 //!
 //! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has been read.
 //!
@@ -17,15 +17,19 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
 use weirgate_core::{ByClient, Core, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, FairQueue};
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
-/// The most questions on their way. Further names wait for their turn.
-const OPEN_MAX: usize = 1_024;
+/// The most questions on their way: twice as many as the bus asks the stream at once. Further names wait for their turn, and
+/// a name of another address for no more than these.
+const OPEN_MAX: usize = 128;
 /// The most names that are known to be in the history. With more, all are forgotten.
 const KNOWN_MAX: usize = 65_536;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
+/// Memory of a client with names that wait for their turn.
+pub(super) const PAST_CLIENT_BYTES: usize = 384;
 
 /// The questions about the stream, and what they have found out.
 #[derive(Debug, Default)]
@@ -34,21 +38,20 @@ pub(super) struct Past {
     answers: bool,
     /// The names that clients wait for.
     questions: HashMap<TopicName, PastQuestion, RandomState>,
-    /// Those that are not asked for yet, in their order.
-    waiting: BTreeMap<u64, TopicName>,
+    /// Those that wait for their turn.
+    waiting: Waiting,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// How many names have waited.
-    count: u64,
     /// Names of which nothing more is to be had from the stream.
     known: HashMap<TopicName, Known, RandomState>,
     /// Clients whose answers wait no longer for a name.
     ended: VecDeque<Ended>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PastQuestion {
-    turn: Turn,
+    /// Whether it is on its way. Before, it has a turn among those of its first client, and perhaps of others.
+    is_asked: bool,
     /// What the history had forgotten when the name was asked for.
     forgotten: u64,
     /// A message that did not come.
@@ -56,11 +59,47 @@ struct PastQuestion {
     clients: BTreeSet<SessionKey>,
 }
 
-/// Where a question is.
-#[derive(Clone, Copy, Debug)]
-enum Turn {
-    Waits(u64),
-    Asked,
+/// Names that wait for their turn. A name that several clients wait for has a turn for each, so that it waits for none whose
+/// address wants very many; what has been asked for meanwhile is skipped.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The clients of `names`.
+    clients: FairQueue<SessionKey>,
+    names: HashMap<SessionKey, BTreeSet<TopicName>, RandomState>,
+}
+
+impl Waiting {
+    fn add(&mut self, core: &Core, key: SessionKey, name: TopicName) {
+        self.names.entry(key).or_default().insert(name);
+        self.clients.push(address_of(core, key), key);
+    }
+
+    fn remove(&mut self, key: SessionKey, name: &TopicName) {
+        if let Some(names) = self.names.get_mut(&key) {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&key);
+                self.clients.remove(&key);
+            }
+        }
+    }
+
+    /// Removes and returns the next name of the client whose turn is next.
+    fn next(&mut self, core: &Core) -> Option<TopicName> {
+        let key = self.clients.pop()?;
+        let names = self.names.get_mut(&key)?;
+        let name = names.pop_first();
+        if names.is_empty() {
+            self.names.remove(&key);
+        } else {
+            self.clients.push(address_of(core, key), key);
+        }
+        name
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
 }
 
 /// What a question has found out: the history has what the stream gives.
@@ -117,29 +156,36 @@ impl Past {
     }
 
     /// Makes a client wait for a name.
-    fn wait(&mut self, name: &TopicName, key: SessionKey) {
-        let question = self.questions.entry(name.clone()).or_insert_with(|| {
-            self.count += 1;
-            self.waiting.insert(self.count, name.clone());
-            PastQuestion {
-                turn: Turn::Waits(self.count),
-                forgotten: 0,
-                cut: None,
-                clients: BTreeSet::new(),
-            }
-        });
+    fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
+        let question = self.questions.entry(name.clone()).or_default();
         question.clients.insert(key);
+        if !question.is_asked {
+            self.waiting.add(core, key, name.clone());
+        }
     }
 
     /// A client waits no longer for a name. Without clients, a name is not asked for.
-    pub(super) fn leave(&mut self, name: &TopicName, key: SessionKey) {
-        let Some(question) = self.questions.get_mut(name) else {
+    pub(super) fn leave(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
+        if let Some(question) = self.questions.get_mut(name) {
+            question.clients.remove(&key);
+        }
+        self.end_turn(core, name, key);
+    }
+
+    /// A client has no turn for a name any more; if others wait for the name, one of them has.
+    fn end_turn(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
+        self.waiting.remove(key, name);
+        self.take_turn(core, name);
+    }
+
+    /// Gives a name that is not asked for a turn of its first client. Without clients it is not asked for.
+    fn take_turn(&mut self, core: &Core, name: &TopicName) {
+        let Some(question) = self.questions.get(name).filter(|one| !one.is_asked) else {
             return;
         };
-        question.clients.remove(&key);
-        if let (true, Turn::Waits(place)) = (question.clients.is_empty(), question.turn) {
-            self.waiting.remove(&place);
-            self.questions.remove(name);
+        match question.clients.first() {
+            Some(&key) => self.waiting.add(core, key, name.clone()),
+            None => drop(self.questions.remove(name)),
         }
     }
 
@@ -172,20 +218,14 @@ impl Past {
     }
 
     /// A question gets no answer: its name waits again, if clients wait for it.
-    fn ask_again(&mut self, number: u64) {
+    fn ask_again(&mut self, core: &Core, number: u64) {
         let Some(name) = self.open.remove(&number) else {
             return;
         };
-        let Some(question) = self.questions.get_mut(&name) else {
-            return;
-        };
-        if question.clients.is_empty() {
-            self.questions.remove(&name);
-            return;
+        if let Some(question) = self.questions.get_mut(&name) {
+            (question.is_asked, question.cut) = (false, None);
+            self.take_turn(core, &name);
         }
-        self.count += 1;
-        (question.turn, question.cut) = (Turn::Waits(self.count), None);
-        self.waiting.insert(self.count, name);
     }
 
     /// Notes that a message of a question is not relayed.
@@ -195,6 +235,11 @@ impl Past {
             question.cut = Some(RetainedCut::Large);
         }
     }
+}
+
+/// The address of a client. Those that have left share turns until their names are released.
+fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
+    core.client_addr(key).unwrap_or(ClientAddr::Unix)
 }
 
 impl ChannelsGateway {
@@ -219,7 +264,7 @@ impl ChannelsGateway {
 
     /// Makes the answer to a client wait for the newest messages of a name.
     pub(super) fn wait_for_past(&mut self, core: &mut Core, key: SessionKey, name: &TopicName) {
-        self.past.wait(name, key);
+        self.past.wait(core, name, key);
         self.ask_past(core);
     }
 
@@ -230,7 +275,7 @@ impl ChannelsGateway {
         key: SessionKey,
         name: &TopicName,
     ) -> Option<RetainedCut> {
-        self.past.leave(name, key);
+        self.past.leave(core, name, key);
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,
             PastOf::Missing if self.statuses.is_up() => Some(RetainedCut::Limit),
@@ -246,20 +291,29 @@ impl ChannelsGateway {
     /// Asks for the names that have their turn, as many as there is time for. Of some the history has all by now.
     pub(super) fn ask_past(&mut self, core: &mut Core) {
         while self.statuses.is_up() && self.past.has_next() {
-            let Some((_, name)) = self.past.waiting.pop_first() else {
-                return;
-            };
-            if let PastOf::Here(cut) = self.past_of(core, &name) {
-                self.past.end_name(name, cut);
-            } else if let Some(question) = self.past.questions.get_mut(&name) {
-                (question.turn, question.forgotten) = (Turn::Asked, core.newest_forgotten());
-                let number = self.retained.ask_newest(&name);
-                self.past.open.insert(number, name);
+            if let Some(name) = self.past.waiting.next(core) {
+                self.ask_past_of(core, name);
             }
             if !core.has_time() {
                 return;
             }
         }
+    }
+
+    /// Asks for a name whose turn has come, unless the turn of another client came before.
+    fn ask_past_of(&mut self, core: &Core, name: TopicName) {
+        let past = self.past_of(core, &name);
+        let question = self.past.questions.get_mut(&name);
+        let Some(question) = question.filter(|question| !question.is_asked) else {
+            return;
+        };
+        if let PastOf::Here(cut) = past {
+            self.past.end_name(name, cut);
+            return;
+        }
+        (question.is_asked, question.forgotten) = (true, core.newest_forgotten());
+        let number = self.retained.ask_newest(&name);
+        self.past.open.insert(number, name);
     }
 
     /// Takes a message that a question has brought. Without room in the history the question ends.
@@ -280,14 +334,14 @@ impl ChannelsGateway {
     }
 
     /// Handles the end of a page of a question. If the bus has no more of this question, its connection has ended.
-    pub(super) fn past_paged(&mut self, number: u64, is_open: bool) {
+    pub(super) fn past_paged(&mut self, core: &Core, number: u64, is_open: bool) {
         match self.past.open.get(&number) {
             Some(name) if is_open => {
                 let name = name.clone();
                 self.retained
                     .request(RetainedRequest::More { name, number });
             }
-            _ => self.past.ask_again(number),
+            _ => self.past.ask_again(core, number),
         }
     }
 
@@ -297,10 +351,10 @@ impl ChannelsGateway {
     }
 
     /// Handles the bus going away: open questions get no response, and are asked again when it is back.
-    pub(super) fn past_down(&mut self) {
+    pub(super) fn past_down(&mut self, core: &Core) {
         for number in self.past.open.keys().copied().collect::<Vec<_>>() {
             self.forget_past(number);
-            self.past.ask_again(number);
+            self.past.ask_again(core, number);
         }
     }
 
@@ -312,6 +366,7 @@ impl ChannelsGateway {
                 continue;
             };
             let (name, cut) = (ended.name.clone(), ended.cut);
+            self.past.end_turn(core, &name, key);
             if let Some(client) = clients.get_mut(key) {
                 client.settle_past(&name, cut);
                 self.send_ready(core, key, client);
