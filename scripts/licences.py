@@ -15,8 +15,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What releases and images are built for.
 TRIPLES = ["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl", "aarch64-unknown-linux-gnu", "aarch64-unknown-linux-musl"]
-# The texts in a crate, also of code that it has from others, in folders further down. AUTHORS: some texts point there for the names.
-TEXT = re.compile(r"(un)?licen[cs]e|copying|copyright|notice|authors", re.I)
+# The texts in a crate, also of code that it has from others, in folders further down.
+LICENCE = re.compile(r"(un)?licen[cs]e|copying|copyright", re.I)
+# They go with a licence, and are none. AUTHORS: some texts point there for the names.
+BESIDE = re.compile(r"notice|authors", re.I)
 CODE = {".rs", ".c", ".h", ".py", ".go", ".sh"}
 HEAD = """Licences of what is linked into weirgate
 
@@ -40,19 +42,21 @@ def crates():
     return [crate for crate in others if (crate["name"], f"v{crate['version']}") in linked], others
 
 
-def texts(crate):
-    """The licence files of a crate: {path in it: text}."""
+def texts(crate, name):
+    """The files of a crate whose names begin like `name`: {where: text}."""
     folder = pathlib.Path(crate["manifest_path"]).parent
-    found = sorted(path for path in folder.rglob("*") if TEXT.match(path.name) and path.suffix not in CODE and path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in found}
+    found = sorted(path for path in folder.rglob("*") if name.match(path.name) and path.suffix not in CODE and path.is_file())
+    of_crate = f"of {crate['name']} {crate['version']}"
+    return {f"{path.relative_to(folder).as_posix()} {of_crate}": path.read_text(encoding="utf-8") for path in found}
 
 
 def shipped(crate, others):
-    """The licence files of a crate, or those of a crate of the same repository: some authors leave them out of a part."""
+    """The licence files of a crate, or those of a crate of the same repository, because some authors leave them out of a part; and what
+    either has beside them."""
     same = [other for other in others if crate["repository"] and other["repository"] == crate["repository"]]
     for each in [crate, *same]:
-        if found := texts(each):
-            return {f"{path} of {each['name']} {each['version']}": text for path, text in found.items()}
+        if found := texts(each, LICENCE):
+            return {**found, **texts(each, BESIDE), **texts(crate, BESIDE)}
     sys.exit(f"licences: {crate['name']} {crate['version']} ships no text of its licence, {crate['license']}, and neither does its repository")
 
 

@@ -603,6 +603,25 @@ def test_one_address_with_many_connections_keeps_no_probe_from_the_admin_address
         assert time.monotonic() < end, "not counted"
 
 
+def test_one_address_with_many_pages_keeps_no_other_waiting(start_several):
+    several = start_several()
+    admin = int(several.supervisor.http_url.rsplit(":", 1)[1])
+    # Each page of all processes takes as long as this one may be silent.
+    os.kill(several.processes()[1], signal.SIGSTOP)
+    crowd = [socket.create_connection(("127.0.0.1", admin), source_address=("127.0.0.2", 0)) for _ in range(32)]
+    try:
+        for link in crowd:
+            link.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.5)
+        start = time.monotonic()
+        assert several.supervisor.get("/stats?process=2", 10)[0] == 200
+        took_s = time.monotonic() - start
+        assert took_s < 2.5, f"{took_s:.1f} s"
+    finally:
+        for link in crowd:
+            link.close()
+
+
 def test_the_signal_for_a_roll_ends_no_process(start_several):
     several = start_several()
     pids = several.processes()

@@ -13,7 +13,8 @@ import yaml
 from processes import ROOT, system_binary, weirgate_binary
 from recipes import run
 
-sys.path.insert(0, str(ROOT / "scripts" / "release"))
+sys.path[:0] = [str(ROOT / "scripts" / "release"), str(ROOT / "scripts")]
+import licences  # noqa: E402
 import make  # noqa: E402
 import packages  # noqa: E402
 import project  # noqa: E402
@@ -101,6 +102,21 @@ def test_the_licences_of_all_crates_are_in_one_file_the_same_each_time(deb, tmp_
         assert text.count(old) == 1
         changed.write_text(text.replace(old, new))
         assert packages.unlicensed(project.TARGETS[0].triple, changed) == [f"slab {version}"]
+
+
+def test_a_file_of_authors_or_a_notice_is_no_text_of_a_licence(tmp_path):
+    def crate(name, repository, **files):
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+        return {"name": name, "version": "1.0.0", "license": "MIT", "repository": repository, "manifest_path": tmp_path / name / "Cargo.toml"}
+    part, whole = crate("part", "r", AUTHORS="ann", NOTICE="by ann"), crate("whole", "r", LICENSE="the text", AUTHORS="bob")
+    assert licences.shipped(part, [part, whole]) == {
+        "LICENSE of whole 1.0.0": "the text", "AUTHORS of whole 1.0.0": "bob", "AUTHORS of part 1.0.0": "ann", "NOTICE of part 1.0.0": "by ann"}
+    assert set(licences.shipped(whole, [part, whole])) == {"LICENSE of whole 1.0.0", "AUTHORS of whole 1.0.0"}
+    alone = crate("alone", None, AUTHORS="ann", NOTICE="by ann")
+    with pytest.raises(SystemExit, match="alone 1.0.0 ships no text of its licence, MIT"):
+        licences.shipped(alone, [alone, whole])
 
 
 def test_a_root_directory_of_its_own_leaves_the_machine_alone():

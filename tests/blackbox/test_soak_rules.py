@@ -1,8 +1,13 @@
 """The soak sees what it is there to see: a loss, a repetition, a leak, counters that do not balance."""
+import os
+import subprocess
+import sys
 import time
 
+import pytest
 from ledger import Follower, Sequence, Spans
 from measures import grown, trend, unbalanced
+from processes import ROOT
 from prometheus import Metrics
 
 
@@ -87,3 +92,13 @@ def test_counters_that_do_not_balance_are_told():
     page = lambda sent, closed: list(unbalanced(Metrics(PAGE.format(sent=sent, closed=closed))))
     assert page(7, 4) == page(7, 3) == []
     assert len(page(6, 4)) == len(page(7, 5)) == len(page(7, 2)) == 1
+
+
+@pytest.mark.parametrize("program", ["soak", "hostile", "uncharged", "slow_lines", "how_large"])
+def test_the_release_build_is_measured_unless_another_is_named(program, tmp_path):
+    bare = {name: value for name, value in os.environ.items() if name not in ("TEST_BUILD", "TEST_BINARY")}
+    for build, target, more in [("release", "build", {}), ("debug", "test", {"TEST_BUILD": "debug"})]:
+        done = subprocess.run([sys.executable, ROOT / "tests" / "soak" / f"{program}.py"], text=True, timeout=60, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env={**bare, **more, "CARGO_TARGET_DIR": str(tmp_path)})
+        missing = f"{program}: no program at {tmp_path}/{build}/weirgate: run `make {target}` once\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", missing)

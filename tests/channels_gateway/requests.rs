@@ -395,7 +395,10 @@ fn a_request_has_one_budget_of_matching_steps() {
         granted > 2 && refused > names.len() / 2,
         "{granted} granted"
     );
-    let first = format!("Access denied to channel: {}", names[granted]);
+    let first = format!(
+        "Server limit of steps of matching exceeded (200000), ask again in another request: {}",
+        names[granted]
+    );
     assert_eq!(got[0]["errors"][0], first);
     bench.subscribe(key, &[names[granted], "x:1"]);
     let again = json!([names[granted], "x:1"]);
@@ -404,4 +407,22 @@ fn a_request_has_one_budget_of_matching_steps() {
         again,
         "the next has a budget of its own"
     );
+}
+
+/// No request has enough steps for it, and the role may well permit it.
+#[test]
+fn a_pattern_that_no_request_can_check_is_not_called_denied() {
+    let acl = format!(r#"{{"user": ["*{}"]}}"#, "[ab]?".repeat(60));
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        acl: Acl::from_json(acl.as_bytes()).expect("a table"),
+        ..settings()
+    });
+    let key = bench.client();
+    let pattern = format!("{}b", "*a".repeat(120));
+    let error = format!("Channel name takes too many steps to match (max 50000): {pattern}");
+    for _ in 0..2 {
+        bench.subscribe(key, &[&pattern, "x"]);
+        let denied = "Access denied to channel: x";
+        assert_eq!(bench.got(key)[0]["errors"], json!([error, denied]));
+    }
 }

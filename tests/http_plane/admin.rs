@@ -2,14 +2,14 @@
 
 use std::future::pending;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::sync::Notify;
 
 use crate::bodies::routes;
@@ -370,6 +370,36 @@ fn of_those_that_wait_the_newest_of_the_address_with_the_most_ends() {
     for mut client in waiting {
         assert_eq!(client.reply().status, 413);
     }
+}
+
+/// However a client leaves, its connection waits no longer, and its request is not carried out.
+#[test]
+fn connections_that_wait_and_whose_clients_have_left_give_way() {
+    let held = Held::default();
+    let (_plane, addr) = serve(held.routes());
+    let connect = |count, path| -> Vec<Client> {
+        let mut clients: Vec<Client> = (0..count).map(|_| connect_from(2, addr)).collect();
+        clients.iter_mut().for_each(|client| client.send(get(path)));
+        clients
+    };
+    let clients = connect(Admin::CONNECTIONS_MAX, "/held");
+    held.wait_for_begun(64);
+    let [closed, reset, half_closed] = [(); 3].map(|()| connect(1, "/held").remove(0));
+    let waiting = connect(Admin::WAITING_MAX - 3, "/deaf");
+    drop(closed);
+    SockRef::from(&reset.stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(reset);
+    half_closed.stream.shutdown(Shutdown::Write).unwrap();
+    let late = connect(3, "/deaf");
+    // Without room for them, the newest would end by now.
+    thread::sleep(Duration::from_millis(200));
+    drop(clients);
+    for mut client in waiting.into_iter().chain(late) {
+        assert_eq!(client.reply().status, 413);
+    }
+    assert_eq!(held.begun.load(Relaxed), 64);
 }
 
 /// `/never` never answers: whoever reaches it holds a place.

@@ -23,8 +23,6 @@ from waiting import patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-# The build of `make test`; TEST_BUILD=release is for measurements.
-BUILD = os.environ.get("TEST_BUILD") or "debug"
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -33,20 +31,26 @@ class StartError(AssertionError):
     """A program could not be started; the text says what to do."""
 
 
+def build():
+    """The build with the programs: that of `make test`; TEST_BUILD=release is for measurements."""
+    return os.environ.get("TEST_BUILD") or "debug"
+
+
+def built(path):
+    """The path of a program, which must be there."""
+    if not path.exists():
+        raise StartError(f"no program at {path}: run `make {'build' if build() == 'release' else 'test'}` once")
+    return path
+
+
 def weirgate_binary():
     """The program under test: TEST_BINARY, or the program of the build."""
-    path = pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / BUILD / "weirgate")
-    if not path.exists():
-        raise StartError(f"no program at {path}: run `make test` once")
-    return path
+    return built(pathlib.Path(os.environ.get("TEST_BINARY") or TARGET / build() / "weirgate"))
 
 
 def loadtest_binary():
     """The load test program."""
-    path = TARGET / BUILD / "loadtest"
-    if not path.exists():
-        raise StartError(f"no program at {path}: run `make test` once")
-    return path
+    return built(TARGET / build() / "loadtest")
 
 
 def system_binary(name, package):

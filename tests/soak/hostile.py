@@ -22,11 +22,12 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
 import crowds
+import measured
 import over_tls
 import tls_crowds
 from clients import FrameReader, client_frame, upgrade_request
 from measures import deployed_environment, resident_kib
-from processes import NatsServer, RedisServer, StartError, Weirgate, free_port
+from processes import NatsServer, RedisServer, Weirgate, free_port
 from prometheus import scrape
 from service import Service
 from tls import Authority
@@ -275,13 +276,16 @@ def show(rows):
                         for column, (text, width) in enumerate(zip(line, widths))))
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=400)
     parser.add_argument("--rate", type=float, default=500_000, help="bytes a second of all hostile clients together")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--only", default="", help="the attacks whose names begin so")
-    args = parser.parse_args()
+    return parser
+
+
+def main(args):
     rows, problems = [], []
     for crowd in ATTACKS:
         if crowd.name.startswith(args.only):
@@ -296,7 +300,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StartError as error:
-        sys.exit(f"hostile: {error}")
+    measured.run(arguments(), main)

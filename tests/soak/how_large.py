@@ -18,6 +18,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/rig")]
 
+import measured
 import processes
 from clients import client_frame, upgrade_request
 from ports import free_port
@@ -135,15 +136,18 @@ def measure(name, clients, count):
             bus.discard()
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateways", nargs="+", choices=GATEWAYS, default=list(GATEWAYS))
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--processes", type=int, default=1)
-    args = parser.parse_args()
+    return parser
+
+
+def main(args):
     good = [measure(name, args.clients, args.processes) for name in args.gateways]
-    sys.exit(not all(good))
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
-    main()
+    measured.run(arguments(), main)

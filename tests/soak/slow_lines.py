@@ -21,6 +21,7 @@ import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
+import measured
 import websockets
 from processes import RedisServer, Weirgate, free_port
 from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
@@ -243,13 +244,16 @@ def report(stays, closes, seconds):
     return faults
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    arguments.add_argument("--seconds", type=float, default=300)
-    arguments.add_argument("--only", nargs="*", help="gateways or routes")
-    given = arguments.parse_args()
-    return 1 if asyncio.run(run(given.seconds, given.only)) else 0
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--only", nargs="*", help="gateways or routes")
+    return parser
+
+
+def main(args):
+    return 1 if asyncio.run(run(args.seconds, args.only)) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measured.run(arguments(), main)

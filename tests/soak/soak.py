@@ -21,12 +21,13 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(_
 
 import attackers
 import clients
+import measured
 import measures
 import verdict
 from faults import Faults
 from gateways import Channels, Events, Levels, Trades
 from ledger import Spans
-from processes import NatsServer, RedisServer, StartError
+from processes import NatsServer, RedisServer
 from service import Service
 
 FIRST_MINUTE_S = 60
@@ -322,12 +323,15 @@ class Soak:
         return self.out.with_suffix(f".{stage.name}.log")
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("target/soak"))
     parser.add_argument("--seed", type=int, default=None)
-    args = parser.parse_args()
+    return parser
+
+
+def main(args):
     args.out.mkdir(parents=True, exist_ok=True)
     seed = random.randrange(10**6) if args.seed is None else args.seed
     out = args.out / time.strftime("%Y%m%d-%H%M%S.jsonl")
@@ -340,7 +344,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StartError as error:
-        sys.exit(f"soak: {error}")
+    measured.run(arguments(), main)

@@ -16,9 +16,9 @@ import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
+import measured
 from held_states import STATES
 from measures import resident_kib
-from processes import StartError
 from prometheus import scrape
 from stage import Stage
 
@@ -96,11 +96,14 @@ def show(rows):
                         for column, (text, width) in enumerate(zip(line, widths))).rstrip())
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=2_500)
     parser.add_argument("--only", default="", help="the states whose names begin so")
-    args = parser.parse_args()
+    return parser
+
+
+def main(args):
     rows = []
     for state in STATES:
         if state.name.startswith(args.only):
@@ -114,7 +117,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StartError as error:
-        sys.exit(f"uncharged: {error}")
+    measured.run(arguments(), main)

@@ -9,7 +9,7 @@ use super::client::ChannelsClient;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
-use weirgate_wire::auth::{OverBudget, RightsCheck};
+use weirgate_wire::auth::{RightsCheck, Undecided};
 use weirgate_wire::json::{ListWriter, TextList};
 
 /// A request under way, with the answer so far.
@@ -222,7 +222,7 @@ impl ChannelsGateway {
                 request.entries.granted.push(&name);
             }
             Verdict::Refused(_, error) => request.entries.errors.push(&error),
-            Verdict::Denied(error) => {
+            Verdict::Denied(_, error) => {
                 // The client may hold the name under an older table: a client that gets "denied" must lose it.
                 self.release(core, key, client, name);
                 request.entries.errors.push(&error);
@@ -274,7 +274,7 @@ impl ChannelsGateway {
         let is_first = request.check.is_none();
         let mut check = request.check.take().unwrap_or_else(|| self.check(client));
         match self.settings.acl.grants(&mut check, name.as_str()) {
-            Err(OverBudget) if !is_first => request.ids.push(id),
+            Err(Undecided::Request) if !is_first => request.ids.push(id),
             Ok(true) => request.check = Some(check),
             _ => {
                 request.check = Some(check);

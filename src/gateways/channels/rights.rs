@@ -2,10 +2,10 @@
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::names::{News, Route};
+use super::names::{Full, News, Route};
 use super::patterns::{HeldPattern, matcher};
 use weirgate_core::{NameRefusal, TopicName};
-use weirgate_wire::auth::{OverBudget, RightsCheck};
+use weirgate_wire::auth::{RightsCheck, Undecided};
 
 /// Steps of matching for each entry that a request may have; the whole request shares them. With the default limits
 /// these are 100,000 steps, less than a millisecond.
@@ -29,8 +29,8 @@ pub(super) enum Verdict {
     Granted(GrantedName),
     /// An error for this entry; the next entries are still checked.
     Refused(NameRefusal, String),
-    /// An error for this entry, because the role may not hold the name.
-    Denied(String),
+    /// An error for this entry, because the client may not hold the name, also if it does.
+    Denied(NameRefusal, String),
     /// An error for this entry, because the client holds as many names as it may; the next entries are not checked.
     Full(String),
 }
@@ -40,8 +40,7 @@ impl Verdict {
     pub(super) fn refusal(&self) -> Option<NameRefusal> {
         match self {
             Self::Granted(_) => None,
-            Self::Refused(reason, _) => Some(*reason),
-            Self::Denied(_) => Some(NameRefusal::Denied),
+            Self::Refused(reason, _) | Self::Denied(reason, _) => Some(*reason),
             Self::Full(_) => Some(NameRefusal::ClientLimit),
         }
     }
@@ -50,10 +49,12 @@ impl Verdict {
 impl ChannelsGateway {
     /// A check of the names of one request.
     pub(super) fn check(&self, client: &ChannelsClient) -> RightsCheck {
-        RightsCheck::new(
-            &client.rights,
-            STEPS_PER_ENTRY * self.request_limits().entries_max,
-        )
+        RightsCheck::new(&client.rights, self.steps_max())
+    }
+
+    /// The steps of matching that a request has.
+    fn steps_max(&self) -> usize {
+        STEPS_PER_ENTRY * self.request_limits().entries_max
     }
 
     /// Checks limits, the syntax of the bus and the role, in the contract's order. After `Granted` the client holds the
@@ -65,10 +66,10 @@ impl ChannelsGateway {
         check: &mut RightsCheck,
         asks_again: bool,
     ) -> Verdict {
-        use NameRefusal::{ClientLimit, Denied, Invalid};
+        use NameRefusal::{ClientLimit, Invalid};
 
         let is_new = !(asks_again && self.names.is_held(&client.held, name));
-        let settings = &mut self.settings;
+        let settings = &self.settings;
         if is_new && client.held.count() >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
@@ -94,17 +95,42 @@ impl ChannelsGateway {
             let error = format!("Max wildcard subscriptions exceeded ({max})");
             return Verdict::Refused(ClientLimit, error);
         }
+        self.judge_rights(client, name, check)
+    }
+
+    /// Checks the rights of the client, then the limits over all clients. A client whose rights are unknown is told of the
+    /// limit: with "Access denied" it would not ask again, and its operator would look for a fault in the table.
+    fn judge_rights(
+        &mut self,
+        client: &mut ChannelsClient,
+        name: &str,
+        check: &mut RightsCheck,
+    ) -> Verdict {
+        use NameRefusal::{ClientLimit, Denied};
+
         let denied = || format!("Access denied to channel: {name}");
+        let settings = &mut self.settings;
         if settings.marks_channel.as_deref() == Some(name) {
             return Verdict::Refused(Denied, denied());
         }
         match settings.acl.grants(check, name) {
             Ok(true) => self.hold_name(client, name, check),
-            Ok(false) => Verdict::Denied(match settings.acl.fault(check, name) {
-                Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
-                None => denied(),
-            }),
-            Err(OverBudget) => Verdict::Refused(ClientLimit, denied()),
+            Ok(false) => {
+                let error = match settings.acl.fault(check, name) {
+                    Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
+                    None => denied(),
+                };
+                Verdict::Denied(Denied, error)
+            }
+            Err(Undecided::Name { steps_max }) => {
+                let limit = format!("Channel name takes too many steps to match (max {steps_max})");
+                Verdict::Denied(ClientLimit, format!("{limit}: {name}"))
+            }
+            Err(Undecided::Request) => {
+                let limit = Full::Steps.error(self.steps_max() as u64);
+                let error = format!("{limit}, ask again in another request: {name}");
+                Verdict::Refused(ClientLimit, error)
+            }
         }
     }
 

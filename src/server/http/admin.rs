@@ -4,6 +4,7 @@ use super::connection::{self, Server};
 use super::handover::Handover;
 use super::site::Site;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -44,7 +45,8 @@ impl Admin {
     pub const CONNECTIONS_MAX: usize = 64;
 
     /// The most connections that wait. Over the limit, the newest of the address with the most connections ends: if all
-    /// waited in the kernel, those of one address would keep others behind them waiting.
+    /// waited in the kernel, those of one address would keep others behind them waiting. A connection whose client has
+    /// closed its sending side waits no longer.
     pub const WAITING_MAX: usize = 32;
 
     /// The most open files that the connections take.
@@ -124,7 +126,7 @@ impl Accepting {
     }
 }
 
-/// How often to check for a connection that may be evicted, while new ones wait for it.
+/// How often to check for a connection that may be evicted, and for clients that have left, while new ones wait.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The open connections.
@@ -142,6 +144,21 @@ impl Connections {
         self.held.holders() >= Admin::CONNECTIONS_MAX
     }
 
+    /// Ends the waiting connections whose clients have left: closed their sending side, or broken the connection. They would
+    /// count as waiting, and at their turn displace connections that somebody uses.
+    fn end_abandoned(&mut self) {
+        let streams = self.waiting.iter();
+        // The kernel reports the end of a connection even if bytes in front of the end are unread.
+        let ends = streams.map(|(stream, _)| PollFd::new(stream, PollFlags::RDHUP));
+        let mut ends: Vec<_> = ends.collect();
+        if ends.is_empty() || !poll(&mut ends, Some(&Timespec::default())).is_ok_and(|n| n > 0) {
+            return;
+        }
+        let have_left: Vec<_> = ends.iter().map(|end| !end.revents().is_empty()).collect();
+        let mut have_left = have_left.into_iter();
+        self.waiting.retain(|_| have_left.next() != Some(true));
+    }
+
     /// Takes the first waiting connection for which there is a permit, perhaps that of a connection that may be evicted.
     fn next_seated(&mut self) -> Option<(TcpStream, Peer)> {
         let now_us = self.clock.mono_us();
@@ -155,6 +172,9 @@ impl Connections {
 
     /// If too many wait, ends the newest of the address with the most connections.
     fn end_one_too_many(&mut self) {
+        if self.waiting.len() > Admin::WAITING_MAX {
+            self.end_abandoned();
+        }
         if self.waiting.len() <= Admin::WAITING_MAX {
             return;
         }
@@ -186,6 +206,8 @@ impl Connections {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
+            // Not in the loop: a new connection for which there is room is served although its client sends no more.
+            self.end_abandoned();
             loop {
                 if let Some(seated) = self.next_seated() {
                     return Poll::Ready(Some(Ok(seated)));

@@ -14,13 +14,13 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
 use super::core::Number;
 use super::exposition;
+use super::joins::Joins;
 use super::merge::{merged, session_of};
 use super::refusals::{NotKept, RefusalFile};
 use crate::http::metrics_format::MetricsFormat;
@@ -38,10 +38,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(4);
 const READY_MAX: Duration = Duration::from_millis(900);
 /// How long a process may take for a push.
 const PUSH_MAX: Duration = Duration::from_secs(60);
-
-/// The most pages at once that are joined from those of the processes. Many pages would delay the answers of the processes
-/// to `/ready`.
-const JOINED_MAX: usize = 8;
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -81,7 +77,7 @@ pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
     /// For processes that start later; the supervisor outlives them.
     refusals: Arc<Mutex<RefusalFile>>,
-    joins: Arc<Semaphore>,
+    joins: Joins,
     clock: Clock,
     login: Option<HeaderValue>,
 }
@@ -115,7 +111,7 @@ impl Shared {
                 ..Board::default()
             })),
             refusals: Arc::new(Mutex::new(refusals)),
-            joins: Arc::new(Semaphore::new(JOINED_MAX)),
+            joins: Joins::new(clock),
             clock,
             login,
         }
@@ -316,11 +312,8 @@ impl Shared {
         let content_type = HeaderValue::from_static(format.content_type());
         let mut admin_request = AdminRequest::get("/metrics");
         admin_request.headers.insert(ACCEPT, content_type.clone());
-        // Fails only if the semaphore is closed, which nobody does.
-        let _join = self.joins.acquire().await;
-        let all = self
-            .ask_all(self.serving(), &admin_request, ANSWER_MAX)
-            .await;
+        let ask = || self.ask_all(self.serving(), &admin_request, ANSWER_MAX);
+        let all = self.joins.join(request.peer.client(), ask).await;
         let said = all
             .iter()
             .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
@@ -387,14 +380,17 @@ impl Shared {
             "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
             "/operator/allow" => self.allow(&admin_request).await,
             _ => {
-                // A probe of `/health` does not wait.
-                let _join = match path == "/health" {
-                    true => None,
-                    false => self.joins.acquire().await.ok(),
+                let ask = || {
+                    let mut whom = self.serving();
+                    whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
+                    self.ask_all(whom, &admin_request, ANSWER_MAX)
                 };
-                let mut whom = self.serving();
-                whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
-                let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
+                // A probe does not wait, and a change must not be made twice.
+                let is_page = path != "/health" && admin_request.method.is_safe();
+                let all = match is_page {
+                    true => self.joins.join(request.peer.client(), ask).await,
+                    false => ask().await,
+                };
                 let answer =
                     only_answer(&all, only.as_deref()).unwrap_or_else(|| join_answers(&all));
                 match only {

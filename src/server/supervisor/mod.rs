@@ -19,6 +19,7 @@ mod ask;
 mod children;
 mod core;
 mod exposition;
+mod joins;
 mod level;
 mod merge;
 mod refusals;

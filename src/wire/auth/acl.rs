@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::match_budget::{MatchBudget, OverBudget, Verdicts};
+use super::match_budget::{MatchBudget, OverBudget, Verdict, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{Rights, RightsCheck, TokenNameLimits};
 use super::template::{ClaimFault, Template, TemplateError};
@@ -12,7 +12,7 @@ use crate::json;
 use crate::json::{JsonError, object_entries, quoted};
 
 /// The most steps of matching for one pattern. A pattern that needs more is refused, even if the request has steps
-/// left.
+/// left ([`Undecided::Name`]).
 const PATTERN_STEPS_MAX: usize = 50_000;
 
 /// The most steps of matching for one name, in the table and among the client's own names: less than a millisecond, in
@@ -36,6 +36,18 @@ const DEFAULT: [(&str, &[&str]); 3] = [
     ("internal", &["*"]),
     ("user", &["market:tick", "market:tick:*", "indicators:*"]),
 ];
+
+/// Why it is unknown whether a client may subscribe to a name ([`Acl::grants`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// The steps of the request are used up. Another request has steps for this name.
+    Request,
+    /// The name takes more steps than a request may spend on it.
+    Name {
+        /// The most steps.
+        steps_max: usize,
+    },
+}
 
 /// The fault in a table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -381,22 +393,39 @@ impl Acl {
     /// the two lists alone has to grant every name that the pattern can match. An unknown role has no names.
     ///
     /// # Errors
-    /// The check has too few steps left to decide. The caller must refuse the name.
-    pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
+    /// There are too few steps to decide. The caller must refuse the name.
+    pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, Undecided> {
         let of_name = check.budget.at_most(NAME_STEPS_MAX);
+        let is_whole = of_name.left() == NAME_STEPS_MAX;
         let rest = std::mem::replace(&mut check.budget, of_name);
-        let granted = self.grants_within(check, name);
+        let verdict = self.judge(check, name);
         check.budget.take_back(rest);
-        granted
+        let too_many = |steps_max| Err(Undecided::Name { steps_max });
+        match verdict {
+            Ok(Verdict::Granted) => Ok(true),
+            Ok(Verdict::Denied) => Ok(false),
+            Ok(Verdict::TooManySteps) => too_many(PATTERN_STEPS_MAX),
+            Err(OverBudget) if is_whole => too_many(NAME_STEPS_MAX),
+            Err(OverBudget) => Err(Undecided::Request),
+        }
     }
 
-    fn grants_within(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
+    /// The verdict of the role, unless the client's own names grant the name.
+    fn judge(&mut self, check: &mut RightsCheck, name: &str) -> Result<Verdict, OverBudget> {
         let syntax = self.syntax;
-        let Some(role) = self.roles.get_mut(check.role()) else {
-            return check.grant_own(syntax, &[], name);
+        let (of_role, templates) = match self.roles.get_mut(check.role()) {
+            Some(role) => {
+                let verdict = role.judge(syntax, name, &mut check.budget)?;
+                (verdict, &role.templates[..])
+            }
+            None => (Verdict::Denied, &[][..]),
         };
-        Ok(role.grants(syntax, name, &mut check.budget)?
-            || check.grant_own(syntax, &role.templates, name)?)
+        let is_granted = of_role == Verdict::Granted || check.grant_own(syntax, templates, name)?;
+        Ok(if is_granted {
+            Verdict::Granted
+        } else {
+            of_role
+        })
     }
 
     /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what is wrong
@@ -466,44 +495,43 @@ impl AclChanges {
 }
 
 impl Role {
-    fn grants(
+    fn judge(
         &mut self,
         syntax: NameSyntax,
         name: &str,
         budget: &mut MatchBudget,
-    ) -> Result<bool, OverBudget> {
+    ) -> Result<Verdict, OverBudget> {
         if self.set.match_everything() {
-            return Ok(true);
+            return Ok(Verdict::Granted);
         }
         if syntax.is_pattern(name) {
-            return self.grants_pattern(name, budget);
+            return self.judge_pattern(name, budget);
         }
         budget.spend(name.len())?;
-        self.set.matches_within(name, budget)
+        self.set.matches_within(name, budget).map(Verdict::of)
     }
 
-    fn grants_pattern(
+    fn judge_pattern(
         &mut self,
         pattern: &str,
         budget: &mut MatchBudget,
-    ) -> Result<bool, OverBudget> {
+    ) -> Result<Verdict, OverBudget> {
         budget.spend(pattern.len())?;
-        if let Some(granted) = self.verdicts.get(pattern) {
-            return Ok(granted);
+        if let Some(verdict) = self.verdicts.get(pattern) {
+            return Ok(verdict);
         }
         let mut own = budget.at_most(PATTERN_STEPS_MAX);
         let whole = own.left() == PATTERN_STEPS_MAX;
         let granted = self.set.contain(pattern, &mut own);
         budget.take_back(own);
-        match granted {
+        let verdict = match granted {
+            Ok(granted) => Verdict::of(granted),
+            Err(OverBudget) if whole => Verdict::TooManySteps,
             // This is not remembered: another request may have more steps left.
-            Err(OverBudget) if !whole => Err(OverBudget),
-            known => {
-                let granted = known.unwrap_or(false);
-                self.verdicts.keep(pattern, granted);
-                Ok(granted)
-            }
-        }
+            Err(OverBudget) => return Err(OverBudget),
+        };
+        self.verdicts.keep(pattern, verdict);
+        Ok(verdict)
     }
 }
 

@@ -18,7 +18,7 @@ mod template;
 mod token;
 mod verify;
 
-pub use acl::{Acl, AclChanges, UnfilledName};
+pub use acl::{Acl, AclChanges, Undecided, UnfilledName};
 pub use glob::{Glob, is_pattern};
 pub use key_ring::KeyRing;
 pub use keys::KeySet;

@@ -22,6 +22,14 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Headers that some frameworks take for the path of the request: rewriting servers, such as IIS, set them. The service would
+/// answer for a path that nobody has judged. They do not pass from a trusted proxy either: a proxy that does not know them
+/// passes on those of its client.
+static OTHER_PATHS: [HeaderName; 2] = [
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
 /// Facts about a request outside its headers.
 #[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
@@ -173,9 +181,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> b
     }
 }
 
-/// Removes headers with which a client could pose as another sender: `X-Internal-Token`, by which services
-/// recognize each other, and every name with `_`. CGI and WSGI services read `X_Forwarded_For` as
-/// `X-Forwarded-For`; nginx drops such names too.
+/// Removes headers with which a client could pose as another sender, or its request as another one: `X-Internal-Token`, by
+/// which services recognize each other, [`OTHER_PATHS`], and every name with `_`. CGI and WSGI services read
+/// `X_Forwarded_For` as `X-Forwarded-For`; nginx drops such names too.
 fn remove_disguised(headers: &mut HeaderMap) {
     let is_disguised = |name: &&HeaderName| name.as_str().contains('_');
     let found: Vec<HeaderName> = headers.keys().filter(is_disguised).cloned().collect();
@@ -183,6 +191,9 @@ fn remove_disguised(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove("x-internal-token");
+    for name in &OTHER_PATHS {
+        headers.remove(name);
+    }
 }
 
 /// Whether only a proxy describes its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
@@ -428,6 +439,25 @@ mod tests {
         ]);
         trailers(&mut late);
         assert_eq!(lines(&late), ["x-sum: 9"]);
+    }
+
+    #[test]
+    fn the_path_is_said_by_the_request_line_alone() {
+        let others = || {
+            map(&[
+                ("X-Original-URL", "/internal/broadcast"),
+                ("x-rewrite-url", "/gateway/handle"),
+                ("X-Rewrite-Url", "/gateway/handle"),
+                ("x_original_url", "/gateway/handle"),
+            ])
+        };
+        for peer_is_trusted in [false, true] {
+            let headers = asked(others(), peer_is_trusted);
+            assert!(!headers.keys().any(|name| name.as_str().contains("url")));
+        }
+        let mut late = others();
+        trailers(&mut late);
+        assert!(late.is_empty());
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
         }
     }
     let mut few = check("r", 2_000);
-    assert_eq!(acl.grants(&mut few, pattern), Err(OverBudget));
+    assert_eq!(acl.grants(&mut few, pattern), Err(Undecided::Request));
     assert_eq!(few.budget.left(), 0);
     assert!(grants(&mut acl, "r", pattern));
 }
@@ -261,8 +261,27 @@ fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
     let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
     let evil = format!("{}b", "*a".repeat(120));
     let mut check = check("r", 2 * PATTERN_STEPS_MAX);
-    assert_eq!(acl.grants(&mut check, &evil), Ok(false));
+    let too_many = Err(Undecided::Name {
+        steps_max: PATTERN_STEPS_MAX,
+    });
+    assert_eq!(acl.grants(&mut check, &evil), too_many);
     assert_eq!(check.budget.left(), PATTERN_STEPS_MAX - evil.len());
-    assert_eq!(acl.grants(&mut check, &evil), Ok(false));
+    assert_eq!(acl.grants(&mut check, &evil), too_many);
     assert_eq!(check.budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
+}
+
+#[test]
+fn a_name_that_needs_too_much_is_told_from_a_request_that_does() {
+    let pattern = |n: usize| format!("\"*a*b{n}\"");
+    let patterns: Vec<String> = (0..2_000).map(pattern).collect();
+    let table = format!(r#"{{"r": [{}]}}"#, patterns.join(","));
+    let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
+    let name = "1".repeat(500);
+    let mut asked = |steps| acl.grants(&mut check("r", steps), &name);
+    let too_many = Err(Undecided::Name {
+        steps_max: NAME_STEPS_MAX,
+    });
+    assert_eq!(asked(NAME_STEPS_MAX), too_many);
+    assert_eq!(asked(2 * NAME_STEPS_MAX), too_many);
+    assert_eq!(asked(NAME_STEPS_MAX - 1), Err(Undecided::Request));
 }
