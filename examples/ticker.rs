@@ -15,7 +15,7 @@ use weirgate_core::*;
 use weirgate_core::{BusEvent, BusMessage, Place};
 use weirgate_server::http::{Answer, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, say};
-use weirgate_server::settings::{At, Checked, Heading, Part, Rows, Setting};
+use weirgate_server::settings::{At, Checked, Heading, Rows, Setting, TablePart};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
 
@@ -29,7 +29,7 @@ const OWN: &[Setting] = &Heading("Ticks").of([Setting::ms(
 )
 .in_short_help()]);
 const ABOUT: &str = "Send a counter to those who subscribe";
-const ROWS: Rows = Rows::gateway(&[Part::Bus]).own(&[OWN]);
+const ROWS: Rows = Rows::gateway(&[TablePart::Bus]).own(&[OWN]);
 static PROGRAM: Program = Program {
     name: "ticker",
     about: ABOUT,

@@ -10,6 +10,7 @@
 - Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
 - The hub knows no JSON: no brace as a byte and no member of an object stands in src/core.
 - A module has its place beside its file, without #[path].
+- The table of files in the head of a module names each of its modules, and nothing else.
 - The wall clock is read where it is shown or compared with the outside: durations are of the monotonic clock.
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
@@ -32,6 +33,11 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 # Each alert names a page of the documents.
 ALERTS = "deploy/prometheus/alerts.yml"
 RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
+
+# A row of a table in the head of a module, the module's names in such a row, and the modules that it declares.
+HEAD_ROW = re.compile(r"//! \| (.*?) \|")
+ROW_NAME = re.compile(r"`(\w+)/?`")
+DECLARED = re.compile(r"^(?:pub(?:\([^)]*\))? )?mod (\w+);", re.M)
 
 # Scripts that name files of Rust.
 SCRIPTS = re.compile(r"(?:src|loadtest|tests/support|clients/js)/.*\.(?:js|mjs|ts)")
@@ -176,6 +182,19 @@ def wrong_in_modules(sources):
                 yield f"{name}:{number}", "#[path]: a module has its place beside its file"
 
 
+def wrong_in_tables(sources):
+    """Yields (file, what) for each module that the table in a head lacks, and each name there that is no module."""
+    for name, text in sources.items():
+        first, *rows = HEAD_ROW.findall(text) or [""]
+        if first in {"file", "module"}:
+            named = {module for row in rows for module in ROW_NAME.findall(row)} - {"mod", "lib", pathlib.PurePosixPath(name).stem}
+            declared = set(DECLARED.findall(text)) - {"tests"}
+            for module in sorted(declared - named):
+                yield name, f"the table in the head lacks {module}"
+            for module in sorted(named - declared):
+                yield name, f"no module {module}, which the table in the head names"
+
+
 def wrong_in_named_files(texts):
     """Yields (place, what) of files that a document or a comment names and that are not there; NAME is any name."""
     all_ends = {end for path in tracked() if path.suffix == ".rs" for end in ends_of(path.relative_to(ROOT).parts)}
@@ -213,6 +232,7 @@ def main():
             print(f"{name}:{number}: {what}")
             wrong += 1
     for place, what in [*wrong_in_modules(sources), *wrong_in_json(sources), *wrong_in_hub(sources),
+                        *wrong_in_tables(sources),
                         *wrong_in_named_files(documents | sources)]:
         print(f"{place}: {what}")
         wrong += 1

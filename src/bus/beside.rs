@@ -29,7 +29,7 @@ impl Source for WithBeside {
                 side,
                 both: Arc::clone(&both),
             }),
-            ..link.again()
+            ..link.another()
         };
         let (stream, beside) = (link_of(Side::Stream), link_of(Side::Beside));
         let source = self.beside;
@@ -66,11 +66,11 @@ impl OneOfTwo {
 struct Both {
     stream_is_up: bool,
     beside_is_up: bool,
-    /// Whether the last event about it was [`BusEvent::Down`].
+    /// Whether the last event of [`BusEvent::Up`] and [`BusEvent::Down`] that the loop got was `Down`.
     reported_down: bool,
     /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
     /// nothing there.
-    carries: bool,
+    has_subscribed: bool,
 }
 
 impl Both {
@@ -92,12 +92,12 @@ impl Both {
             }
             (_, BusEvent::Down(_)) => {
                 *self.up_mut(side) = false;
-                self.carries &= side == Side::Stream;
+                self.has_subscribed &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }
             (Side::Beside, BusEvent::Gap { lost }) => Some(BusEvent::GapBeside { lost: *lost }),
             (Side::Beside, BusEvent::Subscribed { .. }) => {
-                self.carries = true;
+                self.has_subscribed = true;
                 Some(event)
             }
             // The history is filled by the stream.
@@ -109,9 +109,9 @@ impl Both {
 
 impl SourceLink {
     /// Whether an outage of the bus can lose messages of this source.
-    pub(super) fn carries(&self) -> bool {
+    pub(super) fn may_lose_messages(&self) -> bool {
         let one = self.one_of_two.as_ref();
-        one.is_none_or(|one| one.side == Side::Stream || one.both().carries)
+        one.is_none_or(|one| one.side == Side::Stream || one.both().has_subscribed)
     }
 
     /// Sends an event of one of two sources. The order of [`BusEvent::Up`] and [`BusEvent::Down`] of both is the order in

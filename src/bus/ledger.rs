@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use weirgate_core::Subscription;
 
-/// A command for names of the same kind.
+/// A command to subscribe to names of the same kind, or to unsubscribe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct SubscriptionChange {
     /// Subscribe, or unsubscribe.
     pub(super) wanted: bool,
     /// Patterns, or exact names.
@@ -198,8 +198,8 @@ impl Ledger {
     }
 
     /// Returns the next command; `None` if there is none, or enough commands are on their way.
-    pub(super) fn next_change(&mut self) -> Option<Change> {
-        let mut change: Option<Change> = None;
+    pub(super) fn next_change(&mut self) -> Option<SubscriptionChange> {
+        let mut change: Option<SubscriptionChange> = None;
         let mut bytes = 0;
         while let Some((_, next)) = self.queue.first_key_value() {
             let entry = self.names(next.is_pattern).get(&next.name)?;
@@ -217,7 +217,7 @@ impl Ledger {
             bytes += next.name.len();
             let (wanted, alone) = (entry.wanted, entry.is_asked_alone());
             let name = self.take_first()?;
-            let change = change.get_or_insert_with(|| Change {
+            let change = change.get_or_insert_with(|| SubscriptionChange {
                 wanted,
                 patterns: name.is_pattern,
                 names: VecDeque::new(),

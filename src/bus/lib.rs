@@ -14,17 +14,20 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop |
+//! | [`nats`], [`redis`], [`simulated`] | the buses |
+//! | [`runtime`] | what every thread of the process uses: clocks, wakes, threads |
 //! | `check` | for a check before a start: the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log |
 //! | `probe` | whether to keep a silent connection |
 //! | `stream_lag` | how far the reader of a stream is behind |
+//! | [`stream_state`] | what a JetStream server says of a stream: whether it takes messages, and why not |
 //! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `server_words` | a server's words, cut for the log; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
-//! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
+//! | `ledger` | for a bus whose names change while the source runs: the wanted names, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and last values, on the way from a gateway to the thread |
-//! | `publisher` | messages to publish, on the same way |
+//! | `publisher` | messages to publish, on the way from a gateway to the thread |
 //! | [`status`] | the state of the bus, for pages and metrics |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
@@ -154,8 +157,9 @@ impl SourceLink {
         }
     }
 
-    /// Another link to the same channel.
-    fn again(&self) -> Self {
+    /// Another link to the same channel, as of the only source: [`WithBeside`] sets the side itself, and events about stored
+    /// messages need none.
+    fn another(&self) -> Self {
         Self {
             events: self.events.clone(),
             bytes: self.bytes.clone(),
@@ -178,7 +182,7 @@ impl SourceLink {
     }
 
     /// Whether the loop has ended.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.end.is_over.load(Ordering::Acquire)
     }
 
@@ -227,7 +231,7 @@ impl SourceLink {
     ///
     /// # Errors
     /// The loop is gone: the source ends.
-    pub fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
+    pub(crate) fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
         let bytes = event.payload_bytes();
         let room = self.bytes.as_ref();
         if room.is_some_and(|room| !room.try_take(bytes)) {
@@ -249,18 +253,18 @@ impl SourceLink {
     }
 
     /// The time for which the source polls without sleeping after a message, microseconds.
-    pub fn spin_us(&self) -> u64 {
+    pub(crate) fn spin_us(&self) -> u64 {
         self.spin_us
     }
 
     /// The clocks that the loop uses.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. That stays true until this thread sends,
-    /// because no other thread takes room.
-    pub fn has_room(&self, bytes: usize) -> bool {
+    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. For the only link to a channel, that stays true
+    /// until its thread sends, because no other thread takes room.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
         let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
         !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
     }

@@ -153,7 +153,7 @@ impl<E: Error> Relay<E> {
     /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
     pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
-        let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.carries();
+        let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.may_lose_messages();
         let cannot = B::cannot(error);
         match self.outages.failed(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),

@@ -133,7 +133,7 @@ struct Questions {
 /// The changes that the source has not taken.
 #[derive(Debug, Default)]
 struct Changes {
-    line: Line<InterestChange>,
+    queue: NameQueue<InterestChange>,
     /// The names that the source has taken as wanted.
     reported: ExtendibleMap<Subscription, ()>,
 }
@@ -148,7 +148,7 @@ struct InterestChange {
 
 /// A queue in the order of arrival, with a single entry for each name.
 #[derive(Debug)]
-struct Line<T> {
+struct NameQueue<T> {
     names: BTreeMap<u64, Subscription>,
     /// For each name, its place in the queue and its value.
     by_name: ExtendibleMap<Subscription, (u64, T)>,
@@ -205,7 +205,8 @@ impl BusInterest {
     /// greater than those before. What was read up to `after` does not come again.
     /// The answer is any number of [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
-    /// nothing more comes. Only the NATS sources have last values.
+    /// nothing more comes. Only the NATS sources have last values. Of Redis, only the pages of a stream answer questions, those
+    /// of [`Self::ask_all`]; a question to another source of Redis stays unanswered.
     pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
         let (wants, names) = (Wants::LastValues, Arc::default());
         self.ask(Question {
@@ -457,7 +458,7 @@ impl SharedInterest {
     }
 
     fn waiting(&self) -> usize {
-        self.changes().line.names.len()
+        self.changes().queue.names.len()
     }
 
     fn questions(&self) -> MutexGuard<'_, Questions> {
@@ -473,17 +474,17 @@ impl Changes {
         let InterestChange { wanted, .. } = change;
         if !wanted && !self.reported.contains_key(&subscription) {
             // The source has not taken the request for this name, so it need not learn of either.
-            self.line.remove(&subscription);
+            self.queue.remove(&subscription);
             return false;
         }
-        self.line.put(subscription, change)
+        self.queue.put(subscription, change)
     }
 
     /// Takes the oldest changes. Returns also whether more wait.
     fn take(&mut self) -> (Vec<(Subscription, InterestChange)>, bool) {
-        let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
+        let mut taken = Vec::with_capacity(self.queue.names.len().min(TAKEN_MAX));
         while taken.len() < TAKEN_MAX
-            && let Some((subscription, change)) = self.line.pop_first()
+            && let Some((subscription, change)) = self.queue.pop_first()
         {
             match change.wanted {
                 true => self.reported.insert(subscription.clone(), ()),
@@ -491,11 +492,11 @@ impl Changes {
             };
             taken.push((subscription, change));
         }
-        (taken, !self.line.names.is_empty())
+        (taken, !self.queue.names.is_empty())
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for NameQueue<T> {
     fn default() -> Self {
         Self {
             names: BTreeMap::new(),
@@ -505,7 +506,7 @@ impl<T> Default for Line<T> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> NameQueue<T> {
     /// Appends a name, or replaces the value of a queued name. Returns whether the name was appended.
     fn put(&mut self, name: Subscription, value: T) -> bool {
         if let Some((_, old)) = self.by_name.get_mut(&name) {

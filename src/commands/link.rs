@@ -1,5 +1,5 @@
-//! The connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL,
-//! over TCP or a unix socket, with or without TLS. Also a request whose response has a size limit.
+//! A connection of a command to a running gateway, from its [`Target`] (an address of this machine, or a URL) to a
+//! [`Stream`] over TCP or a unix socket, with or without TLS.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use weirgate_server::listening::ListenAddr;
 /// The target of a connection. Shown without the query, because the query may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    place: Destination,
+    destination: Destination,
     /// Whether the connection uses TLS.
     pub(super) tls: bool,
     /// The value of `Host`.
@@ -54,7 +54,7 @@ impl Target {
             _ => format!("ws://{authority}{path}"),
         };
         Self {
-            place: Destination::Here(addrs),
+            destination: Destination::Here(addrs),
             tls: false,
             authority,
             path: path.to_owned(),
@@ -87,7 +87,7 @@ impl Target {
         };
         let query = url.query().map(|query| format!("?{query}"));
         Ok(Self {
-            place: Destination::Host {
+            destination: Destination::Host {
                 host,
                 port: url.port_or_known_default().unwrap_or(80),
             },
@@ -140,7 +140,7 @@ impl Target {
     }
 
     fn connect(&self, until: Instant) -> io::Result<Socket> {
-        let addrs: Vec<ListenAddr> = match &self.place {
+        let addrs: Vec<ListenAddr> = match &self.destination {
             Destination::Here(addrs) => addrs.clone(),
             Destination::Host { host, port } => {
                 let found = (host.as_str(), *port).to_socket_addrs()?;
@@ -168,7 +168,7 @@ impl Target {
         fn no_tls(error: impl fmt::Display) -> LinkError {
             LinkError::Tls(error.to_string())
         }
-        let name = match &self.place {
+        let name = match &self.destination {
             Destination::Host { host, .. } => host,
             Destination::Here(_) => "localhost",
         };
@@ -312,7 +312,7 @@ mod tests {
             let read = (&*target.authority, &*target.path, target.tls);
             assert_eq!(read, (authority, path, tls), "{text}");
             assert_eq!(target.to_string(), shown);
-            let Destination::Host { host, port: got } = target.place else {
+            let Destination::Host { host, port: got } = target.destination else {
                 panic!("{text}");
             };
             assert_eq!(got, port);

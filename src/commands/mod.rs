@@ -2,6 +2,17 @@
 //!
 //! It is made from a [`Program`], which is a list of gateways with their settings: the subcommands, `--help`,
 //! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
+//!
+//! Begin with [`Program`] in `program.rs`, then `kind.rs`.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `program`, `kind` | what all commands share; a gateway as a value |
+//! | `args` | the arguments of a command line |
+//! | [`check`], [`health`], [`token`], [`pages`] | the check before a start; `GET /health`; a look into a token; completions and manual pages |
+//! | [`top`], [`disconnect`], `admin` | the commands for operators, and requests to admin addresses |
+//! | [`tail`], [`publish`] | a client of a gateway in the terminal; a command that publishes on the bus |
+//! | `link` | connections to gateways |
 
 mod admin;
 mod args;

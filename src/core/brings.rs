@@ -79,7 +79,7 @@ pub struct Reach {
     pub short: Option<Short>,
 }
 
-/// Why the last values of a name, or all of its messages, are not whole.
+/// Why the last values of a name, or all of its messages, are not whole: the `cut` of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainedCut {
     /// A pattern has more values than are sent.

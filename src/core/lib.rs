@@ -8,6 +8,21 @@
 //! The way of a message: a [`Feed`] makes a [`Publication`], [`Hub::handle_publication`] puts the
 //! [`Frame`] of the publication into the send queue of every member of the topic, and [`Hub::flush`]
 //! gives each client one write.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `hub`, `core`, `gateway`, `shell` | the core with its gateway, and the interfaces to the gateway and the shell |
+//! | `session`, `clients`, `connections`, [`tables`] | a connection; all sessions; how many there may be; tables by client |
+//! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
+//! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
+//! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
+//! | `frame`, `frame_bytes`, `encodings`, `deflated`, `window` | frames, their memory, their compressed forms |
+//! | `send_queue`, `queue`, `flush`, `gather`, `overload`, `release` | what waits for a client, the writes, and what is held back |
+//! | `kept_feed`, `history`, `position`, `resume`, `replay` | kept messages, and what a client gets of them |
+//! | `turn`, `deadlines` | the time of a turn; the next time to run |
+//! | `limits`, `memory`, `stats` | limits, the clients to drop for memory, counters |
+//! | `ends`, `reason`, `revoked` | how clients end, why, and those whom an operator cuts off |
+//! | `slow`, `gaps`, `survey`, `search` | for operators: why a client is slow, silences, surveys, searches |
 
 #![cfg_attr(
     not(test),
@@ -94,7 +109,7 @@ pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::{IfMissing, RESUME_BYTES_MAX, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
-pub use search::{Found, FoundClient, FoundName, Search};
+pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,

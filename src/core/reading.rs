@@ -7,7 +7,7 @@ use super::clients::session_of;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
-use super::protocol::{ClientMessage, Step};
+use super::protocol::{ClientMessage, ClientStep};
 use super::session::{InputProgress, Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, PeerEnd, SessionKey, SocketEnd};
@@ -232,7 +232,7 @@ impl<G: Gateway> Hub<G> {
             let Some(step) = self.read_step(key, input) else {
                 return;
             };
-            let took_kept = kept_messages && matches!(step, Step::Message(_));
+            let took_kept = kept_messages && matches!(step, ClientStep::Message(_));
             self.take_step(key, step);
             if !took_kept && input.len() == bytes_left {
                 self.core.read_while_closing(key, input);
@@ -243,7 +243,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Reads one step of the client's input. Before the step is handled, the gateway is notified of the first sign of life
     /// after a [`probe`](Core::probe).
-    fn read_step(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Step> {
+    fn read_step(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<ClientStep> {
         let core = &mut self.core;
         // `session_mut` would borrow all of `core`; the scratch is needed too.
         let session = session_of(&mut core.clients.sessions, key)?;
@@ -260,13 +260,13 @@ impl<G: Gateway> Hub<G> {
         step
     }
 
-    fn take_step(&mut self, key: SessionKey, step: Step) {
+    fn take_step(&mut self, key: SessionKey, step: ClientStep) {
         match step {
-            Step::Ping => {}
-            Step::Pong => self.core.note_pong(key),
-            Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
-            Step::Violation(code, reason) => self.core.close(key, code, reason, Closing::Now),
-            Step::Message(message) => self.take_message(key, &message),
+            ClientStep::Ping => {}
+            ClientStep::Pong => self.core.note_pong(key),
+            ClientStep::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
+            ClientStep::Violation(code, reason) => self.core.close(key, code, reason, Closing::Now),
+            ClientStep::Message(message) => self.take_message(key, &message),
         }
     }
 

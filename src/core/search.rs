@@ -31,9 +31,9 @@ pub enum Search {
     Names(String),
 }
 
-/// The result of a search.
+/// What a search has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct SearchOutcome {
     /// All clients or names that were found.
     pub count: u64,
     /// The first clients, at most `FOUND_MAX`.
@@ -78,7 +78,7 @@ pub(super) struct Seeking {
     topic: Option<TopicName>,
     /// Names that may still be returned with clients.
     names_left: usize,
-    found: Found,
+    found: SearchOutcome,
 }
 
 impl Seeking {
@@ -92,11 +92,11 @@ impl Seeking {
             search,
             topic,
             names_left: FOUND_NAMES_MAX,
-            found: Found::default(),
+            found: SearchOutcome::default(),
         }
     }
 
-    pub(super) fn into_found(self) -> Found {
+    pub(super) fn into_found(self) -> SearchOutcome {
         self.found
     }
 
@@ -204,7 +204,7 @@ impl Searches {
         1 + self.seeking.len()
     }
 
-    pub(super) fn into_found(self) -> Vec<Found> {
+    pub(super) fn into_found(self) -> Vec<SearchOutcome> {
         self.seeking.into_iter().map(Seeking::into_found).collect()
     }
 

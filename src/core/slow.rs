@@ -142,9 +142,9 @@ impl Pair {
 
     /// The cause: the first rule that applies. `late_us` is the lateness of the loop in the last second.
     pub(super) fn cause(&self, late_us: u64) -> Cause {
-        let now = &self.after;
-        let (busy_us, in_flight) = (self.grown(|s| s.busy_us), now.in_flight_bytes());
-        let (mss, window) = (u64::from(now.mss_bytes), u64::from(now.window_bytes));
+        let last = &self.after;
+        let (busy_us, in_flight) = (self.grown(|s| s.busy_us), last.in_flight_bytes());
+        let (mss, window) = (u64::from(last.mss_bytes), u64::from(last.window_bytes));
         if busy_us * 2 < self.passed_us() {
             return if late_us >= LATE_US {
                 Cause::Late
@@ -152,19 +152,19 @@ impl Pair {
                 Cause::Idle
             };
         }
-        if now.retransmits >= 2 && now.last_ack_ms >= SILENT_MS && in_flight >= mss {
+        if last.retransmits >= 2 && last.last_ack_ms >= SILENT_MS && in_flight >= mss {
             return Cause::Silent;
         }
-        let queued_us = now.rtt_us.saturating_sub(now.min_rtt_us);
-        let is_far = u64::from(now.rtt_us) >= 3 * u64::from(now.min_rtt_us);
+        let queued_us = last.rtt_us.saturating_sub(last.min_rtt_us);
+        let is_far = u64::from(last.rtt_us) >= 3 * u64::from(last.min_rtt_us);
         if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
             return Cause::Queued;
         }
         // Acknowledgements that wait for a slow reader lengthen the round trip; they are not a distance.
-        let distance_us = now.rtt_us.min(now.min_rtt_us.saturating_mul(2));
+        let distance_us = last.rtt_us.min(last.min_rtt_us.saturating_mul(2));
         let round_bytes = self.rate() * f64::from(distance_us) / 1e6;
-        let may_be_under_way = u64::from(now.cwnd_segments) * mss;
-        if now.is_closed() {
+        let may_be_under_way = u64::from(last.cwnd_segments) * mss;
+        if last.is_closed() {
             return Cause::Closed;
         }
         // A window of less than a segment is full because the client's program does not read.
@@ -181,19 +181,19 @@ impl Pair {
 
     /// The line for a person. `untaken_us`: since when the kernel has taken no byte.
     pub(super) fn say(&self, cause: Cause, late_us: u64, untaken_us: u64) -> String {
-        let now = &self.after;
-        let (rate, rtt) = (size(self.rate()), time(now.rtt_us.into()));
+        let last = &self.after;
+        let (rate, rtt) = (size(self.rate()), time(last.rtt_us.into()));
         match cause {
             Cause::Idle => "its kernel was idle while messages waited".to_owned(),
             Cause::Late => late(late_us),
             Cause::Silent => format!(
                 "no acknowledgement for {}, {} retransmissions",
-                time(u64::from(now.last_ack_ms) * 1_000),
-                now.retransmits
+                time(u64::from(last.last_ack_ms) * 1_000),
+                last.retransmits
             ),
             Cause::Window => {
-                let window = f64::from(now.window_bytes);
-                let allowed = size(window * 1e6 / f64::from(now.rtt_us.max(1)));
+                let window = f64::from(last.window_bytes);
+                let allowed = size(window * 1e6 / f64::from(last.rtt_us.max(1)));
                 format!("its {} window allows {allowed}/s at {rtt}", size(window))
             }
             Cause::Closed => {
@@ -208,7 +208,7 @@ impl Pair {
                 self.lost_percent()
             ),
             Cause::Queued | Cause::Path => {
-                let shortest = time(now.min_rtt_us.into());
+                let shortest = time(last.min_rtt_us.into());
                 format!("its path carries {rate}/s; round trip {rtt}, was {shortest}")
             }
         }

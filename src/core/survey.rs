@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::core::Core;
 use super::gateway::Gateway;
-use super::search::{Found, Search, Searches};
+use super::search::{Search, SearchOutcome, Searches};
 use super::{
     ClientSnapshot, ClientState, Hub, Now, PhaseKind, RefusedName, SessionKey, TopicSnapshot,
 };
@@ -57,7 +57,7 @@ pub struct Survey {
     /// The kept refusals of names, the newest first: at most `REFUSED_NAMES_MAX`.
     pub refused_names: Vec<RefusedName>,
     /// The results of the searches.
-    pub found: Vec<Found>,
+    pub found: Vec<SearchOutcome>,
 }
 
 impl Survey {

@@ -192,7 +192,7 @@ fn path_and_query<'a>(method: &str, target: &'a str) -> Option<(&'a str, Option<
     Some((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// `host [":" port]` (RFC 3986 §3.2.2): a name, an IPv4 address, or an IPv6 address in brackets.
+/// Whether it is `host [":" port]` (RFC 3986 §3.2.2): a name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host_and_port(value: &[u8]) -> bool {
     let (host_is_good, rest) = if let Some(inner) = value.strip_prefix(b"[") {
         let len = inner.iter().position(|&b| b == b']').unwrap_or(inner.len());
@@ -424,7 +424,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Visible ASCII without separators (RFC 9110 §5.6.2).
+/// Whether the text is a token: visible ASCII without separators (RFC 9110 §5.6.2).
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 use weirgate_wire::admission::Transport;
 
-use weirgate_core::{ClientState, Cut, Found, Search, Survey};
+use weirgate_core::{ClientState, Cut, Search, SearchOutcome, Survey};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
@@ -27,7 +27,7 @@ impl World<Symbols> {
     }
 
     /// What the next survey finds, and its slices.
-    fn find(&mut self, searches: Vec<Search>) -> (Vec<Found>, u32) {
+    fn find(&mut self, searches: Vec<Search>) -> (Vec<SearchOutcome>, u32) {
         searches
             .into_iter()
             .for_each(|search| self.hub.search(search));
@@ -35,7 +35,7 @@ impl World<Symbols> {
         (survey.found, survey.slices)
     }
 
-    fn find_one(&mut self, search: Search) -> Found {
+    fn find_one(&mut self, search: Search) -> SearchOutcome {
         self.find(vec![search]).0.remove(0)
     }
 
@@ -213,8 +213,9 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
             r#"{{"session":"{session}","address":"192.0.2.1"}}"#
         )),
     ]);
-    let keys =
-        |found: &Found| -> Vec<_> { found.clients.iter().map(|c| c.snapshot.session).collect() };
+    let keys = |found: &SearchOutcome| -> Vec<_> {
+        found.clients.iter().map(|c| c.snapshot.session).collect()
+    };
     assert_eq!(keys(&found[0]), [quiet]);
     assert_eq!(keys(&found[1]), [busy]);
     assert_eq!(keys(&found[2]), [quiet, busy]);

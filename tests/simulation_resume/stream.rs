@@ -1,6 +1,6 @@
 //! A Redis stream on a server that trims it, loses its newest entries in a failover, or has it deleted.
 //!
-//! No id is given twice, even in another life of the stream: nobody could tell two messages with one id apart.
+//! No id is given twice, even in another epoch of the stream: nobody could tell two messages with one id apart.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,7 +39,7 @@ pub(crate) struct Stream {
     len_max: usize,
     /// The entries that were added since the stream was made.
     added: usize,
-    /// The most that were added in another life of the stream.
+    /// The most that were added in another epoch of the stream.
     added_before: usize,
     /// The number of servers before this one.
     servers: u64,

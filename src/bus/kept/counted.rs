@@ -191,34 +191,34 @@ impl CountedFeed {
         names.position(|name| name.subscription == *subscription)
     }
 
-    /// Counts a message that arrived for a subscription, and returns its place. Returns `None` for a further copy:
-    /// a message that several names match counts once, for the first subscribed name of the feed. A refused name brings
-    /// no copy.
+    /// Counts a message that arrived for a subscription, and returns its place; [`Place::Outside`], uncounted, if the
+    /// subscription is not of the feed. Returns `None` for a further copy: of all names that match, the copy for the first
+    /// subscribed one counts. A refused name is passed over, because it brings no copy.
     pub fn place(
         &mut self,
         subscription: &Subscription,
         subject: impl AsRef<[u8]>,
     ) -> Option<Place> {
-        let Some(at) = self.index_of(subscription) else {
+        let Some(own) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
-        // Of all names that match, the copy of the name with the lowest rank counts: a subscribed one, then the first.
-        let rank = |at: usize, name: &Name| (!name.is_subscribed, at);
-        let own = rank(at, &self.names[at]);
+        let rank = |index: usize, name: &Name| (!name.is_subscribed, index);
+        let own_rank = rank(own, &self.names[own]);
         let subject = subject.as_ref();
         let mut names = self.names.iter().enumerate();
-        let is_copy =
-            names.any(|(at, name)| rank(at, name) < own && name.patterns.matches_bytes(subject));
+        let is_copy = names.any(|(index, name)| {
+            rank(index, name) < own_rank && name.patterns.matches_bytes(subject)
+        });
         (!is_copy).then(|| self.next_place())
     }
 
     /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
     /// earlier name of the feed may match the subject too, because then this copy may not count.
     pub(crate) fn place_of_unknown(&mut self, subscription: &Subscription) -> Option<Place> {
-        let Some(at) = self.index_of(subscription) else {
+        let Some(own) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
-        let may_be_copy = self.names[..at].iter().any(|name| name.is_subscribed);
+        let may_be_copy = self.names[..own].iter().any(|name| name.is_subscribed);
         (!may_be_copy).then(|| self.next_place())
     }
 

@@ -12,7 +12,7 @@ use super::*;
 struct World {
     ledger: Ledger,
     connected: bool,
-    on_their_way: VecDeque<Change>,
+    on_their_way: VecDeque<SubscriptionChange>,
     confirmed: BTreeSet<(bool, String)>,
     forbidden: BTreeSet<(bool, String)>,
     wanted: BTreeSet<(bool, String)>,
@@ -189,7 +189,7 @@ impl World {
     }
 }
 
-fn subscriptions(change: &Change) -> Vec<Subscription> {
+fn subscriptions(change: &SubscriptionChange) -> Vec<Subscription> {
     let one = |name: &Arc<str>| Subscription {
         name: Arc::clone(name),
         is_pattern: change.patterns,

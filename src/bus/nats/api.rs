@@ -14,7 +14,7 @@ use super::error::NatsError;
 use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
 use super::refusals::INBOXES;
-use super::stream_info::{StreamCluster, finished, unix_ns};
+use super::stream_info::{StreamCluster, check_made, unix_ns};
 use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};
 
@@ -237,6 +237,8 @@ pub(super) struct ConsumerState {
 }
 
 impl ConsumerState {
+    /// Reads the answer about a consumer.
+    ///
     /// # Errors
     /// The answer cannot be read.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
@@ -263,7 +265,7 @@ pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
 
 /// The state of a stream that the server has made.
 fn finished_stream(answer: Json<'_>) -> Result<StreamInfo, ApiError> {
-    finished(&answer.text(&["created"]).unwrap_or_default())?;
+    check_made(&answer.text(&["created"]).unwrap_or_default())?;
     Ok(answer.parse()?)
 }
 

@@ -23,7 +23,7 @@ impl ConsumersSession<'_> {
         };
         for stream in &self.settings.streams {
             if is_without_subject(&stream.name) {
-                ensure_stream(self.data, stream)?;
+                ensure_stream(self.jetstream, stream)?;
             }
         }
         let mut failures = Vec::new();
@@ -41,13 +41,13 @@ impl ConsumersSession<'_> {
                     failures.push((index, error));
                     // Only the first subject without an answer gets the full timeout; more such waits would delay the
                     // good subjects.
-                    self.data.hurry();
+                    self.jetstream.hurry();
                 }
                 Err(stop) => return Err(stop),
             }
         }
         // From now on the other subjects wait during a request.
-        self.data.hurry();
+        self.jetstream.hurry();
         // A later answer of the server may have left the subject out.
         let is_read = |s: &Subscription| !s.presence.is_left_out();
         failures.retain(|&(index, _)| is_read(&self.subscriptions[index]));
@@ -69,13 +69,13 @@ impl ConsumersSession<'_> {
             return Ok(());
         }
         let subscription = &mut self.subscriptions[index];
-        let (data, relay) = (&mut *self.data, &*self.relay);
+        let (jetstream, relay) = (&mut *self.jetstream, &*self.relay);
         let choice = match self.settings.ephemeral {
             true => ConsumerChoice::Ephemeral,
             false => ConsumerChoice::Durable,
         };
-        if let Err(stop) = subscription.attach(data, self.settings, relay, choice) {
-            subscription.stop_reading(self.data);
+        if let Err(stop) = subscription.attach(jetstream, self.settings, relay, choice) {
+            subscription.stop_reading(self.jetstream);
             return Err(stop);
         }
         // Not before: a failed attempt is not an answer of JetStream.
@@ -132,7 +132,7 @@ impl ConsumersSession<'_> {
         // Waiting messages are relayed first: they are older than the messages of the next consumer.
         self.relay_waiting()?;
         // The acknowledgements belong to the consumer in use until now.
-        self.subscriptions[index].send_acks(self.data);
+        self.subscriptions[index].send_acks(self.jetstream);
         let attached = match self.attach(index) {
             Ok(()) => true,
             Err(Stop::Bus(error)) if !error.fails_all_requests() => {
@@ -150,7 +150,7 @@ impl ConsumersSession<'_> {
     /// until [`attach_again`](Self::attach_again).
     pub(super) fn stop_reading(&mut self, index: usize) {
         let subscription = &mut self.subscriptions[index];
-        subscription.stop_reading(self.data);
+        subscription.stop_reading(self.jetstream);
         if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
         }
@@ -159,8 +159,8 @@ impl ConsumersSession<'_> {
     /// Changes to a durable consumer that is free by now. After a failure the subject is read as before.
     pub(super) fn take_over(&mut self, index: usize) -> Result<(), Stop> {
         let subscription = &mut self.subscriptions[index];
-        subscription.send_acks(self.data);
-        match subscription.take_over(self.data, self.relay) {
+        subscription.send_acks(self.jetstream);
+        match subscription.take_over(self.jetstream, self.relay) {
             Ok(()) => self.watch(),
             Err(Stop::Bus(error)) if !error.fails_all_requests() => {
                 let subject = &subscription.spec.subject;
@@ -219,8 +219,11 @@ impl ConsumersSession<'_> {
         if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, reported_after)) {
             return Ok(());
         }
-        let (streams, settings, connection) =
-            (self.streams_read(), self.settings, &self.data.connection);
+        let (streams, settings, connection) = (
+            self.streams_read(),
+            self.settings,
+            &self.jetstream.connection,
+        );
         match self
             .search
             .find_jetstream_elsewhere(&streams, settings, connection)
@@ -236,11 +239,15 @@ impl ConsumersSession<'_> {
     fn attach_elsewhere(&mut self, index: usize) -> Result<(), Stop> {
         self.relay_waiting()?;
         let subscription = &mut self.subscriptions[index];
-        subscription.send_acks(self.data);
+        subscription.send_acks(self.jetstream);
         let relay = &*self.relay;
         subscription.health.attached = Instant::now();
-        let attached =
-            subscription.attach(self.data, self.settings, relay, ConsumerChoice::Ephemeral);
+        let attached = subscription.attach(
+            self.jetstream,
+            self.settings,
+            relay,
+            ConsumerChoice::Ephemeral,
+        );
         let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
@@ -265,7 +272,7 @@ impl ConsumersSession<'_> {
         if self.subscriptions[index].presence == Presence::Wanted {
             return Ok(Presence::Wanted);
         }
-        let found = presence_of(self.data, &self.settings.streams)?;
+        let found = presence_of(self.jetstream, &self.settings.streams)?;
         self.log_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {

@@ -14,7 +14,7 @@ use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Info, Login, tls_config};
 use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
-use super::refusals::refusal_in;
+use super::refusals::violation_in;
 use super::settings::{CLIENT_NAME, NatsSettings};
 use crate::LinkTimes;
 use crate::relay::Relay;
@@ -236,7 +236,7 @@ impl Connection {
                     }
                     self.info.ldm |= newer.ldm;
                 }
-                Some(Op::Error(words)) if refusal_in(words).is_none() => {
+                Some(Op::Error(words)) if violation_in(words).is_none() => {
                     self.last_words = Some(shown(words));
                 }
                 _ => {}

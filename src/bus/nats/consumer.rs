@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::api::{ApiError, ApiRequest, messages_of_consumer};
 use super::needs::Action;
 use super::protocol;
-use super::stream_info::{StreamInfo, open, rfc_3339};
+use super::stream_info::{StreamInfo, read_answer, rfc_3339};
 
 /// The interval of the heartbeats of a consumer without messages.
 pub(super) const HEARTBEAT_MS: u64 = 500;
@@ -165,10 +165,12 @@ pub(super) struct Made {
 }
 
 impl Made {
+    /// Reads the answer to the request for a consumer.
+    ///
     /// # Errors
     /// JetStream refuses, or the answer cannot be read.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
-        let answer = open(answer)?;
+        let answer = read_answer(answer)?;
         let before = answer.number(&["delivered", "stream_seq"]);
         Ok(Self {
             name: answer.text(&["name"]),

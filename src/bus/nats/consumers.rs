@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use nats::jetstream::{ConsumerInfo, ReplayPolicy};
 
+use super::acks::BatchedAcks;
 use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
-use super::data::{BatchedAcks, Data};
 use super::error::NatsError;
+use super::jetstream_connection::JetStreamConnection;
 use super::protocol::inbox;
 use super::refusals::{INBOX_PREFIX, Refusal};
 use super::settings::SubscriptionSpec;
@@ -55,13 +56,13 @@ pub(super) enum Durable {
     Unusable(NotUsed),
 }
 
-/// The outcome of [`Data::join`].
+/// The outcome of [`JetStreamConnection::join`].
 pub(super) enum Joined {
     Attached(Box<Attached>),
     NotUsed(NotUsed),
 }
 
-impl Data {
+impl JetStreamConnection {
     /// The last message of the subject; `None` if there is none.
     pub(super) fn last_message(
         &mut self,

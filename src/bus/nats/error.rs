@@ -65,10 +65,12 @@ pub enum NatsError {
     /// The settings: a file with credentials or certificates.
     #[error("cannot go to NATS: {0}; check the setting that names this file")]
     File(#[source] io::Error),
-    /// The server or the network: an established connection is gone.
+    /// The server or the network: an established connection is gone, as a request without an answer shows. The reason is not
+    /// known there.
     #[error("the connection to NATS was lost")]
     Lost,
-    /// The server or the network: an established connection has ended.
+    /// The server or the network: an established connection has ended, with the error of the system or the server's last
+    /// words.
     #[error("the connection to NATS was lost ({0})")]
     Ended(String),
     /// The server or the network: the connection is open, and nothing has come back for this number of milliseconds.
@@ -92,7 +94,7 @@ pub enum NatsError {
     NotPermitted {
         /// The refused action: to publish or to subscribe, and the subject.
         what: String,
-        /// Whether no subject can be relayed without the permission.
+        /// Whether every other request on this connection would fail too, so that no subject can be relayed.
         fails_all_requests: bool,
     },
     /// The server: JetStream refused or did not answer.
@@ -105,7 +107,7 @@ pub enum NatsError {
         action: String,
         /// JetStream's error, or the lack of an answer.
         reason: String,
-        /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
+        /// Whether every other request on this connection would fail too, so that no subject can be relayed.
         fails_all_requests: bool,
     },
     /// The server: most servers of a stream are away, or this server is cut off from them.
@@ -180,7 +182,7 @@ impl NatsError {
         }
     }
 
-    /// Whether no subject can be relayed on this connection.
+    /// Whether every other request on this connection would fail too, so that no subject can be relayed.
     pub(super) fn fails_all_requests(&self) -> bool {
         match self {
             Self::JetStream {

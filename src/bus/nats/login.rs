@@ -57,6 +57,8 @@ fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
 }
 
 impl Info {
+    /// Reads the server's `INFO` line.
+    ///
     /// # Errors
     /// The line is not JSON, or nested too deeply.
     pub(super) fn read(line: &str) -> Result<Self, JsonError> {

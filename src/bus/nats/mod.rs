@@ -22,7 +22,7 @@
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
-//! | `requester` | the same connection for the checks and for commands |
+//! | `requester` | a connection for the checks and for commands |
 //! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
@@ -31,13 +31,18 @@
 //! | `servers` | the order in which servers are tried |
 //! | `server_search` | the server to try first for the next connection: the second connection beside a silent one (`super::probe` has the rule), and questions to other servers |
 //! | `endpoint` | a server: its URL and its addresses, and the servers that it announces |
-//! | `data` | messages, requests and answers, acknowledgements that wait, over the connection |
+//! | `jetstream_connection` | a connection: messages of consumers, requests to JetStream and their answers |
+//! | `acks` | acknowledgements to the consumers of subjects, several at a time; pure |
 //! | `connection` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
 //! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
-//! | `error` | error texts, and the server's refusals of permissions |
+//! | `stream_info` | what the leader of a stream says about it; pure |
+//! | `standstill` | why a stream gets no messages; pure |
+//! | `account` | the limits of an account of JetStream, and what it uses; pure |
+//! | `refusals` | the server's refusals of permissions, and the parser of their texts |
+//! | `error` | error texts |
 //! | `settings` | settings, and the check of the files that they name |
 
 // The whole `nats` crate is marked deprecated in favour of an async crate, which would put a runtime into the data
@@ -45,6 +50,7 @@
 #![allow(deprecated)]
 
 mod account;
+mod acks;
 mod api;
 mod ask;
 mod ask_plain;
@@ -53,10 +59,10 @@ mod connection;
 mod consumer;
 mod consumers;
 mod cursor;
-mod data;
 mod endpoint;
 mod error;
 mod health;
+mod jetstream_connection;
 mod login;
 mod look_back;
 mod needs;
@@ -79,8 +85,8 @@ mod watchdog;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::Stop;
+use self::jetstream_connection::{JetStreamConnection, PAYLOAD_BYTES_MAX};
 use self::refusals::Refusal;
 use self::server_search::ServerSearch;
 use self::servers::NatsServers;
@@ -126,14 +132,15 @@ impl NatsSource {
 
     fn use_connection(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         search: &mut ServerSearch,
         relay: &mut Relay<NatsError>,
-        before: Option<Data>,
+        before: Option<JetStreamConnection>,
     ) -> Result<Stop, Stop> {
         let (settings, all) = (&self.settings, &mut self.subscriptions);
         let standstills = &mut self.standstills;
-        let mut session = ConsumersSession::new(settings, relay, all, data, search, standstills);
+        let mut session =
+            ConsumersSession::new(settings, relay, all, jetstream, search, standstills);
         let set_up = session.set_up();
         if let Some(before) = before {
             before.close();
@@ -159,17 +166,18 @@ impl Bus for NatsSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         // The connection to a server in lame duck mode.
-        let mut before: Option<Data> = None;
+        let mut before: Option<JetStreamConnection> = None;
         loop {
             let settings = &self.settings;
-            let open = |endpoint: &_| Data::open(endpoint, settings, PAYLOAD_BYTES_MAX);
-            let mut data = match self.servers.connect(settings, open) {
+            let open =
+                |endpoint: &_| JetStreamConnection::open(endpoint, settings, PAYLOAD_BYTES_MAX);
+            let mut jetstream = match self.servers.connect(settings, open) {
                 Ok(connected) => connected,
                 Err(error) => return Stop::Bus(error),
             };
             let mut search = self.servers.search(settings);
-            relay.link.wake_at_end(&data.wake);
-            let stop = self.use_connection(&mut data, &mut search, relay, before.take());
+            relay.link.wake_at_end(&jetstream.wake);
+            let stop = self.use_connection(&mut jetstream, &mut search, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);
             if let Stop::Bus(error) = &stop {
                 self.standstills.failed(error, Instant::now());
@@ -177,8 +185,8 @@ impl Bus for NatsSource {
             }
             let next = search.into_next();
             self.servers
-                .note_end(&self.settings, &data.connection, next, &stop);
-            for refusal in data.refusals.take_news() {
+                .note_end(&self.settings, &jetstream.connection, next, &stop);
+            for refusal in jetstream.refusals.take_news() {
                 if let Refusal::Subscription(_) = refusal {
                     self.status.count_refused();
                 }
@@ -189,16 +197,16 @@ impl Bus for NatsSource {
             for subscription in &mut self.subscriptions {
                 reset_status(&self.status, subscription);
                 subscription.is_refused = false;
-                subscription.stop_reading(&mut data);
+                subscription.stop_reading(&mut jetstream);
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
                 // This also sends the UNSUBs, so the next connection finds the durable consumers free.
-                data.flush_and_wait();
-                before = Some(data);
+                jetstream.flush_and_wait();
+                before = Some(jetstream);
                 continue;
             }
-            data.close();
+            jetstream.close();
             return stop;
         }
     }

@@ -292,9 +292,9 @@ impl Body {
 
 /// The content of a JetStream message's reply subject.
 ///
-/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>. <consumer
-/// seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and, in most servers, before a
-/// random token: eleven or more. The crate's own parser refuses eleven.
+/// Two forms are in use (NATS ADR-15): nine tokens,
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`; and eleven or more: the same after
+/// `<domain>.<account hash>` and, in most servers, before a random token. The parser of the crate `nats` refuses eleven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.
@@ -308,7 +308,7 @@ pub(super) struct AckSubject {
 }
 
 impl AckSubject {
-    /// Returns `None` for any other subject.
+    /// Reads the subject; `None` if it is no acknowledgement.
     pub(super) fn parse(reply: &str) -> Option<Self> {
         let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
         // Domain and account; stream, consumer and deliveries.

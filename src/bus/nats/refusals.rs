@@ -16,7 +16,7 @@ pub(super) const INBOX_PREFIX: &str = "_INBOX.";
 const ERRORS_LOGGED_MAX: u32 = 8;
 const ACKS_PREFIX: &str = "$JS.ACK.";
 
-/// An action that the server did not permit.
+/// A refusal as it is remembered: one for all inboxes, and one for all acknowledgements of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// To subscribe to a subject.
@@ -30,9 +30,9 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        Some(match refusal_in(error)? {
-            Refused::Subscribe(subject) => Self::of_subscription(&subject),
-            Refused::Publish(subject) => Self::of_publishing(&subject),
+        Some(match violation_in(error)? {
+            PermissionsViolation::Subscribe(subject) => Self::of_subscription(&subject),
+            PermissionsViolation::Publish(subject) => Self::of_publishing(&subject),
         })
     }
 
@@ -136,16 +136,17 @@ fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
     list.push(refusal);
 }
 
-/// What the server does not permit this user, as its error says it.
+/// A refusal as the server's error says it, such as `Permissions Violation for Publish to "a.b"`. [`Refusal`] is what is
+/// remembered of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum PermissionsViolation {
     /// To publish to this subject.
     Publish(String),
     /// To subscribe to this subject.
     Subscribe(String),
 }
 
-impl Refused {
+impl PermissionsViolation {
     /// The error for the refusal of something without which nothing works.
     pub(super) fn error(&self) -> NatsError {
         match self {
@@ -160,8 +161,8 @@ impl Refused {
     }
 }
 
-/// The refusal in an error of the server, which quotes the subject as a Go string; `None`: another error.
-pub(super) fn refusal_in(words: &str) -> Option<Refused> {
+/// The violation in an error of the server, which quotes the subject as a Go string; `None`: another error.
+pub(super) fn violation_in(words: &str) -> Option<PermissionsViolation> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();
     if !before.contains("permissions violation for ") {
@@ -171,8 +172,10 @@ pub(super) fn refusal_in(words: &str) -> Option<Refused> {
     let mut chars = quoted.chars();
     loop {
         match chars.next()? {
-            '"' if before.contains("subscription") => return Some(Refused::Subscribe(subject)),
-            '"' => return Some(Refused::Publish(subject)),
+            '"' if before.contains("subscription") => {
+                return Some(PermissionsViolation::Subscribe(subject));
+            }
+            '"' => return Some(PermissionsViolation::Publish(subject)),
             '\\' => subject.push(chars.next()?),
             char => subject.push(char),
         }
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn the_subject_of_a_refusal_is_read() {
         let subject_of = |subject: &str| {
-            refusal_in(&format!(
+            violation_in(&format!(
                 "Permissions Violation for Subscription to {subject}"
             ))
         };
@@ -268,14 +271,14 @@ mod tests {
             ("\"a.>\" (sid \"7\")", "a.>"),
             (r#""a\"b\\c""#, r#"a"b\c"#),
         ] {
-            let refused = Refused::Subscribe(subject.to_owned());
+            let refused = PermissionsViolation::Subscribe(subject.to_owned());
             assert_eq!(subject_of(quoted), Some(refused));
         }
         assert_eq!(subject_of("\"a"), None);
-        let publish = refusal_in("Permissions Violation for Publish to \"a\"");
-        assert_eq!(publish, Some(Refused::Publish("a".to_owned())));
+        let publish = violation_in("Permissions Violation for Publish to \"a\"");
+        assert_eq!(publish, Some(PermissionsViolation::Publish("a".to_owned())));
         for other in ["", "é", "Maximum Subscriptions Exceeded"] {
-            assert_eq!(refusal_in(other), None, "{other}");
+            assert_eq!(violation_in(other), None, "{other}");
         }
     }
 }

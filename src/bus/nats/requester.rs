@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, request_failed};
-use super::data::Data;
 use super::endpoint::Endpoint;
 use super::error::NatsError;
+use super::jetstream_connection::JetStreamConnection;
 use super::login::Info;
 use super::needs::{Action, Need};
 use super::protocol;
@@ -39,12 +39,12 @@ impl<'a> Named<'a> {
 
 /// The connection.
 pub(super) struct Requester {
-    data: Data,
+    jetstream: JetStreamConnection,
 }
 
 impl JetStream for Requester {
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        self.data.request(subject, body)
+        self.jetstream.request(subject, body)
     }
 }
 
@@ -55,15 +55,15 @@ impl Requester {
         settings: &NatsSettings,
         answer_timeout: Duration,
     ) -> Result<Self, NatsError> {
-        let mut data = Data::open(server, settings, ANSWER_BYTES_MAX)?;
-        data.answer_timeout = answer_timeout;
-        data.refusals = Refusals::unlogged();
-        Ok(Self { data })
+        let mut jetstream = JetStreamConnection::open(server, settings, ANSWER_BYTES_MAX)?;
+        jetstream.answer_timeout = answer_timeout;
+        jetstream.refusals = Refusals::unlogged();
+        Ok(Self { jetstream })
     }
 
     /// The server's first line.
     pub(super) fn info(&self) -> &Info {
-        &self.data.connection.info
+        &self.jetstream.connection.info
     }
 
     /// The permissions of these needs that this user lacks, for requests with these names. The
@@ -112,17 +112,17 @@ impl Requester {
 
     /// Whether this user may subscribe to `subject`.
     pub(super) fn may_subscribe(&mut self, subject: &str) -> Result<bool, NatsError> {
-        let (sid, refusal) = (self.data.next_sid(), Refusal::of_subscription(subject));
-        self.data.refusals.forget(&refusal);
-        protocol::subscribe(self.data.connection.out(), subject, None, sid);
-        let may = self.is_permitted(&refusal, self.data.answer_timeout)?;
-        protocol::unsubscribe(self.data.connection.out(), sid);
+        let (sid, refusal) = (self.jetstream.next_sid(), Refusal::of_subscription(subject));
+        self.jetstream.refusals.forget(&refusal);
+        protocol::subscribe(self.jetstream.connection.out(), subject, None, sid);
+        let may = self.is_permitted(&refusal, self.jetstream.answer_timeout)?;
+        protocol::unsubscribe(self.jetstream.connection.out(), sid);
         Ok(may)
     }
 
     /// Publishes a message. Returns whether this user may.
     pub(super) fn may_publish(&mut self, subject: &str, payload: &[u8]) -> Result<bool, NatsError> {
-        let timeout = self.data.answer_timeout;
+        let timeout = self.jetstream.answer_timeout;
         self.send(subject, payload, timeout)?;
         self.confirm_published(subject, timeout)
     }
@@ -137,16 +137,16 @@ impl Requester {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<(), NatsError> {
-        protocol::publish(self.data.connection.out(), subject, "", payload);
+        protocol::publish(self.jetstream.connection.out(), subject, "", payload);
         let now = Instant::now();
         let until = now + timeout;
         // Does not wait, but notices the end of the connection.
-        self.data.step(now)?;
-        while self.data.connection.queued_bytes() > UNWRITTEN_BYTES_MAX {
+        self.jetstream.step(now)?;
+        while self.jetstream.connection.queued_bytes() > UNWRITTEN_BYTES_MAX {
             if Instant::now() >= until {
-                return Err(self.data.connection.silent());
+                return Err(self.jetstream.connection.silent());
             }
-            self.data.step(until)?;
+            self.jetstream.step(until)?;
         }
         Ok(())
     }
@@ -166,16 +166,16 @@ impl Requester {
 
     /// Whether the server has not sent this refusal when it answers a ping.
     fn is_permitted(&mut self, refusal: &Refusal, timeout: Duration) -> Result<bool, NatsError> {
-        if !self.data.confirm(timeout)? {
-            return Err(self.data.connection.silent());
+        if !self.jetstream.confirm(timeout)? {
+            return Err(self.jetstream.connection.silent());
         }
-        let is_refused = self.data.refusals.has(refusal);
-        self.data.refusals.forget(refusal);
+        let is_refused = self.jetstream.refusals.has(refusal);
+        self.jetstream.refusals.forget(refusal);
         Ok(!is_refused)
     }
 
     /// Ends the connection.
     pub(super) fn close(self) {
-        self.data.close();
+        self.jetstream.close();
     }
 }

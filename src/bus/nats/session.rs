@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::api::ANSWER_TIMEOUT;
 use super::cursor::Reached;
-use super::data::Data;
 use super::error::{NatsError, Stop};
+use super::jetstream_connection::JetStreamConnection;
 use super::needs::Action;
 use super::refusals::Refusal;
 use super::server_search::ServerSearch;
@@ -26,7 +26,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) settings: &'a NatsSettings,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
-    pub(super) data: &'a mut Data,
+    pub(super) jetstream: &'a mut JetStreamConnection,
     /// Decides whether the connection is kept during a silence.
     pub(super) search: &'a mut ServerSearch,
     pub(super) watchdog: Watchdog,
@@ -48,7 +48,7 @@ impl<'a> ConsumersSession<'a> {
         settings: &'a NatsSettings,
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
-        data: &'a mut Data,
+        jetstream: &'a mut JetStreamConnection,
         search: &'a mut ServerSearch,
         standstills: &'a mut Standstills,
     ) -> Self {
@@ -57,7 +57,7 @@ impl<'a> ConsumersSession<'a> {
             settings,
             relay,
             subscriptions,
-            data,
+            jetstream,
             search,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
@@ -82,7 +82,7 @@ impl<'a> ConsumersSession<'a> {
             }
             // Messages that have arrived are good, however the connection ended.
             Stop::Bus(error) => {
-                self.data.read_rest();
+                self.jetstream.read_rest();
                 let relayed = self.relay_waiting();
                 if matches!(error, NatsError::LameDuck) {
                     self.settle();
@@ -106,13 +106,13 @@ impl<'a> ConsumersSession<'a> {
     /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has come.
     /// Waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
-        let has_read = self.data.read()?;
+        let has_read = self.jetstream.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.connection.last_received(),
+            true => self.jetstream.connection.last_received(),
             false => Instant::now(),
         };
-        let has_news = self.data.take_woken() || !self.answers.is_empty();
+        let has_news = self.jetstream.take_woken() || !self.answers.is_empty();
         if has_news || self.is_silent || now >= self.check_due {
             self.check_due = self.check_subscriptions(!has_read)?;
             // Messages that arrived while something was asked.
@@ -120,12 +120,12 @@ impl<'a> ConsumersSession<'a> {
         }
         self.report_caught_up()?;
         let acks_due = self.send_due_acks(now);
-        self.data.flush()?;
+        self.jetstream.flush()?;
         if has_read {
             self.relay.worked();
         } else {
             let due = acks_due.map_or(self.check_due, |due| due.min(self.check_due));
-            self.data.wait(self.relay, due)?;
+            self.jetstream.wait(self.relay, due)?;
         }
         Ok(())
     }
@@ -162,16 +162,16 @@ impl<'a> ConsumersSession<'a> {
             }
         }
         let streams = self.streams_read();
-        let (settings, connection) = (self.settings, &self.data.connection);
+        let (settings, connection) = (self.settings, &self.jetstream.connection);
         if self.search.find_successor(&streams, settings, connection) {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self
-            .data
+            .jetstream
             .connection
             .watch(&self.settings.times, nothing_to_read)
         else {
-            return self.check_other_server(self.data.connection.last_received());
+            return self.check_other_server(self.jetstream.connection.last_received());
         };
         self.is_silent = false;
         self.note_received()?;
@@ -187,7 +187,7 @@ impl<'a> ConsumersSession<'a> {
     fn ask_account(&mut self) {
         if self.standstills.take_account_question(Instant::now()) {
             let number = self
-                .data
+                .jetstream
                 .ask(&Action::AccountInfo.subject_without_stream(), b"");
             self.account_request = Some(number);
         }
@@ -197,7 +197,7 @@ impl<'a> ConsumersSession<'a> {
     /// The watchdog, and the way of its questions to the server.
     fn watching(&mut self) -> (&mut Watchdog, Asker<'_>) {
         let asker = Asker {
-            data: &mut *self.data,
+            jetstream: &mut *self.jetstream,
             subscriptions: &*self.subscriptions,
         };
         (&mut self.watchdog, asker)
@@ -211,7 +211,7 @@ impl<'a> ConsumersSession<'a> {
                 continue;
             };
             if due <= now {
-                subscription.send_acks(self.data);
+                subscription.send_acks(self.jetstream);
             } else {
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
@@ -226,18 +226,18 @@ impl<'a> ConsumersSession<'a> {
         let mut acks_wait = false;
         for subscription in self.subscriptions.iter_mut() {
             acks_wait |= subscription.acks_due().is_some();
-            subscription.send_acks(self.data);
+            subscription.send_acks(self.jetstream);
         }
         if acks_wait {
-            self.data.flush_and_wait();
+            self.jetstream.flush_and_wait();
         }
         self.relay.link.set_owing(false);
     }
 
     /// Relays the messages that were read.
     pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
-        while let Some(message) = self.data.next()? {
-            if Data::is_answer(&message) {
+        while let Some(message) = self.jetstream.next()? {
+            if JetStreamConnection::is_answer(&message) {
                 if message
                     .request()
                     .is_some_and(|number| self.account_request == Some(number))
@@ -253,7 +253,7 @@ impl<'a> ConsumersSession<'a> {
             let mut subscriptions = self.subscriptions.iter_mut();
             // A message of no subscription comes from a consumer that was left a moment ago.
             if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
-                subscription.relay(message, self.data, self.relay)?;
+                subscription.relay(message, self.jetstream, self.relay)?;
             }
         }
         Ok(())
@@ -262,7 +262,7 @@ impl<'a> ConsumersSession<'a> {
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in std::mem::take(&mut subscription.gap) {
-                subscription.relay(message, self.data, self.relay)?;
+                subscription.relay(message, self.jetstream, self.relay)?;
             }
         }
         Ok(())
@@ -356,13 +356,13 @@ impl<'a> ConsumersSession<'a> {
             }
         }
         if pending == 0 && counts.ack_pending == 0 {
-            subscription.nothing_pending(self.data);
+            subscription.nothing_pending(self.jetstream);
         }
     }
 
     /// Applies each new refusal to the subscription concerned.
     fn take_refusals(&mut self) -> Result<(), Stop> {
-        for refusal in self.data.refusals.take_news() {
+        for refusal in self.jetstream.refusals.take_news() {
             if let Refusal::Request(subject) = &refusal {
                 if Action::AccountInfo.has_subject(subject) {
                     self.standstills.not_permitted();
@@ -408,12 +408,12 @@ impl<'a> ConsumersSession<'a> {
             last_received,
             self.relay,
             self.settings,
-            &self.data.connection,
+            &self.jetstream.connection,
         )? {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
-            None if self.data.has_news()? => Ok(Instant::now()),
-            None => Err(self.data.connection.silent().into()),
+            None if self.jetstream.has_news()? => Ok(Instant::now()),
+            None => Err(self.jetstream.connection.silent().into()),
         }
     }
 
@@ -486,13 +486,13 @@ impl<'a> ConsumersSession<'a> {
 
 /// Sends the questions of the watchdog.
 struct Asker<'a> {
-    data: &'a mut Data,
+    jetstream: &'a mut JetStreamConnection,
     subscriptions: &'a [Subscription],
 }
 
 impl Ask for Asker<'_> {
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64 {
-        self.data.ask(subject, body)
+        self.jetstream.ask(subject, body)
     }
 
     fn reached(&self, index: usize) -> Option<Reached> {

@@ -9,7 +9,7 @@ use super::account::{Account, limit};
 use super::api::ApiError;
 use super::error::NatsError;
 use super::needs::{Action, Need};
-use super::stream_info::{StreamInfo, open};
+use super::stream_info::{StreamInfo, read_answer};
 use crate::status::BusStatus;
 use crate::stream_state::{AccountAnswer, StreamState};
 use weirgate_core::{Gaps, StoredId};
@@ -145,8 +145,8 @@ impl Standstills {
         }
     }
 
-    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. The caller asks it; the next one is due
-    /// after [`ACCOUNT_INTERVAL`].
+    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. Returns whether the caller has to ask it; the
+    /// next one is due after [`ACCOUNT_INTERVAL`].
     pub(super) fn take_account_question(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
         let is_due = match self.account {
@@ -163,7 +163,7 @@ impl Standstills {
 
     /// Takes the answer about the account. The next answer about a stream judges it.
     pub(super) fn note_account(&mut self, answer: &[u8]) {
-        let account = open(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
+        let account = read_answer(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
         (self.account, self.limits) = match account {
             Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
             _ => Default::default(),
@@ -280,7 +280,7 @@ impl StreamInfo {
         if limits.is_sealed {
             return Some(StreamState::Sealed);
         }
-        if let Some((origin, silent_ms)) = limits
+        if let Some((origin, silent_ms)) = self
             .copied
             .iter()
             .find(|copy| copy.is_away())

@@ -20,7 +20,8 @@ const ELECTION_NS: i64 = 4_000_000_000;
 const LAG_MAX: u64 = 1_000;
 /// After so long without a word of it, a stream that is copied is away.
 const COPY_AWAY_NS: i64 = 10_000_000_000;
-/// Memory of a kept message beside its bytes in the stream, rather too little: what does not fit is forgotten at once.
+/// Memory of a kept message beside its bytes in the stream. A low estimate: too many messages are read then, and the history
+/// forgets at once what does not fit.
 const MESSAGE_BYTES: u64 = 256;
 
 /// The state of a stream.
@@ -43,6 +44,8 @@ pub(super) struct StreamInfo {
     pub(super) overwrites: bool,
     /// The subjects of the messages in the stream; empty if unknown.
     pub(super) subjects: Vec<String>,
+    /// The streams that this one copies.
+    pub(super) copied: Vec<CopiedStream>,
     cluster: Option<StreamCluster>,
 }
 
@@ -69,7 +72,7 @@ impl From<String> for Retention {
     }
 }
 
-/// What bounds a stream, and where its messages come from.
+/// The configuration of a stream that decides whether it takes another message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StreamLimits {
     pub(super) bytes_max: Option<u64>,
@@ -81,21 +84,20 @@ pub(super) struct StreamLimits {
     pub(super) is_sealed: bool,
     pub(super) is_in_memory: bool,
     pub(super) replicas: u64,
-    /// The streams that this one copies.
-    pub(super) copied: Vec<Copied>,
 }
 
 /// A stream that another one copies, as a mirror or as one of its sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(default)]
-pub(super) struct Copied {
+pub(super) struct CopiedStream {
     name: String,
     /// Nanoseconds since the server has heard of it; negative: not yet.
     active: i64,
 }
 
-impl Copied {
-    /// The server hears of a stream that it copies each second, also without messages.
+impl CopiedStream {
+    /// Whether the server has heard nothing of it for 10 s. It hears of a stream that it copies each second, also without
+    /// messages.
     pub(super) const fn is_away(&self) -> bool {
         self.active < 0 || self.active > COPY_AWAY_NS
     }
@@ -115,8 +117,8 @@ struct Reply {
     config: StreamConfig,
     state: Stored,
     cluster: Option<StreamCluster>,
-    mirror: Option<Copied>,
-    sources: Option<Vec<Copied>>,
+    mirror: Option<CopiedStream>,
+    sources: Option<Vec<CopiedStream>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -145,13 +147,7 @@ struct Stored {
 }
 
 impl StreamLimits {
-    /// Whether a consumer may begin at the time of a message that was read. If messages within a stream in memory are gone,
-    /// nats-server 2.9.10 crashes while it looks for such a time.
-    pub(super) const fn has_times(&self) -> bool {
-        !self.is_in_memory
-    }
-
-    fn of(config: &StreamConfig, copied: Vec<Copied>) -> Self {
+    fn of(config: &StreamConfig) -> Self {
         let per_name_max = limit(config.max_msgs_per_subject);
         Self {
             bytes_max: limit(config.max_bytes),
@@ -161,7 +157,6 @@ impl StreamLimits {
             is_sealed: config.sealed,
             is_in_memory: config.storage == "memory",
             replicas: limit(config.num_replicas).unwrap_or(1),
-            copied,
         }
     }
 }
@@ -231,10 +226,12 @@ impl StreamCluster {
 }
 
 impl StreamInfo {
+    /// Reads the answer about a stream.
+    ///
     /// # Errors
     /// JetStream refuses, the answer cannot be read, nobody leads the stream, or the stream is being made.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
-        let answer = open(answer)?;
+        let answer = read_answer(answer)?;
         let Reply {
             created,
             config,
@@ -244,7 +241,7 @@ impl StreamInfo {
             sources,
         } = answer.parse()?;
         let cluster = StreamCluster::led(cluster, answer)?;
-        finished(&created)?;
+        check_made(&created)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
         let minor = unix_ns(&state.last_ts).unwrap_or(0);
@@ -259,12 +256,19 @@ impl StreamInfo {
             messages: state.messages.unwrap_or(0),
             bytes: state.bytes,
             names: state.num_subjects,
-            limits: StreamLimits::of(&config, copied.collect()),
+            limits: StreamLimits::of(&config),
+            copied: copied.collect(),
             retention: config.retention,
             overwrites: config.max_msgs_per_subject > 0,
             subjects: subjects_in(answer),
             cluster,
         })
+    }
+
+    /// Whether a consumer may begin at the time of a message that was read. If messages within a stream in memory are gone,
+    /// nats-server 2.9.10 crashes while it looks for such a time.
+    pub(super) const fn can_start_at_time(&self) -> bool {
+        !self.limits.is_in_memory
     }
 
     /// How many messages of this stream fit in so many bytes of memory, by their mean size; at least one.
@@ -297,8 +301,8 @@ impl StreamInfo {
 ///
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
-pub(super) fn stored(answer: &[u8]) -> Result<Option<StoredId>, ApiError> {
-    let answer = match open(answer) {
+pub(super) fn stored_message(answer: &[u8]) -> Result<Option<StoredId>, ApiError> {
+    let answer = match read_answer(answer) {
         Err(error) if error.message_is_missing() => return Ok(None),
         answer => answer?,
     };
@@ -316,12 +320,12 @@ pub(super) fn rfc_3339(unix_ns: u64) -> String {
     time.to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
-/// Checks the creation time of a stream.
+/// Checks by its creation time that a stream has been made.
 ///
 /// # Errors
 /// The server knows the name already, but has not made the stream: two clients that make a stream at once may get such
 /// an answer. Its creation time is the zero of Go, and another one a moment later would count as another stream.
-pub(super) fn finished(created: &str) -> Result<(), ApiError> {
+pub(super) fn check_made(created: &str) -> Result<(), ApiError> {
     match created.starts_with("0001-01-01T") {
         true => Err(ApiError::Unfinished),
         false => Ok(()),
@@ -334,11 +338,11 @@ pub(super) fn unix_ns(text: &str) -> Option<u64> {
     u64::try_from(time.timestamp_nanos_opt()?).ok()
 }
 
-/// Opens an answer without an error.
+/// Reads an answer that is no error.
 ///
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
-pub(super) fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
+pub(super) fn read_answer(answer: &[u8]) -> Result<Json<'_>, ApiError> {
     let answer = api::read(answer)?;
     refusal(answer).map_or(Ok(answer), Err)
 }

@@ -9,9 +9,9 @@ use super::consumers::{
     Attached, Durable, DurableState, DurableTarget, Joined, NotUsed, find_durable,
 };
 use super::cursor::{Cursor, Observed, Reached};
-use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::Health;
+use super::jetstream_connection::JetStreamConnection;
 use super::look_back::{LookBackError, look_back};
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
@@ -126,8 +126,8 @@ impl Subscription {
 
     /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
     /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
-    pub(super) fn nothing_pending(&mut self, data: &Data) {
-        let waits = |s: &Attached| data.has_waiting(s.consumer.sid);
+    pub(super) fn nothing_pending(&mut self, jetstream: &JetStreamConnection) {
+        let waits = |s: &Attached| jetstream.has_waiting(s.consumer.sid);
         if !self.attached.as_ref().is_some_and(waits) {
             self.quiet_until = None;
         }
@@ -151,17 +151,21 @@ impl Subscription {
     }
 
     /// Stops reading: gives the consumer up, and forgets what was to come from it.
-    pub(super) fn stop_reading(&mut self, data: &mut Data) {
+    pub(super) fn stop_reading(&mut self, jetstream: &mut JetStreamConnection) {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        self.replace_consumer(None, data);
+        self.replace_consumer(None, jetstream);
     }
 
     /// Reads from this consumer, and no more from the one before.
-    fn replace_consumer(&mut self, attached: Option<Attached>, data: &mut Data) {
+    fn replace_consumer(
+        &mut self,
+        attached: Option<Attached>,
+        jetstream: &mut JetStreamConnection,
+    ) {
         if let Some(before) = std::mem::replace(&mut self.attached, attached) {
-            data.leave_consumer(before.consumer);
+            jetstream.leave_consumer(before.consumer);
         }
     }
 
@@ -173,33 +177,33 @@ impl Subscription {
     /// message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         settings: &NatsSettings,
         relay: &Relay<NatsError>,
         choice: ConsumerChoice,
     ) -> Result<(), Stop> {
-        let Some(stream) = self.find_stream(data)? else {
-            self.replace_consumer(None, data);
+        let Some(stream) = self.find_stream(jetstream)? else {
+            self.replace_consumer(None, jetstream);
             self.quiet_until = None;
             self.log_state(DurableState::NoStream);
             return Ok(());
         };
-        let last = data.last_message(&self.target)?;
-        self.observe(stream, last.as_ref(), data)?;
+        let last = jetstream.last_message(&self.target)?;
+        self.observe(stream, last.as_ref(), jetstream)?;
         let warm = last.as_ref().map(|m| m.sequence);
         let done = self
             .cursor
             .sequence()
             .or(warm)
             .unwrap_or(stream.last_sequence);
-        let attached = self.subscribe(data, settings, choice, stream, done + 1)?;
-        match self.prepare(&attached, last, stream, data, settings, relay) {
+        let attached = self.subscribe(jetstream, settings, choice, stream, done + 1)?;
+        match self.prepare(&attached, last, stream, jetstream, settings, relay) {
             Ok(()) => {
-                self.replace_consumer(Some(attached), data);
+                self.replace_consumer(Some(attached), jetstream);
                 Ok(())
             }
             Err(stop) => {
-                data.leave_consumer(attached.consumer);
+                jetstream.leave_consumer(attached.consumer);
                 Err(stop)
             }
         }
@@ -211,7 +215,7 @@ impl Subscription {
         attached: &Attached,
         last: Option<Fetched>,
         stream: StreamHead,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         settings: &NatsSettings,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
@@ -223,9 +227,9 @@ impl Subscription {
             stored_unix_ns: last.stored_unix_ns,
         });
         let last_sequence = newest.map_or(0, |newest| newest.sequence);
-        let quiet = self.unseen(data, attached, last_sequence, few)? > few;
+        let quiet = self.unseen(jetstream, attached, last_sequence, few)? > few;
         if quiet || before.is_none() {
-            self.warm(last, data, &settings.look_back, relay)?;
+            self.warm(last, jetstream, &settings.look_back, relay)?;
         }
         let at_consumer = newest.filter(|newest| newest.sequence == delivered);
         let reached = before
@@ -236,12 +240,15 @@ impl Subscription {
         Ok(())
     }
 
-    fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamHead>, NatsError> {
+    fn find_stream(
+        &mut self,
+        jetstream: &mut JetStreamConnection,
+    ) -> Result<Option<StreamHead>, NatsError> {
         if let Some(ours) = &self.ours {
-            return streams::ensure_stream(data, ours).map(Some);
+            return streams::ensure_stream(jetstream, ours).map(Some);
         }
         let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
-        let found = streams::find_stream(data, &self.spec).map_err(failed)?;
+        let found = streams::find_stream(jetstream, &self.spec).map_err(failed)?;
         Ok(found.map(|found| {
             self.target.stream = found.name;
             found.head
@@ -254,13 +261,13 @@ impl Subscription {
         &mut self,
         stream: StreamHead,
         last: Option<&Fetched>,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
     ) -> Result<(), NatsError> {
         let went_back = match self.cursor.observe(stream) {
             Observed::WentBack => true,
             Observed::Other => false,
             Observed::Same => {
-                let gave_again = self.gave_number_again(last, data)?;
+                let gave_again = self.gave_number_again(last, jetstream)?;
                 if gave_again {
                     self.cursor.start_over();
                 }
@@ -283,7 +290,7 @@ impl Subscription {
     fn gave_number_again(
         &self,
         last: Option<&Fetched>,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
     ) -> Result<bool, NatsError> {
         let Some(Reached {
             sequence,
@@ -292,8 +299,8 @@ impl Subscription {
         else {
             return Ok(false);
         };
-        let found = self.message_at(sequence, data)?;
-        let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|now| now != stored);
+        let found = self.message_at(sequence, jetstream)?;
+        let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|found| found != stored);
         // The message may be gone; an older number with a later time shows it as well.
         let is_later = |one: &Fetched| {
             one.sequence < sequence && one.stored_unix_ns.is_some_and(|at| at > stored)
@@ -301,10 +308,15 @@ impl Subscription {
         Ok(found.as_ref().is_some_and(is_other) || last.is_some_and(is_later))
     }
 
-    fn message_at(&self, sequence: u64, data: &mut Data) -> Result<Option<Fetched>, NatsError> {
+    fn message_at(
+        &self,
+        sequence: u64,
+        jetstream: &mut JetStreamConnection,
+    ) -> Result<Option<Fetched>, NatsError> {
         let failed =
             |error| request_failed(format!("give a message of {}", self.spec.subject), error);
-        data.message_at(&self.target.stream, sequence)
+        jetstream
+            .message_at(&self.target.stream, sequence)
             .map_err(failed)
     }
 
@@ -314,14 +326,14 @@ impl Subscription {
     /// the ephemeral consumer; a message from both is recognised by its sequence.
     pub(super) fn take_over(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
-        let Some(stream) = self.find_stream(data)? else {
+        let Some(stream) = self.find_stream(jetstream)? else {
             return Ok(());
         };
         let start = self.cursor.sequence().unwrap_or(0) + 1;
-        let Some(durable) = self.subscribe_to_durable(data, stream, start)? else {
+        let Some(durable) = self.subscribe_to_durable(jetstream, stream, start)? else {
             return Ok(());
         };
         self.awaits_durable = false;
@@ -330,31 +342,31 @@ impl Subscription {
             return Ok(());
         };
         while self.cursor.sequence() < Some(delivered)
-            && let Some(message) = data.next_of(unnamed.consumer.sid, GAP_MESSAGE_TIMEOUT)?
+            && let Some(message) = jetstream.next_of(unnamed.consumer.sid, GAP_MESSAGE_TIMEOUT)?
         {
-            self.relay(message, data, relay)?;
+            self.relay(message, jetstream, relay)?;
         }
-        data.leave_consumer(unnamed.consumer);
+        jetstream.leave_consumer(unnamed.consumer);
         Ok(())
     }
 
     /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
     fn subscribe(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         settings: &NatsSettings,
         choice: ConsumerChoice,
         stream: StreamHead,
         start: u64,
     ) -> Result<Attached, NatsError> {
         if choice == ConsumerChoice::Durable
-            && let Some(durable) = self.subscribe_to_durable(data, stream, start)?
+            && let Some(durable) = self.subscribe_to_durable(jetstream, stream, start)?
         {
             self.awaits_durable = false;
             return Ok(durable);
         }
         self.awaits_durable = !settings.ephemeral && !self.is_refused;
-        let made = data.make_consumer(&self.target, None, start)?;
+        let made = jetstream.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
@@ -365,7 +377,7 @@ impl Subscription {
     /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents that.
     fn subscribe_to_durable(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
@@ -375,20 +387,20 @@ impl Subscription {
         let durable = self.target.durable.clone();
         let failed = |error| request_failed(format!("find the consumer {durable}"), error);
         let last = stream.last_sequence;
-        let mut found = find_durable(data, &self.target, last).map_err(failed)?;
+        let mut found = find_durable(jetstream, &self.target, last).map_err(failed)?;
         if let Durable::Missing = found {
-            if let Some(made) = data.make_consumer(&self.target, Some(&durable), start)? {
+            if let Some(made) = jetstream.make_consumer(&self.target, Some(&durable), start)? {
                 self.log_state(DurableState::Made);
                 return Ok(Some(made));
             }
             // Another process was quicker.
-            found = find_durable(data, &self.target, last).map_err(failed)?;
+            found = find_durable(jetstream, &self.target, last).map_err(failed)?;
         }
         let not_used = match found {
-            Durable::Free(state) if self.is_of_another_message(&state, data)? => {
+            Durable::Free(state) if self.is_of_another_message(&state, jetstream)? => {
                 NotUsed::OtherMessage
             }
-            Durable::Free(state) => match data.join(&self.target, &state.info)? {
+            Durable::Free(state) => match jetstream.join(&self.target, &state.info)? {
                 Joined::Attached(joined) => {
                     self.log_state(DurableState::Resumed);
                     return Ok(Some(*joined));
@@ -410,7 +422,7 @@ impl Subscription {
     fn is_of_another_message(
         &self,
         state: &ConsumerState,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
     ) -> Result<bool, NatsError> {
         let Some(active) = state
             .active_unix_ns
@@ -418,7 +430,7 @@ impl Subscription {
         else {
             return Ok(false);
         };
-        let found = self.message_at(state.info.delivered.stream_seq, data)?;
+        let found = self.message_at(state.info.delivered.stream_seq, jetstream)?;
         let stored = found.and_then(|found| found.stored_unix_ns);
         Ok(stored.is_some_and(|stored| stored > active.saturating_add(CLOCKS_DIFFER_NS)))
     }
@@ -427,7 +439,7 @@ impl Subscription {
     /// cursor and there are at most `few` such messages, also fetches the messages into `gap`.
     fn unseen(
         &mut self,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         attached: &Attached,
         last_sequence: u64,
         few: u64,
@@ -443,18 +455,18 @@ impl Subscription {
             return Ok(attached.pending);
         }
         // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
-        let Some(counted) = data.make_consumer(&self.target, None, reached + 1)? else {
+        let Some(counted) = jetstream.make_consumer(&self.target, None, reached + 1)? else {
             return Ok(attached.pending);
         };
         if counted.pending <= few {
             for _ in 0..counted.pending {
-                match data.next_of(counted.consumer.sid, GAP_MESSAGE_TIMEOUT)? {
+                match jetstream.next_of(counted.consumer.sid, GAP_MESSAGE_TIMEOUT)? {
                     Some(message) => self.gap.push(message),
                     None => break,
                 }
             }
         }
-        data.leave_consumer(counted.consumer);
+        jetstream.leave_consumer(counted.consumer);
         Ok(counted.pending)
     }
 
@@ -462,13 +474,13 @@ impl Subscription {
     fn warm(
         &mut self,
         last: Option<Fetched>,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         limits: &LookBack,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
         let (floor, link) = (self.cursor.sequence().unwrap_or(0), &relay.link);
-        match look_back(data, &self.target, &last, floor, limits) {
+        match look_back(jetstream, &self.target, &last, floor, limits) {
             Ok(Some(good)) => self.hand_over_quietly(good, link)?,
             Err(LookBackError::Limited) => relay.status.count_look_back_limited(),
             Err(LookBackError::JetStream(ApiError::Lost)) => return Err(NatsError::Lost.into()),
@@ -487,7 +499,7 @@ impl Subscription {
     pub(super) fn relay(
         &mut self,
         message: Delivery,
-        data: &mut Data,
+        jetstream: &mut JetStreamConnection,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         if message.status == Some(100) {
@@ -495,7 +507,7 @@ impl Subscription {
             // on the subject that the heartbeat names. Consumers made by weirgate send neither; consumers of other
             // clients may.
             if let Some(subject) = message.reply.or(message.stalled) {
-                data.answer(&subject);
+                jetstream.answer(&subject);
             }
             return Ok(());
         }
@@ -509,8 +521,8 @@ impl Subscription {
         if news {
             if !relay.link.has_room(message.payload.len()) {
                 // The wait for room may be long, and the server would redeliver messages that were handed over.
-                self.send_acks(data);
-                data.flush()?;
+                self.send_acks(jetstream);
+                jetstream.flush()?;
             }
             let quiet = self.quiet_until.is_some();
             let message = Fetched {
@@ -535,15 +547,15 @@ impl Subscription {
             .filter(|until| *until > ack.stream_sequence);
         let owe = |attached: &mut Attached| attached.acks.owe(reply, now);
         if self.attached.as_mut().is_some_and(owe) {
-            self.send_acks(data);
+            self.send_acks(jetstream);
         }
         Ok(())
     }
 
     /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are lost.
-    pub(super) fn send_acks(&mut self, data: &mut Data) {
+    pub(super) fn send_acks(&mut self, jetstream: &mut JetStreamConnection) {
         let acks = self.attached.iter_mut().flat_map(|s| s.acks.take());
-        acks.for_each(|subject| data.answer(&subject));
+        acks.for_each(|subject| jetstream.answer(&subject));
     }
 
     /// The time to send the queued acknowledgements.

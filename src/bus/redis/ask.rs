@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::error::{RedisError, shown};
+use super::error::{RedisError, shown_trimmed};
 use super::marks::NO_POSITIONS;
 use super::resp::Value;
 use super::role::{hello_field, says_lone_master};
@@ -64,7 +64,7 @@ fn all(
     // Every user may send `HELLO`; servers before 6.0 do not know the command.
     let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
     let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
-    let version = shown(&String::from_utf8_lossy(version));
+    let version = shown_trimmed(&String::from_utf8_lossy(version));
     let server = endpoint.address();
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
@@ -129,7 +129,7 @@ fn published(
         found.push(
             match connection.ask_one(&["PUBLISH", channel, ""], HANDSHAKE_TIMEOUT)? {
                 Value::Error(words) => {
-                    let reason = shown(&words);
+                    let reason = shown_trimmed(&words);
                     refused(format!("may not publish to {channel}: {reason}"))
                 }
                 _ => Finding::Good(format!("may publish to {channel}")),
@@ -154,7 +154,7 @@ fn read_stream(
     let mut answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
     let state = answers.split_off(commands.len() - 1).pop();
     let refused = answers.iter().find_map(|answer| match answer {
-        Value::Error(words) => Some(shown(words)),
+        Value::Error(words) => Some(shown_trimmed(words)),
         _ => None,
     });
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
@@ -167,7 +167,7 @@ fn read_stream(
         found.push(Finding::Warning(format!(
             "may not ask for the counters of the stream {key} ({}; Redis 7.0, +eval_ro +xinfo|stream): what is \
              trimmed after it was read counts as lost",
-            shown(&words)
+            shown_trimmed(&words)
         )));
     }
     Ok(())
@@ -193,7 +193,7 @@ fn subscribed(
             false => one.name.to_string(),
         };
         let answer = match answer {
-            Value::Error(words) => Err(shown(words)),
+            Value::Error(words) => Err(shown_trimmed(words)),
             _ => Ok(()),
         };
         reported.record(name, needed_by, answer);
@@ -211,7 +211,7 @@ fn command(one: &Subscription) -> [&str; 2] {
     [verb, &one.name]
 }
 
-/// Tells confirmations from the messages in between.
+/// Whether the value is a confirmation or a refusal, not a message in between.
 fn is_confirmation(value: &Value) -> bool {
     match value {
         Value::Error(_) => true,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::error::{RedisError, is_temporary, shown};
+use super::error::{RedisError, is_temporary, shown_trimmed};
 use super::resp::{ReadLimits, RespReader, Value, pack};
 use super::settings::RedisEndpoint;
 use crate::LinkTimes;
@@ -139,7 +139,7 @@ impl<'w> Connection<'w> {
             Value::Error(words) => {
                 tracing::warn!(
                     server = self.server(),
-                    reason = shown(&words),
+                    reason = shown_trimmed(&words),
                     "this user may not ask a Redis server for its role (+role)"
                 );
                 return Ok(());
@@ -150,7 +150,7 @@ impl<'w> Connection<'w> {
             Some(Value::Bulk(role)) if role == b"master" => Ok(()),
             Some(Value::Bulk(role)) => Err(RedisError::NotMaster {
                 server: self.server(),
-                role: shown(&String::from_utf8_lossy(&role)),
+                role: shown_trimmed(&String::from_utf8_lossy(&role)),
             }),
             _ => Err(self.wrong("it says no role")),
         }
@@ -336,7 +336,7 @@ impl<'w> Connection<'w> {
 
     /// The error for a value that the server should not have sent.
     pub(super) fn wrong(&self, reason: &str) -> RedisError {
-        let (server, reason) = (self.server(), shown(reason));
+        let (server, reason) = (self.server(), shown_trimmed(reason));
         RedisError::Wrong { server, reason }
     }
 
@@ -345,7 +345,7 @@ impl<'w> Connection<'w> {
         RedisError::Refused {
             server: self.server(),
             command,
-            reason: shown(words),
+            reason: shown_trimmed(words),
         }
     }
 
@@ -368,7 +368,7 @@ fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
         Err(RedisError::Refused {
             server: server.to_owned(),
             command,
-            reason: shown(words),
+            reason: shown_trimmed(words),
         })
     };
     match command {

@@ -119,8 +119,9 @@ pub(super) fn is_temporary(words: &str) -> bool {
         .any(|code| words.starts_with(code))
 }
 
-/// A server's words, fit for a log line.
-pub(super) fn shown(words: &str) -> String {
+/// A server's words as [`server_words::shown`] cuts them, without a comma or blanks at the end: the text of an error goes on
+/// after them.
+pub(super) fn shown_trimmed(words: &str) -> String {
     server_words::shown(words)
         .trim_end_matches([' ', ','])
         .to_owned()
@@ -132,6 +133,6 @@ mod tests {
 
     #[test]
     fn a_servers_words_end_without_a_comma() {
-        assert_eq!(shown("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
+        assert_eq!(shown_trimmed("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
+use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::Value;
 use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
@@ -184,7 +184,7 @@ impl PubSubSession<'_, '_> {
         let channel = self.kept.as_ref().map(|kept| &*kept.channel);
         tracing::warn!(
             channel,
-            reason = shown(words),
+            reason = shown_trimmed(words),
             "this user may not subscribe to the marks (&CHANNEL), so positions are valid on this \
              connection only"
         );
@@ -335,7 +335,7 @@ impl MarkThread {
                     learned.is_refused.store(true, Relaxed);
                     tracing::warn!(
                         channel,
-                        reason = shown(words),
+                        reason = shown_trimmed(words),
                         "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
                          this connection only"
                     );

@@ -42,10 +42,11 @@
 //! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
 //! | `servers` | where the master is; the second connection beside a silent connection; `super::probe` has the rule |
 //! | `ask` | the checks before a start |
-//! | `marks` | the kept feed on a connection: positions, the marks to make positions valid on other instances, and what a server says of itself |
+//! | `marks` | the kept feed on a connection: positions, and the marks that make them valid on other instances |
+//! | `role` | what a server says of itself: whether it is a lone master, and its links |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `settings` | pure: the protocol; URLs and error texts |
+//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
 mod ask;
 mod connection;

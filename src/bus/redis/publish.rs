@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
+use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::Value;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
@@ -157,7 +157,7 @@ impl PublishSession<'_, '_> {
             Value::Error(words) if was_asked => {
                 if let Some(line) = self.lines.line(self.relay.link.now()) {
                     tracing::warn!(
-                        reason = shown(&words),
+                        reason = shown_trimmed(&words),
                         lines_left_out = line.suppressed,
                         "Redis refused a message"
                     );

@@ -1,19 +1,17 @@
-//! A subscribed connection from the log-in until its loss: hands messages and confirmations to the loop, and sends the
-//! requests of gateways.
-//!
-//! With a kept feed, the session also counts positions and publishes marks. `marks.rs` has that half.
+//! The session on a subscribed connection, from the log-in until the loss: messages and confirmations to the loop, requests
+//! of gateways to Redis. The kept feed in it, with its positions and marks, is in `marks.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, is_temporary, shown};
+use super::error::{RedisError, Stop, is_temporary, shown_trimmed};
 use super::marks::MarkedFeed;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
 use crate::NAME_NOT_UTF8;
-use crate::ledger::Change;
+use crate::ledger::SubscriptionChange;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::requests::Names;
@@ -46,7 +44,7 @@ pub(super) enum Expected {
     /// The answer to a ping.
     Pong,
     /// A confirmation for each name of a command.
-    Change(Change),
+    Change(SubscriptionChange),
     /// The subscription to the channel of the marks.
     Marks,
 }
@@ -385,7 +383,7 @@ impl PubSubSession<'_, '_> {
         number: u64,
         words: &str,
     ) -> Result<(), Stop> {
-        let reason = shown(words);
+        let reason = shown_trimmed(words);
         if self.relay.is_up_now() {
             self.show_refusals();
         }
@@ -416,7 +414,7 @@ impl PubSubSession<'_, '_> {
     }
 }
 
-fn command(change: &Change) -> &'static str {
+fn command(change: &SubscriptionChange) -> &'static str {
     match (change.wanted, change.patterns) {
         (true, false) => "SUBSCRIBE",
         (true, true) => "PSUBSCRIBE",

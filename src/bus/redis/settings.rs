@@ -65,18 +65,18 @@ impl RedisSettings {
 
     /// The server, with its present login.
     pub(super) fn server_now(&self) -> RedisEndpoint {
-        let now = RedisEndpoint::parse(&self.url.expose());
-        self.server.with_login_of(now.ok())
+        let read_again = RedisEndpoint::parse(&self.url.expose());
+        self.server.with_login_of(read_again.ok())
     }
 
     /// A sentinel, with its present login.
     pub(super) fn sentinel_now(&self, number: usize) -> RedisEndpoint {
         let urls = self.sentinel_urls.expose();
-        let now = urls
+        let read_again = urls
             .split(',')
             .nth(number)
             .map(RedisEndpoint::parse_sentinel);
-        self.sentinels[number].with_login_of(now.and_then(Result::ok))
+        self.sentinels[number].with_login_of(read_again.and_then(Result::ok))
     }
 
     /// Checks that an attacker cannot choose the name that the master's certificate must have: either the settings give
@@ -124,9 +124,9 @@ impl RedisEndpoint {
         }
     }
 
-    /// This server with the user and password of another reading of its URL, if there is one.
-    fn with_login_of(&self, now: Option<Self>) -> Self {
-        match now {
+    /// This server with the user and password of `read_again`, a newer reading of its URL; unchanged if that reading failed.
+    fn with_login_of(&self, read_again: Option<Self>) -> Self {
+        match read_again {
             Some(Self {
                 username, password, ..
             }) => Self {

@@ -15,8 +15,8 @@ use weirgate_wire::base::ChunkedQueue;
 
 /// The most marks that are remembered, the newest: an hour of one instance with a mark each second.
 pub(super) const MARKS_MAX: usize = 4_096;
-/// The most ids that are remembered, the newest, unless the history keeps more messages.
-pub(super) const FORGOTTEN_IDS_MAX: usize = 65_536;
+/// The most ids that are remembered, the newest. Ids of messages that the history keeps are remembered in any case.
+pub(super) const IDS_MAX: usize = 65_536;
 
 /// The numbers of all marks and ids, and of the newest message.
 #[derive(Debug, Default)]
@@ -97,10 +97,11 @@ impl MessageNumbers {
 
     /// Notes that the message with this number and all messages before are no longer kept.
     pub(super) fn forgot(&mut self, number: u64) {
-        while self.ids.len() > FORGOTTEN_IDS_MAX
+        while self.ids.len() > IDS_MAX
             && self.head - (self.ids.len() as u64) < number
             && self.ids.pop_front().is_some()
         {
+            // Ids before the first one are missing because they were forgotten, no more because of the loss.
             self.is_after_loss = false;
         }
     }
@@ -132,14 +133,14 @@ impl MessageNumbers {
                     false => NotRecovered::Epoch,
                 };
                 let number = self.marked.get(&mark).ok_or(unknown)?;
-                self.check_names(position)?;
+                self.check_feed(position)?;
                 if *number < self.floor {
                     return Err(NotRecovered::Gap);
                 }
                 number.saturating_add(count)
             }
             Point::Stored(id) => {
-                self.check_names(position)?;
+                self.check_feed(position)?;
                 self.find_id(id)?
             }
         };
@@ -149,7 +150,7 @@ impl MessageNumbers {
         }
     }
 
-    fn check_names(&self, position: Position) -> Result<(), NotRecovered> {
+    fn check_feed(&self, position: Position) -> Result<(), NotRecovered> {
         match self.feed_hash.is_none_or(|hash| position.feed_hash == hash) {
             true => Ok(()),
             false => Err(NotRecovered::Bad),
@@ -160,11 +161,15 @@ impl MessageNumbers {
         let ids = self.ids.len();
         match self.ids.binary_search(&id) {
             Ok(at) => Ok(self.head - (ids - 1 - at) as u64),
+            // Before all remembered ids, and what was there was lost.
             Err(0) if self.is_after_loss => Err(NotRecovered::Gap),
+            // Older than all remembered ids.
             Err(0) if ids > 0 => Err(NotRecovered::Window),
             // Another message has this number in the stream.
             Err(at) if at < ids || self.has_major(id.major) => Err(NotRecovered::Epoch),
+            // Newer than the newest.
             Err(_) if ids > 0 => Err(NotRecovered::Ahead),
+            // No id is known yet.
             Err(_) => Err(NotRecovered::Epoch),
         }
     }

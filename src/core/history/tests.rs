@@ -5,7 +5,7 @@ mod streams;
 use std::cell::Cell;
 
 use super::missed::CopyPlace;
-use super::numbers::{FORGOTTEN_IDS_MAX, MARKS_MAX};
+use super::numbers::{IDS_MAX, MARKS_MAX};
 use super::*;
 use crate::turn::Turn;
 use crate::{FrameBytes, Mark, Message};

@@ -9,8 +9,8 @@ use std::vec;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use self::response::{COMMENT, DATA, Page};
-use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
+use self::response::{COMMENT, DATA, RequestingPage};
+use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::RequestHead;
@@ -116,8 +116,8 @@ pub(crate) fn answer_head(head: &RequestHead<'_>, limits: &Limits, out: &mut Vec
     response::head(out, page(head, limits), "");
 }
 
-fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> Page<'a> {
-    Page {
+fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> RequestingPage<'a> {
+    RequestingPage {
         origin: head.header("Origin"),
         is_listed: limits.origins_are_listed,
     }
@@ -140,16 +140,16 @@ pub(crate) struct EventStream {
 impl EventStream {
     /// Returns the next message of the query. Input is discarded; the first time that it is more than a few bytes is a
     /// violation: an event stream takes none.
-    pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
+    pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<ClientStep> {
         if let Some(message) = self.messages.next() {
-            return Some(Step::Message(ClientMessage::Text(message.into())));
+            return Some(ClientStep::Message(ClientMessage::Text(message.into())));
         }
         self.messages = Vec::new().into_iter();
         let was_over = self.ignored_bytes > IGNORED_BYTES_MAX;
         self.ignored_bytes += std::mem::take(input).len();
         (self.ignored_bytes > IGNORED_BYTES_MAX && !was_over).then(|| {
             let code = CloseCode::new(1002, "an event stream takes no input");
-            Step::Violation(code, CloseReason::ProtocolError)
+            ClientStep::Violation(code, CloseReason::ProtocolError)
         })
     }
 

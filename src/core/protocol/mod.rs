@@ -43,7 +43,7 @@ impl Protocol {
         input: &mut &[u8],
         out: &mut Vec<u8>,
         scratch: &mut FrameScratch,
-    ) -> Option<Step> {
+    ) -> Option<ClientStep> {
         match self {
             Self::WebSocket(websocket) => websocket.read(input, out, scratch),
             Self::EventStream(stream) => stream.read(input),
@@ -63,7 +63,7 @@ impl Protocol {
         }
     }
 
-    /// Appends a sign of life. Returns true if the client responds with a [`Step::Pong`]; without a
+    /// Appends a sign of life. Returns true if the client responds with a [`ClientStep::Pong`]; without a
     /// pong in time the client is closed.
     pub(super) fn keep_alive(&self, out: &mut Vec<u8>) -> bool {
         match self {
@@ -105,7 +105,7 @@ impl Protocol {
 
 /// The result of reading the next bytes of a client.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum ClientStep {
     /// A whole message.
     Message(ClientMessage),
     /// The client has sent a ping, and the pong is in the control part. A step for each ping, so that the limit of

@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
-use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
+use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
 use crate::{CloseCode, CloseReason, Content, Encoded};
 use weirgate_wire::deflate::{Agreed, Deflater};
 use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch};
@@ -154,7 +154,7 @@ impl WebSocket {
     }
 
     /// Returns the meaning of a frame; `None` for a frame without effect.
-    fn take_frame(&mut self, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
+    fn take_frame(&mut self, frame: &[u8], control: &mut Vec<u8>) -> Option<ClientStep> {
         if let Some(context) = &mut self.context {
             return read_frame(context, frame, control);
         }
@@ -168,7 +168,11 @@ impl WebSocket {
 }
 
 /// Reads a whole frame. Returns the meaning of the frame; `None` for a frame without effect.
-fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
+fn read_frame(
+    context: &mut WebSocketContext,
+    frame: &[u8],
+    control: &mut Vec<u8>,
+) -> Option<ClientStep> {
     let mut pipe = Pipe {
         input: frame,
         control,
@@ -179,20 +183,20 @@ fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8
         "a frame is taken whole"
     );
     match outcome {
-        Ok(Received::Text(text)) => Some(Step::Message(ClientMessage::Text(text))),
-        Ok(Received::Binary(bytes)) => Some(Step::Message(ClientMessage::Binary(bytes))),
+        Ok(Received::Text(text)) => Some(ClientStep::Message(ClientMessage::Text(text))),
+        Ok(Received::Binary(bytes)) => Some(ClientStep::Message(ClientMessage::Binary(bytes))),
         Ok(Received::Ping(_)) => {
             flush(context, control);
-            Some(Step::Ping)
+            Some(ClientStep::Ping)
         }
-        Ok(Received::Pong(_)) => Some(Step::Pong),
+        Ok(Received::Pong(_)) => Some(ClientStep::Pong),
         Ok(Received::Close(frame)) => {
             flush(context, control);
-            Some(Step::PeerClosed(frame.map(|frame| frame.code.into())))
+            Some(ClientStep::PeerClosed(frame.map(|frame| frame.code.into())))
         }
         Err(Error::ConnectionClosed) => {
             flush(context, control);
-            Some(Step::PeerClosed(None))
+            Some(ClientStep::PeerClosed(None))
         }
         // The reader gives whole messages, so that nothing more is to be read.
         Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
@@ -225,7 +229,7 @@ impl WebSocket {
         input: &mut &[u8],
         out: &mut Vec<u8>,
         scratch: &mut FrameScratch,
-    ) -> Option<Step> {
+    ) -> Option<ClientStep> {
         loop {
             let frame = match self.reader.read(input, scratch) {
                 Ok(Some(frame)) => frame.bytes(),
@@ -267,13 +271,13 @@ impl WebSocket {
     }
 }
 
-fn violation(error: FrameError) -> Step {
+fn violation(error: FrameError) -> ClientStep {
     let reason = match error {
         FrameError::TooBig => CloseReason::MessageTooBig,
         FrameError::BadUtf8 => CloseReason::BadUtf8,
         _ => CloseReason::ProtocolError,
     };
-    Step::Violation(CloseCode::bare(error.close_code()), reason)
+    ClientStep::Violation(CloseCode::bare(error.close_code()), reason)
 }
 
 fn new_context(message_bytes_max: usize) -> WebSocketContext {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::Session;
 use super::phase::Phase;
-use crate::protocol::Step;
+use crate::protocol::ClientStep;
 use crate::reason::labelled;
 use crate::stats::PhaseKind;
 use crate::{Limits, Now};
@@ -134,7 +134,7 @@ impl Session {
         input: &mut &[u8],
         control_bytes_max: usize,
         scratch: &mut FrameScratch,
-    ) -> Option<Step> {
+    ) -> Option<ClientStep> {
         let cold = &mut *self.cold;
         if let Phase::Open(open) = &cold.phase
             && open.is_broken
@@ -155,9 +155,9 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            Some(Step::Pong) => self.handle_pong(now),
-            Some(Step::PeerClosed(code)) => cold.record.code = code,
-            Some(Step::Violation(..)) => open.is_broken = true,
+            Some(ClientStep::Pong) => self.handle_pong(now),
+            Some(ClientStep::PeerClosed(code)) => cold.record.code = code,
+            Some(ClientStep::Violation(..)) => open.is_broken = true,
             _ => {}
         }
         step

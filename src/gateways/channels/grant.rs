@@ -52,7 +52,7 @@ impl ChannelsGateway {
                         PastOf::Here(None) => {}
                         PastOf::Here(Some(cut)) => {
                             let past = follow_up.past.get_or_insert_default();
-                            past.lacks.insert(name, cut);
+                            past.cuts.insert(name, cut);
                         }
                         PastOf::Missing => {
                             self.wait_for_past(core, key, &name);
@@ -79,7 +79,7 @@ impl ChannelsGateway {
             let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            retained.want_of_request(&name, key, *answer, follow_up.says_end);
+            retained.want_of_request(&name, key, *answer, follow_up.wants_end);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             follow_up.unconfirmed.insert(name);

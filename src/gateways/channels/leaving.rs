@@ -7,7 +7,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::pending::PendingRequest;
 use super::replay::Replays;
-use super::retained::Wants;
+use super::retained::WaitedNames;
 use crate::gateways::shared::history::Follow;
 use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
@@ -19,7 +19,7 @@ pub(super) struct Leaving {
     address: ClientAddr,
     ids: Vec<u32>,
     /// Names whose last values it waited for.
-    wanted: Wants,
+    wanted: WaitedNames,
     replays: Replays,
     /// Names and messages of its requests and answers: dropping very many takes time.
     sets: Vec<btree_set::IntoIter<TopicName>>,
@@ -36,7 +36,7 @@ impl Leaving {
     pub(super) fn new(
         key: SessionKey,
         client: ChannelsClient,
-        (wanted, replays): (Wants, Replays),
+        (wanted, replays): (WaitedNames, Replays),
     ) -> Self {
         let (address, ids) = (client.held.address(), client.held.ids());
         let (rest, sending, answers) = client.into_requests();

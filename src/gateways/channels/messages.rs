@@ -100,9 +100,9 @@ impl Recovered {
     }
 
     /// The same for a name of which not all of the newest messages follow, for this reason.
-    pub(super) fn push_lacking(&mut self, name: &TopicName, lack: RetainedCut) {
+    pub(super) fn push_cut(&mut self, name: &TopicName, cut: RetainedCut) {
         self.recovered.boolean(name.as_str(), false);
-        self.why.string(name.as_str(), lack.label());
+        self.why.string(name.as_str(), cut.label());
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -362,7 +362,7 @@ pub(super) struct FollowUp {
     /// The number of the answer, if last values of its names go to the client after it.
     pub(super) retained: Option<u64>,
     /// The client is told when the last values of a name have ended.
-    pub(super) says_end: bool,
+    pub(super) wants_end: bool,
     /// `None`: none of the names wants what the history lacks.
     pub(super) past: Option<Box<WantedPast>>,
     /// `None`: the request has no `since` and no `last`.
@@ -375,7 +375,7 @@ pub(super) struct WantedPast {
     /// Those that the answer waits for.
     pub(super) waits: BTreeSet<TopicName>,
     /// Those of which not all are to be had, and why.
-    pub(super) lacks: BTreeMap<TopicName, RetainedCut>,
+    pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
 }
 
 /// A request with `since` or `last`.
@@ -451,7 +451,7 @@ impl FollowUp {
         if let Some(past) = &mut self.past
             && let (Some(name), Some(cut)) = (past.waits.take(name), cut)
         {
-            past.lacks.insert(name, cut);
+            past.cuts.insert(name, cut);
         }
     }
 }
@@ -507,7 +507,7 @@ impl Queue {
             let past = follow_up.past.as_ref();
             let past = past.map_or(0, |past| {
                 let of_client = PAST_CLIENT_BYTES * usize::from(!past.waits.is_empty());
-                of_client + PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.lacks.len()
+                of_client + PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.cuts.len()
             });
             let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| {

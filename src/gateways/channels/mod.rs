@@ -8,6 +8,20 @@
 //!
 //! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
 //! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
+//!
+//! Begin with [`ChannelsGateway::handle_message`] below, then `request.rs`, `pending.rs` and `grant.rs`.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `authenticate`, `rights` | the token of a client; whether the client may hold a name |
+//! | `request`, `pending`, `grant` | requests about names: the parser, one name at a time, names given and taken |
+//! | `client`, `held`, `names`, `leaving` | a client; its names; the sums of all clients; clients that have ended |
+//! | `bus`, `bus_requests` | notices of the bus, and requests to it |
+//! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
+//! | `feed` | from messages of the bus to topics |
+//! | `messages`, `sending` | the messages to clients; sending answers, and what follows them |
+//! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
+//! | `settings`, `stats`, `metrics`, `start` | the rows of the tables; counters; the start and the pages |
 
 mod authenticate;
 mod bus;

@@ -147,7 +147,7 @@ impl ChannelsGateway {
             },
             follow_up: FollowUp {
                 resumed: new.resumed,
-                says_end: new.status,
+                wants_end: new.status,
                 ..FollowUp::default()
             },
             request_id: new.request_id,

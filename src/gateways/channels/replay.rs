@@ -26,7 +26,7 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
-use super::retained::{QuestionPlace, Retained, RetainedClient, ValuesState, WaitedName};
+use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
     Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -379,10 +379,10 @@ impl Retained {
         let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| WaitedName {
             state: ValuesState::Waits(0),
-            place: self.questions.place_after(None),
+            cursor: self.questions.cursor_after(None),
             since: self.count,
             count: 0,
-            says_end: false,
+            wants_end: false,
             cut: None,
         });
         let before = waiter.replay.replays.insert(replay.key(), replay);
@@ -494,7 +494,7 @@ impl Retained {
         scope: &TopicName,
         key: SessionKey,
         cut: Option<RetainedCut>,
-        place: QuestionPlace,
+        cursor: QuestionCursor,
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
@@ -502,7 +502,7 @@ impl Retained {
                 replay.read(cut);
             }
         }
-        self.wait_again(scope, key, Some(place));
+        self.wait_again(scope, key, Some(cursor));
     }
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.

@@ -11,6 +11,13 @@
 //! shares are a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends
 //! after a minute ([`shares`]), so that a client that takes a byte now and then does not keep others waiting for ever; from then on
 //! its values count only in the memory of all frames.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `client`, `shares` | a client that waits, and its share of bytes |
+//! | `questions`, `sought` | the questions, and which members of one get a message |
+//! | `request`, `pages` | what the bus is asked; the pages that it answers |
+//! | `live` | live messages of subjects whose values are still to come |
 
 mod client;
 mod live;
@@ -21,8 +28,8 @@ mod shares;
 mod sought;
 
 use self::client::Share;
-pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, Wants};
-pub(super) use self::questions::QuestionPlace;
+pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
+pub(super) use self::questions::QuestionCursor;
 pub use self::request::RetainedRequest;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
@@ -152,7 +159,7 @@ impl Retained {
     pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         self.leave_question(name, key);
         let wanted = WaitedName {
-            says_end: true,
+            wants_end: true,
             ..WaitedName::new(answer, self.count)
         };
         let waiter = self.clients.entry(key).or_default();
@@ -167,9 +174,9 @@ impl Retained {
         name: &TopicName,
         key: SessionKey,
         answer: u64,
-        says_end: bool,
+        wants_end: bool,
     ) {
-        match says_end {
+        match wants_end {
             true => self.want_with_end(name, key, answer),
             false => self.want(name, key, answer),
         }
@@ -211,7 +218,7 @@ impl Retained {
     /// Ends the wait of a client for the values of a name: it gets no more of them.
     fn end(&mut self, name: &TopicName, key: SessionKey, cut: Option<RetainedCut>) {
         if let Some(waiter) = self.clients.get_mut(&key)
-            && let Some(wanted) = waiter.names.get(name).filter(|wanted| wanted.says_end)
+            && let Some(wanted) = waiter.names.get(name).filter(|wanted| wanted.wants_end)
         {
             let end = RetainedEnd {
                 answer: match wanted.state {
@@ -253,7 +260,7 @@ impl Retained {
 
     /// Handles the end of a client. Returns the names that it waited for, and its replays: the caller then calls
     /// [`stop_waiting`](Self::stop_waiting) for each name, and drops the replays.
-    pub(super) fn closed(&mut self, key: SessionKey) -> (Wants, Replays) {
+    pub(super) fn closed(&mut self, key: SessionKey) -> (WaitedNames, Replays) {
         let Some(waiter) = self.clients.remove(&key) else {
             return Default::default();
         };
@@ -276,7 +283,7 @@ impl Retained {
         }
     }
 
-    /// Takes a client out of the question about a name. It waits for another question, from the same place.
+    /// Takes a client out of the question about a name. It waits for another question, from the same cursor.
     pub(super) fn leave_question(&mut self, name: &TopicName, key: SessionKey) {
         let wanted = self
             .clients
@@ -285,37 +292,37 @@ impl Retained {
         let Some(wanted) = wanted.cloned() else {
             return;
         };
-        let place = self.leave_as(name, key, &wanted);
-        self.wait_again(name, key, place);
+        let cursor = self.leave_as(name, key, &wanted);
+        self.wait_again(name, key, cursor);
     }
 
-    /// Takes a client out of the question in which it has this name. Returns the place up to which it has the values.
+    /// Takes a client out of the question in which it has this name. Returns the cursor up to which it has the values.
     fn leave_as(
         &mut self,
         name: &TopicName,
         key: SessionKey,
         wanted: &WaitedName,
-    ) -> Option<QuestionPlace> {
+    ) -> Option<QuestionCursor> {
         let (number, member) = match wanted.state {
             ValuesState::Waits(_) => return None,
             ValuesState::Asked(number) => (number, Member::Ready),
             ValuesState::Takes(number) => (number, Member::Takes),
         };
         let start = self.questions.start_of(number);
-        let begins = &wanted.place;
-        let place = self.questions.leave(name, begins, number, key, member);
+        let begins = &wanted.cursor;
+        let cursor = self.questions.leave(name, begins, number, key, member);
         if let Some((name, begins)) = start {
             self.ask_next(&name, begins);
         }
-        place
+        cursor
     }
 
-    /// Queues a client for another question about the name; `place` is how far the one before has come.
+    /// Queues a client for another question about the name; `cursor` is how far the one before has come.
     pub(super) fn wait_again(
         &mut self,
         name: &TopicName,
         key: SessionKey,
-        place: Option<QuestionPlace>,
+        cursor: Option<QuestionCursor>,
     ) {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return;
@@ -325,7 +332,7 @@ impl Retained {
             return;
         };
         let before = mem::replace(&mut wanted.state, ValuesState::Waits(0));
-        wanted.place = place.unwrap_or_else(|| mem::take(&mut wanted.place));
+        wanted.cursor = cursor.unwrap_or_else(|| mem::take(&mut wanted.cursor));
         match before {
             ValuesState::Waits(_) => wanted.state = before,
             ValuesState::Asked(_) => self.unasked(key),

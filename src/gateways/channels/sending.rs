@@ -48,7 +48,7 @@ struct Prepared {
     /// The number of the answer, if last values follow.
     retained: Option<u64>,
     /// The client wants to know when its last values have ended.
-    says_end: bool,
+    wants_end: bool,
     /// The granted names of which the answer still has to say what they bring.
     brings: vec::IntoIter<TopicName>,
     resuming: Option<Box<Resuming>>,
@@ -230,7 +230,7 @@ impl Prepared {
             brings: answer.take_names().into_iter(),
             answer,
             retained: follow_up.retained,
-            says_end: follow_up.says_end,
+            wants_end: follow_up.wants_end,
             resuming: resumed.map(|resumed| Box::new(Resuming::new(resumed, past))),
         }
     }
@@ -275,7 +275,7 @@ impl Resuming {
     fn bytes(&self) -> usize {
         let names = self.names.len() + self.held.len() + self.joined.len();
         let names = names + self.off.len() + self.moved.len();
-        let names = names + self.past.waits.len() + self.past.lacks.len();
+        let names = names + self.past.waits.len() + self.past.cuts.len();
         names * NAME_BYTES + self.recovered.bytes()
     }
 
@@ -387,11 +387,11 @@ impl Resuming {
                 let outcome = self.outcomes[*joined];
                 let is_whole = self.has_since && outcome.is_ok();
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
-                match self.past.lacks.get(name).filter(|_| !is_whole && !is_none) {
-                    Some(lack) => self.recovered.push_lacking(name, *lack),
+                match self.past.cuts.get(name).filter(|_| !is_whole && !is_none) {
+                    Some(cut) => self.recovered.push_cut(name, *cut),
                     // The newest messages are too many just now.
                     None if !self.has_since && outcome == Err(NotRecovered::Large) => {
-                        self.recovered.push_lacking(name, RetainedCut::Limit);
+                        self.recovered.push_cut(name, RetainedCut::Limit);
                     }
                     None => self.recovered.push(name, outcome),
                 }
@@ -527,9 +527,9 @@ impl ChannelsGateway {
         }
         for name in &names {
             if resuming.past.waits.remove(name)
-                && let Some(lack) = self.leave_past(core, key, name)
+                && let Some(cut) = self.leave_past(core, key, name)
             {
-                resuming.past.lacks.insert(name.clone(), lack);
+                resuming.past.cuts.insert(name.clone(), cut);
             }
         }
         // A name that the client holds gets nothing beside new ones: their live messages are postponed, and its own would
@@ -628,7 +628,7 @@ impl ChannelsGateway {
         let mut moved = Vec::new();
         for prepared in &mut sending.answers {
             if let Some(mut resuming) = prepared.resuming.take() {
-                moved.push((mem::take(&mut resuming.moved), prepared.says_end));
+                moved.push((mem::take(&mut resuming.moved), prepared.wants_end));
                 let names = resuming.settle(core, &mut follow, &mut replayed);
                 sending.spent.extend(names);
             }
@@ -647,9 +647,9 @@ impl ChannelsGateway {
 
     /// Requests the last values of names that turned out not to be of the stream. The answers have gone.
     fn want_moved(&mut self, key: SessionKey, moved: &[(Vec<TopicName>, bool)]) {
-        for (names, says_end) in moved {
+        for (names, wants_end) in moved {
             for name in names {
-                self.retained.want_of_request(name, key, 0, *says_end);
+                self.retained.want_of_request(name, key, 0, *wants_end);
             }
             if !names.is_empty() {
                 self.retained.client_up(key);

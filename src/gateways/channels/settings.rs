@@ -6,8 +6,8 @@ use crate::gateways::channels::{ChannelsGatewaySettings, metrics};
 use crate::gateways::shared::{bus, metrics as shared_metrics};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
-    Refused, SecretUrl, Setting, SettingsError, Shows, With, has_flag,
+    Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess, RefusedValue,
+    RowChange, SecretUrl, Setting, SettingsError, Shows, With, has_flag,
 };
 use weirgate_server::telemetry::names;
 use weirgate_server::{field, flag, group};
@@ -263,7 +263,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
 ]);
 
 /// Changes to shared rows, by the contract.
-pub(super) const CHANGES: &[Change] = &[
+pub(super) const CHANGES: &[RowChange] = &[
     ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
     ("port", |row| {
         let row = row.original_env(&["REDIS_WS_GATEWAY_PORT"]);
@@ -278,7 +278,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let syntax = own.syntax();
     let mut wrong = Vec::new();
     let mut refuse = |flag, value: &str, allowed| {
-        wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
+        wrong.push(checked.refused(flag, &RefusedValue::new(value, allowed)));
     };
     let retained = own_flag!("retained");
     let history_names = own_flag!("history-names");

@@ -22,8 +22,10 @@ use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription, TopicName};
 use weirgate_server::flag;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
-use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, Reload, RunError, say};
-use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, has_flag};
+use weirgate_server::run::{
+    CommonSettings, Listening, Parts, Prepared, Reload, RunError, banner, say,
+};
+use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart, has_flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use weirgate_wire::json::{ObjectWriter, iso_utc};
@@ -33,18 +35,18 @@ pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(
     "channels",
     "Relay Redis channels or NATS subjects that clients choose, with roles and limits",
     Rows::gateway(&[
-        Part::Bus,
-        Part::BusMessages,
-        Part::Nats,
-        Part::Redis,
-        Part::RedisUrl,
-        Part::RedisHost,
-        Part::History,
-        Part::HistoryMarks,
-        Part::Stream,
-        Part::StopCode,
-        Part::RequireAuth,
-        Part::Tokens,
+        TablePart::Bus,
+        TablePart::BusMessages,
+        TablePart::Nats,
+        TablePart::Redis,
+        TablePart::RedisUrl,
+        TablePart::RedisHost,
+        TablePart::History,
+        TablePart::HistoryMarks,
+        TablePart::Stream,
+        TablePart::StopCode,
+        TablePart::RequireAuth,
+        TablePart::Tokens,
     ])
     .own(&[super::settings::OWN])
     .changes(super::settings::CHANGES)
@@ -158,13 +160,12 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 }
 
 /// Says where the gateway listens, and to which bus it connects.
-fn announce(bus: &str, address: &str, listening: &Listening) {
+fn announce(bus: &'static str, address: &str, listening: &Listening) {
     let websocket = listening.url("ws", ChannelsGateway::PATH);
     let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
-    let bus_line = format!("{:<11}{address}", format!("{bus}:"));
-    let pages = listening.page_lines(11);
-    let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
-    say(&text, as_json);
+    let mut lines = vec![(bus, address.to_owned()), ("WebSocket", websocket.clone())];
+    lines.extend(listening.pages());
+    say(&banner("weirgate channels", &lines), as_json);
 }
 
 /// The names that clients choose, and those of the history.

@@ -70,7 +70,7 @@ impl ServiceSlots {
 
 /// A service, and the connections that wait for a call of it.
 #[derive(Debug)]
-struct Line {
+struct ServiceLine {
     service: ServiceSlots,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
@@ -95,7 +95,7 @@ pub(super) struct CallSlots {
     /// The slots of all services.
     shared: Quota,
     /// By the numbers of the services.
-    lines: Vec<Line>,
+    lines: Vec<ServiceLine>,
 }
 
 impl CallSlots {
@@ -104,7 +104,7 @@ impl CallSlots {
         let (calls_max, count) = (calls_max as u64, services.rows().len() as u64);
         let reserved = (calls_max / 10).min(calls_max / (2 * count));
         let shared = Quota::new("calls", calls_max - count * reserved);
-        let line = |name: &'static str| Line {
+        let line = |name: &'static str| ServiceLine {
             service: ServiceSlots {
                 // A label of metrics, which live as long as the process.
                 slots: [
@@ -196,7 +196,7 @@ impl CallSlots {
         self.lines[service.number()].waiting.remove(&key);
     }
 
-    /// Handles the end of a call. Returns the connection of the call.
+    /// Handles the end of a call. Returns the connection of the call; `None` if the call has ended already.
     pub(super) fn ended(
         &mut self,
         now_us: u64,
@@ -204,7 +204,7 @@ impl CallSlots {
         failure: Option<CallFailure>,
     ) -> Option<SessionKey> {
         let call = self.in_flight.remove(&id)?;
-        let Line { service, stats, .. } = &mut self.lines[call.service.number()];
+        let ServiceLine { service, stats, .. } = &mut self.lines[call.service.number()];
         let circuit = &mut service.circuit;
         match failure {
             Some(CallFailure::Timeout | CallFailure::Unreachable) => {
@@ -220,7 +220,7 @@ impl CallSlots {
     /// Takes the next connection out of its line, and returns it with the service of its call.
     pub(super) fn next(&mut self) -> Option<(SessionKey, EventsService)> {
         for (line, number) in self.lines.iter_mut().zip(EventsService::all()) {
-            let Line {
+            let ServiceLine {
                 service, waiting, ..
             } = line;
             // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.

@@ -128,7 +128,7 @@ pub struct Connection {
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
     /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
-    left: Option<EndedClient>,
+    ended_client: Option<EndedClient>,
     /// The client has ended its side of the connection; the gateway reads the rest.
     pub(super) is_leaving: bool,
     /// The gateway does not read the client, because there is no room for its messages.
@@ -153,7 +153,7 @@ impl Connection {
             since: None,
             bucket,
             calling: None,
-            left: None,
+            ended_client: None,
             is_leaving: false,
             is_paused: false,
             waiting: VecDeque::new(),
@@ -228,18 +228,18 @@ impl Connection {
     }
 
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
-    /// than `left` allows, or while other clients need the room.
-    pub(super) fn end_client(&mut self, left: EndedClient) -> Dropped {
-        let dropped = self.drop_newest(left.messages.amount());
-        self.left = Some(left);
+    /// than `ended` allows, or while other clients need the room.
+    pub(super) fn end_client(&mut self, ended: EndedClient) -> Dropped {
+        let dropped = self.drop_newest(ended.messages.amount());
+        self.ended_client = Some(ended);
         dropped
     }
 
     /// Gives back the permits of an ended client for messages that were forwarded meanwhile.
     pub(super) fn release_forwarded(&mut self) {
-        let left = self.to_forward();
-        if let Some(EndedClient { messages, .. }) = &mut self.left {
-            messages.set(left, 0);
+        let to_forward = self.to_forward();
+        if let Some(EndedClient { messages, .. }) = &mut self.ended_client {
+            messages.set(to_forward, 0);
         }
     }
 
@@ -253,8 +253,8 @@ impl Connection {
         self.drop_newest(0)
     }
 
-    /// Drops the newest of the messages that are not forwarded yet: while they are more than `kept_max`, or while other
-    /// clients need the room of the newest.
+    /// Drops the newest of the messages that are not forwarded yet, the one in line for a slot last: while they are more than
+    /// `kept_max`, or while other clients need the room of the newest.
     fn drop_newest(&mut self, kept_max: u64) -> Dropped {
         let before = self.to_forward();
         let mut in_line = None;
@@ -263,6 +263,7 @@ impl Connection {
         {
             match self.waiting.pop_back() {
                 Some(message) => self.waiting_bytes -= message.held.amount(),
+                // No message waits behind it. `newest` has chosen it, so its call is not made yet.
                 None => in_line = self.calling.take(),
             }
         }
@@ -274,7 +275,7 @@ impl Connection {
 
     /// Whether the client may still be here, or what it has left may still be done. A client that may not is closed.
     pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
-        match &self.left {
+        match &self.ended_client {
             None => core.check_or_close(key),
             Some(EndedClient { who, .. }) => {
                 who.as_ref().is_none_or(|who| core.check_gone(who).is_ok())
@@ -293,7 +294,7 @@ impl Connection {
             return self.admit(core, key);
         }
         let name = shown_hashed(device.as_str());
-        match &mut self.left {
+        match &mut self.ended_client {
             None => core.set_own_name(key, name),
             Some(EndedClient { who, .. }) => {
                 who.iter_mut().for_each(|who| who.set_user(name.clone()))
@@ -304,7 +305,7 @@ impl Connection {
 
     /// Returns true if the client has ended.
     pub(super) fn is_gone(&self) -> bool {
-        self.left.is_some()
+        self.ended_client.is_some()
     }
 
     /// Returns true if no more messages may wait. The messages of a leaving client count as messages of orphans.

@@ -71,7 +71,7 @@ impl DeviceMessage {
     }
 }
 
-/// 1 to 200 characters.
+/// Whether the id has 1 to 200 characters.
 pub(super) fn is_device_id(id: &str) -> bool {
     (1..=200).contains(&id.chars().take(201).count())
 }

@@ -2,6 +2,20 @@
 //!
 //! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
 //! socket or HTTP. The hub calls it through [`weirgate_core::Gateway`].
+//!
+//! Begin with the implementation of [`Gateway`] below, then `calls.rs`.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `connection`, `orphans` | the waiting messages of a connection; connections whose clients have ended |
+//! | `identify` | which device a connection is of |
+//! | `device_message`, `envelope`, `service_answer` | messages of devices; messages to devices; answers of services as such |
+//! | `calls`, `circuit`, `services` | which calls may begin: slots, circuit breakers, the table of services |
+//! | `call`, `http_calls`, `aside` | the calls, their threads, and threads for large bodies |
+//! | `broadcast`, `internal`, `pusher`, `to_loop` | pushes of services: the event, the routes, the response, the way to the loop |
+//! | `bus` | pushes between instances |
+//! | `proxy` | requests of clients that services answer over HTTP |
+//! | `settings`, `metrics`, `start` | the rows of the tables; the start and the pages |
 
 mod aside;
 pub mod broadcast;
@@ -14,6 +28,7 @@ mod device_message;
 mod envelope;
 mod identify;
 mod orphans;
+mod service_answer;
 mod services;
 
 pub use self::broadcast::Push;
@@ -334,14 +349,14 @@ impl EventsGateway {
                     service: calling.service,
                     body: request(connection, &calling.message).into_bytes(),
                     trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
-                    reader: envelope::reader((&*core).into(), Arc::clone(&calling.message)),
+                    reader: service_answer::reader((&*core).into(), Arc::clone(&calling.message)),
                 });
                 None
             }
             Permission::Unreachable => {
                 let calling = connection.calling.take()?;
                 self.calls.count_skipped(calling.service);
-                let why = envelope::UNREACHABLE;
+                let why = service_answer::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
         }
@@ -568,7 +583,7 @@ impl Gateway for EventsGateway {
         }
     }
 
-    /// The id of a device opens its pushes.
+    /// The id of a device, hashed: whoever knows the id gets the pushes of the device.
     fn shown_topic(name: &TopicName) -> TopicName {
         shown_hashed(name.as_str()).into_string().into()
     }

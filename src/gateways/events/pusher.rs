@@ -22,7 +22,7 @@ pub(super) struct Pusher {
 impl Pusher {
     /// Pushes to the devices of this instance and of all others, and waits for the number of deliveries.
     pub(super) async fn answer(self, body: Bytes) -> Answer {
-        let shared = match self.bus.as_ref().map(|bus| (bus, bus.room(body.len()))) {
+        let shared = match self.bus.as_ref().map(|bus| (bus, bus.permit(body.len()))) {
             None => None,
             Some((bus, Some(room))) => Some((bus, room)),
             Some((_, None)) => {

@@ -13,8 +13,8 @@ use crate::services::{CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;
 use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
-    Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
-    SettingsError, Shows, Source, Unit, With, without_secrets,
+    Checked, Form, Groups, Heading, Kind, Milli, RefusedValue, RowChange, SecretText, SecretUrl,
+    Setting, SettingsError, Shows, Source, Unit, With, without_secrets,
 };
 use weirgate_server::telemetry::names;
 use weirgate_server::{field, flag, group};
@@ -63,7 +63,7 @@ const MIB: u64 = 1024 * KIB;
 static SERVICE: Form = Form::new("URL", SERVICE_ALLOWED, |text| {
     let upstream = Upstream::parse(text);
     let shown = upstream.map(|upstream| upstream.to_string());
-    shown.ok_or_else(|| Refused::new(text, SERVICE_ALLOWED))
+    shown.ok_or_else(|| RefusedValue::new(text, SERVICE_ALLOWED))
 })
 .url();
 
@@ -106,14 +106,14 @@ const EVENTS_ALLOWED: &str = "an event such as orders.create, or orders.* for al
         reason = "the text of a setting, not of a message"
     )
 )]
-fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, Refused> {
+fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, RefusedValue> {
     let mut table = Services::default();
     let routes = text.split_whitespace();
     let route = |item| {
         let route = parse_route(item, &mut table);
         route.map_err(|refused| match text.contains(['@', '?']) {
             // A password may have spaces and equals signs, so any piece of the text may be a piece of one.
-            true => Refused::new(
+            true => RefusedValue::new(
                 &without_secrets(text),
                 format!("{ROUTE} with {SERVICE_ALLOWED}, without a user and a query"),
             ),
@@ -123,20 +123,20 @@ fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, Refused> {
     routes.map(route).collect()
 }
 
-fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, Refused> {
+fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, RefusedValue> {
     let no_route = || {
         let allowed = format!("{ROUTE}, several with space between them");
-        Refused::new(&without_secrets(item), allowed)
+        RefusedValue::new(&without_secrets(item), allowed)
     };
     let (events, url) = item.split_once('=').ok_or_else(no_route)?;
-    let events = Events::parse(events).ok_or_else(|| Refused::new(events, EVENTS_ALLOWED))?;
+    let events = Events::parse(events).ok_or_else(|| RefusedValue::new(events, EVENTS_ALLOWED))?;
     let no_url = |_| {
         let allowed = format!("{SERVICE_ALLOWED} after {events}=");
-        Refused::new(&without_secrets(url), allowed)
+        RefusedValue::new(&without_secrets(url), allowed)
     };
     let url = (SERVICE.read)(url).map_err(no_url)?;
     let taken = table.route(events.clone(), &url);
-    taken.map_err(|why| Refused::new(&events.to_string(), why.to_string()))?;
+    taken.map_err(|why| RefusedValue::new(&events.to_string(), why.to_string()))?;
     Ok(RouteSettings { events, url })
 }
 
@@ -376,7 +376,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 ]);
 
 /// The shared rows with the defaults of the contract.
-pub(super) const CHANGES: &[Change] = &[
+pub(super) const CHANGES: &[RowChange] = &[
     ("require-auth", |row| {
         row.more(
             "The user of a token is then the device; requests to the proxy need a token too, and get 401 without one. \
@@ -436,7 +436,7 @@ static NAME: Form = Form::new("NAME", NAME_ALLOWED, |text| {
     };
     match text.len() <= 100 && text.split('.').all(word) {
         true => Ok(text.to_owned()),
-        false => Err(Refused::new(text, NAME_ALLOWED)),
+        false => Err(RefusedValue::new(text, NAME_ALLOWED)),
     }
 });
 
@@ -501,7 +501,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         return vec![checked.refused_whole(flag!("processes"), allowed)];
     }
     if bus::are_ambiguous(&urls) {
-        return vec![checked.refused(URLS, &Refused::new(&urls.expose(), bus::ALLOWED))];
+        return vec![checked.refused(URLS, &RefusedValue::new(&urls.expose(), bus::ALLOWED))];
     }
     // Names of the replaced gateways may be in the environment for another gateway, so they do not count.
     let sentinels = checked.values().iter().find(|value| {

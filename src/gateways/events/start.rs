@@ -29,9 +29,9 @@ use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
 };
-use weirgate_server::settings::{Checked, Part, Rows};
+use weirgate_server::settings::{Checked, Rows, TablePart};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
@@ -42,12 +42,12 @@ pub(in crate::gateways) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
     Rows::gateway(&[
-        Part::Nats,
-        Part::Redis,
-        Part::History,
-        Part::StopCode,
-        Part::RequireAuth,
-        Part::Tokens,
+        TablePart::Nats,
+        TablePart::Redis,
+        TablePart::History,
+        TablePart::StopCode,
+        TablePart::RequireAuth,
+        TablePart::Tokens,
     ])
     .own(&[
         super::settings::SERVICES,
@@ -196,17 +196,16 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
     let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
     let simulation = &own.simulation_url;
     let routes = Some(joined_by_space(&own.routes)).filter(|routes| !routes.is_empty());
-    let routes_line = routes
-        .iter()
-        .map(|routes| format!("\n  Routes:      {routes}"));
-    let routes_line: String = routes_line.collect();
-    let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
-    let pages = listening.page_lines(13);
-    let text = format!(
-        "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-         Simulation:  {simulation}{routes_line}{bus_line}\n  WebSocket:   {websocket}{pages}"
-    );
-    say(&text, || {
+    let mut lines = vec![
+        ("Lobby", lobby.clone()),
+        ("Measurement", measurement.clone()),
+        ("Simulation", simulation.clone()),
+    ];
+    lines.extend(routes.clone().map(|routes| ("Routes", routes)));
+    lines.extend(bus.map(|bus| ("Bus", bus.to_owned())));
+    lines.push(("WebSocket", websocket.clone()));
+    lines.extend(listening.pages());
+    say(&banner("weirgate events", &lines), || {
         tracing::info!(
             lobby,
             measurement,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::gateways::levels::feed::{KEYS, Relay, SEQ_KEY, SUBJECTS};
 use crate::gateways::shared::feed::STAMP_KEY;
-use weirgate_server::settings::{Form, Refused};
+use weirgate_server::settings::{Form, RefusedValue};
 
 /// The durable consumers of the two permanent subjects, in the order of [`SUBJECTS`].
 pub(super) const DURABLES: [&str; SUBJECTS.len()] = ["gateway_levels", "gateway_flow"];
@@ -55,11 +55,11 @@ impl RelaySettings {
         reason = "the text of a setting, not of a message"
     )
 )]
-pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, Refused> {
+pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, RefusedValue> {
     let mut relays = Vec::new();
     for item in text.split_whitespace() {
         let relay = parse_one(item).and_then(|relay| relay.beside(&relays));
-        relays.push(relay.map_err(|allowed| Refused::new(item, allowed))?);
+        relays.push(relay.map_err(|allowed| RefusedValue::new(item, allowed))?);
     }
     Ok(relays)
 }

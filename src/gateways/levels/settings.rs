@@ -12,7 +12,7 @@ use crate::gateways::levels::relay::{RelaySettings, joined_by_space};
 use weirgate_bus::simulated::SimulatedSettings;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Change, Checked, Form, Groups, Heading, Kind, Listen, ListenSettings, Refused, Setting,
+    Checked, Form, Groups, Heading, Kind, Listen, ListenSettings, RefusedValue, RowChange, Setting,
     SettingsError, Unit, With,
 };
 use weirgate_server::{field, group};
@@ -132,7 +132,7 @@ pub(super) const OF_DEMO: &[Setting] = &Heading("Simulated market").of([
     ),
 ]);
 
-pub(super) const DEMO_CHANGES: &[Change] = &[("listen", |row| {
+pub(super) const DEMO_CHANGES: &[RowChange] = &[("listen", |row| {
     row.more(
             "May be repeated. By default only this machine reaches the demo, also at [::1]; 0.0.0.0 opens the demo to the \
              network.",
@@ -164,7 +164,7 @@ pub(super) fn nothing_to_read(checked: &Checked) -> Option<SettingsError> {
     let own: LevelsSettings = checked.get();
     let is_nothing = market(&own) == Market::Off && own.relays.is_empty();
     let allowed = "auto, on, or at least one --relay beside off";
-    is_nothing.then(|| checked.refused(OF_LEVELS[1].flag, &Refused::new(OFF, allowed)))
+    is_nothing.then(|| checked.refused(OF_LEVELS[1].flag, &RefusedValue::new(OFF, allowed)))
 }
 
 /// The syntax of one endpoint.
@@ -209,7 +209,7 @@ pub(super) fn is_http_path(path: &str) -> bool {
         reason = "the text of a setting, not of a message"
     )
 )]
-fn parse(text: &str) -> Result<Vec<Endpoint>, Refused> {
+fn parse(text: &str) -> Result<Vec<Endpoint>, RefusedValue> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for item in text.split_whitespace() {
         let endpoint = parse_one(item).and_then(|endpoint| {
@@ -218,7 +218,7 @@ fn parse(text: &str) -> Result<Vec<Endpoint>, Refused> {
                 false => Ok(endpoint),
             }
         });
-        endpoints.push(endpoint.map_err(|allowed| Refused::new(item, allowed))?);
+        endpoints.push(endpoint.map_err(|allowed| RefusedValue::new(item, allowed))?);
     }
     Ok(endpoints)
 }
@@ -250,13 +250,13 @@ fn parse_one(item: &str) -> Result<Endpoint, String> {
 
 impl Endpoint {
     /// If a key of this endpoint is not in `known`, returns the refusal of the endpoint.
-    pub(super) fn unknown_key(&self, known: &[&str]) -> Option<Refused> {
+    pub(super) fn unknown_key(&self, known: &[&str]) -> Option<RefusedValue> {
         let unknown = |key: &String| !known.contains(&key.as_str());
         let allowed = || format!("keys among {}", known.join(", "));
         self.keys
             .iter()
             .any(unknown)
-            .then(|| Refused::new(&self.to_string(), allowed()))
+            .then(|| RefusedValue::new(&self.to_string(), allowed()))
     }
 }
 

@@ -34,20 +34,20 @@ use weirgate_server::flag;
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
 };
-use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError};
+use weirgate_server::settings::{Checked, NatsAccess, Rows, SecretUrl, SettingsError, TablePart};
 
 /// `weirgate levels`.
 pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
     "levels",
     "Relay one state of NATS to all clients: price levels, or any subject (--relay)",
     Rows::gateway(&[
-        Part::Bus,
-        Part::BusMessages,
-        Part::JetStream,
-        Part::Nats,
-        Part::StopCode,
+        TablePart::Bus,
+        TablePart::BusMessages,
+        TablePart::JetStream,
+        TablePart::Nats,
+        TablePart::StopCode,
     ])
     .own(&[
         super::settings::OF_LEVELS,
@@ -66,7 +66,7 @@ pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
 pub(in crate::gateways) const DEMO: GatewayKind = GatewayKind::new(
     "demo",
     "Run the levels gateway with a simulated market, without a broker",
-    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::StopCode])
+    Rows::gateway(&[TablePart::Bus, TablePart::BusMessages, TablePart::StopCode])
         .own(&[
             super::settings::OF_BOTH,
             super::settings::SESSION,
@@ -138,7 +138,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     .prepare(clock, move |listening| {
         let websocket = listening.url("ws", LevelsGateway::PATH);
         let as_json = || tracing::info!(nats_url = %url, websocket, "GATEWAY SERVICE");
-        say(&banner(&url, &websocket), as_json);
+        say(&levels_block(&url, &websocket), as_json);
         announce_subscribed(subscribing);
     })
 }
@@ -179,7 +179,11 @@ fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 
 /// The text at the start of the demo: the addresses to open.
 fn welcome([page, websocket]: [&str; 2]) -> String {
-    format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
+    let lines = [
+        ("Page", page.to_owned()),
+        ("WebSocket", websocket.to_owned()),
+    ];
+    banner("weirgate demo: a simulated market", &lines)
 }
 
 /// The addresses of the page and of the WebSocket.
@@ -237,7 +241,7 @@ fn announce_subscribed(status: Arc<BusStatus>) {
 }
 
 /// The block at the start of `weirgate levels`.
-fn banner(nats_url: &SecretUrl, websocket: &str) -> String {
+fn levels_block(nats_url: &SecretUrl, websocket: &str) -> String {
     format!(
         "{RULE}\nGATEWAY SERVICE\n{RULE}\n  NATS URL: {nats_url}\n  \
          WebSocket: {websocket}\n{RULE}"
@@ -394,14 +398,14 @@ GATEWAY SERVICE
 ============================================================
 ✅ Gateway subscribed to NATS subjects
 ";
-        let start = banner(&url, "ws://localhost:8000/ws/stream");
+        let start = levels_block(&url, "ws://localhost:8000/ws/stream");
         assert_eq!(format!("{start}\n{}\n", SUBSCRIBED), expected);
     }
 
     #[test]
     fn the_banner_hides_the_password() {
         let url = SecretUrl::new("nats://ann:s3cret@nats:4222");
-        let start = banner(&url, "ws://localhost:9000/ws/stream");
+        let start = levels_block(&url, "ws://localhost:9000/ws/stream");
         assert!(start.contains("  NATS URL: nats://ann:***@nats:4222\n"));
         assert!(!start.contains("s3cret"));
     }

@@ -224,7 +224,7 @@ pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds
 mod tests {
     use super::*;
     use weirgate_server::settings::typed::{Env, collect};
-    use weirgate_server::settings::{Part, Rows};
+    use weirgate_server::settings::{Rows, TablePart};
 
     #[test]
     fn urls_are_of_one_bus() {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn nats_of(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsSettings, String> {
-        let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
+        let rows = Rows::gateway(&[TablePart::JetStream, TablePart::Nats]);
         let checked = checked(rows, flags, env)?;
         let urls = checked.get::<NatsAccess>().urls;
         nats(&checked, "nats-url", &urls).map_err(|error| error.to_string())
@@ -352,11 +352,13 @@ mod tests {
         }
     }
 
-    const NAMED: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl]);
-    const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl, Part::RedisHost])
-        .defaults(|groups| {
-            groups.get_mut::<RedisAccess>().host = Some("localhost".to_owned());
-        });
+    const NAMED: Rows = Rows::gateway(&[TablePart::Redis, TablePart::RedisUrl]);
+    const WITH_HOST: Rows =
+        Rows::gateway(&[TablePart::Redis, TablePart::RedisUrl, TablePart::RedisHost]).defaults(
+            |groups| {
+                groups.get_mut::<RedisAccess>().host = Some("localhost".to_owned());
+            },
+        );
 
     fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {
         let checked = checked(rows, &[], env)?;

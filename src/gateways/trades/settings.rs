@@ -6,7 +6,7 @@ use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::trades::{CandleSettings, TradesGatewaySettings};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Change, Groups, Heading, Kind, Listen, ListenSettings, Setting, Shows, With,
+    Groups, Heading, Kind, Listen, ListenSettings, RowChange, Setting, Shows, With,
 };
 use weirgate_server::{field, group};
 
@@ -91,7 +91,7 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
 ]);
 
 /// Changes to shared rows, by the contract.
-pub(super) const CHANGES: &[Change] = &[
+pub(super) const CHANGES: &[RowChange] = &[
     ("port", |row| row.original_env(&["WS_PORT"]).more("")),
     ("redis-url", |row| {
         row.help("URL of Redis; required unless --redis-sentinels is set")

@@ -26,8 +26,10 @@ use weirgate_server::flag;
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
-use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
-use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings};
+use weirgate_server::run::{
+    CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, banner, say,
+};
+use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
@@ -37,15 +39,15 @@ pub(in crate::gateways) const TRADES: GatewayKind = GatewayKind::new(
     "trades",
     "Relay trades from Redis to clients by symbol",
     Rows::gateway(&[
-        Part::Bus,
-        Part::BusMessages,
-        Part::Redis,
-        Part::RedisUrl,
-        Part::History,
-        Part::HistoryMarks,
-        Part::Stream,
-        Part::RequireAuth,
-        Part::Tokens,
+        TablePart::Bus,
+        TablePart::BusMessages,
+        TablePart::Redis,
+        TablePart::RedisUrl,
+        TablePart::History,
+        TablePart::HistoryMarks,
+        TablePart::Stream,
+        TablePart::RequireAuth,
+        TablePart::Tokens,
     ])
     .own(&[super::settings::OWN])
     .changes(super::settings::CHANGES)
@@ -127,12 +129,14 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 /// Says where the gateway listens, and to which Redis it connects.
 fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listening) {
     let websocket = listening.url("ws", "");
-    let pages = listening.page_lines(13);
-    let text = format!(
-        "weirgate trades\n  Redis:       {redis}\n  WebSocket:   {websocket}{pages}\n  \
-         Environment: {environment}\n  Server:      {server_id}"
-    );
-    say(&text, || {
+    let mut lines = vec![
+        ("Redis", redis.to_owned()),
+        ("WebSocket", websocket.clone()),
+    ];
+    lines.extend(listening.pages());
+    lines.push(("Environment", environment.to_owned()));
+    lines.push(("Server", server_id.to_owned()));
+    say(&banner("weirgate trades", &lines), || {
         tracing::info!(redis, websocket, environment, server_id, "weirgate trades");
     });
 }

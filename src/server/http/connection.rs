@@ -31,7 +31,7 @@ use weirgate_wire::upgrade;
 /// How often to check again for a client whose end unread bytes may hide ([`ClientEnd::Unknown`]).
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What all connections share.
+/// What all connections share: the site, the settings, and hyper with its limits.
 pub(super) struct Server {
     pub(super) site: Site,
     pub(super) ends: Rc<EndReports>,
@@ -53,6 +53,7 @@ impl Server {
             .header_read_timeout(None)
             .max_header_size(settings.head_bytes_max)
             .max_headers(settings.head_headers_max)
+            // Holds the largest head. Bounds what hyper reads ahead and what it keeps of an answer; by default 400 KiB.
             .max_buf_size((2 * settings.head_bytes_max).max(32 * 1024))
             // A client may end its half after the request.
             .half_close(true);

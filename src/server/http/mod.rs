@@ -4,6 +4,20 @@
 //! over with the bytes read so far, and gets it back if the client asks for a WebSocket later. Serves the admin
 //! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
 //! Called by `run` (start, stop) and the reactor (hand-over).
+//!
+//! Begin with `plane.rs` (the thread), then `connection.rs` and `gate.rs`.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `plane`, `handover`, `admin` | the thread; connections from and to the reactor; the admin listener |
+//! | `connection`, `connection_clock`, `client_stream` | a connection, its timeouts, its socket |
+//! | `gate` | one request at a time to hyper, under the reactor's rules for heads |
+//! | `requests`, `unwritten`, `pace`, `end_reports` | the answers of a connection, what hyper holds of them, the speed of request bodies, ends to report |
+//! | `service`, `cors`, `caller` | from a request to its answer: origins, routes, the sender |
+//! | [`site`], [`body`], `settings` | for gateways: routes and answers, bodies in pieces; the settings |
+//! | `files`, [`page`], `client_modules` | files in the binary: pages, and the clients for browsers |
+//! | [`status_pages`], `readiness`, `metrics_format` | `/ready`, `/stats`, `/metrics` |
+//! | [`operator`] | the operator's page |
 
 mod admin;
 pub mod body;

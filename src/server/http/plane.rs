@@ -1,5 +1,5 @@
-//! The HTTP thread: its start and stop, and the connections that the reactor hands over. The thread also runs the
-//! admin listener ([`Admin`]).
+//! The HTTP thread, from its start to its stop. It serves the connections that the reactor hands over, and the admin
+//! listener ([`Admin`]).
 
 use super::admin::{Admin, serve_admin};
 use super::connection::{self, Server};

@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::connection::{Connection, Server};
 use super::connection_clock::Work;
 use super::gate::Gate;
-use super::service::Found;
+use super::service::Responder;
 use super::site::{Answer, Handler, LateAnswer, RequestParts};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue, ORIGIN};
@@ -68,9 +68,9 @@ impl Connection {
         let asked: HeaderMap = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
         let (version, body_read) = (parts.head.version, body.progress());
         let mut answer = match self.server.find(&parts) {
-            Found::Answer(answer) => answer.into(),
-            Found::Handler(Handler::Ready(answer)) => answer(&parts).into(),
-            Found::Handler(Handler::Later(answer)) => {
+            Responder::Answer(answer) => answer.into(),
+            Responder::Handler(Handler::Ready(answer)) => answer(&parts).into(),
+            Responder::Handler(Handler::Later(answer)) => {
                 work.begin_handler(!parts.head.method.is_safe());
                 answer(parts, body).await
             }
@@ -122,7 +122,7 @@ impl Connection {
 impl Server {
     /// Finds the answer or the handler of a request. A sender that an operator has cut off is refused, and its
     /// connection ends.
-    fn find(&self, parts: &RequestParts) -> Found<'_> {
+    fn find(&self, parts: &RequestParts) -> Responder<'_> {
         let Err(refusal) = self.site.admit(parts) else {
             return self.site.find(parts);
         };
@@ -130,7 +130,7 @@ impl Server {
         self.ends.count(parts.peer, client, CloseReason::Revoked);
         let answer = Answer::detail(StatusCode::FORBIDDEN, refusal.label());
         let close = HeaderValue::from_static("close");
-        Found::Answer(answer.with(header::CONNECTION, close))
+        Responder::Answer(answer.with(header::CONNECTION, close))
     }
 }
 
@@ -163,8 +163,8 @@ impl Body for Outgoing {
         }
         // At an error hyper drops what it has not written yet. A client that gets not one byte of an answer takes its
         // request for unread, and may send it again: a browser does, also a POST.
-        let now = self.gate.flushes();
-        match self.fault.take_if(|(_, flushes)| now > *flushes) {
+        let flushes = self.gate.flushes();
+        match self.fault.take_if(|(_, at_fault)| flushes > *at_fault) {
             Some((error, _)) => Poll::Ready(Some(Err(error))),
             None => Poll::Pending,
         }

@@ -8,33 +8,33 @@ use super::site::{Answer, Handler, RequestParts, Site};
 
 impl Site {
     /// Finds the answer or the handler of a request.
-    pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
+    pub(super) fn find(&self, request: &RequestParts) -> Responder<'_> {
         let refused = self.is_admin.then(|| self.cors.refuse_other_page(request));
         let answer = refused.flatten().or_else(|| self.cors.answer(request));
-        answer.map_or_else(|| self.route(request), Found::Answer)
+        answer.map_or_else(|| self.route(request), Responder::Answer)
     }
 
     /// Finds the route of a request by path and method; without one the page for browsers, the fallback, or an error.
-    fn route(&self, request: &RequestParts) -> Found<'_> {
+    fn route(&self, request: &RequestParts) -> Responder<'_> {
         let method = &request.head.method;
         let path = request.path();
         let on_path = || self.routes.iter().filter(|route| route.is_on(path));
         let takes = |method| on_path().find(|route| route.takes(method));
         let for_get = || takes(&Method::GET).filter(|_| *method == Method::HEAD);
         if let Some(route) = takes(method).or_else(for_get) {
-            return Found::Handler(&route.answer);
+            return Responder::Handler(&route.answer);
         }
         let methods: Vec<&Method> = on_path().flat_map(|route| route.methods).collect();
         if !methods.is_empty() {
-            return Found::Answer(method_not_allowed(&methods));
+            return Responder::Answer(method_not_allowed(&methods));
         }
         let front = self.front.as_ref();
         if let Some(page) = front.and_then(|front| front.answer(request)) {
-            return Found::Answer(page);
+            return Responder::Answer(page);
         }
         match &self.fallback {
-            Some(fallback) => Found::Handler(fallback),
-            None => Found::Answer(Answer::detail(StatusCode::NOT_FOUND, "Not Found")),
+            Some(fallback) => Responder::Handler(fallback),
+            None => Responder::Answer(Answer::detail(StatusCode::NOT_FOUND, "Not Found")),
         }
     }
 
@@ -53,8 +53,8 @@ impl Site {
     }
 }
 
-/// The result of [`Site::find`].
-pub(super) enum Found<'a> {
+/// What answers a request: a handler, or an answer that is known already.
+pub(super) enum Responder<'a> {
     Handler(&'a Handler),
     Answer(Answer),
 }
@@ -83,9 +83,9 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let parts = RequestParts::of_this_machine(head);
         let mut answer = match site.find(&parts) {
-            Found::Answer(answer) => answer,
-            Found::Handler(Handler::Ready(answer)) => answer(&parts),
-            Found::Handler(Handler::Later(_)) => Answer::empty(StatusCode::ACCEPTED),
+            Responder::Answer(answer) => answer,
+            Responder::Handler(Handler::Ready(answer)) => answer(&parts),
+            Responder::Handler(Handler::Later(_)) => Answer::empty(StatusCode::ACCEPTED),
         };
         site.mark(&parts.head.headers, &mut answer.headers);
         answer

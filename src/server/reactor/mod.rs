@@ -4,6 +4,14 @@
 //! at entry (in parts), clients that send much, due deadlines, effects. A flush follows each step that has queued
 //! something. Each step has a budget. The rest waits in a list of the step, because the poll reports an edge only once.
 //! The loop serves any gateway and any feed: only their traits are known here.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `turn` | the turn |
+//! | `sockets`, `readiness`, `listeners` | the sockets of clients, what the poll says of them, and the listening sockets |
+//! | `handshakes` | what comes before the first byte of HTTP, on a thread of its own |
+//! | `report`, `lateness`, `tcp_info`, `feed_lines` | the numbers of the loop, how late it is, the kernel's numbers, the feed's lines in the log |
+//! | `seams`, `settings` | the connections to other threads; the settings |
 
 mod feed_lines;
 mod handshakes;

@@ -152,21 +152,21 @@ impl LoopReport {
         }
     }
 
-    fn log_overload(&mut self, now: OverloadStats) {
-        if now.is_behind == self.overload.is_behind {
+    fn log_overload(&mut self, overload: OverloadStats) {
+        if overload.is_behind == self.overload.is_behind {
             return;
         }
-        if now.is_behind {
+        if overload.is_behind {
             warn!(
                 "behind: the loop cannot write every message to every client, so each gets only the newest states; \
                 another process, compression or fewer messages help"
             );
         } else {
-            let seconds = (now.behind_us - self.overload.behind_us) as f64 / 1e6;
-            let replaced = now.states_replaced - self.overload.states_replaced;
+            let seconds = (overload.behind_us - self.overload.behind_us) as f64 / 1e6;
+            let replaced = overload.states_replaced - self.overload.states_replaced;
             info!(seconds, replaced, "no longer behind");
         }
-        self.overload = now;
+        self.overload = overload;
     }
 
     /// The time by which the next turn has to come, if the last turn could not copy its numbers.

@@ -80,13 +80,13 @@ impl Readable {
 
 /// How much of the kept records of TLS the kernel has taken after a report of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum KeptSent {
     /// Everything, or nothing was kept: the client can be written to.
-    Free,
+    All,
     /// Some bytes.
-    Moved,
+    Part,
     /// No byte.
-    Full,
+    Nothing,
 }
 
 /// Sockets by slot of the hub's table.
@@ -401,9 +401,9 @@ impl Sockets {
 
     /// Sends the kept records of TLS, as many as the kernel takes. For a unix socket, ends the request for reports of
     /// room: every message that its client reads would wake the loop.
-    pub(super) fn send_kept(&mut self, key: SessionKey) -> Room {
+    pub(super) fn send_kept(&mut self, key: SessionKey) -> KeptSent {
         let Some(socket) = socket_of(&mut self.slots, key) else {
-            return Room::Free;
+            return KeptSent::All;
         };
         let stream = &mut socket.stream;
         if let Some(session) = &mut socket.tls
@@ -414,11 +414,15 @@ impl Sockets {
             let is_left = session.has_kept();
             self.stepped(key);
             if is_left {
-                return if sent > 0 { Room::Moved } else { Room::Full };
+                return if sent > 0 {
+                    KeptSent::Part
+                } else {
+                    KeptSent::Nothing
+                };
             }
         }
         self.end_request_for_room(key);
-        Room::Free
+        KeptSent::All
     }
 
     fn end_request_for_room(&mut self, key: SessionKey) {
@@ -450,8 +454,8 @@ fn socket_of(slots: &mut [Option<Socket>], key: SessionKey) -> Option<&mut Socke
     (socket.generation == key.generation).then_some(socket)
 }
 
-/// The kernel reports room in a unix socket with each read at the other end, in TCP only if a write was
-/// refused before (unix(7), `SOCK_NOSPACE`).
+/// Whether it is a unix socket, in which the kernel reports room with each read at the other end; in TCP only if a write
+/// was refused before (unix(7), `SOCK_NOSPACE`).
 fn is_unix(stream: &TcpStream) -> bool {
     let addr = SockRef::from(stream).local_addr();
     addr.is_ok_and(|addr| addr.is_unix())

@@ -30,7 +30,7 @@ use super::readiness::Unread;
 use super::report::LoopReport;
 use super::seams::Seams;
 use super::settings::ReactorSettings;
-use super::sockets::{Cost, Room, Sockets};
+use super::sockets::{Cost, KeptSent, Sockets};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
@@ -421,9 +421,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.begin_part(self.settings.budgets.flush_us);
         while let Some(key) = self.sockets.next_with_room() {
             match self.sockets.send_kept(key) {
-                Room::Free => self.hub.handle_writable(now, key),
-                Room::Moved => self.hub.handle_progress(now, key),
-                Room::Full => {}
+                KeptSent::All => self.hub.handle_writable(now, key),
+                KeptSent::Part => self.hub.handle_progress(now, key),
+                KeptSent::Nothing => {}
             }
             if !self.hub.has_time() {
                 break;

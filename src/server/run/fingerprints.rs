@@ -23,20 +23,20 @@ impl Fingerprints {
     /// Takes the fingerprints of the files; must be called before their content is read.
     pub fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
-        let now = fingerprints(&paths);
+        let present = fingerprints(&paths);
         Self {
             paths,
-            at_check: now.clone(),
-            at_read: now,
+            at_check: present.clone(),
+            at_read: present,
         }
     }
 
     /// Looks at the files again. Returns true if one has changed since the last read, and none since the last look. A file
     /// that is written in place may have only a part of its content until the writer is done, and that part may be valid.
     pub fn poll_change(&mut self) -> bool {
-        let now = fingerprints(&self.paths);
-        let is_settled = now == self.at_check;
-        self.at_check = now;
+        let present = fingerprints(&self.paths);
+        let is_settled = present == self.at_check;
+        self.at_check = present;
         is_settled && self.at_check != self.at_read
     }
 

@@ -137,7 +137,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 
     /// Sets the bus, which gets its own thread, and the status of the bus. The settings must include
-    /// [`Part::Bus`](crate::settings::Part::Bus): a queue without capacity would block each message until the loop
+    /// [`TablePart::Bus`](crate::settings::TablePart::Bus): a queue without capacity would block each message until the loop
     /// turns.
     #[must_use]
     pub fn source(self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {

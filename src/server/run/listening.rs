@@ -37,19 +37,26 @@ impl Listening {
         }
     }
 
-    /// Returns the lines of a banner about the pages for people: `/health`, and with an admin listener the
-    /// operators' page, unless a supervisor has that page. Names have `width` characters.
-    pub fn page_lines(&self, width: usize) -> String {
+    /// Returns the lines of a [`banner`] about the pages for people: `/health`, and with an admin listener the
+    /// operators' page, unless a supervisor has that page.
+    pub fn pages(&self) -> impl Iterator<Item = (&'static str, String)> {
         let health = self.url("http", "/health");
         let operator = self.admin_addr.as_ref().filter(|_| !self.has_supervisor);
-        let operator = operator.map(|addr| url(addr, "http", "/operator"));
-        let line = |(name, url)| format!("\n  {name:<width$}{url}");
-        let lines = [("Health:", Some(health)), ("Operator:", operator)];
-        let lines = lines
-            .into_iter()
-            .filter_map(|(name, url)| Some((name, url?)));
-        lines.map(line).collect()
+        let operator = operator.map(|addr| ("Operator", url(addr, "http", "/operator")));
+        [("Health", health)].into_iter().chain(operator)
     }
+}
+
+/// Returns the text that a gateway prints at its start: the title, and a line for each name and its value. The values
+/// begin below each other.
+pub fn banner(title: &str, lines: &[(&str, String)]) -> String {
+    let longest = lines.iter().map(|(name, _)| name.len()).max();
+    let width = longest.map_or(0, |name| name + ": ".len());
+    let mut text = title.to_owned();
+    for (name, value) in lines {
+        text += &format!("\n  {:<width$}{value}", format!("{name}:"));
+    }
+    text
 }
 
 fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
@@ -92,4 +99,17 @@ pub(super) fn log_start(
         memory_max = Some(memory_max).filter(|bytes| *bytes > 0),
         "weirgate is listening"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_banner_begin_below_each_other() {
+        let lines = [("Bus", "a".to_owned()), ("WebSocket", "b".to_owned())];
+        let text = "title\n  Bus:       a\n  WebSocket: b";
+        assert_eq!(banner("title", &lines), text);
+        assert_eq!(banner("title", &[]), "title");
+    }
 }

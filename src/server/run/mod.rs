@@ -55,7 +55,7 @@ pub use self::common::CommonSettings;
 pub use self::early_signals::{default_signals, stop_signals_are_taken, take_early_signals};
 pub use self::fingerprints::Fingerprints;
 pub use self::gateway::{Inputs, Parts};
-pub use self::listening::Listening;
+pub use self::listening::{Listening, banner};
 pub(crate) use self::prepared::alone;
 pub use self::prepared::{
     Prepare, Prepared, StartQuestion, TIMEOUT_FLAG, check_start, run_gateway,

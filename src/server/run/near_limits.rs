@@ -125,7 +125,7 @@ mod tests {
             GatewayMetric::ByLabel(&names::UPSTREAM_CALLS_IN_FLIGHT, Box::new(services)),
             GatewayMetric::ByLabel(&names::PROXY_REQUESTS_IN_FLIGHT, Box::new(services)),
         ]);
-        let now = |flag: &str| {
+        let present = |flag: &str| {
             let found = PRESENT_VALUES.iter().find(|(name, _)| *name == flag);
             found.expect(flag).1(&MetricsReading::now(&telemetry))
         };
@@ -135,11 +135,11 @@ mod tests {
             ("history-bytes-max", None),
             ("send-queue-soft-bytes", None),
         ] {
-            assert_eq!(now(flag), value, "{flag}");
+            assert_eq!(present(flag), value, "{flag}");
         }
         let survey = Survey::default();
         let ends = Vec::new();
         telemetry.surveys.put(Surveyed { survey, ends }.into());
-        assert_eq!(now("send-queue-hard-bytes"), Some(0), "nobody waits");
+        assert_eq!(present("send-queue-hard-bytes"), Some(0), "nobody waits");
     }
 }

@@ -30,7 +30,7 @@ impl<S: Subscriber> Layer<S> for Notices {
             Level::WARN => Finding::Warning,
             _ => return,
         };
-        let mut line = Line::default();
+        let mut line = NoticeLine::default();
         event.record(&mut line);
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.push(finding(line.text()));
@@ -39,12 +39,12 @@ impl<S: Subscriber> Layer<S> for Notices {
 
 /// The parts of one line.
 #[derive(Default)]
-struct Line {
+struct NoticeLine {
     message: String,
     fields: String,
 }
 
-impl Line {
+impl NoticeLine {
     fn text(self) -> String {
         match self.fields.is_empty() {
             true => self.message,
@@ -64,7 +64,7 @@ impl Line {
     }
 }
 
-impl Visit for Line {
+impl Visit for NoticeLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.add(field, format_args!("{value:?}"));
     }

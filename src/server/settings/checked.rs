@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::field::{Group, Groups};
-use super::kind::{Kind, Refused, Value};
+use super::kind::{Kind, RefusedValue, Value};
 use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Env, SettingsError, Source, Typed, collect};
@@ -136,7 +136,7 @@ impl Checked {
     }
 
     /// Returns the error for a value of `flag` that a gateway's [`Check`] refuses.
-    pub fn refused(&self, flag: &str, refused: &Refused) -> SettingsError {
+    pub fn refused(&self, flag: &str, refused: &RefusedValue) -> SettingsError {
         let found = self.found(flag);
         SettingsError::value(&found.setting, &found.source, refused)
     }
@@ -147,7 +147,7 @@ impl Checked {
             Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),
         };
-        self.refused(flag, &Refused::new(&shown, allowed))
+        self.refused(flag, &RefusedValue::new(&shown, allowed))
     }
 
     /// Returns the value, unless the value is the default.
@@ -222,9 +222,14 @@ mod tests {
 
     use super::*;
     use crate::settings::typed::ReadFile;
-    use crate::settings::{ListenSettings, NatsAccess, Part};
+    use crate::settings::{ListenSettings, NatsAccess, TablePart};
 
-    const ROWS: Rows = Rows::gateway(&[Part::Bus, Part::BusMessages, Part::JetStream, Part::Nats]);
+    const ROWS: Rows = Rows::gateway(&[
+        TablePart::Bus,
+        TablePart::BusMessages,
+        TablePart::JetStream,
+        TablePart::Nats,
+    ]);
 
     fn checked(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Checked {
         Checked::of(ROWS, flags, env).expect("good settings")

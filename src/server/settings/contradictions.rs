@@ -2,7 +2,7 @@
 
 use super::Checked;
 use super::groups::{RedisAccess, TlsSettings};
-use super::kind::{Refused, Value};
+use super::kind::{RefusedValue, Value};
 use super::listen::ListenSettings;
 use super::typed::SettingsError;
 use crate::flag;
@@ -101,19 +101,19 @@ impl Checked {
         let mut errors = Vec::new();
         if history.keep_us == 0 {
             if self.stream().is_some() {
-                let refused = Refused::new("0", "at least 20000, with --stream");
+                let refused = RefusedValue::new("0", "at least 20000, with --stream");
                 errors.push(self.refused(flag!("history-ms"), &refused));
             }
             return errors;
         }
         if history.keep_us < HISTORY_US_MIN {
             let shown = (history.keep_us / 1000).to_string();
-            let refused = Refused::new(&shown, "0, or at least 20000");
+            let refused = RefusedValue::new(&shown, "0, or at least 20000");
             errors.push(self.refused(flag!("history-ms"), &refused));
         }
         if history.bytes_max as u64 > limits.frame_bytes_max / 2 {
             let allowed = "at most half of --frame-bytes-max";
-            let refused = Refused::new(&history.bytes_max.to_string(), allowed);
+            let refused = RefusedValue::new(&history.bytes_max.to_string(), allowed);
             errors.push(self.refused(flag!("history-bytes-max"), &refused));
         }
         errors
@@ -131,7 +131,7 @@ impl Checked {
         let listen = self.get::<ListenSettings>();
         if listen.addrs().is_empty() && listen.tls_port.is_none() {
             let allowed = "a port, unless --tls-port or a unix socket in --listen is set";
-            errors.push(self.refused(flag!("port"), &Refused::new("off", allowed)));
+            errors.push(self.refused(flag!("port"), &RefusedValue::new("off", allowed)));
         }
         errors
     }

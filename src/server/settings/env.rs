@@ -213,8 +213,8 @@ fn ignored(name: &str, nearest: Option<&str>) -> String {
     format!("{name} is not a setting of this gateway and was ignored{tip}")
 }
 
-/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` (also `udp`, `sctp`) in every container, for each service `NAME` of the
-/// namespace. So a service called `gateway` sets `GATEWAY_PORT`.
+/// Whether the value is one that Kubernetes sets: `NAME_PORT=tcp://HOST:PORT` (also `udp`, `sctp`) in every container, for
+/// each service `NAME` of the namespace. So a service called `gateway` sets `GATEWAY_PORT`.
 pub(super) fn is_service_address(value: &str) -> bool {
     let schemes = ["tcp://", "udp://", "sctp://"];
     let rest = schemes.iter().find_map(|s| value.trim().strip_prefix(s));
@@ -225,7 +225,7 @@ pub(super) fn is_service_address(value: &str) -> bool {
     })
 }
 
-/// The other names that Kubernetes sets for a service called `weirgate…`.
+/// Whether the name is another one that Kubernetes sets for a service called `weirgate…`.
 fn is_service_link(name: &str) -> bool {
     let numbered = |(_, rest): (&str, &str)| rest.starts_with(|c: char| c.is_ascii_digit());
     name.ends_with("_SERVICE_HOST")

@@ -1,6 +1,6 @@
 //! The errors in settings, in words for the operator.
 
-use super::kind::Refused;
+use super::kind::RefusedValue;
 use super::setting::Setting;
 use super::typed::Source;
 
@@ -16,7 +16,7 @@ impl SettingsError {
     }
 
     /// A value of `setting` that is not allowed.
-    pub(super) fn value(setting: &Setting, source: &Source, refused: &Refused) -> Self {
+    pub(super) fn value(setting: &Setting, source: &Source, refused: &RefusedValue) -> Self {
         let name = match source {
             Source::Env(_) | Source::File(..) => setting.named(source),
             _ => setting.name(),

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::Checked;
 use super::key_set_url::KeySetUrl;
-use super::kind::{Form, Refused};
+use super::kind::{Form, RefusedValue};
 use super::listen::ListenSettings;
 use super::processes::Processes;
 use super::secret::{SecretText, SecretUrl};
@@ -223,7 +223,7 @@ impl Checked {
 pub(crate) static TLS_NAME: Form = Form::new("NAME", TLS_NAME_ALLOWED, |text| {
     match text.is_empty() || ServerName::try_from(text).is_ok() {
         true => Ok(text.to_owned()),
-        false => Err(Refused::new(text, TLS_NAME_ALLOWED)),
+        false => Err(RefusedValue::new(text, TLS_NAME_ALLOWED)),
     }
 });
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-use super::kind::{Form, Refused};
+use super::kind::{Form, RefusedValue};
 
 /// The address of a JSON Web Key Set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ const KEY_SET_ALLOWED: &str =
 pub(super) static KEY_SET_URL: Form = Form::new("URL", KEY_SET_ALLOWED, |text| {
     match text.is_empty() || KeySetUrl::parse(text).is_some() {
         true => Ok(text.to_owned()),
-        false => Err(Refused::new(text, KEY_SET_ALLOWED)),
+        false => Err(RefusedValue::new(text, KEY_SET_ALLOWED)),
     }
 })
 .url();

@@ -48,7 +48,7 @@ pub struct Form {
     /// Whether the text is a URL. Its query may contain a secret, and is not shown.
     pub is_url: bool,
     /// Parses the text, and returns the text to show. The shown text must parse to the same value.
-    pub read: fn(&str) -> Result<String, Refused>,
+    pub read: fn(&str) -> Result<String, RefusedValue>,
 }
 
 impl Form {
@@ -56,7 +56,7 @@ impl Form {
     pub const fn new(
         placeholder: &'static str,
         allowed: &'static str,
-        read: fn(&str) -> Result<String, Refused>,
+        read: fn(&str) -> Result<String, RefusedValue>,
     ) -> Self {
         Self {
             placeholder,
@@ -162,14 +162,14 @@ pub enum Value {
 
 /// A refused value, which may be one of several in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedValue {
     /// The value as typed, possibly with a secret.
     pub item: String,
     /// The allowed values.
     pub allowed: String,
 }
 
-impl Refused {
+impl RefusedValue {
     /// Makes the refusal of `item`.
     pub fn new(item: &str, allowed: impl Into<String>) -> Self {
         Self {
@@ -296,12 +296,12 @@ impl Kind {
     }
 
     /// Returns the wrong part of a refused text, and what is allowed in its place.
-    pub(super) fn refused(self, text: &str) -> Refused {
+    pub(super) fn refused(self, text: &str) -> RefusedValue {
         let of_form = match self {
             Self::Form(form) => (form.read)(text).err(),
             _ => None,
         };
-        of_form.unwrap_or_else(|| Refused::new(text, self.allowed()))
+        of_form.unwrap_or_else(|| RefusedValue::new(text, self.allowed()))
     }
 
     /// Whether the flag may be repeated. Of other flags the last value counts.

@@ -7,7 +7,7 @@ use super::SecretText;
 use super::checked::Checked;
 use super::field::With;
 use super::groups::AuthSettings;
-use super::kind::{Form, Refused, parse_addr};
+use super::kind::{Form, RefusedValue, parse_addr};
 use super::typed::SettingsError;
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 use crate::{flag, group};
@@ -40,7 +40,7 @@ pub(super) static ADMIN: Form =
         |text| match parse_admin(text) {
             Some(addr) => Ok(addr.to_string()),
             None if text.is_empty() => Ok(String::new()),
-            None => Err(Refused::new(text, ADMIN_ALLOWED)),
+            None => Err(RefusedValue::new(text, ADMIN_ALLOWED)),
         },
     );
 
@@ -49,7 +49,7 @@ const MODE_ALLOWED: &str = "a mode in octal digits from 0000 to 0777, such as 06
 /// The form of `--unix-socket-mode`.
 pub(super) static MODE: Form = Form::new("MODE", MODE_ALLOWED, |text| match parse_mode(text) {
     Some(mode) => Ok(format!("{mode:04o}")),
-    None => Err(Refused::new(text, MODE_ALLOWED)),
+    None => Err(RefusedValue::new(text, MODE_ALLOWED)),
 });
 
 const OWNER_ALLOWED: &str = "USER, USER:GROUP or :GROUP, each a name or a number";
@@ -58,7 +58,7 @@ const OWNER_ALLOWED: &str = "USER, USER:GROUP or :GROUP, each a name or a number
 pub(super) static OWNER: Form = Form::new("USER:GROUP", OWNER_ALLOWED, |text| {
     match text.parse::<Owner>() {
         Ok(owner) => Ok(owner.to_string()),
-        Err(_) => Err(Refused::new(text, OWNER_ALLOWED)),
+        Err(_) => Err(RefusedValue::new(text, OWNER_ALLOWED)),
     }
 });
 
@@ -151,23 +151,26 @@ fn is_between(c: char) -> bool {
     c == ',' || c.is_whitespace()
 }
 
-fn parse_listen(text: &str) -> Result<Vec<Listen>, Refused> {
+fn parse_listen(text: &str) -> Result<Vec<Listen>, RefusedValue> {
     let mut all = Vec::new();
     for one in text.split(is_between).filter(|one| !one.is_empty()) {
         let parsed = match one.strip_prefix(UNIX) {
             Some(path) => parse_path(path).map(Listen::Unix),
             None => parse_addr(one).map(Listen::Ip),
         };
-        let parsed = parsed.ok_or_else(|| Refused::new(one, ADDR_ALLOWED))?;
+        let parsed = parsed.ok_or_else(|| RefusedValue::new(one, ADDR_ALLOWED))?;
         if all.contains(&parsed) {
-            return Err(Refused::new(one, "each address once"));
+            return Err(RefusedValue::new(one, "each address once"));
         }
         all.push(parsed);
     }
     match all.len() {
-        0 => Err(Refused::new(text, ADDR_ALLOWED)),
+        0 => Err(RefusedValue::new(text, ADDR_ALLOWED)),
         1..=ADDRS_MAX => Ok(all),
-        _ => Err(Refused::new(text, format!("at most {ADDRS_MAX} addresses"))),
+        _ => Err(RefusedValue::new(
+            text,
+            format!("at most {ADDRS_MAX} addresses"),
+        )),
     }
 }
 
@@ -261,7 +264,7 @@ impl Checked {
         let has_headers = self.get::<ListenSettings>().proxy_protocol;
         let nobody = has_headers && self.headers_from() == TrustedProxies::None;
         let allowed = "false, unless --trusted-proxies names the proxies";
-        nobody.then(|| self.refused(flag!("proxy-protocol"), &Refused::new("true", allowed)))
+        nobody.then(|| self.refused(flag!("proxy-protocol"), &RefusedValue::new("true", allowed)))
     }
 
     /// The error of `--token-cookie`: any page may connect, or no cookie can have this name (RFC 6265 §4.1.1).
@@ -276,7 +279,7 @@ impl Checked {
             false if !name.bytes().all(is_name) => "letters, digits and - _ . without spaces",
             false => return None,
         };
-        let refused = || self.refused(flag!("token-cookie"), &Refused::new(&name, allowed));
+        let refused = || self.refused(flag!("token-cookie"), &RefusedValue::new(&name, allowed));
         (!name.is_empty()).then(refused)
     }
 

@@ -77,7 +77,7 @@ mod tests {
     use super::super::env::Env;
     use super::super::typed::collect;
     use super::*;
-    use crate::settings::{Part, Rows};
+    use crate::settings::{Rows, TablePart};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -88,7 +88,7 @@ mod tests {
             found.map(|(_, text)| (*text).to_owned())
         };
         let env = Env::default().with_memory_limit(limit_bytes);
-        let rows = Rows::gateway(&[Part::BusMessages]);
+        let rows = Rows::gateway(&[TablePart::BusMessages]);
         let all = collect(rows.settings(), given, &env, &mut Vec::new());
         let all = all.expect("settings");
         let typed = all.iter().find(|typed| typed.setting.flag == flag);

@@ -13,6 +13,15 @@
 //!
 //! This module knows no gateway, starts nothing, and never reads the real environment: callers pass arguments and
 //! environment in, so tests need no process. Called by `commands` and by programs that assemble a gateway.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `setting`, `kind`, `field` | a row: its names, its kind of value, the field that it writes |
+//! | `table`, `groups` | the shared rows; the groups that they write |
+//! | `env`, [`typed`], `checked`, `contradictions` | the environment; the two stages; checks of values against each other |
+//! | `error`, `removed` | errors in settings; settings of earlier versions |
+//! | `listen`, `key_set_url`, `secret` | values with rules of their own: addresses, the URL of a key set, secrets |
+//! | `memory_share`, `processes` | the parts of a limit: of `--memory-max`, of several processes |
 
 mod checked;
 mod contradictions;
@@ -40,11 +49,11 @@ pub use groups::{
     AuthSettings, NatsAccess, RedisAccess, StreamSettings, TailSettings, TlsSettings, TopSettings,
 };
 pub use key_set_url::KeySetUrl;
-pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
+pub use kind::{Form, Kind, RefusedValue, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
 pub(crate) use processes::PROCESSES_MAX;
 pub use processes::Processes;
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
-pub use table::{Change, Rows, has_flag, shared_flag, table};
+pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Setting, Shows, TablePart};
+pub use table::{RowChange, Rows, has_flag, shared_flag, table};
 pub use typed::{SettingsError, Source};

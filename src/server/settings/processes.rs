@@ -1,4 +1,4 @@
-//! The number of processes, and what each of several gets of the limits over all clients.
+//! The number of processes (`--processes`), each of which gets its part of the limits over all clients.
 //!
 //! A supervisor starts each process with `--processes NUMBER/COUNT`. So a process knows its part, and `--check` and the
 //! supervisor show the limits of all processes together.
@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use super::checked::Checked;
 use super::field::With;
 use super::groups::ProcessSettings;
-use super::kind::{Form, Kind, Refused};
+use super::kind::{Form, Kind, RefusedValue};
 use super::listen::{Listen, ListenSettings};
 use super::setting::Counts;
 use super::typed::{SettingsError, Source, Typed};
@@ -102,7 +102,7 @@ impl fmt::Display for Processes {
 pub(super) static PROCESSES: Form =
     Form::new("N|auto", ALLOWED, |text| match Processes::parse(text) {
         Some(processes) => Ok(processes.to_string()),
-        None => Err(Refused::new(text, ALLOWED)),
+        None => Err(RefusedValue::new(text, ALLOWED)),
     });
 
 /// The field of `--processes`.

@@ -48,17 +48,17 @@ impl Heading {
 
     /// Returns the rows as rows of this group.
     pub const fn of<const N: usize>(self, rows: [Setting; N]) -> [Setting; N] {
-        self.in_part(Part::Every).of(rows)
+        self.in_part(TablePart::Every).of(rows)
     }
 
     /// The group in this part of the shared table.
-    pub(super) const fn in_part(self, part: Part) -> GroupOfPart {
+    pub(super) const fn in_part(self, part: TablePart) -> GroupOfPart {
         GroupOfPart(self, part)
     }
 }
 
 /// A group of `--help` in a part of the shared table.
-pub(super) struct GroupOfPart(Heading, Part);
+pub(super) struct GroupOfPart(Heading, TablePart);
 
 impl GroupOfPart {
     /// Puts the rows into this group, and into this part unless they name a part of their own.
@@ -66,7 +66,7 @@ impl GroupOfPart {
         let mut n = 0;
         while n < N {
             rows[n].heading = self.0;
-            if matches!(rows[n].part, Part::Every) {
+            if matches!(rows[n].part, TablePart::Every) {
                 rows[n].part = self.1;
             }
             n += 1;
@@ -77,7 +77,7 @@ impl GroupOfPart {
 
 /// A part of the shared table. A gateway takes a whole part, or none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TablePart {
     /// The rows of every gateway: listening, TLS, logs, stop, memory, clients, send queues.
     Every,
     /// The login at NATS, and the trusted authorities.
@@ -212,7 +212,7 @@ pub struct Setting {
     /// What the limit counts over several processes; of a part of `--memory-max` always all clients.
     pub(super) counts: Counts,
     /// The part of the shared table. A gateway's own rows do not use it.
-    pub(super) part: Part,
+    pub(super) part: TablePart,
 }
 
 impl Setting {
@@ -239,7 +239,7 @@ impl Setting {
             mistaken_env: None,
             memory_part: None,
             counts: Counts::Each,
-            part: Part::Every,
+            part: TablePart::Every,
         }
     }
 
@@ -383,7 +383,7 @@ impl Setting {
     }
 
     /// Sets the part of the shared table.
-    pub(super) const fn part(mut self, part: Part) -> Self {
+    pub(super) const fn part(mut self, part: TablePart) -> Self {
         self.part = part;
         self
     }

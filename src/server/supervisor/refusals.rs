@@ -129,8 +129,8 @@ fn line_of(entry: &Cut) -> String {
     format!("{json}\n")
 }
 
-/// Adds what the supervisor's file has to the list of a process with this admin socket. Requests of operators wait
-/// meanwhile, so that none takes back what is added only then.
+/// Adds the entries of the supervisor's file to `list`, which is of the process with this admin socket. The list is locked
+/// meanwhile: a request to lift a refusal waits, so it cannot come before the refusal is added.
 ///
 /// # Errors
 /// The file cannot be read, or a line is wrong, with words for the operator.

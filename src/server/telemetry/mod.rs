@@ -4,6 +4,13 @@
 //! its numbers once a turn (`EventLoop`), other threads store atomics, and the text of `/metrics` is made by the
 //! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
 //! (`Surveys`).
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | [`names`], `samples`, `gateway_metric` | the metrics: names, values as text, those that not every process has |
+//! | `event_loop`, `surveys`, `hit_limit` | the numbers of the loop; surveys of clients; why a connection ended |
+//! | `process`, `last_minute` | what the kernel says about the process; the latency of the last minute |
+//! | [`logging`], `log_queue`, `terminal` | the log, its thread, its form on a terminal |
 
 mod event_loop;
 mod gateway_metric;

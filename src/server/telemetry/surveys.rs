@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::event_loop::Slot;
 use super::hit_limit::HitLimit;
-use weirgate_core::{Ended, Found, Search, Survey};
+use weirgate_core::{Ended, Search, SearchOutcome, Survey};
 
 /// A connection that has ended, for the operator's page.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct Surveyed {
 pub(crate) const SEARCHES_MAX: usize = 16;
 
 /// The result of a search, with the survey that made it.
-pub(crate) type SearchResult = (Found, Arc<Surveyed>);
+pub(crate) type SearchResult = (SearchOutcome, Arc<Surveyed>);
 
 /// A search that waits for the next survey.
 #[derive(Debug)]

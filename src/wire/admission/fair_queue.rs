@@ -60,7 +60,7 @@ impl<T> Rings<T> {
 
 /// The entries of one address.
 #[derive(Debug)]
-struct Line {
+struct AddressLine {
     client: ClientAddr,
     /// The index of the first entry; an empty line is removed at once.
     head: Option<usize>,
@@ -89,7 +89,7 @@ pub struct FairQueue<T> {
     entries: Rings<(T, usize)>,
     entry_at: HashMap<T, usize, RandomState>,
     /// A single ring, in the order of the turns.
-    lines: Rings<Line>,
+    lines: Rings<AddressLine>,
     line_at_of: HashMap<ClientAddr, usize, RandomState>,
     /// The line whose turn is next.
     turn: Option<usize>,
@@ -114,10 +114,10 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
             return;
         };
         let client = client.group();
-        let line = *self
-            .line_at_of
-            .entry(client)
-            .or_insert_with(|| self.lines.push(self.turn, Line { client, head: None }));
+        let line = *self.line_at_of.entry(client).or_insert_with(|| {
+            self.lines
+                .push(self.turn, AddressLine { client, head: None })
+        });
         self.turn.get_or_insert(line);
         let head = &mut self.lines.0[line].value.head;
         let at = self.entries.push(*head, (entry, line));

@@ -127,7 +127,7 @@ pub enum Full {
 
 /// A holder's amount of a [`Quota`], given back on drop.
 pub struct Permit {
-    of: Quota,
+    quota: Quota,
     at: usize,
     amount: u64,
 }
@@ -171,6 +171,7 @@ impl Quota {
         self.insert(self.state(), client, amount, now_us)
     }
 
+    /// Adds a holder, whatever the limits say: the callers have checked them.
     fn insert(
         &self,
         mut state: MutexGuard<'_, QuotaState>,
@@ -188,8 +189,8 @@ impl Quota {
         });
         state.set(at, amount);
         drop(state);
-        let of = self.clone();
-        Permit { of, at, amount }
+        let quota = self.clone();
+        Permit { quota, at, amount }
     }
 
     /// Whether a client of this address would get more: the address holds less than what is free. The amount that
@@ -349,7 +350,7 @@ impl Permit {
         if amount == self.amount {
             return;
         }
-        let mut state = self.of.state();
+        let mut state = self.quota.state();
         state.set(self.at, amount);
         if amount < self.amount || self.amount == 0 {
             state.progress(self.at, now_us);
@@ -359,17 +360,17 @@ impl Permit {
 
     /// Takes over the amount of another permit of the same client, in the same sum.
     pub fn merge(&mut self, other: Self) {
-        debug_assert!(Arc::ptr_eq(&self.of.0, &other.of.0), "another sum");
+        debug_assert!(Arc::ptr_eq(&self.quota.0, &other.quota.0), "another sum");
         self.amount += other.amount;
-        self.of.state().set(self.at, self.amount);
+        self.quota.state().set(self.at, self.amount);
     }
 
     /// Adds `more` to the permit, by the granting rule. `shared` is the part of `more` that is in the sum already,
     /// because other addresses hold the same. An address that holds less than `least` gets the amount even if little is
     /// free. Without room, returns false and counts the refusal.
     pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
-        let mut state = self.of.state();
-        let free = state.free(self.of.0.max);
+        let mut state = self.quota.state();
+        let free = state.free(self.quota.0.max);
         let held = state.held_by(state.holders[self.at].address);
         let has_room = held < free.max(least) && more - shared <= free;
         if has_room {
@@ -384,7 +385,7 @@ impl Permit {
 
     /// Gives `part` back. Of it, `shared` stays in the sum, because other addresses still hold the same.
     pub fn give_back(&mut self, part: u64, shared: u64) {
-        let mut state = self.of.state();
+        let mut state = self.quota.state();
         self.amount -= part;
         state.set(self.at, self.amount);
         state.held += shared;
@@ -393,7 +394,7 @@ impl Permit {
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
     /// making progress until then; with `u64::MAX` the holder never has to be evicted, even if it was chosen already.
     pub fn progress(&self, now_us: u64) {
-        let mut state = self.of.state();
+        let mut state = self.quota.state();
         match now_us {
             u64::MAX => state.work(self.at),
             _ => state.progress(self.at, now_us),
@@ -403,12 +404,12 @@ impl Permit {
     /// Records that the holder may be evicted for a new holder ([`fit`](Self::fit)), until it makes
     /// [`progress`](Self::progress).
     pub fn rest(&self, rest: Rest) {
-        self.of.state().rest(self.at, rest);
+        self.quota.state().rest(self.at, rest);
     }
 
     /// Counts the holder for another address from now on.
     pub fn move_to(&self, client: ClientAddr) {
-        self.of.state().move_to(self.at, client.group());
+        self.quota.state().move_to(self.at, client.group());
     }
 
     /// Makes room for this holder, which is new or has grown: evicts holders that rest while there are more holders than
@@ -418,8 +419,8 @@ impl Permit {
     /// # Errors
     /// Too few holders rest; the refusal is counted.
     pub fn fit(&self, room: Room, now_us: u64) -> Result<(), Full> {
-        let max = self.of.0.max;
-        let mut state = self.of.state();
+        let max = self.quota.0.max;
+        let mut state = self.quota.state();
         let wakers = state.make_room_for(self.at, max, room, now_us);
         let fits = state.full_for(self.at, max, room);
         state.refused += u64::from(fits.is_err());
@@ -430,19 +431,19 @@ impl Permit {
 
     /// Whether the address would have room for this permit if it were made anew ([`Quota::has_room_for`]).
     pub fn has_room(&self) -> bool {
-        let state = self.of.state();
-        let free = self.of.0.max.saturating_sub(state.held - self.amount);
+        let state = self.quota.state();
+        let free = self.quota.0.max.saturating_sub(state.held - self.amount);
         state.held_by(state.holders[self.at].address) - self.amount < free
     }
 
     /// Whether the holder has to give up what it holds.
     pub fn is_evicted(&self) -> bool {
-        self.of.state().holders[self.at].is_leaving
+        self.quota.state().holders[self.at].is_leaving
     }
 
     /// Sets the waker that is called when this holder is chosen for eviction: at once, if that has happened already.
     pub fn wake_with(&self, waker: &Waker) {
-        let mut state = self.of.state();
+        let mut state = self.quota.state();
         let holder = &mut state.holders[self.at];
         match &mut holder.waker {
             Some(kept) => (**kept).clone_from(waker),
@@ -457,18 +458,18 @@ impl Permit {
 
     /// The address that the permit counts for.
     pub fn address(&self) -> ClientAddr {
-        self.of.state().holders[self.at].address
+        self.quota.state().holders[self.at].address
     }
 
     /// The sum that the permit is part of.
     pub fn quota(&self) -> &Quota {
-        &self.of
+        &self.quota
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.of.state().remove(self.at);
+        self.quota.state().remove(self.at);
     }
 }
 
@@ -480,7 +481,7 @@ impl fmt::Debug for Quota {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.amount, self.of.0.name)
+        write!(f, "{} of {}", self.amount, self.quota.0.name)
     }
 }
 

@@ -1,4 +1,15 @@
-//! Checks tokens with their keys, roles with their permissions, and origins.
+//! Who a client is and which names it may have: tokens and their keys, roles and their permissions, names and patterns of
+//! both buses, origins. Begin with [`Authenticator`] for tokens, with [`Rights`] for names.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `verify`, `claims`, `token` | the check of a token; the claims in it; the token in a request |
+//! | `key_ring`, `keys` | the keys in force, and the key for a token |
+//! | `rights`, `acl`, `template` | the names of a user: by the roles of the table, made from claims, and in the token |
+//! | `names` | the syntax of names and patterns of either bus |
+//! | `glob`, `glob_set`, `subject` | patterns of Redis; patterns of NATS |
+//! | `match_budget`, `remembered` | limits on the work of matching; remembered verdicts |
+//! | `origins` | the check of an `Origin` |
 //!
 //! Pure: the time is an argument, and keys come as texts. Called by the gateways.
 

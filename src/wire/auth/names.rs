@@ -47,7 +47,7 @@ impl NameSyntax {
         }
     }
 
-    /// Whether some name may match both. On Redis only the cases of [`Self::contains`] are known, so it may.
+    /// Whether some name may match both. On Redis always true: whether two globs can match the same name is not calculated.
     pub fn meets(self, one: &str, other: &str) -> bool {
         match self {
             Self::Redis => true,

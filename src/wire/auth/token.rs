@@ -98,7 +98,7 @@ impl ApiKey {
         (!key.expose().is_empty()).then(|| Self(key.clone()))
     }
 
-    /// Compares the token with the key, in a time that does not depend on where they differ.
+    /// Whether the token is the key. Compares in a time that does not depend on where they differ.
     pub(super) fn is(&self, token: &Token) -> bool {
         self.0.is(token.expose().as_bytes())
     }

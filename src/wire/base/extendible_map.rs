@@ -22,7 +22,7 @@ const BITS_MAX: u32 = 20;
 /// The first of these bits. A part finds its entries by other bits of the same hash: the lowest and the highest.
 const FIRST_BIT: u32 = 32;
 
-/// Keys and values.
+/// A hash map in parts, each of which grows alone.
 #[derive(Clone, Debug)]
 pub struct ExtendibleMap<K, V> {
     hasher: RandomState,
@@ -166,7 +166,7 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
         let part = &mut self.parts[at];
         let bit = 1 << part.bits;
         part.bits += 1;
-        let bits = part.bits;
+        let part_bits = part.bits;
         let room = || HashMap::with_capacity_and_hasher(PART_MAX, self.hasher.clone());
         let (mut kept, mut moved) = (room(), room());
         for (key, value) in std::mem::take(&mut part.entries) {
@@ -184,14 +184,14 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
             self.directory.extend_from_within(..);
         }
         let new = self.parts.len() as u32;
-        for (of, part) in self.directory.iter_mut().enumerate() {
-            if *part == at as u32 && of as u64 & bit != 0 {
+        for (bits, part) in self.directory.iter_mut().enumerate() {
+            if *part == at as u32 && bits as u64 & bit != 0 {
                 *part = new;
             }
         }
         self.parts.push(Part {
             entries: moved,
-            bits,
+            bits: part_bits,
         });
     }
 }

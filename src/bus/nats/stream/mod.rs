@@ -12,13 +12,13 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::reader::Found;
 pub(super) use self::reader::JetStreamReader;
+use self::reader::LeaderAnswer;
 use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
-use super::refusals::refusal_in;
+use super::refusals::violation_in;
 use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
@@ -228,9 +228,9 @@ impl NatsStreamSource {
         now: Now,
         events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
-        if let Some(refused) = refusal_in(words) {
+        if let Some(violation) = violation_in(words) {
             let needs = JetStreamReader::needs();
-            if let Some(need) = needs.into_iter().find(|need| refused.is_of(need))
+            if let Some(need) = needs.into_iter().find(|need| violation.is_of(need))
                 && let Some(without) = need.without
             {
                 if self.go_without(need.action, connection, events) {
@@ -239,7 +239,7 @@ impl NatsStreamSource {
                 }
                 return Ok(());
             }
-            return Err(refused.error());
+            return Err(violation.error());
         }
         log_error(&mut self.lines, now, words);
         Ok(())
@@ -257,7 +257,8 @@ impl NatsStreamSource {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
             Action::GetMessage => {
-                self.reader.handle_found(Found::Unknown, now, out, events);
+                self.reader
+                    .handle_leader_answer(LeaderAnswer::Unknown, now, out, events);
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use self::acks::CumulativeAcks;
 use self::limits::ConsumerLimits;
-pub(super) use self::progress::Found;
+pub(super) use self::progress::LeaderAnswer;
 use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
 use crate::nats::api::ApiError;
@@ -30,7 +30,7 @@ use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, inbox};
 use crate::nats::standstill::Standstills;
-use crate::nats::stream_info::{Retention, StreamInfo, stored};
+use crate::nats::stream_info::{Retention, StreamInfo, stored_message};
 use weirgate_core::StoredId;
 
 /// How long JetStream may take to answer: longer than most elections of a stream's leader.
@@ -318,7 +318,7 @@ impl JetStreamReader {
             ReaderStep::Read { .. } => {
                 self.handle_check(StreamInfo::read(answer), now, out, events)
             }
-            ReaderStep::Verify { .. } => match stored(answer) {
+            ReaderStep::Verify { .. } => match stored_message(answer) {
                 Err(error) if error.stream_is_missing() => {
                     return Err(self.unusable(
                         NatsError::NoSuchStream(self.stream.clone()),
@@ -326,9 +326,11 @@ impl JetStreamReader {
                         out,
                     ));
                 }
-                Err(_) => self.handle_found(Found::Unknown, now, out, events),
-                Ok(None) => self.handle_found(Found::Nothing, now, out, events),
-                Ok(Some(id)) => self.handle_found(Found::Message(id), now, out, events),
+                Err(_) => self.handle_leader_answer(LeaderAnswer::Unknown, now, out, events),
+                Ok(None) => self.handle_leader_answer(LeaderAnswer::Nothing, now, out, events),
+                Ok(Some(id)) => {
+                    self.handle_leader_answer(LeaderAnswer::Message(id), now, out, events)
+                }
             },
         }
         Ok(())
@@ -491,9 +493,9 @@ impl JetStreamReader {
     }
 
     /// Handles the leader's answer about a message.
-    pub(super) fn handle_found(
+    pub(super) fn handle_leader_answer(
         &mut self,
-        found: Found,
+        found: LeaderAnswer,
         now: Instant,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,

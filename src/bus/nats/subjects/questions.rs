@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::error::Stop;
-use super::retained::{RetainedEvent, WhyIncomplete};
+use super::retained::{NatsCut, RetainedEvent};
 use super::session::SubjectsSession;
 use crate::kept::place_in;
 use crate::requests::{PageRequest, Question};
@@ -81,17 +81,14 @@ impl SubjectsSession<'_> {
                     cursor,
                     is_open,
                 },
-                RetainedEvent::End {
-                    question,
-                    incomplete,
-                } => {
-                    if let Some(incomplete) = &incomplete {
-                        self.count_incomplete(&question, incomplete);
+                RetainedEvent::End { question, cut } => {
+                    if let Some(cut) = &cut {
+                        self.count_cut(&question, cut);
                     }
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
                         number: question.number,
-                        cut: incomplete.as_ref().map(WhyIncomplete::reason),
+                        cut: cut.as_ref().map(NatsCut::reason),
                     }
                 }
             };
@@ -110,20 +107,20 @@ impl SubjectsSession<'_> {
         }
     }
 
-    fn count_incomplete(&mut self, question: &Question, incomplete: &WhyIncomplete) {
-        match incomplete {
-            WhyIncomplete::Refused(_) => self.relay.status.count_retained_refused(),
+    fn count_cut(&mut self, question: &Question, cut: &NatsCut) {
+        match cut {
+            NatsCut::Refused(_) => self.relay.status.count_retained_refused(),
             // Clients learn of it, and nobody can change it.
-            WhyIncomplete::Window | WhyIncomplete::Epoch => return,
-            WhyIncomplete::TooManyStreams
-            | WhyIncomplete::NotUtf8
-            | WhyIncomplete::Unreadable(_) => self.relay.status.count_retained_limited(),
+            NatsCut::Window | NatsCut::Epoch => return,
+            NatsCut::TooManyStreams | NatsCut::NotUtf8 | NatsCut::Unreadable(_) => {
+                self.relay.status.count_retained_limited()
+            }
         }
         if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
                 lines_left_out = line.suppressed,
-                "{incomplete}"
+                "{cut}"
             );
         }
     }

@@ -1,15 +1,29 @@
-//! Last values: questions to JetStream on the connection that also delivers the messages, so the order of answers and
-//! messages is defined. Pure: the session writes and reads.
+//! Stored messages from JetStream. A *question* asks for those of a name: the last values, the newest, or all. It goes to
+//! JetStream on the connection that also delivers the messages, so the order of answers and messages is defined. Pure: the
+//! session writes and reads.
 //!
+//! Each question is a row of [`Pending`], and moves from [`QuestionStep`] to [`QuestionStep`]: begin with [`Retained::ask`],
+//! then [`Retained::answered`].
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `streams` | which streams hold a name |
+//! | `reading` | how far a question has read |
+//! | `live` | messages that were delivered shortly before a question |
+//! | `events` | what the session gets: values, ends of pages, ends of questions |
+//!
+//! # Exact subjects
 //! An exact subject takes two requests: the name of the stream, and the last message. If no stream takes the subject from
 //! publishers, and for each pattern, weirgate also looks through all streams for subjects of transforms and of copies
 //! ([`AllStreams`]).
 //!
+//! # Patterns
 //! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
 //! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
 //! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
 //! bytes all the same is left, and made again for the next page.
 //!
+//! # The order of values
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
 //! was made, then all later ones. A stream is read once the consumer has brought as many messages as waited when it was made:
 //! what was replaced since then has come as a later message. The server's count of what still waits can be wrong after
@@ -20,15 +34,17 @@
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
+//! # All messages
 //! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
 //! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back
 //! in time), a lower number or another message of the same number comes. If the clock has gone back, the consumer begins
 //! behind messages that were not read, and is made again from the number of the last one on. So it is for a stream in
-//! memory, too ([`StreamLimits::has_times`]), and once a message was read: only the position that the client has may be of
+//! memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that the client has may be of
 //! another epoch of the stream. The consumer is left after each page. Between two messages of the name are numbers of
 //! others, so a number that does not come may have been removed before it was read: if the stream begins behind such a
 //! place after the page, messages may be missing.
 //!
+//! # Leaders
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
@@ -44,19 +60,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use self::events::{RetainedEvent, WhyIncomplete};
+pub(super) use self::events::{NatsCut, RetainedEvent};
 use self::live::Live;
-use self::reading::{PAGE_BYTES, Page, QuestionReading, STREAMS_MAX, Then};
+use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
 use super::super::api::{ApiError, ApiRequest, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
-use super::super::refusals::{INBOXES, Refused};
+use super::super::refusals::{INBOXES, PermissionsViolation};
 use super::super::stream_info::StreamInfo;
-#[cfg(doc)]
-use super::super::stream_info::StreamLimits;
 use crate::requests::{Question, Wants};
 use crate::server_words::shown;
 use weirgate_core::StoredId;
@@ -140,7 +154,7 @@ enum QuestionStep {
     /// The messages that a consumer was asked for.
     Values(Consumer, Pull),
     /// The request for another page; without a consumer, one is made again.
-    Page(Option<Consumer>),
+    NextPage(Option<Consumer>),
     /// The time to ask again.
     Pause(Instant, Again),
 }
@@ -205,7 +219,7 @@ impl Retained {
 
     /// The number of questions of which a page was sent, and no further page is wanted yet.
     pub(super) fn paused(&self) -> usize {
-        let is_paused = |pending: &&Pending| matches!(pending.step, QuestionStep::Page(_));
+        let is_paused = |pending: &&Pending| matches!(pending.step, QuestionStep::NextPage(_));
         self.pending.values().filter(is_paused).count()
     }
 
@@ -297,18 +311,18 @@ impl Retained {
                 }
             }
             QuestionStep::Create(target, _) => {
-                let plan = target.plan(pending.reading.start());
+                let plan = target.plan(pending.reading.consumer_start());
                 plan.request(&target.stream, None)
             }
             QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            QuestionStep::Page(_) | QuestionStep::Pause(..) => return None,
+            QuestionStep::NextPage(_) | QuestionStep::Pause(..) => return None,
         })
     }
 
     /// Goes on with the next page of a question.
     pub(super) fn more(&mut self, question: u64, now: Instant, out: &mut Vec<u8>) {
         let is_it = |pending: &Pending| {
-            pending.question.number == question && matches!(pending.step, QuestionStep::Page(_))
+            pending.question.number == question && matches!(pending.step, QuestionStep::NextPage(_))
         };
         let Some(number) = self.number_of(is_it) else {
             return;
@@ -316,9 +330,9 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        (pending.progressed, pending.reading.page) = (now, Page::default());
+        (pending.progressed, pending.reading.page) = (now, PageProgress::default());
         match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-            QuestionStep::Page(Some(consumer)) => {
+            QuestionStep::NextPage(Some(consumer)) => {
                 pending.step = QuestionStep::Values(consumer, Pull::default());
                 self.pull(number, out);
             }
@@ -335,7 +349,7 @@ impl Retained {
         }
     }
 
-    /// Ends all questions, because their connection ends: others may go on.
+    /// Ends all questions, because their connection ends. The gateway may ask again from where each one stopped.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         for number in self.pending.keys().copied().collect::<Vec<_>>() {
             self.leave_consumer(number, out);
@@ -347,15 +361,19 @@ impl Retained {
 
     /// Handles the server's refusal to let this user publish to a subject, or subscribe to it: ends the questions that
     /// need it. Returns whether the refusal is of an action of questions.
-    pub(super) fn not_permitted(&mut self, refused: &Refused, out: &mut Vec<u8>) -> bool {
-        let (what, ended) = match refused {
+    pub(super) fn not_permitted(
+        &mut self,
+        violation: &PermissionsViolation,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let (what, ended) = match violation {
             // No answer arrives any more.
-            Refused::Subscribe(subject) if subject.starts_with(&self.inbox) => {
+            PermissionsViolation::Subscribe(subject) if subject.starts_with(&self.inbox) => {
                 self.all_streams.refused();
                 (format!("subscribe to {INBOXES}"), self.numbers(|_| true))
             }
-            Refused::Subscribe(_) => return false,
-            Refused::Publish(subject) => {
+            PermissionsViolation::Subscribe(_) => return false,
+            PermissionsViolation::Publish(subject) => {
                 let needs_it = |pending: &Pending| {
                     let request = self.request(pending);
                     request.is_some_and(|request| request.subject == *subject)
@@ -371,9 +389,9 @@ impl Retained {
         for number in &ended {
             self.refuse(*number, &error, out);
         }
-        matches!(refused, Refused::Subscribe(_))
+        matches!(violation, PermissionsViolation::Subscribe(_))
             || !ended.is_empty()
-            || Self::needs().iter().any(|need| refused.is_of(need))
+            || Self::needs().iter().any(|need| violation.is_of(need))
     }
 
     /// Takes a message of a question's subscription.
@@ -381,7 +399,7 @@ impl Retained {
         if delivery.sid == FIRST_SID {
             match delivery.request() {
                 Some(number) if self.all_streams.asked() == Some(number) => {
-                    self.handle_page(number, &delivery, now, out);
+                    self.handle_list_page(number, &delivery, now, out);
                 }
                 Some(number) => self.answered(number, &delivery, now, out),
                 None => {}
@@ -402,7 +420,7 @@ impl Retained {
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
         let is_late = |pending: &Pending| {
-            let is_paused = matches!(pending.step, QuestionStep::Page(_));
+            let is_paused = matches!(pending.step, QuestionStep::NextPage(_));
             !is_paused && pending.progressed + ANSWER_TIMEOUT <= now
         };
         for number in self.numbers(is_late) {
@@ -439,7 +457,7 @@ impl Retained {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
                 QuestionStep::Pause(at, _) => Some(at.min(late)),
-                QuestionStep::Page(_) => None,
+                QuestionStep::NextPage(_) => None,
                 _ => Some(late),
             }
         };
@@ -469,7 +487,7 @@ impl Retained {
             (
                 QuestionStep::Pause(..)
                 | QuestionStep::Values(..)
-                | QuestionStep::Page(_)
+                | QuestionStep::NextPage(_)
                 | QuestionStep::AllStreams,
                 _,
             ) => {}
@@ -480,7 +498,7 @@ impl Retained {
             (QuestionStep::Streams, None) if pending.question.wants == Wants::All => {
                 let found = targets_in(&subscription.name, answer);
                 match StreamInfo::read(&delivery.payload) {
-                    Ok(stream) => self.handle_start(number, (found, &stream), now, out),
+                    Ok(stream) => self.handle_stream_begin(number, (found, &stream), now, out),
                     Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
                     Err(error) => self.refuse(number, &error.to_string(), out),
                 }
@@ -511,7 +529,7 @@ impl Retained {
 
     /// Goes on with the streams that take a name from publishers.
     fn found_streams(&mut self, number: u64, found: TargetsFound, now: Instant, out: &mut Vec<u8>) {
-        match (found.targets.is_empty(), found.is_cut) {
+        match (found.targets.is_empty(), found.has_more_streams) {
             (false, _) => self.find_message(number, found.targets.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
             (true, true) => self.pause(number, Again::Streams, now),
@@ -531,7 +549,7 @@ impl Retained {
         let number = self.last + 1;
         if self.all_streams.ask(number, now) {
             self.last = number;
-            self.list(number, out);
+            self.ask_list_page(number, out);
         }
     }
 
@@ -544,32 +562,36 @@ impl Retained {
     }
 
     /// Asks for the next page of the list of all streams.
-    fn list(&self, number: u64, out: &mut Vec<u8>) {
+    fn ask_list_page(&self, number: u64, out: &mut Vec<u8>) {
         let ApiRequest { subject, body } = self.list_request();
         protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
     }
 
     /// Handles a page of the list of all streams: once the list is whole, all questions that wait for it go on.
-    fn handle_page(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_list_page(
+        &mut self,
+        number: u64,
+        delivery: &Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let read = json::read(&delivery.payload);
-        let incomplete = match &read {
-            _ if delivery.status.is_some() => Some(WhyIncomplete::Refused(shown("nobody answers"))),
+        let cut = match &read {
+            _ if delivery.status.is_some() => Some(NatsCut::Refused(shown("nobody answers"))),
             Err(error) => Some((*error).clone().into()),
-            Ok(answer) => {
-                refusal(*answer).map(|error| WhyIncomplete::Refused(shown(&error.to_string())))
-            }
+            Ok(answer) => refusal(*answer).map(|error| NatsCut::Refused(shown(&error.to_string()))),
         };
-        if let (Ok(answer), None) = (read, &incomplete)
+        if let (Ok(answer), None) = (read, &cut)
             && self.all_streams.add_page(answer) == AfterPage::NextPage
         {
-            return self.list(number, out);
+            return self.ask_list_page(number, out);
         }
-        if incomplete.is_some() {
+        if cut.is_some() {
             self.all_streams.refused();
         }
         for number in self.numbers(|pending| matches!(pending.step, QuestionStep::AllStreams)) {
-            match incomplete.clone() {
-                Some(incomplete) => self.end(number, Some(incomplete), out),
+            match cut.clone() {
+                Some(cut) => self.end(number, Some(cut), out),
                 None => self.searched_streams(number, now, out),
             }
         }
@@ -584,7 +606,7 @@ impl Retained {
         let targets = self.all_streams.targets(&subscription.name);
         if subscription.is_pattern {
             pending.reading.extend(targets);
-            pending.reading.is_cut |= self.all_streams.is_cut();
+            pending.reading.has_more_streams |= self.all_streams.has_more_streams();
             return self.next_stream(number, now, out);
         }
         self.find_message(number, targets.into_iter().take(STREAMS_MAX), now, out);
@@ -674,7 +696,7 @@ impl Retained {
         let is_full = pending.reading.page.is_full();
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
-            true => self.fill_page(number, out),
+            true => self.page_filled(number, out),
             false => self.pull(number, out),
         }
     }
@@ -732,9 +754,9 @@ impl Retained {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
-            self.fill_page(number, out);
+            self.page_filled(number, out);
         } else if page.is_full() && has_all {
-            self.fill_page(number, out);
+            self.page_filled(number, out);
         } else if has_all {
             self.pull(number, out);
         }
@@ -757,7 +779,7 @@ impl Retained {
             (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
                 self.next_stream(number, now, out)
             }
-            (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.fill_page(number, out),
+            (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.page_filled(number, out),
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
                 self.leave_consumer(number, out);
@@ -766,17 +788,17 @@ impl Retained {
         }
     }
 
-    /// Handles a page that is full.
-    fn fill_page(&mut self, number: u64, out: &mut Vec<u8>) {
+    /// Handles a page of values that is full.
+    fn page_filled(&mut self, number: u64, out: &mut Vec<u8>) {
         let pending = self.pending.get(&number);
         match pending.is_some_and(|pending| pending.reading.all.is_some()) {
-            true => self.ask_start(number, Then::Page, out),
+            true => self.ask_stream_begin(number, AfterCheck::Page, out),
             false => self.end_page(number),
         }
     }
 
     /// Asks where the stream begins, if messages of a question for all may be missing since the last check.
-    fn ask_start(&mut self, number: u64, then: Then, out: &mut Vec<u8>) {
+    fn ask_stream_begin(&mut self, number: u64, after_check: AfterCheck, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
@@ -785,18 +807,18 @@ impl Retained {
             return;
         };
         if all.jump.is_some() {
-            (pending.step, all.then) = (QuestionStep::Streams, then);
+            (pending.step, all.after_check) = (QuestionStep::Streams, after_check);
             return self.send(number, out);
         }
         all.whole_to = all.after;
-        match then {
-            Then::Read | Then::End => self.end(number, None, out),
-            Then::Page => self.end_page(number),
+        match after_check {
+            AfterCheck::Read | AfterCheck::End => self.end(number, None, out),
+            AfterCheck::Page => self.end_page(number),
         }
     }
 
     /// Handles the answer about the stream of a question for all messages.
-    fn handle_start(
+    fn handle_stream_begin(
         &mut self,
         number: u64,
         (found, stream): (Vec<Target>, &StreamInfo),
@@ -810,25 +832,25 @@ impl Retained {
         else {
             return;
         };
-        match reading.check_start(stream) {
+        match reading.check_stream_begin(stream) {
             _ if reading.is_of_other_epoch() => self.end(number, None, out),
-            Then::Read => {
+            AfterCheck::Read => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
             }
-            Then::Page => self.end_page(number),
-            Then::End => self.end(number, None, out),
+            AfterCheck::Page => self.end_page(number),
+            AfterCheck::End => self.end(number, None, out),
         }
     }
 
-    /// Ends a page of a question.
+    /// Ends a page of values.
     fn end_page(&mut self, number: u64) {
         if let Some(pending) = self.pending.get_mut(&number) {
             let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
                 QuestionStep::Values(consumer, _) => Some(consumer),
                 _ => None,
             };
-            pending.step = QuestionStep::Page(consumer);
+            pending.step = QuestionStep::NextPage(consumer);
             self.events.push(pending.page(true));
         }
     }
@@ -849,11 +871,11 @@ impl Retained {
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
-            return self.ask_start(number, Then::End, out);
+            return self.ask_stream_begin(number, AfterCheck::End, out);
         }
         let reading = &pending.reading;
         // What is missing may be in a stream that was not read.
-        let has_read_all = !reading.is_cut && reading.refused.is_none();
+        let has_read_all = !reading.has_more_streams && reading.refused.is_none();
         let unstored = self.live.unstored(pending.sid, pending.begun, now);
         match has_read_all && unstored.overlaps(&reading.unstored) {
             true => self.pause(number, Again::Streams, now),
@@ -866,7 +888,7 @@ impl Retained {
         self.last_sid += 1;
         let deliver = self.deliver_subject(self.last_sid);
         if let Some(pending) = self.pending.get_mut(&number) {
-            let start = pending.reading.start();
+            let start = pending.reading.consumer_start();
             let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
             pending.step = QuestionStep::Create(target, consumer);
             self.send(number, out);
@@ -882,21 +904,21 @@ impl Retained {
         match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
             QuestionStep::Create(_, consumer)
             | QuestionStep::Values(consumer, _)
-            | QuestionStep::Page(Some(consumer)) => consumer.leave(&nobody, out),
+            | QuestionStep::NextPage(Some(consumer)) => consumer.leave(&nobody, out),
             step => pending.step = step,
         }
     }
 
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
-        self.end(number, Some(WhyIncomplete::Refused(shown(words))), out);
+        self.end(number, Some(NatsCut::Refused(shown(words))), out);
     }
 
-    fn end(&mut self, number: u64, incomplete: Option<WhyIncomplete>, out: &mut Vec<u8>) {
+    fn end(&mut self, number: u64, cut: Option<NatsCut>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        if let (Some(value), None) = (pending.value, &incomplete) {
+        if let (Some(value), None) = (pending.value, &cut) {
             self.events.push(RetainedEvent::Value {
                 question: pending.question.clone(),
                 subject: Arc::clone(&pending.question.subscription.name),
@@ -905,10 +927,10 @@ impl Retained {
                 id: Some(value.id),
             });
         }
-        let incomplete = incomplete.or_else(|| pending.reading.why_incomplete());
+        let cut = cut.or_else(|| pending.reading.cut());
         self.events.push(RetainedEvent::End {
             question: pending.question,
-            incomplete,
+            cut,
         });
     }
 

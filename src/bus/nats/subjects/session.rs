@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::super::connection::Connection;
 use super::super::error::{NatsError, Stop, log_error};
 use super::super::protocol::{self, Delivery, Op};
-use super::super::refusals::{Refused, refusal_in};
+use super::super::refusals::{PermissionsViolation, violation_in};
 use super::super::server_search::ServerSearch;
 use super::retained::{FIRST_SID, Retained};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
-use crate::ledger::Change;
+use crate::ledger::SubscriptionChange;
 use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
@@ -39,7 +39,7 @@ pub(super) struct SubjectsSession<'a> {
 
 /// A change requested from the server.
 struct PendingChange {
-    change: Change,
+    change: SubscriptionChange,
     /// The number of the PING after the change. Its PONG confirms what no error has refused.
     ping: u64,
     /// Names refused by the server.
@@ -228,7 +228,7 @@ impl<'a> SubjectsSession<'a> {
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
             return Ok(());
         };
-        if is_copy(&subscription, &delivery) {
+        if came_by_inbox(&subscription, &delivery) {
             return Ok(());
         }
         // Until a name is restored after an outage, its messages are part of the gap that was reported.
@@ -356,16 +356,20 @@ impl<'a> SubjectsSession<'a> {
 
     /// Handles an error of the server.
     fn handle_server_error(&mut self, words: String) -> Result<(), Stop> {
-        let refused = refusal_in(&words);
-        if let Some(refused) = &refused
-            && self.retained.not_permitted(refused, self.connection.out())
+        let violation = violation_in(&words);
+        if let Some(violation) = &violation
+            && self
+                .retained
+                .not_permitted(violation, self.connection.out())
         {
             // Its questions end by themselves, with the reason.
             return self.send_retained();
         }
-        match refused {
-            Some(Refused::Subscribe(subject)) => self.subscription_refused(&subject, &words),
-            Some(Refused::Publish(subject)) => {
+        match violation {
+            Some(PermissionsViolation::Subscribe(subject)) => {
+                self.subscription_refused(&subject, &words)
+            }
+            Some(PermissionsViolation::Publish(subject)) => {
                 if !self.publication_refused(&subject) {
                     self.log_error(&words);
                 }
@@ -430,6 +434,7 @@ impl<'a> SubjectsSession<'a> {
     ) -> Result<(), Stop> {
         self.relay.status.count_refused();
         if self.source.publishing.is_some() {
+            // Gateways that speak to each other need all names: the connection ends, with the reason.
             let subject = shown(&subscription.name);
             return Err(NatsError::not_permitted("subscribe", &subject).into());
         }
@@ -496,7 +501,7 @@ impl<'a> SubjectsSession<'a> {
 
 /// Whether a pattern gets this message only because it also matches the subject of a consumer, as `>` matches the inbox of
 /// each: the message may be old, and the pattern has got it when it was published.
-fn is_copy(by: &Subscription, delivery: &Delivery) -> bool {
+fn came_by_inbox(by: &Subscription, delivery: &Delivery) -> bool {
     let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
     by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
 }

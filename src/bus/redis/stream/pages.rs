@@ -12,13 +12,12 @@ use foldhash::quality::RandomState;
 use super::reader::{CHANNEL, DATA, StreamEntry, entries, id_text, message};
 use super::{ITEMS_MAX, RedisStreamSource};
 use crate::redis::connection::Connection;
-use crate::redis::error::RedisError;
+use crate::redis::error::{RedisError, shown_trimmed};
 use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
 use crate::runtime::detached;
-use crate::server_words::shown;
 use crate::socket::{Buffered, Waiter};
 use crate::status::BusStatus;
 use crate::{LoopGone, Source, SourceLink};
@@ -90,8 +89,8 @@ impl WithPages {
 
 impl Source for WithPages {
     fn run(self: Box<Self>, link: SourceLink) {
-        let (pages, again) = (self.pages, link.again());
-        if let Err(error) = detached("pages", move || pages.run(&again)) {
+        let (pages, link_of_pages) = (self.pages, link.another());
+        if let Err(error) = detached("pages", move || pages.run(&link_of_pages)) {
             tracing::error!(%error, "no thread for the pages of the stream: nobody gets all messages");
         }
         self.source.run(link);
@@ -230,7 +229,7 @@ impl RedisStreamPages {
                 if let Some(line) = self.names.lines.line(link.now()) {
                     tracing::warn!(
                         key = self.key,
-                        reason = shown(&words),
+                        reason = shown_trimmed(&words),
                         lines_left_out = line.suppressed,
                         "Redis gives no messages of the stream to clients that ask for all"
                     );

@@ -210,7 +210,7 @@ fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there(
 #[test]
 fn ids_are_remembered_longer_than_messages_up_to_a_number() {
     let mut bench = Bench::of_a_stream(1 << 26);
-    let count = FORGOTTEN_IDS_MAX as u64 + 100;
+    let count = IDS_MAX as u64 + 100;
     for n in 1..=count {
         bench.store("a", "x", stored(n, n));
     }
@@ -219,7 +219,7 @@ fn ids_are_remembered_longer_than_messages_up_to_a_number() {
     assert_eq!(bench.missed(&["b"], stored(1, 1)).unwrap(), [""; 0]);
     bench.advance(120 * SECOND);
     let remembered = bench.history.numbers.remembered();
-    assert_eq!(remembered, (0, 0, FORGOTTEN_IDS_MAX));
+    assert_eq!(remembered, (0, 0, IDS_MAX));
     assert_eq!(bench.missed(&["b"], stored(101, 101)).unwrap(), [""; 0]);
     assert_eq!(
         bench.missed(&["b"], stored(100, 100)),

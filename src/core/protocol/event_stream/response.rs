@@ -5,7 +5,7 @@ pub(super) const COMMENT: &[u8] = ":\n\n".as_bytes();
 
 /// The page that makes the request, and is allowed to connect.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Page<'a> {
+pub(super) struct RequestingPage<'a> {
     /// The origin of the page; `None` for a program.
     pub(super) origin: Option<&'a str>,
     /// Whether the origin is in the list of allowed origins, so that the browser may send cookies.
@@ -14,7 +14,7 @@ pub(super) struct Page<'a> {
 
 /// Appends the response head of an event stream, which ends with the connection. `retry_ms`: how long an `EventSource`
 /// waits before it connects again after the stream is lost.
-pub(super) fn answer(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
+pub(super) fn answer(out: &mut Vec<u8>, page: RequestingPage<'_>, retry_ms: u64) {
     head(out, page, "");
     out.extend_from_slice(&retry(retry_ms));
     out.push(b'\n');
@@ -22,7 +22,7 @@ pub(super) fn answer(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
 
 /// Appends a whole response without an event, after which an `EventSource` connects again. The length
 /// tells other clients that the stream has already ended.
-pub(super) fn refusal(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
+pub(super) fn refusal(out: &mut Vec<u8>, page: RequestingPage<'_>, retry_ms: u64) {
     let mut body = retry(retry_ms);
     body.push(b'\n');
     head(out, page, &format!("Content-Length: {}\r\n", body.len()));
@@ -35,7 +35,7 @@ pub(super) fn retry(retry_ms: u64) -> Vec<u8> {
 }
 
 /// Appends the response head alone. `length` is the line of `Content-Length`, or empty.
-pub(super) fn head(out: &mut Vec<u8>, page: Page<'_>, length: &str) {
+pub(super) fn head(out: &mut Vec<u8>, page: RequestingPage<'_>, length: &str) {
     // `no-transform` keeps proxies from compressing, which would delay events. `X-Accel-Buffering` makes nginx pass
     // each event on at once.
     out.extend_from_slice(
@@ -86,7 +86,7 @@ mod tests {
     fn the_answer_has_the_headers_of_a_stream() {
         let text = |origin, is_listed| {
             let mut out = Vec::new();
-            answer(&mut out, Page { origin, is_listed }, 1_500);
+            answer(&mut out, RequestingPage { origin, is_listed }, 1_500);
             String::from_utf8(out).expect("text")
         };
         assert_eq!(
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_refusal_is_a_stream_that_ends_with_the_time_to_come_back() {
         let mut out = Vec::new();
-        let page = Page {
+        let page = RequestingPage {
             origin: Some("https://a.example"),
             is_listed: false,
         };

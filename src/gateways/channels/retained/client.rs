@@ -3,26 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::replay::{ReplayProgress, names_in};
-use super::questions::QuestionPlace;
+use super::questions::QuestionCursor;
 use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
 
 /// The names whose values a client waits for.
-pub(in super::super) type Wants = BTreeMap<TopicName, WaitedName>;
+pub(in super::super) type WaitedNames = BTreeMap<TopicName, WaitedName>;
 
 /// A name whose values a client waits for.
 #[derive(Clone, Debug)]
 pub(in super::super) struct WaitedName {
     pub(in super::super) state: ValuesState,
     /// From where the next question for the client reads.
-    pub(in super::super) place: QuestionPlace,
+    pub(in super::super) cursor: QuestionCursor,
     /// The number of the newest live message when the client asked.
     pub(in super::super) since: u64,
     /// The values sent so far.
     pub(in super::super) count: u64,
-    /// The client is told of the end.
-    pub(in super::super) says_end: bool,
+    /// Whether the client wants to be told of the end.
+    pub(in super::super) wants_end: bool,
     /// Why some have not come.
     pub(in super::super) cut: Option<RetainedCut>,
 }
@@ -32,10 +32,10 @@ impl WaitedName {
     pub(super) fn new(answer: u64, since: u64) -> Self {
         Self {
             state: ValuesState::Waits(answer),
-            place: QuestionPlace::default(),
+            cursor: QuestionCursor::default(),
             since,
             count: 0,
-            says_end: false,
+            wants_end: false,
             cut: None,
         }
     }
@@ -75,7 +75,7 @@ pub(super) struct Share {
 /// A client that waits for last values, or for all kept messages of names.
 #[derive(Debug, Default)]
 pub(in super::super) struct RetainedClient {
-    pub(in super::super) names: Wants,
+    pub(in super::super) names: WaitedNames,
     /// The names of which the client gets all kept messages.
     pub(in super::super) replay: ReplayProgress,
     /// The names of which the client takes a page.
@@ -108,7 +108,7 @@ impl RetainedClient {
         let names = self.names.iter();
         let may_ask = |scope: &TopicName, wanted: &WaitedName| {
             let mut replays = self.replay.replays.range::<str, _>(names_in(scope));
-            !wanted.place.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
+            !wanted.cursor.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
         };
         let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name, wanted));
         ready.map(|(name, _)| name)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Retained;
 use super::client::ValuesState;
-use super::questions::{Left, Member};
+use super::questions::{LeftMembers, Member};
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
@@ -47,8 +47,8 @@ impl Retained {
             true => self.take_page(number, left),
             false => self.go_on_later(left),
         }
-        if let Some((name, place)) = start {
-            self.ask_next(&name, place);
+        if let Some((name, cursor_id)) = start {
+            self.ask_next(&name, cursor_id);
         }
     }
 
@@ -78,7 +78,7 @@ impl Retained {
                 continue;
             };
             match waiter.names.get_mut(name) {
-                Some(wanted) if wanted.place.reads_all() => {
+                Some(wanted) if wanted.cursor.reads_all() => {
                     waiter.note_cut_of_replays(name, cut, subject);
                 }
                 Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
@@ -88,7 +88,7 @@ impl Retained {
     }
 
     /// Lets the clients of a question take a page.
-    fn take_page(&mut self, number: u64, (name, clients, place): Left) {
+    fn take_page(&mut self, number: u64, (name, clients, cursor): LeftMembers) {
         for key in clients {
             let waiter = self.clients.get_mut(&key);
             match waiter.filter(|waiter| waiter.is_asked(&name, number)) {
@@ -101,16 +101,16 @@ impl Retained {
                 }
                 None => {
                     let questions = &mut self.questions;
-                    drop(questions.leave(&name, &place, number, key, Member::Takes));
+                    drop(questions.leave(&name, &cursor, number, key, Member::Takes));
                 }
             }
         }
     }
 
-    /// Handles clients whose question does not go on with them: another goes on from this place.
-    pub(super) fn go_on_later(&mut self, (name, clients, place): Left) {
+    /// Handles clients whose question does not go on with them: another goes on from this cursor.
+    pub(super) fn go_on_later(&mut self, (name, clients, cursor): LeftMembers) {
         for key in clients {
-            self.wait_again(&name, key, Some(place.clone()));
+            self.wait_again(&name, key, Some(cursor.clone()));
         }
     }
 
@@ -126,7 +126,7 @@ impl Retained {
         if start.as_ref().is_none_or(|(about, _)| about != name) {
             return Vec::new();
         }
-        let Some((_, clients, place)) = self.questions.ended(number) else {
+        let Some((_, clients, cursor)) = self.questions.ended(number) else {
             return Vec::new();
         };
         let has_waited = |key: &SessionKey| {
@@ -134,15 +134,15 @@ impl Retained {
             waiter.is_some_and(|waiter| waiter.is_asked(name, number))
         };
         let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
-        let reads_all = place.reads_all();
+        let reads_all = cursor.reads_all();
         for key in &clients {
             match reads_all {
-                true => self.replay_is_read(name, *key, cut, place.clone()),
+                true => self.replay_is_read(name, *key, cut, cursor.clone()),
                 false => self.end(name, *key, cut),
             }
         }
-        if let Some((name, place)) = start {
-            self.ask_next(&name, place);
+        if let Some((name, cursor_id)) = start {
+            self.ask_next(&name, cursor_id);
         }
         match reads_all {
             true => Vec::new(),

@@ -2,8 +2,8 @@
 //!
 //! The bus answers in pages. A question goes on when its members have taken a page; the values of a page go to all of
 //! them. A member that lags behind the first by [`LAG_MAX_US`] leaves, and goes on with a question of its own, from the
-//! same place. A question whose members all take longer than [`PAUSE_MAX_US`] ends, and they go on in the same way.
-//! While the bus has a question that begins at a place and has not brought its first page, later clients that begin there
+//! same cursor. A question whose members all take longer than [`PAUSE_MAX_US`] ends, and they go on in the same way.
+//! While the bus has a question that begins at a cursor and has not brought its first page, later clients that begin there
 //! wait for the next question, which they share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -23,17 +23,17 @@ pub(super) const PAUSE_MAX_US: u64 = 120_000_000;
 /// goes on later.
 pub(super) const OPEN_MAX: usize = 256;
 
-/// A place from which a question reads. The default is the beginning.
+/// How far a question has read, and from where it reads on. The default is the beginning.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct QuestionPlace {
+pub(in super::super) struct QuestionCursor {
     /// 0 for the beginning; each end of a page has another number.
     id: u64,
-    cursor: Arc<PageCursor>,
+    page_cursor: Arc<PageCursor>,
     /// The question is for all messages of the stream that is the kept feed.
     reads_all: bool,
 }
 
-/// What a question begins with: a name, and the number of a place.
+/// What a question begins with: a name, and the number of a cursor.
 type Start = (TopicName, u64);
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ struct OpenQuestion {
     /// From where it was asked.
     begins: u64,
     /// The end of the last page.
-    place: QuestionPlace,
+    cursor: QuestionCursor,
     members: BTreeSet<SessionKey>,
     /// Of all messages: which members get a message.
     sought: Sought,
@@ -72,18 +72,18 @@ pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
     begun: HashMap<Start, u64, RandomState>,
-    /// The questions after those: their numbers, places and members.
-    next: HashMap<Start, (u64, QuestionPlace, BTreeSet<SessionKey>), RandomState>,
+    /// The questions after those: their numbers, cursors and members.
+    next: HashMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>), RandomState>,
     /// The number of the newest question.
     number: u64,
-    /// The number of the newest place.
-    places: u64,
+    /// The number of the newest cursor.
+    cursors: u64,
     /// For the bus.
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
-/// A name, clients of a question about it, and the place from which they go on.
-pub(super) type Left = (TopicName, BTreeSet<SessionKey>, QuestionPlace);
+/// A name, clients of a question about it, and the cursor from which they go on.
+pub(super) type LeftMembers = (TopicName, BTreeSet<SessionKey>, QuestionCursor);
 
 impl Questions {
     /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
@@ -96,13 +96,13 @@ impl Questions {
         self.number
     }
 
-    /// The place of all messages of the stream after one; from its beginning on for `None`.
-    pub(in super::super) fn place_after(&mut self, after: Option<StoredId>) -> QuestionPlace {
-        self.places += u64::from(after.is_some());
-        QuestionPlace {
-            // The beginning of all messages is another place than that of the newest.
-            id: after.map_or(u64::MAX, |_| self.places),
-            cursor: Arc::new(PageCursor::after(after)),
+    /// The cursor of all messages of the stream after one; from its beginning on for `None`.
+    pub(in super::super) fn cursor_after(&mut self, after: Option<StoredId>) -> QuestionCursor {
+        self.cursors += u64::from(after.is_some());
+        QuestionCursor {
+            // The beginning of all messages is another cursor than that of the newest.
+            id: after.map_or(u64::MAX, |_| self.cursors),
+            page_cursor: Arc::new(PageCursor::after(after)),
             reads_all: true,
         }
     }
@@ -115,37 +115,42 @@ impl Questions {
     /// The name of a question for all messages.
     pub(in super::super) fn scope_of(&self, number: u64) -> Option<&TopicName> {
         let question = self.open.get(&number);
-        let question = question.filter(|question| question.place.reads_all);
+        let question = question.filter(|question| question.cursor.reads_all);
         question.map(|question| &question.name)
     }
 
-    /// Adds a client to the next question about the name from this place. Returns the number of the question.
+    /// Adds a client to the next question about the name from this cursor. Returns the number of the question.
     /// [`Self::ask`] follows.
-    pub(super) fn join(&mut self, name: &TopicName, place: &QuestionPlace, key: SessionKey) -> u64 {
-        let next = self.next.entry((name.clone(), place.id));
+    pub(super) fn join(
+        &mut self,
+        name: &TopicName,
+        cursor: &QuestionCursor,
+        key: SessionKey,
+    ) -> u64 {
+        let next = self.next.entry((name.clone(), cursor.id));
         let (number, _, members) = next.or_insert_with(|| {
             self.number += 1;
-            (self.number, place.clone(), BTreeSet::new())
+            (self.number, cursor.clone(), BTreeSet::new())
         });
         members.insert(key);
         *number
     }
 
-    /// Asks the next question about the name from this place, unless an earlier one has not brought its first page.
+    /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
     /// `sought_by` says what the members of a question for all messages wait for. Returns the clients of another question that
     /// ends for it.
     pub(super) fn ask(
         &mut self,
         name: &TopicName,
-        place: u64,
+        cursor_id: u64,
         sought_by: impl Fn(&BTreeSet<SessionKey>) -> Sought,
-    ) -> Option<Left> {
-        let start = (name.clone(), place);
+    ) -> Option<LeftMembers> {
+        let start = (name.clone(), cursor_id);
         if self.begun.contains_key(&start) {
             return None;
         }
-        let (number, place, members) = self.next.remove(&start)?;
-        let sought = match place.reads_all {
+        let (number, cursor, members) = self.next.remove(&start)?;
+        let sought = match cursor.reads_all {
             true => sought_by(&members),
             false => Sought::default(),
         };
@@ -153,8 +158,8 @@ impl Questions {
             true => None,
             false => self.slowest(),
         };
-        let after = Arc::clone(&place.cursor);
-        self.requests.push_back(match place.reads_all {
+        let after = Arc::clone(&cursor.page_cursor);
+        self.requests.push_back(match cursor.reads_all {
             true => RetainedRequest::All {
                 name: name.clone(),
                 number,
@@ -170,8 +175,8 @@ impl Questions {
         self.begun.insert(start, number);
         let question = OpenQuestion {
             name: name.clone(),
-            begins: place.id,
-            place,
+            begins: cursor.id,
+            cursor,
             members,
             sought,
             state: PageState::Asked,
@@ -219,20 +224,20 @@ impl Questions {
     }
 
     /// Takes a client out of a question, which may not have been asked yet: `name` and `begins` are what it begins with.
-    /// Returns the place of the end of the last page. The question ends with its last client.
+    /// Returns the cursor of the end of the last page. The question ends with its last client.
     pub(super) fn leave(
         &mut self,
         name: &TopicName,
-        begins: &QuestionPlace,
+        begins: &QuestionCursor,
         number: u64,
         key: SessionKey,
         member: Member,
-    ) -> Option<QuestionPlace> {
+    ) -> Option<QuestionCursor> {
         if let Some(question) = self.open.get_mut(&number) {
             if !question.members.remove(&key) {
                 return None;
             }
-            let place = question.place.clone();
+            let cursor = question.cursor.clone();
             if let PageState::Taken { ready, .. } = &mut question.state {
                 *ready -= usize::from(member == Member::Ready);
             }
@@ -240,7 +245,7 @@ impl Questions {
                 true => drop(self.end(number)),
                 false => self.go_on(number),
             }
-            return Some(place);
+            return Some(cursor);
         }
         let start = (name.clone(), begins.id);
         let (next_number, _, members) = self.next.get_mut(&start)?;
@@ -250,23 +255,23 @@ impl Questions {
         None
     }
 
-    /// Handles the end of a page: the bus has read up to `cursor`, and its members take the values. If it is not open, the
-    /// bus has no more of this question. Returns the members, and the place.
+    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not open, the
+    /// bus has no more of this question. Returns the members, and the cursor.
     pub(super) fn paged(
         &mut self,
         number: u64,
-        cursor: Arc<PageCursor>,
+        page_cursor: Arc<PageCursor>,
         is_open: bool,
         now_us: u64,
-    ) -> Option<Left> {
+    ) -> Option<LeftMembers> {
         let question = self.open.get_mut(&number)?;
-        self.places += 1;
-        let id = self.places;
-        (question.place.id, question.place.cursor) = (id, cursor);
+        self.cursors += 1;
+        let id = self.cursors;
+        (question.cursor.id, question.cursor.page_cursor) = (id, page_cursor);
         let left = (
             question.name.clone(),
             question.members.clone(),
-            question.place.clone(),
+            question.cursor.clone(),
         );
         if is_open {
             question.state = PageState::Taken {
@@ -321,13 +326,13 @@ impl Questions {
         &mut self,
         now_us: u64,
         is_ready: impl Fn(&TopicName, SessionKey, u64) -> bool,
-    ) -> Option<Left> {
+    ) -> Option<LeftMembers> {
         let (_, number) = self.first_due().filter(|(due_us, _)| *due_us <= now_us)?;
         let question = self.open.get_mut(&number)?;
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let left = (question.name.clone(), slow, question.place.clone());
+        let left = (question.name.clone(), slow, question.cursor.clone());
         let goes_on = !ready.is_empty();
         question.members = ready;
         if let PageState::Taken { ready, .. } = &mut question.state {
@@ -341,18 +346,18 @@ impl Questions {
     }
 
     /// Ends a question that the bus may have. Returns its members.
-    fn end(&mut self, number: u64) -> Option<Left> {
+    fn end(&mut self, number: u64) -> Option<LeftMembers> {
         let question = self.remove(number)?;
         let name = question.name.clone();
         self.requests
             .push_back(RetainedRequest::Forget { name, number });
-        Some((question.name, question.members, question.place))
+        Some((question.name, question.members, question.cursor))
     }
 
     /// Removes a question that the bus has ended, or that it forgets. Returns its members.
-    pub(super) fn ended(&mut self, number: u64) -> Option<Left> {
+    pub(super) fn ended(&mut self, number: u64) -> Option<LeftMembers> {
         let question = self.remove(number)?;
-        Some((question.name, question.members, question.place))
+        Some((question.name, question.members, question.cursor))
     }
 
     fn remove(&mut self, number: u64) -> Option<OpenQuestion> {
@@ -360,7 +365,7 @@ impl Questions {
         self.open.remove(&number)
     }
 
-    /// The question has brought its first page, or none: the next may begin at the same place.
+    /// The question has brought its first page, or none: the next may begin at the same cursor.
     fn forget_begun(&mut self, number: u64) {
         if let Some(question) = self.open.get(&number) {
             let start = (question.name.clone(), question.begins);
@@ -371,12 +376,12 @@ impl Questions {
     }
 
     /// Ends all questions, or those about a name, and returns their members.
-    pub(super) fn end_all(&mut self, name: Option<&TopicName>) -> Vec<Left> {
+    pub(super) fn end_all(&mut self, name: Option<&TopicName>) -> Vec<LeftMembers> {
         let ends = |about: &TopicName| name.is_none_or(|name| name == about);
         let open = self.open.iter();
         let open = open.filter(|(_, question)| ends(&question.name));
         let numbers: Vec<u64> = open.map(|(number, _)| *number).collect();
-        let mut left: Vec<Left> = numbers
+        let mut left: Vec<LeftMembers> = numbers
             .into_iter()
             .filter_map(|number| self.end(number))
             .collect();
@@ -384,8 +389,8 @@ impl Questions {
         let mut starts: Vec<Start> = next.cloned().collect();
         starts.sort_unstable();
         for start in starts {
-            if let Some((_, place, members)) = self.next.remove(&start) {
-                left.push((start.0, members, place));
+            if let Some((_, cursor, members)) = self.next.remove(&start) {
+                left.push((start.0, members, cursor));
             }
         }
         left
@@ -398,12 +403,12 @@ impl Questions {
     }
 }
 
-impl QuestionPlace {
+impl QuestionCursor {
     pub(super) fn reads_all(&self) -> bool {
         self.reads_all
     }
 
-    /// The number of the place.
+    /// The number of the cursor.
     pub(super) fn id(&self) -> u64 {
         self.id
     }

@@ -34,7 +34,7 @@ fn choose_names(
     let value_bytes = waiter.largest.max(VALUE_BYTES);
     let is_replayed = |name: &TopicName| {
         let wanted = waiter.names.get(name);
-        wanted.is_some_and(|wanted| wanted.place.reads_all())
+        wanted.is_some_and(|wanted| wanted.cursor.reads_all())
     };
     let comes_in_pages = |name: &TopicName| is_replayed(name) || syntax.is_pattern(name.as_str());
     let is_next = |name: &&TopicName| {
@@ -131,12 +131,12 @@ impl Retained {
         {
             asked.extend(self.begin_share(key, now_us, reached, &is_refused));
         }
-        for (name, place) in asked {
-            self.ask_next(&name, place);
+        for (name, cursor_id) in asked {
+            self.ask_next(&name, cursor_id);
         }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for, and from which places.
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which cursors.
     fn begin_share(
         &mut self,
         key: SessionKey,
@@ -175,18 +175,18 @@ impl Retained {
                 continue;
             };
             if let Some(after) = begins {
-                wanted.place = self.questions.place_after(after);
+                wanted.cursor = self.questions.cursor_after(after);
             }
-            let number = self.questions.join(&name, &wanted.place, key);
+            let number = self.questions.join(&name, &wanted.cursor, key);
             wanted.state = ValuesState::Asked(number);
-            asked.push((name, wanted.place.id()));
+            asked.push((name, wanted.cursor.id()));
         }
         self.forget_if_idle(key);
         asked
     }
 
-    /// Asks the next question about the name from this place.
-    pub(super) fn ask_next(&mut self, name: &TopicName, place: u64) {
+    /// Asks the next question about the name from this cursor.
+    pub(super) fn ask_next(&mut self, name: &TopicName, cursor_id: u64) {
         let clients = &self.clients;
         let sought_by = |members: &BTreeSet<SessionKey>| {
             let mut sought = Sought::default();
@@ -197,7 +197,7 @@ impl Retained {
             }
             sought
         };
-        if let Some(left) = self.questions.ask(name, place, sought_by) {
+        if let Some(left) = self.questions.ask(name, cursor_id, sought_by) {
             self.go_on_later(left);
         }
     }

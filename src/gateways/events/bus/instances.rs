@@ -98,7 +98,7 @@ impl Instances {
         Some(true)
     }
 
-    /// Makes room: removes the instance that has been absent for the longest time.
+    /// Makes room: removes the instance that has been absent for the longest time. Returns false if none is absent.
     fn forget_one(&mut self) -> bool {
         let away = self.known.iter().filter(|(_, one)| !one.is_there);
         let oldest = away.min_by_key(|(_, one)| one.alive_us);

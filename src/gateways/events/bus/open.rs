@@ -40,7 +40,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Shares pushes with other instances. Clones use the same connection.
 #[derive(Clone)]
 pub(in crate::gateways::events) struct PushBus {
-    commands: Sender<Command>,
+    to_thread: Sender<Command>,
     waiting: Arc<WaitingPushes>,
     stats: Arc<BusStats>,
     /// Shown without secrets.
@@ -56,13 +56,13 @@ struct WaitingPushes {
     pushes_max: usize,
 }
 
-/// The room of one push; given back on drop.
-pub(in crate::gateways::events) struct Room {
+/// The permit of a push that waits for other instances; given back on drop.
+pub(in crate::gateways::events) struct PushPermit {
     waiting: Arc<WaitingPushes>,
     bytes: usize,
 }
 
-impl Drop for Room {
+impl Drop for PushPermit {
     fn drop(&mut self) {
         self.waiting.pushes.fetch_sub(1, Relaxed);
         self.waiting.bytes.fetch_sub(self.bytes, Relaxed);
@@ -77,7 +77,8 @@ pub(in crate::gateways::events) struct ToStart {
 }
 
 impl PushBus {
-    /// Assembles the bus and its threads, if the settings name a bus.
+    /// Makes the handle of the bus between instances, and what the caller starts: the threads, and the question of a check.
+    /// Returns `None` if the settings name no bus.
     ///
     /// # Errors
     /// The settings are not valid.
@@ -95,28 +96,28 @@ impl PushBus {
         };
         let bus = bus::Bus::at(checked, BUS[0].flag, &own.urls)?;
         let name = own.name;
-        let (commands, received) = unbounded();
-        let handle = Self::new(commands.clone(), WAITING_MAX, &bus);
+        let (to_thread, received) = unbounded();
+        let handle = Self::new(to_thread.clone(), WAITING_MAX, &bus);
         let (me, clock) = (handle.instance.clone(), to_loop.clock);
         let mut threads = Threads::default();
         let (connection, question) = connect(bus, &name, &me, &settings, clock, &mut threads)?;
         let exchange = Exchange::new(me, settings, Arc::clone(&handle.stats));
         let stats = Arc::clone(&handle.stats);
-        let commands = (commands, received);
+        let commands = (to_thread, received);
         let thread = BusThread::new(exchange, name, connection, commands, to_loop, stats);
         threads.add("events-bus", move || thread.run());
         let question = Some(question);
         Ok(Some((handle, ToStart { threads, question })))
     }
 
-    fn new(commands: Sender<Command>, pushes_max: usize, bus: &bus::Bus) -> Self {
+    fn new(to_thread: Sender<Command>, pushes_max: usize, bus: &bus::Bus) -> Self {
         let waiting = WaitingPushes {
             pushes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             pushes_max,
         };
         Self {
-            commands,
+            to_thread,
             waiting: Arc::new(waiting),
             stats: Arc::default(),
             address: bus.address(),
@@ -155,12 +156,12 @@ impl PushBus {
         ]
     }
 
-    /// Reserves room for a push with a body of `bytes`. If too many pushes wait, counts a refusal and returns `None`.
-    pub(in crate::gateways::events) fn room(&self, bytes: usize) -> Option<Room> {
+    /// Permits a push with a body of `bytes` to wait. If too many pushes wait, counts a refusal and returns `None`.
+    pub(in crate::gateways::events) fn permit(&self, bytes: usize) -> Option<PushPermit> {
         let pushes = self.waiting.pushes.fetch_add(1, Relaxed);
         let held = self.waiting.bytes.fetch_add(bytes, Relaxed);
         // Gives both back on drop.
-        let room = Room {
+        let permit = PushPermit {
             waiting: Arc::clone(&self.waiting),
             bytes,
         };
@@ -169,7 +170,7 @@ impl PushBus {
             self.stats.count_refused();
             return None;
         }
-        Some(room)
+        Some(permit)
     }
 
     /// Publishes a push that this instance's loop has got already. The receiver gets the outcome at the other
@@ -177,18 +178,18 @@ impl PushBus {
     pub(in crate::gateways::events) fn push(
         &self,
         body: Bytes,
-        room: Room,
+        permit: PushPermit,
     ) -> oneshot::Receiver<PushOutcome> {
         let (tell, outcome) = oneshot::channel();
         // After the end of the bus thread, the receiver gets an error.
-        let _ = self.commands.send(Command::Push { body, room, tell });
+        let _ = self.to_thread.send(Command::Push { body, permit, tell });
         outcome
     }
 
     /// If the bus is up, tells the other instances that this one ends.
     pub(in crate::gateways::events) fn announce_stop(&self) {
         let (done, left) = bounded(1);
-        if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {
+        if self.stats.is_up() && self.to_thread.send(Command::Leave(done)).is_ok() {
             let _ = left.recv_timeout(LEAVE_TIMEOUT);
         }
     }
@@ -207,18 +208,18 @@ mod tests {
 
     #[test]
     fn pushes_that_wait_are_bounded_in_number_and_bytes() {
-        let (commands, _received) = unbounded();
+        let (to_thread, _received) = unbounded();
         let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
-        let bus = PushBus::new(commands, 3, &bus::Bus::Redis(redis));
+        let bus = PushBus::new(to_thread, 3, &bus::Bus::Redis(redis));
         let large = bus
-            .room(WAITING_BYTES_MAX + 1)
+            .permit(WAITING_BYTES_MAX + 1)
             .expect("room for one of any size");
-        assert!(bus.room(1).is_none());
+        assert!(bus.permit(1).is_none());
         drop(large);
-        let rooms: Vec<_> = (0..3).filter_map(|_| bus.room(1)).collect();
-        assert!(rooms.len() == 3 && bus.room(1).is_none());
+        let permits: Vec<_> = (0..3).filter_map(|_| bus.permit(1)).collect();
+        assert!(permits.len() == 3 && bus.permit(1).is_none());
         assert_eq!(bus.stats.refused.get(), 2);
-        drop(rooms);
-        assert!(bus.room(WAITING_BYTES_MAX).is_some());
+        drop(permits);
+        assert!(bus.permit(WAITING_BYTES_MAX).is_some());
     }
 }

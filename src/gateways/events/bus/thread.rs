@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::connect::BusConnection;
-use crate::gateways::events::bus::open::Room;
+use crate::gateways::events::bus::open::PushPermit;
 use crate::gateways::events::bus::{
     BusStats, Exchange, ExchangeAction, InstanceId, PushOutcome, To,
 };
@@ -37,7 +37,7 @@ pub(in crate::gateways::events) enum Command {
     /// The loop of this instance has got a push, and the other instances should deliver it too.
     Push {
         body: Bytes,
-        room: Room,
+        permit: PushPermit,
         tell: oneshot::Sender<PushOutcome>,
     },
     /// The loop has delivered a push of another instance.
@@ -54,7 +54,7 @@ pub(in crate::gateways::events) enum Command {
 struct AwaitedPush {
     tell: oneshot::Sender<PushOutcome>,
     /// Held until the response.
-    _room: Room,
+    _permit: PushPermit,
 }
 
 /// The exchange of one instance, at work.
@@ -152,9 +152,12 @@ impl BusThread {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Push { body, room, tell } => {
+            Command::Push { body, permit, tell } => {
                 let number = self.exchange.push(self.to_loop.clock.now(), &body);
-                let awaited = AwaitedPush { tell, _room: room };
+                let awaited = AwaitedPush {
+                    tell,
+                    _permit: permit,
+                };
                 self.awaited.insert(number, awaited);
             }
             Command::Delivered {

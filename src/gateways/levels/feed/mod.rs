@@ -13,7 +13,8 @@
 //! | `normalise`, `level` | the contract's normalisation: a message, and each level |
 //! | `predictions` | the viewport's predictions for each level |
 //! | `session_clock` | the trading day of New York |
-//! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
+//! | `reader` | raw JSON values: a cursor, kinds and truth |
+//! | `bad_message` | the faults of bad messages |
 
 mod bad_message;
 mod cache;
@@ -58,7 +59,7 @@ const VIEWPORT: usize = 2;
 
 /// What a message does with the values of its subject.
 #[derive(Clone, Copy, Debug)]
-enum Change {
+enum ValueChange {
     /// It has new ones.
     Value,
     /// It removes them.
@@ -191,7 +192,7 @@ impl LevelsFeed {
         &mut self,
         now: Now,
         message: BusMessage,
-        change: Change,
+        change: ValueChange,
         out: &mut Vec<Publication>,
     ) {
         let names = &self.stats.subjects;
@@ -209,13 +210,13 @@ impl LevelsFeed {
         let (received, quiet) = (message.received, message.quiet);
         let mut payload = message.payload;
         let taken = match change {
-            Change::Deletion => {
+            ValueChange::Deletion => {
                 for part in content.parts() {
                     self.cache.set(part, None);
                 }
                 Ok(())
             }
-            Change::Value => self.take(content, &mut payload, received),
+            ValueChange::Value => self.take(content, &mut payload, received),
         };
         let stats = &mut self.stats.subjects[index];
         if let Err(why) = taken {
@@ -295,8 +296,8 @@ impl Feed for LevelsFeed {
                 self.deliver_pending(out);
             }
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Message(message) => self.handle(now, message, Change::Value, out),
-            BusEvent::Deleted(message) => self.handle(now, message, Change::Deletion, out),
+            BusEvent::Message(message) => self.handle(now, message, ValueChange::Value, out),
+            BusEvent::Deleted(message) => self.handle(now, message, ValueChange::Deletion, out),
         }
         for view in &mut self.views {
             view.publish_quietly(now, &self.cache, out);

@@ -19,8 +19,8 @@ use super::{AdminReach, Cutter, refuse_other_page};
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_core::{
-    Connected, Cut, Found, FoundClient, FoundName, MaxRate, Now, RefusedName, Revoked, Search,
-    Short,
+    Connected, Cut, FoundClient, FoundName, MaxRate, Now, RefusedName, Revoked, Search,
+    SearchOutcome, Short,
 };
 use weirgate_wire::auth::Refusal;
 
@@ -180,7 +180,7 @@ struct AnswerContext<'a> {
 
 impl AnswerContext<'_> {
     /// The JSON text of an answer; its lists of refused names and of ended connections have at most [`LISTED_MAX`] entries.
-    fn answer(&self, found: &Found) -> String {
+    fn answer(&self, found: &SearchOutcome) -> String {
         let build = self.telemetry.build();
         let refused = self.surveyed.survey.refused_names.iter();
         let refused = refused.filter(|refused| self.query.fits_refused(refused));

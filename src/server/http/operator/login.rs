@@ -59,7 +59,7 @@ impl Login {
         Route { answer, ..route }
     }
 
-    /// Compares in a time that does not depend on where a wrong token differs.
+    /// Whether the request has the token. Compares in a time that does not depend on where a wrong token differs.
     fn admits(&self, request: &RequestParts) -> bool {
         let mut given = request.head.headers.get_all(AUTHORIZATION).iter();
         let (Some(one), None) = (given.next(), given.next()) else {

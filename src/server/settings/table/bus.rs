@@ -2,13 +2,13 @@
 
 use super::super::groups::{NatsAccess, RedisAccess, TLS_NAME};
 use super::super::kind::Kind;
-use super::super::setting::{Heading, Part, Setting, Shows};
+use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, KIB};
 use crate::field;
 use crate::telemetry::names;
 use weirgate_core::FeedSettings;
 
-pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
+pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(TablePart::Nats).of([
     Setting::new(
         "nats-url",
         Kind::Urls(&["nats", "tls"]),
@@ -20,7 +20,7 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
     )
     .original_env(&["NATS_URL"])
     .in_short_help()
-    .part(Part::JetStream),
+    .part(TablePart::JetStream),
     Setting::new(
         "nats-user",
         Kind::Text,
@@ -92,10 +92,10 @@ pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(Part::Nats).of([
          read from them.",
     )
     .in_short_help()
-    .part(Part::JetStream),
+    .part(TablePart::JetStream),
 ]);
 
-pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
+pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(TablePart::Redis).of([
     Setting::new(
         "redis-url",
         Kind::OptionalUrl(&["redis", "rediss", "unix"]),
@@ -108,7 +108,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
     )
     .original_env(&["REDIS_URL"])
     .in_short_help()
-    .part(Part::RedisUrl),
+    .part(TablePart::RedisUrl),
     Setting::new(
         "redis-host",
         Kind::Text,
@@ -116,7 +116,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Host name or address of Redis",
     )
     .original_env_only(&["REDIS_HOST"])
-    .part(Part::RedisHost),
+    .part(TablePart::RedisHost),
     Setting::new(
         "redis-port",
         Kind::Port,
@@ -124,7 +124,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
         "Port of Redis",
     )
     .original_env_only(&["REDIS_PORT"])
-    .part(Part::RedisHost),
+    .part(TablePart::RedisHost),
     Setting::new(
         "redis-sentinels",
         Kind::OptionalUrls(&["redis", "rediss", "unix"]),
@@ -174,7 +174,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(Part::Redis).of([
     ),
 ]);
 
-pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
+pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(TablePart::BusMessages).of([
     Setting::bytes(
         "bus-message-bytes-max",
         (KIB, GIB),

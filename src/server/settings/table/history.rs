@@ -2,13 +2,13 @@
 
 use super::super::groups::StreamSettings;
 use super::super::kind::Kind;
-use super::super::setting::{Heading, Part, Setting, Shows};
+use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB};
 use crate::field;
 use crate::telemetry::names;
 use weirgate_core::Limits;
 
-pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History).of([
+pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::History).of([
     Setting::ms(
         "history-ms",
         (0, 24 * HOUR_MS),
@@ -50,7 +50,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
          the others. If Redis does not let weirgate publish and subscribe there, a client can resume on its own \
          instance only.",
     )
-    .part(Part::HistoryMarks),
+    .part(TablePart::HistoryMarks),
     Setting::new(
         "stream",
         Kind::Text,
@@ -62,5 +62,5 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
          fields channel and data. An outage loses no message of the stream. On NATS, clients can still subscribe to \
          names outside of the stream. All instances must read the same stream.",
     )
-    .part(Part::Stream),
+    .part(TablePart::Stream),
 ]);

@@ -16,7 +16,7 @@ mod tokens;
 use super::field::Groups;
 use super::groups::{TailSettings, TopSettings};
 use super::kind::Kind;
-use super::setting::{Defaults, Heading, Part, Setting};
+use super::setting::{Defaults, Heading, Setting, TablePart};
 use crate::field;
 
 const KIB: u64 = 1024;
@@ -45,7 +45,7 @@ static AFTER_OWN: &[&[Setting]] = &[
 ];
 
 /// `weirgate tail`.
-static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
+static TAIL: &[Setting] = &Heading::TAIL.in_part(TablePart::Tail).of([Setting::new(
     "token",
     Kind::Secret,
     field!(TailSettings, token),
@@ -56,7 +56,7 @@ static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
 )]);
 
 /// `weirgate top`.
-static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
+static TOP: &[Setting] = &Heading::TOP.in_part(TablePart::Top).of([Setting::new(
     "authorization",
     Kind::Secret,
     field!(TopSettings, authorization),
@@ -68,12 +68,12 @@ static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
 
 /// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared
 /// table needs each row only once, though gateways differ.
-pub type Change = (&'static str, fn(Setting) -> Setting);
+pub type RowChange = (&'static str, fn(Setting) -> Setting);
 
 /// The rows of one gateway, or of another command.
 ///
 /// ```
-/// use weirgate_server::settings::{At, Checked, Groups, Heading, Part, Rows, Setting};
+/// use weirgate_server::settings::{At, Checked, Groups, Heading, TablePart, Rows, Setting};
 ///
 /// #[derive(Clone)]
 /// struct Ticks {
@@ -93,42 +93,42 @@ pub type Change = (&'static str, fn(Setting) -> Setting);
 ///     "Time between two ticks",
 /// )]);
 ///
-/// let rows = Rows::gateway(&[Part::Bus]).own(&[OWN]).settings();
+/// let rows = Rows::gateway(&[TablePart::Bus]).own(&[OWN]).settings();
 /// let ticks = rows.iter().find(|row| row.flag == "tick-interval-ms");
 /// assert_eq!(ticks.map(Setting::default).as_deref(), Some("250"));
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// Whether [`Part::Every`] is included.
+    /// Whether [`TablePart::Every`] is included.
     every: bool,
-    parts: &'static [Part],
+    parts: &'static [TablePart],
     own: &'static [&'static [Setting]],
-    changes: &'static [Change],
+    changes: &'static [RowChange],
     defaults: Defaults,
 }
 
 impl Rows {
     /// The rows of `weirgate token`: the rules for tokens.
-    pub const TOKEN: Self = Self::only(&[Part::Tokens]);
+    pub const TOKEN: Self = Self::only(&[TablePart::Tokens]);
 
     /// The rows of `weirgate tail`, beside the address and the port of the gateway.
-    pub const TAIL: Self = Self::only(&[Part::Tail]);
+    pub const TAIL: Self = Self::only(&[TablePart::Tail]);
 
     /// The rows of `weirgate top`, besides the admin address.
-    pub const TOP: Self = Self::only(&[Part::Top]);
+    pub const TOP: Self = Self::only(&[TablePart::Top]);
 
     /// The rows of every gateway.
     pub const EVERY: Self = Self::gateway(&[]);
 
     /// The rows of every gateway, and these parts.
-    pub const fn gateway(parts: &'static [Part]) -> Self {
+    pub const fn gateway(parts: &'static [TablePart]) -> Self {
         Self {
             every: true,
             ..Self::only(parts)
         }
     }
 
-    const fn only(parts: &'static [Part]) -> Self {
+    const fn only(parts: &'static [TablePart]) -> Self {
         Self {
             every: false,
             parts,
@@ -147,7 +147,7 @@ impl Rows {
 
     /// Adds changes to shared rows.
     #[must_use]
-    pub const fn changes(mut self, changes: &'static [Change]) -> Self {
+    pub const fn changes(mut self, changes: &'static [RowChange]) -> Self {
         self.changes = changes;
         self
     }
@@ -178,9 +178,9 @@ impl Rows {
 
     /// Returns a shared row with the gateway's changes, or `None` if the gateway does not have the row.
     fn shared(&self, row: &Setting) -> Option<Setting> {
-        let here = self.every && row.part == Part::Every || self.parts.contains(&row.part);
-        let of_row = |change: &&Change| change.0 == row.flag;
-        let changed = |row, change: &Change| change.1(row);
+        let here = self.every && row.part == TablePart::Every || self.parts.contains(&row.part);
+        let of_row = |change: &&RowChange| change.0 == row.flag;
+        let changed = |row, change: &RowChange| change.1(row);
         let all = self.changes.iter().filter(of_row);
         here.then(|| self.with_defaults(all.fold(*row, changed)))
     }

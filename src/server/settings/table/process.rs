@@ -1,9 +1,9 @@
-//! The process: logs, readiness and stop, memory, and the wait of the loop.
+//! The settings of every process, whatever it serves: logs, readiness and stop, memory, the wait of the loop.
 
 use super::super::field::With;
 use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
-use super::super::kind::{Form, Kind, Refused, Unit};
-use super::super::setting::{Heading, Part, Setting, Shows};
+use super::super::kind::{Form, Kind, RefusedValue, Unit};
+use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
 use crate::telemetry::logging::LogFormat;
@@ -66,7 +66,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         Shows::Metric(names::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     )
-    .part(Part::Bus),
+    .part(TablePart::Bus),
     Setting::new(
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
@@ -74,7 +74,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "How long the bus may be away before the process exits with 1; 0: without end",
     )
     .more("The process stops as after a signal, so that systemd or Kubernetes can restart it.")
-    .part(Part::Bus),
+    .part(TablePart::Bus),
     Setting::ms(
         "drain-delay-ms",
         (0, HOUR_MS),
@@ -104,7 +104,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
     .more(
         "Use 1001 if clients have a library that rejects 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
     )
-    .part(Part::StopCode),
+    .part(TablePart::StopCode),
     Setting::ms(
         "close-retry-after-ms",
         (0, 300_000),
@@ -248,7 +248,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         Shows::Metric(names::BUS_QUEUE_BYTES),
         "src/bus/lib.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
-    .part(Part::Bus),
+    .part(TablePart::Bus),
 ]);
 
 const CPUS_ALLOWED: &str = "one or two numbers of CPUs, such as 2 or 2,3";
@@ -256,7 +256,7 @@ const CPUS_ALLOWED: &str = "one or two numbers of CPUs, such as 2 or 2,3";
 /// The form of `--cpus`.
 static CPUS: Form = Form::new("LOOP,BUS", CPUS_ALLOWED, |text| match parse_cpus(text) {
     Some(_) => Ok(text.to_owned()),
-    None => Err(Refused::new(text, CPUS_ALLOWED)),
+    None => Err(RefusedValue::new(text, CPUS_ALLOWED)),
 });
 
 fn parse_cpus(text: &str) -> Option<Vec<usize>> {

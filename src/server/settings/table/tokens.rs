@@ -4,11 +4,11 @@ use super::super::field::With;
 use super::super::groups::AuthSettings;
 use super::super::key_set_url::{KEY_SET_URL, KeySetUrl};
 use super::super::kind::Kind;
-use super::super::setting::{Heading, Part, Setting};
+use super::super::setting::{Heading, Setting, TablePart};
 use super::HOUR_MS;
 use crate::field;
 
-pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of([
+pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Tokens).of([
     Setting::new(
         "require-auth",
         Kind::Switch,
@@ -18,7 +18,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
     .more("By default tokens are ignored.")
     .original_env(&["REQUIRE_AUTH"])
     .in_short_help()
-    .part(Part::RequireAuth),
+    .part(TablePart::RequireAuth),
     Setting::new(
         "gateway-api-key",
         Kind::Secret,

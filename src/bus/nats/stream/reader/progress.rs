@@ -57,7 +57,7 @@ struct Ahead {
 
 /// The leader's answer to the question for the first message from a number on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Found {
+pub(in super::super) enum LeaderAnswer {
     /// This is the first.
     Message(StoredId),
     /// There is none.
@@ -141,8 +141,8 @@ impl Progress {
     /// cannot be the proof. In another epoch of the stream, messages with lower numbers come then.
     fn is_by_time(&self) -> bool {
         let info = self.info.as_ref();
-        let has_times = info.is_some_and(|info| info.limits.has_times());
-        has_times && self.keeps() && self.overwrites() && !self.is_by_number
+        let can_start_at_time = info.is_some_and(StreamInfo::can_start_at_time);
+        can_start_at_time && self.keeps() && self.overwrites() && !self.is_by_number
     }
 
     /// Whether a message that comes before the proof is one of the same epoch of the stream, which was read.
@@ -406,7 +406,7 @@ impl Progress {
     /// it; otherwise what is lost was reported, and the next consumer begins elsewhere.
     pub(super) fn take_leaders_answer(
         &mut self,
-        found: Found,
+        found: LeaderAnswer,
         doubted: Doubted,
         events: &mut Vec<KeptEvent>,
     ) -> bool {
@@ -418,18 +418,18 @@ impl Progress {
             (None, None) => id.major == doubted.from || self.overwrites(),
         };
         match found {
-            Found::Message(id) if is_it(id) => {
+            LeaderAnswer::Message(id) if is_it(id) => {
                 self.is_by_number |= doubted.is_contradicted;
                 return true;
             }
-            Found::Unknown if doubted.if_unknown == IfUnknown::There => return true,
+            LeaderAnswer::Unknown if doubted.if_unknown == IfUnknown::There => return true,
             // Not even the last message is the same, so the numbers mean nothing.
             _ if doubted.expected.is_some() => {
                 self.lost(events);
                 self.start = Start::Time(self.since_ns.unwrap_or(0));
             }
-            Found::Message(id) => self.go_on_at(id.major, events),
-            Found::Nothing | Found::Unknown => self.nothing_left(events),
+            LeaderAnswer::Message(id) => self.go_on_at(id.major, events),
+            LeaderAnswer::Nothing | LeaderAnswer::Unknown => self.nothing_left(events),
         }
         false
     }

@@ -440,7 +440,7 @@ fn a_bucket_whose_clock_went_back_is_the_same() {
             bench.settle();
             let messages = names(&bench.events);
             let messages = messages.iter().filter(|name| **name == "message").count();
-            // A last message from before the change that was replaced cannot be told from another life.
+            // A last message from before the change that was replaced cannot be told from another epoch.
             // Then clients hear of a loss, and some messages come twice.
             let is_doubtful = is_replaced && is_read_before;
             let is_lost = bench.events.contains(&KeptEvent::Lost);
@@ -477,9 +477,12 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
     bench.read(4);
     assert!(matches!(bench.reader.step, ReaderStep::Verify { .. }));
     bench.out.clear();
-    bench
-        .reader
-        .handle_found(Found::Unknown, bench.now, &mut bench.out, &mut bench.events);
+    bench.reader.handle_leader_answer(
+        LeaderAnswer::Unknown,
+        bench.now,
+        &mut bench.out,
+        &mut bench.events,
+    );
     bench.settle();
     let want = [
         "lost",

@@ -29,21 +29,21 @@ pub(in crate::nats::subjects) enum RetainedEvent {
     /// The end of a question, answered or not.
     End {
         question: Question,
-        /// Why values may be missing.
-        incomplete: Option<WhyIncomplete>,
+        /// Why values are missing; `None` if they are whole.
+        cut: Option<NatsCut>,
     },
 }
 
-/// Why the values of a question may be missing.
+/// Why values of a question are missing, with a text for the log. [`RetainedCut`] is the reason for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::nats::subjects) enum WhyIncomplete {
+pub(in crate::nats::subjects) enum NatsCut {
     #[error("a pattern has last values in more streams than weirgate looks through")]
     TooManyStreams,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
     NotUtf8,
     #[error("messages after the position of a client are no longer in the stream")]
     Window,
-    #[error("the position of a client is of another life of the stream")]
+    #[error("the position of a client is of another epoch of the stream")]
     Epoch,
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
@@ -51,7 +51,7 @@ pub(in crate::nats::subjects) enum WhyIncomplete {
     Unreadable(#[from] JsonError),
 }
 
-impl WhyIncomplete {
+impl NatsCut {
     /// The reason for clients.
     pub(in crate::nats::subjects) const fn reason(&self) -> RetainedCut {
         match self {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::events::WhyIncomplete;
+use super::events::NatsCut;
 use super::live::{MessageHash, Unstored};
 use super::streams::{Target, targets};
 use crate::nats::consumer::Start;
@@ -35,14 +35,14 @@ pub(super) struct QuestionReading {
     seen: u64,
     /// The bytes of the largest.
     largest: usize,
-    pub(super) page: Page,
+    pub(super) page: PageProgress,
     /// Messages that were delivered shortly before the question and have not come.
     pub(super) unstored: Unstored,
     /// All streams have given their values once.
     pub(super) is_whole: bool,
-    /// There are more streams than are asked.
-    pub(super) is_cut: bool,
-    /// A value has a subject that is not UTF-8, and was not sent.
+    /// Whether there are more streams than are asked.
+    pub(super) has_more_streams: bool,
+    /// Whether a value has a subject that is not UTF-8, and was not sent.
     is_unnamed: bool,
     /// Why a stream gave no values.
     pub(super) refused: Option<String>,
@@ -60,7 +60,7 @@ pub(super) struct AllRead {
     pub(super) whole_to: Option<StoredId>,
     /// The first message since then after which numbers did not come.
     pub(super) jump: Option<u64>,
-    incomplete: Option<WhyIncomplete>,
+    cut: Option<NatsCut>,
     /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
     is_by_number: bool,
     /// Whether a message was read: its position is of this epoch of the stream.
@@ -68,12 +68,12 @@ pub(super) struct AllRead {
     /// The time of the stream at the last check.
     created_ns: Option<u64>,
     /// What follows the next check.
-    pub(super) then: Then,
+    pub(super) after_check: AfterCheck,
 }
 
 /// What follows a check of the beginning of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum AfterCheck {
     /// The first page, or more after a pause.
     #[default]
     Read,
@@ -101,7 +101,7 @@ impl AllRead {
             if id.major <= after.major {
                 // What was stored in the same nanosecond was read before it.
                 if id.minor > after.minor || id.major == after.major {
-                    self.incomplete = Some(WhyIncomplete::Epoch);
+                    self.cut = Some(NatsCut::Epoch);
                 }
                 return false;
             }
@@ -114,14 +114,14 @@ impl AllRead {
     }
 }
 
-/// What was sent of a page.
+/// What was sent of a page of values.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Page {
+pub(super) struct PageProgress {
     pub(super) values: u64,
     pub(super) bytes: usize,
 }
 
-impl Page {
+impl PageProgress {
     pub(super) fn is_full(self) -> bool {
         self.values >= PAGE_VALUES || self.bytes >= PAGE_BYTES
     }
@@ -144,10 +144,10 @@ impl QuestionReading {
             waiting: 0,
             seen: 0,
             largest: 0,
-            page: Page::default(),
+            page: PageProgress::default(),
             unstored,
             is_whole: false,
-            is_cut: false,
+            has_more_streams: false,
             is_unnamed: false,
             refused: None,
             all: None,
@@ -158,7 +158,7 @@ impl QuestionReading {
     /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not
     /// bring the message of that number if it has another name. Once a message was read, they go on at its number: if the
     /// clock has gone back, its time may be that of messages long before it.
-    pub(super) fn start(&self) -> Start {
+    pub(super) fn consumer_start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
                 None => Start::Sequence(1),
@@ -186,7 +186,7 @@ impl QuestionReading {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(all) = &mut self.all {
-            all.is_by_number = !stream.limits.has_times() || all.has_taken;
+            all.is_by_number = !stream.can_start_at_time() || all.has_taken;
         }
         if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
             target.filter = String::new();
@@ -196,42 +196,42 @@ impl QuestionReading {
 
     /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
     /// what follows.
-    pub(super) fn check_start(&mut self, stream: &StreamInfo) -> Then {
+    pub(super) fn check_stream_begin(&mut self, stream: &StreamInfo) -> AfterCheck {
         let Some(all) = &mut self.all else {
-            return Then::End;
+            return AfterCheck::End;
         };
         let after = all.after.map(|after| after.major);
         let made = all.created_ns.replace(stream.created_ns);
         let is_made_anew = all.has_taken && made.is_some_and(|made| made != stream.created_ns);
         // Copies have the times of what they copy.
         let is_younger = |after: StoredId| {
-            let limits = &stream.limits;
-            !limits.has_times() && limits.copied.is_empty() && after.minor < stream.created_ns
+            let is_by_number = !stream.can_start_at_time();
+            is_by_number && stream.copied.is_empty() && after.minor < stream.created_ns
         };
         if after.is_some_and(|after| stream.head_number() < after)
             || all.after.is_some_and(is_younger)
             || is_made_anew
         {
-            all.incomplete = Some(WhyIncomplete::Epoch);
+            all.cut = Some(NatsCut::Epoch);
         } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
-            all.incomplete.get_or_insert(WhyIncomplete::Window);
+            all.cut.get_or_insert(NatsCut::Window);
         }
         (all.jump, all.whole_to) = (None, all.after);
-        std::mem::take(&mut all.then)
+        std::mem::take(&mut all.after_check)
     }
 
-    /// Why something may be missing of what was read.
-    fn why_incomplete_so_far(&self) -> Option<WhyIncomplete> {
-        let unnamed = self.is_unnamed.then_some(WhyIncomplete::NotUtf8);
-        let of_all = self.all.as_ref().and_then(|all| all.incomplete.clone());
+    /// Why something is missing of what was read.
+    fn cut_so_far(&self) -> Option<NatsCut> {
+        let unnamed = self.is_unnamed.then_some(NatsCut::NotUtf8);
+        let of_all = self.all.as_ref().and_then(|all| all.cut.clone());
         of_all.or(unnamed)
     }
 
-    /// Why values may be missing, once nothing more is read.
-    pub(super) fn why_incomplete(&self) -> Option<WhyIncomplete> {
-        let refused = self.refused.clone().map(WhyIncomplete::Refused);
-        let cut = self.is_cut.then_some(WhyIncomplete::TooManyStreams);
-        refused.or(cut).or_else(|| self.why_incomplete_so_far())
+    /// Why values are missing, once nothing more is read.
+    pub(super) fn cut(&self) -> Option<NatsCut> {
+        let refused = self.refused.clone().map(NatsCut::Refused);
+        let more = self.has_more_streams.then_some(NatsCut::TooManyStreams);
+        refused.or(more).or_else(|| self.cut_so_far())
     }
 
     /// From where another question reads on.
@@ -240,24 +240,21 @@ impl QuestionReading {
             Some(all) => PageCursor::after(all.whole_to),
             None => PageCursor::of(self.parts.clone()),
         };
-        cursor.cut = self
-            .why_incomplete_so_far()
-            .as_ref()
-            .map(WhyIncomplete::reason);
+        cursor.cut = self.cut_so_far().as_ref().map(NatsCut::reason);
         cursor
     }
 
     /// Whether the position from which all messages are read is of another epoch of the stream.
     pub(super) fn is_of_other_epoch(&self) -> bool {
         let all = self.all.as_ref();
-        all.is_some_and(|all| matches!(all.incomplete, Some(WhyIncomplete::Epoch)))
+        all.is_some_and(|all| matches!(all.cut, Some(NatsCut::Epoch)))
     }
 
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
-    /// streams of the other pages count as cut.
+    /// streams of the other pages count as streams that are not asked.
     pub(super) fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
         let found = targets(pattern, streams);
-        self.is_cut |= found.targets.len() > STREAMS_MAX || found.is_cut;
+        self.has_more_streams |= found.targets.len() > STREAMS_MAX || found.has_more_streams;
         self.targets = found.targets;
         self.targets.truncate(STREAMS_MAX);
     }
@@ -267,7 +264,7 @@ impl QuestionReading {
         let is_new = |target: &Target| !self.targets.iter().any(|known| known.is_same(target));
         let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
         self.targets.extend(targets);
-        self.is_cut |= self.targets.len() > STREAMS_MAX;
+        self.has_more_streams |= self.targets.len() > STREAMS_MAX;
         self.targets.truncate(STREAMS_MAX);
     }
 

@@ -10,7 +10,7 @@ use weirgate_wire::auth::Subject;
 use weirgate_wire::json::{self, Json};
 
 use super::ANSWER_TIMEOUT;
-use crate::nats::stream_info::{Retention, finished};
+use crate::nats::stream_info::{Retention, check_made};
 
 /// How long the list of all streams is used. Questions for names without a stream can come all the time, and a list of
 /// many streams is long.
@@ -35,7 +35,7 @@ pub(super) struct Target {
 impl Target {
     /// Whether the server makes the stream at this moment.
     pub(super) fn is_being_made(&self) -> bool {
-        finished(&self.made).is_err()
+        check_made(&self.made).is_err()
     }
 }
 
@@ -247,7 +247,7 @@ impl HoldingStream {
 pub(super) struct TargetsFound {
     pub(super) targets: VecDeque<Target>,
     /// The server knows more streams of the name than the answer has.
-    pub(super) is_cut: bool,
+    pub(super) has_more_streams: bool,
 }
 
 /// The streams in an answer with a list; one of another form has no subjects.
@@ -267,8 +267,11 @@ pub(super) fn targets(name: &str, answer: Json<'_>) -> TargetsFound {
             targets.extend(stream.holding(stream.published().collect()).targets(&name));
         }
     }
-    let is_cut = answer.number(&["total"]).unwrap_or(0) > streams.len() as u64;
-    TargetsFound { targets, is_cut }
+    let has_more_streams = answer.number(&["total"]).unwrap_or(0) > streams.len() as u64;
+    TargetsFound {
+        targets,
+        has_more_streams,
+    }
 }
 
 /// A stream that takes a part of a name from publishers.
@@ -330,7 +333,7 @@ struct StoredElsewhere {
     /// Empty if nothing is copied.
     own: Vec<Subject>,
     /// There are more streams than were looked at.
-    is_cut: bool,
+    has_more_streams: bool,
 }
 
 impl StoredElsewhere {
@@ -361,7 +364,7 @@ impl StoredElsewhere {
     /// Whether no stream of the list is being made.
     fn is_finished(&self) -> bool {
         let mut all = self.transformed.iter().chain(&self.copied);
-        all.all(|stream| finished(&stream.made).is_ok())
+        all.all(|stream| check_made(&stream.made).is_ok())
     }
 
     fn targets(&self, name: &Subject) -> Vec<Target> {
@@ -450,14 +453,14 @@ impl AllStreams {
             return AfterPage::NextPage;
         }
         let (since, mut found) = (*since, StoredElsewhere::in_streams(listed));
-        found.is_cut = !is_whole;
+        found.has_more_streams = !is_whole;
         self.state = Listing::Known { since, found };
         AfterPage::Known
     }
 
     /// Whether there are more streams than were looked at.
-    pub(super) fn is_cut(&self) -> bool {
-        matches!(&self.state, Listing::Known { found, .. } if found.is_cut)
+    pub(super) fn has_more_streams(&self) -> bool {
+        matches!(&self.state, Listing::Known { found, .. } if found.has_more_streams)
     }
 
     /// The streams that hold a part of the name under other subjects than those of publishers. A copy counts only if no
@@ -576,7 +579,7 @@ mod tests {
             (all.add_page(many), all.targets("a")),
             (AfterPage::Known, vec![])
         );
-        assert!(all.is_cut());
+        assert!(all.has_more_streams());
         all.refused();
         assert!(!all.is_known(Instant::now()));
     }

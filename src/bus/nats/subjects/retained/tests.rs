@@ -36,12 +36,9 @@ fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     }
 }
 
-fn ended(number: u64, name: &str, incomplete: Option<WhyIncomplete>) -> RetainedEvent {
+fn ended(number: u64, name: &str, cut: Option<NatsCut>) -> RetainedEvent {
     let question = question(number, name);
-    RetainedEvent::End {
-        question,
-        incomplete,
-    }
+    RetainedEvent::End { question, cut }
 }
 
 fn end(number: u64, name: &str) -> RetainedEvent {
@@ -49,7 +46,7 @@ fn end(number: u64, name: &str) -> RetainedEvent {
 }
 
 fn refused(number: u64, name: &str, words: &str) -> RetainedEvent {
-    ended(number, name, Some(WhyIncomplete::Refused(words.to_owned())))
+    ended(number, name, Some(NatsCut::Refused(words.to_owned())))
 }
 
 #[test]
@@ -217,19 +214,10 @@ fn a_deep_answer_ends_its_question_and_is_named() {
             retained.take(answer, Instant::now(), &mut out);
         }
         let events = std::mem::take(&mut retained.events);
-        let [
-            RetainedEvent::End {
-                incomplete: Some(incomplete),
-                ..
-            },
-        ] = events.as_slice()
-        else {
+        let [RetainedEvent::End { cut: Some(cut), .. }] = events.as_slice() else {
             panic!("{events:?}");
         };
-        assert!(
-            incomplete.to_string().contains("deeper than 512"),
-            "{incomplete}"
-        );
+        assert!(cut.to_string().contains("deeper than 512"), "{cut}");
     }
 }
 
@@ -268,23 +256,23 @@ fn each_stream_is_asked_for_its_part() {
 
 #[test]
 fn so_many_streams_are_asked_and_no_more() {
-    for (count, is_cut) in [(STREAMS_MAX, false), (STREAMS_MAX + 1, true)] {
+    for (count, has_more_streams) in [(STREAMS_MAX, false), (STREAMS_MAX + 1, true)] {
         let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
         let streams: Vec<String> = (0..count).map(stream).collect();
         let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
         let values = values("a.*", &answer);
-        assert_eq!(values.is_cut, is_cut);
+        assert_eq!(values.has_more_streams, has_more_streams);
         assert_eq!(values.targets.len(), STREAMS_MAX);
     }
 }
 
 #[test]
-fn streams_of_other_pages_count_as_cut() {
-    for (total, is_cut) in [(1, false), (2, true)] {
+fn streams_of_other_pages_are_not_asked() {
+    for (total, has_more_streams) in [(1, false), (2, true)] {
         let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
         let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
         let values = values("a.*", &answer);
-        assert_eq!(values.is_cut, is_cut);
+        assert_eq!(values.has_more_streams, has_more_streams);
         assert_eq!(values.targets.len(), 1);
     }
 }
@@ -437,13 +425,7 @@ fn large_values_come_few_at_a_time() {
 }
 
 fn is_end(event: Option<RetainedEvent>) -> bool {
-    matches!(
-        event,
-        Some(RetainedEvent::End {
-            incomplete: None,
-            ..
-        })
-    )
+    matches!(event, Some(RetainedEvent::End { cut: None, .. }))
 }
 
 #[test]
@@ -555,10 +537,8 @@ impl Bench {
         let events = std::mem::take(&mut self.retained.events).into_iter();
         let text = |events| match events {
             RetainedEvent::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
-            RetainedEvent::End {
-                incomplete: None, ..
-            } => "end".to_owned(),
-            RetainedEvent::End { incomplete, .. } => format!("{incomplete:?}"),
+            RetainedEvent::End { cut: None, .. } => "end".to_owned(),
+            RetainedEvent::End { cut, .. } => format!("{cut:?}"),
             RetainedEvent::Page { .. } => "page".to_owned(),
         };
         events.map(text).collect()
@@ -778,9 +758,7 @@ impl All {
     fn came(&mut self) -> (usize, Option<RetainedCut>, bool) {
         let (count, last) = self.pages.came();
         let (cut, is_end) = match last {
-            Some(RetainedEvent::End { incomplete, .. }) => {
-                (incomplete.as_ref().map(WhyIncomplete::reason), true)
-            }
+            Some(RetainedEvent::End { cut, .. }) => (cut.as_ref().map(NatsCut::reason), true),
             Some(RetainedEvent::Page { cursor, .. }) => (cursor.cut, false),
             other => panic!("{other:?}"),
         };

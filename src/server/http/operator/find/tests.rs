@@ -191,7 +191,7 @@ fn nobody_is_found_in_words() {
             surveyed: &surveyed,
             revoked: &revoked,
         };
-        sonic_rs::from_str(&context.answer(&Found::default())).expect("JSON")
+        sonic_rs::from_str(&context.answer(&SearchOutcome::default())).expect("JSON")
     };
     let nobody = answer("ann");
     let sentence = nobody["sentence"].as_str();

@@ -1,9 +1,8 @@
-//! The connection of the source: messages of consumers, requests to JetStream and their answers, acknowledgements.
+//! A connection to JetStream: messages of consumers, requests and their answers, acknowledgements.
 //!
 //! The thread of the source reads this connection itself: no other thread and no channel is between the socket and the
-//! loop, and the messages of all subjects come in the order of the server.
-//!
-//! [`BatchedAcks`] holds the acknowledgements that wait; pure.
+//! loop, and the messages of all subjects come in the order of the server. Messages that arrive while an answer is awaited
+//! are set aside; [`JetStreamConnection::next`] returns them first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -32,7 +31,7 @@ const LAST_READS_MAX: usize = 1_024;
 const ANSWERS_SID: u64 = 1;
 
 /// A connection to a server.
-pub(super) struct Data {
+pub(super) struct JetStreamConnection {
     pub(super) connection: Connection,
     waiter: Waiter,
     /// Wakes the thread that waits for this connection: [`Self::take_woken`].
@@ -51,7 +50,7 @@ pub(super) struct Data {
     is_woken: bool,
 }
 
-impl Data {
+impl JetStreamConnection {
     /// Connects and logs in. Of a payload at most `payload_bytes_max` bytes are kept.
     pub(super) fn open(
         endpoint: &Endpoint,
@@ -173,6 +172,7 @@ impl Data {
         }
     }
 
+    /// The oldest message set aside that is wanted.
     fn take_aside(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Option<Delivery> {
         let at = self.set_aside.iter().position(is_wanted)?;
         self.set_aside.remove(at)
@@ -216,6 +216,7 @@ impl Data {
         Ok(true)
     }
 
+    /// Sets aside the messages of the last read.
     fn set_read_aside(&mut self) -> Result<(), NatsError> {
         while let Some(message) = self.next_read()? {
             self.set_aside.push_back(message);
@@ -231,7 +232,7 @@ impl Data {
         self.connection.read(&mut self.waiter)
     }
 
-    /// The next message that was read.
+    /// The next message: those set aside first, then those of the last read. `None` if there is none.
     ///
     /// # Errors
     /// The server does not speak the protocol.
@@ -242,6 +243,7 @@ impl Data {
         }
     }
 
+    /// The next message of the last read. Notes the errors of the server before it.
     fn next_read(&mut self) -> Result<Option<Delivery>, NatsError> {
         while let Some(op) = self.connection.next_op()? {
             match op {
@@ -313,7 +315,7 @@ impl Data {
     }
 }
 
-impl JetStream for Data {
+impl JetStream for JetStreamConnection {
     /// Messages that come meanwhile are set aside.
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         // The request may be permitted by now.
@@ -344,131 +346,5 @@ impl JetStream for Data {
 
     fn hurry(&mut self) {
         self.answer_timeout = HASTY_TIMEOUT;
-    }
-}
-
-/// The limit on acknowledgements sent together.
-const OWED_MAX: i64 = 64;
-/// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout. Waiting
-/// acknowledgements use at most this share, so no limit of another client's consumer is reached.
-const SHARE: u8 = 8;
-/// How long an acknowledgement waits for others.
-const WAIT: Duration = Duration::from_millis(200);
-/// The server's timeout for an acknowledgement if a consumer sets none.
-const ACK_WAIT: Duration = Duration::from_secs(30);
-
-/// The acknowledgements to send to a consumer, several at a time.
-///
-/// Each write is a system call here and work for the server. No message waits for its acknowledgement, so the
-/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be
-/// delivered a second time, and the subscription's cursor recognises them.
-#[derive(Debug)]
-pub(super) struct BatchedAcks {
-    /// The subjects to publish to.
-    subjects: Vec<String>,
-    /// When the first message with a waiting acknowledgement was handed over.
-    since: Option<Instant>,
-    max: usize,
-    wait: Duration,
-}
-
-impl BatchedAcks {
-    /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or less: never) and
-    /// redelivers messages not acknowledged within `ack_wait` (0: the server's default).
-    pub(super) fn new(ack_pending_max: i64, ack_wait: Duration) -> Self {
-        let share = match ack_pending_max {
-            ..=0 => OWED_MAX,
-            limit => (limit / i64::from(SHARE)).clamp(1, OWED_MAX),
-        };
-        let patience = match ack_wait.is_zero() {
-            true => ACK_WAIT,
-            false => ack_wait,
-        };
-        Self {
-            subjects: Vec::new(),
-            since: None,
-            max: usize::try_from(share).unwrap_or(1),
-            wait: WAIT.min(patience / u32::from(SHARE)),
-        }
-    }
-
-    /// Queues the acknowledgement of a message handed over at `now`. Returns whether to send the queue now: because the
-    /// queue is long, or has waited long.
-    #[must_use]
-    pub(super) fn owe(&mut self, subject: String, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        self.subjects.push(subject);
-        self.subjects.len() >= self.max || now.duration_since(since) >= self.wait
-    }
-
-    /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady messages need no timer.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.since.map(|since| since + self.wait * 2)
-    }
-
-    /// Takes the queued acknowledgements, in the order of the hand-over.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = String> {
-        self.since = None;
-        self.subjects.drain(..)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn owe(acks: &mut BatchedAcks, count: usize, now: Instant) -> bool {
-        (0..count).fold(false, |_, n| acks.owe(n.to_string(), now))
-    }
-
-    #[test]
-    fn steady_messages_send_together_and_need_no_timer() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut acks = BatchedAcks::new(512, Duration::ZERO);
-        assert_eq!(acks.due(), None);
-        let sent: Vec<u64> = (0..40)
-            .map(|n| n * 50)
-            .filter(|&ms| {
-                let sends = acks.owe(ms.to_string(), at(ms));
-                assert!(acks.due() > Some(at(ms)));
-                if sends {
-                    assert_eq!(acks.take().count(), 5);
-                }
-                sends
-            })
-            .collect();
-        assert_eq!(sent, [200, 450, 700, 950, 1_200, 1_450, 1_700, 1_950]);
-        assert_eq!(acks.due(), None);
-        assert!(!owe(&mut acks, 2, at(5_000)));
-        assert_eq!(acks.due(), Some(at(5_400)));
-        assert_eq!(acks.take().collect::<Vec<_>>(), ["0", "1"]);
-    }
-
-    #[test]
-    fn a_burst_does_not_wait() {
-        let now = Instant::now();
-        let mut acks = BatchedAcks::new(512, Duration::ZERO);
-        assert!(!owe(&mut acks, 63, now));
-        assert!(owe(&mut acks, 1, now));
-        assert_eq!(acks.take().count(), 64);
-        assert!(!owe(&mut BatchedAcks::new(-1, Duration::ZERO), 63, now));
-    }
-
-    #[test]
-    fn the_limits_of_a_consumer_of_others_stay_far_away() {
-        let now = Instant::now();
-        for alone in 1..16 {
-            assert!(
-                owe(&mut BatchedAcks::new(alone, ACK_WAIT), 1, now),
-                "{alone}"
-            );
-        }
-        let mut small = BatchedAcks::new(64, ACK_WAIT);
-        assert!(!owe(&mut small, 7, now) && owe(&mut small, 1, now));
-        let mut hasty = BatchedAcks::new(512, Duration::from_millis(80));
-        assert!(!owe(&mut hasty, 1, now));
-        assert_eq!(hasty.due(), Some(now + Duration::from_millis(20)));
-        assert!(owe(&mut hasty, 1, now + Duration::from_millis(10)));
     }
 }
