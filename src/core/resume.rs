@@ -128,6 +128,8 @@ impl Core {
     /// Postpones the messages of the kept feed that come for a client, until
     /// [`postpone_no_longer`](Self::postpone_no_longer): the gateway goes on with its search in a later turn.
     pub fn postpone(&mut self, key: SessionKey) {
+        // Postponed messages pass by the throttle, so what it holds of their names would come after them.
+        self.clients.open_throttle(self.now, &self.limits, key);
         if let Some(session) = self.clients.session_mut(key) {
             session.postpone();
         }
