@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use super::publication::Delivery;
 use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
 pub(super) const STATES_MAX: usize = 16_384;
@@ -72,8 +72,39 @@ struct HeldTopic {
     /// The numbers of each key's states: the newest, and at most one before it that goes out in this round. A state whose
     /// turn has come is not replaced, or one that changes often would never have its turn.
     numbers: HashMap<ConflationKey, SmallVec<[u64; 2]>, RandomState>,
-    /// Clients that have joined meanwhile, or have got what was held, each with the number of the newest state then.
-    seen: ExtendibleMap<SessionKey, u64>,
+    seen: Seen,
+}
+
+/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest state then.
+/// A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a client is
+/// forgotten once all states that it has seen are out: only those of about a round are remembered.
+#[derive(Debug, Default)]
+struct Seen {
+    numbers: ExtendibleMap<SessionKey, u64>,
+    /// In the order of the numbers. A client that was noted again has another number by now.
+    order: ChunkedQueue<(u64, SessionKey)>,
+}
+
+/// As many clients are forgotten with each that is noted, if their states are out: more than come.
+const FORGOTTEN_WITH_EACH: usize = 2;
+
+impl Seen {
+    /// Notes a client that has seen the states up to a number. `oldest` is the number of the oldest state that is held.
+    fn note(&mut self, key: SessionKey, number: u64, oldest: u64) {
+        if self.numbers.insert(key, number) != Some(number) {
+            self.order.push_back((number, key));
+        }
+        for _ in 0..FORGOTTEN_WITH_EACH {
+            let first = self.order.front().filter(|(number, _)| *number < oldest);
+            let Some((number, key)) = first.copied() else {
+                return;
+            };
+            self.order.pop_front();
+            if self.numbers.get(&key) == Some(&number) {
+                self.numbers.remove(&key);
+            }
+        }
+    }
 }
 
 impl HeldTopic {
@@ -97,7 +128,8 @@ impl HeldTopic {
 
     /// The number of the first state that a client has to get: it has seen those before, or has joined since.
     fn first_for(&self, key: SessionKey) -> u64 {
-        self.seen.get(&key).map_or(0, |seen| seen + 1)
+        let seen = self.seen.numbers.get(&key);
+        seen.map_or(0, |seen| seen + 1)
     }
 }
 
@@ -212,7 +244,8 @@ impl Overload {
         topic: &TopicName,
         number: u64,
     ) -> impl Fn(SessionKey) -> bool + use<'_> {
-        let held = self.held.get(topic).filter(|held| !held.seen.is_empty());
+        let held = self.held.get(topic);
+        let held = held.filter(|held| !held.seen.numbers.is_empty());
         move |key| held.is_none_or(|held| number >= held.first_for(key))
     }
 
@@ -234,7 +267,9 @@ impl Overload {
         if self.states > 0
             && let Some(held) = self.held.get_mut(topic)
         {
-            held.seen.insert(key, self.numbered);
+            let oldest = held.states.first_key_value();
+            let oldest = oldest.map_or(u64::MAX, |(number, _)| *number);
+            held.seen.note(key, self.numbered, oldest);
         }
     }
 
@@ -259,5 +294,51 @@ impl Overload {
     pub(super) fn is_in_round(&self) -> bool {
         let oldest = self.order.first_key_value();
         oldest.is_some_and(|(place, _)| *place <= self.released_up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FrameBytes, Place, Retain};
+
+    /// A pattern with so many states that it is never without a held one, in an hour of clients that come and go.
+    #[test]
+    fn of_a_topic_that_stays_held_the_clients_of_a_round_are_remembered() {
+        let (topic, alive) = (TopicName::fixed("*"), FrameBytes::default());
+        let (mut overload, mut stats) = (Overload::default(), OverloadStats::default());
+        overload.begin(0, &mut stats);
+        let hold = |overload: &mut Overload, key: u64| {
+            let frame = Frame::text(&alive).key(ConflationKey(key)).body(b"x");
+            overload.hold(Delivery {
+                topic: &topic,
+                frame: &frame.finish(),
+                deliver: true,
+                retain: Retain::Keep,
+                place: Place::Outside,
+            });
+        };
+        (0..10).for_each(|key| hold(&mut overload, key));
+        let mut slot = 0;
+        for round in 0..1_000 {
+            overload.end_round(0, &mut stats);
+            for n in 0..10 {
+                let (_, state) = overload.take_of_round().expect("a state of the round");
+                let key = SessionKey {
+                    slot,
+                    generation: 7,
+                };
+                overload.note_seen(&topic, key);
+                assert!(!overload.receives(&topic, state.number)(key), "{round}");
+                hold(&mut overload, n);
+                let newest = overload.numbered;
+                assert!(overload.receives(&topic, newest)(key), "{round}");
+                overload.tidy(&topic);
+                slot += 1;
+            }
+            let seen = &overload.held[&topic].seen;
+            assert!(seen.numbers.len() <= 40, "{}", seen.numbers.len());
+            assert!(seen.order.len() <= 40, "{}", seen.order.len());
+        }
     }
 }
