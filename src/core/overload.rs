@@ -7,13 +7,14 @@
 //! Holding ends with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
 //!
 //! The states of a topic go out one at a time, oldest first, while there is time; the rest goes out in later turns. A
-//! publication of a topic with held states waits behind them, and the bus with it, unless it is a state itself
+//! publication of a topic with held states that is no state itself comes after them: they go out before it, in no round, and
+//! if there is no time for all of them it waits, and the bus with it
 //! ([`Hub::takes_publications`](super::Hub::takes_publications)). A client that joins meanwhile gets nothing of what is
 //! held: the topic remembers the newest state at that moment.
 //!
 //! Frames of a kept feed are never held: they would come after newer messages with later positions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub(super) struct Overload {
     pub(super) states: usize,
     /// The frames without a key among them, for which the bus waits.
     pub(super) others: usize,
+    /// The topics of these, in the order in which the bus began to wait for them.
+    awaited: VecDeque<TopicName>,
     /// The number of the state that was held last.
     numbered: u64,
     /// States up to this number go to the members in this round.
@@ -72,6 +75,8 @@ struct HeldTopic {
     /// The numbers of each key's states: the newest, and at most one before it that goes out in this round. A state whose
     /// turn has come is not replaced, or one that changes often would never have its turn.
     numbers: HashMap<ConflationKey, SmallVec<[u64; 2]>, RandomState>,
+    /// The frames without a key among `states`.
+    others: usize,
     seen: Seen,
 }
 
@@ -183,7 +188,13 @@ impl Overload {
         });
         let replaces = held.hold(number, delivery.frame, self.released_up_to);
         self.states += usize::from(!replaces);
-        self.others += usize::from(delivery.frame.key().is_none());
+        if delivery.frame.key().is_none() {
+            self.others += 1;
+            held.others += 1;
+            if held.others == 1 {
+                self.awaited.push_back(topic.clone());
+            }
+        }
         self.replaced_in_round += u64::from(replaces);
         replaces
     }
@@ -206,6 +217,11 @@ impl Overload {
         None
     }
 
+    /// The topic for whose states the bus has waited for the longest time.
+    pub(super) fn awaited(&self) -> Option<TopicName> {
+        self.awaited.front().cloned()
+    }
+
     /// The number of the oldest held state of a topic.
     pub(super) fn oldest(&self, topic: &TopicName) -> Option<u64> {
         let (oldest, _) = self.held.get(topic)?.states.first_key_value()?;
@@ -225,7 +241,13 @@ impl Overload {
         let frame = held.states.remove(&number)?;
         self.states -= 1;
         match frame.key() {
-            None => self.others -= 1,
+            None => {
+                self.others -= 1;
+                held.others -= 1;
+                if held.others == 0 {
+                    self.awaited.retain(|awaited| awaited != topic);
+                }
+            }
             Some(key) => {
                 if let Some(numbers) = held.numbers.get_mut(&key) {
                     numbers.retain(|other| *other != number);
