@@ -505,9 +505,10 @@ export class Subscriber extends Session {
     const names = part.map(({ name }) => name);
     for (const entry of part) entry.isAsked = true;
     const done = ({ code, channels = [], errors = [], why, pos }) => {
-      const held = code ? [] : inState(part, ["live"]), whys = whyNot(held, channels, errors);
+      // The reasons are those of all names of the request, and some may have been given up meanwhile.
+      const held = code ? [] : inState(part, ["live"]), whys = whyNot(part, channels, errors);
       // A limit takes no name away, and may pass.
-      const lost = [...whys.keys()].filter((entry) => !LIMITED.test(whys.get(entry)));
+      const lost = held.filter((entry) => whys.has(entry) && !LIMITED.test(whys.get(entry)));
       for (const entry of part) entry.isAsked = false;
       for (const entry of held.filter((one) => !whys.has(one))) {
         // The server keeps nothing of it any more: nothing follows, and no status with a position may ever come.

@@ -14,6 +14,7 @@ mod found;
 mod missed;
 mod newest_only;
 mod numbers;
+mod search;
 mod topics;
 mod wanted;
 
@@ -27,7 +28,7 @@ use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching, WantedNames, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::brings::Reach;
 use super::frame_bytes::Keeper;
@@ -37,7 +38,7 @@ use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
     HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
-use weirgate_wire::auth::{MatchBudget, NamePatterns};
+use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::{ChunkedQueue, Now};
 
 /// The known topics get one `TOPICS_SHARE`th of the bytes.
@@ -275,7 +276,7 @@ impl History {
     }
 
     /// Whether messages of a name after a position may be from a time at which the feed did not have the name.
-    fn is_new_since(&self, since: u64, wanted: &Wanted<'_>) -> bool {
+    fn is_new_since(&self, since: u64, wanted: &Wanted) -> bool {
         let mut new_names = self.new_names.iter();
         new_names.any(|(names, number)| {
             let is_pattern = wanted.patterns.is_some();
@@ -353,34 +354,6 @@ impl History {
         self.numbers.newest()
     }
 
-    /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
-    /// missing.
-    pub(super) fn missed(
-        &mut self,
-        since: &str,
-        wanted: &[Wanted<'_>],
-        budget: FrameBudget,
-    ) -> (Missed, Vec<Outcome>) {
-        let since = match self.numbers.find(since) {
-            Ok(since) => since,
-            Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
-        };
-        let whole = since.whole();
-        let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
-        let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
-        let good = wanted.iter().zip(&outcomes);
-        let good = good.filter(|(_, outcome)| outcome.is_ok());
-        let names = good.map(|(wanted, _)| wanted);
-        let (missed, found) = self.search(names, budget, |history, found, matching| {
-            history.find(found, since, first, matching)
-        });
-        for outcome in &mut outcomes {
-            *outcome = outcome.and(found);
-        }
-        (missed, outcomes)
-    }
-
     /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and at
     /// least one.
     ///
@@ -389,7 +362,7 @@ impl History {
     pub(super) fn page(
         &mut self,
         since: Option<CopyPosition>,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
         if_missing: IfMissing,
         budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
@@ -404,19 +377,20 @@ impl History {
             // All that is kept is newer, or of another epoch of the feed.
             Some(Err(_)) => START,
             Some(Ok(since)) => {
-                let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
+                let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
                 if must_be_whole {
                     wanted.iter().try_for_each(judge)?;
                 }
                 since
             }
         };
-        let whole = since.whole();
-        let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted.iter(), &self.known_topics, &mut steps)?;
+        let names = WantedNames::new(wanted.iter());
+        let mut matching = Matching::new(&names, &self.known_topics, usize::MAX, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
-        let outcome = self.find(&mut found, since, first, matching);
+        let (from, until) = (since.whole() + 1, self.numbers.head);
+        let outcome = self.walk((from, until), since, &mut matching, |at, entry, name| {
+            found.push(At::Entry(at), entry.body_for(budget.content), name)
+        });
         let mut copies = found.copies;
         if found.bytes > budget.bytes_max && copies.len() > 1 {
             copies.pop();
@@ -435,7 +409,7 @@ impl History {
                 ..budget
             };
             self.make(at, name.pattern(), &mut page.messages, unlimited)?;
-            let is_it = |wanted: &Wanted<'_>| wanted.name == name.name;
+            let is_it = |wanted: &Wanted| wanted.name == name.name;
             if let Some(at) = wanted.iter().position(is_it) {
                 page.counts[at] += 1;
             }
@@ -452,56 +426,6 @@ impl History {
     /// The number of the newest message.
     pub(super) fn newest_number(&self) -> u64 {
         self.numbers.head
-    }
-
-    /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
-    /// why not.
-    pub(super) fn newest(
-        &mut self,
-        wanted: &[Wanted<'_>],
-        count: usize,
-        budget: FrameBudget,
-    ) -> (Missed, Outcome) {
-        self.search(wanted.iter(), budget, |history, found, matching| {
-            history.find_newest(found, count, matching)?;
-            found.copies.reverse();
-            Ok(())
-        })
-    }
-
-    /// Finds messages of the wanted names; no message if a limit does not allow all of them. Makes the first frames for
-    /// clients once the size of all messages is known.
-    fn search<'w>(
-        &mut self,
-        wanted: impl Iterator<Item = &'w Wanted<'w>>,
-        budget: FrameBudget,
-        find: impl FnOnce(&Self, &mut FoundCopies<'w>, Matching<'_, 'w>) -> Outcome,
-    ) -> (Missed, Outcome) {
-        let mut found = FoundCopies::new(budget);
-        let mut steps = MatchBudget::new(MATCH_STEPS_MAX);
-        let matching = Matching::new(wanted, &self.known_topics, &mut steps);
-        let outcome = matching.and_then(|matching| find(self, &mut found, matching));
-        let mut missed = Missed::default();
-        let outcome = outcome.and_then(|()| {
-            let mut rendered = 0;
-            for (at, name) in &found.copies {
-                // What is a frame already would take longer to find again.
-                let is_frame = matches!(self.body(*at), Some(Body::Frame(_)));
-                rendered += usize::from(!is_frame);
-                if is_frame || rendered <= MADE_AT_ONCE {
-                    self.make(*at, name.pattern(), &mut missed, budget)?;
-                } else {
-                    let known = (self.known(*at), name.pattern().cloned());
-                    missed.unmade.push_back(known);
-                }
-            }
-            Ok(())
-        });
-        self.forget_excess();
-        if outcome.is_err() {
-            missed = Missed::default();
-        }
-        (missed, outcome)
     }
 
     /// Makes the frame of a found message.
@@ -524,13 +448,17 @@ impl History {
         missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
     }
 
-    /// Makes the next frames of found messages. A newest message that is no longer here is left out.
+    /// Takes the next step of a search, or makes the next frames of what it has found. A newest message that is no longer
+    /// here is left out.
     ///
     /// # Errors
     /// A missed message is no longer here, or the messages are too many bytes.
     pub(super) fn make_next(&mut self, missed: &mut Missed, budget: FrameBudget) -> Outcome {
+        if let Some(search) = missed.search.take() {
+            return self.search_on(search, missed, budget);
+        }
         for _ in 0..MADE_AT_ONCE {
-            let Some((known, pattern)) = missed.unmade.pop_front() else {
+            let Some((known, pattern)) = missed.next_unmade() else {
                 break;
             };
             match self.find_known(known, missed.has_newest) {
@@ -541,26 +469,6 @@ impl History {
         }
         self.forget_excess();
         Ok(())
-    }
-
-    /// The frame or message at a place.
-    fn body(&self, at: At) -> Option<&Body> {
-        let entry = match at {
-            At::Entry(at) => self.entries.get(at),
-            At::NewestOnly(topic) => self.newest_only.get(topic),
-        };
-        entry?.body.as_ref()
-    }
-
-    /// A message that was found, for a later turn.
-    fn known(&self, at: At) -> Known {
-        match at {
-            At::Entry(at) => Known::Number(self.entries[at].number),
-            At::NewestOnly(topic) => {
-                let position = self.newest_only.get(topic).map(|entry| entry.position);
-                Known::NewestOnly(topic, position)
-            }
-        }
     }
 
     /// Where such a message is now; among those that stay only if they are looked for.
@@ -584,83 +492,31 @@ impl History {
         }
     }
 
-    fn find_newest<'w>(
-        &self,
-        found: &mut FoundCopies<'w>,
-        count: usize,
-        mut matching: Matching<'_, 'w>,
-    ) -> Outcome {
-        // The number of messages found so far, by topic.
-        let mut seen = vec![0; self.known_topics.slots()];
-        let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
-        let places = (first..self.topics.len()).rev();
-        for (at, &topic) in places.zip(self.topics.iter().rev()) {
-            let seen = &mut seen[topic.at()];
-            if *seen == count {
-                continue;
-            }
-            let names = matching.names_for(topic, &self.known_topics)?;
-            let (entry, content) = (&self.entries[at], found.budget.content);
-            // A message that the client would not have got does not count.
-            let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
-            *seen += usize::from(names.is_empty() || is_left_out());
-            // In reverse order, because the whole list is reversed.
-            for name in names.iter().rev() {
-                found.push(At::Entry(at), entry.body_for(content), name)?;
-            }
-        }
-        for (topic, entry) in self.newest_only.newest_first() {
-            if seen[topic.at()] == count || self.is_from_before_loss(entry) {
-                continue;
-            }
-            for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
-                let body = entry.body_for(found.budget.content);
-                found.push(At::NewestOnly(topic), body, name)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether every message of a name after a position is there.
-    fn judge(&self, since: u64, wanted: &Wanted<'_>) -> Outcome {
+    fn judge(&self, since: u64, wanted: &Wanted) -> Outcome {
         // The position is between two copies of a message that was never read here, so the second copy cannot be sent.
         if since < self.unread || self.is_new_since(since, wanted) {
             return Err(NotRecovered::Window);
         }
-        let known = self.known_topics.get(wanted.name);
-        let (forgotten, left_out) = match (wanted.patterns, known) {
+        let known = self.known_topics.get(&wanted.name);
+        let left_out = match (&wanted.patterns, known) {
             // A pattern may match any topic, so the forgotten and left out messages of all topics count.
-            (Some(_), _) => (self.forgotten, self.left_out),
-            (None, Some(name)) => (name.forgotten, name.left_out),
-            (None, None) => return self.known_topics.knows_since(since),
+            (Some(_), _) => self.left_out,
+            (None, known) => known.map_or(0, |name| name.left_out),
         };
-        match since < forgotten || since < left_out {
+        match since < self.forgotten_of(wanted) || since < left_out {
             true => Err(NotRecovered::Window),
             false => Ok(()),
         }
     }
 
-    /// Finds the entries from `first` on that the wanted names match. A message is found once for each matching name.
-    fn find<'w>(
-        &self,
-        found: &mut FoundCopies<'w>,
-        since: After,
-        first: usize,
-        mut matching: Matching<'_, 'w>,
-    ) -> Outcome {
-        for (mut at, mut topics) in self.topics.slices_from(first) {
-            while let Some(others) = matching.first_of(topics) {
-                at += others;
-                let (entry, content) = (&self.entries[at], found.budget.content);
-                for name in matching.names_for(topics[others], &self.known_topics)? {
-                    if entry.number > since.number_for(name) {
-                        found.push(At::Entry(at), entry.body_for(content), name)?;
-                    }
-                }
-                (at, topics) = (at + 1, &topics[others + 1..]);
-            }
+    /// The number of the newest message of a name that is no longer kept, or a higher one if it is not certain.
+    fn forgotten_of(&self, wanted: &Wanted) -> u64 {
+        match (&wanted.patterns, self.known_topics.get(&wanted.name)) {
+            (Some(_), _) => self.forgotten,
+            (None, Some(name)) => name.forgotten,
+            (None, None) => self.known_topics.newest_forgotten(),
         }
-        Ok(())
     }
 
     /// The time at which the oldest message is too old.

@@ -7,13 +7,14 @@
 //! Holding ends with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
 //!
 //! The states of a topic go out one at a time, oldest first, while there is time; the rest goes out in later turns. A
-//! publication of a topic with held states waits behind them, and the bus with it, unless it is a state itself
+//! publication of a topic with held states that is no state itself comes after them: they go out before it, in no round, and
+//! if there is no time for all of them it waits, and the bus with it
 //! ([`Hub::takes_publications`](super::Hub::takes_publications)). A client that joins meanwhile gets nothing of what is
 //! held: the topic remembers the newest state at that moment.
 //!
 //! Frames of a kept feed are never held: they would come after newer messages with later positions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use smallvec::SmallVec;
 
 use super::publication::Delivery;
 use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
 pub(super) const STATES_MAX: usize = 16_384;
@@ -43,6 +44,8 @@ pub(super) struct Overload {
     pub(super) states: usize,
     /// The frames without a key among them, for which the bus waits.
     pub(super) others: usize,
+    /// The topics of these, in the order in which the bus began to wait for them.
+    awaited: VecDeque<TopicName>,
     /// The number of the state that was held last.
     numbered: u64,
     /// States up to this number go to the members in this round.
@@ -72,8 +75,41 @@ struct HeldTopic {
     /// The numbers of each key's states: the newest, and at most one before it that goes out in this round. A state whose
     /// turn has come is not replaced, or one that changes often would never have its turn.
     numbers: HashMap<ConflationKey, SmallVec<[u64; 2]>, RandomState>,
-    /// Clients that have joined meanwhile, or have got what was held, each with the number of the newest state then.
-    seen: ExtendibleMap<SessionKey, u64>,
+    /// The frames without a key among `states`.
+    others: usize,
+    seen: Seen,
+}
+
+/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest state then.
+/// A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a client is
+/// forgotten once all states that it has seen are out: only those of about a round are remembered.
+#[derive(Debug, Default)]
+struct Seen {
+    numbers: ExtendibleMap<SessionKey, u64>,
+    /// In the order of the numbers. A client that was noted again has another number by now.
+    order: ChunkedQueue<(u64, SessionKey)>,
+}
+
+/// As many clients are forgotten with each that is noted, if their states are out: more than come.
+const FORGOTTEN_WITH_EACH: usize = 2;
+
+impl Seen {
+    /// Notes a client that has seen the states up to a number. `oldest` is the number of the oldest state that is held.
+    fn note(&mut self, key: SessionKey, number: u64, oldest: u64) {
+        if self.numbers.insert(key, number) != Some(number) {
+            self.order.push_back((number, key));
+        }
+        for _ in 0..FORGOTTEN_WITH_EACH {
+            let first = self.order.front().filter(|(number, _)| *number < oldest);
+            let Some((number, key)) = first.copied() else {
+                return;
+            };
+            self.order.pop_front();
+            if self.numbers.get(&key) == Some(&number) {
+                self.numbers.remove(&key);
+            }
+        }
+    }
 }
 
 impl HeldTopic {
@@ -97,7 +133,8 @@ impl HeldTopic {
 
     /// The number of the first state that a client has to get: it has seen those before, or has joined since.
     fn first_for(&self, key: SessionKey) -> u64 {
-        self.seen.get(&key).map_or(0, |seen| seen + 1)
+        let seen = self.seen.numbers.get(&key);
+        seen.map_or(0, |seen| seen + 1)
     }
 }
 
@@ -151,7 +188,13 @@ impl Overload {
         });
         let replaces = held.hold(number, delivery.frame, self.released_up_to);
         self.states += usize::from(!replaces);
-        self.others += usize::from(delivery.frame.key().is_none());
+        if delivery.frame.key().is_none() {
+            self.others += 1;
+            held.others += 1;
+            if held.others == 1 {
+                self.awaited.push_back(topic.clone());
+            }
+        }
         self.replaced_in_round += u64::from(replaces);
         replaces
     }
@@ -174,6 +217,11 @@ impl Overload {
         None
     }
 
+    /// The topic for whose states the bus has waited for the longest time.
+    pub(super) fn awaited(&self) -> Option<TopicName> {
+        self.awaited.front().cloned()
+    }
+
     /// The number of the oldest held state of a topic.
     pub(super) fn oldest(&self, topic: &TopicName) -> Option<u64> {
         let (oldest, _) = self.held.get(topic)?.states.first_key_value()?;
@@ -193,7 +241,13 @@ impl Overload {
         let frame = held.states.remove(&number)?;
         self.states -= 1;
         match frame.key() {
-            None => self.others -= 1,
+            None => {
+                self.others -= 1;
+                held.others -= 1;
+                if held.others == 0 {
+                    self.awaited.retain(|awaited| awaited != topic);
+                }
+            }
             Some(key) => {
                 if let Some(numbers) = held.numbers.get_mut(&key) {
                     numbers.retain(|other| *other != number);
@@ -212,7 +266,8 @@ impl Overload {
         topic: &TopicName,
         number: u64,
     ) -> impl Fn(SessionKey) -> bool + use<'_> {
-        let held = self.held.get(topic).filter(|held| !held.seen.is_empty());
+        let held = self.held.get(topic);
+        let held = held.filter(|held| !held.seen.numbers.is_empty());
         move |key| held.is_none_or(|held| number >= held.first_for(key))
     }
 
@@ -234,7 +289,9 @@ impl Overload {
         if self.states > 0
             && let Some(held) = self.held.get_mut(topic)
         {
-            held.seen.insert(key, self.numbered);
+            let oldest = held.states.first_key_value();
+            let oldest = oldest.map_or(u64::MAX, |(number, _)| *number);
+            held.seen.note(key, self.numbered, oldest);
         }
     }
 
@@ -259,5 +316,51 @@ impl Overload {
     pub(super) fn is_in_round(&self) -> bool {
         let oldest = self.order.first_key_value();
         oldest.is_some_and(|(place, _)| *place <= self.released_up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FrameBytes, Place, Retain};
+
+    /// A pattern with so many states that it is never without a held one, in an hour of clients that come and go.
+    #[test]
+    fn of_a_topic_that_stays_held_the_clients_of_a_round_are_remembered() {
+        let (topic, alive) = (TopicName::fixed("*"), FrameBytes::default());
+        let (mut overload, mut stats) = (Overload::default(), OverloadStats::default());
+        overload.begin(0, &mut stats);
+        let hold = |overload: &mut Overload, key: u64| {
+            let frame = Frame::text(&alive).key(ConflationKey(key)).body(b"x");
+            overload.hold(Delivery {
+                topic: &topic,
+                frame: &frame.finish(),
+                deliver: true,
+                retain: Retain::Keep,
+                place: Place::Outside,
+            });
+        };
+        (0..10).for_each(|key| hold(&mut overload, key));
+        let mut slot = 0;
+        for round in 0..1_000 {
+            overload.end_round(0, &mut stats);
+            for n in 0..10 {
+                let (_, state) = overload.take_of_round().expect("a state of the round");
+                let key = SessionKey {
+                    slot,
+                    generation: 7,
+                };
+                overload.note_seen(&topic, key);
+                assert!(!overload.receives(&topic, state.number)(key), "{round}");
+                hold(&mut overload, n);
+                let newest = overload.numbered;
+                assert!(overload.receives(&topic, newest)(key), "{round}");
+                overload.tidy(&topic);
+                slot += 1;
+            }
+            let seen = &overload.held[&topic].seen;
+            assert!(seen.numbers.len() <= 40, "{}", seen.numbers.len());
+            assert!(seen.order.len() <= 40, "{}", seen.order.len());
+        }
     }
 }

@@ -98,6 +98,14 @@ impl Place {
     }
 }
 
+impl StoredId {
+    /// No id is higher.
+    pub(super) const MAX: Self = Self {
+        major: u64::MAX,
+        minor: u64::MAX,
+    };
+}
+
 impl Mark {
     /// Reads a mark from the text of [`Display`](fmt::Display); accepts no other text.
     pub fn parse(text: &str) -> Option<Self> {

@@ -24,6 +24,12 @@ impl Core {
             self.release_before(delivery);
             return false;
         }
+        if frame.key().is_none() {
+            // Behind held states the frame would make the bus wait, and with it the messages of all other topics.
+            while self.overload.holds(topic) && self.turn.has_time() {
+                self.release_oldest(topic);
+            }
+        }
         if !self.overload.holds(topic) && (is_full || frame.key().is_none()) {
             return false;
         }
@@ -141,13 +147,16 @@ impl Core {
         }
     }
 
-    /// Sends the next held states of the round, while there is time.
+    /// Sends the next held states, while there is time.
     pub(super) fn release_states(&mut self) {
         while self.turn.has_time() && self.release_next() {}
     }
 
-    /// Sends the next held state of the round. Returns false if there is none.
+    /// Sends the next held state for which the bus waits, or of the round. Returns false if there is none.
     fn release_next(&mut self) -> bool {
+        if let Some(topic) = self.overload.awaited() {
+            return self.release_oldest(&topic);
+        }
         let next = self.overload.take_of_round();
         let is_there = next.is_some();
         if let Some((topic, state)) = next {
@@ -156,10 +165,10 @@ impl Core {
         is_there
     }
 
-    /// Sends more of a round in a part of its own, one state at least: the flush may have used up its time, and a lap for
-    /// every few states would take longer than the states.
+    /// Sends more of a round, and what the bus waits for, in a part of its own, one state at least: the flush may have used
+    /// up its time, and a lap for every few states would take longer than the states.
     pub(super) fn release_on(&mut self) {
-        if !self.overload.is_in_round() {
+        if !self.overload.is_in_round() && self.overload.others == 0 {
             return;
         }
         self.turn.begin(self.limits.work_us);

@@ -7,8 +7,7 @@
 //! these are more than there is time for, the core goes on with them in later turns, and newer ones stay postponed.
 
 use super::core::Core;
-use super::history::FrameBudget;
-use super::history::Missed;
+use super::history::{FrameBudget, Missed, merge_charge};
 use super::session::Session;
 use super::{CopyPosition, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
@@ -52,20 +51,22 @@ impl Core {
         &mut self,
         recipient: Recipient,
         since: &str,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
     ) -> (Missed, Vec<Outcome>) {
         let found = self.find_missed(recipient, since, wanted);
         found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]))
     }
 
-    /// Makes the next frames of messages that were found.
+    /// Goes on with a search, or makes the next frames of messages that were found.
     ///
     /// # Errors
-    /// [`NotRecovered::Window`]: a message is no longer here. [`NotRecovered::Large`]: the messages are too many bytes.
+    /// [`NotRecovered::Window`]: a message is no longer here. [`NotRecovered::Large`]: the messages are too many.
     pub fn make_missed(&mut self, recipient: Recipient, missed: &mut Missed) -> Outcome {
         let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
-        history.make_next(missed, budget)
+        let charged = missed.len();
+        history.make_next(missed, budget)?;
+        self.charge_messages(recipient.key, missed, charged)
     }
 
     /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
@@ -78,7 +79,7 @@ impl Core {
         &mut self,
         key: SessionKey,
         since: Option<CopyPosition>,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
         if_missing: IfMissing,
     ) -> Result<KeptPage, NotRecovered> {
         let room = self.frame_budget(Recipient {
@@ -91,9 +92,9 @@ impl Core {
         };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let page = history.page(since, wanted, if_missing, budget)?;
-        let messages = self.charge_messages(key, page.messages)?;
-        Ok(KeptPage { messages, ..page })
+        let mut page = history.page(since, wanted, if_missing, budget)?;
+        self.charge_messages(key, &mut page.messages, 0)?;
+        Ok(page)
     }
 
     /// Counts the outcomes that a client was notified of.
@@ -128,6 +129,8 @@ impl Core {
     /// Postpones the messages of the kept feed that come for a client, until
     /// [`postpone_no_longer`](Self::postpone_no_longer): the gateway goes on with its search in a later turn.
     pub fn postpone(&mut self, key: SessionKey) {
+        // Postponed messages pass by the throttle, so what it holds of their names would come after them.
+        self.clients.open_throttle(self.now, &self.limits, key);
         if let Some(session) = self.clients.session_mut(key) {
             session.postpone();
         }
@@ -154,7 +157,7 @@ impl Core {
     pub fn newest(
         &mut self,
         recipient: Recipient,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
         count: usize,
     ) -> Result<Missed, NotRecovered> {
         let budget = self.frame_budget(recipient);
@@ -163,8 +166,9 @@ impl Core {
             return Ok(Missed::default());
         };
         let (mut newest, found) = history.newest(wanted, count, budget);
-        newest.has_newest = !newest.is_empty();
-        found.and_then(|()| self.charge_messages(recipient.key, newest))
+        found?;
+        self.charge_messages(recipient.key, &mut newest, 0)?;
+        Ok(newest)
     }
 
     /// Ends the search: in the same call the gateway sends its answer, and then the missed messages
@@ -185,14 +189,16 @@ impl Core {
         }
     }
 
-    /// Charges the messages to the client's address until they have left. Live messages do not count here: they have
-    /// the limits of the send queues.
-    fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
-        if let Some(address) = self.client_addr(key).filter(|_| !missed.is_empty()) {
-            let granted = self.resumed_messages.grant(address, missed.len() as u64);
-            missed.charge = Some(granted.ok_or(NotRecovered::Large)?);
+    /// Charges the messages, beyond so many that are charged already, to the client's address until they have left. Live
+    /// messages do not count here: they have the limits of the send queues.
+    fn charge_messages(&self, key: SessionKey, missed: &mut Missed, charged: usize) -> Outcome {
+        let more = missed.len().saturating_sub(charged) as u64;
+        if let Some(address) = self.client_addr(key).filter(|_| more > 0) {
+            let granted = self.resumed_messages.grant(address, more);
+            let granted = granted.ok_or(NotRecovered::Large)?;
+            merge_charge(&mut missed.charge, Some(granted));
         }
-        Ok(missed)
+        Ok(())
     }
 
     /// Counts a name that is not resumed because the gateway does not allow the resume.
@@ -238,19 +244,20 @@ impl Core {
         &mut self,
         recipient: Recipient,
         since: &str,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
     ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         // A member of the topic already gets its live messages, and would get them twice.
         let mut held = wanted
             .iter()
-            .map(|wanted| self.topics.has(recipient.key, wanted.name));
+            .map(|wanted| self.topics.has(recipient.key, &wanted.name));
         if held.any(|is_held| is_held) {
             return Err(NotRecovered::Off);
         }
         self.may_resume(recipient.key)?;
         let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
-        let (missed, outcomes) = history.missed(since, wanted, budget);
-        Ok((self.charge_messages(recipient.key, missed)?, outcomes))
+        let (mut missed, outcomes) = history.missed(since, wanted, budget);
+        self.charge_messages(recipient.key, &mut missed, 0)?;
+        Ok((missed, outcomes))
     }
 }

@@ -261,6 +261,56 @@ fn a_resume_of_very_many_names_goes_on_in_later_turns() {
     }
 }
 
+/// The same with one pattern that matches very many names; and with their newest messages.
+#[test]
+fn a_resume_of_a_pattern_of_very_many_names_goes_on_in_later_turns() {
+    let count = NAMES as u64;
+    for (more, first, recovered) in [
+        (
+            json!({"since": resume::Kept::position(20).to_string()}),
+            21,
+            true,
+        ),
+        (json!({"last": 1}), count + 1, false),
+    ] {
+        let mut kept = kept(1);
+        let mut sent = 0;
+        let mut publish = |kept: &mut resume::Kept, count: u64| {
+            for _ in 0..count {
+                sent += 1;
+                let name = format!("market:tick:{}", sent % NAMES as u64);
+                kept.publish(&name, sent.to_string());
+            }
+            sent
+        };
+        publish(&mut kept, 2 * count);
+        let key = kept.bench.client();
+        let mut request = json!({"action": "subscribe", "channels": ["market:tick:*"]});
+        for (name, value) in more.as_object().expect("members") {
+            request[name] = value.clone();
+        }
+        say_only(&mut kept.bench, key, &request);
+        let mut turns = 0;
+        while kept.bench.world.hub.waiting_shares() > 0 {
+            kept.bench.world.held = true;
+            publish(&mut kept, 3);
+            shares(&mut kept.bench, 1);
+            kept.bench.world.held = false;
+            turns += 1;
+            assert!(turns < 1_000);
+        }
+        assert!(turns as u64 > count / 1_000, "{turns} turns");
+        kept.bench.world.settle();
+        let last = publish(&mut kept, 5);
+        let got = kept.bench.got(key);
+        let is_whole = json!({"market:tick:*": true});
+        assert_eq!(got[0]["recovered"] == is_whole, recovered);
+        assert_eq!(got[0].get("why"), None);
+        let numbers: Vec<u64> = got.iter().filter_map(|one| one["data"].as_u64()).collect();
+        assert_eq!(numbers, (first..=last).collect::<Vec<_>>());
+    }
+}
+
 /// A gateway with a kept feed, in which a client has time for so many steps in a turn.
 fn kept(steps: u64) -> resume::Kept {
     let settings = ChannelsGatewaySettings {

@@ -212,3 +212,46 @@ fn a_last_value_comes_after_the_older_message_that_waits() {
     got.retain(|message| message["type"] == "data");
     assert_eq!(data(&got), [json!(2), json!(3)]);
 }
+
+/// A client that holds the conflated name asks for so many others that its request takes several turns.
+#[test]
+fn what_waits_leaves_before_messages_that_a_long_request_postpones() {
+    // The second time they are more than may be postponed.
+    for (count, bytes) in [(1, 1), (30, 200_000)] {
+        let mut kept = Kept::in_steps(
+            ChannelsGatewaySettings {
+                channels_max: 3_000,
+                ..settings()
+            },
+            50,
+        );
+        kept.bench.feed = kept.bench.feed.conflating(|name| name == CONFLATED);
+        let key = kept.bench.world.connect("/ws?max_hz=0.1", None);
+        kept.bench.subscribe(key, &[CONFLATED]);
+        kept.publish(CONFLATED, "0");
+        kept.publish(CONFLATED, "1");
+        let before = data(&kept.bench.got(key));
+        assert_eq!(before.last(), Some(&json!(0)), "the second waits");
+        let names: Vec<String> = (0..2_000).map(|n| format!("market:{n}")).collect();
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        kept.bench.world.held = true;
+        kept.bench.say(key, &request);
+        while !kept.bench.world.hub.core().postpones(key) {
+            assert_eq!(kept.bench.world.hub.waiting_shares(), 1);
+            kept.bench.world.hub.begin_part(crate::world::PART_US);
+            kept.bench.world.hub.handle_next_share(kept.bench.world.now);
+        }
+        let more = "x".repeat(bytes);
+        for n in 2..2 + count {
+            kept.publish(CONFLATED, format!(r#"[{n},"{more}"]"#));
+        }
+        kept.bench.world.hub.check_invariants();
+        kept.bench.world.held = false;
+        kept.bench.world.settle();
+        kept.bench.world.advance(10 * SECOND);
+        let got = data(&kept.bench.got(key));
+        let number = |data: &Value| data.as_u64().or_else(|| data[0].as_u64());
+        let got: Vec<u64> = got.iter().filter_map(number).collect();
+        assert_eq!(got, (1..2 + count).collect::<Vec<_>>(), "{bytes} bytes");
+    }
+}

@@ -159,6 +159,38 @@ fn a_message_without_a_key_comes_after_the_states_that_were_held_before_it() {
     }
 }
 
+/// In the middle of a lap, with clients that the flush has not reached: the bus need not wait for its end.
+#[test]
+fn a_message_without_a_key_does_not_stop_the_bus_while_there_is_time() {
+    let (mut world, keys) = late_loop();
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    for body in ["a", "b"] {
+        world.publish("levels/1", body);
+    }
+    assert!(is_behind(&world));
+    for n in 0..10 {
+        world.publish("levels/1", &format!("state {n}"));
+        assert!(world.hub.core().holds_states());
+        world.hub.begin_part(crate::world::PART_US);
+        world.publish("levels/none", &format!("message {n}"));
+        assert!(world.hub.takes_publications(), "{n}");
+    }
+    world.catch_up();
+    world.hub.check_invariants();
+    for texts in texts(&mut world, &keys) {
+        let messages = texts.iter().filter(|text| text.starts_with("message"));
+        assert!(
+            messages
+                .cloned()
+                .eq((0..10).map(|n| format!("message {n}")))
+        );
+        // No state comes after a message that was newer.
+        let newest = texts.iter().rev().take(2).collect::<Vec<_>>();
+        assert_eq!(newest, ["message 9", "state 9"]);
+    }
+}
+
 #[test]
 fn a_new_client_gets_no_state_from_before_it_came() {
     let (mut world, _) = late_loop();
@@ -273,6 +305,7 @@ fn held_states_of_one_topic_go_out_in_steps() {
     world.publish("other/1", "1 b");
     world.publish(&format!("other/{STATES}"), &format!("{STATES} b"));
     assert!(world.hub.takes_publications());
+    world.hub.begin_part(3);
     world.publish("other/none", "last");
     assert!(!world.hub.takes_publications(), "the bus waits with it");
     let replaced_and_more = world.hub.stats().messages_queued - before;

@@ -1,11 +1,14 @@
 //! The messages that a search has found: where they are, before their frames are made.
 
+use std::sync::Arc;
+
+use super::missed::CopyPlace;
 use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};
-use crate::{Body, NotRecovered, Position, TopicName};
+use crate::{Body, Frame, NotRecovered, Position, TopicName};
 
 /// Memory of a copy that was found.
-const FOUND_BYTES: usize = size_of::<(At, &Wanted<'_>)>();
+const FOUND_BYTES: usize = size_of::<(CopyPlace, Arc<Frame>)>();
 /// Memory of a copy whose frame is made later.
 const UNMADE_BYTES: usize = size_of::<(Known, Option<TopicName>)>();
 
@@ -27,15 +30,23 @@ pub(super) enum Known {
     NewestOnly(TopicIndex, Option<Position>),
 }
 
-/// The messages that a search has found, before their frames are made.
+/// Queue bytes of a copy, without what the gateway adds to a payload, and the memory until its frame is made: a history may have
+/// very many messages of a few bytes.
+pub(super) fn copy_bytes(body: &Body, name: &Wanted) -> usize {
+    let pattern = name.pattern().map_or(0, |name| name.as_str().len());
+    let is_frame = matches!(body, Body::Frame(_));
+    let unmade = if is_frame { 0 } else { UNMADE_BYTES };
+    body.queue_bytes() + pattern + FOUND_BYTES + unmade
+}
+
+/// The messages of a page, before their frames are made.
 #[derive(Debug)]
 pub(super) struct FoundCopies<'a> {
     /// The found copies: where the message is, and the wanted name that the copy is for.
-    pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
-    /// Queue bytes of the copies, without what the gateway adds to a payload, and the memory until the frames are made: a
-    /// history may have very many messages of a few bytes.
+    pub(super) copies: Vec<(At, &'a Wanted)>,
+    /// As of [`copy_bytes`].
     pub(super) bytes: usize,
-    pub(super) budget: FrameBudget,
+    budget: FrameBudget,
 }
 
 impl<'a> FoundCopies<'a> {
@@ -51,14 +62,11 @@ impl<'a> FoundCopies<'a> {
     ///
     /// # Errors
     /// The copies are too many bytes.
-    pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted<'a>) -> Outcome {
+    pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted) -> Outcome {
         let Some(body) = body else {
             return Ok(());
         };
-        let pattern = name.pattern().map_or(0, |name| name.as_str().len());
-        let is_frame = matches!(body, Body::Frame(_));
-        let unmade = if is_frame { 0 } else { UNMADE_BYTES };
-        self.bytes += body.queue_bytes() + pattern + FOUND_BYTES + unmade;
+        self.bytes += copy_bytes(body, name);
         self.copies.push((at, name));
         match self.bytes > self.budget.bytes_max {
             true => Err(NotRecovered::Large),

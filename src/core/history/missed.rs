@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::found::Known;
+use super::search::Search;
 use super::wanted::Outcome;
 use crate::{CopyPosition, CopyRank, Frame, NotRecovered, TopicName};
 use weirgate_wire::admission::Permit;
@@ -23,8 +24,10 @@ pub struct Missed {
     order: BinaryHeap<Reverse<(CopyPlace, usize)>>,
     /// The messages of all runs.
     count: usize,
+    /// The search that is still under way.
+    pub(super) search: Option<Box<Search>>,
     /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
-    /// are made over several turns.
+    /// are made over several turns. Newest messages are found, and stand here, newest first.
     pub(super) unmade: ChunkedQueue<(Known, Option<TopicName>)>,
     /// Queue bytes of the frames.
     pub(crate) bytes: usize,
@@ -55,17 +58,41 @@ impl Missed {
 
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.search.is_none()
     }
 
-    /// The number of messages.
+    /// The number of messages found so far.
     pub(crate) fn len(&self) -> usize {
         self.count + self.unmade.len()
     }
 
-    /// Whether frames are still to be made ([`Core::make_missed`](crate::Core::make_missed)).
+    /// Whether messages are still to be found, or frames to be made ([`Core::make_missed`](crate::Core::make_missed)).
     pub fn has_unmade(&self) -> bool {
-        !self.unmade.is_empty()
+        self.search.is_some() || !self.unmade.is_empty()
+    }
+
+    /// Takes the oldest of the messages whose frames are still to be made.
+    pub(super) fn next_unmade(&mut self) -> Option<(Known, Option<TopicName>)> {
+        match self.has_newest {
+            true => self.unmade.pop_back(),
+            false => self.unmade.pop_front(),
+        }
+    }
+
+    /// Adds a frame: behind the others or, if it `is_older`, before them.
+    pub(super) fn push_frame(&mut self, place: CopyPlace, frame: Arc<Frame>, is_older: bool) {
+        self.bytes += frame.queue_bytes();
+        self.count += 1;
+        let run = self.runs.last_mut();
+        match (run, is_older) {
+            (Some(run), true) if run.front().is_none_or(|(first, _)| place <= *first) => {
+                run.push_front((place, frame));
+            }
+            (Some(run), false) if run.back().is_none_or(|(last, _)| *last <= place) => {
+                run.push_back((place, frame));
+            }
+            _ => self.runs.push(VecDeque::from([(place, frame)])),
+        }
     }
 
     /// Adds a message; nothing for a message without a frame.
@@ -78,17 +105,8 @@ impl Missed {
         frame: Option<Arc<Frame>>,
         bytes_max: usize,
     ) -> Outcome {
-        self.bytes += frame.as_ref().map_or(0, |frame| frame.queue_bytes());
         if let Some(frame) = frame {
-            let is_next = |run: &VecDeque<(CopyPlace, _)>| {
-                let last = run.back();
-                last.is_some_and(|(last, _)| *last <= place)
-            };
-            match self.runs.last_mut() {
-                Some(run) if is_next(run) => run.push_back((place, frame)),
-                _ => self.runs.push(VecDeque::from([(place, frame)])),
-            }
-            self.count += 1;
+            self.push_frame(place, frame, false);
         }
         match self.bytes > bytes_max {
             true => Err(NotRecovered::Large),
@@ -104,6 +122,7 @@ impl Missed {
     /// Drops up to `count` of the messages, which are not sent: each is elsewhere in memory, so dropping very many at once
     /// takes milliseconds.
     pub fn drop_some(&mut self, count: usize) {
+        self.search = None;
         for _ in 0..count {
             self.unmade.pop_back();
             if let Some(run) = self.runs.last_mut() {
@@ -133,8 +152,10 @@ impl Missed {
     }
 
     /// Adds the messages of other names. They get their places in the order of the feed when they are
-    /// [sent](crate::Core::send_missed).
+    /// [sent](crate::Core::send_missed). Only one of the searches for them may be under way.
     pub fn merge(&mut self, other: Self) {
+        debug_assert!(self.search.is_none() || other.search.is_none());
+        self.search = self.search.take().or(other.search);
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
         self.count += other.count;

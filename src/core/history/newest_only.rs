@@ -13,7 +13,7 @@ const SHARE: usize = 4;
 
 /// Sorts messages as the feed does: by number. A message without a number was read from its stream later than messages after
 /// it: it is sorted by its position there.
-type KeptOrder = (u64, StoredId);
+pub(super) type KeptOrder = (u64, StoredId);
 
 fn order_of(entry: &KeptMessage) -> KeptOrder {
     match entry.position.point {
@@ -82,12 +82,13 @@ impl NewestOnly {
         entry.map(|(topic, _)| *topic)
     }
 
-    /// The messages with their topics, the newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = (TopicIndex, &KeptMessage)> {
-        self.entries
-            .values()
-            .rev()
-            .map(|(topic, entry)| (*topic, entry))
+    /// The messages up to a place with their places and topics, the newest first.
+    pub(super) fn newest_up_to(
+        &self,
+        place: KeptOrder,
+    ) -> impl Iterator<Item = (KeptOrder, TopicIndex, &KeptMessage)> {
+        let entries = self.entries.range(..=place).rev();
+        entries.map(|(place, (topic, entry))| (*place, *topic, entry))
     }
 
     /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages

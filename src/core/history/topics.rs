@@ -1,8 +1,7 @@
 //! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
 //! history knows that nothing was missed, however old a position is.
 
-use super::Outcome;
-use crate::{NotRecovered, TopicName};
+use crate::TopicName;
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 
 /// The most topics that are remembered without a kept message.
@@ -141,12 +140,9 @@ impl KnownTopics {
         self.table.numbers()
     }
 
-    /// Whether it is certain that an unknown topic had no message after a number.
-    pub(super) fn knows_since(&self, since: u64) -> Outcome {
-        match since < self.forgotten {
-            true => Err(NotRecovered::Window),
-            false => Ok(()),
-        }
+    /// No unknown topic had a message with a higher number that is no longer kept.
+    pub(super) fn newest_forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Memory of the topics.

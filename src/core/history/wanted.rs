@@ -1,6 +1,7 @@
 //! The names that a client asks for when it resumes, which topics they match, and after which message.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
@@ -8,34 +9,36 @@ use super::topics::{KnownTopics, TopicIndex};
 use crate::{Content, CopyRank, NotRecovered, TopicName};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
-/// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
+/// The most steps of matching in one step of a search, about a millisecond. Patterns of the usual kinds need a step or
 /// two for a name.
 pub(super) const MATCH_STEPS_MAX: usize = 500_000;
+/// A step of a search ends after so many steps of matching.
+const MATCH_STEPS_AT_ONCE: usize = 100_000;
 
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
 
-/// A name by which a client wants messages.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+/// A name by which a client wants messages. Clones share the texts.
+#[derive(Clone, Debug)]
+pub struct Wanted {
     /// The topic to join.
-    pub name: &'a TopicName,
+    pub name: TopicName,
     /// The matcher, if the name is a pattern.
-    pub patterns: Option<&'a NamePatterns>,
+    pub patterns: Option<Arc<NamePatterns>>,
 }
 
-impl<'a> Wanted<'a> {
+impl Wanted {
     /// A name without wildcards.
-    pub fn exact(name: &'a TopicName) -> Self {
+    pub fn exact(name: &TopicName) -> Self {
         Self {
-            name,
+            name: name.clone(),
             patterns: None,
         }
     }
 
     /// The name, if it is a pattern.
-    pub(super) fn pattern(&self) -> Option<&'a TopicName> {
-        self.patterns.map(|_| self.name)
+    pub(super) fn pattern(&self) -> Option<&TopicName> {
+        self.patterns.as_ref().map(|_| &self.name)
     }
 
     /// The rank of the name's copy among the copies of a message.
@@ -58,14 +61,46 @@ pub(crate) struct FrameBudget {
     pub(crate) bytes_max: usize,
 }
 
-/// The wanted names that match a topic, found once for each topic.
-pub(super) struct Matching<'b, 'a> {
-    /// The patterns, in the order of the copies of a message.
-    patterns: Vec<&'a Wanted<'a>>,
+/// The wanted names of a search, each once.
+#[derive(Debug)]
+pub(super) struct WantedNames {
+    /// In the order of the copies of a message.
+    patterns: Vec<Wanted>,
+    exact: Vec<Wanted>,
+}
+
+impl WantedNames {
+    pub(super) fn new<'w>(wanted: impl Iterator<Item = &'w Wanted>) -> Self {
+        let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
+        let wanted = wanted.filter(|wanted| seen.insert(&wanted.name)).cloned();
+        let (mut patterns, exact): (Vec<Wanted>, Vec<_>) =
+            wanted.partition(|wanted| wanted.patterns.is_some());
+        patterns.sort_by_cached_key(Wanted::rank);
+        Self { patterns, exact }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_empty() && self.exact.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Wanted> {
+        self.patterns.iter().chain(&self.exact)
+    }
+}
+
+/// The wanted names that match a topic, found once for each topic in a step of a search.
+pub(super) struct Matching<'a> {
+    patterns: &'a [Wanted],
+    /// Of each topic: the wanted name that equals it, if there are patterns beside.
+    exact: HashMap<TopicIndex, &'a Wanted, RandomState>,
     /// For each topic: the index of its names in `lists`.
     places: Vec<u32>,
-    lists: Vec<Vec<&'a Wanted<'a>>>,
-    budget: &'b mut MatchBudget,
+    lists: Vec<Vec<&'a Wanted>>,
+    /// Steps of matching that are left, and those with which the step of the search began.
+    budget: MatchBudget,
+    steps: usize,
+    /// Topics of messages that may still be looked at in this step.
+    looks: usize,
 }
 
 /// The first list is empty: no wanted name matches.
@@ -73,33 +108,37 @@ const NO_NAMES: u32 = 0;
 /// The patterns have not been matched against the topic yet.
 const NOT_ASKED: u32 = u32::MAX;
 
-impl<'b, 'a> Matching<'b, 'a> {
+impl<'a> Matching<'a> {
+    /// For a step of a search that looks at so many messages, with so many steps of matching at most.
     pub(super) fn new(
-        wanted: impl Iterator<Item = &'a Wanted<'a>>,
+        names: &'a WantedNames,
         known: &KnownTopics,
-        budget: &'b mut MatchBudget,
-    ) -> Result<Self, NotRecovered> {
-        let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
-        let wanted = wanted.filter(|wanted| seen.insert(wanted.name));
-        let (mut patterns, exact): (Vec<&Wanted<'_>>, Vec<_>) =
-            wanted.partition(|wanted| wanted.patterns.is_some());
-        patterns.sort_by_key(|wanted| wanted.rank());
-        let place = match patterns.is_empty() {
-            true => NO_NAMES,
-            false => NOT_ASKED,
-        };
+        looks: usize,
+        steps: usize,
+    ) -> Self {
+        let steps = steps.min(MATCH_STEPS_MAX);
+        let has_patterns = !names.patterns.is_empty();
+        let place = if has_patterns { NOT_ASKED } else { NO_NAMES };
         let mut matching = Self {
-            patterns,
+            patterns: &names.patterns,
+            exact: HashMap::default(),
             places: vec![place; known.slots()],
             lists: vec![Vec::new()],
-            budget,
+            budget: MatchBudget::new(steps),
+            steps,
+            looks,
         };
-        for wanted in exact {
-            if let Some(topic) = known.index(wanted.name) {
-                matching.find(topic, Some(wanted), known)?;
+        for wanted in &names.exact {
+            let Some(topic) = known.index(&wanted.name) else {
+                continue;
+            };
+            if has_patterns {
+                matching.exact.insert(topic, wanted);
+            } else {
+                matching.set(topic, vec![wanted]);
             }
         }
-        Ok(matching)
+        matching
     }
 
     /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
@@ -107,7 +146,35 @@ impl<'b, 'a> Matching<'b, 'a> {
     #[inline(never)]
     pub(super) fn first_of(&self, topics: &[TopicIndex]) -> Option<usize> {
         let mut topics = topics.iter();
-        topics.position(|topic| self.places[topic.at()] != NO_NAMES)
+        topics.position(|topic| self.may_match(*topic))
+    }
+
+    /// The index in `topics` of the last topic that a wanted name may match.
+    #[inline(never)]
+    pub(super) fn last_of(&self, topics: &[TopicIndex]) -> Option<usize> {
+        let mut topics = topics.iter();
+        topics.rposition(|topic| self.may_match(*topic))
+    }
+
+    /// Whether a wanted name may match a topic.
+    #[inline]
+    pub(super) fn may_match(&self, topic: TopicIndex) -> bool {
+        self.places[topic.at()] != NO_NAMES
+    }
+
+    /// Whether the step of the search goes on with another message. It looks at one at least; with `usize::MAX`, at all.
+    pub(super) fn goes_on(&mut self) -> bool {
+        if self.looks == usize::MAX {
+            return true;
+        }
+        let is_over = self.looks == 0 || self.spent() > MATCH_STEPS_AT_ONCE;
+        self.looks = self.looks.saturating_sub(1);
+        !is_over
+    }
+
+    /// The steps of matching that this step of the search has taken.
+    pub(super) fn spent(&self) -> usize {
+        self.steps - self.budget.left()
     }
 
     /// The wanted names that match a topic.
@@ -115,38 +182,48 @@ impl<'b, 'a> Matching<'b, 'a> {
         &mut self,
         topic: TopicIndex,
         known: &KnownTopics,
-    ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
+    ) -> Result<&[&'a Wanted], NotRecovered> {
         if self.places[topic.at()] == NOT_ASKED {
-            self.find(topic, None, known)?;
+            self.find(topic, known)?;
         }
         Ok(&self.lists[self.places[topic.at()] as usize])
     }
 
-    /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
-    /// last.
-    fn find(
-        &mut self,
-        topic: TopicIndex,
-        exact: Option<&'a Wanted<'a>>,
-        known: &KnownTopics,
-    ) -> Outcome {
+    /// No further message of a topic is wanted.
+    pub(super) fn leave(&mut self, topic: TopicIndex) {
+        self.places[topic.at()] = NO_NAMES;
+    }
+
+    /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last.
+    fn find(&mut self, topic: TopicIndex, known: &KnownTopics) -> Outcome {
         let text = known.topic(topic).as_str();
         let mut matching = Vec::new();
-        for wanted in &self.patterns {
-            if let Some(patterns) = wanted.patterns {
-                let matches = patterns.matches_within(text, self.budget);
+        for wanted in self.patterns {
+            if let Some(patterns) = &wanted.patterns {
+                let matches = patterns.matches_within(text, &mut self.budget);
                 let matches = matches.map_err(|OverBudget| NotRecovered::Large)?;
-                matching.extend(matches.then_some(*wanted));
+                matching.extend(matches.then_some(wanted));
             }
         }
-        matching.extend(exact);
-        if matching.is_empty() {
-            self.places[topic.at()] = NO_NAMES;
-        } else {
-            self.places[topic.at()] = self.lists.len() as u32;
-            self.lists.push(matching);
-        }
+        matching.extend(self.exact.get(&topic));
+        self.set(topic, matching);
         Ok(())
+    }
+
+    /// Topics in a row that the same patterns match share a list.
+    fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) {
+        let is_last = |last: &Vec<&Wanted>| {
+            let mut pairs = last.iter().zip(&names);
+            last.len() == names.len() && pairs.all(|(a, b)| std::ptr::eq(*a, *b))
+        };
+        self.places[topic.at()] = if names.is_empty() {
+            NO_NAMES
+        } else if self.lists.last().is_some_and(is_last) {
+            self.lists.len() as u32 - 1
+        } else {
+            self.lists.push(names);
+            self.lists.len() as u32 - 1
+        };
     }
 }
 
@@ -159,7 +236,7 @@ pub(super) struct After {
 
 impl After {
     /// The number of the newest message of which the client has the copy for a name.
-    pub(super) fn number_for(self, wanted: &Wanted<'_>) -> u64 {
+    pub(super) fn number_for(self, wanted: &Wanted) -> u64 {
         match wanted.rank() <= self.copy {
             true => self.number,
             false => self.number.saturating_sub(1),

@@ -275,6 +275,14 @@ impl Session {
         assert!(open || !self.takes_data(), "takes data before or after");
         let held = self.throttle().map_or(0, Throttle::count);
         assert!(self.takes_data() || held == 0, "held, and takes no data");
+        let held_of_feed = || {
+            let held = self.throttle().into_iter().flat_map(Throttle::frames);
+            held.filter(|frame| frame.is_of_feed()).count()
+        };
+        assert!(
+            self.cold.postponed.is_none() || held_of_feed() == 0,
+            "older than what is postponed"
+        );
         let gone = self.phase() == PhaseKind::Gone;
         assert!(!gone || self.queue.is_empty(), "gone, and something waits");
     }

@@ -115,14 +115,14 @@ pub(super) struct Replay {
 #[derive(Debug)]
 pub(super) struct Name {
     name: TopicName,
-    patterns: Option<NamePatterns>,
+    patterns: Option<Arc<NamePatterns>>,
     count: u64,
 }
 
 impl Name {
     fn new(syntax: NameSyntax, name: TopicName) -> Self {
         Self {
-            patterns: matcher(syntax, &name),
+            patterns: matcher(syntax, &name).map(Arc::new),
             name,
             count: 0,
         }
@@ -134,10 +134,10 @@ impl Name {
         REPLAYED_NAME_BYTES + matcher
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    fn wanted(&self) -> Wanted {
         Wanted {
-            name: &self.name,
-            patterns: self.patterns.as_ref(),
+            name: self.name.clone(),
+            patterns: self.patterns.clone(),
         }
     }
 
@@ -645,7 +645,7 @@ impl ChannelsGateway {
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
             return false;
         }
-        let wanted: Vec<Wanted<'_>> = replay.names.iter().map(Name::wanted).collect();
+        let wanted: Vec<Wanted> = replay.names.iter().map(Name::wanted).collect();
         let if_missing = match replay.is_cut_short {
             true => IfMissing::Skip,
             false => IfMissing::Fail,

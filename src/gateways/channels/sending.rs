@@ -8,6 +8,7 @@
 //! turns if there are very many.
 
 use std::collections::{BTreeSet, btree_set};
+use std::sync::Arc;
 use std::{mem, vec};
 
 use super::ChannelsGateway;
@@ -20,7 +21,6 @@ use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{
     Core, Gateway as _, NotRecovered, Outcome, RetainedCut, SessionKey, TopicName, Wanted,
 };
-use weirgate_wire::auth::NamePatterns;
 
 /// Names whose messages one walk over the history looks for, and that the client joins in the same step.
 const JOINED_AT_ONCE: usize = 300;
@@ -303,12 +303,12 @@ impl Resuming {
         is_new
     }
 
-    /// Whether frames of messages are still to be made.
+    /// Whether messages are still to be found, or frames to be made.
     fn has_unmade(&self) -> bool {
         self.missed.has_unmade() || self.newest.has_unmade()
     }
 
-    /// Makes the next frames of the messages. `others` are the bytes of those of other answers.
+    /// Finds the next messages, or makes the next frames. `others` are the bytes of those of other answers.
     ///
     /// # Errors
     /// The messages are not sent.
@@ -582,12 +582,11 @@ impl ChannelsGateway {
         beside: usize,
         names: &[TopicName],
     ) -> Vec<Outcome> {
-        let patterns_of = |name| matcher(self.syntax(), name);
-        let names: Vec<(TopicName, Option<NamePatterns>)> = names
-            .iter()
-            .map(|name| (name.clone(), patterns_of(name)))
-            .collect();
-        let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
+        let wanted = |name: &TopicName| Wanted {
+            name: name.clone(),
+            patterns: matcher(self.syntax(), name).map(Arc::new),
+        };
+        let names: Vec<Wanted> = names.iter().map(wanted).collect();
         let (last, is_large) = (resuming.last, resuming.is_large);
         let mut found = Follow::beside(beside);
         let Some(since) = &resuming.since else {
@@ -606,7 +605,7 @@ impl ChannelsGateway {
         }
         let lost = names.iter().zip(&outcomes);
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
-        let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
+        let lost: Vec<Wanted> = lost.map(|(name, _)| name.clone()).collect();
         let mut newest = Follow::beside(found.bytes());
         // If the newest messages cannot be sent either, the answer gives the outcome of the position.
         let _ = newest.newest(core, key, &lost, last);
@@ -655,13 +654,5 @@ impl ChannelsGateway {
                 self.retained.client_up(key);
             }
         }
-    }
-}
-
-/// A name to resume, with the matcher.
-fn wanted<'a>((name, patterns): &'a (TopicName, Option<NamePatterns>)) -> Wanted<'a> {
-    Wanted {
-        name,
-        patterns: patterns.as_ref(),
     }
 }

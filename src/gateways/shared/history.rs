@@ -106,12 +106,12 @@ impl Follow {
         self.has_recovered
     }
 
-    /// Whether frames of the messages are still to be made.
+    /// Whether messages are still to be found, or their frames to be made.
     pub(in crate::gateways) fn has_unmade(&self) -> bool {
         self.messages.has_unmade()
     }
 
-    /// Makes the next frames of the messages; `beside` are the bytes of others.
+    /// Finds the next messages, or makes the next frames; `beside` are the bytes of others.
     pub(in crate::gateways) fn make_next(
         &mut self,
         core: &mut Core,
@@ -125,7 +125,7 @@ impl Follow {
         core.make_missed(recipient, &mut self.messages)
     }
 
-    /// Makes all frames of messages beside these.
+    /// Finds all messages beside these, and makes all frames.
     fn make_all(&self, core: &mut Core, key: SessionKey, messages: &mut Missed) -> Outcome {
         while messages.has_unmade() {
             core.make_missed(self.recipient(key), messages)?;
@@ -165,13 +165,13 @@ impl Follow {
     }
 
     /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
-    /// there. Some of the frames may still have to be [made](Self::make_next).
+    /// there. Some messages may still have to be found, and frames to be made ([`make_next`](Self::make_next)).
     pub(in crate::gateways) fn missed(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         since: &str,
-        wanted: &[Wanted<'_>],
+        wanted: &[Wanted],
     ) -> Vec<Outcome> {
         let (missed, outcomes) = core.missed(self.recipient(key), since, wanted);
         self.messages.merge(missed);
@@ -187,7 +187,7 @@ impl Follow {
         since: &str,
         names: &[TopicName],
     ) -> Outcome {
-        let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
+        let wanted: Vec<Wanted> = names.iter().map(Wanted::exact).collect();
         let (mut missed, mut outcomes) = core.missed(self.recipient(key), since, &wanted);
         let made = self.make_all(core, key, &mut missed);
         for outcome in &mut outcomes {
@@ -205,7 +205,7 @@ impl Follow {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        names: &[Wanted<'_>],
+        names: &[Wanted],
         last: Option<usize>,
     ) -> Outcome {
         let mut newest = Self::beside(self.bytes());
@@ -215,13 +215,13 @@ impl Follow {
         Ok(())
     }
 
-    /// Adds the newest messages of each name, if the client asks for any. Some of the frames may still have to be
-    /// [made](Self::make_next).
+    /// Adds the newest messages of each name, if the client asks for any. Some may still have to be found, and frames to be
+    /// made ([`make_next`](Self::make_next)).
     pub(in crate::gateways) fn newest(
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        names: &[Wanted<'_>],
+        names: &[Wanted],
         last: Option<usize>,
     ) -> Outcome {
         if let Some(last) = last.filter(|_| !names.is_empty()) {

@@ -208,7 +208,7 @@ impl TradesGateway {
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
         let last = asked.last.filter(|_| gets_newest(missed));
-        let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
+        let wanted: Vec<Wanted> = new.iter().map(Wanted::exact).collect();
         let newest = follow.all_newest(core, key, &wanted, last);
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));

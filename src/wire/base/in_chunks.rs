@@ -307,6 +307,20 @@ impl<T> ChunkedQueue<T> {
         })
     }
 
+    /// The entries before `end` in pieces, the last piece first, each with the index of its first entry.
+    pub fn slices_before(&self, end: usize) -> impl Iterator<Item = (usize, &[T])> {
+        let (chunk, _) = self.place(end.min(self.len));
+        let chunks = self.chunks.iter().enumerate().take(chunk + 1).rev();
+        let slices = chunks.flat_map(|(chunk, of)| {
+            let (start, (older, newer)) = (self.start_of(chunk), of.as_slices());
+            [(start + older.len(), newer), (start, older)]
+        });
+        slices.filter_map(move |(start, slice)| {
+            let count = slice.len().min(end.saturating_sub(start));
+            (count > 0).then_some((start, &slice[..count]))
+        })
+    }
+
     /// The entries from `first` on, for changes.
     pub fn iter_mut_from(&mut self, first: usize) -> impl Iterator<Item = &mut T> {
         let (chunk, at) = self.place(first);
@@ -527,6 +541,14 @@ mod tests {
                     at += slice.len();
                 }
                 assert_eq!(at, model.len());
+                let mut end = index.min(model.len());
+                for (from, slice) in queue.slices_before(index) {
+                    assert_eq!(from + slice.len(), end);
+                    let of = slice.iter().map(|of| of[3]);
+                    assert!(of.eq(model.range(from..end).copied()));
+                    end = from;
+                }
+                assert_eq!(end, 0);
                 let rest = model.range(index.min(model.len())..).copied();
                 assert!(queue.iter_mut_from(index).map(|of| of[4]).eq(rest));
             }

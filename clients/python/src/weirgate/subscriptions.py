@@ -685,9 +685,10 @@ class SubscriberCore(SessionCore):
         def done(request: Request) -> None:
             response = request.response or {}
             held = _in_state(part, "live") if request.error is None else []
-            reasons = _why_not(held, response.get("channels", []), response.get("errors", []))
+            # The reasons are those of all names of the request, and some may have been given up meanwhile.
+            reasons = _why_not(part, response.get("channels", []), response.get("errors", []))
             # A limit takes no name away, and may pass.
-            lost = {entry: why for entry, why in reasons.items() if not _LIMITED.match(why)}
+            lost = {entry: reasons[entry] for entry in held if entry in reasons and not _LIMITED.match(reasons[entry])}
             for entry in part:
                 entry.is_asked_again = False
             for entry in held:

@@ -157,8 +157,8 @@ fn a_name_that_is_new_to_a_stream_is_whole_from_the_next_message_on() {
     let name = TopicName::fixed("u.*");
     let patterns = stream("u.*");
     let wanted = [Wanted {
-        name: &name,
-        patterns: Some(&patterns),
+        name: name.clone(),
+        patterns: Some(Arc::new(patterns)),
     }];
     let since = before.to_string();
     let (_, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
@@ -238,7 +238,8 @@ fn a_search_has_one_budget_of_matching_steps() {
         let patterns = NamePatterns::new(Default::default(), &[pattern.to_owned()]).unwrap();
         (TopicName::from(pattern.to_owned()), patterns)
     };
-    let hard = format!("market:tick:*{}z", "?".repeat(20));
+    let hard = format!("*{}z", "?".repeat(16));
+    const SPELLINGS: usize = 20;
     for (pattern, count) in [
         ("market:tick:*", Some(2_000)),
         ("market:tick:zz*", Some(0)),
@@ -246,18 +247,19 @@ fn a_search_has_one_budget_of_matching_steps() {
         (&*hard, None),
     ] {
         let (_, patterns) = wanted_by(pattern);
-        // Five spellings of one pattern.
+        // Spellings of one pattern.
         let spelling = |n: usize| TopicName::from(format!("{pattern}{}", "*".repeat(n)));
-        let names: Vec<_> = (0..5).map(spelling).collect();
-        let wanted = |name| Wanted {
+        let names: Vec<_> = (0..SPELLINGS).map(spelling).collect();
+        let patterns = Arc::new(patterns);
+        let wanted = |name: TopicName| Wanted {
             name,
-            patterns: Some(&patterns),
+            patterns: Some(Arc::clone(&patterns)),
         };
-        let wanted: Vec<_> = names.iter().map(wanted).collect();
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 22));
-        let (newest, outcome) = bench.history.newest(&wanted, 1, text_frames(1 << 22));
+        let wanted: Vec<_> = names.into_iter().map(wanted).collect();
+        let (missed, outcomes) = bench.all_missed(&since, &wanted, text_frames(1 << 22));
+        let (newest, outcome) = bench.all_newest(&wanted, 1, text_frames(1 << 22));
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
-            let got = outcome.ok().map(|()| found.len() / 5);
+            let got = outcome.ok().map(|()| found.len() / SPELLINGS);
             assert_eq!(got, count, "{pattern}");
             assert!(count.is_some() || found.is_empty());
         }
@@ -274,8 +276,8 @@ fn a_search_for_too_much_makes_no_frame() {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
     let name = TopicName::fixed("a:*");
     let wanted = [Wanted {
-        name: &name,
-        patterns: Some(&patterns),
+        name: name.clone(),
+        patterns: Some(Arc::new(patterns)),
     }];
     let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(50_000));
     assert_eq!(outcomes, [Err(NotRecovered::Large)]);
@@ -301,10 +303,11 @@ fn a_name_that_is_wanted_twice_brings_each_message_once() {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
     let (exact, pattern) = (TopicName::fixed("a:1"), TopicName::fixed("a:*"));
     let by_pattern = Wanted {
-        name: &pattern,
-        patterns: Some(&patterns),
+        name: pattern.clone(),
+        patterns: Some(Arc::new(patterns)),
     };
-    let wanted = [Wanted::exact(&exact), by_pattern].repeat(3);
+    let wanted = [0; 3].map(|_| [Wanted::exact(&exact), by_pattern.clone()]);
+    let wanted = wanted.concat();
     let (missed, outcomes) = bench.history.missed(&since, &wanted, text_frames(1 << 20));
     assert_eq!(outcomes, [Ok(()); 6], "each is answered");
     assert_eq!(
@@ -346,12 +349,12 @@ fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
     let patterns = NamePatterns::new(Default::default(), &["row:*".to_owned()]).unwrap();
     let pattern = TopicName::fixed("row:*");
     let rows = Wanted {
-        name: &pattern,
-        patterns: Some(&patterns),
+        name: pattern.clone(),
+        patterns: Some(Arc::new(patterns)),
     };
     let newest = |bench: &mut Bench, count| {
         let budget = text_frames(1 << 20);
-        let (found, outcome) = bench.history.newest(&[rows], count, budget);
+        let (found, outcome) = bench.all_newest(std::slice::from_ref(&rows), count, budget);
         assert_eq!(outcome, Ok(()));
         let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
         found
@@ -395,4 +398,109 @@ fn newest_messages_that_stay_have_a_part_of_the_memory() {
     // What stays is there for no resume.
     let first = position(0, 1);
     assert_eq!(bench.missed(&["row:1"], first), Err(NotRecovered::Window));
+}
+
+/// A pattern that matches very many names.
+fn all_names() -> Wanted {
+    let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
+    Wanted {
+        name: TopicName::fixed("a:*"),
+        patterns: Some(Arc::new(patterns)),
+    }
+}
+
+/// The numbers that are the texts of the frames of the pattern.
+fn numbers(missed: &Missed) -> Vec<u64> {
+    let number = |(_, frame): &(CopyPlace, Arc<Frame>)| {
+        let text = String::from_utf8_lossy(frame.body()).into_owned();
+        let number = text.split('-').next().and_then(|text| text.parse().ok());
+        number.expect("a number")
+    };
+    missed.frames().map(number).collect()
+}
+
+/// The loop serves others between the steps: messages come meanwhile.
+#[test]
+fn a_long_search_looks_at_so_much_in_a_step_and_finds_what_was_there() {
+    const NAMES: u64 = 5_000;
+    for has_messages in [true, false] {
+        let mut bench = Bench::new(1 << 24);
+        bench.has_messages = has_messages;
+        for n in 1..=2 * NAMES {
+            bench.keep(&format!("a:{}", n % NAMES), &n.to_string());
+        }
+        let budget = text_frames(4 << 20);
+        let since = position(0, NAMES - 10).to_string();
+        let (missed, outcomes) = bench.history.missed(&since, &[all_names()], budget);
+        assert_eq!(outcomes, [Ok(())]);
+        let (newest, outcome) = bench.history.newest(&[all_names()], 1, budget);
+        assert_eq!(outcome, Ok(()));
+        for (mut found, first) in [(missed, NAMES - 9), (newest, NAMES + 1)] {
+            let mut len = 0;
+            let mut steps = 0;
+            loop {
+                assert!(found.len() - len <= 1_000, "{} in a step", found.len());
+                len = found.len();
+                if !found.has_unmade() {
+                    break;
+                }
+                // Both of a name that is still to come, and of one that was there.
+                bench.keep("a:1", "0");
+                bench.keep("a:4999", "0");
+                bench.history.make_next(&mut found, budget).expect("room");
+                steps += 1;
+            }
+            assert!(steps > 4, "{steps} steps");
+            let all: Vec<u64> = (first..=2 * NAMES).collect();
+            assert_eq!(numbers(&found), all);
+        }
+    }
+}
+
+#[test]
+fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
+    let budget = text_frames(4 << 20);
+    let fill = |bench: &mut Bench, name: &str, count| {
+        for n in 0..count {
+            bench.keep(&format!("{name}{n}"), &n.to_string());
+        }
+    };
+    for (forgotten, outcome) in [(500, Ok(())), (3_500, Err(NotRecovered::Window))] {
+        let mut bench = Bench::of_messages(1 << 24);
+        fill(&mut bench, "a:", forgotten);
+        bench.advance(30 * SECOND);
+        fill(&mut bench, "a:", 4_000);
+        let since = position(0, 0).to_string();
+        let wanted = [all_names(), Wanted::exact(&TopicName::fixed("z"))];
+        let (mut missed, outcomes) = bench.history.missed(&since, &wanted, budget);
+        assert_eq!(outcomes, [Ok(()); 2]);
+        assert!(missed.search.is_some());
+        // The first step has come to the messages of now if there are few before; the frames of these are not made yet.
+        bench.advance(31 * SECOND);
+        let next = bench.history.make_next(&mut missed, budget);
+        assert_eq!(next, outcome, "{forgotten}");
+        let made = bench.made(missed, budget);
+        assert!(made.1.is_err() && made.0.is_empty(), "{forgotten}");
+    }
+    // Newest messages that go from the list to those that stay are found, once; others are left out.
+    let mut bench = Bench::of_messages(1 << 21);
+    fill(&mut bench, "a:", 2_500);
+    let (mut newest, outcome) = bench.history.newest(&[all_names()], 3, budget);
+    assert_eq!(outcome, Ok(()));
+    let mut busy = 0;
+    while newest.search.is_some() {
+        fill(&mut bench, "busy", 1);
+        for _ in 0..2_000 {
+            bench.keep("busy", &"x".repeat(200));
+            busy += 1;
+        }
+        bench.history.make_next(&mut newest, budget).expect("room");
+    }
+    assert!(busy > 2_000 && bench.history.newest_only.count() > 100);
+    let (newest, outcome) = bench.made(newest, budget);
+    assert_eq!(outcome, Ok(()));
+    let mut found = numbers(&newest);
+    assert!(found.len() > 100, "{}", found.len());
+    found.sort_unstable();
+    assert!(found.is_sorted_by(|one, next| one < next), "each once");
 }

@@ -1,0 +1,353 @@
+//! Searches for the messages of names. A search looks at some messages in each step, and what is left of a long one goes on
+//! in later turns. The client joins the names with the first step, so a search ends at the message that was the newest
+//! then. Messages may be forgotten between two steps, so what was found is remembered by its number. The frames of
+//! messages are made once all of them are known.
+
+use super::found::{Known, copy_bytes};
+use super::missed::Missed;
+use super::newest_only::KeptOrder;
+use super::topics::TopicIndex;
+use super::wanted::{After, FrameBudget, MATCH_STEPS_MAX, Matching, Outcome, Wanted, WantedNames};
+use super::{History, KeptMessage};
+use crate::{Body, NotRecovered, StoredId};
+use weirgate_wire::base::ExtendibleMap;
+
+/// The most messages that a step of a search looks at, without those of topics that no wanted name matches: some 0.2 ms.
+const LOOKS_AT_ONCE: usize = 1_000;
+/// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
+const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
+/// The most steps of matching in a search.
+const MATCH_STEPS_IN_ALL: usize = 10 * MATCH_STEPS_MAX;
+
+/// A search that is under way. It keeps little, because very many clients may search at the same time.
+#[derive(Debug)]
+pub(super) struct Search {
+    names: WantedNames,
+    sought: Sought,
+    /// The number of the newest message that it looks at.
+    until: u64,
+    /// Steps of matching that are left.
+    steps: usize,
+    /// The bytes of what was found, as of [`copy_bytes`], without frames.
+    bytes: usize,
+}
+
+/// What is looked for, and how far the search is.
+#[derive(Debug)]
+enum Sought {
+    /// All messages after a position, oldest first: next the one with this number.
+    Missed { since: After, next: u64 },
+    /// The newest messages of each topic, newest first.
+    Newest(Newest),
+}
+
+#[derive(Debug)]
+struct Newest {
+    /// How many of each topic.
+    count: usize,
+    /// How many were found, by topic.
+    seen: ExtendibleMap<TopicIndex, usize>,
+    next: NextNewest,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NextNewest {
+    /// In the list, the one with this number or the next older one.
+    Listed(u64),
+    /// Among those that stay alone of their topics.
+    Alone(KeptOrder),
+}
+
+impl Search {
+    fn new<'w>(wanted: impl Iterator<Item = &'w Wanted>, sought: Sought, until: u64) -> Self {
+        Self {
+            names: WantedNames::new(wanted),
+            sought,
+            until,
+            steps: MATCH_STEPS_IN_ALL,
+            bytes: 0,
+        }
+    }
+}
+
+/// Takes what a step of a search finds.
+struct Finds<'m> {
+    missed: &'m mut Missed,
+    bytes: &'m mut usize,
+    budget: FrameBudget,
+}
+
+impl Finds<'_> {
+    /// Adds a copy of a message; nothing for a message that these clients do not get. A frame that exists is not looked for
+    /// again. `is_older`: it is older than what was found before.
+    ///
+    /// # Errors
+    /// The copies are too many bytes.
+    fn push(
+        &mut self,
+        known: Known,
+        entry: &KeptMessage,
+        name: &Wanted,
+        is_older: bool,
+    ) -> Outcome {
+        let Some(body) = entry.body_for(self.budget.content) else {
+            return Ok(());
+        };
+        *self.bytes += copy_bytes(body, name);
+        match body {
+            Body::Frame(frame) => {
+                // It counts among the frames from here on.
+                *self.bytes -= frame.queue_bytes();
+                let place = (entry.number, name.rank());
+                self.missed.push_frame(place, frame.clone(), is_older);
+            }
+            Body::Message(_) => {
+                let unmade = (known, name.pattern().cloned());
+                self.missed.unmade.push_back(unmade);
+            }
+        }
+        match *self.bytes + self.missed.bytes > self.budget.bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
+    }
+}
+
+impl History {
+    /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
+    /// missing. A long search goes on with [`make_next`](Self::make_next).
+    pub(crate) fn missed(
+        &mut self,
+        since: &str,
+        wanted: &[Wanted],
+        budget: FrameBudget,
+    ) -> (Missed, Vec<Outcome>) {
+        let since = match self.numbers.find(since) {
+            Ok(since) => since,
+            Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
+        };
+        let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
+        let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
+        let good = wanted.iter().zip(&outcomes);
+        let good = good.filter(|(_, outcome)| outcome.is_ok());
+        let names = good.map(|(wanted, _)| wanted);
+        let next = since.whole() + 1;
+        let sought = Sought::Missed { since, next };
+        let search = Search::new(names, sought, self.numbers.head);
+        let (missed, found) = self.begin_search(search, budget);
+        for outcome in &mut outcomes {
+            *outcome = outcome.and(found);
+        }
+        (missed, outcomes)
+    }
+
+    /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
+    /// why not. A long search goes on with [`make_next`](Self::make_next).
+    pub(crate) fn newest(
+        &mut self,
+        wanted: &[Wanted],
+        count: usize,
+        budget: FrameBudget,
+    ) -> (Missed, Outcome) {
+        let until = self.numbers.head;
+        let sought = Sought::Newest(Newest {
+            count,
+            seen: ExtendibleMap::default(),
+            next: NextNewest::Listed(until),
+        });
+        let search = Search::new(wanted.iter(), sought, until);
+        self.begin_search(search, budget)
+    }
+
+    /// Takes the first step of a search. If it is the last one, makes the first frames too.
+    fn begin_search(&mut self, search: Search, budget: FrameBudget) -> (Missed, Outcome) {
+        if search.names.is_empty() {
+            return (Missed::default(), Ok(()));
+        }
+        let mut missed = Missed::default();
+        missed.has_newest = matches!(search.sought, Sought::Newest(_));
+        let found = self.search_next(Box::new(search), &mut missed, budget);
+        let outcome = found.and_then(|()| match missed.search {
+            Some(_) => Ok(()),
+            None => self.make_next(&mut missed, budget),
+        });
+        if outcome.is_err() {
+            missed = Missed::default();
+        }
+        (missed, outcome)
+    }
+
+    /// Goes on with a search of an earlier turn.
+    ///
+    /// # Errors
+    /// A message that it had not reached is no longer here, or what was found is too much.
+    pub(super) fn search_on(
+        &mut self,
+        search: Box<Search>,
+        missed: &mut Missed,
+        budget: FrameBudget,
+    ) -> Outcome {
+        if let Sought::Missed { next, .. } = search.sought {
+            let is_gone = |wanted: &Wanted| self.forgotten_of(wanted) >= next;
+            if search.names.iter().any(is_gone) {
+                return Err(NotRecovered::Window);
+            }
+        }
+        self.search_next(search, missed, budget)
+    }
+
+    /// Takes the next step of a search, which is left in `missed` if it is not over.
+    fn search_next(
+        &self,
+        mut search: Box<Search>,
+        missed: &mut Missed,
+        budget: FrameBudget,
+    ) -> Outcome {
+        if self.search_step(&mut search, missed, budget)? {
+            missed.has_newest &= !missed.is_empty();
+        } else {
+            missed.search = Some(search);
+        }
+        Ok(())
+    }
+
+    /// Returns whether the search is over.
+    fn search_step(
+        &self,
+        search: &mut Search,
+        missed: &mut Missed,
+        budget: FrameBudget,
+    ) -> Result<bool, NotRecovered> {
+        let (until, steps) = (search.until, search.steps);
+        let mut matching = Matching::new(&search.names, &self.known_topics, LOOKS_AT_ONCE, steps);
+        let mut finds = Finds {
+            missed,
+            bytes: &mut search.bytes,
+            budget,
+        };
+        let is_over = match &mut search.sought {
+            Sought::Missed { since, next } => {
+                let found = |_, entry: &KeptMessage, name: &Wanted| {
+                    finds.push(Known::Number(entry.number), entry, name, false)
+                };
+                let rest = self.walk((*next, until), *since, &mut matching, found)?;
+                *next = rest.unwrap_or(*next);
+                rest.is_none()
+            }
+            Sought::Newest(newest) => self.walk_back(newest, until, &mut matching, &mut finds)?,
+        };
+        search.steps -= matching.spent();
+        Ok(is_over)
+    }
+
+    /// Looks at the messages with the numbers from `from` to `until`, in the order of the feed. `found` gets each message that
+    /// the wanted names match and that is after the position, with its index: once for each matching name. Returns the
+    /// number of the message at which the next step goes on.
+    pub(super) fn walk<'n>(
+        &self,
+        (from, until): (u64, u64),
+        since: After,
+        matching: &mut Matching<'n>,
+        mut found: impl FnMut(usize, &KeptMessage, &'n Wanted) -> Outcome,
+    ) -> Result<Option<u64>, NotRecovered> {
+        let first = self.first_entry(from);
+        for (mut at, mut topics) in self.topics.slices_from(first) {
+            while let Some(others) = matching.first_of(topics) {
+                at += others;
+                let entry = &self.entries[at];
+                if entry.number > until {
+                    return Ok(None);
+                }
+                if !matching.goes_on() {
+                    return Ok(Some(entry.number));
+                }
+                for &name in matching.names_for(topics[others], &self.known_topics)? {
+                    if entry.number > since.number_for(name) {
+                        found(at, entry, name)?;
+                    }
+                }
+                (at, topics) = (at + 1, &topics[others + 1..]);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks for the newest messages of topics, newest first. Returns whether the search is over.
+    fn walk_back(
+        &self,
+        newest: &mut Newest,
+        until: u64,
+        matching: &mut Matching<'_>,
+        finds: &mut Finds<'_>,
+    ) -> Result<bool, NotRecovered> {
+        if let NextNewest::Listed(number) = newest.next {
+            if let Some(number) = self.walk_back_list(newest, number, matching, finds)? {
+                newest.next = NextNewest::Listed(number);
+                return Ok(false);
+            }
+            // Of messages without numbers all.
+            newest.next = NextNewest::Alone((until, StoredId::MAX));
+        }
+        if let NextNewest::Alone(place) = newest.next {
+            for (place, topic, entry) in self.newest_only.newest_up_to(place) {
+                // One that was seen stood in the list until lately.
+                let is_wanted = matching.may_match(topic) && !newest.seen.contains_key(&topic);
+                if !is_wanted || self.is_from_before_loss(entry) {
+                    continue;
+                }
+                if !matching.goes_on() {
+                    newest.next = NextNewest::Alone(place);
+                    return Ok(false);
+                }
+                let known = Known::NewestOnly(topic, Some(entry.position));
+                for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
+                    finds.push(known, entry, name, true)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks for the newest messages of topics in the list, from the message with this number on. Returns the number of the
+    /// message at which the next step goes on.
+    fn walk_back_list(
+        &self,
+        newest: &mut Newest,
+        number: u64,
+        matching: &mut Matching<'_>,
+        finds: &mut Finds<'_>,
+    ) -> Result<Option<u64>, NotRecovered> {
+        let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
+        let end = self.first_entry(number + 1);
+        for (start, mut topics) in self.topics.slices_before(end) {
+            while let Some(last) = matching.last_of(topics) {
+                let (at, topic) = (start + last, topics[last]);
+                if at < first {
+                    return Ok(None);
+                }
+                let entry = &self.entries[at];
+                if !matching.goes_on() {
+                    return Ok(Some(entry.number));
+                }
+                topics = &topics[..last];
+                let seen = newest.seen.get(&topic).copied().unwrap_or(0);
+                if seen == newest.count {
+                    matching.leave(topic);
+                    continue;
+                }
+                let names = matching.names_for(topic, &self.known_topics)?;
+                // In reverse order, as all messages are found.
+                for name in names.iter().rev() {
+                    finds.push(Known::Number(entry.number), entry, name, true)?;
+                }
+                // A message that the client would not have got does not count.
+                let content = finds.budget.content;
+                let counts = entry.body.is_none() || entry.body_for(content).is_some();
+                if !names.is_empty() && counts && newest.seen.insert(topic, seen + 1).is_none() {
+                    *finds.bytes += SEEN_BYTES;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
