@@ -7,6 +7,7 @@
 //! | `ask` | requests to the admin sockets |
 //! | `refusals` | the file with those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
+//! | `joins` | the places of pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
 //! | `level` | which processes have far more clients than others; pure |
 //! | `exposition` | `/metrics` of several processes as one |
