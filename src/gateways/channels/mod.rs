@@ -569,6 +569,7 @@ impl Gateway for ChannelsGateway {
             self.publish_live(core, publication);
         } else if self.statuses.passes(publication.place) {
             self.publish_kept(core, publication);
+            self.pass_past(core);
         }
     }
 
@@ -585,7 +586,7 @@ impl Gateway for ChannelsGateway {
                 self.retained.down();
                 self.past_down();
             }
-            BusNotice::Gap if self.has_stream() => self.past.lost(),
+            BusNotice::Gap if self.has_stream() => self.past_lost(),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
@@ -633,6 +634,7 @@ impl Gateway for ChannelsGateway {
                 }
             }
         }
+        self.pass_past(core);
         // A question may have ended, so there may be room for the next.
         self.ask_past(core);
         self.ask_retained(core);

@@ -4,6 +4,10 @@
 //! a name waits for its turn. A name that was asked for is not asked for again until the history has forgotten the newest
 //! message of some name.
 //!
+//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first. Such a
+//! message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until the reader has
+//! passed it; the history has it then.
+//!
 //! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has been read.
 //!
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
@@ -16,7 +20,9 @@ use foldhash::quality::RandomState;
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
-use weirgate_core::{ByClient, Core, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_core::{
+    ByClient, Core, NotKept, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName,
+};
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
@@ -38,6 +44,8 @@ pub(super) struct Past {
     waiting: BTreeMap<u64, TopicName>,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
+    ahead: BTreeSet<(StoredId, TopicName)>,
     /// How many names have waited.
     count: u64,
     /// Names of which nothing more is to be had from the stream.
@@ -53,6 +61,8 @@ struct PastQuestion {
     forgotten: u64,
     /// A message that did not come.
     cut: Option<RetainedCut>,
+    /// The newest message that the reader of the stream has not reached.
+    unread: Option<StoredId>,
     clients: BTreeSet<SessionKey>,
 }
 
@@ -61,6 +71,8 @@ struct PastQuestion {
 enum Turn {
     Waits(u64),
     Asked,
+    /// The answer has come, with a message that the reader of the stream has not reached.
+    Ahead(StoredId),
 }
 
 /// What a question has found out: the history has what the stream gives.
@@ -111,11 +123,6 @@ impl Past {
         !self.waiting.is_empty() && self.open.len() < OPEN_MAX
     }
 
-    /// Nothing is known any more: the stream may have other messages.
-    pub(super) fn lost(&mut self) {
-        self.known = HashMap::default();
-    }
-
     /// Makes a client wait for a name.
     fn wait(&mut self, name: &TopicName, key: SessionKey) {
         let question = self.questions.entry(name.clone()).or_insert_with(|| {
@@ -125,6 +132,7 @@ impl Past {
                 turn: Turn::Waits(self.count),
                 forgotten: 0,
                 cut: None,
+                unread: None,
                 clients: BTreeSet::new(),
             }
         });
@@ -137,16 +145,34 @@ impl Past {
             return;
         };
         question.clients.remove(&key);
-        if let (true, Turn::Waits(place)) = (question.clients.is_empty(), question.turn) {
-            self.waiting.remove(&place);
-            self.questions.remove(name);
+        if !question.clients.is_empty() {
+            return;
         }
+        match question.turn {
+            Turn::Waits(place) => drop(self.waiting.remove(&place)),
+            Turn::Ahead(id) => drop(self.ahead.remove(&(id, name.clone()))),
+            Turn::Asked => return,
+        }
+        self.questions.remove(name);
     }
 
     /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again, unless it
     /// would find the same.
     fn end(&mut self, number: u64, cut: Option<RetainedCut>) {
-        if let Some(name) = self.open.remove(&number) {
+        let Some(name) = self.open.remove(&number) else {
+            return;
+        };
+        let question = self.questions.get_mut(&name);
+        if let Some(question) = question
+            && let Some(id) = question.unread
+            && cut.is_none_or(stays)
+        {
+            (question.turn, question.cut) = (Turn::Ahead(id), cut.or(question.cut));
+            match question.clients.is_empty() {
+                true => drop(self.questions.remove(&name)),
+                false => drop(self.ahead.insert((id, name))),
+            }
+        } else {
             self.end_name(name, cut);
         }
     }
@@ -156,7 +182,6 @@ impl Past {
             return;
         };
         let cut = cut.or(question.cut);
-        let stays = |cut| matches!(cut, RetainedCut::Unnamed | RetainedCut::Large);
         if self.answers && cut.is_none_or(stays) {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
@@ -171,11 +196,15 @@ impl Past {
         });
     }
 
-    /// A question gets no answer: its name waits again, if clients wait for it.
+    /// A question gets no answer.
     fn ask_again(&mut self, number: u64) {
-        let Some(name) = self.open.remove(&number) else {
-            return;
-        };
+        if let Some(name) = self.open.remove(&number) {
+            self.wait_again(name);
+        }
+    }
+
+    /// A name waits again, if clients wait for it.
+    fn wait_again(&mut self, name: TopicName) {
         let Some(question) = self.questions.get_mut(&name) else {
             return;
         };
@@ -184,8 +213,17 @@ impl Past {
             return;
         }
         self.count += 1;
-        (question.turn, question.cut) = (Turn::Waits(self.count), None);
+        question.turn = Turn::Waits(self.count);
+        (question.cut, question.unread) = (None, None);
         self.waiting.insert(self.count, name);
+    }
+
+    /// Notes a message of a question that the reader of the stream has not reached.
+    fn unread(&mut self, number: u64, id: StoredId) {
+        let name = self.open.get(&number);
+        if let Some(question) = name.and_then(|name| self.questions.get_mut(name)) {
+            question.unread = question.unread.max(Some(id));
+        }
     }
 
     /// Notes that a message of a question is not relayed.
@@ -195,6 +233,11 @@ impl Past {
             question.cut = Some(RetainedCut::Large);
         }
     }
+}
+
+/// Whether messages that are missing for this reason stay missing.
+fn stays(cut: RetainedCut) -> bool {
+    matches!(cut, RetainedCut::Unnamed | RetainedCut::Large)
 }
 
 impl ChannelsGateway {
@@ -265,9 +308,27 @@ impl ChannelsGateway {
     /// Takes a message that a question has brought. Without room in the history the question ends.
     pub(super) fn keep_past(&mut self, core: &mut Core, message: &Publication) {
         let number = message.request.unwrap_or_default();
-        if !core.keep_newest(message) {
-            self.forget_past(number);
-            self.past.end(number, Some(RetainedCut::Limit));
+        match core.keep_newest(message) {
+            Ok(()) => {}
+            Err(NotKept::Unread(id)) => self.past.unread(number, id),
+            Err(NotKept::NoRoom) => {
+                self.forget_past(number);
+                self.past.end(number, Some(RetainedCut::Limit));
+            }
+        }
+    }
+
+    /// Ends the questions whose messages the reader of the stream has passed by now.
+    pub(super) fn pass_past(&mut self, core: &Core) {
+        while let Some((id, _)) = self.past.ahead.first()
+            && let Some(Point::Stored(newest)) = core.position().map(|position| position.point)
+            && *id <= newest
+            && let Some((id, name)) = self.past.ahead.pop_first()
+        {
+            // The number is passed, but not the message: the reader does not know yet that this is another stream.
+            let is_other = !core.has_read(id);
+            let cut = is_other.then_some(RetainedCut::Limit);
+            self.past.end_name(name, cut);
         }
     }
 
@@ -294,6 +355,15 @@ impl ChannelsGateway {
     /// Handles the end of a question; `cut` is why messages are missing.
     pub(super) fn past_ended(&mut self, number: u64, cut: Option<RetainedCut>) {
         self.past.end(number, cut);
+    }
+
+    /// Handles a loss of messages of the stream. Nothing is known any more: it may be another stream, with other messages.
+    pub(super) fn past_lost(&mut self) {
+        self.past.known = HashMap::default();
+        while let Some((_, name)) = self.past.ahead.pop_first() {
+            self.past.wait_again(name);
+        }
+        self.past_down();
     }
 
     /// Handles the bus going away: open questions get no response, and are asked again when it is back.
