@@ -583,6 +583,35 @@ fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
 }
 
 #[test]
+fn a_name_that_leaves_an_answer_that_waits_takes_nothing_from_the_others() {
+    for (names, others) in [
+        (["a:1*", "a:2*"], vec!["6", "status"]),
+        // Beside a new name, one that is held gets nothing, also when the new one has left.
+        (["a:3*", "a:2*"], vec![]),
+    ] {
+        let mut bench = on_a_stream();
+        let key = bench.client();
+        for (number, name) in [(1, "a:1*"), (2, "a:2*")] {
+            bench.asks_newest(key, name);
+            bench.ends_with(number, Some(RetainedCut::Refused));
+        }
+        bench.got(key);
+        bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": names, "last": 1}),
+        );
+        bench.say(
+            key,
+            &json!({"action": "unsubscribe", "channels": [names[0]]}),
+        );
+        bench.has(3, &[]);
+        bench.has(4, &[("a:2", 6)]);
+        let want = [vec!["subscribed"], others, vec!["unsubscribed"]].concat();
+        assert_eq!(bench.came(key), want, "{names:?}");
+    }
+}
+
+#[test]
 fn two_requests_for_a_name_that_waits_both_get_its_newest_messages() {
     let mut bench = on_a_stream();
     bench.stores("a:9", 1);

@@ -389,6 +389,8 @@ pub(super) struct Resumed {
     pub(super) names: BTreeSet<TopicName>,
     /// Those that the client has joined before, and of which it asks for the newest messages.
     pub(super) held: BTreeSet<TopicName>,
+    /// The request has no other names. Decided with the whole request: names may leave while the answer waits.
+    pub(super) has_held_alone: bool,
     /// Granted names without a resume.
     pub(super) off: BTreeSet<TopicName>,
 }
@@ -542,7 +544,11 @@ impl Answers {
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, follow_up: FollowUp, due_us: u64) {
+    pub(super) fn push(&mut self, answer: Answer, mut follow_up: FollowUp, due_us: u64) {
+        if let Some(resumed) = &mut follow_up.resumed {
+            let held = resumed.held.len();
+            resumed.has_held_alone = held > 0 && held == resumed.names.len();
+        }
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
         queue.resuming += follow_up.resuming();

@@ -246,7 +246,7 @@ impl Prepared {
 impl Resuming {
     fn new(resumed: Resumed, past: Box<WantedPast>) -> Self {
         Self {
-            asks_again: !resumed.held.is_empty() && resumed.held.len() == resumed.names.len(),
+            asks_again: resumed.has_held_alone,
             has_since: resumed.since.is_some(),
             since: resumed.since,
             last: match resumed.last {
