@@ -298,6 +298,20 @@ fn who_asks_while_the_bus_is_away_gets_the_newest_messages_when_it_is_back() {
     }
 }
 
+#[test]
+fn an_answer_that_has_waited_for_long_enough_leaves_later_ones_waiting() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    bench.world.advance(4 * SECOND);
+    bench.asks_newest(key, "a:*");
+    bench.world.advance(3 * SECOND);
+    let limit = (json!({"a:*": "limit"}), vec![]);
+    assert_eq!(bench.answer(key), Some(limit));
+    bench.has(1, &[("a:1", 5)]);
+    assert_eq!(bench.came(key), ["subscribed", "5", "status"]);
+}
+
 /// Redis: the stream is read into the history, and answers no questions.
 #[test]
 fn a_stream_without_questions_is_waited_for_until_it_has_been_read() {

@@ -448,6 +448,11 @@ impl FollowUp {
         past.is_some_and(|past| !past.waits.is_empty())
     }
 
+    pub(super) fn waits_for_past_of(&self, name: &TopicName) -> bool {
+        let past = self.past.as_ref();
+        past.is_some_and(|past| past.waits.contains(name))
+    }
+
     /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
     pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
         if let Some(past) = &mut self.past
@@ -629,6 +634,12 @@ impl Answers {
         for waiting in self.waiting_mut() {
             waiting.follow_up.settle_past(name, cut);
         }
+    }
+
+    /// Whether an answer waits for the newest messages of a name from the stream.
+    pub(super) fn wait_for_past(&self, name: &TopicName) -> bool {
+        let mut waiting = self.waiting();
+        waiting.any(|waiting| waiting.follow_up.waits_for_past_of(name))
     }
 
     /// Lets all answers wait for no name any more.

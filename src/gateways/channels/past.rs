@@ -271,9 +271,13 @@ impl ChannelsGateway {
         &mut self,
         core: &Core,
         key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) -> Option<RetainedCut> {
-        self.past.leave(name, key);
+        // Another answer to the client may still wait for the name.
+        if !client.waits_for_past(name) {
+            self.past.leave(name, key);
+        }
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,
             PastOf::Missing if self.statuses.is_up() => Some(RetainedCut::Limit),

@@ -527,7 +527,7 @@ impl ChannelsGateway {
         }
         for name in &names {
             if resuming.past.waits.remove(name)
-                && let Some(lack) = self.leave_past(core, key, name)
+                && let Some(lack) = self.leave_past(core, key, client, name)
             {
                 resuming.past.lacks.insert(name.clone(), lack);
             }
