@@ -27,11 +27,15 @@ fn stored(sequence: u64) -> Position {
 
 /// The same, while the bus has not been there yet.
 fn before_the_stream() -> Bench {
+    before_the_stream_with(settings(), limits())
+}
+
+fn before_the_stream_with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Bench {
     let settings = ChannelsGatewaySettings {
         acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
-        ..settings()
+        ..settings
     };
-    Bench::limited(settings, limits(), |gateway| {
+    Bench::limited(settings, limits, |gateway| {
         let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
     })
@@ -659,6 +663,36 @@ fn beside_new_names_a_name_that_is_held_gets_nothing_again() {
     bench.stores("a:1", 91);
     bench.stores("a:2", 92);
     assert_eq!(bench.came(key), ["91", "92"]);
+}
+
+/// What an answer says of its names is of all of them, however many steps it takes to find their messages.
+#[test]
+fn newest_messages_that_do_not_fit_together_do_not_come_and_are_said_to_be_missing() {
+    let settings = ChannelsGatewaySettings {
+        channels_max: 350,
+        ..settings()
+    };
+    let limits = HistoryLimits {
+        bytes_max: 1 << 25,
+        ..limits()
+    };
+    let mut bench = before_the_stream_with(settings, limits);
+    bench.begins_at(stored(HEAD));
+    let names: Vec<String> = (0..350).map(|n| format!("a:{n}")).collect();
+    for (number, name) in (1..).zip(&names) {
+        let message = bench.message_of(name, 0, stored(HEAD + number));
+        let payload = json!("x".repeat(13_000)).to_string().into_bytes();
+        bench.bus(BusEvent::Message(BusMessage { payload, ..message }));
+    }
+    for (count, fits) in [(300, true), (350, false)] {
+        let key = bench.client();
+        let request = json!({"action": "subscribe", "channels": names[..count], "last": 1});
+        bench.say(key, &request);
+        let (why, data) = bench.answer(key).expect("an answer");
+        let missing = why.as_object().map_or(0, |why| why.len());
+        let want = if fits { (0, count) } else { (count, 0) };
+        assert_eq!((missing, data.len()), want);
+    }
 }
 
 #[test]

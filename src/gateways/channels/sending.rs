@@ -279,9 +279,13 @@ impl Resuming {
         names * NAME_BYTES + self.recovered.bytes()
     }
 
-    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs.
+    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs. Without a position, sends no
+    /// newest messages: the reason is said of all names.
     fn fail(&mut self, why: NotRecovered) {
         self.spent.push(mem::take(&mut self.missed));
+        if !self.has_since {
+            self.spend_newest();
+        }
         self.is_large |= why == NotRecovered::Large;
         for outcome in &mut self.outcomes {
             *outcome = outcome.and(Err(why));
@@ -320,11 +324,9 @@ impl Resuming {
             false => self.newest.make_next(core, key, others + missed),
         };
         if let Err(why) = made {
-            if is_missed || self.since.is_none() {
-                self.fail(why);
-            }
-            if !is_missed {
-                self.spend_newest();
+            match is_missed || !self.has_since {
+                true => self.fail(why),
+                false => self.spend_newest(),
             }
         }
         made
