@@ -600,6 +600,28 @@ fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
     assert_eq!(data.count(), 0, "{came:?}");
 }
 
+/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there is none.
+#[test]
+fn what_is_asked_for_again_ends_also_without_a_position() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.world.advance(SECOND);
+    bench.got(key);
+    bench.asks_newest(key, "a:1");
+    bench.has(2, &[]);
+    let got = bench.got(key);
+    let kinds: Vec<&Value> = got.iter().map(|one| &one["type"]).collect();
+    assert_eq!(kinds, ["subscribed", "status"]);
+    for one in &got {
+        assert_eq!((one.get("pos"), one.get("lost")), (None, None));
+    }
+    bench.stores("a:1", 91);
+    assert_eq!(bench.came(key), ["91"]);
+}
+
 #[test]
 fn a_name_that_leaves_an_answer_that_waits_takes_nothing_from_the_others() {
     for (names, others) in [

@@ -369,7 +369,7 @@ impl Resuming {
         follow.merge(self.missed);
         follow.merge(self.newest);
         if self.asks_again {
-            follow.end_with_position();
+            follow.end_with_status();
         }
         let names = [self.joined, self.off];
         names.into_iter().filter(|names| !names.is_empty())
