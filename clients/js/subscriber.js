@@ -274,7 +274,8 @@ export class Subscriber extends Session {
   }
 
   reported({ bus, lost = false, pos }) {
-    if (pos) this.#showPast();
+    // A loss may be told between two messages.
+    if (pos || !lost) this.#showPast();
     if (bus === this.bus && !lost) return;
     const wasAway = this.bus === "away";
     this.bus = bus;
@@ -500,7 +501,7 @@ export class Subscriber extends Session {
     }
   }
 
-  /** They follow the answer, up to a status with a position, and no live message in between. */
+  /** They follow the answer, up to a status, and no live message in between. */
   #askNewestOf(part, last) {
     const names = part.map(({ name }) => name);
     for (const entry of part) entry.isAsked = true;
@@ -511,7 +512,7 @@ export class Subscriber extends Session {
       const lost = held.filter((entry) => whys.has(entry) && !LIMITED.test(whys.get(entry)));
       for (const entry of part) entry.isAsked = false;
       for (const entry of held.filter((one) => !whys.has(one))) {
-        // The server keeps nothing of it any more: nothing follows, and no status with a position may ever come.
+        // The server keeps nothing of it any more: nothing follows, and no status may ever come.
         if (this.#isShort(entry)) entry.lack = "";
         else Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
       }

@@ -36,7 +36,7 @@ use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
-    HistoryStats, IfMissing, NotRecovered, Position, Render, Short, StoredId, TopicName,
+    HistoryStats, IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::{ChunkedQueue, Now};
@@ -157,6 +157,15 @@ impl Memory {
         self.beside = count(self.beside, beside).unwrap_or_default();
         self.copies = count(self.copies, bytes).unwrap_or_default();
     }
+}
+
+/// Why the newest message of a topic is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// There is no room, or no history.
+    NoRoom,
+    /// The stream was not read as far as the message: it comes later.
+    Unread(StoredId),
 }
 
 /// A loss of messages of a stream.
@@ -675,17 +684,30 @@ impl History {
         })
     }
 
+    /// Whether a message of the stream was read, or is older than what was read.
+    pub(super) fn has_read(&self, id: StoredId) -> bool {
+        self.numbers.has_read(id)
+    }
+
     /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
-    /// it goes to [`NewestOnly`], without a number. Returns false without room.
+    /// it goes to [`NewestOnly`], without a number.
+    ///
+    /// # Errors
+    /// The message is not kept.
     pub(super) fn keep_newest(
         &mut self,
         now: Now,
         position: Position,
         topic: &TopicName,
         body: &Body,
-    ) -> bool {
+    ) -> Result<(), NotKept> {
         if self.has_messages(topic) {
-            return true;
+            return Ok(());
+        }
+        if let Point::Stored(id) = position.point
+            && !self.has_read(id)
+        {
+            return Err(NotKept::Unread(id));
         }
         let entry = KeptMessage {
             number: 0,
@@ -695,7 +717,7 @@ impl History {
             copies: Vec::new(),
         };
         if !self.newest_only.has_room(&entry) {
-            return false;
+            return Err(NotKept::NoRoom);
         }
         body.keep();
         let topic = self
@@ -705,7 +727,7 @@ impl History {
         self.remove_newest_only(topic);
         self.newest_only.add(topic, entry);
         self.forget_excess();
-        true
+        Ok(())
     }
 
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.

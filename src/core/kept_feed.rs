@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::core::Core;
 use super::publication::Delivery;
 use super::{
-    Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, Place, Point, Position,
-    Publication, Render, Retain, TopicName,
+    Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
+    Publication, Render, Retain, StoredId, TopicName,
 };
 use weirgate_wire::auth::NamePatterns;
 
@@ -46,16 +46,25 @@ impl Core {
     }
 
     /// Keeps a publication that is the newest of its topic and older than what the history has, for clients that ask for the
-    /// newest messages. Returns false if there is no room.
-    pub fn keep_newest(&mut self, publication: &Publication) -> bool {
+    /// newest messages.
+    ///
+    /// # Errors
+    /// The message is not kept.
+    pub fn keep_newest(&mut self, publication: &Publication) -> Result<(), NotKept> {
         let (Some(position), Some(history)) = (publication.place.position(), &mut self.history)
         else {
-            return false;
+            return Err(NotKept::NoRoom);
         };
         let (topic, body) = (&publication.topic, &publication.body);
-        let has_room = history.keep_newest(self.now, position, topic, body);
+        let kept = history.keep_newest(self.now, position, topic, body);
         self.count_history();
-        has_room
+        kept
+    }
+
+    /// Whether a message of the stream that is the feed was read, or is older than what was read: it does not come any more.
+    pub fn has_read(&self, id: StoredId) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.has_read(id))
     }
 
     /// Handles names that the feed has got: what was published of them before did not come.

@@ -94,7 +94,7 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, Prefix};
 pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
-pub use history::{KeptPage, Missed, Outcome, Wanted};
+pub use history::{KeptPage, Missed, NotKept, Outcome, Wanted};
 pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
 use message::Render;

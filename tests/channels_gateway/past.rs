@@ -1,62 +1,93 @@
 //! `last` of names of a stream: what the history has not comes from the stream, and the answer waits for it.
 
-use weirgate_core::{RetainedCut, StoredId};
+use weirgate_core::{FeedNotice, RetainedCut, StoredId};
 
 use super::resume::limits;
 use super::*;
 
+/// The number of the newest message of the stream at the start. [`Bench::stores`] numbers the next ones from here, and answers
+/// to questions have numbers from before.
+const HEAD: u64 = 1_000_000;
+
 /// A gateway on a stream that holds `a:*`, and answers questions.
 fn on_a_stream() -> Bench {
     let mut bench = before_the_stream();
-    bench.bus(BusEvent::Up);
-    bench.world.advance(1);
+    bench.begins_at(stored(HEAD));
     bench
+}
+
+/// The position of a message of the stream.
+fn stored(sequence: u64) -> Position {
+    let id = StoredId {
+        major: sequence,
+        minor: sequence,
+    };
+    Position::stored(2, id)
 }
 
 /// The same, while the bus has not been there yet.
 fn before_the_stream() -> Bench {
+    before_the_stream_with(settings(), limits())
+}
+
+fn before_the_stream_with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Bench {
     let settings = ChannelsGatewaySettings {
         acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
-        ..settings()
+        ..settings
     };
-    Bench::limited(settings, limits(), |gateway| {
+    Bench::limited(settings, limits, |gateway| {
         let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
     })
 }
 
 impl Bench {
-    fn message_of(&self, name: &str, sequence: u64, quiet: bool) -> BusMessage {
-        let id = StoredId {
-            major: sequence,
-            minor: sequence,
-        };
+    /// The bus is there, and this was the newest message of the stream.
+    fn begins_at(&mut self, head: Position) {
+        self.bus(BusEvent::Feed(FeedNotice::Head(head)));
+        self.bus(BusEvent::Up);
+        self.world.advance(1);
+    }
+
+    fn message_of(&self, name: &str, text: u64, position: Position) -> BusMessage {
         BusMessage {
             subject: name.into(),
             pattern: None,
-            payload: sequence.to_string().into_bytes(),
+            payload: text.to_string().into_bytes(),
             position: None,
-            place: Place::Kept(Some(Position::stored(2, id))),
+            place: Place::Kept(Some(position)),
             received: self.world.now,
-            quiet,
+            quiet: false,
         }
     }
 
-    /// The stream has a new message.
-    fn stores(&mut self, name: &str, sequence: u64) {
-        let message = self.message_of(name, sequence, false);
+    /// The reader of the stream has a new message.
+    fn stores(&mut self, name: &str, number: u64) {
+        self.reads(name, number, stored(HEAD + number));
+    }
+
+    fn reads(&mut self, name: &str, text: u64, position: Position) {
+        let message = self.message_of(name, text, position);
         self.bus(BusEvent::Message(message));
+    }
+
+    /// A message of the answer to a question.
+    fn brings_past(&mut self, number: u64, name: &str, text: u64, position: Position) {
+        let message = BusMessage {
+            quiet: true,
+            ..self.message_of(name, text, position)
+        };
+        self.bus(BusEvent::LastValue {
+            is_deletion: message.payload.is_empty(),
+            message,
+            number,
+        });
     }
 
     /// The answer to a question: the newest messages.
     fn has(&mut self, number: u64, rows: &[(&str, u64)]) {
         for (name, sequence) in rows {
-            let message = self.message_of(name, *sequence, true);
-            self.bus(BusEvent::LastValue {
-                is_deletion: message.payload.is_empty(),
-                message,
-                number,
-            });
+            self.brings_past(number, name, *sequence, stored(*sequence));
         }
         self.ends_with(number, None);
     }
@@ -154,6 +185,7 @@ fn a_name_is_asked_for_once_until_something_is_forgotten() {
         "too old"
     );
     bench.bus(BusEvent::Gap { lost: None });
+    bench.begins_at(stored(HEAD));
     assert_eq!(asks(&mut bench, 3)[0], "subscribed", "the stream lost some");
 }
 
@@ -178,12 +210,7 @@ fn an_answer_waits_for_so_long_and_says_why_the_newest_messages_are_missing() {
     bench.asks_newest(key, "a:*");
     for n in 0..10_000 {
         if bench.world.outputs.forgotten.is_empty() {
-            let message = bench.message_of(&format!("a:{n}"), n + 1, true);
-            bench.bus(BusEvent::LastValue {
-                is_deletion: message.payload.is_empty(),
-                message,
-                number: 1,
-            });
+            bench.brings_past(1, &format!("a:{n}"), n + 1, stored(n + 1));
         }
     }
     assert_eq!(bench.world.outputs.forgotten, [("a:*".to_owned(), 1)]);
@@ -260,8 +287,7 @@ fn who_asks_while_the_bus_is_away_gets_the_newest_messages_when_it_is_back() {
         assert_eq!((bench.answer(early), bench.answer(late)), (None, None));
         let asked = bench.newest_asked().len() as u64;
         assert_eq!(asked, u64::from(!is_start));
-        bench.bus(BusEvent::Up);
-        bench.world.advance(1);
+        bench.begins_at(stored(HEAD));
         bench.has(asked + 1, &[("a:1", 5)]);
         for key in [early, late] {
             let want = (Value::Null, vec![json!(5)]);
@@ -276,6 +302,20 @@ fn who_asks_while_the_bus_is_away_gets_the_newest_messages_when_it_is_back() {
     }
 }
 
+#[test]
+fn an_answer_that_has_waited_for_long_enough_leaves_later_ones_waiting() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    bench.world.advance(4 * SECOND);
+    bench.asks_newest(key, "a:*");
+    bench.world.advance(3 * SECOND);
+    let limit = (json!({"a:*": "limit"}), vec![]);
+    assert_eq!(bench.answer(key), Some(limit));
+    bench.has(1, &[("a:1", 5)]);
+    assert_eq!(bench.came(key), ["subscribed", "5", "status"]);
+}
+
 /// Redis: the stream is read into the history, and answers no questions.
 #[test]
 fn a_stream_without_questions_is_waited_for_until_it_has_been_read() {
@@ -288,8 +328,7 @@ fn a_stream_without_questions_is_waited_for_until_it_has_been_read() {
         bench.asks_newest(key, "market:tick");
         bench.world.advance(SECOND);
         if comes {
-            let message = bench.message_of("market:tick", 5, true);
-            bench.bus(BusEvent::Message(message));
+            bench.reads("market:tick", 5, stored(5));
             bench.bus(BusEvent::Up);
         } else {
             bench.world.advance(6 * SECOND);
@@ -301,6 +340,95 @@ fn a_stream_without_questions_is_waited_for_until_it_has_been_read() {
         };
         assert_eq!(bench.answer(key), Some(want));
     }
+}
+
+/// After an outage the reader of the stream is behind the stream, which is asked on another connection.
+#[test]
+fn a_message_that_the_stream_has_and_its_reader_has_not_reached_comes_in_its_order() {
+    let mut bench = on_a_stream();
+    bench.stores("a:old", 1);
+    let (keys, other) = ([(); 2].map(|()| bench.client()), bench.client());
+    bench.asks_newest(keys[0], "a:*");
+    bench.asks_newest(keys[1], "a:x");
+    bench.brings_past(1, "a:quiet", 7, stored(7));
+    bench.brings_past(1, "a:x", 24, stored(HEAD + 24));
+    bench.ends_with(1, None);
+    bench.brings_past(2, "a:x", 24, stored(HEAD + 24));
+    bench.ends_with(2, Some(RetainedCut::Large));
+    for number in 20..24 {
+        bench.stores("a:x", number);
+        bench.world.advance(1);
+    }
+    for key in keys {
+        assert_eq!(bench.came(key), [""; 0], "the answer waits");
+    }
+    // Who asks meanwhile gets what has been read.
+    bench.asks_newest(other, "a:x");
+    assert_eq!(bench.came(other), ["subscribed", "23", "status"]);
+    bench.stores("a:x", 24);
+    bench.world.advance(1);
+    bench.stores("a:x", 25);
+    let want = ["subscribed", "7", "1", "24", "status", "25"];
+    assert_eq!(bench.came(keys[0]), want);
+    let want = (json!({"a:x": "large"}), vec![json!(24), json!(25)]);
+    assert_eq!(bench.answer(keys[1]), Some(want));
+    assert_eq!(bench.came(other), ["24", "25"]);
+    assert_eq!(bench.newest_asked().len(), 2);
+}
+
+#[test]
+fn an_answer_waits_for_the_reader_of_the_stream_no_longer_than_for_the_stream() {
+    let mut bench = on_a_stream();
+    bench.stores("a:old", 1);
+    let (key, leaves) = (bench.client(), bench.client());
+    bench.asks_newest(key, "a:*");
+    bench.asks_newest(leaves, "a:x");
+    for number in [1, 2] {
+        bench.brings_past(number, "a:x", 24, stored(HEAD + 24));
+        bench.ends_with(number, None);
+    }
+    bench.world.end(leaves, true);
+    bench.stores("a:y", 2);
+    bench.world.advance(5 * SECOND);
+    assert_eq!(bench.answer(key), None);
+    bench.world.advance(SECOND);
+    let want = (json!({"a:*": "limit"}), vec![json!(1), json!(2)]);
+    assert_eq!(bench.answer(key), Some(want));
+    bench.stores("a:x", 24);
+    assert_eq!(bench.came(key), ["24"]);
+    // Nobody waits for the other name any more, so it was not found out that the history has it.
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    assert_eq!(bench.newest_asked().len(), 3);
+}
+
+#[test]
+fn a_stream_that_was_made_anew_is_asked_again_when_its_reader_knows() {
+    let mut bench = on_a_stream();
+    // The reader has read a million messages, and the new stream has five, with later times.
+    let anew = |sequence| {
+        let (major, minor) = (sequence, 2 * HEAD + sequence);
+        Position::stored(2, StoredId { major, minor })
+    };
+    let keys = [(); 2].map(|()| bench.client());
+    bench.asks_newest(keys[0], "a:x");
+    bench.brings_past(1, "a:x", 5, anew(5));
+    bench.ends_with(1, None);
+    let limit = (json!({"a:x": "limit"}), vec![]);
+    assert_eq!(bench.answer(keys[0]), Some(limit));
+    bench.asks_newest(keys[1], "a:y");
+    bench.brings_past(2, "a:y", HEAD + 5, stored(HEAD + 5));
+    bench.ends_with(2, None);
+    bench.bus(BusEvent::Gap { lost: None });
+    assert_eq!(bench.newest_asked()[2..], [("a:y", 3)]);
+    bench.brings_past(3, "a:y", 3, anew(3));
+    bench.ends_with(3, None);
+    for (number, name) in [(1, "a:x"), (2, "a:x"), (3, "a:y")] {
+        assert_eq!(bench.answer(keys[1]), None, "not read yet");
+        bench.reads(name, number, anew(number));
+        bench.world.advance(1);
+    }
+    assert_eq!(bench.answer(keys[1]), Some((Value::Null, vec![json!(3)])));
 }
 
 #[test]
@@ -472,6 +600,57 @@ fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
     assert_eq!(data.count(), 0, "{came:?}");
 }
 
+/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there is none.
+#[test]
+fn what_is_asked_for_again_ends_also_without_a_position() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.ends_with(1, Some(RetainedCut::Refused));
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.world.advance(SECOND);
+    bench.got(key);
+    bench.asks_newest(key, "a:1");
+    bench.has(2, &[]);
+    let got = bench.got(key);
+    let kinds: Vec<&Value> = got.iter().map(|one| &one["type"]).collect();
+    assert_eq!(kinds, ["subscribed", "status"]);
+    for one in &got {
+        assert_eq!((one.get("pos"), one.get("lost")), (None, None));
+    }
+    bench.stores("a:1", 91);
+    assert_eq!(bench.came(key), ["91"]);
+}
+
+#[test]
+fn a_name_that_leaves_an_answer_that_waits_takes_nothing_from_the_others() {
+    for (names, others) in [
+        (["a:1*", "a:2*"], vec!["6", "status"]),
+        // Beside a new name, one that is held gets nothing, also when the new one has left.
+        (["a:3*", "a:2*"], vec![]),
+    ] {
+        let mut bench = on_a_stream();
+        let key = bench.client();
+        for (number, name) in [(1, "a:1*"), (2, "a:2*")] {
+            bench.asks_newest(key, name);
+            bench.ends_with(number, Some(RetainedCut::Refused));
+        }
+        bench.got(key);
+        bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": names, "last": 1}),
+        );
+        bench.say(
+            key,
+            &json!({"action": "unsubscribe", "channels": [names[0]]}),
+        );
+        bench.has(3, &[]);
+        bench.has(4, &[("a:2", 6)]);
+        let want = [vec!["subscribed"], others, vec!["unsubscribed"]].concat();
+        assert_eq!(bench.came(key), want, "{names:?}");
+    }
+}
+
 #[test]
 fn two_requests_for_a_name_that_waits_both_get_its_newest_messages() {
     let mut bench = on_a_stream();
@@ -506,6 +685,36 @@ fn beside_new_names_a_name_that_is_held_gets_nothing_again() {
     bench.stores("a:1", 91);
     bench.stores("a:2", 92);
     assert_eq!(bench.came(key), ["91", "92"]);
+}
+
+/// What an answer says of its names is of all of them, however many steps it takes to find their messages.
+#[test]
+fn newest_messages_that_do_not_fit_together_do_not_come_and_are_said_to_be_missing() {
+    let settings = ChannelsGatewaySettings {
+        channels_max: 350,
+        ..settings()
+    };
+    let limits = HistoryLimits {
+        bytes_max: 1 << 25,
+        ..limits()
+    };
+    let mut bench = before_the_stream_with(settings, limits);
+    bench.begins_at(stored(HEAD));
+    let names: Vec<String> = (0..350).map(|n| format!("a:{n}")).collect();
+    for (number, name) in (1..).zip(&names) {
+        let message = bench.message_of(name, 0, stored(HEAD + number));
+        let payload = json!("x".repeat(13_000)).to_string().into_bytes();
+        bench.bus(BusEvent::Message(BusMessage { payload, ..message }));
+    }
+    for (count, fits) in [(300, true), (350, false)] {
+        let key = bench.client();
+        let request = json!({"action": "subscribe", "channels": names[..count], "last": 1});
+        bench.say(key, &request);
+        let (why, data) = bench.answer(key).expect("an answer");
+        let missing = why.as_object().map_or(0, |why| why.len());
+        let want = if fits { (0, count) } else { (count, 0) };
+        assert_eq!((missing, data.len()), want);
+    }
 }
 
 #[test]

@@ -150,6 +150,17 @@ impl MessageNumbers {
         }
     }
 
+    /// Whether a message of the stream comes no more, because the stream was read up to it, or beyond.
+    pub(super) fn has_read(&self, id: StoredId) -> bool {
+        let Some(newest) = self.ids.back() else {
+            return false;
+        };
+        // A stream that was made anew has low numbers again, at later times. A clock that was set back does the same to
+        // messages that were read.
+        let is_older = id.major <= newest.major && id.minor <= newest.minor;
+        is_older || self.ids.binary_search(&id).is_ok()
+    }
+
     fn check_feed(&self, position: Position) -> Result<(), NotRecovered> {
         match self.feed_hash.is_none_or(|hash| position.feed_hash == hash) {
             true => Ok(()),

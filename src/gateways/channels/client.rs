@@ -149,6 +149,13 @@ impl ChannelsClient {
         }
     }
 
+    /// Whether an answer, or that to the request under way, waits for the newest messages of a name from the stream.
+    pub(super) fn waits_for_past(&mut self, name: &TopicName) -> bool {
+        let rest = self.rest_follow_up();
+        rest.is_some_and(|follow_up| follow_up.waits_for_past_of(name))
+            || self.answers.wait_for_past(name)
+    }
+
     /// Ends the wait for the names that are settled.
     pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
         if let Some(follow_up) = self.rest_follow_up() {

@@ -389,6 +389,8 @@ pub(super) struct Resumed {
     pub(super) names: BTreeSet<TopicName>,
     /// Those that the client has joined before, and of which it asks for the newest messages.
     pub(super) held: BTreeSet<TopicName>,
+    /// The request has no other names. Decided with the whole request: names may leave while the answer waits.
+    pub(super) has_held_alone: bool,
     /// Granted names without a resume.
     pub(super) off: BTreeSet<TopicName>,
 }
@@ -444,6 +446,11 @@ impl FollowUp {
     pub(super) fn waits_for_past(&self) -> bool {
         let past = self.past.as_ref();
         past.is_some_and(|past| !past.waits.is_empty())
+    }
+
+    pub(super) fn waits_for_past_of(&self, name: &TopicName) -> bool {
+        let past = self.past.as_ref();
+        past.is_some_and(|past| past.waits.contains(name))
     }
 
     /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
@@ -543,7 +550,11 @@ impl Answers {
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, follow_up: FollowUp, due_us: u64) {
+    pub(super) fn push(&mut self, answer: Answer, mut follow_up: FollowUp, due_us: u64) {
+        if let Some(resumed) = &mut follow_up.resumed {
+            let held = resumed.held.len();
+            resumed.has_held_alone = held > 0 && held == resumed.names.len();
+        }
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
         queue.resuming += follow_up.resuming();
@@ -624,6 +635,12 @@ impl Answers {
         for waiting in self.waiting_mut() {
             waiting.follow_up.settle_past(name, cut);
         }
+    }
+
+    /// Whether an answer waits for the newest messages of a name from the stream.
+    pub(super) fn wait_for_past(&self, name: &TopicName) -> bool {
+        let mut waiting = self.waiting();
+        waiting.any(|waiting| waiting.follow_up.waits_for_past_of(name))
     }
 
     /// Lets all answers wait for no name any more.

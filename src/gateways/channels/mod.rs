@@ -549,6 +549,7 @@ impl Gateway for ChannelsGateway {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
+        self.pass_past(core);
         self.ask_past(core);
         self.answer_past(core, clients);
         self.retained.wake_paused(core.now().mono_us);
@@ -583,6 +584,7 @@ impl Gateway for ChannelsGateway {
             self.publish_live(core, publication);
         } else if self.statuses.passes(publication.place) {
             self.publish_kept(core, publication);
+            self.pass_past(core);
         }
     }
 
@@ -599,7 +601,7 @@ impl Gateway for ChannelsGateway {
                 self.retained.down();
                 self.past_down(core);
             }
-            BusNotice::Gap if self.has_stream() => self.past.lost(),
+            BusNotice::Gap if self.has_stream() => self.past_lost(core),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
@@ -647,6 +649,7 @@ impl Gateway for ChannelsGateway {
                 }
             }
         }
+        self.pass_past(core);
         // A question may have ended, so there may be room for the next.
         self.ask_past(core);
         self.ask_retained(core);

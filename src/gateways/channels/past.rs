@@ -4,6 +4,10 @@
 //! names wait for their turn: client addresses take turns, and the clients of an address. A name that was asked for is not
 //! asked for again until the history has forgotten the newest message of some name.
 //!
+//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first. Such a
+//! message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until the reader has
+//! passed it; the history has it then.
+//!
 //! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has been read.
 //!
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
@@ -16,7 +20,9 @@ use foldhash::quality::RandomState;
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
-use weirgate_core::{ByClient, Core, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_core::{
+    ByClient, Core, NotKept, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName,
+};
 use weirgate_wire::admission::{ClientAddr, FairQueue};
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
@@ -42,6 +48,8 @@ pub(super) struct Past {
     waiting: Waiting,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
+    ahead: BTreeSet<(StoredId, TopicName)>,
     /// Names of which nothing more is to be had from the stream.
     known: HashMap<TopicName, Known, RandomState>,
     /// Clients whose answers wait no longer for a name.
@@ -50,13 +58,25 @@ pub(super) struct Past {
 
 #[derive(Debug, Default)]
 struct PastQuestion {
-    /// Whether it is on its way. Before, it has a turn among those of its first client, and perhaps of others.
-    is_asked: bool,
+    stage: Stage,
     /// What the history had forgotten when the name was asked for.
     forgotten: u64,
     /// A message that did not come.
     cut: Option<RetainedCut>,
+    /// The newest message that the reader of the stream has not reached.
+    unread: Option<StoredId>,
     clients: BTreeSet<SessionKey>,
+}
+
+/// Where a question is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// It has a turn among those of its first client, and perhaps of others.
+    #[default]
+    Waits,
+    Asked,
+    /// The answer has come, with a message that the reader of the stream has not reached.
+    Ahead(StoredId),
 }
 
 /// Names that wait for their turn. A name that several clients wait for has a turn for each, so that it waits for none whose
@@ -150,16 +170,11 @@ impl Past {
         !self.waiting.is_empty() && self.open.len() < OPEN_MAX
     }
 
-    /// Nothing is known any more: the stream may have other messages.
-    pub(super) fn lost(&mut self) {
-        self.known = HashMap::default();
-    }
-
     /// Makes a client wait for a name.
     fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
         let question = self.questions.entry(name.clone()).or_default();
         question.clients.insert(key);
-        if !question.is_asked {
+        if question.stage == Stage::Waits {
             self.waiting.add(core, key, name.clone());
         }
     }
@@ -168,6 +183,10 @@ impl Past {
     pub(super) fn leave(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
         if let Some(question) = self.questions.get_mut(name) {
             question.clients.remove(&key);
+            if let (Stage::Ahead(id), true) = (question.stage, question.clients.is_empty()) {
+                self.ahead.remove(&(id, name.clone()));
+                self.questions.remove(name);
+            }
         }
         self.end_turn(core, name, key);
     }
@@ -180,7 +199,8 @@ impl Past {
 
     /// Gives a name that is not asked for a turn of its first client. Without clients it is not asked for.
     fn take_turn(&mut self, core: &Core, name: &TopicName) {
-        let Some(question) = self.questions.get(name).filter(|one| !one.is_asked) else {
+        let waiting = |question: &&PastQuestion| question.stage == Stage::Waits;
+        let Some(question) = self.questions.get(name).filter(waiting) else {
             return;
         };
         match question.clients.first() {
@@ -192,7 +212,20 @@ impl Past {
     /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again, unless it
     /// would find the same.
     fn end(&mut self, number: u64, cut: Option<RetainedCut>) {
-        if let Some(name) = self.open.remove(&number) {
+        let Some(name) = self.open.remove(&number) else {
+            return;
+        };
+        let question = self.questions.get_mut(&name);
+        if let Some(question) = question
+            && let Some(id) = question.unread
+            && cut.is_none_or(stays)
+        {
+            (question.stage, question.cut) = (Stage::Ahead(id), cut.or(question.cut));
+            match question.clients.is_empty() {
+                true => drop(self.questions.remove(&name)),
+                false => drop(self.ahead.insert((id, name))),
+            }
+        } else {
             self.end_name(name, cut);
         }
     }
@@ -202,7 +235,6 @@ impl Past {
             return;
         };
         let cut = cut.or(question.cut);
-        let stays = |cut| matches!(cut, RetainedCut::Unnamed | RetainedCut::Large);
         if self.answers && cut.is_none_or(stays) {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
@@ -217,14 +249,27 @@ impl Past {
         });
     }
 
-    /// A question gets no answer: its name waits again, if clients wait for it.
+    /// A question gets no answer.
     fn ask_again(&mut self, core: &Core, number: u64) {
-        let Some(name) = self.open.remove(&number) else {
-            return;
-        };
-        if let Some(question) = self.questions.get_mut(&name) {
-            (question.is_asked, question.cut) = (false, None);
-            self.take_turn(core, &name);
+        if let Some(name) = self.open.remove(&number) {
+            self.wait_again(core, &name);
+        }
+    }
+
+    /// A name waits again, if clients wait for it.
+    fn wait_again(&mut self, core: &Core, name: &TopicName) {
+        if let Some(question) = self.questions.get_mut(name) {
+            question.stage = Stage::Waits;
+            (question.cut, question.unread) = (None, None);
+            self.take_turn(core, name);
+        }
+    }
+
+    /// Notes a message of a question that the reader of the stream has not reached.
+    fn unread(&mut self, number: u64, id: StoredId) {
+        let name = self.open.get(&number);
+        if let Some(question) = name.and_then(|name| self.questions.get_mut(name)) {
+            question.unread = question.unread.max(Some(id));
         }
     }
 
@@ -235,6 +280,11 @@ impl Past {
             question.cut = Some(RetainedCut::Large);
         }
     }
+}
+
+/// Whether messages that are missing for this reason stay missing.
+fn stays(cut: RetainedCut) -> bool {
+    matches!(cut, RetainedCut::Unnamed | RetainedCut::Large)
 }
 
 /// The address of a client. Those that have left share turns until their names are released.
@@ -273,9 +323,13 @@ impl ChannelsGateway {
         &mut self,
         core: &Core,
         key: SessionKey,
+        client: &mut ChannelsClient,
         name: &TopicName,
     ) -> Option<RetainedCut> {
-        self.past.leave(core, name, key);
+        // Another answer to the client may still wait for the name.
+        if !client.waits_for_past(name) {
+            self.past.leave(core, name, key);
+        }
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,
             PastOf::Missing if self.statuses.is_up() => Some(RetainedCut::Limit),
@@ -304,14 +358,14 @@ impl ChannelsGateway {
     fn ask_past_of(&mut self, core: &Core, name: TopicName) {
         let past = self.past_of(core, &name);
         let question = self.past.questions.get_mut(&name);
-        let Some(question) = question.filter(|question| !question.is_asked) else {
+        let Some(question) = question.filter(|question| question.stage == Stage::Waits) else {
             return;
         };
         if let PastOf::Here(cut) = past {
             self.past.end_name(name, cut);
             return;
         }
-        (question.is_asked, question.forgotten) = (true, core.newest_forgotten());
+        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten());
         let number = self.retained.ask_newest(&name);
         self.past.open.insert(number, name);
     }
@@ -319,9 +373,37 @@ impl ChannelsGateway {
     /// Takes a message that a question has brought. Without room in the history the question ends.
     pub(super) fn keep_past(&mut self, core: &mut Core, message: &Publication) {
         let number = message.request.unwrap_or_default();
-        if !core.keep_newest(message) {
-            self.forget_past(number);
-            self.past.end(number, Some(RetainedCut::Limit));
+        match core.keep_newest(message) {
+            Ok(()) => {}
+            Err(NotKept::Unread(id)) => self.past.unread(number, id),
+            Err(NotKept::NoRoom) => {
+                self.forget_past(number);
+                self.past.end(number, Some(RetainedCut::Limit));
+            }
+        }
+    }
+
+    /// Whether the reader of the stream has passed messages that answers wait for.
+    fn has_passed(&self, core: &Core) -> bool {
+        let next = self.past.ahead.first();
+        next.is_some_and(|(id, _)| {
+            let point = core.position().map(|position| position.point);
+            matches!(point, Some(Point::Stored(newest)) if *id <= newest)
+        })
+    }
+
+    /// Ends the questions whose messages the reader of the stream has passed by now, as many as there is time for.
+    pub(super) fn pass_past(&mut self, core: &mut Core) {
+        while self.has_passed(core)
+            && let Some((id, name)) = self.past.ahead.pop_first()
+        {
+            // The number is passed, but not the message: the reader does not know yet that this is another stream.
+            let is_other = !core.has_read(id);
+            let cut = is_other.then_some(RetainedCut::Limit);
+            self.past.end_name(name, cut);
+            if !core.has_time() {
+                return;
+            }
         }
     }
 
@@ -348,6 +430,15 @@ impl ChannelsGateway {
     /// Handles the end of a question; `cut` is why messages are missing.
     pub(super) fn past_ended(&mut self, number: u64, cut: Option<RetainedCut>) {
         self.past.end(number, cut);
+    }
+
+    /// Handles a loss of messages of the stream. Nothing is known any more: it may be another stream, with other messages.
+    pub(super) fn past_lost(&mut self, core: &Core) {
+        self.past.known = HashMap::default();
+        while let Some((_, name)) = self.past.ahead.pop_first() {
+            self.past.wait_again(core, &name);
+        }
+        self.past_down(core);
     }
 
     /// Handles the bus going away: open questions get no response, and are asked again when it is back.

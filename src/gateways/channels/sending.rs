@@ -246,7 +246,7 @@ impl Prepared {
 impl Resuming {
     fn new(resumed: Resumed, past: Box<WantedPast>) -> Self {
         Self {
-            asks_again: !resumed.held.is_empty() && resumed.held.len() == resumed.names.len(),
+            asks_again: resumed.has_held_alone,
             has_since: resumed.since.is_some(),
             since: resumed.since,
             last: match resumed.last {
@@ -279,9 +279,13 @@ impl Resuming {
         names * NAME_BYTES + self.recovered.bytes()
     }
 
-    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs.
+    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs. Without a position, sends no
+    /// newest messages: the reason is said of all names.
     fn fail(&mut self, why: NotRecovered) {
         self.spent.push(mem::take(&mut self.missed));
+        if !self.has_since {
+            self.spend_newest();
+        }
         self.is_large |= why == NotRecovered::Large;
         for outcome in &mut self.outcomes {
             *outcome = outcome.and(Err(why));
@@ -320,11 +324,9 @@ impl Resuming {
             false => self.newest.make_next(core, key, others + missed),
         };
         if let Err(why) = made {
-            if is_missed || self.since.is_none() {
-                self.fail(why);
-            }
-            if !is_missed {
-                self.spend_newest();
+            match is_missed || !self.has_since {
+                true => self.fail(why),
+                false => self.spend_newest(),
             }
         }
         made
@@ -367,7 +369,7 @@ impl Resuming {
         follow.merge(self.missed);
         follow.merge(self.newest);
         if self.asks_again {
-            follow.end_with_position();
+            follow.end_with_status();
         }
         let names = [self.joined, self.off];
         names.into_iter().filter(|names| !names.is_empty())
@@ -527,7 +529,7 @@ impl ChannelsGateway {
         }
         for name in &names {
             if resuming.past.waits.remove(name)
-                && let Some(cut) = self.leave_past(core, key, name)
+                && let Some(cut) = self.leave_past(core, key, client, name)
             {
                 resuming.past.cuts.insert(name.clone(), cut);
             }

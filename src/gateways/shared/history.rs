@@ -88,8 +88,8 @@ pub(in crate::gateways) struct Follow {
     beside: usize,
     /// The client resumes from a position: its own position, or that of the last of these messages, stays valid.
     has_recovered: bool,
-    /// The client waits for a position: in the answer, or after the messages.
-    ends_with_position: bool,
+    /// The client waits for a position in the answer, or for a status after the messages.
+    ends_with_status: bool,
 }
 
 impl Follow {
@@ -152,16 +152,16 @@ impl Follow {
         !self.messages.is_empty()
     }
 
-    /// Lets the present position follow also if no message does, unless the answer has it.
-    pub(in crate::gateways) fn end_with_position(&mut self) {
-        self.ends_with_position = true;
+    /// Lets a status follow also if no message does, unless the answer has the position.
+    pub(in crate::gateways) fn end_with_status(&mut self) {
+        self.ends_with_status = true;
     }
 
     /// Adds the messages of other answers.
     pub(in crate::gateways) fn merge(&mut self, other: Self) {
         self.messages.merge(other.messages);
         self.has_recovered |= other.has_recovered;
-        self.ends_with_position |= other.ends_with_position;
+        self.ends_with_status |= other.ends_with_status;
     }
 
     /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
@@ -247,9 +247,9 @@ impl Follow {
         self.messages.is_empty() && !core.sends_postponed(key)
     }
 
-    /// Sends the messages. Returns true if the present position must follow them.
+    /// Sends the messages. Returns true if a status must follow them, for a client that holds a name of the feed.
     pub(in crate::gateways) fn send(self, core: &mut Core, key: SessionKey) -> bool {
-        let is_awaited = self.ends_with_position && !self.nothing_follows(core, key);
+        let is_awaited = self.ends_with_status && self.position(core, key, true).is_none();
         core.send_missed(key, self.messages) || is_awaited
     }
 }

@@ -195,12 +195,9 @@ impl Statuses {
         holds: bool,
     ) {
         // The newest messages may be older than messages of other names that the client has, so the present position
-        // follows.
-        if follow.send(core, key)
-            && holds
-            && let Some(position) = core.position()
-        {
-            self.send(core, key, Some(position));
+        // follows. While there is none, as of an empty stream, the client still has to know that no more messages follow.
+        if follow.send(core, key) && holds {
+            self.send(core, key, core.position());
         }
     }
 

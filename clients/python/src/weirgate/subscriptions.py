@@ -312,7 +312,8 @@ class SubscriberCore(SessionCore):
 
     def reported(self, message: dict[str, Any]) -> None:
         bus, is_lost = message.get("bus"), message.get("lost", False)
-        if message.get("pos"):
+        # A loss may be told between two messages.
+        if message.get("pos") or not is_lost:
             self._show_past()
         if bus != self.bus or is_lost:
             was_away, self.bus = self.is_away, bus
@@ -677,7 +678,7 @@ class SubscriberCore(SessionCore):
                 self._ask_newest_of(same[at:at + self.part_max], last)
 
     def _ask_newest_of(self, part: list[_Entry], last: Last | None) -> None:
-        """They follow the answer, up to a status with a position, and no live message in between."""
+        """They follow the answer, up to a status, and no live message in between."""
         names = [entry.name for entry in part]
         for entry in part:
             entry.is_asked_again = True
@@ -695,7 +696,7 @@ class SubscriberCore(SessionCore):
                 if entry in reasons:
                     continue
                 if self._source(entry.name) in _SHORT:
-                    # The server keeps nothing of it any more: nothing follows, and no status with a position may ever come.
+                    # The server keeps nothing of it any more: nothing follows, and no status may ever come.
                     entry.lack = ""
                 else:
                     entry.past, entry.lacks_still = [], _lack(response.get("why"), entry.name)
