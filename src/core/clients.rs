@@ -27,6 +27,8 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
+    /// Sessions with a long queue from which replaced states are still to be removed.
+    pub(super) crowded: Vec<SessionKey>,
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
     pub(super) to_arm: Vec<SessionKey>,
@@ -125,6 +127,21 @@ impl Clients {
         self.session(key).is_some_and(Session::sends_postponed)
     }
 
+    /// Removes replaced states from a long send queue, if that is due.
+    pub(super) fn thin(&mut self, limits: &Limits, key: SessionKey) {
+        let Some(session) = session_of(&mut self.sessions, key) else {
+            return;
+        };
+        match session.thin(&limits.send_queue) {
+            Ok(removed) => {
+                self.stats.count_conflated(removed);
+                self.replaced_unsent |= removed.0 > 0 && session.keeps_up();
+            }
+            Err(Delivered::Over(Some(reason))) => self.over.push((key, reason)),
+            Err(_) => {}
+        }
+    }
+
     /// Removes from a send queue the states that newer states in the queue replace.
     pub(super) fn skip_to_newest(&mut self, slot: u32) {
         if let Some(session) = self.sessions.get_mut(slot as usize) {
@@ -197,6 +214,9 @@ impl Clients {
                 self.stats.count_conflated((frames, bytes));
             }
             Delivered::Queued(_) => {}
+        }
+        if matches!(delivered, Delivered::Queued(Pushed::QueuedInCrowd)) {
+            self.crowded.push(key);
         }
         let is_held = matches!(delivered, Delivered::Held { .. });
         let is_replaced = matches!(delivered, Delivered::Queued(Pushed::Conflated { .. }));

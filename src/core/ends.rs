@@ -154,9 +154,15 @@ impl Core {
         self.clients.remove(key.slot);
     }
 
-    /// Drops clients that are over a limit of their queue, as many as there is time for: one message may put all clients
-    /// that do not read over the limit.
+    /// Removes replaced states from long queues, and drops clients that are over a limit of their queue, as many as there
+    /// is time for: one message may make the queues of all clients that do not read conflate, or put them over the limit.
     pub(super) fn reap(&mut self) {
+        while !self.clients.crowded.is_empty()
+            && self.turn.has_time()
+            && let Some(key) = self.clients.crowded.pop()
+        {
+            self.clients.thin(&self.limits, key);
+        }
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
         }
@@ -170,7 +176,9 @@ impl Core {
 
     /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
-        let is_done = self.clients.over.is_empty() && self.leaving.is_empty();
+        let clients = &self.clients;
+        let is_done =
+            clients.over.is_empty() && clients.crowded.is_empty() && self.leaving.is_empty();
         (!is_done).then_some(self.now.mono_us)
     }
 

@@ -231,6 +231,7 @@ impl Core {
             planned += 1;
             let session = self.clients.sessions.get(slot as usize);
             let waiting = session.map_or(0, Session::queue_bytes);
+            let is_crowded = session.is_some_and(Session::is_crowded);
             if LITTLE.contains(&list) && is_long(waiting) {
                 // What was published before this lap goes out in this lap.
                 let long = list + LONG.start;
@@ -246,6 +247,10 @@ impl Core {
                 self.clients.skip_to_newest(slot);
             }
             let clients = &mut self.clients;
+            if is_crowded && let Some(key) = clients.key_at(slot) {
+                // A client that reads again gets no states that were replaced meanwhile.
+                clients.thin(&self.limits, key);
+            }
             let bytes_max = write_bytes_max(clients, &self.limits, is_long_lap, slot);
             let plan = plan(
                 clients,

@@ -48,6 +48,9 @@ pub(super) enum Pushed {
         /// Queue bytes of the removed frames.
         bytes: usize,
     },
+    /// The frame waits among so many that removing those that it and others replace takes time: [`SendQueue::thin`] is to
+    /// follow.
+    QueuedInCrowd,
     /// A limit is exceeded; the frame was not queued and the client is to be dropped.
     Over(CloseReason),
 }
@@ -88,6 +91,7 @@ pub(super) struct SendQueue {
     /// The number of the last frame with a number; 0 if no frame had a number.
     pub(super) last_seq: u64,
     /// 0 while the queue does not conflate. Otherwise it removes older frames again when it has 2 to this power frames.
+    /// [`CROWDED`]: that is due.
     conflate_at: u8,
     /// `NonZeroU64`, because this takes 8 bytes, where `Option<u64>` takes 16.
     over_soft_since: Option<NonZeroU64>,
@@ -227,7 +231,7 @@ impl SendQueue {
         // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
-            Some(key) => self.evict(key, limits),
+            Some(key) => self.evict(key),
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
@@ -386,33 +390,65 @@ impl SendQueue {
 /// While no more frames than this wait, each new frame is compared with all of them.
 const FEW_FRAMES: usize = 64;
 
+/// The queue conflates, and older frames are still to be removed. No queue has 2 to this power frames.
+const CROWDED: u8 = u8::MAX;
+
 /// The index of the newest frame of each key.
 type Newest = HashMap<ConflationKey, usize, RandomState>;
 
 impl SendQueue {
     /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
     /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
-    /// many keys.
-    fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
-        let is_large = self.data.len() > FEW_FRAMES;
-        let (frames, bytes) = if self.is_conflating() && !is_large {
-            self.remove(|k| k == key)
-        } else if self.is_conflating() && self.data.len() < 1 << self.conflate_at {
-            (0, 0)
-        } else {
-            let newest = self.newest(Some(key));
-            if is_large && self.bytes_of(&newest) > limits.hard_bytes {
-                return Pushed::Over(CloseReason::SendQueueHard);
+    /// many keys. Of many frames none is removed here: one message may make the queues of very many clients conflate.
+    fn evict(&mut self, key: ConflationKey) -> Pushed {
+        if self.data.len() > FEW_FRAMES {
+            let has_room = |at: u8| at == CROWDED || at > 0 && self.data.len() < 1 << at;
+            if has_room(self.conflate_at) {
+                return Pushed::Queued;
             }
-            let removed = self.keep(&newest);
-            let next = (2 * self.data.len()).max(FEW_FRAMES).next_power_of_two();
-            self.conflate_at = next.trailing_zeros() as u8;
-            removed
+            self.conflate_at = CROWDED;
+            return Pushed::QueuedInCrowd;
+        }
+        let (frames, bytes) = match self.is_conflating() {
+            true => self.remove(|k| k == key),
+            false => {
+                let newest = self.newest(Some(key));
+                self.keep_newest(&newest)
+            }
         };
         if frames == 0 {
             return Pushed::Queued;
         }
         Pushed::Conflated { frames, bytes }
+    }
+
+    /// Removes older frames of the same keys, if that is due ([`Pushed::QueuedInCrowd`]). Returns frames and bytes.
+    ///
+    /// # Errors
+    /// The newest frames alone are over the hard limit.
+    pub(super) fn thin(&mut self, limits: &SendQueueLimits) -> Result<(u32, usize), CloseReason> {
+        if !self.is_crowded() {
+            return Ok((0, 0));
+        }
+        let newest = self.newest(None);
+        if self.bytes_of(&newest) > limits.hard_bytes {
+            return Err(CloseReason::SendQueueHard);
+        }
+        Ok(self.keep_newest(&newest))
+    }
+
+    /// Whether [`thin`](Self::thin) has something to do.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.conflate_at == CROWDED
+    }
+
+    /// Keeps the newest frame of each key, and conflates from here on.
+    fn keep_newest(&mut self, newest: &Newest) -> (u32, usize) {
+        let removed = self.keep(newest);
+        let next = (2 * self.data.len()).max(FEW_FRAMES).next_power_of_two();
+        self.conflate_at = next.trailing_zeros() as u8;
+        removed
     }
 
     /// Whether newer frames replace older frames of the same key, until the queue has been empty.

@@ -360,3 +360,53 @@ fn a_state_that_changes_often_has_its_turn_too() {
         }
     }
 }
+
+/// After a second in which the network took nothing of anybody: the next message makes every queue conflate.
+#[test]
+fn long_queues_that_one_message_makes_conflate_are_shortened_in_steps() {
+    const STATES: u64 = 100;
+    let (mut world, keys) = late_loop_with(4);
+    world.net.batches_max = None;
+    for key in &keys {
+        world.net.sockets.get_mut(key).expect("a socket").room = 0;
+    }
+    for n in 0..STATES {
+        world.publish("levels/1", &n.to_string());
+        world.flush();
+    }
+    world.now = world.now.plus_us(2 * SECOND);
+    let conflated = |world: &World<State>| world.hub.stats().messages_conflated;
+    assert_eq!(
+        conflated(&world),
+        0,
+        "a queue that is small and young keeps all"
+    );
+    world.hub.begin_part(5);
+    world.publish("levels/1", "new");
+    let mut before = 0;
+    let mut steps = 0;
+    while conflated(&world) < (STATES - 1) * CLIENTS as u64 {
+        let more = conflated(&world) - before;
+        assert!(more <= 10 * STATES, "{more} in a step");
+        before += more;
+        assert!(
+            world
+                .hub
+                .poll_timeout()
+                .is_some_and(|at| at <= world.now.mono_us)
+        );
+        world.hub.begin_part(5);
+        world.hub.handle_timeout(world.now);
+        steps += 1;
+        assert!(steps < 1_000, "{before}");
+    }
+    assert!(steps > 20, "{steps} steps");
+    world.hub.check_invariants();
+    keys.iter()
+        .for_each(|key| world.open_window(*key, usize::MAX));
+    world.catch_up();
+    for texts in texts(&mut world, &keys) {
+        assert_eq!(texts.last().map(String::as_str), Some("new"));
+        assert!(texts.len() <= 3, "{texts:?}");
+    }
+}

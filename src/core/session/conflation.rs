@@ -15,6 +15,12 @@ impl Session {
         self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
     }
 
+    /// Whether replaced states are still to be removed from a long queue.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.queue.is_crowded()
+    }
+
     /// Removes older frames of the same keys from a queue of several frames; returns frames and bytes.
     pub(crate) fn skip_to_newest(&mut self) -> (u32, usize) {
         if self.queue.frames() < 3 {

@@ -170,9 +170,20 @@ impl Session {
             Pushed::Conflated { frames, .. } => {
                 self.cold.record.messages_conflated += u64::from(frames);
             }
-            Pushed::Queued | Pushed::QueuedOverSoft => {}
+            Pushed::Queued | Pushed::QueuedOverSoft | Pushed::QueuedInCrowd => {}
         }
         Delivered::Queued(pushed)
+    }
+
+    /// Removes replaced states from a long queue, if that is due; returns frames and bytes. Over a limit, the caller gets the
+    /// reason as of a delivery.
+    pub(crate) fn thin(&mut self, limits: &SendQueueLimits) -> Result<(u32, usize), Delivered> {
+        let removed = match self.queue.thin(limits) {
+            Ok(removed) => removed,
+            Err(reason) => return Err(self.over(reason)),
+        };
+        self.cold.record.messages_conflated += u64::from(removed.0);
+        Ok(removed)
     }
 
     /// Marks the session as over a limit: it takes no more frames, and is to be dropped.
