@@ -106,7 +106,6 @@ impl KeptMessage {
         }
         self.copies.push((pattern.cloned(), Arc::clone(&copy)));
         memory.count(pattern, &copy, usize::checked_add);
-        memory.first_copied = memory.first_copied.min(self.number);
         Some(copy)
     }
 
@@ -114,6 +113,13 @@ impl KeptMessage {
     fn body_for(&self, content: Content) -> Option<&Body> {
         let body = self.body.as_ref();
         body.filter(|body| body.is_for(content))
+    }
+
+    /// Whether there are copies to drop. Tests count how many messages are looked at for that.
+    fn has_copies(&self) -> bool {
+        #[cfg(test)]
+        tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
+        !self.copies.is_empty()
     }
 
     fn drop_copies(&mut self, memory: &mut Memory) {
@@ -139,7 +145,7 @@ struct Memory {
     copies: usize,
     /// The memory of the copies beside their frames.
     beside: usize,
-    /// No message with a lower number has copies.
+    /// No message of the list with a lower number has copies.
     first_copied: u64,
 }
 
@@ -338,6 +344,7 @@ impl History {
         let newest = newest.filter(|newest| newest.position == position)?;
         let topic = self.known_topics.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, content, &mut self.memory);
+        self.memory.first_copied = self.memory.first_copied.min(newest.number);
         self.forget_excess();
         copy
     }
@@ -512,16 +519,27 @@ impl History {
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Outcome {
-        let (entry, topic) = match at {
-            At::Entry(at) => (&mut self.entries[at], self.topics[at]),
-            At::NewestOnly(topic) => match self.newest_only.get_mut(topic) {
-                Some(entry) => (entry, topic),
-                None => return Ok(()),
-            },
+        let topic = match at {
+            At::Entry(at) => self.topics[at],
+            At::NewestOnly(topic) => topic,
         };
-        let topic = self.known_topics.topic(topic);
-        let frame = entry.copy(topic, pattern, budget.content, &mut self.memory);
-        missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
+        let name = self.known_topics.topic(topic);
+        let memory = &mut self.memory;
+        let mut copy = |entry: &mut KeptMessage| {
+            let frame = entry.copy(name, pattern, budget.content, memory);
+            (entry.number, frame)
+        };
+        let made = match at {
+            At::Entry(at) => {
+                let (number, frame) = copy(&mut self.entries[at]);
+                self.memory.first_copied = self.memory.first_copied.min(number);
+                Some((number, frame))
+            }
+            At::NewestOnly(topic) => self.newest_only.with(topic, copy),
+        };
+        made.map_or(Ok(()), |(number, frame)| {
+            missed.push((number, rank_of(pattern)), frame, budget.bytes_max)
+        })
     }
 
     /// Makes the next frames of found messages. A newest message that is no longer here is left out.
@@ -726,7 +744,8 @@ impl History {
     /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
-        let beside = ENTRY_BYTES * messages + self.memory.beside;
+        let copied = self.newest_only.copied_bytes() + self.memory.beside;
+        let beside = ENTRY_BYTES * messages + copied;
         self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }
 
@@ -748,13 +767,12 @@ impl History {
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     fn drop_copies(&mut self) -> bool {
-        if let Some(entry) = self.newest_only.with_copies() {
-            entry.drop_copies(&mut self.memory);
+        if self.newest_only.drop_copies(&mut self.memory) {
             return true;
         }
         let first = self.first_entry(self.memory.first_copied);
         let mut rest = self.entries.iter_mut_from(first);
-        let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
+        let Some(entry) = rest.find(|entry| entry.has_copies()) else {
             return false;
         };
         self.memory.first_copied = entry.number + 1;

@@ -396,3 +396,59 @@ fn newest_messages_that_stay_have_a_part_of_the_memory() {
     let first = position(0, 1);
     assert_eq!(bench.missed(&["row:1"], first), Err(NotRecovered::Window));
 }
+
+/// Live copies, and copies for clients that ask for newest messages, come and go while very many quiet names stay.
+#[test]
+fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
+    let mut bench = Bench::of_messages(1 << 22);
+    let quiet = 1_000;
+    for n in 0..quiet {
+        bench.keep(&format!("row:{n}"), &n.to_string());
+    }
+    let live = |bench: &mut Bench| {
+        let newest = bench.keep("busy", &"x".repeat(1_000));
+        let copy = bench.history.copy_of_newest(newest, None, Content::Text);
+        assert!(copy.is_some());
+    };
+    for _ in 0..20_000 {
+        live(&mut bench);
+    }
+    assert_eq!(bench.history.newest_only.count(), quiet);
+    let first = bench.history.entries.front().map(|entry| entry.number);
+    assert!(
+        first.is_some_and(|first| bench.history.memory.first_copied > first + 100),
+        "copies go before messages"
+    );
+    for asks in [false, true] {
+        LOOKED_AT.set(0);
+        let before = bench.history.stats().messages;
+        for n in 0..100 {
+            if asks {
+                let name = TopicName::from(format!("row:{}", 7 * n));
+                let wanted = [Wanted::exact(&name)];
+                let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
+                assert_eq!(found.frames().count(), 1);
+            }
+            live(&mut bench);
+        }
+        let looked_at = LOOKED_AT.get();
+        assert!(looked_at < 1_000, "{looked_at}, asks: {asks}");
+        assert!(bench.history.stats().messages.abs_diff(before) < 200);
+    }
+    // The places of messages with copies go with the copies, and with the messages.
+    let names: Vec<_> = (0..8)
+        .map(|n| TopicName::from(format!("row:{n}")))
+        .collect();
+    for name in &names {
+        let wanted = [Wanted::exact(name)];
+        let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
+        assert_eq!(found.frames().count(), 1);
+    }
+    let copied_before = bench.history.newest_only.copied_bytes();
+    bench.keep("row:3", "new");
+    assert!(bench.history.newest_only.copied_bytes() < copied_before);
+    while bench.history.drop_copies() {}
+    let memory = &bench.history.memory;
+    let copied = bench.history.newest_only.copied_bytes();
+    assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
+}
