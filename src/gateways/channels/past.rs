@@ -9,10 +9,13 @@
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
 //! again.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
 
+use self::known::KnownNames;
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
@@ -24,8 +27,6 @@ pub(super) const PAST_WAIT_US: u64 = 6_000_000;
 /// The most questions on their way: twice as many as the bus asks the stream at once. Further names wait for their turn, and
 /// a name of another address for no more than these.
 const OPEN_MAX: usize = 128;
-/// The most names that are known to be in the history. With more, all are forgotten.
-const KNOWN_MAX: usize = 65_536;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
 /// Memory of a client with names that wait for their turn.
@@ -43,7 +44,7 @@ pub(super) struct Past {
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
     /// Names of which nothing more is to be had from the stream.
-    known: HashMap<TopicName, Known, RandomState>,
+    known: KnownNames,
     /// Clients whose answers wait no longer for a name.
     ended: VecDeque<Ended>,
 }
@@ -102,14 +103,6 @@ impl Waiting {
     }
 }
 
-/// What a question has found out: the history has what the stream gives.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    forgotten: u64,
-    /// Why this is not all.
-    cut: Option<RetainedCut>,
-}
-
 #[derive(Debug)]
 struct Ended {
     name: TopicName,
@@ -152,7 +145,7 @@ impl Past {
 
     /// Nothing is known any more: the stream may have other messages.
     pub(super) fn lost(&mut self) {
-        self.known = HashMap::default();
+        self.known.clear();
     }
 
     /// Makes a client wait for a name.
@@ -204,11 +197,7 @@ impl Past {
         let cut = cut.or(question.cut);
         let stays = |cut| matches!(cut, RetainedCut::Unnamed | RetainedCut::Large);
         if self.answers && cut.is_none_or(stays) {
-            if self.known.len() >= KNOWN_MAX {
-                self.known.clear();
-            }
-            let forgotten = question.forgotten;
-            self.known.insert(name.clone(), Known { forgotten, cut });
+            self.known.add(&name, question.forgotten, cut);
         }
         self.ended.push_back(Ended {
             name,
@@ -255,11 +244,7 @@ impl ChannelsGateway {
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
         }
-        let known = self.past.known.get(name);
-        match known.filter(|known| known.forgotten == core.newest_forgotten()) {
-            Some(known) => PastOf::Here(known.cut),
-            None => PastOf::Missing,
-        }
+        self.past.known.past_of(name, core.newest_forgotten())
     }
 
     /// Makes the answer to a client wait for the newest messages of a name.
