@@ -182,7 +182,7 @@ pub(super) struct History {
     /// The topic of each entry: most of a walk looks at nothing else, and the entries take far more memory.
     topics: ChunkedQueue<TopicIndex>,
     newest_only: NewestOnly,
-    /// How many messages were forgotten that were the newest of their topics.
+    /// How many messages were forgotten that were the newest of their topics, also messages that were left out.
     pub(super) newest_forgotten: u64,
     known_topics: KnownTopics,
     /// The number of the newest forgotten message.
@@ -505,8 +505,9 @@ impl History {
             Ok(())
         });
         self.forget_excess();
-        if outcome.is_err() {
-            missed = Missed::default();
+        match outcome {
+            Ok(()) => missed.left_out = found.left_out.into_iter().cloned().collect(),
+            Err(_) => missed = Missed::default(),
         }
         (missed, outcome)
     }
@@ -622,6 +623,11 @@ impl History {
             // A message that the client would not have got does not count.
             let is_left_out = || entry.body.is_none() || entry.body_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
+            if entry.body.is_none() {
+                found
+                    .left_out
+                    .extend(names.iter().map(|wanted| wanted.name));
+            }
             // In reverse order, because the whole list is reversed.
             for name in names.iter().rev() {
                 found.push(At::Entry(at), entry.body_for(content), name)?;
@@ -631,7 +637,14 @@ impl History {
             if seen[topic.at()] == count || self.is_from_before_loss(entry) {
                 continue;
             }
-            for name in matching.names_for(topic, &self.known_topics)?.iter().rev() {
+            let names = matching.names_for(topic, &self.known_topics)?;
+            if self.known_topics.is_newest_left_out(topic) {
+                // The list may not have it any more.
+                found
+                    .left_out
+                    .extend(names.iter().map(|wanted| wanted.name));
+            }
+            for name in names.iter().rev() {
                 let body = entry.body_for(found.budget.content);
                 found.push(At::NewestOnly(topic), body, name)?;
             }
@@ -799,7 +812,8 @@ impl History {
             self.known_topics.keep_newest_only(topic, number);
             self.newest_only.add(topic, entry);
         } else {
-            let is_newest = entry.body.is_some() && self.known_topics.has_only_newest(topic);
+            // Also one that was left out: the stream says of it that it is too large.
+            let is_newest = self.known_topics.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.release(&entry);
             self.known_topics.forget_message(topic, number);

@@ -1,5 +1,7 @@
 //! The messages that a search has found: where they are, before their frames are made.
 
+use std::collections::BTreeSet;
+
 use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};
 use crate::{Body, NotRecovered, Position, TopicName};
@@ -35,6 +37,8 @@ pub(super) struct FoundCopies<'a> {
     /// Queue bytes of the copies, without what the gateway adds to a payload, and the memory until the frames are made: a
     /// history may have very many messages of a few bytes.
     pub(super) bytes: usize,
+    /// The wanted names of which a newest message was left out.
+    pub(super) left_out: BTreeSet<&'a TopicName>,
     pub(super) budget: FrameBudget,
 }
 
@@ -43,6 +47,7 @@ impl<'a> FoundCopies<'a> {
         Self {
             copies: Vec::new(),
             bytes: 0,
+            left_out: BTreeSet::new(),
             budget,
         }
     }

@@ -330,6 +330,13 @@ impl Resuming {
         made
     }
 
+    /// Notes the names of which newest messages were too large for the history: the answer says so.
+    fn note_left_out(&mut self, newest: &mut Follow) {
+        for name in newest.take_left_out() {
+            self.past.lacks.entry(name).or_insert(RetainedCut::Large);
+        }
+    }
+
     /// Sends no newest messages.
     fn spend_newest(&mut self) {
         self.spent.push(mem::take(&mut self.newest));
@@ -595,6 +602,7 @@ impl ChannelsGateway {
                 true => Err(NotRecovered::Large),
                 false => found.newest(core, key, &names, last),
             };
+            resuming.note_left_out(&mut found);
             resuming.newest.merge(found);
             return vec![newest; names.len()];
         };
@@ -610,6 +618,7 @@ impl ChannelsGateway {
         let mut newest = Follow::beside(found.bytes());
         // If the newest messages cannot be sent either, the answer gives the outcome of the position.
         let _ = newest.newest(core, key, &lost, last);
+        resuming.note_left_out(&mut newest);
         resuming.missed.merge(found);
         resuming.newest.merge(newest);
         outcomes

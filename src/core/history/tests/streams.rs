@@ -452,3 +452,71 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
     let copied = bench.history.newest_only.copied_bytes();
     assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
 }
+
+/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that was left
+/// out.
+#[test]
+fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
+    let mut bench = Bench::new(1 << 18);
+    let leave_out = |bench: &mut Bench, name: &str| {
+        bench.pass();
+        let (now, left_out) = (at(bench.now_us), position(0, bench.count));
+        let name = TopicName::from(name.to_owned());
+        bench.history.keep(now, left_out, &name, None);
+    };
+    let newest = |bench: &mut Bench, name: &str, count| {
+        let patterns = NamePatterns::new(Default::default(), &[name.to_owned()]).unwrap();
+        let name = TopicName::from(name.to_owned());
+        let wanted = match name.as_str().contains('*') {
+            true => Wanted {
+                name: &name,
+                patterns: Some(&patterns),
+            },
+            false => Wanted::exact(&name),
+        };
+        let (mut found, outcome) = bench.history.newest(&[wanted], count, text_frames(1 << 20));
+        assert_eq!(outcome, Ok(()));
+        let lacks: Vec<_> = found.take_left_out().into_iter().collect();
+        assert!(lacks.is_empty() || lacks == [name]);
+        (found.len(), !lacks.is_empty())
+    };
+    bench.keep("a", "1");
+    leave_out(&mut bench, "a");
+    leave_out(&mut bench, "b");
+    leave_out(&mut bench, "c");
+    bench.keep("c", "2");
+    bench.keep("d", "3");
+    for (name, count, found) in [
+        ("a", 5, (1, true)),
+        ("a", 1, (0, true)),
+        ("b", 5, (0, true)),
+        ("c", 5, (1, true)),
+        ("c", 1, (1, false)),
+        ("d", 5, (1, false)),
+        ("*", 5, (3, true)),
+        ("*", 1, (2, true)),
+    ] {
+        assert_eq!(newest(&mut bench, name, count), found, "{name} {count}");
+    }
+    let forgotten = bench.history.newest_forgotten;
+    let fill = |bench: &mut Bench| {
+        (0..10_000).for_each(|_| {
+            bench.keep("busy", &"x".repeat(100));
+        })
+    };
+    fill(&mut bench);
+    let has = |bench: &Bench, name| bench.history.has_messages(&TopicName::fixed(name));
+    let kept = ["a", "b", "c", "d"].map(|name| has(&bench, name));
+    assert_eq!(kept, [false, false, true, true]);
+    let now_forgotten = bench.history.newest_forgotten;
+    assert_eq!(now_forgotten, forgotten + 2, "the stream is asked again");
+    assert_eq!(newest(&mut bench, "c", 5), (1, false));
+    // The message that stays is older than one that was left out after it.
+    leave_out(&mut bench, "d");
+    assert_eq!(newest(&mut bench, "d", 5), (1, true));
+    fill(&mut bench);
+    assert_eq!(newest(&mut bench, "d", 1), (1, true));
+    assert!(newest(&mut bench, "*", 1).1);
+    bench.keep("d", "4");
+    assert_eq!(newest(&mut bench, "d", 1), (1, false));
+}
