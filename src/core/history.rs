@@ -6,7 +6,7 @@
 //! come in the order of the feed.
 //!
 //! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
-//! topics have ([`NewestOnly`]): for clients that ask for the newest messages.
+//! topics have ([`NewestOnly`]): for clients that ask for the newest messages, if the gateway has such requests.
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
@@ -352,6 +352,11 @@ impl History {
     /// Sets how the gateway renders messages.
     pub(super) fn set_render(&mut self, render: Render) {
         self.memory.render = render;
+    }
+
+    /// Gives the newest messages of topics no part of the memory, which then all is for resumes.
+    pub(super) fn keep_no_newest_alone(&mut self) {
+        self.newest_only = NewestOnly::new(0);
     }
 
     /// The position of the newest message; `None` while no position is known, as before the first mark and after a
