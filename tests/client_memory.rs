@@ -186,6 +186,8 @@ struct Names {
     events: Receiver<BusEvent>,
     /// Questions for kept messages: the thread of the bus has their names too.
     asked: Vec<(u64, BTreeSet<TopicName>)>,
+    /// Questions for newest messages.
+    newest_asked: Vec<(TopicName, u64)>,
 }
 
 impl Names {
@@ -195,17 +197,22 @@ impl Names {
 
     /// On a stream of Redis.
     fn of_a_stream() -> Self {
+        Self::of_a_stream_with(|gateway| gateway.with_pages(1 << 30))
+    }
+
+    fn of_a_stream_with(make: impl FnOnce(ChannelsGateway) -> ChannelsGateway) -> Self {
         let history = HistoryLimits {
             keep_us: 60_000_000,
             bytes_max: 1 << 20,
         };
         let limits = Limits {
             history,
+            ping_interval_us: 0,
             ..Limits::default()
         };
         let mut names = Self::made(limits, |gateway| {
             let gateway = gateway.with_kept_stream(vec!["*".to_owned()]);
-            gateway.expect("names").with_pages(1 << 30)
+            make(gateway.expect("names"))
         });
         names.hub.handle_notice(names.now, &BusNotice::Up);
         names
@@ -250,6 +257,7 @@ impl Names {
             interest,
             events,
             asked: Vec::new(),
+            newest_asked: Vec::new(),
         }
     }
 
@@ -275,6 +283,9 @@ impl Names {
                 }
                 ChannelsOutput::Retained(RetainedRequest::All { number, names, .. }) => {
                     self.asked.push((number, names.iter().cloned().collect()));
+                }
+                ChannelsOutput::Retained(RetainedRequest::Newest { name, number }) => {
+                    self.newest_asked.push((name, number));
                 }
                 _ => {}
             }
@@ -375,6 +386,46 @@ fn names_whose_kept_messages_clients_wait_for_are_charged_what_they_take() {
         assert!(bytes <= charged, "{bytes} bytes for {charged}");
         assert!(charged <= bytes + bytes / 2, "{bytes} bytes for {charged}");
     }
+}
+
+/// What is found out of names in the stream stays after the clients, which nobody is charged for.
+#[test]
+fn names_without_messages_that_clients_have_asked_for_leave_little() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = Names::of_a_stream_with(ChannelsGateway::with_past);
+    let key = names.connect([127, 0, 0, 1]);
+    let mut ask = |from: usize| {
+        names.now.mono_us += 1_000_000;
+        let text = |n: usize| format!("market:tick:{n:06}:{}", "x".repeat(480));
+        let channels: Vec<String> = (from..from + 50).map(text).collect();
+        let mut request = json!({"action": "subscribe", "channels": channels, "last": 1});
+        names.send(key, &frame(0x81, request.to_string().as_bytes()));
+        let mut answered = 0;
+        while let Some((topic, number)) = names.newest_asked.pop() {
+            let end = BusNotice::RetainedEnd {
+                topic,
+                number,
+                cut: None,
+            };
+            names.hub.handle_notice(names.now, &end);
+            names.go_on();
+            answered += 1;
+        }
+        names.hub.handle_timeout(names.now);
+        names.go_on();
+        request["action"] = json!("unsubscribe");
+        names.send(key, &frame(0x81, request.to_string().as_bytes()));
+        answered
+    };
+    assert_eq!(ask(0), 50);
+    let before = bytes_in_use();
+    for n in 1..=100 {
+        assert_eq!(ask(50 * n), 50, "each is new");
+    }
+    let kept = bytes_in_use().saturating_sub(before) / 5_000;
+    println!("{kept} bytes for each name");
+    assert!(kept < 50, "{kept} bytes for each name");
+    assert_eq!(ask(0), 0, "they are known");
 }
 
 /// Most clients hold a single name.

@@ -6,7 +6,7 @@
 //! come in the order of the feed.
 //!
 //! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
-//! topics have ([`NewestOnly`]): for clients that ask for the newest messages.
+//! topics have ([`NewestOnly`]): for clients that ask for the newest messages, if the gateway has such requests.
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
@@ -107,7 +107,6 @@ impl KeptMessage {
         }
         self.copies.push((pattern.cloned(), Arc::clone(&copy)));
         memory.count(pattern, &copy, usize::checked_add);
-        memory.first_copied = memory.first_copied.min(self.number);
         Some(copy)
     }
 
@@ -115,6 +114,13 @@ impl KeptMessage {
     fn body_for(&self, content: Content) -> Option<&Body> {
         let body = self.body.as_ref();
         body.filter(|body| body.is_for(content))
+    }
+
+    /// Whether there are copies to drop. Tests count how many messages are looked at for that.
+    fn has_copies(&self) -> bool {
+        #[cfg(test)]
+        tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
+        !self.copies.is_empty()
     }
 
     fn drop_copies(&mut self, memory: &mut Memory) {
@@ -140,7 +146,7 @@ struct Memory {
     copies: usize,
     /// The memory of the copies beside their frames.
     beside: usize,
-    /// No message with a lower number has copies.
+    /// No message of the list with a lower number has copies.
     first_copied: u64,
 }
 
@@ -186,7 +192,7 @@ pub(super) struct History {
     /// The topic of each entry: most of a walk looks at nothing else, and the entries take far more memory.
     topics: ChunkedQueue<TopicIndex>,
     newest_only: NewestOnly,
-    /// How many messages were forgotten that were the newest of their topics.
+    /// How many messages were forgotten that were the newest of their topics, also messages that were left out.
     pub(super) newest_forgotten: u64,
     known_topics: KnownTopics,
     /// The number of the newest forgotten message.
@@ -348,6 +354,7 @@ impl History {
         let newest = newest.filter(|newest| newest.position == position)?;
         let topic = self.known_topics.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, content, &mut self.memory);
+        self.memory.first_copied = self.memory.first_copied.min(newest.number);
         self.forget_excess();
         copy
     }
@@ -355,6 +362,11 @@ impl History {
     /// Sets how the gateway renders messages.
     pub(super) fn set_render(&mut self, render: Render) {
         self.memory.render = render;
+    }
+
+    /// Gives the newest messages of topics no part of the memory, which then all is for resumes.
+    pub(super) fn keep_no_newest_alone(&mut self) {
+        self.newest_only = NewestOnly::new(0);
     }
 
     /// The position of the newest message; `None` while no position is known, as before the first mark and after a
@@ -445,16 +457,27 @@ impl History {
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Outcome {
-        let (entry, topic) = match at {
-            At::Entry(at) => (&mut self.entries[at], self.topics[at]),
-            At::NewestOnly(topic) => match self.newest_only.get_mut(topic) {
-                Some(entry) => (entry, topic),
-                None => return Ok(()),
-            },
+        let topic = match at {
+            At::Entry(at) => self.topics[at],
+            At::NewestOnly(topic) => topic,
         };
-        let topic = self.known_topics.topic(topic);
-        let frame = entry.copy(topic, pattern, budget.content, &mut self.memory);
-        missed.push((entry.number, rank_of(pattern)), frame, budget.bytes_max)
+        let name = self.known_topics.topic(topic);
+        let memory = &mut self.memory;
+        let mut copy = |entry: &mut KeptMessage| {
+            let frame = entry.copy(name, pattern, budget.content, memory);
+            (entry.number, frame)
+        };
+        let made = match at {
+            At::Entry(at) => {
+                let (number, frame) = copy(&mut self.entries[at]);
+                self.memory.first_copied = self.memory.first_copied.min(number);
+                Some((number, frame))
+            }
+            At::NewestOnly(topic) => self.newest_only.with(topic, copy),
+        };
+        made.map_or(Ok(()), |(number, frame)| {
+            missed.push((number, rank_of(pattern)), frame, budget.bytes_max)
+        })
     }
 
     /// Takes the next step of a search, or makes the next frames of what it has found. A newest message that is no longer
@@ -591,7 +614,8 @@ impl History {
     /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
-        let beside = ENTRY_BYTES * messages + self.memory.beside;
+        let copied = self.newest_only.copied_bytes() + self.memory.beside;
+        let beside = ENTRY_BYTES * messages + copied;
         self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }
 
@@ -613,13 +637,12 @@ impl History {
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     fn drop_copies(&mut self) -> bool {
-        if let Some(entry) = self.newest_only.with_copies() {
-            entry.drop_copies(&mut self.memory);
+        if self.newest_only.drop_copies(&mut self.memory) {
             return true;
         }
         let first = self.first_entry(self.memory.first_copied);
         let mut rest = self.entries.iter_mut_from(first);
-        let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
+        let Some(entry) = rest.find(|entry| entry.has_copies()) else {
             return false;
         };
         self.memory.first_copied = entry.number + 1;
@@ -646,7 +669,8 @@ impl History {
             self.known_topics.keep_newest_only(topic, number);
             self.newest_only.add(topic, entry);
         } else {
-            let is_newest = entry.body.is_some() && self.known_topics.has_only_newest(topic);
+            // Also one that was left out: the stream says of it that it is too large.
+            let is_newest = self.known_topics.has_only_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
             self.release(&entry);
             self.known_topics.forget_message(topic, number);

@@ -35,6 +35,9 @@ impl<G: Gateway> Hub<G> {
     /// Joins a core and a gateway.
     pub fn new(mut core: Core, gateway: G) -> Self {
         core.set_render(G::render);
+        if !G::HAS_LAST {
+            core.keep_no_newest_alone();
+        }
         core.shown_topic = G::shown_topic;
         Self {
             core,

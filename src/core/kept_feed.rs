@@ -162,6 +162,13 @@ impl Core {
         }
     }
 
+    /// Keeps no newest message for longer than other messages, because clients cannot ask for it.
+    pub(super) fn keep_no_newest_alone(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.keep_no_newest_alone();
+        }
+    }
+
     /// Handles a notice of the bus that concerns the history.
     pub(super) fn note(&mut self, notice: &BusNotice) {
         let Some(history) = &mut self.history else {

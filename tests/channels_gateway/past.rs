@@ -84,6 +84,13 @@ impl Bench {
         });
     }
 
+    /// The stream has a new message that is over the limit.
+    fn stores_too_much(&mut self, name: &str, sequence: u64) {
+        let mut message = self.message_of(name, sequence, stored(HEAD + sequence));
+        message.payload = vec![b'x'; (1 << 20) + 1];
+        self.bus(BusEvent::Message(message));
+    }
+
     /// The answer to a question: the newest messages.
     fn has(&mut self, number: u64, rows: &[(&str, u64)]) {
         for (name, sequence) in rows {
@@ -769,4 +776,49 @@ fn an_address_that_asks_for_very_many_names_leaves_others_their_turn() {
     bench.world.advance(1);
     (5..=u64::try_from(open).expect("few") + 4).for_each(|number| bench.has(number, &[]));
     assert_eq!(bench.came(other), ["subscribed", "subscribed"]);
+}
+
+/// The history has the message before it, or no other one, or a newer one.
+#[test]
+fn a_newest_message_that_is_too_large_is_missing_with_a_reason() {
+    let mut bench = on_a_stream();
+    bench.stores("a:1", 1);
+    bench.stores_too_much("a:1", 2);
+    bench.stores_too_much("a:2", 3);
+    bench.stores_too_much("a:3", 4);
+    bench.stores("a:3", 5);
+    bench.stores("a:4", 6);
+    let large = json!("large");
+    for (name, last, why, data) in [
+        ("a:1", 5, &large, vec![1]),
+        ("a:1", 1, &large, vec![]),
+        ("a:2", 5, &large, vec![]),
+        ("a:3", 5, &large, vec![5]),
+        ("a:3", 1, &Value::Null, vec![5]),
+        ("a:4", 5, &Value::Null, vec![6]),
+        ("a:*", 5, &large, vec![1, 5, 6]),
+    ] {
+        let key = bench.client();
+        bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": [name], "last": last}),
+        );
+        if let Some((_, number)) = bench.newest_asked().pop() {
+            bench.ends_with(number, None);
+        }
+        let (said, sent) = bench.answer(key).expect("an answer");
+        assert_eq!(
+            (&said[name], sent),
+            (why, data.into_iter().map(Value::from).collect())
+        );
+    }
+    // Once the history has forgotten it, the stream is asked.
+    bench.world.advance(61 * SECOND);
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    assert_eq!(
+        bench.newest_asked().len(),
+        2,
+        "what was known of it is from before"
+    );
 }

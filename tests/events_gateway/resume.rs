@@ -18,13 +18,17 @@ fn keeping_in_steps(steps: u64) -> Events {
 }
 
 fn keeping_with(shares_pushes: bool, share_us: u64) -> Events {
+    keeping_within(1 << 24, shares_pushes, share_us)
+}
+
+fn keeping_within(bytes_max: usize, shares_pushes: bool, share_us: u64) -> Events {
     let limits = Limits {
         share_us,
         event_stream: true,
         ping_interval_us: 0,
         history: HistoryLimits {
             keep_us: 60 * SECOND,
-            bytes_max: 1 << 24,
+            bytes_max,
         },
         ..Limits::default()
     };
@@ -403,4 +407,32 @@ fn very_many_missed_pushes_are_queued_over_several_turns() {
     let is_of = |(text, n): (&String, usize)| text.contains(&format!(r#""data":{n},"#));
     assert!(got[1..].iter().zip(0..).all(is_of), "{}", got[1]);
     assert_eq!(world.hub.core().resumed_messages().held(), 0);
+}
+
+/// Devices have no `last`: a push stays for nobody once a resume no longer gets it.
+#[test]
+fn every_push_in_the_memory_of_the_history_is_there_for_its_device() {
+    let mut world = keeping_within(1 << 18, false, Limits::default().share_us);
+    let (live, start) = first(&mut world, "live");
+    let mut before = vec![start];
+    let filler = "x".repeat(500);
+    for n in 0..600 {
+        let device = format!("d{n}");
+        push(
+            &mut world,
+            &[&device, "live"],
+            &format!(r#"{{"n":"{filler}"}}"#),
+        );
+        let got = world.texts(live).pop().expect("a push");
+        before.push(pos(&got).expect("a position").to_owned());
+    }
+    let history = world.hub.stats().history.expect("a history");
+    assert!((100..1_000).contains(&history.messages), "{history:?}");
+    let resumes = |n: &usize| {
+        let got = comes_back(&mut world, &format!("d{n}"), &before[*n]);
+        got.len() == 2 && got[0] == answer_to(&format!("d{n}"), r#","recovered":true"#)
+    };
+    let resumed = (0..600).filter(resumes).count() as u64;
+    // Each push is one of `live`, too, whose oldest may be gone.
+    assert_eq!(history.messages.div_ceil(2), resumed);
 }

@@ -1,7 +1,7 @@
 //! The result of a search: the missed messages of a client, some of whose frames are still to be made.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::found::Known;
@@ -34,6 +34,8 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(crate) has_newest: bool,
+    /// The names of which a newest message was left out of the history.
+    pub(super) left_out: BTreeSet<TopicName>,
     /// The permit for the messages, among all that wait for resuming clients.
     pub(crate) charge: Option<Permit>,
 }
@@ -64,6 +66,11 @@ impl Missed {
     /// The number of messages found so far.
     pub(crate) fn len(&self) -> usize {
         self.count + self.unmade.len()
+    }
+
+    /// Takes the names of which newest messages are missing, because they were left out of the history: they are too large.
+    pub fn take_left_out(&mut self) -> BTreeSet<TopicName> {
+        std::mem::take(&mut self.left_out)
     }
 
     /// Whether messages are still to be found, or frames to be made ([`Core::make_missed`](crate::Core::make_missed)).
@@ -159,6 +166,7 @@ impl Missed {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
         self.count += other.count;
+        self.left_out.extend(other.left_out);
         match self.unmade.is_empty() {
             true => self.unmade = other.unmade,
             false => {

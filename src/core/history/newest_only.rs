@@ -1,10 +1,10 @@
 //! Topics of which only the newest message is kept, because the list of messages had to become shorter. They have a part of
 //! the memory of the history; a message over that is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::topics::TopicIndex;
-use super::{ENTRY_BYTES, KeptMessage};
+use super::{ENTRY_BYTES, KeptMessage, Memory};
 use crate::{Body, Point, StoredId};
 use weirgate_wire::base::ExtendibleMap;
 
@@ -28,6 +28,9 @@ pub(super) struct NewestOnly {
     /// In the order of the feed.
     entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
+    /// The places of the messages with copies, which are dropped with live messages: of very many others each would be looked
+    /// at.
+    with_copies: BTreeSet<KeptOrder>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -38,6 +41,7 @@ impl NewestOnly {
         Self {
             entries: BTreeMap::new(),
             by_topic: ExtendibleMap::default(),
+            with_copies: BTreeSet::new(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
         }
@@ -48,11 +52,15 @@ impl NewestOnly {
         self.bytes + bytes_of(entry) <= self.bytes_max
     }
 
-    /// Adds the newest message of a topic.
+    /// Adds the newest message of a topic, without copies.
     pub(super) fn add(&mut self, topic: TopicIndex, entry: KeptMessage) {
         self.bytes += bytes_of(&entry);
         let place = order_of(&entry);
         self.by_topic.insert(topic, place);
+        debug_assert!(
+            entry.copies.is_empty(),
+            "its place is not among `with_copies`"
+        );
         self.entries.insert(place, (topic, entry));
     }
 
@@ -60,14 +68,24 @@ impl NewestOnly {
     pub(super) fn remove(&mut self, topic: TopicIndex) -> Option<KeptMessage> {
         let place = self.by_topic.remove(&topic)?;
         let (_, entry) = self.entries.remove(&place)?;
+        self.with_copies.remove(&place);
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
 
-    /// The message of a topic.
-    pub(super) fn get_mut(&mut self, topic: TopicIndex) -> Option<&mut KeptMessage> {
-        let place = self.by_topic.get(&topic)?;
-        self.entries.get_mut(place).map(|(_, entry)| entry)
+    /// Does something with the message of a topic that may add copies.
+    pub(super) fn with<R>(
+        &mut self,
+        topic: TopicIndex,
+        add: impl FnOnce(&mut KeptMessage) -> R,
+    ) -> Option<R> {
+        let place = *self.by_topic.get(&topic)?;
+        let (_, entry) = self.entries.get_mut(&place)?;
+        let result = add(entry);
+        if entry.has_copies() {
+            self.with_copies.insert(place);
+        }
+        Some(result)
     }
 
     /// The message of a topic.
@@ -108,10 +126,19 @@ impl NewestOnly {
         self.entries.len()
     }
 
-    /// The oldest message with copies.
-    pub(super) fn with_copies(&mut self) -> Option<&mut KeptMessage> {
-        let mut entries = self.entries.values_mut().map(|(_, entry)| entry);
-        entries.find(|entry| !entry.copies.is_empty())
+    /// Memory of the places of messages with copies; the nodes of the tree may be half empty.
+    pub(super) fn copied_bytes(&self) -> usize {
+        2 * size_of::<KeptOrder>() * self.with_copies.len()
+    }
+
+    /// Drops the copies of the oldest message with copies. Returns false if there is none.
+    pub(super) fn drop_copies(&mut self, memory: &mut Memory) -> bool {
+        let oldest = self.with_copies.pop_first();
+        let Some((_, entry)) = oldest.and_then(|place| self.entries.get_mut(&place)) else {
+            return false;
+        };
+        entry.drop_copies(memory);
+        true
     }
 }
 

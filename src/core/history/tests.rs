@@ -16,6 +16,8 @@ const SECOND: u64 = 1_000_000;
 thread_local! {
     /// Copies made by [`render`].
     static MADE: Cell<usize> = const { Cell::new(0) };
+    /// Messages that were looked at for copies to drop.
+    pub(super) static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The payload for the own name; for a pattern a copy that says so.

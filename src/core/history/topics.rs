@@ -30,6 +30,8 @@ pub(super) struct KnownTopic {
     /// The number of the newest message that was left out, and when it was, Unix microseconds.
     pub(super) left_out: u64,
     pub(super) left_out_us: i64,
+    /// The newest message was left out: what is kept of the topic is older.
+    is_newest_left_out: bool,
     /// The number of the newest message.
     newest: u64,
     /// When the newest message arrived, or was stored in the stream, Unix microseconds.
@@ -70,6 +72,7 @@ impl KnownTopics {
         };
         let name = &mut self.table[index.0];
         name.newest_unix_us = unix_us;
+        name.is_newest_left_out = false;
         name.kept += 1;
         if name.kept == 1 {
             self.quiet.remove(&mut self.table, index);
@@ -108,6 +111,12 @@ impl KnownTopics {
     pub(super) fn left_out(&mut self, index: TopicIndex, number: u64, unix_us: i64) {
         let name = &mut self.table[index.0];
         (name.left_out, name.left_out_us) = (number, unix_us);
+        name.is_newest_left_out = true;
+    }
+
+    /// Whether the newest message of a topic was left out.
+    pub(super) fn is_newest_left_out(&self, index: TopicIndex) -> bool {
+        self.table[index.0].is_newest_left_out
     }
 
     /// Notes the number of the newest message of a topic.
@@ -158,6 +167,7 @@ impl KnownTopics {
             forgotten: self.forgotten,
             left_out: 0,
             left_out_us: 0,
+            is_newest_left_out: false,
             newest: 0,
             newest_unix_us: 0,
             kept: 0,

@@ -392,6 +392,7 @@ impl Gateway for ChannelsGateway {
     type Out = ChannelsOutput;
 
     const HAS_BINARY: bool = true;
+    const HAS_LAST: bool = true;
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {

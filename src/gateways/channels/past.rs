@@ -13,10 +13,13 @@
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
 //! again.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
 
+use self::known::KnownNames;
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::retained::RetainedRequest;
@@ -30,8 +33,6 @@ pub(super) const PAST_WAIT_US: u64 = 6_000_000;
 /// The most questions on their way: twice as many as the bus asks the stream at once. Further names wait for their turn, and
 /// a name of another address for no more than these.
 const OPEN_MAX: usize = 128;
-/// The most names that are known to be in the history. With more, all are forgotten.
-const KNOWN_MAX: usize = 65_536;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
 /// Memory of a client with names that wait for their turn.
@@ -51,7 +52,7 @@ pub(super) struct Past {
     /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
     ahead: BTreeSet<(StoredId, TopicName)>,
     /// Names of which nothing more is to be had from the stream.
-    known: HashMap<TopicName, Known, RandomState>,
+    known: KnownNames,
     /// Clients whose answers wait no longer for a name.
     ended: VecDeque<Ended>,
 }
@@ -120,14 +121,6 @@ impl Waiting {
     fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
-}
-
-/// What a question has found out: the history has what the stream gives.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    forgotten: u64,
-    /// Why this is not all.
-    cut: Option<RetainedCut>,
 }
 
 #[derive(Debug)]
@@ -236,11 +229,7 @@ impl Past {
         };
         let cut = cut.or(question.cut);
         if self.answers && cut.is_none_or(stays) {
-            if self.known.len() >= KNOWN_MAX {
-                self.known.clear();
-            }
-            let forgotten = question.forgotten;
-            self.known.insert(name.clone(), Known { forgotten, cut });
+            self.known.add(&name, question.forgotten, cut);
         }
         self.ended.push_back(Ended {
             name,
@@ -305,11 +294,7 @@ impl ChannelsGateway {
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
         }
-        let known = self.past.known.get(name);
-        match known.filter(|known| known.forgotten == core.newest_forgotten()) {
-            Some(known) => PastOf::Here(known.cut),
-            None => PastOf::Missing,
-        }
+        self.past.known.past_of(name, core.newest_forgotten())
     }
 
     /// Makes the answer to a client wait for the newest messages of a name.
@@ -434,7 +419,7 @@ impl ChannelsGateway {
 
     /// Handles a loss of messages of the stream. Nothing is known any more: it may be another stream, with other messages.
     pub(super) fn past_lost(&mut self, core: &Core) {
-        self.past.known = HashMap::default();
+        self.past.known.clear();
         while let Some((_, name)) = self.past.ahead.pop_first() {
             self.past.wait_again(core, &name);
         }

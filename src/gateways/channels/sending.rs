@@ -329,7 +329,15 @@ impl Resuming {
                 false => self.spend_newest(),
             }
         }
+        self.note_left_out();
         made
+    }
+
+    /// Notes the names of which newest messages were too large for the history: the answer says so.
+    fn note_left_out(&mut self) {
+        for name in self.newest.take_left_out() {
+            self.past.cuts.entry(name).or_insert(RetainedCut::Large);
+        }
     }
 
     /// Sends no newest messages.
@@ -597,6 +605,7 @@ impl ChannelsGateway {
                 false => found.newest(core, key, &names, last),
             };
             resuming.newest.merge(found);
+            resuming.note_left_out();
             return vec![newest; names.len()];
         };
         let mut outcomes = found.missed(core, key, since, &names);
@@ -613,6 +622,7 @@ impl ChannelsGateway {
         let _ = newest.newest(core, key, &lost, last);
         resuming.missed.merge(found);
         resuming.newest.merge(newest);
+        resuming.note_left_out();
         outcomes
     }
 

@@ -2,6 +2,7 @@
 //! answer ([`Follow`]). Must not know a contract: the gateway makes the frames.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use sonic_rs::LazyValue;
 
@@ -229,6 +230,11 @@ impl Follow {
             self.messages.merge(newest);
         }
         Ok(())
+    }
+
+    /// Takes the names of which newest messages are missing, because they were too large for the history.
+    pub(in crate::gateways) fn take_left_out(&mut self) -> BTreeSet<TopicName> {
+        self.messages.take_left_out()
     }
 
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from

@@ -350,6 +350,8 @@ impl Gateway for TradesGateway {
     type In = Infallible;
     type Out = Infallible;
 
+    const HAS_LAST: bool = true;
+
     fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
         let source = match Interval::has_topic(name) {
             true => NameSource::Live,

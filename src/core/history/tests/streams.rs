@@ -525,3 +525,131 @@ fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
     found.sort_unstable();
     assert!(found.is_sorted_by(|one, next| one < next), "each once");
 }
+
+/// Live copies, and copies for clients that ask for newest messages, come and go while very many quiet names stay.
+#[test]
+fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
+    let mut bench = Bench::of_messages(1 << 22);
+    let quiet = 1_000;
+    for n in 0..quiet {
+        bench.keep(&format!("row:{n}"), &n.to_string());
+    }
+    let live = |bench: &mut Bench| {
+        let newest = bench.keep("busy", &"x".repeat(1_000));
+        let copy = bench.history.copy_of_newest(newest, None, Content::Text);
+        assert!(copy.is_some());
+    };
+    for _ in 0..20_000 {
+        live(&mut bench);
+    }
+    assert_eq!(bench.history.newest_only.count(), quiet);
+    let first = bench.history.entries.front().map(|entry| entry.number);
+    assert!(
+        first.is_some_and(|first| bench.history.memory.first_copied > first + 100),
+        "copies go before messages"
+    );
+    for asks in [false, true] {
+        LOOKED_AT.set(0);
+        let before = bench.history.stats().messages;
+        for n in 0..100 {
+            if asks {
+                let name = TopicName::from(format!("row:{}", 7 * n));
+                let wanted = [Wanted::exact(&name)];
+                let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
+                assert_eq!(found.frames().count(), 1);
+            }
+            live(&mut bench);
+        }
+        let looked_at = LOOKED_AT.get();
+        assert!(looked_at < 1_000, "{looked_at}, asks: {asks}");
+        assert!(bench.history.stats().messages.abs_diff(before) < 200);
+    }
+    // The places of messages with copies go with the copies, and with the messages.
+    let names: Vec<_> = (0..8)
+        .map(|n| TopicName::from(format!("row:{n}")))
+        .collect();
+    for name in &names {
+        let wanted = [Wanted::exact(name)];
+        let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
+        assert_eq!(found.frames().count(), 1);
+    }
+    let copied_before = bench.history.newest_only.copied_bytes();
+    bench.keep("row:3", "new");
+    assert!(bench.history.newest_only.copied_bytes() < copied_before);
+    while bench.history.drop_copies() {}
+    let memory = &bench.history.memory;
+    let copied = bench.history.newest_only.copied_bytes();
+    assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
+}
+
+/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that was left
+/// out.
+#[test]
+fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
+    let mut bench = Bench::new(1 << 18);
+    let leave_out = |bench: &mut Bench, name: &str| {
+        bench.pass();
+        let (now, left_out) = (at(bench.now_us), position(0, bench.count));
+        let name = TopicName::from(name.to_owned());
+        bench.history.keep(now, left_out, &name, None);
+    };
+    let newest = |bench: &mut Bench, name: &str, count| {
+        let patterns = NamePatterns::new(Default::default(), &[name.to_owned()]).unwrap();
+        let name = TopicName::from(name.to_owned());
+        let wanted = match name.as_str().contains('*') {
+            true => Wanted {
+                name: name.clone(),
+                patterns: Some(Arc::new(patterns)),
+            },
+            false => Wanted::exact(&name),
+        };
+        let budget = text_frames(1 << 20);
+        let (mut found, outcome) = bench.history.newest(&[wanted], count, budget);
+        assert_eq!(outcome, Ok(()));
+        while found.has_unmade() {
+            bench.history.make_next(&mut found, budget).expect("room");
+        }
+        let lacks: Vec<_> = found.take_left_out().into_iter().collect();
+        assert!(lacks.is_empty() || lacks == [name]);
+        (found.len(), !lacks.is_empty())
+    };
+    bench.keep("a", "1");
+    leave_out(&mut bench, "a");
+    leave_out(&mut bench, "b");
+    leave_out(&mut bench, "c");
+    bench.keep("c", "2");
+    bench.keep("d", "3");
+    for (name, count, found) in [
+        ("a", 5, (1, true)),
+        ("a", 1, (0, true)),
+        ("b", 5, (0, true)),
+        ("c", 5, (1, true)),
+        ("c", 1, (1, false)),
+        ("d", 5, (1, false)),
+        ("*", 5, (3, true)),
+        ("*", 1, (2, true)),
+    ] {
+        assert_eq!(newest(&mut bench, name, count), found, "{name} {count}");
+    }
+    let forgotten = bench.history.newest_forgotten;
+    let fill = |bench: &mut Bench| {
+        (0..10_000).for_each(|_| {
+            bench.keep("busy", &"x".repeat(100));
+        })
+    };
+    fill(&mut bench);
+    let has = |bench: &Bench, name| bench.history.has_messages(&TopicName::fixed(name));
+    let kept = ["a", "b", "c", "d"].map(|name| has(&bench, name));
+    assert_eq!(kept, [false, false, true, true]);
+    let now_forgotten = bench.history.newest_forgotten;
+    assert_eq!(now_forgotten, forgotten + 2, "the stream is asked again");
+    assert_eq!(newest(&mut bench, "c", 5), (1, false));
+    // The message that stays is older than one that was left out after it.
+    leave_out(&mut bench, "d");
+    assert_eq!(newest(&mut bench, "d", 5), (1, true));
+    fill(&mut bench);
+    assert_eq!(newest(&mut bench, "d", 1), (1, true));
+    assert!(newest(&mut bench, "*", 1).1);
+    bench.keep("d", "4");
+    assert_eq!(newest(&mut bench, "d", 1), (1, false));
+}
