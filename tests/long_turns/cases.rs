@@ -11,6 +11,9 @@ const CASE_US_MAX: u64 = 60_000_000;
 /// of so many names slow.
 const CASE_TURN_US_MAX: u64 = 2 * TURN_US_MAX;
 
+/// A case is too long if each of so many plays is.
+const PLAYS_MAX: usize = 3;
+
 /// Names of a client.
 pub(crate) fn all() -> Vec<Names> {
     vec![some(0, NAMES_MAX as u32)]
@@ -90,9 +93,14 @@ pub(crate) fn play_all<C: Contract>(gateway: &str, cases: Vec<Case>) {
             kind: case.kind,
             acts,
         };
-        // The shortest of three: a page that is touched for the first time is no fault.
-        let plays = (0..3).map(|_| play::<C>(&acts, CASE_US_MAX));
-        let longest = plays.min_by_key(|longest| longest.us).unwrap_or_default();
+        // Up to three times: a page that is touched for the first time is no fault.
+        let mut longest = play::<C>(&acts, CASE_US_MAX);
+        for _ in 1..PLAYS_MAX {
+            if longest.us <= CASE_TURN_US_MAX {
+                break;
+            }
+            longest = play::<C>(&acts, CASE_US_MAX);
+        }
         let line = format!("{gateway}, {}: {longest}", case.name);
         println!("{line}");
         if longest.us > CASE_TURN_US_MAX {

@@ -62,7 +62,7 @@ async def test_a_screen_reader_gets_names_tables_and_news(nats, start_weirgate):
     weirgate = start_weirgate(nats=nats).wait_ready()
     async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
         await filled(page, bus)
-        nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
+        nodes = await page.accessible()
         of = lambda role: [n.get("name", {}).get("value", "") for n in nodes if not n["ignored"] and n["role"]["value"] == role]
         assert of("button") == ["Pause", "Reconnect"]
         assert of("heading") == ["weirgate", "Levels", "Viewport predictions", "Flow", "Connection"]

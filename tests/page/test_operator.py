@@ -205,7 +205,7 @@ async def test_it_is_for_everyone(nats, start_weirgate):
             await page.resize(width, 800)
             await page.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
             assert await page.js(OUTSIDE) == [0], f"at {width} px"
-        nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
+        nodes = await page.accessible()
         of = lambda role: [n.get("name", {}).get("value", "") for n in nodes if not n["ignored"] and n["role"]["value"] == role]
         tls = ["TLS"] if over_tls.is_on() else []
         assert of("heading") == ["weirgate levels", "Find", "Slow clients", "Ended last", "Busiest topics", "Busiest clients", "Bus", *tls, "Rates",

@@ -5,23 +5,28 @@ import pytest
 from processes import RedisServer, free_port
 
 
+RSA = "rsa:2048"
+# Made in a hundredth of the time.
+ELLIPTIC = "ec -pkeyopt ec_paramgen_curve:P-256"
+
+
 class Certificates:
     """An authority in `ca`, and the signed certificates: `server` for 127.0.0.1, `elsewhere` for localhost, and `client`; each
-    (certificate, key)."""
+    (certificate, key). `key` is the kind of the keys, but for that of `elsewhere`."""
 
-    def __init__(self, folder, name="ca"):
+    def __init__(self, folder, name="ca", key=RSA):
         self.folder, self.ca = folder, folder / "ca.pem"
-        self._openssl(f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout ca.key -out ca.pem")
-        self.server = self._sign("srv", "IP:127.0.0.1")
-        self.elsewhere = self._sign("elsewhere", "DNS:localhost")
-        self.client = self._sign("cl", "email:gw@example.test")
+        self._openssl(f"req -x509 -newkey {key} -nodes -days 2 -subj /CN={name} -keyout ca.key -out ca.pem")
+        self.server = self._sign("srv", "IP:127.0.0.1", key)
+        self.elsewhere = self._sign("elsewhere", "DNS:localhost", ELLIPTIC)
+        self.client = self._sign("cl", "email:gw@example.test", key)
 
     def _openssl(self, command):
         subprocess.run(["openssl", *command.split()], cwd=self.folder, check=True, capture_output=True)
 
-    def _sign(self, name, alternative):
+    def _sign(self, name, alternative, key):
         (self.folder / "names").write_text(f"subjectAltName={alternative}\n")
-        self._openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        self._openssl(f"req -newkey {key} -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
         self._openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem")
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
@@ -56,4 +61,4 @@ def certificates(tmp_path_factory):
 @pytest.fixture(scope="session")
 def other_certificates(tmp_path_factory):
     """Certificates of another authority of the tests."""
-    return Certificates(tmp_path_factory.mktemp("other-certificates"), "another")
+    return Certificates(tmp_path_factory.mktemp("other-certificates"), "another", ELLIPTIC)
