@@ -8,6 +8,7 @@ import random
 
 import clients
 import pytest
+from nats.js.api import StreamSource
 from nats.js.errors import BadRequestError
 from prometheus import scrape
 from redis_gateways import CHANNELS
@@ -118,6 +119,57 @@ async def test_the_end_says_whether_a_pattern_is_whole(nats, on_nats):  # noqa: 
         come = [m["seq"] for m in client.data if m["pattern"] == name]
         assert len(come) == ends()[name]["count"] and all(seq < ends()[name]["seq"] for seq in come)
     assert client.missing == 0
+    await publisher.close()
+
+
+async def last_values(weirgate, name):
+    """The sizes of the last values of a name, and their end."""
+    client = await connect(weirgate)
+    client.say({"action": "subscribe", "channels": [name], "status": True})
+
+    def ends(c):
+        return [m for m in c.answers if m["type"] == "retained"]
+    await client.wait_for(ends, 20, f"the end of {name}")
+    client.abort()
+    end, sizes = ends(client)[0], sorted(len(m["data"]) for m in client.data)
+    assert end["count"] == len(sizes)
+    return sizes, end.get("cut")
+
+
+async def test_a_value_within_the_limit_comes_by_its_name_and_by_a_pattern(nats, on_nats):  # noqa: F811
+    """JetStream answers the question of a name in base64, which is a third longer. A value over the limit is told as such."""
+    weirgate = on_nats(nats, "--retained", "--bus-message-bytes-max", "100000")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="SIZES", subjects=["size.>"])
+    for bytes_ in (74_000, 76_000, 99_000, 101_000, 900_000):
+        # Two are the quotes.
+        value = b'"' + b"x" * (bytes_ - 2) + b'"'
+        await streams.publish(f"size.{bytes_}.a", value)
+        want = ([], "large") if bytes_ > 100_000 else ([bytes_ - 2], None)
+        assert await last_values(weirgate, f"size.{bytes_}.*") == want
+        assert await last_values(weirgate, f"size.{bytes_}.a") == want, bytes_
+    assert await last_values(weirgate, "size.none") == ([], None)
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_bus_messages_bad_total") == 4 and "size.900000.a" in weirgate.log()
+    await publisher.close()
+
+
+async def test_a_copy_is_found_in_a_list_of_streams_that_is_longer_than_the_limit(nats, on_nats):  # noqa: F811
+    weirgate = on_nats(nats, "--retained", "--bus-message-bytes-max", "1024")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=20)
+    await streams.add_stream(name="ORIGIN", subjects=["copied.>"], storage="memory")
+    await streams.publish("copied.a", b'"one"')
+    await streams.add_stream(name="COPY", sources=[StreamSource(name="ORIGIN")], storage="memory")
+
+    async with asyncio.timeout(30):
+        while (await streams.stream_info("COPY")).state.messages < 1:
+            await asyncio.sleep(0.05)
+    await streams.delete_stream("ORIGIN")
+    for n in range(150):
+        await streams.add_stream(name=f"OTHER{n}", subjects=[f"other{n}.>"], storage="memory")
+    assert await last_values(weirgate, "copied.a") == ([3], None)
     await publisher.close()
 
 

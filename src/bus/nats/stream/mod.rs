@@ -17,7 +17,7 @@ pub(super) use self::reader::JetStreamReader;
 use super::connection::Connection;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
-use super::protocol::Op;
+use super::protocol::{Op, PayloadLimits};
 use super::refusals::refusal_in;
 use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
@@ -289,8 +289,9 @@ impl Bus for NatsStreamSource {
         self.feed.connecting(relay.link.now());
         let mut before = None;
         loop {
-            let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
-            let mut connection = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
+            let limits = PayloadLimits::of_all(self.payload_bytes_max);
+            let nats = &self.settings;
+            let mut connection = match self.servers.connection(&mut self.waiter, nats, limits) {
                 Ok(connection) => connection,
                 Err(error) => return error.into(),
             };

@@ -49,10 +49,10 @@ use self::live::Live;
 use self::reading::{PAGE_BYTES, Page, QuestionReading, STREAMS_MAX, Then};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
-use super::super::api::{ApiError, ApiRequest, message, refusal};
+use super::super::api::{ApiError, ApiRequest, Fetched, message, message_in_part, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
-use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use super::super::refusals::{INBOXES, Refused};
 use super::super::stream_info::StreamInfo;
 #[cfg(doc)]
@@ -84,7 +84,7 @@ const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
 const IDLE_MAX: Duration = Duration::from_secs(180);
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
-/// The first number for subscriptions of questions; requested names have smaller numbers.
+/// The first number for subscriptions of questions; requested names have smaller numbers. It is that of the answers.
 pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
@@ -96,6 +96,9 @@ pub(in super::super) struct Retained {
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
     stream: Option<String>,
+    /// The payload limit, bytes. Of a larger value one byte more is sent on: the gateway knows by it that the value is
+    /// too large.
+    payload_bytes_max: usize,
     /// The questions, each by the number that ends the subject for its answers. This is not the number by which the gateway
     /// knows the question.
     pending: BTreeMap<u64, Pending>,
@@ -161,11 +164,12 @@ enum Again {
 
 impl Retained {
     /// Makes an empty list. `is_used`: there are questions about all streams; `stream`: there are some about this one.
-    pub(super) fn new(is_used: bool, stream: Option<String>) -> Self {
+    pub(super) fn new(is_used: bool, stream: Option<String>, payload_bytes_max: usize) -> Self {
         Self {
             inbox: inbox(),
             is_used,
             stream,
+            payload_bytes_max,
             pending: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -185,6 +189,11 @@ impl Retained {
             Need::must(Action::NextMessages),
             Need::may(Action::DeleteConsumer, consumers),
         ]
+    }
+
+    /// How much of a payload is read on the connection.
+    pub(super) const fn payload_limits(payload_bytes_max: usize) -> PayloadLimits {
+        PayloadLimits::with_answers(payload_bytes_max, FIRST_SID)
     }
 
     /// The size of the largest request, bytes.
@@ -383,6 +392,9 @@ impl Retained {
                 Some(number) if self.all_streams.asked() == Some(number) => {
                     self.handle_page(number, &delivery, now, out);
                 }
+                Some(number) if delivery.is_cut => {
+                    self.answered_in_part(number, delivery.payload, now, out);
+                }
                 Some(number) => self.answered(number, &delivery, now, out),
                 None => {}
             }
@@ -463,7 +475,6 @@ impl Retained {
             Ok(answer) => answer,
             Err(error) => return self.end(number, Some(error.into()), out),
         };
-        let subscription = &pending.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&pending.step, refused) {
             (
@@ -477,35 +488,60 @@ impl Retained {
             (QuestionStep::Streams | QuestionStep::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (QuestionStep::Streams, None) if pending.question.wants == Wants::All => {
-                let found = targets_in(&subscription.name, answer);
-                match StreamInfo::read(&delivery.payload) {
-                    Ok(stream) => self.handle_start(number, (found, &stream), now, out),
-                    Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
-                    Err(error) => self.refuse(number, &error.to_string(), out),
-                }
-            }
-            (QuestionStep::Streams, None) if pending.question.is_of_stream() => {
-                let targets = targets_in(&subscription.name, answer);
-                if subscription.is_pattern {
-                    pending.reading.targets = targets.into();
-                    return self.next_stream(number, now, out);
-                }
-                self.find_message(number, targets.into_iter().take(1), now, out);
-            }
-            (QuestionStep::Streams, None) if subscription.is_pattern => {
-                pending.reading.take_streams(&subscription.name, answer);
-                self.search_all_streams(number, now, out);
-            }
-            (QuestionStep::Streams, None) => {
-                let found = targets(&subscription.name, answer);
-                self.found_streams(number, found, now, out);
-            }
+            (QuestionStep::Streams, None) => self.handle_streams(number, answer, now, out),
             (QuestionStep::Message(_), None) => {
-                pending.value = last_message(answer);
-                self.judge_message(number, now, out);
+                let value = last_message(answer, self.payload_bytes_max);
+                self.handle_message(number, value, now, out);
             }
             (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
+        }
+    }
+
+    /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
+    /// anything else the missing part counts.
+    fn answered_in_part(&mut self, number: u64, answer: Vec<u8>, now: Instant, out: &mut Vec<u8>) {
+        match self.pending.get(&number).map(|pending| &pending.step) {
+            Some(QuestionStep::Message(_)) => {
+                let value = beginning_of_message(answer, self.payload_bytes_max);
+                self.handle_message(number, value, now, out);
+            }
+            Some(QuestionStep::Streams | QuestionStep::Create(..)) => {
+                self.end(number, Some(WhyIncomplete::too_long()), out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles the answer about the streams of a question.
+    fn handle_streams(&mut self, number: u64, answer: Json<'_>, now: Instant, out: &mut Vec<u8>) {
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
+        let (question, subscription) = (&pending.question, &pending.question.subscription);
+        let is_of_stream = question.wants == Wants::All || question.is_of_stream();
+        let what = if is_of_stream { "config" } else { "streams" };
+        if answer.get(&[what]).is_none() {
+            self.end(number, Some(WhyIncomplete::lacks(what)), out);
+        } else if question.wants == Wants::All {
+            let found = targets_in(&subscription.name, answer);
+            match StreamInfo::of(answer) {
+                Ok(stream) => self.handle_start(number, (found, &stream), now, out),
+                Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
+                Err(error) => self.refuse(number, &error.to_string(), out),
+            }
+        } else if is_of_stream {
+            let targets = targets_in(&subscription.name, answer);
+            if subscription.is_pattern {
+                pending.reading.targets = targets.into();
+                return self.next_stream(number, now, out);
+            }
+            self.find_message(number, targets.into_iter().take(1), now, out);
+        } else if subscription.is_pattern {
+            pending.reading.take_streams(&subscription.name, answer);
+            self.search_all_streams(number, now, out);
+        } else {
+            let found = targets(&subscription.name, answer);
+            self.found_streams(number, found, now, out);
         }
     }
 
@@ -554,10 +590,13 @@ impl Retained {
         let read = json::read(&delivery.payload);
         let incomplete = match &read {
             _ if delivery.status.is_some() => Some(WhyIncomplete::Refused(shown("nobody answers"))),
+            _ if delivery.is_cut => Some(WhyIncomplete::too_long()),
             Err(error) => Some((*error).clone().into()),
-            Ok(answer) => {
-                refusal(*answer).map(|error| WhyIncomplete::Refused(shown(&error.to_string())))
-            }
+            Ok(answer) => match refusal(*answer) {
+                Some(error) => Some(WhyIncomplete::Refused(shown(&error.to_string()))),
+                None if answer.get(&["streams"]).is_none() => Some(WhyIncomplete::lacks("streams")),
+                None => None,
+            },
         };
         if let (Ok(answer), None) = (read, &incomplete)
             && self.all_streams.add_page(answer) == AfterPage::NextPage
@@ -613,7 +652,25 @@ impl Retained {
         }
     }
 
-    /// Handles the last message of a stream, or that there is none: the next stream may have one. Asks again if the
+    /// Handles the answer to the question for a message.
+    fn handle_message(
+        &mut self,
+        number: u64,
+        value: Result<Option<LastMessage>, WhyIncomplete>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        match (value, self.pending.get_mut(&number)) {
+            (Ok(value), Some(pending)) => {
+                pending.value = value;
+                self.judge_message(number, now, out);
+            }
+            (Err(unreadable), _) => self.end(number, Some(unreadable), out),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Judges the last message of a stream, or that there is none: the next stream may have one. Asks again if the
     /// message is older than one that was delivered before the question.
     fn judge_message(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
@@ -973,21 +1030,45 @@ impl LastMessage {
     const fn is_deletion(&self) -> bool {
         self.payload.is_empty()
     }
+
+    /// A larger payload is cut to one byte more than the limit, as in a message that a consumer delivers.
+    fn cut_to(bytes_max: usize, mut message: Fetched) -> Self {
+        message.payload.truncate(bytes_max.saturating_add(1));
+        Self {
+            payload: message.payload,
+            id: StoredId {
+                major: message.sequence,
+                minor: message.stored_unix_ns.unwrap_or_default(),
+            },
+        }
+    }
 }
 
-/// The message in the answer; `None` for an error, such as a missing message, and for a message without payload that
-/// deletes nothing.
-fn last_message(answer: Json<'_>) -> Option<LastMessage> {
-    let message = message(answer).ok()?;
+/// The message in the answer; `None` if the stream has none, and for a message without payload that deletes nothing.
+///
+/// # Errors
+/// [`WhyIncomplete::Unreadable`]: there is neither a message nor the word that there is none.
+fn last_message(answer: Json<'_>, bytes_max: usize) -> Result<Option<LastMessage>, WhyIncomplete> {
+    if refusal(answer).is_some_and(|error| error.message_is_missing()) {
+        return Ok(None);
+    }
+    let message = message(answer).map_err(|_| WhyIncomplete::lacks("message"))?;
     let is_value = message.is_deletion || !message.payload.is_empty();
-    let id = StoredId {
-        major: message.sequence,
-        minor: message.stored_unix_ns.unwrap_or_default(),
-    };
-    is_value.then_some(LastMessage {
-        payload: message.payload,
-        id,
-    })
+    Ok(is_value.then(|| LastMessage::cut_to(bytes_max, message)))
+}
+
+/// The message over the limit in an answer that is here in part.
+///
+/// # Errors
+/// [`WhyIncomplete::Unreadable`]: what is here of the message is within the limit.
+fn beginning_of_message(
+    answer: Vec<u8>,
+    bytes_max: usize,
+) -> Result<Option<LastMessage>, WhyIncomplete> {
+    let message = message_in_part(answer).ok();
+    let message = message.filter(|message| message.payload.len() > bytes_max);
+    let message = message.ok_or_else(WhyIncomplete::too_long)?;
+    Ok(Some(LastMessage::cut_to(bytes_max, message)))
 }
 
 #[cfg(test)]
