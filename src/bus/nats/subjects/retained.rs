@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::events::{RetainedEvent, WhyIncomplete};
-use self::live::Live;
+use self::live::{Live, LiveMessage};
 use self::reading::{PAGE_BYTES, Page, QuestionReading, STREAMS_MAX, Then};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
@@ -255,7 +255,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let reading = QuestionReading::of(&question, self.live.unstored(sid, now, now));
+        let reading = QuestionReading::of(&question);
         let pending = Pending {
             question,
             sid,
@@ -689,8 +689,11 @@ impl Retained {
             .as_ref()
             .map_or(&[][..], |value| &value.payload);
         let payload = self.live.payload_hash(payload);
-        let unstored = self.live.unstored(pending.sid, pending.begun, now);
-        match unstored.has_other_than(payload) {
+        let is_it = |live: LiveMessage| live.payload == payload;
+        match self
+            .live
+            .has_unstored(pending.sid, pending.begun, now, is_it)
+        {
             true => self.pause(number, Again::Message(streams), now),
             false => self.end(number, None, out),
         }
@@ -763,9 +766,8 @@ impl Retained {
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;
-        let is_new = pending
-            .reading
-            .take(&delivery, ack, self.live.message_hash(&delivery));
+        let live = self.live.number_of(pending.sid, &delivery);
+        let is_new = pending.reading.take(&delivery, ack, live);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new
             && (is_of_all || delivery.is_deletion || !is_empty)
@@ -911,8 +913,9 @@ impl Retained {
         let reading = &pending.reading;
         // What is missing may be in a stream that was not read.
         let has_read_all = !reading.is_cut && reading.refused.is_none();
-        let unstored = self.live.unstored(pending.sid, pending.begun, now);
-        match has_read_all && unstored.overlaps(&reading.unstored) {
+        let has_come = |live: LiveMessage| reading.came.contains(&live.number);
+        let live = &mut self.live;
+        match has_read_all && live.has_unstored(pending.sid, pending.begun, now, has_come) {
             true => self.pause(number, Again::Streams, now),
             false => self.end(number, None, out),
         }

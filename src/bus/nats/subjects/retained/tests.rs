@@ -1,6 +1,5 @@
 //! Questions for last values, and the answers of a server.
 
-use super::live::Unstored;
 use super::reading::PAGE_VALUES;
 use super::*;
 use base64::Engine;
@@ -340,7 +339,7 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
 fn values(pattern: &str, streams: &str) -> QuestionReading {
-    let mut values = QuestionReading::new(&PageCursor::default(), Unstored::default());
+    let mut values = QuestionReading::new(&PageCursor::default());
     values.take_streams(pattern, json(streams));
     values
 }
@@ -1121,4 +1120,32 @@ fn an_empty_message_is_one_of_all() {
     all.pages.brings(1, 0);
     all.pages.brings(2, 1);
     assert_eq!(all.came(), (2, None, true));
+}
+
+/// The time of 20 questions, beside so many subjects with messages that no stream has.
+fn time_beside(subjects: usize, name: &str) -> Duration {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    for n in 0..subjects {
+        let delivery = Delivery {
+            subject: format!("busy.{n}").into(),
+            sid: 5,
+            ..Delivery::default()
+        };
+        retained.note_live(&delivery, now);
+    }
+    let begun = Instant::now();
+    for number in 1..=20 {
+        retained.ask(question(number, name), Some(5), now, &mut out);
+        let none = answer(&retained, number, r#"{"streams":[]}"#);
+        retained.take(none, now, &mut out);
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn a_question_beside_a_busy_bus_costs_what_it_brings() {
+    let times = |subjects| (0..5).map(move |_| time_beside(subjects, "*.>")).min();
+    let (alone, beside) = (times(1), times(30_000));
+    let (alone, beside) = (alone.expect("a time"), beside.expect("a time"));
+    assert!(beside < 20 * alone, "{alone:?} {beside:?}");
 }
