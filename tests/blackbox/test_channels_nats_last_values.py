@@ -269,10 +269,14 @@ async def test_values_come_from_streams_that_no_publisher_reaches(nats, on_nats)
     weirgate = on_nats(nats, "--retained")
     version = publisher.connected_server_version
     is_new = (version.major, version.minor) >= (2, 10)
-    # An old server makes no consumer of a pattern there.
-    for name, values in (("o.a", {"o.a": 1}), ("o.*", {"o.a": 1, "o.b": 2} if is_new else {})):
-        client = await connect(weirgate, name)
-        await client.wait_for(lambda c, values=values: {m["channel"]: m["data"] for m in c.data} == values, 20, "the values of the copy")
+    # An old server makes no consumer of a pattern there, so values of a pattern are missing if the copy has any.
+    for name, values in (("o.a", {"o.a": 1}), ("o.*", {"o.a": 1, "o.b": 2} if is_new else {}), ("x.*", {})):
+        client = await connect(weirgate)
+        client.say({"action": "subscribe", "channels": [name], "status": True})
+        await client.wait_for(lambda c: any(m["type"] == "retained" for m in c.answers), 20, f"the end of {name}")
+        assert {m["channel"]: m["data"] for m in client.data} == values
+        end = next(m for m in client.answers if m["type"] == "retained")
+        assert end.get("cut") == ("refused" if name == "o.*" and not is_new else None), end
     if is_new:
         await add("MADE", subjects=["in.>"], subject_transform={"src": "in.>", "dest": "out.>"})
         await streams.publish("in.a", b"1")
@@ -282,7 +286,7 @@ async def test_values_come_from_streams_that_no_publisher_reaches(nats, on_nats)
             client = await connect(weirgate, name)
             await client.wait_for(lambda c: [(m["channel"], m["data"]) for m in c.data] == [("out.a", 1)], 20, "the value of the transform")
     other = await connect(weirgate, "other")
-    assert other.data == [] and "gives no last values" not in weirgate.log()
+    assert other.data == [] and weirgate.log().count("gives no last values") == (0 if is_new else 1)
     await publisher.close()
 
 

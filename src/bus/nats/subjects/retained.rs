@@ -8,7 +8,8 @@
 //! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
 //! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
 //! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
-//! bytes all the same is left, and made again for the next page.
+//! bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for a pattern of copies whose
+//! origin is gone; the stream is asked for the last message of the pattern, which says whether values are missing.
 //!
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
 //! was made, then all later ones. A stream is read once the consumer has brought as many messages as waited when it was made:
@@ -140,6 +141,8 @@ enum QuestionStep {
     Message(VecDeque<String>),
     /// A consumer of the values of a pattern in a stream.
     Create(Target, Consumer),
+    /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
+    Any(Target, String),
     /// The messages that a consumer was asked for.
     Values(Consumer, Pull),
     /// The request for another page; without a consumer, one is made again.
@@ -298,13 +301,8 @@ impl Retained {
                 }
             }
             QuestionStep::AllStreams => self.list_request(),
-            QuestionStep::Message(streams) => {
-                let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
-                ApiRequest {
-                    subject: Action::GetMessage.subject_about(streams.front()?),
-                    body,
-                }
-            }
+            QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
+            QuestionStep::Any(target, _) => last_message_request(&target.stream, &target.filter),
             QuestionStep::Create(target, _) => {
                 let plan = target.plan(pending.reading.start());
                 plan.request(&target.stream, None)
@@ -494,6 +492,11 @@ impl Retained {
                 self.handle_message(number, value, now, out);
             }
             (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Any(..), _) => {
+                let error = refusal(answer);
+                let has_none = error.is_some_and(|error| error.message_is_missing());
+                self.handle_any(number, has_none, now, out);
+            }
         }
     }
 
@@ -505,6 +508,7 @@ impl Retained {
                 let value = beginning_of_message(answer, self.payload_bytes_max);
                 self.handle_message(number, value, now, out);
             }
+            Some(QuestionStep::Any(..)) => self.handle_any(number, false, now, out),
             Some(QuestionStep::Streams | QuestionStep::Create(..)) => {
                 self.end(number, Some(WhyIncomplete::too_long()), out);
             }
@@ -710,9 +714,12 @@ impl Retained {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
-            if !error.filter_is_foreign() {
-                pending.reading.refused = Some(shown(&error.to_string()));
+            let words = shown(&error.to_string());
+            if error.filter_is_foreign() {
+                pending.step = QuestionStep::Any(target, words);
+                return self.send(number, out);
             }
+            pending.reading.refused = Some(words);
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
@@ -737,6 +744,17 @@ impl Retained {
             true => self.fill_page(number, out),
             false => self.pull(number, out),
         }
+    }
+
+    /// Goes on after a stream without a consumer for the pattern: a value that it has is missing.
+    fn handle_any(&mut self, number: u64, has_none: bool, now: Instant, out: &mut Vec<u8>) {
+        if let Some(pending) = self.pending.get_mut(&number)
+            && let QuestionStep::Any(_, words) = &mut pending.step
+            && !has_none
+        {
+            pending.reading.refused = Some(std::mem::take(words));
+        }
+        self.next_stream(number, now, out);
     }
 
     /// Asks a consumer for as many messages as the page has room for.
@@ -1018,6 +1036,14 @@ impl Target {
             has_flow_control: false,
             is_in_memory: true,
         }
+    }
+}
+
+/// The request for the last message of a subject, or of a pattern, in a stream.
+fn last_message_request(stream: &str, subject: &str) -> ApiRequest {
+    ApiRequest {
+        subject: Action::GetMessage.subject_about(stream),
+        body: sonic_rs::json!({ "last_by_subj": subject }).to_string(),
     }
 }
 

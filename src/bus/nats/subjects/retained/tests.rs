@@ -732,6 +732,30 @@ fn a_consumer_on_another_server_than_the_leader_is_made_again() {
     assert_eq!(bench.values(), ["1", "end"]);
 }
 
+/// nats-server 2.9 makes no consumer for a pattern in a stream that has only copies of a stream that is gone.
+#[test]
+fn a_value_in_a_stream_that_makes_no_consumer_is_missing() {
+    const FOREIGN: &str = r#"{"error":{"code":400,"err_code":10093,"description":"no subset"}}"#;
+    for (any, is_missing) in [
+        (r#"{"error":{"code":404,"err_code":10037}}"#, false),
+        (r#"{"message":{"subject":"a.b","seq":1}}"#, true),
+        (r#"{"error":{"code":503,"err_code":10008}}"#, true),
+    ] {
+        let mut bench = Bench::new("a.*", &[]);
+        bench.answer(LIST);
+        bench.answer(FOREIGN);
+        let asked = bench.sent();
+        assert!(asked.contains("STREAM.MSG.GET.S "), "{asked}");
+        assert!(asked.contains(r#"{"last_by_subj":"a.*"}"#), "{asked}");
+        bench.answer(any);
+        let end = match is_missing {
+            true => r#"Some(Refused("error 10093: no subset"))"#,
+            false => "end",
+        };
+        assert_eq!(bench.values(), [end]);
+    }
+}
+
 /// A question about the stream that is the kept feed goes to this stream alone, and its values have ids.
 #[test]
 fn the_kept_stream_is_asked_without_a_search() {
