@@ -277,6 +277,9 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
     if answer.status.is_some() {
         return Err(ApiError::NoJetStream);
     }
+    if answer.is_cut {
+        return Err(ApiError::Unreadable("it is too long".to_owned()));
+    }
     match refusal(read(&answer.payload)?) {
         Some(refusal) => Err(refusal),
         None => Ok(answer.payload),
@@ -317,7 +320,9 @@ pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
 
 /// The message in an answer. An empty payload has no member `data`.
 pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
-    let sequence = answer.number(&["message", "seq"]);
+    // Of a message without an end, a member could seem to be missing.
+    let whole = answer.get(&["message"]);
+    let sequence = whole.and_then(|_| answer.number(&["message", "seq"]));
     let bytes = |field| {
         let data = answer.get(&["message", field]);
         let data = data.as_ref().and_then(|data| data.as_str());
@@ -335,6 +340,15 @@ pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
         stored_unix_ns: stored.as_deref().and_then(unix_ns),
         is_deletion,
     })
+}
+
+/// The message in an answer that was cut in the payload of the message, with as much of the payload as is there.
+pub(super) fn message_in_part(mut answer: Vec<u8>) -> Result<Fetched, ApiError> {
+    // What is open at the end is a string of base64, in two objects. Four of its characters belong together.
+    let begins = memchr::memrchr(b'"', &answer).map_or(0, |quote| quote + 1);
+    answer.truncate(answer.len() - (answer.len() - begins) % 4);
+    answer.extend_from_slice(b"\"}}");
+    message(read(&answer)?)
 }
 
 /// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for the

@@ -13,7 +13,7 @@ use sonic_rs::JsonValueMutTrait;
 use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Info, Login, tls_config};
-use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, ProtocolError};
+use super::protocol::{LINE_BYTES_MAX, Op, OpReader, PING, PONG, PayloadLimits, ProtocolError};
 use super::refusals::violation_in;
 use super::settings::{CLIENT_NAME, NatsSettings};
 use crate::LinkTimes;
@@ -74,7 +74,7 @@ impl Connection {
         waiter: &mut Waiter,
         endpoint: &Endpoint,
         settings: &NatsSettings,
-        payload_bytes_max: usize,
+        limits: PayloadLimits,
         patience: Patience,
     ) -> Result<Self, NatsError> {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
@@ -100,7 +100,7 @@ impl Connection {
             endpoint: endpoint.clone(),
             info,
             peer,
-            reader: OpReader::new(payload_bytes_max),
+            reader: OpReader::new(limits),
             opened: Instant::now(),
             message_bytes_at: Instant::now(),
             // The ping of the log-in.
@@ -464,7 +464,8 @@ mod tests {
                 handshake: Duration::from_millis(300),
                 ..Patience::USUAL
             };
-            let opened = Connection::open(&mut waiter, &endpoint, &settings, 1, patience);
+            let limits = PayloadLimits::of_all(1);
+            let opened = Connection::open(&mut waiter, &endpoint, &settings, limits, patience);
             opened.map(drop).unwrap_err().to_string()
         };
         let silent = failed();

@@ -12,7 +12,7 @@ use super::connection::{Connection, Patience};
 use super::consumer::Consumer;
 use super::endpoint::Endpoint;
 use super::error::NatsError;
-use super::protocol::{self, Delivery, Op, inbox};
+use super::protocol::{self, Delivery, Op, PayloadLimits, inbox};
 use super::refusals::{INBOXES, Refusal, Refusals};
 use super::servers::waiter;
 use super::settings::NatsSettings;
@@ -58,9 +58,8 @@ impl JetStreamConnection {
         payload_bytes_max: usize,
     ) -> Result<Self, NatsError> {
         let (mut waiter, wake) = waiter("the connection to NATS")?;
-        let patience = Patience::USUAL;
-        let mut connection =
-            Connection::open(&mut waiter, endpoint, settings, payload_bytes_max, patience)?;
+        let (limits, patience) = (PayloadLimits::of_all(payload_bytes_max), Patience::USUAL);
+        let mut connection = Connection::open(&mut waiter, endpoint, settings, limits, patience)?;
         let inbox = inbox();
         protocol::subscribe(connection.out(), &format!("{inbox}.*"), None, ANSWERS_SID);
         Ok(Self {

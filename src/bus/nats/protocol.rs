@@ -12,6 +12,10 @@ use crate::socket::{Lines, take_up_to};
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
 const HEADER_BYTES_KEPT: usize = 1024;
+/// What an answer of JetStream may have beside the payload of a message, bytes: headers of 64 KiB in base64 and the
+/// subject, or a page of the list of all streams. A page has 256 streams; a stream takes 700 bytes, and some thousand with
+/// many subjects or sources.
+const ANSWER_BYTES_BESIDE: usize = 1024 * 1024;
 /// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).
 const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
 /// The header of a heartbeat with the subject on which the consumer waits for an answer (NATS ADR-9).
@@ -85,6 +89,8 @@ pub(super) struct Delivery {
     pub(super) is_deletion: bool,
     /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
+    /// The payload goes on behind what is here.
+    pub(super) is_cut: bool,
 }
 
 impl Delivery {
@@ -111,10 +117,44 @@ impl Delivery {
 #[error("what it sends is not the NATS protocol ({0})")]
 pub(super) struct ProtocolError(pub(super) &'static str);
 
+/// How many bytes of a payload a reader keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PayloadLimits {
+    bytes_max: usize,
+    /// The subscription to the answers of JetStream, and the limit there: an answer has more than the message in it.
+    answers: Option<(u64, usize)>,
+}
+
+impl PayloadLimits {
+    /// One limit for all payloads.
+    pub(super) const fn of_all(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            answers: None,
+        }
+    }
+
+    /// The limit of messages, and for the answers of JetStream, which come on the subscription of this number, a limit
+    /// under which an answer has each message of `bytes_max` in base64.
+    pub(super) const fn with_answers(bytes_max: usize, sid: u64) -> Self {
+        let in_base64 = bytes_max.div_ceil(3).saturating_mul(4);
+        let answer_bytes_max = in_base64.saturating_add(ANSWER_BYTES_BESIDE);
+        Self {
+            bytes_max,
+            answers: Some((sid, answer_bytes_max)),
+        }
+    }
+
+    fn of(&self, sid: u64) -> usize {
+        let answers = self.answers.filter(|(of, _)| *of == sid);
+        answers.map_or(self.bytes_max, |(_, bytes_max)| bytes_max)
+    }
+}
+
 /// Reads the server's operations from pieces of any size.
 #[derive(Debug)]
 pub(super) struct OpReader {
-    payload_bytes_max: usize,
+    limits: PayloadLimits,
     lines: Lines,
     body: Option<Body>,
 }
@@ -132,9 +172,9 @@ struct Body {
 
 impl OpReader {
     /// A reader before the first byte of a connection.
-    pub(super) fn new(payload_bytes_max: usize) -> Self {
+    pub(super) fn new(limits: PayloadLimits) -> Self {
         Self {
-            payload_bytes_max,
+            limits,
             lines: Lines::default(),
             body: None,
         }
@@ -153,7 +193,7 @@ impl OpReader {
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Op>, ProtocolError> {
         loop {
             if let Some(body) = &mut self.body {
-                if !body.take(input, self.payload_bytes_max)? {
+                if !body.take(input, self.limits)? {
                     return Ok(None);
                 }
                 let whole = self.body.take().map(Body::into_delivery);
@@ -240,14 +280,15 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
 
 impl Body {
     /// Takes bytes of the message. Returns whether the message is complete.
-    fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, ProtocolError> {
+    fn take(&mut self, input: &mut &[u8], limits: PayloadLimits) -> Result<bool, ProtocolError> {
         let headers = take_up_to(&mut self.headers_left, input);
         keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
         if self.headers_left > 0 {
             return Ok(false);
         }
         let payload = take_up_to(&mut self.payload_left, input);
-        keep(&mut self.delivery.payload, payload, payload_bytes_max + 1);
+        let bytes_max = limits.of(self.delivery.sid) + 1;
+        self.delivery.is_cut |= !keep(&mut self.delivery.payload, payload, bytes_max);
         if self.payload_left > 0 {
             return Ok(false);
         }
@@ -336,9 +377,11 @@ pub(super) fn are_of_deletion(headers: &str) -> bool {
     })
 }
 
-fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
+/// Adds the part of a piece that has room. Returns whether that is all of it.
+fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) -> bool {
     let room = bytes_max.saturating_sub(kept.len());
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
+    piece.len() <= room
 }
 
 #[cfg(test)]
@@ -392,7 +435,7 @@ mod tests {
         fn pieces_of_any_size_are_read_the_same(mut cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
             cuts.extend([0, ALL.len()]);
             cuts.sort_unstable();
-            let mut reader = OpReader::new(100);
+            let mut reader = OpReader::new(PayloadLimits::of_all(100));
             let mut ops = Vec::new();
             for piece in cuts.windows(2) {
                 ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
@@ -402,7 +445,7 @@ mod tests {
 
         #[test]
         fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&mut OpReader::new(10), &bytes);
+            let _ = read(&mut OpReader::new(PayloadLimits::of_all(10)), &bytes);
         }
 
         #[test]
@@ -417,7 +460,8 @@ mod tests {
             Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
+        let ops =
+            read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes()).expect("good bytes");
         let heartbeat = Delivery {
             status: Some(100),
             last_consumer: Some(u64::MAX),
@@ -429,7 +473,8 @@ mod tests {
         let headers = headers.replace(" 100 Idle Heartbeat", "");
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
+        let ops =
+            read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes()).expect("good bytes");
         assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
     }
 
@@ -449,7 +494,8 @@ mod tests {
                 let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
                 let (own, all) = (headers.len(), headers.len() + payload.len());
                 let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
-                let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
+                let ops = read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes())
+                    .expect("good bytes");
                 let [Op::Message(message)] = ops.as_slice() else {
                     panic!("{ops:?}");
                 };
@@ -465,7 +511,8 @@ mod tests {
             let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
             let bytes = headers.len();
             let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
-            let ops = read(&mut OpReader::new(10), op.as_bytes()).expect("good bytes");
+            let ops = read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes())
+                .expect("good bytes");
             let message = Delivery {
                 status,
                 last_consumer: status.map(|_| 9),
@@ -477,18 +524,30 @@ mod tests {
 
     #[test]
     fn of_a_payload_over_the_limit_the_beginning_is_kept() {
-        let mut reader = OpReader::new(3);
-        let ops = read(
-            &mut reader,
-            b"MSG a 1 9\r\nabcdefghi\r\nMSG a 1 3\r\nxyz\r\n",
-        );
-        let want = [b"abcd".as_slice(), b"xyz"].map(|p| Op::Message(delivery("a", 1, None, p)));
-        assert_eq!(ops.expect("good bytes"), want);
+        let (bytes_max, answers) = (3, 7);
+        let mut reader = OpReader::new(PayloadLimits::with_answers(bytes_max, answers));
+        let answer_bytes_max = 4 + ANSWER_BYTES_BESIDE;
+        for (bytes, sid, kept) in [
+            (9, 1, bytes_max + 1),
+            (bytes_max + 1, 1, bytes_max + 1),
+            (answer_bytes_max + 1, answers, answer_bytes_max + 1),
+            (answer_bytes_max + 2, answers, answer_bytes_max + 1),
+        ] {
+            let payload = "x".repeat(bytes);
+            let op = format!("MSG a {sid} {bytes}\r\n{payload}\r\n");
+            let (one, other) = op.as_bytes().split_at(op.len() - 3);
+            assert_eq!(read(&mut reader, one), Ok(vec![]));
+            let want = Delivery {
+                is_cut: bytes > kept,
+                ..delivery("a", sid, None, &payload.as_bytes()[..kept])
+            };
+            assert!(read(&mut reader, other) == Ok(vec![Op::Message(want)]));
+        }
     }
 
     #[test]
     fn two_subjects_that_are_no_text_stay_two() {
-        let mut reader = OpReader::new(9);
+        let mut reader = OpReader::new(PayloadLimits::of_all(9));
         let ops = read(
             &mut reader,
             b"MSG a\xff 1 0\r\n\r\nMSG a\xfe 1 r\xff 0\r\n\r\n",
@@ -519,12 +578,16 @@ mod tests {
             "MSG a \u{660} 1\r\n",
         ] {
             assert!(
-                read(&mut OpReader::new(10), bad.as_bytes()).is_err(),
+                read(
+                    &mut OpReader::new(PayloadLimits::of_all(10)),
+                    bad.as_bytes()
+                )
+                .is_err(),
                 "{bad}"
             );
         }
         let endless = vec![b'x'; LINE_BYTES_MAX + 1];
-        assert!(read(&mut OpReader::new(10), &endless).is_err());
+        assert!(read(&mut OpReader::new(PayloadLimits::of_all(10)), &endless).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::connection::{Connection, Patience};
 use super::endpoint::{Endpoint, learn};
 use super::error::NatsError;
 use super::needs::Action;
-use super::protocol::{self, Op, inbox};
+use super::protocol::{self, Op, PayloadLimits, inbox};
 use super::servers::waiter;
 use super::settings::NatsSettings;
 use super::stream_info::StreamCluster;
@@ -28,7 +28,7 @@ const PATIENCE: Patience = Patience {
 /// The interval of looks for another server, while the one in use is in lame duck mode.
 const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 /// The payload limit of a second connection: no useful message is larger.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+const PAYLOAD_LIMITS: PayloadLimits = PayloadLimits::of_all(64 * 1024);
 
 /// The search for the server of the next connection, beside the connection in use. While that is silent, a second
 /// connection, which logs in and subscribes to nothing, decides whether the silent one is kept. The tries alternate between
@@ -224,8 +224,7 @@ fn log_in(endpoint: &Endpoint, to: SecondTo, settings: &NatsSettings) -> ProbeRe
 
 fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Connection, Waiter), NatsError> {
     let (mut waiter, _) = waiter("the second connection to NATS")?;
-    let connection =
-        Connection::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
+    let connection = Connection::open(&mut waiter, endpoint, settings, PAYLOAD_LIMITS, PATIENCE)?;
     Ok((connection, waiter))
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::connection::{Connection, Patience};
 use super::endpoint::{Endpoint, learn};
 use super::error::{NatsError, Stop};
+use super::protocol::PayloadLimits;
 use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use crate::runtime::{ConnectionEnd, FailedAddresses, Wake};
@@ -85,10 +86,10 @@ impl NatsServers {
         &mut self,
         waiter: &mut Waiter,
         settings: &NatsSettings,
-        bytes_max: usize,
+        limits: PayloadLimits,
     ) -> Result<Connection, NatsError> {
         self.connect(settings, |endpoint| {
-            Connection::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
+            Connection::open(waiter, endpoint, settings, limits, Patience::USUAL)
         })
     }
 

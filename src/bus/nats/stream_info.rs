@@ -231,7 +231,11 @@ impl StreamInfo {
     /// # Errors
     /// JetStream refuses, the answer cannot be read, nobody leads the stream, or the stream is being made.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
-        let answer = read_answer(answer)?;
+        Self::of(read_answer(answer)?)
+    }
+
+    /// As [`Self::read`], of an answer without an error.
+    pub(super) fn of(answer: Json<'_>) -> Result<Self, ApiError> {
         let Reply {
             created,
             config,

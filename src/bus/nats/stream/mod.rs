@@ -30,8 +30,6 @@ use crate::socket::Waiter;
 use crate::status::BusStatus;
 use weirgate_wire::base::{LogBudget, Now};
 
-/// The least limit on payloads: the answers of JetStream are payloads too.
-const PAYLOAD_BYTES_MIN: usize = 64 * 1024;
 const MS_NS: u64 = 1_000_000;
 /// How long the server may take at a stop to delete the consumer.
 const STOP_PATIENCE: Duration = Duration::from_millis(80);
@@ -64,7 +62,7 @@ impl NatsStreamSource {
     }
 
     /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the first byte
-    /// over the limit, or later.
+    /// over the limit.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -77,7 +75,7 @@ impl NatsStreamSource {
         let (waiter, wake) = waiter("the NATS source")?;
         Ok(Self {
             settings,
-            payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
+            payload_bytes_max,
             status,
             waiter,
             wake,
@@ -290,8 +288,9 @@ impl Bus for NatsStreamSource {
         self.feed.connecting(relay.link.now());
         let mut before = None;
         loop {
-            let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
-            let mut connection = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
+            let limits = JetStreamReader::payload_limits(self.payload_bytes_max);
+            let nats = &self.settings;
+            let mut connection = match self.servers.connection(&mut self.waiter, nats, limits) {
                 Ok(connection) => connection,
                 Err(error) => return error.into(),
             };

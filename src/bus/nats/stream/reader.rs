@@ -28,7 +28,7 @@ use crate::kept::KeptEvent;
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
-use crate::nats::protocol::{self, AckSubject, Delivery, inbox};
+use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use crate::nats::standstill::Standstills;
 use crate::nats::stream_info::{Retention, StreamInfo, stored_message};
 use weirgate_core::StoredId;
@@ -131,6 +131,12 @@ impl JetStreamReader {
             progress: Progress::new(history_ms, history_bytes),
             step: ReaderStep::Away,
         }
+    }
+
+    /// How much of a payload is read on the connection: a message within the limit is also read in the answer to the
+    /// question for it.
+    pub(super) const fn payload_limits(payload_bytes_max: usize) -> PayloadLimits {
+        PayloadLimits::with_answers(payload_bytes_max, ANSWERS_SID)
     }
 
     /// The name of the stream.

@@ -335,8 +335,9 @@ impl Bus for NatsSubjectsSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         self.names.take_all();
         self.is_restored = false;
-        let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
-        let stop = match self.servers.connection(&mut self.waiter, nats, bytes_max) {
+        let limits = Retained::payload_limits(self.settings.payload_bytes_max);
+        let nats = &self.settings.nats;
+        let stop = match self.servers.connection(&mut self.waiter, nats, limits) {
             Ok(mut connection) => {
                 let (mut search, mut sids) = (self.servers.search(nats), Sids::default());
                 let used = (&mut connection, &mut sids);

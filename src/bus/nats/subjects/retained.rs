@@ -21,7 +21,8 @@
 //! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
 //! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
 //! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
-//! bytes all the same is left, and made again for the next page.
+//! bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for a pattern of copies whose
+//! origin is gone; the stream is asked for the last message of the pattern, which says whether values are missing.
 //!
 //! # The order of values
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
@@ -61,14 +62,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::events::{NatsCut, RetainedEvent};
-use self::live::Live;
+use self::live::{Live, LiveMessage};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
-use super::super::api::{ApiError, ApiRequest, message, refusal};
+use super::super::api::{ApiError, ApiRequest, Fetched, message, message_in_part, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
-use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use super::super::refusals::{INBOXES, PermissionsViolation};
 use super::super::stream_info::StreamInfo;
 use crate::requests::{Question, Wants};
@@ -98,7 +99,7 @@ const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
 const IDLE_MAX: Duration = Duration::from_secs(180);
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
-/// The first number for subscriptions of questions; requested names have smaller numbers.
+/// The first number for subscriptions of questions; requested names have smaller numbers. It is that of the answers.
 pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
@@ -110,6 +111,9 @@ pub(in super::super) struct Retained {
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
     stream: Option<String>,
+    /// The payload limit, bytes. Of a larger value one byte more is sent on: the gateway knows by it that the value is
+    /// too large.
+    payload_bytes_max: usize,
     /// The questions, each by the number that ends the subject for its answers. This is not the number by which the gateway
     /// knows the question.
     pending: BTreeMap<u64, Pending>,
@@ -151,6 +155,8 @@ enum QuestionStep {
     Message(VecDeque<String>),
     /// A consumer of the values of a pattern in a stream.
     Create(Target, Consumer),
+    /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
+    Any(Target, String),
     /// The messages that a consumer was asked for.
     Values(Consumer, Pull),
     /// The request for another page; without a consumer, one is made again.
@@ -175,11 +181,12 @@ enum Again {
 
 impl Retained {
     /// Makes an empty list. `is_used`: there are questions about all streams; `stream`: there are some about this one.
-    pub(super) fn new(is_used: bool, stream: Option<String>) -> Self {
+    pub(super) fn new(is_used: bool, stream: Option<String>, payload_bytes_max: usize) -> Self {
         Self {
             inbox: inbox(),
             is_used,
             stream,
+            payload_bytes_max,
             pending: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -199,6 +206,11 @@ impl Retained {
             Need::must(Action::NextMessages),
             Need::may(Action::DeleteConsumer, consumers),
         ]
+    }
+
+    /// How much of a payload is read on the connection.
+    pub(super) const fn payload_limits(payload_bytes_max: usize) -> PayloadLimits {
+        PayloadLimits::with_answers(payload_bytes_max, FIRST_SID)
     }
 
     /// The size of the largest request, bytes.
@@ -260,7 +272,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let reading = QuestionReading::of(&question, self.live.unstored(sid, now, now));
+        let reading = QuestionReading::of(&question);
         let pending = Pending {
             question,
             sid,
@@ -303,13 +315,8 @@ impl Retained {
                 }
             }
             QuestionStep::AllStreams => self.list_request(),
-            QuestionStep::Message(streams) => {
-                let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
-                ApiRequest {
-                    subject: Action::GetMessage.subject_about(streams.front()?),
-                    body,
-                }
-            }
+            QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
+            QuestionStep::Any(target, _) => last_message_request(&target.stream, &target.filter),
             QuestionStep::Create(target, _) => {
                 let plan = target.plan(pending.reading.consumer_start());
                 plan.request(&target.stream, None)
@@ -401,6 +408,9 @@ impl Retained {
                 Some(number) if self.all_streams.asked() == Some(number) => {
                     self.handle_list_page(number, &delivery, now, out);
                 }
+                Some(number) if delivery.is_cut => {
+                    self.answered_in_part(number, delivery.payload, now, out);
+                }
                 Some(number) => self.answered(number, &delivery, now, out),
                 None => {}
             }
@@ -481,7 +491,6 @@ impl Retained {
             Ok(answer) => answer,
             Err(error) => return self.end(number, Some(error.into()), out),
         };
-        let subscription = &pending.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&pending.step, refused) {
             (
@@ -495,35 +504,66 @@ impl Retained {
             (QuestionStep::Streams | QuestionStep::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (QuestionStep::Streams, None) if pending.question.wants == Wants::All => {
-                let found = targets_in(&subscription.name, answer);
-                match StreamInfo::read(&delivery.payload) {
-                    Ok(stream) => self.handle_stream_begin(number, (found, &stream), now, out),
-                    Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
-                    Err(error) => self.refuse(number, &error.to_string(), out),
-                }
-            }
-            (QuestionStep::Streams, None) if pending.question.is_of_stream() => {
-                let targets = targets_in(&subscription.name, answer);
-                if subscription.is_pattern {
-                    pending.reading.targets = targets.into();
-                    return self.next_stream(number, now, out);
-                }
-                self.find_message(number, targets.into_iter().take(1), now, out);
-            }
-            (QuestionStep::Streams, None) if subscription.is_pattern => {
-                pending.reading.take_streams(&subscription.name, answer);
-                self.search_all_streams(number, now, out);
-            }
-            (QuestionStep::Streams, None) => {
-                let found = targets(&subscription.name, answer);
-                self.found_streams(number, found, now, out);
-            }
+            (QuestionStep::Streams, None) => self.handle_streams(number, answer, now, out),
             (QuestionStep::Message(_), None) => {
-                pending.value = last_message(answer);
-                self.judge_message(number, now, out);
+                let value = last_message(answer, self.payload_bytes_max);
+                self.handle_message(number, value, now, out);
             }
             (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Any(..), _) => {
+                let error = refusal(answer);
+                let has_none = error.is_some_and(|error| error.message_is_missing());
+                self.handle_any(number, has_none, now, out);
+            }
+        }
+    }
+
+    /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
+    /// anything else the missing part counts.
+    fn answered_in_part(&mut self, number: u64, answer: Vec<u8>, now: Instant, out: &mut Vec<u8>) {
+        match self.pending.get(&number).map(|pending| &pending.step) {
+            Some(QuestionStep::Message(_)) => {
+                let value = beginning_of_message(answer, self.payload_bytes_max);
+                self.handle_message(number, value, now, out);
+            }
+            Some(QuestionStep::Any(..)) => self.handle_any(number, false, now, out),
+            Some(QuestionStep::Streams | QuestionStep::Create(..)) => {
+                self.end(number, Some(NatsCut::too_long()), out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles the answer about the streams of a question.
+    fn handle_streams(&mut self, number: u64, answer: Json<'_>, now: Instant, out: &mut Vec<u8>) {
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
+        let (question, subscription) = (&pending.question, &pending.question.subscription);
+        let is_of_stream = question.wants == Wants::All || question.is_of_stream();
+        let what = if is_of_stream { "config" } else { "streams" };
+        if answer.get(&[what]).is_none() {
+            self.end(number, Some(NatsCut::lacks(what)), out);
+        } else if question.wants == Wants::All {
+            let found = targets_in(&subscription.name, answer);
+            match StreamInfo::of(answer) {
+                Ok(stream) => self.handle_stream_begin(number, (found, &stream), now, out),
+                Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
+                Err(error) => self.refuse(number, &error.to_string(), out),
+            }
+        } else if is_of_stream {
+            let targets = targets_in(&subscription.name, answer);
+            if subscription.is_pattern {
+                pending.reading.targets = targets.into();
+                return self.next_stream(number, now, out);
+            }
+            self.find_message(number, targets.into_iter().take(1), now, out);
+        } else if subscription.is_pattern {
+            pending.reading.take_streams(&subscription.name, answer);
+            self.search_all_streams(number, now, out);
+        } else {
+            let found = targets(&subscription.name, answer);
+            self.found_streams(number, found, now, out);
         }
     }
 
@@ -578,8 +618,13 @@ impl Retained {
         let read = json::read(&delivery.payload);
         let cut = match &read {
             _ if delivery.status.is_some() => Some(NatsCut::Refused(shown("nobody answers"))),
+            _ if delivery.is_cut => Some(NatsCut::too_long()),
             Err(error) => Some((*error).clone().into()),
-            Ok(answer) => refusal(*answer).map(|error| NatsCut::Refused(shown(&error.to_string()))),
+            Ok(answer) => match refusal(*answer) {
+                Some(error) => Some(NatsCut::Refused(shown(&error.to_string()))),
+                None if answer.get(&["streams"]).is_none() => Some(NatsCut::lacks("streams")),
+                None => None,
+            },
         };
         if let (Ok(answer), None) = (read, &cut)
             && self.all_streams.add_page(answer) == AfterPage::NextPage
@@ -635,7 +680,25 @@ impl Retained {
         }
     }
 
-    /// Handles the last message of a stream, or that there is none: the next stream may have one. Asks again if the
+    /// Handles the answer to the question for a message.
+    fn handle_message(
+        &mut self,
+        number: u64,
+        value: Result<Option<LastMessage>, NatsCut>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        match (value, self.pending.get_mut(&number)) {
+            (Ok(value), Some(pending)) => {
+                pending.value = value;
+                self.judge_message(number, now, out);
+            }
+            (Err(unreadable), _) => self.end(number, Some(unreadable), out),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Judges the last message of a stream, or that there is none: the next stream may have one. Asks again if the
     /// message is older than one that was delivered before the question.
     fn judge_message(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
@@ -654,8 +717,11 @@ impl Retained {
             .as_ref()
             .map_or(&[][..], |value| &value.payload);
         let payload = self.live.payload_hash(payload);
-        let unstored = self.live.unstored(pending.sid, pending.begun, now);
-        match unstored.has_other_than(payload) {
+        let is_it = |live: LiveMessage| live.payload == payload;
+        match self
+            .live
+            .has_unstored(pending.sid, pending.begun, now, is_it)
+        {
             true => self.pause(number, Again::Message(streams), now),
             false => self.end(number, None, out),
         }
@@ -672,9 +738,12 @@ impl Retained {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
-            if !error.filter_is_foreign() {
-                pending.reading.refused = Some(shown(&error.to_string()));
+            let words = shown(&error.to_string());
+            if error.filter_is_foreign() {
+                pending.step = QuestionStep::Any(target, words);
+                return self.send(number, out);
             }
+            pending.reading.refused = Some(words);
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
@@ -699,6 +768,17 @@ impl Retained {
             true => self.page_filled(number, out),
             false => self.pull(number, out),
         }
+    }
+
+    /// Goes on after a stream without a consumer for the pattern: a value that it has is missing.
+    fn handle_any(&mut self, number: u64, has_none: bool, now: Instant, out: &mut Vec<u8>) {
+        if let Some(pending) = self.pending.get_mut(&number)
+            && let QuestionStep::Any(_, words) = &mut pending.step
+            && !has_none
+        {
+            pending.reading.refused = Some(std::mem::take(words));
+        }
+        self.next_stream(number, now, out);
     }
 
     /// Asks a consumer for as many messages as the page has room for.
@@ -728,9 +808,8 @@ impl Retained {
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;
-        let is_new = pending
-            .reading
-            .take(&delivery, ack, self.live.message_hash(&delivery));
+        let live = self.live.number_of(pending.sid, &delivery);
+        let is_new = pending.reading.take(&delivery, ack, live);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new
             && (is_of_all || delivery.is_deletion || !is_empty)
@@ -876,8 +955,9 @@ impl Retained {
         let reading = &pending.reading;
         // What is missing may be in a stream that was not read.
         let has_read_all = !reading.has_more_streams && reading.refused.is_none();
-        let unstored = self.live.unstored(pending.sid, pending.begun, now);
-        match has_read_all && unstored.overlaps(&reading.unstored) {
+        let has_come = |live: LiveMessage| reading.came.contains(&live.number);
+        let live = &mut self.live;
+        match has_read_all && live.has_unstored(pending.sid, pending.begun, now, has_come) {
             true => self.pause(number, Again::Streams, now),
             false => self.end(number, None, out),
         }
@@ -983,6 +1063,14 @@ impl Target {
     }
 }
 
+/// The request for the last message of a subject, or of a pattern, in a stream.
+fn last_message_request(stream: &str, subject: &str) -> ApiRequest {
+    ApiRequest {
+        subject: Action::GetMessage.subject_about(stream),
+        body: sonic_rs::json!({ "last_by_subj": subject }).to_string(),
+    }
+}
+
 /// The last message of a subject in its stream.
 #[derive(Debug, PartialEq, Eq)]
 struct LastMessage {
@@ -995,21 +1083,42 @@ impl LastMessage {
     const fn is_deletion(&self) -> bool {
         self.payload.is_empty()
     }
+
+    /// A larger payload is cut to one byte more than the limit, as in a message that a consumer delivers.
+    fn cut_to(bytes_max: usize, mut message: Fetched) -> Self {
+        message.payload.truncate(bytes_max.saturating_add(1));
+        Self {
+            payload: message.payload,
+            id: StoredId {
+                major: message.sequence,
+                minor: message.stored_unix_ns.unwrap_or_default(),
+            },
+        }
+    }
 }
 
-/// The message in the answer; `None` for an error, such as a missing message, and for a message without payload that
-/// deletes nothing.
-fn last_message(answer: Json<'_>) -> Option<LastMessage> {
-    let message = message(answer).ok()?;
+/// The message in the answer; `None` if the stream has none, and for a message without payload that deletes nothing.
+///
+/// # Errors
+/// [`NatsCut::Unreadable`]: there is neither a message nor the word that there is none.
+fn last_message(answer: Json<'_>, bytes_max: usize) -> Result<Option<LastMessage>, NatsCut> {
+    if refusal(answer).is_some_and(|error| error.message_is_missing()) {
+        return Ok(None);
+    }
+    let message = message(answer).map_err(|_| NatsCut::lacks("message"))?;
     let is_value = message.is_deletion || !message.payload.is_empty();
-    let id = StoredId {
-        major: message.sequence,
-        minor: message.stored_unix_ns.unwrap_or_default(),
-    };
-    is_value.then_some(LastMessage {
-        payload: message.payload,
-        id,
-    })
+    Ok(is_value.then(|| LastMessage::cut_to(bytes_max, message)))
+}
+
+/// The message over the limit in an answer that is here in part.
+///
+/// # Errors
+/// [`NatsCut::Unreadable`]: what is here of the message is within the limit.
+fn beginning_of_message(answer: Vec<u8>, bytes_max: usize) -> Result<Option<LastMessage>, NatsCut> {
+    let message = message_in_part(answer).ok();
+    let message = message.filter(|message| message.payload.len() > bytes_max);
+    let message = message.ok_or_else(NatsCut::too_long)?;
+    Ok(Some(LastMessage::cut_to(bytes_max, message)))
 }
 
 #[cfg(test)]

@@ -68,7 +68,11 @@ impl<'a> SubjectsSession<'a> {
     ) -> Self {
         Self {
             settle: source.settings.settle.after(connection.info.is_clustered()),
-            retained: Retained::new(source.settings.is_retained, source.settings.stream.clone()),
+            retained: Retained::new(
+                source.settings.is_retained,
+                source.settings.stream.clone(),
+                source.settings.payload_bytes_max,
+            ),
             source,
             connection,
             search,

@@ -48,10 +48,26 @@ pub(in crate::nats::subjects) enum NatsCut {
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
-    Unreadable(#[from] JsonError),
+    Unreadable(String),
+}
+
+impl From<JsonError> for NatsCut {
+    fn from(error: JsonError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
 }
 
 impl NatsCut {
+    /// An answer is so long that its end was not read.
+    pub(in crate::nats::subjects) fn too_long() -> Self {
+        Self::Unreadable("it is too long".to_owned())
+    }
+
+    /// An answer has no such member.
+    pub(in crate::nats::subjects) fn lacks(member: &str) -> Self {
+        Self::Unreadable(format!("it has no `{member}`"))
+    }
+
     /// The reason for clients.
     pub(in crate::nats::subjects) const fn reason(&self) -> RetainedCut {
         match self {

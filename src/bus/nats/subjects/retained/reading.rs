@@ -1,9 +1,8 @@
 //! What was read for a question: of each stream, of the page, and what may be missing; and what is still to be read. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::events::NatsCut;
-use super::live::{MessageHash, Unstored};
 use super::streams::{Target, targets};
 use crate::nats::consumer::Start;
 use crate::nats::protocol::{AckSubject, Delivery};
@@ -36,8 +35,8 @@ pub(super) struct QuestionReading {
     /// The bytes of the largest.
     largest: usize,
     pub(super) page: PageProgress,
-    /// Messages that were delivered shortly before the question and have not come.
-    pub(super) unstored: Unstored,
+    /// The numbers of messages that came here too, and were delivered to clients shortly before.
+    pub(super) came: HashSet<u64>,
     /// All streams have given their values once.
     pub(super) is_whole: bool,
     /// Whether there are more streams than are asked.
@@ -128,15 +127,15 @@ impl PageProgress {
 }
 
 impl QuestionReading {
-    pub(super) fn of(question: &Question, unstored: Unstored) -> Self {
+    pub(super) fn of(question: &Question) -> Self {
         let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
         Self {
             all,
-            ..Self::new(&question.after, unstored)
+            ..Self::new(&question.after)
         }
     }
 
-    pub(super) fn new(after: &PageCursor, unstored: Unstored) -> Self {
+    pub(super) fn new(after: &PageCursor) -> Self {
         Self {
             targets: VecDeque::new(),
             parts: after.parts.clone(),
@@ -145,7 +144,7 @@ impl QuestionReading {
             seen: 0,
             largest: 0,
             page: PageProgress::default(),
-            unstored,
+            came: HashSet::new(),
             is_whole: false,
             has_more_streams: false,
             is_unnamed: false,
@@ -303,12 +302,13 @@ impl QuestionReading {
         values.min(bytes as u64).min(growth).max(1)
     }
 
-    /// Counts a message. Returns false if it was read before.
-    pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, hash: MessageHash) -> bool {
+    /// Counts a message; `live`: its number among those that were delivered to clients shortly before. Returns false if it
+    /// was read before.
+    pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
         let bytes = delivery.payload.len() + delivery.subject.len();
         self.waiting = self.waiting.saturating_sub(1);
         (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
-        self.unstored.remove(hash);
+        self.came.extend(live);
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,

@@ -1,8 +1,9 @@
 //! Questions for last values, and the answers of a server.
 
-use super::live::Unstored;
 use super::reading::PAGE_VALUES;
 use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription};
 
 fn question(number: u64, name: &str) -> Question {
@@ -19,9 +20,12 @@ fn question(number: u64, name: &str) -> Question {
     }
 }
 
+/// The payload limit.
+const BYTES_MAX: usize = 2 * PAGE_BYTES;
+
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
-    let mut retained = Retained::new(true, Some("S".to_owned()));
+    let mut retained = Retained::new(true, Some("S".to_owned()), BYTES_MAX);
     assert!(retained.all_streams.ask(u64::MAX, now));
     assert_eq!(retained.all_streams.add_page(json("{}")), AfterPage::Known);
     retained
@@ -185,17 +189,109 @@ fn questions_beyond_the_limit_wait() {
 }
 
 #[test]
-fn errors_are_no_value() {
-    for text in [
-        "",
-        "{}",
-        r#"{"error":{"code":404,"err_code":10037}}"#,
-        r#"{"message":{"seq":1}}"#,
-        r#"{"message":{"seq":1,"data":"?"}}"#,
+fn only_the_word_that_there_is_no_message_is_none() {
+    for (text, is_none) in [
+        (r#"{"error":{"code":404,"err_code":10037}}"#, true),
+        (r#"{"message":{"seq":1}}"#, true),
+        ("", false),
+        ("{}", false),
+        (r#"{"message":{"seq":1,"data":"?"}}"#, false),
+        (r#"{"message":{"seq":1,"data":"aGk"#, false),
     ] {
-        let text = json::read(text.as_bytes()).expect("no deep JSON");
-        assert_eq!(last_message(text), None, "{text:?}");
+        let value = last_message(json(text), BYTES_MAX);
+        assert_eq!(value == Ok(None), is_none, "{text:?}: {value:?}");
+        assert_eq!(value.is_err(), !is_none, "{text:?}");
     }
+}
+
+/// The answer with a message of this payload, as the server writes it.
+fn stored(payload: &[u8]) -> String {
+    let data = STANDARD.encode(payload);
+    format!(
+        r#"{{"type":"get","message":{{"subject":"a.b","seq":3,"hdrs":"TkFUUy8xLjANCg==","data":"{data}","time":"2026-01-01T00:00:00Z"}}}}"#
+    )
+}
+
+#[test]
+fn of_an_answer_in_part_the_beginning_of_the_payload_is_read() {
+    let payload: Vec<u8> = (0..50).collect();
+    let answer = stored(&payload);
+    let (before, _) = answer.split_once(&STANDARD.encode(&payload)).expect("data");
+    for count in 0..=payload.len().div_ceil(3) * 4 {
+        let part = answer.as_bytes()[..before.len() + count].to_vec();
+        let read = message_in_part(part).unwrap_or_else(|error| panic!("{count}: {error}"));
+        let want = &payload[..(count / 4 * 3).min(payload.len())];
+        assert_eq!((&*read.payload, read.sequence), (want, 3), "{count}");
+    }
+    assert!(message_in_part(Vec::new()).is_err());
+}
+
+/// The answer as the reader of the connection gives it.
+fn over_the_wire(retained: &Retained, payload: &str) -> Delivery {
+    let subject = retained.reply(1);
+    let mut reader = protocol::OpReader::new(Retained::payload_limits(BYTES_MAX));
+    let op = format!(
+        "MSG {subject} {FIRST_SID} {}\r\n{payload}\r\n",
+        payload.len()
+    );
+    match reader.next(&mut op.as_bytes()) {
+        Ok(Some(protocol::Op::Message(delivery))) => delivery,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_value_up_to_the_limit_comes_and_a_larger_one_is_over_it() {
+    for bytes in [
+        BYTES_MAX * 74 / 100,
+        BYTES_MAX * 76 / 100,
+        BYTES_MAX,
+        BYTES_MAX + 1,
+        BYTES_MAX * 101 / 100,
+        4 * BYTES_MAX,
+    ] {
+        let payload = "x".repeat(bytes);
+        // A message over the limit that was delivered has been cut, too.
+        let live = &payload[..bytes.min(BYTES_MAX + 1)];
+        let mut bench = Bench::new("a.b", &[("a.b", live)]);
+        bench.answer(LIST);
+        let answer = over_the_wire(&bench.retained, &stored(payload.as_bytes()));
+        assert_eq!(answer.is_cut, bytes == 4 * BYTES_MAX, "{bytes}");
+        bench.retained.take(answer, bench.now, &mut bench.out);
+        let values = bench.values();
+        assert_eq!(values.len(), 2, "{bytes}");
+        assert_eq!((&*values[0], &*values[1]), (live, "end"), "{bytes}");
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_read_is_not_an_empty_one() {
+    let long = format!(r#"{{"total":1,"streams":["{}"#, "x".repeat(4 * BYTES_MAX));
+    for (name, is_of_all) in [("a.b", false), ("a.*", false), ("a.b", true), ("a.*", true)] {
+        for text in ["", "{}", r#"{"total":1,"streams":[{"config"#, &long] {
+            let mut bench = Bench::new(name, &[]);
+            if is_of_all {
+                bench.retained.all_streams = AllStreams::default();
+                bench.answer(r#"{"total":0,"streams":null}"#);
+            }
+            let mut answer = over_the_wire(&bench.retained, text);
+            assert_eq!(answer.is_cut, text.len() > BYTES_MAX);
+            answer.subject = bench.retained.reply(bench.retained.last).into();
+            bench.retained.take(answer, bench.now, &mut bench.out);
+            let [end] = &bench.values()[..] else {
+                panic!("{name}");
+            };
+            assert!(end.contains("Unreadable"), "{name} {is_of_all}: {end}");
+            assert!(!bench.retained.all_streams.is_known(bench.now) || !is_of_all);
+        }
+    }
+    // What the kept stream holds.
+    let mut all = All::asks(None);
+    let answer = answer(&all.pages.retained, 1, "{}");
+    all.pages
+        .retained
+        .take(answer, all.pages.now, &mut all.pages.out);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Unreadable), true));
 }
 
 #[test]
@@ -231,7 +327,7 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
 fn values(pattern: &str, streams: &str) -> QuestionReading {
-    let mut values = QuestionReading::new(&PageCursor::default(), Unstored::default());
+    let mut values = QuestionReading::new(&PageCursor::default());
     values.take_streams(pattern, json(streams));
     values
 }
@@ -614,6 +710,30 @@ fn a_consumer_on_another_server_than_the_leader_is_made_again() {
     }
     bench.consumer("s0", Some(("a.b", "1")));
     assert_eq!(bench.values(), ["1", "end"]);
+}
+
+/// nats-server 2.9 makes no consumer for a pattern in a stream that has only copies of a stream that is gone.
+#[test]
+fn a_value_in_a_stream_that_makes_no_consumer_is_missing() {
+    const FOREIGN: &str = r#"{"error":{"code":400,"err_code":10093,"description":"no subset"}}"#;
+    for (any, is_missing) in [
+        (r#"{"error":{"code":404,"err_code":10037}}"#, false),
+        (r#"{"message":{"subject":"a.b","seq":1}}"#, true),
+        (r#"{"error":{"code":503,"err_code":10008}}"#, true),
+    ] {
+        let mut bench = Bench::new("a.*", &[]);
+        bench.answer(LIST);
+        bench.answer(FOREIGN);
+        let asked = bench.sent();
+        assert!(asked.contains("STREAM.MSG.GET.S "), "{asked}");
+        assert!(asked.contains(r#"{"last_by_subj":"a.*"}"#), "{asked}");
+        bench.answer(any);
+        let end = match is_missing {
+            true => r#"Some(Refused("error 10093: no subset"))"#,
+            false => "end",
+        };
+        assert_eq!(bench.values(), [end]);
+    }
 }
 
 /// A question about the stream that is the kept feed goes to this stream alone, and its values have ids.
@@ -1002,4 +1122,32 @@ fn an_empty_message_is_one_of_all() {
     all.pages.brings(1, 0);
     all.pages.brings(2, 1);
     assert_eq!(all.came(), (2, None, true));
+}
+
+/// The time of 20 questions, beside so many subjects with messages that no stream has.
+fn time_beside(subjects: usize, name: &str) -> Duration {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    for n in 0..subjects {
+        let delivery = Delivery {
+            subject: format!("busy.{n}").into(),
+            sid: 5,
+            ..Delivery::default()
+        };
+        retained.note_live(&delivery, now);
+    }
+    let begun = Instant::now();
+    for number in 1..=20 {
+        retained.ask(question(number, name), Some(5), now, &mut out);
+        let none = answer(&retained, number, r#"{"streams":[]}"#);
+        retained.take(none, now, &mut out);
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn a_question_beside_a_busy_bus_costs_what_it_brings() {
+    let times = |subjects| (0..5).map(move |_| time_beside(subjects, "*.>")).min();
+    let (alone, beside) = (times(1), times(30_000));
+    let (alone, beside) = (alone.expect("a time"), beside.expect("a time"));
+    assert!(beside < 20 * alone, "{alone:?} {beside:?}");
 }

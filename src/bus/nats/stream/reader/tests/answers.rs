@@ -30,6 +30,26 @@ fn times_keep_their_nanoseconds() {
     assert!(matches!(read, Err(ApiError::Unfinished)), "{read:?}");
 }
 
+/// The answer is a third longer than the message, and the time is at its end.
+#[test]
+fn a_message_within_the_limit_is_found() {
+    const BYTES_MAX: usize = 1_000_000;
+    let data = "eHh4".repeat(BYTES_MAX / 3);
+    let answer = format!(
+        r#"{{"message":{{"subject":"a","seq":7,"data":"{data}","time":"1970-01-01T00:00:00.000000009Z"}}}}"#
+    );
+    let mut reader = protocol::OpReader::new(JetStreamReader::payload_limits(BYTES_MAX));
+    let op = format!(
+        "MSG _INBOX.x {ANSWERS_SID} {}\r\n{answer}\r\n",
+        answer.len()
+    );
+    let Ok(Some(protocol::Op::Message(delivery))) = reader.next(&mut op.as_bytes()) else {
+        panic!("no message");
+    };
+    let found = stored_message(&delivery.payload).expect("an answer");
+    assert_eq!(found, Some(StoredId { major: 7, minor: 9 }));
+}
+
 #[test]
 fn the_newest_message_of_a_stream() {
     for (state, head) in [
