@@ -15,7 +15,7 @@ use weirgate_wire::base::ExtendibleMap;
 /// The most messages that a step of a search looks at, without those of topics that no wanted name matches: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
-const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, Seen)>();
+const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
 /// The most steps of matching in a search.
 const MATCH_STEPS_IN_ALL: usize = 10 * MATCH_STEPS_MAX;
 
@@ -45,17 +45,9 @@ enum Sought {
 struct Newest {
     /// How many of each topic.
     count: usize,
-    /// What was found, by topic.
-    seen: ExtendibleMap<TopicIndex, Seen>,
+    /// How many were found, by topic.
+    seen: ExtendibleMap<TopicIndex, usize>,
     next: NextNewest,
-}
-
-/// The messages of a topic that count, also those that were left out of the history.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    count: usize,
-    /// The number of the oldest one.
-    oldest: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +78,7 @@ struct Finds<'m> {
 }
 
 impl Finds<'_> {
-    /// Notes that a newest message of these names was left out of the history.
+    /// Notes that a newest message of these names was left out.
     fn leave_out(&mut self, names: &[&Wanted]) {
         let names = names.iter().map(|wanted| wanted.name.clone());
         self.missed.left_out.extend(names);
@@ -304,11 +296,12 @@ impl History {
         }
         if let NextNewest::Alone(place) = newest.next {
             for (place, topic, entry) in self.newest_only.newest_up_to(place) {
-                // One that was seen stood in the list until lately. Older ones follow if others after them were left out.
-                let is_seen = newest
-                    .seen
-                    .get(&topic)
-                    .is_some_and(|seen| seen.count == newest.count || seen.oldest <= entry.number);
+                // After it one was left out, which the list may not have any more.
+                let left_out = self.known_topics.newest_left_out(topic);
+                let is_older = left_out.is_some_and(|number| number <= until);
+                let seen = newest.seen.get(&topic).copied().unwrap_or(0);
+                // Of others, one that was seen stood in the list until lately.
+                let is_seen = seen == newest.count || seen > 0 && !is_older;
                 let is_wanted = matching.may_match(topic) && !is_seen;
                 if !is_wanted || self.is_from_before_loss(entry) {
                     continue;
@@ -319,8 +312,7 @@ impl History {
                 }
                 let known = Known::NewestOnly(topic, Some(entry.position));
                 let names = matching.names_for(topic, &self.known_topics)?;
-                // The list may not have the message that was left out any more.
-                if self.known_topics.is_newest_left_out(topic) {
+                if is_older {
                     finds.leave_out(names);
                 }
                 for name in names.iter().rev() {
@@ -353,7 +345,7 @@ impl History {
                     return Ok(Some(entry.number));
                 }
                 topics = &topics[..last];
-                let seen = newest.seen.get(&topic).map_or(0, |seen| seen.count);
+                let seen = newest.seen.get(&topic).copied().unwrap_or(0);
                 if seen == newest.count {
                     matching.leave(topic);
                     continue;
@@ -369,11 +361,7 @@ impl History {
                 // A message that the client would not have got does not count.
                 let content = finds.budget.content;
                 let counts = entry.body.is_none() || entry.body_for(content).is_some();
-                let seen = Seen {
-                    count: seen + 1,
-                    oldest: entry.number,
-                };
-                if !names.is_empty() && counts && newest.seen.insert(topic, seen).is_none() {
+                if !names.is_empty() && counts && newest.seen.insert(topic, seen + 1).is_none() {
                     *finds.bytes += SEEN_BYTES;
                 }
             }

@@ -114,9 +114,10 @@ impl KnownTopics {
         name.is_newest_left_out = true;
     }
 
-    /// Whether the newest message of a topic was left out.
-    pub(super) fn is_newest_left_out(&self, index: TopicIndex) -> bool {
-        self.table[index.0].is_newest_left_out
+    /// The number of the newest message of a topic, if it was left out.
+    pub(super) fn newest_left_out(&self, index: TopicIndex) -> Option<u64> {
+        let name = &self.table[index.0];
+        name.is_newest_left_out.then_some(name.left_out)
     }
 
     /// Notes the number of the newest message of a topic.

@@ -329,7 +329,6 @@ impl Resuming {
                 false => self.spend_newest(),
             }
         }
-        self.note_left_out();
         made
     }
 
@@ -495,6 +494,7 @@ impl ChannelsGateway {
                 self.resume_next(core, key, client, resuming, beside);
                 return true;
             }
+            resuming.note_left_out();
             if resuming.write_next() {
                 return true;
             }
@@ -605,7 +605,6 @@ impl ChannelsGateway {
                 false => found.newest(core, key, &names, last),
             };
             resuming.newest.merge(found);
-            resuming.note_left_out();
             return vec![newest; names.len()];
         };
         let mut outcomes = found.missed(core, key, since, &names);
@@ -622,7 +621,6 @@ impl ChannelsGateway {
         let _ = newest.newest(core, key, &lost, last);
         resuming.missed.merge(found);
         resuming.newest.merge(newest);
-        resuming.note_left_out();
         outcomes
     }
 
