@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -613,10 +614,10 @@ def test_one_address_with_many_pages_keeps_no_other_waiting(start_several):
         for link in crowd:
             link.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         time.sleep(0.5)
-        start = time.monotonic()
-        assert several.supervisor.get("/stats?process=2", 10)[0] == 200
-        took_s = time.monotonic() - start
-        assert took_s < 2.5, f"{took_s:.1f} s"
+        assert several.supervisor.get("/stats?process=2", 60)[0] == 200
+        # Eight pages are made at the same time: those of the second round may be ready by now.
+        answered, _, _ = select.select(crowd, [], [], 0)
+        assert len(answered) <= 16, len(answered)
     finally:
         for link in crowd:
             link.close()

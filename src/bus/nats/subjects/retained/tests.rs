@@ -1123,31 +1123,3 @@ fn an_empty_message_is_one_of_all() {
     all.pages.brings(2, 1);
     assert_eq!(all.came(), (2, None, true));
 }
-
-/// The time of 20 questions, beside so many subjects with messages that no stream has.
-fn time_beside(subjects: usize, name: &str) -> Duration {
-    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
-    for n in 0..subjects {
-        let delivery = Delivery {
-            subject: format!("busy.{n}").into(),
-            sid: 5,
-            ..Delivery::default()
-        };
-        retained.note_live(&delivery, now);
-    }
-    let begun = Instant::now();
-    for number in 1..=20 {
-        retained.ask(question(number, name), Some(5), now, &mut out);
-        let none = answer(&retained, number, r#"{"streams":[]}"#);
-        retained.take(none, now, &mut out);
-    }
-    begun.elapsed()
-}
-
-#[test]
-fn a_question_beside_a_busy_bus_costs_what_it_brings() {
-    let times = |subjects| (0..5).map(move |_| time_beside(subjects, "*.>")).min();
-    let (alone, beside) = (times(1), times(30_000));
-    let (alone, beside) = (alone.expect("a time"), beside.expect("a time"));
-    assert!(beside < 20 * alone, "{alone:?} {beside:?}");
-}
