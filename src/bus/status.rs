@@ -178,12 +178,12 @@ impl BusStatus {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
-    /// Returns the number of patterns with more last values than the limit.
+    /// Returns the number of names of which not all last values were sent, because of a limit or an answer that could not be read.
     pub fn retained_limited(&self) -> u64 {
         self.sum(|bus| &bus.retained_limited)
     }
 
-    /// Source: counts a pattern with more last values than the limit.
+    /// Source: counts a name of which not all last values are sent.
     pub(crate) fn count_retained_limited(&self) {
         self.retained_limited.fetch_add(1, Relaxed);
     }

@@ -65,7 +65,7 @@ async def test_the_name_of_a_sentinel_and_of_the_bus_of_events_too(start_weirgat
     first = First(redis_server.port, how)
     weirgate = start_weirgate("events", "--events-bus", url(redis_server), env={**two_addresses})
     await until(lambda: redis_server.client().pubsub_channels(), 20, "the bus")
-    assert len(first.taken) >= 1
+    await until(lambda: first.taken, 10, "the first address")
     weirgate.kill()
 
     sentinel = socket.create_server(("127.0.0.1", 0))
@@ -84,4 +84,4 @@ async def test_the_name_of_a_sentinel_and_of_the_bus_of_events_too(start_weirgat
     env = {**two_addresses, "REDIS_SENTINELS": f"two.test:{port}", "REDIS_SENTINEL_MASTER": "main"}
     weirgate = start_weirgate("trades", env=env)
     await asyncio.to_thread(weirgate.wait_ready)
-    assert len(first.taken) >= 1
+    await until(lambda: first.taken, 10, "the first address")

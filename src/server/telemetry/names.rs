@@ -280,7 +280,7 @@ metric_names! { |at|
         "Searches for the last good message of a subject that were given up after 200 bad messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
-        "Patterns of which not all last values are sent (--retained), because a limit was reached."
+        "Names of which not all last values or newest messages are sent, because a limit was reached or an answer could not be read."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
         "Names whose last values (--retained) JetStream refused, or did not send within 5 s."

@@ -554,7 +554,7 @@ impl Retained {
         } else if is_of_stream {
             let targets = targets_in(&subscription.name, answer);
             if subscription.is_pattern {
-                pending.reading.targets = targets.into();
+                (pending.reading.targets, pending.reading.refused) = (targets.into(), None);
                 return self.next_stream(number, now, out);
             }
             self.find_message(number, targets.into_iter().take(1), now, out);
@@ -808,7 +808,7 @@ impl Retained {
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;
-        let live = self.live.number_of(pending.sid, &delivery);
+        let live = self.live.number_of(pending.sid, pending.begun, &delivery);
         let is_new = pending.reading.take(&delivery, ack, live);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new

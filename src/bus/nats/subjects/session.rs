@@ -240,8 +240,12 @@ impl<'a> SubjectsSession<'a> {
         if !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
-        self.retained
-            .note_live(&delivery, self.connection.last_received());
+        // A pattern of all subjects brings weirgate's own requests and their answers too; no stream stores those.
+        let mut own = [b"_INBOX.".as_slice(), b"$JS."].into_iter();
+        if !own.any(|own| delivery.subject.starts_with(own)) {
+            self.retained
+                .note_live(&delivery, self.connection.last_received());
+        }
         self.hand_over(&subscription, delivery, received)
     }
 

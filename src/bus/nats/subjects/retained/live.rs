@@ -72,11 +72,17 @@ impl Live {
         });
     }
 
-    /// The number of the newest message of a subject in a subscription, if a stream has brought this message now.
-    pub(super) fn number_of(&self, sid: Option<u64>, delivery: &Delivery) -> Option<u64> {
+    /// The number of the newest message of a subject in a subscription, if a stream has brought this message now, for a
+    /// question that was asked at `begun`, after it was delivered.
+    pub(super) fn number_of(
+        &self,
+        sid: Option<u64>,
+        begun: Instant,
+        delivery: &Delivery,
+    ) -> Option<u64> {
         let subjects = self.newest.get(&sid?)?;
         let live = subjects.get(&self.hasher.hash_one(&*delivery.subject))?;
-        let is_it = live.payload == self.payload_hash(&delivery.payload);
+        let is_it = live.at <= begun && live.payload == self.payload_hash(&delivery.payload);
         is_it.then_some(live.number)
     }
 
@@ -121,6 +127,10 @@ impl Live {
         }
         if subjects.get().is_empty() {
             subjects.remove();
+        }
+        if self.order.is_empty() {
+            // Gives back the memory of a busy time.
+            self.newest = HashMap::default();
         }
     }
 }
@@ -196,7 +206,7 @@ mod tests {
             };
             let begun = come(&mut live, before);
             let came: Vec<Delivery> = brought.into_iter().map(|(message, _)| message).collect();
-            let numbers: Vec<_> = came.iter().filter_map(|one| live.number_of(Some(1), one)).collect();
+            let numbers: Vec<_> = came.iter().filter_map(|one| live.number_of(Some(1), begun, one)).collect();
             let later = after.into_iter().map(|(message, pause_ms)| (message, pause_ms + 1));
             let now = come(&mut live, later.collect()) + Duration::from_millis(wait_ms);
             let has = live.has_unstored(Some(1), begun, now, |live| numbers.contains(&live.number));

@@ -249,11 +249,12 @@ impl QuestionReading {
         all.is_some_and(|all| matches!(all.cut, Some(NatsCut::Epoch)))
     }
 
-    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
+    /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The answer is one page (of 256 streams); the
     /// streams of the other pages count as streams that are not asked.
     pub(super) fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
         let found = targets(pattern, streams);
-        self.has_more_streams |= found.targets.len() > STREAMS_MAX || found.has_more_streams;
+        self.has_more_streams = found.targets.len() > STREAMS_MAX || found.has_more_streams;
+        self.refused = None;
         self.targets = found.targets;
         self.targets.truncate(STREAMS_MAX);
     }
