@@ -334,14 +334,17 @@ fn a_name_that_the_bus_refuses_keeps_no_other_from_its_newest_messages() {
 #[test]
 fn a_search_in_vain_counts_in_the_messages_of_the_turn() {
     let limits = HistoryLimits {
-        bytes_max: 1 << 23,
+        bytes_max: 1 << 26,
         ..limits()
     };
     let mut kept = Kept::with(settings(), limits);
-    for n in 0..4_000 {
-        kept.publish(&format!("market:tick:NFO:BANKNIFTY24DEC{n:06}CE"), "1");
+    for n in 0..24_000 {
+        kept.publish(
+            &format!("market:tick:NFO:BANKNIFTY-WEEKLY-CALL-24DEC2026-{n:06}CE"),
+            "1",
+        );
     }
-    let hard = format!("market:*{}z", "?".repeat(16));
+    let hard = format!("market:*{}z", "?".repeat(23));
     for (pattern, request, why) in [
         ("market:tick:x*", json!({"last": 1}), json!(null)),
         (&*hard, json!({"last": 1}), json!("limit")),

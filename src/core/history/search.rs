@@ -12,12 +12,14 @@ use super::{History, KeptMessage};
 use crate::{Body, NotRecovered, StoredId};
 use weirgate_wire::base::ExtendibleMap;
 
-/// The most messages that a step of a search looks at, without those of topics that no wanted name matches: some 0.2 ms.
+/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name matches
+/// them: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
-/// The most steps of matching in a search.
-const MATCH_STEPS_IN_ALL: usize = 10 * MATCH_STEPS_MAX;
+/// The most steps of matching in a search: each step of the search matches the topics anew, so a long one needs many. They are
+/// some 0.1 s, all of it in the client's shares.
+const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 
 /// A search that is under way. It keeps little, because very many clients may search at the same time.
 #[derive(Debug)]
@@ -296,14 +298,15 @@ impl History {
         }
         if let NextNewest::Alone(place) = newest.next {
             for (place, topic, entry) in self.newest_only.newest_up_to(place) {
+                if !matching.may_match(topic) || self.is_from_before_loss(entry) {
+                    continue;
+                }
                 // After it one was left out, which the list may not have any more.
                 let left_out = self.known_topics.newest_left_out(topic);
                 let is_older = left_out.is_some_and(|number| number <= until);
                 let seen = newest.seen.get(&topic).copied().unwrap_or(0);
                 // Of others, one that was seen stood in the list until lately.
-                let is_seen = seen == newest.count || seen > 0 && !is_older;
-                let is_wanted = matching.may_match(topic) && !is_seen;
-                if !is_wanted || self.is_from_before_loss(entry) {
+                if seen == newest.count || seen > 0 && !is_older {
                     continue;
                 }
                 if !matching.goes_on() {

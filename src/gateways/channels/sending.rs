@@ -85,6 +85,8 @@ struct Resuming {
     spent: Vec<Follow>,
     /// The missed messages are too many: none is sent.
     is_large: bool,
+    /// Newest messages of names whose missed messages do not all come do not come either: the answer says so.
+    lacks_newest: bool,
     /// The client has got newer messages already: it gets no older ones.
     has_got_newer: bool,
     /// How many of the joined names and of the names without a resume the answer has.
@@ -265,6 +267,7 @@ impl Resuming {
             newest: Follow::default(),
             spent: Vec::new(),
             is_large: false,
+            lacks_newest: false,
             has_got_newer: false,
             written: (0, 0),
             recovered: Recovered::default(),
@@ -283,6 +286,7 @@ impl Resuming {
     /// newest messages: the reason is said of all names.
     fn fail(&mut self, why: NotRecovered) {
         self.spent.push(mem::take(&mut self.missed));
+        self.lacks_newest = true;
         if !self.has_since {
             self.spend_newest();
         }
@@ -341,6 +345,7 @@ impl Resuming {
 
     /// Sends no newest messages.
     fn spend_newest(&mut self) {
+        self.lacks_newest = true;
         self.spent.push(mem::take(&mut self.newest));
     }
 
@@ -400,6 +405,12 @@ impl Resuming {
                     Some(cut) => self.recovered.push_cut(name, *cut),
                     // The newest messages are too many just now.
                     None if !self.has_since && outcome == Err(NotRecovered::Large) => {
+                        self.recovered.push_cut(name, RetainedCut::Limit);
+                    }
+                    None if self.lacks_newest
+                        && self.last.is_some()
+                        && gets_newest(Some(outcome)) =>
+                    {
                         self.recovered.push_cut(name, RetainedCut::Limit);
                     }
                     None => self.recovered.push(name, outcome),
@@ -617,8 +628,7 @@ impl ChannelsGateway {
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
         let lost: Vec<Wanted> = lost.map(|(name, _)| name.clone()).collect();
         let mut newest = Follow::beside(found.bytes());
-        // If the newest messages cannot be sent either, the answer gives the outcome of the position.
-        let _ = newest.newest(core, key, &lost, last);
+        resuming.lacks_newest |= newest.newest(core, key, &lost, last).is_err();
         resuming.missed.merge(found);
         resuming.newest.merge(newest);
         outcomes

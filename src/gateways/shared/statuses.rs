@@ -197,7 +197,11 @@ impl Statuses {
         // The newest messages may be older than messages of other names that the client has, so the present position
         // follows. While there is none, as of an empty stream, the client still has to know that no more messages follow.
         if follow.send(core, key) && holds {
-            self.send(core, key, core.position());
+            let position = core.position();
+            // Without a position it would not wait behind those that do: the status of a round comes after them.
+            if position.is_some() || !core.sends_postponed(key) {
+                self.send(core, key, position);
+            }
         }
     }
 
