@@ -34,6 +34,10 @@ KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 START_S = 20
 
 
+class Navigated(AssertionError):
+    """The page went away while a command was under way."""
+
+
 class Page:
     """A tab. A subclass is a browser with a protocol; `session` is the protocol's addition to each command. A browser that
     `STAYS` serves all pages of the program, each with an empty profile of its own; of another each page has one."""
@@ -58,6 +62,8 @@ class Page:
         answer = self.answers[number] = asyncio.get_running_loop().create_future()
         await self.link.send(json.dumps({"id": number, "method": method, "params": params, **self.session}))
         got = await asyncio.wait_for(answer, patient(START_S))
+        if "navigated" in got.get("error", {}).get("message", ""):
+            raise Navigated(f"{method}: {got}")
         assert "result" in got, f"{method}: {got}"
         return got["result"]
 
@@ -70,10 +76,17 @@ class Page:
     async def text(self, selector):
         return await self.js(f"document.querySelector({json.dumps(selector)}).textContent")
 
+    async def is_true(self, expression):
+        """False too while the page loads anew."""
+        try:
+            return await self.js(f"Boolean({expression})")
+        except Navigated:
+            return False
+
     async def until(self, expression, seconds, what):
         """Waits until the expression is true; returns the seconds waited."""
         begin = time.monotonic()
-        while not await self.js(f"Boolean({expression})"):
+        while not await self.is_true(expression):
             took = time.monotonic() - begin
             assert took < patient(seconds), f"not within {took:.0f} s: {what}"
             await asyncio.sleep(0.05)
