@@ -10,8 +10,8 @@ use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::error::NatsError;
 use super::jetstream_connection::JetStreamConnection;
-use super::protocol::inbox;
-use super::refusals::{INBOX_PREFIX, Refusal};
+use super::protocol::{INBOX_PREFIX, inbox};
+use super::refusals::Refusal;
 use super::settings::SubscriptionSpec;
 
 /// The limit on messages in flight without an acknowledgement.

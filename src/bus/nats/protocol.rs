@@ -51,10 +51,13 @@ pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[
 pub(super) const PING: &[u8] = b"PING\r\n";
 pub(super) const PONG: &[u8] = b"PONG\r\n";
 
+/// The prefix of subjects made up by clients.
+pub(super) const INBOX_PREFIX: &str = "_INBOX.";
+
 /// Makes a new prefix for subjects of answers. Nobody else can guess it: the keys of the hasher are random.
 pub(super) fn inbox() -> String {
     let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
-    format!("_INBOX.{one:016x}{other:016x}")
+    format!("{INBOX_PREFIX}{one:016x}{other:016x}")
 }
 
 /// An operation from the server.
@@ -421,6 +424,10 @@ mod tests {
         ]
     }
 
+    fn reader(payload_bytes_max: usize) -> OpReader {
+        OpReader::new(PayloadLimits::of_all(payload_bytes_max))
+    }
+
     fn read(reader: &mut OpReader, mut bytes: &[u8]) -> Result<Vec<Op>, ProtocolError> {
         let mut ops = Vec::new();
         while let Some(op) = reader.next(&mut bytes)? {
@@ -435,7 +442,7 @@ mod tests {
         fn pieces_of_any_size_are_read_the_same(mut cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
             cuts.extend([0, ALL.len()]);
             cuts.sort_unstable();
-            let mut reader = OpReader::new(PayloadLimits::of_all(100));
+            let mut reader = reader(100);
             let mut ops = Vec::new();
             for piece in cuts.windows(2) {
                 ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
@@ -445,7 +452,7 @@ mod tests {
 
         #[test]
         fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&mut OpReader::new(PayloadLimits::of_all(10)), &bytes);
+            let _ = read(&mut reader(10), &bytes);
         }
 
         #[test]
@@ -460,8 +467,7 @@ mod tests {
             Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops =
-            read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes()).expect("good bytes");
+        let ops = read(&mut reader(10), op.as_bytes()).expect("good bytes");
         let heartbeat = Delivery {
             status: Some(100),
             last_consumer: Some(u64::MAX),
@@ -473,8 +479,7 @@ mod tests {
         let headers = headers.replace(" 100 Idle Heartbeat", "");
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
-        let ops =
-            read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes()).expect("good bytes");
+        let ops = read(&mut reader(10), op.as_bytes()).expect("good bytes");
         assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
     }
 
@@ -494,8 +499,7 @@ mod tests {
                 let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
                 let (own, all) = (headers.len(), headers.len() + payload.len());
                 let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
-                let ops = read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes())
-                    .expect("good bytes");
+                let ops = read(&mut reader(10), op.as_bytes()).expect("good bytes");
                 let [Op::Message(message)] = ops.as_slice() else {
                     panic!("{ops:?}");
                 };
@@ -511,8 +515,7 @@ mod tests {
             let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
             let bytes = headers.len();
             let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
-            let ops = read(&mut OpReader::new(PayloadLimits::of_all(10)), op.as_bytes())
-                .expect("good bytes");
+            let ops = read(&mut reader(10), op.as_bytes()).expect("good bytes");
             let message = Delivery {
                 status,
                 last_consumer: status.map(|_| 9),
@@ -547,7 +550,7 @@ mod tests {
 
     #[test]
     fn two_subjects_that_are_no_text_stay_two() {
-        let mut reader = OpReader::new(PayloadLimits::of_all(9));
+        let mut reader = reader(9);
         let ops = read(
             &mut reader,
             b"MSG a\xff 1 0\r\n\r\nMSG a\xfe 1 r\xff 0\r\n\r\n",
@@ -577,17 +580,10 @@ mod tests {
             "\r\n",
             "MSG a \u{660} 1\r\n",
         ] {
-            assert!(
-                read(
-                    &mut OpReader::new(PayloadLimits::of_all(10)),
-                    bad.as_bytes()
-                )
-                .is_err(),
-                "{bad}"
-            );
+            assert!(read(&mut reader(10), bad.as_bytes()).is_err(), "{bad}");
         }
         let endless = vec![b'x'; LINE_BYTES_MAX + 1];
-        assert!(read(&mut OpReader::new(PayloadLimits::of_all(10)), &endless).is_err());
+        assert!(read(&mut reader(10), &endless).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::error::NatsError;
 use super::needs::Need;
+use super::protocol::INBOX_PREFIX;
 use crate::server_words::shown;
 
 /// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection uses a subject for
@@ -10,8 +11,6 @@ use crate::server_words::shown;
 const REFUSALS_MAX: usize = 64;
 /// A refusal of any inbox counts for all: the same permission covers all inboxes.
 pub(super) const INBOXES: &str = "_INBOX.>";
-/// The prefix of subjects made up by clients.
-pub(super) const INBOX_PREFIX: &str = "_INBOX.";
 /// Server errors logged per connection; the rest would say the same.
 const ERRORS_LOGGED_MAX: u32 = 8;
 const ACKS_PREFIX: &str = "$JS.ACK.";

@@ -254,18 +254,21 @@ impl Past {
         }
     }
 
+    /// A question on its way.
+    fn asked(&mut self, number: u64) -> Option<&mut PastQuestion> {
+        self.questions.get_mut(self.open.get(&number)?)
+    }
+
     /// Notes a message of a question that the reader of the stream has not reached.
     fn unread(&mut self, number: u64, id: StoredId) {
-        let name = self.open.get(&number);
-        if let Some(question) = name.and_then(|name| self.questions.get_mut(name)) {
+        if let Some(question) = self.asked(number) {
             question.unread = question.unread.max(Some(id));
         }
     }
 
     /// Notes that a message of a question is not relayed.
     pub(super) fn skipped(&mut self, number: u64) {
-        let name = self.open.get(&number);
-        if let Some(question) = name.and_then(|name| self.questions.get_mut(name)) {
+        if let Some(question) = self.asked(number) {
             question.cut = Some(RetainedCut::Large);
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::connection::Connection;
 use super::super::error::{NatsError, Stop, log_error};
-use super::super::protocol::{self, Delivery, Op};
+use super::super::protocol::{self, Delivery, INBOX_PREFIX, Op};
 use super::super::refusals::{PermissionsViolation, violation_in};
 use super::super::server_search::ServerSearch;
 use super::retained::{FIRST_SID, Retained};
@@ -241,8 +241,8 @@ impl<'a> SubjectsSession<'a> {
             return Ok(());
         }
         // A pattern of all subjects brings weirgate's own requests and their answers too; no stream stores those.
-        let mut own = [b"_INBOX.".as_slice(), b"$JS."].into_iter();
-        if !own.any(|own| delivery.subject.starts_with(own)) {
+        let mut own = [INBOX_PREFIX, "$JS."].into_iter();
+        if !own.any(|own| delivery.subject.starts_with(own.as_bytes())) {
             self.retained
                 .note_live(&delivery, self.connection.last_received());
         }
