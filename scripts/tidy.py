@@ -109,18 +109,14 @@ def wrong_in_json(sources):
 
 
 def headings(path):
-    """Returns the anchors of a document as GitHub makes them."""
+    """Returns the anchors of a document. Of headings with one name only the first has one: GitHub and the site number
+    the others in different ways."""
     anchors, fenced = set(), False
     for line in path.read_text(encoding="utf-8").splitlines():
         fenced ^= line.startswith("```")
         if not fenced and (found := re.match(r"#+ (.*)", line)):
             text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", found[1]).lower().strip()
-            anchor = base = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-            more = 0
-            while anchor in anchors:
-                more += 1
-                anchor = f"{base}-{more}"
-            anchors.add(anchor)
+            anchors.add(re.sub(r"[^\w\- ]", "", text).replace(" ", "-"))
     return anchors
 
 
