@@ -30,15 +30,15 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, SocketEnd
 const BATCH_SESSIONS: usize = 128;
 
 /// The most frames of one batch; the last write may exceed the limit. A frame costs a third of a microsecond, however
-/// short it is.
-const BATCH_FRAMES: usize = 2_048;
+/// short it is. A flush may take as much longer than its time as its last batch takes.
+const BATCH_FRAMES: usize = 1_024;
 
 /// The most bytes of one batch; the last write may exceed the limit.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// The most time that one batch compresses, microseconds; the last payload may exceed the limit. Bytes would be no
 /// measure: a short message after a window of 32 KiB takes as long as a long one.
-const BATCH_DEFLATE_US: u64 = 500;
+const BATCH_DEFLATE_US: u64 = 250;
 
 /// With more bytes than this in all send queues together, a lap takes several turns.
 const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;

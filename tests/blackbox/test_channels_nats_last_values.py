@@ -1,6 +1,7 @@
 """`weirgate channels --retained` with many or large last values: clients of any speed, and a bus that does not answer."""
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -96,6 +97,23 @@ async def test_a_pattern_of_everything_gets_no_old_message_as_a_new_one(nats, on
     await streams.publish("kept.9", b"9")
     await client.wait_for(lambda c: ("kept.9", 9, False) in kept(c), 20, "a new message")
     assert kept(client) == [*last, ("kept.9", 9, False)]
+    await publisher.close()
+
+
+async def test_a_last_value_has_the_time_at_which_it_was_stored(nats, on_nats):  # noqa: F811
+    """Its age is not that of the subscription: published before the gateway starts, also without `--stream`."""
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"], max_msgs_per_subject=1)
+    await streams.publish("kept.old", b"1")
+    await asyncio.sleep(1.1)
+    now = datetime.datetime.now(datetime.UTC)
+    weirgate = on_nats(nats, "--retained")
+    client = await connect(weirgate)
+    await client.ask("subscribe", "kept.old", "kept.*")
+    await client.wait_for(lambda c: len(c.data) == 2, 20, "the value by name and by pattern")
+    ages = [(now - datetime.datetime.fromisoformat(m["timestamp"])).total_seconds() for m in client.data]
+    assert all(1 < age < 600 for age in ages), ages
     await publisher.close()
 
 

@@ -98,11 +98,15 @@ impl StorageTime {
     }
 }
 
-/// The place of a message of a JetStream stream, and the time of its storage.
-pub(crate) fn place_in(stream: &str, id: StoredId, now: Now) -> (Place, Now) {
-    let position = Position::stored(fnv_1a(stream.bytes()), id);
+/// The place of a message of a JetStream stream.
+pub(crate) fn place_in(stream: &str, id: StoredId) -> Place {
+    Place::Kept(Some(Position::stored(fnv_1a(stream.bytes()), id)))
+}
+
+/// The time at which JetStream stored a message.
+pub(crate) fn stored_at(id: StoredId, now: Now) -> Now {
     let unix_us = i64::try_from(StorageTime::MinorNs.stored_us(id)).unwrap_or(now.unix_us);
-    (Place::Kept(Some(position)), Now { unix_us, ..now })
+    Now { unix_us, ..now }
 }
 
 impl StreamFeed {

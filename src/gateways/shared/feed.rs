@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use thiserror::Error;
-use weirgate_core::{BusMessage, FeedLine, Now, Place, StreamPosition};
+use weirgate_core::{BusMessage, FeedLine, Now, StreamPosition};
 use weirgate_wire::base::LogBudget;
 
 /// The newest position seen of a subject.
@@ -49,7 +49,7 @@ pub(in crate::gateways) fn check_size(payload: &[u8], bytes_max: usize) -> Resul
 /// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when other
 /// instances broadcast the message.
 pub(in crate::gateways) fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
-    match message.quiet && message.place != Place::Outside {
+    match message.quiet {
         true => message.received.unix_ms(),
         false => now.unix_ms(),
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::error::Stop;
 use super::retained::{NatsCut, RetainedEvent};
 use super::session::SubjectsSession;
-use crate::kept::place_in;
+use crate::kept::{place_in, stored_at};
 use crate::requests::{PageRequest, Question};
 use crate::server_words::shown;
 use weirgate_core::{BusEvent, BusMessage, Place, StoredId};
@@ -56,7 +56,8 @@ impl SubjectsSession<'_> {
                     is_deletion,
                     id,
                 } => {
-                    let (place, received) = self.place_of_value(&question, id);
+                    let now = self.relay.link.now();
+                    let (place, received) = self.origin_of_value(&question, id, now);
                     let subscription = question.subscription;
                     BusEvent::LastValue {
                         number: question.number,
@@ -97,14 +98,22 @@ impl SubjectsSession<'_> {
         Ok(())
     }
 
-    /// The place of a value, and the time that counts as its arrival. A message of the stream that is the kept feed has its
-    /// place there, and came when it was stored.
-    fn place_of_value(&self, question: &Question, id: Option<StoredId>) -> (Place, Now) {
-        let now = self.relay.link.now();
-        match (&self.source.settings.stream, id) {
-            (Some(stream), Some(id)) if question.is_of_stream() => place_in(stream, id, now),
-            _ => (Place::Outside, now),
-        }
+    /// The place of a value, and the time that counts as its arrival: a value came when the stream stored it. It has a place
+    /// if the stream is the kept feed.
+    fn origin_of_value(
+        &self,
+        question: &Question,
+        id: Option<StoredId>,
+        now: Now,
+    ) -> (Place, Now) {
+        let Some(id) = id else {
+            return (Place::Outside, now);
+        };
+        let place = match &self.source.settings.stream {
+            Some(stream) if question.is_of_stream() => place_in(stream, id),
+            _ => Place::Outside,
+        };
+        (place, stored_at(id, now))
     }
 
     fn count_cut(&mut self, question: &Question, cut: &NatsCut) {
