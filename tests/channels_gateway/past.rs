@@ -778,6 +778,36 @@ fn an_address_that_asks_for_very_many_names_leaves_others_their_turn() {
     assert_eq!(bench.came(other), ["subscribed", "subscribed"]);
 }
 
+/// A name that two addresses want, one of them with very many others, waits for those no longer after an outage than before.
+#[test]
+fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
+    let mut bench = on_a_stream();
+    let many = [(); 6].map(|()| bench.client_from([192, 0, 2, 1]));
+    let other = bench.client_from([192, 0, 2, 2]);
+    for key in [many[0], other] {
+        bench.asks_newest(key, "a:wanted");
+    }
+    assert_eq!(bench.newest_asked(), [("a:wanted", 1)]);
+    for (client, key) in many.into_iter().enumerate() {
+        let names: Vec<String> = (0..40).map(|n| format!("a:{client}-{n}")).collect();
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        bench.say(key, &request);
+    }
+    bench.down();
+    bench.world.advance(SECOND);
+    let before = bench.newest_asked().len();
+    bench.begins_at(stored(HEAD));
+    let asked = &bench.newest_asked()[before..];
+    assert_eq!(asked.len(), 128, "so many are on their way");
+    let wanted = asked[..2].iter().find(|(name, _)| *name == "a:wanted");
+    let number = wanted.expect("the address has its turn").1;
+    bench.has(number, &[("a:wanted", 5)]);
+    for key in [many[0], other] {
+        let want = (Value::Null, vec![json!(5)]);
+        assert_eq!(bench.answer(key), Some(want));
+    }
+}
+
 /// The history has the message before it, or no other one, or a newer one.
 #[test]
 fn a_newest_message_that_is_too_large_is_missing_with_a_reason() {

@@ -132,7 +132,7 @@ impl ChannelsGateway {
         }
         client.answers.settle(&topic);
         client.answers.settle_past(&topic, None);
-        self.past.leave(core, &topic, key);
+        self.past.leave(&topic, key);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true

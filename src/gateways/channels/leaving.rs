@@ -104,7 +104,7 @@ impl ChannelsGateway {
                     self.patterns.remove(&name);
                 }
             } else if let Some(name) = leaving.next_name() {
-                self.past.leave(core, &name, leaving.key);
+                self.past.leave(&name, leaving.key);
             } else if !leaving.drop_next() {
                 self.leaving.pop_front();
                 continue;
