@@ -30,15 +30,31 @@ fn before_the_stream() -> Bench {
     before_the_stream_with(settings(), limits())
 }
 
-fn before_the_stream_with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Bench {
+fn before_the_stream_with(settings: ChannelsGatewaySettings, history: HistoryLimits) -> Bench {
+    changed_before_the_stream(settings, |limits| limits.history = history)
+}
+
+fn changed_before_the_stream(
+    settings: ChannelsGatewaySettings,
+    change: impl FnOnce(&mut Limits),
+) -> Bench {
     let settings = ChannelsGatewaySettings {
         acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
         ..settings
     };
-    Bench::limited(settings, limits, |gateway| {
+    Bench::changed(settings, change, |gateway| {
         let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
     })
+}
+
+/// As [`on_a_stream`], with time for so many steps in a turn.
+fn on_a_stream_in_steps(steps: u64) -> Bench {
+    let mut bench = changed_before_the_stream(settings(), |changed| {
+        (changed.history, changed.work_us) = (limits(), steps);
+    });
+    bench.begins_at(stored(HEAD));
+    bench
 }
 
 impl Bench {
@@ -805,6 +821,55 @@ fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
     for key in [many[0], other] {
         let want = (Value::Null, vec![json!(5)]);
         assert_eq!(bench.answer(key), Some(want));
+    }
+}
+
+/// The stream has brought messages of very many names that its reader has not reached, and then it has lost some.
+#[test]
+fn very_many_names_wait_again_over_several_turns_after_a_loss() {
+    const STEPS: usize = 10;
+    let mut bench = on_a_stream_in_steps(STEPS as u64);
+    let keys = [(); 10].map(|()| bench.client());
+    for (client, key) in keys.into_iter().enumerate() {
+        let names: Vec<String> = (0..30).map(|n| format!("a:{client}-{n}")).collect();
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        bench.say(key, &request);
+    }
+    let names = 300;
+    for at in 0..names {
+        let (name, number) = bench.world.outputs.newest[at].clone();
+        bench.brings_past(number, &name, 1, stored(HEAD + 1_000));
+        bench.ends_with(number, None);
+    }
+    assert_eq!(bench.newest_asked().len(), names);
+    bench.world.held = true;
+    bench.world.time.end_part();
+    bench.bus(BusEvent::Gap { lost: None });
+    let mut turns = 0;
+    loop {
+        bench.world.keep_outputs();
+        if bench.newest_asked().len() > names {
+            break;
+        }
+        assert_eq!(
+            bench.world.hub.poll_timeout(),
+            Some(0),
+            "there is more to do"
+        );
+        bench.world.hub.handle_timeout(bench.world.now);
+        turns += 1;
+    }
+    // A step for each name, one for its client, and one for there being no other.
+    assert!(turns >= 3 * names / STEPS, "{turns} turns");
+    bench.world.catch_up();
+    bench.begins_at(stored(HEAD));
+    for at in names..2 * names {
+        let (name, number) = bench.world.outputs.newest[at].clone();
+        bench.has(number, &[(&name, at as u64)]);
+    }
+    for key in keys {
+        let (why, data) = bench.answer(key).expect("an answer");
+        assert_eq!((why, data.len()), (Value::Null, 30));
     }
 }
 

@@ -52,8 +52,11 @@ pub(super) struct Past {
     returned: Returned,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
-    ahead: BTreeSet<(StoredId, TopicName)>,
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order. Answers from
+    /// before a loss come first.
+    ahead: BTreeSet<(Ahead, TopicName)>,
+    /// How often the stream has lost messages.
+    losses: u64,
     /// Names of which nothing more is to be had from the stream.
     known: KnownNames,
     /// Clients whose answers wait no longer for a name.
@@ -80,7 +83,15 @@ enum Stage {
     Waits,
     Asked,
     /// The answer has come, with a message that the reader of the stream has not reached.
-    Ahead(StoredId),
+    Ahead(Ahead),
+}
+
+/// What the reader of the stream has to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ahead {
+    /// How often the stream had lost messages when the answer came: after another loss the answer says nothing.
+    losses: u64,
+    id: StoredId,
 }
 
 /// Names that wait for their turn. A name that several clients wait for has a turn for each, so that it waits for none whose
@@ -170,9 +181,15 @@ impl Past {
         !self.ended.is_empty()
     }
 
+    /// Whether answers have come that are from before a loss: their names wait again.
+    fn has_lost(&self) -> bool {
+        let first = self.ahead.first();
+        first.is_some_and(|(ahead, _)| ahead.losses < self.losses)
+    }
+
     /// Whether clients of names that wait again are still to get their turns.
     fn has_returned(&self) -> bool {
-        !self.returned.names.is_empty()
+        self.has_lost() || !self.returned.names.is_empty()
     }
 
     /// Whether another name can be asked for. First all who wait get their turns: before, an address could come after all
@@ -202,7 +219,7 @@ impl Past {
             // It ends with its answer.
             Stage::Asked => return,
             Stage::Waits => {}
-            Stage::Ahead(id) => drop(self.ahead.remove(&(id, name.clone()))),
+            Stage::Ahead(ahead) => drop(self.ahead.remove(&(ahead, name.clone()))),
         }
         self.questions.remove(name);
     }
@@ -226,10 +243,12 @@ impl Past {
             && let Some(id) = question.unread
             && cut.is_none_or(stays)
         {
-            (question.stage, question.cut) = (Stage::Ahead(id), cut.or(question.cut));
+            let losses = self.losses;
+            let ahead = Ahead { losses, id };
+            (question.stage, question.cut) = (Stage::Ahead(ahead), cut.or(question.cut));
             match question.clients.is_empty() {
                 true => drop(self.questions.remove(&name)),
-                false => drop(self.ahead.insert((id, name))),
+                false => drop(self.ahead.insert((ahead, name))),
             }
         } else {
             self.end_name(name, cut);
@@ -274,6 +293,11 @@ impl Past {
 
     /// Gives the next client of the names that wait again its turn.
     fn give_turn(&mut self, core: &Core) {
+        if self.has_lost()
+            && let Some((_, name)) = self.ahead.pop_first()
+        {
+            return self.wait_again(name);
+        }
         let Some(name) = self.returned.names.front() else {
             return;
         };
@@ -419,20 +443,20 @@ impl ChannelsGateway {
 
     /// Whether the reader of the stream has passed messages that answers wait for.
     fn has_passed(&self, core: &Core) -> bool {
-        let next = self.past.ahead.first();
-        next.is_some_and(|(id, _)| {
+        let next = self.past.ahead.first().filter(|_| !self.past.has_lost());
+        next.is_some_and(|(ahead, _)| {
             let point = core.position().map(|position| position.point);
-            matches!(point, Some(Point::Stored(newest)) if *id <= newest)
+            matches!(point, Some(Point::Stored(newest)) if ahead.id <= newest)
         })
     }
 
     /// Ends the questions whose messages the reader of the stream has passed by now, as many as there is time for.
     pub(super) fn pass_past(&mut self, core: &mut Core) {
         while self.has_passed(core)
-            && let Some((id, name)) = self.past.ahead.pop_first()
+            && let Some((ahead, name)) = self.past.ahead.pop_first()
         {
             // The number is passed, but not the message: the reader does not know yet that this is another stream.
-            let is_other = !core.has_read(id);
+            let is_other = !core.has_read(ahead.id);
             let cut = is_other.then_some(RetainedCut::Limit);
             self.past.end_name(name, cut);
             if !core.has_time() {
@@ -467,11 +491,10 @@ impl ChannelsGateway {
     }
 
     /// Handles a loss of messages of the stream. Nothing is known any more: it may be another stream, with other messages.
+    /// The names whose answers have come wait again; very many take several turns ([`Past::give_turn`]).
     pub(super) fn past_lost(&mut self) {
         self.past.known.clear();
-        while let Some((_, name)) = self.past.ahead.pop_first() {
-            self.past.wait_again(name);
-        }
+        self.past.losses += 1;
         self.past_down();
     }
 
