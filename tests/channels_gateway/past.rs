@@ -873,6 +873,49 @@ fn very_many_names_wait_again_over_several_turns_after_a_loss() {
     }
 }
 
+/// In a turn with little time, a client asks for a name anew before it is told the end of its first question.
+#[test]
+fn the_end_of_a_question_is_told_to_who_waited_for_it_alone() {
+    let mut bench = on_a_stream();
+    let (key, other) = (bench.client(), bench.client());
+    for key in [key, other] {
+        bench.asks_newest(key, "a:1");
+    }
+    bench.world.held = true;
+    bench.bus(BusEvent::RetainedEnd {
+        subscription: Subscription::channel("a:1"),
+        number: 1,
+        cut: Some(RetainedCut::Refused),
+    });
+    bench.asks_newest(key, "a:1");
+    bench.world.catch_up();
+    let refused = (json!({"a:1": "refused"}), vec![]);
+    for key in [key, other] {
+        assert_eq!(bench.answer(key), Some(refused.clone()));
+    }
+    bench.has(2, &[("a:1", 5)]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(5)])));
+    // Its turn for the new question is not that of the first one.
+    bench.down();
+    bench.asks_newest(other, "a:2");
+    bench.world.held = true;
+    bench.begins_at(stored(HEAD));
+    bench.bus(BusEvent::RetainedEnd {
+        subscription: Subscription::channel("a:2"),
+        number: 3,
+        cut: Some(RetainedCut::Refused),
+    });
+    bench.bus(BusEvent::Down(Fault("gone".to_owned())));
+    bench.asks_newest(other, "a:2");
+    bench.world.catch_up();
+    bench.begins_at(stored(HEAD));
+    bench.has(4, &[("a:2", 6)]);
+    let answers: Vec<_> = bench.got(other);
+    let why = answers.iter().filter(|one| one["type"] == "subscribed");
+    let why: Vec<&Value> = why.map(|one| &one["why"]).collect();
+    assert_eq!(why, [&json!({"a:2": "refused"}), &Value::Null]);
+}
+
 /// The history has the message before it, or no other one, or a newer one.
 #[test]
 fn a_newest_message_that_is_too_large_is_missing_with_a_reason() {

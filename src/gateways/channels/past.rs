@@ -61,10 +61,18 @@ pub(super) struct Past {
     known: KnownNames,
     /// Clients whose answers wait no longer for a name.
     ended: VecDeque<Ended>,
+    /// The newest wait for a name.
+    newest: PastWait,
 }
+
+/// The wait of answers for a name, until the question has ended. It may be waited for anew before all clients are told of
+/// the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PastWait(u64);
 
 #[derive(Debug, Default)]
 struct PastQuestion {
+    wait: PastWait,
     stage: Stage,
     /// What the history had forgotten when the name was asked for.
     forgotten: u64,
@@ -149,6 +157,7 @@ struct Returned {
 #[derive(Debug)]
 struct Ended {
     name: TopicName,
+    wait: PastWait,
     cut: Option<RetainedCut>,
     clients: BTreeSet<SessionKey>,
 }
@@ -199,12 +208,19 @@ impl Past {
     }
 
     /// Makes a client wait for a name.
-    fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
-        let question = self.questions.entry(name.clone()).or_default();
+    fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) -> PastWait {
+        let question = self.questions.entry(name.clone()).or_insert_with(|| {
+            self.newest.0 += 1;
+            PastQuestion {
+                wait: self.newest,
+                ..PastQuestion::default()
+            }
+        });
         question.clients.insert(key);
         if question.stage == Stage::Waits {
             self.waiting.add(core, key, name.clone());
         }
+        question.wait
     }
 
     /// A client waits no longer for a name. Without clients, a name is not asked for.
@@ -265,6 +281,7 @@ impl Past {
         }
         self.ended.push_back(Ended {
             name,
+            wait: question.wait,
             cut,
             clients: question.clients,
         });
@@ -363,9 +380,15 @@ impl ChannelsGateway {
     }
 
     /// Makes the answer to a client wait for the newest messages of a name.
-    pub(super) fn wait_for_past(&mut self, core: &mut Core, key: SessionKey, name: &TopicName) {
-        self.past.wait(core, name, key);
+    pub(super) fn wait_for_past(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        name: &TopicName,
+    ) -> PastWait {
+        let wait = self.past.wait(core, name, key);
         self.ask_past(core);
+        wait
     }
 
     /// Why a client whose answer waits no longer lacks the newest messages of a name; `None` if they have come meanwhile.
@@ -513,10 +536,10 @@ impl ChannelsGateway {
                 self.past.ended.pop_front();
                 continue;
             };
-            let (name, cut) = (ended.name.clone(), ended.cut);
+            let (name, wait, cut) = (ended.name.clone(), ended.wait, ended.cut);
             self.past.end_turn(&name, key);
             if let Some(client) = clients.get_mut(key) {
-                client.settle_past(&name, cut);
+                client.settle_past(&name, wait, cut);
                 self.send_ready(core, key, client);
             }
             if !core.has_time() {
