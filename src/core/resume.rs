@@ -70,7 +70,7 @@ impl Core {
     }
 
     /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
-    /// most a page, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
+    /// most a page, and what a step of a search finds, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
     /// in the same call.
     ///
     /// # Errors

@@ -43,8 +43,10 @@ pub struct Missed {
 /// The next messages of a client that gets all that are kept.
 #[derive(Debug, Default)]
 pub struct KeptPage {
-    /// The messages.
+    /// The messages. There may be none, because a long search goes on with the next page.
     pub messages: Missed,
+    /// The position from which the next page goes on; `None` for that of this page.
+    pub reached: Option<CopyPosition>,
     /// Whether there are no others now.
     pub is_last: bool,
     /// How many there are for each of the wanted names.
@@ -53,7 +55,7 @@ pub struct KeptPage {
 
 impl Missed {
     /// The position of the last message.
-    pub fn position(&self) -> Option<CopyPosition> {
+    pub(super) fn position(&self) -> Option<CopyPosition> {
         let (_, frame) = self.runs.last()?.back()?;
         frame.copy_position()
     }

@@ -12,9 +12,6 @@ use super::{History, KeptMessage};
 use crate::{Body, NotRecovered, StoredId};
 use weirgate_wire::base::ExtendibleMap;
 
-/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name matches
-/// them: some 0.2 ms.
-const LOOKS_AT_ONCE: usize = 1_000;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
 /// The most steps of matching in a search: each step of the search matches the topics anew, so a long one needs many. They are
@@ -227,7 +224,7 @@ impl History {
         budget: FrameBudget,
     ) -> Result<bool, NotRecovered> {
         let (until, steps) = (search.until, search.steps);
-        let mut matching = Matching::new(&search.names, &self.known_topics, LOOKS_AT_ONCE, steps);
+        let mut matching = Matching::new(&search.names, &self.known_topics, steps);
         let mut finds = Finds {
             missed,
             bytes: &mut search.bytes,

@@ -526,6 +526,40 @@ fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
     assert!(found.is_sorted_by(|one, next| one < next), "each once");
 }
 
+/// However few messages the names have: what is between them is looked at in steps, too.
+#[test]
+fn a_page_is_what_a_step_finds_and_the_next_one_goes_on_there() {
+    const NAMES: u64 = 5_000;
+    let mut bench = Bench::of_a_stream(1 << 24);
+    bench.has_messages = true;
+    for n in 1..=NAMES {
+        let topic = if n % 1_300 == 0 { "a:" } else { "b:" };
+        bench.store(&format!("{topic}{n}"), &n.to_string(), stored(n, n));
+    }
+    let budget = text_frames(1 << 20);
+    let (mut found, mut since, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = bench
+            .history
+            .page(since, &[all_names()], IfMissing::Fail, budget);
+        let page = page.expect("a page");
+        pages += 1;
+        found.extend(numbers(&page.messages));
+        if page.is_last {
+            break;
+        }
+        let reached = page.reached.expect("it goes on");
+        assert_ne!(since, Some(reached), "further on than before");
+        since = Some(reached);
+        // What comes meanwhile is found too.
+        let n = NAMES + pages;
+        bench.store(&format!("a:{n}"), &n.to_string(), stored(n, n));
+    }
+    assert_eq!(pages, 6, "a thousand in each");
+    let before = (1_300..=NAMES).step_by(1_300);
+    assert!(found.into_iter().eq(before.chain(NAMES + 1..NAMES + 6)));
+}
+
 /// Live copies, and copies for clients that ask for newest messages, come and go while very many quiet names stay.
 #[test]
 fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
