@@ -28,7 +28,7 @@ use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, MATCH_STEPS_MAX, Matching, WantedNames, rank_of};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching, Unwanted, WantedNames, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::brings::Reach;
 use super::frame_bytes::Keeper;
@@ -375,8 +375,8 @@ impl History {
         self.numbers.newest()
     }
 
-    /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and at
-    /// least one.
+    /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and as a
+    /// step of a search finds.
     ///
     /// # Errors
     /// Messages after the position are missing, or the search is too long.
@@ -406,10 +406,12 @@ impl History {
             }
         };
         let names = WantedNames::new(wanted.iter());
-        let mut matching = Matching::new(&names, &self.known_topics, usize::MAX, MATCH_STEPS_MAX);
+        let known = &self.known_topics;
+        let mut unwanted = Unwanted::new(&names, known);
+        let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);
-        let outcome = self.walk((from, until), since, &mut matching, |at, entry, name| {
+        let rest = self.walk((from, until), since, &mut matching, |at, entry, name| {
             found.push(At::Entry(at), entry.body_for(budget.content), name)
         });
         let mut copies = found.copies;
@@ -417,14 +419,16 @@ impl History {
             copies.pop();
         }
         if copies.is_empty() {
-            outcome?;
+            rest?;
         }
         let mut page = KeptPage {
-            is_last: outcome.is_ok() && copies.len() <= MADE_AT_ONCE,
+            is_last: rest == Ok(None),
             counts: vec![0; wanted.len()],
             ..KeptPage::default()
         };
-        for (at, name) in copies.into_iter().take(MADE_AT_ONCE) {
+        let next = rest.ok().flatten();
+        let looked_at = next.and_then(|next| self.position_before(next));
+        for (at, name) in copies {
             let unlimited = FrameBudget {
                 bytes_max: usize::MAX,
                 ..budget
@@ -435,8 +439,19 @@ impl History {
                 page.counts[at] += 1;
             }
         }
+        page.reached = looked_at.or_else(|| page.messages.position());
         self.forget_excess();
         Ok(page)
+    }
+
+    /// The position behind the message before the one with this number.
+    fn position_before(&self, number: u64) -> Option<CopyPosition> {
+        let before = self.first_entry(number).checked_sub(1)?;
+        let entry = self.entries.get(before)?;
+        Some(CopyPosition {
+            position: entry.position,
+            copy: CopyRank::LAST,
+        })
     }
 
     /// Whether the messages after a position are known; if not, why.

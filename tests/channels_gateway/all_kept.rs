@@ -18,7 +18,20 @@ fn on_jetstream() -> Bench {
     of_a_stream(NameSyntax::Nats, settings())
 }
 
+/// As [`on_a_stream`], with this history.
+fn on_a_stream_with(history: HistoryLimits) -> Bench {
+    with_history(NameSyntax::Redis, settings(), history)
+}
+
 fn of_a_stream(syntax: NameSyntax, settings: ChannelsGatewaySettings) -> Bench {
+    with_history(syntax, settings, limits())
+}
+
+fn with_history(
+    syntax: NameSyntax,
+    settings: ChannelsGatewaySettings,
+    history: HistoryLimits,
+) -> Bench {
     let (table, all): (&[u8], _) = match syntax {
         NameSyntax::Redis => (br#"{"user": ["a:*"]}"#, "*"),
         NameSyntax::Nats => (br#"{"user": ["a.*"]}"#, ">"),
@@ -27,7 +40,7 @@ fn of_a_stream(syntax: NameSyntax, settings: ChannelsGatewaySettings) -> Bench {
         acl: Acl::read(syntax, table).expect("a table"),
         ..settings
     };
-    let mut bench = Bench::limited(settings, limits(), |gateway| {
+    let mut bench = Bench::limited(settings, history, |gateway| {
         let gateway = gateway.with_kept_stream(vec![all.to_owned()]);
         gateway.expect("names").with_pages(1 << 24)
     });
@@ -687,6 +700,36 @@ fn many_names_of_a_client_come_from_the_history() {
         0,
         "all of it is in the history"
     );
+    bench.world.hub.check_invariants();
+}
+
+/// What the history has of other names is passed over in steps, between which the loop serves others.
+#[test]
+fn a_long_look_at_the_history_goes_on_in_later_turns() {
+    let mut bench = on_a_stream_with(HistoryLimits {
+        bytes_max: 1 << 24,
+        ..limits()
+    });
+    for sequence in 1..6_000 {
+        bench.comes(&format!("a:{sequence}"), sequence);
+    }
+    bench.comes("a:x1", 6_000);
+    let key = bench.client();
+    bench.world.held = true;
+    bench.ask_all(key, &["a:x*"], Some(1));
+    let mut came = Vec::new();
+    while came.is_empty() {
+        let World { hub, net, now, .. } = &mut bench.world;
+        hub.begin_part(2);
+        assert!(hub.flush(*now, net) || !hub.has_time());
+        came = bench.brought(key);
+    }
+    assert_eq!(came, [r#"subscribed {"a:x*":true} null"#]);
+    bench.world.catch_up();
+    bench.comes("a:x2", 6_001);
+    bench.world.advance(SECOND);
+    let rest = ["a:x1 6000", "a:x2 6001", "last a:x* 2 null"];
+    assert_eq!(bench.brought(key), rest);
     bench.world.hub.check_invariants();
 }
 

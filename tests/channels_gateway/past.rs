@@ -30,15 +30,31 @@ fn before_the_stream() -> Bench {
     before_the_stream_with(settings(), limits())
 }
 
-fn before_the_stream_with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Bench {
+fn before_the_stream_with(settings: ChannelsGatewaySettings, history: HistoryLimits) -> Bench {
+    changed_before_the_stream(settings, |limits| limits.history = history)
+}
+
+fn changed_before_the_stream(
+    settings: ChannelsGatewaySettings,
+    change: impl FnOnce(&mut Limits),
+) -> Bench {
     let settings = ChannelsGatewaySettings {
         acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
         ..settings
     };
-    Bench::limited(settings, limits, |gateway| {
+    Bench::changed(settings, change, |gateway| {
         let gateway = gateway.with_kept_stream(vec!["a:*".to_owned()]);
         gateway.expect("names").with_past()
     })
+}
+
+/// As [`on_a_stream`], with time for so many steps in a turn.
+fn on_a_stream_in_steps(steps: u64) -> Bench {
+    let mut bench = changed_before_the_stream(settings(), |changed| {
+        (changed.history, changed.work_us) = (limits(), steps);
+    });
+    bench.begins_at(stored(HEAD));
+    bench
 }
 
 impl Bench {
@@ -776,6 +792,128 @@ fn an_address_that_asks_for_very_many_names_leaves_others_their_turn() {
     bench.world.advance(1);
     (5..=u64::try_from(open).expect("few") + 4).for_each(|number| bench.has(number, &[]));
     assert_eq!(bench.came(other), ["subscribed", "subscribed"]);
+}
+
+/// A name that two addresses want, one of them with very many others, waits for those no longer after an outage than before.
+#[test]
+fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
+    let mut bench = on_a_stream();
+    let many = [(); 6].map(|()| bench.client_from([192, 0, 2, 1]));
+    let other = bench.client_from([192, 0, 2, 2]);
+    for key in [many[0], other] {
+        bench.asks_newest(key, "a:wanted");
+    }
+    assert_eq!(bench.newest_asked(), [("a:wanted", 1)]);
+    for (client, key) in many.into_iter().enumerate() {
+        let names: Vec<String> = (0..40).map(|n| format!("a:{client}-{n}")).collect();
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        bench.say(key, &request);
+    }
+    bench.down();
+    bench.world.advance(SECOND);
+    let before = bench.newest_asked().len();
+    bench.begins_at(stored(HEAD));
+    let asked = &bench.newest_asked()[before..];
+    assert_eq!(asked.len(), 128, "so many are on their way");
+    let wanted = asked[..2].iter().find(|(name, _)| *name == "a:wanted");
+    let number = wanted.expect("the address has its turn").1;
+    bench.has(number, &[("a:wanted", 5)]);
+    for key in [many[0], other] {
+        let want = (Value::Null, vec![json!(5)]);
+        assert_eq!(bench.answer(key), Some(want));
+    }
+}
+
+/// The stream has brought messages of very many names that its reader has not reached, and then it has lost some.
+#[test]
+fn very_many_names_wait_again_over_several_turns_after_a_loss() {
+    const STEPS: usize = 10;
+    let mut bench = on_a_stream_in_steps(STEPS as u64);
+    let keys = [(); 10].map(|()| bench.client());
+    for (client, key) in keys.into_iter().enumerate() {
+        let names: Vec<String> = (0..30).map(|n| format!("a:{client}-{n}")).collect();
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        bench.say(key, &request);
+    }
+    let names = 300;
+    for at in 0..names {
+        let (name, number) = bench.world.outputs.newest[at].clone();
+        bench.brings_past(number, &name, 1, stored(HEAD + 1_000));
+        bench.ends_with(number, None);
+    }
+    assert_eq!(bench.newest_asked().len(), names);
+    bench.world.held = true;
+    bench.world.time.end_part();
+    bench.bus(BusEvent::Gap { lost: None });
+    let mut turns = 0;
+    loop {
+        bench.world.keep_outputs();
+        if bench.newest_asked().len() > names {
+            break;
+        }
+        assert_eq!(
+            bench.world.hub.poll_timeout(),
+            Some(0),
+            "there is more to do"
+        );
+        bench.world.hub.handle_timeout(bench.world.now);
+        turns += 1;
+    }
+    // A step for each name, one for its client, and one for there being no other.
+    assert!(turns >= 3 * names / STEPS, "{turns} turns");
+    bench.world.catch_up();
+    bench.begins_at(stored(HEAD));
+    for at in names..2 * names {
+        let (name, number) = bench.world.outputs.newest[at].clone();
+        bench.has(number, &[(&name, at as u64)]);
+    }
+    for key in keys {
+        let (why, data) = bench.answer(key).expect("an answer");
+        assert_eq!((why, data.len()), (Value::Null, 30));
+    }
+}
+
+/// In a turn with little time, a client asks for a name anew before it is told the end of its first question.
+#[test]
+fn the_end_of_a_question_is_told_to_who_waited_for_it_alone() {
+    let mut bench = on_a_stream();
+    let (key, other) = (bench.client(), bench.client());
+    for key in [key, other] {
+        bench.asks_newest(key, "a:1");
+    }
+    bench.world.held = true;
+    bench.bus(BusEvent::RetainedEnd {
+        subscription: Subscription::channel("a:1"),
+        number: 1,
+        cut: Some(RetainedCut::Refused),
+    });
+    bench.asks_newest(key, "a:1");
+    bench.world.catch_up();
+    let refused = (json!({"a:1": "refused"}), vec![]);
+    for key in [key, other] {
+        assert_eq!(bench.answer(key), Some(refused.clone()));
+    }
+    bench.has(2, &[("a:1", 5)]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(5)])));
+    // Its turn for the new question is not that of the first one.
+    bench.down();
+    bench.asks_newest(other, "a:2");
+    bench.world.held = true;
+    bench.begins_at(stored(HEAD));
+    bench.bus(BusEvent::RetainedEnd {
+        subscription: Subscription::channel("a:2"),
+        number: 3,
+        cut: Some(RetainedCut::Refused),
+    });
+    bench.bus(BusEvent::Down(Fault("gone".to_owned())));
+    bench.asks_newest(other, "a:2");
+    bench.world.catch_up();
+    bench.begins_at(stored(HEAD));
+    bench.has(4, &[("a:2", 6)]);
+    let answers: Vec<_> = bench.got(other);
+    let why = answers.iter().filter(|one| one["type"] == "subscribed");
+    let why: Vec<&Value> = why.map(|one| &one["why"]).collect();
+    assert_eq!(why, [&json!({"a:2": "refused"}), &Value::Null]);
 }
 
 /// The history has the message before it, or no other one, or a newer one.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::MADE_AT_ONCE;
 use super::missed::CopyPlace;
 use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};
@@ -61,14 +62,14 @@ impl<'a> FoundCopies<'a> {
     /// Adds a copy; nothing for a message that these clients do not get.
     ///
     /// # Errors
-    /// The copies are too many bytes.
+    /// The copies are as many as are made at once, or too many bytes.
     pub(super) fn push(&mut self, at: At, body: Option<&Body>, name: &'a Wanted) -> Outcome {
         let Some(body) = body else {
             return Ok(());
         };
         self.bytes += copy_bytes(body, name);
         self.copies.push((at, name));
-        match self.bytes > self.budget.bytes_max {
+        match self.bytes > self.budget.bytes_max || self.copies.len() == MADE_AT_ONCE {
             true => Err(NotRecovered::Large),
             false => Ok(()),
         }

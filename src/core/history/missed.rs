@@ -43,8 +43,10 @@ pub struct Missed {
 /// The next messages of a client that gets all that are kept.
 #[derive(Debug, Default)]
 pub struct KeptPage {
-    /// The messages.
+    /// The messages. There may be none, because a long search goes on with the next page.
     pub messages: Missed,
+    /// The position from which the next page goes on; `None` for that of this page.
+    pub reached: Option<CopyPosition>,
     /// Whether there are no others now.
     pub is_last: bool,
     /// How many there are for each of the wanted names.
@@ -53,7 +55,7 @@ pub struct KeptPage {
 
 impl Missed {
     /// The position of the last message.
-    pub fn position(&self) -> Option<CopyPosition> {
+    pub(super) fn position(&self) -> Option<CopyPosition> {
         let (_, frame) = self.runs.last()?.back()?;
         frame.copy_position()
     }
@@ -76,6 +78,13 @@ impl Missed {
     /// Whether messages are still to be found, or frames to be made ([`Core::make_missed`](crate::Core::make_missed)).
     pub fn has_unmade(&self) -> bool {
         self.search.is_some() || !self.unmade.is_empty()
+    }
+
+    /// Charges what a search remembers between its steps, bytes, if there is room for it.
+    pub(crate) fn charge_search(&mut self, grant: impl FnOnce(usize) -> Option<Permit>) {
+        if let Some(search) = &mut self.search {
+            search.charge(grant);
+        }
     }
 
     /// Takes the oldest of the messages whose frames are still to be made.

@@ -2,6 +2,7 @@
 
 use super::held::HeldNames;
 use super::messages::{Answers, FollowUp};
+use super::past::PastWait;
 use super::pending::PendingRequest;
 use super::sending::Sending;
 use crate::gateways::shared::access::{RequestRate, TokenEnd};
@@ -141,11 +142,16 @@ impl ChannelsClient {
         }
     }
 
-    /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
-    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
-        self.answers.settle_past(name, cut);
+    /// Ends a wait for the newest messages of a name from the stream; `cut` is why some are missing.
+    pub(super) fn settle_past(
+        &mut self,
+        name: &TopicName,
+        wait: PastWait,
+        cut: Option<RetainedCut>,
+    ) {
+        self.answers.settle_past(name, wait, cut);
         if let Some(follow_up) = self.rest_follow_up() {
-            follow_up.settle_past(name, cut);
+            follow_up.settle_past(name, wait, cut);
         }
     }
 

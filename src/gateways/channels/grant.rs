@@ -55,9 +55,9 @@ impl ChannelsGateway {
                             past.cuts.insert(name, cut);
                         }
                         PastOf::Missing => {
-                            self.wait_for_past(core, key, &name);
+                            let wait = self.wait_for_past(core, key, &name);
                             let past = follow_up.past.get_or_insert_default();
-                            past.waits.insert(name);
+                            past.waits.insert(name, wait);
                         }
                     }
                 }
@@ -131,8 +131,8 @@ impl ChannelsGateway {
             self.patterns.remove(&topic);
         }
         client.answers.settle(&topic);
-        client.answers.settle_past(&topic, None);
-        self.past.leave(core, &topic, key);
+        client.answers.forget_past(&topic);
+        self.past.leave(&topic, key);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true

@@ -1,10 +1,11 @@
 //! The clients that have ended: their names and their questions for last values are released over several turns, because a client
 //! may hold very many.
 
-use std::collections::btree_set;
+use std::collections::{btree_map, btree_set};
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
+use super::past::PastWait;
 use super::pending::PendingRequest;
 use super::replay::Replays;
 use super::retained::WaitedNames;
@@ -21,15 +22,22 @@ pub(super) struct Leaving {
     /// Names whose last values it waited for.
     wanted: WaitedNames,
     replays: Replays,
-    /// Names and messages of its requests and answers: dropping very many takes time.
-    sets: Vec<btree_set::IntoIter<TopicName>>,
-    names: Vec<Vec<TopicName>>,
-    found: Vec<Follow>,
-    /// The permit for these.
+    spent: Spent,
+    /// The permit for the names and messages of its answers.
     _permit: Option<Permit>,
 }
 
-/// Messages that are dropped in one step.
+/// Names and messages of requests and answers that are dropped: very many take time.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    pub(super) sets: Vec<btree_set::IntoIter<TopicName>>,
+    pub(super) names: Vec<Vec<TopicName>>,
+    pub(super) found: Vec<Follow>,
+    /// Names whose newest messages the client still waits for.
+    pub(super) waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
+}
+
+/// Messages, or names of a set, that are dropped in one step.
 const DROPPED_AT_ONCE: usize = 100;
 
 impl Leaving {
@@ -40,16 +48,16 @@ impl Leaving {
     ) -> Self {
         let (address, ids) = (client.held.address(), client.held.ids());
         let (rest, sending, answers) = client.into_requests();
-        let (mut sets, permit) = answers.into_names();
-        let (mut names, mut found) = Default::default();
+        let mut spent = Spent::default();
+        let permit = answers.spend(&mut spent);
         if let Some(sending) = sending {
-            sending.spend(&mut sets, &mut names, &mut found);
+            sending.spend(&mut spent);
         }
         if let Some((follow_up, granted)) =
             rest.and_then(PendingRequest::into_follow_up_and_granted)
         {
-            sets.extend(follow_up.into_names());
-            names.push(granted);
+            follow_up.spend(&mut spent);
+            spent.names.push(granted);
         }
         Self {
             key,
@@ -57,26 +65,30 @@ impl Leaving {
             ids,
             wanted,
             replays,
-            sets,
-            names,
-            found,
+            spent,
             _permit: permit,
         }
     }
+}
 
-    /// The next name of its requests and answers, for which it may have waited.
-    fn next_name(&mut self) -> Option<TopicName> {
+impl Spent {
+    /// The next name whose newest messages the client waits for.
+    fn next_wait(&mut self) -> Option<TopicName> {
         loop {
-            match self.sets.last_mut()?.next() {
-                Some(name) => return Some(name),
-                None => drop(self.sets.pop()),
+            match self.waits.last_mut()?.next() {
+                Some((name, _)) => return Some(name),
+                None => drop(self.waits.pop()),
             }
         }
     }
 
-    /// Drops a name or some messages. Returns false if there are none.
+    /// Drops some names or messages. Returns false if there are none.
     fn drop_next(&mut self) -> bool {
-        if let Some(names) = self.names.last_mut() {
+        if let Some(names) = self.sets.last_mut() {
+            if names.by_ref().take(DROPPED_AT_ONCE).count() == 0 {
+                self.sets.pop();
+            }
+        } else if let Some(names) = self.names.last_mut() {
             if names.pop().is_none() {
                 self.names.pop();
             }
@@ -103,9 +115,9 @@ impl ChannelsGateway {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);
                 }
-            } else if let Some(name) = leaving.next_name() {
-                self.past.leave(core, &name, leaving.key);
-            } else if !leaving.drop_next() {
+            } else if let Some(name) = leaving.spent.next_wait() {
+                self.past.leave(&name, leaving.key);
+            } else if !leaving.spent.drop_next() {
                 self.leaving.pop_front();
                 continue;
             }

@@ -8,13 +8,14 @@
 //! payload. It gets a copy for its exact name and a copy for each of its patterns. Each is rendered from the message of the
 //! feed, once for all clients of the kind.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_set};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES};
+use super::leaving::Spent;
+use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastWait};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -373,7 +374,7 @@ pub(super) struct FollowUp {
 #[derive(Debug, Default)]
 pub(super) struct WantedPast {
     /// Those that the answer waits for.
-    pub(super) waits: BTreeSet<TopicName>,
+    pub(super) waits: BTreeMap<TopicName, PastWait>,
     /// Those of which not all are to be had, and why.
     pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
 }
@@ -423,14 +424,14 @@ impl Resumed {
 }
 
 impl FollowUp {
-    /// All of its names.
-    pub(super) fn into_names(self) -> impl Iterator<Item = btree_set::IntoIter<TopicName>> {
+    /// Moves all names to these lists.
+    pub(super) fn spend(self, spent: &mut Spent) {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
-        let past = self.past.map(|past| past.waits).unwrap_or_default();
-        resumed
-            .chain([self.unconfirmed, past])
-            .map(BTreeSet::into_iter)
+        let sets = resumed.chain([self.unconfirmed]);
+        spent.sets.extend(sets.map(BTreeSet::into_iter));
+        let waits = self.past.map(|past| past.waits.into_iter());
+        spent.waits.extend(waits);
     }
 
     /// How many names are joined with this answer.
@@ -450,13 +451,20 @@ impl FollowUp {
 
     pub(super) fn waits_for_past_of(&self, name: &TopicName) -> bool {
         let past = self.past.as_ref();
-        past.is_some_and(|past| past.waits.contains(name))
+        past.is_some_and(|past| past.waits.contains_key(name))
     }
 
-    /// Ends the wait for the newest messages of a name from the stream; `cut` is why some are missing.
-    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
+    /// Ends a wait for the newest messages of a name from the stream, unless this is not the wait; `cut` is why some are
+    /// missing.
+    pub(super) fn settle_past(
+        &mut self,
+        name: &TopicName,
+        wait: PastWait,
+        cut: Option<RetainedCut>,
+    ) {
         if let Some(past) = &mut self.past
-            && let (Some(name), Some(cut)) = (past.waits.take(name), cut)
+            && past.waits.get(name) == Some(&wait)
+            && let (Some((name, _)), Some(cut)) = (past.waits.remove_entry(name), cut)
         {
             past.cuts.insert(name, cut);
         }
@@ -630,10 +638,24 @@ impl Answers {
         }
     }
 
-    /// Ends the wait of all answers for the newest messages of a name from the stream.
-    pub(super) fn settle_past(&mut self, name: &TopicName, cut: Option<RetainedCut>) {
+    /// Ends a wait of all answers for the newest messages of a name from the stream.
+    pub(super) fn settle_past(
+        &mut self,
+        name: &TopicName,
+        wait: PastWait,
+        cut: Option<RetainedCut>,
+    ) {
         for waiting in self.waiting_mut() {
-            waiting.follow_up.settle_past(name, cut);
+            waiting.follow_up.settle_past(name, wait, cut);
+        }
+    }
+
+    /// Lets no answer wait for the newest messages of a name, which the client has given up.
+    pub(super) fn forget_past(&mut self, name: &TopicName) {
+        for waiting in self.waiting_mut() {
+            if let Some(past) = &mut waiting.follow_up.past {
+                past.waits.remove(name);
+            }
         }
     }
 
@@ -667,14 +689,13 @@ impl Answers {
         }
     }
 
-    /// Takes all names of the answers, and the permit for them: dropping very many takes time.
-    pub(super) fn into_names(self) -> (Vec<btree_set::IntoIter<TopicName>>, Option<Permit>) {
-        let Some(mut queue) = self.0 else {
-            return Default::default();
-        };
-        let waiting = queue.waiting.drain(..);
-        let names = waiting.flat_map(|waiting| waiting.follow_up.into_names());
-        (names.collect(), queue.permit.take())
+    /// Moves all names of the answers to these lists. Returns the permit for them.
+    pub(super) fn spend(self, spent: &mut Spent) -> Option<Permit> {
+        let mut queue = self.0?;
+        for waiting in queue.waiting.drain(..) {
+            waiting.follow_up.spend(spent);
+        }
+        queue.permit.take()
     }
 
     /// Returns true if no answer waits.

@@ -600,9 +600,9 @@ impl Gateway for ChannelsGateway {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => {
                 self.retained.down();
-                self.past_down(core);
+                self.past_down();
             }
-            BusNotice::Gap if self.has_stream() => self.past_lost(core),
+            BusNotice::Gap if self.has_stream() => self.past_lost(),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
@@ -629,7 +629,7 @@ impl Gateway for ChannelsGateway {
             // answers both in the same way.
             BusNotice::RetainedPage {
                 number, is_open, ..
-            } if self.past.has(*number) => self.past_paged(core, *number, *is_open),
+            } if self.past.has(*number) => self.past_paged(*number, *is_open),
             BusNotice::RetainedEnd { number, cut, .. } if self.past.has(*number) => {
                 self.past_ended(*number, *cut);
             }

@@ -16,6 +16,7 @@
 mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 
 use foldhash::quality::RandomState;
 
@@ -47,18 +48,31 @@ pub(super) struct Past {
     questions: HashMap<TopicName, PastQuestion, RandomState>,
     /// Those that wait for their turn.
     waiting: Waiting,
+    /// Those that wait again, until their clients have their turns.
+    returned: Returned,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
-    ahead: BTreeSet<(StoredId, TopicName)>,
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order. Answers from
+    /// before a loss come first.
+    ahead: BTreeSet<(Ahead, TopicName)>,
+    /// How often the stream has lost messages.
+    losses: u64,
     /// Names of which nothing more is to be had from the stream.
     known: KnownNames,
     /// Clients whose answers wait no longer for a name.
     ended: VecDeque<Ended>,
+    /// The newest wait for a name.
+    newest: PastWait,
 }
+
+/// The wait of answers for a name, until the question has ended. It may be waited for anew before all clients are told of
+/// the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PastWait(u64);
 
 #[derive(Debug, Default)]
 struct PastQuestion {
+    wait: PastWait,
     stage: Stage,
     /// What the history had forgotten when the name was asked for.
     forgotten: u64,
@@ -72,12 +86,20 @@ struct PastQuestion {
 /// Where a question is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// It has a turn among those of its first client, and perhaps of others.
+    /// It has a turn among those of each of its clients, or gets them.
     #[default]
     Waits,
     Asked,
     /// The answer has come, with a message that the reader of the stream has not reached.
-    Ahead(StoredId),
+    Ahead(Ahead),
+}
+
+/// What the reader of the stream has to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ahead {
+    /// How often the stream had lost messages when the answer came: after another loss the answer says nothing.
+    losses: u64,
+    id: StoredId,
 }
 
 /// Names that wait for their turn. A name that several clients wait for has a turn for each, so that it waits for none whose
@@ -123,9 +145,19 @@ impl Waiting {
     }
 }
 
+/// Names that wait again, because the bus gives no answer to their questions. Very many clients may wait for one, so these
+/// get their turns one after the other.
+#[derive(Debug, Default)]
+struct Returned {
+    names: VecDeque<TopicName>,
+    /// The clients of the first name have their turns up to this one.
+    reached: Option<SessionKey>,
+}
+
 #[derive(Debug)]
 struct Ended {
     name: TopicName,
+    wait: PastWait,
     cut: Option<RetainedCut>,
     clients: BTreeSet<SessionKey>,
 }
@@ -158,47 +190,61 @@ impl Past {
         !self.ended.is_empty()
     }
 
-    /// Whether another name can be asked for.
+    /// Whether answers have come that are from before a loss: their names wait again.
+    fn has_lost(&self) -> bool {
+        let first = self.ahead.first();
+        first.is_some_and(|(ahead, _)| ahead.losses < self.losses)
+    }
+
+    /// Whether clients of names that wait again are still to get their turns.
+    fn has_returned(&self) -> bool {
+        self.has_lost() || !self.returned.names.is_empty()
+    }
+
+    /// Whether another name can be asked for. First all who wait get their turns: before, an address could come after all
+    /// names of another one.
     fn has_next(&self) -> bool {
-        !self.waiting.is_empty() && self.open.len() < OPEN_MAX
+        !self.has_returned() && !self.waiting.is_empty() && self.open.len() < OPEN_MAX
     }
 
     /// Makes a client wait for a name.
-    fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
-        let question = self.questions.entry(name.clone()).or_default();
+    fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) -> PastWait {
+        let question = self.questions.entry(name.clone()).or_insert_with(|| {
+            self.newest.0 += 1;
+            PastQuestion {
+                wait: self.newest,
+                ..PastQuestion::default()
+            }
+        });
         question.clients.insert(key);
         if question.stage == Stage::Waits {
             self.waiting.add(core, key, name.clone());
         }
+        question.wait
     }
 
     /// A client waits no longer for a name. Without clients, a name is not asked for.
-    pub(super) fn leave(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
-        if let Some(question) = self.questions.get_mut(name) {
-            question.clients.remove(&key);
-            if let (Stage::Ahead(id), true) = (question.stage, question.clients.is_empty()) {
-                self.ahead.remove(&(id, name.clone()));
-                self.questions.remove(name);
-            }
-        }
-        self.end_turn(core, name, key);
-    }
-
-    /// A client has no turn for a name any more; if others wait for the name, one of them has.
-    fn end_turn(&mut self, core: &Core, name: &TopicName, key: SessionKey) {
+    pub(super) fn leave(&mut self, name: &TopicName, key: SessionKey) {
         self.waiting.remove(key, name);
-        self.take_turn(core, name);
-    }
-
-    /// Gives a name that is not asked for a turn of its first client. Without clients it is not asked for.
-    fn take_turn(&mut self, core: &Core, name: &TopicName) {
-        let waiting = |question: &&PastQuestion| question.stage == Stage::Waits;
-        let Some(question) = self.questions.get(name).filter(waiting) else {
+        let Some(question) = self.questions.get_mut(name) else {
             return;
         };
-        match question.clients.first() {
-            Some(&key) => self.waiting.add(core, key, name.clone()),
-            None => drop(self.questions.remove(name)),
+        question.clients.remove(&key);
+        match question.stage {
+            _ if !question.clients.is_empty() => return,
+            // It ends with its answer.
+            Stage::Asked => return,
+            Stage::Waits => {}
+            Stage::Ahead(ahead) => drop(self.ahead.remove(&(ahead, name.clone()))),
+        }
+        self.questions.remove(name);
+    }
+
+    /// Takes back the turn of a client for a name of which the question has ended, unless it waits for the name anew.
+    fn end_turn(&mut self, name: &TopicName, key: SessionKey) {
+        let question = self.questions.get(name);
+        if question.is_none_or(|question| !question.clients.contains(&key)) {
+            self.waiting.remove(key, name);
         }
     }
 
@@ -213,10 +259,12 @@ impl Past {
             && let Some(id) = question.unread
             && cut.is_none_or(stays)
         {
-            (question.stage, question.cut) = (Stage::Ahead(id), cut.or(question.cut));
+            let losses = self.losses;
+            let ahead = Ahead { losses, id };
+            (question.stage, question.cut) = (Stage::Ahead(ahead), cut.or(question.cut));
             match question.clients.is_empty() {
                 true => drop(self.questions.remove(&name)),
-                false => drop(self.ahead.insert((id, name))),
+                false => drop(self.ahead.insert((ahead, name))),
             }
         } else {
             self.end_name(name, cut);
@@ -233,25 +281,56 @@ impl Past {
         }
         self.ended.push_back(Ended {
             name,
+            wait: question.wait,
             cut,
             clients: question.clients,
         });
     }
 
     /// A question gets no answer.
-    fn ask_again(&mut self, core: &Core, number: u64) {
+    fn ask_again(&mut self, number: u64) {
         if let Some(name) = self.open.remove(&number) {
-            self.wait_again(core, &name);
+            self.wait_again(name);
         }
     }
 
-    /// A name waits again, if clients wait for it.
-    fn wait_again(&mut self, core: &Core, name: &TopicName) {
-        if let Some(question) = self.questions.get_mut(name) {
-            question.stage = Stage::Waits;
-            (question.cut, question.unread) = (None, None);
-            self.take_turn(core, name);
+    /// A name waits again, if clients wait for it: [`Self::give_turn`] follows.
+    fn wait_again(&mut self, name: TopicName) {
+        let Some(question) = self.questions.get_mut(&name) else {
+            return;
+        };
+        if question.clients.is_empty() {
+            self.questions.remove(&name);
+            return;
         }
+        question.stage = Stage::Waits;
+        (question.cut, question.unread) = (None, None);
+        self.returned.names.push_back(name);
+    }
+
+    /// Gives the next client of the names that wait again its turn.
+    fn give_turn(&mut self, core: &Core) {
+        if self.has_lost()
+            && let Some((_, name)) = self.ahead.pop_first()
+        {
+            return self.wait_again(name);
+        }
+        let Some(name) = self.returned.names.front() else {
+            return;
+        };
+        let reached = self.returned.reached;
+        let rest = (
+            reached.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let question = self.questions.get(name);
+        let question = question.filter(|question| question.stage == Stage::Waits);
+        let next = question.and_then(|question| question.clients.range(rest).next().copied());
+        match next {
+            Some(key) => self.waiting.add(core, key, name.clone()),
+            None => drop(self.returned.names.pop_front()),
+        }
+        self.returned.reached = next;
     }
 
     /// A question on its way.
@@ -301,9 +380,15 @@ impl ChannelsGateway {
     }
 
     /// Makes the answer to a client wait for the newest messages of a name.
-    pub(super) fn wait_for_past(&mut self, core: &mut Core, key: SessionKey, name: &TopicName) {
-        self.past.wait(core, name, key);
+    pub(super) fn wait_for_past(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        name: &TopicName,
+    ) -> PastWait {
+        let wait = self.past.wait(core, name, key);
         self.ask_past(core);
+        wait
     }
 
     /// Why a client whose answer waits no longer lacks the newest messages of a name; `None` if they have come meanwhile.
@@ -316,7 +401,7 @@ impl ChannelsGateway {
     ) -> Option<RetainedCut> {
         // Another answer to the client may still wait for the name.
         if !client.waits_for_past(name) {
-            self.past.leave(core, name, key);
+            self.past.leave(name, key);
         }
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,
@@ -327,11 +412,19 @@ impl ChannelsGateway {
 
     /// Whether names that wait have their turn.
     pub(super) fn has_past_work(&self) -> bool {
-        self.past.has_ended() || self.statuses.is_up() && self.past.has_next()
+        let has_next = self.statuses.is_up() && self.past.has_next();
+        self.past.has_ended() || self.past.has_returned() || has_next
     }
 
-    /// Asks for the names that have their turn, as many as there is time for. Of some the history has all by now.
+    /// Gives clients their turns, and asks for the names whose turn has come, as many as there is time for. Of some the
+    /// history has all by now.
     pub(super) fn ask_past(&mut self, core: &mut Core) {
+        while self.past.has_returned() {
+            self.past.give_turn(core);
+            if !core.has_time() {
+                return;
+            }
+        }
         while self.statuses.is_up() && self.past.has_next() {
             if let Some(name) = self.past.waiting.next(core) {
                 self.ask_past_of(core, name);
@@ -373,20 +466,20 @@ impl ChannelsGateway {
 
     /// Whether the reader of the stream has passed messages that answers wait for.
     fn has_passed(&self, core: &Core) -> bool {
-        let next = self.past.ahead.first();
-        next.is_some_and(|(id, _)| {
+        let next = self.past.ahead.first().filter(|_| !self.past.has_lost());
+        next.is_some_and(|(ahead, _)| {
             let point = core.position().map(|position| position.point);
-            matches!(point, Some(Point::Stored(newest)) if *id <= newest)
+            matches!(point, Some(Point::Stored(newest)) if ahead.id <= newest)
         })
     }
 
     /// Ends the questions whose messages the reader of the stream has passed by now, as many as there is time for.
     pub(super) fn pass_past(&mut self, core: &mut Core) {
         while self.has_passed(core)
-            && let Some((id, name)) = self.past.ahead.pop_first()
+            && let Some((ahead, name)) = self.past.ahead.pop_first()
         {
             // The number is passed, but not the message: the reader does not know yet that this is another stream.
-            let is_other = !core.has_read(id);
+            let is_other = !core.has_read(ahead.id);
             let cut = is_other.then_some(RetainedCut::Limit);
             self.past.end_name(name, cut);
             if !core.has_time() {
@@ -404,14 +497,14 @@ impl ChannelsGateway {
     }
 
     /// Handles the end of a page of a question. If the bus has no more of this question, its connection has ended.
-    pub(super) fn past_paged(&mut self, core: &Core, number: u64, is_open: bool) {
+    pub(super) fn past_paged(&mut self, number: u64, is_open: bool) {
         match self.past.open.get(&number) {
             Some(name) if is_open => {
                 let name = name.clone();
                 self.retained
                     .request(RetainedRequest::More { name, number });
             }
-            _ => self.past.ask_again(core, number),
+            _ => self.past.ask_again(number),
         }
     }
 
@@ -421,19 +514,18 @@ impl ChannelsGateway {
     }
 
     /// Handles a loss of messages of the stream. Nothing is known any more: it may be another stream, with other messages.
-    pub(super) fn past_lost(&mut self, core: &Core) {
+    /// The names whose answers have come wait again; very many take several turns ([`Past::give_turn`]).
+    pub(super) fn past_lost(&mut self) {
         self.past.known.clear();
-        while let Some((_, name)) = self.past.ahead.pop_first() {
-            self.past.wait_again(core, &name);
-        }
-        self.past_down(core);
+        self.past.losses += 1;
+        self.past_down();
     }
 
     /// Handles the bus going away: open questions get no response, and are asked again when it is back.
-    pub(super) fn past_down(&mut self, core: &Core) {
+    pub(super) fn past_down(&mut self) {
         for number in self.past.open.keys().copied().collect::<Vec<_>>() {
             self.forget_past(number);
-            self.past.ask_again(core, number);
+            self.past.ask_again(number);
         }
     }
 
@@ -444,10 +536,10 @@ impl ChannelsGateway {
                 self.past.ended.pop_front();
                 continue;
             };
-            let (name, cut) = (ended.name.clone(), ended.cut);
-            self.past.end_turn(core, &name, key);
+            let (name, wait, cut) = (ended.name.clone(), ended.wait, ended.cut);
+            self.past.end_turn(&name, key);
             if let Some(client) = clients.get_mut(key) {
-                client.settle_past(&name, cut);
+                client.settle_past(&name, wait, cut);
                 self.send_ready(core, key, client);
             }
             if !core.has_time() {

@@ -158,6 +158,16 @@ impl Name {
     }
 }
 
+/// How a replay goes on after a look at the history.
+enum AfterLook {
+    /// There is no more now.
+    Waits,
+    /// With another page, when the client has taken this one.
+    Page,
+    /// With another look: nothing was found so far.
+    Look,
+}
+
 /// How a replay goes on for which the history has no page.
 enum WithoutPage {
     /// The bus brings what the history lacks.
@@ -599,14 +609,18 @@ impl ChannelsGateway {
     ) -> bool {
         self.retained.begin_round(key);
         while let Some(name) = self.retained.next_in_round(key) {
-            let has_more = self.replay_next(core, key, client, &name);
+            let after = self.replay_next(core, key, client, &name);
             let Some(waiter) = self.retained.clients.get_mut(&key) else {
                 return false;
             };
-            if has_more {
-                waiter.replay.has_more = true;
-                self.retained.undrained.push(key);
-                return true;
+            match after {
+                AfterLook::Waits => {}
+                AfterLook::Page => {
+                    waiter.replay.has_more = true;
+                    self.retained.undrained.push(key);
+                    return true;
+                }
+                AfterLook::Look => waiter.replay.round.push(name),
             }
             // Each look at the history takes time, also if it finds nothing.
             if !waiter.replay.round.is_empty() && !core.has_time() {
@@ -623,27 +637,27 @@ impl ChannelsGateway {
         has_more
     }
 
-    /// Sends the next page of a replay, if the history has it. Returns whether more is to follow it.
+    /// Sends the next page of a replay, if the history has it.
     fn replay_next(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
         name: &TopicName,
-    ) -> bool {
+    ) -> AfterLook {
         let waiter = self.retained.clients.get_mut(&key);
         let Some((replay, waits)) = waiter.and_then(|waiter| {
             let replay = waiter.replay.replays.get_mut(name)?;
             let waits = waiter.names.get(&replay.scope)?;
             Some((replay, waits))
         }) else {
-            return false;
+            return AfterLook::Waits;
         };
         let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
         let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
-            return false;
+            return AfterLook::Waits;
         }
         let wanted: Vec<Wanted> = replay.names.iter().map(Name::wanted).collect();
         let if_missing = match replay.is_cut_short {
@@ -654,32 +668,29 @@ impl ChannelsGateway {
         match page {
             Ok(page) => {
                 replay.pauses = 0;
-                replay.since = page.messages.position().or(replay.since);
+                replay.since = page.reached.or(replay.since);
                 for (name, count) in replay.names.iter_mut().zip(page.counts) {
                     name.count += count;
                 }
                 replay.is_asked = false;
                 let scope = replay.scope.clone();
+                let is_empty = page.messages.is_empty();
                 core.send_missed(key, page.messages);
                 self.retained.leave_if_unread(&scope, key);
-                if page.is_last {
-                    self.end_replay(core, key, client, name);
+                match page.is_last {
+                    true => self.end_replay(core, key, client, name),
+                    false if is_empty => return AfterLook::Look,
+                    false => return AfterLook::Page,
                 }
-                !page.is_last
             }
             Err(why) => match replay.go_on_without_page(why) {
-                WithoutPage::Waits => false,
-                WithoutPage::Again => true,
-                WithoutPage::Rests => {
-                    self.retained.pause(key, core.now().mono_us);
-                    false
-                }
-                WithoutPage::Ends => {
-                    self.end_replay(core, key, client, name);
-                    false
-                }
+                WithoutPage::Waits => {}
+                WithoutPage::Again => return AfterLook::Look,
+                WithoutPage::Rests => self.retained.pause(key, core.now().mono_us),
+                WithoutPage::Ends => self.end_replay(core, key, client, name),
             },
         }
+        AfterLook::Waits
     }
 
     /// Ends a replay: the client has all messages, joins the names in this call, and is told the count.

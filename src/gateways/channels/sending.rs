@@ -14,6 +14,7 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
+use super::leaving::Spent;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
@@ -120,22 +121,18 @@ impl Sending {
     }
 
     /// Moves all names and messages to these lists.
-    pub(super) fn spend(
-        self,
-        sets: &mut Vec<btree_set::IntoIter<TopicName>>,
-        names: &mut Vec<Vec<TopicName>>,
-        found: &mut Vec<Follow>,
-    ) {
-        names.extend(self.spent);
+    pub(super) fn spend(self, spent: &mut Spent) {
+        spent.names.extend(self.spent);
         for prepared in self.answers {
-            names.push(prepared.brings.collect());
+            spent.names.push(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                let sets_of_it = [resuming.held, resuming.past.waits];
-                sets.extend(sets_of_it.map(BTreeSet::into_iter));
-                sets.push(resuming.names);
-                names.extend([resuming.joined, resuming.off]);
-                found.extend(resuming.spent);
-                found.extend([resuming.missed, resuming.newest]);
+                spent
+                    .sets
+                    .extend([resuming.held.into_iter(), resuming.names]);
+                spent.waits.push(resuming.past.waits.into_iter());
+                spent.names.extend([resuming.joined, resuming.off]);
+                spent.found.extend(resuming.spent);
+                spent.found.extend([resuming.missed, resuming.newest]);
             }
         }
     }
@@ -547,7 +544,7 @@ impl ChannelsGateway {
             }
         }
         for name in &names {
-            if resuming.past.waits.remove(name)
+            if resuming.past.waits.remove(name).is_some()
                 && let Some(cut) = self.leave_past(core, key, client, name)
             {
                 resuming.past.cuts.insert(name.clone(), cut);

@@ -1,6 +1,7 @@
 //! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::NameSyntax;
 
 /// The position of the message with this id in a stream.
@@ -524,6 +525,109 @@ fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
     assert!(found.len() > 100, "{}", found.len());
     found.sort_unstable();
     assert!(found.is_sorted_by(|one, next| one < next), "each once");
+}
+
+/// Of very many messages of some thousand names, each name is looked at once, whether the wanted names match it or not.
+#[test]
+fn a_long_search_finds_out_once_which_names_it_wants() {
+    const NAMES: u64 = 2_000;
+    let mut bench = Bench::new(1 << 25);
+    let (first, budget) = (position(0, 0).to_string(), text_frames(4 << 20));
+    for n in 1..=20 * NAMES {
+        bench.keep(&format!("b:{}", n % NAMES), &n.to_string());
+    }
+    bench.keep("a:1", &(20 * NAMES + 1).to_string());
+    let all = NamePatterns::new(Default::default(), &["*".to_owned()]).unwrap();
+    let all = Wanted {
+        name: TopicName::fixed("*"),
+        patterns: Some(Arc::new(all)),
+    };
+    let room = Quota::new("searches", 1 << 20);
+    for has_room in [true, false] {
+        let steps = |bench: &mut Bench, mut found: Missed| {
+            let mut steps = 1;
+            while found.has_unmade() {
+                let address = ClientAddr::Unix;
+                let grant = |bytes| has_room.then(|| room.grant(address, bytes as u64))?;
+                found.charge_search(grant);
+                assert_eq!(room.held() > 0, has_room, "what it remembers is charged");
+                bench.history.make_next(&mut found, budget).expect("room");
+                steps += 1;
+            }
+            assert_eq!(room.held(), 0, "and given back");
+            (steps, found.frames().count() as u64)
+        };
+        let (missed, outcomes) = bench.history.missed(&first, &[all_names()], budget);
+        assert_eq!(outcomes, [Ok(())]);
+        let of_one = steps(&mut bench, missed);
+        let (newest, outcome) = bench.history.newest(std::slice::from_ref(&all), 1, budget);
+        assert_eq!(outcome, Ok(()));
+        let of_each = steps(&mut bench, newest);
+        assert_eq!((of_one.1, of_each.1), (1, NAMES + 1));
+        match has_room {
+            true => assert!(of_one.0 <= 4 && of_each.0 <= 4, "{of_one:?}, {of_each:?}"),
+            // Each step finds it out again.
+            false => assert!(of_one.0 >= 40 && of_each.0 >= 20, "{of_one:?}, {of_each:?}"),
+        }
+    }
+}
+
+/// However few of them are wanted.
+#[test]
+fn messages_that_stay_alone_are_passed_over_in_steps() {
+    let mut bench = Bench::new(1 << 25);
+    for n in 0..19_000 {
+        bench.keep(&format!("row:{n}"), &n.to_string());
+    }
+    for _ in 0..30_000 {
+        bench.keep("busy", &"x".repeat(1_000));
+    }
+    assert_eq!(bench.history.newest_only.count(), 19_000);
+    let names = ["row:7", "row:18999"].map(TopicName::fixed);
+    let wanted = names.each_ref().map(Wanted::exact);
+    let budget = text_frames(1 << 20);
+    let (mut found, outcome) = bench.history.newest(&wanted, 1, budget);
+    let mut steps = 1;
+    while found.has_unmade() {
+        bench.history.make_next(&mut found, budget).expect("room");
+        steps += 1;
+    }
+    assert_eq!((outcome, found.frames().count()), (Ok(()), 2));
+    assert_eq!(steps, 2, "some 15,000 in each");
+}
+
+/// However few messages the names have: what is between them is looked at in steps, too.
+#[test]
+fn a_page_is_what_a_step_finds_and_the_next_one_goes_on_there() {
+    const NAMES: u64 = 5_000;
+    let mut bench = Bench::of_a_stream(1 << 24);
+    bench.has_messages = true;
+    for n in 1..=NAMES {
+        let topic = if n % 1_300 == 0 { "a:" } else { "b:" };
+        bench.store(&format!("{topic}{n}"), &n.to_string(), stored(n, n));
+    }
+    let budget = text_frames(1 << 20);
+    let (mut found, mut since, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = bench
+            .history
+            .page(since, &[all_names()], IfMissing::Fail, budget);
+        let page = page.expect("a page");
+        pages += 1;
+        found.extend(numbers(&page.messages));
+        if page.is_last {
+            break;
+        }
+        let reached = page.reached.expect("it goes on");
+        assert_ne!(since, Some(reached), "further on than before");
+        since = Some(reached);
+        // What comes meanwhile is found too.
+        let n = NAMES + pages;
+        bench.store(&format!("a:{n}"), &n.to_string(), stored(n, n));
+    }
+    assert_eq!(pages, 6, "a thousand in each");
+    let before = (1_300..=NAMES).step_by(1_300);
+    assert!(found.into_iter().eq(before.chain(NAMES + 1..NAMES + 6)));
 }
 
 /// Live copies, and copies for clients that ask for newest messages, come and go while very many quiet names stay.
