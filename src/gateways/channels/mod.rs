@@ -21,7 +21,8 @@
 //! | `feed` | from messages of the bus to topics |
 //! | `messages`, `answers`, `sending` | the messages to clients; answers that wait; sending them, and what follows them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
-//! | `settings`, `stats`, `metrics`, `start` | the rows of the tables; counters; the start and the pages |
+//! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |
+//! | `start`, `outputs`, `pages` | assembles the gateway; its requests to the bus; its pages |
 
 mod answers;
 mod authenticate;
@@ -36,6 +37,8 @@ mod leaving;
 mod messages;
 pub(super) mod metrics;
 mod names;
+mod outputs;
+mod pages;
 mod past;
 mod patterns;
 mod pending;
