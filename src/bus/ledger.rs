@@ -156,7 +156,7 @@ impl Ledger {
     }
 
     /// Starts a connection without subscriptions: queues every wanted name.
-    pub(super) fn connected(&mut self) {
+    pub(super) fn begin_connection(&mut self) {
         debug_assert!(!self.has_connection && self.queue.is_empty() && self.asked == 0);
         self.has_connection = true;
         for is_pattern in [false, true] {

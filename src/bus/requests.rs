@@ -373,9 +373,9 @@ impl Names {
         Ok(())
     }
 
-    /// Begins to subscribe on a new connection.
-    pub(super) fn connected(&mut self) {
-        self.ledger.connected();
+    /// Begins a connection: queues a subscription for every wanted name.
+    pub(super) fn begin_connection(&mut self) {
+        self.ledger.begin_connection();
         self.retried = Instant::now();
     }
 

@@ -1,8 +1,7 @@
-//! Requests to the admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments
-//! that name the addresses, and a request with a time limit and a size limit.
-//!
-//! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
+//! The admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments that name them, and
+//! requests to them. Blocking, in the process of the command.
 
+use super::admin_http::{AdminRequest, NoResponse};
 use super::args::{For, arg, value};
 use super::link::{LinkError, Target, is_timeout};
 use super::program::{Exit, hide_secret};
@@ -15,42 +14,38 @@ use weirgate_server::flag;
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings};
 
-/// The settings of these commands from a gateway.
-const TAKES: [&str; 2] = [flag!("admin-addr"), flag!("admin-token")];
+const ADMIN_ADDR: &str = flag!("admin-addr");
+/// The settings of a gateway that these commands have too.
+const GATEWAY_SETTINGS: [&str; 2] = [ADMIN_ADDR, flag!("admin-token")];
 /// The most addresses: there is a thread for each.
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of a response. The response of a gateway with full lists and the longest user names has a third of
-/// this.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The most headers of a response: proxies add some.
-const HEADERS_MAX: usize = 64;
 
 /// The status and the body of a response, or the reason for no response.
 type Answered = Result<(u16, Vec<u8>), String>;
 
 /// The addresses on a command line, and the login for a proxy in front of them.
 #[derive(Clone, Debug)]
-pub(super) struct Admins {
+pub(super) struct AdminAddresses {
     pub(super) targets: Vec<Target>,
     /// The authorities for `https://`; `None` for the system's authorities.
     ca_file: Option<PathBuf>,
     authorization: Option<SecretText>,
 }
 
+/// The settings of these commands: two of the gateway, with a help of their own, and those of `top`.
 fn rows() -> Vec<Setting> {
     let of_gateway = Rows::EVERY.settings().into_iter();
-    let taken = of_gateway
-        .filter(|row| TAKES.contains(&row.flag))
-        .map(|row| match row.is_flag() {
-            true => row
-                .help("Address of a gateway of this machine, if no URL is given")
-                .more("Read as the gateway reads it, from the same env."),
-            false => row
-                .help("Token of the admin address, unless --authorization is given")
-                .more("Read as the gateway reads it, from the same env."),
-        });
+    let taken = of_gateway.filter(|row| GATEWAY_SETTINGS.contains(&row.flag));
+    let taken = taken.map(|row| {
+        let help = match row.flag {
+            ADMIN_ADDR => "Address of a gateway of this machine, if no URL is given",
+            _ => "Token of the admin address, unless --authorization is given",
+        };
+        let row = row.help(help);
+        row.more("Read as the gateway reads it, from the same env.")
+    });
     taken.chain(Rows::TOP.settings()).collect()
 }
 
@@ -68,7 +63,7 @@ pub(super) fn args(made_for: For) -> impl Iterator<Item = Arg> {
     [urls, authorities].into_iter().chain(rows)
 }
 
-impl Admins {
+impl AdminAddresses {
     /// Reads the addresses, and adds `path` to each. `words` is the command as it is typed, for its errors.
     ///
     /// # Errors
@@ -128,7 +123,6 @@ impl Admins {
     /// No whole response arrived: the reason, for the user.
     pub(super) fn ask(&self, target: &Target, method: &str, body: &str) -> Answered {
         let timeout = || format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
-        let broken = || "the answer is not HTTP, or broke off".to_owned();
         let until = Instant::now() + REQUEST_TIMEOUT;
         let stream = target.open(self.ca_file.as_deref(), until);
         let stream = stream.map_err(|error| match error {
@@ -136,37 +130,20 @@ impl Admins {
             LinkError::Unreachable(error) => format!("no connection: {error}"),
             LinkError::Tls(reason) => format!("no TLS: {reason}"),
         })?;
-        let login = self
-            .authorization
-            .as_ref()
-            .map_or_else(String::new, |text| {
-                format!("Authorization: {}\r\n", text.expose())
-            });
-        let length = match body.len() {
-            0 => String::new(),
-            n => format!("Content-Type: application/json\r\nContent-Length: {n}\r\n"),
+        let authorization = self.authorization.as_ref().map(SecretText::expose);
+        let request = AdminRequest {
+            method,
+            authorization: authorization.as_deref(),
+            body,
         };
-        // HTTP/1.0: the body is not chunked.
-        let request = format!(
-            "{method} {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}{length}\r\n{body}",
-            target.path, target.authority
-        );
-        let is_whole =
-            |answer: &[u8]| ResponseSoFar::of(answer).is_some_and(|answer| answer.is_whole());
-        let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole);
-        let answer = answer.map_err(|error| match is_timeout(&error) {
-            true => timeout(),
-            false => broken(),
-        })?;
-        if answer.len() >= ANSWER_BYTES_MAX {
-            let mb = ANSWER_BYTES_MAX >> 20;
-            return Err(format!("the answer is larger than {mb} MB"));
-        }
-        let answer = ResponseSoFar::of(&answer).ok_or_else(broken)?;
-        match answer.length.is_some() && !answer.is_whole() {
-            true => Err(broken()),
-            false => Ok((answer.status, answer.body.to_vec())),
-        }
+        let response = request.exchange(stream, target, until);
+        response.map_err(|why| match why {
+            NoResponse::TimedOut => timeout(),
+            NoResponse::Broken => "the answer is not HTTP, or broke off".to_owned(),
+            NoResponse::TooLarge { bytes_max } => {
+                format!("the answer is larger than {} MB", bytes_max >> 20)
+            }
+        })
     }
 }
 
@@ -182,36 +159,6 @@ pub(super) fn refused(path: &str, status: u16) -> String {
     format!("{path}: status {status}; {advice}")
 }
 
-/// The response so far, after a whole head.
-struct ResponseSoFar<'a> {
-    status: u16,
-    length: Option<usize>,
-    body: &'a [u8],
-}
-
-impl<'a> ResponseSoFar<'a> {
-    /// Returns `None` until the head is whole, and for bytes that are not HTTP.
-    fn of(answer: &'a [u8]) -> Option<Self> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut head = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(at) = head.parse(answer).ok()? else {
-            return None;
-        };
-        let is_length = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("content-length");
-        let length = head.headers.iter().find(is_length);
-        let length = length.and_then(|h| std::str::from_utf8(h.value).ok()?.trim().parse().ok());
-        Some(Self {
-            status: head.code?,
-            length,
-            body: answer.get(at..)?,
-        })
-    }
-
-    fn is_whole(&self) -> bool {
-        self.length.is_some_and(|length| self.body.len() >= length)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -222,9 +169,9 @@ mod tests {
 
     const PATH: &str = "/operator/state";
 
-    impl Admins {
+    impl AdminAddresses {
         /// These addresses, without a login.
-        pub(in crate::commands) fn at(targets: Vec<Target>) -> Self {
+        pub(in crate::commands) fn of(targets: Vec<Target>) -> Self {
             Self {
                 targets,
                 ca_file: None,
@@ -235,11 +182,11 @@ mod tests {
 
     fn ask(addr: SocketAddr) -> Answered {
         let target = Target::here(&[addr.into()], PATH);
-        let at = Admins {
+        let admins = AdminAddresses {
             authorization: Some(SecretText::new("Basic YTpi")),
-            ..Admins::at(Vec::new())
+            ..AdminAddresses::of(Vec::new())
         };
-        at.ask(&target, "GET", "")
+        admins.ask(&target, "GET", "")
     }
 
     /// Sends a request to a server whose responses `answer` writes. Returns the heads of the requests too.

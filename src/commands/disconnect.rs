@@ -5,7 +5,7 @@
 //! If a token that is cut off somewhere ends later, or an earlier cut of the same does, the command asks every gateway
 //! again with the latest of these ends.
 
-use super::admin::{Admins, args, refused};
+use super::admin::{AdminAddresses, args, refused};
 use super::args::{For, flag, value};
 use super::program::{Exit, show};
 use crate::commands::Program;
@@ -55,7 +55,7 @@ Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 with
 #[derive(Clone, Debug)]
 pub struct DisconnectCommand {
     /// The gateways.
-    at: Admins,
+    admins: AdminAddresses,
     path: &'static str,
     /// The conditions, by name.
     conditions: Vec<(&'static str, String)>,
@@ -114,7 +114,7 @@ pub(super) fn read(
         true => ALLOW_PATH,
         false => CUT_PATH,
     };
-    let at = Admins::read(program, matches, env, "disconnect --user ann", path)?;
+    let admins = AdminAddresses::read(program, matches, env, "disconnect --user ann", path)?;
     let given = CONDITIONS.into_iter();
     let given = given.filter_map(|(name, ..)| Some((name, flag(matches, name)?)));
     let conditions: Vec<_> = given.collect();
@@ -125,7 +125,7 @@ pub(super) fn read(
         return Err(Exit::wrong_use(&format!("nobody is chosen: use {names}")));
     }
     Ok(DisconnectCommand {
-        at,
+        admins,
         path,
         conditions,
         until: matches.get_one::<i64>("until").copied(),
@@ -138,7 +138,7 @@ impl DisconnectCommand {
     /// # Errors
     /// A gateway has refused the request, or did not answer.
     pub fn run(&self) -> Result<(), String> {
-        self.at.hide_authorization();
+        self.admins.hide_authorization();
         let mut responses = self.ask_all(&self.body(self.until));
         self.show(&responses);
         if let Some(until) = self.later_end(&responses) {
@@ -154,7 +154,7 @@ impl DisconnectCommand {
             0 => Ok(()),
             failed => Err(format!(
                 "{failed} of {} gateways did not take the request",
-                self.at.targets.len()
+                self.admins.targets.len()
             )),
         }
     }
@@ -200,7 +200,7 @@ impl DisconnectCommand {
     }
 
     fn show(&self, responses: &[Response]) {
-        for (target, Response { text, .. }) in self.at.targets.iter().zip(responses) {
+        for (target, Response { text, .. }) in self.admins.targets.iter().zip(responses) {
             show(&format!("{target}: {}", escaped(text, &[])));
         }
     }
@@ -208,7 +208,7 @@ impl DisconnectCommand {
     /// Returns the response of each gateway. The gateways are asked at once: while one is silent, a user who is cut off
     /// there must not stay connected to the others.
     fn ask_all(&self, body: &str) -> Vec<Response> {
-        let ask = |target| match self.at.ask(target, "POST", body) {
+        let ask = |target| match self.admins.ask(target, "POST", body) {
             Ok((status @ (200 | 400 | 409 | 507), body)) => Response {
                 is_success: status == 200,
                 text: String::from_utf8_lossy(&body).into_owned(),
@@ -217,7 +217,7 @@ impl DisconnectCommand {
             Err(error) => Response::failure(error),
         };
         thread::scope(|scope| {
-            let targets = self.at.targets.iter();
+            let targets = self.admins.targets.iter();
             let asked: Vec<_> = targets
                 .map(|target| scope.spawn(move || ask(target)))
                 .collect();
@@ -247,7 +247,7 @@ mod tests {
 
     fn command(targets: Vec<Target>, conditions: &[&'static str]) -> DisconnectCommand {
         DisconnectCommand {
-            at: Admins::at(targets),
+            admins: AdminAddresses::of(targets),
             path: CUT_PATH,
             conditions: conditions
                 .iter()

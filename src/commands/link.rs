@@ -231,7 +231,8 @@ impl Stream {
         let mut buffer = vec![0; bytes_max.min(64 * 1024)];
         while answer.len() < bytes_max && !is_whole(&answer) {
             self.socket().set_read_timeout(Some(left(until)?))?;
-            match self.read(&mut buffer) {
+            let room = buffer.len().min(bytes_max - answer.len());
+            match self.read(&mut buffer[..room]) {
                 Ok(0) => break,
                 Ok(n) => answer.extend(buffer.iter().take(n)),
                 // Some servers end TLS without a closing message.
@@ -288,6 +289,22 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_at_most_the_bytes_that_are_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::here(&[listener.local_addr().unwrap().into()], "/");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(&[b'a'; 200_000]);
+            stream
+        });
+        let until = Instant::now() + Duration::from_secs(10);
+        let stream = target.open(None, until).unwrap();
+        let answer = stream.ask("", 100_000, until, |_| false).unwrap();
+        assert_eq!(answer.len(), 100_000);
+        drop(server.join());
+    }
 
     #[test]
     fn urls_are_read_and_their_query_is_not_shown() {

@@ -10,11 +10,12 @@
 //! | `program`, `kind` | what all commands share; a gateway as a value |
 //! | `args` | the arguments of a command line |
 //! | [`check`], [`health`], [`token`], [`pages`] | the check before a start; `GET /health`; a look into a token; completions and manual pages |
-//! | [`top`], [`disconnect`], `admin` | the commands for operators, and requests to admin addresses |
+//! | [`top`], [`disconnect`], `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
 //! | [`tail`], [`publish`] | a client of a gateway in the terminal; a command that publishes on the bus |
 //! | `link` | connections to gateways |
 
 mod admin;
+mod admin_http;
 mod args;
 pub mod check;
 pub mod disconnect;

@@ -102,11 +102,12 @@ pub fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64> {
     (earliest < u64::MAX).then_some(earliest)
 }
 
+/// The entries of all sessions, by time. A session remembers the time of its entry, by which the entry is found.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines(BTreeSet<(u64, SessionKey)>);
 
 impl Deadlines {
-    /// Moves the session's entry to an earlier time, or makes the entry.
+    /// Moves the session's entry from `before_us` to an earlier time, or makes the entry.
     pub(super) fn arm(&mut self, session: SessionKey, before_us: Option<u64>, at_us: u64) {
         self.disarm(session, before_us);
         self.0.insert((at_us, session));
@@ -129,6 +130,7 @@ impl Deadlines {
         self.0.first().map(|(at_us, _)| *at_us)
     }
 
+    /// Removes an entry that is due, and returns its session; the caller arms it again.
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<SessionKey> {
         let due = self.next().is_some_and(|at_us| at_us <= now_us);
         due.then(|| self.0.pop_first())?.map(|(_, session)| session)

@@ -70,23 +70,6 @@ impl<G: Gateway> Hub<G> {
         key
     }
 
-    /// Whether the next connection is over [`Limits::sockets_max`](super::Limits::sockets_max), to be
-    /// called before [`handle_accepted`](Self::handle_accepted). The shell then closes the connection
-    /// without a response.
-    pub fn turns_away(&mut self) -> bool {
-        let turns_away = self.core.connections() >= self.core.limits.sockets_max;
-        if turns_away {
-            self.core.clients.stats.accepted += 1;
-            self.count_close(CloseReason::OpenFiles);
-        }
-        turns_away
-    }
-
-    /// Counts the end of a connection that has no session, such as one that was handed to HTTP.
-    pub fn count_close(&mut self, reason: CloseReason) {
-        self.core.clients.stats.count_close(reason);
-    }
-
     /// Handles the header by which a trusted proxy names its client, or no client, before the client's first byte:
     /// from here on `peer` is the session's peer.
     pub fn handle_proxied(&mut self, now: Now, key: SessionKey, peer: Peer) {
@@ -128,11 +111,6 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.core.end(key, reason, socket_end);
         self.settle();
-    }
-
-    /// Sets the refusal that the log line about the end of a connection shows beside the reason.
-    pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
-        self.core.set_refusal(key, refusal);
     }
 
     /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
@@ -235,6 +213,28 @@ impl<G: Gateway> Hub<G> {
     }
 
     // ---- commands
+
+    /// Refuses the next connection if it is over [`Limits::sockets_max`](super::Limits::sockets_max), and counts it as
+    /// accepted and closed. Returns whether it did: the shell then closes the connection without a response, and does not
+    /// call [`handle_accepted`](Self::handle_accepted).
+    pub fn refuse_over_sockets_max(&mut self) -> bool {
+        let is_over = self.core.connections() >= self.core.limits.sockets_max;
+        if is_over {
+            self.core.clients.stats.accepted += 1;
+            self.count_close(CloseReason::OpenFiles);
+        }
+        is_over
+    }
+
+    /// Counts the end of a connection that has no session, such as one that was handed to HTTP.
+    pub fn count_close(&mut self, reason: CloseReason) {
+        self.core.clients.stats.count_close(reason);
+    }
+
+    /// Sets the refusal that the log line about the end of a connection shows beside the reason.
+    pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
+        self.core.set_refusal(key, refusal);
+    }
 
     /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
     pub fn set_turn_clock(&mut self, clock: Box<dyn TurnClock>) {

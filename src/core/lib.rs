@@ -55,6 +55,7 @@ mod kept_feed;
 mod left;
 mod limits;
 mod losses;
+mod max_rate;
 mod memory;
 mod message;
 mod overload;
@@ -97,6 +98,7 @@ pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{KeptPage, Missed, NotKept, Outcome, Wanted};
 pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
+pub use max_rate::MaxRate;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
 pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
@@ -110,7 +112,7 @@ pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::{IfMissing, RESUME_BYTES_MAX, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{FoundClient, FoundName, Search, SearchOutcome};
-pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate};
+pub use session::{Accepted, ClientSnapshot, ClientState};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,
     Whom, Write,

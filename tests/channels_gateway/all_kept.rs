@@ -139,13 +139,23 @@ impl Bench {
 
     /// An event stream of payloads.
     fn stream(&mut self, names: &[&str], since: Option<u64>) -> SessionKey {
-        let send = json!({"action": "subscribe", "channels": names, "last": "all"}).to_string();
+        self.stream_of(
+            &[json!({"action": "subscribe", "channels": names, "last": "all"})],
+            since,
+        )
+    }
+
+    /// An event stream of payloads, with these requests in its URL.
+    fn stream_of(&mut self, requests: &[Value], since: Option<u64>) -> SessionKey {
         let since = since.map_or_else(String::new, |since| {
             format!("Last-Event-ID: {}\r\n", position(since))
         });
+        let sends = requests
+            .iter()
+            .map(|one| format!("&send={}", one.to_string().replace('"', "%22")));
         let request = format!(
-            "GET /ws?payload=raw&send={} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{since}\r\n",
-            send.replace('"', "%22")
+            "GET /ws?payload=raw{} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{since}\r\n",
+            sends.collect::<String>()
         );
         let key = self.world.accept(usize::MAX);
         self.world.send(key, request.as_bytes());
@@ -249,6 +259,42 @@ fn a_client_goes_on_from_its_position_in_the_history_or_in_the_stream() {
     bench.ends(None);
     let got = bench.got_all(key);
     assert_eq!(got[got.len() - 2..], ["8", "last 2 null"]);
+}
+
+/// The stream has `a.1` and `a.2`; `a.9` is a subject beside it.
+#[test]
+fn all_in_one_request_of_an_event_stream_is_all_in_each() {
+    let settings = ChannelsGatewaySettings {
+        acl: Acl::read(NameSyntax::Nats, br#"{"user": ["a.*"]}"#).expect("a table"),
+        ..settings()
+    };
+    let mut bench = Bench::limited(settings, limits(), |gateway| {
+        let names = ["a.1", "a.2"].map(str::to_owned).to_vec();
+        let gateway = gateway.with_kept_stream(names).expect("names");
+        gateway.with_past().with_pages(1 << 24)
+    });
+    bench.bus(BusEvent::Up);
+    bench.world.advance(1);
+    bench.comes("a.2", 8);
+    let request = |name: &str| json!({"action": "subscribe", "channels": [name]});
+    let (mut newest, mut all) = (request("a.1"), request("a.2"));
+    newest["last"] = json!(10);
+    all["last"] = json!("all");
+    let key = bench.stream_of(&[request("a.9"), newest, all], None);
+    bench.confirm("a.9");
+    bench.world.advance(1);
+    assert_eq!(bench.world.outputs.all.len(), 1, "one question for both");
+    assert_eq!(bench.world.outputs.newest.len(), 0);
+    bench.finds("a.1", 3, "3");
+    bench.finds("a.2", 8, "8");
+    bench.ends(None);
+    let got = bench.got_all(key);
+    let ends: Vec<_> = got.iter().filter(|one| one.starts_with("last")).collect();
+    assert_eq!(
+        ends,
+        ["last 0 \"off\"", "last 1 null", "last 1 null"],
+        "{got:?}"
+    );
 }
 
 #[test]

@@ -359,18 +359,21 @@ fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
         sockets_max: 2,
         ..Limits::default()
     });
-    assert!(!world.hub.turns_away());
+    assert!(!world.hub.refuse_over_sockets_max());
     let open = world.connect("/ws", None);
-    assert!(!world.hub.turns_away());
+    assert!(!world.hub.refuse_over_sockets_max());
     let refused = world.accept(usize::MAX);
     world.send(refused, &request("/ws", None));
     assert_eq!(world.client(refused).status(), Some(503));
-    assert!(world.hub.turns_away(), "the refused one has not ended");
+    assert!(
+        world.hub.refuse_over_sockets_max(),
+        "the refused one has not ended"
+    );
     let closes = [CloseReason::ConnectionLimit, CloseReason::OpenFiles]
         .map(|reason| world.hub.stats().closes_for(reason));
     assert_eq!(closes, [1, 1]);
     world.end(refused, false);
-    assert!(!world.hub.turns_away());
+    assert!(!world.hub.refuse_over_sockets_max());
     world.end(open, false);
 }
 

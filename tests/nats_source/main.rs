@@ -3,7 +3,7 @@
 
 mod access;
 mod announcements;
-mod ask;
+mod check_subjects;
 mod cluster;
 mod lame_duck;
 mod links;

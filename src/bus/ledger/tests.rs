@@ -58,7 +58,7 @@ impl World {
     fn connect(&mut self) {
         if !self.connected {
             self.connected = true;
-            self.ledger.connected();
+            self.ledger.begin_connection();
         }
     }
 
@@ -359,7 +359,7 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
 #[test]
 fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
     let mut ledger = Ledger::default();
-    ledger.connected();
+    ledger.begin_connection();
     let come_and_go = |ledger: &mut Ledger| {
         for n in 0..3 * ASKED_MAX {
             let name = Subscription::channel(n.to_string());
@@ -401,7 +401,7 @@ fn a_change_of_mind_costs_no_command() {
 fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     let mut ledger = Ledger::default();
     let [kept, given_up] = ["kept", "given up"].map(Subscription::channel);
-    ledger.connected();
+    ledger.begin_connection();
     for (name, number) in [(&kept, 1), (&given_up, 2)] {
         assert_eq!(ledger.revoked(name), None, "nobody has it");
         ledger.want(name, number);
@@ -427,7 +427,7 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
 fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     let mut ledger = Ledger::default();
     let [held, first, gone, denied] = ["h", "f", "g", "d"].map(Subscription::channel);
-    ledger.connected();
+    ledger.begin_connection();
     ledger.want(&held, 1);
     assert!(ledger.next_change().is_some());
     ledger.subscribed(&held);
@@ -503,7 +503,7 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     assert!(world.ledger.is_restored() && !world.ledger.is_restoring(&kept));
     // `kept` has settled and counts as confirmed, so its loss is reported.
     assert!(world.ledger.end_connection());
-    world.ledger.connected();
+    world.ledger.begin_connection();
     // The revoked name has a command of its own, before or after that of the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.subscribed_from(&kept, Instant::now());

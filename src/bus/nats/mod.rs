@@ -23,7 +23,7 @@
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
 //! | `requester` | a connection for the checks and for commands |
-//! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
+//! | `check`, `check_subjects` | the check before a start, of levels and of all others: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
 //! | `watchdog` | asking the server whether the consumers are well; pure |
@@ -52,9 +52,9 @@
 mod account;
 mod acks;
 mod api;
-mod ask;
-mod ask_plain;
 mod attach;
+mod check;
+mod check_subjects;
 mod connection;
 mod consumer;
 mod consumers;

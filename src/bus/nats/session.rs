@@ -304,7 +304,7 @@ impl<'a> ConsumersSession<'a> {
                 // The last message was handed over quietly.
                 return Ok(true);
             }
-            WatchdogAnswer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
+            WatchdogAnswer::StreamExists(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index);
             }
             WatchdogAnswer::Free if subscription.awaits_durable => self.take_over(index)?,
@@ -320,7 +320,7 @@ impl<'a> ConsumersSession<'a> {
             | WatchdogAnswer::Paused(_)
             | WatchdogAnswer::WentBack(_)
             | WatchdogAnswer::Free
-            | WatchdogAnswer::Stream(_) => {}
+            | WatchdogAnswer::StreamExists(_) => {}
         }
         Ok(false)
     }

@@ -60,7 +60,7 @@ pub(super) enum WatchdogAnswer {
     /// The durable consumer is free, or missing.
     Free,
     /// Whether the stream of a waiting subject exists.
-    Stream(bool),
+    StreamExists(bool),
     /// The leader's word about the stream of a consumer.
     State(Box<StreamInfo>),
     /// No server leads the stream of a consumer.
@@ -132,9 +132,9 @@ enum InfoRequest {
     /// About the durable consumer, if a stream of this last sequence is known.
     Durable(Option<u64>),
     /// Which stream holds the subject.
-    Holder,
-    /// About the stream of the subject.
-    Held,
+    WhichStream,
+    /// About the stream that holds the subject.
+    SubjectStream,
 }
 
 impl Watchdog {
@@ -299,11 +299,11 @@ impl Round {
                 (InfoRequest::Consumer, request)
             }
             Watched::Subject(spec) => match &spec.stream {
-                Some(stream) => (InfoRequest::Held, stream_info(stream)),
+                Some(stream) => (InfoRequest::SubjectStream, stream_info(stream)),
                 None => {
                     let subject = Action::StreamNames.subject_without_stream();
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
-                    (InfoRequest::Holder, ApiRequest { subject, body })
+                    (InfoRequest::WhichStream, ApiRequest { subject, body })
                 }
             },
         };
@@ -365,8 +365,8 @@ impl Round {
             (Watched::Consumer(watched), InfoRequest::Durable(last)) => {
                 watched.judge_durable(answer, last)
             }
-            (Watched::Subject(_), InfoRequest::Holder) => judge_holder(answer),
-            (Watched::Subject(_), InfoRequest::Held) => judge_held(answer),
+            (Watched::Subject(_), InfoRequest::WhichStream) => judge_which_stream(answer),
+            (Watched::Subject(_), InfoRequest::SubjectStream) => judge_subject_stream(answer),
             _ => Verdict::done(None),
         }
     }
@@ -378,19 +378,19 @@ fn is_away(error: &ApiError) -> bool {
 }
 
 /// Judges which stream holds a subject.
-fn judge_holder(answer: Result<Vec<u8>, ApiError>) -> Verdict {
+fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
-        Ok(Some(stream)) => Verdict::ask(InfoRequest::Held, stream_info(&stream)),
-        Ok(None) => Verdict::done([WatchdogAnswer::Stream(false)]),
+        Ok(Some(stream)) => Verdict::ask(InfoRequest::SubjectStream, stream_info(&stream)),
+        Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
         Err(error) => Verdict::done(proof_of_life(&error)),
     }
 }
 
-/// Judges the answer about the stream of a subject.
-fn judge_held(answer: Result<Vec<u8>, ApiError>) -> Verdict {
+/// Judges the answer about the stream that holds a subject: whether it is still there.
+fn judge_subject_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
-        Ok(_) => Some(WatchdogAnswer::Stream(true)),
-        Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::Stream(false)),
+        Ok(_) => Some(WatchdogAnswer::StreamExists(true)),
+        Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::StreamExists(false)),
         Err(error) => proof_of_life(&error),
     };
     Verdict::done(found)
@@ -791,12 +791,12 @@ mod tests {
         let none = r#"{"streams":null}"#;
         assert_eq!(
             answer(&mut watchdog, &mut sent, now, none),
-            [WatchdogAnswer::Stream(false)]
+            [WatchdogAnswer::StreamExists(false)]
         );
         watchdog.tick(now + INTERVAL, &mut sent);
         assert!(answer(&mut watchdog, &mut sent, now, r#"{"streams":["NEWS"]}"#).is_empty());
         assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
         let found = answer(&mut watchdog, &mut sent, now, &stream(0));
-        assert_eq!(found, [WatchdogAnswer::Stream(true)]);
+        assert_eq!(found, [WatchdogAnswer::StreamExists(true)]);
     }
 }

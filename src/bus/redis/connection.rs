@@ -34,7 +34,7 @@ pub(super) struct Connection<'w> {
     io: Buffered,
     pub(super) reader: RespReader,
     /// When the first byte after the last command arrived.
-    answers_since: Option<Instant>,
+    answer_began: Option<Instant>,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
     /// The address of the server in use.
@@ -87,7 +87,7 @@ impl<'w> Connection<'w> {
             waiter,
             io,
             reader,
-            answers_since: None,
+            answer_began: None,
             endpoint: endpoint.clone(),
             address,
             has_moved: Arc::default(),
@@ -164,7 +164,7 @@ impl<'w> Connection<'w> {
     /// Appends a command to the bytes that wait to be written.
     pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: &[T]) {
         pack(self.io.out(), command.iter());
-        self.answers_since = None;
+        self.answer_began = None;
     }
 
     /// The number of bytes that wait to be written.
@@ -184,7 +184,7 @@ impl<'w> Connection<'w> {
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
         let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
         if has_read {
-            self.answers_since.get_or_insert(self.io.last_received);
+            self.answer_began.get_or_insert(self.io.last_received);
         }
         Ok(has_read)
     }
@@ -231,12 +231,13 @@ impl<'w> Connection<'w> {
         waited.map_err(RedisError::Lost)
     }
 
-    /// Waits for the next value, for `patience` since `asked` or the last byte, whichever is later.
+    /// Waits for the next value: at most `patience` after `asked`, or after the last byte if that is later. With a `relay`,
+    /// polls without sleeping after messages ([`Self::wait`]), and notes there for how long the answer has been arriving.
     ///
     /// # Errors
-    /// The server is silent for too long, is no longer the master, or does not speak the Redis protocol; or the
-    /// connection is lost.
-    pub(super) fn answer(
+    /// The server is silent for too long, is not the master any more, as the sentinels say, or does not speak the Redis
+    /// protocol; or the connection is lost.
+    pub(super) fn next_answer(
         &mut self,
         mut relay: Option<&mut Relay<RedisError>>,
         asked: Instant,
@@ -248,25 +249,23 @@ impl<'w> Connection<'w> {
             }
             self.flush()?;
             if self.read()? {
-                if let (Some(relay), Some(since)) = (&mut relay, self.answers_since) {
-                    relay.lag.answer_comes_for(&relay.status, since.elapsed());
+                if let (Some(relay), Some(began)) = (&mut relay, self.answer_began) {
+                    relay.lag.answer_comes_for(&relay.status, began.elapsed());
                 }
                 continue;
             }
             // TLS may have produced bytes to send during the read.
             self.flush()?;
             self.check_master()?;
-            let since = self.io.last_received.max(asked);
-            if since.elapsed() >= patience {
-                let silent_ms = since.elapsed().as_millis() as u64;
+            let silent_since = self.io.last_received.max(asked);
+            if silent_since.elapsed() >= patience {
+                let silent_ms = silent_since.elapsed().as_millis() as u64;
                 return Err(RedisError::Silent(silent_ms));
             }
+            let until = silent_since + patience;
             match &mut relay {
-                Some(relay) => self.wait(relay, since + patience)?,
-                None => self
-                    .waiter
-                    .wait(since + patience)
-                    .map_err(RedisError::Lost)?,
+                Some(relay) => self.wait(relay, until)?,
+                None => self.waiter.wait(until).map_err(RedisError::Lost)?,
             }
         }
     }
@@ -304,7 +303,7 @@ impl<'w> Connection<'w> {
         let asked = Instant::now();
         let mut answers = Vec::with_capacity(commands.len());
         while answers.len() < commands.len() {
-            match self.answer(None, asked, patience) {
+            match self.next_answer(None, asked, patience) {
                 Ok(value) if is_answer(&value) => answers.push(value),
                 Ok(_) => {}
                 Err(RedisError::Lost(_)) if !answers.is_empty() => break,

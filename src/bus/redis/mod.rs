@@ -41,14 +41,14 @@
 //! | `session` | a connection: pushes, confirmations, pings |
 //! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
 //! | `servers` | where the master is; the second connection beside a silent connection; `super::probe` has the rule |
-//! | `ask` | the checks before a start |
+//! | `check` | the check before a start |
 //! | `marks` | the kept feed on a connection: positions, and the marks that make them valid on other instances |
 //! | `role` | what a server says of itself: whether it is a lone master, and its links |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
-mod ask;
+mod check;
 mod connection;
 mod error;
 mod marks;
@@ -77,7 +77,7 @@ use super::socket::Waiter;
 use crate::status::BusStatus;
 use weirgate_core::BusEvent;
 
-pub use self::ask::RedisNeeds;
+pub use self::check::RedisNeeds;
 pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::role::says_lone_master;

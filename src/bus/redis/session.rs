@@ -73,7 +73,7 @@ impl Confirmed {
 }
 
 impl PubSubSession<'_, '_> {
-    /// Subscribes to all wanted names, and relays messages meanwhile.
+    /// Takes turns until all names wanted at the start of the connection are subscribed; relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.connection.reader.set_limits(ReadLimits {
             bulk_bytes_max: self.servers.settings.payload_bytes_max,
@@ -81,7 +81,7 @@ impl PubSubSession<'_, '_> {
             entry_fields: &[],
             singly: false,
         });
-        self.names.connected();
+        self.names.begin_connection();
         while !self.names.ledger.is_restored() {
             self.turn()?;
         }

@@ -1,9 +1,9 @@
-//! A limit on the bytes of events between a source and the loop.
+//! A limit on the bytes of events between sources and the loop.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Room for the bytes of sent events until the loop takes them. The source waits for room; the loop gives
-/// room back and never waits.
+/// Room for the bytes of sent events until the loop takes them. A source waits for room, and so may a source beside it; the
+/// loop gives room back and never waits.
 #[derive(Debug)]
 pub struct QueueBytes {
     state: Mutex<QueueRoom>,
@@ -25,7 +25,7 @@ impl QueueRoom {
     }
 }
 
-/// The loop's side of [`QueueBytes`]. Once it is dropped, the source no longer waits.
+/// The loop's side of [`QueueBytes`]. Once it is dropped, no source waits any longer.
 #[derive(Debug)]
 pub struct TakenBytes(Arc<QueueBytes>);
 
@@ -68,9 +68,10 @@ impl QueueBytes {
     pub fn give_back(&self, bytes: usize) {
         let mut state = self.state();
         state.held -= bytes;
-        // A notification is a system call, and a source hardly ever waits.
+        // A notification is a system call, and a source hardly ever waits. All are woken: the first may still have no room,
+        // and another, with a smaller event, may have.
         if state.waiting > 0 {
-            self.changed.notify_one();
+            self.changed.notify_all();
         }
     }
 
@@ -105,7 +106,7 @@ impl TakenBytes {
 impl Drop for TakenBytes {
     fn drop(&mut self) {
         self.0.state().is_loop_gone = true;
-        self.0.changed.notify_one();
+        self.0.changed.notify_all();
     }
 }
 
@@ -153,5 +154,45 @@ mod tests {
         });
         drop(taken);
         assert!(!waiting.join().expect("it ends"));
+    }
+
+    /// Threads that wait for room for so many bytes each, and the channel on which each says whether the loop is there.
+    fn wait_for(bytes: &Arc<QueueBytes>, wanted: &[usize]) -> mpsc::Receiver<(usize, bool)> {
+        let (took, has_taken) = mpsc::channel();
+        for (others, &wanted) in wanted.iter().enumerate() {
+            let (bytes_of_it, took) = (Arc::clone(bytes), took.clone());
+            thread::spawn(move || took.send((wanted, bytes_of_it.take(wanted))));
+            while bytes.state().waiting <= others {
+                thread::yield_now();
+            }
+        }
+        has_taken
+    }
+
+    #[test]
+    fn two_sources_that_wait_both_learn_that_the_loop_is_gone() {
+        let (bytes, taken) = QueueBytes::new(10);
+        assert!(bytes.take(10));
+        let has_taken = wait_for(&bytes, &[1, 2]);
+        drop(taken);
+        let ended = [(); 2].map(|()| has_taken.recv_timeout(Duration::from_secs(10)));
+        let mut ended = ended.map(|ended| ended.expect("both are woken"));
+        ended.sort_unstable();
+        assert_eq!(ended, [(1, false), (2, false)]);
+    }
+
+    #[test]
+    fn room_goes_to_the_source_that_it_is_enough_for() {
+        let (bytes, taken) = QueueBytes::new(10);
+        assert!(bytes.take(10));
+        let has_taken = wait_for(&bytes, &[9, 2]);
+        taken.give_back(5);
+        let woken = has_taken.recv_timeout(Duration::from_secs(10));
+        assert_eq!(woken, Ok((2, true)));
+        taken.give_back(7);
+        assert_eq!(
+            has_taken.recv_timeout(Duration::from_secs(10)),
+            Ok((9, true))
+        );
     }
 }

@@ -16,7 +16,7 @@ use sonic_rs::{JsonValueTrait, Value};
 use url::form_urlencoded;
 
 use self::page::Process;
-use super::admin::{self, Admins, refused};
+use super::admin::{self, AdminAddresses, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
 use super::program::{Exit, show};
@@ -67,7 +67,7 @@ Exit status: 0; with --once 1 if a process did not answer; 2 without an address.
 /// `weirgate top`, ready to run.
 #[derive(Clone, Debug)]
 pub struct TopCommand {
-    at: Admins,
+    admins: AdminAddresses,
     /// Whether to print a plain table once, even on a terminal.
     is_once: bool,
     /// Whether to print the states as JSON, with a line for each reading.
@@ -120,7 +120,7 @@ pub(super) fn read(program: &Program, matches: &ArgMatches, env: &Env) -> Result
         query => format!("{FIND_PATH}?{query}"),
     };
     Ok(TopCommand {
-        at: Admins::read(program, matches, env, "top", &path)?,
+        admins: AdminAddresses::read(program, matches, env, "top", &path)?,
         is_once: matches.get_flag("once"),
         is_json: matches.get_flag("json"),
         interval: Duration::from_millis(interval_ms.into()),
@@ -133,16 +133,18 @@ impl TopCommand {
     /// # Errors
     /// A thread, the signals or standard output failed; with `--once`, a process did not respond.
     pub fn run(mut self) -> Result<(), String> {
-        self.at.hide_authorization();
+        self.admins.hide_authorization();
         // A pipe, and a terminal without escape sequences, get one table.
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());
         let system = |error| format!("the system refuses: {error}");
         let stop = Stop::at_signals().map_err(system)?;
-        let targets = self.at.targets.iter();
-        let mut processes: Vec<_> = targets.map(|at| Process::new(at.to_string())).collect();
+        let targets = self.admins.targets.iter();
+        let mut processes: Vec<_> = targets
+            .map(|target| Process::new(target.to_string()))
+            .collect();
         let (sender, readings) = mpsc::channel();
-        for (n, target) in self.at.targets.iter().enumerate() {
+        for (n, target) in self.admins.targets.iter().enumerate() {
             let (command, target, sender) = (self.clone(), target.clone(), sender.clone());
             let read = move || command.read_on(n, &target, &sender);
             detached("top-reader", read).map_err(system)?;
@@ -164,7 +166,7 @@ impl TopCommand {
         let mut soon = true;
         loop {
             let asked = Instant::now();
-            if sender.send((n, fetch(&self.at, target))).is_err() {
+            if sender.send((n, fetch(&self.admins, target))).is_err() {
                 return;
             }
             let wait = if soon || self.is_once {
@@ -263,8 +265,8 @@ fn take_readings(
 }
 
 /// Reads the state of a process.
-fn fetch(at: &Admins, target: &Target) -> Result<Value, String> {
-    match at.ask(target, "GET", "")? {
+fn fetch(admins: &AdminAddresses, target: &Target) -> Result<Value, String> {
+    match admins.ask(target, "GET", "")? {
         (200, body) => state(&body).ok_or_else(|| {
             "what answers there is not a gateway's admin address, or is of another version of weirgate"
                 .to_owned()

@@ -82,7 +82,7 @@ impl Session {
                     return Some(Self::overtakes(frame));
                 }
                 None | Some(Throttled::Leaves) => {}
-                Some(Throttled::Full) => return Some(Delivered::ThrottleFirst),
+                Some(Throttled::OpensFirst) => return Some(Delivered::ThrottleFirst),
                 Some(Throttled::Held(older)) => return Some(self.held(older.as_ref())),
             }
         }

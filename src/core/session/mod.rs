@@ -45,7 +45,6 @@ pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 pub(crate) use record::user_in_log;
 pub use record::{ClientSnapshot, ClientState};
-pub use throttle::MaxRate;
 
 use phase::{PartialHead, Phase};
 use postponed::Postponed;

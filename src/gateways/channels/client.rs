@@ -31,6 +31,7 @@ struct Rare {
     sending: Option<Sending>,
     authenticated_us: Option<u64>,
     is_stream: bool,
+    gets_all: bool,
     last_event_id: Option<Box<str>>,
 }
 
@@ -54,10 +55,12 @@ impl ChannelsClient {
         }
     }
 
-    /// Makes the client an event stream; with `last_event_id`, a stream that reconnects.
-    pub(super) fn set_stream(&mut self, last_event_id: Option<Box<str>>) {
+    /// Makes the client an event stream; with `last_event_id`, a stream that reconnects. `gets_all`: all kept messages of
+    /// its names.
+    pub(super) fn set_stream(&mut self, last_event_id: Option<Box<str>>, gets_all: bool) {
         let rare = self.rare.get_or_insert_default();
         rare.is_stream = true;
+        rare.gets_all = gets_all;
         rare.last_event_id = last_event_id;
     }
 
@@ -65,6 +68,11 @@ impl ChannelsClient {
     /// its names.
     pub(super) fn is_stream(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.is_stream)
+    }
+
+    /// Whether the client is an event stream that gets all kept messages of its names.
+    pub(super) fn gets_all(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.gets_all)
     }
 
     /// The event id that a reconnecting event stream sent.

@@ -1,15 +1,30 @@
-//! Names that clients get and give up, and the answers that wait. A client that resumes a name joins it only when the
-//! answer is sent ([`super::sending`]).
+//! What happens when a client gets or gives up a name. A client that resumes a name joins it only when the answer is sent
+//! ([`super::sending`]).
 
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp, NextAnswers};
-use super::past::{PAST_WAIT_US, PastOf};
+use super::messages::FollowUp;
+use super::past::PastOf;
 use super::replay::Last;
 use super::rights::GrantedName;
-use super::sending::Sending;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
+
+/// How a client stands to a name that a request grants to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has not held the name: it joins now, or with the answer if it resumes.
+    New,
+    /// It has held the name, and asks for the newest messages once more. By the time of this answer it is a member, because
+    /// answers go out in order.
+    AsksAgain,
+    /// It is a member, and gets nothing of the time before.
+    Member,
+    /// It gets all kept messages of the name, and joins after them.
+    Replayed,
+    /// It joins with an answer that waits, or with this one.
+    JoinsLater,
+}
 
 impl ChannelsGateway {
     /// Makes the client a member of a name that it holds: at once, or with the answer if the client resumes.
@@ -18,50 +33,31 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut ChannelsClient,
-        GrantedName { name, was_held }: GrantedName,
+        granted: GrantedName,
         follow_up: &mut FollowUp,
     ) {
-        let is_member = was_held && core.is_member(key, &name);
-        let is_kept = self.is_kept(&name);
+        let is_kept = self.is_kept(&granted.name);
         let is_refused = match is_kept {
-            true => self.is_kept_refused(&name),
-            false => self.names.is_refused(&name),
+            true => self.is_kept_refused(&granted.name),
+            false => self.names.is_refused(&granted.name),
         };
-        let is_replayed = was_held && !is_member && self.retained.is_replayed(&name, key);
-        let resumed = follow_up.resumed.as_ref();
-        let asks_again = was_held && is_kept && !is_refused && !is_replayed;
-        let asks_again = asks_again && resumed.is_some_and(|resumed| resumed.asks_again(&name));
-        // With `asks_again` it is a member by the time of this answer: answers go out in order.
-        if was_held && !is_member && !asks_again {
-            // It joins with an answer that waits, with this one, or after all of its kept messages.
-            if let Some(resumed) = follow_up.resumed.as_mut().filter(|_| is_replayed) {
-                resumed.off.insert(name);
-            }
-            return;
-        }
-        if let Some(resumed) = &mut follow_up.resumed {
-            if is_kept && !is_refused && (!is_member || asks_again) {
-                resumed.names.insert(name.clone());
-                if asks_again {
-                    resumed.held.insert(name.clone());
-                }
-                if matches!(resumed.last, Some(Last::Newest(_)))
-                    && !can_resume(core, key, resumed.since.as_deref())
-                {
-                    match self.past_of(core, &name) {
-                        PastOf::Here(None) => {}
-                        PastOf::Here(Some(cut)) => {
-                            let past = follow_up.past.get_or_insert_default();
-                            past.cuts.insert(name, cut);
-                        }
-                        PastOf::Missing => {
-                            let wait = self.wait_for_past(core, key, &name);
-                            let past = follow_up.past.get_or_insert_default();
-                            past.waits.insert(name, wait);
-                        }
-                    }
+        let resumes = is_kept && !is_refused;
+        let standing = self.standing(core, key, &granted, follow_up, resumes);
+        let name = granted.name;
+        match standing {
+            Standing::JoinsLater => return,
+            Standing::Replayed => {
+                if let Some(resumed) = &mut follow_up.resumed {
+                    resumed.off.insert(name);
                 }
                 return;
+            }
+            Standing::New | Standing::AsksAgain | Standing::Member => {}
+        }
+        if let Some(resumed) = &mut follow_up.resumed {
+            if resumes && standing != Standing::Member {
+                let asks_again = standing == Standing::AsksAgain;
+                return self.resume_with_answer(core, key, name, asks_again, follow_up);
             }
             if resumed.since.is_some() || resumed.last == Some(Last::All) {
                 resumed.off.insert(name.clone());
@@ -71,9 +67,71 @@ impl ChannelsGateway {
         if is_refused {
             self.queue_name_error(REFUSED, &name, vec![key]);
         }
-        if is_kept {
+        if !is_kept {
+            self.follow_outside_feed(key, name, follow_up);
+        }
+    }
+
+    /// How the client stands to a name. `resumes`: the name brings messages of the time before.
+    fn standing(
+        &self,
+        core: &Core,
+        key: SessionKey,
+        GrantedName { name, was_held }: &GrantedName,
+        follow_up: &FollowUp,
+        resumes: bool,
+    ) -> Standing {
+        let is_member = *was_held && core.is_member(key, name);
+        let resumed = follow_up.resumed.as_ref();
+        match *was_held {
+            false => Standing::New,
+            true if !is_member && self.retained.is_replayed(name, key) => Standing::Replayed,
+            true if resumes && resumed.is_some_and(|resumed| resumed.asks_again(name)) => {
+                Standing::AsksAgain
+            }
+            true if is_member => Standing::Member,
+            true => Standing::JoinsLater,
+        }
+    }
+
+    /// The client joins this name of the kept feed with the answer, and the missed or newest messages follow. With
+    /// `asks_again`, it has joined before.
+    fn resume_with_answer(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        name: TopicName,
+        asks_again: bool,
+        follow_up: &mut FollowUp,
+    ) {
+        let Some(resumed) = &mut follow_up.resumed else {
+            return;
+        };
+        resumed.names.insert(name.clone());
+        if asks_again {
+            resumed.held.insert(name.clone());
+        }
+        let wants_newest = matches!(resumed.last, Some(Last::Newest(_)));
+        if !wants_newest || can_resume(core, key, resumed.since.as_deref()) {
             return;
         }
+        match self.past_of(core, &name) {
+            PastOf::Here(None) => {}
+            PastOf::Here(Some(cut)) => {
+                let past = follow_up.past.get_or_insert_default();
+                past.cuts.insert(name, cut);
+            }
+            PastOf::Missing => {
+                let wait = self.wait_for_past(core, key, &name);
+                let past = follow_up.past.get_or_insert_default();
+                past.waits.insert(name, wait);
+            }
+        }
+    }
+
+    /// What the answer waits for, and what follows it, for a name outside of the kept feed: the confirmation of the bus,
+    /// and the last values.
+    fn follow_outside_feed(&mut self, key: SessionKey, name: TopicName, follow_up: &mut FollowUp) {
         if self.retained.has_values {
             let retained = &mut self.retained;
             let answer = follow_up
@@ -86,6 +144,7 @@ impl ChannelsGateway {
         }
     }
 
+    /// Whether the name is of the kept feed.
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.covers(name.as_str()))
@@ -97,6 +156,8 @@ impl ChannelsGateway {
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
+    /// Makes the client a member now, and counts the name: `set_subjects` keeps the count of names of the feed right when
+    /// the stream gets other subjects.
     pub(super) fn join(
         &self,
         core: &mut Core,
@@ -136,62 +197,6 @@ impl ChannelsGateway {
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
-    }
-
-    /// Sends an answer, or queues it after earlier answers and until its names are confirmed.
-    pub(super) fn answer(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut ChannelsClient,
-        answer: Answer,
-        follow_up: FollowUp,
-    ) {
-        let wait_us = match follow_up.waits_for_past() {
-            true => self.bus_wait_us.max(PAST_WAIT_US),
-            false => self.bus_wait_us,
-        };
-        let due_us = core.now().mono_us + wait_us;
-        client.answers.push(answer, follow_up, due_us);
-        self.send_ready(core, key, client);
-        // Most answers are sent by now; only waiting answers are charged.
-        let (bytes, address) = (self.names.bytes(), client.held.address());
-        if !client.answers.charge(bytes, address, core.now().mono_us) {
-            client.answers.wait_no_longer();
-            self.send_ready(core, key, client);
-        }
-        if client.answers.are_too_many() && !core.has_requests(key) {
-            core.pause_reading(key);
-        }
-    }
-
-    /// Sends the ready answers, and sets the next deadline.
-    pub(super) fn send_ready(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut ChannelsClient,
-    ) {
-        let now = core.now();
-        // The answers of an event stream go out together, after the last request.
-        let (next, has_rest) = match client.is_stream() {
-            true => (NextAnswers::All, client.has_rest()),
-            false => (NextAnswers::First, false),
-        };
-        let has_more = core.has_requests(key) || has_rest;
-        while !has_more
-            && !client.is_sending()
-            && let Some(ready) = client.answers.pop_ready(next, now.mono_us)
-        {
-            self.send_on(core, key, client, Sending::new(ready));
-        }
-        if !client.answers.are_too_many() {
-            core.resume_reading(key);
-        }
-        let end = client.token_end.due_us(now);
-        let due = client.answers.due_us(next);
-        let due = due.filter(|_| !client.is_sending());
-        core.set_deadline(key, due.into_iter().chain(end).min());
     }
 }
 

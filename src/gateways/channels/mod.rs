@@ -19,10 +19,12 @@
 //! | `bus`, `bus_requests` | notices of the bus, and requests to it |
 //! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
 //! | `feed` | from messages of the bus to topics |
-//! | `messages`, `sending` | the messages to clients; sending answers, and what follows them |
+//! | `messages`, `answers`, `sending` | the messages to clients; answers that wait; sending them, and what follows them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
-//! | `settings`, `stats`, `metrics`, `start` | the rows of the tables; counters; the start and the pages |
+//! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |
+//! | `start`, `outputs`, `pages` | assembles the gateway; its requests to the bus; its pages |
 
+mod answers;
 mod authenticate;
 mod bus;
 mod bus_requests;
@@ -35,6 +37,8 @@ mod leaving;
 mod messages;
 pub(super) mod metrics;
 mod names;
+mod outputs;
+mod pages;
 mod past;
 mod patterns;
 mod pending;
@@ -61,6 +65,7 @@ use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::pending::{NewSubscribe, PendingRequest};
+use self::replay::Last;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use crate::gateways::shared::access::{
@@ -308,6 +313,14 @@ impl ChannelsGateway {
         }
     }
 
+    /// Whether one of the requests in the URL of an event stream asks for all kept messages. Then all of them do: the client
+    /// has a single position, so all names are sent together.
+    fn asks_all(&self, head: &RequestHead<'_>) -> bool {
+        let limits = self.request_limits();
+        let mut requests = head.sent_in_query().flatten();
+        limits.reads_all && requests.any(|text| Request::parse(&text, limits).asks_all())
+    }
+
     fn client(
         &self,
         core: &Core,
@@ -341,6 +354,10 @@ impl ChannelsGateway {
         let answer = match request.action {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
+                let last = match client.gets_all() {
+                    true => Some(Last::All),
+                    false => last,
+                };
                 let resumed = match client.is_stream() {
                     true => Some(Resumed::of_stream(since, last)),
                     false => Resumed::new(since, last),
@@ -428,7 +445,7 @@ impl Gateway for ChannelsGateway {
                 accepted.client_bytes = rights.memory_bytes();
                 let mut client = self.client(core, key, &identity, rights);
                 if head.asks_event_stream() {
-                    client.set_stream(last_event_id(head));
+                    client.set_stream(last_event_id(head), self.asks_all(head));
                 }
                 Admission::Accept(accepted, client)
             }

@@ -69,6 +69,11 @@ impl Request {
         }
     }
 
+    /// Whether the client wants all kept messages of names.
+    pub(super) fn asks_all(&self) -> bool {
+        matches!(self.action, Action::Subscribe(_, _, Some(Last::All)))
+    }
+
     /// Reads a text message.
     pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
         let names = [

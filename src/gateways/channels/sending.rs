@@ -98,18 +98,8 @@ struct Resuming {
 }
 
 impl Sending {
-    pub(super) fn new(mut answers: Vec<(Answer, FollowUp)>) -> Self {
-        let mut resumed = answers.iter_mut();
-        let resumed = resumed
-            .by_ref()
-            .filter_map(|(_, follow_up)| follow_up.resumed.as_mut());
-        let resumed: Vec<&mut Resumed> = resumed.collect();
-        // Several answers are those of an event stream: a position of it applies to all of its names.
-        if resumed.iter().any(|one| one.last == Some(Last::All)) {
-            resumed
-                .into_iter()
-                .for_each(|one| one.last = Some(Last::All));
-        }
+    /// Answers of which none is prepared yet: one, or all of an event stream.
+    pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
         let prepared = answers.into_iter().map(Prepared::new);
         Self {
             answers: prepared.collect(),

@@ -335,12 +335,8 @@ fn is_stream_name(name: &str) -> bool {
 /// The names and patterns whose messages are kept. With `--stream` these are all names.
 pub(super) fn kept_names(checked: &Checked) -> Vec<String> {
     let own: ChannelsSettings = checked.get();
-    let all = match own.syntax() {
-        NameSyntax::Redis => "*",
-        NameSyntax::Nats => ">",
-    };
     match checked.stream() {
-        Some(_) => vec![all.to_owned()],
+        Some(_) => vec![own.syntax().everything().to_owned()],
         None => own.history_names,
     }
 }

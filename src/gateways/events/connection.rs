@@ -123,7 +123,7 @@ pub struct Connection {
     pub(super) is_named_by_token: bool,
     /// The end of the client's token.
     pub(super) token_end: TokenEnd,
-    /// The position in the address of the connection, until the device is known.
+    /// The position in the URL, until the device is known.
     pub(super) since: Option<Box<str>>,
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
@@ -163,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// The device that the address of the connection names.
+    /// The device that the URL names.
     pub(super) fn asked_device(&self) -> Option<&str> {
         self.device.as_ref().map(TopicName::as_str)
     }

@@ -1,5 +1,5 @@
-//! Which device a connection is of: its token, the address of the connection, or `identify` names it. The answer to a device has
-//! a position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
+//! Which device a connection is of: its token, the query of its URL, or `identify` names it. The answer to a device has a
+//! position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
 //! the device has missed follow the answer.
 
 use super::connection::Connection;
@@ -11,15 +11,15 @@ use weirgate_wire::auth::{Identity, Refusal};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
-/// The event and the id of the answer to a device that is named in the address of the connection.
-const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
+/// The event and the id of the answer to a device that the URL names.
+const ASKED_BY_URL: (&str, &str) = ("\"identify\"", "null");
 
 /// Reads the device and the position of a request.
 pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
     let device = head.parameters("device_id").last();
     let device = device.filter(|id| is_device_id(id));
     connection.device = device.map(|id| TopicName::from(id.into_owned()));
-    // An event stream reconnects to its first address, so the position in the header is newer.
+    // An event stream reconnects to its first URL, so the position in the header is newer.
     connection.since = last_event_id(head).or_else(|| {
         let since = head.parameters("since").last();
         let since = since.filter(|since| !since.is_empty())?;
@@ -36,9 +36,8 @@ pub(super) fn device_of(
     identity: &Identity,
     asked: Option<&str>,
 ) -> Result<Option<TopicName>, Refusal> {
-    let is_jwt = identity.digest.is_some();
     match &identity.user {
-        None if !is_jwt => Ok(None),
+        None if !identity.is_of_jwt() => Ok(None),
         Some(user) if is_device_id(user) && asked.is_none_or(|asked| asked == user) => {
             Ok(Some(TopicName::from(user.clone())))
         }
@@ -46,7 +45,7 @@ pub(super) fn device_of(
     }
 }
 
-/// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or
+/// Handles a new connection. A device whose id is in the URL gets an answer only if it asks for missed pushes, or
 /// needs a position.
 pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
     let Some(device) = connection.device.take() else {
@@ -58,7 +57,7 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
         return;
     }
     if since.is_some() || core.has_history() {
-        answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
+        answer(core, key, &device, since.as_deref(), ASKED_BY_URL);
     }
     bind(core, key, connection, device);
 }
@@ -81,6 +80,7 @@ pub(super) fn identify(
         return Ok(());
     }
     let since = message.since().or(connection.since.as_deref());
+    // A client that has gone gets no missed pushes: only its messages are still forwarded.
     let since = since.filter(|_| !connection.is_gone());
     answer(core, key, &device, since.as_deref(), message.request());
     bind(core, key, connection, device);
@@ -114,6 +114,7 @@ fn answer(
     follow.send(core, key);
 }
 
+/// The client gets the pushes to the device from here on.
 fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
     core.join(key, &device);
     connection.device = Some(device);

@@ -1,10 +1,14 @@
-//! The metrics of events alone: their names, and the counts of the gateway itself. `start` joins the two.
+//! The metrics of events alone, and where the values of those of the gateway itself come from.
 
 use std::sync::Arc;
 
+use super::EventsGateway;
 use super::envelope::Code;
 use crate::gateways::shared::access::AccessStats;
 use crate::gateways::shared::counts::{Count, labelled};
+use crate::gateways::shared::metrics::AUTH_REFUSALS;
+use crate::services;
+use weirgate_server::telemetry::{GatewayMetric, names};
 
 metric_names! {
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
@@ -63,4 +67,26 @@ impl EventsStats {
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(Code::ALL.map(Code::word), &self.errors)
     }
+}
+
+/// The metrics of the gateway.
+pub(super) fn gateway_metrics(
+    stats: &Arc<EventsStats>,
+    gateway: &EventsGateway,
+) -> Vec<GatewayMetric> {
+    let by_service = &gateway.service_stats();
+    let waiting = Arc::new(gateway.waiting_bytes().clone());
+    let number = |name, read| GatewayMetric::number(name, stats, read);
+    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
+    vec![
+        services::numbers(&UPSTREAM_CALLS_SKIPPED, by_service, |s| s.skipped.get()),
+        services::numbers(&UPSTREAM_CIRCUIT_OPEN, by_service, |s| s.open.get()),
+        by_label(&EVENT_ERRORS, |s| s.errors().collect()),
+        GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
+        number(&names::PUSHES, |s| s.pushes.get()),
+        number(&MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        GatewayMetric::number(&names::EVENT_WAITING_BYTES, &waiting, |waiting| {
+            waiting.held()
+        }),
+    ]
 }

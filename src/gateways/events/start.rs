@@ -10,6 +10,7 @@ use crate::gateways::events::bus::open::PushBus;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::identify::device_of;
 use crate::gateways::events::internal::InternalAccess;
+use crate::gateways::events::metrics::gateway_metrics;
 use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
@@ -18,10 +19,9 @@ use crate::gateways::events::settings::{EventsSettings, joined_by_space};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, ServiceRow, Services, internal, metrics,
+    Input, ServiceRow, Services, internal,
 };
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
-use crate::gateways::shared::metrics::AUTH_REFUSALS;
 use crate::gateways::shared::no_feed::NoFeed;
 use crate::services;
 use crate::services::{ServicesAway, Upstream};
@@ -32,7 +32,7 @@ use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
 };
 use weirgate_server::settings::{Checked, Rows, TablePart};
-use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
+use weirgate_server::telemetry::{GatewayMetric, Telemetry};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
@@ -385,27 +385,4 @@ fn health_route(telemetry: &Arc<Telemetry>, behind: Behind) -> Route {
         behind.write(&mut object);
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
-}
-
-/// The metrics of the gateway.
-fn gateway_metrics(stats: &Arc<EventsStats>, gateway: &EventsGateway) -> Vec<GatewayMetric> {
-    let by_service = &gateway.service_stats();
-    let waiting = Arc::new(gateway.waiting_bytes().clone());
-    let number = |name, read| GatewayMetric::number(name, stats, read);
-    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
-    vec![
-        services::numbers(&metrics::UPSTREAM_CALLS_SKIPPED, by_service, |s| {
-            s.skipped.get()
-        }),
-        services::numbers(&metrics::UPSTREAM_CIRCUIT_OPEN, by_service, |s| {
-            s.open.get()
-        }),
-        by_label(&metrics::EVENT_ERRORS, |s| s.errors().collect()),
-        GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
-        number(&names::PUSHES, |s| s.pushes.get()),
-        number(&metrics::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
-        GatewayMetric::number(&names::EVENT_WAITING_BYTES, &waiting, |waiting| {
-            waiting.held()
-        }),
-    ]
 }

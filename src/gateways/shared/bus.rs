@@ -80,36 +80,23 @@ pub(in crate::gateways) fn nats(
 /// The Redis server, or the sentinels that know its address. `flag` is the setting with the URL.
 ///
 /// # Errors
-/// An address is not valid, or a certificate name is set for a server without TLS.
+/// An address or the host is not valid, or a certificate name is set for a server without TLS.
 pub(in crate::gateways) fn redis(
     checked: &Checked,
     flag: &str,
     url: &SecretUrl,
 ) -> Result<RedisSettings, RunError> {
     let access: RedisAccess = checked.get();
-    let wrong = |flag: &str, error: &RedisError| {
-        RunError::Settings(format!("{}: {error}", checked.named(flag)))
-    };
-    let host = access.host.unwrap_or_else(|| "localhost".to_owned());
-    if url.expose().is_empty() && !is_host_alone(&host) {
-        return Err(RunError::Settings(format!(
-            "{} is {}; allowed: a name or an address, without scheme and port; --{flag} takes a URL",
-            checked.named(flag!("redis-host")),
-            Kind::Text.shown_when_wrong(&host),
-        )));
-    }
-    let server = match &*url.expose() {
-        "" => Ok(RedisEndpoint::new(&host, access.port)),
-        url => RedisEndpoint::parse(url),
-    };
-    let mut settings = RedisSettings::new(server.map_err(|error| wrong(flag, &error))?);
+    let mut settings = RedisSettings::new(redis_server(checked, &access, flag, url)?);
+    // Kept as texts too: if a file with a login has changed, the next connection reads it again.
     settings.url = url.secret().clone();
     settings.sentinel_urls = access.sentinels.secret().clone();
     let sentinels = access.sentinels.expose();
     if !sentinels.is_empty() {
         let sentinels = sentinels.split(',');
         let parsed: Result<_, _> = sentinels.map(RedisEndpoint::parse_sentinel).collect();
-        settings.sentinels = parsed.map_err(|error| wrong(flag!("redis-sentinels"), &error))?;
+        let parsed = parsed.map_err(|error| wrong(checked, flag!("redis-sentinels"), &error));
+        settings.sentinels = parsed?;
     }
     settings.master_name = access.master_name;
     settings.tls_ca_file = access.ca_file;
@@ -120,6 +107,36 @@ pub(in crate::gateways) fn redis(
         return Err(RunError::Settings(text.to_owned()));
     }
     Ok(settings)
+}
+
+/// The server at the URL, which is the value of `flag`; without a URL, at `--redis-host`.
+///
+/// # Errors
+/// The URL or the host is not valid.
+fn redis_server(
+    checked: &Checked,
+    access: &RedisAccess,
+    flag: &str,
+    url: &SecretUrl,
+) -> Result<RedisEndpoint, RunError> {
+    let url = url.expose();
+    if !url.is_empty() {
+        return RedisEndpoint::parse(&url).map_err(|error| wrong(checked, flag, &error));
+    }
+    let host = access.host.as_deref().unwrap_or("localhost");
+    match is_host_alone(host) {
+        true => Ok(RedisEndpoint::new(host, access.port)),
+        false => Err(RunError::Settings(format!(
+            "{} is {}; allowed: a name or an address, without scheme and port; --{flag} takes a URL",
+            checked.named(flag!("redis-host")),
+            Kind::Text.shown_when_wrong(host),
+        ))),
+    }
+}
+
+/// The error about the value of a setting.
+fn wrong(checked: &Checked, flag: &str, error: &RedisError) -> RunError {
+    RunError::Settings(format!("{}: {error}", checked.named(flag)))
 }
 
 /// Makes an error of the Redis source an error in the settings, and names the wrong setting.

@@ -12,13 +12,11 @@ use std::sync::Arc;
 use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
-use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::open_bus::{BusReading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
+use crate::gateways::trades::metrics::gateway_metrics;
 use crate::gateways::trades::settings::TradesSettings;
-use crate::gateways::trades::{
-    CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats, metrics,
-};
+use crate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription};
@@ -30,7 +28,7 @@ use weirgate_server::run::{
     CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, banner, say,
 };
 use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
-use weirgate_server::telemetry::{GatewayMetric, Telemetry};
+use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
 
@@ -161,33 +159,6 @@ fn reading(checked: &Checked) -> BusReading<'static> {
 fn server_id() -> String {
     let random = RandomState::new().hash_one(0) as u32;
     format!("ws-gateway-{random:08x}")
-}
-
-/// The metrics of the gateway.
-fn gateway_metrics(
-    stats: &Arc<TradesStats>,
-    candles: Option<&CandleSettings>,
-) -> Vec<GatewayMetric> {
-    let mut metrics = vec![GatewayMetric::number(
-        &shared_metrics::SUBSCRIPTIONS,
-        stats,
-        |s| s.subscriptions.get(),
-    )];
-    metrics.extend(shared_metrics::access(&stats.access));
-    if let Some(CandleSettings { pairs_max, .. }) = candles {
-        let candles = &stats.candles;
-        metrics.extend([
-            GatewayMetric::number(&metrics::CANDLE_PAIRS, candles, |s| s.pairs.get()),
-            GatewayMetric::fixed(&metrics::CANDLE_PAIRS_MAX, *pairs_max),
-            GatewayMetric::by_label(&metrics::CANDLE_TRADES_DROPPED, candles, |s| {
-                s.dropped().collect()
-            }),
-            GatewayMetric::by_label(&shared_metrics::SUBSCRIPTIONS_LIMITED, candles, |s| {
-                vec![("candle_pairs", s.limited.get())]
-            }),
-        ]);
-    }
-    metrics
 }
 
 /// The response to plain requests for other paths than the pages (contract trades, row "listens").

@@ -26,27 +26,16 @@ pub struct TurnBudgets {
     pub publication_bytes_max: usize,
 }
 
-/// The time for accepting in a turn, again for reading clients that cost little, and again for the others.
+// The values of the fields above.
 const READ_US: u64 = 1_000;
-
-/// The time for inputs of the gateway in a turn.
 const INPUTS_US: u64 = 1_000;
-
-/// The time for events of the bus in a turn.
 const BUS_US: u64 = 4_000;
-
-/// The time of the flush of a turn. Each later flush has a quarter of it. With twice this time, a bus that is faster than
-/// the loop costs 4 % less CPU, but then a ping waits twice as long (p50 8.3 ms in place of 4.5).
+/// With twice this time, a bus that is faster than the loop costs 4 % less CPU, but then a ping waits twice as long (p50
+/// 8.3 ms in place of 4.5).
 const FLUSH_US: u64 = 2_000;
-
-/// The time for work on sockets in a turn. The kernel takes 10 us to close a socket, and thousands of clients can leave
-/// at once.
+/// The kernel takes 10 us to close a socket, and thousands of clients can leave at once.
 const EFFECTS_US: u64 = 1_000;
-
-/// The most bytes that are read of a client in a turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
-
-/// The most bytes of publications before a flush.
 const PUBLICATION_BYTES_MAX: usize = 128 * 1024;
 
 impl TurnBudgets {
@@ -75,7 +64,8 @@ pub struct ReactorSettings {
     pub budgets: TurnBudgets,
     /// The phases of a stop.
     pub drain: DrainPlan,
-    /// From the last phase of a stop to its end, even if clients are left; see `Self::stop_us` and `Self::stop_us_max`.
+    /// The time of the last phase of a stop: clients that are left then are cut. Many connections get more
+    /// (`Self::stop_time_us`).
     pub stop_timeout_us: u64,
     /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
@@ -92,14 +82,15 @@ const STOP_CLIENT_US: u64 = 100;
 impl ReactorSettings {
     /// The time limit of a stop with `connections` connections, all phases included. The last phase gets more time than
     /// the setting says if the closes of these connections need more.
-    pub(crate) fn stop_us(&self, connections: u64) -> u64 {
+    pub(crate) fn stop_time_us(&self, connections: u64) -> u64 {
         let last_us = self.stop_timeout_us.max(connections * STOP_CLIENT_US);
         self.drain.delay_us + self.drain.spread_us + last_us
     }
 
-    /// The most time to which the limit grows while connections end.
-    pub(crate) fn stop_us_max(&self, connections: u64) -> u64 {
-        self.stop_us(connections) + self.stop_timeout_us
+    /// The longest stop with `connections` connections: `StopDeadline` gives more time, up to this, while connections
+    /// still end.
+    pub(crate) fn longest_stop_us(&self, connections: u64) -> u64 {
+        self.stop_time_us(connections) + self.stop_timeout_us
     }
 
     /// The limit that belongs to this reason.
@@ -135,9 +126,9 @@ mod tests {
             accept_wait_us: 0,
             limits: Vec::new(),
         };
-        assert_eq!(settings.stop_us(0), 8_000_000);
-        assert_eq!(settings.stop_us(50_000), 8_000_000, "33 to 56 µs each");
-        assert_eq!(settings.stop_us(100_000), 13_000_000);
-        assert_eq!(settings.stop_us_max(100_000), 18_000_000);
+        assert_eq!(settings.stop_time_us(0), 8_000_000);
+        assert_eq!(settings.stop_time_us(50_000), 8_000_000, "33 to 56 µs each");
+        assert_eq!(settings.stop_time_us(100_000), 13_000_000);
+        assert_eq!(settings.longest_stop_us(100_000), 18_000_000);
     }
 }

@@ -443,11 +443,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let plan = self.settings.drain;
             tracing::info!(clients = self.hub.stats().open, "stopping");
             let connections = self.hub.core().connections();
-            let stop_us = self.settings.stop_us(connections as u64);
             // The deadline is for the end of the process, not of the last client.
             let margin_us = self.settings.stop_timeout_us / 20;
-            let at_us = now.mono_us + stop_us - margin_us;
-            let at_us_max = at_us + self.settings.stop_timeout_us;
+            let in_time_us = |stop_us: u64| now.mono_us + stop_us - margin_us;
+            let at_us = in_time_us(self.settings.stop_time_us(connections as u64));
+            let at_us_max = in_time_us(self.settings.longest_stop_us(connections as u64));
             self.stop = Some(StopDeadline::new(at_us, at_us_max, connections));
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);

@@ -54,8 +54,8 @@ pub(super) fn start(telemetry: Arc<Telemetry>) -> io::Result<()> {
     detached("freed-memory", run)
 }
 
-/// Returns the free memory of all heaps to the system. A loop that needs memory meanwhile waits for the heap: with some
-/// MiB, for less than a millisecond.
+/// Returns the free memory of all heaps to the system; only glibc needs it. To return some MiB takes less than a
+/// millisecond, during which a loop that needs memory waits for the heap.
 fn trim_heaps() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code, reason = "a call of the C library without a safe form")]

@@ -303,17 +303,17 @@ impl HangUps {
         Ok(HANG_UPS.get_or_init(|| Self(signals)))
     }
 
-    /// Returns true at once after a signal, or false after [`CHECK_INTERVAL`]. Several signals at once count as one.
+    /// Returns true at once after a signal, or false after at most [`CHECK_INTERVAL`]. Several signals at once count as one.
     fn wait(&self) -> bool {
         match (&self.0).read(&mut [0; 64]) {
             Ok(signals) => signals > 0,
             Err(error) => {
-                let is_known = [
+                let expected = [
                     ErrorKind::WouldBlock,
                     ErrorKind::TimedOut,
                     ErrorKind::Interrupted,
                 ];
-                if !is_known.contains(&error.kind()) {
+                if !expected.contains(&error.kind()) {
                     // Avoids a busy loop; the byte of the signal is read later.
                     thread::sleep(CHECK_INTERVAL);
                 }

@@ -41,7 +41,7 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
             is_stop_reported = true;
             // The unit's TimeoutStopSec= may be shorter than the drain that is set.
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
-            let micros = u32::try_from(reactor.stop_us_max(connections)).unwrap_or(u32::MAX);
+            let micros = u32::try_from(reactor.longest_stop_us(connections)).unwrap_or(u32::MAX);
             notify(&[
                 NotifyState::Stopping,
                 NotifyState::ExtendTimeoutUsec(micros),

@@ -104,6 +104,8 @@ struct ProcessSlot {
     state: SlotState,
     /// Ends in a row, each soon after a start.
     ends: u32,
+    /// The most time that the stop of its process takes, with the connections of its last answer.
+    stop_us: Us,
 }
 
 /// What the supervisor is doing.
@@ -199,7 +201,7 @@ pub(super) struct Supervisor {
     phase: RollPhase,
     /// Whether another roll follows.
     roll_again: bool,
-    /// The most time that the stop of a process takes.
+    /// The most time that the stop of a process without connections takes.
     stop_us: Us,
     actions: VecDeque<Action>,
     /// Starts after an end, since the start of the supervisor.
@@ -209,11 +211,12 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor of `count` processes, of which each stops within `stop_us`. Starts all.
+    /// A supervisor of `count` processes, of which each stops within `stop_us` while it has no connections. Starts all.
     pub(super) fn new(count: u32, stop_us: Us, now: Us) -> Self {
         let slot = ProcessSlot {
             state: SlotState::Empty,
             ends: 0,
+            stop_us,
         };
         let mut supervisor = Self {
             slots: vec![slot; 2 * count as usize],
@@ -257,6 +260,13 @@ impl Supervisor {
         self.phase == RollPhase::Running && of_half.all(|number| self.state(number).is_ready())
     }
 
+    /// The most time that the stop of all processes takes.
+    pub(super) fn longest_stop_us(&self) -> Us {
+        let alive = self.slots.iter().filter(|slot| slot.state.is_alive());
+        let longest = alive.map(|slot| slot.stop_us).max();
+        longest.unwrap_or(self.stop_us)
+    }
+
     /// The time of the next [`tick`](Self::tick).
     pub(super) fn deadline(&self) -> Option<Us> {
         let of_slots = self.slots.iter().filter_map(|slot| match slot.state {
@@ -287,8 +297,7 @@ impl Supervisor {
                     self.say(Event::TooSlow { number });
                     self.actions.push_back(Action::Kill(number));
                     // Asked again if the process is still there, as after an uninterruptible wait.
-                    let kill_at = now + self.stop_us;
-                    self.set(number, SlotState::Stopping { kill_at });
+                    self.set_stopping(number, now);
                 }
                 _ => {}
             }
@@ -299,6 +308,13 @@ impl Supervisor {
                 ready_since: None,
             } if until <= now => self.give_up_roll(None, now),
             _ => self.advance(now),
+        }
+    }
+
+    /// Takes the most time that the stop of a process takes: it grows with its connections.
+    pub(super) fn set_stop_us(&mut self, number: Number, stop_us: Us) {
+        if let Some(slot) = self.slot(number) {
+            slot.stop_us = stop_us;
         }
     }
 
@@ -535,6 +551,7 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, number: Number, now: Us) {
+        self.set_stop_us(number, self.stop_us);
         self.set(
             number,
             SlotState::Starting {
@@ -550,10 +567,16 @@ impl Supervisor {
             SlotState::Empty | SlotState::Stopping { .. } => {}
             SlotState::Waiting { .. } => self.set(number, SlotState::Empty),
             SlotState::Starting { .. } | SlotState::Serving { .. } => {
-                let kill_at = now + self.stop_us;
-                self.set(number, SlotState::Stopping { kill_at });
+                self.set_stopping(number, now);
                 self.actions.push_back(Action::Terminate(number));
             }
+        }
+    }
+
+    fn set_stopping(&mut self, number: Number, now: Us) {
+        if let Some(slot) = self.slot(number) {
+            let kill_at = now + slot.stop_us;
+            slot.state = SlotState::Stopping { kill_at };
         }
     }
 

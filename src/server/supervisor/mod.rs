@@ -27,6 +27,7 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use std::time::Duration;
 use hyper::Method;
 use rustix::process::Signal;
 use sd_notify::NotifyState;
+use serde::Deserialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -55,6 +57,7 @@ use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor}
 use self::refusals::RefusalFile;
 pub(crate) use self::refusals::read_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
+use crate::reactor::ReactorSettings;
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_bus::runtime::Clock;
@@ -68,7 +71,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(900);
 const HTTP_STOP: Duration = Duration::from_millis(200);
 /// How often the clients of the processes are counted, and how long a count waits after clients were asked to leave.
 const LEVEL_EVERY: Duration = Duration::from_secs(10);
-/// The time of a process for its end besides the times of its stop.
+/// The time of a process for its end besides the times of its stop; also for connections that it has got since its last
+/// answer.
 const STOP_MORE_US: u64 = 10_000_000;
 
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
@@ -123,7 +127,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         admin,
         "starting the processes"
     );
-    let stop_us = common.reactor.stop_us_max(0) + STOP_MORE_US;
+    let stop_us = stop_us(&common.reactor, 0);
     let shell = Shell {
         supervisor: Supervisor::new(count, stop_us, clock.mono_us()),
         children,
@@ -131,7 +135,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         // The admin address serves no WebSockets, so no connection comes back.
         http: plane.handle(Arc::new(drop)),
         clock,
-        stop_us,
+        reactor: common.reactor,
         level_at: Instant::now() + LEVEL_EVERY,
     };
     let status = shell.block().map_err(RunError::Loop)?;
@@ -143,6 +147,11 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         }
         status => Err(RunError::Processes { status }),
     }
+}
+
+/// The time after which a process with so many connections that was asked to stop is killed.
+fn stop_us(reactor: &ReactorSettings, connections: u64) -> u64 {
+    reactor.longest_stop_us(connections) + STOP_MORE_US
 }
 
 /// How many processes to start: the given number, or one for each core.
@@ -166,15 +175,16 @@ struct Shell {
     shared: Shared,
     http: HttpHandle,
     clock: Clock,
-    stop_us: u64,
+    /// The settings of the loop of each process.
+    reactor: ReactorSettings,
     /// The time of the next count of clients.
     level_at: Instant,
 }
 
 /// What a request to a process has led to.
 enum ProcessReport {
-    /// The answer of a process with this pid.
-    Ready(Number, u32, Option<bool>),
+    /// The answer of a process with this pid; `None` if it gives none in time.
+    Stats(Number, u32, Option<ProcessStats>),
     /// So long must no count follow.
     Levelled(Duration),
 }
@@ -232,7 +242,7 @@ impl Shell {
             let now = self.clock.mono_us();
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
-                Woken::Answer(Some(ProcessReport::Ready(number, pid, answer))) => {
+                Woken::Answer(Some(ProcessReport::Stats(number, pid, answer))) => {
                     if self.children.pid(number) == Some(pid) {
                         self.take_answer(number, answer, now);
                     }
@@ -289,7 +299,8 @@ impl Shell {
                 SIGTERM | SIGINT => {
                     if !self.supervisor.is_stopping() {
                         tracing::info!("stopping the processes");
-                        let micros = u32::try_from(self.stop_us).unwrap_or(u32::MAX);
+                        let micros = self.supervisor.longest_stop_us();
+                        let micros = u32::try_from(micros).unwrap_or(u32::MAX);
                         notify(&[
                             NotifyState::Stopping,
                             NotifyState::ExtendTimeoutUsec(micros),
@@ -355,7 +366,7 @@ impl Shell {
         });
     }
 
-    /// Asks each process whether it is ready.
+    /// Asks each process whether it is ready, and how many connections it has.
     fn ask_all(&self, sender: &mpsc::UnboundedSender<ProcessReport>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
@@ -368,9 +379,9 @@ impl Shell {
             let sender = sender.clone();
             let socket = self.children.sockets.socket_of(number);
             spawn_local(async move {
-                let is_ready = is_ready(&socket).await.ok();
+                let stats = ProcessStats::ask(&socket).await.ok();
                 // The supervisor may have ended.
-                let _ = sender.send(ProcessReport::Ready(number, pid, is_ready));
+                let _ = sender.send(ProcessReport::Stats(number, pid, stats));
             });
         }
     }
@@ -397,8 +408,12 @@ impl Shell {
         });
     }
 
-    fn take_answer(&mut self, number: Number, is_ready: Option<bool>, now: u64) {
-        let answer = match is_ready {
+    fn take_answer(&mut self, number: Number, stats: Option<ProcessStats>, now: u64) {
+        if let Some(stats) = &stats {
+            let stop_us = stop_us(&self.reactor, stats.connections());
+            self.supervisor.set_stop_us(number, stop_us);
+        }
+        let answer = match stats.map(|stats| stats.ready) {
             Some(true) => Readiness::Ready,
             Some(false) => Readiness::NotReady,
             None => Readiness::Silent {
@@ -440,9 +455,28 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
     Ok(Duration::from_millis(longest_ms))
 }
 
-async fn is_ready(socket: &Path) -> io::Result<bool> {
-    let said = AdminRequest::get("/ready").ask(socket, ANSWER_MAX).await?;
-    Ok(said.status.is_success())
+/// What a process says in its `/stats`.
+#[derive(Deserialize)]
+struct ProcessStats {
+    ready: bool,
+    /// By phase.
+    connections: BTreeMap<String, u64>,
+}
+
+impl ProcessStats {
+    /// Asks the process whose admin socket this is.
+    ///
+    /// # Errors
+    /// There is no whole answer in time, or another one.
+    async fn ask(socket: &Path) -> io::Result<Self> {
+        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
+        let stats = json::read(&said.body).and_then(|stats| stats.parse());
+        stats.map_err(io::Error::other)
+    }
+
+    fn connections(&self) -> u64 {
+        self.connections.values().sum()
+    }
 }
 
 /// What the supervisor waits for.

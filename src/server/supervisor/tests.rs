@@ -123,6 +123,22 @@ impl World {
 }
 
 #[test]
+fn a_process_with_many_connections_is_killed_only_after_the_time_that_its_closes_need() {
+    let mut world = World::new(2);
+    world.second();
+    let longer = 2 * STOP_US;
+    world.supervisor.set_stop_us(1, longer);
+    assert_eq!(world.supervisor.longest_stop_us(), longer);
+    world.alive.extend([(1, Life::Hangs), (2, Life::Hangs)]);
+    world.supervisor.stop(world.now);
+    world.act();
+    world.seconds(STOP_US / SECOND);
+    assert_eq!(world.alive.keys().collect::<Vec<_>>(), [&1]);
+    world.seconds((longer - STOP_US) / SECOND);
+    assert_eq!(world.status, Some(0));
+}
+
+#[test]
 fn all_start_and_one_that_is_killed_is_there_again() {
     let mut world = World::new(3);
     world.second();

@@ -170,6 +170,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         let reading = MetricsReading::now(self);
         for metric in names::ALL {
+            // A row without `write` belongs to a gateway, which brings the values below.
             if let Some(write) = metric.write {
                 write(metric, &reading, &mut out)?;
             }

@@ -5,18 +5,20 @@
 //! rates of their clients. The bill says which client is costly, and the queue whose turn is next, such as which costly
 //! client the loop reads.
 
+mod addresses;
 mod bill;
 mod client_address;
 mod fair_queue;
 mod held_bytes;
-mod limits;
 mod permit;
 mod quota;
+mod token_bucket;
 
+pub use addresses::{AddressLimits, AddressPermit, AddressRefusal, Addresses};
 pub use bill::Bill;
 pub use client_address::{ClientAddr, Credentials, Network, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
-pub use limits::{AddressLimits, AddressPermit, AddressRefusal, Addresses, TokenBucket};
 pub use permit::{ConnectionPermit, Transport};
 pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, RestKind, Room, Sharing};
+pub use token_bucket::TokenBucket;

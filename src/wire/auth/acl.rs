@@ -152,7 +152,7 @@ impl Acl {
         for (role, names) in DEFAULT {
             let name = |name: &&str| match (syntax, *name) {
                 (NameSyntax::Redis, name) => name.to_owned(),
-                (NameSyntax::Nats, "*") => ">".to_owned(),
+                (NameSyntax::Nats, "*") => syntax.everything().to_owned(),
                 (NameSyntax::Nats, name) => nats_name(name),
             };
             let names = names.iter().map(name).collect();

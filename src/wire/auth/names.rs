@@ -27,6 +27,14 @@ pub enum NameError {
 }
 
 impl NameSyntax {
+    /// The pattern that matches every name.
+    pub fn everything(self) -> &'static str {
+        match self {
+            Self::Redis => "*",
+            Self::Nats => ">",
+        }
+    }
+
     /// Whether the text is a pattern, which may match several names.
     pub fn is_pattern(self, name: &str) -> bool {
         match self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
-use super::template::{ClaimFault, NamePart, Template, escaped};
+use super::template::{ClaimFault, Template, TemplatePiece, escape_claim};
 use super::verify::{Identity, Refusal};
 use crate::base::allocated_bytes;
 
@@ -30,7 +30,7 @@ pub struct Rights {
 /// A claim of a token that a placeholder of the role needs.
 #[derive(Debug, PartialEq, Eq)]
 struct Claim {
-    placeholder: NamePart,
+    placeholder: TemplatePiece,
     /// The escaped text that fills the placeholder, or why the claim cannot.
     text: Result<String, ClaimFault>,
 }
@@ -96,7 +96,7 @@ impl Rights {
     pub(super) fn fault(&self, template: &Template) -> Option<(String, ClaimFault)> {
         let claims = self.own.as_ref().map_or(&[][..], |own| &own.claims);
         for placeholder in &template.pieces {
-            if matches!(placeholder, NamePart::Text(_)) {
+            if matches!(placeholder, TemplatePiece::Text(_)) {
                 continue;
             }
             let claim = claims
@@ -124,8 +124,8 @@ impl Rights {
         };
         let text_of = |claim: &Claim| {
             let name = match &claim.placeholder {
-                NamePart::Text(text) | NamePart::Claim(text) => text.capacity(),
-                NamePart::User => 0,
+                TemplatePiece::Text(text) | TemplatePiece::Claim(text) => text.capacity(),
+                TemplatePiece::User => 0,
             };
             let text = claim.text.as_ref().map_or(0, String::capacity);
             allocated_bytes(name) + allocated_bytes(text)
@@ -154,10 +154,10 @@ fn claims_for(templates: &[Template], identity: &Identity) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
     for placeholder in templates.iter().flat_map(|template| &template.pieces) {
         let text = match placeholder {
-            NamePart::Text(_) => None,
-            NamePart::User => identity.user.as_deref().map(escaped),
-            NamePart::Claim(name) => identity.texts.get(name).map(|text| match text {
-                Some(text) => escaped(text),
+            TemplatePiece::Text(_) => None,
+            TemplatePiece::User => identity.user.as_deref().map(escape_claim),
+            TemplatePiece::Claim(name) => identity.texts.get(name).map(|text| match text {
+                Some(text) => escape_claim(text),
                 None => Err(ClaimFault::NoText),
             }),
         };
@@ -221,7 +221,7 @@ impl RightsCheck {
 impl Own {
     /// Returns the names that the templates make from the claims, then the names that the token lists.
     fn names(&self, templates: &[Template]) -> Vec<String> {
-        let claim = |placeholder: &NamePart| {
+        let claim = |placeholder: &TemplatePiece| {
             let mut claims = self.claims.iter();
             let found = claims.find(|claim| claim.placeholder == *placeholder);
             found.and_then(|claim| claim.text.clone().ok())

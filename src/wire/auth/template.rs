@@ -2,7 +2,7 @@
 //!
 //! Such an entry must never give two users the same name. So a placeholder is a whole token of the name, and the first
 //! token is a fixed word. Of a claim, letters, digits and `- _ @ | =` are kept and every other byte is escaped as in a URL
-//! ([`escaped`]), so no claim can add a wildcard or a separator, and different claims give different texts. On Redis no
+//! ([`escape_claim`]), so no claim can add a wildcard or a separator, and different claims give different texts. On Redis no
 //! wildcard may come before a placeholder, because `*` matches separators too.
 
 use std::fmt::Write as _;
@@ -27,13 +27,13 @@ const SAMPLE: &str = "x";
 pub enum TemplateError {
     /// A brace that begins no placeholder: hardly any real name has one, and a misspelled placeholder would silently grant nothing.
     #[error("a place for a claim is {{sub}} or {{claim:NAME}}")]
-    Place,
+    NoPlaceholder,
     /// A placeholder is only a part of its token.
     #[error("a place for a claim has to be a whole token between separators")]
     PartOfToken,
     /// The first token is a placeholder, a wildcard or empty.
     #[error("the name must begin with a fixed word: a place for a claim may not be its first part")]
-    First,
+    NoFixedStart,
     /// A wildcard of Redis before a placeholder.
     #[error("* and ? match separators too, and are allowed only after the last place for a claim")]
     Wildcard,
@@ -61,13 +61,13 @@ pub enum ClaimFault {
 
 /// A piece of a name with placeholders: text, or a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NamePart {
+pub(super) enum TemplatePiece {
     Text(String),
     User,
     Claim(String),
 }
 
-impl NamePart {
+impl TemplatePiece {
     /// The placeholder as the table writes it.
     pub(super) fn text(&self) -> String {
         match self {
@@ -81,7 +81,7 @@ impl NamePart {
 /// A name or pattern of the table that has placeholders for claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
-    pub(super) pieces: Vec<NamePart>,
+    pub(super) pieces: Vec<TemplatePiece>,
 }
 
 impl Template {
@@ -101,7 +101,7 @@ impl Template {
             let is_separator = |c: char| separators(syntax).contains(&c);
             let first = before.split(is_separator).next().unwrap_or_default();
             if pieces.is_empty() && (first.is_empty() || first == "*") {
-                return Err(TemplateError::First);
+                return Err(TemplateError::NoFixedStart);
             }
             if syntax == NameSyntax::Redis && is_pattern(before) {
                 return Err(TemplateError::Wildcard);
@@ -111,7 +111,7 @@ impl Template {
             if !is_whole {
                 return Err(TemplateError::PartOfToken);
             }
-            pieces.extend([NamePart::Text(before.to_owned()), placeholder]);
+            pieces.extend([TemplatePiece::Text(before.to_owned()), placeholder]);
             rest = after;
         }
         if pieces.is_empty() {
@@ -120,14 +120,14 @@ impl Template {
         if syntax == NameSyntax::Redis && name.contains(['[', '\\']) {
             return Err(TemplateError::Class);
         }
-        pieces.push(NamePart::Text(rest.to_owned()));
+        pieces.push(TemplatePiece::Text(rest.to_owned()));
         Ok(Some(Self { pieces }))
     }
 
     /// Returns the name with the `value` of each placeholder; `None` if a placeholder has no value.
-    pub(super) fn fill(&self, value: impl Fn(&NamePart) -> Option<String>) -> Option<String> {
-        let text = |piece: &NamePart| match piece {
-            NamePart::Text(text) => Some(text.clone()),
+    pub(super) fn fill(&self, value: impl Fn(&TemplatePiece) -> Option<String>) -> Option<String> {
+        let text = |piece: &TemplatePiece| match piece {
+            TemplatePiece::Text(text) => Some(text.clone()),
             placeholder => value(placeholder),
         };
         self.pieces.iter().map(text).collect()
@@ -141,7 +141,7 @@ impl Template {
 
     /// The name as the table has it.
     pub(super) fn text(&self) -> String {
-        self.pieces.iter().map(NamePart::text).collect()
+        self.pieces.iter().map(TemplatePiece::text).collect()
     }
 
     /// Returns the name with a harmless claim in each placeholder. If this is a valid name, the name is valid for every
@@ -159,7 +159,7 @@ impl Template {
 /// A placeholder in a text.
 struct FoundPlaceholder<'a> {
     before: &'a str,
-    placeholder: NamePart,
+    placeholder: TemplatePiece,
     after: &'a str,
 }
 
@@ -177,19 +177,19 @@ fn next_placeholder(
     if let Some(after) = placeholder.strip_prefix(USER) {
         return Ok(Some(FoundPlaceholder {
             before,
-            placeholder: NamePart::User,
+            placeholder: TemplatePiece::User,
             after,
         }));
     }
     let (claim, after) = placeholder
         .strip_prefix(CLAIM)
         .and_then(|claim| claim.split_once('}'))
-        .ok_or(TemplateError::Place)?;
+        .ok_or(TemplateError::NoPlaceholder)?;
     match claim.is_empty() {
-        true => Err(TemplateError::Place),
+        true => Err(TemplateError::NoPlaceholder),
         false => Ok(Some(FoundPlaceholder {
             before,
-            placeholder: NamePart::Claim(claim.to_owned()),
+            placeholder: TemplatePiece::Claim(claim.to_owned()),
             after,
         })),
     }
@@ -203,12 +203,11 @@ fn separators(syntax: NameSyntax) -> &'static [char] {
     }
 }
 
-/// Returns the text that a claim puts into a name. Each byte other than ASCII letters, digits and `- _ @ | =` becomes
-/// `%` and two hexadecimal digits, in capitals (RFC 3986, section 2.1): `ann.smith` becomes `ann%2Esmith`.
+/// Escapes a claim for a name. Each byte other than ASCII letters, digits and `- _ @ | =` becomes `%` and two hexadecimal digits, in capitals (RFC 3986, section 2.1): `ann.smith` becomes `ann%2Esmith`.
 ///
 /// # Errors
 /// The claim is empty, or has more than [`CLAIM_BYTES_MAX`] bytes.
-pub(super) fn escaped(claim: &str) -> Result<String, ClaimFault> {
+pub(super) fn escape_claim(claim: &str) -> Result<String, ClaimFault> {
     if claim.is_empty() {
         return Err(ClaimFault::Empty);
     }

@@ -45,7 +45,7 @@ pub struct Identity {
     pub expires_unix_ms: Option<i64>,
     /// When the token was issued (`iat`), in Unix milliseconds.
     pub issued_unix_ms: Option<i64>,
-    /// The first bytes of the SHA-256 of the signed part, in hexadecimal digits; `None` if the token is not a JWT.
+    /// The digest by which an operator names the token; `None` if the token is not a JWT.
     pub digest: Option<Box<str>>,
 }
 
@@ -63,10 +63,24 @@ impl Identity {
             expires_unix_ms: self.expires_unix_ms,
         }
     }
+
+    /// Whether the token is a JWT: neither the API key nor no token.
+    pub fn is_of_jwt(&self) -> bool {
+        self.digest.is_some()
+    }
 }
 
 /// How many bytes of its hash identify a token.
 const DIGEST_BYTES: usize = 16;
+
+/// The digest by which an operator names a token: the first bytes of the SHA-256 of its signed part, in hexadecimal
+/// digits.
+fn digest_of(signed: &str) -> Box<str> {
+    let hash = digest(&SHA256, signed.as_bytes());
+    let bytes = hash.as_ref().iter().take(DIGEST_BYTES);
+    let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    digits.into()
+}
 
 impl Default for Identity {
     fn default() -> Self {
@@ -380,7 +394,7 @@ impl Authenticator {
         self.api_key.is_some() || !self.keys.current().is_empty() || self.keys.expects_newer()
     }
 
-    /// The identity in this token.
+    /// The identity of the holder of this token: a JWT, or the API key, which has the role `admin`.
     ///
     /// # Errors
     /// The token is refused.
@@ -396,14 +410,10 @@ impl Authenticator {
             });
         }
         let (message, claims) = self.signed_claims(token, now)?;
-        let identity = self
-            .rules
-            .judge(&members(&decode(claims)?)?, now.unix_ms())?;
-        let hash = digest(&SHA256, message.as_bytes());
-        let digits = hash.as_ref().iter().take(DIGEST_BYTES);
-        let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+        let claims = decode(claims)?;
+        let identity = self.rules.judge(&members(&claims)?, now.unix_ms())?;
         Ok(Identity {
-            digest: Some(digits.into()),
+            digest: Some(digest_of(message)),
             ..identity
         })
     }

@@ -82,9 +82,9 @@ impl<'a> SubjectsSession<'a> {
         }
     }
 
-    /// Subscribes to all requested names, and relays messages meanwhile.
+    /// Takes turns until all names wanted at the start of the connection are subscribed; relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
-        self.source.names.connected();
+        self.source.names.begin_connection();
         while !self.source.names.ledger.is_restored() {
             self.turn()?;
         }

@@ -89,7 +89,7 @@ impl RedisStreamSource {
                     singly: self.reader.takes_entries(),
                     ..limits
                 });
-                let answer = connection.answer(Some(&mut *relay), asked, patience)?;
+                let answer = connection.next_answer(Some(&mut *relay), asked, patience)?;
                 let received = relay.link.now();
                 let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
                 let bytes = connection.reader.take_bytes();

@@ -14,8 +14,7 @@ use crate::gateways::events::bus::thread::{Threads, subject_of};
 use crate::gateways::events::bus::{
     ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
 };
-use crate::gateways::shared::bus;
-use crate::gateways::shared::bus::{nats_error, nats_question, redis_error, redis_question};
+use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
@@ -28,7 +27,7 @@ use weirgate_server::run::{RunError, StartQuestion};
 
 /// The most events between a connection and the bus thread.
 const EVENTS_MAX: usize = 1_024;
-/// The most bytes of these events, and at most those of two pushes. If none waits, one of any size is accepted.
+/// The most bytes of these events; less if two pushes have less. If none waits, one of any size is accepted.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The ends of the channels to the connection threads.
@@ -48,10 +47,10 @@ pub(in crate::gateways::events) struct BusConnection {
 /// # Errors
 /// The settings are not valid, or no file descriptor is left.
 pub(super) fn connect(
-    bus: bus::Bus,
+    bus: Bus,
     name: &str,
     me: &InstanceId,
-    settings: &ExchangeSettings,
+    exchange: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(BusConnection, StartQuestion), RunError> {
@@ -59,11 +58,11 @@ pub(super) fn connect(
         shared: Arc::from(name),
         own: subject_of(name, me),
     };
-    let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
-    let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
+    let sent_bytes_max = exchange.message_bytes_max + LINE_BYTES_MAX;
+    let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * exchange.push_bytes_max));
     match bus {
-        bus::Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
-        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
+        Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
+        Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
     }
 }
 
@@ -113,7 +112,7 @@ fn redis(
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(BusConnection, StartQuestion), RunError> {
-    // Other instances may be set to longer parts.
+    // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
@@ -159,7 +158,7 @@ fn nats(
     let question = nats_question(&settings, needs);
     let settings = NatsSubjectsSettings {
         nats: settings,
-        // Other instances may be set to longer parts.
+        // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
         payload_bytes_max: MESSAGE_BYTES_MAX,
         is_retained: false,
         stream: None,

@@ -134,8 +134,12 @@ impl<'a> LevelsMessage<'a> {
     }
 }
 
-/// The array of levels: the value itself or, if it is an object, the array under its key `levels`. Deeper ones are not
-/// looked for.
+/// The array of levels: the value itself or, if it is an object, the array under its key `levels`; deeper ones are not
+/// looked for. `None`, an empty list for clients: a text, or an object without such an array. The replaced gateway iterates
+/// over the value: in a text it finds no level, at a number it fails (vector `p10_levels_wrong_type`).
+///
+/// # Errors
+/// The value is `null`, a boolean or a number.
 fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
     match JsonKind::of(levels) {
         JsonKind::Array => return Ok(Some(levels)),

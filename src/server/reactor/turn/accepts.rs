@@ -135,7 +135,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 return false;
             };
-            if !reactor.hub.turns_away() {
+            if !reactor.hub.refuse_over_sockets_max() {
                 reactor.admit(now, accepted);
             }
             true

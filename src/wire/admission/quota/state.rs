@@ -29,6 +29,7 @@ const OVER_SHARE: u64 = 4;
 
 #[derive(Default)]
 pub(super) struct QuotaState {
+    /// The amount of all holders; what several addresses share counts once.
     pub(super) held: u64,
     /// Amounts by address; an address without an amount has no entry.
     pub(super) by_address: HashMap<ClientAddr, OfAddress, RandomState>,
@@ -165,8 +166,8 @@ impl QuotaState {
         next.map(|(.., at)| at)
     }
 
-    /// A chosen holder stays after all.
-    fn keep(&mut self, at: usize) {
+    /// Takes back the choice of a holder, if it was chosen: it stays after all, or has made room.
+    fn unchoose(&mut self, at: usize) {
         let holder = &mut self.holders[at];
         if mem::take(&mut holder.is_leaving) {
             let (address, amount) = (holder.address, holder.amount);
@@ -263,7 +264,7 @@ impl QuotaState {
     /// The holder works, and is not evicted.
     pub(super) fn work(&mut self, at: usize) {
         self.end_rest(at);
-        self.keep(at);
+        self.unchoose(at);
         self.holders[at].progress_us = u64::MAX;
     }
 
@@ -329,24 +330,23 @@ impl QuotaState {
         self.held - self.leaving > max
     }
 
-    /// Sets the amount of a holder, and the sums with it.
+    /// Sets the amount of a holder, and the sums with it. A chosen holder without an amount has made room, and is no longer
+    /// chosen.
     pub(super) fn set(&mut self, at: usize, amount: u64) {
         let holder = &mut self.holders[at];
         let before = mem::replace(&mut holder.amount, amount);
-        let address = holder.address;
-        if holder.is_leaving {
+        let (address, is_leaving) = (holder.address, holder.is_leaving);
+        if is_leaving {
             self.leaving = self.leaving - before + amount;
-            if amount == 0 {
-                // A holder without an amount has made room.
-                holder.is_leaving = false;
-                self.leaving_holders -= 1;
-            }
             let of_address = self.by_address.entry(address).or_default();
             of_address.leaving = of_address.leaving - before + amount;
+            if amount == 0 {
+                self.unchoose(at);
+            }
         }
         self.change_of(address, before, amount);
-        // What several addresses hold counts once in the sum, but in each of their charges. If all charges are dropped,
-        // they give back more than the sum.
+        // Saturates when permits are dropped that share something ([`Permit::grant_more`](super::Permit::grant_more)): it is
+        // once in the sum, but each of these permits takes it out.
         self.held = (self.held + amount).saturating_sub(before);
     }
 }

@@ -36,7 +36,7 @@ fn grants(acl: &mut Acl, rights: &Rights, name: &str) -> bool {
 #[test]
 fn placeholders_are_whole_tokens_behind_a_word() {
     use NameSyntax::{Nats, Redis};
-    use TemplateError::{Class, First, PartOfToken, Place, Wildcard};
+    use TemplateError::{Class, NoFixedStart, NoPlaceholder, PartOfToken, Wildcard};
     for (syntax, name, error) in [
         (Nats, "orders.{sub}", None),
         (Nats, "orders.{sub}.>", None),
@@ -51,31 +51,31 @@ fn placeholders_are_whole_tokens_behind_a_word() {
         (Redis, "orders:[{sub}]", Some(PartOfToken)),
         (Redis, "[ab]:{sub}", Some(Class)),
         (Redis, "a\\:{sub}", Some(Class)),
-        (Nats, "{sub}.orders", Some(First)),
-        (Nats, "{claim:x}", Some(First)),
-        (Nats, "*.{sub}", Some(First)),
-        (Nats, "*.*.{sub}.>", Some(First)),
+        (Nats, "{sub}.orders", Some(NoFixedStart)),
+        (Nats, "{claim:x}", Some(NoFixedStart)),
+        (Nats, "*.{sub}", Some(NoFixedStart)),
+        (Nats, "*.*.{sub}.>", Some(NoFixedStart)),
         (Nats, "a.*.{sub}.>", None),
         (Nats, "?.{sub}", None),
-        (Redis, "*:{sub}", Some(First)),
-        (Redis, ":{sub}", Some(First)),
-        (Redis, "/a:{sub}", Some(First)),
+        (Redis, "*:{sub}", Some(NoFixedStart)),
+        (Redis, ":{sub}", Some(NoFixedStart)),
+        (Redis, "/a:{sub}", Some(NoFixedStart)),
         (Redis, "?:{sub}", Some(Wildcard)),
         (Redis, "a*:{sub}", Some(Wildcard)),
         (Redis, "a:*:{sub}", Some(Wildcard)),
         (Redis, "a:{sub}:*:{claim:x}", Some(Wildcard)),
         (Redis, "a:{sub}:{claim:x}:?*", None),
-        (Nats, "a.{claim:}", Some(Place)),
-        (Nats, "a.{claim:x", Some(Place)),
-        (Nats, "a.{user}", Some(Place)),
-        (Nats, "a.{SUB}", Some(Place)),
-        (Nats, "a.{ sub }", Some(Place)),
-        (Nats, "a.{claim.x}", Some(Place)),
-        (Nats, "a.{{sub}}", Some(Place)),
-        (Nats, "a.\\{sub", Some(Place)),
-        (Redis, "x:{user}:y", Some(Place)),
-        (Redis, "x:{sub}:{user}", Some(Place)),
-        (Redis, "{", Some(Place)),
+        (Nats, "a.{claim:}", Some(NoPlaceholder)),
+        (Nats, "a.{claim:x", Some(NoPlaceholder)),
+        (Nats, "a.{user}", Some(NoPlaceholder)),
+        (Nats, "a.{SUB}", Some(NoPlaceholder)),
+        (Nats, "a.{ sub }", Some(NoPlaceholder)),
+        (Nats, "a.{claim.x}", Some(NoPlaceholder)),
+        (Nats, "a.{{sub}}", Some(NoPlaceholder)),
+        (Nats, "a.\\{sub", Some(NoPlaceholder)),
+        (Redis, "x:{user}:y", Some(NoPlaceholder)),
+        (Redis, "x:{sub}:{user}", Some(NoPlaceholder)),
+        (Redis, "{", Some(NoPlaceholder)),
         (Redis, "\\{a}:{sub}", Some(Class)),
     ] {
         let parsed = Template::parse(syntax, name);
@@ -156,12 +156,12 @@ fn a_claim_is_escaped() {
         ("\0", "%00"),
         ("$JS", "%24JS"),
     ] {
-        assert_eq!(escaped(claim).as_deref(), Ok(text), "{claim:?}");
+        assert_eq!(escape_claim(claim).as_deref(), Ok(text), "{claim:?}");
     }
-    assert_eq!(escaped(""), Err(ClaimFault::Empty));
-    assert!(escaped(&"x".repeat(CLAIM_BYTES_MAX)).is_ok());
+    assert_eq!(escape_claim(""), Err(ClaimFault::Empty));
+    assert!(escape_claim(&"x".repeat(CLAIM_BYTES_MAX)).is_ok());
     assert_eq!(
-        escaped(&"x".repeat(CLAIM_BYTES_MAX + 1)),
+        escape_claim(&"x".repeat(CLAIM_BYTES_MAX + 1)),
         Err(ClaimFault::Long)
     );
 }

@@ -1,7 +1,9 @@
 //! What is asked before a start, of plain subjects and of a server without JetStream.
 
 use weirgate_bus::StreamSettings;
-use weirgate_bus::nats::{NatsNeeds, NatsStreamSource};
+use weirgate_bus::nats::{
+    NatsNeeds, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
 use weirgate_wire::base::Finding;
 
 use super::*;
@@ -111,6 +113,46 @@ fn many_requests_are_bounded() {
         "100 more names were not asked for",
     ];
     assert_eq!(texts, want);
+}
+
+#[test]
+fn the_streams_and_names_that_were_not_asked_about_are_told() {
+    let server = NatsServer::start();
+    let url = server.url();
+    let streams = jetstream(&url);
+    for n in 0..17 {
+        let stream = StreamConfig {
+            name: format!("S{n}"),
+            subjects: vec![format!("s.{n}")],
+            ..StreamConfig::default()
+        };
+        streams.add_stream(stream).expect("a stream");
+    }
+    let texts = |requests: Vec<String>| {
+        let settings = NatsSubjectsSettings {
+            nats: NatsSettings::plain(&url, Credentials::None, Tls::default()),
+            payload_bytes_max: 1_000,
+            is_retained: true,
+            stream: None,
+            settle: Settle::NEVER,
+        };
+        let needs = NatsSubjectsSource::needs(&settings, requests, false);
+        let found = plain(&url, &needs);
+        let texts: Vec<_> = found.iter().map(|one| one.text().to_owned()).collect();
+        texts[2..].to_vec()
+    };
+    let want = [
+        "may ask for the last values of 16 streams",
+        "1 more streams were not asked for",
+    ];
+    assert_eq!(texts(names(&["s.*"])), want);
+    let mut requests: Vec<String> = (0..100).map(|n| format!("other.{n}")).collect();
+    requests.push("s.*".to_owned());
+    let want = [
+        "no stream holds any of the first 100 subjects that clients may ask for",
+        "1 more names were not looked up: they may be of other streams",
+    ];
+    assert_eq!(texts(requests), want);
 }
 
 #[test]

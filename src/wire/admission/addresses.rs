@@ -1,15 +1,14 @@
-//! Limits for each client address: connections at once, and new connections a second. [`TokenBucket`] is the bucket of
-//! all rates.
+//! Limits for each client address: connections at once, and new connections a second.
 //!
-//! An IPv6 client has a whole /64, so all addresses of a /64 share the limits. State is bounded: an address
-//! without a connection is forgotten when its rate has recovered.
+//! An IPv6 client has a whole /64, so all addresses of a /64 share the limits. State is bounded by the rate of new
+//! connections: an address without a connection is forgotten at the first sweep after its rate has recovered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::ClientAddr;
+use super::{ClientAddr, TokenBucket};
 
 /// Number of known addresses at which the first sweep removes idle addresses.
 const SWEEP_ADDRESSES_MIN: usize = 1024;
@@ -133,92 +132,13 @@ impl Addresses {
 
     /// The connections of an address; 0 if nothing is limited.
     pub fn connections(&self, client: ClientAddr) -> usize {
-        match self.entries.is_empty() {
-            true => 0,
-            false => {
-                let entry = self.entries.get(&client.group());
-                entry.map_or(0, Entry::connections)
-            }
-        }
+        let entry = self.entries.get(&client.group());
+        entry.map_or(0, Entry::connections)
     }
 
     /// The number of known addresses.
     pub fn known(&self) -> usize {
         self.entries.len()
-    }
-}
-
-/// Billionths in a token.
-const TOKEN: u64 = 1_000_000_000;
-
-/// A bucket that is full at the start, holds at most `burst` tokens and gains `per_second` tokens a second.
-#[derive(Clone, Debug)]
-pub struct TokenBucket {
-    /// In billionths of a token: a thousandth of a token a second is a whole number of billionths per
-    /// microsecond.
-    nano_tokens: u64,
-    capacity: u64,
-    per_second_milli: u64,
-    filled_at_us: u64,
-}
-
-impl TokenBucket {
-    /// A full bucket for `per_second` tokens a second, and as many at once.
-    pub fn new(per_second: u32, now_us: u64) -> Self {
-        Self::with_burst(per_second, per_second, now_us)
-    }
-
-    /// A full bucket for `per_second` tokens a second, and `burst` at once.
-    pub fn with_burst(per_second: u32, burst: u32, now_us: u64) -> Self {
-        Self::with_rate(u64::from(per_second) * 1000, burst, now_us)
-    }
-
-    /// A full bucket for `per_second_milli` thousandths of a token a second, and `burst` tokens at
-    /// once.
-    pub fn with_rate(per_second_milli: u64, burst: u32, now_us: u64) -> Self {
-        let capacity = u64::from(burst) * TOKEN;
-        Self {
-            nano_tokens: capacity,
-            capacity,
-            per_second_milli,
-            filled_at_us: now_us,
-        }
-    }
-
-    /// Takes a token; returns false if there is none.
-    pub fn take(&mut self, now_us: u64) -> bool {
-        self.fill(now_us);
-        let Some(left) = self.nano_tokens.checked_sub(TOKEN) else {
-            return false;
-        };
-        self.nano_tokens = left;
-        true
-    }
-
-    /// Takes one of `parts` equal parts of a full bucket, or what is left.
-    pub fn take_part(&mut self, parts: u64, now_us: u64) {
-        self.fill(now_us);
-        self.nano_tokens = self.nano_tokens.saturating_sub(self.capacity / parts);
-    }
-
-    /// Whether the bucket holds `tokens` tokens, with those that have come back by now.
-    pub fn holds(&mut self, tokens: usize, now_us: u64) -> bool {
-        self.fill(now_us);
-        self.nano_tokens / TOKEN >= tokens as u64
-    }
-
-    /// Whether all tokens that were taken have come back.
-    pub fn is_full(&mut self, now_us: u64) -> bool {
-        self.fill(now_us);
-        self.nano_tokens == self.capacity
-    }
-
-    fn fill(&mut self, now_us: u64) {
-        let gained = now_us
-            .saturating_sub(self.filled_at_us)
-            .saturating_mul(self.per_second_milli);
-        self.nano_tokens = self.nano_tokens.saturating_add(gained).min(self.capacity);
-        self.filled_at_us = self.filled_at_us.max(now_us);
     }
 }
 
@@ -319,44 +239,5 @@ mod tests {
             "it is there"
         );
         drop(stays);
-    }
-
-    #[test]
-    fn a_second_gives_exactly_its_tokens() {
-        let mut bucket = TokenBucket::new(10, 0);
-        assert_eq!((0..100).filter(|_| bucket.take(0)).count(), 10);
-        assert!(!bucket.take(99_999) && !bucket.holds(1, 99_999));
-        assert!(bucket.holds(1, 100_000) && !bucket.holds(2, 100_000));
-        assert!(bucket.take(100_000));
-        let taken = (0..1_000_000)
-            .step_by(1_000)
-            .filter(|us| bucket.take(100_000 + us))
-            .count();
-        assert_eq!(taken, 9);
-    }
-
-    #[test]
-    fn a_burst_is_there_at_once_and_comes_back_at_its_rate() {
-        let mut bucket = TokenBucket::with_burst(1, 5, 0);
-        assert!(bucket.is_full(0));
-        assert_eq!((0..9).filter(|_| bucket.take(0)).count(), 5);
-        assert!(!bucket.is_full(4_999_999));
-        assert!(bucket.is_full(5_000_000));
-    }
-
-    #[test]
-    fn a_part_is_of_the_whole_and_at_most_what_is_left() {
-        let mut bucket = TokenBucket::new(8, 0);
-        bucket.take_part(4, 0);
-        assert!(bucket.holds(6, 0) && !bucket.holds(7, 0));
-        (0..9).for_each(|_| bucket.take_part(4, 0));
-        assert!(!bucket.take(0) && bucket.take(125_000));
-    }
-
-    #[test]
-    fn never_holds_more_than_a_second_and_zero_gives_none() {
-        let mut bucket = TokenBucket::new(3, 0);
-        assert_eq!((0..9).filter(|_| bucket.take(u64::MAX / 2)).count(), 3);
-        assert!(!TokenBucket::new(0, 0).take(u64::MAX));
     }
 }

@@ -1,0 +1,59 @@
+//! The outputs of the channels gateway: its requests to the thread of the bus.
+
+use super::{ChannelsOutput, RetainedRequest};
+use weirgate_bus::BusInterest;
+use weirgate_core::{Subscription, TopicName};
+use weirgate_wire::auth::NameSyntax;
+
+/// Carries out an output of the gateway: tells the bus which names clients want. If a whole stream is read, the bus
+/// needs no names.
+pub(super) fn carry_out(
+    interest: Option<&BusInterest>,
+    syntax: NameSyntax,
+    output: ChannelsOutput,
+) {
+    let ask = |name: &TopicName| subscription_of(syntax, name);
+    match (output, interest) {
+        (ChannelsOutput::GapTold { clients }, _) => {
+            tracing::warn!(
+                clients,
+                "bus messages were lost: each affected client sees one gap in seq"
+            );
+        }
+        (_, None) => {}
+        (ChannelsOutput::Retained(request), Some(interest)) => match request {
+            RetainedRequest::Ask {
+                name,
+                number,
+                after,
+            } => interest.ask_retained(ask(&name), number, after),
+            RetainedRequest::All {
+                name,
+                number,
+                after,
+                names,
+            } => {
+                let name = match name.as_str() {
+                    "" => TopicName::fixed(syntax.everything()),
+                    _ => name,
+                };
+                interest.ask_all(ask(&name), number, (after, names));
+            }
+            RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
+            RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
+            RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
+        },
+        (ChannelsOutput::Interest(change), Some(interest)) => match change.wanted {
+            true => interest.subscribe_numbered(ask(&change.name), change.number),
+            false => interest.unsubscribe(ask(&change.name)),
+        },
+    }
+}
+
+/// What the bus is asked for: a name or a pattern.
+pub(super) fn subscription_of(syntax: NameSyntax, name: &TopicName) -> Subscription {
+    Subscription {
+        name: name.shared(),
+        is_pattern: syntax.is_pattern(name.as_str()),
+    }
+}
