@@ -40,6 +40,7 @@ def restart(start, start_weirgate):  # noqa: F811
     return restart
 
 
+@pytest.mark.long
 async def test_rows_from_before_the_history_come_from_the_stream(restart):
     connection, weirgate, _ = await restart()
     streams = connection.jetstream()
@@ -73,6 +74,7 @@ async def test_rows_from_before_the_history_come_from_the_stream(restart):
     assert scrape(weirgate).sum("weirgate_retained_questions", stage="asked") == 0
 
 
+@pytest.mark.long
 async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages_follow(restart):
     connection, weirgate, _ = await restart()
     streams, stops, n = connection.jetstream(), False, 10
@@ -101,6 +103,7 @@ async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages
         assert positions == sorted(positions) and len(set(positions)) == len(positions)
 
 
+@pytest.mark.long
 async def test_many_clients_that_ask_at_once_and_while_nats_is_away_get_their_rows(restart):
     _, weirgate, server = await restart()
     server.kill()
