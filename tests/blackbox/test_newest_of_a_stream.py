@@ -32,14 +32,16 @@ def restart(start, start_weirgate):  # noqa: F811
             await connection.publish(f"market.row.r{n}", b"2")
         await streams.publish("market.row.r7", b"", headers={"KV-Operation": "DEL"})
         first.kill()
-        # The shortest history.
+        # The shortest history, which reaches back from the newest message.
         await asyncio.sleep(20.5)
+        await connection.jetstream().publish("market.now", b"1")
         weirgate = start_weirgate("channels", "--bus", server.url, "--stream", "MARKET", "--history-ms", "20000", env={"DEFAULT_ROLE": "internal"})
         await until(lambda: weirgate.ready_status() == 200, 20, "ready")
         return connection, weirgate, server
     return restart
 
 
+@pytest.mark.long
 async def test_rows_from_before_the_history_come_from_the_stream(restart):
     connection, weirgate, _ = await restart()
     streams = connection.jetstream()
@@ -73,6 +75,7 @@ async def test_rows_from_before_the_history_come_from_the_stream(restart):
     assert scrape(weirgate).sum("weirgate_retained_questions", stage="asked") == 0
 
 
+@pytest.mark.long
 async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages_follow(restart):
     connection, weirgate, _ = await restart()
     streams, stops, n = connection.jetstream(), False, 10
@@ -101,10 +104,11 @@ async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages
         assert positions == sorted(positions) and len(set(positions)) == len(positions)
 
 
+@pytest.mark.long
 async def test_many_clients_that_ask_at_once_and_while_nats_is_away_get_their_rows(restart):
     _, weirgate, server = await restart()
     server.kill()
-    await until(lambda: weirgate.ready_status() != 200, 20, "away")
+    await until(lambda: not weirgate.health()["nats_connected"], 20, "away")
     asked = [asyncio.create_task(rows(weirgate, f"market.row.r{n}")) for n in range(100)]
     await asyncio.sleep(1)
     assert not any(task.done() for task in asked), "they wait"
@@ -113,7 +117,7 @@ async def test_many_clients_that_ask_at_once_and_while_nats_is_away_get_their_ro
         assert got == [(f"market.row.r{n}", None if n == 7 else 2)] and "why" not in answer, (n, got, answer)
     # For longer than the answer waits: the answer says so, and the next request brings the row.
     server.kill()
-    await until(lambda: weirgate.ready_status() != 200, 20, "away")
+    await until(lambda: not weirgate.health()["nats_connected"], 20, "away")
     client, answer = await subscribe(weirgate, ["market.row.r200"], last=1, status=True)
     assert answer["why"] == {"market.row.r200": "away"} and not client.of("data")
     client.abort()

@@ -11,8 +11,7 @@ import pytest
 from browser import open_page
 from processes import free_port
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 COUNT = 3_000
 NAME = {"redis": "answer:7", "jetstream": "answer.7"}

@@ -8,8 +8,7 @@ from browser import open_page
 from processes import ROOT, weirgate_binary
 from walkthrough import Walkthrough, values
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 README = (ROOT / "README.md").read_text()
 SECTION = README.split("\n## A moving value in a minute\n")[1].split("\n## ")[0]

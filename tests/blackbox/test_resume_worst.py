@@ -57,6 +57,7 @@ async def left(client):
     await client.ended
 
 
+@pytest.mark.long
 async def test_a_reader_of_1_mbit_resumes_4_mib_while_the_feed_goes_on(start_weirgate, redis_server):
     """33 s for what was missed, longer than the stall limit of 30 s; newer trades wait behind."""
     weirgate = start_weirgate("trades", *HISTORY, redis=redis_server).wait_ready()

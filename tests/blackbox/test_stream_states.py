@@ -161,6 +161,7 @@ def alerts_of_silence(admin):
     return [subject for subject, after in of.get("weirgate_feed_quiet_after_seconds", {}).items() if time.time() - last[subject] > after]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", [0, 2], ids=["the_server_in_use_stays", "another_server_stays"])
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 @pytest.mark.parametrize("gateway", ["channels", "levels"])

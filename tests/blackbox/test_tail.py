@@ -361,6 +361,7 @@ async def test_wss_needs_a_certificate_that_is_trusted(tmp_path):
         assert status == 1 and "missing.pem" in told, told
 
 
+@pytest.mark.long
 async def test_a_server_that_hangs_is_given_up_and_a_quiet_one_is_not(start_weirgate, start_tail):
     async def quiet(client):
         await client.wait_closed()

@@ -80,7 +80,7 @@ def trusting(certificate):
     return Trusting
 
 
-@pytest.mark.xdist_group("chromium")
+@pytest.mark.chromium
 async def test_chromium(feed, authority, local_certificate):
     # In its own page, which is of the same origin.
     async with open_page(f"https://127.0.0.1:{feed}/", trusting(local_certificate[0])) as page:

@@ -10,8 +10,7 @@ from processes import ROOT, node_binary
 from waiting import until
 from walkthrough import Shell, Walkthrough, connects, different
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 ROWS = "[...document.querySelectorAll('tr')].map((row) => row.innerText.split('\\t'))"
 

@@ -4,7 +4,7 @@ from access import FOCUS, OUTSIDE, TEXTS, contrast, is_large
 from browser import open_page
 from bus import publisher
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 SIGNALS = ("BREAK", "REJECT", "CHOP", "CONTESTED")
 STATES = ("WALL", "ABSORPTION", "VACUUM", "CONSUMED", "NEUTRAL")

@@ -6,7 +6,7 @@ import pytest
 from browser import open_page
 from foreign_pages import Site
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 # Not UTF-8, a line feed inside, and every byte.
 PAYLOADS = [b"\xff\xfe\x00", b"line\nfeed", bytes(range(256)), b'{"price":1}', os.urandom(20_000)]

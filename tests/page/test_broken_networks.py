@@ -2,7 +2,7 @@
 import pytest
 from networks import check_page
 
-pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.plain("the relay is between")]
+pytestmark = [pytest.mark.chromium, pytest.mark.plain("the relay is between")]
 
 
 async def test_levels_have_data_on_every_network(start_weirgate):

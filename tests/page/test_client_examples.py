@@ -10,7 +10,7 @@ import pytest
 from browser import open_page
 from processes import ROOT, free_port
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 EXAMPLES, PACKAGES = ROOT / "clients/js/examples", ROOT / "tests/node/node_modules"
 

@@ -19,7 +19,7 @@ from prometheus import scrape
 from services import TOKEN, push
 from waiting import until
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 # The file of each gateway's client.
 FILES = {"levels": "weirgate", "trades": "trades", "channels": "channels", "events": "events"}

@@ -13,8 +13,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from operated import Operated
 from processes import weirgate_binary
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 ROLES = {"user": ["market.>", "markt.>"]}
 KIB = 1024

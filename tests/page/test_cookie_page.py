@@ -6,7 +6,7 @@ from browser import open_page
 from cookie_application import CookieApplication
 from waiting import until
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 SECRET = "thirty-two bytes of a test secret"
 LOG_IN = """fetch("/login", { method: "POST", body: new URLSearchParams({ user: "ann" }), redirect: "manual" }).then(() => "done")"""

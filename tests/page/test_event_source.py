@@ -12,7 +12,7 @@ from prometheus import scrape
 from proxies import Caddy, Haproxy, Nginx
 from waiting import until
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 # CLOSED: such an EventSource never connects again.
 IS_DEAD = "source.readyState === 2"

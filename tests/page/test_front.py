@@ -4,7 +4,7 @@ import http.client
 import pytest
 from browser import open_page
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 NOT_FOUND = (404, "application/json", b'{"detail":"Not Found"}')

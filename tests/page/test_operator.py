@@ -17,8 +17,7 @@ from redis_gateways import CHANNELS, TRADES, subscriber
 from services import TOKEN, device, push
 from waiting import until
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 ROWS = """[...document.querySelectorAll('#%s tbody tr')].map(tr => [...tr.children].map(cell => cell.textContent))"""
 PAIRS = """Object.fromEntries([...document.querySelectorAll('#%s dt')].map(dt => [dt.textContent, dt.nextElementSibling.textContent]))"""

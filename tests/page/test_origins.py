@@ -3,7 +3,7 @@ import pytest
 from browser import open_page
 from foreign_pages import NAMES, check_pages
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 
 async def test_no_page_of_another_origin_reaches_a_service(start_weirgate, service):

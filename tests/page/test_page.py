@@ -12,8 +12,7 @@ from processes import free_port
 from prometheus import scrape
 from waiting import until
 
-# Chromium takes a core for itself: one at a time.
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 LEVELS = {
     "ts": 1715629300123,
@@ -82,14 +81,12 @@ def expected_target(target, names):
             str(target["retrieval"]["n_neighbors"])]
 
 
-async def newest(socket, seconds=5):
-    """The last of the messages that come until it is quiet for a moment."""
-    text = await asyncio.wait_for(socket.recv(), seconds)
-    while True:
-        try:
-            text = await asyncio.wait_for(socket.recv(), 0.5)
-        except TimeoutError:
-            return json.loads(text)
+async def whole(socket):
+    """The first state with all of its parts."""
+    state = {}
+    while not {"levels", "flow"} <= state.keys():
+        state = json.loads(await asyncio.wait_for(socket.recv(), 60))
+    return state
 
 
 async def connected(page):
@@ -117,7 +114,7 @@ async def test_it_shows_what_another_client_got(nats, start_weirgate):
         await connected(page)
         await bus.levels(LEVELS)
         await bus.flow(FLOW)
-        got = await newest(other)
+        got = await whole(other)
         await shows(page, 2)
 
         levels, spot = got["levels"]["levels"], got["levels"]["es"]["spot"]

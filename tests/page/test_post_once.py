@@ -8,7 +8,7 @@ from browser import open_page
 from proxies import Haproxy
 from services import TOKEN, RawService
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\n"
 DEATHS = {

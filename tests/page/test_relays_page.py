@@ -8,7 +8,7 @@ from browser import open_page
 from nats.js.api import StreamConfig
 from waiting import until
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 RELAYS = ["--relay", "news.flash=news", "--relay", "depth.ES=depth", "--relay", "news.later=later"]
 # Each row of the table: key, age, text.

@@ -7,7 +7,7 @@ import pytest
 from browser import open_page
 from processes import loadtest_binary
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 # Two numbers of clients and two sizes, so that each plot has something to show.
 LOAD = ["--rounds", "2", "--clients", "5,20", "--bytes", "200,2048", "--messages", "10", "--warm-up", "1", "--settle", "0.1"]

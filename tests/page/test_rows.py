@@ -11,7 +11,7 @@ from browser import open_page
 from processes import ROOT, free_port
 from waiting import until
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = pytest.mark.chromium
 
 PACKAGES = ROOT / "tests/node/node_modules"
 HEAD = """<!doctype html><meta charset="utf-8"><div id="root"></div>%s<script type="module">

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import weirgate
+from waiting import patient
 from weirgate import fallback
 
 PAYLOADS = [b"\x82\xa3bid\xcb@Y\xa0\0\0\0\0\0\n\xff", b"", b"\n", b'{"n":1.50}', "tëxt".encode(), bytes(range(256))]
@@ -13,7 +14,7 @@ PAYLOADS = [b"\x82\xa3bid\xcb@Y\xa0\0\0\0\0\0\n\xff", b"", b"\n", b'{"n":1.50}',
 async def until(condition, seconds, what):
     begin = time.monotonic()
     while not condition():
-        assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
+        assert time.monotonic() - begin < patient(seconds), f"not within {seconds} s: {what}"
         await asyncio.sleep(0.02)
 
 

@@ -12,6 +12,7 @@ import weirgate
 import weirgate.sync
 from processes import free_port
 from services import TOKEN, push
+from waiting import patient
 
 SECRET = "a-secret-of-32-bytes-for-the-tests!"
 
@@ -19,7 +20,7 @@ SECRET = "a-secret-of-32-bytes-for-the-tests!"
 async def until(condition, seconds, what):
     begin = time.monotonic()
     while not condition():
-        assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
+        assert time.monotonic() - begin < patient(seconds), f"not within {seconds} s: {what}"
         await asyncio.sleep(0.02)
 
 
