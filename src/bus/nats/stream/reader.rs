@@ -565,7 +565,7 @@ impl JetStreamReader {
                 .progress
                 .hand_over(id, delivery, ack.pending, now, events),
             false => {
-                self.progress.pass_over(id);
+                self.progress.pass_over(id, events);
                 self.progress.report_caught_up(events);
             }
         }
