@@ -68,6 +68,9 @@ struct Both {
     beside_is_up: bool,
     /// Whether the last event of [`BusEvent::Up`] and [`BusEvent::Down`] that the loop got was `Down`.
     reported_down: bool,
+    /// Whether the stream has caught up, and the loop is told once the other source is there, too: only [`BusEvent::Up`] ends
+    /// the filling of the history, and clients that are accepted before that cannot resume.
+    caught_up_waits: bool,
     /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
     /// nothing there.
     has_subscribed: bool,
@@ -92,6 +95,7 @@ impl Both {
             }
             (_, BusEvent::Down(_)) => {
                 *self.up_mut(side) = false;
+                self.caught_up_waits &= side == Side::Beside;
                 self.has_subscribed &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }
@@ -101,7 +105,13 @@ impl Both {
                 Some(event)
             }
             // The history is filled by the stream.
-            (Side::Beside, BusEvent::CaughtUp) => None,
+            (Side::Stream, BusEvent::CaughtUp) => {
+                self.caught_up_waits = !self.beside_is_up;
+                self.beside_is_up.then_some(event)
+            }
+            (Side::Beside, BusEvent::CaughtUp) => {
+                std::mem::take(&mut self.caught_up_waits).then_some(event)
+            }
             _ => Some(event),
         }
     }
@@ -142,6 +152,7 @@ mod tests {
                 BusEvent::Down(_) => "down",
                 BusEvent::Gap { .. } => "gap",
                 BusEvent::GapBeside { .. } => "gap beside",
+                BusEvent::CaughtUp => "caught up",
                 _ => "another",
             })
         };
@@ -152,7 +163,7 @@ mod tests {
             (Beside, BusEvent::Up, None),
             (Beside, BusEvent::CaughtUp, None),
             (Stream, BusEvent::Up, Some("up")),
-            (Stream, BusEvent::CaughtUp, Some("another")),
+            (Stream, BusEvent::CaughtUp, Some("caught up")),
             (Beside, gap(), Some("gap beside")),
             (Beside, down(), Some("down")),
             (Stream, down(), None),
@@ -161,6 +172,19 @@ mod tests {
             (Stream, BusEvent::Up, Some("up")),
             (Stream, BusEvent::Up, Some("up")),
             (Stream, down(), Some("down")),
+            // The stream is read before the other source is there.
+            (Beside, down(), None),
+            (Stream, BusEvent::Up, None),
+            (Stream, BusEvent::CaughtUp, None),
+            (Beside, BusEvent::Up, Some("up")),
+            (Beside, BusEvent::CaughtUp, Some("caught up")),
+            (Beside, BusEvent::CaughtUp, None),
+            // And is away again by then.
+            (Beside, down(), Some("down")),
+            (Stream, BusEvent::CaughtUp, None),
+            (Stream, down(), None),
+            (Beside, BusEvent::Up, None),
+            (Beside, BusEvent::CaughtUp, None),
         ] {
             assert_eq!(pass(side, event), passed, "{side:?}");
         }

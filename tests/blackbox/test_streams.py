@@ -60,8 +60,8 @@ class OnNats:
         finally:
             await bus.close()
 
-    async def make(self):
-        config = StreamConfig(name=KEY, subjects=["market.>", "channel.>"], num_replicas=self.replicas)
+    async def make(self, **more):
+        config = StreamConfig(name=KEY, subjects=["market.>", "channel.>"], num_replicas=self.replicas, **more)
         return await self._do(lambda stream: stream.add_stream(config))
 
     async def publish(self, name, *prices):
@@ -259,6 +259,44 @@ async def test_what_the_stream_has_lost_is_told(start, feed, how):
     late.abort()
 
 
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "older"])
+@pytest.mark.parametrize("how", ["purged", "expired", "newest"])
+async def test_what_is_gone_after_it_was_read_is_no_loss_over_a_restart_of_the_server(start, start_nats, how, is_read):
+    """All messages or the newest, read or from before the start. The number of the newest message stays; nats-server 2.9.10
+    forgets the time of one that was deleted."""
+    feed = OnNats(ON_NATS, start_nats())
+    await feed.make(max_age=2 if how == "expired" else None)
+    connection = await nats_py.connect(feed.server.url)
+    stream = connection.jetstream()
+
+    async def remove():
+        if how == "newest":
+            return await stream.delete_msg(KEY, (await stream.stream_info(KEY)).state.last_seq)
+        if how == "purged":
+            await stream.purge_stream(KEY)
+        while (await stream.stream_info(KEY)).state.messages > 0:
+            await asyncio.sleep(0.1)
+    await feed.publish("A", 0, 1)
+    if not is_read:
+        await remove()
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    if is_read:
+        await feed.publish("A", 2, 3)
+        await got(client, 2)
+        await remove()
+    await connection.close()
+    feed.server.process.send(signal.SIGTERM)
+    await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+    await asyncio.to_thread(feed.server.start)
+    await client.wait_for(lambda c: c.statuses[-1]["bus"] == "up", 20, "up again")
+    await feed.publish("A", 4)
+    await client.wait_for(lambda c: c.values[-1:] == [4], 20, "the message behind")
+    assert not any(status.get("lost") for status in client.statuses), client.statuses
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+
+
 async def test_the_position_of_another_stream_is_bad(start, feed):
     await feed.publish("A", 0)
     one = start(feed)
@@ -370,6 +408,25 @@ async def test_large_messages_and_one_consumer_without_the_optional_rights(start
     await until(lambda: weirgate.ready_status() == 200, 20, "all messages are read")
     weirgate.logs(f"may not publish to {lacking}")
     assert "Slow Consumer" not in nats.process.log_tail()
+
+
+async def test_a_stream_in_memory_with_holes_is_read_from_the_history_on(start_weirgate, start_nats):
+    """nats-server 2.9.10 crashes while it looks for a time among numbers that are free."""
+    feed = OnNats(ON_NATS, start_nats())
+    await feed.make(storage="memory")
+    await feed.publish("A", *range(10))
+    connection = await nats_py.connect(feed.server.url)
+    for number in range(3, 10):
+        await connection.jetstream().delete_msg(KEY, number)
+    await asyncio.sleep(21)
+    await feed.publish("A", 10, 11)
+    one = start_weirgate(feed.kind.name, "--history-ms", "20000", *feed.flags(), env={"DEFAULT_ROLE": "internal"})
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"], last=100)
+    await feed.publish("A", 12)
+    assert await got(client, 3) == [10, 11, 12]
+    assert connection.stats["reconnects"] == 0
+    await connection.close()
 
 
 async def test_a_stream_that_comes_late_and_one_that_is_a_work_queue(start, start_nats):

@@ -200,11 +200,9 @@ fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
     source.until("levels 0");
 }
 
-#[test]
-fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
-    let server = NatsServer::start();
-    let js = jetstream(&server.url());
-    make_streams(&js);
+/// A source that resumes a durable consumer which a rate limit stops, and that reads from another one after so long.
+fn run_with_a_slow_consumer(server: &NatsServer, replaced_after: Duration) -> Running {
+    make_streams(&jetstream(&server.url()));
     // Bits a second: a message takes minutes. The crate does not know the field.
     let config = r#"{"stream_name":"LEVEL_SIGNALS","config":{"durable_name":"gateway_levels",
         "deliver_subject":"_INBOX.of_others","filter_subject":"levels.signals",
@@ -219,12 +217,30 @@ fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
         !String::from_utf8_lossy(&made.data).contains("error"),
         "{made:?}"
     );
-    let source = run(settings(&server.url()));
+    let source = run(NatsSettings {
+        consumer_silence_max_ms: replaced_after.as_millis() as u64,
+        ..settings(&server.url())
+    });
     source.until("CaughtUp");
+    source
+}
+
+/// Publishes more than such a consumer delivers.
+fn publish_too_much(js: &JetStream) {
     // The server lets about a MiB through before the limit counts.
     for _ in 0..20 {
         js.publish(LEVELS, "x".repeat(200_000)).expect("published");
     }
+}
+
+#[test]
+fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    // Longer than the 5 s after which a stall is told. Otherwise another consumer takes the place of this one in the look that
+    // tells the stall, which is over some milliseconds later.
+    let source = run_with_a_slow_consumer(&server, Duration::from_secs(30));
+    publish_too_much(&js);
     let of_levels = &source.status.consumers()[0];
     eventually("the stall is told", || {
         of_levels.stall() == Some(Stall::NothingDelivered)
@@ -237,6 +253,23 @@ fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
             .try_iter()
             .any(|event| short(&event) == "flow 0")
     });
+}
+
+#[test]
+fn a_consumer_that_delivers_nothing_is_replaced() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    let source = run_with_a_slow_consumer(&server, Duration::from_secs(2));
+    publish_too_much(&js);
+    publish(&js, LEVELS, 0..1);
+    // As the state at the end of the backlog.
+    source.until("levels 0 quiet");
+    let of_levels = &source.status.consumers()[0];
+    eventually("nothing waits", || {
+        of_levels.stall().is_none() && of_levels.lag() == Some(0)
+    });
+    publish(&js, LEVELS, 1..2);
+    source.until("levels 1");
 }
 
 #[test]

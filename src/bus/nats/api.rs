@@ -3,6 +3,7 @@
 //! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
 //! it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,7 +13,7 @@ use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::NatsError;
 use super::needs::Action;
-use super::protocol::{Delivery, are_of_deletion};
+use super::protocol::{Delivery, END_BYTES_KEPT, are_of_deletion};
 use super::refusals::INBOXES;
 use super::stream_info::{StreamCluster, check_made, unix_ns};
 use weirgate_wire::json;
@@ -277,7 +278,7 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
     if answer.status.is_some() {
         return Err(ApiError::NoJetStream);
     }
-    if answer.is_cut {
+    if answer.is_cut() {
         return Err(ApiError::Unreadable("it is too long".to_owned()));
     }
     match refusal(read(&answer.payload)?) {
@@ -342,13 +343,22 @@ pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
     })
 }
 
-/// The message in an answer that was cut in the payload of the message, with as much of the payload as is there.
-pub(super) fn message_in_part(mut answer: Vec<u8>) -> Result<Fetched, ApiError> {
-    // What is open at the end is a string of base64, in two objects. Four of its characters belong together.
-    let begins = memchr::memrchr(b'"', &answer).map_or(0, |quote| quote + 1);
-    answer.truncate(answer.len() - (answer.len() - begins) % 4);
-    answer.extend_from_slice(b"\"}}");
-    message(read(&answer)?)
+/// The answer with a message. If the answer was cut in the payload of the message, it has as much of the payload as is
+/// there, and goes on behind the payload.
+pub(super) fn answer_with_message(answer: &Delivery) -> Cow<'_, [u8]> {
+    if !answer.is_cut() {
+        return Cow::Borrowed(&answer.payload);
+    }
+    let (mut joined, mut end) = (answer.payload.clone(), &answer.end[..]);
+    // Something is missing between the two, and both have a part of a string in base64. Four of its characters belong
+    // together.
+    if end.len() == END_BYTES_KEPT {
+        let begins = memchr::memrchr(b'"', &joined).map_or(0, |quote| quote + 1);
+        joined.truncate(joined.len() - (joined.len() - begins) % 4);
+        end = &end[memchr::memchr(b'"', end).unwrap_or(0)..];
+    }
+    joined.extend_from_slice(end);
+    Cow::Owned(joined)
 }
 
 /// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for the

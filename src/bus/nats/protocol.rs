@@ -1,7 +1,7 @@
 //! The client protocol of NATS: writes commands, and reads the server's bytes piece by piece. Pure.
 //!
 //! The reader takes memory for bytes received, never for a size announced. Of a payload over the limit only the
-//! beginning is kept; the rest is read and thrown away.
+//! beginning and the last bytes are kept; the rest is read and thrown away.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
@@ -10,8 +10,12 @@ use crate::socket::{Lines, take_up_to};
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
-const HEADER_BYTES_KEPT: usize = 1024;
+/// Bytes kept of the headers of a message: JetStream stores no longer ones. Those of a trace can be before those that say what
+/// the message is.
+const HEADER_BYTES_KEPT: usize = 64 * 1024;
+/// Bytes kept of the end of a payload over the limit: enough for what an answer of JetStream has behind the payload of a
+/// message.
+pub(super) const END_BYTES_KEPT: usize = 256;
 /// What an answer of JetStream may have beside the payload of a message, bytes: headers of 64 KiB in base64 and the
 /// subject, or a page of the list of all streams. A page has 256 streams; a stream takes 700 bytes, and some thousand with
 /// many subjects or sources.
@@ -92,14 +96,19 @@ pub(super) struct Delivery {
     pub(super) is_deletion: bool,
     /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
-    /// The payload goes on behind what is here.
-    pub(super) is_cut: bool,
+    /// The last bytes of what goes on behind the payload that is here; empty if the payload is whole.
+    pub(super) end: Vec<u8>,
 }
 
 impl Delivery {
     /// The subject as a name for clients; `None` if it is not UTF-8, because two such subjects would get the same text.
     pub(super) fn name(&self) -> Option<&str> {
         str::from_utf8(&self.subject).ok()
+    }
+
+    /// Whether the payload goes on behind what is here.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.end.is_empty()
     }
 
     /// Whether JetStream delivers this message of a stream to a consumer: it has the subject under which it was published, and
@@ -291,7 +300,8 @@ impl Body {
         }
         let payload = take_up_to(&mut self.payload_left, input);
         let bytes_max = limits.of(self.delivery.sid) + 1;
-        self.delivery.is_cut |= !keep(&mut self.delivery.payload, payload, bytes_max);
+        let rest = keep(&mut self.delivery.payload, payload, bytes_max);
+        keep_end(&mut self.delivery.end, rest);
         if self.payload_left > 0 {
             return Ok(false);
         }
@@ -380,11 +390,20 @@ pub(super) fn are_of_deletion(headers: &str) -> bool {
     })
 }
 
-/// Adds the part of a piece that has room. Returns whether that is all of it.
-fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) -> bool {
+/// Adds the part of a piece that has room. Returns the rest.
+fn keep<'a>(kept: &mut Vec<u8>, piece: &'a [u8], bytes_max: usize) -> &'a [u8] {
     let room = bytes_max.saturating_sub(kept.len());
-    kept.extend_from_slice(&piece[..piece.len().min(room)]);
-    piece.len() <= room
+    let (part, rest) = piece.split_at(piece.len().min(room));
+    kept.extend_from_slice(part);
+    rest
+}
+
+/// Adds a piece to the last bytes that are kept.
+fn keep_end(end: &mut Vec<u8>, piece: &[u8]) {
+    let piece = &piece[piece.len().saturating_sub(END_BYTES_KEPT)..];
+    let surplus = (end.len() + piece.len()).saturating_sub(END_BYTES_KEPT);
+    end.drain(..surplus);
+    end.extend_from_slice(piece);
 }
 
 #[cfg(test)]
@@ -486,6 +505,8 @@ mod tests {
     #[test]
     fn an_empty_message_with_the_headers_of_a_deletion_is_one() {
         let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        let long = format!("Baggage: {}\r\nKV-Operation: DEL", "x".repeat(8_192));
+        let long = long.as_str();
         for (headers, payload, is_deletion) in [
             ("KV-Operation: DEL", "", true),
             ("KV-Operation:PURGE\r\nNats-Rollup: sub", "", true),
@@ -494,6 +515,7 @@ mod tests {
             ("KV-Operation: PUT", "", false),
             ("X-KV-Operation: DEL", "", false),
             ("KV-Operation: DEL", "1", false),
+            (long, "", true),
         ] {
             for reply in ["", ack] {
                 let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
@@ -526,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_payload_over_the_limit_the_beginning_is_kept() {
+    fn of_a_payload_over_the_limit_the_beginning_and_the_end_are_kept() {
         let (bytes_max, answers) = (3, 7);
         let mut reader = OpReader::new(PayloadLimits::with_answers(bytes_max, answers));
         let answer_bytes_max = 4 + ANSWER_BYTES_BESIDE;
@@ -535,15 +557,18 @@ mod tests {
             (bytes_max + 1, 1, bytes_max + 1),
             (answer_bytes_max + 1, answers, answer_bytes_max + 1),
             (answer_bytes_max + 2, answers, answer_bytes_max + 1),
+            (999, 1, bytes_max + 1),
         ] {
-            let payload = "x".repeat(bytes);
+            let payload: String = (b'a'..=b'z').map(char::from).cycle().take(bytes).collect();
             let op = format!("MSG a {sid} {bytes}\r\n{payload}\r\n");
             let (one, other) = op.as_bytes().split_at(op.len() - 3);
             assert_eq!(read(&mut reader, one), Ok(vec![]));
+            let end = kept.max(bytes.saturating_sub(END_BYTES_KEPT));
             let want = Delivery {
-                is_cut: bytes > kept,
+                end: payload.as_bytes()[end..].to_vec(),
                 ..delivery("a", sid, None, &payload.as_bytes()[..kept])
             };
+            assert_eq!(want.is_cut(), bytes > kept);
             assert!(read(&mut reader, other) == Ok(vec![Op::Message(want)]));
         }
     }

@@ -269,10 +269,16 @@ impl StreamInfo {
         })
     }
 
-    /// Whether a consumer may begin at the time of a message that was read. If messages within a stream in memory are gone,
-    /// nats-server 2.9.10 crashes while it looks for such a time.
+    /// Whether a consumer may begin at a time, whatever becomes of the messages. If messages within a stream in memory are gone
+    /// ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
     pub(super) const fn can_start_at_time(&self) -> bool {
         !self.limits.is_in_memory
+    }
+
+    /// Whether messages within the stream are gone, or may be by the time that a consumer is made.
+    pub(super) fn has_holes(&self) -> bool {
+        let numbers = (self.head_number() + 1).saturating_sub(self.first);
+        self.overwrites || self.messages < numbers
     }
 
     /// How many messages of this stream fit in so many bytes of memory, by their mean size; at least one.

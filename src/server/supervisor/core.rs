@@ -20,14 +20,15 @@ const WAIT_MIN_US: Us = 1_000_000;
 /// The wait before a process is started again if no other process serves.
 const WAIT_ALONE_US: Us = 100_000;
 const WAIT_MAX_US: Us = 30_000_000;
-/// Unanswered questions in a row, one a second, after which a process that has answered before counts as hanging.
+/// Seconds with an unanswered question in a row after which a process that has answered before counts as hanging.
 const SILENT_MAX: u32 = 10;
-/// Unanswered questions in a row after which a process that a signal has stopped counts as hanging: it holds its clients,
-/// and gets new ones.
+/// The same of a process that a signal has stopped: it holds its clients, and gets new ones.
 const STOPPED_MAX: u32 = 2;
-/// Unanswered questions in a row after which a process that has never answered counts as hanging: its start may wait for a
-/// slow disk.
+/// The same of a process that has never answered: its start may wait for a slow disk.
 const START_SILENT_MAX: u32 = 60;
+/// After an unanswered question, those of so long do not count. All processes are asked ten times a second while one of them
+/// is not ready, and otherwise once, a little earlier or later.
+const SILENCE_COUNTS_US: Us = 900_000;
 /// The most time for all new processes of a roll to be ready.
 const ROLL_READY_US: Us = 120_000_000;
 /// How long all new processes of a roll are ready before the old ones stop. By then each new one has seen a mark of the
@@ -60,18 +61,40 @@ pub(super) enum Readiness {
     },
 }
 
+/// The unanswered questions to a process since its last answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Those that count.
+    count: u32,
+    /// The time of the last one of these.
+    counted: Us,
+}
+
+impl Silence {
+    /// The silence after another unanswered question.
+    fn with_one_more(self, now: Us) -> Self {
+        match self.count > 0 && now < self.counted + SILENCE_COUNTS_US {
+            true => self,
+            false => Self {
+                count: self.count + 1,
+                counted: now,
+            },
+        }
+    }
+}
+
 /// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotState {
     /// There is no process, and none is wanted.
     Empty,
     /// Its process has not answered yet.
-    Starting { since: Us, silent: u32 },
+    Starting { since: Us, silent: Silence },
     /// Its process has answered.
     Serving {
         since: Us,
         is_ready: bool,
-        silent: u32,
+        silent: Silence,
     },
     /// Its process was asked to stop, and is killed at this time.
     Stopping { kill_at: Us },
@@ -327,24 +350,24 @@ impl Supervisor {
         };
         let next = match (answer, self.state(number)) {
             (Readiness::Silent { is_stopped }, state) => {
-                self.fell_silent(number, state, silent + 1, is_stopped)
+                self.fell_silent(number, state, silent.with_one_more(now), is_stopped)
             }
             (answer, _) => SlotState::Serving {
                 since,
                 is_ready: answer == Readiness::Ready,
-                silent: 0,
+                silent: Silence::default(),
             },
         };
         self.set(number, next);
         self.advance(now);
     }
 
-    /// The state of a process after it has not answered `silent` times in a row. A process that hangs is killed.
+    /// The state of a process that has not answered. A process that hangs is killed.
     fn fell_silent(
         &mut self,
         number: Number,
         state: SlotState,
-        mut silent: u32,
+        mut silent: Silence,
         is_stopped: bool,
     ) -> SlotState {
         let max = match state {
@@ -352,11 +375,11 @@ impl Supervisor {
             SlotState::Starting { .. } => START_SILENT_MAX,
             _ => SILENT_MAX,
         };
-        let hangs = silent >= max;
+        let hangs = silent.count >= max;
         if hangs {
             self.say(Event::Hangs { number, is_stopped });
             self.actions.push_back(Action::Kill(number));
-            silent = 0;
+            silent = Silence::default();
         }
         match state {
             SlotState::Starting { since, .. } => SlotState::Starting { since, silent },
@@ -556,7 +579,7 @@ impl Supervisor {
             number,
             SlotState::Starting {
                 since: now,
-                silent: 0,
+                silent: Silence::default(),
             },
         );
         self.actions.push_back(Action::Spawn(number));

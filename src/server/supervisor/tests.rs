@@ -196,9 +196,35 @@ fn one_that_hangs_is_killed_and_one_that_is_stopped_sooner() {
     assert_eq!(world.serving(), [1, 2]);
     let silent = Readiness::Silent { is_stopped: true };
     world.supervisor.answered(2, silent, world.now);
+    world.now += SECOND;
     world.supervisor.answered(2, silent, world.now);
     world.act();
     assert!(!world.alive.contains_key(&2), "after two questions");
+}
+
+/// While a process is not ready, all are asked ten times a second.
+#[test]
+fn many_questions_a_second_end_no_process_sooner() {
+    for (has_answered, is_stopped, seconds) in
+        [(false, false, 60), (true, false, 10), (true, true, 2)]
+    {
+        let mut world = World::new(2);
+        world.supervisor.answered(2, Readiness::NotReady, world.now);
+        if has_answered {
+            world.supervisor.answered(1, Readiness::Ready, world.now);
+        }
+        let mut waited = 0;
+        while world.alive.contains_key(&1) {
+            world.now += SECOND / 10;
+            waited += SECOND / 10;
+            let silent = Readiness::Silent { is_stopped };
+            world.supervisor.answered(1, silent, world.now);
+            world.act();
+            assert!(waited < 90 * SECOND, "never");
+        }
+        let within = (seconds - 1) * SECOND * 9 / 10..=seconds * SECOND;
+        assert!(within.contains(&waited), "{waited} for {seconds} s");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ use self::limits::ConsumerLimits;
 pub(super) use self::progress::LeaderAnswer;
 use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
-use crate::nats::api::ApiError;
+use crate::nats::api::{ApiError, answer_with_message};
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -133,7 +133,7 @@ impl JetStreamReader {
         }
     }
 
-    /// How much of a payload is read on the connection: a message within the limit is also read in the answer to the
+    /// How much of a payload is read on the connection: a message within the limit is also whole in the answer to the
     /// question for it.
     pub(super) const fn payload_limits(payload_bytes_max: usize) -> PayloadLimits {
         PayloadLimits::with_answers(payload_bytes_max, ANSWERS_SID)
@@ -324,7 +324,7 @@ impl JetStreamReader {
             ReaderStep::Read { .. } => {
                 self.handle_check(StreamInfo::read(answer), now, out, events)
             }
-            ReaderStep::Verify { .. } => match stored_message(answer) {
+            ReaderStep::Verify { .. } => match stored_message(&answer_with_message(delivery)) {
                 Err(error) if error.stream_is_missing() => {
                     return Err(self.unusable(
                         NatsError::NoSuchStream(self.stream.clone()),
@@ -565,7 +565,7 @@ impl JetStreamReader {
                 .progress
                 .hand_over(id, delivery, ack.pending, now, events),
             false => {
-                self.progress.pass_over(id);
+                self.progress.pass_over(id, events);
                 self.progress.report_caught_up(events);
             }
         }

@@ -66,7 +66,7 @@ use self::live::{Live, LiveMessage};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
-use super::super::api::{ApiError, ApiRequest, Fetched, message, message_in_part, refusal};
+use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -408,8 +408,8 @@ impl Retained {
                 Some(number) if self.all_streams.asked() == Some(number) => {
                     self.handle_list_page(number, &delivery, now, out);
                 }
-                Some(number) if delivery.is_cut => {
-                    self.answered_in_part(number, delivery.payload, now, out);
+                Some(number) if delivery.is_cut() => {
+                    self.answered_in_part(number, &delivery, now, out);
                 }
                 Some(number) => self.answered(number, &delivery, now, out),
                 None => {}
@@ -520,7 +520,13 @@ impl Retained {
 
     /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
     /// anything else the missing part counts.
-    fn answered_in_part(&mut self, number: u64, answer: Vec<u8>, now: Instant, out: &mut Vec<u8>) {
+    fn answered_in_part(
+        &mut self,
+        number: u64,
+        answer: &Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         match self.pending.get(&number).map(|pending| &pending.step) {
             Some(QuestionStep::Message(_)) => {
                 let value = beginning_of_message(answer, self.payload_bytes_max);
@@ -618,7 +624,7 @@ impl Retained {
         let read = json::read(&delivery.payload);
         let cut = match &read {
             _ if delivery.status.is_some() => Some(NatsCut::Refused(shown("nobody answers"))),
-            _ if delivery.is_cut => Some(NatsCut::too_long()),
+            _ if delivery.is_cut() => Some(NatsCut::too_long()),
             Err(error) => Some((*error).clone().into()),
             Ok(answer) => match refusal(*answer) {
                 Some(error) => Some(NatsCut::Refused(shown(&error.to_string()))),
@@ -1114,8 +1120,14 @@ fn last_message(answer: Json<'_>, bytes_max: usize) -> Result<Option<LastMessage
 ///
 /// # Errors
 /// [`NatsCut::Unreadable`]: what is here of the message is within the limit.
-fn beginning_of_message(answer: Vec<u8>, bytes_max: usize) -> Result<Option<LastMessage>, NatsCut> {
-    let message = message_in_part(answer).ok();
+fn beginning_of_message(
+    answer: &Delivery,
+    bytes_max: usize,
+) -> Result<Option<LastMessage>, NatsCut> {
+    let answer = answer_with_message(answer);
+    let message = json::read(&answer)
+        .ok()
+        .and_then(|answer| message(answer).ok());
     let message = message.filter(|message| message.payload.len() > bytes_max);
     let message = message.ok_or_else(NatsCut::too_long)?;
     Ok(Some(LastMessage::cut_to(bytes_max, message)))

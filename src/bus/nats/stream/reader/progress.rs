@@ -62,7 +62,7 @@ pub(in super::super) enum LeaderAnswer {
     Message(StoredId),
     /// There is none.
     Nothing,
-    /// This user may not ask, or the answer cannot be read: a large message is cut.
+    /// This user may not ask, or the answer cannot be read.
     Unknown,
 }
 
@@ -83,6 +83,12 @@ pub(super) struct Doubted {
 pub(super) enum IfUnknown {
     Gone,
     There,
+}
+
+/// Whether the newest message of the stream is this one. If it was deleted, nats-server 2.9.10 does not know its time after a
+/// restart; what has taken its number since would be gone, too.
+fn is_head(head: StoredId, id: StoredId) -> bool {
+    head == id || head.minor == 0 && head.major == id.major
 }
 
 impl Progress {
@@ -154,7 +160,8 @@ impl Progress {
     /// such message, or the leader has just named it as the newest.
     pub(super) fn proof(&self) -> Option<StoredId> {
         let last = self.last.filter(|_| self.keeps())?;
-        (self.head() != Some(last)).then_some(last)
+        let is_head = self.head().is_some_and(|head| is_head(head, last));
+        (!is_head).then_some(last)
     }
 
     /// Whether the stream still is the one with the message `expected`, if this one is found in its place, or at its time.
@@ -204,6 +211,7 @@ impl Progress {
             self.lost(events);
             self.start = Start::Time(self.since_ns.unwrap_or(0));
         }
+        self.avoid_time();
     }
 
     /// Takes what the leader says of the stream once a consumer was made.
@@ -225,6 +233,16 @@ impl Progress {
         self.start = Start::Time(self.since_ns.unwrap_or(0));
         self.old_until = Some(head.major).filter(|head| *head > 0);
         self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
+    }
+
+    /// Begins at a number instead of a time if the server must not look for a time. Then all messages are read that fit in the
+    /// history, and the older ones are passed over.
+    fn avoid_time(&mut self) {
+        let info = self.info.as_ref();
+        let info = info.filter(|info| !info.can_start_at_time() && info.has_holes());
+        if let (Some(info), Start::Time(_)) = (info, self.start) {
+            self.start = Start::Sequence(info.first.max(self.first_that_fits()));
+        }
     }
 
     /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns whether
@@ -256,7 +274,7 @@ impl Progress {
     /// Whether the stream was empty up to the number of its head, and now has another message of that number.
     fn is_refilled(&self, head: StoredId) -> bool {
         let empty_at = self.empty_at;
-        empty_at.is_some_and(|at| at.major == head.major && at != head)
+        empty_at.is_some_and(|at| at.major == head.major && !is_head(head, at))
     }
 
     /// Whether this is another stream than before, or lacks what was read of it.
@@ -306,10 +324,16 @@ impl Progress {
         }
     }
 
-    /// Passes over a message that is not handed over. If it is older than what is read, the next consumer begins after it.
-    pub(super) fn pass_over(&mut self, id: StoredId) {
-        if self.last.is_none() && self.is_early(id) && !self.was_read(id) {
-            self.start = Start::Sequence(id.major + 1);
+    /// Passes over a message that is not handed over. If it is older than what is read, the next consumer begins after it. If
+    /// it is the newest message of the start, what follows is new.
+    pub(super) fn pass_over(&mut self, id: StoredId, events: &mut Vec<KeptEvent>) {
+        if self.last.is_some() || !self.is_early(id) || self.was_read(id) {
+            return;
+        }
+        self.start = Start::Sequence(id.major + 1);
+        if self.old_until == Some(id.major) {
+            self.empty_at = Some(id);
+            events.push(KeptEvent::Head(id));
         }
     }
 
@@ -364,9 +388,10 @@ impl Progress {
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
-        // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the start ends
-        // positions, but this process has lost nothing.
-        let is_old = self.old_until.is_some_and(|until| id.major <= until);
+        // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the start, or at
+        // their end, ends positions, but this process has lost nothing.
+        let is_old = self.old_until.is_some_and(|until| id.major <= until)
+            || self.empty_at.is_some_and(|at| id.major == at.major + 1);
         if id.major <= self.reported_until || is_old || self.overwrites() {
             events.push(KeptEvent::Hole);
         } else {

@@ -140,8 +140,10 @@ impl ReaderRig {
                     }),
                 ) => {
                     let serial: u64 = String::from_utf8_lossy(payload).parse().expect("a number");
+                    // Clients came after that.
+                    let caught_up_at = self.caught_up_at.unwrap_or(0);
                     assert!(
-                        serial <= reported_until,
+                        serial <= reported_until.max(caught_up_at),
                         "a loss before {serial} that nobody heard of"
                     );
                 }
@@ -225,8 +227,15 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn nothing_is_lost_unsaid_and_nothing_comes_twice(before in 0..20_u8, events in events()) {
-        let mut bench = ReaderRig::new(before);
+    fn nothing_is_lost_unsaid_and_nothing_comes_twice(
+        before in 0..20_u8,
+        is_in_memory in any::<bool>(),
+        events in events(),
+    ) {
+        let mut bench = ReaderRig::of(|server| {
+            server.is_in_memory = is_in_memory;
+            server.event(&Event::Add(before));
+        });
         for event in &events {
             bench.event(event);
         }
@@ -448,6 +457,37 @@ fn a_bucket_whose_clock_went_back_is_the_same() {
             assert!(is_lost || messages == usize::from(after), "{messages}");
             assert!(messages >= usize::from(after), "{messages}");
         }
+    }
+}
+
+/// nats-server 2.9.10 crashes if a consumer of a stream in memory begins at a time, and messages within the stream are gone.
+#[test]
+fn of_a_stream_in_memory_with_holes_the_start_is_found_by_numbers() {
+    for is_made_anew in [false, true] {
+        let mut bench = ReaderRig::of(|server| {
+            server.is_in_memory = true;
+            server.event(&Event::Add(5));
+            server.event(&Event::Delete(2));
+            server.time_ns += 2 * HISTORY_MS * MS_NS;
+            server.event(&Event::Add(2));
+        });
+        if is_made_anew {
+            // From a backup, whose messages are all older than what is read.
+            bench.event(&Event::Read(1));
+            bench.event(&Event::Anew);
+            bench.server.time_ns -= 4 * HISTORY_MS * MS_NS;
+            bench.event(&Event::Add(3));
+            bench.event(&Event::Delete(1));
+            bench.server.time_ns += 4 * HISTORY_MS * MS_NS;
+        }
+        bench.settle();
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let want: &[&str] = match is_made_anew {
+            false => &["old", "old", "caught up", "message"],
+            true => &["head", "caught up", "message"],
+        };
+        assert_eq!(names(&bench.events), want);
     }
 }
 
@@ -739,6 +779,29 @@ fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_
         "{:?}",
         bench.events
     );
+}
+
+/// nats-server 2.9.10 forgets over a restart when it was stored.
+#[test]
+fn the_newest_message_that_was_deleted_after_it_was_read_or_before_the_start_is_no_loss() {
+    for is_read in [true, false] {
+        let mut bench = ReaderRig::new(3);
+        if is_read {
+            bench.settle();
+        }
+        bench.event(&Event::Delete(2));
+        bench.settle();
+        bench.server.forgets_time = true;
+        bench.event(&Event::Cut);
+        bench.settle();
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let want: &[&str] = match is_read {
+            true => &["old", "old", "old", "caught up", "caught up", "message"],
+            false => &["old", "old", "caught up", "caught up", "hole", "message"],
+        };
+        assert_eq!(names(&bench.events), want);
+    }
 }
 
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.

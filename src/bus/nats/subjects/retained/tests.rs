@@ -213,17 +213,35 @@ fn stored(payload: &[u8]) -> String {
 }
 
 #[test]
-fn of_an_answer_in_part_the_beginning_of_the_payload_is_read() {
-    let payload: Vec<u8> = (0..50).collect();
+fn of_an_answer_in_part_the_beginning_of_the_payload_and_what_is_behind_it_are_read() {
+    let payload: Vec<u8> = (0..=255).cycle().take(400).collect();
     let answer = stored(&payload);
-    let (before, _) = answer.split_once(&STANDARD.encode(&payload)).expect("data");
-    for count in 0..=payload.len().div_ceil(3) * 4 {
-        let part = answer.as_bytes()[..before.len() + count].to_vec();
-        let read = message_in_part(part).unwrap_or_else(|error| panic!("{count}: {error}"));
-        let want = &payload[..(count / 4 * 3).min(payload.len())];
-        assert_eq!((&*read.payload, read.sequence), (want, 3), "{count}");
+    let (before, behind) = answer.split_once(&STANDARD.encode(&payload)).expect("data");
+    for kept in before.len()..answer.len() {
+        let (part, rest) = answer.as_bytes().split_at(kept);
+        let end = &rest[rest.len().saturating_sub(protocol::END_BYTES_KEPT)..];
+        let part = Delivery {
+            payload: part.to_vec(),
+            end: end.to_vec(),
+            ..Delivery::default()
+        };
+        let joined = answer_with_message(&part);
+        let read = json::read(&joined)
+            .map_err(ApiError::from)
+            .and_then(message);
+        let read = read.unwrap_or_else(|error| panic!("{kept}: {error}"));
+        let want = match end.len() {
+            protocol::END_BYTES_KEPT => &payload[..(kept - before.len()) / 4 * 3],
+            _ => &payload,
+        };
+        let at = read.stored_unix_ns;
+        assert_eq!(
+            (&*read.payload, read.sequence, at),
+            (want, 3, Some(1_767_225_600_000_000_000)),
+            "{kept}"
+        );
     }
-    assert!(message_in_part(Vec::new()).is_err());
+    assert!(behind.len() < protocol::END_BYTES_KEPT);
 }
 
 /// The answer as the reader of the connection gives it.
@@ -256,7 +274,7 @@ fn a_value_up_to_the_limit_comes_and_a_larger_one_is_over_it() {
         let mut bench = Bench::new("a.b", &[("a.b", live)]);
         bench.answer(LIST);
         let answer = over_the_wire(&bench.retained, &stored(payload.as_bytes()));
-        assert_eq!(answer.is_cut, bytes == 4 * BYTES_MAX, "{bytes}");
+        assert_eq!(answer.is_cut(), bytes == 4 * BYTES_MAX, "{bytes}");
         bench.retained.take(answer, bench.now, &mut bench.out);
         let values = bench.values();
         assert_eq!(values.len(), 2, "{bytes}");
@@ -275,7 +293,7 @@ fn a_list_that_cannot_be_read_is_not_an_empty_one() {
                 bench.answer(r#"{"total":0,"streams":null}"#);
             }
             let mut answer = over_the_wire(&bench.retained, text);
-            assert_eq!(answer.is_cut, text.len() > BYTES_MAX);
+            assert_eq!(answer.is_cut(), text.len() > BYTES_MAX);
             answer.subject = bench.retained.reply(bench.retained.last).into();
             bench.retained.take(answer, bench.now, &mut bench.out);
             let [end] = &bench.values()[..] else {

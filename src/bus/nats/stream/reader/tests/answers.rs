@@ -3,7 +3,7 @@
 
 use super::super::limits::ConsumerLimits;
 use super::super::*;
-use super::model::{Event, NOW_NS};
+use super::model::{Event, NOW_NS, over_the_wire};
 use super::*;
 use crate::nats::consumer::Made;
 use crate::nats::stream_info::rfc_3339;
@@ -30,24 +30,51 @@ fn times_keep_their_nanoseconds() {
     assert!(matches!(read, Err(ApiError::Unfinished)), "{read:?}");
 }
 
-/// The answer is a third longer than the message, and the time is at its end.
+/// The answer is a third longer than the message, and the time is at its end. Of an answer far over the limit the middle
+/// is thrown away.
 #[test]
-fn a_message_within_the_limit_is_found() {
-    const BYTES_MAX: usize = 1_000_000;
-    let data = "eHh4".repeat(BYTES_MAX / 3);
-    let answer = format!(
-        r#"{{"message":{{"subject":"a","seq":7,"data":"{data}","time":"1970-01-01T00:00:00.000000009Z"}}}}"#
-    );
-    let mut reader = protocol::OpReader::new(JetStreamReader::payload_limits(BYTES_MAX));
-    let op = format!(
-        "MSG _INBOX.x {ANSWERS_SID} {}\r\n{answer}\r\n",
-        answer.len()
-    );
-    let Ok(Some(protocol::Op::Message(delivery))) = reader.next(&mut op.as_bytes()) else {
-        panic!("no message");
-    };
-    let found = stored_message(&delivery.payload).expect("an answer");
-    assert_eq!(found, Some(StoredId { major: 7, minor: 9 }));
+fn a_message_of_any_size_is_found() {
+    for bytes in [1, 1_000_000, 4_000_000] {
+        let data = "eHh4".repeat(bytes / 3);
+        let answer = format!(
+            r#"{{"message":{{"subject":"a","seq":7,"data":"{data}","time":"1970-01-01T00:00:00.000000009Z"}}}}"#
+        );
+        let delivery = over_the_wire("_INBOX.x", &answer, 1_000_000);
+        assert_eq!(delivery.is_cut(), bytes == 4_000_000);
+        let found = stored_message(&answer_with_message(&delivery)).expect("an answer");
+        assert_eq!(found, Some(StoredId { major: 7, minor: 9 }));
+    }
+}
+
+/// The leader is asked for a message that was handed over, and for one that no consumer brings.
+#[test]
+fn a_message_over_the_limit_that_a_consumer_does_not_bring_is_no_loss() {
+    for (again, stored) in [(false, 1), (true, 1), (true, 0)] {
+        let mut bench = ReaderRig::new(1);
+        bench.server.message_bytes = 4_000_000;
+        bench.read(100);
+        bench.event(&Event::Hold(true));
+        bench.event(&Event::Add(stored));
+        if again {
+            bench.connect();
+        }
+        for _ in 0..16 {
+            bench.now += Duration::from_millis(500);
+            bench.last_received = bench.now;
+            bench.server.beat();
+            if bench.reader.ask_if_due(bench.now, &mut bench.out) {
+                bench.reader.ponged();
+            }
+            bench.read(100);
+            bench.tick().expect("no fault");
+        }
+        assert_eq!(bench.server.messages_asked > 0, stored > 0);
+        bench.settle();
+        let mut want = vec!["old", "caught up"];
+        want.extend(again.then_some("caught up"));
+        want.extend((stored == 1).then_some("message"));
+        assert_eq!(names(&bench.events), want, "{again} {stored}");
+    }
 }
 
 #[test]

@@ -35,6 +35,29 @@ pub(super) struct JetStreamServer {
     pub(super) overwrites: bool,
     /// The subjects that the stream takes; none are said at first.
     pub(super) subjects: &'static [&'static str],
+    /// The size of a message, as the leader gives it when it is asked for one.
+    pub(super) message_bytes: usize,
+    /// How often the leader was asked for a message.
+    pub(super) messages_asked: u64,
+    /// Whether the stream is kept in memory, where the server must not look for a time if messages within the stream are gone.
+    pub(super) is_in_memory: bool,
+    /// Whether the server has forgotten the time of a newest message that was deleted.
+    pub(super) forgets_time: bool,
+    /// Whether the last answer about the stream said that messages within are gone.
+    has_said_holes: bool,
+}
+
+/// The most bytes of a message.
+const MESSAGE_BYTES_MAX: usize = 1_000;
+
+/// An answer as the reader of the connection gives it.
+pub(super) fn over_the_wire(reply: &str, answer: &str, message_bytes_max: usize) -> Delivery {
+    let limits = JetStreamReader::payload_limits(message_bytes_max);
+    let op = format!("MSG {reply} {ANSWERS_SID} {}\r\n{answer}\r\n", answer.len());
+    match protocol::OpReader::new(limits).next(&mut op.as_bytes()) {
+        Ok(Some(protocol::Op::Message(delivery))) => delivery,
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(super) struct LiveConsumer {
@@ -88,6 +111,11 @@ impl JetStreamServer {
             made: 0,
             overwrites: false,
             subjects: &[],
+            message_bytes: 0,
+            messages_asked: 0,
+            is_in_memory: false,
+            forgets_time: false,
+            has_said_holes: false,
         }
     }
 
@@ -167,9 +195,14 @@ impl JetStreamServer {
             match words[..] {
                 ["PUB", "$JS.API.STREAM.INFO.S", reply, _] => {
                     lines.next();
-                    let (seq, ts) = (self.last.major, rfc_3339(self.last.minor));
+                    let newest = self.messages.back().map(|(id, _)| *id);
+                    let is_known = !self.forgets_time || newest == Some(self.last);
+                    let at = if is_known { self.last.minor } else { 0 };
+                    let (seq, ts) = (self.last.major, rfc_3339(at));
                     let created = rfc_3339(self.created_ns);
                     let (messages, first) = (self.messages.len(), self.first());
+                    self.has_said_holes = first + (messages as u64) <= seq;
+                    let storage = if self.is_in_memory { "memory" } else { "file" };
                     let state = format!(
                         r#"{{"messages":{messages},"first_seq":{first},"last_seq":{seq},"last_ts":"{ts}"}}"#
                     );
@@ -181,7 +214,7 @@ impl JetStreamServer {
                     self.answer(
                         reply,
                         format!(
-                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{}}},"state":{state},"cluster":{cluster}}}"#,
+                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"}},"state":{state},"cluster":{cluster}}}"#,
                             self.subjects,
                             if self.overwrites { 1 } else { -1 }
                         ),
@@ -192,6 +225,7 @@ impl JetStreamServer {
                     self.answer(reply, r#"{"limits":{}}"#.to_owned());
                 }
                 ["PUB", "$JS.API.STREAM.MSG.GET.S", reply, _] => {
+                    self.messages_asked += 1;
                     let body = lines.next().expect("a body");
                     let number = sonic_rs::get(body, ["seq"]).ok();
                     let number = number.and_then(|number| number.as_u64());
@@ -200,7 +234,10 @@ impl JetStreamServer {
                     let answer = match found {
                         Some((id, _)) => {
                             let (seq, time) = (id.major, rfc_3339(id.minor));
-                            format!(r#"{{"message":{{"seq":{seq},"time":"{time}"}}}}"#)
+                            let data = "eHh4".repeat(self.message_bytes / 3);
+                            format!(
+                                r#"{{"message":{{"seq":{seq},"data":"{data}","time":"{time}"}}}}"#
+                            )
                         }
                         None => r#"{"error":{"code":404,"err_code":10037}}"#.to_owned(),
                     };
@@ -237,12 +274,8 @@ impl JetStreamServer {
     }
 
     fn answer(&mut self, reply: &str, payload: String) {
-        self.line.push_back(Delivery {
-            subject: reply.into(),
-            sid: ANSWERS_SID,
-            payload: payload.into_bytes(),
-            ..Delivery::default()
-        });
+        self.line
+            .push_back(over_the_wire(reply, &payload, MESSAGE_BYTES_MAX));
     }
 
     /// The number of the oldest message, or of the next one.
@@ -278,6 +311,7 @@ impl JetStreamServer {
                 .max(first)
                 .min(last + 1),
             Err(_) => {
+                assert!(!self.is_in_memory || !self.has_said_holes, "a crash");
                 let since = text("opt_start_time").expect("a time");
                 let first = stored.iter().find(|(id, _)| rfc_3339(id.minor) >= since);
                 first.map_or(last + 1, |(id, _)| id.major)
