@@ -28,7 +28,7 @@ use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, MATCH_STEPS_MAX, Matching, WantedNames, rank_of};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching, Unwanted, WantedNames, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::brings::Reach;
 use super::frame_bytes::Keeper;
@@ -406,7 +406,9 @@ impl History {
             }
         };
         let names = WantedNames::new(wanted.iter());
-        let mut matching = Matching::new(&names, &self.known_topics, MATCH_STEPS_MAX);
+        let known = &self.known_topics;
+        let mut unwanted = Unwanted::default();
+        let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);
         let rest = self.walk((from, until), since, &mut matching, |at, entry, name| {

@@ -16,6 +16,8 @@ use weirgate_wire::admission::Quota;
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
+/// Memory of a missed message in a send queue, as which other memory is charged.
+const RESUMED_MESSAGE_BYTES: usize = 16;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
@@ -189,15 +191,22 @@ impl Core {
         }
     }
 
-    /// Charges the messages, beyond so many that are charged already, to the client's address until they have left. Live
-    /// messages do not count here: they have the limits of the send queues.
+    /// Charges the messages, beyond so many that are charged already, to the client's address until they have left, and what
+    /// their search remembers. Live messages do not count here: they have the limits of the send queues.
     fn charge_messages(&self, key: SessionKey, missed: &mut Missed, charged: usize) -> Outcome {
+        let Some(address) = self.client_addr(key) else {
+            return Ok(());
+        };
+        let quota = &self.resumed_messages;
         let more = missed.len().saturating_sub(charged) as u64;
-        if let Some(address) = self.client_addr(key).filter(|_| more > 0) {
-            let granted = self.resumed_messages.grant(address, more);
-            let granted = granted.ok_or(NotRecovered::Large)?;
+        if more > 0 {
+            let granted = quota.grant(address, more).ok_or(NotRecovered::Large)?;
             merge_charge(&mut missed.charge, Some(granted));
         }
+        missed.charge_search(|bytes| {
+            let messages = bytes.div_ceil(RESUMED_MESSAGE_BYTES);
+            quota.grant(address, messages as u64)
+        });
         Ok(())
     }
 

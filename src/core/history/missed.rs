@@ -80,6 +80,13 @@ impl Missed {
         self.search.is_some() || !self.unmade.is_empty()
     }
 
+    /// Charges what a search remembers between its steps, bytes, if there is room for it.
+    pub(crate) fn charge_search(&mut self, grant: impl FnOnce(usize) -> Option<Permit>) {
+        if let Some(search) = &mut self.search {
+            search.charge(grant);
+        }
+    }
+
     /// Takes the oldest of the messages whose frames are still to be made.
     pub(super) fn next_unmade(&mut self) -> Option<(Known, Option<TopicName>)> {
         match self.has_newest {

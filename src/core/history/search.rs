@@ -6,16 +6,19 @@
 use super::found::{Known, copy_bytes};
 use super::missed::Missed;
 use super::newest_only::KeptOrder;
-use super::topics::TopicIndex;
-use super::wanted::{After, FrameBudget, MATCH_STEPS_MAX, Matching, Outcome, Wanted, WantedNames};
+use super::topics::{KnownTopics, TopicIndex};
+use super::wanted::{
+    After, FrameBudget, MATCH_STEPS_MAX, Matching, Outcome, Unwanted, Wanted, WantedNames,
+};
 use super::{History, KeptMessage};
 use crate::{Body, NotRecovered, StoredId};
+use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ExtendibleMap;
 
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
-/// The most steps of matching in a search: each step of the search matches the topics anew, so a long one needs many. They are
-/// some 0.1 s, all of it in the client's shares.
+/// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most patterns, of
+/// which a name takes few steps, and for some hundreds of steps for each of very many names.
 const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 
 /// A search that is under way. It keeps little, because very many clients may search at the same time.
@@ -23,6 +26,10 @@ const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 pub(super) struct Search {
     names: WantedNames,
     sought: Sought,
+    /// What it has found out of topics by patterns. Without room for it, each step finds it out anew.
+    unwanted: Option<Unwanted>,
+    /// The permit for that.
+    memory: Option<Permit>,
     /// The number of the newest message that it looks at.
     until: u64,
     /// Steps of matching that are left.
@@ -62,10 +69,32 @@ impl Search {
         Self {
             names: WantedNames::new(wanted),
             sought,
+            unwanted: None,
+            memory: None,
             until,
             steps: MATCH_STEPS_IN_ALL,
             bytes: 0,
         }
+    }
+
+    /// Charges what it has found out of topics, bytes, or forgets it.
+    pub(super) fn charge(&mut self, grant: impl FnOnce(usize) -> Option<Permit>) {
+        if self.memory.is_none()
+            && let Some(unwanted) = &self.unwanted
+        {
+            self.memory = grant(unwanted.bytes());
+            self.unwanted.take_if(|_| self.memory.is_none());
+        }
+    }
+
+    /// Takes what it has found out of topics; nothing if that is not about the topics of now.
+    fn take_unwanted(&mut self, known: &KnownTopics) -> Unwanted {
+        let unwanted = self.unwanted.take();
+        let unwanted = unwanted.filter(|unwanted| unwanted.is_of(known));
+        unwanted.unwrap_or_else(|| {
+            self.memory = None;
+            Unwanted::new(&self.names, known)
+        })
     }
 }
 
@@ -223,8 +252,9 @@ impl History {
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Result<bool, NotRecovered> {
-        let (until, steps) = (search.until, search.steps);
-        let mut matching = Matching::new(&search.names, &self.known_topics, steps);
+        let (until, known) = (search.until, &self.known_topics);
+        let mut unwanted = search.take_unwanted(known);
+        let mut matching = Matching::new(&search.names, &mut unwanted, known, search.steps);
         let mut finds = Finds {
             missed,
             bytes: &mut search.bytes,
@@ -242,6 +272,7 @@ impl History {
             Sought::Newest(newest) => self.walk_back(newest, until, &mut matching, &mut finds)?,
         };
         search.steps -= matching.spent();
+        search.unwanted = Some(unwanted).filter(|_| search.names.has_patterns());
         Ok(is_over)
     }
 
@@ -257,6 +288,9 @@ impl History {
     ) -> Result<Option<u64>, NotRecovered> {
         let first = self.first_entry(from);
         for (mut at, mut topics) in self.topics.slices_from(first) {
+            if !matching.goes_on_by(topics.len()) {
+                return Ok(Some(self.entries[at].number));
+            }
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let entry = &self.entries[at];
@@ -335,6 +369,9 @@ impl History {
         let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
         let end = self.first_entry(number + 1);
         for (start, mut topics) in self.topics.slices_before(end) {
+            if !matching.goes_on_by(topics.len()) {
+                return Ok(Some(self.entries[start + topics.len() - 1].number));
+            }
             while let Some(last) = matching.last_of(topics) {
                 let (at, topic) = (start + last, topics[last]);
                 if at < first {
@@ -361,8 +398,12 @@ impl History {
                 // A message that the client would not have got does not count.
                 let content = finds.budget.content;
                 let counts = entry.body.is_none() || entry.body_for(content).is_some();
-                if !names.is_empty() && counts && newest.seen.insert(topic, seen + 1).is_none() {
-                    *finds.bytes += SEEN_BYTES;
+                if !names.is_empty() && counts {
+                    let is_first = newest.seen.insert(topic, seen + 1).is_none();
+                    *finds.bytes += if is_first { SEEN_BYTES } else { 0 };
+                    if seen + 1 == newest.count {
+                        matching.leave(topic);
+                    }
                 }
             }
         }

@@ -53,6 +53,8 @@ pub(super) struct KnownTopics {
     bytes_max: usize,
     /// The highest number of a forgotten message of a topic that is no longer remembered.
     forgotten: u64,
+    /// How many topics are no longer remembered: others may have their indices.
+    pub(super) gone: u64,
 }
 
 impl KnownTopics {
@@ -190,6 +192,7 @@ impl KnownTopics {
             let gone = self.table.remove(index.0);
             self.by_topic.remove(&gone.topic);
             self.forgotten = self.forgotten.max(gone.forgotten);
+            self.gone += 1;
             self.bytes -= bytes_of(&gone.topic);
         }
     }

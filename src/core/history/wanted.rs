@@ -17,6 +17,8 @@ const MATCH_STEPS_AT_ONCE: usize = 100_000;
 /// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name matches
 /// them: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
+/// Topics in a row that are passed over in the time of a look.
+const LOOK: usize = 256;
 
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
@@ -82,6 +84,10 @@ impl WantedNames {
         Self { patterns, exact }
     }
 
+    pub(super) fn has_patterns(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.patterns.is_empty() && self.exact.is_empty()
     }
@@ -90,6 +96,64 @@ impl WantedNames {
         self.patterns.iter().chain(&self.exact)
     }
 }
+
+/// The topics of which a search wants no message, as far as it knows: no wanted name matches them, or it has found enough of
+/// them. A search for patterns remembers them from step to step, in a bit for each topic.
+#[derive(Debug, Default)]
+pub(super) struct Unwanted {
+    /// Empty: nothing is remembered.
+    words: Vec<u64>,
+    /// How many topics the history had forgotten: another topic may have the bit of a forgotten one.
+    gone: u64,
+}
+
+impl Unwanted {
+    /// For the topics of now. Of names without wildcards it is known in each step which topics they match.
+    pub(super) fn new(names: &WantedNames, known: &KnownTopics) -> Self {
+        let topics = if names.has_patterns() {
+            known.slots()
+        } else {
+            0
+        };
+        Self {
+            words: vec![0; topics.div_ceil(BITS)],
+            gone: known.gone,
+        }
+    }
+
+    /// Whether it is about the topics of now.
+    pub(super) fn is_of(&self, known: &KnownTopics) -> bool {
+        self.gone == known.gone
+    }
+
+    /// Memory, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    /// Adds a topic, if there is a bit for it: the history may have got more since the beginning.
+    fn add(&mut self, topic: TopicIndex) {
+        if let Some(word) = self.words.get_mut(topic.at() / BITS) {
+            *word |= 1 << (topic.at() % BITS);
+        }
+    }
+
+    /// A list with this place for each topic that may be wanted.
+    fn places(&self, place: u32, known: &KnownTopics) -> Vec<u32> {
+        let mut places = vec![place; known.slots()];
+        for (of_word, word) in places.chunks_mut(BITS).zip(&self.words) {
+            for (bit, place) in of_word.iter_mut().enumerate().filter(|_| *word != 0) {
+                if (word >> bit) & 1 == 1 {
+                    *place = NO_NAMES;
+                }
+            }
+        }
+        places
+    }
+}
+
+/// Bits of a word.
+const BITS: usize = u64::BITS as usize;
 
 /// The wanted names that match a topic, found once for each topic in a step of a search.
 pub(super) struct Matching<'a> {
@@ -102,7 +166,9 @@ pub(super) struct Matching<'a> {
     /// Steps of matching that are left, and those with which the step of the search began.
     budget: MatchBudget,
     steps: usize,
-    /// Topics of messages that may still be looked at in this step.
+    /// What is remembered for the next step.
+    unwanted: &'a mut Unwanted,
+    /// What may still be looked at in this step, in topics that are passed over.
     looks: usize,
 }
 
@@ -113,18 +179,24 @@ const NOT_ASKED: u32 = u32::MAX;
 
 impl<'a> Matching<'a> {
     /// For a step of a search, with so many steps of matching at most.
-    pub(super) fn new(names: &'a WantedNames, known: &KnownTopics, steps: usize) -> Self {
+    pub(super) fn new(
+        names: &'a WantedNames,
+        unwanted: &'a mut Unwanted,
+        known: &KnownTopics,
+        steps: usize,
+    ) -> Self {
         let steps = steps.min(MATCH_STEPS_MAX);
-        let has_patterns = !names.patterns.is_empty();
+        let has_patterns = names.has_patterns();
         let place = if has_patterns { NOT_ASKED } else { NO_NAMES };
         let mut matching = Self {
             patterns: &names.patterns,
             exact: HashMap::default(),
-            places: vec![place; known.slots()],
+            places: unwanted.places(place, known),
             lists: vec![Vec::new()],
             budget: MatchBudget::new(steps),
             steps,
-            looks: LOOKS_AT_ONCE,
+            unwanted,
+            looks: LOOKS_AT_ONCE * LOOK,
         };
         for wanted in &names.exact {
             let Some(topic) = known.index(&wanted.name) else {
@@ -162,8 +234,13 @@ impl<'a> Matching<'a> {
 
     /// Whether the step of the search goes on with another message. It looks at one at least.
     pub(super) fn goes_on(&mut self) -> bool {
+        self.goes_on_by(LOOK)
+    }
+
+    /// Whether the step of the search goes on with work that takes as long as so many topics that are passed over.
+    pub(super) fn goes_on_by(&mut self, topics: usize) -> bool {
         let is_over = self.looks == 0 || self.spent() > MATCH_STEPS_AT_ONCE;
-        self.looks = self.looks.saturating_sub(1);
+        self.looks = self.looks.saturating_sub(topics);
         !is_over
     }
 
@@ -187,6 +264,7 @@ impl<'a> Matching<'a> {
     /// No further message of a topic is wanted.
     pub(super) fn leave(&mut self, topic: TopicIndex) {
         self.places[topic.at()] = NO_NAMES;
+        self.unwanted.add(topic);
     }
 
     /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last.
@@ -201,7 +279,10 @@ impl<'a> Matching<'a> {
             }
         }
         matching.extend(self.exact.get(&topic));
-        self.set(topic, matching);
+        match matching.is_empty() {
+            true => self.leave(topic),
+            false => self.set(topic, matching),
+        }
         Ok(())
     }
 
@@ -211,9 +292,7 @@ impl<'a> Matching<'a> {
             let mut pairs = last.iter().zip(&names);
             last.len() == names.len() && pairs.all(|(a, b)| std::ptr::eq(*a, *b))
         };
-        self.places[topic.at()] = if names.is_empty() {
-            NO_NAMES
-        } else if self.lists.last().is_some_and(is_last) {
+        self.places[topic.at()] = if self.lists.last().is_some_and(is_last) {
             self.lists.len() as u32 - 1
         } else {
             self.lists.push(names);
@@ -242,5 +321,60 @@ impl After {
     pub(super) fn whole(self) -> u64 {
         let is_part = self.copy < CopyRank::LAST;
         self.number.saturating_sub(u64::from(is_part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&'static str], patterns: &[&'static str]) -> WantedNames {
+        let matcher = |name: &str| NamePatterns::new(Default::default(), &[name.to_owned()]);
+        let patterns = patterns.iter().map(|&name| Wanted {
+            name: TopicName::fixed(name),
+            patterns: Some(Arc::new(matcher(name).expect("a pattern"))),
+        });
+        let names = names
+            .iter()
+            .map(|&name| Wanted::exact(&TopicName::fixed(name)));
+        let wanted: Vec<Wanted> = patterns.chain(names).collect();
+        WantedNames::new(wanted.iter())
+    }
+
+    fn topic(n: usize) -> TopicName {
+        TopicName::from(format!("a:{n}"))
+    }
+
+    #[test]
+    fn of_names_without_wildcards_it_is_known_which_topics_are_wanted() {
+        let mut known = KnownTopics::new(1 << 20);
+        let indices: Vec<_> = (0..200).map(|n| known.add(&topic(n), 0)).collect();
+        for at in [0, 63, 64, 127, 199] {
+            let wanted = WantedNames::new([Wanted::exact(&topic(at))].iter());
+            let mut unwanted = Unwanted::new(&wanted, &known);
+            let mut matching = Matching::new(&wanted, &mut unwanted, &known, 0);
+            assert_eq!(matching.first_of(&indices), Some(at));
+            assert_eq!(matching.last_of(&indices), Some(at));
+            let names = matching.names_for(indices[at], &known);
+            assert_eq!(names.expect("no steps").len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_topics_is_not_of_those_that_come_after_them() {
+        let mut known = KnownTopics::new(0);
+        let wanted = names(&["b"], &["a:*"]);
+        let first = known.add(&TopicName::fixed("c"), 0);
+        let mut unwanted = Unwanted::new(&wanted, &known);
+        let mut matching = Matching::new(&wanted, &mut unwanted, &known, 100);
+        assert!(matching.may_match(first), "not asked yet");
+        let names = matching.names_for(first, &known).expect("few steps");
+        assert!(names.is_empty() && !matching.may_match(first));
+        assert!(unwanted.is_of(&known));
+        // The history forgets the topic with its last message, and another one gets its place.
+        known.forget_message(first, 1);
+        let second = known.add(&topic(1), 0);
+        assert_eq!(first, second);
+        assert!(!unwanted.is_of(&known));
     }
 }

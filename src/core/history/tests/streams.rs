@@ -1,6 +1,7 @@
 //! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::NameSyntax;
 
 /// The position of the message with this id in a stream.
@@ -524,6 +525,51 @@ fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
     assert!(found.len() > 100, "{}", found.len());
     found.sort_unstable();
     assert!(found.is_sorted_by(|one, next| one < next), "each once");
+}
+
+/// Of very many messages of some thousand names, each name is looked at once, whether the wanted names match it or not.
+#[test]
+fn a_long_search_finds_out_once_which_names_it_wants() {
+    const NAMES: u64 = 2_000;
+    let mut bench = Bench::new(1 << 25);
+    let (first, budget) = (position(0, 0).to_string(), text_frames(4 << 20));
+    for n in 1..=20 * NAMES {
+        bench.keep(&format!("b:{}", n % NAMES), &n.to_string());
+    }
+    bench.keep("a:1", &(20 * NAMES + 1).to_string());
+    let all = NamePatterns::new(Default::default(), &["*".to_owned()]).unwrap();
+    let all = Wanted {
+        name: TopicName::fixed("*"),
+        patterns: Some(Arc::new(all)),
+    };
+    let room = Quota::new("searches", 1 << 20);
+    for has_room in [true, false] {
+        let steps = |bench: &mut Bench, mut found: Missed| {
+            let mut steps = 1;
+            while found.has_unmade() {
+                let address = ClientAddr::Unix;
+                let grant = |bytes| has_room.then(|| room.grant(address, bytes as u64))?;
+                found.charge_search(grant);
+                assert_eq!(room.held() > 0, has_room, "what it remembers is charged");
+                bench.history.make_next(&mut found, budget).expect("room");
+                steps += 1;
+            }
+            assert_eq!(room.held(), 0, "and given back");
+            (steps, found.frames().count() as u64)
+        };
+        let (missed, outcomes) = bench.history.missed(&first, &[all_names()], budget);
+        assert_eq!(outcomes, [Ok(())]);
+        let of_one = steps(&mut bench, missed);
+        let (newest, outcome) = bench.history.newest(std::slice::from_ref(&all), 1, budget);
+        assert_eq!(outcome, Ok(()));
+        let of_each = steps(&mut bench, newest);
+        assert_eq!((of_one.1, of_each.1), (1, NAMES + 1));
+        match has_room {
+            true => assert!(of_one.0 <= 4 && of_each.0 <= 4, "{of_one:?}, {of_each:?}"),
+            // Each step finds it out again.
+            false => assert!(of_one.0 >= 40 && of_each.0 >= 20, "{of_one:?}, {of_each:?}"),
+        }
+    }
 }
 
 /// However few messages the names have: what is between them is looked at in steps, too.
