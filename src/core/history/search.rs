@@ -15,6 +15,8 @@ use crate::{Body, NotRecovered, StoredId};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ExtendibleMap;
 
+/// To pass over a message that stays alone of its topic takes as long as to pass over so many topics of the list.
+const LOOK_ALONE: usize = 16;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
 /// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most patterns, of
@@ -329,6 +331,10 @@ impl History {
         }
         if let NextNewest::Alone(place) = newest.next {
             for (place, topic, entry) in self.newest_only.newest_up_to(place) {
+                if !matching.goes_on_by(LOOK_ALONE) {
+                    newest.next = NextNewest::Alone(place);
+                    return Ok(false);
+                }
                 if !matching.may_match(topic) || self.is_from_before_loss(entry) {
                     continue;
                 }

@@ -572,6 +572,30 @@ fn a_long_search_finds_out_once_which_names_it_wants() {
     }
 }
 
+/// However few of them are wanted.
+#[test]
+fn messages_that_stay_alone_are_passed_over_in_steps() {
+    let mut bench = Bench::new(1 << 25);
+    for n in 0..19_000 {
+        bench.keep(&format!("row:{n}"), &n.to_string());
+    }
+    for _ in 0..30_000 {
+        bench.keep("busy", &"x".repeat(1_000));
+    }
+    assert_eq!(bench.history.newest_only.count(), 19_000);
+    let names = ["row:7", "row:18999"].map(TopicName::fixed);
+    let wanted = names.each_ref().map(Wanted::exact);
+    let budget = text_frames(1 << 20);
+    let (mut found, outcome) = bench.history.newest(&wanted, 1, budget);
+    let mut steps = 1;
+    while found.has_unmade() {
+        bench.history.make_next(&mut found, budget).expect("room");
+        steps += 1;
+    }
+    assert_eq!((outcome, found.frames().count()), (Ok(()), 2));
+    assert_eq!(steps, 2, "some 15,000 in each");
+}
+
 /// However few messages the names have: what is between them is looked at in steps, too.
 #[test]
 fn a_page_is_what_a_step_finds_and_the_next_one_goes_on_there() {
