@@ -99,25 +99,24 @@ impl WantedNames {
 
 /// The topics of which a search wants no message, as far as it knows: no wanted name matches them, or it has found enough of
 /// them. A search for patterns remembers them from step to step, in a bit for each topic.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Unwanted {
+    /// Empty: nothing is remembered.
     words: Vec<u64>,
     /// How many topics the history had forgotten: another topic may have the bit of a forgotten one.
     gone: u64,
 }
 
 impl Unwanted {
-    /// Of names without wildcards it is known at once which topics they match.
+    /// For the topics of now. Of names without wildcards it is known in each step which topics they match.
     pub(super) fn new(names: &WantedNames, known: &KnownTopics) -> Self {
-        let word = if names.has_patterns() { 0 } else { u64::MAX };
-        let mut words = vec![word; known.slots().div_ceil(BITS)];
-        let topics = names.exact.iter();
-        for topic in topics.filter_map(|wanted| known.index(&wanted.name)) {
-            let (word, bit) = place(topic);
-            words[word] &= !bit;
-        }
+        let topics = if names.has_patterns() {
+            known.slots()
+        } else {
+            0
+        };
         Self {
-            words,
+            words: vec![0; topics.div_ceil(BITS)],
             gone: known.gone,
         }
     }
@@ -132,45 +131,51 @@ impl Unwanted {
         size_of_val(&*self.words)
     }
 
-    #[inline]
-    fn has(&self, topic: TopicIndex) -> bool {
-        let (word, bit) = place(topic);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
-    }
-
     /// Adds a topic, if there is a bit for it: the history may have got more since the beginning.
     fn add(&mut self, topic: TopicIndex) {
-        let (word, bit) = place(topic);
-        if let Some(word) = self.words.get_mut(word) {
-            *word |= bit;
+        if let Some(word) = self.words.get_mut(topic.at() / BITS) {
+            *word |= 1 << (topic.at() % BITS);
         }
+    }
+
+    /// A list with this place for each topic that may be wanted.
+    fn places(&self, place: u32, known: &KnownTopics) -> Vec<u32> {
+        let mut places = vec![place; known.slots()];
+        for (of_word, word) in places.chunks_mut(BITS).zip(&self.words) {
+            for (bit, place) in of_word.iter_mut().enumerate().filter(|_| *word != 0) {
+                if (word >> bit) & 1 == 1 {
+                    *place = NO_NAMES;
+                }
+            }
+        }
+        places
     }
 }
 
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// The index of the word with the bit of a topic, and the bit.
-#[inline]
-fn place(topic: TopicIndex) -> (usize, u64) {
-    (topic.at() / BITS, 1 << (topic.at() % BITS))
-}
-
 /// The wanted names that match a topic, found once for each topic in a step of a search.
 pub(super) struct Matching<'a> {
     patterns: &'a [Wanted],
-    /// Of each topic: the wanted name that equals it.
+    /// Of each topic: the wanted name that equals it, if there are patterns beside.
     exact: HashMap<TopicIndex, &'a Wanted, RandomState>,
-    unwanted: &'a mut Unwanted,
-    /// For each topic that wanted names match: the index of these in `lists`.
-    places: HashMap<TopicIndex, usize, RandomState>,
+    /// For each topic: the index of its names in `lists`.
+    places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted>>,
     /// Steps of matching that are left, and those with which the step of the search began.
     budget: MatchBudget,
     steps: usize,
+    /// What is remembered for the next step.
+    unwanted: &'a mut Unwanted,
     /// What may still be looked at in this step, in topics that are passed over.
     looks: usize,
 }
+
+/// The first list is empty: no wanted name matches.
+const NO_NAMES: u32 = 0;
+/// The patterns have not been matched against the topic yet.
+const NOT_ASKED: u32 = u32::MAX;
 
 impl<'a> Matching<'a> {
     /// For a step of a search, with so many steps of matching at most.
@@ -181,18 +186,29 @@ impl<'a> Matching<'a> {
         steps: usize,
     ) -> Self {
         let steps = steps.min(MATCH_STEPS_MAX);
-        let exact = names.exact.iter();
-        let exact = exact.filter_map(|wanted| Some((known.index(&wanted.name)?, wanted)));
-        Self {
+        let has_patterns = names.has_patterns();
+        let place = if has_patterns { NOT_ASKED } else { NO_NAMES };
+        let mut matching = Self {
             patterns: &names.patterns,
-            exact: exact.collect(),
-            unwanted,
-            places: HashMap::default(),
-            lists: Vec::new(),
+            exact: HashMap::default(),
+            places: unwanted.places(place, known),
+            lists: vec![Vec::new()],
             budget: MatchBudget::new(steps),
             steps,
+            unwanted,
             looks: LOOKS_AT_ONCE * LOOK,
+        };
+        for wanted in &names.exact {
+            let Some(topic) = known.index(&wanted.name) else {
+                continue;
+            };
+            if has_patterns {
+                matching.exact.insert(topic, wanted);
+            } else {
+                matching.set(topic, vec![wanted]);
+            }
         }
+        matching
     }
 
     /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
@@ -213,7 +229,7 @@ impl<'a> Matching<'a> {
     /// Whether a wanted name may match a topic.
     #[inline]
     pub(super) fn may_match(&self, topic: TopicIndex) -> bool {
-        !self.unwanted.has(topic)
+        self.places[topic.at()] != NO_NAMES
     }
 
     /// Whether the step of the search goes on with another message. It looks at one at least.
@@ -239,25 +255,20 @@ impl<'a> Matching<'a> {
         topic: TopicIndex,
         known: &KnownTopics,
     ) -> Result<&[&'a Wanted], NotRecovered> {
-        let place = match self.places.get(&topic).copied() {
-            None => self.find(topic, known)?,
-            place => place,
-        };
-        Ok(place.map_or(&[], |place| self.lists[place].as_slice()))
+        if self.places[topic.at()] == NOT_ASKED {
+            self.find(topic, known)?;
+        }
+        Ok(&self.lists[self.places[topic.at()] as usize])
     }
 
     /// No further message of a topic is wanted.
     pub(super) fn leave(&mut self, topic: TopicIndex) {
+        self.places[topic.at()] = NO_NAMES;
         self.unwanted.add(topic);
     }
 
-    /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last. Returns the index of
-    /// the list.
-    fn find(
-        &mut self,
-        topic: TopicIndex,
-        known: &KnownTopics,
-    ) -> Result<Option<usize>, NotRecovered> {
+    /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last.
+    fn find(&mut self, topic: TopicIndex, known: &KnownTopics) -> Outcome {
         let text = known.topic(topic).as_str();
         let mut matching = Vec::new();
         for wanted in self.patterns {
@@ -268,25 +279,25 @@ impl<'a> Matching<'a> {
             }
         }
         matching.extend(self.exact.get(&topic));
-        if matching.is_empty() {
-            self.unwanted.add(topic);
-            return Ok(None);
+        match matching.is_empty() {
+            true => self.leave(topic),
+            false => self.set(topic, matching),
         }
-        Ok(Some(self.set(topic, matching)))
+        Ok(())
     }
 
-    /// Topics in a row that the same names match share a list. Returns its index.
-    fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) -> usize {
+    /// Topics in a row that the same patterns match share a list.
+    fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) {
         let is_last = |last: &Vec<&Wanted>| {
             let mut pairs = last.iter().zip(&names);
             last.len() == names.len() && pairs.all(|(a, b)| std::ptr::eq(*a, *b))
         };
-        if !self.lists.last().is_some_and(is_last) {
+        self.places[topic.at()] = if self.lists.last().is_some_and(is_last) {
+            self.lists.len() as u32 - 1
+        } else {
             self.lists.push(names);
-        }
-        let place = self.lists.len() - 1;
-        self.places.insert(topic, place);
-        place
+            self.lists.len() as u32 - 1
+        };
     }
 }
 
