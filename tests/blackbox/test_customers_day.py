@@ -143,8 +143,9 @@ async def log_in(browser):
     await browser.js("globalThis.isOld = true, location.reload()")
     await browser.until(f"!globalThis.isOld && {STATUS}", 30, "the page")
     await moves(browser)
-    # From now on, every state that the page shows.
-    await browser.js(f"globalThis.seen = new Set(), new MutationObserver(() => seen.add({STATUS}.className)).observe({STATUS}, {{ attributes: true }}), 0")
+    # From now on, every state that the page shows; of several in one turn the old values tell.
+    await browser.js(f"globalThis.seen = new Set(), new MutationObserver((changes) => [...changes.map((change) => change.oldValue), {STATUS}.className]"
+                     f".forEach((state) => seen.add(state))).observe({STATUS}, {{ attributeOldValue: true, attributeFilter: ['class'] }}), 0")
 
 
 async def moves(browser):

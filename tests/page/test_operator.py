@@ -101,7 +101,8 @@ async def test_levels(start_nats, start_weirgate):
         publish = lambda: bus.flow({"pad": "x" * 8 * KIB})
         await publishing(publish, page, has_state("skipping"), 30, "the slow client skips")
         rows = await page.js(ROWS % "slowest")
-        assert len(rows) == 1 and rows[0][0] == "127.0.0.1" and rows[0][1] == "levels", rows
+        # A message may just be on its way to the other one.
+        assert [row[:2] for row in rows if row[2] == "skipping"] == [["127.0.0.1", "levels"]], rows
         await page.until("Number(document.querySelector('#rates [data-tone=wait]')?.textContent) > 0", 10, "skipped a second")
         await publishing(publish, page, has_end("send_stalled"), 30, "its end, with the reason")
         assert "send_stalled 1" in await page.text("#reasons")
