@@ -102,6 +102,11 @@ impl KnownTopics {
     pub(super) fn has_only_newest(&self, index: TopicIndex) -> bool {
         self.table[index.0].kept == 1
     }
+    /// How many messages of a topic are kept.
+    pub(super) fn kept(&self, index: TopicIndex) -> u32 {
+        self.table[index.0].kept
+    }
+
 
     /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
     /// there for a resume.
