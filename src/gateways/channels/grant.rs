@@ -111,8 +111,15 @@ impl ChannelsGateway {
         if asks_again {
             resumed.held.insert(name.clone());
         }
-        let wants_newest = matches!(resumed.last, Some(Last::Newest(_)));
-        if !wants_newest || can_resume(core, key, resumed.since.as_deref()) {
+        if !matches!(resumed.last, Some(Last::Newest(_))) {
+            return;
+        }
+        let can_resume = can_resume(core, key, resumed.since.as_deref());
+        if let Some(forgotten) = self.forgotten_for(core, &name) {
+            let past = follow_up.past.get_or_insert_default();
+            past.note_forgotten(forgotten);
+        }
+        if can_resume {
             return;
         }
         match self.past_of(core, &name) {

@@ -740,7 +740,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     ] {
         assert_eq!(newest(&mut bench, name, count), found, "{name} {count}");
     }
-    let forgotten = bench.history.newest_forgotten;
+    let forgotten = bench.history.newest_forgotten();
     let fill = |bench: &mut Bench| {
         (0..10_000).for_each(|_| {
             bench.keep("busy", &"x".repeat(100));
@@ -750,7 +750,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     let has = |bench: &Bench, name| bench.history.has_messages(&TopicName::fixed(name));
     let kept = ["a", "b", "c", "d"].map(|name| has(&bench, name));
     assert_eq!(kept, [false, false, true, true]);
-    let now_forgotten = bench.history.newest_forgotten;
+    let now_forgotten = bench.history.newest_forgotten();
     assert_eq!(now_forgotten, forgotten + 2, "the stream is asked again");
     assert_eq!(newest(&mut bench, "c", 5), (1, false));
     // The message that stays is older than one that was left out after it.
