@@ -1069,3 +1069,42 @@ fn what_was_found_before_a_loss_is_not_sent_after_it() {
         bench.world.hub.check_invariants();
     }
 }
+
+/// The stream gets the subject of very many names, and loses it.
+#[test]
+fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
+    const STEPS: usize = 20;
+    let mut bench = on_a_stream_in_steps(STEPS as u64);
+    let keys = [(); 10].map(|()| bench.client());
+    for (client, &key) in keys.iter().enumerate() {
+        let names: Vec<String> = (0..40).map(|n| format!("b:{client}-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        bench.subscribe(key, &names);
+        names.iter().for_each(|name| bench.confirm(name));
+        assert_eq!(bench.came(key), ["subscribed"]);
+    }
+    for subjects in [&["a:*", "b:*"][..], &["a:*"]] {
+        let subjects: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
+        bench.world.held = true;
+        bench.world.time.end_part();
+        bench.bus(BusEvent::Subjects(subjects.into()));
+        let mut turns = 0;
+        while bench.world.hub.poll_timeout() == Some(0) {
+            // A name that has not moved comes from where it came before.
+            if turns == 5 {
+                bench.unsubscribe(keys[9], &["b:9-39"]);
+                bench.subscribe(keys[9], &["b:9-39"]);
+                bench.unsubscribe(keys[0], &["b:0-0"]);
+                bench.subscribe(keys[0], &["b:0-0"]);
+            }
+            bench.world.hub.handle_timeout(bench.world.now);
+            turns += 1;
+        }
+        assert!(turns >= 400 / STEPS, "{turns} turns");
+        bench.world.catch_up();
+        bench.world.hub.check_invariants();
+    }
+    for key in keys {
+        bench.world.end(key, true);
+    }
+}
