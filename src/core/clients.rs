@@ -1,14 +1,14 @@
 //! The table of sessions, and the delivery of a frame to a session.
 
-use std::iter;
 use std::sync::Arc;
 
 use slab::Slab;
 
 use super::flush::LISTS;
 use super::gather::Gather;
+use super::resume::REPLAYED_BYTES_MAX;
 use super::send_queue::Pushed;
-use super::session::{Delivered, Pause, Session};
+use super::session::{Delivered, NextPostponed, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
 
@@ -101,7 +101,7 @@ impl Clients {
         };
         if let Some(has_room) = session.postpone_frame(newest, frame) {
             if !has_room {
-                self.send_postponed(now, key, SENT_WITH_EACH);
+                self.send_postponed(now, limits, key, SENT_WITH_EACH);
             }
             return;
         }
@@ -116,14 +116,33 @@ impl Clients {
     }
 
     /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
-    pub(super) fn send_postponed(&mut self, now: Now, key: SessionKey, count: usize) -> bool {
-        let session = self.session_mut(key);
-        let Some(session) = session.filter(|session| session.sends_postponed()) else {
-            return false;
-        };
-        let next = || session.next_postponed();
-        let frames: Vec<_> = iter::from_fn(next).take(count).collect();
-        self.replay(now, key, frames);
+    ///
+    /// What has come meanwhile is sent as what was missed is, because a client cannot take several megabytes at once. But a client
+    /// that takes too little of both, search after search, gets it as any live message: it counts for the limits of the queue.
+    pub(super) fn send_postponed(
+        &mut self,
+        now: Now,
+        limits: &Limits,
+        key: SessionKey,
+        count: usize,
+    ) -> bool {
+        for _ in 0..count {
+            let session = self.session_mut(key);
+            let Some(session) = session.filter(|session| session.sends_postponed()) else {
+                return false;
+            };
+            let takes_little = session.replayed_bytes() > REPLAYED_BYTES_MAX;
+            match session.next_postponed() {
+                None => break,
+                Some(NextPostponed::Newer(frame)) if takes_little => {
+                    let delivered = session.push(now, &frame, &limits.send_queue);
+                    self.delivered(now, key, &frame, delivered);
+                }
+                Some(NextPostponed::Missed(frame) | NextPostponed::Newer(frame)) => {
+                    self.replay(now, key, [frame]);
+                }
+            }
+        }
         self.session(key).is_some_and(Session::sends_postponed)
     }
 

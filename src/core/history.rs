@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod forgotten;
 mod found;
 mod missed;
 mod newest_only;
@@ -21,6 +22,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::forgotten::ForgottenNewest;
 use self::found::{At, FoundCopies, Known};
 pub(super) use self::missed::{CopyPlace, merge_charge};
 pub use self::missed::{KeptPage, Missed};
@@ -38,7 +40,7 @@ use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
     HistoryStats, IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
 };
-use weirgate_wire::auth::NamePatterns;
+use weirgate_wire::auth::{MatchBudget, NamePatterns};
 use weirgate_wire::base::{ChunkedQueue, Now};
 
 /// The known topics get one `TOPICS_SHARE`th of the bytes.
@@ -54,6 +56,8 @@ const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 const COPIES_SHARE: usize = 4;
 /// The most frames that are made at once: usual resumes have fewer messages, and it takes less than half a millisecond.
 const MADE_AT_ONCE: usize = 500;
+/// The most steps of matching to find out whether a name matches topics whose newest messages were forgotten: some 20 µs.
+const FORGOTTEN_STEPS_MAX: usize = 10_000;
 /// How many additions to the names of the feed are remembered.
 const NEW_NAMES_MAX: usize = 16;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
@@ -192,8 +196,7 @@ pub(super) struct History {
     /// The topic of each entry: most of a walk looks at nothing else, and the entries take far more memory.
     topics: ChunkedQueue<TopicIndex>,
     newest_only: NewestOnly,
-    /// How many messages were forgotten that were the newest of their topics, also messages that were left out.
-    pub(super) newest_forgotten: u64,
+    newest_forgotten: ForgottenNewest,
     known_topics: KnownTopics,
     /// The number of the newest forgotten message.
     forgotten: u64,
@@ -224,7 +227,7 @@ impl History {
             entries: ChunkedQueue::default(),
             topics: ChunkedQueue::default(),
             newest_only: NewestOnly::new(limits.bytes_max),
-            newest_forgotten: 0,
+            newest_forgotten: ForgottenNewest::default(),
             known_topics: KnownTopics::new(limits.bytes_max / TOPICS_SHARE),
             forgotten: 0,
             left_out: 0,
@@ -253,6 +256,7 @@ impl History {
                 number: self.numbers.head,
                 mono_us: now.mono_us,
             });
+            self.newest_forgotten.add_all();
         }
     }
 
@@ -496,7 +500,7 @@ impl History {
     }
 
     /// Takes the next step of a search, or makes the next frames of what it has found. A newest message that is no longer
-    /// here is left out.
+    /// here does not come: [`has_forgotten`](Self::has_forgotten) says so.
     ///
     /// # Errors
     /// A missed message is no longer here, or the messages are too many bytes.
@@ -581,8 +585,8 @@ impl History {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
         while let Some(topic) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
+            self.note_newest_forgotten(topic);
             self.remove_newest_only(topic);
-            self.newest_forgotten += 1;
             if !turn.has_time() {
                 break;
             }
@@ -685,8 +689,9 @@ impl History {
             self.newest_only.add(topic, entry);
         } else {
             // Also one that was left out: the stream says of it that it is too large.
-            let is_newest = self.known_topics.has_only_newest(topic);
-            self.newest_forgotten += u64::from(is_newest);
+            if self.known_topics.has_only_newest(topic) {
+                self.note_newest_forgotten(topic);
+            }
             self.release(&entry);
             self.known_topics.forget_message(topic, number);
         }
@@ -712,6 +717,42 @@ impl History {
             (Some(lost), None) => self.known_topics.newest(index) >= lost.number,
         };
         is_there && self.known_topics.has_messages(topic)
+    }
+
+    /// How many newest messages of topics were forgotten, also messages that were left out.
+    pub(super) fn newest_forgotten(&self) -> u64 {
+        self.newest_forgotten.count()
+    }
+
+    /// As [`newest_forgotten`](Self::newest_forgotten), at the newest loss of the stream.
+    pub(super) fn forgotten_at_loss(&self) -> u64 {
+        self.newest_forgotten.at_loss()
+    }
+
+    fn note_newest_forgotten(&mut self, topic: TopicIndex) {
+        let number = self.newest_forgotten.add(self.known_topics.topic(topic));
+        self.known_topics.note_newest_forgotten(topic, number);
+    }
+
+    /// Whether the newest message of a topic that a name matches was forgotten after the one with this number, and no newer
+    /// message has come. It is so also if that takes too long to find out.
+    pub(super) fn has_forgotten(&self, wanted: &Wanted, number: u64) -> bool {
+        if self.newest_forgotten.count() <= number {
+            return false;
+        }
+        let Some(patterns) = &wanted.patterns else {
+            let forgotten = self.known_topics.newest_forgotten_of(&wanted.name);
+            let forgotten = forgotten.max(self.newest_forgotten.at_loss());
+            return forgotten > number && !self.has_messages(&wanted.name);
+        };
+        let Some(mut topics) = self.newest_forgotten.after(number) else {
+            return true;
+        };
+        let mut budget = MatchBudget::new(FORGOTTEN_STEPS_MAX);
+        topics.any(|topic| {
+            let matches = patterns.matches_within(topic.as_str(), &mut budget);
+            matches.unwrap_or(true) && !self.has_messages(topic)
+        })
     }
 
     /// Whether a message was kept before the newest loss of a stream.

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::publication::Delivery;
 use super::{
     Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
-    Publication, Render, Retain, StoredId, TopicName,
+    Publication, Render, Retain, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::auth::NamePatterns;
 
@@ -83,7 +83,21 @@ impl Core {
     /// How many messages the history has forgotten that were the newest of their topics.
     pub fn newest_forgotten(&self) -> u64 {
         let history = self.history.as_ref();
-        history.map_or(0, |history| history.newest_forgotten)
+        history.map_or(0, |history| history.newest_forgotten())
+    }
+
+    /// How many it had forgotten at the newest loss of the stream that is the feed: then it forgot those of all topics.
+    pub fn forgotten_at_loss(&self) -> u64 {
+        let history = self.history.as_ref();
+        history.map_or(0, |history| history.forgotten_at_loss())
+    }
+
+    /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so many
+    /// ([`newest_forgotten`](Self::newest_forgotten)), and has no newer one: then a client that was promised the message does
+    /// not get it.
+    pub fn has_forgotten(&self, wanted: &Wanted, forgotten: u64) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.has_forgotten(wanted, forgotten))
     }
 
     /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.

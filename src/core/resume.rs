@@ -14,6 +14,9 @@ use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter count for
+/// the limits of its send queue. One search brings no more.
+pub(super) const REPLAYED_BYTES_MAX: usize = 2 * RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
 /// Memory of a missed message in a send queue, as which other memory is charged.
@@ -241,7 +244,10 @@ impl Core {
     /// Puts the next missed and postponed messages in the send queue, while the client has a share. Returns whether more
     /// wait.
     pub(super) fn send_postponed(&mut self, key: SessionKey) -> bool {
-        while self.clients.send_postponed(self.now, key, SENT_AT_ONCE) {
+        while self
+            .clients
+            .send_postponed(self.now, &self.limits, key, SENT_AT_ONCE)
+        {
             if !self.has_share() {
                 return true;
             }

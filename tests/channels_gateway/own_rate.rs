@@ -255,3 +255,42 @@ fn what_waits_leaves_before_messages_that_a_long_request_postpones() {
         assert_eq!(got, (1..2 + count).collect::<Vec<_>>(), "{bytes} bytes");
     }
 }
+
+/// A client that takes nothing searches again and again.
+#[test]
+fn messages_that_searches_postpone_count_for_the_queue_of_a_client_that_takes_too_little() {
+    let settings = ChannelsGatewaySettings {
+        channels_max: 3_000,
+        ..settings()
+    };
+    let mut kept = Kept::in_steps(settings, 50);
+    let key = kept.bench.client();
+    kept.bench.subscribe(key, &["market:tick"]);
+    kept.bench.got(key);
+    kept.bench.stop(key);
+    let names: Vec<String> = (0..2_000).map(|n| format!("market:{n}")).collect();
+    let is_open = |kept: &Kept| kept.bench.world.hub.core().is_open(key);
+    let mut messages = 0;
+    while is_open(&kept) && messages < 200 {
+        kept.bench.world.held = true;
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        kept.bench.say(key, &request);
+        while !kept.bench.world.hub.core().postpones(key) {
+            kept.bench.world.hub.begin_part(crate::world::PART_US);
+            kept.bench.world.hub.handle_next_share(kept.bench.world.now);
+        }
+        for _ in 0..10 {
+            kept.publish("market:tick", format!("{:?}", "x".repeat(200_000)));
+            messages += 1;
+        }
+        kept.bench.world.held = false;
+        kept.bench.world.settle();
+        let request = json!({"action": "unsubscribe", "channels": names});
+        kept.bench.say(key, &request);
+        kept.bench.world.settle();
+    }
+    // 8 MiB wait as missed messages do, and 1 MiB as live ones.
+    assert!((40..=60).contains(&messages), "{messages}");
+    let stats = kept.bench.world.hub.stats();
+    assert_eq!(stats.closes_for(CloseReason::SendQueueHard), 1);
+}

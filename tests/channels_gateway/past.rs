@@ -960,3 +960,151 @@ fn a_newest_message_that_is_too_large_is_missing_with_a_reason() {
         "what was known of it is from before"
     );
 }
+
+/// The messages of some names leave the history while the answer waits for another name.
+#[test]
+fn what_the_history_forgets_while_an_answer_waits_is_said_to_be_missing() {
+    let mut bench = on_a_stream();
+    let (key, other) = (bench.client(), bench.client());
+    for (name, number) in [("a:1", 1), ("a:2", 2), ("a:3", 3)] {
+        bench.stores(name, number);
+    }
+    bench.asks_newest(other, "a:*");
+    bench.has(1, &[]);
+    bench.asks_newest(other, "a:x*");
+    bench.has(2, &[]);
+    bench.world.advance(57 * SECOND);
+    bench.stores("a:2", 5);
+    let names = ["a:*", "a:1", "a:2", "a:none", "a:old", "a:x*"];
+    let request = json!({"action": "subscribe", "channels": names, "last": 1});
+    bench.say(key, &request);
+    assert_eq!(bench.newest_asked()[2..], [("a:none", 3), ("a:old", 4)]);
+    bench.has(3, &[]);
+    bench.world.advance(5 * SECOND);
+    bench.stores("a:3", 6);
+    bench.has(4, &[("a:old", 4)]);
+    let why = json!({"a:*": "limit", "a:1": "limit"});
+    // Of a pattern and of the names.
+    let data = [4, 4, 5, 5, 6].map(|number| json!(number)).to_vec();
+    assert_eq!(bench.answer(key), Some((why, data)));
+    // It asks again.
+    bench.asks_newest(key, "a:1");
+    bench.has(5, &[("a:1", 1)]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(1)])));
+}
+
+/// The question of another client was asked before the history forgot a message that the stream had no reason to bring.
+#[test]
+fn what_is_forgotten_after_a_question_that_clients_share_is_said_to_be_missing() {
+    let mut bench = on_a_stream();
+    bench.stores("a:1", 1);
+    bench.world.advance(58 * SECOND);
+    let keys = [(); 2].map(|()| bench.client());
+    bench.asks_newest(keys[0], "a:*");
+    bench.brings_past(1, "a:1", 1, stored(HEAD + 1));
+    bench.brings_past(1, "a:2", 2, stored(2));
+    bench.world.advance(3 * SECOND);
+    bench.asks_newest(keys[1], "a:*");
+    bench.ends_with(1, None);
+    let want = (json!({"a:*": "limit"}), vec![json!(2)]);
+    for key in keys {
+        assert_eq!(bench.answer(key), Some(want.clone()));
+    }
+}
+
+/// Messages that were found before a loss, for clients whose requests take several turns: one that joins the names, and one
+/// that asks for those that it holds.
+#[test]
+fn what_was_found_before_a_loss_is_not_sent_after_it() {
+    let names: Vec<String> = (0..700).map(|n| format!("a:{n}")).collect();
+    for holds in [false, true] {
+        let settings = ChannelsGatewaySettings {
+            channels_max: 3_000,
+            ..settings()
+        };
+        let mut bench = changed_before_the_stream(settings, |changed| {
+            changed.history = HistoryLimits {
+                bytes_max: 1 << 24,
+                ..limits()
+            };
+            (changed.share_us, changed.work_us) = (50, 50);
+        });
+        bench.begins_at(stored(HEAD));
+        for (number, name) in (1..).zip(&names) {
+            bench.stores(name, number);
+        }
+        let key = bench.client();
+        if holds {
+            for names in names.chunks(100) {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                bench.subscribe(key, &names);
+            }
+            bench.got(key);
+        }
+        let request = json!({"action": "subscribe", "channels": names, "last": 1});
+        bench.world.held = true;
+        bench.say(key, &request);
+        // In the middle of its search, after the grants.
+        for _ in 0..20 {
+            assert_eq!(bench.world.hub.waiting_shares(), 1, "{holds}");
+            bench.world.hub.begin_part(crate::world::PART_US);
+            bench.world.hub.handle_next_share(bench.world.now);
+        }
+        assert_eq!(bench.world.hub.core().postpones(key), !holds);
+        bench.bus(BusEvent::Gap { lost: None });
+        bench.world.held = false;
+        bench.begins_at(stored(1));
+        bench.world.advance(SECOND);
+        let got = bench.got(key);
+        let kinds: Vec<&Value> = got.iter().map(|one| &one["type"]).collect();
+        let [status, answer, rest @ ..] = &got[..] else {
+            panic!("{holds}: {kinds:?}");
+        };
+        assert_eq!(status["lost"], true, "{holds}");
+        assert!(rest.iter().all(|one| one["type"] == "status"), "{kinds:?}");
+        let why = answer["why"].as_object().expect("reasons");
+        assert!(why.len() == 700 && why.values().all(|why| why == "limit"));
+        bench.reads("a:7", 7, stored(2));
+        assert_eq!(bench.came(key), ["7"]);
+        bench.world.hub.check_invariants();
+    }
+}
+
+/// The stream gets the subject of very many names, and loses it.
+#[test]
+fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
+    const STEPS: usize = 20;
+    let mut bench = on_a_stream_in_steps(STEPS as u64);
+    let keys = [(); 10].map(|()| bench.client());
+    for (client, &key) in keys.iter().enumerate() {
+        let names: Vec<String> = (0..40).map(|n| format!("b:{client}-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        bench.subscribe(key, &names);
+        names.iter().for_each(|name| bench.confirm(name));
+        assert_eq!(bench.came(key), ["subscribed"]);
+    }
+    for subjects in [&["a:*", "b:*"][..], &["a:*"]] {
+        let subjects: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
+        bench.world.held = true;
+        bench.world.time.end_part();
+        bench.bus(BusEvent::Subjects(subjects.into()));
+        let mut turns = 0;
+        while bench.world.hub.poll_timeout() == Some(0) {
+            // A name that has not moved comes from where it came before.
+            if turns == 5 {
+                bench.unsubscribe(keys[9], &["b:9-39"]);
+                bench.subscribe(keys[9], &["b:9-39"]);
+                bench.unsubscribe(keys[0], &["b:0-0"]);
+                bench.subscribe(keys[0], &["b:0-0"]);
+            }
+            bench.world.hub.handle_timeout(bench.world.now);
+            turns += 1;
+        }
+        assert!(turns >= 400 / STEPS, "{turns} turns");
+        bench.world.catch_up();
+        bench.world.hub.check_invariants();
+    }
+    for key in keys {
+        bench.world.end(key, true);
+    }
+}

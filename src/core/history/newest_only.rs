@@ -109,6 +109,20 @@ impl NewestOnly {
         entries.map(|(place, (topic, entry))| (*place, *topic, entry))
     }
 
+    /// As [`newest_up_to`](Self::newest_up_to), of these topics.
+    pub(super) fn newest_of(
+        &self,
+        topics: Vec<TopicIndex>,
+        place: KeptOrder,
+    ) -> impl Iterator<Item = (KeptOrder, TopicIndex, &KeptMessage)> {
+        let places = topics.into_iter();
+        let places = places.filter_map(|topic| Some((*self.by_topic.get(&topic)?, topic)));
+        let mut places: Vec<_> = places.filter(|(at, _)| *at <= place).collect();
+        places.sort_unstable_by_key(|(at, _)| *at);
+        let newest_first = places.into_iter().rev();
+        newest_first.filter_map(|(at, topic)| Some((at, topic, &self.entries.get(&at)?.1)))
+    }
+
     /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages
     /// that were read later may wait for it.
     pub(super) fn older_than(&self, until_us: u64) -> Option<TopicIndex> {

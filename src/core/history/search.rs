@@ -322,6 +322,7 @@ impl History {
         finds: &mut Finds<'_>,
     ) -> Result<bool, NotRecovered> {
         if let NextNewest::Listed(number) = newest.next {
+            self.expect_listed(newest, matching);
             if let Some(number) = self.walk_back_list(newest, number, matching, finds)? {
                 newest.next = NextNewest::Listed(number);
                 return Ok(false);
@@ -330,12 +331,18 @@ impl History {
             newest.next = NextNewest::Alone((until, StoredId::MAX));
         }
         if let NextNewest::Alone(place) = newest.next {
-            for (place, topic, entry) in self.newest_only.newest_up_to(place) {
+            let exact = matching.exact_topics();
+            let is_walk = exact.is_none();
+            let walked = is_walk.then(|| self.newest_only.newest_up_to(place));
+            let looked_up = exact.map(|topics| self.newest_only.newest_of(topics, place));
+            let looked_up = looked_up.into_iter().flatten();
+            for (place, topic, entry) in walked.into_iter().flatten().chain(looked_up) {
                 if !matching.goes_on_by(LOOK_ALONE) {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
-                if !matching.may_match(topic) || self.is_from_before_loss(entry) {
+                let is_unwanted = is_walk && !matching.may_match(topic);
+                if is_unwanted || self.is_from_before_loss(entry) {
                     continue;
                 }
                 // After it one was left out, which the list may not have any more.
@@ -363,6 +370,23 @@ impl History {
         Ok(true)
     }
 
+    /// Of names without wildcards it is known of which the list has messages that are wanted: without any it is not walked.
+    fn expect_listed(&self, newest: &Newest, matching: &mut Matching<'_>) {
+        let Some(topics) = matching.exact_topics() else {
+            return;
+        };
+        let mut listed = 0;
+        for topic in topics {
+            let alone = u32::from(self.newest_only.get(topic).is_some());
+            if newest.seen.get(&topic) == Some(&newest.count) {
+                matching.leave(topic);
+            } else if self.known_topics.kept(topic) > alone {
+                listed += 1;
+            }
+        }
+        matching.end_after(listed);
+    }
+
     /// Looks for the newest messages of topics in the list, from the message with this number on. Returns the number of the
     /// message at which the next step goes on.
     fn walk_back_list(
@@ -375,6 +399,9 @@ impl History {
         let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
         let end = self.first_entry(number + 1);
         for (start, mut topics) in self.topics.slices_before(end) {
+            if matching.has_left_all() {
+                return Ok(None);
+            }
             if !matching.goes_on_by(topics.len()) {
                 return Ok(Some(self.entries[start + topics.len() - 1].number));
             }

@@ -18,6 +18,8 @@ thread_local! {
     static MADE: Cell<usize> = const { Cell::new(0) };
     /// Messages that were looked at for copies to drop.
     pub(super) static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    /// What the steps of searches have passed over, in topics of the list.
+    pub(super) static PASSED_OVER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The payload for the own name; for a pattern a copy that says so.

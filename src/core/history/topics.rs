@@ -34,6 +34,8 @@ pub(super) struct KnownTopic {
     is_newest_left_out: bool,
     /// The number of the newest message.
     newest: u64,
+    /// The number of the last newest message of the topic that was forgotten, among those of all topics.
+    newest_forgotten: u64,
     /// When the newest message arrived, or was stored in the stream, Unix microseconds.
     pub(super) newest_unix_us: i64,
     /// Kept messages.
@@ -53,6 +55,8 @@ pub(super) struct KnownTopics {
     bytes_max: usize,
     /// The highest number of a forgotten message of a topic that is no longer remembered.
     forgotten: u64,
+    /// The highest number of a forgotten newest message of such a topic.
+    forgotten_newest: u64,
     /// How many topics are no longer remembered: others may have their indices.
     pub(super) gone: u64,
 }
@@ -98,6 +102,11 @@ impl KnownTopics {
         self.get(topic).is_some_and(|name| name.kept > 0)
     }
 
+    /// How many messages of a topic are kept.
+    pub(super) fn kept(&self, index: TopicIndex) -> u32 {
+        self.table[index.0].kept
+    }
+
     /// Whether only one message of a topic is kept: the newest.
     pub(super) fn has_only_newest(&self, index: TopicIndex) -> bool {
         self.table[index.0].kept == 1
@@ -125,6 +134,17 @@ impl KnownTopics {
     /// Notes the number of the newest message of a topic.
     pub(super) fn note_newest(&mut self, index: TopicIndex, number: u64) {
         self.table[index.0].newest = number;
+    }
+
+    /// Notes that the newest message of a topic is forgotten, the one with this number of those of all topics.
+    pub(super) fn note_newest_forgotten(&mut self, index: TopicIndex, number: u64) {
+        self.table[index.0].newest_forgotten = number;
+    }
+
+    /// The number of the last forgotten newest message of a topic, or a higher one if that is not known.
+    pub(super) fn newest_forgotten_of(&self, topic: &TopicName) -> u64 {
+        let known = self.get(topic);
+        known.map_or(self.forgotten_newest, |name| name.newest_forgotten)
     }
 
     /// The number of the newest message of a topic.
@@ -172,6 +192,7 @@ impl KnownTopics {
             left_out_us: 0,
             is_newest_left_out: false,
             newest: 0,
+            newest_forgotten: 0,
             newest_unix_us: 0,
             kept: 0,
             before: None,
@@ -192,6 +213,7 @@ impl KnownTopics {
             let gone = self.table.remove(index.0);
             self.by_topic.remove(&gone.topic);
             self.forgotten = self.forgotten.max(gone.forgotten);
+            self.forgotten_newest = self.forgotten_newest.max(gone.newest_forgotten);
             self.gone += 1;
             self.bytes -= bytes_of(&gone.topic);
         }

@@ -163,6 +163,10 @@ pub(super) struct Matching<'a> {
     /// For each topic: the index of its names in `lists`.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted>>,
+    /// The topics that the names equal; `None` if there are patterns, which may match any topic.
+    exact_topics: Option<Vec<TopicIndex>>,
+    /// How many of these are still wanted from a walk; `None`: any.
+    wanted_left: Option<usize>,
     /// Steps of matching that are left, and those with which the step of the search began.
     budget: MatchBudget,
     steps: usize,
@@ -193,6 +197,8 @@ impl<'a> Matching<'a> {
             exact: HashMap::default(),
             places: unwanted.places(place, known),
             lists: vec![Vec::new()],
+            exact_topics: (!has_patterns).then(Vec::new),
+            wanted_left: None,
             budget: MatchBudget::new(steps),
             steps,
             unwanted,
@@ -206,6 +212,9 @@ impl<'a> Matching<'a> {
                 matching.exact.insert(topic, wanted);
             } else {
                 matching.set(topic, vec![wanted]);
+            }
+            if let Some(topics) = &mut matching.exact_topics {
+                topics.push(topic);
             }
         }
         matching
@@ -239,6 +248,8 @@ impl<'a> Matching<'a> {
 
     /// Whether the step of the search goes on with work that takes as long as so many topics that are passed over.
     pub(super) fn goes_on_by(&mut self, topics: usize) -> bool {
+        #[cfg(test)]
+        super::tests::PASSED_OVER.set(super::tests::PASSED_OVER.get() + topics);
         let is_over = self.looks == 0 || self.spent() > MATCH_STEPS_AT_ONCE;
         self.looks = self.looks.saturating_sub(topics);
         !is_over
@@ -263,8 +274,26 @@ impl<'a> Matching<'a> {
 
     /// No further message of a topic is wanted.
     pub(super) fn leave(&mut self, topic: TopicIndex) {
+        if self.may_match(topic) {
+            self.wanted_left = self.wanted_left.map(|left| left.saturating_sub(1));
+        }
         self.places[topic.at()] = NO_NAMES;
         self.unwanted.add(topic);
+    }
+
+    /// The wanted topics, if there are no patterns: then each is looked up.
+    pub(super) fn exact_topics(&self) -> Option<Vec<TopicIndex>> {
+        self.exact_topics.clone()
+    }
+
+    /// A walk is over once so many topics are [left](Self::leave).
+    pub(super) fn end_after(&mut self, topics: usize) {
+        self.wanted_left = Some(topics);
+    }
+
+    /// Whether a walk finds no wanted message any more.
+    pub(super) fn has_left_all(&self) -> bool {
+        self.wanted_left == Some(0)
     }
 
     /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last.

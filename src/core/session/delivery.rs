@@ -158,7 +158,13 @@ impl Session {
         shed.unwrap_or_else(|| self.push(now, frame, limits))
     }
 
-    fn push(&mut self, now: Now, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Delivered {
+    /// Puts a frame in the send queue, whatever the client's rate.
+    pub(crate) fn push(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Delivered {
         match self.intake {
             Intake::Open => {}
             Intake::Over => return Delivered::Over(None),

@@ -42,6 +42,7 @@ pub(super) use input::{InputProgress, Received};
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
+pub(super) use postponed::NextPostponed;
 pub(super) use reading::{Pause, Pauses};
 pub(crate) use record::user_in_log;
 pub use record::{ClientSnapshot, ClientState};

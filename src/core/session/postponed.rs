@@ -22,6 +22,14 @@ pub(super) struct Postponed {
     is_held: bool,
 }
 
+/// A message that goes out.
+#[derive(Debug)]
+pub(crate) enum NextPostponed {
+    Missed(Arc<Frame>),
+    /// It has come meanwhile.
+    Newer(Arc<Frame>),
+}
+
 impl Postponed {
     /// Adds a message that has come. Returns false if there are too many bytes: then the messages go out.
     fn push(&mut self, newest: u64, frame: &Arc<Frame>) -> bool {
@@ -34,14 +42,14 @@ impl Postponed {
     }
 
     /// The next message in the order of the feed.
-    fn next(&mut self) -> Option<Arc<Frame>> {
+    fn next(&mut self) -> Option<NextPostponed> {
         let newer = self.newer.front().map(|(place, _)| *place);
         if let Some(frame) = self.missed.pop_until(newer) {
-            return Some(frame);
+            return Some(NextPostponed::Missed(frame));
         }
         let (_, frame) = self.newer.pop_front()?;
         self.newer_bytes -= frame.queue_bytes();
-        Some(frame)
+        Some(NextPostponed::Newer(frame))
     }
 
     fn is_empty(&self) -> bool {
@@ -86,7 +94,7 @@ impl Session {
     }
 
     /// The next message that waits; with the last one, postponing ends.
-    pub(crate) fn next_postponed(&mut self) -> Option<Arc<Frame>> {
+    pub(crate) fn next_postponed(&mut self) -> Option<NextPostponed> {
         let next = self.cold.postponed.as_mut()?.next();
         self.end_postponing();
         next

@@ -246,16 +246,27 @@ impl ChannelsGateway {
         if let Some(new) = new {
             core.note_new_names(new);
         }
-        let kept = &*kept;
-        let is_other =
-            |(name, was_kept): &(&TopicName, bool)| *was_kept != kept.covers(name.as_str());
-        let moved: Vec<(TopicName, bool)> = (self.names.all().filter(is_other))
-            .map(|(name, was_kept)| (name.clone(), was_kept))
-            .collect();
-        for (name, was_kept) in moved {
-            match was_kept {
-                true => self.move_out_of_feed(core, clients, &name),
-                false => self.move_into_feed(core, clients, &name),
+        self.moving = Some(0);
+        self.move_next(core, clients);
+    }
+
+    /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time for. Until its
+    /// turn, a name comes as before.
+    pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
+        while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
+            let has_id = id < self.names.numbers();
+            self.moving = has_id.then_some(id.saturating_add(1));
+            let numbered = self.names.numbered(id);
+            let other = numbered
+                .filter(|(name, was_kept)| *was_kept != kept.covers(name.as_str()))
+                .map(|(name, was_kept)| (name.clone(), was_kept));
+            match other {
+                Some((name, true)) => self.move_out_of_feed(core, clients, &name),
+                Some((name, false)) => self.move_into_feed(core, clients, &name),
+                None => {}
+            }
+            if !core.has_time() {
+                break;
             }
         }
         self.ask_retained(core);

@@ -111,8 +111,15 @@ impl ChannelsGateway {
         if asks_again {
             resumed.held.insert(name.clone());
         }
-        let wants_newest = matches!(resumed.last, Some(Last::Newest(_)));
-        if !wants_newest || can_resume(core, key, resumed.since.as_deref()) {
+        if !matches!(resumed.last, Some(Last::Newest(_))) {
+            return;
+        }
+        let can_resume = can_resume(core, key, resumed.since.as_deref());
+        if let Some(forgotten) = self.forgotten_for(core, &name) {
+            let past = follow_up.past.get_or_insert_default();
+            past.note_forgotten(forgotten);
+        }
+        if can_resume {
             return;
         }
         match self.past_of(core, &name) {
@@ -144,10 +151,10 @@ impl ChannelsGateway {
         }
     }
 
-    /// Whether the name is of the kept feed.
+    /// Whether the messages of a held name come with the kept feed. If the stream has got other subjects, it is so only once the
+    /// name has [moved](Self::move_next).
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
-        let kept = self.kept.as_ref();
-        kept.is_some_and(|kept| kept.covers(name.as_str()))
+        self.names.is_of_feed(name)
     }
 
     /// Whether the bus refuses this name of the kept feed: then the messages of the time before are not sent either.
@@ -156,7 +163,7 @@ impl ChannelsGateway {
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
-    /// Makes the client a member now, and counts the name: `set_subjects` keeps the count of names of the feed right when
+    /// Makes the client a member now, and counts the name: `move_next` keeps the count of names of the feed right when
     /// the stream gets other subjects.
     pub(super) fn join(
         &self,

@@ -364,19 +364,30 @@ pub(super) struct FollowUp {
     pub(super) retained: Option<u64>,
     /// The client is told when the last values of a name have ended.
     pub(super) wants_end: bool,
-    /// `None`: none of the names wants what the history lacks.
+    /// `None`: none of the names wants what the stream has and the history may lack.
     pub(super) past: Option<Box<WantedPast>>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }
 
-/// The names of an answer whose newest messages the history lacks.
+/// The names of an answer whose newest messages the history lacks, or may lack by the time of the answer.
 #[derive(Debug, Default)]
 pub(super) struct WantedPast {
     /// Those that the answer waits for.
     pub(super) waits: BTreeMap<TopicName, PastWait>,
     /// Those of which not all are to be had, and why.
     pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
+    /// How many newest messages the history had forgotten when the first name was asked for: what it has forgotten since may be
+    /// missing. `None`: no name was asked for.
+    pub(super) forgotten: Option<u64>,
+}
+
+impl WantedPast {
+    /// Notes that a name is asked for when the history has forgotten so many newest messages.
+    pub(super) fn note_forgotten(&mut self, forgotten: u64) {
+        let first = self.forgotten.unwrap_or(forgotten);
+        self.forgotten = Some(first.min(forgotten));
+    }
 }
 
 /// A request with `since` or `last`.

@@ -168,6 +168,8 @@ pub struct ChannelsGateway {
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     settling: Option<SettlingRound>,
+    /// The stream has got other subjects: the number of the next held name that may move to or from the feed.
+    moving: Option<u32>,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,
     /// How many clients were notified of a loss of the bus, for the log.
@@ -216,6 +218,7 @@ impl ChannelsGateway {
             stats,
             bus_wait_us: BUS_WAIT_US,
             settling: None,
+            moving: None,
             name_errors: VecDeque::new(),
             gap_notified: None,
             giving_up: None,
@@ -556,6 +559,7 @@ impl Gateway for ChannelsGateway {
         let has_work = has_over
             || self.giving_up.is_some()
             || self.settling.is_some()
+            || self.moving.is_some()
             || self.retained.has_ends()
             || self.has_past_work()
             || !self.leaving.is_empty();
@@ -565,6 +569,9 @@ impl Gateway for ChannelsGateway {
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         self.continue_round(core, clients);
+        if self.moving.is_some() {
+            self.move_next(core, clients);
+        }
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
         self.pass_past(core);

@@ -298,10 +298,15 @@ impl Names {
         client.has(id).then(name)
     }
 
-    /// The held names, each with whether it has [`Route::Kept`].
-    pub(super) fn all(&self) -> impl Iterator<Item = (&TopicName, bool)> {
-        let entries = self.entries.iter();
-        entries.map(|(_, entry)| (&entry.name, entry.route == Route::Kept))
+    /// Every held name has a number below this one.
+    pub(super) fn numbers(&self) -> u32 {
+        u32::try_from(self.entries.numbers()).unwrap_or(u32::MAX)
+    }
+
+    /// The held name with this number, with whether it has [`Route::Kept`].
+    pub(super) fn numbered(&self, id: u32) -> Option<(&TopicName, bool)> {
+        let entry = self.entries.get(id)?;
+        Some((&entry.name, entry.route == Route::Kept))
     }
 
     /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.

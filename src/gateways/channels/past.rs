@@ -17,15 +17,18 @@ mod known;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
 use self::known::KnownNames;
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
+use super::patterns::matcher;
 use super::retained::RetainedRequest;
 use weirgate_core::{
     ByClient, Core, NotKept, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName,
+    Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue};
 
@@ -377,6 +380,25 @@ impl ChannelsGateway {
             return PastOf::Here(None);
         }
         self.past.known.past_of(name, core.newest_forgotten())
+    }
+
+    /// How many newest messages the history has forgotten, or had when the question about the name was asked whose answer a
+    /// client will share; `None` if the stream answers no questions.
+    pub(super) fn forgotten_for(&self, core: &Core, name: &TopicName) -> Option<u64> {
+        let question = self.past.questions.get(name);
+        let asked = question.filter(|question| question.stage != Stage::Waits);
+        let forgotten = asked.map(|question| question.forgotten);
+        let forgotten = forgotten.unwrap_or_else(|| core.newest_forgotten());
+        Some(forgotten).filter(|_| self.past.answers)
+    }
+
+    /// Whether the history has forgotten a newest message of a name since it had forgotten so many. The stream has it still.
+    pub(super) fn has_forgotten(&self, core: &Core, name: &TopicName, forgotten: u64) -> bool {
+        core.newest_forgotten() > forgotten && {
+            let patterns = matcher(self.syntax(), name).map(Arc::new);
+            let name = name.clone();
+            core.has_forgotten(&Wanted { name, patterns }, forgotten)
+        }
     }
 
     /// Makes the answer to a client wait for the newest messages of a name.

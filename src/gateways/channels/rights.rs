@@ -159,7 +159,8 @@ impl ChannelsGateway {
     /// Chooses how the messages of a new name come: see [`Route`].
     fn choose_route(&mut self, client: &ChannelsClient, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
-        let is_kept = self.is_kept(name);
+        let kept = self.kept.as_ref();
+        let is_kept = kept.is_some_and(|kept| kept.covers(name.as_str()));
         let cover = match &matcher {
             Some(_) if !is_kept => self.settings.acl.cover(check, name.as_str()),
             _ => None,

@@ -90,6 +90,9 @@ struct Resuming {
     lacks_newest: bool,
     /// The client has got newer messages already: it gets no older ones.
     has_got_newer: bool,
+    /// How many newest messages the history had forgotten when the stream had its newest loss before names were looked for;
+    /// `None`: none was yet.
+    forgotten_at_loss: Option<u64>,
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
@@ -187,15 +190,15 @@ impl Sending {
     /// Checks what was found in earlier turns; returns whether it still holds. A loss of the bus may have come since, or
     /// so many messages that they could not be postponed any longer.
     fn still_holds(&mut self, core: &Core, key: SessionKey) -> bool {
-        if !self.is_late {
-            return true;
-        }
-        let has_got_newer = !core.postpones(key);
+        let is_late = self.is_late;
+        let has_got_newer = is_late && !core.postpones(key);
         let mut holds = true;
         for resuming in self.resuming() {
+            holds &= !resuming.note_loss(core);
             if has_got_newer {
                 holds &= !resuming.give_up();
-            } else if let Some(since) = &resuming.since
+            } else if is_late
+                && let Some(since) = &resuming.since
                 && resuming.missed.has_recovered()
                 && let Err(why) = core.resumes_from(key, since)
             {
@@ -256,6 +259,7 @@ impl Resuming {
             is_large: false,
             lacks_newest: false,
             has_got_newer: false,
+            forgotten_at_loss: None,
             written: (0, 0),
             recovered: Recovered::default(),
             is_said: false,
@@ -281,9 +285,28 @@ impl Resuming {
         for outcome in &mut self.outcomes {
             *outcome = outcome.and(Err(why));
         }
+        self.write_again();
+    }
+
+    /// What the answer has of the names is not true any more.
+    fn write_again(&mut self) {
         self.written = (0, 0);
         self.recovered = Recovered::default();
         self.is_said = false;
+    }
+
+    /// Sends no newest messages that were found before a loss of the stream. Returns false if there was none.
+    fn note_loss(&mut self, core: &Core) -> bool {
+        let at_loss = core.forgotten_at_loss();
+        let known = self.forgotten_at_loss.replace(at_loss);
+        let is_new = self.last.is_some() && known.is_some_and(|known| known != at_loss);
+        if is_new && self.has_since {
+            self.spend_newest();
+            self.write_again();
+        } else if is_new {
+            self.fail(NotRecovered::Window);
+        }
+        is_new
     }
 
     /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
@@ -380,16 +403,22 @@ impl Resuming {
         self.off.insert(at, name);
     }
 
-    /// Writes the outcome of the next name; returns whether names are left.
-    fn write_next(&mut self) -> bool {
+    /// Writes the outcome of the next name; returns whether names are left. `has_forgotten`: whether the history has
+    /// forgotten a newest message of a name since it had forgotten so many.
+    fn write_next(&mut self, has_forgotten: impl FnOnce(&TopicName, u64) -> bool) -> bool {
         let (joined, off) = &mut self.written;
         match (self.joined.get(*joined), self.off.get(*off)) {
             (Some(name), next) if next.is_none_or(|off| name < off) => {
                 let outcome = self.outcomes[*joined];
                 let is_whole = self.has_since && outcome.is_ok();
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
-                match self.past.cuts.get(name).filter(|_| !is_whole && !is_none) {
-                    Some(cut) => self.recovered.push_cut(name, *cut),
+                let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
+                let forgotten = self.past.forgotten.filter(|_| gets_newest_of);
+                let is_gone = || forgotten.is_some_and(|count| has_forgotten(name, count));
+                let cut = self.past.cuts.get(name).copied();
+                let cut = cut.or_else(|| is_gone().then_some(RetainedCut::Limit));
+                match cut.filter(|_| !is_whole && !is_none) {
+                    Some(cut) => self.recovered.push_cut(name, cut),
                     // The newest messages are too many just now.
                     None if !self.has_since && outcome == Err(NotRecovered::Large) => {
                         self.recovered.push_cut(name, RetainedCut::Limit);
@@ -493,7 +522,7 @@ impl ChannelsGateway {
                 return true;
             }
             resuming.note_left_out();
-            if resuming.write_next() {
+            if resuming.write_next(|name, count| self.has_forgotten(core, name, count)) {
                 return true;
             }
             if !mem::replace(&mut resuming.is_said, true) {
@@ -596,6 +625,8 @@ impl ChannelsGateway {
         };
         let names: Vec<Wanted> = names.iter().map(wanted).collect();
         let (last, is_large) = (resuming.last, resuming.is_large);
+        let at_loss = || core.forgotten_at_loss();
+        resuming.forgotten_at_loss.get_or_insert_with(at_loss);
         let mut found = Follow::beside(beside);
         let Some(since) = &resuming.since else {
             let newest = match is_large {
