@@ -284,7 +284,7 @@ impl Names {
                 ChannelsOutput::Retained(RetainedRequest::All { number, names, .. }) => {
                     self.asked.push((number, names.iter().cloned().collect()));
                 }
-                ChannelsOutput::Retained(RetainedRequest::Newest { name, number }) => {
+                ChannelsOutput::Retained(RetainedRequest::Newest { name, number, .. }) => {
                     self.newest_asked.push((name, number));
                 }
                 _ => {}

@@ -6,7 +6,7 @@ mod counted;
 mod stream;
 
 pub use self::counted::{CountedFeed, LossSigns};
-pub(crate) use self::stream::{place_in, stored_at};
 #[cfg(test)]
 pub(crate) use self::stream::tests::check_reports;
 pub use self::stream::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
+pub(crate) use self::stream::{place_in, stored_at};

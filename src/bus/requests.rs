@@ -15,6 +15,7 @@ use super::server_words::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
 use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription, TopicName};
+use weirgate_wire::admission::{ClientAddr, FairQueue};
 use weirgate_wire::base::{ExtendibleMap, LogBudget, Now};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
@@ -48,6 +49,8 @@ pub(super) struct Question {
     pub(super) wants: Wants,
     /// Of all messages: the channels and patterns that clients wait for.
     pub(super) names: Arc<[TopicName]>,
+    /// Who asks, the first of several.
+    pub(super) client: ClientAddr,
 }
 
 /// Which stored messages a question is about.
@@ -65,6 +68,11 @@ impl Question {
     /// Whether it is about the stream that is the kept feed alone.
     pub(super) fn is_of_stream(&self) -> bool {
         self.wants != Wants::LastValues
+    }
+
+    /// Whether the bus has to read messages for it. Of a channel it only takes the newest one.
+    pub(super) fn reads(&self) -> bool {
+        self.subscription.is_pattern || self.wants == Wants::All
     }
 }
 
@@ -127,6 +135,9 @@ struct SharedInterest {
 #[derive(Debug, Default)]
 struct Questions {
     waiting: BTreeMap<u64, Question>,
+    /// The turns of those for which the bus has to read, and of the others.
+    reading: FairQueue<u64>,
+    taking: FairQueue<u64>,
     page_requests: BTreeMap<u64, PageRequest>,
 }
 
@@ -202,12 +213,17 @@ impl BusInterest {
     }
 
     /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed, and the number
-    /// greater than those before. What was read up to `after` does not come again.
+    /// greater than those before. Questions wait for their turn: the addresses of clients take turns. What was read up to `after` does not come again.
     /// The answer is any number of [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
     /// nothing more comes. Only the NATS sources have last values. Of Redis, only the pages of a stream answer questions, those
     /// of [`Self::ask_all`]; a question to another source of Redis stays unanswered.
-    pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
+    pub fn ask_retained(
+        &self,
+        subscription: Subscription,
+        (number, client): (u64, ClientAddr),
+        after: Arc<PageCursor>,
+    ) {
         let (wants, names) = (Wants::LastValues, Arc::default());
         self.ask(Question {
             subscription,
@@ -215,12 +231,13 @@ impl BusInterest {
             after,
             wants,
             names,
+            client,
         });
     }
 
     /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
     /// feed. The values have a place there.
-    pub fn ask_newest(&self, subscription: Subscription, number: u64) {
+    pub fn ask_newest(&self, subscription: Subscription, number: u64, client: ClientAddr) {
         let (after, wants, names) = (Arc::default(), Wants::Newest, Arc::default());
         self.ask(Question {
             subscription,
@@ -228,6 +245,7 @@ impl BusInterest {
             after,
             wants,
             names,
+            client,
         });
     }
 
@@ -236,7 +254,7 @@ impl BusInterest {
     pub fn ask_all(
         &self,
         subscription: Subscription,
-        number: u64,
+        (number, client): (u64, ClientAddr),
         (after, names): (Arc<PageCursor>, Arc<[TopicName]>),
     ) {
         let wants = Wants::All;
@@ -246,12 +264,12 @@ impl BusInterest {
             after,
             wants,
             names,
+            client,
         });
     }
 
     fn ask(&self, question: Question) {
-        let number = question.number;
-        self.shared.questions().waiting.insert(number, question);
+        self.shared.questions().put(question);
         self.wake.wake();
     }
 
@@ -268,7 +286,7 @@ impl BusInterest {
     /// the answer may still come.
     pub fn forget_retained(&self, number: u64) {
         let mut questions = self.shared.questions();
-        if questions.waiting.remove(&number).is_none() {
+        if !questions.withdraw(number) {
             questions.page_requests.insert(number, PageRequest::Forget);
             drop(questions);
             self.wake.wake();
@@ -303,10 +321,9 @@ impl Names {
         taken
     }
 
-    /// Takes the oldest question for a last value.
-    pub(super) fn next_question(&self) -> Option<Question> {
-        let (_, question) = self.shared.questions().waiting.pop_first()?;
-        Some(question)
+    /// Takes the question whose turn is next: one for which the bus has to read only if the source `may_read`.
+    pub(super) fn next_question(&self, may_read: bool) -> Option<Question> {
+        self.shared.questions().next(may_read)
     }
 
     /// Takes a request about a question, with the number of the question.
@@ -465,6 +482,30 @@ impl SharedInterest {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Questions {
+    fn put(&mut self, question: Question) {
+        let turns = match question.reads() {
+            true => &mut self.reading,
+            false => &mut self.taking,
+        };
+        turns.push(question.client, question.number);
+        self.waiting.insert(question.number, question);
+    }
+
+    /// Removes a question that nobody waits for. Returns whether it was here.
+    fn withdraw(&mut self, number: u64) -> bool {
+        let _ = self.reading.remove(&number) || self.taking.remove(&number);
+        self.waiting.remove(&number).is_some()
+    }
+
+    /// Removes and returns the next question. Those for which the bus has to read go first: the source takes few at once.
+    fn next(&mut self, may_read: bool) -> Option<Question> {
+        let reading = may_read.then(|| self.reading.pop()).flatten();
+        let number = reading.or_else(|| self.taking.pop())?;
+        self.waiting.remove(&number)
     }
 }
 

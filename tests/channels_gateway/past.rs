@@ -273,23 +273,24 @@ fn a_question_that_the_stream_does_not_answer_is_asked_again_for_the_next_client
 #[test]
 fn so_many_questions_are_on_their_way_and_others_wait_for_their_turn() {
     let mut bench = on_a_stream();
-    let keys: Vec<SessionKey> = (0..134).map(|_| bench.client()).collect();
+    // They come from one address, which gets as many places as are free then.
+    let keys: Vec<SessionKey> = (0..70).map(|_| bench.client()).collect();
     for (n, key) in keys.iter().enumerate() {
         bench.asks_newest(*key, &format!("a:{n}"));
     }
     bench.world.advance(1);
-    assert_eq!(bench.newest_asked().len(), 128);
+    assert_eq!(bench.newest_asked().len(), 64);
     // Who gives up the name, or goes, is not asked for.
     bench.say(
-        keys[132],
-        &json!({"action": "unsubscribe", "channels": ["a:132"]}),
+        keys[68],
+        &json!({"action": "unsubscribe", "channels": ["a:68"]}),
     );
-    bench.world.end(keys[133], true);
-    for n in 0..132 {
+    bench.world.end(keys[69], true);
+    for n in 0..68 {
         bench.has(n + 1, &[(&format!("a:{n}"), n + 1)]);
     }
-    assert_eq!(bench.newest_asked().len(), 132);
-    for (n, key) in keys[..132].iter().enumerate() {
+    assert_eq!(bench.newest_asked().len(), 68);
+    for (n, key) in keys[..68].iter().enumerate() {
         let want = (Value::Null, vec![json!(n + 1)]);
         assert_eq!(bench.answer(*key), Some(want), "{n}");
     }
@@ -814,7 +815,11 @@ fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
     let before = bench.newest_asked().len();
     bench.begins_at(stored(HEAD));
     let asked = &bench.newest_asked()[before..];
-    assert_eq!(asked.len(), 128, "so many are on their way");
+    assert_eq!(
+        asked.len(),
+        65,
+        "as many as are free, and that of the other"
+    );
     let wanted = asked[..2].iter().find(|(name, _)| *name == "a:wanted");
     let number = wanted.expect("the address has its turn").1;
     bench.has(number, &[("a:wanted", 5)]);
@@ -914,6 +919,34 @@ fn the_end_of_a_question_is_told_to_who_waited_for_it_alone() {
     let why = answers.iter().filter(|one| one["type"] == "subscribed");
     let why: Vec<&Value> = why.map(|one| &one["why"]).collect();
     assert_eq!(why, [&json!({"a:2": "refused"}), &Value::Null]);
+}
+
+/// The server reads all of the stream for each pattern.
+#[test]
+fn patterns_of_an_address_leave_room_for_those_of_others_and_for_exact_names() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 100);
+    for n in 0..40 {
+        let key = bench.client_from([192, 0, 2, 1]);
+        bench.asks_newest(key, &format!("a:{n}-*"));
+    }
+    assert_eq!(bench.newest_asked().len(), 4);
+    for (client, name) in [([192, 0, 2, 1], "a:1"), ([192, 0, 2, 2], "a:5-*")] {
+        let key = bench.client_from(client);
+        bench.asks_newest(key, name);
+        assert_eq!(
+            bench.newest_asked().last().map(|(name, _)| *name),
+            Some(name)
+        );
+    }
+    assert_eq!(bench.newest_asked().len(), 6);
+    // A place that is free goes to the next, and a question without an answer has none.
+    (1..=6).for_each(|number| bench.has(number, &[]));
+    let asked = bench.newest_asked().len();
+    assert!((10..=11).contains(&asked), "{asked}");
+    bench.down();
+    bench.begins_at(stored(HEAD + 100));
+    assert_eq!(bench.newest_asked().len(), asked + 4);
 }
 
 /// The history has the message before it, or no other one, or a newer one.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nkeys::{KeyPair, KeyPairType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
 use tempfile::TempDir;
+use weirgate_wire::admission::ClientAddr;
 
 use super::subjects::{Subjects, run_subjects, subscription};
 use super::*;
@@ -429,7 +430,7 @@ fn channels_need_no_more_than_the_documented_permissions() {
         source.until(&format!("+{name}"));
         source
             .interest
-            .ask_retained(subscription(name), 1, Arc::default());
+            .ask_retained(subscription(name), (1, ClientAddr::Unix), Arc::default());
         let end = format!("end of {name}");
         assert_eq!(source.until(&end).len(), 2, "a value and the end");
     }

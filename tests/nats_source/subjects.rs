@@ -4,6 +4,7 @@ use weirgate_bus::BusInterest;
 use weirgate_bus::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 use weirgate_core::Subscription;
 use weirgate_test_support::LinkProxy;
+use weirgate_wire::admission::ClientAddr;
 
 use super::*;
 
@@ -415,7 +416,7 @@ fn last_values_come_over_an_outage() {
         let none = Arc::default();
         source
             .interest
-            .ask_retained(subscription(name), number, none);
+            .ask_retained(subscription(name), (number, ClientAddr::Unix), none);
     };
     ask("kept.1", 1);
     assert_eq!(

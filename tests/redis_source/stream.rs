@@ -6,6 +6,7 @@ use weirgate_bus::StreamSettings;
 use weirgate_bus::redis::{RedisStreamPages, RedisStreamSource, WithPages};
 use weirgate_core::TopicName;
 use weirgate_test_support::LinkProxy;
+use weirgate_wire::admission::ClientAddr;
 
 use super::*;
 
@@ -128,7 +129,8 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     // None of them asks for a second page.
     for number in 1..=READERS {
         let names = Arc::from([TopicName::fixed("a")]);
-        interest.ask_all(Subscription::pattern("*"), number, (Arc::default(), names));
+        let who = (number, ClientAddr::Unix);
+        interest.ask_all(Subscription::pattern("*"), who, (Arc::default(), names));
     }
     let mut given = BTreeSet::new();
     while given.len() < READERS as usize {

@@ -86,6 +86,7 @@ impl Output for ChannelsOutput {
                 name,
                 number,
                 after,
+                ..
             }) => {
                 kept.after.insert(number, after);
                 return kept.retained.push((name.as_str().to_owned(), number));
@@ -95,6 +96,7 @@ impl Output for ChannelsOutput {
                 number,
                 after,
                 names,
+                ..
             }) => {
                 kept.after.insert(number, after);
                 let mut names: Vec<String> = names.iter().cloned().map(String::from).collect();
@@ -102,7 +104,7 @@ impl Output for ChannelsOutput {
                 kept.sought.insert(number, names);
                 return kept.all.push((name.as_str().to_owned(), number));
             }
-            Self::Retained(RetainedRequest::Newest { name, number }) => {
+            Self::Retained(RetainedRequest::Newest { name, number, .. }) => {
                 return kept.newest.push((name.as_str().to_owned(), number));
             }
             Self::Retained(RetainedRequest::More { name, number }) => {

@@ -1,5 +1,7 @@
 //! Requests that wait for a source.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::socket::Waiter;
 
@@ -52,7 +54,8 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
     let (interest, wishes) = interest(wake);
     let ask = |n: u64| {
-        interest.ask_retained(Subscription::channel("kept"), n, Arc::default());
+        let who = (n, ClientAddr::Unix);
+        interest.ask_retained(Subscription::channel("kept"), who, Arc::default());
     };
     for n in 1..10_000 {
         ask(n);
@@ -62,11 +65,11 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     assert_eq!(interest.unanswered_questions().waiting, 2);
     assert_eq!(wishes.next_page_request(), None);
     for n in 0..2 {
-        let taken = wishes.next_question().map(|question| question.number);
+        let taken = wishes.next_question(true).map(|question| question.number);
         assert_eq!(taken, Some(10_000 + n));
         (0..10).for_each(|_| interest.ask_more_retained(10_000 + n));
     }
-    assert_eq!(wishes.next_question(), None);
+    assert_eq!(wishes.next_question(true), None);
     interest.forget_retained(10_001);
     assert_eq!(
         wishes.next_page_request(),
@@ -77,4 +80,26 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
         Some((10_001, PageRequest::Forget))
     );
     assert_eq!(wishes.next_page_request(), None);
+}
+
+#[test]
+fn addresses_take_turns_and_questions_for_a_message_do_not_wait_for_those_that_read() {
+    let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+    let (interest, wishes) = interest(wake);
+    let client = |last: u8| ClientAddr::from(IpAddr::from([192, 0, 2, last]));
+    let ask = |number, last, name: Subscription| interest.ask_newest(name, number, client(last));
+    (1..=4).for_each(|n| ask(n, 1, Subscription::pattern("a.*")));
+    ask(5, 2, Subscription::pattern("b.*"));
+    (6..=8).for_each(|n| ask(n, 1, Subscription::channel("a")));
+    ask(9, 2, Subscription::channel("b"));
+    interest.forget_retained(2);
+    let next = |may_read| wishes.next_question(may_read).map(|one| one.number);
+    assert_eq!([next(false), next(false)], [Some(6), Some(9)]);
+    assert_eq!([next(true), next(true), next(true)], [1, 5, 3].map(Some));
+    assert_eq!(
+        [next(false), next(false), next(false)],
+        [Some(7), Some(8), None]
+    );
+    assert_eq!([next(true), next(true)], [Some(4), None]);
+    assert_eq!(interest.unanswered_questions().waiting, 0);
 }

@@ -238,7 +238,7 @@ impl ChannelsGateway {
     /// Asks the stream that is the kept feed for the newest messages of names of which the history has none.
     #[must_use]
     pub fn with_past(mut self) -> Self {
-        self.past = Past::new();
+        self.past = Past::new(self.syntax());
         self
     }
 

@@ -26,20 +26,26 @@ pub(super) fn carry_out(
                 name,
                 number,
                 after,
-            } => interest.ask_retained(ask(&name), number, after),
+                client,
+            } => interest.ask_retained(ask(&name), (number, client), after),
             RetainedRequest::All {
                 name,
                 number,
                 after,
+                client,
                 names,
             } => {
                 let name = match name.as_str() {
                     "" => TopicName::fixed(syntax.everything()),
                     _ => name,
                 };
-                interest.ask_all(ask(&name), number, (after, names));
+                interest.ask_all(ask(&name), (number, client), (after, names));
             }
-            RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
+            RetainedRequest::Newest {
+                name,
+                number,
+                client,
+            } => interest.ask_newest(ask(&name), number, client),
             RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
             RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
         },

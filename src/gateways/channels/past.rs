@@ -1,7 +1,7 @@
 //! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that is
 //! the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to the
 //! history, and the answers to these clients wait for them. While the bus is away, and while many questions are on their way,
-//! names wait for their turn: client addresses take turns, and the clients of an address. A name that was asked for is not
+//! names wait for their turn ([`turns`]): client addresses take turns, and the clients of an address. A name that was asked for is not
 //! asked for again until the history has forgotten the newest message of some name.
 //!
 //! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first. Such a
@@ -14,6 +14,7 @@
 //! again.
 
 mod known;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::known::KnownNames;
+use self::turns::{Turn, Waiting};
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::patterns::matcher;
@@ -30,13 +32,11 @@ use weirgate_core::{
     ByClient, Core, NotKept, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName,
     Wanted,
 };
-use weirgate_wire::admission::{ClientAddr, FairQueue};
+use weirgate_wire::admission::Permit;
+use weirgate_wire::auth::NameSyntax;
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
-/// The most questions on their way: twice as many as the bus asks the stream at once. Further names wait for their turn, and
-/// a name of another address for no more than these.
-const OPEN_MAX: usize = 128;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
 /// Memory of a client with names that wait for their turn.
@@ -83,6 +83,8 @@ struct PastQuestion {
     cut: Option<RetainedCut>,
     /// The newest message that the reader of the stream has not reached.
     unread: Option<StoredId>,
+    /// While it is on its way.
+    place: Option<Permit>,
     clients: BTreeSet<SessionKey>,
 }
 
@@ -103,49 +105,6 @@ struct Ahead {
     /// How often the stream had lost messages when the answer came: after another loss the answer says nothing.
     losses: u64,
     id: StoredId,
-}
-
-/// Names that wait for their turn. A name that several clients wait for has a turn for each, so that it waits for none whose
-/// address wants very many; what has been asked for meanwhile is skipped.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// The clients of `names`.
-    clients: FairQueue<SessionKey>,
-    names: HashMap<SessionKey, BTreeSet<TopicName>, RandomState>,
-}
-
-impl Waiting {
-    fn add(&mut self, core: &Core, key: SessionKey, name: TopicName) {
-        self.names.entry(key).or_default().insert(name);
-        self.clients.push(address_of(core, key), key);
-    }
-
-    fn remove(&mut self, key: SessionKey, name: &TopicName) {
-        if let Some(names) = self.names.get_mut(&key) {
-            names.remove(name);
-            if names.is_empty() {
-                self.names.remove(&key);
-                self.clients.remove(&key);
-            }
-        }
-    }
-
-    /// Removes and returns the next name of the client whose turn is next.
-    fn next(&mut self, core: &Core) -> Option<TopicName> {
-        let key = self.clients.pop()?;
-        let names = self.names.get_mut(&key)?;
-        let name = names.pop_first();
-        if names.is_empty() {
-            self.names.remove(&key);
-        } else {
-            self.clients.push(address_of(core, key), key);
-        }
-        name
-    }
-
-    fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
 }
 
 /// Names that wait again, because the bus gives no answer to their questions. Very many clients may wait for one, so these
@@ -176,9 +135,10 @@ pub(super) enum PastOf {
 
 impl Past {
     /// The stream answers questions.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(syntax: NameSyntax) -> Self {
         Self {
             answers: true,
+            waiting: Waiting::new(syntax),
             ..Self::default()
         }
     }
@@ -207,7 +167,7 @@ impl Past {
     /// Whether another name can be asked for. First all who wait get their turns: before, an address could come after all
     /// names of another one.
     fn has_next(&self) -> bool {
-        !self.has_returned() && !self.waiting.is_empty() && self.open.len() < OPEN_MAX
+        !self.has_returned() && self.waiting.has_next()
     }
 
     /// Makes a client wait for a name.
@@ -265,6 +225,7 @@ impl Past {
             let losses = self.losses;
             let ahead = Ahead { losses, id };
             (question.stage, question.cut) = (Stage::Ahead(ahead), cut.or(question.cut));
+            question.place = None;
             match question.clients.is_empty() {
                 true => drop(self.questions.remove(&name)),
                 false => drop(self.ahead.insert((ahead, name))),
@@ -307,7 +268,7 @@ impl Past {
             return;
         }
         question.stage = Stage::Waits;
-        (question.cut, question.unread) = (None, None);
+        (question.cut, question.unread, question.place) = (None, None, None);
         self.returned.names.push_back(name);
     }
 
@@ -359,11 +320,6 @@ impl Past {
 /// Whether messages that are missing for this reason stay missing.
 fn stays(cut: RetainedCut) -> bool {
     matches!(cut, RetainedCut::Unnamed | RetainedCut::Large)
-}
-
-/// The address of a client. Those that have left share turns until their names are released.
-fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
-    core.client_addr(key).unwrap_or(ClientAddr::Unix)
 }
 
 impl ChannelsGateway {
@@ -448,8 +404,8 @@ impl ChannelsGateway {
             }
         }
         while self.statuses.is_up() && self.past.has_next() {
-            if let Some(name) = self.past.waiting.next(core) {
-                self.ask_past_of(core, name);
+            if let Some(turn) = self.past.waiting.next(core) {
+                self.ask_past_of(core, turn);
             }
             if !core.has_time() {
                 return;
@@ -458,7 +414,12 @@ impl ChannelsGateway {
     }
 
     /// Asks for a name whose turn has come, unless the turn of another client came before.
-    fn ask_past_of(&mut self, core: &Core, name: TopicName) {
+    fn ask_past_of(&mut self, core: &Core, turn: Turn) {
+        let Turn {
+            name,
+            client,
+            place,
+        } = turn;
         let past = self.past_of(core, &name);
         let question = self.past.questions.get_mut(&name);
         let Some(question) = question.filter(|question| question.stage == Stage::Waits) else {
@@ -469,7 +430,8 @@ impl ChannelsGateway {
             return;
         }
         (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten());
-        let number = self.retained.ask_newest(&name);
+        question.place = Some(place);
+        let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
     }
 

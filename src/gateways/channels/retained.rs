@@ -42,7 +42,7 @@ use super::ChannelsGateway;
 use super::messages::Answer;
 use super::replay::Replays;
 use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
-use weirgate_wire::admission::{FairQueue, Quota};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::ExtendibleMap;
 
@@ -125,8 +125,8 @@ impl Retained {
     }
 
     /// Asks the stream that is the kept feed for the newest messages of a name. Returns the number of the question.
-    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
-        self.questions.ask_newest(name)
+    pub(super) fn ask_newest(&mut self, name: &TopicName, client: ClientAddr) -> u64 {
+        self.questions.ask_newest(name, client)
     }
 
     /// Says something of a question of [`Self::ask_newest`].

@@ -23,7 +23,12 @@ impl SubjectsSession<'_> {
                 PageRequest::Forget => retained.forget(number, self.connection.out()),
             }
         }
-        retained.work(now, self.connection.out());
+        let connection = &mut *self.connection;
+        retained.ponged(|ping| connection.is_answered(ping));
+        retained.work(now, connection.out());
+        if retained.needs_ping(now) {
+            retained.pinged(connection.ping(), now);
+        }
         self.ask_questions(now);
         let (asked, paused) = (self.retained.asked(), self.retained.paused());
         self.source.names.show_asked_questions(asked, paused);
@@ -38,7 +43,7 @@ impl SubjectsSession<'_> {
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
             && !self.connection.pinged().is_some_and(is_silent)
-            && let Some(question) = self.source.names.next_question()
+            && let Some(question) = self.source.names.next_question(retained.has_room_to_read())
         {
             let sid = self.sids.sid_of(&question.subscription.name);
             retained.ask(question, sid, now, self.connection.out());
@@ -100,12 +105,7 @@ impl SubjectsSession<'_> {
 
     /// The place of a value, and the time that counts as its arrival: a value came when the stream stored it. It has a place
     /// if the stream is the kept feed.
-    fn origin_of_value(
-        &self,
-        question: &Question,
-        id: Option<StoredId>,
-        now: Now,
-    ) -> (Place, Now) {
+    fn origin_of_value(&self, question: &Question, id: Option<StoredId>, now: Now) -> (Place, Now) {
         let Some(id) = id else {
             return (Place::Outside, now);
         };

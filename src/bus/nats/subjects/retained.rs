@@ -10,6 +10,7 @@
 //! | `streams` | which streams hold a name |
 //! | `reading` | how far a question has read |
 //! | `live` | messages that were delivered shortly before a question |
+//! | `making` | how many consumers are made at once |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
 //! # Exact subjects
@@ -23,6 +24,9 @@
 //! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
 //! bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for a pattern of copies whose
 //! origin is gone; the stream is asked for the last message of the pattern, which says whether values are missing.
+//!
+//! For a wide pattern it takes a server long to make a consumer, so few are made at once ([`making`]), and questions for a
+//! message of an exact subject do not wait for those of patterns.
 //!
 //! # The order of values
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
@@ -54,6 +58,7 @@
 
 mod events;
 mod live;
+mod making;
 mod reading;
 mod streams;
 
@@ -63,6 +68,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::events::{NatsCut, RetainedEvent};
 use self::live::{Live, LiveMessage};
+use self::making::{MAKING_MAX, Making};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
@@ -79,6 +85,8 @@ use weirgate_wire::json::{self, Json};
 
 /// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.
 const ASKED_MAX: usize = 64;
+/// The most of them that read with consumers; the others ask for a message, which takes the server little time.
+const READING_MAX: usize = ASKED_MAX / 2;
 /// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,6 +130,7 @@ pub(in super::super) struct Retained {
     /// The number of the newest subscription.
     last_sid: u64,
     all_streams: AllStreams,
+    making: Making,
     live: Live,
     /// The values and ends that the session has not taken.
     pub(super) events: Vec<RetainedEvent>,
@@ -153,7 +162,9 @@ enum QuestionStep {
     AllStreams,
     /// The last message of the first of these streams; if it has none, of the next.
     Message(VecDeque<String>),
-    /// A consumer of the values of a pattern in a stream.
+    /// Its turn to ask for a consumer of the values of a pattern in a stream.
+    Line(Target),
+    /// This consumer.
     Create(Target, Consumer),
     /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
     Any(Target, String),
@@ -191,6 +202,7 @@ impl Retained {
             last: 0,
             last_sid: FIRST_SID,
             all_streams: AllStreams::default(),
+            making: Making::default(),
             live: Live::default(),
             events: Vec::new(),
         }
@@ -248,9 +260,27 @@ impl Retained {
         found.map(|(number, _)| *number)
     }
 
-    /// Whether another question may be asked.
+    /// Whether another question for a message may be asked.
     pub(super) fn has_room(&self) -> bool {
         self.asked() < ASKED_MAX
+    }
+
+    /// Whether another question that reads with a consumer may be asked: the others wait where they take turns, and where
+    /// they may be withdrawn.
+    pub(super) fn has_room_to_read(&self) -> bool {
+        let reads = |pending: &&Pending| {
+            let is_paused = matches!(pending.step, QuestionStep::NextPage(_));
+            pending.question.reads() && !is_paused
+        };
+        let begins = |pending: &&Pending| match pending.step {
+            QuestionStep::Streams
+            | QuestionStep::AllStreams
+            | QuestionStep::Line(_)
+            | QuestionStep::Create(..) => pending.question.reads(),
+            _ => false,
+        };
+        self.pending.values().filter(begins).count() < 2 * MAKING_MAX
+            && self.pending.values().filter(reads).count() < READING_MAX
     }
 
     /// Remembers a message of a requested name: its stream may store it later.
@@ -322,7 +352,9 @@ impl Retained {
                 plan.request(&target.stream, None)
             }
             QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            QuestionStep::NextPage(_) | QuestionStep::Pause(..) => return None,
+            QuestionStep::Line(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
+                return None;
+            }
         })
     }
 
@@ -394,6 +426,7 @@ impl Retained {
         };
         let error = ApiError::NotPermitted(what).to_string();
         for number in &ended {
+            self.making.answered(*number);
             self.refuse(*number, &error, out);
         }
         matches!(violation, PermissionsViolation::Subscribe(_))
@@ -404,15 +437,9 @@ impl Retained {
     /// Takes a message of a question's subscription.
     pub(super) fn take(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
         if delivery.sid == FIRST_SID {
-            match delivery.request() {
-                Some(number) if self.all_streams.asked() == Some(number) => {
-                    self.handle_list_page(number, &delivery, now, out);
-                }
-                Some(number) if delivery.is_cut() => {
-                    self.answered_in_part(number, &delivery, now, out);
-                }
-                Some(number) => self.answered(number, &delivery, now, out),
-                None => {}
+            if let Some(number) = delivery.request() {
+                self.take_answer(number, delivery, now, out);
+                self.make_next(now, out);
             }
             return;
         }
@@ -427,11 +454,30 @@ impl Retained {
         }
     }
 
+    /// Takes the answer to a request.
+    fn take_answer(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
+        if let Some(mut consumer) = self.making.answered(number) {
+            // The answer says the name, by which the server can delete it.
+            if consumer.made(&delivery.payload).is_ok() {
+                consumer.leave(&self.reply(0), out);
+            }
+        } else if self.all_streams.asked() == Some(number) {
+            self.handle_list_page(number, &delivery, now, out);
+        } else if delivery.is_cut() {
+            self.answered_in_part(number, &delivery, now, out);
+        } else {
+            self.answered(number, &delivery, now, out);
+        }
+    }
+
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
         let is_late = |pending: &Pending| {
-            let is_paused = matches!(pending.step, QuestionStep::NextPage(_));
-            !is_paused && pending.progressed + ANSWER_TIMEOUT <= now
+            let waits = matches!(
+                pending.step,
+                QuestionStep::Line(_) | QuestionStep::NextPage(_)
+            );
+            !waits && pending.progressed + ANSWER_TIMEOUT <= now
         };
         for number in self.numbers(is_late) {
             // The last answer counts, though it may be from before the newest message.
@@ -451,7 +497,9 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Pause(_, Again::Create(target)) => self.create(number, target, out),
+                QuestionStep::Pause(_, Again::Create(target)) => {
+                    self.create(number, target, now, out);
+                }
                 QuestionStep::Pause(_, Again::Message(streams)) => {
                     pending.step = QuestionStep::Message(streams);
                     self.send(number, out);
@@ -459,6 +507,21 @@ impl Retained {
                 _ => self.send(number, out),
             }
         }
+        self.make_next(now, out);
+    }
+
+    /// Whether [`Self::pinged`] is to follow a ping: the answers to requests that were given up are late.
+    pub(super) fn needs_ping(&self, now: Instant) -> bool {
+        self.making.needs_ping(now)
+    }
+
+    pub(super) fn pinged(&mut self, ping: u64, now: Instant) {
+        self.making.pinged(ping, now);
+    }
+
+    /// Some pings were answered.
+    pub(super) fn ponged(&mut self, is_answered: impl Fn(u64) -> bool) {
+        self.making.ponged(is_answered);
     }
 
     /// When [`Self::work`] is due.
@@ -467,11 +530,12 @@ impl Retained {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
                 QuestionStep::Pause(at, _) => Some(at.min(late)),
-                QuestionStep::NextPage(_) => None,
+                QuestionStep::Line(_) | QuestionStep::NextPage(_) => None,
                 _ => Some(late),
             }
         };
-        self.pending.values().filter_map(due).min()
+        let dues = self.pending.values().filter_map(due);
+        dues.chain(self.making.due()).min()
     }
 
     /// Asks again after a pause.
@@ -496,6 +560,7 @@ impl Retained {
             (
                 QuestionStep::Pause(..)
                 | QuestionStep::Values(..)
+                | QuestionStep::Line(_)
                 | QuestionStep::NextPage(_)
                 | QuestionStep::AllStreams,
                 _,
@@ -759,7 +824,7 @@ impl Retained {
         }
         if pending.reading.begins_late(made.begins) {
             consumer.leave(&nobody, out);
-            return self.create(number, target, out);
+            return self.create(number, target, now, out);
         }
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
@@ -952,7 +1017,7 @@ impl Retained {
             return self.pause(number, Again::Streams, now);
         }
         if let Some(target) = pending.reading.targets.pop_front() {
-            return self.create(number, target, out);
+            return self.create(number, target, now, out);
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
@@ -969,15 +1034,34 @@ impl Retained {
         }
     }
 
-    /// Requests a consumer of a stream.
-    fn create(&mut self, number: u64, target: Target, out: &mut Vec<u8>) {
-        self.last_sid += 1;
-        let deliver = self.deliver_subject(self.last_sid);
+    /// Requests a consumer of a stream, as soon as there is a place.
+    fn create(&mut self, number: u64, target: Target, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            let start = pending.reading.consumer_start();
-            let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
-            pending.step = QuestionStep::Create(target, consumer);
-            self.send(number, out);
+            pending.step = QuestionStep::Line(target);
+            self.making.wait(number);
+            self.make_next(now, out);
+        }
+    }
+
+    /// Requests the consumers whose turn it is.
+    fn make_next(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while let Some(number) = self.making.next() {
+            self.last_sid += 1;
+            let (sid, deliver) = (self.last_sid, self.deliver_subject(self.last_sid));
+            let Some(pending) = self.pending.get_mut(&number) else {
+                continue;
+            };
+            match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+                QuestionStep::Line(target) => {
+                    let start = pending.reading.consumer_start();
+                    let consumer = Consumer::new(&target.stream, sid, deliver, start);
+                    pending.step = QuestionStep::Create(target, consumer);
+                    pending.progressed = now;
+                    self.making.sent(number, now);
+                    self.send(number, out);
+                }
+                step => pending.step = step,
+            }
         }
     }
 
@@ -987,11 +1071,19 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-            QuestionStep::Create(_, consumer)
-            | QuestionStep::Values(consumer, _)
-            | QuestionStep::NextPage(Some(consumer)) => consumer.leave(&nobody, out),
-            step => pending.step = step,
+        let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
+            QuestionStep::Line(_) => return self.making.leave_line(number),
+            QuestionStep::Create(_, consumer) => self.making.give_up(number, consumer),
+            QuestionStep::Values(consumer, _) | QuestionStep::NextPage(Some(consumer)) => {
+                Some(consumer)
+            }
+            step => {
+                pending.step = step;
+                return;
+            }
+        };
+        if let Some(consumer) = consumer {
+            consumer.leave(&nobody, out);
         }
     }
 

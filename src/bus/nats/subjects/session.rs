@@ -19,6 +19,11 @@ use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
 
+/// After so long without an answer, a change of subscriptions counts as late.
+const LATE: Duration = Duration::from_secs(2);
+/// The shortest time between two log lines about late changes.
+const LATE_LINES: Duration = Duration::from_secs(30);
+
 /// The limit on names reported as settled between two reads.
 const SETTLED_PER_TURN: usize = 1_024;
 
@@ -34,18 +39,44 @@ pub(super) struct SubjectsSession<'a> {
     pub(super) sids: &'a mut Sids,
     /// The changes without an answer, in order.
     asked: VecDeque<PendingChange>,
+    lateness: Lateness,
     pub(super) retained: Retained,
 }
 
 /// A change requested from the server.
 struct PendingChange {
     change: SubscriptionChange,
+    sent: Instant,
     /// The number of the PING after the change. Its PONG confirms what no error has refused.
     ping: u64,
     /// Names refused by the server.
     refused: Vec<Arc<str>>,
     /// The text of an error that names no subject.
     words: Option<String>,
+}
+
+/// Which late changes the operator is told of.
+#[derive(Debug, Default)]
+struct Lateness {
+    told: Option<Instant>,
+}
+
+impl Lateness {
+    /// Whether to log a line now; `sent` is when the oldest change without an answer was sent.
+    fn is_to_be_told(&mut self, sent: Instant, now: Instant) -> bool {
+        let is_told = self.told.is_some_and(|told| now < told + LATE_LINES);
+        let is_due = now >= sent + LATE && !is_told;
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+
+    /// When [`Self::is_to_be_told`] is true next.
+    fn due(&self, sent: Instant) -> Instant {
+        let next_line = self.told.map(|told| told + LATE_LINES);
+        (sent + LATE).max(next_line.unwrap_or(sent))
+    }
 }
 
 impl PendingChange {
@@ -79,6 +110,7 @@ impl<'a> SubjectsSession<'a> {
             relay,
             sids,
             asked: VecDeque::new(),
+            lateness: Lateness::default(),
         }
     }
 
@@ -123,10 +155,14 @@ impl<'a> SubjectsSession<'a> {
         }
         let until = self.watch(!has_read)?;
         self.report_settled()?;
+        self.tell_lateness();
         let publishing = self.source.publishing.as_ref();
         let dues = [
             self.retained.due(),
             self.source.names.ledger.settle_due(),
+            self.asked
+                .front()
+                .map(|oldest| self.lateness.due(oldest.sent)),
             publishing.map(Publishing::due).transpose()?,
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
@@ -169,6 +205,7 @@ impl<'a> SubjectsSession<'a> {
             }
             self.asked.push_back(PendingChange {
                 change,
+                sent: Instant::now(),
                 ping: self.connection.ping(),
                 refused: Vec::new(),
                 words: None,
@@ -357,6 +394,26 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
+    /// Tells the operator of subscriptions that the server does not confirm in time: their clients have their answer by then,
+    /// and get no messages.
+    fn tell_lateness(&mut self) {
+        let Some(oldest) = self.asked.front() else {
+            return;
+        };
+        let now = Instant::now();
+        if !self.lateness.is_to_be_told(oldest.sent, now) {
+            return;
+        }
+        let name = oldest.change.names.front();
+        tracing::warn!(
+            name = name.map(|name| shown(name)).unwrap_or_default(),
+            late_ms = now.duration_since(oldest.sent).as_millis() as u64,
+            changes = self.asked.len(),
+            questions = self.retained.asked(),
+            "NATS has not confirmed subscriptions: clients get no messages of these names until it does"
+        );
+    }
+
     /// The first change without an answer. The server's errors belong to this change.
     fn first_asked(&mut self) -> Option<&mut PendingChange> {
         self.asked.front_mut()
@@ -512,4 +569,26 @@ impl<'a> SubjectsSession<'a> {
 fn came_by_inbox(by: &Subscription, delivery: &Delivery) -> bool {
     let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
     by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_change_is_told_once_in_a_while() {
+        let (mut lateness, sent) = (Lateness::default(), Instant::now());
+        let mut told = Vec::new();
+        for second in 0..70 {
+            let now = sent + Duration::from_secs(second);
+            let due = lateness.due(sent);
+            if lateness.is_to_be_told(sent, now) {
+                assert!(due <= now);
+                told.push(second);
+            } else {
+                assert!(due > now);
+            }
+        }
+        assert_eq!(told, [2, 32, 62]);
+    }
 }

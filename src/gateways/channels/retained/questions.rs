@@ -14,6 +14,7 @@ use foldhash::quality::RandomState;
 use super::RetainedRequest;
 use super::sought::{Receiver, Sought};
 use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
+use weirgate_wire::admission::ClientAddr;
 
 /// How long the first member of a question that is ready for the next page waits for the others, microseconds.
 pub(super) const LAG_MAX_US: u64 = 500_000;
@@ -87,11 +88,12 @@ pub(super) type LeftMembers = (TopicName, BTreeSet<SessionKey>, QuestionCursor);
 
 impl Questions {
     /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
-    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
+    pub(super) fn ask_newest(&mut self, name: &TopicName, client: ClientAddr) -> u64 {
         self.number += 1;
         self.requests.push_back(RetainedRequest::Newest {
             name: name.clone(),
             number: self.number,
+            client,
         });
         self.number
     }
@@ -137,12 +139,13 @@ impl Questions {
     }
 
     /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
-    /// `sought_by` says what the members of a question for all messages wait for. Returns the clients of another question that
-    /// ends for it.
+    /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages wait
+    /// for. Returns the clients of another question that ends for it.
     pub(super) fn ask(
         &mut self,
         name: &TopicName,
         cursor_id: u64,
+        address_of: impl Fn(SessionKey) -> Option<ClientAddr>,
         sought_by: impl Fn(&BTreeSet<SessionKey>) -> Sought,
     ) -> Option<LeftMembers> {
         let start = (name.clone(), cursor_id);
@@ -159,17 +162,21 @@ impl Questions {
             false => self.slowest(),
         };
         let after = Arc::clone(&cursor.page_cursor);
+        let client = members.iter().find_map(|key| address_of(*key));
+        let client = client.unwrap_or(ClientAddr::Unix);
         self.requests.push_back(match cursor.reads_all {
             true => RetainedRequest::All {
                 name: name.clone(),
                 number,
                 after,
+                client,
                 names: sought.names(),
             },
             false => RetainedRequest::Ask {
                 name: name.clone(),
                 number,
                 after,
+                client,
             },
         });
         self.begun.insert(start, number);

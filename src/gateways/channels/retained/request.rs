@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weirgate_core::{PageCursor, TopicName};
+use weirgate_wire::admission::ClientAddr;
 
 /// What the bus is asked about last values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum RetainedRequest {
         number: u64,
         /// What was read before.
         after: Arc<PageCursor>,
+        /// Who asks, the first of several.
+        client: ClientAddr,
     },
     /// A question about a name, to the stream that is the kept feed: the first page of all messages.
     All {
@@ -24,6 +27,8 @@ pub enum RetainedRequest {
         number: u64,
         /// What was read before.
         after: Arc<PageCursor>,
+        /// Who asks, the first of several.
+        client: ClientAddr,
         /// The channels and patterns that clients wait for.
         names: Arc<[TopicName]>,
     },
@@ -33,6 +38,8 @@ pub enum RetainedRequest {
         name: TopicName,
         /// The number of the question.
         number: u64,
+        /// Who asks, the first of several.
+        client: ClientAddr,
     },
     /// The next page.
     More {

@@ -188,6 +188,7 @@ impl Retained {
     /// Asks the next question about the name from this cursor.
     pub(super) fn ask_next(&mut self, name: &TopicName, cursor_id: u64) {
         let clients = &self.clients;
+        let address_of = |key| clients.get(&key).and_then(|waiter| waiter.address);
         let sought_by = |members: &BTreeSet<SessionKey>| {
             let mut sought = Sought::default();
             for key in members {
@@ -197,7 +198,7 @@ impl Retained {
             }
             sought
         };
-        if let Some(left) = self.questions.ask(name, cursor_id, sought_by) {
+        if let Some(left) = self.questions.ask(name, cursor_id, address_of, sought_by) {
             self.go_on_later(left);
         }
     }

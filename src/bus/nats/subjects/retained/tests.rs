@@ -5,6 +5,7 @@ use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription};
+use weirgate_wire::admission::ClientAddr;
 
 fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {
@@ -17,6 +18,7 @@ fn question(number: u64, name: &str) -> Question {
         after: Arc::default(),
         wants: Wants::LastValues,
         names: Arc::default(),
+        client: ClientAddr::Unix,
     }
 }
 
@@ -186,6 +188,86 @@ fn questions_beyond_the_limit_wait() {
     retained.take(none, Instant::now(), &mut out);
     assert!(retained.has_room());
     assert_eq!(retained.asked(), ASKED_MAX - 1);
+}
+
+/// Requests for consumers in these bytes.
+fn creations(out: &mut Vec<u8>) -> usize {
+    let text = String::from_utf8(std::mem::take(out)).expect("text");
+    text.matches("$JS.API.CONSUMER.CREATE").count()
+}
+
+/// Questions for patterns, each up to the request for its consumer.
+fn patterns(count: u64, now: Instant, out: &mut Vec<u8>) -> Retained {
+    let mut retained = retained(now);
+    for number in 1..=count {
+        retained.ask(question(number, "a.*"), None, now, out);
+        retained.take(answer(&retained, number, LIST), now, out);
+    }
+    retained
+}
+
+const MADE: &str = r#"{"name":"c","num_pending":9}"#;
+
+#[test]
+fn few_consumers_are_made_at_once_and_what_needs_none_does_not_wait() {
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let mut retained = patterns(10, now, &mut out);
+    assert_eq!(creations(&mut out), MAKING_MAX);
+    assert!(retained.has_room() && !retained.has_room_to_read());
+    // Who waits in line is not late.
+    retained.work(now + ANSWER_TIMEOUT - Duration::from_millis(1), &mut out);
+    for number in 1..=10 {
+        assert_eq!(std::mem::take(&mut retained.events), []);
+        retained.take(answer(&retained, number, MADE), now, &mut out);
+        let left = 10 - MAKING_MAX as u64;
+        assert_eq!(creations(&mut out), usize::from(number <= left), "{number}");
+    }
+    assert!(retained.has_room_to_read());
+}
+
+#[test]
+fn a_consumer_that_nobody_waits_for_keeps_its_place_until_it_is_made_and_is_deleted_then() {
+    for is_late in [false, true] {
+        let (now, mut out) = (Instant::now(), Vec::new());
+        let mut retained = patterns(6, now, &mut out);
+        assert_eq!(creations(&mut out), 2);
+        if is_late {
+            retained.work(now + ANSWER_TIMEOUT, &mut out);
+            let late = [1, 2].map(|number| refused(number, "a.*", "no answer"));
+            assert_eq!(std::mem::take(&mut retained.events), late);
+        } else {
+            (1..=4).for_each(|number| retained.forget(number, &mut out));
+        }
+        assert_eq!(creations(&mut out), 0, "the server still makes them");
+        retained.take(answer(&retained, 1, MADE), now, &mut out);
+        let text = String::from_utf8(out.clone()).expect("text");
+        assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
+        assert_eq!(creations(&mut out), 1);
+    }
+}
+
+#[test]
+fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let mut retained = patterns(4, now, &mut out);
+    let late = now + ANSWER_TIMEOUT;
+    assert!(!retained.needs_ping(late), "somebody waits");
+    (1..=2).for_each(|number| retained.forget(number, &mut out));
+    assert!(!retained.needs_ping(now));
+    assert_eq!(retained.due(), Some(late));
+    assert!(retained.needs_ping(late));
+    retained.pinged(7, late);
+    assert!(!retained.needs_ping(late) && retained.due().is_none());
+    creations(&mut out);
+    retained.ponged(|ping| ping < 7);
+    retained.work(late, &mut out);
+    assert_eq!(creations(&mut out), 0);
+    retained.ponged(|ping| ping <= 7);
+    retained.work(late, &mut out);
+    assert_eq!(creations(&mut out), 2);
+    // It was not lost.
+    retained.take(answer(&retained, 1, MADE), late, &mut out);
+    assert_eq!(std::mem::take(&mut retained.events), []);
 }
 
 #[test]

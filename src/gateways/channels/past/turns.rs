@@ -1,0 +1,149 @@
+//! Names that wait until the stream is asked for their newest messages: whose turn is next, and how many are asked for at once.
+//!
+//! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many; what has
+//! been asked for meanwhile is skipped. An address has less than half of the places, so another one that comes finds a place
+//! free ([`Quota::grant`]). Patterns have few places of their own, because the server reads for each.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foldhash::quality::RandomState;
+
+use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
+use weirgate_wire::auth::NameSyntax;
+
+/// The most exact names, and the most patterns, that the stream is asked for at once: about twice as many as the bus has on
+/// its way.
+const EXACT_MAX: u64 = 128;
+const PATTERNS_MAX: u64 = 8;
+
+/// Names that wait for their turn.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    syntax: NameSyntax,
+    exact: Turns,
+    patterns: Turns,
+}
+
+#[derive(Debug)]
+struct Turns {
+    /// The clients of `names`.
+    clients: FairQueue<SessionKey>,
+    names: HashMap<SessionKey, BTreeSet<TopicName>, RandomState>,
+    places: Quota,
+    /// While so many places are held, no address in the queue has room for another.
+    full: Option<u64>,
+}
+
+/// A name whose turn it is, with the place of the client that wants it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) name: TopicName,
+    pub(super) client: ClientAddr,
+    pub(super) place: Permit,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self::new(NameSyntax::default())
+    }
+}
+
+impl Waiting {
+    pub(super) fn new(syntax: NameSyntax) -> Self {
+        Self {
+            syntax,
+            exact: Turns::new(EXACT_MAX),
+            patterns: Turns::new(PATTERNS_MAX),
+        }
+    }
+
+    fn turns_of(&mut self, name: &TopicName) -> &mut Turns {
+        match self.syntax.is_pattern(name.as_str()) {
+            true => &mut self.patterns,
+            false => &mut self.exact,
+        }
+    }
+
+    pub(super) fn add(&mut self, core: &Core, key: SessionKey, name: TopicName) {
+        self.turns_of(&name).add(core, key, name);
+    }
+
+    pub(super) fn remove(&mut self, key: SessionKey, name: &TopicName) {
+        self.turns_of(name).remove(key, name);
+    }
+
+    /// Removes and returns the next name of the client whose turn is next.
+    pub(super) fn next(&mut self, core: &Core) -> Option<Turn> {
+        self.exact.next(core).or_else(|| self.patterns.next(core))
+    }
+
+    /// Whether a name waits for which there is a place.
+    pub(super) fn has_next(&self) -> bool {
+        self.exact.has_next() || self.patterns.has_next()
+    }
+}
+
+impl Turns {
+    fn new(places: u64) -> Self {
+        Self {
+            clients: FairQueue::default(),
+            names: HashMap::default(),
+            places: Quota::new("newest_messages", places),
+            full: None,
+        }
+    }
+
+    fn add(&mut self, core: &Core, key: SessionKey, name: TopicName) {
+        self.names.entry(key).or_default().insert(name);
+        self.clients.push(address_of(core, key), key);
+        self.full = None;
+    }
+
+    fn remove(&mut self, key: SessionKey, name: &TopicName) {
+        if let Some(names) = self.names.get_mut(&key) {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&key);
+                self.clients.remove(&key);
+            }
+        }
+    }
+
+    fn has_next(&self) -> bool {
+        let is_full = self.full.is_some_and(|held| self.places.held() >= held);
+        !self.clients.is_empty() && !is_full
+    }
+
+    fn next(&mut self, core: &Core) -> Option<Turn> {
+        if !self.has_next() {
+            return None;
+        }
+        let places = &self.places;
+        let Some(key) = self.clients.pop_of(|client| places.has_room_for(client)) else {
+            self.full = Some(self.places.held());
+            return None;
+        };
+        // Others may have room since.
+        self.full = None;
+        let client = address_of(core, key);
+        let names = self.names.get_mut(&key)?;
+        let name = names.pop_first();
+        if names.is_empty() {
+            self.names.remove(&key);
+        } else {
+            self.clients.push(client, key);
+        }
+        let (name, place) = (name?, self.places.hold(client, 1, 0));
+        Some(Turn {
+            name,
+            client,
+            place,
+        })
+    }
+}
+
+/// The address of a client. Those that have left share turns until their names are released.
+fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
+    core.client_addr(key).unwrap_or(ClientAddr::Unix)
+}
