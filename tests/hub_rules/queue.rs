@@ -489,7 +489,7 @@ struct Slow(AtomicU64);
 
 impl TurnClock for Slow {
     fn mono_us(&self) -> u64 {
-        self.0.fetch_add(200, Ordering::Relaxed)
+        self.0.fetch_add(100, Ordering::Relaxed)
     }
 }
 

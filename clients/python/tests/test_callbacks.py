@@ -211,7 +211,7 @@ async def test_a_function_for_tokens_may_outlast_its_attempt():
             except asyncio.CancelledError:
                 return "too late"
         return "in time"
-    async with Feed() as feed, weirgate.connect(feed.url, token=token, handshake_ms=50, **FAST) as client:
+    async with Feed() as feed, weirgate.connect(feed.url, token=token, handshake_ms=500, **FAST) as client:
         await feed.until(lambda: client.status == "open")
         await asyncio.sleep(0.05)
         assert feed.connections == 1 and not feed.failures
