@@ -2,11 +2,13 @@
 over a new start of the gateway too."""
 import json
 import re
+import urllib.request
 
 import nats
 import pytest
 from browser import open_page
 from processes import ROOT, node_binary
+from prometheus import Metrics
 from waiting import until
 from walkthrough import Shell, Walkthrough, connects, different
 
@@ -163,6 +165,11 @@ async def test_an_answer_survives_a_reload_and_a_new_process_of_the_gateway(guid
         await reload()
 
 
+def subscriptions(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        return Metrics(answer.read().decode()).sum("weirgate_subscriptions")
+
+
 INBOX = """JSON.stringify([document.getElementById('list').textContent.split('\\n').filter(Boolean), +document.getElementById('unread').textContent,
     document.getElementById('how').textContent])"""
 INBOX_ON_JETSTREAM = [
@@ -204,6 +211,8 @@ async def test_a_user_who_was_away_gets_each_message_once_and_a_new_device_the_n
 
     async with open_page(page.url(), width=900, height=500) as browser:
         await shows(browser, [], 0)
+        # The page is open before it is subscribed; then it would get the newest 20.
+        await until(lambda: subscriptions(int(page.env["REDIS_WS_GATEWAY_PORT"])) == 1, 30, "its subscription")
         await published(publish)
         await shows(browser, numbers(1, 50), 50)
         for count in (100, 150):
