@@ -657,7 +657,7 @@ impl History {
     /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
-        let copied = self.newest_only.copied_bytes() + self.memory.beside;
+        let copied = self.newest_only.places_bytes() + self.memory.beside;
         let beside = ENTRY_BYTES * messages + copied;
         self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }

@@ -422,6 +422,45 @@ fn newest_messages_that_stay_have_a_part_of_the_memory() {
     assert_eq!(bench.missed(&["row:1"], first), Err(NotRecovered::Window));
 }
 
+/// One that was read from the stream stands before younger ones of the list, and those were kept before it.
+#[test]
+fn each_message_that_stays_is_forgotten_in_its_time() {
+    let mut bench = Bench::of_a_stream(1 << 18);
+    bench.advance(SECOND);
+    bench.store("quiet", "1", stored(100, 10));
+    for n in 101..5_000 {
+        bench.store("busy", &"x".repeat(100), stored(n, 10 * n));
+    }
+    let read = |bench: &mut Bench, name: &str, id| {
+        let body = bench.body(name);
+        let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
+        let kept = bench.history.keep_newest(now, stored(id, 10), &name, &body);
+        assert_eq!(kept, Ok(()));
+    };
+    let has = |bench: &Bench| {
+        let names = ["quiet", "b", "a"].map(TopicName::fixed);
+        names.map(|name| bench.history.has_messages(&name))
+    };
+    bench.advance(40 * SECOND);
+    read(&mut bench, "b", 7);
+    bench.advance(10 * SECOND);
+    read(&mut bench, "a", 5);
+    assert_eq!(has(&bench), [true; 3]);
+    bench.advance(11 * SECOND);
+    assert_eq!(has(&bench), [false, true, true]);
+    bench.advance(40 * SECOND);
+    assert_eq!(has(&bench), [false, false, true]);
+    bench.advance(10 * SECOND);
+    assert_eq!(has(&bench), [false; 3]);
+    assert_eq!(
+        (
+            bench.history.due_us(),
+            bench.history.newest_only.places_bytes()
+        ),
+        (None, 0)
+    );
+}
+
 /// A pattern that matches very many names.
 fn all_names() -> Wanted {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
@@ -682,12 +721,12 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
         let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
         assert_eq!(found.frames().count(), 1);
     }
-    let copied_before = bench.history.newest_only.copied_bytes();
+    let copied_before = bench.history.newest_only.places_bytes();
     bench.keep("row:3", "new");
-    assert!(bench.history.newest_only.copied_bytes() < copied_before);
+    assert!(bench.history.newest_only.places_bytes() < copied_before);
     while bench.history.drop_copies() {}
     let memory = &bench.history.memory;
-    let copied = bench.history.newest_only.copied_bytes();
+    let copied = bench.history.newest_only.places_bytes();
     assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
 }
 
