@@ -461,6 +461,45 @@ fn each_message_that_stays_is_forgotten_in_its_time() {
     );
 }
 
+/// Messages that were read from the stream have no numbers.
+#[test]
+fn newest_messages_of_two_patterns_come_in_the_order_of_the_stream() {
+    for has_messages in [true, false] {
+        let mut bench = Bench::of_a_stream(1 << 20);
+        bench.has_messages = has_messages;
+        bench.store("busy", "6", stored(100, 10));
+        for n in 0..6 {
+            let (body, name) = (
+                bench.body(&n.to_string()),
+                format!("{}:{n}", ["a", "b"][n % 2]),
+            );
+            let (name, position) = (TopicName::from(name), stored(n as u64 + 1, 10));
+            let now = at(bench.now_us);
+            let kept = bench.history.keep_newest(now, position, &name, &body);
+            assert_eq!(kept, Ok(()));
+        }
+        let wanted = ["b:*", "a:*"].map(|name| Wanted {
+            name: TopicName::fixed(name),
+            patterns: Some(Arc::new(
+                NamePatterns::new(Default::default(), &[name.to_owned()]).unwrap(),
+            )),
+        });
+        let (mut found, outcome) = bench.all_newest(&wanted, 1, text_frames(1 << 20));
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(
+            found.run_count(),
+            1,
+            "a list for each message would count nowhere"
+        );
+        found.sort();
+        let mut texts = Vec::new();
+        while let Some(frame) = found.pop_until(None) {
+            texts.push(String::from_utf8_lossy(frame.body())[..1].to_owned());
+        }
+        assert_eq!(texts, ["0", "1", "2", "3", "4", "5"], "{has_messages}");
+    }
+}
+
 /// A pattern that matches very many names.
 fn all_names() -> Wanted {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
