@@ -11,6 +11,7 @@ use super::send_queue::Pushed;
 use super::session::{Delivered, NextPostponed, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
+use weirgate_wire::base::ChunkedQueue;
 
 /// If too many messages are postponed for a client, so many of them go out with each further one.
 const SENT_WITH_EACH: usize = 16;
@@ -27,8 +28,9 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions with a long queue from which replaced states are still to be removed.
-    pub(super) crowded: Vec<SessionKey>,
+    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile no limit of the queue holds for
+    /// states, so the first one comes first.
+    pub(super) crowded: ChunkedQueue<SessionKey>,
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
     pub(super) to_arm: Vec<SessionKey>,
@@ -235,7 +237,7 @@ impl Clients {
             Delivered::Queued(_) => {}
         }
         if matches!(delivered, Delivered::Queued(Pushed::QueuedInCrowd)) {
-            self.crowded.push(key);
+            self.crowded.push_back(key);
         }
         let is_held = matches!(delivered, Delivered::Held { .. });
         let is_replaced = matches!(delivered, Delivered::Queued(Pushed::Conflated { .. }));

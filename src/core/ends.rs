@@ -159,7 +159,7 @@ impl Core {
     pub(super) fn reap(&mut self) {
         while !self.clients.crowded.is_empty()
             && self.turn.has_time()
-            && let Some(key) = self.clients.crowded.pop()
+            && let Some(key) = self.clients.crowded.pop_front()
         {
             self.clients.thin(&self.limits, key);
         }

@@ -60,6 +60,11 @@ const MADE_AT_ONCE: usize = 500;
 const FORGOTTEN_STEPS_MAX: usize = 10_000;
 /// How many additions to the names of the feed are remembered.
 const NEW_NAMES_MAX: usize = 16;
+/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves the rest to
+/// [`handle_timeout`](History::handle_timeout).
+const FORGOTTEN_AT_ONCE: usize = 256;
+/// Messages exceed the limit by up to one `EXCESS_SHARE`th of it while older ones are being forgotten.
+const EXCESS_SHARE: usize = 4;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
 const LATE_US: u64 = 200_000;
 
@@ -214,6 +219,8 @@ pub(super) struct History {
     lost: Option<StreamLoss>,
     /// Names that the feed has got lately, and the number from which on it surely has their messages.
     new_names: VecDeque<(NamePatterns, u64)>,
+    /// What has come last takes the memory over its limit: older messages are yet to be forgotten.
+    is_over: bool,
     /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
 }
@@ -243,6 +250,7 @@ impl History {
             left_out_us: 0,
             lost: None,
             new_names: VecDeque::new(),
+            is_over: false,
             is_off: false,
         })
     }
@@ -425,6 +433,7 @@ impl History {
         if copies.is_empty() {
             rest?;
         }
+        let before = self.memory();
         let mut page = KeptPage {
             is_last: rest == Ok(None),
             counts: vec![0; wanted.len()],
@@ -444,7 +453,7 @@ impl History {
             }
         }
         page.reached = looked_at.or_else(|| page.messages.position());
-        self.forget_excess();
+        self.forget_made(before);
         Ok(page)
     }
 
@@ -508,6 +517,7 @@ impl History {
         if let Some(search) = missed.search.take() {
             return self.search_on(search, missed, budget);
         }
+        let before = self.memory();
         for _ in 0..MADE_AT_ONCE {
             let Some((known, pattern)) = missed.next_unmade() else {
                 break;
@@ -518,7 +528,7 @@ impl History {
                 None => return Err(NotRecovered::Window),
             }
         }
-        self.forget_excess();
+        self.forget_made(before);
         Ok(())
     }
 
@@ -570,8 +580,11 @@ impl History {
         }
     }
 
-    /// The time at which the oldest message is too old.
+    /// The time at which the oldest message is too old; at once while older messages are yet to be forgotten for newer ones.
     pub(super) fn due_us(&self) -> Option<u64> {
+        if self.is_over {
+            return Some(0);
+        }
         let of_list = self.entries.front().map(|entry| entry.kept_us);
         let kept_us = of_list
             .into_iter()
@@ -580,10 +593,22 @@ impl History {
         Some(kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
-    /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
+    /// Whether older messages are yet to be forgotten for what has come last.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Forgets the oldest messages over the limit of memory, and those that are too old, as many as there is time for.
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &KeptMessage| entry.kept_us + keep_us <= now_us;
+        self.is_over = false;
+        while self.forget_one(self.limits.bytes_max) {
+            if !turn.has_time() {
+                self.is_over = true;
+                break;
+            }
+        }
         while let Some(topic) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
             self.note_newest_forgotten(topic);
             self.remove_newest_only(topic);
@@ -597,7 +622,6 @@ impl History {
                 break;
             }
         }
-        self.forget_excess();
     }
 
     /// The gauges.
@@ -633,7 +657,7 @@ impl History {
     /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
-        let copied = self.newest_only.copied_bytes() + self.memory.beside;
+        let copied = self.newest_only.places_bytes() + self.memory.beside;
         let beside = ENTRY_BYTES * messages + copied;
         self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
     }
@@ -643,15 +667,29 @@ impl History {
         self.entries.partition_point(|entry| entry.number < number)
     }
 
-    /// While messages and copies need too much memory: drops the oldest copies, which can be made again, as long as
-    /// copies have more than their share; then forgets the oldest messages. So no client can displace messages by
-    /// asking for many patterns.
+    /// Forgets for what has come. Of very many small messages only some go at once for a large one, as long as the excess is
+    /// below its limit.
     fn forget_excess(&mut self) {
+        let bytes_max = self.limits.bytes_max;
+        while self.forget_one(bytes_max + bytes_max / EXCESS_SHARE) {}
+        let mut steps = 0..FORGOTTEN_AT_ONCE;
+        self.is_over = steps.all(|_| self.forget_one(bytes_max));
+    }
+
+    /// Forgets for copies that clients needed; `before`: the memory without them. What had come before goes in rounds.
+    fn forget_made(&mut self, before: usize) {
+        let bytes_max = self.limits.bytes_max.max(before);
+        while self.forget_one(bytes_max) {}
+    }
+
+    /// If messages and copies need more memory: drops the oldest copy, which can be made again, as long as copies have more
+    /// than their share; otherwise forgets the oldest message. So no client can displace messages by asking for many
+    /// patterns. Returns false if nothing was forgotten.
+    fn forget_one(&mut self, bytes_max: usize) -> bool {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
-        while self.memory() > self.limits.bytes_max
+        self.memory() > bytes_max
             && (self.memory.copies > copies_max && self.drop_copies()
                 || self.forget_oldest(Short::Bytes))
-        {}
     }
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.

@@ -406,11 +406,12 @@ impl<G: Gateway> Hub<G> {
     /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
     /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
     /// with a conflation key only conflate, so these frames do not count. Publications wait too while one without a key waits
-    /// behind held states.
+    /// behind held states, and while the history has yet to forget messages for those before.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         let has_room = || self.core.laps.published_bytes() < max_bytes;
-        self.core.overload.others == 0 && (!self.core.has_unflushed() || has_room())
+        let may_keep = !self.core.history_is_over();
+        may_keep && self.core.overload.others == 0 && (!self.core.has_unflushed() || has_room())
     }
 
     /// Panics if the state is inconsistent. For simulations and tests.

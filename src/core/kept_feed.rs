@@ -202,6 +202,12 @@ impl Core {
         self.count_history();
     }
 
+    /// Whether the history has yet to forget older messages for what has come last.
+    pub(super) fn history_is_over(&self) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.is_over())
+    }
+
     /// The time at which the history needs the core again.
     pub(super) fn history_deadline(&self) -> Option<u64> {
         self.history.as_ref()?.due_us()

@@ -506,6 +506,51 @@ fn a_message_that_is_left_out_is_a_hole_for_its_name_and_for_patterns() {
     assert_eq!(answer["recovered"], json!({TICK: true, "market:*": true}));
 }
 
+/// A large message needs the memory of thousands of small ones, which are forgotten over several turns; the bus waits for that.
+#[test]
+fn the_bus_waits_while_the_history_forgets_for_a_large_message() {
+    const LIMIT: u64 = 1 << 22;
+    let make = |gateway: ChannelsGateway| {
+        let names = KEPT.map(str::to_owned).to_vec();
+        gateway.with_kept(names).expect("names")
+    };
+    let change = |all: &mut Limits| {
+        all.history = HistoryLimits {
+            bytes_max: LIMIT as usize,
+            ..limits()
+        };
+        all.work_us = 100;
+    };
+    let mut kept = Kept::changed(settings(), change, make);
+    for n in 0..12_000 {
+        kept.publish("market:quiet", "1");
+        assert!(kept.bench.world.hub.takes_publications(), "{n}");
+    }
+    let bytes = |kept: &Kept| kept.bench.world.hub.stats().history.expect("one").bytes;
+    assert!(bytes(&kept) > LIMIT - 2_000, "{}", bytes(&kept));
+    kept.bench.world.held = true;
+    kept.publish(TICK, format!("\"{}\"", "x".repeat(500_000)));
+    let excess = bytes(&kept) as i64 - LIMIT as i64;
+    assert!((1..LIMIT as i64 / 4).contains(&excess), "{excess}");
+    let mut turns = 0;
+    while !kept.bench.world.hub.takes_publications() {
+        let now = kept.bench.world.now;
+        let due = kept.bench.world.hub.poll_timeout();
+        assert!(due.is_some_and(|due| due <= now.mono_us), "{due:?}");
+        kept.bench.world.hub.handle_timeout(now);
+        turns += 1;
+    }
+    assert!(turns >= 3, "{turns}");
+    assert!(bytes(&kept) <= LIMIT);
+    kept.bench.world.catch_up();
+    kept.publish(TICK, "2");
+    // What a client that comes back has missed is what is left, or the reason.
+    let newest_small = at(12_000);
+    let (_, answer, got) = kept.comes_back(&[TICK], &newest_small);
+    assert_eq!((&answer["recovered"][TICK], got.len()), (&json!(true), 2));
+    assert_eq!(kept.why("market:quiet", &at(1)), "window");
+}
+
 #[test]
 fn a_name_that_is_held_already_cannot_be_resumed() {
     let mut kept = Kept::new();

@@ -97,6 +97,11 @@ impl Missed {
 
     /// Adds a frame: behind the others or, if it `is_older`, before them.
     pub(super) fn push_frame(&mut self, place: CopyPlace, frame: Arc<Frame>, is_older: bool) {
+        // Of messages without numbers, which were read from the stream, only the order in which they are found is known.
+        let place = match place {
+            (0, _) => (0, CopyRank::LAST),
+            numbered => numbered,
+        };
         self.bytes += frame.queue_bytes();
         self.count += 1;
         let run = self.runs.last_mut();
@@ -200,6 +205,12 @@ impl Missed {
     /// Whether frames are made.
     pub(crate) fn has_frames(&self) -> bool {
         self.count > 0
+    }
+
+    /// How many lists the frames are in.
+    #[cfg(test)]
+    pub(crate) fn run_count(&self) -> usize {
+        self.runs.len()
     }
 
     /// The frames, in the order in which they were found.

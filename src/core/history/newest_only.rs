@@ -28,6 +28,8 @@ pub(super) struct NewestOnly {
     /// In the order of the feed.
     entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
+    /// Since when each message without a number is kept: they come in any order. The others are kept in the order of the feed.
+    read: BTreeSet<(u64, KeptOrder)>,
     /// The places of the messages with copies, which are dropped with live messages: of very many others each would be looked
     /// at.
     with_copies: BTreeSet<KeptOrder>,
@@ -41,6 +43,7 @@ impl NewestOnly {
         Self {
             entries: BTreeMap::new(),
             by_topic: ExtendibleMap::default(),
+            read: BTreeSet::new(),
             with_copies: BTreeSet::new(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
@@ -57,6 +60,9 @@ impl NewestOnly {
         self.bytes += bytes_of(&entry);
         let place = order_of(&entry);
         self.by_topic.insert(topic, place);
+        if entry.number == 0 {
+            self.read.insert((entry.kept_us, place));
+        }
         debug_assert!(
             entry.copies.is_empty(),
             "its place is not among `with_copies`"
@@ -69,6 +75,7 @@ impl NewestOnly {
         let place = self.by_topic.remove(&topic)?;
         let (_, entry) = self.entries.remove(&place)?;
         self.with_copies.remove(&place);
+        self.read.remove(&(entry.kept_us, place));
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
@@ -123,16 +130,23 @@ impl NewestOnly {
         newest_first.filter_map(|(at, topic)| Some((at, topic, &self.entries.get(&at)?.1)))
     }
 
-    /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages
-    /// that were read later may wait for it.
+    /// The topic of a message that has been kept for longer than a time: the one kept for longest.
     pub(super) fn older_than(&self, until_us: u64) -> Option<TopicIndex> {
-        let (topic, entry) = self.entries.values().next()?;
-        (entry.kept_us <= until_us).then_some(*topic)
+        let (kept_us, place) = self.longest()?;
+        let (topic, _) = self.entries.get(&place).filter(|_| kept_us <= until_us)?;
+        Some(*topic)
     }
 
-    /// Since when the first message is kept.
+    /// Since when the message that has been kept for longest is kept.
     pub(super) fn kept_us(&self) -> Option<u64> {
-        self.entries.values().next().map(|(_, entry)| entry.kept_us)
+        self.longest().map(|(kept_us, _)| kept_us)
+    }
+
+    /// The message that has been kept for longest.
+    fn longest(&self) -> Option<(u64, KeptOrder)> {
+        let numbered = self.entries.range((1, StoredId::default())..).next();
+        let numbered = numbered.map(|(place, (_, entry))| (entry.kept_us, *place));
+        self.read.first().copied().into_iter().chain(numbered).min()
     }
 
     /// The number of messages.
@@ -140,9 +154,10 @@ impl NewestOnly {
         self.entries.len()
     }
 
-    /// Memory of the places of messages with copies; the nodes of the tree may be half empty.
-    pub(super) fn copied_bytes(&self) -> usize {
-        2 * size_of::<KeptOrder>() * self.with_copies.len()
+    /// Memory of the further places of messages: with copies, and without numbers. The nodes of a tree may be half empty.
+    pub(super) fn places_bytes(&self) -> usize {
+        let copied = size_of::<KeptOrder>() * self.with_copies.len();
+        2 * (copied + size_of::<(u64, KeptOrder)>() * self.read.len())
     }
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.

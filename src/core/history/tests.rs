@@ -301,6 +301,85 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
     assert_eq!(bench.missed(&["a"], last), Err(NotRecovered::Window));
 }
 
+/// A clock that advances by a microsecond each time that it is read.
+#[derive(Debug, Default)]
+struct Steps(std::sync::atomic::AtomicU64);
+
+impl crate::TurnClock for Steps {
+    fn mono_us(&self) -> u64 {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// A turn with time for so many steps.
+fn turn_of(steps: u64) -> Turn {
+    let mut turn = Turn::default();
+    turn.set_clock(Box::new(Steps::default()));
+    turn.begin(steps);
+    turn
+}
+
+#[test]
+fn for_a_large_message_small_ones_are_forgotten_over_several_turns() {
+    const MAX: usize = 16 << 20;
+    let mut bench = Bench::new(MAX);
+    for n in 0..60_000 {
+        bench.keep(&format!("row:{}", n % 100), "y");
+    }
+    let small = bench.history.stats().messages;
+    assert!(small > 20_000, "{small}");
+    assert!(!bench.history.is_over());
+    let large = "x".repeat(MAX / 8);
+    bench.keep("large", &large);
+    let is_excess = |bench: &Bench| bench.history.memory() > MAX;
+    assert!(is_excess(&bench) && bench.history.is_over());
+    let at_once = small + 1 - bench.history.stats().messages;
+    assert_eq!(at_once as usize, FORGOTTEN_AT_ONCE);
+    // What clients make meanwhile adds nothing to the excess, and does not pay for it.
+    let before = (bench.history.memory(), bench.history.stats().messages);
+    assert_eq!(
+        bench.missed(&["row:99"], position(0, 59_990)).unwrap(),
+        ["y"]
+    );
+    assert!(bench.history.memory() <= before.0);
+    assert_eq!(bench.history.stats().messages, before.1);
+    // The rest goes in rounds, which are due at once.
+    let mut rounds = 0;
+    while bench.history.is_over() {
+        assert!(
+            bench
+                .history
+                .due_us()
+                .is_some_and(|due| due <= bench.now_us)
+        );
+        let before = bench.history.stats().messages;
+        bench
+            .history
+            .handle_timeout(bench.now_us, &mut turn_of(100));
+        assert!(before - bench.history.stats().messages <= 101);
+        rounds += 1;
+    }
+    assert!(rounds > 20, "{rounds}");
+    assert!(!is_excess(&bench));
+    assert!(bench.history.due_us().is_some_and(|due| due > bench.now_us));
+    assert!(bench.history.has_messages(&TopicName::fixed("large")));
+    // Messages that come without time for rounds exceed the limit by no more than a part.
+    for n in 0..60_000 {
+        bench.keep(&format!("row:{}", n % 100), "y");
+    }
+    let large = "x".repeat(MAX / 16);
+    for _ in 0..20 {
+        bench.keep("large", &large);
+        assert!(bench.history.memory() <= MAX + MAX / EXCESS_SHARE);
+    }
+    // One over the limit takes all others with it, though not all at once.
+    bench.keep("large", &"x".repeat(2 * MAX));
+    bench.advance(0);
+    assert_eq!(bench.history.stats().messages, 0);
+    assert!(!bench.history.is_over());
+    assert_eq!(bench.history.due_us(), None);
+}
+
 #[test]
 fn messages_that_nobody_gets_use_up_their_numbers() {
     let mut bench = Bench::new(1 << 20);
@@ -407,6 +486,8 @@ fn names_are_remembered_up_to_their_limits() {
     let since = position(0, 0);
     for n in 0..100_000 {
         bench.keep(&format!("name-{n}"), "1");
+        assert!(bench.history.memory() <= 5 << 18, "{n}");
+        bench.advance(0);
         assert!(bench.history.memory() <= 1 << 20, "{n}");
     }
     assert_eq!(bench.missed(&["name-5"], since), Err(NotRecovered::Window));

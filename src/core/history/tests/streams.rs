@@ -422,6 +422,84 @@ fn newest_messages_that_stay_have_a_part_of_the_memory() {
     assert_eq!(bench.missed(&["row:1"], first), Err(NotRecovered::Window));
 }
 
+/// One that was read from the stream stands before younger ones of the list, and those were kept before it.
+#[test]
+fn each_message_that_stays_is_forgotten_in_its_time() {
+    let mut bench = Bench::of_a_stream(1 << 18);
+    bench.advance(SECOND);
+    bench.store("quiet", "1", stored(100, 10));
+    for n in 101..5_000 {
+        bench.store("busy", &"x".repeat(100), stored(n, 10 * n));
+    }
+    let read = |bench: &mut Bench, name: &str, id| {
+        let body = bench.body(name);
+        let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
+        let kept = bench.history.keep_newest(now, stored(id, 10), &name, &body);
+        assert_eq!(kept, Ok(()));
+    };
+    let has = |bench: &Bench| {
+        let names = ["quiet", "b", "a"].map(TopicName::fixed);
+        names.map(|name| bench.history.has_messages(&name))
+    };
+    bench.advance(40 * SECOND);
+    read(&mut bench, "b", 7);
+    bench.advance(10 * SECOND);
+    read(&mut bench, "a", 5);
+    assert_eq!(has(&bench), [true; 3]);
+    bench.advance(11 * SECOND);
+    assert_eq!(has(&bench), [false, true, true]);
+    bench.advance(40 * SECOND);
+    assert_eq!(has(&bench), [false, false, true]);
+    bench.advance(10 * SECOND);
+    assert_eq!(has(&bench), [false; 3]);
+    assert_eq!(
+        (
+            bench.history.due_us(),
+            bench.history.newest_only.places_bytes()
+        ),
+        (None, 0)
+    );
+}
+
+/// Messages that were read from the stream have no numbers.
+#[test]
+fn newest_messages_of_two_patterns_come_in_the_order_of_the_stream() {
+    for has_messages in [true, false] {
+        let mut bench = Bench::of_a_stream(1 << 20);
+        bench.has_messages = has_messages;
+        bench.store("busy", "6", stored(100, 10));
+        for n in 0..6 {
+            let (body, name) = (
+                bench.body(&n.to_string()),
+                format!("{}:{n}", ["a", "b"][n % 2]),
+            );
+            let (name, position) = (TopicName::from(name), stored(n as u64 + 1, 10));
+            let now = at(bench.now_us);
+            let kept = bench.history.keep_newest(now, position, &name, &body);
+            assert_eq!(kept, Ok(()));
+        }
+        let wanted = ["b:*", "a:*"].map(|name| Wanted {
+            name: TopicName::fixed(name),
+            patterns: Some(Arc::new(
+                NamePatterns::new(Default::default(), &[name.to_owned()]).unwrap(),
+            )),
+        });
+        let (mut found, outcome) = bench.all_newest(&wanted, 1, text_frames(1 << 20));
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(
+            found.run_count(),
+            1,
+            "a list for each message would count nowhere"
+        );
+        found.sort();
+        let mut texts = Vec::new();
+        while let Some(frame) = found.pop_until(None) {
+            texts.push(String::from_utf8_lossy(frame.body())[..1].to_owned());
+        }
+        assert_eq!(texts, ["0", "1", "2", "3", "4", "5"], "{has_messages}");
+    }
+}
+
 /// A pattern that matches very many names.
 fn all_names() -> Wanted {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
@@ -682,12 +760,12 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
         let (found, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
         assert_eq!(found.frames().count(), 1);
     }
-    let copied_before = bench.history.newest_only.copied_bytes();
+    let copied_before = bench.history.newest_only.places_bytes();
     bench.keep("row:3", "new");
-    assert!(bench.history.newest_only.copied_bytes() < copied_before);
+    assert!(bench.history.newest_only.places_bytes() < copied_before);
     while bench.history.drop_copies() {}
     let memory = &bench.history.memory;
-    let copied = bench.history.newest_only.copied_bytes();
+    let copied = bench.history.newest_only.places_bytes();
     assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
 }
 
