@@ -35,7 +35,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     )
     .memory_part(90)
     .limit(
-        "the oldest messages are dropped; a client that missed a dropped message is notified",
+        "the oldest messages are dropped, for a large message over several [turns](../glossary.md), in which up to a quarter more is kept and weirgate takes nothing from the bus; a client that missed a dropped message is notified",
         Shows::Metric(names::HISTORY_BYTES),
         "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
