@@ -322,7 +322,7 @@ impl Names {
     }
 
     /// Takes the question whose turn is next: one for which the bus has to read only if the source `may_read`.
-    pub(super) fn next_question(&self, may_read: bool) -> Option<Question> {
+    pub(super) fn next_question(&self, may_read: impl FnOnce() -> bool) -> Option<Question> {
         self.shared.questions().next(may_read)
     }
 
@@ -502,8 +502,12 @@ impl Questions {
     }
 
     /// Removes and returns the next question. Those for which the bus has to read go first: the source takes few at once.
-    fn next(&mut self, may_read: bool) -> Option<Question> {
-        let reading = may_read.then(|| self.reading.pop()).flatten();
+    fn next(&mut self, may_read: impl FnOnce() -> bool) -> Option<Question> {
+        // A source asks after each message.
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let reading = may_read().then(|| self.reading.pop()).flatten();
         let number = reading.or_else(|| self.taking.pop())?;
         self.waiting.remove(&number)
     }

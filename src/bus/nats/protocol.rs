@@ -301,7 +301,9 @@ impl Body {
         let payload = take_up_to(&mut self.payload_left, input);
         let bytes_max = limits.of(self.delivery.sid) + 1;
         let rest = keep(&mut self.delivery.payload, payload, bytes_max);
-        keep_end(&mut self.delivery.end, rest);
+        if !rest.is_empty() {
+            keep_end(&mut self.delivery.end, rest);
+        }
         if self.payload_left > 0 {
             return Ok(false);
         }

@@ -65,11 +65,13 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     assert_eq!(interest.unanswered_questions().waiting, 2);
     assert_eq!(wishes.next_page_request(), None);
     for n in 0..2 {
-        let taken = wishes.next_question(true).map(|question| question.number);
+        let taken = wishes
+            .next_question(|| true)
+            .map(|question| question.number);
         assert_eq!(taken, Some(10_000 + n));
         (0..10).for_each(|_| interest.ask_more_retained(10_000 + n));
     }
-    assert_eq!(wishes.next_question(true), None);
+    assert_eq!(wishes.next_question(|| true), None);
     interest.forget_retained(10_001);
     assert_eq!(
         wishes.next_page_request(),
@@ -93,7 +95,7 @@ fn addresses_take_turns_and_questions_for_a_message_do_not_wait_for_those_that_r
     (6..=8).for_each(|n| ask(n, 1, Subscription::channel("a")));
     ask(9, 2, Subscription::channel("b"));
     interest.forget_retained(2);
-    let next = |may_read| wishes.next_question(may_read).map(|one| one.number);
+    let next = |may_read| wishes.next_question(|| may_read).map(|one| one.number);
     assert_eq!([next(false), next(false)], [Some(6), Some(9)]);
     assert_eq!([next(true), next(true), next(true)], [1, 5, 3].map(Some));
     assert_eq!(

@@ -43,7 +43,10 @@ impl SubjectsSession<'_> {
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
             && !self.connection.pinged().is_some_and(is_silent)
-            && let Some(question) = self.source.names.next_question(retained.has_room_to_read())
+            && let Some(question) = self
+                .source
+                .names
+                .next_question(|| retained.has_room_to_read())
         {
             let sid = self.sids.sid_of(&question.subscription.name);
             retained.ask(question, sid, now, self.connection.out());

@@ -206,7 +206,7 @@ impl RedisStreamPages {
         }
         let paused = self.open.iter().filter(|reading| reading.is_paused).count();
         while self.open.len() - paused < OPEN_MAX
-            && let Some(question) = self.names.next_question(true)
+            && let Some(question) = self.names.next_question(|| true)
         {
             self.open.push_back(QuestionReading::new(question));
         }
