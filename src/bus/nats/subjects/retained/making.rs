@@ -82,7 +82,7 @@ impl Making {
 
     /// Whether the server is to be asked if it is past requests that were given up.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
-        self.on_way.values().any(|request| request.needs_ping(now))
+        !self.on_way.is_empty() && self.on_way.values().any(|request| request.needs_ping(now))
     }
 
     pub(super) fn pinged(&mut self, ping: u64, now: Instant) {
@@ -94,8 +94,11 @@ impl Making {
 
     /// Frees the places of requests that the server is past.
     pub(super) fn ponged(&mut self, is_answered: impl Fn(u64) -> bool) {
-        self.on_way
-            .retain(|_, request| !request.ping.is_some_and(&is_answered));
+        // After each message, and hardly ever with a request.
+        if !self.on_way.is_empty() {
+            self.on_way
+                .retain(|_, request| !request.ping.is_some_and(&is_answered));
+        }
     }
 
     /// When [`Self::needs_ping`] is true next.
