@@ -128,24 +128,46 @@ impl Clients {
         key: SessionKey,
         count: usize,
     ) -> bool {
-        for _ in 0..count {
-            let session = self.session_mut(key);
-            let Some(session) = session.filter(|session| session.sends_postponed()) else {
-                return false;
-            };
-            let takes_little = session.replayed_bytes() > REPLAYED_BYTES_MAX;
-            match session.next_postponed() {
-                None => break,
-                Some(NextPostponed::Newer(frame)) if takes_little => {
-                    let delivered = session.push(now, &frame, &limits.send_queue);
-                    self.delivered(now, key, &frame, delivered);
-                }
-                Some(NextPostponed::Missed(frame) | NextPostponed::Newer(frame)) => {
-                    self.replay(now, key, [frame]);
-                }
+        let mut left = count;
+        while let Some(frame) = self.replay_postponed(now, key, &mut left) {
+            if let Some(session) = self.session_mut(key) {
+                let delivered = session.push(now, &frame, &limits.send_queue);
+                self.delivered(now, key, &frame, delivered);
             }
         }
         self.session(key).is_some_and(Session::sends_postponed)
+    }
+
+    /// Puts postponed messages in the send queue as replayed ones, as many as are `left`. Ends earlier, and returns the
+    /// message, before one that has come meanwhile if the client takes too little of what is replayed.
+    fn replay_postponed(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        left: &mut usize,
+    ) -> Option<Arc<Frame>> {
+        let session = session_of(&mut self.sessions, key)?;
+        let mut counts = None;
+        while *left > 0 && session.sends_postponed() {
+            let takes_little = session.replayed_bytes() > REPLAYED_BYTES_MAX;
+            let Some(next) = session.next_postponed() else {
+                break;
+            };
+            *left -= 1;
+            let frame = match next {
+                NextPostponed::Newer(frame) if takes_little => {
+                    counts = Some(frame);
+                    break;
+                }
+                NextPostponed::Missed(frame) | NextPostponed::Newer(frame) => frame,
+            };
+            let bytes = frame.queue_bytes();
+            if session.replay(now, frame) {
+                count_queued(&mut self.stats, session, bytes);
+            }
+        }
+        self.end_gathering(now, key);
+        counts
     }
 
     /// Removes replaced states from a long send queue, if that is due.

@@ -166,11 +166,11 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Does the work that is due at `now`. Walks over clients, deadlines and the gateway have
+    /// Does the work that is due at `now`. Walks over clients, deadlines and the gateway have a third of
     /// [`Limits::work_us`](super::Limits::work_us) each. The rest of the work stays due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        let part_us = self.core.limits.work_us;
+        let part_us = self.core.limits.work_us / 3;
         self.core.turn.begin(part_us);
         self.core.leave_on();
         self.core.reap();

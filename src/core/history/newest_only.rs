@@ -75,7 +75,9 @@ impl NewestOnly {
         let place = self.by_topic.remove(&topic)?;
         let (_, entry) = self.entries.remove(&place)?;
         self.with_copies.remove(&place);
-        self.read.remove(&(entry.kept_us, place));
+        if entry.number == 0 {
+            self.read.remove(&(entry.kept_us, place));
+        }
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
