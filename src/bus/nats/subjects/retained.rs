@@ -472,6 +472,9 @@ impl Retained {
 
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if self.pending.is_empty() {
+            return;
+        }
         let is_late = |pending: &Pending| {
             let waits = matches!(
                 pending.step,

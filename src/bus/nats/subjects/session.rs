@@ -297,14 +297,14 @@ impl<'a> SubjectsSession<'a> {
             return Ok(());
         };
         let name = Arc::clone(&subscription.name);
-        let (subject, pattern) = match (subscription.is_pattern, delivery.name()) {
-            (false, _) => (name, None),
-            (true, Some(subject)) => (subject.into(), Some(name)),
-            (true, None) => {
-                let (skipped, why) = ((subscription.clone(), place), NAME_NOT_UTF8);
-                let names = &mut self.source.names;
-                return Ok(names.skip(&self.relay.link, received, skipped, why)?);
-            }
+        let (subject, pattern) = if !subscription.is_pattern {
+            (name, None)
+        } else if let Some(subject) = delivery.name() {
+            (subject.into(), Some(name))
+        } else {
+            let (skipped, why) = ((subscription.clone(), place), NAME_NOT_UTF8);
+            let names = &mut self.source.names;
+            return Ok(names.skip(&self.relay.link, received, skipped, why)?);
         };
         let message = BusMessage {
             subject,
