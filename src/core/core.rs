@@ -320,9 +320,13 @@ impl Core {
         if delivery.deliver && self.hold_back(delivery) {
             return;
         }
-        let Some(topic) = self.topics.key_for(delivery) else {
-            return;
-        };
+        if let Some(topic) = self.topics.key_for(delivery) {
+            self.publish_to(topic, delivery);
+        }
+    }
+
+    /// Sends a frame that does not wait to the members of its topic.
+    pub(super) fn publish_to(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         if self.topics.retain(topic, delivery, self.now) && delivery.deliver {
             self.deliver(topic, delivery);
             self.note_replaced();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::publication::Delivery;
+use super::topics::TopicKey;
 use super::{
     Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
     Publication, Render, Retain, StoredId, TopicName, Wanted,
@@ -132,18 +133,21 @@ impl Core {
                 });
             }
         };
-        let counts = self.topics.counts(topic);
+        let Some(key) = self.topics.key(topic) else {
+            return;
+        };
+        let counts = self.topics.counts(key);
         for (content, members) in Content::ALL.into_iter().zip(counts) {
             if members > 0 && message.is_for(content) {
                 let copy = publication.copy_for(message, pattern, content);
-                self.publish_rendered(topic, publication, copy);
+                self.publish_rendered((key, topic), publication, copy);
             }
         }
     }
 
     fn publish_rendered(
         &mut self,
-        topic: &TopicName,
+        (key, topic): (TopicKey, &TopicName),
         publication: &Publication,
         copy: CopyFor<'_>,
     ) {
@@ -152,13 +156,16 @@ impl Core {
             history.copy_of_newest(position, copy.pattern, copy.content)
         });
         let frame = kept.unwrap_or_else(|| (self.render)(&copy, self.frame_bytes()));
-        self.publish_frame(Delivery {
+        let delivery = Delivery {
             topic,
             frame: &frame,
             deliver: publication.deliver,
             retain: Retain::Keep,
             place: Place::Outside,
-        });
+        };
+        if !(delivery.deliver && self.hold_back(delivery)) {
+            self.publish_to(key, delivery);
+        }
         if !self.clients.ahead.is_empty() {
             let position = None;
             let bare = (self.render)(&CopyFor { position, ..copy }, self.frame_bytes());

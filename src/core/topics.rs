@@ -276,8 +276,13 @@ impl Topics {
     pub(super) fn key_for(&mut self, delivery: Delivery<'_>) -> Option<TopicKey> {
         match delivery.retain {
             Retain::Set => Some(self.key_or_insert(delivery.topic)),
-            Retain::Keep | Retain::Clear => self.by_name.get(delivery.topic).copied(),
+            Retain::Keep | Retain::Clear => self.key(delivery.topic),
         }
+    }
+
+    /// The topic of a name with members, or with something to retain.
+    pub(super) fn key(&self, name: &TopicName) -> Option<TopicKey> {
+        self.by_name.get(name).copied()
     }
 
     /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
@@ -383,11 +388,8 @@ impl Topics {
     }
 
     /// Members by the content of the frames that they get, as in [`Content::ALL`].
-    pub(super) fn counts(&self, name: &TopicName) -> [usize; 2] {
-        let topic = self.find(name);
-        topic.map_or([0; 2], |topic| {
-            Content::ALL.map(|content| topic.count(content))
-        })
+    pub(super) fn counts(&self, key: TopicKey) -> [usize; 2] {
+        Content::ALL.map(|content| self.topics[key.0].count(content))
     }
 
     /// Slots of the table, including empty slots.

@@ -101,7 +101,7 @@ fn clients_of_other_addresses_have_their_turns_between_the_names_of_one() {
 
 #[test]
 fn a_client_with_very_many_names_leaves_them_over_several_turns() {
-    let mut bench = bench(5);
+    let mut bench = bench(15);
     let (key, other) = (bench.client(), bench.client());
     let names = names();
     bench.say(key, &json!({"action": "subscribe", "channels": names}));

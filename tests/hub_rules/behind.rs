@@ -365,7 +365,7 @@ fn a_state_that_changes_often_has_its_turn_too() {
 #[test]
 fn long_queues_that_one_message_makes_conflate_are_shortened_in_steps() {
     const STATES: u64 = 100;
-    let (mut world, keys) = late_loop_with(4);
+    let (mut world, keys) = late_loop_with(12);
     world.net.batches_max = None;
     for key in &keys {
         world.net.sockets.get_mut(key).expect("a socket").room = 0;
