@@ -10,8 +10,8 @@
 //!
 //! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
 //! frames for each new frame would let a slow client cost the others time. Then a frame joins the
-//! queue, and older frames of the same keys are removed whenever the queue has doubled; and because the
-//! newest frames of many keys may be many bytes, the hard limit holds.
+//! queue, and older frames of the same keys are removed whenever the queue has doubled, or has twice the
+//! bytes of the hard limit; and because the newest frames of many keys may be many bytes, the hard limit holds.
 //!
 //! A replayed frame stays whatever its key, and does not count when the queue decides whether a client is slow.
 
@@ -231,7 +231,7 @@ impl SendQueue {
         // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
-            Some(key) => self.evict(key),
+            Some(key) => self.evict(key, limits),
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
@@ -393,17 +393,29 @@ const FEW_FRAMES: usize = 64;
 /// The queue conflates, and older frames are still to be removed. No queue has 2 to this power frames.
 const CROWDED: u8 = u8::MAX;
 
+/// With so many times the bytes of the hard limit a queue does not wait until the hub removes older frames. With half of
+/// it, that is due before the queue has twice as many frames, for these may be larger than the others.
+const CROWDED_HARD_LIMITS: usize = 4;
+
 /// The index of the newest frame of each key.
 type Newest = HashMap<ConflationKey, usize, RandomState>;
 
 impl SendQueue {
     /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
     /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
-    /// many keys. Of many frames none is removed here: one message may make the queues of very many clients conflate.
-    fn evict(&mut self, key: ConflationKey) -> Pushed {
+    /// many keys. Of many frames none is removed here, as long as they are not very many bytes: one message may make the
+    /// queues of very many clients conflate.
+    fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
         if self.data.len() > FEW_FRAMES {
-            let has_room = |at: u8| at == CROWDED || at > 0 && self.data.len() < 1 << at;
-            if has_room(self.conflate_at) {
+            let is_over = |times: usize| self.counts_over(limits.hard_bytes.saturating_mul(times));
+            if self.is_crowded() {
+                return match is_over(CROWDED_HARD_LIMITS) {
+                    true => self.thin_at_once(limits),
+                    false => Pushed::Queued,
+                };
+            }
+            let may_double = self.is_conflating() && self.data.len() < 1 << self.conflate_at;
+            if may_double && !is_over(CROWDED_HARD_LIMITS / 2) {
                 return Pushed::Queued;
             }
             self.conflate_at = CROWDED;
@@ -420,6 +432,13 @@ impl SendQueue {
             return Pushed::Queued;
         }
         Pushed::Conflated { frames, bytes }
+    }
+
+    fn thin_at_once(&mut self, limits: &SendQueueLimits) -> Pushed {
+        match self.thin(limits) {
+            Ok((frames, bytes)) => Pushed::Conflated { frames, bytes },
+            Err(reason) => Pushed::Over(reason),
+        }
     }
 
     /// Removes older frames of the same keys, if that is due ([`Pushed::QueuedInCrowd`]). Returns frames and bytes.

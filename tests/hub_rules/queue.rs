@@ -279,6 +279,26 @@ fn of_many_keys_the_newest_stay_and_the_hard_limit_holds() {
     assert_eq!(world.reason(key), Some(CloseReason::SendQueueHard));
 }
 
+/// The loop has no time to shorten long queues, and the states are larger than those before.
+#[test]
+fn many_large_states_of_few_keys_do_not_wait_for_the_loop() {
+    let mut limits = small_queue();
+    limits.send_queue.hard_bytes = 20_000;
+    let mut world = state(limits);
+    let key = world.viewer(0);
+    for n in 0..70 {
+        world.publish(&format!("levels/{n}"), "x");
+    }
+    let mut most = 0;
+    for n in 0..500 {
+        world.hub.begin_part(0);
+        world.publish(&format!("levels/{}", n % 4), &"x".repeat(3_000));
+        most = most.max(world.hub.core().unsent_bytes(key));
+    }
+    assert_eq!(world.reason(key), None);
+    assert!(most < 5 * 20_000, "{most}");
+}
+
 #[test]
 fn keyed_frames_of_a_topic_that_was_left_are_removed() {
     let mut world = state(small_queue());
