@@ -171,14 +171,14 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         let part_us = self.core.limits.work_us / 3;
-        self.core.turn.begin(part_us);
+        self.core.turn.begin_later(part_us);
         self.core.leave_on();
         self.core.reap();
         self.core.advance_drain();
         self.core.advance_cuts();
         self.core.check_history();
         self.core.check_overload();
-        self.core.turn.begin(part_us);
+        self.core.turn.begin_later(part_us);
         while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
             if let Some(session) = self.core.clients.session_mut(key) {
                 session.disarm();
@@ -191,7 +191,7 @@ impl<G: Gateway> Hub<G> {
         }
         let due_us = self.gateway.poll_timeout();
         if due_us.is_some_and(|at| at <= now.mono_us) {
-            self.core.turn.begin(part_us);
+            self.core.turn.begin_later(part_us);
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
         }
@@ -239,6 +239,16 @@ impl<G: Gateway> Hub<G> {
     /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
     pub fn set_turn_clock(&mut self, clock: Box<dyn TurnClock>) {
         self.core.turn.set_clock(clock);
+    }
+
+    /// Begins a turn of the loop at this time of the turn's clock, microseconds.
+    pub fn begin_turn_at(&mut self, now_us: u64) {
+        self.core.turn.begin_turn_at(now_us);
+    }
+
+    /// As [`begin_part`](Self::begin_part), for a part after the flush: a long turn leaves it half of the time.
+    pub fn begin_later_part(&mut self, part_us: u64) {
+        self.core.turn.begin_later(part_us);
     }
 
     /// Begins a part of a turn: the work until the next call may take this long, microseconds.

@@ -6,12 +6,16 @@
 //! as much work as thousands.
 //!
 //! A turn has several parts, such as reading and the flush, each with time of its own, so that no kind of work uses up
-//! the time of another. In a part that reads clients, each client has a share.
+//! the time of another. In a part that reads clients, each client has a share. The parts after the flush have half of
+//! their time in a turn that has been long by then, so that all parts together are no very long turn.
 
 use std::fmt;
 
 use super::core::Core;
 use super::{ByClient, SessionKey};
+
+/// A turn that has taken so much is long, microseconds.
+const LONG_TURN_US: u64 = 3_000;
 
 /// The clock of the shell. The core reads it only to end its work in time: nothing else depends on it.
 pub trait TurnClock: fmt::Debug + Send {
@@ -33,6 +37,8 @@ impl TurnClock for Still {
 #[derive(Debug)]
 pub(super) struct Turn {
     clock: Box<dyn TurnClock>,
+    /// From when on the turn under way is long.
+    long_from_us: u64,
     part: Span,
     share: Option<Share>,
     batch: Span,
@@ -75,6 +81,7 @@ impl Default for Turn {
     fn default() -> Self {
         Self {
             clock: Box::new(Still),
+            long_from_us: u64::MAX,
             part: Span::of(u64::MAX),
             share: None,
             batch: Span::of(u64::MAX),
@@ -85,6 +92,21 @@ impl Default for Turn {
 impl Turn {
     pub(super) fn set_clock(&mut self, clock: Box<dyn TurnClock>) {
         self.clock = clock;
+    }
+
+    /// Begins a turn.
+    pub(super) fn begin_turn_at(&mut self, now_us: u64) {
+        self.long_from_us = now_us.saturating_add(LONG_TURN_US);
+    }
+
+    /// Begins a part after the flush, of this length, microseconds, or of half of it in a long turn.
+    pub(super) fn begin_later(&mut self, part_us: u64) {
+        let now_us = self.clock.mono_us();
+        let part_us = match now_us < self.long_from_us {
+            true => part_us,
+            false => part_us / 2,
+        };
+        self.begin_at(now_us, part_us);
     }
 
     /// Begins a part of this length, microseconds.
@@ -164,5 +186,40 @@ impl Core {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Set(Arc<AtomicU64>);
+
+    impl TurnClock for Set {
+        fn mono_us(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn in_a_long_turn_the_parts_after_the_flush_have_half_of_their_time() {
+        let clock = Arc::new(AtomicU64::new(10));
+        let mut turn = Turn::default();
+        turn.set_clock(Box::new(Set(Arc::clone(&clock))));
+        let mut lasts = |begin: fn(&mut Turn, u64), from_us: u64| {
+            clock.store(from_us, Ordering::Relaxed);
+            begin(&mut turn, 1_000);
+            let is_over = |us: &u64| !turn.has_time_at(from_us + us);
+            (0..=1_000).find(is_over)
+        };
+        assert_eq!(lasts(Turn::begin_later, 9_000), Some(1_000), "no turn");
+        lasts(|turn, _| turn.begin_turn_at(10), 10);
+        assert_eq!(lasts(Turn::begin_later, 3_009), Some(1_000));
+        assert_eq!(lasts(Turn::begin_later, 3_010), Some(500));
+        assert_eq!(lasts(Turn::begin, 3_010), Some(1_000));
     }
 }

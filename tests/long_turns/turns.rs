@@ -252,6 +252,7 @@ impl<C: Contract> Turns<C> {
         let budgets = CommonSettings::default().reactor.budgets;
         self.turns += 1;
         self.parts.clear();
+        self.hub.begin_turn_at(cpu_us());
         let mut any = self.part("reading", |turns| turns.read(budgets.read_us, false));
         any |= self.take_outside(budgets.bus_us);
         any |= self.part("the flush", |turns| {
@@ -304,7 +305,7 @@ impl<C: Contract> Turns<C> {
 
     fn flush_little(&mut self, flush_us: u64) -> bool {
         self.part("the flush of little", |turns| {
-            turns.hub.begin_part(flush_us);
+            turns.hub.begin_later_part(flush_us);
             turns.hub.flush_little(turns.now, &mut turns.kernel)
         })
     }
@@ -330,7 +331,10 @@ impl<C: Contract> Turns<C> {
 
     /// Reads clients that cost little, or the others and who waits for another share.
     fn read(&mut self, read_us: u64, costly: bool) -> bool {
-        self.hub.begin_part(read_us);
+        match costly {
+            true => self.hub.begin_later_part(read_us),
+            false => self.hub.begin_part(read_us),
+        }
         let mut any = false;
         if costly {
             for _ in 0..self.hub.waiting_shares() {
@@ -391,7 +395,7 @@ impl<C: Contract> Turns<C> {
     }
 
     fn effects(&mut self, effects_us: u64) -> bool {
-        self.hub.begin_part(effects_us);
+        self.hub.begin_later_part(effects_us);
         let mut any = false;
         while let Some(effect) = self.hub.poll_effect() {
             any = true;

@@ -318,6 +318,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if self.settings.spin_us > 0 && (!events.is_empty() || self.seams.have_messages()) {
             self.spin.worked(now.mono_us);
         }
+        self.hub.begin_turn_at(now.mono_us);
         self.begin(Phase::Read);
         events.iter().for_each(|event| self.event(now, event));
         let at_us = self.send_kept(now);
@@ -327,7 +328,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.take_inputs(now);
         self.begin(Phase::Bus);
         self.take_bus(now);
-        self.flush(now, self.settings.budgets.flush_us, Hub::flush);
+        self.flush_all(now);
         self.begin(Phase::Costly);
         self.read_costly();
         self.flush_little(now);
@@ -454,24 +455,26 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Writes to clients with little to send, after the flush.
     fn flush_little(&mut self, began: Now) {
-        let flush_us = self.settings.budgets.flush_little_us;
-        self.flush(began, flush_us, Hub::flush_little);
+        if self.hub.has_to_flush() {
+            let flush_us = self.settings.budgets.flush_little_us;
+            self.hub.begin_later_part(flush_us);
+            self.flush(began, Hub::flush_little);
+        }
     }
 
-    /// Writes to clients by `flush`, for `flush_us`: to all once a turn, and then to those with little to send.
-    fn flush(
-        &mut self,
-        began: Now,
-        flush_us: u64,
-        flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool,
-    ) {
-        if !self.hub.has_to_flush() {
-            return;
+    /// Writes to all clients, once a turn.
+    fn flush_all(&mut self, began: Now) {
+        if self.hub.has_to_flush() {
+            self.hub.begin_part(self.settings.budgets.flush_us);
+            self.flush(began, Hub::flush);
         }
+    }
+
+    fn flush(&mut self, began: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         self.begin(Phase::Flush);
         let now = self.since(began);
-        self.hub.begin_part_at(now.mono_us, flush_us);
         flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
             if !self.hub.has_time() {

@@ -208,7 +208,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Carries out the hub's effects, as many as there is time for; the rest follows in the next turns.
     pub(super) fn effects(&mut self) {
         if self.hub.has_effects() {
-            self.hub.begin_part(self.settings.budgets.effects_us);
+            self.hub.begin_later_part(self.settings.budgets.effects_us);
         }
         while let Some(effect) = self.hub.poll_effect() {
             self.carry_out(effect);

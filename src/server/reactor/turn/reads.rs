@@ -71,7 +71,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let now = self.clock.now();
         let mut at_us = now.mono_us;
-        self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
+        self.hub.begin_later_part(self.settings.budgets.read_us);
         self.first_costly = (self.first_costly + 1) % COSTLY.len();
         let mut at = self.first_costly;
         while left != [0; COSTLY.len()] {
