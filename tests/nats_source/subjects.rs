@@ -416,7 +416,7 @@ fn last_values_come_over_an_outage() {
         let none = Arc::default();
         source
             .interest
-            .ask_retained(subscription(name), (number, ClientAddr::Unix), none);
+            .ask_retained(subscription(name), None, (number, ClientAddr::Unix), none);
     };
     ask("kept.1", 1);
     assert_eq!(
