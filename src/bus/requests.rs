@@ -42,6 +42,8 @@ pub struct BusInterest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) subscription: Subscription,
+    /// The wider pattern by which live messages of the name come, if the name itself is not subscribed.
+    pub(super) cover: Option<TopicName>,
     /// Returned with the answer.
     pub(super) number: u64,
     /// What was read before, and does not come again.
@@ -212,8 +214,8 @@ impl BusInterest {
         }
     }
 
-    /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed, and the number
-    /// greater than those before. Questions wait for their turn: the addresses of clients take turns. What was read up to `after` does not come again.
+    /// Asks for the last value of a channel, or of each channel of a pattern; the name, or the pattern `cover` in its place,
+    /// must be subscribed, and the number greater than those before. Questions wait for their turn: the addresses of clients take turns. What was read up to `after` does not come again.
     /// The answer is any number of [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
     /// nothing more comes. Only the NATS sources have last values. Of Redis, only the pages of a stream answer questions, those
@@ -221,12 +223,14 @@ impl BusInterest {
     pub fn ask_retained(
         &self,
         subscription: Subscription,
+        cover: Option<TopicName>,
         (number, client): (u64, ClientAddr),
         after: Arc<PageCursor>,
     ) {
         let (wants, names) = (Wants::LastValues, Arc::default());
         self.ask(Question {
             subscription,
+            cover,
             number,
             after,
             wants,
@@ -241,6 +245,7 @@ impl BusInterest {
         let (after, wants, names) = (Arc::default(), Wants::Newest, Arc::default());
         self.ask(Question {
             subscription,
+            cover: None,
             number,
             after,
             wants,
@@ -260,6 +265,7 @@ impl BusInterest {
         let wants = Wants::All;
         self.ask(Question {
             subscription,
+            cover: None,
             number,
             after,
             wants,

@@ -40,6 +40,7 @@ use super::{
     Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
     HistoryStats, IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
 };
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{MatchBudget, NamePatterns};
 use weirgate_wire::base::{ChunkedQueue, Now};
 
@@ -177,7 +178,7 @@ impl Memory {
 /// Why the newest message of a topic is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
-    /// There is no room, or no history.
+    /// There is no room for messages of the client's address, or no history.
     NoRoom,
     /// The stream was not read as far as the message: it comes later.
     Unread(StoredId),
@@ -807,8 +808,8 @@ impl History {
         self.numbers.has_read(id)
     }
 
-    /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
-    /// it goes to [`NewestOnly`], without a number.
+    /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is older than
+    /// the messages of the list, so it goes to [`NewestOnly`], without a number.
     ///
     /// # Errors
     /// The message is not kept.
@@ -818,6 +819,7 @@ impl History {
         position: Position,
         topic: &TopicName,
         body: &Body,
+        client: ClientAddr,
     ) -> Result<(), NotKept> {
         if self.has_messages(topic) {
             return Ok(());
@@ -834,7 +836,7 @@ impl History {
             body: Some(body.clone()),
             copies: Vec::new(),
         };
-        if !self.newest_only.has_room(&entry) {
+        if !self.newest_only.has_room_for(client, &entry) {
             return Err(NotKept::NoRoom);
         }
         body.keep();
@@ -843,7 +845,7 @@ impl History {
             .add(topic, time_of(body).unwrap_or(now.unix_us));
         // One from before a loss.
         self.remove_newest_only(topic);
-        self.newest_only.add(topic, entry);
+        self.newest_only.add_read(client, topic, entry);
         self.forget_excess();
         Ok(())
     }

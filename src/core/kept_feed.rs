@@ -10,6 +10,7 @@ use super::{
     Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
     Publication, Render, Retain, StoredId, TopicName, Wanted,
 };
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NamePatterns;
 
 /// The random bits of a mark.
@@ -46,18 +47,22 @@ impl Core {
         }
     }
 
-    /// Keeps a publication that is the newest of its topic and older than what the history has, for clients that ask for the
-    /// newest messages.
+    /// Keeps a publication that is the newest of its topic and older than what the history has, for a client of this address
+    /// that asks for the newest messages.
     ///
     /// # Errors
     /// The message is not kept.
-    pub fn keep_newest(&mut self, publication: &Publication) -> Result<(), NotKept> {
+    pub fn keep_newest(
+        &mut self,
+        publication: &Publication,
+        client: ClientAddr,
+    ) -> Result<(), NotKept> {
         let (Some(position), Some(history)) = (publication.place.position(), &mut self.history)
         else {
             return Err(NotKept::NoRoom);
         };
         let (topic, body) = (&publication.topic, &publication.body);
-        let kept = history.keep_newest(self.now, position, topic, body);
+        let kept = history.keep_newest(self.now, position, topic, body, client);
         self.count_history();
         kept
     }

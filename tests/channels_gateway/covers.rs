@@ -256,6 +256,9 @@ fn last_values_of_covered_patterns_come_in_their_order() {
     let mut bench = Bench::made(settings(), |gateway| gateway.with_retained(1 << 26));
     bench.bus(BusEvent::Up);
     holders(&mut bench, OTHER, &patterns(0, BESIDE));
+    patterns(0, BESIDE)
+        .iter()
+        .for_each(|pattern| bench.confirm(pattern));
     let key = bench.client_from(ONE);
     bench.subscribe(key, &["market:tick:A*"]);
     bench.confirm(COVER);
@@ -268,6 +271,11 @@ fn last_values_of_covered_patterns_come_in_their_order() {
         .expect("a question")
         .clone();
     assert_eq!(name, "market:tick:A*");
+    // The source compares the answer with the messages that the cover has brought.
+    assert!(bench.world.outputs.retained.len() > 1, "also of others");
+    let covers = bench.world.outputs.covers.iter();
+    let covers: Vec<_> = covers.map(|(n, cover)| (*n, cover.as_str())).collect();
+    assert_eq!(covers, [(number, COVER)]);
     bench.numbered_value("market:tick:A", Some(&name), "1", number);
     bench.numbered_value("market:tick:AB", Some(&name), "3", number);
     let got: Vec<Value> = data(&mut bench, key)

@@ -795,6 +795,63 @@ fn an_address_that_asks_for_very_many_names_leaves_others_their_turn() {
     assert_eq!(bench.came(other), ["subscribed", "subscribed"]);
 }
 
+/// The messages that the history keeps for the questions of an address.
+#[test]
+fn an_address_that_fills_the_history_leaves_room_for_the_newest_messages_of_others() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 100);
+    let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+    // The clients of an address share its room.
+    let many = [(); 100].map(|()| bench.client_from(one));
+    for (n, key) in many.into_iter().enumerate() {
+        bench.asks_newest(key, &format!("a:{n}-*"));
+        let number = bench.newest_asked().len() as u64;
+        let rows: Vec<_> = (0..40)
+            .map(|m| (format!("a:{n}-{m}"), 1 + n as u64 * 40 + m))
+            .collect();
+        let rows: Vec<_> = rows.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+        bench.has(number, &rows);
+    }
+    let answers = many.map(|key| bench.answer(key).expect("an answer"));
+    let whole = answers
+        .iter()
+        .filter(|(why, _)| *why == Value::Null)
+        .count();
+    assert!((5..60).contains(&whole), "{whole}");
+    assert_eq!(answers[99], (json!({"a:99-*": "limit"}), vec![]));
+    // Others have room, also if they want what the address wants too: whose turn is first does not matter.
+    let other = bench.client_from(two);
+    bench.asks_newest(other, "a:x*");
+    let number = bench.newest_asked().len() as u64;
+    bench.has(number, &[("a:x1", 5_000)]);
+    assert_eq!(bench.answer(other), Some((Value::Null, vec![json!(5_000)])));
+    many.into_iter()
+        .take(3)
+        .for_each(|key| bench.asks_newest(key, "a:y*"));
+    bench.asks_newest(other, "a:y*");
+    bench.has(number + 1, &[("a:y1", 5_001), ("a:y2", 5_002)]);
+    let both = Some((Value::Null, vec![json!(5_001), json!(5_002)]));
+    for key in [other, many[0], many[2]] {
+        assert_eq!(bench.answer(key), both);
+    }
+    // So it is when the clients of the address have gone, until its messages are too old.
+    many.into_iter().for_each(|key| bench.world.end(key, true));
+    bench.asks_newest(other, "a:z*");
+    bench.has(number + 2, &[("a:z1", 5_003)]);
+    assert_eq!(bench.answer(other), Some((Value::Null, vec![json!(5_003)])));
+    let again = bench.client_from(one);
+    bench.asks_newest(again, "a:v*");
+    bench.has(number + 3, &[("a:v1", 5_004)]);
+    assert_eq!(
+        bench.answer(again),
+        Some((json!({"a:v*": "limit"}), vec![]))
+    );
+    bench.world.advance(61 * SECOND);
+    bench.asks_newest(again, "a:v*");
+    bench.has(number + 4, &[("a:v1", 5_004)]);
+    assert_eq!(bench.answer(again), Some((Value::Null, vec![json!(5_004)])));
+}
+
 /// A name that two addresses want, one of them with very many others, waits for those no longer after an outage than before.
 #[test]
 fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {

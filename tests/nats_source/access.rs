@@ -428,9 +428,12 @@ fn channels_need_no_more_than_the_documented_permissions() {
     for name in ["levels.signals", "levels.*"] {
         source.interest.subscribe(subscription(name));
         source.until(&format!("+{name}"));
-        source
-            .interest
-            .ask_retained(subscription(name), (1, ClientAddr::Unix), Arc::default());
+        source.interest.ask_retained(
+            subscription(name),
+            None,
+            (1, ClientAddr::Unix),
+            Arc::default(),
+        );
         let end = format!("end of {name}");
         assert_eq!(source.until(&end).len(), 2, "a value and the end");
     }

@@ -2,7 +2,7 @@
 
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
-use weirgate_core::Subscription;
+use weirgate_core::{Subscription, TopicName};
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
 
@@ -397,6 +397,48 @@ fn a_limit_on_subscriptions_refuses_what_is_beyond() {
 
 /// A question that is on its way when the server goes has no answer: who still waits asks again when the
 /// server is back.
+/// The wider pattern has brought a message that no stream has, until a stream gets its subject. It has also brought others, of
+/// which no stream has any: these do not count.
+#[test]
+fn last_values_of_a_pattern_within_a_wider_one_are_asked_for_until_the_newest_message_is_stored() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    let stream = |subjects: &[&str]| StreamConfig {
+        name: "KEPT".into(),
+        subjects: subjects.iter().map(|&subject| subject.into()).collect(),
+        ..Default::default()
+    };
+    js.add_stream(stream(&["kept.a.*"])).expect("a stream");
+    let source = run_with(&server.url(), &["kept.>"]);
+    js.publish("kept.a.1", "1").expect("stored");
+    let connection = nats::connect(server.url()).expect("a connection");
+    for subject in ["kept.b.2", "kept.b.1"] {
+        connection.publish(subject, "2").expect("published");
+    }
+    source.until("kept.b.1 (kept.>): 2");
+    let ask = |name: &str, number| {
+        let (cover, none) = (Some(TopicName::fixed("kept.>")), Arc::default());
+        let client = (number, ClientAddr::Unix);
+        source
+            .interest
+            .ask_retained(subscription(name), cover, client, none);
+    };
+    ask("kept.a.*", 1);
+    assert_eq!(source.next(), "kept.a.1 (kept.a.*): 1");
+    assert_eq!(source.next(), "end of kept.a.*");
+    ask("kept.*.1", 2);
+    assert_eq!(source.next(), "kept.a.1 (kept.*.1): 1");
+    source.nothing_comes_for(Duration::from_millis(500));
+    js.update_stream(&stream(&["kept.a.*", "kept.b.*"]))
+        .expect("changed");
+    js.publish("kept.b.1", "2").expect("stored");
+    let values = source.until("end of kept.*.1");
+    assert!(
+        values.contains(&"kept.b.1 (kept.*.1): 2".to_owned()),
+        "{values:?}"
+    );
+}
+
 #[test]
 fn last_values_come_over_an_outage() {
     let mut server = NatsServer::start();
@@ -416,7 +458,7 @@ fn last_values_come_over_an_outage() {
         let none = Arc::default();
         source
             .interest
-            .ask_retained(subscription(name), (number, ClientAddr::Unix), none);
+            .ask_retained(subscription(name), None, (number, ClientAddr::Unix), none);
     };
     ask("kept.1", 1);
     assert_eq!(

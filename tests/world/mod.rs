@@ -84,11 +84,15 @@ impl Output for ChannelsOutput {
             Self::GapTold { clients } => return kept.told.push(clients),
             Self::Retained(RetainedRequest::Ask {
                 name,
+                cover,
                 number,
                 after,
                 ..
             }) => {
                 kept.after.insert(number, after);
+                if let Some(cover) = cover {
+                    kept.covers.insert(number, cover.into());
+                }
                 return kept.retained.push((name.as_str().to_owned(), number));
             }
             Self::Retained(RetainedRequest::All {
@@ -136,6 +140,8 @@ pub(crate) struct Interests {
     pub(crate) all: Vec<(String, u64)>,
     /// The names that clients wait for with each of them, in order.
     pub(crate) sought: BTreeMap<u64, Vec<String>>,
+    /// The wider patterns that Redis is asked for in place of names with requests for last values.
+    pub(crate) covers: BTreeMap<u64, String>,
     /// What was read before each of these requests.
     pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
     /// Requests for the next page of last values.

@@ -55,7 +55,7 @@ fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     let (interest, wishes) = interest(wake);
     let ask = |n: u64| {
         let who = (n, ClientAddr::Unix);
-        interest.ask_retained(Subscription::channel("kept"), who, Arc::default());
+        interest.ask_retained(Subscription::channel("kept"), None, who, Arc::default());
     };
     for n in 1..10_000 {
         ask(n);

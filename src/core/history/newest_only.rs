@@ -1,11 +1,20 @@
 //! Topics of which only the newest message is kept, because the list of messages had to become shorter. They have a part of
 //! the memory of the history; a message over that is forgotten.
+//!
+//! Of this part, addresses have shares for the messages that were read from the stream for their clients, by the rule of
+//! granting ([`Quota`](weirgate_wire::admission::Quota)): an address gets more while it holds less than what is free. What the feed
+//! has brought counts as held by nobody. A message counts for its address until it is forgotten or a newer one has come, also
+//! after the client has left: clients of other addresses may have found it here since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use foldhash::quality::RandomState;
 
 use super::topics::TopicIndex;
 use super::{ENTRY_BYTES, KeptMessage, Memory};
 use crate::{Body, Point, StoredId};
+use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
 
 /// The messages have one `SHARE`th of the bytes of the history.
@@ -28,8 +37,11 @@ pub(super) struct NewestOnly {
     /// In the order of the feed.
     entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
-    /// Since when each message without a number is kept: they come in any order. The others are kept in the order of the feed.
-    read: BTreeSet<(u64, KeptOrder)>,
+    /// Since when each message without a number is kept, and for which address it was read: they come in any order. The others
+    /// are kept in the order of the feed.
+    read: BTreeMap<(u64, KeptOrder), ClientAddr>,
+    /// The bytes of these messages, by address.
+    read_for: HashMap<ClientAddr, usize, RandomState>,
     /// The places of the messages with copies, which are dropped with live messages: of very many others each would be looked
     /// at.
     with_copies: BTreeSet<KeptOrder>,
@@ -43,16 +55,35 @@ impl NewestOnly {
         Self {
             entries: BTreeMap::new(),
             by_topic: ExtendibleMap::default(),
-            read: BTreeSet::new(),
+            read: BTreeMap::new(),
+            read_for: HashMap::default(),
             with_copies: BTreeSet::new(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
         }
     }
 
-    /// Whether the message has room.
+    /// Whether a message of the feed has room.
     pub(super) fn has_room(&self, entry: &KeptMessage) -> bool {
-        self.bytes + bytes_of(entry) <= self.bytes_max
+        bytes_of(entry) <= self.free()
+    }
+
+    /// Whether a message has room that was read from the stream for an address.
+    pub(super) fn has_room_for(&self, client: ClientAddr, entry: &KeptMessage) -> bool {
+        let held = self.read_for.get(&client.group());
+        self.has_room(entry) && held.is_none_or(|held| *held < self.free())
+    }
+
+    fn free(&self) -> usize {
+        self.bytes_max - self.bytes
+    }
+
+    /// Adds the newest message of a topic that was read from the stream for an address.
+    pub(super) fn add_read(&mut self, client: ClientAddr, topic: TopicIndex, entry: KeptMessage) {
+        let client = client.group();
+        *self.read_for.entry(client).or_default() += bytes_of(&entry);
+        self.read.insert((entry.kept_us, order_of(&entry)), client);
+        self.add(topic, entry);
     }
 
     /// Adds the newest message of a topic, without copies.
@@ -60,9 +91,6 @@ impl NewestOnly {
         self.bytes += bytes_of(&entry);
         let place = order_of(&entry);
         self.by_topic.insert(topic, place);
-        if entry.number == 0 {
-            self.read.insert((entry.kept_us, place));
-        }
         debug_assert!(
             entry.copies.is_empty(),
             "its place is not among `with_copies`"
@@ -75,11 +103,22 @@ impl NewestOnly {
         let place = self.by_topic.remove(&topic)?;
         let (_, entry) = self.entries.remove(&place)?;
         self.with_copies.remove(&place);
-        if entry.number == 0 {
-            self.read.remove(&(entry.kept_us, place));
-        }
         self.bytes -= bytes_of(&entry);
+        if entry.number == 0
+            && let Some(client) = self.read.remove(&(entry.kept_us, place))
+        {
+            self.give_back(client, bytes_of(&entry));
+        }
         Some(entry)
+    }
+
+    fn give_back(&mut self, client: ClientAddr, bytes: usize) {
+        if let Entry::Occupied(mut held) = self.read_for.entry(client) {
+            *held.get_mut() -= bytes;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     /// Does something with the message of a topic that may add copies.
@@ -148,7 +187,8 @@ impl NewestOnly {
     fn longest(&self) -> Option<(u64, KeptOrder)> {
         let numbered = self.entries.range((1, StoredId::default())..).next();
         let numbered = numbered.map(|(place, (_, entry))| (entry.kept_us, *place));
-        self.read.first().copied().into_iter().chain(numbered).min()
+        let read = self.read.first_key_value().map(|(longest, _)| *longest);
+        read.into_iter().chain(numbered).min()
     }
 
     /// The number of messages.
@@ -156,10 +196,12 @@ impl NewestOnly {
         self.entries.len()
     }
 
-    /// Memory of the further places of messages: with copies, and without numbers. The nodes of a tree may be half empty.
+    /// Memory of the further places of messages, with copies and without numbers, and of addresses. The nodes of a tree may be half empty.
     pub(super) fn places_bytes(&self) -> usize {
         let copied = size_of::<KeptOrder>() * self.with_copies.len();
-        2 * (copied + size_of::<(u64, KeptOrder)>() * self.read.len())
+        let read = size_of::<((u64, KeptOrder), ClientAddr)>() * self.read.len();
+        let addresses = size_of::<(ClientAddr, usize)>() * self.read_for.len();
+        2 * (copied + read + addresses)
     }
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.

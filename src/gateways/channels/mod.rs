@@ -704,7 +704,8 @@ impl Gateway for ChannelsGateway {
         if let Some(change) = self.names.asked.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
-        if let Some(request) = self.retained.next_request() {
+        let cover_of = |name: &TopicName| self.names.cover_of(name);
+        if let Some(request) = self.retained.next_request(cover_of) {
             return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_notified.take()?;

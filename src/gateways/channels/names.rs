@@ -366,6 +366,14 @@ impl Names {
         }
     }
 
+    /// The wider pattern that the bus is asked for in place of a held name.
+    pub(super) fn cover_of(&self, name: &TopicName) -> Option<TopicName> {
+        match &self.entries[*self.ids.get(name)?].route {
+            Route::Within(cover) => Some(cover.clone()),
+            Route::Kept | Route::Requested | Route::RequestedBesideCover => None,
+        }
+    }
+
     /// The number of patterns requested from the bus although another pattern covers them.
     pub(super) fn beside_covers(&self) -> usize {
         self.beside_covers

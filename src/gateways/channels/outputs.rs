@@ -24,10 +24,11 @@ pub(super) fn carry_out(
         (ChannelsOutput::Retained(request), Some(interest)) => match request {
             RetainedRequest::Ask {
                 name,
+                cover,
                 number,
                 after,
                 client,
-            } => interest.ask_retained(ask(&name), (number, client), after),
+            } => interest.ask_retained(ask(&name), cover, (number, client), after),
             RetainedRequest::All {
                 name,
                 number,

@@ -32,7 +32,7 @@ use weirgate_core::{
     ByClient, Core, NotKept, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName,
     Wanted,
 };
-use weirgate_wire::admission::Permit;
+use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::NameSyntax;
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
@@ -73,7 +73,7 @@ pub(super) struct Past {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PastWait(u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PastQuestion {
     wait: PastWait,
     stage: Stage,
@@ -85,7 +85,41 @@ struct PastQuestion {
     unread: Option<StoredId>,
     /// While it is on its way.
     place: Option<Permit>,
+    /// The address for which the history keeps what it brings.
+    kept_for: ClientAddr,
     clients: BTreeSet<SessionKey>,
+}
+
+impl PastQuestion {
+    fn new(wait: PastWait, client: ClientAddr) -> Self {
+        Self {
+            wait,
+            stage: Stage::Waits,
+            forgotten: 0,
+            cut: None,
+            unread: None,
+            place: None,
+            kept_for: client.group(),
+            clients: BTreeSet::new(),
+        }
+    }
+
+    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room there: one
+    /// that has none takes nothing from the others.
+    fn keep(&mut self, core: &mut Core, message: &Publication) -> Result<(), NotKept> {
+        let mut kept = core.keep_newest(message, self.kept_for);
+        let mut clients = self.clients.iter();
+        while kept == Err(NotKept::NoRoom)
+            && let Some(key) = clients.next()
+        {
+            let client = core.client_addr(*key).map(ClientAddr::group);
+            if let Some(other) = client.filter(|client| *client != self.kept_for) {
+                self.kept_for = other;
+                kept = core.keep_newest(message, other);
+            }
+        }
+        kept
+    }
 }
 
 /// Where a question is.
@@ -174,10 +208,7 @@ impl Past {
     fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) -> PastWait {
         let question = self.questions.entry(name.clone()).or_insert_with(|| {
             self.newest.0 += 1;
-            PastQuestion {
-                wait: self.newest,
-                ..PastQuestion::default()
-            }
+            PastQuestion::new(self.newest, turns::address_of(core, key))
         });
         question.clients.insert(key);
         if question.stage == Stage::Waits {
@@ -430,15 +461,18 @@ impl ChannelsGateway {
             return;
         }
         (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten());
-        question.place = Some(place);
+        (question.place, question.kept_for) = (Some(place), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
     }
 
-    /// Takes a message that a question has brought. Without room in the history the question ends.
+    /// Takes a message that a question has brought. If the history has no room for it, the question ends.
     pub(super) fn keep_past(&mut self, core: &mut Core, message: &Publication) {
         let number = message.request.unwrap_or_default();
-        match core.keep_newest(message) {
+        let Some(question) = self.past.asked(number) else {
+            return;
+        };
+        match question.keep(core, message) {
             Ok(()) => {}
             Err(NotKept::Unread(id)) => self.past.unread(number, id),
             Err(NotKept::NoRoom) => {

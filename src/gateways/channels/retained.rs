@@ -134,9 +134,16 @@ impl Retained {
         self.questions.requests.push_back(request);
     }
 
-    /// The next request for the bus.
-    pub(super) fn next_request(&mut self) -> Option<RetainedRequest> {
-        self.questions.requests.pop_front()
+    /// The next request for the bus. `cover_of` returns the wider pattern that the bus is asked for in place of a name.
+    pub(super) fn next_request(
+        &mut self,
+        cover_of: impl FnOnce(&TopicName) -> Option<TopicName>,
+    ) -> Option<RetainedRequest> {
+        let mut request = self.questions.requests.pop_front()?;
+        if let RetainedRequest::Ask { name, cover, .. } = &mut request {
+            *cover = cover_of(name);
+        }
+        Some(request)
     }
 
     /// Returns the number of an answer after which names are asked for.

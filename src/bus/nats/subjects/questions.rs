@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::error::Stop;
-use super::retained::{NatsCut, RetainedEvent};
+use super::retained::{LiveScope, NatsCut, RetainedEvent};
 use super::session::SubjectsSession;
 use crate::kept::{place_in, stored_at};
 use crate::requests::{PageRequest, Question};
@@ -48,8 +48,8 @@ impl SubjectsSession<'_> {
                 .names
                 .next_question(|| retained.has_room_to_read())
         {
-            let sid = self.sids.sid_of(&question.subscription.name);
-            retained.ask(question, sid, now, self.connection.out());
+            let scope = LiveScope::of(&question, |name| self.sids.sid_of(name));
+            retained.ask(question, scope, now, self.connection.out());
         }
     }
 

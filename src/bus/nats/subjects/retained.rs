@@ -54,7 +54,8 @@
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
-//! message that was delivered shortly before the question.
+//! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the question
+//! carries the wider one, and those that the pattern matches count ([`LiveScope`]).
 
 mod events;
 mod live;
@@ -67,6 +68,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::events::{NatsCut, RetainedEvent};
+pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
@@ -139,8 +141,8 @@ pub(in super::super) struct Retained {
 #[derive(Debug)]
 struct Pending {
     question: Question,
-    /// The number of the subscription to the messages of the name, if any.
-    sid: Option<u64>,
+    /// The live messages of the name, if it is subscribed.
+    scope: Option<LiveScope>,
     begun: Instant,
     /// When it was asked, or brought its newest value.
     progressed: Instant,
@@ -290,11 +292,11 @@ impl Retained {
         }
     }
 
-    /// Asks which streams hold the subjects. `sid`: the subscription to the messages of the name, if any.
+    /// Asks which streams hold the subjects. `scope`: the live messages of the name, if it is subscribed.
     pub(super) fn ask(
         &mut self,
         question: Question,
-        sid: Option<u64>,
+        scope: Option<LiveScope>,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
@@ -305,7 +307,7 @@ impl Retained {
         let reading = QuestionReading::of(&question);
         let pending = Pending {
             question,
-            sid,
+            scope,
             begun: now,
             progressed: now,
             step: QuestionStep::Streams,
@@ -791,10 +793,10 @@ impl Retained {
             .as_ref()
             .map_or(&[][..], |value| &value.payload);
         let payload = self.live.payload_hash(payload);
-        let is_it = |live: LiveMessage| live.payload == payload;
+        let is_it = |live: &LiveMessage| live.payload == payload;
         match self
             .live
-            .has_unstored(pending.sid, pending.begun, now, is_it)
+            .has_unstored(pending.scope.as_ref(), pending.begun, now, is_it)
         {
             true => self.pause(number, Again::Message(streams), now),
             false => self.end(number, None, out),
@@ -882,7 +884,9 @@ impl Retained {
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;
-        let live = self.live.number_of(pending.sid, pending.begun, &delivery);
+        let live = self
+            .live
+            .number_of(pending.scope.as_ref(), pending.begun, &delivery);
         let is_new = pending.reading.take(&delivery, ack, live);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new
@@ -1029,9 +1033,9 @@ impl Retained {
         let reading = &pending.reading;
         // What is missing may be in a stream that was not read.
         let has_read_all = !reading.has_more_streams && reading.refused.is_none();
-        let has_come = |live: LiveMessage| reading.came.contains(&live.number);
-        let live = &mut self.live;
-        match has_read_all && live.has_unstored(pending.sid, pending.begun, now, has_come) {
+        let has_come = |live: &LiveMessage| reading.came.contains(&live.number);
+        let (live, scope) = (&mut self.live, pending.scope.as_ref());
+        match has_read_all && live.has_unstored(scope, pending.begun, now, has_come) {
             true => self.pause(number, Again::Streams, now),
             false => self.end(number, None, out),
         }

@@ -120,7 +120,9 @@ fn what_is_kept_from_before_a_loss_of_a_stream_is_nobodys_newest_message() {
         let body = bench.body(body);
         let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
         assert_eq!(
-            bench.history.keep_newest(now, position, &name, &body),
+            bench
+                .history
+                .keep_newest(now, position, &name, &body, ClientAddr::Unix),
             Ok(())
         );
     };
@@ -434,7 +436,9 @@ fn each_message_that_stays_is_forgotten_in_its_time() {
     let read = |bench: &mut Bench, name: &str, id| {
         let body = bench.body(name);
         let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
-        let kept = bench.history.keep_newest(now, stored(id, 10), &name, &body);
+        let kept = bench
+            .history
+            .keep_newest(now, stored(id, 10), &name, &body, ClientAddr::Unix);
         assert_eq!(kept, Ok(()));
     };
     let has = |bench: &Bench| {
@@ -475,7 +479,9 @@ fn newest_messages_of_two_patterns_come_in_the_order_of_the_stream() {
             );
             let (name, position) = (TopicName::from(name), stored(n as u64 + 1, 10));
             let now = at(bench.now_us);
-            let kept = bench.history.keep_newest(now, position, &name, &body);
+            let kept = bench
+                .history
+                .keep_newest(now, position, &name, &body, ClientAddr::Unix);
             assert_eq!(kept, Ok(()));
         }
         let wanted = ["b:*", "a:*"].map(|name| Wanted {
@@ -932,4 +938,70 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     bench.history.lose(at(bench.now_us));
     assert!(bench.history.has_forgotten(&exact("none"), before));
     assert!(bench.history.has_forgotten(&pattern("c:*"), before));
+}
+
+/// Messages of the room for those that stay, each read from the stream for an address.
+struct Rooms {
+    bench: Bench,
+    /// The id of the last message.
+    id: u64,
+}
+
+impl Rooms {
+    fn new() -> Self {
+        let mut bench = Bench::of_a_stream(1 << 20);
+        bench.store("busy", "x", stored(1_000_000, 10));
+        Self { bench, id: 0 }
+    }
+
+    fn address(n: u8) -> ClientAddr {
+        std::net::IpAddr::from([192, 0, 2, n]).into()
+    }
+
+    /// Reads messages for an address while there is room. Returns how many.
+    fn fill(&mut self, n: u8) -> u64 {
+        let before = self.id;
+        loop {
+            let body = self.bench.body("x");
+            let (name, now) = (
+                TopicName::from(format!("row:{}", self.id)),
+                at(self.bench.now_us),
+            );
+            let (position, client) = (stored(self.id + 1, 10), Self::address(n));
+            match self
+                .bench
+                .history
+                .keep_newest(now, position, &name, &body, client)
+            {
+                Ok(()) => self.id += 1,
+                Err(why) => {
+                    assert_eq!(why, NotKept::NoRoom);
+                    return self.id - before;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_that_asks_for_very_many_newest_messages_leaves_room_for_others() {
+    let mut rooms = Rooms::new();
+    let first = rooms.fill(1);
+    let [second, third] = [2, 3].map(|n| rooms.fill(n));
+    assert!(
+        first > 100 && (first / 2..first / 2 + 2).contains(&second),
+        "{first} {second}"
+    );
+    assert!(third >= first / 4, "{first} {third}");
+    // Whoever has gone, an address gets no more than its share.
+    assert_eq!(rooms.fill(1), 0);
+    // A newer message gives the room back, for whomever the one before was read.
+    for n in 0..first / 2 {
+        rooms
+            .bench
+            .store(&format!("row:{n}"), "x", stored(1_000_001 + n, 20));
+    }
+    assert!(rooms.fill(2) > first / 8);
+    rooms.bench.advance(61 * SECOND);
+    assert_eq!(rooms.fill(1), first);
 }

@@ -144,6 +144,6 @@ impl Turns {
 }
 
 /// The address of a client. Those that have left share turns until their names are released.
-fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
+pub(super) fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
     core.client_addr(key).unwrap_or(ClientAddr::Unix)
 }

@@ -174,6 +174,7 @@ impl Questions {
             },
             false => RetainedRequest::Ask {
                 name: name.clone(),
+                cover: None,
                 number,
                 after,
                 client,

@@ -12,6 +12,8 @@ pub enum RetainedRequest {
     Ask {
         /// The channel or pattern.
         name: TopicName,
+        /// The wider pattern that the bus is asked for in place of the name, as the request goes to the bus.
+        cover: Option<TopicName>,
         /// The number of the question.
         number: u64,
         /// What was read before.

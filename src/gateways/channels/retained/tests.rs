@@ -29,7 +29,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
         RetainedRequest::Ask { name, number, .. } => Some((name, number)),
         _ => None,
     };
-    let mut wanted = std::iter::from_fn(|| retained.next_request()).filter_map(asked);
+    let mut wanted = std::iter::from_fn(|| retained.next_request(|_| None)).filter_map(asked);
     let next = wanted.next();
     assert!(wanted.next().is_none());
     next
@@ -91,11 +91,11 @@ fn a_question_ends_with_the_last_client_that_waits() {
     }
     assert_eq!(request(&mut retained), Some((A, 1)));
     close(&mut retained, client(0));
-    assert_eq!(retained.next_request(), None);
+    assert_eq!(retained.next_request(|_| None), None);
     retained.forget(&A, client(1));
     let (name, number) = (A, 1);
     let end = RetainedRequest::Forget { name, number };
-    assert_eq!(retained.next_request(), Some(end));
+    assert_eq!(retained.next_request(|_| None), Some(end));
     assert!(retained.waiting.is_empty() && retained.bytes.held() == 0);
 }
 
@@ -188,7 +188,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     }
     retained.grant_shares(0, None, |_| false);
     let (name, number) = (names[0].clone(), 1);
-    let requests: Vec<_> = std::iter::from_fn(|| retained.next_request()).collect();
+    let requests: Vec<_> = std::iter::from_fn(|| retained.next_request(|_| None)).collect();
     assert!(matches!(
         requests[0],
         RetainedRequest::Ask { number: 257, .. }
@@ -198,7 +198,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     retained.values_taken(client(0), ClientAddr::Unix);
     retained.grant_shares(0, None, |_| false);
     let asked = |request| matches!(request, RetainedRequest::Ask { number: 258, .. });
-    assert!(retained.next_request().is_some_and(asked));
+    assert!(retained.next_request(|_| None).is_some_and(asked));
     for slot in 0..=last {
         close(&mut retained, client(slot));
     }

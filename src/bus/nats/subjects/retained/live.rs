@@ -9,9 +9,13 @@ use foldhash::fast::RandomState;
 
 use super::super::super::protocol::Delivery;
 use super::STORED_WITHIN;
+use crate::requests::Question;
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// The most delivered messages that are remembered, the newest.
 const LIVE_MAX: usize = 32_768;
+/// The most bytes of their subjects: 128 for each of so many messages. Usual subjects are shorter.
+const LIVE_SUBJECT_BYTES_MAX: usize = 128 * LIVE_MAX;
 
 /// Messages of requested names that were delivered within [`STORED_WITHIN`]: of each subscription the newest of each
 /// subject, because a question looks at these alone.
@@ -24,13 +28,51 @@ pub(super) struct Live {
     order: VecDeque<Noted>,
     /// The number of the last message.
     last: u64,
+    /// The bytes of the subjects in `newest`.
+    subject_bytes: usize,
+}
+
+/// Which live messages a question looks at.
+#[derive(Clone, Debug)]
+pub(in super::super) struct LiveScope {
+    /// The subscription by which they come.
+    sid: u64,
+    /// If the subscription is to a wider pattern: those of the name that the question is about.
+    within: Option<NamePatterns>,
+}
+
+impl LiveScope {
+    /// The live messages of the name that a question is about; `None` if it is not subscribed. `sid_of` returns the
+    /// subscription to a name.
+    pub(in super::super) fn of(
+        question: &Question,
+        sid_of: impl FnOnce(&str) -> Option<u64>,
+    ) -> Option<Self> {
+        let name = &*question.subscription.name;
+        let Some(cover) = &question.cover else {
+            let (sid, within) = (sid_of(name)?, None);
+            return Some(Self { sid, within });
+        };
+        let within = NamePatterns::new(NameSyntax::Nats, &[name.to_owned()]).ok()?;
+        Some(Self {
+            sid: sid_of(cover.as_str())?,
+            within: Some(within),
+        })
+    }
+
+    /// Whether the messages of a subject of the subscription count.
+    fn has(&self, subject: &[u8]) -> bool {
+        let within = self.within.as_ref();
+        within.is_none_or(|within| within.matches_bytes(subject))
+    }
 }
 
 /// The newest message of a subject.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct LiveMessage {
     pub(super) number: u64,
     at: Instant,
+    subject: Box<[u8]>,
     /// The hash of its payload, which takes less memory than the payload.
     pub(super) payload: u64,
 }
@@ -58,29 +100,42 @@ impl Live {
         self.forget_stored(at);
         self.last += 1;
         let (sid, subject) = (delivery.sid, self.hasher.hash_one(&*delivery.subject));
-        let message = LiveMessage {
-            number: self.last,
-            at,
-            payload: self.payload_hash(&delivery.payload),
-        };
-        self.newest.entry(sid).or_default().insert(subject, message);
+        let (number, payload) = (self.last, self.payload_hash(&delivery.payload));
+        match self.newest.entry(sid).or_default().entry(subject) {
+            Entry::Occupied(mut newest) => {
+                let newest = newest.get_mut();
+                (newest.number, newest.at, newest.payload) = (number, at, payload);
+            }
+            Entry::Vacant(newest) => {
+                self.subject_bytes += delivery.subject.len();
+                newest.insert(LiveMessage {
+                    number,
+                    at,
+                    subject: delivery.subject.as_slice().into(),
+                    payload,
+                });
+            }
+        }
         self.order.push_back(Noted {
             number: self.last,
             at,
             sid,
             subject,
         });
+        while self.subject_bytes > LIVE_SUBJECT_BYTES_MAX {
+            self.forget_first();
+        }
     }
 
     /// The number of the newest message of a subject in a subscription, if a stream has brought this message now, for a
     /// question that was asked at `begun`, after it was delivered.
     pub(super) fn number_of(
         &self,
-        sid: Option<u64>,
+        scope: Option<&LiveScope>,
         begun: Instant,
         delivery: &Delivery,
     ) -> Option<u64> {
-        let subjects = self.newest.get(&sid?)?;
+        let subjects = self.newest.get(&scope?.sid)?;
         let live = subjects.get(&self.hasher.hash_one(&*delivery.subject))?;
         let is_it = live.at <= begun && live.payload == self.payload_hash(&delivery.payload);
         is_it.then_some(live.number)
@@ -91,18 +146,21 @@ impl Live {
     /// out: the clients have it.
     ///
     /// The search ends at the first such message, so it looks at messages that have come, and at those after the
-    /// question.
+    /// question. Of a subscription to a wider pattern it also looks at messages of other subjects.
     pub(super) fn has_unstored(
         &mut self,
-        sid: Option<u64>,
+        scope: Option<&LiveScope>,
         begun: Instant,
         now: Instant,
-        has_come: impl Fn(LiveMessage) -> bool,
+        has_come: impl Fn(&LiveMessage) -> bool,
     ) -> bool {
         self.forget_stored(now);
-        let subjects = sid.and_then(|sid| self.newest.get(&sid));
+        let Some(scope) = scope else {
+            return false;
+        };
+        let subjects = self.newest.get(&scope.sid);
         let mut messages = subjects.into_iter().flat_map(HashMap::values);
-        messages.any(|live| live.at <= begun && !has_come(*live))
+        messages.any(|live| live.at <= begun && !has_come(live) && scope.has(&live.subject))
     }
 
     /// Forgets the messages that their streams have stored or refused by now.
@@ -123,7 +181,7 @@ impl Live {
         if let Entry::Occupied(newest) = subjects.get_mut().entry(first.subject)
             && newest.get().number == first.number
         {
-            newest.remove();
+            self.subject_bytes -= newest.remove().subject.len();
         }
         if subjects.get().is_empty() {
             subjects.remove();
@@ -146,11 +204,20 @@ mod tests {
 
     fn message(sid: u64, subject: u64, payload: u64) -> Delivery {
         Delivery {
-            subject: subject.to_string().into(),
+            subject: format!("{}.{subject}", subject % 2).into(),
             sid,
             payload: payload.to_string().into(),
             ..Delivery::default()
         }
+    }
+
+    fn patterns(pattern: &str) -> NamePatterns {
+        NamePatterns::new(NameSyntax::Nats, &[pattern.to_owned()]).expect("a pattern")
+    }
+
+    /// All messages of a subscription.
+    fn whole(sid: u64) -> LiveScope {
+        LiveScope { sid, within: None }
     }
 
     /// The messages that were delivered, and what is unstored by its definition: of the messages of the last seconds
@@ -159,10 +226,17 @@ mod tests {
     struct Model(Vec<(Instant, Delivery)>);
 
     impl Model {
-        fn has_unstored(&self, sid: u64, begun: Instant, now: Instant, came: &[Delivery]) -> bool {
+        fn has_unstored(
+            &self,
+            within: &str,
+            begun: Instant,
+            now: Instant,
+            came: &[Delivery],
+        ) -> bool {
             let mut newest = std::collections::BTreeMap::new();
             for (at, message) in &self.0 {
-                if message.sid != sid || now >= *at + STORED_WITHIN {
+                let is_within = message.subject.starts_with(within.as_bytes());
+                if message.sid != 1 || !is_within || now >= *at + STORED_WITHIN {
                     continue;
                 }
                 match *at <= begun {
@@ -206,11 +280,16 @@ mod tests {
             };
             let begun = come(&mut live, before);
             let came: Vec<Delivery> = brought.into_iter().map(|(message, _)| message).collect();
-            let numbers: Vec<_> = came.iter().filter_map(|one| live.number_of(Some(1), begun, one)).collect();
+            let numbers: Vec<_> = came.iter().filter_map(|one| live.number_of(Some(&whole(1)), begun, one)).collect();
             let later = after.into_iter().map(|(message, pause_ms)| (message, pause_ms + 1));
             let now = come(&mut live, later.collect()) + Duration::from_millis(wait_ms);
-            let has = live.has_unstored(Some(1), begun, now, |live| numbers.contains(&live.number));
-            prop_assert_eq!(has, model.has_unstored(1, begun, now, &came));
+            let has_come = |live: &LiveMessage| numbers.contains(&live.number);
+            for (pattern, prefix) in [(None, ""), (Some("0.>"), "0."), (Some("1.*"), "1.")] {
+                let within = pattern.map(patterns);
+                let scope = LiveScope { sid: 1, within };
+                let has = live.has_unstored(Some(&scope), begun, now, has_come);
+                prop_assert_eq!(has, model.has_unstored(prefix, begun, now, &came));
+            }
             prop_assert!(!live.has_unstored(None, begun, now, |_| false));
         }
     }
@@ -224,7 +303,7 @@ mod tests {
         let looked = Cell::new(0);
         let mut look = |sid, has_come| {
             looked.set(0);
-            let has = live.has_unstored(Some(sid), now, now, |_| {
+            let has = live.has_unstored(Some(&whole(sid)), now, now, |_| {
                 looked.set(looked.get() + 1);
                 has_come
             });
@@ -245,7 +324,17 @@ mod tests {
         assert_eq!((live.order.len(), kept), (LIVE_MAX, LIVE_MAX));
         live.note(&message(7, 7, 7), now + STORED_WITHIN);
         assert_eq!((live.order.len(), live.newest.len()), (1, 1));
-        assert!(!live.has_unstored(Some(7), now, now + 2 * STORED_WITHIN, |_| false));
+        assert!(!live.has_unstored(Some(&whole(7)), now, now + 2 * STORED_WITHIN, |_| false));
         assert_eq!((live.order.len(), live.newest.len()), (0, 0));
+        assert_eq!(live.subject_bytes, 0);
+        for n in 0..LIVE_MAX {
+            let mut long = message(n as u64 % 100, 0, 0);
+            long.subject = format!("{n:01000}").into();
+            live.note(&long, now);
+        }
+        let subjects = live.newest.values().flat_map(HashMap::values);
+        let bytes: usize = subjects.map(|live| live.subject.len()).sum();
+        assert_eq!(bytes, live.subject_bytes);
+        assert_eq!(bytes, LIVE_SUBJECT_BYTES_MAX / 1_000 * 1_000);
     }
 }

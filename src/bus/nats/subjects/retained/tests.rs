@@ -4,7 +4,7 @@ use super::reading::PAGE_VALUES;
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription};
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription, TopicName};
 use weirgate_wire::admission::ClientAddr;
 
 fn question(number: u64, name: &str) -> Question {
@@ -14,6 +14,7 @@ fn question(number: u64, name: &str) -> Question {
     };
     Question {
         subscription,
+        cover: None,
         number,
         after: Arc::default(),
         wants: Wants::LastValues,
@@ -696,6 +697,19 @@ struct Bench {
 impl Bench {
     /// `live`: subjects and payloads that were delivered for the name before the question.
     fn new(name: &str, live: &[(&str, &str)]) -> Self {
+        Self::of(question(1, name), live)
+    }
+
+    /// The same for a name whose live messages come by a wider pattern.
+    fn within(cover: &'static str, name: &str, live: &[(&str, &str)]) -> Self {
+        let cover = Some(TopicName::fixed(cover));
+        let question = question(1, name);
+        Self::of(Question { cover, ..question }, live)
+    }
+
+    fn of(question: Question, live: &[(&str, &str)]) -> Self {
+        let cover = question.cover.as_ref().map(TopicName::as_str);
+        let subscribed = cover.unwrap_or(&question.subscription.name).to_owned();
         let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         for (subject, payload) in live {
             let delivery = Delivery {
@@ -706,7 +720,9 @@ impl Bench {
             };
             retained.note_live(&delivery, now);
         }
-        retained.ask(question(1, name), Some(5), now, &mut out);
+        let sid_of = |name: &str| (name == subscribed).then_some(5);
+        let scope = LiveScope::of(&question, sid_of);
+        retained.ask(question, scope, now, &mut out);
         Self { retained, out, now }
     }
 
@@ -793,6 +809,20 @@ fn a_pattern_is_asked_for_again_until_a_delivered_message_is_stored() {
     bench.answer(LIST);
     bench.consumer("s0", Some(("a.b", "2")));
     assert_eq!(bench.values(), ["2", "end"]);
+}
+
+/// The cover is subscribed in place of the pattern, and brings messages of other subjects too.
+#[test]
+fn a_pattern_within_a_wider_one_is_asked_for_again_for_its_own_messages() {
+    let live = [("a.b.x", "1"), ("a.c.x", "1"), ("a.b.x", "2")];
+    let mut bench = Bench::within("a.>", "a.b.*", &live);
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b.x", "1")));
+    assert_eq!(bench.values(), ["1"], "an answer from before the second");
+    assert!(bench.pause().contains("STREAM.LIST"));
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b.x", "2")));
+    assert_eq!(bench.values(), ["2", "end"], "whatever `a.c.x` has");
 }
 
 #[test]
