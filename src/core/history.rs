@@ -182,6 +182,8 @@ pub enum NotKept {
     NoRoom,
     /// The stream was not read as far as the message: it comes later.
     Unread(StoredId),
+    /// The history has had a newer message of the topic since the question was asked, and has forgotten it.
+    Forgotten,
 }
 
 /// A loss of messages of a stream.
@@ -780,9 +782,7 @@ impl History {
             return false;
         }
         let Some(patterns) = &wanted.patterns else {
-            let forgotten = self.known_topics.newest_forgotten_of(&wanted.name);
-            let forgotten = forgotten.max(self.newest_forgotten.at_loss());
-            return forgotten > number && !self.has_messages(&wanted.name);
+            return self.last_forgotten(&wanted.name) > number && !self.has_messages(&wanted.name);
         };
         let Some(mut topics) = self.newest_forgotten.after(number) else {
             return true;
@@ -792,6 +792,12 @@ impl History {
             let matches = patterns.matches_within(topic.as_str(), &mut budget);
             matches.unwrap_or(true) && !self.has_messages(topic)
         })
+    }
+
+    /// The number of the last newest message of a topic that was forgotten. After a loss all were.
+    fn last_forgotten(&self, topic: &TopicName) -> u64 {
+        let forgotten = self.known_topics.newest_forgotten_of(topic);
+        forgotten.max(self.newest_forgotten.at_loss())
     }
 
     /// Whether a message was kept before the newest loss of a stream.
@@ -809,7 +815,8 @@ impl History {
     }
 
     /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is older than
-    /// the messages of the list, so it goes to [`NewestOnly`], without a number.
+    /// the messages of the list, so it goes to [`NewestOnly`], without a number. `forgotten`: how many newest messages the
+    /// history had forgotten when the stream was asked.
     ///
     /// # Errors
     /// The message is not kept.
@@ -820,9 +827,13 @@ impl History {
         topic: &TopicName,
         body: &Body,
         client: ClientAddr,
+        forgotten: u64,
     ) -> Result<(), NotKept> {
         if self.has_messages(topic) {
             return Ok(());
+        }
+        if self.last_forgotten(topic) > forgotten {
+            return Err(NotKept::Forgotten);
         }
         if let Point::Stored(id) = position.point
             && !self.has_read(id)

@@ -48,7 +48,8 @@ impl Core {
     }
 
     /// Keeps a publication that is the newest of its topic and older than what the history has, for a client of this address
-    /// that asks for the newest messages.
+    /// that asks for the newest messages. `forgotten`: how many the history had forgotten when the stream was asked
+    /// ([`newest_forgotten`](Self::newest_forgotten)).
     ///
     /// # Errors
     /// The message is not kept.
@@ -56,13 +57,14 @@ impl Core {
         &mut self,
         publication: &Publication,
         client: ClientAddr,
+        forgotten: u64,
     ) -> Result<(), NotKept> {
         let (Some(position), Some(history)) = (publication.place.position(), &mut self.history)
         else {
             return Err(NotKept::NoRoom);
         };
         let (topic, body) = (&publication.topic, &publication.body);
-        let kept = history.keep_newest(self.now, position, topic, body, client);
+        let kept = history.keep_newest(self.now, position, topic, body, client, forgotten);
         self.count_history();
         kept
     }

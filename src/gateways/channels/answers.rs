@@ -3,7 +3,7 @@
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp, NextAnswers};
+use super::messages::{Answer, AnswerDue, FollowUp, NextAnswers};
 use super::past::PAST_WAIT_US;
 use super::sending::Sending;
 use weirgate_core::{Core, SessionKey};
@@ -18,12 +18,13 @@ impl ChannelsGateway {
         answer: Answer,
         follow_up: FollowUp,
     ) {
-        let wait_us = match follow_up.waits_for_past() {
-            true => self.bus_wait_us.max(PAST_WAIT_US),
-            false => self.bus_wait_us,
+        let confirmed_us = core.now().mono_us + self.bus_wait_us;
+        let past_us = confirmed_us.max(core.now().mono_us + PAST_WAIT_US);
+        let due = AnswerDue {
+            confirmed_us,
+            past_us,
         };
-        let due_us = core.now().mono_us + wait_us;
-        client.answers.push(answer, follow_up, due_us);
+        client.answers.push(answer, follow_up, due);
         self.send_ready(core, key, client);
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());

@@ -486,7 +486,25 @@ impl FollowUp {
 struct WaitingAnswer {
     answer: Answer,
     follow_up: FollowUp,
-    due_us: u64,
+    due: AnswerDue,
+}
+
+/// The latest times at which an answer goes out, microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AnswerDue {
+    /// Of one that waits for the bus to confirm its names.
+    pub(super) confirmed_us: u64,
+    /// Of one that waits for the stream, too.
+    pub(super) past_us: u64,
+}
+
+impl WaitingAnswer {
+    fn due_us(&self) -> u64 {
+        match self.follow_up.waits_for_past() {
+            true => self.due.past_us,
+            false => self.due.confirmed_us,
+        }
+    }
 }
 
 /// The waiting answers of a client. While none wait, they take no memory.
@@ -565,11 +583,11 @@ impl Answers {
     pub(super) fn due_us(&self, next: NextAnswers) -> Option<u64> {
         let waiting = self.waiting().take(next.count());
         let waiting = waiting.filter(|waiting| waiting.follow_up.waits());
-        waiting.map(|waiting| waiting.due_us).max()
+        waiting.map(WaitingAnswer::due_us).max()
     }
 
-    /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, mut follow_up: FollowUp, due_us: u64) {
+    /// Queues an answer. It waits until its names are confirmed, but not longer than until it is due.
+    pub(super) fn push(&mut self, answer: Answer, mut follow_up: FollowUp, due: AnswerDue) {
         if let Some(resumed) = &mut follow_up.resumed {
             let held = resumed.held.len();
             resumed.has_held_alone = held > 0 && held == resumed.names.len();
@@ -580,7 +598,7 @@ impl Answers {
         queue.waiting.push_back(WaitingAnswer {
             answer,
             follow_up,
-            due_us,
+            due,
         });
     }
 
@@ -679,7 +697,7 @@ impl Answers {
     /// Lets all answers wait for no name any more.
     pub(super) fn wait_no_longer(&mut self) {
         for waiting in self.waiting_mut() {
-            waiting.due_us = 0;
+            waiting.due = AnswerDue::default();
         }
     }
 
@@ -859,15 +877,35 @@ mod tests {
         );
     }
 
+    fn due(confirmed_us: u64) -> AnswerDue {
+        AnswerDue {
+            confirmed_us,
+            past_us: 6_000_000,
+        }
+    }
+
+    /// Once the stream has answered, an answer waits for the bus no longer than others do.
+    #[test]
+    fn an_answer_for_which_the_stream_has_answered_is_due_as_others_are() {
+        let (mut answers, name) = (Answers::default(), TopicName::fixed("s"));
+        let mut follow_up = names(&["x"]);
+        let past = follow_up.past.get_or_insert_default();
+        past.waits.insert(name.clone(), PastWait::default());
+        answers.push(Answer::pong("1"), follow_up, due(BUS_WAIT_US));
+        assert_eq!(answers.due_us(NextAnswers::First), Some(6_000_000));
+        answers.settle_past(&name, PastWait::default(), None);
+        assert_eq!(answers.due_us(NextAnswers::First), Some(BUS_WAIT_US));
+    }
+
     /// However the wait of an answer ends, it is sent, and so are the later answers.
     #[test]
     fn answers_go_out_in_their_order() {
         let pong = || Answer::pong("1");
         for end in 0..3 {
             let mut answers = Answers::default();
-            answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
-            answers.push(pong(), names(&["x"]), BUS_WAIT_US);
-            answers.push(pong(), names(&[]), BUS_WAIT_US);
+            answers.push(pong(), names(&["x", "y"]), due(BUS_WAIT_US));
+            answers.push(pong(), names(&["x"]), due(BUS_WAIT_US));
+            answers.push(pong(), names(&[]), due(BUS_WAIT_US));
             assert!(answers.pop_ready(NextAnswers::First, 0).is_none());
             assert_eq!(answers.due_us(NextAnswers::First), Some(BUS_WAIT_US));
             let now_us = match end {
@@ -898,8 +936,8 @@ mod tests {
     #[test]
     fn answers_that_go_out_together_wait_for_the_longest() {
         let mut answers = Answers::default();
-        answers.push(Answer::pong("1"), names(&["x"]), 1_000);
-        answers.push(Answer::pong("2"), names(&["y"]), 6_000);
+        answers.push(Answer::pong("1"), names(&["x"]), due(1_000));
+        answers.push(Answer::pong("2"), names(&["y"]), due(6_000));
         assert_eq!(answers.due_us(NextAnswers::All), Some(6_000));
         assert!(answers.pop_ready(NextAnswers::All, 5_999).is_none());
         let ready = answers.pop_ready(NextAnswers::All, 6_000);

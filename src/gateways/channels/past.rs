@@ -16,11 +16,9 @@
 mod known;
 mod turns;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use self::known::KnownNames;
 use self::turns::{Turn, Waiting};
@@ -34,6 +32,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::base::ExtendibleMap;
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
@@ -48,7 +47,7 @@ pub(super) struct Past {
     /// Whether the stream answers questions.
     answers: bool,
     /// The names that clients wait for.
-    questions: HashMap<TopicName, PastQuestion, RandomState>,
+    questions: ExtendibleMap<TopicName, PastQuestion>,
     /// Those that wait for their turn.
     waiting: Waiting,
     /// Those that wait again, until their clients have their turns.
@@ -107,7 +106,7 @@ impl PastQuestion {
     /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room there: one
     /// that has none takes nothing from the others.
     fn keep(&mut self, core: &mut Core, message: &Publication) -> Result<(), NotKept> {
-        let mut kept = core.keep_newest(message, self.kept_for);
+        let mut kept = core.keep_newest(message, self.kept_for, self.forgotten);
         let mut clients = self.clients.iter();
         while kept == Err(NotKept::NoRoom)
             && let Some(key) = clients.next()
@@ -115,7 +114,7 @@ impl PastQuestion {
             let client = core.client_addr(*key).map(ClientAddr::group);
             if let Some(other) = client.filter(|client| *client != self.kept_for) {
                 self.kept_for = other;
-                kept = core.keep_newest(message, other);
+                kept = core.keep_newest(message, other, self.forgotten);
             }
         }
         kept
@@ -206,7 +205,7 @@ impl Past {
 
     /// Makes a client wait for a name.
     fn wait(&mut self, core: &Core, name: &TopicName, key: SessionKey) -> PastWait {
-        let question = self.questions.entry(name.clone()).or_insert_with(|| {
+        let question = self.questions.get_or_insert_with(name.clone(), || {
             self.newest.0 += 1;
             PastQuestion::new(self.newest, turns::address_of(core, key))
         });
@@ -475,6 +474,8 @@ impl ChannelsGateway {
         match question.keep(core, message) {
             Ok(()) => {}
             Err(NotKept::Unread(id)) => self.past.unread(number, id),
+            // This one may be older, so it is nobody's newest message. The next client asks again.
+            Err(NotKept::Forgotten) => question.cut = Some(RetainedCut::Limit),
             Err(NotKept::NoRoom) => {
                 self.forget_past(number);
                 self.past.end(number, Some(RetainedCut::Limit));

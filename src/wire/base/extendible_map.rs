@@ -106,12 +106,17 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
     where
         V: Default,
     {
+        self.get_or_insert_with(key, V::default)
+    }
+
+    /// The value of a key, for changes. A key without a value gets what `make` returns.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         let at = self.part_with_room(&key);
         match self.parts[at].entries.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 self.len += 1;
-                entry.insert(V::default())
+                entry.insert(make())
             }
         }
     }

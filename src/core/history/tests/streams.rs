@@ -122,7 +122,7 @@ fn what_is_kept_from_before_a_loss_of_a_stream_is_nobodys_newest_message() {
         assert_eq!(
             bench
                 .history
-                .keep_newest(now, position, &name, &body, ClientAddr::Unix),
+                .keep_newest(now, position, &name, &body, ClientAddr::Unix, u64::MAX),
             Ok(())
         );
     };
@@ -436,9 +436,14 @@ fn each_message_that_stays_is_forgotten_in_its_time() {
     let read = |bench: &mut Bench, name: &str, id| {
         let body = bench.body(name);
         let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
-        let kept = bench
-            .history
-            .keep_newest(now, stored(id, 10), &name, &body, ClientAddr::Unix);
+        let kept = bench.history.keep_newest(
+            now,
+            stored(id, 10),
+            &name,
+            &body,
+            ClientAddr::Unix,
+            u64::MAX,
+        );
         assert_eq!(kept, Ok(()));
     };
     let has = |bench: &Bench| {
@@ -479,9 +484,10 @@ fn newest_messages_of_two_patterns_come_in_the_order_of_the_stream() {
             );
             let (name, position) = (TopicName::from(name), stored(n as u64 + 1, 10));
             let now = at(bench.now_us);
-            let kept = bench
-                .history
-                .keep_newest(now, position, &name, &body, ClientAddr::Unix);
+            let kept =
+                bench
+                    .history
+                    .keep_newest(now, position, &name, &body, ClientAddr::Unix, u64::MAX);
             assert_eq!(kept, Ok(()));
         }
         let wanted = ["b:*", "a:*"].map(|name| Wanted {
@@ -940,6 +946,28 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     assert!(bench.history.has_forgotten(&pattern("c:*"), before));
 }
 
+/// The answer of the stream was on its way when a newer message came and was forgotten again.
+#[test]
+fn a_message_that_may_be_older_than_one_that_was_forgotten_is_not_kept() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    bench.store("busy", "x", stored(1, 10));
+    let asked = bench.history.newest_forgotten();
+    bench.store("a", "3", stored(3, 30));
+    bench.advance(61 * SECOND);
+    let again = bench.history.newest_forgotten();
+    let mut keep = |name: &str, asked| {
+        let body = bench.body("2");
+        let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));
+        let (position, client) = (stored(2, 20), ClientAddr::Unix);
+        bench
+            .history
+            .keep_newest(now, position, &name, &body, client, asked)
+    };
+    assert_eq!(keep("a", asked), Err(NotKept::Forgotten));
+    assert_eq!(keep("b", asked), Ok(()));
+    assert_eq!(keep("a", again), Ok(()));
+}
+
 /// Messages of the room for those that stay, each read from the stream for an address.
 struct Rooms {
     bench: Bench,
@@ -971,7 +999,7 @@ impl Rooms {
             match self
                 .bench
                 .history
-                .keep_newest(now, position, &name, &body, client)
+                .keep_newest(now, position, &name, &body, client, u64::MAX)
             {
                 Ok(()) => self.id += 1,
                 Err(why) => {

@@ -1,16 +1,15 @@
 //! Names that wait until the stream is asked for their newest messages: whose turn is next, and how many are asked for at once.
 //!
 //! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many; what has
-//! been asked for meanwhile is skipped. An address has less than half of the places, so another one that comes finds a place
-//! free ([`Quota::grant`]). Patterns have few places of their own, because the server reads for each.
+//! been asked for meanwhile is skipped. The places are a [`Quota`] by address: one that has none gets the next place that is
+//! given back before one that has some. Patterns have few places of their own, because the server reads for each.
 
-use std::collections::{BTreeSet, HashMap};
-
-use foldhash::quality::RandomState;
+use std::collections::BTreeSet;
 
 use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::base::ExtendibleMap;
 
 /// The most exact names, and the most patterns, that the stream is asked for at once: about twice as many as the bus has on
 /// its way.
@@ -29,7 +28,7 @@ pub(super) struct Waiting {
 struct Turns {
     /// The clients of `names`.
     clients: FairQueue<SessionKey>,
-    names: HashMap<SessionKey, BTreeSet<TopicName>, RandomState>,
+    names: ExtendibleMap<SessionKey, BTreeSet<TopicName>>,
     places: Quota,
     /// While so many places are held, no address in the queue has room for another.
     full: Option<u64>,
@@ -88,14 +87,14 @@ impl Turns {
     fn new(places: u64) -> Self {
         Self {
             clients: FairQueue::default(),
-            names: HashMap::default(),
+            names: ExtendibleMap::default(),
             places: Quota::new("newest_messages", places),
             full: None,
         }
     }
 
     fn add(&mut self, core: &Core, key: SessionKey, name: TopicName) {
-        self.names.entry(key).or_default().insert(name);
+        self.names.get_or_insert_default(key).insert(name);
         self.clients.push(address_of(core, key), key);
         self.full = None;
     }
@@ -111,7 +110,9 @@ impl Turns {
     }
 
     fn has_next(&self) -> bool {
-        let is_full = self.full.is_some_and(|held| self.places.held() >= held);
+        // Without a free place no address needs a look: a thousand may wait.
+        let held = self.places.held();
+        let is_full = held >= self.places.max() || self.full.is_some_and(|full| held >= full);
         !self.clients.is_empty() && !is_full
     }
 
