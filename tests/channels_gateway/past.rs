@@ -1160,6 +1160,39 @@ fn what_was_found_before_a_loss_is_not_sent_after_it() {
     }
 }
 
+/// However many of its names leave the stream, and whenever the bus confirms each.
+#[test]
+fn a_client_is_told_once_a_second_that_names_have_left_the_stream() {
+    let mut bench = on_a_stream();
+    let names: Vec<String> = (0..40).map(|n| format!("b:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let subjects = |subjects: &[&str]| {
+        let subjects: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
+        BusEvent::Subjects(subjects.into())
+    };
+    bench.bus(subjects(&["a:*", "b:*"]));
+    let keys = [(); 2].map(|()| bench.client());
+    for key in keys {
+        bench.subscribe(key, &names);
+        bench.got(key);
+    }
+    bench.bus(subjects(&["a:*"]));
+    bench.world.catch_up();
+    let told = |bench: &Bench| bench.stats.gaps_notified.get();
+    let before = told(&bench);
+    for (at, name) in names.iter().enumerate() {
+        bench.confirm(name);
+        bench.world.advance(if at == 20 { SECOND } else { 1 });
+    }
+    bench.world.advance(SECOND);
+    for key in keys {
+        let got = bench.got(key);
+        let lost = got.iter().filter(|one| one["lost"] == true).count();
+        assert!((2..=4).contains(&lost), "{lost}: {got:?}");
+    }
+    assert!((4..=8).contains(&(told(&bench) - before)));
+}
+
 /// The stream gets the subject of very many names, and loses it.
 #[test]
 fn very_many_names_move_to_and_from_the_feed_over_several_turns() {

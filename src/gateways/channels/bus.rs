@@ -58,7 +58,7 @@ impl ChannelsGateway {
         }
         for name in &names {
             if self.names.take_left_feed(name) {
-                self.lost_of(core, clients, name);
+                self.note_lost_name(core, name);
             }
         }
         if before == BusAnswer::Waits {
@@ -92,8 +92,9 @@ impl ChannelsGateway {
         }
         match before {
             BusAnswer::Confirmed => {
-                let members = names.iter().flat_map(|name| core.members(name)).collect();
-                self.misses(core, members);
+                let members = names.iter().flat_map(|name| core.members(name));
+                let members: Vec<_> = members.collect();
+                self.misses(core, &members);
             }
             // After a refused cover, each pattern within it waits for its own request.
             BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
@@ -251,7 +252,8 @@ impl ChannelsGateway {
     }
 
     /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time for. Until its
-    /// turn, a name comes as before.
+    /// turn, a name that the stream has got comes as before. One that has left it comes again once the bus has confirmed it: what
+    /// was published meanwhile is lost.
     pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
             let has_id = id < self.names.numbers();
@@ -316,16 +318,6 @@ impl ChannelsGateway {
                 self.retained.client_up(key);
             }
         }
-    }
-
-    /// Notifies the members of a name of the loss of its messages alone.
-    fn lost_of(&self, core: &mut Core, clients: &ByClient<ChannelsClient>, name: &TopicName) {
-        let members: Vec<SessionKey> = core.members(name).collect();
-        for &key in &members {
-            let holds = clients.get(key).is_some_and(|client| client.held.kept > 0);
-            self.statuses.send_loss(core, key, holds);
-        }
-        self.misses(core, members);
     }
 
     /// Adds a pattern of the kept feed to those that the gateway matches.
@@ -399,10 +391,10 @@ impl ChannelsGateway {
             .chain(&patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
-        self.misses(core, members);
+        self.misses(core, &members);
     }
 
-    fn misses(&self, core: &mut Core, members: Vec<SessionKey>) {
+    pub(super) fn misses(&self, core: &mut Core, members: &[SessionKey]) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_notified.add(members.len() as u64);
     }

@@ -34,6 +34,7 @@ mod grant;
 mod held;
 mod kept_names;
 mod leaving;
+mod lost_names;
 mod messages;
 pub(super) mod metrics;
 mod names;
@@ -60,6 +61,7 @@ use self::client::ChannelsClient;
 use self::held::HeldNames;
 use self::kept_names::KeptNames;
 use self::leaving::Leaving;
+use self::lost_names::LostNames;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::past::Past;
@@ -170,6 +172,8 @@ pub struct ChannelsGateway {
     settling: Option<SettlingRound>,
     /// The stream has got other subjects: the number of the next held name that may move to or from the feed.
     moving: Option<u32>,
+    /// Clients that are to be told that messages of a name are lost.
+    lost_names: LostNames,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,
     /// How many clients were notified of a loss of the bus, for the log.
@@ -219,6 +223,7 @@ impl ChannelsGateway {
             bus_wait_us: BUS_WAIT_US,
             settling: None,
             moving: None,
+            lost_names: LostNames::default(),
             name_errors: VecDeque::new(),
             gap_notified: None,
             giving_up: None,
@@ -564,11 +569,18 @@ impl Gateway for ChannelsGateway {
             || self.has_past_work()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
-        earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
+        let dues = [
+            self.retained.due_us(),
+            self.statuses.due_us(),
+            self.lost_names.due_us(),
+            at_once,
+        ];
+        earliest(dues)
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         self.continue_round(core, clients);
+        self.tell_lost_names(core, clients);
         if self.moving.is_some() {
             self.move_next(core, clients);
         }
