@@ -3,7 +3,8 @@
 //! Each bus implements [`Bus`]. The order of events is the same for all: [`BusEvent::Up`] once all subscriptions are
 //! confirmed; after a loss a single [`BusEvent::Down`], however many attempts follow. Where an outage loses messages,
 //! [`BusEvent::Gap`] comes before `Down`. While a connection is kept although the server is silent, the bus counts as
-//! down too: `Down` comes when the silence is noticed, and `Up` at the next byte.
+//! down too: `Down` comes when the silence is noticed, and `Up` at the next byte. If that connection is lost after all,
+//! its `Gap` follows the `Down`.
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -20,8 +21,8 @@ use weirgate_core::{BusEvent, Fault};
 
 /// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
-    /// Why the bus is away. The texts are logged and reported, so they must not hold a secret. A further error of the
-    /// same variant is not logged again for a minute.
+    /// Why the bus is away. The texts are logged and reported, so they must not hold a secret. After an error was logged,
+    /// those of the same variant are not logged for a minute.
     type Error: Error;
 
     /// The name of the bus in log lines.
