@@ -158,7 +158,7 @@ fn subject(
         stream: Some(stream),
         consumer: Some(durable),
     };
-    let missing = link.missing_permissions(&needs, named, &action)?;
+    let missing = link.missing_permissions(&needs, &[named], &action)?;
     if !missing.iter().any(Finding::is_error) {
         let text = format!("may read and acknowledge {}", target.subject);
         found.push(Finding::Good(text));
@@ -196,7 +196,8 @@ fn stream_of(
         (None, Some(stream)) => {
             let name = &stream.name;
             let makes = [Need::must(Action::CreateStream)];
-            let missing = link.missing_permissions(&makes, Named::stream(name), "make a stream")?;
+            let missing =
+                link.missing_permissions(&makes, &[Named::stream(name)], "make a stream")?;
             if !missing.is_empty() {
                 found.extend(missing);
                 return Ok(None);
@@ -342,7 +343,7 @@ impl AccountRoom {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
+    fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
         let answer = link.request(&Action::StreamInfo.subject_about(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
