@@ -234,6 +234,8 @@ mod tests {
         Refused,
         /// Made, and then lost.
         Lost,
+        /// Made, then silent, then lost.
+        Silent,
     }
 
     #[derive(Debug, thiserror::Error)]
@@ -268,6 +270,16 @@ mod tests {
                     Ok(_) => Stop::Bus(ToyFault::Lost),
                     Err(gone) => gone.into(),
                 },
+                Some(ToyConnection::Silent) => {
+                    let silence = "silent".to_owned();
+                    match relay
+                        .report_up()
+                        .and_then(|_| relay.report_silence(silence))
+                    {
+                        Ok(()) => Stop::Bus(ToyFault::Lost),
+                        Err(gone) => gone.into(),
+                    }
+                }
             }
         }
     }
@@ -308,6 +320,13 @@ mod tests {
         let connections = [Refused, Lost, Refused, Lost];
         let (events, _) = reported::<true>(&connections);
         assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
+    }
+
+    #[test]
+    fn the_gap_of_a_connection_that_was_silent_follows_its_down() {
+        use ToyConnection::{Lost, Silent};
+        let (events, _) = reported::<true>(&[Silent, Lost]);
+        assert_eq!(events, ["up", "down", "gap", "up", "gap", "down"]);
     }
 
     #[test]
