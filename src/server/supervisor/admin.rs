@@ -552,7 +552,7 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
 /// If the request names a session as `NUMBER/SESSION`, replaces it by the process's own name of the session, and returns the
 /// number of the process.
 fn name_own_session(admin_request: &mut AdminRequest) -> Option<Number> {
-    match admin_request.method == Method::GET {
+    match admin_request.method.is_safe() {
         true => name_own_session_in_query(admin_request),
         false => name_own_session_in_body(admin_request),
     }
@@ -692,4 +692,31 @@ fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
         }
     }
     Answer::json(worst, value.to_string()).no_store()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, target: &str, body: &'static str) -> AdminRequest {
+        AdminRequest {
+            method,
+            target: target.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_session_is_named_as_its_process_names_it() {
+        for method in [Method::GET, Method::HEAD] {
+            let mut of_page = request(method, "/operator/clients?user=ann&session=2/abc", "");
+            assert_eq!(name_own_session(&mut of_page), Some(2));
+            assert_eq!(of_page.target, "/operator/clients?user=ann&session=abc");
+        }
+        let cut = r#"{"session":"2/abc"}"#;
+        let mut cut = request(Method::POST, "/operator/disconnect", cut);
+        assert_eq!(name_own_session(&mut cut), Some(2));
+        assert_eq!(&cut.body[..], br#"{"session":"abc"}"#);
+    }
 }
