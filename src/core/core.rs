@@ -329,7 +329,7 @@ impl Core {
     pub(super) fn publish_to(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         if self.topics.retain(topic, delivery, self.now) && delivery.deliver {
             self.deliver(topic, delivery);
-            self.note_replaced();
+            self.begin_overload_if_behind();
         }
     }
 

@@ -61,7 +61,7 @@ impl Gather {
     }
 
     fn published(&mut self, frame: &Frame) -> usize {
-        if frame.key().is_none() && !self.waiting.is_empty() {
+        if !frame.is_state() && !self.waiting.is_empty() {
             self.bytes += frame.queue_bytes();
         }
         self.bytes

@@ -248,7 +248,7 @@ const KEYED: u64 = 1 << 62;
 
 impl Entry {
     pub(super) fn new(frame: Arc<Frame>, seq: u64) -> Self {
-        let keyed = if frame.key().is_some() { KEYED } else { 0 };
+        let keyed = if frame.is_state() { KEYED } else { 0 };
         Self {
             frame,
             bits: seq | keyed,

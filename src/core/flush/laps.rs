@@ -68,7 +68,7 @@ impl Laps {
     /// client gets the newest frame, and waiting would make the newest frame old.
     pub(crate) fn published(&mut self, frame: &Arc<Frame>) {
         let address = Arc::as_ptr(frame).addr();
-        if frame.key().is_none() && self.counted != address {
+        if !frame.is_state() && self.counted != address {
             self.counted = address;
             self.published += frame.queue_bytes() as u64;
         }

@@ -12,7 +12,7 @@ impl Session {
     /// Whether several frames wait, the first with a conflation key.
     pub(crate) fn has_several_states(&self) -> bool {
         let first = self.queue.entries().next();
-        self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
+        self.queue.frames() > 2 && first.is_some_and(|frame| frame.is_state())
     }
 
     /// Whether replaced states are still to be removed from a long queue.
