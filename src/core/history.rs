@@ -577,7 +577,7 @@ impl History {
         match (&wanted.patterns, self.known_topics.get(&wanted.name)) {
             (Some(_), _) => self.forgotten,
             (None, Some(name)) => name.forgotten,
-            (None, None) => self.known_topics.newest_forgotten(),
+            (None, None) => self.known_topics.forgotten_of_gone(),
         }
     }
 
@@ -759,32 +759,34 @@ impl History {
     }
 
     /// How many newest messages of topics were forgotten, also messages that were left out.
-    pub(super) fn newest_forgotten(&self) -> u64 {
+    pub(super) fn newest_forgotten_count(&self) -> u64 {
         self.newest_forgotten.count()
     }
 
-    /// As [`newest_forgotten`](Self::newest_forgotten), at the newest loss of the stream.
+    /// As [`newest_forgotten_count`](Self::newest_forgotten_count), at the newest loss of the stream.
     pub(super) fn forgotten_at_loss(&self) -> u64 {
         self.newest_forgotten.at_loss()
     }
 
+    /// Counts the newest message of a topic as forgotten.
     fn note_newest_forgotten(&mut self, topic: TopicIndex) {
         let number = self.newest_forgotten.add(self.known_topics.topic(topic));
         self.known_topics.note_newest_forgotten(topic, number);
     }
 
-    /// Whether the newest message of a topic that a name matches was forgotten after the one with this number, and no newer
-    /// message has come. It is so also if that takes too long to find out.
-    pub(super) fn has_forgotten(&self, wanted: &Wanted, number: u64) -> bool {
-        if self.newest_forgotten.count() <= number {
+    /// Whether the newest message of a topic that a name matches was forgotten since so many were forgotten
+    /// ([`newest_forgotten_count`](Self::newest_forgotten_count)), and no newer message has come. Returns true also if that
+    /// takes too long to find out.
+    pub(super) fn has_forgotten(&self, wanted: &Wanted, count: u64) -> bool {
+        if self.newest_forgotten.count() <= count {
             return false;
         }
         let Some(patterns) = &wanted.patterns else {
             let forgotten = self.known_topics.newest_forgotten_of(&wanted.name);
             let forgotten = forgotten.max(self.newest_forgotten.at_loss());
-            return forgotten > number && !self.has_messages(&wanted.name);
+            return forgotten > count && !self.has_messages(&wanted.name);
         };
-        let Some(mut topics) = self.newest_forgotten.after(number) else {
+        let Some(mut topics) = self.newest_forgotten.after(count) else {
             return true;
         };
         let mut budget = MatchBudget::new(FORGOTTEN_STEPS_MAX);

@@ -87,9 +87,9 @@ impl Core {
     }
 
     /// How many messages the history has forgotten that were the newest of their topics.
-    pub fn newest_forgotten(&self) -> u64 {
+    pub fn newest_forgotten_count(&self) -> u64 {
         let history = self.history.as_ref();
-        history.map_or(0, |history| history.newest_forgotten())
+        history.map_or(0, |history| history.newest_forgotten_count())
     }
 
     /// How many it had forgotten at the newest loss of the stream that is the feed: then it forgot those of all topics.
@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so many
-    /// ([`newest_forgotten`](Self::newest_forgotten)), and has no newer one: then a client that was promised the message does
+    /// ([`newest_forgotten_count`](Self::newest_forgotten_count)), and has no newer one: then a client that was promised the message does
     /// not get it.
     pub fn has_forgotten(&self, wanted: &Wanted, forgotten: u64) -> bool {
         let history = self.history.as_ref();

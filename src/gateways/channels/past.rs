@@ -366,7 +366,7 @@ impl ChannelsGateway {
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
         }
-        self.past.known.past_of(name, core.newest_forgotten())
+        self.past.known.past_of(name, core.newest_forgotten_count())
     }
 
     /// How many newest messages the history has forgotten, or had when the question about the name was asked whose answer a
@@ -375,13 +375,13 @@ impl ChannelsGateway {
         let question = self.past.questions.get(name);
         let asked = question.filter(|question| question.stage != Stage::Waits);
         let forgotten = asked.map(|question| question.forgotten);
-        let forgotten = forgotten.unwrap_or_else(|| core.newest_forgotten());
+        let forgotten = forgotten.unwrap_or_else(|| core.newest_forgotten_count());
         Some(forgotten).filter(|_| self.past.answers)
     }
 
     /// Whether the history has forgotten a newest message of a name since it had forgotten so many. The stream has it still.
     pub(super) fn has_forgotten(&self, core: &Core, name: &TopicName, forgotten: u64) -> bool {
-        core.newest_forgotten() > forgotten && {
+        core.newest_forgotten_count() > forgotten && {
             let patterns = matcher(self.syntax(), name).map(Arc::new);
             let name = name.clone();
             core.has_forgotten(&Wanted { name, patterns }, forgotten)
@@ -460,7 +460,7 @@ impl ChannelsGateway {
             self.past.end_name(name, cut);
             return;
         }
-        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten());
+        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten_count());
         (question.place, question.kept_for) = (Some(place), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);

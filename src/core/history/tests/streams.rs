@@ -824,7 +824,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     ] {
         assert_eq!(newest(&mut bench, name, count), found, "{name} {count}");
     }
-    let forgotten = bench.history.newest_forgotten();
+    let forgotten = bench.history.newest_forgotten_count();
     let fill = |bench: &mut Bench| {
         (0..10_000).for_each(|_| {
             bench.keep("busy", &"x".repeat(100));
@@ -834,7 +834,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     let has = |bench: &Bench, name| bench.history.has_messages(&TopicName::fixed(name));
     let kept = ["a", "b", "c", "d"].map(|name| has(&bench, name));
     assert_eq!(kept, [false, false, true, true]);
-    let now_forgotten = bench.history.newest_forgotten();
+    let now_forgotten = bench.history.newest_forgotten_count();
     assert_eq!(now_forgotten, forgotten + 2, "the stream is asked again");
     assert_eq!(newest(&mut bench, "c", 5), (1, false));
     // The message that stays is older than one that was left out after it.
@@ -903,11 +903,11 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     add(&mut bench, "a:1");
     add(&mut bench, "a:2");
     add(&mut bench, "b:1");
-    let before = bench.history.newest_forgotten();
+    let before = bench.history.newest_forgotten_count();
     bench.advance(30 * SECOND);
     add(&mut bench, "a:2");
     bench.advance(31 * SECOND);
-    let after = bench.history.newest_forgotten();
+    let after = bench.history.newest_forgotten_count();
     for (wanted, is_forgotten) in [
         (exact("a:1"), true),
         (exact("a:2"), false),
@@ -934,7 +934,7 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     assert!(bench.history.has_forgotten(&pattern("c:*"), after));
     assert!(!bench.history.has_forgotten(&exact("none"), after));
     // After a loss nothing from before is anybody's newest message.
-    let before = bench.history.newest_forgotten();
+    let before = bench.history.newest_forgotten_count();
     bench.history.lose(at(bench.now_us));
     assert!(bench.history.has_forgotten(&exact("none"), before));
     assert!(bench.history.has_forgotten(&pattern("c:*"), before));
