@@ -526,7 +526,7 @@ impl Core {
                 self.close(key, pong_timeout, reason, Closing::Now);
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
-            Due::Stop => self.stop_client(key),
+            Due::Close => self.close_when_idle(key),
             Due::Ping => self.clients.mark_dirty(self.now, key),
             Due::Throttle => self.clients.open_throttle(now, limits, key),
             Due::Gate => self.clients.set_gate(now, key),
