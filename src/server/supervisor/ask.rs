@@ -132,7 +132,7 @@ where
     })
 }
 
-/// The answer of a process.
+/// The answer of a process. Variables with such an answer are called `said`, to differ from the answer to the client.
 #[derive(Clone, Debug)]
 pub(super) struct AdminAnswer {
     pub(super) status: StatusCode,
