@@ -20,7 +20,7 @@ use weirgate_core::{BusEvent, BusMessage, FeedNotice};
 use weirgate_core::{
     Core, Feed, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Mark, Place, Position,
 };
-use weirgate_wire::auth::{Acl, Authenticator};
+use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,
@@ -157,7 +157,7 @@ impl Channels {
             inbound_per_second: 1_000,
             authenticator: Authenticator::default(),
             default_role: "user".to_owned(),
-            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
             ..ChannelsGatewaySettings::default()
         };
         let gateway = ChannelsGateway::new(settings, Arc::default());

@@ -39,7 +39,7 @@ fn changed_before_the_stream(
     change: impl FnOnce(&mut Limits),
 ) -> Bench {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
         ..settings
     };
     Bench::changed(settings, change, |gateway| {
@@ -524,7 +524,7 @@ fn a_name_that_leaves_the_stream_has_a_loss_and_one_that_joins_it_comes_once() {
 #[test]
 fn a_name_that_leaves_the_stream_while_its_answer_waits_gets_its_last_value() {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
         ..settings()
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {

@@ -92,7 +92,7 @@ impl Kept {
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
         let settings = ChannelsGatewaySettings {
-            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
             ..settings
         };
         let bench = Bench::changed(settings, change, make);

@@ -162,24 +162,16 @@ impl Acl {
         acl
     }
 
-    /// Reads `{"role": ["name", "pattern:*"], …}`, with the names of Redis.
-    ///
-    /// # Errors
-    /// The fault in the table, and its place.
-    pub fn from_json(text: &[u8]) -> Result<Self, AclError> {
-        Self::read(NameSyntax::Redis, text)
-    }
-
     /// Reads `{"role": ["name", "pattern"], …}`, with the names of the bus.
     ///
     /// # Errors
     /// The fault in the table, and its place.
-    pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
+    pub fn from_json(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
         let mut acl = Self::empty(syntax);
         for entry in object_entries(text)? {
-            let (role, names) = entry?;
+            let (role, list) = entry?;
             let role = role.into_owned();
-            match json::value(&names) {
+            match json::value(&list) {
                 Ok(names) => acl.add(role, names)?,
                 Err(_) => return Err(AclError::NoList { role }),
             }
@@ -249,7 +241,7 @@ impl Acl {
             .map(|(role, table)| (role.as_str(), table))
     }
 
-    /// Returns the table as JSON that [`Acl::read`] accepts, with a line for each role.
+    /// Returns the table as JSON that [`Acl::from_json`] accepts, with a line for each role.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self
             .in_order()
