@@ -110,7 +110,7 @@ impl<E> Outages<E> {
     }
 
     /// Records a failed attempt, or the loss of a connection. Returns how to log it.
-    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+    pub(super) fn note_failure(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);
         match &mut self.state {
             LinkState::Away { since, logged } => {
@@ -192,14 +192,14 @@ impl<E> Attempts<E> {
     }
 
     /// Records a failed attempt. Returns how to log the failure.
-    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
-        let failure = self.outages.failed(error, now);
+    pub(super) fn note_failure(&mut self, error: &E, now: Instant) -> Failure {
+        let failure = self.outages.note_failure(error, now);
         self.next = Some(now + self.outages.next_delay());
         failure
     }
 
     /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
-    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
+    pub(super) fn note_success(&mut self, now: Instant) -> Option<Duration> {
         let recovery = self.outages.note_end(now);
         self.next.take().and(recovery.away)
     }
@@ -255,17 +255,32 @@ mod tests {
         let mut outages = Outages::new(100, 2_000, 1);
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(outages.failed(&ToyError::Refused, at(0)), Failure::First);
-        assert_eq!(outages.failed(&ToyError::Refused, at(100)), Failure::Same);
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(0)),
+            Failure::First
+        );
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(100)),
+            Failure::Same
+        );
         let news = |ms| Failure::News(Duration::from_millis(ms));
-        assert_eq!(outages.failed(&ToyError::Lost, at(200)), news(200));
-        assert_eq!(outages.failed(&ToyError::Lost, at(300)), Failure::Same);
-        assert_eq!(outages.failed(&ToyError::Refused, at(400)), Failure::Same);
+        assert_eq!(outages.note_failure(&ToyError::Lost, at(200)), news(200));
+        assert_eq!(
+            outages.note_failure(&ToyError::Lost, at(300)),
+            Failure::Same
+        );
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(400)),
+            Failure::Same
+        );
         assert!(!outages.was_up());
         let first = outages.note_end(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
         assert!(!first.is_reconnect && outages.was_up());
-        assert_eq!(outages.failed(&ToyError::Lost, at(2_000)), Failure::First);
+        assert_eq!(
+            outages.note_failure(&ToyError::Lost, at(2_000)),
+            Failure::First
+        );
         let second = outages.note_end(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
         assert!(second.is_reconnect);
@@ -278,7 +293,7 @@ mod tests {
         let mut said = Vec::new();
         for second in 0..200 {
             let at = start + Duration::from_secs(second);
-            if outages.failed(&ToyError::Refused, at) != Failure::Same {
+            if outages.note_failure(&ToyError::Refused, at) != Failure::Same {
                 said.push(second);
             }
         }
@@ -298,7 +313,7 @@ mod tests {
                 ToyError::Lost
             };
             let at = start + Duration::from_secs(second);
-            if outages.failed(&error, at) != Failure::Same {
+            if outages.note_failure(&error, at) != Failure::Same {
                 logged.push(second);
             }
         }
@@ -325,10 +340,10 @@ mod tests {
         ] {
             let mut outages = Outages::new(100, 2_000, 1);
             let start = Instant::now();
-            outages.failed(&ToyError::Refused, start);
+            outages.note_failure(&ToyError::Refused, start);
             while outages.next_delay() < Duration::from_millis(1_500) {}
             outages.note_end(start);
-            outages.failed(&ToyError::Refused, start + up_for);
+            outages.note_failure(&ToyError::Refused, start + up_for);
             assert_eq!(outages.next_delay() <= soon, is_soon, "{up_for:?}");
         }
     }
@@ -369,20 +384,20 @@ mod tests {
         let mut now = Instant::now();
         let begun = now;
         assert!(!attempts.is_away() && attempts.is_due(now));
-        assert_eq!(attempts.succeeded(now), None);
-        assert_eq!(attempts.failed(&error, now), Failure::First);
+        assert_eq!(attempts.note_success(now), None);
+        assert_eq!(attempts.note_failure(&error, now), Failure::First);
         for least_ms in [700, 1_500, 3_000, 6_000, 12_000, 22_000, 22_000] {
             assert!(attempts.is_away());
             assert!(!attempts.is_due(now + Duration::from_millis(least_ms)));
             now += Duration::from_secs(30);
             assert!(attempts.is_due(now));
-            attempts.failed(&error, now);
+            attempts.note_failure(&error, now);
         }
         attempts.hurry(now);
         assert!(attempts.is_away() && attempts.is_due(now));
-        assert_eq!(attempts.succeeded(now), Some(now - begun));
+        assert_eq!(attempts.note_success(now), Some(now - begun));
         attempts.hurry(now);
         assert!(!attempts.is_away());
-        assert_eq!(attempts.succeeded(now), None);
+        assert_eq!(attempts.note_success(now), None);
     }
 }

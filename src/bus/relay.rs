@@ -28,16 +28,16 @@ pub(super) trait Bus {
     /// The name of the bus in log lines.
     const NAME: &'static str;
 
+    /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
+    const OUTAGE_LOSES_MESSAGES: bool;
+
     /// What this error keeps from being done, if the bus itself is there: the words after "cannot".
     fn cannot(_error: &Self::Error) -> Option<String> {
         None
     }
 
-    /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
-    const OUTAGE_LOSES_MESSAGES: bool;
-
     /// The status of the bus, for other threads, and the times of the link.
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::report_up`] as soon as
     /// all subscriptions are confirmed.
@@ -70,7 +70,9 @@ impl<E> From<LoopGone> for Stop<E> {
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
     pub(super) status: Arc<BusStatus>,
+    /// How far the source is behind its stream.
     pub(super) lag: StreamLag,
+    /// Polls in place of sleeping, after messages.
     spin: Spin,
     outages: Outages<E>,
     /// Whether `Down` was sent because the server is silent on a connection that is kept.
@@ -79,7 +81,7 @@ pub(super) struct Relay<E> {
 
 impl<E: Error> Relay<E> {
     fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
-        let (status, times) = bus.shared();
+        let (status, times) = bus.status_and_times();
         let (min_ms, max_ms) = (times.reconnect_delay_min_ms, times.reconnect_delay_max_ms);
         // The clock alone is no good seed: processes that start together can read the same time.
         let seed = RandomState::new().hash_one(link.now().mono_us);
@@ -104,7 +106,7 @@ impl<E: Error> Relay<E> {
     }
 
     /// Records that messages arrived, so that the next waits spin.
-    pub(super) fn worked(&mut self) {
+    pub(super) fn note_work(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
         }
@@ -151,12 +153,15 @@ impl<E: Error> Relay<E> {
         self.outages.is_up_now()
     }
 
-    /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
+    /// Reports the beginning of an outage to the loop, and logs each kind of error at most once a minute.
+    ///
+    /// # Errors
+    /// The loop is gone.
     pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.may_lose_messages();
         let cannot = B::cannot(error);
-        match self.outages.failed(error, Instant::now()) {
+        match self.outages.note_failure(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
             Failure::News(away) => tracing::warn!(
                 %error,
@@ -251,7 +256,7 @@ mod tests {
         const NAME: &'static str = "the toy bus";
         const OUTAGE_LOSES_MESSAGES: bool = LOSES;
 
-        fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
             let times = &LinkTimes {
                 reconnect_delay_min_ms: 1,
                 reconnect_delay_max_ms: 1,

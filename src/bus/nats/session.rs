@@ -122,7 +122,7 @@ impl<'a> ConsumersSession<'a> {
         let acks_due = self.send_due_acks(now);
         self.jetstream.flush()?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else {
             let due = acks_due.map_or(self.check_due, |due| due.min(self.check_due));
             self.jetstream.wait(self.relay, due)?;

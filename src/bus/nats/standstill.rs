@@ -139,7 +139,7 @@ impl Standstills {
     }
 
     /// Takes the error of an attempt to read a stream.
-    pub(super) fn failed(&mut self, error: &NatsError, now: Instant) {
+    pub(super) fn note_failure(&mut self, error: &NatsError, now: Instant) {
         if let NatsError::NoLeader { stream, .. } = error {
             self.no_leader(stream, now);
         }
@@ -446,11 +446,11 @@ mod tests {
         };
         let mut all = Standstills::default();
         for is_missing in [false, true] {
-            all.failed(&error, at(0));
+            all.note_failure(&error, at(0));
             assert_eq!(shown(&mut all), None, "perhaps an election");
-            all.failed(&NatsError::Lost, at(5));
+            all.note_failure(&NatsError::Lost, at(5));
             assert_eq!(shown(&mut all), None);
-            all.failed(&error, at(5));
+            all.note_failure(&error, at(5));
             assert_eq!(shown(&mut all), Some("no_leader"));
             // The server is left, another one is asked, and no subject can be attached.
             status.set_down(0);
@@ -467,8 +467,8 @@ mod tests {
             all.keep_only(&[], true, &status);
             assert!(all.streams.is_empty());
             // The subject has moved to another stream.
-            all.failed(&error, at(8));
-            all.failed(&error, at(13));
+            all.note_failure(&error, at(8));
+            all.note_failure(&error, at(13));
             assert_eq!(shown(&mut all), Some("no_leader"));
             all.keep_only(&["T"], false, &status);
             assert_eq!(shown(&mut all), None);

@@ -178,7 +178,7 @@ impl Bus for RedisSource {
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = true;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.servers.settings.times)
     }
 

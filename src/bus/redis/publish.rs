@@ -88,7 +88,7 @@ impl Bus for RedisPublisher {
     const NAME: &'static str = "Redis (to publish)";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.servers.settings.times)
     }
 

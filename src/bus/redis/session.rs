@@ -106,7 +106,7 @@ impl PubSubSession<'_, '_> {
         self.names.show();
         self.connection.flush()?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else {
             self.connection.wait(self.relay, until)?;
         }

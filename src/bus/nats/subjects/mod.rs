@@ -328,7 +328,7 @@ impl Bus for NatsSubjectsSource {
     const NAME: &'static str = "NATS";
     const OUTAGE_LOSES_MESSAGES: bool = true;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.settings.nats.times)
     }
 

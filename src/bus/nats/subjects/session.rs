@@ -174,7 +174,7 @@ impl<'a> SubjectsSession<'a> {
         self.source.names.show();
         self.connection.flush(&mut self.source.waiter)?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else if self.connection.queued_bytes() > 0
             || !publishing.is_some_and(Publishing::has_waiting)
         {
