@@ -349,7 +349,7 @@ impl Core {
         let queued = self.clients.stats.messages_queued;
         deliver(self);
         if self.clients.stats.messages_queued > queued {
-            self.laps.published(delivery.frame);
+            self.laps.count_published(delivery.frame);
             self.note_gathered(delivery.frame);
         }
     }

@@ -92,7 +92,7 @@ impl Core {
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
-        stats.moved(left.moved);
+        stats.count_move(left.moved);
         stats.count_pauses(left.pauses, Pauses::default());
         if left.was_open {
             stats.count_leaving(left.moved);

@@ -60,7 +60,8 @@ impl Gather {
         self.due_us
     }
 
-    fn published(&mut self, frame: &Frame) -> usize {
+    /// Counts a frame that is no state, if clients wait. Returns the bytes that were published during the wait.
+    fn count_published(&mut self, frame: &Frame) -> usize {
         if !frame.is_state() && !self.waiting.is_empty() {
             self.bytes += frame.queue_bytes();
         }
@@ -88,7 +89,7 @@ impl Core {
     /// Counts a publication. A quarter of what a send queue may hold goes out before the time has come.
     pub(super) fn note_gathered(&mut self, frame: &Frame) {
         let bytes_max = self.limits.send_queue.soft_bytes / 4;
-        if self.clients.gather.published(frame) > bytes_max {
+        if self.clients.gather.count_published(frame) > bytes_max {
             self.release_gathered();
         }
     }

@@ -80,9 +80,9 @@ impl<G: Gateway> Hub<G> {
         next
     }
 
-    /// Whether the shell may read this client's socket, to be called before each read. A client without
-    /// room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
-    pub fn may_read(&mut self, key: SessionKey) -> bool {
+    /// Requests a read of this client's socket, which the shell does before each read. Returns whether it may read now. A
+    /// client without room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
+    pub fn request_read(&mut self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
         let Some(session) = session.filter(|session| session.wants_read()) else {
             return false;
@@ -99,7 +99,7 @@ impl<G: Gateway> Hub<G> {
     // ---- getters
 
     /// Whether the client is not paused. Room for a message may still be missing
-    /// ([`may_read`](Self::may_read)).
+    /// ([`request_read`](Self::request_read)).
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
         session.is_some_and(Session::wants_read)

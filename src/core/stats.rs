@@ -223,7 +223,7 @@ impl HubStats {
     }
 
     /// Updates the gauges of phases. Apart from the count of new sessions, no other function does.
-    pub(super) fn moved(&mut self, moved: Moved) {
+    pub(super) fn count_move(&mut self, moved: Moved) {
         if let Some(left) = self.gauge(moved.from) {
             *left -= 1;
         }

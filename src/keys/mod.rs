@@ -71,7 +71,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub(crate) fn load(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
-        let fingerprints = Fingerprints::now(self.paths().cloned());
+        let fingerprints = Fingerprints::take(self.paths().cloned());
         let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;

@@ -88,7 +88,7 @@ impl MetricsTexts {
         };
         // The numbers of single topics in the next text come from this survey. It is asked for only once this text is made,
         // which would otherwise count it if the loop is quick.
-        self.telemetry.surveys.ask();
+        self.telemetry.surveys.request();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;
         *kept = Some(KeptText { made_us, text });

@@ -60,7 +60,7 @@ impl TlsInForce {
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
         let tickets = tickets(clock);
-        let fingerprints = Fingerprints::now(files.paths());
+        let fingerprints = Fingerprints::take(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
         warn(&tls.facts, clock);
         Ok(Self {

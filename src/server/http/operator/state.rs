@@ -58,9 +58,9 @@ pub(super) fn state(
     clock: Clock,
     settings: &OperatorSettings,
 ) -> String {
-    telemetry.surveys.ask();
+    telemetry.surveys.request();
     let now = clock.now();
-    let at = MetricsReading::now(telemetry);
+    let at = MetricsReading::read(telemetry);
     let build = telemetry.build();
     let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
@@ -540,7 +540,7 @@ mod tests {
         let clock = Clock::start();
         let telemetry = telemetry(clock);
         assert!(read(&telemetry, clock)["survey"].is_null());
-        assert!(telemetry.surveys.is_asked());
+        assert!(telemetry.surveys.is_requested());
         let surveyed = Surveyed {
             survey: Survey {
                 clients: 4,

@@ -159,7 +159,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn take_connections(&mut self, mut next: impl FnMut(&mut Self) -> bool) {
         while next(self) {
             if !self.hub.has_time() {
-                self.report.spent(Budget::Accepts);
+                self.report.count_spent(Budget::Accepts);
                 return;
             }
         }

@@ -113,7 +113,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn check_spent(&mut self, now_us: u64) -> bool {
         let is_spent = !self.hub.has_time_at(now_us);
         if is_spent {
-            self.report.spent(Budget::Reads);
+            self.report.count_spent(Budget::Reads);
         }
         is_spent
     }
@@ -137,7 +137,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.first_reads.note_try(bytes);
         }
         if self.hub.waiting_shares() > waiting {
-            self.report.spent(Budget::Messages);
+            self.report.count_spent(Budget::Messages);
         }
         let ended_us = self.clock.mono_us();
         if bytes > 0 {
@@ -188,7 +188,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
+        while self.sockets.unread(key) != Unread::Nothing && self.hub.request_read(key) {
             if bytes == bytes_max || bytes > 0 && !self.hub.has_share() {
                 return (bytes, true);
             }

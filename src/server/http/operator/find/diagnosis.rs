@@ -93,7 +93,7 @@ impl AnswerContext<'_> {
                 since_us: Some(away_us),
             });
         }
-        let at = MetricsReading::now(self.telemetry);
+        let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
         let say = match () {
