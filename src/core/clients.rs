@@ -95,6 +95,7 @@ impl Clients {
         self.deliver_on_limit(now, limits, key, frame);
     }
 
+    /// [`Self::deliver`] to a client whose messages are postponed, or whose throttle or queue may not simply take the frame.
     #[inline(never)]
     fn deliver_on_limit(&mut self, now: Now, limits: &Limits, key: SessionKey, frame: &Arc<Frame>) {
         let newest = self.newest_of_feed;

@@ -385,6 +385,7 @@ impl Core {
         self.deliver_in_order(delivery.frame);
     }
 
+    /// Puts a frame in the queues of the clients in `ordered`, in the order of their slots, and empties that set.
     fn deliver_in_order(&mut self, frame: &Arc<Frame>) {
         let mut next = 0;
         while let Some(slot) = self.ordered.take_from(next) {
@@ -489,6 +490,7 @@ impl Core {
 
     // ---- inside
 
+    /// Adds a session for a new connection, whose request head is to be read.
     pub(super) fn insert(&mut self, peer: Peer, permit: ConnectionPermit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);

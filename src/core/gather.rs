@@ -94,6 +94,7 @@ impl Core {
         }
     }
 
+    /// Ends the wait of the clients whose messages were gathered: the next flush writes them.
     fn release_gathered(&mut self) {
         let (now, clients) = (self.now, &mut self.clients);
         clients.gather.end(now);

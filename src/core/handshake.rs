@@ -227,6 +227,8 @@ impl Core {
         self.refuse(key, refusal, CloseReason::UpgradeLost, None);
     }
 
+    /// Gives a connection whose request is plain HTTP to the HTTP thread, with the bytes that were read of it. If it
+    /// has no room there, it ends as `without` says.
     fn hand_to_http(
         &mut self,
         key: SessionKey,

@@ -443,6 +443,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inside
 
+    /// Does what is due for a client by now, for the core and for the gateway.
     fn session_due(&mut self, key: SessionKey) {
         let pong_timeout = self.gateway.pong_timeout_code();
         self.core.client_due(key, pong_timeout);
@@ -492,6 +493,7 @@ impl<G: Gateway> Hub<G> {
         self.core.close(key, code, reason, Closing::Graceful);
     }
 
+    /// Tells the gateway that a client has ended, once. Frees the slot if the socket has ended too.
     fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
         // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {

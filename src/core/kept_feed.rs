@@ -150,6 +150,8 @@ impl Core {
         }
     }
 
+    /// Renders a copy of a message and puts it in the queues of the members of `topic`. Clients that are ahead of the
+    /// feed get it without a position.
     fn publish_rendered(
         &mut self,
         (key, topic): (TopicKey, &TopicName),

@@ -189,6 +189,7 @@ impl<G: Gateway> Hub<G> {
         session.is_none_or(|session| session.pauses().end_soon())
     }
 
+    /// Counts what a client has sent, and handles the request head or the frames in it.
     fn take_input(&mut self, key: SessionKey, bytes: &[u8]) {
         let mut input = bytes;
         let Some(session) = self.core.clients.session_mut(key) else {
@@ -260,6 +261,7 @@ impl<G: Gateway> Hub<G> {
         step
     }
 
+    /// Handles what the frames of a client mean so far.
     fn take_step(&mut self, key: SessionKey, step: ClientStep) {
         match step {
             ClientStep::Ping => {}
@@ -296,6 +298,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
+    /// Counts a message of a client, and passes it to the gateway.
     fn take_message(&mut self, key: SessionKey, message: &ClientMessage) {
         let clients = &mut self.core.clients;
         clients.stats.received_messages += 1;
@@ -448,6 +451,7 @@ impl Core {
         closes
     }
 
+    /// Ends one reason not to read a client. If no other is left, the shell reads on.
     pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {

@@ -119,6 +119,10 @@ impl Core {
         history.check_position(since)
     }
 
+    /// Checks that the history may be searched for a client now.
+    ///
+    /// # Errors
+    /// The client has a rate of its own, there is no history, or it is still being filled.
     fn may_resume(&self, key: SessionKey) -> Outcome {
         let session = self.clients.session(key);
         // With a rate of its own, the newest message of a key may wait in the throttle while later messages have been sent.
@@ -255,6 +259,10 @@ impl Core {
         false
     }
 
+    /// Begins a search for missed messages.
+    ///
+    /// # Errors
+    /// As of [`Self::may_resume`]; or the client holds one of the names, or has no room.
     fn find_missed(
         &mut self,
         recipient: Recipient,

@@ -292,6 +292,7 @@ impl KeysInForce {
         Ok(Some(self.put_in_force(keys, Vec::new())))
     }
 
+    /// Replaces the keys by those of `files`. Returns how many there are, and were.
     fn put_in_force(&self, keys: KeySet, files: Vec<PathBuf>) -> KeysChanged {
         let changed = KeysChanged {
             keys: keys.len(),

@@ -118,6 +118,7 @@ impl Places {
 }
 
 impl PlacesState {
+    /// Grants a place, or puts the client in the queue for the next one.
     fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<ConnectionPlace, Waiting> {
         let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
@@ -135,6 +136,7 @@ impl PlacesState {
         })
     }
 
+    /// Grants a place with its buffers; `None` if the client may not have one now.
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<ConnectionPlace> {
         let place = self.held.grant(client, 1)?;
         let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];

@@ -174,7 +174,7 @@ struct SubjectStream {
     stream: Option<CheckedStream>,
 }
 
-/// Checks the stream of the subject. `None` if a start waits for the stream.
+/// Checks the stream of the subject. `None` if a start waits for the stream, or this user may not make it.
 fn stream_of(
     link: &mut Requester,
     room: &mut AccountRoom,
@@ -277,6 +277,7 @@ fn judge_durable(
     Ok(create)
 }
 
+/// The finding of a check that this user may do `what`, or may not, which is an error.
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
     if is_permitted {
         return Finding::Good(format!("may {what}"));

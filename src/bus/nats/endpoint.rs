@@ -161,6 +161,8 @@ pub(crate) fn redacted(urls: &str) -> String {
     shown.join(",")
 }
 
+/// One URL without its password and its token. If it is not certain what they are, everything behind the scheme is
+/// hidden.
 fn redacted_one(url: &str) -> String {
     // Text before `://` that is not a scheme may be a password.
     let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());

@@ -130,6 +130,8 @@ impl NatsSource {
         }
     }
 
+    /// Sets up the consumers on a new connection, then relays their messages until it is lost. `before`: the
+    /// connection before it, which is closed once the consumers are moved.
     fn use_connection(
         &mut self,
         jetstream: &mut JetStreamConnection,

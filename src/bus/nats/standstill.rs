@@ -223,6 +223,7 @@ impl Standstill {
         now.saturating_duration_since(self.since)
     }
 
+    /// Notes an answer about the stream: since when it has no new message, and, if that is long, why.
     fn note_info(
         &mut self,
         info: &StreamInfo,

@@ -414,6 +414,7 @@ impl PubSubSession<'_, '_> {
     }
 }
 
+/// The Redis command for a change of a subscription.
 fn command(change: &SubscriptionChange) -> &'static str {
     match (change.wanted, change.patterns) {
         (true, false) => "SUBSCRIBE",

@@ -272,6 +272,7 @@ impl Waits {
         }
     }
 
+    /// Begins a poll of the clients that wait.
     fn begin(&mut self, now: Now, late_us: u64) -> Poll {
         self.polls.rotate_left(1);
         self.polls[POLLS - 1] = now.mono_us;
@@ -285,6 +286,7 @@ impl Waits {
         }
     }
 
+    /// Ends a poll that has reached all of them.
     fn end(&mut self, stats: &mut SlowStats) {
         if self.calls < CALLS_MAX {
             self.called = None;

@@ -266,6 +266,8 @@ impl Past {
         }
     }
 
+    /// Ends the question for a name, with why messages of it are missing, if any. What stays true is remembered for
+    /// the next client.
     fn end_name(&mut self, name: TopicName, cut: Option<RetainedCut>) {
         let Some(question) = self.questions.remove(&name) else {
             return;

@@ -277,6 +277,10 @@ fn reserved_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String>
     marks_channel(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
 }
 
+/// The settings of the client side.
+///
+/// # Errors
+/// The table of roles cannot be read.
 fn gateway_settings(
     checked: &Checked,
     own: &ChannelsSettings,

@@ -135,6 +135,7 @@ impl Reload for AclFile {
 }
 
 impl AclFile {
+    /// Logs which roles have changed, and warns of those that do not fit the tokens.
     fn log_changes(&self, changes: &AclChanges) {
         tracing::info!(
             roles = self.in_force.roles(),

@@ -155,6 +155,7 @@ fn numbers<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> ObjectWriter {
     object
 }
 
+/// The part of `/stats` about messages to and from clients.
 fn messages(turn: &LoopNumbers) -> ObjectWriter {
     let hub = &turn.hub;
     let values = [
@@ -174,6 +175,7 @@ fn messages(turn: &LoopNumbers) -> ObjectWriter {
     numbers(values.into_iter())
 }
 
+/// The part of `/stats` about the bus and its subjects.
 fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
     let feed = &turn.feed;
     let mut object = ObjectWriter::new();

@@ -312,6 +312,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         began.plus_us(passed_us)
     }
 
+    /// Does one turn of the loop, after a poll that brought these events.
     fn turn(&mut self, events: &Events) {
         let now = self.clock.now();
         self.report.note_oversleep(self.freeze.wakes(now.mono_us));

@@ -52,6 +52,7 @@ impl Fingerprints {
     }
 }
 
+/// The fingerprints of the files as they are now; `None` for a file that is not there.
 fn fingerprints(paths: &[PathBuf]) -> Vec<Fingerprint> {
     let fingerprint = |path: &PathBuf| {
         let found = fs::metadata(path).ok()?;

@@ -72,6 +72,10 @@ impl AdminRequest {
         exchange(stream, head, Full::new(body)).await
     }
 
+    /// The request as HTTP sends it.
+    ///
+    /// # Errors
+    /// The target is not valid.
     fn into_parts(self) -> io::Result<(Parts, Bytes)> {
         let request = Request::builder()
             .method(self.method)

@@ -487,6 +487,7 @@ impl AclChanges {
 }
 
 impl Role {
+    /// Whether the role may subscribe to a name or a pattern.
     fn judge(
         &mut self,
         syntax: NameSyntax,
@@ -503,6 +504,7 @@ impl Role {
         self.set.matches_within(name, budget).map(Verdict::of)
     }
 
+    /// [`Self::judge`] for a pattern. A verdict is remembered, since it may take many steps.
     fn judge_pattern(
         &mut self,
         pattern: &str,

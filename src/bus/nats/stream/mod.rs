@@ -170,6 +170,7 @@ impl NatsStreamSource {
         taken
     }
 
+    /// Handles everything that the connection has read.
     fn take_ops(
         &mut self,
         connection: &mut Connection,

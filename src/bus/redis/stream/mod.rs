@@ -66,6 +66,7 @@ impl RedisStreamSource {
         })
     }
 
+    /// Connects, then reads the stream until the connection is lost.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;

@@ -36,6 +36,7 @@ pub(super) struct EndedConnections {
 }
 
 impl EndedConnections {
+    /// Adds a connection that has ended. The oldest of its kind is forgotten if the list is full.
     pub(super) fn push(&mut self, now: Now, limit: Option<HitLimit>, ended: Ended) {
         let (list, max) = match ended.reason {
             _ if ended.dropped.is_some() => (&mut self.drops, DROPS_MAX),
@@ -222,6 +223,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Carries out what the hub wants of the sockets.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::HalfClose(key) => self.sockets.half_close(key),
@@ -295,6 +297,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Gives a connection to the HTTP thread, with the bytes that were read of it.
     fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: ConnectionPermit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
@@ -370,6 +373,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             .end_turn(event_loop, [began, ended], &mut self.hub, feed, shell);
     }
 
+    /// The numbers of the loop that the hub does not know.
     fn shell_stats(&self) -> ShellStats {
         let (core, stats) = (self.hub.core(), self.hub.stats());
         let (limits, seams) = (core.limits(), &self.seams);
