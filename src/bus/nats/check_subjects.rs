@@ -12,7 +12,7 @@ use super::needs::{Action, NatsNeeds, Need};
 use super::requester::{Named, Requester};
 use super::settings::NatsSettings;
 use super::stream_info::Retention;
-use super::subjects::{StreamOfName, streams_in, subjects_in};
+use super::subjects::{StreamOfName, stored_subjects, streams_taking};
 use crate::{Answers, list, names_to_check};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -172,7 +172,7 @@ fn check_stream(
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
     found.extend(missing);
-    Ok(HeldSubjects(subjects_in(answer)))
+    Ok(HeldSubjects(stored_subjects(answer)))
 }
 
 /// Checks the questions for last values, at the streams with the subjects that clients may ask for.
@@ -263,5 +263,5 @@ fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let subject = Action::StreamList.subject_without_stream();
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
     let answer = json::read(&answer).ok();
-    answer.map_or_else(Vec::new, |answer| streams_in(name, answer))
+    answer.map_or_else(Vec::new, |answer| streams_taking(name, answer))
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::account::limit;
 use super::api::{self, ApiError, refusal};
-use super::subjects::subjects_in;
+use super::subjects::stored_subjects;
 use crate::server_words::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
@@ -264,7 +264,7 @@ impl StreamInfo {
             copied: copied.collect(),
             retention: config.retention,
             overwrites: config.max_msgs_per_subject > 0,
-            subjects: subjects_in(answer),
+            subjects: stored_subjects(answer),
             cluster,
         })
     }

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-pub(super) use self::retained::{Retained, StreamOfName, streams_in, subjects_in};
+pub(super) use self::retained::{Retained, StreamOfName, stored_subjects, streams_taking};
 use self::session::SubjectsSession;
 use super::connection::Connection;
 use super::error::{NatsError, Stop};

@@ -57,23 +57,27 @@
 //! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the question
 //! carries the wider one, and those that the pattern matches count ([`LiveScope`]).
 
+mod all_streams;
 mod events;
 mod live;
 mod making;
 mod reading;
+mod stream_config;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
-use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
-pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
+pub(in crate::nats) use self::stream_config::stored_subjects;
+use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_streams};
+pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
 use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
@@ -165,11 +169,11 @@ enum QuestionStep {
     /// The last message of the first of these streams; if it has none, of the next.
     Message(VecDeque<String>),
     /// Its turn to ask for a consumer of the values of a pattern in a stream.
-    Line(Target),
+    Line(StreamPart),
     /// This consumer.
-    Create(Target, Consumer),
+    Create(StreamPart, Consumer),
     /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
-    Any(Target, String),
+    Any(StreamPart, String),
     /// The messages that a consumer was asked for.
     Values(Consumer, Pull),
     /// The request for another page; without a consumer, one is made again.
@@ -189,7 +193,7 @@ struct Pull {
 enum Again {
     Streams,
     Message(VecDeque<String>),
-    Create(Target),
+    Create(StreamPart),
 }
 
 impl Retained {
@@ -229,13 +233,13 @@ impl Retained {
 
     /// The size of the largest request, bytes.
     pub(in super::super) fn request_bytes_max() -> usize {
-        let target = Target {
+        let part = StreamPart {
             stream: String::new(),
             filter: "x".repeat(NAME_BYTES),
-            ..Target::default()
+            ..StreamPart::default()
         };
         let start = Start::Sequence(u64::MAX);
-        target.plan(start).request("", None).body.len()
+        part.plan(start).request("", None).body.len()
     }
 
     /// The number of questions on their way.
@@ -348,10 +352,10 @@ impl Retained {
             }
             QuestionStep::AllStreams => self.list_request(),
             QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
-            QuestionStep::Any(target, _) => last_message_request(&target.stream, &target.filter),
-            QuestionStep::Create(target, _) => {
-                let plan = target.plan(pending.reading.consumer_start());
-                plan.request(&target.stream, None)
+            QuestionStep::Any(part, _) => last_message_request(&part.stream, &part.filter),
+            QuestionStep::Create(part, _) => {
+                let plan = part.plan(pending.reading.consumer_start());
+                plan.request(&part.stream, None)
             }
             QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
             QuestionStep::Line(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
@@ -502,8 +506,8 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Pause(_, Again::Create(target)) => {
-                    self.create(number, target, now, out);
+                QuestionStep::Pause(_, Again::Create(part)) => {
+                    self.create(number, part, now, out);
                 }
                 QuestionStep::Pause(_, Again::Message(streams)) => {
                     pending.step = QuestionStep::Message(streams);
@@ -621,32 +625,32 @@ impl Retained {
         if answer.get(&[what]).is_none() {
             self.end(number, Some(NatsCut::lacks(what)), out);
         } else if question.wants == Wants::All {
-            let found = targets_in(&subscription.name, answer);
+            let found = parts_in_stream(&subscription.name, answer);
             match StreamInfo::of(answer) {
-                Ok(stream) => self.handle_stream_begin(number, (found, &stream), now, out),
+                Ok(stream) => self.handle_stream_begin(number, found, &stream, now, out),
                 Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
                 Err(error) => self.refuse(number, &error.to_string(), out),
             }
         } else if is_of_stream {
-            let targets = targets_in(&subscription.name, answer);
+            let parts = parts_in_stream(&subscription.name, answer);
             if subscription.is_pattern {
-                (pending.reading.targets, pending.reading.refused) = (targets.into(), None);
+                (pending.reading.parts_left, pending.reading.refused) = (parts.into(), None);
                 return self.next_stream(number, now, out);
             }
-            self.find_message(number, targets.into_iter().take(1), now, out);
+            self.find_message(number, parts.into_iter().take(1), now, out);
         } else if subscription.is_pattern {
             pending.reading.take_streams(&subscription.name, answer);
             self.search_all_streams(number, now, out);
         } else {
-            let found = targets(&subscription.name, answer);
+            let found = parts_taken_by_streams(&subscription.name, answer);
             self.found_streams(number, found, now, out);
         }
     }
 
     /// Goes on with the streams that take a name from publishers.
-    fn found_streams(&mut self, number: u64, found: TargetsFound, now: Instant, out: &mut Vec<u8>) {
-        match (found.targets.is_empty(), found.has_more_streams) {
-            (false, _) => self.find_message(number, found.targets.into_iter().take(1), now, out),
+    fn found_streams(&mut self, number: u64, found: PartsFound, now: Instant, out: &mut Vec<u8>) {
+        match (found.parts.is_empty(), found.has_more_streams) {
+            (false, _) => self.find_message(number, found.parts.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
             (true, true) => self.pause(number, Again::Streams, now),
             (true, false) => self.search_all_streams(number, now, out),
@@ -724,33 +728,33 @@ impl Retained {
             return;
         };
         let subscription = &pending.question.subscription;
-        let targets = self.all_streams.targets(&subscription.name);
+        let parts = self.all_streams.parts_elsewhere(&subscription.name);
         if subscription.is_pattern {
-            pending.reading.extend(targets);
+            pending.reading.extend(parts);
             pending.reading.has_more_streams |= self.all_streams.has_more_streams();
             return self.next_stream(number, now, out);
         }
-        self.find_message(number, targets.into_iter().take(STREAMS_MAX), now, out);
+        self.find_message(number, parts.into_iter().take(STREAMS_MAX), now, out);
     }
 
     /// Asks the first stream of a name for the last message; without a stream, ends the question.
     fn find_message(
         &mut self,
         number: u64,
-        targets: impl Iterator<Item = Target>,
+        parts: impl Iterator<Item = StreamPart>,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        let targets: Vec<Target> = targets.collect();
+        let parts: Vec<StreamPart> = parts.collect();
         // nats-server 2.9.10 crashes if it is asked for a message of a stream that it is still making.
-        if targets.iter().any(Target::is_being_made) {
+        if parts.iter().any(StreamPart::is_being_made) {
             return self.pause(number, Again::Streams, now);
         }
-        if targets.is_empty() {
+        if parts.is_empty() {
             return self.end(number, None, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
-            let streams = targets.into_iter().map(|target| target.stream);
+            let streams = parts.into_iter().map(|part| part.stream);
             pending.step = QuestionStep::Message(streams.collect());
             self.send(number, out);
         }
@@ -810,32 +814,32 @@ impl Retained {
             return;
         };
         let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
-        let QuestionStep::Create(target, mut consumer) = step else {
+        let QuestionStep::Create(part, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
             let words = shown(&error.to_string());
             if error.filter_is_foreign() {
-                pending.step = QuestionStep::Any(target, words);
+                pending.step = QuestionStep::Any(part, words);
                 return self.send(number, out);
             }
             pending.reading.refused = Some(words);
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
-        if made.server.is_some_and(|server| server != target.leader) {
+        if made.server.is_some_and(|server| server != part.leader) {
             consumer.leave(&nobody, out);
-            return self.pause(number, Again::Create(target), now);
+            return self.pause(number, Again::Create(part), now);
         }
-        if pending.reading.begins_late(made.begins) {
+        if pending.reading.turn_to_numbers_if_late(made.begins) {
             consumer.leave(&nobody, out);
-            return self.create(number, target, now, out);
+            return self.create(number, part, now, out);
         }
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        pending.reading.begin(&target, made.waiting);
+        pending.reading.begin(&part, made.waiting);
         pending.progressed = now;
         consumer.listen(None, out);
         let is_full = pending.reading.page.is_full();
@@ -978,7 +982,8 @@ impl Retained {
     fn handle_stream_begin(
         &mut self,
         number: u64,
-        (found, stream): (Vec<Target>, &StreamInfo),
+        found: Vec<StreamPart>,
+        stream: &StreamInfo,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
@@ -1020,11 +1025,16 @@ impl Retained {
             return;
         };
         // The question waits, because what is read of a stream counts for the time at which the stream was made.
-        if pending.reading.targets.iter().any(Target::is_being_made) {
+        if pending
+            .reading
+            .parts_left
+            .iter()
+            .any(StreamPart::is_being_made)
+        {
             return self.pause(number, Again::Streams, now);
         }
-        if let Some(target) = pending.reading.targets.pop_front() {
-            return self.create(number, target, now, out);
+        if let Some(part) = pending.reading.parts_left.pop_front() {
+            return self.create(number, part, now, out);
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
@@ -1042,9 +1052,9 @@ impl Retained {
     }
 
     /// Requests a consumer of a stream, as soon as there is a place.
-    fn create(&mut self, number: u64, target: Target, now: Instant, out: &mut Vec<u8>) {
+    fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = QuestionStep::Line(target);
+            pending.step = QuestionStep::Line(part);
             self.making.wait(number);
             self.make_next(now, out);
         }
@@ -1059,10 +1069,10 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Line(target) => {
+                QuestionStep::Line(part) => {
                     let start = pending.reading.consumer_start();
-                    let consumer = Consumer::new(&target.stream, sid, deliver, start);
-                    pending.step = QuestionStep::Create(target, consumer);
+                    let consumer = Consumer::new(&part.stream, sid, deliver, start);
+                    pending.step = QuestionStep::Create(part, consumer);
                     pending.progressed = now;
                     self.making.sent(number, now);
                     self.send(number, out);
@@ -1145,7 +1155,7 @@ impl Pending {
     }
 }
 
-impl Target {
+impl StreamPart {
     /// Whether both are the same part of the same stream.
     fn is_same(&self, other: &Self) -> bool {
         (&self.stream, &self.filter) == (&other.stream, &other.filter)
