@@ -144,7 +144,7 @@ impl ConnectionClock {
     pub(super) fn take_permit(&self) -> Option<ConnectionPermit> {
         let permit = self.permit.take();
         if let Some(permit) = &permit {
-            permit.held().progress(u64::MAX);
+            permit.held().work();
         }
         permit
     }
@@ -318,7 +318,7 @@ impl ConnectionClock {
         if let Some(permit) = permit.as_ref().map(ConnectionPermit::held) {
             match rest {
                 Some(rest) => permit.rest(rest),
-                None => permit.progress(u64::MAX),
+                None => permit.work(),
             }
         }
     }
