@@ -227,7 +227,7 @@ fn with_kept_feed(
         return Ok(gateway.with_past());
     }
     if !is_stream && syntax == NameSyntax::Nats {
-        match settle(checked, own).is_whole() {
+        match settle(checked, own).says_one_server() {
             true => tracing::warn!(
                 "core NATS gives each instance positions of its own: nobody resumes on another instance or after a \
                  restart. Let a JetStream stream store the subjects, and read it with --stream"
