@@ -34,6 +34,7 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
+    /// Publishes what comes from `outbox`, in messages of up to `bytes_max` bytes.
     pub(super) fn new(outbox: Receiver<Outgoing>, bytes_max: usize) -> Self {
         Self {
             outbox,

@@ -169,7 +169,7 @@ enum QuestionStep {
     /// The last message of the first of these streams; if it has none, of the next.
     Message(VecDeque<String>),
     /// Its turn to ask for a consumer of the values of a pattern in a stream.
-    Line(StreamPart),
+    InLine(StreamPart),
     /// This consumer.
     Create(StreamPart, Consumer),
     /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
@@ -281,7 +281,7 @@ impl Retained {
         let begins = |pending: &&Pending| match pending.step {
             QuestionStep::Streams
             | QuestionStep::AllStreams
-            | QuestionStep::Line(_)
+            | QuestionStep::InLine(_)
             | QuestionStep::Create(..) => pending.question.reads(),
             _ => false,
         };
@@ -358,7 +358,7 @@ impl Retained {
                 plan.request(&part.stream, None)
             }
             QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            QuestionStep::Line(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
+            QuestionStep::InLine(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
                 return None;
             }
         })
@@ -454,8 +454,10 @@ impl Retained {
             _ => false,
         };
         match self.number_of(is_of) {
-            Some(number) if delivery.status.is_some() => self.stopped(number, &delivery, now, out),
-            Some(number) => self.delivered(number, delivery, now, out),
+            Some(number) if delivery.status.is_some() => {
+                self.handle_stop(number, &delivery, now, out)
+            }
+            Some(number) => self.handle_delivery(number, delivery, now, out),
             None => {}
         }
     }
@@ -465,14 +467,14 @@ impl Retained {
         if let Some(mut consumer) = self.making.answered(number) {
             // The answer says the name, by which the server can delete it.
             if consumer.made(&delivery.payload).is_ok() {
-                consumer.leave(&self.reply(0), out);
+                consumer.leave(&self.reply_for_nobody(), out);
             }
         } else if self.all_streams.asked() == Some(number) {
             self.handle_list_page(number, &delivery, now, out);
         } else if delivery.is_cut() {
-            self.answered_in_part(number, &delivery, now, out);
+            self.handle_cut_answer(number, &delivery, now, out);
         } else {
-            self.answered(number, &delivery, now, out);
+            self.handle_answer(number, &delivery, now, out);
         }
     }
 
@@ -484,7 +486,7 @@ impl Retained {
         let is_late = |pending: &Pending| {
             let waits = matches!(
                 pending.step,
-                QuestionStep::Line(_) | QuestionStep::NextPage(_)
+                QuestionStep::InLine(_) | QuestionStep::NextPage(_)
             );
             !waits && pending.progressed + ANSWER_TIMEOUT <= now
         };
@@ -539,7 +541,7 @@ impl Retained {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
                 QuestionStep::Pause(at, _) => Some(at.min(late)),
-                QuestionStep::Line(_) | QuestionStep::NextPage(_) => None,
+                QuestionStep::InLine(_) | QuestionStep::NextPage(_) => None,
                 _ => Some(late),
             }
         };
@@ -556,7 +558,7 @@ impl Retained {
     }
 
     /// Handles the answer to a request.
-    fn answered(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_answer(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -569,7 +571,7 @@ impl Retained {
             (
                 QuestionStep::Pause(..)
                 | QuestionStep::Values(..)
-                | QuestionStep::Line(_)
+                | QuestionStep::InLine(_)
                 | QuestionStep::NextPage(_)
                 | QuestionStep::AllStreams,
                 _,
@@ -583,7 +585,7 @@ impl Retained {
                 let value = last_message(answer, self.payload_bytes_max);
                 self.handle_message(number, value, now, out);
             }
-            (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Create(..), _) => self.handle_created(number, delivery, now, out),
             (QuestionStep::Any(..), _) => {
                 let error = refusal(answer);
                 let has_none = error.is_some_and(|error| error.message_is_missing());
@@ -594,7 +596,7 @@ impl Retained {
 
     /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
     /// anything else the missing part counts.
-    fn answered_in_part(
+    fn handle_cut_answer(
         &mut self,
         number: u64,
         answer: &Delivery,
@@ -643,12 +645,18 @@ impl Retained {
             self.search_all_streams(number, now, out);
         } else {
             let found = parts_taken_by_streams(&subscription.name, answer);
-            self.found_streams(number, found, now, out);
+            self.handle_found_streams(number, found, now, out);
         }
     }
 
     /// Goes on with the streams that take a name from publishers.
-    fn found_streams(&mut self, number: u64, found: PartsFound, now: Instant, out: &mut Vec<u8>) {
+    fn handle_found_streams(
+        &mut self,
+        number: u64,
+        found: PartsFound,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         match (found.parts.is_empty(), found.has_more_streams) {
             (false, _) => self.find_message(number, found.parts.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
@@ -660,7 +668,7 @@ impl Retained {
     /// Looks for streams that have the name by transforms or as copies, in the list of all streams.
     fn search_all_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         if self.all_streams.is_known(now) {
-            return self.searched_streams(number, now, out);
+            return self.handle_searched_streams(number, now, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::AllStreams;
@@ -717,13 +725,13 @@ impl Retained {
         for number in self.numbers(|pending| matches!(pending.step, QuestionStep::AllStreams)) {
             match cut.clone() {
                 Some(cut) => self.end(number, Some(cut), out),
-                None => self.searched_streams(number, now, out),
+                None => self.handle_searched_streams(number, now, out),
             }
         }
     }
 
     /// Goes on with the streams that were found in the list of all.
-    fn searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn handle_searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -808,8 +816,14 @@ impl Retained {
     }
 
     /// Handles the answer to the request for a consumer.
-    fn created(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
-        let nobody = self.reply(0);
+    fn handle_created(
+        &mut self,
+        number: u64,
+        delivery: &Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let nobody = self.reply_for_nobody();
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -845,7 +859,7 @@ impl Retained {
         let is_full = pending.reading.page.is_full();
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
-            true => self.page_filled(number, out),
+            true => self.handle_full_page(number, out),
             false => self.pull(number, out),
         }
     }
@@ -872,7 +886,13 @@ impl Retained {
     }
 
     /// Handles a message delivered by a consumer.
-    fn delivered(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_delivery(
+        &mut self,
+        number: u64,
+        delivery: Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -915,16 +935,16 @@ impl Retained {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
-            self.page_filled(number, out);
+            self.handle_full_page(number, out);
         } else if page.is_full() && has_all {
-            self.page_filled(number, out);
+            self.handle_full_page(number, out);
         } else if has_all {
             self.pull(number, out);
         }
     }
 
     /// Handles a status in place of messages: nothing has come for a time, or the consumer is gone.
-    fn stopped(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_stop(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get(&number) else {
             return;
         };
@@ -940,7 +960,9 @@ impl Retained {
             (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
                 self.next_stream(number, now, out)
             }
-            (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.page_filled(number, out),
+            (Some(TIMEOUT), _) if pending.reading.page.is_full() => {
+                self.handle_full_page(number, out)
+            }
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
                 self.leave_consumer(number, out);
@@ -950,7 +972,7 @@ impl Retained {
     }
 
     /// Handles a page of values that is full.
-    fn page_filled(&mut self, number: u64, out: &mut Vec<u8>) {
+    fn handle_full_page(&mut self, number: u64, out: &mut Vec<u8>) {
         let pending = self.pending.get(&number);
         match pending.is_some_and(|pending| pending.reading.all.is_some()) {
             true => self.ask_stream_begin(number, AfterCheck::Page, out),
@@ -1054,7 +1076,7 @@ impl Retained {
     /// Requests a consumer of a stream, as soon as there is a place.
     fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = QuestionStep::Line(part);
+            pending.step = QuestionStep::InLine(part);
             self.making.wait(number);
             self.make_next(now, out);
         }
@@ -1069,7 +1091,7 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Line(part) => {
+                QuestionStep::InLine(part) => {
                     let start = pending.reading.consumer_start();
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create(part, consumer);
@@ -1082,14 +1104,15 @@ impl Retained {
         }
     }
 
-    /// Leaves the consumer of a question, if it has one. The caller sets the next step.
+    /// Leaves the consumer of a question, if it has one or waits for one. If the request for the consumer is on its way, the
+    /// consumer is left with the answer ([`Making::give_up`]). The caller then sets the next step; a step without a consumer
+    /// stays.
     fn leave_consumer(&mut self, number: u64, out: &mut Vec<u8>) {
-        let nobody = self.reply(0);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-            QuestionStep::Line(_) => return self.making.leave_line(number),
+            QuestionStep::InLine(_) => return self.making.leave_line(number),
             QuestionStep::Create(_, consumer) => self.making.give_up(number, consumer),
             QuestionStep::Values(consumer, _) | QuestionStep::NextPage(Some(consumer)) => {
                 Some(consumer)
@@ -1100,14 +1123,16 @@ impl Retained {
             }
         };
         if let Some(consumer) = consumer {
-            consumer.leave(&nobody, out);
+            consumer.leave(&self.reply_for_nobody(), out);
         }
     }
 
+    /// Ends a question because NATS refuses it, with its words.
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
         self.end(number, Some(NatsCut::Refused(shown(words))), out);
     }
 
+    /// Ends a question, and reports its value and why others are missing.
     fn end(&mut self, number: u64, cut: Option<NatsCut>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
@@ -1129,10 +1154,17 @@ impl Retained {
         });
     }
 
+    /// The subject for the answer to a request of this question.
     fn reply(&self, number: u64) -> String {
         format!("{}.{number}", self.inbox)
     }
 
+    /// The subject for an answer that nobody needs: no question has the number 0.
+    fn reply_for_nobody(&self) -> String {
+        self.reply(0)
+    }
+
+    /// The subject to which a consumer delivers.
     fn deliver_subject(&self, sid: u64) -> String {
         format!("{}.v.{sid}", self.inbox)
     }

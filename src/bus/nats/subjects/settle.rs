@@ -20,8 +20,9 @@ impl Settle {
     };
 
     /// Whether the operator says that all publishers are at the server of the connection, and in its account
-    /// (`--bus-settle-ms 0`), so interest does not travel. Only then is nothing lost on the way to that server. Links to other servers (leaf nodes) and other
-    /// accounts (imports) can break without a sign, and a server does not tell its clients of either.
+    /// (`--bus-settle-ms 0`), so interest does not travel. Only then is nothing lost on the way to that server. Links to
+    /// other servers (leaf nodes) and other accounts (imports) can break without a sign, and a server does not tell its
+    /// clients of either.
     pub const fn says_one_server(self) -> bool {
         self.always && self.time.is_zero()
     }
