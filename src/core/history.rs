@@ -424,7 +424,7 @@ impl History {
         let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);
-        let rest = self.walk((from, until), since, &mut matching, |at, entry, name| {
+        let rest = self.walk(from..=until, since, &mut matching, |at, entry, name| {
             found.push(At::Entry(at), entry.body_for(budget.content), name)
         });
         let mut copies = found.copies;

@@ -145,7 +145,7 @@ impl Core {
         for (content, members) in Content::ALL.into_iter().zip(counts) {
             if members > 0 && message.is_for(content) {
                 let copy = publication.copy_for(message, pattern, content);
-                self.publish_rendered((key, topic), publication, copy);
+                self.publish_rendered(key, topic, publication, copy);
             }
         }
     }
@@ -154,7 +154,8 @@ impl Core {
     /// feed get it without a position.
     fn publish_rendered(
         &mut self,
-        (key, topic): (TopicKey, &TopicName),
+        key: TopicKey,
+        topic: &TopicName,
         publication: &Publication,
         copy: CopyFor<'_>,
     ) {

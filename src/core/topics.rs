@@ -457,7 +457,7 @@ impl Topics {
 
     /// Whether a topic of the session was active at a loss after the first `known` losses; `of_kept` as in
     /// [`Times::meet_loss`](super::losses::Times::meet_loss).
-    pub(super) fn was_active(&self, slot: u32, known: u64, (losses, of_kept): (u64, u64)) -> bool {
+    pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64, of_kept: u64) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0].active);
         active.any(|times| times.meet_loss(known, losses, of_kept))

@@ -377,7 +377,8 @@ impl ChannelsGateway {
     pub(super) fn skipped(
         &mut self,
         core: &mut Core,
-        (topic, subject): (&TopicName, Option<&Arc<str>>),
+        topic: &TopicName,
+        subject: Option<&Arc<str>>,
         place: Place,
     ) {
         let is_pattern = self.syntax().is_pattern(topic.as_str());
