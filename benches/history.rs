@@ -1,9 +1,9 @@
 //! The cost of the history: for a message, and for a client that resumes.
 //!
-//! A message goes the whole way of the trades gateway, from the payload of 300 bytes to the send queues of no client, with and
-//! without a history; the difference is the price of the position and of keeping the frame. The history of channels keeps
-//! data instead, and drops the frames that were made for clients: here a message has two receivers, with and without names
-//! of which only the newest message stays.
+//! A message goes the whole way of the trades gateway, from the payload of 300 bytes to the send queues of no client,
+//! with and without a history; the difference is the price of the position and of keeping the frame. The history of
+//! channels keeps data instead, and drops the frames that were made for clients: here a message has two receivers, with
+//! and without names of which only the newest message stays.
 
 mod open;
 

@@ -354,8 +354,8 @@ impl Core {
         }
     }
 
-    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in memory
-    /// are then visited one after the other.
+    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in
+    /// memory are then visited one after the other.
     fn deliver_to_members(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         let frame = delivery.frame;
         self.notify_members(delivery.topic);

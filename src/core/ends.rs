@@ -244,8 +244,9 @@ impl Core {
         self.arm(key);
     }
 
-    /// Puts the client in the list of those that the hub closes. But while the gateway has work under way for the client, the
-    /// client is only no longer read: until that work ends, or until the plan of the stop gives it no more time.
+    /// Puts the client in the list of those that the hub closes. But while the gateway has work under way for the
+    /// client, the client is only no longer read: until that work ends, or until the plan of the stop gives it no more
+    /// time.
     pub(super) fn close_when_idle(&mut self, key: SessionKey) {
         let now = self.now.mono_us;
         let busy_until_us = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
@@ -383,8 +384,8 @@ impl Core {
         true
     }
 
-    /// Closes the client in the slot, if the cut, or the list of refusals for `None`, is about it. Returns false if no client
-    /// is open in the slot.
+    /// Closes the client in the slot, if the cut, or the list of refusals for `None`, is about it. Returns false if no
+    /// client is open in the slot.
     fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) -> bool {
         let session = self.clients.sessions.get_mut(slot);
         let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open;

@@ -163,8 +163,8 @@ impl Core {
         self.laps.is_under_way() || listed() || self.holds_states()
     }
 
-    /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns false if the time was
-    /// over before the end.
+    /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns
+    /// false if the time was over before the end.
     pub(super) fn flush_little(&mut self, tx: &mut dyn Transmit) -> bool {
         self.laps.begin_little(&mut self.clients.dirty);
         for list in LITTLE {

@@ -31,8 +31,8 @@ impl Gather {
         }
     }
 
-    /// Decides whether a message for the client in this slot waits for others. If not, its next messages wait, until the wait
-    /// of all is over.
+    /// Decides whether a message for the client in this slot waits for others. If not, its next messages wait, until
+    /// the wait of all is over.
     #[inline]
     pub(super) fn hold_back(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         if self.wait_us == 0 {

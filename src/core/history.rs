@@ -61,7 +61,8 @@ const MADE_AT_ONCE: usize = 500;
 const FORGOTTEN_STEPS_MAX: usize = 10_000;
 /// How many additions to the names of the feed are remembered.
 const NEW_NAMES_MAX: usize = 16;
-/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves the rest to
+/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves
+/// the rest to
 /// [`handle_timeout`](History::handle_timeout).
 const FORGOTTEN_AT_ONCE: usize = 256;
 /// Messages exceed the limit by up to one `EXCESS_SHARE`th of it while older ones are being forgotten.
@@ -77,8 +78,8 @@ struct KeptMessage {
     position: Position,
     /// `None`: the message was left out, so no client can get it later.
     body: Option<Body>,
-    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of patterns, each for
-    /// a kind of content.
+    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of
+    /// patterns, each for a kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
@@ -256,8 +257,8 @@ impl History {
         })
     }
 
-    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and a name may
-    /// have had newer ones: what is kept from before is nobody's newest message any more.
+    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and
+    /// a name may have had newer ones: what is kept from before is nobody's newest message any more.
     pub(super) fn lose(&mut self, now: Now) {
         self.note(now, FeedNotice::Hole);
         if !self.numbers.are_counted() {
@@ -810,8 +811,8 @@ impl History {
         self.numbers.has_read(id)
     }
 
-    /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is older than
-    /// the messages of the list, so it goes to [`NewestOnly`], without a number.
+    /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is
+    /// older than the messages of the list, so it goes to [`NewestOnly`], without a number.
     ///
     /// # Errors
     /// The message is not kept.
@@ -861,8 +862,8 @@ impl History {
         }
     }
 
-    /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept until the
-    /// last of these messages is forgotten.
+    /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept
+    /// until the last of these messages is forgotten.
     fn release(&self, entry: &KeptMessage) {
         let next = self.entries.front();
         if let Some(body) = &entry.body

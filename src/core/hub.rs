@@ -412,11 +412,11 @@ impl<G: Gateway> Hub<G> {
         self.core.laps.is_under_way()
     }
 
-    /// Whether the shell may take another publication. While a flush is under way, publications wait
-    /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
-    /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
-    /// with a conflation key only conflate, so these frames do not count. Publications wait too while one without a key waits
-    /// behind held states, and while the history has yet to forget messages for those before.
+    /// Whether the shell may take another publication. While a flush is under way, publications wait for the clients
+    /// that the flush has yet to reach. A quarter of the soft limit is left for the next publication, so that a client
+    /// that keeps up stays below its soft limit. Queues of frames with a conflation key only conflate, so these frames
+    /// do not count. Publications wait too while one without a key waits behind held states, and while the history has
+    /// yet to forget messages for those before.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         let has_room = || self.core.laps.published_bytes() < max_bytes;

@@ -98,9 +98,9 @@ impl Core {
         history.map_or(0, |history| history.forgotten_at_loss())
     }
 
-    /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so many
-    /// ([`newest_forgotten_count`](Self::newest_forgotten_count)), and has no newer one: then a client that was promised the message does
-    /// not get it.
+    /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so
+    /// many ([`newest_forgotten_count`](Self::newest_forgotten_count)), and has no newer one: then a client that was
+    /// promised the message does not get it.
     pub fn has_forgotten(&self, wanted: &Wanted, forgotten: u64) -> bool {
         let history = self.history.as_ref();
         history.is_some_and(|history| history.has_forgotten(wanted, forgotten))

@@ -229,8 +229,8 @@ impl Core {
         over && self.stats().messages_waiting > 0
     }
 
-    /// Whether a walk over the queues is due. A client that was not written to yet is not a slow client, so the walk waits for the end of the
-    /// flush; if a flush never ends, only for a limited time.
+    /// Whether a walk over the queues is due. A client that was not written to yet is not a slow client, so the walk
+    /// waits for the end of the flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
         if now < memory.rest_until || !self.is_over_frame_limit() {

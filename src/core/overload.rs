@@ -81,9 +81,9 @@ struct HeldTopic {
     seen: Seen,
 }
 
-/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest state then.
-/// A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a client is
-/// forgotten once all states that it has seen are out: only those of about a round are remembered.
+/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest
+/// state then. A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a
+/// client is forgotten once all states that it has seen are out: only those of about a round are remembered.
 #[derive(Debug, Default)]
 struct Seen {
     numbers: ExtendibleMap<SessionKey, u64>,

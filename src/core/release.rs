@@ -31,8 +31,8 @@ impl Core {
         }
     }
 
-    /// Holds a state. If there is no room, it takes that of the oldest held state of its topic, which goes out. Returns false
-    /// if the topic has none.
+    /// Holds a state. If there is no room, it takes that of the oldest held state of its topic, which goes out. Returns
+    /// false if the topic has none.
     fn hold_state(&mut self, delivery: Delivery<'_>) -> bool {
         if self.overload.is_full() && !self.overload.would_replace(delivery) {
             if !self.overload.holds(delivery.topic) {
@@ -61,8 +61,8 @@ impl Core {
         true
     }
 
-    /// Sends the held states that a message of a kept feed must not overtake: those of its topic as far as there is time, and
-    /// those of its key.
+    /// Sends the held states that a message of a kept feed must not overtake: those of its topic as far as there is
+    /// time, and those of its key.
     fn release_before(&mut self, delivery: Delivery<'_>) {
         let topic = delivery.topic;
         while self.turn.has_time() && self.release_oldest(topic) {}
@@ -73,9 +73,9 @@ impl Core {
         }
     }
 
-    /// Begins to hold states if the last message has replaced a state that waited only for the loop. The last period may have
-    /// ended only as a try, after the ten seconds of [`super::overload`]: shortly after one, it is enough that much data
-    /// waits.
+    /// Begins to hold states if the last message has replaced a state that waited only for the loop. The last period
+    /// may have ended only as a try, after the ten seconds of [`super::overload`]: shortly after one, it is enough that
+    /// much data waits.
     #[inline]
     pub(super) fn begin_overload_if_behind(&mut self) {
         let has_replaced = take(&mut self.clients.replaced_unsent);

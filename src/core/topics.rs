@@ -23,8 +23,8 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// the other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// Only a name with a message at least once a second is watched: people would notice its silence. The silence of others, such
-/// as the orders of a user, says nothing.
+/// Only a name with a message at least once a second is watched: people would notice its silence. The silence of
+/// others, such as the orders of a user, says nothing.
 const BUSY_GAP_MAX_US: u64 = 1_000_000;
 
 /// The index of a topic in the table, valid until the topic is removed.

@@ -5,8 +5,8 @@ use weirgate_core::{FeedNotice, RetainedCut, StoredId};
 use super::resume::limits;
 use super::*;
 
-/// The number of the newest message of the stream at the start. [`Bench::stores`] numbers the next ones from here, and answers
-/// to questions have numbers from before.
+/// The number of the newest message of the stream at the start. [`Bench::stores`] numbers the next ones from here, and
+/// answers to questions have numbers from before.
 const HEAD: u64 = 1_000_000;
 
 /// A gateway on a stream that holds `a:*`, and answers questions.
@@ -624,7 +624,8 @@ fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
     assert_eq!(data.count(), 0, "{came:?}");
 }
 
-/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there is none.
+/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there
+/// is none.
 #[test]
 fn what_is_asked_for_again_ends_also_without_a_position() {
     let mut bench = on_a_stream();

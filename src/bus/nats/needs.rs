@@ -37,9 +37,9 @@ pub(super) enum Action {
 const ANY: &str = "*";
 
 impl Action {
-    /// The subject of this request about a stream and a consumer; a request that names none of them ignores the arguments.
-    /// Acknowledgements and answers to flow control go to a subject that the server chooses. For these, returns an example of
-    /// such a subject: the check before a start tries whether this user may publish there.
+    /// The subject of this request about a stream and a consumer; a request that names none of them ignores the
+    /// arguments. Acknowledgements and answers to flow control go to a subject that the server chooses. For these,
+    /// returns an example of such a subject: the check before a start tries whether this user may publish there.
     pub(super) fn subject(self, stream: &str, consumer: &str) -> String {
         match self {
             Self::AccountInfo => "$JS.API.INFO".to_owned(),

@@ -132,7 +132,8 @@ impl Requester {
         self.confirm_published(subject, timeout)
     }
 
-    /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the server took it.
+    /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the
+    /// server took it.
     ///
     /// # Errors
     /// The connection is lost, or the server does not read within this time.

@@ -479,8 +479,8 @@ impl<'a> ConsumersSession<'a> {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 
-    /// The pause between two questions about a subscription; at least 10 ms, so that no setting makes the questions follow each
-    /// other at once.
+    /// The pause between two questions about a subscription; at least 10 ms, so that no setting makes the questions
+    /// follow each other at once.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
     }

@@ -86,8 +86,8 @@ impl Standstills {
         }
     }
 
-    /// Forgets the streams that are not among these. If `some_wait`, a subject has no stream yet, and streams stay that cannot
-    /// be read because nobody leads them: one may be the stream of the subject.
+    /// Forgets the streams that are not among these. If `some_wait`, a subject has no stream yet, and streams stay that
+    /// cannot be read because nobody leads them: one may be the stream of the subject.
     pub(super) fn keep_only(&mut self, streams: &[&str], some_wait: bool, status: &BusStatus) {
         self.streams.retain(|name, one| {
             let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
@@ -145,8 +145,8 @@ impl Standstills {
         }
     }
 
-    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. Returns whether the caller has to ask it; the
-    /// next one is due after [`ACCOUNT_INTERVAL`].
+    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. Returns whether the caller has to
+    /// ask it; the next one is due after [`ACCOUNT_INTERVAL`].
     pub(super) fn take_account_question(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
         let is_due = match self.account {

@@ -269,8 +269,8 @@ impl StreamInfo {
         })
     }
 
-    /// Whether a consumer may begin at a time, whatever becomes of the messages. If messages within a stream in memory are gone
-    /// ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
+    /// Whether a consumer may begin at a time, whatever becomes of the messages. If messages within a stream in memory
+    /// are gone ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
     pub(super) const fn can_start_at_time(&self) -> bool {
         !self.limits.is_in_memory
     }

@@ -21,8 +21,8 @@ use weirgate_wire::base::ExtendibleMap;
 const LOOK_ALONE: usize = 16;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
-/// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most patterns, of
-/// which a name takes few steps, and for some hundreds of steps for each of very many names.
+/// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most
+/// patterns, of which a name takes few steps, and for some hundreds of steps for each of very many names.
 const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 
 /// A search that is under way. It keeps little, because very many clients may search at the same time.

@@ -34,8 +34,8 @@ pub(super) struct KnownTopic {
     is_newest_left_out: bool,
     /// The number of the newest message.
     newest: u64,
-    /// If newest messages of the topic were forgotten: the number of the last of them, among the forgotten newest messages of
-    /// all topics. Otherwise 0.
+    /// If newest messages of the topic were forgotten: the number of the last of them, among the forgotten newest
+    /// messages of all topics. Otherwise 0.
     newest_forgotten: u64,
     /// When the newest message arrived, or was stored in the stream, Unix microseconds.
     pub(super) newest_unix_us: i64,

@@ -14,8 +14,8 @@ use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 pub(super) const MATCH_STEPS_MAX: usize = 500_000;
 /// A step of a search ends after so many steps of matching.
 const MATCH_STEPS_AT_ONCE: usize = 100_000;
-/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name matches
-/// them: some 0.2 ms.
+/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name
+/// matches them: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
 /// Topics in a row that are passed over in the time of a look.
 const LOOK: usize = 256;

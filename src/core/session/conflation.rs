@@ -1,5 +1,5 @@
-//! What a session's queue loses to newer states: only the newest frame of each conflation key remains, or none of keys that the
-//! gateway has withdrawn.
+//! What a session's queue loses to newer states: only the newest frame of each conflation key remains, or none of keys
+//! that the gateway has withdrawn.
 
 use std::collections::HashSet;
 

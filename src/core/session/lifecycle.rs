@@ -359,7 +359,8 @@ impl Session {
         }
     }
 
-    /// Lets the close of a client, at a stop or a move, wait for the gateway's work for this client, until `until_us` at the latest.
+    /// Lets the close of a client, at a stop or a move, wait for the gateway's work for this client, until `until_us`
+    /// at the latest.
     pub(crate) fn await_gateway(&mut self, until_us: u64) {
         self.cold.timers.set(Timer::Close, until_us);
     }

@@ -1,14 +1,15 @@
-//! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that is
-//! the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to the
-//! history, and the answers to these clients wait for them. While the bus is away, and while many questions are on their way,
-//! names wait for their turn ([`turns`]): client addresses take turns, and the clients of an address. A name that was asked for is not
-//! asked for again until the history has forgotten the newest message of some name.
+//! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that
+//! is the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to
+//! the history, and the answers to these clients wait for them. While the bus is away, and while many questions are on
+//! their way, names wait for their turn ([`turns`]): client addresses take turns, and the clients of an address. A name
+//! that was asked for is not asked for again until the history has forgotten the newest message of some name.
 //!
-//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first. Such a
-//! message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until the reader has
-//! passed it; the history has it then.
+//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first.
+//! Such a message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until
+//! the reader has passed it; the history has it then.
 //!
-//! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has been read.
+//! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has
+//! been read.
 //!
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
 //! again.
@@ -55,8 +56,8 @@ pub(super) struct Past {
     returned: Returned,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order. Answers from
-    /// before a loss come first.
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
+    /// Answers from before a loss come first.
     ahead: BTreeSet<(Ahead, TopicName)>,
     /// How often the stream has lost messages.
     losses: u64,
@@ -104,8 +105,8 @@ impl PastQuestion {
         }
     }
 
-    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room there: one
-    /// that has none takes nothing from the others.
+    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room
+    /// there: one that has none takes nothing from the others.
     fn keep(&mut self, core: &mut Core, message: &Publication) -> Result<(), NotKept> {
         let mut kept = core.keep_newest(message, self.kept_for);
         let mut clients = self.clients.iter();
@@ -242,8 +243,8 @@ impl Past {
         }
     }
 
-    /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again, unless it
-    /// would find the same.
+    /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again,
+    /// unless it would find the same.
     fn end(&mut self, number: u64, cut: Option<RetainedCut>) {
         let Some(name) = self.open.remove(&number) else {
             return;

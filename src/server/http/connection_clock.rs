@@ -62,8 +62,8 @@ enum Owed {
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
 /// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 ///
-/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an answer. While
-/// a request is under way, the permit knows of what kind it is.
+/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an
+/// answer. While a request is under way, the permit knows of what kind it is.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     /// Whether a head is being read, which has a deadline of its own.
@@ -293,8 +293,8 @@ impl ConnectionClock {
         (kind, self.busy_since_us.get())
     }
 
-    /// Records what the client owes. The time since when does not begin anew while it is the same: single bytes do not extend
-    /// it.
+    /// Records what the client owes. The time since when does not begin anew while it is the same: single bytes do not
+    /// extend it.
     fn note_owed(&self) {
         if !self.is_owed() {
             return;

@@ -21,8 +21,8 @@ pub struct HttpSettings {
     pub event_stream: bool,
     /// The longest time from the first byte of a head to its end, in milliseconds.
     pub head_timeout_ms: u64,
-    /// The longest time without a byte in either direction, in milliseconds: between requests, and while weirgate waits for a
-    /// body or for the client to read an answer.
+    /// The longest time without a byte in either direction, in milliseconds: between requests, and while weirgate waits
+    /// for a body or for the client to read an answer.
     pub idle_timeout_ms: u64,
     /// How long to read and drop what a client still sends after our end of a connection.
     pub linger: Linger,

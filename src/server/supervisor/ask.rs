@@ -89,8 +89,8 @@ impl AdminRequest {
     }
 
     /// Passes the request on with a body that comes in pieces, of which the supervisor holds one at a time: the process
-    /// judges the request, and counts the bytes. The process has at least `limit` for the answer from the end of the body on,
-    /// and at most twice as long.
+    /// judges the request, and counts the bytes. The process has at least `limit` for the answer from the end of the
+    /// body on, and at most twice as long.
     ///
     /// # Errors
     /// No whole answer, or the body is broken.

@@ -420,8 +420,9 @@ impl Acl {
         })
     }
 
-    /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what is wrong
-    /// with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are left.
+    /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what
+    /// is wrong with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are
+    /// left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
         let templates = self.templates(check.role());
         templates.iter().find_map(|template| {

@@ -19,43 +19,44 @@
 //! ([`AllStreams`]).
 //!
 //! # Patterns
-//! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
-//! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
-//! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
-//! bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for a pattern of copies whose
-//! origin is gone; the stream is asked for the last message of the pattern, which says whether values are missing.
+//! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each
+//! subject, which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there
+//! are. Each request is for as many messages as fit in the page if none is larger than those before; a consumer that
+//! brings far more bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for
+//! a pattern of copies whose origin is gone; the stream is asked for the last message of the pattern, which says
+//! whether values are missing.
 //!
 //! For a wide pattern it takes a server long to make a consumer, so few are made at once ([`making`]), and questions for a
 //! message of an exact subject do not wait for those of patterns.
 //!
 //! # The order of values
-//! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
-//! was made, then all later ones. A stream is read once the consumer has brought as many messages as waited when it was made:
-//! what was replaced since then has come as a later message. The server's count of what still waits can be wrong after
-//! deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the server deletes the consumer
-//! after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values
-//! received until then.
+//! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects
+//! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
+//! when it was made: what was replaced since then has come as a later message. The server's count of what still waits
+//! can be wrong after deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the
+//! server deletes the consumer after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought
+//! its newest value, with the values received until then.
 //!
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! # All messages
-//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back
-//! in time), a lower number or another message of the same number comes. If the clock has gone back, the consumer begins
-//! behind messages that were not read, and is made again from the number of the last one on. So it is for a stream in
-//! memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that the client has may be of
-//! another epoch of the stream. The consumer is left after each page. Between two messages of the name are numbers of
-//! others, so a number that does not come may have been removed before it was read: if the stream begins behind such a
-//! place after the page, messages may be missing.
+//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of
+//! all messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or
+//! went back in time), a lower number or another message of the same number comes. If the clock has gone back, the
+//! consumer begins behind messages that were not read, and is made again from the number of the last one on. So it is
+//! for a stream in memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that
+//! the client has may be of another epoch of the stream. The consumer is left after each page. Between two messages of
+//! the name are numbers of others, so a number that does not come may have been removed before it was read: if the
+//! stream begins behind such a place after the page, messages may be missing.
 //!
 //! # Leaders
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
-//! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the question
-//! carries the wider one, and those that the pattern matches count ([`LiveScope`]).
+//! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the
+//! question carries the wider one, and those that the pattern matches count ([`LiveScope`]).
 
 mod all_streams;
 mod events;

@@ -124,8 +124,8 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
-    /// Relays until the connection is lost or silent, or the loop is gone. Then all questions end: the gateway asks again for
-    /// clients that still wait.
+    /// Relays until the connection is lost or silent, or the loop is gone. Then all questions end: the gateway asks
+    /// again for clients that still wait.
     pub(super) fn run(&mut self) -> Stop {
         let stop = loop {
             if let Err(stop) = self.turn_with_questions() {
@@ -396,8 +396,8 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
-    /// Tells the operator of subscriptions that the server does not confirm in time: their clients have their answer by then,
-    /// and get no messages.
+    /// Tells the operator of subscriptions that the server does not confirm in time: their clients have their answer by
+    /// then, and get no messages.
     fn tell_lateness(&mut self) {
         let Some(oldest) = self.asked.front() else {
             return;

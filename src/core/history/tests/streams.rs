@@ -82,7 +82,8 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
     );
 }
 
-/// A message that was replaced before it was read does not come either, and a clock may have been set back between two messages.
+/// A message that was replaced before it was read does not come either, and a clock may have been set back between two
+/// messages.
 #[test]
 fn a_stream_was_read_up_to_its_newest_message_and_not_to_those_of_a_stream_that_was_made_anew() {
     let mut bench = Bench::of_a_stream(1 << 18);
@@ -775,8 +776,8 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
     assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
 }
 
-/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that was left
-/// out.
+/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that
+/// was left out.
 #[test]
 fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     let mut bench = Bench::new(1 << 18);

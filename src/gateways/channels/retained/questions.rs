@@ -265,8 +265,8 @@ impl Questions {
         None
     }
 
-    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not open, the
-    /// bus has no more of this question. Returns the members, and the cursor.
+    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not
+    /// open, the bus has no more of this question. Returns the members, and the cursor.
     pub(super) fn paged(
         &mut self,
         number: u64,

@@ -1,5 +1,5 @@
-//! The inputs of a turn that are not of clients: requests of operators, inputs of the gateway and events of the bus, as many as
-//! the send queues and the time allow.
+//! The inputs of a turn that are not of clients: requests of operators, inputs of the gateway and events of the bus, as
+//! many as the send queues and the time allow.
 
 use super::Reactor;
 use crate::reactor::feed_lines::log_lines;

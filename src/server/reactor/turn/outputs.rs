@@ -76,7 +76,8 @@ impl EndedConnections {
     }
 }
 
-/// The line of an ended connection. A macro, because the level of a line is a constant; a field without a value is not shown.
+/// The line of an ended connection. A macro, because the level of a line is a constant; a field without a value is not
+/// shown.
 macro_rules! log_ended {
     ($level:expr, $ended:ident, $limit:ident, $line:ident) => {{
         let dropped = $ended.dropped.as_ref();

@@ -1,8 +1,9 @@
 //! Reading clients: the cheap ones before the first flush of a turn, the others after it, each within a time of its own.
 //!
-//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost of the next.
-//! After the first flush these take turns: clients that have sent nothing yet, costly clients, clients that used their share of
-//! an earlier turn, and clients whose message has room again. Within each of these kinds, client addresses take turns.
+//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost
+//! of the next. After the first flush these take turns: clients that have sent nothing yet, costly clients, clients
+//! that used their share of an earlier turn, and clients whose message has room again. Within each of these kinds,
+//! client addresses take turns.
 
 use std::io;
 
@@ -163,7 +164,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// The time that a read took. For a client that has cost little, while costly ones wait, only the loop's own time
-    /// counts: on a busy machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    /// counts: on a busy machine the kernel runs other programs in the middle of a read, and the client would wait
+    /// behind all costly ones for that.
     fn read_us(&mut self, listed: Cost, began_us: u64, ended_us: u64) -> u64 {
         let took_us = ended_us.saturating_sub(began_us);
         let from = self.reading_from.filter(|_| listed == Cost::Little);

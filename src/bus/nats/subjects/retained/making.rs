@@ -2,9 +2,10 @@
 //! 100,000, and a server carries out the requests of a connection one after the other: a subscription waits for all requests
 //! before it. So only a few requests for consumers are on their way at once, and further questions wait in line.
 //!
-//! A request that nobody waits for any more keeps its place, because the server works on it all the same: otherwise more
-//! requests would go out than the server can work off. The place is free with the answer, or after [`ANSWER_TIMEOUT`], once the
-//! server has answered a ping that went out then: it is past the request, and the answer is lost.
+//! A request that nobody waits for any more keeps its place, because the server works on it all the same: otherwise
+//! more requests would go out than the server can work off. The place is free with the answer, or after
+//! [`ANSWER_TIMEOUT`], once the server has answered a ping that went out then: it is past the request, and the answer
+//! is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

@@ -153,10 +153,10 @@ impl QuestionReading {
         }
     }
 
-    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its number:
-    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not
-    /// bring the message of that number if it has another name. Once a message was read, they go on at its number: if the
-    /// clock has gone back, its time may be that of messages long before it.
+    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its
+    /// number: what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a
+    /// name does not bring the message of that number if it has another name. Once a message was read, they go on at
+    /// its number: if the clock has gone back, its time may be that of messages long before it.
     pub(super) fn consumer_start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
@@ -168,9 +168,9 @@ impl QuestionReading {
         }
     }
 
-    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind the
-    /// last one that was read, or numbers that are free: the clock may have gone back between the two. Returns whether it did,
-    /// so that another consumer is needed.
+    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind
+    /// the last one that was read, or numbers that are free: the clock may have gone back between the two. Returns
+    /// whether it did, so that another consumer is needed.
     pub(super) fn turn_to_numbers_if_late(&mut self, begins: u64) -> bool {
         let Some(all) = self.all.as_mut().filter(|all| !all.is_by_number) else {
             return false;
@@ -194,8 +194,8 @@ impl QuestionReading {
         self.parts_left = found.into();
     }
 
-    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
-    /// what follows.
+    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read.
+    /// Returns what follows.
     pub(super) fn check_stream_begin(&mut self, stream: &StreamInfo) -> AfterCheck {
         let Some(all) = &mut self.all else {
             return AfterCheck::End;
@@ -250,8 +250,8 @@ impl QuestionReading {
         all.is_some_and(|all| matches!(all.cut, Some(NatsCut::Epoch)))
     }
 
-    /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The answer is one page (of 256 streams); the
-    /// streams of the other pages count as streams that are not asked.
+    /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The
+    /// answer is one page (of 256 streams); the streams of the other pages count as streams that are not asked.
     pub(super) fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
         let found = parts_taken_by_streams(pattern, streams);
         self.has_more_streams = found.parts.len() > STREAMS_MAX || found.has_more_streams;
@@ -269,8 +269,8 @@ impl QuestionReading {
         self.parts_left.truncate(STREAMS_MAX);
     }
 
-    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made anew, or
-    /// that has lost messages since, counts no more.
+    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made
+    /// anew, or that has lost messages since, counts no more.
     pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64) {
         self.waiting = waiting;
         if self.all.is_some() {

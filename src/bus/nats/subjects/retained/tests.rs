@@ -931,8 +931,8 @@ impl All {
         text
     }
 
-    /// The consumer brings every second message until the page is full, so that the leader is asked about the stream. Returns
-    /// the number of the last one.
+    /// The consumer brings every second message until the page is full, so that the leader is asked about the stream.
+    /// Returns the number of the last one.
     fn brings_a_page(&mut self) -> u64 {
         let mut sequence = 0;
         while !String::from_utf8_lossy(&self.pages.out).contains("STREAM.INFO") {
