@@ -433,7 +433,7 @@ impl Retained {
         };
         let error = ApiError::NotPermitted(what).to_string();
         for number in &ended {
-            self.making.answered(*number);
+            self.making.take_answered(*number);
             self.refuse(*number, &error, out);
         }
         matches!(violation, PermissionsViolation::Subscribe(_))
@@ -465,7 +465,7 @@ impl Retained {
 
     /// Takes the answer to a request.
     fn take_answer(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
-        if let Some(mut consumer) = self.making.answered(number) {
+        if let Some(mut consumer) = self.making.take_answered(number) {
             // The answer says the name, by which the server can delete it.
             if consumer.made(&delivery.payload).is_ok() {
                 consumer.leave(&self.reply_for_nobody(), out);
@@ -522,18 +522,19 @@ impl Retained {
         self.make_next(now, out);
     }
 
-    /// Whether [`Self::pinged`] is to follow a ping: the answers to requests that were given up are late.
+    /// Whether [`Self::note_ping`] is to follow a ping: the answers to requests that were given up are late.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
         self.making.needs_ping(now)
     }
 
-    pub(super) fn pinged(&mut self, ping: u64, now: Instant) {
-        self.making.pinged(ping, now);
+    /// Notes the number of a ping that goes out now.
+    pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
+        self.making.note_ping(ping, now);
     }
 
     /// Some pings were answered.
-    pub(super) fn ponged(&mut self, is_answered: impl Fn(u64) -> bool) {
-        self.making.ponged(is_answered);
+    pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
+        self.making.note_pongs(is_answered);
     }
 
     /// When [`Self::work`] is due.
@@ -1078,7 +1079,7 @@ impl Retained {
     fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::InLine(part);
-            self.making.wait(number);
+            self.making.join_line(number);
             self.make_next(now, out);
         }
     }
@@ -1097,7 +1098,7 @@ impl Retained {
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create(part, consumer);
                     pending.progressed = now;
-                    self.making.sent(number, now);
+                    self.making.note_sent(number, now);
                     self.send(number, out);
                 }
                 step => pending.step = step,

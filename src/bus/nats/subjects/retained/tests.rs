@@ -257,13 +257,13 @@ fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
     assert!(!retained.needs_ping(now));
     assert_eq!(retained.due(), Some(late));
     assert!(retained.needs_ping(late));
-    retained.pinged(7, late);
+    retained.note_ping(7, late);
     assert!(!retained.needs_ping(late) && retained.due().is_none());
     creations(&mut out);
-    retained.ponged(|ping| ping < 7);
+    retained.note_pongs(|ping| ping < 7);
     retained.work(late, &mut out);
     assert_eq!(creations(&mut out), 0);
-    retained.ponged(|ping| ping <= 7);
+    retained.note_pongs(|ping| ping <= 7);
     retained.work(late, &mut out);
     assert_eq!(creations(&mut out), 2);
     // It was not lost.
