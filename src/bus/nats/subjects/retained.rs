@@ -3,11 +3,13 @@
 //! session writes and reads.
 //!
 //! Each question is a row of [`Pending`], and moves from [`QuestionStep`] to [`QuestionStep`]: begin with [`Retained::ask`],
-//! then [`Retained::answered`].
+//! then [`Retained::handle_answer`].
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `streams` | which streams hold a name |
+//! | `streams` | which streams hold a name, by the answers of JetStream |
+//! | `all_streams` | the list of all streams: those that hold a name by a transform, or as copies |
+//! | `stream_config` | what a stream stores, by its settings |
 //! | `reading` | how far a question has read |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
