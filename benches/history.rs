@@ -1,9 +1,9 @@
 //! The cost of the history: for a message, and for a client that resumes.
 //!
-//! A message goes the whole way of the trades gateway, from the payload of 300 bytes to the send queues of no client, with and
-//! without a history; the difference is the price of the position and of keeping the frame. The history of channels keeps
-//! data instead, and drops the frames that were made for clients: here a message has two receivers, with and without names
-//! of which only the newest message stays.
+//! A message goes the whole way of the trades gateway, from the payload of 300 bytes to the send queues of no client,
+//! with and without a history; the difference is the price of the position and of keeping the frame. The history of
+//! channels keeps data instead, and drops the frames that were made for clients: here a message has two receivers, with
+//! and without names of which only the newest message stays.
 
 mod open;
 
@@ -20,7 +20,7 @@ use weirgate_core::{BusEvent, BusMessage, FeedNotice};
 use weirgate_core::{
     Core, Feed, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Mark, Place, Position,
 };
-use weirgate_wire::auth::{Acl, Authenticator};
+use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,
@@ -157,7 +157,7 @@ impl Channels {
             inbound_per_second: 1_000,
             authenticator: Authenticator::default(),
             default_role: "user".to_owned(),
-            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
             ..ChannelsGatewaySettings::default()
         };
         let gateway = ChannelsGateway::new(settings, Arc::default());

@@ -129,7 +129,7 @@ fn names_of_a_client_take_no_more_than_their_text() {
             NameSyntax::Nats => ("t.{sub}.>", "."),
         };
         let table = format!(r#"{{"user": ["{of_user}"]}}"#);
-        let mut acl = Acl::read(syntax, table.as_bytes()).expect("a table");
+        let mut acl = Acl::from_json(syntax, table.as_bytes()).expect("a table");
         for end in ["x", "*"] {
             let name = |n: usize| ["t", &"x".repeat(90), &n.to_string(), end].join(dot);
             let names: Vec<String> = (0..limits.names_max).map(name).collect();

@@ -17,7 +17,7 @@ use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Now, Place, Publication,
     SessionKey, StreamPosition,
 };
-use weirgate_wire::auth::{Acl, Origins};
+use weirgate_wire::auth::{Acl, NameSyntax, Origins};
 use world::client::NO_TAKEOVER;
 use world::{Output, Random, World};
 
@@ -139,7 +139,7 @@ impl<G: Gateway<Out: Output>> Clients<G> {
 
 fn channels() -> (ChannelsGateway, ChannelsGatewaySettings) {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
         ..ChannelsGatewaySettings::default()
     };
     (

@@ -68,8 +68,8 @@ struct Both {
     beside_is_up: bool,
     /// Whether the last event of [`BusEvent::Up`] and [`BusEvent::Down`] that the loop got was `Down`.
     reported_down: bool,
-    /// Whether the stream has caught up, and the loop is told once the other source is there, too: only [`BusEvent::Up`] ends
-    /// the filling of the history, and clients that are accepted before that cannot resume.
+    /// Whether the stream has caught up, and the loop is told once the other source is there, too: only
+    /// [`BusEvent::Up`] ends the filling of the history, and clients that are accepted before that cannot resume.
     caught_up_waits: bool,
     /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
     /// nothing there.

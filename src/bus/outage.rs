@@ -10,8 +10,8 @@ use weirgate_wire::base::SplitMix64;
 /// If the subscriptions were active for this long before an outage, the delay between attempts starts at its minimum
 /// again. Otherwise it keeps growing, so that a connection that fails again and again is not retried at once.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
-/// The time after which an outage is logged again.
-const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// The time after which an error of the same kind is logged again.
+const LOGGED_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The longest delay, an hour: whatever the settings say, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
 
@@ -59,9 +59,8 @@ enum LinkState<E> {
     New,
     Away {
         since: Instant,
-        /// The kind of the error that was logged last, and when.
-        logged: Discriminant<E>,
-        logged_at: Instant,
+        /// Each kind of error that was logged in this outage, and when last: at most one entry for each variant of `E`.
+        logged: Vec<(Discriminant<E>, Instant)>,
     },
     Up {
         since: Instant,
@@ -73,10 +72,10 @@ enum LinkState<E> {
 pub(super) enum Failure {
     /// An outage begins.
     First,
-    /// The outage continues, for another reason than the one logged last, or nothing was logged for a minute. The value
-    /// is the duration of the outage so far.
+    /// The outage continues, and no error of this kind was logged for a minute. The value is the duration of the outage
+    /// so far.
     News(Duration),
-    /// The outage continues for the same reason.
+    /// The outage continues for a reason that was logged within the last minute.
     Same,
 }
 
@@ -110,21 +109,18 @@ impl<E> Outages<E> {
         matches!(self.state, LinkState::Up { .. })
     }
 
-    /// Records a failed attempt, or the loss of a connection.
-    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+    /// Records a failed attempt, or the loss of a connection. Returns how to log it.
+    pub(super) fn note_failure(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);
         match &mut self.state {
-            LinkState::Away {
-                logged, logged_at, ..
-            } if *logged == kind && now.duration_since(*logged_at) < SAID_AGAIN_AFTER => {
-                Failure::Same
-            }
-            LinkState::Away {
-                since,
-                logged,
-                logged_at,
-            } => {
-                (*logged, *logged_at) = (kind, now);
+            LinkState::Away { since, logged } => {
+                match logged.iter_mut().find(|(of, _)| *of == kind) {
+                    Some((_, at)) if now.duration_since(*at) < LOGGED_AGAIN_AFTER => {
+                        return Failure::Same;
+                    }
+                    Some((_, at)) => *at = now,
+                    None => logged.push((kind, now)),
+                }
                 Failure::News(now.duration_since(*since))
             }
             LinkState::New | LinkState::Up { .. } => {
@@ -135,8 +131,7 @@ impl<E> Outages<E> {
                 }
                 self.state = LinkState::Away {
                     since: now,
-                    logged: kind,
-                    logged_at: now,
+                    logged: vec![(kind, now)],
                 };
                 Failure::First
             }
@@ -197,14 +192,14 @@ impl<E> Attempts<E> {
     }
 
     /// Records a failed attempt. Returns how to log the failure.
-    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
-        let failure = self.outages.failed(error, now);
+    pub(super) fn note_failure(&mut self, error: &E, now: Instant) -> Failure {
+        let failure = self.outages.note_failure(error, now);
         self.next = Some(now + self.outages.next_delay());
         failure
     }
 
     /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
-    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
+    pub(super) fn note_success(&mut self, now: Instant) -> Option<Duration> {
         let recovery = self.outages.note_end(now);
         self.next.take().and(recovery.away)
     }
@@ -260,17 +255,32 @@ mod tests {
         let mut outages = Outages::new(100, 2_000, 1);
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(outages.failed(&ToyError::Refused, at(0)), Failure::First);
-        assert_eq!(outages.failed(&ToyError::Refused, at(100)), Failure::Same);
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(0)),
+            Failure::First
+        );
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(100)),
+            Failure::Same
+        );
         let news = |ms| Failure::News(Duration::from_millis(ms));
-        assert_eq!(outages.failed(&ToyError::Lost, at(200)), news(200));
-        assert_eq!(outages.failed(&ToyError::Lost, at(300)), Failure::Same);
-        assert_eq!(outages.failed(&ToyError::Refused, at(400)), news(400));
+        assert_eq!(outages.note_failure(&ToyError::Lost, at(200)), news(200));
+        assert_eq!(
+            outages.note_failure(&ToyError::Lost, at(300)),
+            Failure::Same
+        );
+        assert_eq!(
+            outages.note_failure(&ToyError::Refused, at(400)),
+            Failure::Same
+        );
         assert!(!outages.was_up());
         let first = outages.note_end(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
         assert!(!first.is_reconnect && outages.was_up());
-        assert_eq!(outages.failed(&ToyError::Lost, at(2_000)), Failure::First);
+        assert_eq!(
+            outages.note_failure(&ToyError::Lost, at(2_000)),
+            Failure::First
+        );
         let second = outages.note_end(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
         assert!(second.is_reconnect);
@@ -283,11 +293,31 @@ mod tests {
         let mut said = Vec::new();
         for second in 0..200 {
             let at = start + Duration::from_secs(second);
-            if outages.failed(&ToyError::Refused, at) != Failure::Same {
+            if outages.note_failure(&ToyError::Refused, at) != Failure::Same {
                 said.push(second);
             }
         }
         assert_eq!(said, [0, 60, 120, 180]);
+    }
+
+    /// As at a balancer with a server that refuses the login and one that is down.
+    #[test]
+    fn two_kinds_of_error_in_turn_are_each_logged_once_a_minute() {
+        let mut outages = Outages::new(100, 2_000, 1);
+        let start = Instant::now();
+        let mut logged = Vec::new();
+        for second in 0..130 {
+            let error = if second % 2 == 0 {
+                ToyError::Refused
+            } else {
+                ToyError::Lost
+            };
+            let at = start + Duration::from_secs(second);
+            if outages.note_failure(&error, at) != Failure::Same {
+                logged.push(second);
+            }
+        }
+        assert_eq!(logged, [0, 1, 60, 61, 120, 121]);
     }
 
     #[test]
@@ -310,10 +340,10 @@ mod tests {
         ] {
             let mut outages = Outages::new(100, 2_000, 1);
             let start = Instant::now();
-            outages.failed(&ToyError::Refused, start);
+            outages.note_failure(&ToyError::Refused, start);
             while outages.next_delay() < Duration::from_millis(1_500) {}
             outages.note_end(start);
-            outages.failed(&ToyError::Refused, start + up_for);
+            outages.note_failure(&ToyError::Refused, start + up_for);
             assert_eq!(outages.next_delay() <= soon, is_soon, "{up_for:?}");
         }
     }
@@ -354,20 +384,20 @@ mod tests {
         let mut now = Instant::now();
         let begun = now;
         assert!(!attempts.is_away() && attempts.is_due(now));
-        assert_eq!(attempts.succeeded(now), None);
-        assert_eq!(attempts.failed(&error, now), Failure::First);
+        assert_eq!(attempts.note_success(now), None);
+        assert_eq!(attempts.note_failure(&error, now), Failure::First);
         for least_ms in [700, 1_500, 3_000, 6_000, 12_000, 22_000, 22_000] {
             assert!(attempts.is_away());
             assert!(!attempts.is_due(now + Duration::from_millis(least_ms)));
             now += Duration::from_secs(30);
             assert!(attempts.is_due(now));
-            attempts.failed(&error, now);
+            attempts.note_failure(&error, now);
         }
         attempts.hurry(now);
         assert!(attempts.is_away() && attempts.is_due(now));
-        assert_eq!(attempts.succeeded(now), Some(now - begun));
+        assert_eq!(attempts.note_success(now), Some(now - begun));
         attempts.hurry(now);
         assert!(!attempts.is_away());
-        assert_eq!(attempts.succeeded(now), None);
+        assert_eq!(attempts.note_success(now), None);
     }
 }

@@ -49,9 +49,9 @@ impl Probe {
         }
     }
 
-    /// Handles too long a silence, since `last_received`. Its first call logs a warning and reports that the bus is down. Calls
-    /// `second` if a second connection is due. Returns the time of the next call; `None` if the silent connection is to
-    /// be given up.
+    /// Handles too long a silence, since `last_received`. Its first call logs a warning and reports that the bus is
+    /// down. Calls `second` if a second connection is due. Returns the time of the next call; `None` if the silent
+    /// connection is to be given up.
     ///
     /// # Errors
     /// The loop is gone.

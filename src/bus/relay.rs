@@ -3,7 +3,8 @@
 //! Each bus implements [`Bus`]. The order of events is the same for all: [`BusEvent::Up`] once all subscriptions are
 //! confirmed; after a loss a single [`BusEvent::Down`], however many attempts follow. Where an outage loses messages,
 //! [`BusEvent::Gap`] comes before `Down`. While a connection is kept although the server is silent, the bus counts as
-//! down too: `Down` comes when the silence is noticed, and `Up` at the next byte.
+//! down too: `Down` comes when the silence is noticed, and `Up` at the next byte. If that connection is lost after all,
+//! its `Gap` follows the `Down`.
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -20,23 +21,23 @@ use weirgate_core::{BusEvent, Fault};
 
 /// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
-    /// Why the bus is away. The texts are logged and reported, so they must not hold a secret. A further error of the
-    /// same variant is not logged again for a minute.
+    /// Why the bus is away. The texts are logged and reported, so they must not hold a secret. After an error was logged,
+    /// those of the same variant are not logged for a minute.
     type Error: Error;
 
     /// The name of the bus in log lines.
     const NAME: &'static str;
+
+    /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
+    const OUTAGE_LOSES_MESSAGES: bool;
 
     /// What this error keeps from being done, if the bus itself is there: the words after "cannot".
     fn cannot(_error: &Self::Error) -> Option<String> {
         None
     }
 
-    /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
-    const OUTAGE_LOSES_MESSAGES: bool;
-
     /// The status of the bus, for other threads, and the times of the link.
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::report_up`] as soon as
     /// all subscriptions are confirmed.
@@ -69,7 +70,9 @@ impl<E> From<LoopGone> for Stop<E> {
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
     pub(super) status: Arc<BusStatus>,
+    /// How far the source is behind its stream.
     pub(super) lag: StreamLag,
+    /// Polls in place of sleeping, after messages.
     spin: Spin,
     outages: Outages<E>,
     /// Whether `Down` was sent because the server is silent on a connection that is kept.
@@ -78,7 +81,7 @@ pub(super) struct Relay<E> {
 
 impl<E: Error> Relay<E> {
     fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
-        let (status, times) = bus.shared();
+        let (status, times) = bus.status_and_times();
         let (min_ms, max_ms) = (times.reconnect_delay_min_ms, times.reconnect_delay_max_ms);
         // The clock alone is no good seed: processes that start together can read the same time.
         let seed = RandomState::new().hash_one(link.now().mono_us);
@@ -103,7 +106,7 @@ impl<E: Error> Relay<E> {
     }
 
     /// Records that messages arrived, so that the next waits spin.
-    pub(super) fn worked(&mut self) {
+    pub(super) fn note_work(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
         }
@@ -150,12 +153,15 @@ impl<E: Error> Relay<E> {
         self.outages.is_up_now()
     }
 
-    /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
+    /// Reports the beginning of an outage to the loop, and logs each kind of error at most once a minute.
+    ///
+    /// # Errors
+    /// The loop is gone.
     pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.may_lose_messages();
         let cannot = B::cannot(error);
-        match self.outages.failed(error, Instant::now()) {
+        match self.outages.note_failure(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
             Failure::News(away) => tracing::warn!(
                 %error,
@@ -233,6 +239,8 @@ mod tests {
         Refused,
         /// Made, and then lost.
         Lost,
+        /// Made, then silent, then lost.
+        Silent,
     }
 
     #[derive(Debug, thiserror::Error)]
@@ -248,7 +256,7 @@ mod tests {
         const NAME: &'static str = "the toy bus";
         const OUTAGE_LOSES_MESSAGES: bool = LOSES;
 
-        fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
             let times = &LinkTimes {
                 reconnect_delay_min_ms: 1,
                 reconnect_delay_max_ms: 1,
@@ -267,6 +275,16 @@ mod tests {
                     Ok(_) => Stop::Bus(ToyFault::Lost),
                     Err(gone) => gone.into(),
                 },
+                Some(ToyConnection::Silent) => {
+                    let silence = "silent".to_owned();
+                    match relay
+                        .report_up()
+                        .and_then(|_| relay.report_silence(silence))
+                    {
+                        Ok(()) => Stop::Bus(ToyFault::Lost),
+                        Err(gone) => gone.into(),
+                    }
+                }
             }
         }
     }
@@ -307,6 +325,13 @@ mod tests {
         let connections = [Refused, Lost, Refused, Lost];
         let (events, _) = reported::<true>(&connections);
         assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
+    }
+
+    #[test]
+    fn the_gap_of_a_connection_that_was_silent_follows_its_down() {
+        use ToyConnection::{Lost, Silent};
+        let (events, _) = reported::<true>(&[Silent, Lost]);
+        assert_eq!(events, ["up", "down", "gap", "up", "gap", "down"]);
     }
 
     #[test]

@@ -214,12 +214,13 @@ impl BusInterest {
         }
     }
 
-    /// Asks for the last value of a channel, or of each channel of a pattern; the name, or the pattern `cover` in its place,
-    /// must be subscribed, and the number greater than those before. Questions wait for their turn: the addresses of clients take turns. What was read up to `after` does not come again.
-    /// The answer is any number of [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
+    /// Asks for the last value of a channel, or of each channel of a pattern; the name, or the pattern `cover` in its
+    /// place, must be subscribed, and the number greater than those before. Questions wait for their turn: the
+    /// addresses of clients take turns. What was read up to `after` does not come again. The answer is any number of
+    /// [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
-    /// nothing more comes. Only the NATS sources have last values. Of Redis, only the pages of a stream answer questions, those
-    /// of [`Self::ask_all`]; a question to another source of Redis stays unanswered.
+    /// nothing more comes. Only the NATS sources have last values. Of Redis, only the pages of a stream answer
+    /// questions, those of [`Self::ask_all`]; a question to another source of Redis stays unanswered.
     pub fn ask_retained(
         &self,
         subscription: Subscription,

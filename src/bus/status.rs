@@ -178,7 +178,8 @@ impl BusStatus {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
-    /// Returns the number of names of which not all last values were sent, because of a limit or an answer that could not be read.
+    /// Returns the number of names of which not all last values were sent, because of a limit or an answer that could
+    /// not be read.
     pub fn retained_limited(&self) -> u64 {
         self.sum(|bus| &bus.retained_limited)
     }

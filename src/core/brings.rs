@@ -94,7 +94,8 @@ pub enum RetainedCut {
     Unreadable,
     /// Messages after the client's position are no longer kept.
     Window,
-    /// The client's position is of another stream, or of another epoch of the stream (it was made anew, or went back in time).
+    /// The client's position is of another stream, or of another epoch of the stream (it was made anew, or went back in
+    /// time).
     Epoch,
     /// Nothing is kept of the name.
     Off,

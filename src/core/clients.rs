@@ -28,8 +28,8 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile no limit of the queue holds for
-    /// states, so the first one comes first.
+    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile no limit of the queue
+    /// holds for states, so the first one comes first.
     pub(super) crowded: ChunkedQueue<SessionKey>,
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
@@ -95,6 +95,7 @@ impl Clients {
         self.deliver_on_limit(now, limits, key, frame);
     }
 
+    /// [`Self::deliver`] to a client whose messages are postponed, or whose throttle or queue may not simply take the frame.
     #[inline(never)]
     fn deliver_on_limit(&mut self, now: Now, limits: &Limits, key: SessionKey, frame: &Arc<Frame>) {
         let newest = self.newest_of_feed;
@@ -119,8 +120,9 @@ impl Clients {
 
     /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
     ///
-    /// What has come meanwhile is sent as what was missed is, because a client cannot take several megabytes at once. But a client
-    /// that takes too little of both, search after search, gets it as any live message: it counts for the limits of the queue.
+    /// What has come meanwhile is sent as what was missed is, because a client cannot take several megabytes at once.
+    /// But a client that takes too little of both, search after search, gets it as any live message: it counts for the
+    /// limits of the queue.
     pub(super) fn send_postponed(
         &mut self,
         now: Now,

@@ -1,9 +1,9 @@
 //! How many connections there may be, and how much memory they may take together: of the loop and of the HTTP side.
 //!
-//! Each connection is a permit in one sum ([`ConnectionPermit`]). Over a limit, connections of plain HTTP without a request under
-//! way end for a new connection. Only if there is none, the request of the new connection is refused, with the limit that
-//! counted. A refused connection is in another sum until it ends, so that it takes no room of others. Over that sum a
-//! connection is closed without a response.
+//! Each connection is a permit in one sum ([`ConnectionPermit`]). Over a limit, connections of plain HTTP without a
+//! request under way end for a new connection. Only if there is none, the request of the new connection is refused,
+//! with the limit that counted. A refused connection is in another sum until it ends, so that it takes no room of
+//! others. Over that sum a connection is closed without a response.
 //!
 //! A probe is answered although there is no room: a load balancer would take the instance out of service, and an
 //! orchestrator restart it, because its clients are many.

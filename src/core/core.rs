@@ -329,7 +329,7 @@ impl Core {
     pub(super) fn publish_to(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         if self.topics.retain(topic, delivery, self.now) && delivery.deliver {
             self.deliver(topic, delivery);
-            self.note_replaced();
+            self.begin_overload_if_behind();
         }
     }
 
@@ -349,13 +349,13 @@ impl Core {
         let queued = self.clients.stats.messages_queued;
         deliver(self);
         if self.clients.stats.messages_queued > queued {
-            self.laps.published(delivery.frame);
+            self.laps.count_published(delivery.frame);
             self.note_gathered(delivery.frame);
         }
     }
 
-    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in memory
-    /// are then visited one after the other.
+    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in
+    /// memory are then visited one after the other.
     fn deliver_to_members(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
         let frame = delivery.frame;
         self.notify_members(delivery.topic);
@@ -385,6 +385,7 @@ impl Core {
         self.deliver_in_order(delivery.frame);
     }
 
+    /// Puts a frame in the queues of the clients in `ordered`, in the order of their slots, and empties that set.
     fn deliver_in_order(&mut self, frame: &Arc<Frame>) {
         let mut next = 0;
         while let Some(slot) = self.ordered.take_from(next) {
@@ -489,6 +490,7 @@ impl Core {
 
     // ---- inside
 
+    /// Adds a session for a new connection, whose request head is to be read.
     pub(super) fn insert(&mut self, peer: Peer, permit: ConnectionPermit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);

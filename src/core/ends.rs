@@ -16,7 +16,7 @@ use weirgate_wire::auth::{Refusal, TokenMarks};
 /// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
 const LEFT_AT_ONCE: usize = 64;
 
-/// How long a close without a stop waits at a time for the gateway.
+/// How long a move waits for the gateway at a time. Then it looks again, as often as needed.
 const MOVE_BUSY_US: u64 = 3_000_000;
 
 /// The times of a stop.
@@ -92,7 +92,7 @@ impl Core {
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
-        stats.moved(left.moved);
+        stats.count_move(left.moved);
         stats.count_pauses(left.pauses, Pauses::default());
         if left.was_open {
             stats.count_leaving(left.moved);
@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// Returns whether no membership of the client is left.
+    /// Ends memberships of a client while there is time. Returns whether none is left.
     fn leave_some(&mut self, key: SessionKey) -> bool {
         loop {
             let left = (0..LEFT_AT_ONCE).take_while(|_| self.topics.leave_last(key.slot));
@@ -182,6 +182,7 @@ impl Core {
         (!is_done).then_some(self.now.mono_us)
     }
 
+    /// Begins the stop of the process, if none has begun. [`Self::advance_drain`] closes the clients after the delay.
     pub(super) fn begin_drain(&mut self, plan: DrainPlan) {
         if self.drain.is_some() {
             return;
@@ -220,7 +221,7 @@ impl Core {
             // A client that closes gracefully already has a deadline.
             if let Some(session) = session.filter(|session| session.takes_data()) {
                 let key = session.key(slot - 1);
-                self.begin_stop(key, spread_us);
+                self.close_client_within(key, spread_us);
                 if !self.turn.has_time() {
                     break;
                 }
@@ -231,9 +232,10 @@ impl Core {
         }
     }
 
-    fn begin_stop(&mut self, key: SessionKey, spread_us: u64) {
+    /// Closes one client at a random time within `spread_us` of now: at a stop, or because an operator moves clients.
+    fn close_client_within(&mut self, key: SessionKey, spread_us: u64) {
         if spread_us == 0 {
-            return self.stop_client(key);
+            return self.close_when_idle(key);
         }
         let at = self.now.mono_us + self.random() % spread_us;
         if let Some(session) = self.clients.session_mut(key) {
@@ -242,9 +244,10 @@ impl Core {
         self.arm(key);
     }
 
-    /// Puts the client in the list of clients that a stop closes. While the gateway is busy with the
-    /// client, the hub only stops reading the client.
-    pub(super) fn stop_client(&mut self, key: SessionKey) {
+    /// Puts the client in the list of those that the hub closes. But while the gateway has work under way for the
+    /// client, the client is only no longer read: until that work ends, or until the plan of the stop gives it no more
+    /// time.
+    pub(super) fn close_when_idle(&mut self, key: SessionKey) {
         let now = self.now.mono_us;
         let busy_until_us = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
             let plan = drain.plan;
@@ -323,6 +326,7 @@ impl Core {
         may_stay
     }
 
+    /// Closes a client that an operator has cut off.
     fn revoke(&mut self, key: SessionKey) {
         self.set_refusal(key, Refusal::Revoked.label());
         self.close(key, CloseCode::REVOKED, CloseReason::Revoked, Closing::Bare);
@@ -375,12 +379,13 @@ impl Core {
         let key = session.key(slot);
         if self.cuts.done.clients < many {
             self.cuts.done.clients += 1;
-            self.begin_stop(key, spread_us);
+            self.close_client_within(key, spread_us);
         }
         true
     }
 
-    /// Returns false if no client is open in the slot.
+    /// Closes the client in the slot, if the cut, or the list of refusals for `None`, is about it. Returns false if no
+    /// client is open in the slot.
     fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) -> bool {
         let session = self.clients.sessions.get_mut(slot);
         let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open;

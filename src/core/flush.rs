@@ -142,7 +142,7 @@ impl Core {
             self.laps.begin(&mut self.clients.dirty);
             self.flush_lists(tx);
         }
-        self.laps.paused();
+        self.laps.forget_if_over();
         self.release_on();
     }
 
@@ -163,8 +163,8 @@ impl Core {
         self.laps.is_under_way() || listed() || self.holds_states()
     }
 
-    /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns false if the time was
-    /// over before the end.
+    /// Writes to the clients with little to send, also those whose first frame was queued since the lap began. Returns
+    /// false if the time was over before the end.
     pub(super) fn flush_little(&mut self, tx: &mut dyn Transmit) -> bool {
         self.laps.begin_little(&mut self.clients.dirty);
         for list in LITTLE {
@@ -343,7 +343,7 @@ impl Core {
             self.drained.push(key);
         }
         if let Some(waits) = session.turns_waiting() {
-            self.waits.turned(now, key, waits);
+            self.waits.note_waiting(now, key, waits);
         }
         if !written.short && session.owes(self.laps.since_begin()) {
             // The rest of a large frame, or what else was published before the lap, goes out in the same lap.
@@ -363,7 +363,7 @@ impl Core {
     pub(super) fn note_wait(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
         if let Some(waits) = session.and_then(Session::turns_waiting) {
-            self.waits.turned(self.now, key, waits);
+            self.waits.note_waiting(self.now, key, waits);
         }
     }
 

@@ -165,6 +165,11 @@ impl Frame {
         self.key
     }
 
+    /// Whether a newer frame of the same key replaces this one in a queue: it has a conflation key.
+    pub fn is_state(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The time at which the message in this frame arrived from the bus.
     pub fn received(&self) -> Now {
         self.received

@@ -117,8 +117,8 @@ pub trait Gateway {
     /// Whether [`render`](Self::render) makes binary frames too, for clients that ask for them with `?payload=binary`.
     const HAS_BINARY: bool = false;
 
-    /// Whether clients can ask for the newest messages ([`Core::newest`]). Without, the history keeps none of them for longer
-    /// than other messages.
+    /// Whether clients can ask for the newest messages ([`Core::newest`]). Without, the history keeps none of them for
+    /// longer than other messages.
     const HAS_LAST: bool = false;
 
     /// The kind of a request's path, which is as the client sent it. By default clients at every path, for pages of any

@@ -31,8 +31,8 @@ impl Gather {
         }
     }
 
-    /// Decides whether a message for the client in this slot waits for others. If not, its next messages wait, until the wait
-    /// of all is over.
+    /// Decides whether a message for the client in this slot waits for others. If not, its next messages wait, until
+    /// the wait of all is over.
     #[inline]
     pub(super) fn hold_back(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         if self.wait_us == 0 {
@@ -60,8 +60,9 @@ impl Gather {
         self.due_us
     }
 
-    fn published(&mut self, frame: &Frame) -> usize {
-        if frame.key().is_none() && !self.waiting.is_empty() {
+    /// Counts a frame that is no state, if clients wait. Returns the bytes that were published during the wait.
+    fn count_published(&mut self, frame: &Frame) -> usize {
+        if !frame.is_state() && !self.waiting.is_empty() {
             self.bytes += frame.queue_bytes();
         }
         self.bytes
@@ -88,11 +89,12 @@ impl Core {
     /// Counts a publication. A quarter of what a send queue may hold goes out before the time has come.
     pub(super) fn note_gathered(&mut self, frame: &Frame) {
         let bytes_max = self.limits.send_queue.soft_bytes / 4;
-        if self.clients.gather.published(frame) > bytes_max {
+        if self.clients.gather.count_published(frame) > bytes_max {
             self.release_gathered();
         }
     }
 
+    /// Ends the wait of the clients whose messages were gathered: the next flush writes them.
     fn release_gathered(&mut self) {
         let (now, clients) = (self.now, &mut self.clients);
         clients.gather.end(now);

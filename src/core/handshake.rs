@@ -227,6 +227,8 @@ impl Core {
         self.refuse(key, refusal, CloseReason::UpgradeLost, None);
     }
 
+    /// Gives a connection whose request is plain HTTP to the HTTP thread, with the bytes that were read of it. If it
+    /// has no room there, it ends as `without` says.
     fn hand_to_http(
         &mut self,
         key: SessionKey,
@@ -256,7 +258,7 @@ impl Core {
         // It may have another permit now.
         session.count_as_http(now);
         let (moved, permit) = session.hand_over();
-        self.clients.stats.moved(moved);
+        self.clients.stats.count_move(moved);
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {
             let read = HeldBytes::new(&self.limits.http_held, client, read, self.now.mono_us);
@@ -304,7 +306,7 @@ impl Core {
         let peer = session.peer();
         session.know_losses(self.losses.count);
         let stats = &mut self.clients.stats;
-        stats.moved(moved);
+        stats.count_move(moved);
         stats.opened += 1;
         self.count_opened_by_proxy(peer);
         self.clients.mark_dirty(self.now, key);

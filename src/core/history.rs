@@ -61,7 +61,8 @@ const MADE_AT_ONCE: usize = 500;
 const FORGOTTEN_STEPS_MAX: usize = 10_000;
 /// How many additions to the names of the feed are remembered.
 const NEW_NAMES_MAX: usize = 16;
-/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves the rest to
+/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves
+/// the rest to
 /// [`handle_timeout`](History::handle_timeout).
 const FORGOTTEN_AT_ONCE: usize = 256;
 /// Messages exceed the limit by up to one `EXCESS_SHARE`th of it while older ones are being forgotten.
@@ -77,8 +78,8 @@ struct KeptMessage {
     position: Position,
     /// `None`: the message was left out, so no client can get it later.
     body: Option<Body>,
-    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of patterns, each for
-    /// a kind of content.
+    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of
+    /// patterns, each for a kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
@@ -258,8 +259,8 @@ impl History {
         })
     }
 
-    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and a name may
-    /// have had newer ones: what is kept from before is nobody's newest message any more.
+    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and
+    /// a name may have had newer ones: what is kept from before is nobody's newest message any more.
     pub(super) fn lose(&mut self, now: Now) {
         self.note(now, FeedNotice::Hole);
         if !self.numbers.are_counted() {
@@ -426,7 +427,7 @@ impl History {
         let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);
-        let rest = self.walk((from, until), since, &mut matching, |at, entry, name| {
+        let rest = self.walk(from..=until, since, &mut matching, |at, entry, name| {
             found.push(At::Entry(at), entry.body_for(budget.content), name)
         });
         let mut copies = found.copies;
@@ -579,7 +580,7 @@ impl History {
         match (&wanted.patterns, self.known_topics.get(&wanted.name)) {
             (Some(_), _) => self.forgotten,
             (None, Some(name)) => name.forgotten,
-            (None, None) => self.known_topics.newest_forgotten(),
+            (None, None) => self.known_topics.forgotten_of_gone(),
         }
     }
 
@@ -761,30 +762,32 @@ impl History {
     }
 
     /// How many newest messages of topics were forgotten, also messages that were left out.
-    pub(super) fn newest_forgotten(&self) -> u64 {
+    pub(super) fn newest_forgotten_count(&self) -> u64 {
         self.newest_forgotten.count()
     }
 
-    /// As [`newest_forgotten`](Self::newest_forgotten), at the newest loss of the stream.
+    /// As [`newest_forgotten_count`](Self::newest_forgotten_count), at the newest loss of the stream.
     pub(super) fn forgotten_at_loss(&self) -> u64 {
         self.newest_forgotten.at_loss()
     }
 
+    /// Counts the newest message of a topic as forgotten.
     fn note_newest_forgotten(&mut self, topic: TopicIndex) {
         let number = self.newest_forgotten.add(self.known_topics.topic(topic));
         self.known_topics.note_newest_forgotten(topic, number);
     }
 
-    /// Whether the newest message of a topic that a name matches was forgotten after the one with this number, and no newer
-    /// message has come. It is so also if that takes too long to find out.
-    pub(super) fn has_forgotten(&self, wanted: &Wanted, number: u64) -> bool {
-        if self.newest_forgotten.count() <= number {
+    /// Whether the newest message of a topic that a name matches was forgotten since so many were forgotten
+    /// ([`newest_forgotten_count`](Self::newest_forgotten_count)), and no newer message has come. Returns true also if that
+    /// takes too long to find out.
+    pub(super) fn has_forgotten(&self, wanted: &Wanted, count: u64) -> bool {
+        if self.newest_forgotten.count() <= count {
             return false;
         }
         let Some(patterns) = &wanted.patterns else {
-            return self.last_forgotten(&wanted.name) > number && !self.has_messages(&wanted.name);
+            return self.last_forgotten(&wanted.name) > count && !self.has_messages(&wanted.name);
         };
-        let Some(mut topics) = self.newest_forgotten.after(number) else {
+        let Some(mut topics) = self.newest_forgotten.after(count) else {
             return true;
         };
         let mut budget = MatchBudget::new(FORGOTTEN_STEPS_MAX);
@@ -814,9 +817,9 @@ impl History {
         self.numbers.has_read(id)
     }
 
-    /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is older than
-    /// the messages of the list, so it goes to [`NewestOnly`], without a number. `forgotten`: how many newest messages the
-    /// history had forgotten when the stream was asked.
+    /// Keeps the newest message of a topic of which the history has no message, for a client of this address. It is
+    /// older than the messages of the list, so it goes to [`NewestOnly`], without a number. `forgotten`: how many
+    /// newest messages the history had forgotten when the stream was asked.
     ///
     /// # Errors
     /// The message is not kept.
@@ -870,8 +873,8 @@ impl History {
         }
     }
 
-    /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept until the
-    /// last of these messages is forgotten.
+    /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept
+    /// until the last of these messages is forgotten.
     fn release(&self, entry: &KeptMessage) {
         let next = self.entries.front();
         if let Some(body) = &entry.body

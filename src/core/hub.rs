@@ -412,11 +412,11 @@ impl<G: Gateway> Hub<G> {
         self.core.laps.is_under_way()
     }
 
-    /// Whether the shell may take another publication. While a flush is under way, publications wait
-    /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
-    /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
-    /// with a conflation key only conflate, so these frames do not count. Publications wait too while one without a key waits
-    /// behind held states, and while the history has yet to forget messages for those before.
+    /// Whether the shell may take another publication. While a flush is under way, publications wait for the clients
+    /// that the flush has yet to reach. A quarter of the soft limit is left for the next publication, so that a client
+    /// that keeps up stays below its soft limit. Queues of frames with a conflation key only conflate, so these frames
+    /// do not count. Publications wait too while one without a key waits behind held states, and while the history has
+    /// yet to forget messages for those before.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         let has_room = || self.core.laps.published_bytes() < max_bytes;
@@ -443,6 +443,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inside
 
+    /// Does what is due for a client by now, for the core and for the gateway.
     fn session_due(&mut self, key: SessionKey) {
         let pong_timeout = self.gateway.pong_timeout_code();
         self.core.client_due(key, pong_timeout);
@@ -492,6 +493,7 @@ impl<G: Gateway> Hub<G> {
         self.core.close(key, code, reason, Closing::Graceful);
     }
 
+    /// Tells the gateway that a client has ended, once. Frees the slot if the socket has ended too.
     fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
         // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {
@@ -526,7 +528,7 @@ impl Core {
                 self.close(key, pong_timeout, reason, Closing::Now);
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
-            Due::Stop => self.stop_client(key),
+            Due::Close => self.close_when_idle(key),
             Due::Ping => self.clients.mark_dirty(self.now, key),
             Due::Throttle => self.clients.open_throttle(now, limits, key),
             Due::Gate => self.clients.set_gate(now, key),

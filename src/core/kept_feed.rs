@@ -89,9 +89,9 @@ impl Core {
     }
 
     /// How many messages the history has forgotten that were the newest of their topics.
-    pub fn newest_forgotten(&self) -> u64 {
+    pub fn newest_forgotten_count(&self) -> u64 {
         let history = self.history.as_ref();
-        history.map_or(0, |history| history.newest_forgotten())
+        history.map_or(0, |history| history.newest_forgotten_count())
     }
 
     /// How many it had forgotten at the newest loss of the stream that is the feed: then it forgot those of all topics.
@@ -100,9 +100,9 @@ impl Core {
         history.map_or(0, |history| history.forgotten_at_loss())
     }
 
-    /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so many
-    /// ([`newest_forgotten`](Self::newest_forgotten)), and has no newer one: then a client that was promised the message does
-    /// not get it.
+    /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so
+    /// many ([`newest_forgotten_count`](Self::newest_forgotten_count)), and has no newer one: then a client that was
+    /// promised the message does not get it.
     pub fn has_forgotten(&self, wanted: &Wanted, forgotten: u64) -> bool {
         let history = self.history.as_ref();
         history.is_some_and(|history| history.has_forgotten(wanted, forgotten))
@@ -147,14 +147,17 @@ impl Core {
         for (content, members) in Content::ALL.into_iter().zip(counts) {
             if members > 0 && message.is_for(content) {
                 let copy = publication.copy_for(message, pattern, content);
-                self.publish_rendered((key, topic), publication, copy);
+                self.publish_rendered(key, topic, publication, copy);
             }
         }
     }
 
+    /// Renders a copy of a message and puts it in the queues of the members of `topic`. Clients that are ahead of the
+    /// feed get it without a position.
     fn publish_rendered(
         &mut self,
-        (key, topic): (TopicKey, &TopicName),
+        key: TopicKey,
+        topic: &TopicName,
         publication: &Publication,
         copy: CopyFor<'_>,
     ) {

@@ -118,7 +118,7 @@ impl Core {
             return false;
         };
         let of_kept = self.losses.of_kept;
-        let was_active = known != all && self.topics.was_active(key.slot, known, (all, of_kept));
+        let was_active = known != all && self.topics.was_active(key.slot, known, all, of_kept);
         if was_active {
             self.skip_number(key);
             self.losses.gaps_notified += 1;

@@ -102,6 +102,8 @@ impl QueueWalk {
         true
     }
 
+    /// Adds a client with this share of the memory to the candidates. Those with the least shares are left out if
+    /// there are too many.
     fn offer(&mut self, share: u64, key: SessionKey) {
         if share == 0 {
             return;
@@ -140,6 +142,8 @@ impl Choice<'_> {
         room.unwrap_or_default() as u64
     }
 
+    /// Adds the memory that the end of this client frees: its queue, and the frames that no other client holds that
+    /// was not chosen.
     fn take(&mut self, key: SessionKey) {
         let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
@@ -150,6 +154,7 @@ impl Choice<'_> {
         self.freed_bytes += bytes;
     }
 
+    /// Takes back a client that need not be dropped: the frames that it holds are not freed.
     fn give_back(&mut self, key: SessionKey) {
         let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
@@ -224,8 +229,8 @@ impl Core {
         over && self.stats().messages_waiting > 0
     }
 
-    /// Whether a walk over the queues is due. A client that was not written to yet is not a slow client, so the walk waits for the end of the
-    /// flush; if a flush never ends, only for a limited time.
+    /// Whether a walk over the queues is due. A client that was not written to yet is not a slow client, so the walk
+    /// waits for the end of the flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
         if now < memory.rest_until || !self.is_over_frame_limit() {
@@ -261,6 +266,8 @@ impl Core {
         }
     }
 
+    /// Ends a walk over all queues: drops the clients with the largest shares if the frames take more memory than the
+    /// limit.
     fn end_walk(&mut self, walk: QueueWalk) {
         self.memory.walks += 1;
         let held = walk.held_bytes.min(self.frame_bytes().alive());

@@ -26,7 +26,7 @@ use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
 use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
-pub(super) const STATES_MAX: usize = 16_384;
+const STATES_MAX: usize = 16_384;
 
 /// After this time states go into the send queues again, to try whether the loop keeps up.
 const TRY_AFTER_US: u64 = 10_000_000;
@@ -41,8 +41,9 @@ pub(super) struct Overload {
     held: HashMap<TopicName, HeldTopic, RandomState>,
     /// The topics of `held` by [`HeldTopic::place`].
     order: BTreeMap<u64, TopicName>,
+    /// All held frames.
     pub(super) states: usize,
-    /// The frames without a key among them, for which the bus waits.
+    /// The frames among them that are no states, for which the bus waits.
     pub(super) others: usize,
     /// The topics of these, in the order in which the bus began to wait for them.
     awaited: VecDeque<TopicName>,
@@ -80,9 +81,9 @@ struct HeldTopic {
     seen: Seen,
 }
 
-/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest state then.
-/// A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a client is
-/// forgotten once all states that it has seen are out: only those of about a round are remembered.
+/// Clients that have joined a topic while it was held, or have got what was held, each with the number of the newest
+/// state then. A topic may be held for as long as the loop is behind, and clients may come and go all that time. So a
+/// client is forgotten once all states that it has seen are out: only those of about a round are remembered.
 #[derive(Debug, Default)]
 struct Seen {
     numbers: ExtendibleMap<SessionKey, u64>,
@@ -139,6 +140,7 @@ impl HeldTopic {
 }
 
 impl Overload {
+    /// Begins a period in which states are held.
     pub(super) fn begin(&mut self, now_us: u64, stats: &mut OverloadStats) {
         self.is_holding = true;
         self.replaced_in_round = 0;
@@ -147,6 +149,7 @@ impl Overload {
         stats.is_behind = true;
     }
 
+    /// Adds the time since the last call to the time behind, if the loop is behind.
     fn count(&mut self, now_us: u64, stats: &mut OverloadStats) {
         if stats.is_behind {
             stats.behind_us += now_us.saturating_sub(self.counted_us);
@@ -158,6 +161,11 @@ impl Overload {
     #[inline]
     pub(super) fn concerns(&self, topic: &TopicName) -> bool {
         self.is_holding || self.holds(topic)
+    }
+
+    /// Whether no further state may be held, except in place of another.
+    pub(super) fn is_full(&self) -> bool {
+        self.states >= STATES_MAX
     }
 
     /// Whether states of the topic are held.
@@ -188,7 +196,7 @@ impl Overload {
         });
         let replaces = held.hold(number, delivery.frame, self.released_up_to);
         self.states += usize::from(!replaces);
-        if delivery.frame.key().is_none() {
+        if !delivery.frame.is_state() {
             self.others += 1;
             held.others += 1;
             if held.others == 1 {

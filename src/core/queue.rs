@@ -57,6 +57,7 @@ impl<T: Weigh> Ring<T> {
         }
     }
 
+    /// Removes the first entry; `None` if the queue is empty.
     fn pop_front(&mut self) -> Option<T> {
         let first = self.entries.pop_front();
         let weight = first.as_ref().map_or(0, T::weight);
@@ -164,6 +165,7 @@ impl<T: Weigh> Queue<T> {
         self.head.len() + rest.heavy
     }
 
+    /// Adds the last entry.
     pub(super) fn push_back(&mut self, value: T) {
         if self.head[0].is_none() {
             self.head[0] = Some(value);
@@ -189,6 +191,7 @@ impl<T: Weigh> Queue<T> {
         }
     }
 
+    /// Removes the first entry; `None` if the queue is empty.
     pub(super) fn pop_front(&mut self) -> Option<T> {
         let first = self.head[0].take()?;
         self.head[0] = self.head[1].take();
@@ -248,7 +251,7 @@ const KEYED: u64 = 1 << 62;
 
 impl Entry {
     pub(super) fn new(frame: Arc<Frame>, seq: u64) -> Self {
-        let keyed = if frame.key().is_some() { KEYED } else { 0 };
+        let keyed = if frame.is_state() { KEYED } else { 0 };
         Self {
             frame,
             bits: seq | keyed,

@@ -80,9 +80,9 @@ impl<G: Gateway> Hub<G> {
         next
     }
 
-    /// Whether the shell may read this client's socket, to be called before each read. A client without
-    /// room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
-    pub fn may_read(&mut self, key: SessionKey) -> bool {
+    /// Requests a read of this client's socket, which the shell does before each read. Returns whether it may read now. A
+    /// client without room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
+    pub fn request_read(&mut self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
         let Some(session) = session.filter(|session| session.wants_read()) else {
             return false;
@@ -99,7 +99,7 @@ impl<G: Gateway> Hub<G> {
     // ---- getters
 
     /// Whether the client is not paused. Room for a message may still be missing
-    /// ([`may_read`](Self::may_read)).
+    /// ([`request_read`](Self::request_read)).
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
         session.is_some_and(Session::wants_read)
@@ -189,6 +189,7 @@ impl<G: Gateway> Hub<G> {
         session.is_none_or(|session| session.pauses().end_soon())
     }
 
+    /// Counts what a client has sent, and handles the request head or the frames in it.
     fn take_input(&mut self, key: SessionKey, bytes: &[u8]) {
         let mut input = bytes;
         let Some(session) = self.core.clients.session_mut(key) else {
@@ -260,6 +261,7 @@ impl<G: Gateway> Hub<G> {
         step
     }
 
+    /// Handles what the frames of a client mean so far.
     fn take_step(&mut self, key: SessionKey, step: ClientStep) {
         match step {
             ClientStep::Ping => {}
@@ -296,6 +298,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
+    /// Counts a message of a client, and passes it to the gateway.
     fn take_message(&mut self, key: SessionKey, message: &ClientMessage) {
         let clients = &mut self.core.clients;
         clients.stats.received_messages += 1;
@@ -448,6 +451,7 @@ impl Core {
         closes
     }
 
+    /// Ends one reason not to read a client. If no other is left, the shell reads on.
     pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {

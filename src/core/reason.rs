@@ -53,7 +53,8 @@ labelled! {
         HandshakeTimeout = "handshake_timeout",
         /// The request head was refused (status 4xx or 5xx).
         BadRequest = "bad_request",
-        /// The request for a WebSocket came without `Upgrade` or `Connection`, or as HTTP/1.0: a proxy on the way took them off.
+        /// The request for a WebSocket came without `Upgrade` or `Connection`, or as HTTP/1.0: a proxy on the way took
+        /// them off.
         UpgradeLost = "upgrade_lost",
         /// The gateway refused the handshake, or closed the connection by its contract.
         Policy = "policy",

@@ -4,7 +4,7 @@
 use std::mem::take;
 
 use super::core::Core;
-use super::overload::{HeldState, LINGER_US, STATES_MAX};
+use super::overload::{HeldState, LINGER_US};
 use super::publication::Delivery;
 use super::{MaxRate, Place, Retain, SessionKey, TopicName};
 
@@ -16,32 +16,53 @@ impl Core {
         self.overload.concerns(delivery.topic) && self.hold_back_now(delivery)
     }
 
+    /// Holds a frame back, while states are held or are to be. Returns false if the frame is to be sent now; then those held
+    /// states are out that it must not overtake.
     fn hold_back_now(&mut self, delivery: Delivery<'_>) -> bool {
-        let (topic, frame) = (delivery.topic, delivery.frame);
-        let is_full = self.overload.states >= STATES_MAX;
-        let may_wait = !frame.is_of_feed() && delivery.place == Place::Outside;
-        if !may_wait {
+        let frame = delivery.frame;
+        // A message of a kept feed is never held ([`super::overload`]).
+        if frame.is_of_feed() || delivery.place != Place::Outside {
             self.release_before(delivery);
             return false;
         }
-        if frame.key().is_none() {
-            // Behind held states the frame would make the bus wait, and with it the messages of all other topics.
-            while self.overload.holds(topic) && self.turn.has_time() {
-                self.release_oldest(topic);
+        match frame.is_state() {
+            true => self.hold_state(delivery),
+            false => self.hold_behind_states(delivery),
+        }
+    }
+
+    /// Holds a state. If there is no room, it takes that of the oldest held state of its topic, which goes out. Returns
+    /// false if the topic has none.
+    fn hold_state(&mut self, delivery: Delivery<'_>) -> bool {
+        if self.overload.is_full() && !self.overload.would_replace(delivery) {
+            if !self.overload.holds(delivery.topic) {
+                return false;
             }
+            self.release_oldest(delivery.topic);
         }
-        if !self.overload.holds(topic) && (is_full || frame.key().is_none()) {
-            return false;
-        }
-        if is_full && !self.overload.would_replace(delivery) {
-            self.release_oldest(topic);
-        }
-        self.hold_state(delivery);
+        self.hold(delivery);
         true
     }
 
-    /// Sends the held states that a message of a kept feed must not overtake: those of its topic as far as there is time, and
-    /// those of its key.
+    /// Sends the held states of the topic of a frame that is no state, as far as there is time. If some are left, holds the
+    /// frame behind them. Returns false if none is left.
+    fn hold_behind_states(&mut self, delivery: Delivery<'_>) -> bool {
+        // While the frame is held, the bus waits, and with it the messages of all other topics.
+        while self.overload.holds(delivery.topic) && self.turn.has_time() {
+            self.release_oldest(delivery.topic);
+        }
+        if !self.overload.holds(delivery.topic) {
+            return false;
+        }
+        if self.overload.is_full() {
+            self.release_oldest(delivery.topic);
+        }
+        self.hold(delivery);
+        true
+    }
+
+    /// Sends the held states that a message of a kept feed must not overtake: those of its topic as far as there is
+    /// time, and those of its key.
     fn release_before(&mut self, delivery: Delivery<'_>) {
         let topic = delivery.topic;
         while self.turn.has_time() && self.release_oldest(topic) {}
@@ -52,13 +73,15 @@ impl Core {
         }
     }
 
-    /// Begins to hold states if the last message has replaced a state that waited only for the loop. Shortly after such
-    /// a period it is enough that much data waits, because the period may have ended as a try.
+    /// Begins to hold states if the last message has replaced a state that waited only for the loop. The last period
+    /// may have ended only as a try, after the ten seconds of [`super::overload`]: shortly after one, it is enough that
+    /// much data waits.
     #[inline]
-    pub(super) fn note_replaced(&mut self) {
-        let replaces = take(&mut self.clients.replaced_unsent);
-        let is_late = replaces || self.clients.stats.overload.is_behind && self.much_waits();
-        if is_late && self.laps.is_under_way() && !self.overload.is_holding {
+    pub(super) fn begin_overload_if_behind(&mut self) {
+        let has_replaced = take(&mut self.clients.replaced_unsent);
+        let was_behind = self.clients.stats.overload.is_behind;
+        let is_behind = has_replaced || was_behind && self.much_waits();
+        if is_behind && self.laps.is_under_way() && !self.overload.is_holding {
             let stats = &mut self.clients.stats.overload;
             self.overload.begin(self.now.mono_us, stats);
         }
@@ -71,7 +94,7 @@ impl Core {
     }
 
     /// Holds a frame for the members; new clients get the state at once.
-    fn hold_state(&mut self, delivery: Delivery<'_>) {
+    fn hold(&mut self, delivery: Delivery<'_>) {
         let Some(topic) = self.topics.key_for(delivery) else {
             return;
         };
@@ -107,6 +130,7 @@ impl Core {
         oldest.is_some_and(|oldest| self.release_state(topic, oldest))
     }
 
+    /// Sends one held state of a topic, the one with this number, to the members. Returns false if it is not there.
     fn release_state(&mut self, topic: &TopicName, number: u64) -> bool {
         let state = self.overload.take(topic, number);
         let is_there = state.is_some();
@@ -116,6 +140,7 @@ impl Core {
         is_there
     }
 
+    /// Sends a state that was taken from the held ones to the members that have not seen it.
     fn deliver_held(&mut self, topic: &TopicName, state: &HeldState) {
         let delivery = Delivery {
             topic,

@@ -1,9 +1,9 @@
 //! Messages from before a client's subscription, such as last values, in the send queues. A gateway may wait until they
 //! are drained: the kernel has taken them.
 //!
-//! A replayed frame is in the send queue among the others, so later frames stay after the replayed frame. A replayed frame
-//! counts for no limit of the queue, takes no token of the client's rate and is never conflated: a client that reads gets all
-//! replayed frames, however slowly. The stall limit still drops a client that takes nothing.
+//! A replayed frame is in the send queue among the others, so later frames stay after the replayed frame. A replayed
+//! frame counts for no limit of the queue, takes no token of the client's rate and is never conflated: a client that
+//! reads gets all replayed frames, however slowly. The stall limit still drops a client that takes nothing.
 
 use std::sync::Arc;
 

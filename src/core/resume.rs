@@ -14,8 +14,8 @@ use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter count for
-/// the limits of its send queue. One search brings no more.
+/// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter
+/// count for the limits of its send queue. One search brings no more.
 pub(super) const REPLAYED_BYTES_MAX: usize = 2 * RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
@@ -74,9 +74,9 @@ impl Core {
         self.charge_messages(recipient.key, missed, charged)
     }
 
-    /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
-    /// most a page, and what a step of a search finds, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
-    /// in the same call.
+    /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of
+    /// them: at most a page, and what a step of a search finds, which goes out with [`send_missed`](Self::send_missed).
+    /// If it is the last one, the gateway joins the client in the same call.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
@@ -119,6 +119,10 @@ impl Core {
         history.check_position(since)
     }
 
+    /// Checks that the history may be searched for a client now.
+    ///
+    /// # Errors
+    /// The client has a rate of its own, there is no history, or it is still being filled.
     fn may_resume(&self, key: SessionKey) -> Outcome {
         let session = self.clients.session(key);
         // With a rate of its own, the newest message of a key may wait in the throttle while later messages have been sent.
@@ -255,6 +259,10 @@ impl Core {
         false
     }
 
+    /// Begins a search for missed messages.
+    ///
+    /// # Errors
+    /// As of [`Self::may_resume`]; or the client holds one of the names, or has no room.
     fn find_missed(
         &mut self,
         recipient: Recipient,

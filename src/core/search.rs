@@ -100,7 +100,8 @@ impl Seeking {
         self.found
     }
 
-    /// Adds a topic if it matches; called for all topics before the clients. `hidden`: operators see another name, which costs a hash.
+    /// Adds a topic if it matches; called for all topics before the clients. `hidden`: operators see another name,
+    /// which costs a hash.
     pub(super) fn visit_topic(
         &mut self,
         name: &TopicName,

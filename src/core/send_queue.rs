@@ -359,6 +359,8 @@ impl SendQueue {
         self.retain(|_| false)
     }
 
+    /// Removes the entries that are not to be kept, except a begun one. Returns how many frames were removed, and
+    /// their bytes.
     fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) -> (u32, usize) {
         let mut bytes = 0;
         let fixed = usize::from(self.begun.is_some());

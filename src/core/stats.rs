@@ -22,6 +22,7 @@ impl SendError {
     /// Metric labels, in the order of the numbers.
     pub const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
 
+    /// The kind of an error of a write.
     pub(super) fn of(error: &io::Error) -> Self {
         use io::ErrorKind::*;
 
@@ -223,7 +224,7 @@ impl HubStats {
     }
 
     /// Updates the gauges of phases. Apart from the count of new sessions, no other function does.
-    pub(super) fn moved(&mut self, moved: Moved) {
+    pub(super) fn count_move(&mut self, moved: Moved) {
         if let Some(left) = self.gauge(moved.from) {
             *left -= 1;
         }
@@ -238,6 +239,7 @@ impl HubStats {
         }
     }
 
+    /// The gauge of a phase; `None` for a session whose socket is gone.
     fn gauge(&mut self, phase: PhaseKind) -> Option<&mut u64> {
         match phase {
             PhaseKind::Head => Some(&mut self.heads),

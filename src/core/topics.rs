@@ -23,8 +23,8 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// the other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// Only a name with a message at least once a second is watched: people would notice its silence. The silence of others, such
-/// as the orders of a user, says nothing.
+/// Only a name with a message at least once a second is watched: people would notice its silence. The silence of
+/// others, such as the orders of a user, says nothing.
 const BUSY_GAP_MAX_US: u64 = 1_000_000;
 
 /// The index of a topic in the table, valid until the topic is removed.
@@ -457,7 +457,7 @@ impl Topics {
 
     /// Whether a topic of the session was active at a loss after the first `known` losses; `of_kept` as in
     /// [`Times::meet_loss`](super::losses::Times::meet_loss).
-    pub(super) fn was_active(&self, slot: u32, known: u64, (losses, of_kept): (u64, u64)) -> bool {
+    pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64, of_kept: u64) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0].active);
         active.any(|times| times.meet_loss(known, losses, of_kept))

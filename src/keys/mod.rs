@@ -71,7 +71,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub(crate) fn load(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
-        let fingerprints = Fingerprints::now(self.paths().cloned());
+        let fingerprints = Fingerprints::take(self.paths().cloned());
         let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
@@ -292,6 +292,7 @@ impl KeysInForce {
         Ok(Some(self.put_in_force(keys, Vec::new())))
     }
 
+    /// Replaces the keys by those of `files`. Returns how many there are, and were.
     fn put_in_force(&self, keys: KeySet, files: Vec<PathBuf>) -> KeysChanged {
         let changed = KeysChanged {
             keys: keys.len(),

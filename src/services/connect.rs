@@ -146,6 +146,7 @@ pub(crate) async fn connect(
     Err(failure)
 }
 
+/// Connects to one address of the service, with TLS if its URL says so.
 async fn connect_to(
     service: &Service,
     activity: &Activity,

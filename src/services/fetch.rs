@@ -102,6 +102,10 @@ impl Fetch {
         document.unwrap_or(Err(FetchError::Timeout(whole)))
     }
 
+    /// The body of the answer.
+    ///
+    /// # Errors
+    /// No answer, another status than 200, or a body that is too large.
     async fn document(&self) -> Result<Vec<u8>, FetchError> {
         let response = get(&self.service, &self.target).await;
         let response = response.map_err(FetchError::Unreachable)?;

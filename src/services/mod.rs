@@ -129,8 +129,8 @@ impl Upstream {
         }
     }
 
-    /// Parses `http://HOST:PORT/PATH` or `https://…`, and drops trailing slashes. Returns `None` for another scheme, or
-    /// if there is a user, a query or a fragment.
+    /// Parses `http://HOST:PORT/PATH` or `https://…`, and drops trailing slashes. Returns `None` for another scheme, if
+    /// there is a user, a query or a fragment, without a host, or with port 0.
     pub fn parse(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
         let tls = match url.scheme() {

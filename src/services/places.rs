@@ -118,6 +118,7 @@ impl Places {
 }
 
 impl PlacesState {
+    /// Grants a place, or puts the client in the queue for the next one.
     fn grant_or_wait(self: &Arc<Self>, client: ClientAddr) -> Result<ConnectionPlace, Waiting> {
         let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
@@ -135,10 +136,11 @@ impl PlacesState {
         })
     }
 
+    /// Grants a place with its buffers; `None` if the client may not have one now.
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<ConnectionPlace> {
         let place = self.held.grant(client, 1)?;
         let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
-        permits.iter().for_each(|permit| permit.progress(u64::MAX));
+        permits.iter().for_each(|permit| permit.work());
         Some(ConnectionPlace {
             permits: Some(permits),
             places: Arc::clone(self),
@@ -183,12 +185,12 @@ impl ConnectionPlace {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
     pub(crate) fn note_behind(&self, behind: Duration) {
         let now_us = self.places.clock.mono_us();
-        let progress_us = match behind.is_zero() {
-            true => u64::MAX,
-            false => now_us.saturating_sub(behind.as_micros() as u64),
-        };
-        let permits = self.permits.iter().flatten();
-        permits.for_each(|permit| permit.progress(progress_us));
+        for permit in self.permits.iter().flatten() {
+            match behind.is_zero() {
+                true => permit.work(),
+                false => permit.progress(now_us.saturating_sub(behind.as_micros() as u64)),
+            }
+        }
     }
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least

@@ -240,6 +240,8 @@ impl<B: RepeatableBody> Pool<B> {
         sent
     }
 
+    /// Sends a request on a kept connection, or on a new one. One that had ended without an answer does not count:
+    /// then the next connection has the request.
     async fn send_on_some(
         &self,
         mut place: Option<Arc<ConnectionPlace>>,
@@ -284,6 +286,10 @@ impl<B: RepeatableBody> Pool<B> {
         kept.pop()
     }
 
+    /// Connects to the service.
+    ///
+    /// # Errors
+    /// The service cannot be reached, or not within the time for a silence.
     async fn connect(&self) -> Result<Connection<B>, Failure> {
         let activity = Activity::start();
         let silence = self.policy.silence;
@@ -365,6 +371,7 @@ impl<B: RepeatableBody> Pool<B> {
     }
 }
 
+/// The part that is at fault for an error of HTTP.
 fn reason_of(error: &hyper::Error) -> FailureReason {
     if error.is_parse_too_large() {
         FailureReason::HeadTooLarge

@@ -1,4 +1,4 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. `trace` has the trace in its headers.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. The value of `traceparent` and its like: `trace`.
 //!
 //! Strict wherever two readers of the same bytes could disagree: refuses bare CR or LF, a space before a colon, folded
 //! lines, and unclear lengths of the body. The HTTP side applies the same rules to the heads of plain requests.
@@ -237,6 +237,9 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 impl<'a> RequestHead<'a> {
     /// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
+    ///
+    /// # Errors
+    /// The head breaks a rule, has more lines, or leaves the host or the length of the body unclear.
     pub fn parse(head: &'a [u8], headers_max: usize) -> Result<Self, HeadError> {
         let lines = check_line_ends(head)?;
         // No larger than the number of lines, because each connection in its handshake allocates this.
@@ -406,11 +409,11 @@ impl<'a> RequestHead<'a> {
         if !coding.is_ascii() {
             return Err(HeadError::Body("Transfer-Encoding is not ASCII"));
         }
-        let is_chunked = |coding: &[u8]| space::trim_bytes(coding).eq_ignore_ascii_case(b"chunked");
-        let mut items = coding.rsplit(|&b| b == b',');
         if second.is_some() {
             return Err(HeadError::Body("more than one Transfer-Encoding header"));
         }
+        let is_chunked = |coding: &[u8]| space::trim_bytes(coding).eq_ignore_ascii_case(b"chunked");
+        let mut items = coding.rsplit(|&b| b == b',');
         if !items.next().is_some_and(is_chunked) {
             return Err(HeadError::Body(
                 "Transfer-Encoding does not end with chunked",

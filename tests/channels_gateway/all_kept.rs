@@ -37,7 +37,7 @@ fn with_history(
         NameSyntax::Nats => (br#"{"user": ["a.*"]}"#, ">"),
     };
     let settings = ChannelsGatewaySettings {
-        acl: Acl::read(syntax, table).expect("a table"),
+        acl: Acl::from_json(syntax, table).expect("a table"),
         ..settings
     };
     let mut bench = Bench::limited(settings, history, |gateway| {
@@ -265,7 +265,7 @@ fn a_client_goes_on_from_its_position_in_the_history_or_in_the_stream() {
 #[test]
 fn all_in_one_request_of_an_event_stream_is_all_in_each() {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::read(NameSyntax::Nats, br#"{"user": ["a.*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Nats, br#"{"user": ["a.*"]}"#).expect("a table"),
         ..settings()
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {
@@ -582,7 +582,8 @@ fn what_clients_wait_for_is_charged_and_given_back() {
                 assert_eq!(bench.name_bytes(), of_stream + 2 * NAME_BYTES + 6);
             }
             "rights" => {
-                let table = Acl::from_json(br#"{"user": ["a:2"]}"#).expect("a table");
+                let table =
+                    Acl::from_json(NameSyntax::Redis, br#"{"user": ["a:2"]}"#).expect("a table");
                 bench.world.hub.handle_input(bench.world.now, table);
                 bench.subscribe(key, &["a:1", "a:*"]);
                 bench.world.advance(1);
@@ -684,7 +685,7 @@ fn a_name_that_is_given_up_or_taken_away_in_the_middle_brings_nothing_more() {
     );
     bench.ask_all(key, &["a:1", "a:2"], None);
     bench.finds("a:1", 3, "3");
-    let table = Acl::from_json(br#"{"user": ["a:2"]}"#).expect("a table");
+    let table = Acl::from_json(NameSyntax::Redis, br#"{"user": ["a:2"]}"#).expect("a table");
     bench.world.hub.handle_input(bench.world.now, table);
     bench.subscribe(key, &["a:1"]);
     bench.world.advance(1);

@@ -28,7 +28,7 @@ struct Reader {
 /// Wire bytes of the messages that others can write, and of the secret ones.
 fn sizes(reader: Reader, secret: &str, guess: &str) -> (Vec<u64>, Vec<u64>) {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(reader.table).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, reader.table).expect("a table"),
         ..with_auth()
     };
     let mut bench = Bench::retaining_with(settings, 1 << 20);
@@ -117,7 +117,7 @@ fn what_a_user_gets_alone_changes_no_size_of_what_others_write() {
 #[test]
 fn a_new_table_of_roles_sets_names_apart() {
     let table = |table| ChannelsGatewaySettings {
-        acl: Acl::from_json(table).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, table).expect("a table"),
         ..settings()
     };
     let mut bench = Bench::up(table(NOBODYS));
@@ -129,7 +129,7 @@ fn a_new_table_of_roles_sets_names_apart() {
     bench.publish("orders:ann:7", &[], payload(1));
     bench.publish("orders:ann:7", &[], payload(2));
     assert_eq!(chained(&bench), 1);
-    let own = Acl::from_json(OWN).expect("a table");
+    let own = Acl::from_json(NameSyntax::Redis, OWN).expect("a table");
     let now = bench.world.now;
     bench.world.hub.handle_input(now, own);
     bench.publish("orders:ann:7", &[], payload(3));

@@ -5,8 +5,8 @@ use weirgate_core::{FeedNotice, RetainedCut, StoredId};
 use super::resume::limits;
 use super::*;
 
-/// The number of the newest message of the stream at the start. [`Bench::stores`] numbers the next ones from here, and answers
-/// to questions have numbers from before.
+/// The number of the newest message of the stream at the start. [`Bench::stores`] numbers the next ones from here, and
+/// answers to questions have numbers from before.
 const HEAD: u64 = 1_000_000;
 
 /// A gateway on a stream that holds `a:*`, and answers questions.
@@ -39,7 +39,7 @@ fn changed_before_the_stream(
     change: impl FnOnce(&mut Limits),
 ) -> Bench {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
         ..settings
     };
     Bench::changed(settings, change, |gateway| {
@@ -524,7 +524,7 @@ fn a_name_that_leaves_the_stream_has_a_loss_and_one_that_joins_it_comes_once() {
 #[test]
 fn a_name_that_leaves_the_stream_while_its_answer_waits_gets_its_last_value() {
     let settings = ChannelsGatewaySettings {
-        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
         ..settings()
     };
     let mut bench = Bench::limited(settings, limits(), |gateway| {
@@ -624,7 +624,8 @@ fn a_name_that_is_given_up_leaves_every_answer_that_waits() {
     assert_eq!(data.count(), 0, "{came:?}");
 }
 
-/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there is none.
+/// A client puts what follows the answer aside until it ends. If nothing follows, the answer has the position, or there
+/// is none.
 #[test]
 fn what_is_asked_for_again_ends_also_without_a_position() {
     let mut bench = on_a_stream();

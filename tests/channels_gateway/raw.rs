@@ -1,5 +1,5 @@
-//! Event streams with `?payload=raw`: the data of an event is the payload as published, its `id` the position, and everything else
-//! has a type of its own.
+//! Event streams with `?payload=raw`: the data of an event is the payload as published, its `id` the position, and
+//! everything else has a type of its own.
 
 use super::resume::{Kept, TICK, at};
 use super::*;
@@ -72,8 +72,8 @@ fn the_data_is_the_payload_and_the_id_its_position() {
     assert_eq!(messages, wanted.collect::<Vec<_>>());
 }
 
-/// Wherever the kernel takes how few bytes, and wherever the stream is cut: with the last `id` the rest follows, each message
-/// once.
+/// Wherever the kernel takes how few bytes, and wherever the stream is cut: with the last `id` the rest follows, each
+/// message once.
 #[test]
 fn a_stream_cut_anywhere_goes_on_from_its_last_id() {
     let mut kept = Kept::new();

@@ -380,7 +380,7 @@ fn a_request_has_one_budget_of_matching_steps() {
     let mut bench = Bench::new(ChannelsGatewaySettings {
         channels_max: 1_000,
         patterns_max: 1_000,
-        acl: Acl::from_json(acl).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, acl).expect("a table"),
         ..settings()
     });
     let key = bench.client();
@@ -414,7 +414,7 @@ fn a_request_has_one_budget_of_matching_steps() {
 fn a_pattern_that_no_request_can_check_is_not_called_denied() {
     let acl = format!(r#"{{"user": ["*{}"]}}"#, "[ab]?".repeat(60));
     let mut bench = Bench::new(ChannelsGatewaySettings {
-        acl: Acl::from_json(acl.as_bytes()).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, acl.as_bytes()).expect("a table"),
         ..settings()
     });
     let key = bench.client();

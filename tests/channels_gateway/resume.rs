@@ -92,7 +92,7 @@ impl Kept {
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
         let settings = ChannelsGatewaySettings {
-            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
             ..settings
         };
         let bench = Bench::changed(settings, change, make);
@@ -506,7 +506,8 @@ fn a_message_that_is_left_out_is_a_hole_for_its_name_and_for_patterns() {
     assert_eq!(answer["recovered"], json!({TICK: true, "market:*": true}));
 }
 
-/// A large message needs the memory of thousands of small ones, which are forgotten over several turns; the bus waits for that.
+/// A large message needs the memory of thousands of small ones, which are forgotten over several turns; the bus waits
+/// for that.
 #[test]
 fn the_bus_waits_while_the_history_forgets_for_a_large_message() {
     const LIMIT: u64 = 1 << 22;

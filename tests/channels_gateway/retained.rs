@@ -522,7 +522,7 @@ fn who_comes_back_to_a_name_gets_the_answer_to_the_new_question() {
 fn values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others() {
     let patterns: Vec<String> = (0..8).map(|n| format!("indicators:{n}*")).collect();
     let table = json!({ "user": patterns }).to_string();
-    let acl = Acl::from_json(table.as_bytes()).expect("a table");
+    let acl = Acl::from_json(NameSyntax::Redis, table.as_bytes()).expect("a table");
     let settings = ChannelsGatewaySettings { acl, ..settings() };
     let mut bench = Bench::retaining_with(settings, 4 * SHARE);
     let one: Vec<SessionKey> = (0..5)

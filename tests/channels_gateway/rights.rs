@@ -12,7 +12,7 @@ const TABLE: &[u8] = br#"{"user": ["news", "orders:{sub}:*"], "desk": ["news", "
 
 fn bench() -> Bench {
     Bench::new(ChannelsGatewaySettings {
-        acl: Acl::from_json(TABLE).expect("a table"),
+        acl: Acl::from_json(NameSyntax::Redis, TABLE).expect("a table"),
         ..with_auth()
     })
 }
@@ -234,7 +234,7 @@ fn costly_role() -> Acl {
         .map(|n| format!("tenant*:region-{n:03}:*"))
         .collect();
     let table = json!({"user": &names, "desk": &names[1..], "other": &names[..399]});
-    Acl::from_json(table.to_string().as_bytes()).expect("a table")
+    Acl::from_json(NameSyntax::Redis, table.to_string().as_bytes()).expect("a table")
 }
 
 #[test]
@@ -288,7 +288,8 @@ fn a_new_token_is_judged_by_the_new_table() {
     let mut bench = bench();
     let key = bench.client_with(&json!({"sub": "ann"}));
     assert_eq!(bench.asked_for(key, &["news"]), json!(["news"]));
-    let without_news = Acl::from_json(br#"{"user": ["orders:{sub}:*"]}"#).expect("a table");
+    let without_news =
+        Acl::from_json(NameSyntax::Redis, br#"{"user": ["orders:{sub}:*"]}"#).expect("a table");
     bench.world.hub.handle_input(bench.world.now, without_news);
     let answer = bench.renewed(key, &token(&json!({"sub": "ann"})));
     assert_eq!(answer["revoked"], json!(["news"]));

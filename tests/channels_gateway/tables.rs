@@ -7,7 +7,7 @@ use super::*;
 
 impl Bench {
     fn table(&mut self, table: &Value) {
-        let acl = Acl::from_json(table.to_string().as_bytes()).expect("a table");
+        let acl = Acl::from_json(NameSyntax::Redis, table.to_string().as_bytes()).expect("a table");
         let now = self.world.now;
         self.world.hub.handle_input(now, acl);
         self.world.settle();

@@ -59,7 +59,7 @@ fn table(number: u64) -> Acl {
         0 => r#"{"user": ["m:*", "c:*", "*a*", "v:*", "1*"], "guest": ["c:*"]}"#,
         _ => r#"{"user": ["c:*"], "guest": ["m:*"]}"#,
     };
-    Acl::from_json(table.as_bytes()).expect("a table")
+    Acl::from_json(NameSyntax::Redis, table.as_bytes()).expect("a table")
 }
 
 fn name(shape: u8, n: u32) -> String {

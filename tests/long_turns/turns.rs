@@ -372,7 +372,7 @@ impl<C: Contract> Turns<C> {
     fn read_one(&mut self, at: usize) -> bool {
         let (begun, key) = (cpu_us(), self.clients[at].key);
         let mut bytes = 0;
-        while !self.clients[at].unread.is_empty() && self.hub.may_read(key) {
+        while !self.clients[at].unread.is_empty() && self.hub.request_read(key) {
             if bytes == READ_BYTES_MAX || bytes > 0 && !self.hub.has_share() {
                 break;
             }

@@ -155,6 +155,47 @@ fn the_streams_and_names_that_were_not_asked_about_are_told() {
     assert_eq!(texts(requests), want);
 }
 
+/// Without the right to delete consumers, last values work, so the check still says at how many streams.
+#[test]
+fn a_right_that_is_only_good_to_have_is_one_warning_for_all_streams() {
+    let server = NatsServer::start_with(
+        "accounts { A { jetstream: enabled, users: [
+            { user: feed, password: p },
+            { user: gw, password: p, permissions: {
+                publish: { deny: \"$JS.API.CONSUMER.DELETE.>\" }, subscribe: \">\" } } ] } }",
+    );
+    let streams = jetstream(&server.url_as("feed:p"));
+    let texts = |requests: &[&str]| {
+        let settings = NatsSubjectsSettings {
+            nats: NatsSettings::plain(&server.url_as("gw:p"), Credentials::None, Tls::default()),
+            payload_bytes_max: 1_000,
+            is_retained: true,
+            stream: None,
+            settle: Settle::NEVER,
+        };
+        let needs = NatsSubjectsSource::needs(&settings, names(requests), false);
+        let found = needs.check(&settings.nats);
+        let texts: Vec<_> = found.iter().map(|one| one.text().to_owned()).collect();
+        texts[2..].to_vec()
+    };
+    let found = texts(&["s.*"]);
+    let none = "no stream holds a subject that clients may ask for: there are no last values";
+    assert_eq!(found, [none]);
+    for n in 0..3 {
+        let stream = StreamConfig {
+            name: format!("S{n}"),
+            subjects: vec![format!("s.{n}")],
+            ..StreamConfig::default()
+        };
+        streams.add_stream(stream).expect("a stream");
+    }
+    let found = texts(&["s.*"]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[0], "may ask for the last values of 3 streams");
+    let refused = "NATS does not let this user publish to $JS.API.CONSUMER.DELETE.S0.* and 2 more such subjects";
+    assert!(found[1].starts_with(refused), "{found:?}");
+}
+
 #[test]
 fn a_server_without_jetstream_is_an_error_told_once() {
     let server = NatsServer::start_without_jetstream("");

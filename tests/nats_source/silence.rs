@@ -237,8 +237,8 @@ fn publish_too_much(js: &JetStream) {
 fn messages_that_the_server_holds_and_does_not_deliver_are_told() {
     let server = NatsServer::start();
     let js = jetstream(&server.url());
-    // Longer than the 5 s after which a stall is told. Otherwise another consumer takes the place of this one in the look that
-    // tells the stall, which is over some milliseconds later.
+    // Longer than the 5 s after which a stall is told. Otherwise another consumer takes the place of this one in the
+    // look that tells the stall, which is over some milliseconds later.
     let source = run_with_a_slow_consumer(&server, Duration::from_secs(30));
     publish_too_much(&js);
     let of_levels = &source.status.consumers()[0];

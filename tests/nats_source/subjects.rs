@@ -395,10 +395,9 @@ fn a_limit_on_subscriptions_refuses_what_is_beyond() {
     source.nothing_comes_for(Duration::from_millis(300));
 }
 
-/// A question that is on its way when the server goes has no answer: who still waits asks again when the
-/// server is back.
-/// The wider pattern has brought a message that no stream has, until a stream gets its subject. It has also brought others, of
-/// which no stream has any: these do not count.
+/// A question that is on its way when the server goes has no answer: who still waits asks again when the server is
+/// back. The wider pattern has brought a message that no stream has, until a stream gets its subject. It has also
+/// brought others, of which no stream has any: these do not count.
 #[test]
 fn last_values_of_a_pattern_within_a_wider_one_are_asked_for_until_the_newest_message_is_stored() {
     let server = NatsServer::start();

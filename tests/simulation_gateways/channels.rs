@@ -12,7 +12,7 @@ use weirgate::gateways::channels::{
 use weirgate_core::FeedSettings;
 use weirgate_core::SessionKey;
 use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
-use weirgate_wire::auth::{Acl, Authenticator};
+use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;
@@ -249,7 +249,7 @@ impl Contract for Channels {
             renewals_per_second: 1_000,
             default_role: "user".to_owned(),
             authenticator: Authenticator::default(),
-            acl: Acl::from_json(GRANTED.as_bytes()).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, GRANTED.as_bytes()).expect("a table"),
             ..ChannelsGatewaySettings::default()
         };
         ChannelsGateway::new(settings, Arc::clone(&self.stats))

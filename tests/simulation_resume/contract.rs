@@ -210,7 +210,7 @@ impl Contract for Channels {
             renewals_per_second: 1_000,
             default_role: "user".to_owned(),
             authenticator: Authenticator::default(),
-            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["*"]}"#).expect("a table"),
             marks_channel: setup.marks_channel.clone(),
             ..ChannelsGatewaySettings::default()
         };

@@ -137,7 +137,8 @@ impl StreamLink {
             assert!(number >= self.end, "{number} was read before {}", self.end);
             redis.items[number].read_by.push(self.process);
         }
-        // Junk has no position, so nobody is told of a loss before. An empty payload has one: clients of binary messages get it.
+        // Junk has no position, so nobody is told of a loss before. An empty payload has one: clients of binary
+        // messages get it.
         let item = &redis.items[number];
         if is_head || !item.is_junk || item.payload.is_empty() {
             self.end = self.end.max(number + 1);

@@ -306,7 +306,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             let socket = net.sockets.get(&key);
             socket.is_some_and(|socket| !socket.unread.is_empty())
         };
-        while is_unread(&self.net) && self.hub.may_read(key) {
+        while is_unread(&self.net) && self.hub.request_read(key) {
             let Some(socket) = self.net.sockets.get_mut(&key) else {
                 return;
             };

@@ -81,7 +81,7 @@ impl ConsumersSession<'_> {
         // Not before: a failed attempt is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
         reset_status(&self.relay.status, subscription);
-        let away = subscription.attempts.succeeded(Instant::now());
+        let away = subscription.attempts.note_success(Instant::now());
         if let Some(away) = away {
             tracing::info!(
                 subject = subscription.spec.subject,
@@ -103,8 +103,8 @@ impl ConsumersSession<'_> {
             return;
         }
         let now = Instant::now();
-        let failure = subscription.attempts.failed(error, now);
-        self.standstills.failed(error, now);
+        let failure = subscription.attempts.note_failure(error, now);
+        self.standstills.note_failure(error, now);
         reset_status(&self.relay.status, subscription);
         if let Some(status) = status_of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().mono_us);
@@ -254,7 +254,7 @@ impl ConsumersSession<'_> {
                 return Err(stop);
             }
             Err(Stop::Bus(error)) => {
-                self.standstills.failed(&error, Instant::now());
+                self.standstills.note_failure(&error, Instant::now());
                 tracing::warn!(%error, subject, "no other consumer can be made for a subject");
             }
             Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
@@ -285,7 +285,7 @@ impl ConsumersSession<'_> {
             }
             // An earlier attempt may have failed for lack of an answer; the subject no longer counts as away.
             if found.is_left_out() {
-                subscription.attempts.succeeded(Instant::now());
+                subscription.attempts.note_success(Instant::now());
                 if let Some(status) = status {
                     status.set_attached();
                 }

@@ -158,7 +158,7 @@ fn subject(
         stream: Some(stream),
         consumer: Some(durable),
     };
-    let missing = link.missing_permissions(&needs, named, &action)?;
+    let missing = link.missing_permissions(&needs, &[named], &action)?;
     if !missing.iter().any(Finding::is_error) {
         let text = format!("may read and acknowledge {}", target.subject);
         found.push(Finding::Good(text));
@@ -174,7 +174,7 @@ struct SubjectStream {
     stream: Option<CheckedStream>,
 }
 
-/// Checks the stream of the subject. `None` if a start waits for the stream.
+/// Checks the stream of the subject. `None` if a start waits for the stream, or this user may not make it.
 fn stream_of(
     link: &mut Requester,
     room: &mut AccountRoom,
@@ -196,7 +196,8 @@ fn stream_of(
         (None, Some(stream)) => {
             let name = &stream.name;
             let makes = [Need::must(Action::CreateStream)];
-            let missing = link.missing_permissions(&makes, Named::stream(name), "make a stream")?;
+            let missing =
+                link.missing_permissions(&makes, &[Named::stream(name)], "make a stream")?;
             if !missing.is_empty() {
                 found.extend(missing);
                 return Ok(None);
@@ -276,6 +277,7 @@ fn judge_durable(
     Ok(create)
 }
 
+/// The finding of a check that this user may do `what`, or may not, which is an error.
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
     if is_permitted {
         return Finding::Good(format!("may {what}"));
@@ -342,7 +344,7 @@ impl AccountRoom {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
+    fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
         let answer = link.request(&Action::StreamInfo.subject_about(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }

@@ -2,16 +2,17 @@
 //! will do ([`NatsNeeds`]). Sends the requests that the source sends, but changes nothing in NATS: a request has a body that
 //! JetStream refuses, and an acknowledgement has a word that it ignores. The check of levels is in `check`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::api::{JetStream, request_failed};
-use super::check::{AccountRoom, on_a_server, permission};
+use super::check::{AccountRoom, CheckedStream, on_a_server, permission};
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::{Named, Requester};
 use super::settings::NatsSettings;
 use super::stream_info::Retention;
-use super::subjects::{StreamOfName, streams_in, subjects_in};
+use super::subjects::{StreamOfName, stored_subjects, streams_taking};
 use crate::{Answers, list, names_to_check};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
@@ -46,19 +47,16 @@ impl NatsNeeds {
                 let may = link.may_publish(subject, b"")?;
                 found.push(permission(&format!("publish to {subject}"), may));
             }
-            // Of the names of a stream, only those are asked for that the stream does not hold.
-            let (mut needs_beside, mut answers) = (None, Answers::default());
+            let (mut needs, mut has_stream) = (Cow::Borrowed(self), false);
             if let Some((stream, of_stream)) = &self.jetstream.stream {
-                check_stream(link, (stream, of_stream), found)?;
-                let held = HeldSubjects::ask(link, stream)?;
+                let held = check_stream(link, stream, of_stream, found)?;
                 held.report_sources(&self.roles, found);
-                answers.has_stream = self.requests.iter().any(|name| held.meet(name));
-                needs_beside = Some(self.beside(&held));
+                has_stream = self.requests.iter().any(|name| held.has_some_of(name));
+                needs = Cow::Owned(self.without_names_of(&held));
             }
-            let needs = needs_beside.as_ref().unwrap_or(self);
-            check_subscriptions(link, needs, answers, found)?;
+            check_subscriptions(link, &needs, has_stream, found)?;
             if !needs.jetstream.last_values.is_empty() {
-                check_last_values(link, needs, found)?;
+                check_last_values(link, &needs, found)?;
             }
             Ok(())
         })
@@ -66,20 +64,23 @@ impl NatsNeeds {
 
     /// The needs of a source that also reads the stream with these subjects: clients need no subscription for a name that
     /// the stream holds.
-    fn beside(&self, held: &HeldSubjects) -> Self {
-        let mut beside = self.clone();
-        beside.requests.retain(|name| !held.hold(name));
-        beside
+    fn without_names_of(&self, held: &HeldSubjects) -> Self {
+        let mut needs = self.clone();
+        needs.requests.retain(|name| !held.has_all_of(name));
+        needs
     }
 }
 
-/// Checks the subjects of the gateway and of its clients, by subscribing to each.
+/// Checks the subjects of the gateway and of its clients, by subscribing to each. `has_stream`: a stream has messages of
+/// some names of clients, so a check that finds no other name that they may request is no error.
 fn check_subscriptions(
     link: &mut Requester,
     needs: &NatsNeeds,
-    mut answers: Answers,
+    has_stream: bool,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
+    let mut answers = Answers::default();
+    answers.has_stream = has_stream;
     for (subject, needed_by) in names_to_check(&needs.subscriptions, &needs.requests) {
         let answer = match link.may_subscribe(subject)? {
             true => Ok(()),
@@ -96,26 +97,14 @@ fn check_subscriptions(
 struct HeldSubjects(Vec<String>);
 
 impl HeldSubjects {
-    /// Asks for the subjects of a stream.
-    ///
-    /// # Errors
-    /// There is no answer, or this user may not ask.
-    fn ask(link: &mut Requester, stream: &str) -> Result<Self, NatsError> {
-        let failed = |error| request_failed(format!("read the stream {stream}"), error);
-        let subject = Action::StreamInfo.subject_about(stream);
-        let answer = link.request(&subject, b"").map_err(failed)?;
-        let answer = json::read(&answer).map_err(|error| failed(error.into()))?;
-        Ok(Self(subjects_in(answer)))
-    }
-
     /// Whether all messages of a name or pattern are in the stream.
-    fn hold(&self, name: &str) -> bool {
+    fn has_all_of(&self, name: &str) -> bool {
         let mut subjects = self.0.iter();
         subjects.any(|held| NameSyntax::Nats.contains(held, name))
     }
 
     /// Whether messages of a name or pattern may be in the stream.
-    fn meet(&self, name: &str) -> bool {
+    fn has_some_of(&self, name: &str) -> bool {
         let mut subjects = self.0.iter();
         subjects.any(|held| NameSyntax::Nats.meets(held, name))
     }
@@ -123,10 +112,12 @@ impl HeldSubjects {
     /// Says which names of each role come from the stream, and which from the bus.
     fn report_sources(&self, roles: &[(String, Vec<String>)], found: &mut Vec<Finding>) {
         for (role, names) in roles.iter().take(ROLES_MAX) {
-            let (held, others): (Vec<_>, Vec<_>) =
-                names.iter().cloned().partition(|name| self.hold(name));
+            let (held, others): (Vec<_>, Vec<_>) = names
+                .iter()
+                .cloned()
+                .partition(|name| self.has_all_of(name));
             let (wider, beside): (Vec<_>, Vec<_>) =
-                others.into_iter().partition(|name| self.meet(name));
+                others.into_iter().partition(|name| self.has_some_of(name));
             let sources = [
                 ("from the stream", held),
                 ("live from the bus", beside),
@@ -144,20 +135,26 @@ impl HeldSubjects {
     }
 }
 
-/// Checks a stream that is read whole.
+/// Checks a stream that is read whole. Returns its subjects.
+///
+/// # Errors
+/// There is no answer, this user may not ask, there is no such stream, or it is a work queue.
 fn check_stream(
     link: &mut Requester,
-    (stream, needs): (&str, &[Need]),
+    stream: &str,
+    needs: &[Need],
     found: &mut Vec<Finding>,
-) -> Result<(), NatsError> {
+) -> Result<HeldSubjects, NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let mut room = AccountRoom::ask(link).map_err(failed)?;
-    let info = match AccountRoom::stream(link, stream) {
+    let answer = match link.request(&Action::StreamInfo.subject_about(stream), b"") {
         Err(error) if error.stream_is_missing() => {
             return Err(NatsError::NoSuchStream(stream.to_owned()));
         }
-        info => info.map_err(failed)?,
+        answer => answer.map_err(failed)?,
     };
+    let answer = json::read(&answer).map_err(|error| failed(error.into()))?;
+    let info: CheckedStream = answer.parse().map_err(|error| failed(error.into()))?;
     if info.config.retention == Retention::WorkQueue {
         return Err(NatsError::WorkQueue(stream.to_owned()));
     }
@@ -170,15 +167,12 @@ fn check_stream(
     let no_room = room.missing_for_consumer(stream, &info);
     found.extend(no_room.map(Finding::Error));
     let action = format!("read the stream {stream}");
-    let missing = link.missing_permissions(needs, Named::stream(stream), &action)?;
-    if missing
-        .iter()
-        .all(|finding| matches!(finding, Finding::Warning(_)))
-    {
+    let missing = link.missing_permissions(needs, &[Named::stream(stream)], &action)?;
+    if only_warnings(&missing) {
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
     found.extend(missing);
-    Ok(())
+    Ok(HeldSubjects(stored_subjects(answer)))
 }
 
 /// Checks the questions for last values, at the streams with the subjects that clients may ask for.
@@ -188,32 +182,24 @@ fn check_last_values(
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
     let action = "give last values";
-    let all = needs.jetstream.last_values.iter();
-    let (of_streams, general): (Vec<Need>, Vec<Need>) =
-        all.partition(|need| need.action.names_stream());
-    let mut missing = link.missing_permissions(&general, Named::default(), action)?;
-    let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
-    for name in needs.requests.iter().take(NAMES_LOOKED_UP_MAX) {
-        for of_name in streams_of(link, name) {
-            if of_name.is_work_queue && NameSyntax::Nats.is_pattern(name) {
-                work_queues.insert(of_name.stream.clone());
-            }
-            streams.insert(of_name.stream);
-        }
-    }
+    let last_values = needs.jetstream.last_values.iter();
+    let (about_a_stream, about_the_account): (Vec<Need>, Vec<Need>) =
+        last_values.partition(|need| need.action.names_stream());
+    let mut missing = link.missing_permissions(&about_the_account, &[Named::default()], action)?;
+    let (streams, work_queues) = streams_of_names(link, &needs.requests);
     if !work_queues.is_empty() {
         let streams = list(&Vec::from_iter(work_queues));
         found.push(Finding::Warning(format!(
             "patterns get no last values of {streams} (retention: workqueue): a work queue permits no consumer for them"
         )));
     }
-    for stream in streams.iter().take(STREAMS_MAX) {
-        missing.extend(link.missing_permissions(&of_streams, Named::stream(stream), action)?);
+    let tried = streams.iter().take(STREAMS_MAX);
+    let tried: Vec<_> = tried.map(|stream| Named::stream(stream)).collect();
+    missing.extend(link.missing_permissions(&about_a_stream, &tried, action)?);
+    if only_warnings(&missing) {
+        report_last_values(streams.len(), needs.requests.len(), found);
     }
-    match missing.is_empty() {
-        true => report_last_values(streams.len(), needs.requests.len(), found),
-        false => found.extend(missing),
-    }
+    found.extend(missing);
     warn_of_more(
         streams.len(),
         STREAMS_MAX,
@@ -223,6 +209,29 @@ fn check_last_values(
     let unknown = "names were not looked up: they may be of other streams";
     warn_of_more(needs.requests.len(), NAMES_LOOKED_UP_MAX, unknown, found);
     Ok(())
+}
+
+/// Whether a start works without the permissions of these findings.
+fn only_warnings(missing: &[Finding]) -> bool {
+    let mut missing = missing.iter();
+    missing.all(|finding| matches!(finding, Finding::Warning(_)))
+}
+
+/// The streams that hold a part of these names, and the work queues among them of which a pattern asks for last values.
+fn streams_of_names(
+    link: &mut Requester,
+    names: &[String],
+) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
+    for name in names.iter().take(NAMES_LOOKED_UP_MAX) {
+        for found in streams_of(link, name) {
+            if found.is_work_queue && NameSyntax::Nats.is_pattern(name) {
+                work_queues.insert(found.stream.clone());
+            }
+            streams.insert(found.stream);
+        }
+    }
+    (streams, work_queues)
 }
 
 /// Says of how many streams this user may ask for last values. `streams` and `names` are the numbers of all of them, also of
@@ -248,11 +257,11 @@ fn warn_of_more(all: usize, max: usize, what: &str, found: &mut Vec<Finding>) {
     }
 }
 
-/// The streams that hold a part of these subjects; none if NATS does not answer, which the check of permissions reports.
+/// The streams that hold a part of this name; none if NATS does not answer, which the check of permissions reports.
 fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
     let subject = Action::StreamList.subject_without_stream();
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
     let answer = json::read(&answer).ok();
-    answer.map_or_else(Vec::new, |answer| streams_in(name, answer))
+    answer.map_or_else(Vec::new, |answer| streams_taking(name, answer))
 }

@@ -1,6 +1,6 @@
-//! A connection to a NATS server: connecting, TLS, the log-in up to the first PONG, then operations in and commands out, and
-//! pings of a silent server. No client library is between: this file calls the reader of [`super::protocol`]. Never blocks for
-//! longer than the timeouts.
+//! A connection to a NATS server: connecting, TLS, the log-in up to the first PONG, then operations in and commands
+//! out, and pings of a silent server. No client library is between: this file calls the reader of [`super::protocol`].
+//! Never blocks for longer than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -44,8 +44,8 @@ impl Patience {
 /// The reason if the log-in has not ended in time.
 pub(super) const LATE: &str = "it did not finish the handshake in time";
 
-/// A connection to a server, logged in. Its owner has the [`Waiter`] that waits for the socket, and calls in turns: flush, read,
-/// all operations, wait.
+/// A connection to a server, logged in. Its owner has the [`Waiter`] that waits for the socket, and calls in turns:
+/// flush, read, all operations, wait.
 pub(super) struct Connection {
     io: Buffered,
     pub(super) endpoint: Endpoint,

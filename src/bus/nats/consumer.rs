@@ -152,13 +152,17 @@ enum Phase {
     },
 }
 
+/// The begin of a consumer whose server does not say it: after all messages.
+const NOT_SAID: u64 = u64::MAX;
+
 /// The server's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) name: Option<String>,
     /// The server of the consumer; `None` without a cluster.
     pub(super) server: Option<String>,
-    /// The number of the first message that it may deliver, as far as its server has the stream.
+    /// The number of the first message that it may deliver, as far as its server has the stream; [`NOT_SAID`] if the
+    /// answer does not have it.
     pub(super) begins: u64,
     /// The number of messages that it delivers at once.
     pub(super) waiting: u64,
@@ -175,7 +179,7 @@ impl Made {
         Ok(Self {
             name: answer.text(&["name"]),
             server: answer.text(&["cluster", "leader"]),
-            begins: before.map_or(u64::MAX, |before| before.saturating_add(1)),
+            begins: before.map_or(NOT_SAID, |before| before.saturating_add(1)),
             waiting: messages_of_consumer(answer),
         })
     }
@@ -236,7 +240,7 @@ impl Consumer {
     /// JetStream refuses, or the answer cannot be read.
     pub(super) fn made(&mut self, answer: &[u8]) -> Result<(), ApiError> {
         let mut made = Made::read(answer)?;
-        if let (u64::MAX, Start::Sequence(sequence)) = (made.begins, self.start) {
+        if let (NOT_SAID, Start::Sequence(sequence)) = (made.begins, self.start) {
             made.begins = sequence;
         }
         self.state = match self.state {

@@ -34,6 +34,10 @@ impl Endpoint {
         self.tls || settings.tls.is_demanded() || info.tls_required
     }
 
+    /// Reads a URL `nats://[USER[:PASSWORD]@]HOST[:PORT]`, also with `tls://` or without a scheme.
+    ///
+    /// # Errors
+    /// Another scheme, no host, or what [`host_and_port`] does not read.
     pub(super) fn parse(url: &str) -> Result<Self, NatsError> {
         let bad = |reason| NatsError::BadUrl {
             url: redacted(url),
@@ -51,7 +55,8 @@ impl Endpoint {
             None => (None, rest),
         };
         let place = place.split(['/', '?', '#']).next().unwrap_or_default();
-        let (host, port) = host_and_port(place).ok_or_else(|| bad("the port is not a number"))?;
+        let not_read = || bad("the address is not HOST:PORT, or the port is not a number");
+        let (host, port) = host_and_port(place).ok_or_else(not_read)?;
         if host.is_empty() {
             return Err(bad("it names no host"));
         }
@@ -156,6 +161,8 @@ pub(crate) fn redacted(urls: &str) -> String {
     shown.join(",")
 }
 
+/// One URL without its password and its token. If it is not certain what they are, everything behind the scheme is
+/// hidden.
 fn redacted_one(url: &str) -> String {
     // Text before `://` that is not a scheme may be a password.
     let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -176,7 +183,8 @@ fn redacted_one(url: &str) -> String {
     }
 }
 
-/// Returns `None` if the port is not a number.
+/// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Returns host, without brackets, and port. `None` if the port is not
+/// a number, a bracket is not closed, or something else follows the bracket.
 fn host_and_port(place: &str) -> Option<(&str, u16)> {
     if let Some(v6) = place.strip_prefix('[') {
         let (host, rest) = v6.split_once(']')?;
@@ -253,6 +261,15 @@ mod tests {
             let error = Endpoint::parse(url).err().map(|e| e.to_string());
             let error = error.unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_without_a_port_is_not_blamed_for_its_port_alone() {
+        for url in ["nats://[::1", "nats://[::1]x", "nats://h:x"] {
+            let error = Endpoint::parse(url).err().map(|e| e.to_string());
+            let error = error.unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(error.contains("not HOST:PORT"), "{error}");
         }
     }
 

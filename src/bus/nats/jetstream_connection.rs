@@ -124,6 +124,7 @@ impl JetStreamConnection {
 
     /// As [`Consumer::leave`].
     pub(super) fn leave_consumer(&mut self, consumer: Consumer) {
+        // No request has the number 0.
         let nobody = format!("{}.0", self.inbox);
         consumer.leave(&nobody, self.connection.out());
     }

@@ -130,6 +130,8 @@ impl NatsSource {
         }
     }
 
+    /// Sets up the consumers on a new connection, then relays their messages until it is lost. `before`: the
+    /// connection before it, which is closed once the consumers are moved.
     fn use_connection(
         &mut self,
         jetstream: &mut JetStreamConnection,
@@ -160,7 +162,7 @@ impl Bus for NatsSource {
     /// The streams keep the messages.
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.settings.times)
     }
 
@@ -180,7 +182,7 @@ impl Bus for NatsSource {
             let stop = self.use_connection(&mut jetstream, &mut search, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);
             if let Stop::Bus(error) = &stop {
-                self.standstills.failed(error, Instant::now());
+                self.standstills.note_failure(error, Instant::now());
                 self.standstills.show(&self.status);
             }
             let next = search.into_next();

@@ -1,6 +1,9 @@
 //! What the sources need of the server and of this user. Each part says its needs beside its requests, with the subjects of
 //! these requests ([`Action`]). The check before a start asks for them, and a test compares them with the documents.
 
+use super::error::NatsError;
+use weirgate_wire::base::Finding;
+
 /// An action on JetStream that needs a permission of this user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -34,9 +37,9 @@ pub(super) enum Action {
 const ANY: &str = "*";
 
 impl Action {
-    /// The subject of this request about a stream and a consumer; a request that names none of them ignores the arguments.
-    /// Acknowledgements and answers to flow control go to a subject that the server chooses. For these, returns an example of
-    /// such a subject: the check before a start tries whether this user may publish there.
+    /// The subject of this request about a stream and a consumer; a request that names none of them ignores the
+    /// arguments. Acknowledgements and answers to flow control go to a subject that the server chooses. For these,
+    /// returns an example of such a subject: the check before a start tries whether this user may publish there.
     pub(super) fn subject(self, stream: &str, consumer: &str) -> String {
         match self {
             Self::AccountInfo => "$JS.API.INFO".to_owned(),
@@ -111,6 +114,23 @@ impl Need {
     pub(super) const fn may(action: Action, without: &'static str) -> Self {
         let without = Some(without);
         Self { action, without }
+    }
+
+    /// What a check finds if this user lacks these permissions for the need; `None` without any.
+    pub(super) fn finding_without(&self, missing: &[String]) -> Option<Finding> {
+        let (first, others) = missing.split_first()?;
+        let what = match others.len() {
+            0 => format!("publish to {first}"),
+            more => format!("publish to {first} and {more} more such subjects"),
+        };
+        let refusal = NatsError::NotPermitted {
+            what,
+            fails_all_requests: false,
+        };
+        Some(match self.without {
+            None => Finding::Error(refusal.to_string()),
+            Some(without) => Finding::Warning(format!("{refusal}; without that, {without}")),
+        })
     }
 }
 

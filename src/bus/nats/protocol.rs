@@ -10,8 +10,8 @@ use crate::socket::{Lines, take_up_to};
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes kept of the headers of a message: JetStream stores no longer ones. Those of a trace can be before those that say what
-/// the message is.
+/// Bytes kept of the headers of a message: JetStream stores no longer ones. Those of a trace can be before those that
+/// say what the message is.
 const HEADER_BYTES_KEPT: usize = 64 * 1024;
 /// Bytes kept of the end of a payload over the limit: enough for what an answer of JetStream has behind the payload of a
 /// message.
@@ -111,8 +111,8 @@ impl Delivery {
         !self.end.is_empty()
     }
 
-    /// Whether JetStream delivers this message of a stream to a consumer: it has the subject under which it was published, and
-    /// goes out on a subject of the consumer's.
+    /// Whether JetStream delivers this message of a stream to a consumer: it has the subject under which it was
+    /// published, and goes out on a subject of the consumer's.
     pub(super) fn is_of_a_consumer(&self) -> bool {
         let reply = self.reply.as_ref();
         reply.is_some_and(|reply| reply.starts_with("$JS.ACK."))
@@ -349,8 +349,9 @@ impl Body {
 /// The content of a JetStream message's reply subject.
 ///
 /// Two forms are in use (NATS ADR-15): nine tokens,
-/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`; and eleven or more: the same after
-/// `<domain>.<account hash>` and, in most servers, before a random token. The parser of the crate `nats` refuses eleven.
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`; and eleven or more: the
+/// same after `<domain>.<account hash>` and, in most servers, before a random token. The parser of the crate `nats`
+/// refuses eleven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.

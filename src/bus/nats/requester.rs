@@ -66,7 +66,7 @@ impl Requester {
         &self.jetstream.connection.info
     }
 
-    /// The permissions of these needs that this user lacks, for requests with these names. The
+    /// One finding for each of these needs whose permission this user lacks, for requests with any of these names. The
     /// requests have a body that JetStream refuses, and an acknowledgement has a word that it ignores.
     ///
     /// # Errors
@@ -74,40 +74,45 @@ impl Requester {
     pub(super) fn missing_permissions(
         &mut self,
         needs: &[Need],
-        named: Named<'_>,
+        names: &[Named<'_>],
         action: &str,
     ) -> Result<Vec<Finding>, NatsError> {
-        let Named { stream, consumer } = named;
-        let mut missing = Vec::new();
+        let mut findings = Vec::new();
         for need in needs {
-            let (stream_name, consumer_name) =
-                (stream.unwrap_or_default(), consumer.unwrap_or(CONSUMER));
-            let subject = need.action.subject(stream_name, consumer_name);
-            let may = match need.action {
-                Action::Acknowledge | Action::ControlFlow | Action::NextMessages => {
-                    self.may_publish(&subject, b"check")?
+            let mut missing = Vec::new();
+            for named in names {
+                let permission = need.action.permission(named.stream, named.consumer);
+                if !missing.contains(&permission)
+                    && !self.has_permission(need.action, *named, action)?
+                {
+                    missing.push(permission);
                 }
-                _ => match self.request(&subject, b"{") {
-                    Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => false,
-                    Err(error) if !error.is_an_answer() => {
-                        return Err(request_failed(action.to_owned(), error));
-                    }
-                    _ => true,
-                },
-            };
-            if !may {
-                let what = format!("publish to {}", need.action.permission(stream, consumer));
-                let text = NatsError::NotPermitted {
-                    what,
-                    fails_all_requests: false,
-                };
-                missing.push(match need.without {
-                    None => Finding::Error(text.to_string()),
-                    Some(without) => Finding::Warning(format!("{text}; without that, {without}")),
-                });
             }
+            findings.extend(need.finding_without(&missing));
         }
-        Ok(missing)
+        Ok(findings)
+    }
+
+    /// Whether this user may do this with the stream and the consumer of these names. Changes nothing.
+    fn has_permission(
+        &mut self,
+        tried: Action,
+        Named { stream, consumer }: Named<'_>,
+        action: &str,
+    ) -> Result<bool, NatsError> {
+        let subject = tried.subject(stream.unwrap_or_default(), consumer.unwrap_or(CONSUMER));
+        match tried {
+            Action::Acknowledge | Action::ControlFlow | Action::NextMessages => {
+                self.may_publish(&subject, b"check")
+            }
+            _ => match self.request(&subject, b"{") {
+                Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => Ok(false),
+                Err(error) if !error.is_an_answer() => {
+                    Err(request_failed(action.to_owned(), error))
+                }
+                _ => Ok(true),
+            },
+        }
     }
 
     /// Whether this user may subscribe to `subject`.
@@ -127,7 +132,8 @@ impl Requester {
         self.confirm_published(subject, timeout)
     }
 
-    /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the server took it.
+    /// Publishes a message, and waits while many bytes are unwritten. [`Self::confirm_published`] says whether the
+    /// server took it.
     ///
     /// # Errors
     /// The connection is lost, or the server does not read within this time.

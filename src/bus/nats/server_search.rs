@@ -139,8 +139,8 @@ impl ServerSearch {
         })
     }
 
-    /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether there is
-    /// one.
+    /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether
+    /// there is one.
     fn find_other(
         &mut self,
         settings: &NatsSettings,

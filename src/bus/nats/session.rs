@@ -122,7 +122,7 @@ impl<'a> ConsumersSession<'a> {
         let acks_due = self.send_due_acks(now);
         self.jetstream.flush()?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else {
             let due = acks_due.map_or(self.check_due, |due| due.min(self.check_due));
             self.jetstream.wait(self.relay, due)?;
@@ -259,6 +259,7 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
+    /// Relays the messages that were read again for gaps of the subscriptions.
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in std::mem::take(&mut subscription.gap) {
@@ -452,6 +453,7 @@ impl<'a> ConsumersSession<'a> {
         self.check_due = Instant::now();
     }
 
+    /// What the watchdog has to look after, for each subscription.
     pub(super) fn watched(&self) -> Vec<Watched> {
         let watched = |subscription: &Subscription| match &subscription.attached {
             _ if subscription.presence == Presence::Forbidden => Watched::Nothing,
@@ -477,8 +479,8 @@ impl<'a> ConsumersSession<'a> {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 
-    /// The pause between two questions about a subscription; at least 10 ms, so that no setting makes the questions follow each
-    /// other at once.
+    /// The pause between two questions about a subscription; at least 10 ms, so that no setting makes the questions
+    /// follow each other at once.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
     }
@@ -518,6 +520,8 @@ pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     }
 }
 
+/// Logs that a subscription gets no messages although NATS has some, `lag` of them; or, with `None`, that it gets them
+/// again.
 fn log_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
     let subject = &subscription.spec.subject;
     match stall {

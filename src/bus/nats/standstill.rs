@@ -86,8 +86,8 @@ impl Standstills {
         }
     }
 
-    /// Forgets the streams that are not among these. If `some_wait`, a subject has no stream yet, and streams stay that cannot
-    /// be read because nobody leads them: one may be the stream of the subject.
+    /// Forgets the streams that are not among these. If `some_wait`, a subject has no stream yet, and streams stay that
+    /// cannot be read because nobody leads them: one may be the stream of the subject.
     pub(super) fn keep_only(&mut self, streams: &[&str], some_wait: bool, status: &BusStatus) {
         self.streams.retain(|name, one| {
             let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
@@ -139,14 +139,14 @@ impl Standstills {
     }
 
     /// Takes the error of an attempt to read a stream.
-    pub(super) fn failed(&mut self, error: &NatsError, now: Instant) {
+    pub(super) fn note_failure(&mut self, error: &NatsError, now: Instant) {
         if let NatsError::NoLeader { stream, .. } = error {
             self.no_leader(stream, now);
         }
     }
 
-    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. Returns whether the caller has to ask it; the
-    /// next one is due after [`ACCOUNT_INTERVAL`].
+    /// Takes the question about the account ([`Action::AccountInfo`]), if it is due. Returns whether the caller has to
+    /// ask it; the next one is due after [`ACCOUNT_INTERVAL`].
     pub(super) fn take_account_question(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
         let is_due = match self.account {
@@ -223,6 +223,7 @@ impl Standstill {
         now.saturating_duration_since(self.since)
     }
 
+    /// Notes an answer about the stream: since when it has no new message, and, if that is long, why.
     fn note_info(
         &mut self,
         info: &StreamInfo,
@@ -446,11 +447,11 @@ mod tests {
         };
         let mut all = Standstills::default();
         for is_missing in [false, true] {
-            all.failed(&error, at(0));
+            all.note_failure(&error, at(0));
             assert_eq!(shown(&mut all), None, "perhaps an election");
-            all.failed(&NatsError::Lost, at(5));
+            all.note_failure(&NatsError::Lost, at(5));
             assert_eq!(shown(&mut all), None);
-            all.failed(&error, at(5));
+            all.note_failure(&error, at(5));
             assert_eq!(shown(&mut all), Some("no_leader"));
             // The server is left, another one is asked, and no subject can be attached.
             status.set_down(0);
@@ -467,8 +468,8 @@ mod tests {
             all.keep_only(&[], true, &status);
             assert!(all.streams.is_empty());
             // The subject has moved to another stream.
-            all.failed(&error, at(8));
-            all.failed(&error, at(13));
+            all.note_failure(&error, at(8));
+            all.note_failure(&error, at(13));
             assert_eq!(shown(&mut all), Some("no_leader"));
             all.keep_only(&["T"], false, &status);
             assert_eq!(shown(&mut all), None);

@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::account::limit;
 use super::api::{self, ApiError, refusal};
-use super::subjects::subjects_in;
+use super::subjects::stored_subjects;
 use crate::server_words::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
@@ -264,13 +264,13 @@ impl StreamInfo {
             copied: copied.collect(),
             retention: config.retention,
             overwrites: config.max_msgs_per_subject > 0,
-            subjects: subjects_in(answer),
+            subjects: stored_subjects(answer),
             cluster,
         })
     }
 
-    /// Whether a consumer may begin at a time, whatever becomes of the messages. If messages within a stream in memory are gone
-    /// ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
+    /// Whether a consumer may begin at a time, whatever becomes of the messages. If messages within a stream in memory
+    /// are gone ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
     pub(super) const fn can_start_at_time(&self) -> bool {
         !self.limits.is_in_memory
     }

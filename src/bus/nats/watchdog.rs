@@ -496,8 +496,8 @@ impl WatchedConsumer {
         verdict
     }
 
-    /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one. `None`: it
-    /// says nothing.
+    /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one.
+    /// `None`: it says nothing.
     fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<WatchdogAnswer> {
         let consumer = self.consumer.clone();
         match answer {

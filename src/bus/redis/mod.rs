@@ -132,6 +132,7 @@ impl RedisSource {
         Ok(self)
     }
 
+    /// Connects and subscribes to all names, then relays messages until the connection is lost.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.names.take_all();
@@ -178,7 +179,7 @@ impl Bus for RedisSource {
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = true;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.servers.settings.times)
     }
 

@@ -64,6 +64,7 @@ impl RedisPublisher {
         Ok((publisher, handle))
     }
 
+    /// Connects, then publishes until the connection is lost.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         // Messages from before this connection would be late.
@@ -88,7 +89,7 @@ impl Bus for RedisPublisher {
     const NAME: &'static str = "Redis (to publish)";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.servers.settings.times)
     }
 
@@ -134,6 +135,7 @@ impl PublishSession<'_, '_> {
         Ok(self.connection.wait(self.relay, until)?)
     }
 
+    /// Queues commands for the messages of the gateway, while few bytes wait.
     fn take(&mut self) -> Result<(), Stop> {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             match self.outbox.try_recv() {
@@ -150,6 +152,7 @@ impl PublishSession<'_, '_> {
         Ok(())
     }
 
+    /// Handles the answer to the oldest command. A refused message is only logged.
     fn answered(&mut self, answer: Value) -> Result<(), Stop> {
         let was_asked = self.asked.pop_front().is_some();
         match answer {

@@ -106,7 +106,7 @@ impl PubSubSession<'_, '_> {
         self.names.show();
         self.connection.flush()?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else {
             self.connection.wait(self.relay, until)?;
         }
@@ -414,6 +414,7 @@ impl PubSubSession<'_, '_> {
     }
 }
 
+/// The Redis command for a change of a subscription.
 fn command(change: &SubscriptionChange) -> &'static str {
     match (change.wanted, change.patterns) {
         (true, false) => "SUBSCRIBE",

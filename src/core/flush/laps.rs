@@ -28,7 +28,7 @@ pub(super) const LITTLE: Range<usize> = 0..2;
 /// The lists of the other clients.
 pub(super) const LONG: Range<usize> = 2..LISTS;
 
-/// The list of a client.
+/// The list of a client with this much to send. `is_plain`: nothing of it has to be encoded for this client.
 #[inline]
 pub(crate) fn list_of(bytes: usize, is_plain: bool) -> usize {
     let first = if is_long(bytes) { LONG.start } else { 0 };
@@ -66,9 +66,9 @@ impl Laps {
 
     /// Counts a publication in send queues. A frame with a conflation key does not count: a waiting
     /// client gets the newest frame, and waiting would make the newest frame old.
-    pub(crate) fn published(&mut self, frame: &Arc<Frame>) {
+    pub(crate) fn count_published(&mut self, frame: &Arc<Frame>) {
         let address = Arc::as_ptr(frame).addr();
-        if frame.key().is_none() && self.counted != address {
+        if !frame.is_state() && self.counted != address {
             self.counted = address;
             self.published += frame.queue_bytes() as u64;
         }
@@ -94,9 +94,9 @@ impl Laps {
     }
 
     /// Begins a round over the clients with little to send, if the one before is over: also over those whose first frame was
-    /// queued since the lap began.
+    /// queued since the lap began. Called at the begin of each flush.
     pub(super) fn begin_little(&mut self, dirty: &mut [SlotSet; LISTS]) {
-        // A frame may be freed, and another may have its address.
+        // The frame that was counted last may be freed, and another may have its address.
         self.counted = 0;
         if self.are_over(LITTLE) {
             self.begin_rounds(LITTLE, dirty);
@@ -109,8 +109,8 @@ impl Laps {
         }
     }
 
-    /// Notes that a flush has reached all clients, or has stopped.
-    pub(super) fn paused(&mut self) {
+    /// After a flush: if it has reached all clients, nothing that was published waits for a client any more.
+    pub(super) fn forget_if_over(&mut self) {
         if !self.is_under_way() {
             (self.published_before_lap, self.published_before_last_lap) =
                 (self.published, self.published);

@@ -1,5 +1,5 @@
-//! Which newest messages of topics were forgotten lately. A request for the newest messages may be answered several turns later,
-//! when the history does not have all of them any more: the answer has to say so.
+//! Which newest messages of topics were forgotten lately. A request for the newest messages may be answered several
+//! turns later, when the history does not have all of them any more: the answer has to say so.
 
 use std::collections::VecDeque;
 

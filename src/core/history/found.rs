@@ -31,8 +31,8 @@ pub(super) enum Known {
     NewestOnly(TopicIndex, Option<Position>),
 }
 
-/// Queue bytes of a copy, without what the gateway adds to a payload, and the memory until its frame is made: a history may have
-/// very many messages of a few bytes.
+/// Queue bytes of a copy, without what the gateway adds to a payload, and the memory until its frame is made: a history
+/// may have very many messages of a few bytes.
 pub(super) fn copy_bytes(body: &Body, name: &Wanted) -> usize {
     let pattern = name.pattern().map_or(0, |name| name.as_str().len());
     let is_frame = matches!(body, Body::Frame(_));

@@ -1,10 +1,10 @@
 //! Topics of which only the newest message is kept, because the list of messages had to become shorter. They have a part of
 //! the memory of the history; a message over that is forgotten.
 //!
-//! Of this part, addresses have shares for the messages that were read from the stream for their clients, by the rule of
-//! granting ([`Quota`](weirgate_wire::admission::Quota)): an address gets more while it holds less than what is free. What the feed
-//! has brought counts as held by nobody. A message counts for its address until it is forgotten or a newer one has come, also
-//! after the client has left: clients of other addresses may have found it here since.
+//! Of this part, addresses have shares for the messages that were read from the stream for their clients, by the rule
+//! of granting ([`Quota`](weirgate_wire::admission::Quota)): an address gets more while it holds less than what is
+//! free. What the feed has brought counts as held by nobody. A message counts for its address until it is forgotten or
+//! a newer one has come, also after the client has left: clients of other addresses may have found it here since.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,13 +37,13 @@ pub(super) struct NewestOnly {
     /// In the order of the feed.
     entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
-    /// Since when each message without a number is kept, and for which address it was read: they come in any order. The others
-    /// are kept in the order of the feed.
+    /// Since when each message without a number is kept, and for which address it was read: they come in any order. The
+    /// others are kept in the order of the feed.
     read: BTreeMap<(u64, KeptOrder), ClientAddr>,
     /// The bytes of these messages, by address.
     read_for: HashMap<ClientAddr, usize, RandomState>,
-    /// The places of the messages with copies, which are dropped with live messages: of very many others each would be looked
-    /// at.
+    /// The places of the messages with copies, which are dropped with live messages: of very many others each would be
+    /// looked at.
     with_copies: BTreeSet<KeptOrder>,
     bytes: usize,
     bytes_max: usize,
@@ -196,7 +196,8 @@ impl NewestOnly {
         self.entries.len()
     }
 
-    /// Memory of the further places of messages, with copies and without numbers, and of addresses. The nodes of a tree may be half empty.
+    /// Memory of the further places of messages, with copies and without numbers, and of addresses. The nodes of a tree
+    /// may be half empty.
     pub(super) fn places_bytes(&self) -> usize {
         let copied = size_of::<KeptOrder>() * self.with_copies.len();
         let read = size_of::<((u64, KeptOrder), ClientAddr)>() * self.read.len();

@@ -3,6 +3,8 @@
 //! then. Messages may be forgotten between two steps, so what was found is remembered by its number. The frames of
 //! messages are made once all of them are known.
 
+use std::ops::RangeInclusive;
+
 use super::found::{Known, copy_bytes};
 use super::missed::Missed;
 use super::newest_only::KeptOrder;
@@ -19,8 +21,8 @@ use weirgate_wire::base::ExtendibleMap;
 const LOOK_ALONE: usize = 16;
 /// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
-/// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most patterns, of
-/// which a name takes few steps, and for some hundreds of steps for each of very many names.
+/// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most
+/// patterns, of which a name takes few steps, and for some hundreds of steps for each of very many names.
 const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 
 /// A search that is under way. It keeps little, because very many clients may search at the same time.
@@ -267,7 +269,7 @@ impl History {
                 let found = |_, entry: &KeptMessage, name: &Wanted| {
                     finds.push(Known::Number(entry.number), entry, name, false)
                 };
-                let rest = self.walk((*next, until), *since, &mut matching, found)?;
+                let rest = self.walk(*next..=until, *since, &mut matching, found)?;
                 *next = rest.unwrap_or(*next);
                 rest.is_none()
             }
@@ -278,17 +280,17 @@ impl History {
         Ok(is_over)
     }
 
-    /// Looks at the messages with the numbers from `from` to `until`, in the order of the feed. `found` gets each message that
+    /// Looks at the messages with these numbers, in the order of the feed. `found` gets each message that
     /// the wanted names match and that is after the position, with its index: once for each matching name. Returns the
     /// number of the message at which the next step goes on.
     pub(super) fn walk<'n>(
         &self,
-        (from, until): (u64, u64),
+        numbers: RangeInclusive<u64>,
         since: After,
         matching: &mut Matching<'n>,
         mut found: impl FnMut(usize, &KeptMessage, &'n Wanted) -> Outcome,
     ) -> Result<Option<u64>, NotRecovered> {
-        let first = self.first_entry(from);
+        let first = self.first_entry(*numbers.start());
         for (mut at, mut topics) in self.topics.slices_from(first) {
             if !matching.goes_on_by(topics.len()) {
                 return Ok(Some(self.entries[at].number));
@@ -296,7 +298,7 @@ impl History {
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let entry = &self.entries[at];
-                if entry.number > until {
+                if entry.number > *numbers.end() {
                     return Ok(None);
                 }
                 if !matching.goes_on() {

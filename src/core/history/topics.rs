@@ -34,7 +34,8 @@ pub(super) struct KnownTopic {
     is_newest_left_out: bool,
     /// The number of the newest message.
     newest: u64,
-    /// The number of the last newest message of the topic that was forgotten, among those of all topics.
+    /// If newest messages of the topic were forgotten: the number of the last of them, among the forgotten newest
+    /// messages of all topics. Otherwise 0.
     newest_forgotten: u64,
     /// When the newest message arrived, or was stored in the stream, Unix microseconds.
     pub(super) newest_unix_us: i64,
@@ -53,10 +54,10 @@ pub(super) struct KnownTopics {
     quiet: QuietTopics,
     bytes: usize,
     bytes_max: usize,
-    /// The highest number of a forgotten message of a topic that is no longer remembered.
-    forgotten: u64,
-    /// The highest number of a forgotten newest message of such a topic.
-    forgotten_newest: u64,
+    /// The highest [`KnownTopic::forgotten`] of the topics that are no longer remembered.
+    forgotten_of_gone: u64,
+    /// The highest [`KnownTopic::newest_forgotten`] of them.
+    newest_forgotten_of_gone: u64,
     /// How many topics are no longer remembered: others may have their indices.
     pub(super) gone: u64,
 }
@@ -76,11 +77,11 @@ impl KnownTopics {
             Some(&index) => index,
             None => self.insert(topic),
         };
-        let name = &mut self.table[index.0];
-        name.newest_unix_us = unix_us;
-        name.is_newest_left_out = false;
-        name.kept += 1;
-        if name.kept == 1 {
+        let known = &mut self.table[index.0];
+        known.newest_unix_us = unix_us;
+        known.is_newest_left_out = false;
+        known.kept += 1;
+        if known.kept == 1 {
             self.quiet.remove(&mut self.table, index);
         }
         index
@@ -88,10 +89,10 @@ impl KnownTopics {
 
     /// Notes that the oldest message of a topic, which has this number, is no longer kept.
     pub(super) fn forget_message(&mut self, index: TopicIndex, number: u64) {
-        let name = &mut self.table[index.0];
-        name.forgotten = name.forgotten.max(number);
-        name.kept -= 1;
-        if name.kept == 0 {
+        let known = &mut self.table[index.0];
+        known.forgotten = known.forgotten.max(number);
+        known.kept -= 1;
+        if known.kept == 0 {
             self.quiet.push_back(&mut self.table, index);
         }
         self.forget_quiet();
@@ -99,7 +100,7 @@ impl KnownTopics {
 
     /// Whether a message of a topic is kept.
     pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
-        self.get(topic).is_some_and(|name| name.kept > 0)
+        self.get(topic).is_some_and(|known| known.kept > 0)
     }
 
     /// How many messages of a topic are kept.
@@ -120,15 +121,15 @@ impl KnownTopics {
 
     /// Notes that the newest message of a topic, which has this number, was left out.
     pub(super) fn left_out(&mut self, index: TopicIndex, number: u64, unix_us: i64) {
-        let name = &mut self.table[index.0];
-        (name.left_out, name.left_out_us) = (number, unix_us);
-        name.is_newest_left_out = true;
+        let known = &mut self.table[index.0];
+        (known.left_out, known.left_out_us) = (number, unix_us);
+        known.is_newest_left_out = true;
     }
 
     /// The number of the newest message of a topic, if it was left out.
     pub(super) fn newest_left_out(&self, index: TopicIndex) -> Option<u64> {
-        let name = &self.table[index.0];
-        name.is_newest_left_out.then_some(name.left_out)
+        let known = &self.table[index.0];
+        known.is_newest_left_out.then_some(known.left_out)
     }
 
     /// Notes the number of the newest message of a topic.
@@ -144,7 +145,9 @@ impl KnownTopics {
     /// The number of the last forgotten newest message of a topic, or a higher one if that is not known.
     pub(super) fn newest_forgotten_of(&self, topic: &TopicName) -> u64 {
         let known = self.get(topic);
-        known.map_or(self.forgotten_newest, |name| name.newest_forgotten)
+        known.map_or(self.newest_forgotten_of_gone, |known| {
+            known.newest_forgotten
+        })
     }
 
     /// The number of the newest message of a topic.
@@ -172,9 +175,9 @@ impl KnownTopics {
         self.table.numbers()
     }
 
-    /// No unknown topic had a message with a higher number that is no longer kept.
-    pub(super) fn newest_forgotten(&self) -> u64 {
-        self.forgotten
+    /// No topic that is not remembered had a message with a higher number that is no longer kept.
+    pub(super) fn forgotten_of_gone(&self) -> u64 {
+        self.forgotten_of_gone
     }
 
     /// Memory of the topics.
@@ -182,12 +185,13 @@ impl KnownTopics {
         self.bytes
     }
 
-    /// Adds a quiet topic. A message of it may have been forgotten together with the topic, so it starts with the
-    /// highest number of all forgotten topics.
+    /// Adds a topic, which is quiet until its message counts. An older message of it may have been forgotten together with
+    /// the topic, so `forgotten` starts at the highest number of all topics that are gone. `newest_forgotten` starts at 0:
+    /// from now on the history has a message of the topic until its newest is forgotten, and that is noted.
     fn insert(&mut self, topic: &TopicName) -> TopicIndex {
         let index = TopicIndex(self.table.insert(KnownTopic {
             topic: topic.clone(),
-            forgotten: self.forgotten,
+            forgotten: self.forgotten_of_gone,
             left_out: 0,
             left_out_us: 0,
             is_newest_left_out: false,
@@ -212,8 +216,9 @@ impl KnownTopics {
             self.quiet.remove(&mut self.table, index);
             let gone = self.table.remove(index.0);
             self.by_topic.remove(&gone.topic);
-            self.forgotten = self.forgotten.max(gone.forgotten);
-            self.forgotten_newest = self.forgotten_newest.max(gone.newest_forgotten);
+            self.forgotten_of_gone = self.forgotten_of_gone.max(gone.forgotten);
+            let newest = self.newest_forgotten_of_gone.max(gone.newest_forgotten);
+            self.newest_forgotten_of_gone = newest;
             self.gone += 1;
             self.bytes -= bytes_of(&gone.topic);
         }

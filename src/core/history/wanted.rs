@@ -14,8 +14,8 @@ use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 pub(super) const MATCH_STEPS_MAX: usize = 500_000;
 /// A step of a search ends after so many steps of matching.
 const MATCH_STEPS_AT_ONCE: usize = 100_000;
-/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name matches
-/// them: some 0.2 ms.
+/// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name
+/// matches them: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
 /// Topics in a row that are passed over in the time of a look.
 const LOOK: usize = 256;
@@ -75,6 +75,7 @@ pub(super) struct WantedNames {
 }
 
 impl WantedNames {
+    /// Takes each name once, in the order of the copies of a message.
     pub(super) fn new<'w>(wanted: impl Iterator<Item = &'w Wanted>) -> Self {
         let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
         let wanted = wanted.filter(|wanted| seen.insert(&wanted.name)).cloned();
@@ -96,6 +97,11 @@ impl WantedNames {
         self.patterns.iter().chain(&self.exact)
     }
 }
+
+/// In [`Matching::list_of`]: the first list, which is empty, because no wanted name matches the topic.
+const NO_NAMES: u32 = 0;
+/// In [`Matching::list_of`]: the patterns have not been matched against the topic yet.
+const NOT_MATCHED_YET: u32 = u32::MAX;
 
 /// The topics of which a search wants no message, as far as it knows: no wanted name matches them, or it has found enough of
 /// them. A search for patterns remembers them from step to step, in a bit for each topic.
@@ -138,17 +144,18 @@ impl Unwanted {
         }
     }
 
-    /// A list with this place for each topic that may be wanted.
-    fn places(&self, place: u32, known: &KnownTopics) -> Vec<u32> {
-        let mut places = vec![place; known.slots()];
-        for (of_word, word) in places.chunks_mut(BITS).zip(&self.words) {
-            for (bit, place) in of_word.iter_mut().enumerate().filter(|_| *word != 0) {
+    /// For each topic of now `start`, or [`NO_NAMES`] if it is known that no message of it is wanted.
+    fn lists_of_topics(&self, start: u32, known: &KnownTopics) -> Vec<u32> {
+        let mut lists = vec![start; known.slots()];
+        let topics = lists.chunks_mut(BITS).zip(&self.words);
+        for (lists, word) in topics.filter(|(_, word)| **word != 0) {
+            for (bit, list) in lists.iter_mut().enumerate() {
                 if (word >> bit) & 1 == 1 {
-                    *place = NO_NAMES;
+                    *list = NO_NAMES;
                 }
             }
         }
-        places
+        lists
     }
 }
 
@@ -160,8 +167,8 @@ pub(super) struct Matching<'a> {
     patterns: &'a [Wanted],
     /// Of each topic: the wanted name that equals it, if there are patterns beside.
     exact: HashMap<TopicIndex, &'a Wanted, RandomState>,
-    /// For each topic: the index of its names in `lists`.
-    places: Vec<u32>,
+    /// For each topic the index in `lists` of the names that match it, [`NO_NAMES`], or [`NOT_MATCHED_YET`].
+    list_of: Vec<u32>,
     lists: Vec<Vec<&'a Wanted>>,
     /// The topics that the names equal; `None` if there are patterns, which may match any topic.
     exact_topics: Option<Vec<TopicIndex>>,
@@ -176,11 +183,6 @@ pub(super) struct Matching<'a> {
     looks: usize,
 }
 
-/// The first list is empty: no wanted name matches.
-const NO_NAMES: u32 = 0;
-/// The patterns have not been matched against the topic yet.
-const NOT_ASKED: u32 = u32::MAX;
-
 impl<'a> Matching<'a> {
     /// For a step of a search, with so many steps of matching at most.
     pub(super) fn new(
@@ -191,11 +193,15 @@ impl<'a> Matching<'a> {
     ) -> Self {
         let steps = steps.min(MATCH_STEPS_MAX);
         let has_patterns = names.has_patterns();
-        let place = if has_patterns { NOT_ASKED } else { NO_NAMES };
+        let start = if has_patterns {
+            NOT_MATCHED_YET
+        } else {
+            NO_NAMES
+        };
         let mut matching = Self {
             patterns: &names.patterns,
             exact: HashMap::default(),
-            places: unwanted.places(place, known),
+            list_of: unwanted.lists_of_topics(start, known),
             lists: vec![Vec::new()],
             exact_topics: (!has_patterns).then(Vec::new),
             wanted_left: None,
@@ -238,7 +244,7 @@ impl<'a> Matching<'a> {
     /// Whether a wanted name may match a topic.
     #[inline]
     pub(super) fn may_match(&self, topic: TopicIndex) -> bool {
-        self.places[topic.at()] != NO_NAMES
+        self.list_of[topic.at()] != NO_NAMES
     }
 
     /// Whether the step of the search goes on with another message. It looks at one at least.
@@ -266,10 +272,10 @@ impl<'a> Matching<'a> {
         topic: TopicIndex,
         known: &KnownTopics,
     ) -> Result<&[&'a Wanted], NotRecovered> {
-        if self.places[topic.at()] == NOT_ASKED {
+        if self.list_of[topic.at()] == NOT_MATCHED_YET {
             self.find(topic, known)?;
         }
-        Ok(&self.lists[self.places[topic.at()] as usize])
+        Ok(&self.lists[self.list_of[topic.at()] as usize])
     }
 
     /// No further message of a topic is wanted.
@@ -277,7 +283,7 @@ impl<'a> Matching<'a> {
         if self.may_match(topic) {
             self.wanted_left = self.wanted_left.map(|left| left.saturating_sub(1));
         }
-        self.places[topic.at()] = NO_NAMES;
+        self.list_of[topic.at()] = NO_NAMES;
         self.unwanted.add(topic);
     }
 
@@ -315,13 +321,13 @@ impl<'a> Matching<'a> {
         Ok(())
     }
 
-    /// Topics in a row that the same patterns match share a list.
+    /// Sets the names that match a topic. Topics in a row that the same patterns match share a list.
     fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) {
         let is_last = |last: &Vec<&Wanted>| {
             let mut pairs = last.iter().zip(&names);
             last.len() == names.len() && pairs.all(|(a, b)| std::ptr::eq(*a, *b))
         };
-        self.places[topic.at()] = if self.lists.last().is_some_and(is_last) {
+        self.list_of[topic.at()] = if self.lists.last().is_some_and(is_last) {
             self.lists.len() as u32 - 1
         } else {
             self.lists.push(names);

@@ -276,7 +276,7 @@ impl Cut {
     }
 
     /// The only conditions of this kind that a connection can meet, apart from user and role, of which it may have
-    /// several; `None` if it cannot meet all of them.
+    /// several; `None` if the connection lacks what one of them is about, so it cannot meet all of them.
     pub(super) fn of(kind: usize, connected: &Connected<'_>) -> Option<Self> {
         let has = |bit: usize| kind & bit != 0;
         let marks = connected.marks;

@@ -64,8 +64,9 @@ impl SendQueue {
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of the prefixes (from [`Self::render_prefixes`]) and of shared
-    /// frames, in the encodings of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
+    /// Appends the next write: borrowed slices of control bytes, of the prefixes (from [`Self::render_prefixes`]) and
+    /// of shared frames, in the encodings of [`Self::plan_frames`]. A frame that is larger than a write goes out in
+    /// several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,

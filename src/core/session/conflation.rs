@@ -1,5 +1,5 @@
-//! What a session's queue loses to newer states: only the newest frame of each conflation key remains, or none of keys that the
-//! gateway has withdrawn.
+//! What a session's queue loses to newer states: only the newest frame of each conflation key remains, or none of keys
+//! that the gateway has withdrawn.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ impl Session {
     /// Whether several frames wait, the first with a conflation key.
     pub(crate) fn has_several_states(&self) -> bool {
         let first = self.queue.entries().next();
-        self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
+        self.queue.frames() > 2 && first.is_some_and(|frame| frame.is_state())
     }
 
     /// Whether replaced states are still to be removed from a long queue.

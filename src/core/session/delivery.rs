@@ -1,5 +1,5 @@
-//! The delivery of a frame to one client: into the send queue, or into the client's throttle. Ends no session: over a limit, the
-//! caller gets the reason.
+//! The delivery of a frame to one client: into the send queue, or into the client's throttle. Ends no session: over a
+//! limit, the caller gets the reason.
 
 use std::sync::Arc;
 
@@ -93,9 +93,10 @@ impl Session {
     /// sent first with its position and the client then lost its connection, the client would never get the earlier
     /// frames, and a resume would report that nothing is missing.
     ///
-    /// An answer or a status opens the throttle early: both are rare, and a client that gets an answer without a position
-    /// forgets its own. A message without a key is sent without its position, and the position follows when the throttle opens:
-    /// otherwise a busy name would open the throttle with every message, and the client's own rate would have no effect.
+    /// An answer or a status opens the throttle early: both are rare, and a client that gets an answer without a
+    /// position forgets its own. A message without a key is sent without its position, and the position follows when
+    /// the throttle opens: otherwise a busy name would open the throttle with every message, and the client's own rate
+    /// would have no effect.
     fn overtakes(frame: &Frame) -> Delivered {
         match frame.class() {
             Class::Answer => Delivered::ThrottleFirst,
@@ -181,8 +182,8 @@ impl Session {
         Delivered::Queued(pushed)
     }
 
-    /// Removes replaced states from a long queue, if that is due; returns frames and bytes. Over a limit, the caller gets the
-    /// reason as of a delivery.
+    /// Removes replaced states from a long queue, if that is due; returns frames and bytes. Over a limit, the caller
+    /// gets the reason as of a delivery.
     pub(crate) fn thin(&mut self, limits: &SendQueueLimits) -> Result<(u32, usize), Delivered> {
         let removed = match self.queue.thin(limits) {
             Ok(removed) => removed,

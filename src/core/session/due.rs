@@ -27,8 +27,8 @@ pub(crate) enum Due {
     PongTimeout,
     /// A close that waited long enough is queued: the session is to start closing.
     CloseWritten(CloseReason),
-    /// The client's turn in a stop has come.
-    Stop,
+    /// The client's moment to be closed has come: in a stop, or because an operator moves it.
+    Close,
     /// A ping is queued.
     Ping,
     /// The client's throttle opens.
@@ -194,7 +194,7 @@ impl Session {
             _ => None,
         };
         let Some(close) = close else {
-            return Due::Stop;
+            return Due::Close;
         };
         self.write_close(now, close.code);
         Due::CloseWritten(close.reason)

@@ -88,8 +88,8 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes to `prepared`.
-    /// Returns false if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes to
+    /// `prepared`. Returns false if there is nothing to write.
     #[inline]
     pub(crate) fn prepare_write(
         &mut self,

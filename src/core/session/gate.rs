@@ -75,8 +75,8 @@ impl Gate {
         }
     }
 
-    /// Decides whether a state of `bytes` bytes may be sent while `under_way` bytes are in flight. If not, the gate is closed
-    /// until a pong, or for some time.
+    /// Decides whether a state of `bytes` bytes may be sent while `under_way` bytes are in flight. If not, the gate is
+    /// closed until a pong, or for some time.
     pub(super) fn try_pass(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {

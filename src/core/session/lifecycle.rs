@@ -359,12 +359,13 @@ impl Session {
         }
     }
 
-    /// Lets a stop wait for the gateway's work for this client, until `until_us` at the latest.
+    /// Lets the close of a client, at a stop or a move, wait for the gateway's work for this client, until `until_us`
+    /// at the latest.
     pub(crate) fn await_gateway(&mut self, until_us: u64) {
         self.cold.timers.set(Timer::Close, until_us);
     }
 
-    /// Notes that the gateway is done; returns true if a stop waited, and the client's turn is now.
+    /// Notes that the gateway is done. If a stop or a move waited for that, the client is closed now; returns true then.
     pub(crate) fn gateway_is_done(&mut self, now: Now) -> bool {
         let waited = self.takes_data() && self.pauses().holds(Pause::Stop);
         if waited {
@@ -373,7 +374,7 @@ impl Session {
         waited
     }
 
-    /// Sets the client's turn in a stop to `at_us`.
+    /// Has the client closed at `at_us`, unless it is to be closed earlier.
     pub(crate) fn close_at(&mut self, at_us: u64) {
         self.cold.timers.set_earlier(Timer::Close, at_us);
     }

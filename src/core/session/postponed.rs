@@ -1,5 +1,6 @@
-//! Messages of the kept feed that wait outside of the send queue while a client resumes: what it has missed may be very much, so it
-//! is searched, and then queued, over several turns. What comes meanwhile is newer, and waits until it is out.
+//! Messages of the kept feed that wait outside of the send queue while a client resumes: what it has missed may be very
+//! much, so it is searched, and then queued, over several turns. What comes meanwhile is newer, and waits until it is
+//! out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

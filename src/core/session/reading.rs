@@ -19,7 +19,7 @@ labelled! {
         Gateway = "unanswered",
         /// The client had its share of this turn: a few compressed bytes can be a lot of work.
         Turn = "turn",
-        /// The process stops, and the gateway is still busy with the client.
+        /// The client is to be closed, at a stop or a move, and the gateway is still busy with it.
         Stop = "stop",
         /// The gateway has no room for a message of this client's address.
         Room = "room",

@@ -1,5 +1,5 @@
-//! The messages from before a client's subscription: how they enter the send queue, the permit for them, and when the queue is
-//! drained.
+//! The messages from before a client's subscription: how they enter the send queue, the permit for them, and when the
+//! queue is drained.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The throttle of a client with a rate of its own ([`MaxRate`]): [`Throttle`] holds frames with a conflation key. It opens
 //! every interval, and then the newest frame of each key is sent.
 //!
-//! A frame that comes while the throttle is open is sent at once, and the throttle opens again an interval later. Held frames
-//! count as waiting. If the newest frames of all keys are too many bytes, the throttle opens early: a client that reads
-//! gets more than its rate, and stays; a client that does not read meets the hard limit of the send queue. All clients
-//! together hold no more frames than there are keys: a client holds only the newest frame of a key, and all clients
-//! share the frame.
+//! A frame that comes while the throttle is open is sent at once, and the throttle opens again an interval later. Held
+//! frames count as waiting. If the newest frames of all keys are too many bytes, the throttle opens early: a client
+//! that reads gets more than its rate, and stays; a client that does not read meets the hard limit of the send queue.
+//! All clients together hold no more frames than there are keys: a client holds only the newest frame of a key, and all
+//! clients share the frame.
 //!
 //! The frames that the [gate](super::gate) of a client holds back wait here too.
 
@@ -96,7 +96,8 @@ impl Throttle {
         bytes_max: usize,
     ) -> Throttled {
         if frame.is_of_feed() && !self.has_rate() {
-            // It never waits for a gate. An older frame of its key may, from before the name was of the feed: that goes first.
+            // It never waits for a gate. An older frame of its key may, from before the name was of the feed: that goes
+            // first.
             return match self.held.contains_key(&key) {
                 true => Throttled::OpensFirst,
                 false => Throttled::Leaves,

@@ -149,8 +149,8 @@ impl Wait {
 }
 
 impl Waits {
-    /// Notes that a queue begins to wait, or has become empty.
-    pub(crate) fn turned(&mut self, now: Now, key: SessionKey, waits: bool) {
+    /// Notes that a client's queue begins to wait (`waits`), or has become empty.
+    pub(crate) fn note_waiting(&mut self, now: Now, key: SessionKey, waits: bool) {
         if self.by_client.is_empty() {
             self.polls = [now.mono_us; POLLS];
         }
@@ -208,7 +208,7 @@ impl Waits {
         wait.is_some_and(|wait| wait.slow_since_us.is_some())
     }
 
-    /// The facts about a slow client.
+    /// The facts about a slow client; `None` if it is not slow.
     pub(crate) fn snapshot(&self, now: Now, key: SessionKey) -> Option<SlowSnapshot> {
         let wait = self.by_client.get(&key)?;
         let sampled = wait.sampled.as_deref();
@@ -272,6 +272,7 @@ impl Waits {
         }
     }
 
+    /// Begins a poll of the clients that wait.
     fn begin(&mut self, now: Now, late_us: u64) -> Poll {
         self.polls.rotate_left(1);
         self.polls[POLLS - 1] = now.mono_us;
@@ -285,6 +286,7 @@ impl Waits {
         }
     }
 
+    /// Ends a poll that has reached all of them.
     fn end(&mut self, stats: &mut SlowStats) {
         if self.calls < CALLS_MAX {
             self.called = None;

@@ -1,5 +1,5 @@
-//! What follows from a notice of the bus: names are confirmed, refused or moved to another feed; messages are lost; the bus is
-//! away. `Gateway::handle_notice` (`mod.rs`) calls each part. Begin at `confirmed`.
+//! What follows from a notice of the bus: names are confirmed, refused or moved to another feed; messages are lost; the
+//! bus is away. `Gateway::handle_notice` (`mod.rs`) calls each part. Begin at `confirmed`.
 
 use std::sync::Arc;
 
@@ -251,9 +251,9 @@ impl ChannelsGateway {
         self.move_next(core, clients);
     }
 
-    /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time for. Until its
-    /// turn, a name that the stream has got comes as before. One that has left it comes again once the bus has confirmed it: what
-    /// was published meanwhile is lost.
+    /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time
+    /// for. Until its turn, a name that the stream has got comes as before. One that has left it comes again once the
+    /// bus has confirmed it: what was published meanwhile is lost.
     pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
             let has_id = id < self.names.numbers();
@@ -295,8 +295,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// The stream has lost the subject of a held name, or turns out not to have it: its messages come from the bus as they are
-    /// published, after the last value.
+    /// The stream has lost the subject of a held name, or turns out not to have it: its messages come from the bus as
+    /// they are published, after the last value.
     fn move_out_of_feed(
         &mut self,
         core: &mut Core,
@@ -369,7 +369,8 @@ impl ChannelsGateway {
     pub(super) fn skipped(
         &mut self,
         core: &mut Core,
-        (topic, subject): (&TopicName, Option<&Arc<str>>),
+        topic: &TopicName,
+        subject: Option<&Arc<str>>,
         place: Place,
     ) {
         let is_pattern = self.syntax().is_pattern(topic.as_str());

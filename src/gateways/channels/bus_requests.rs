@@ -1,5 +1,5 @@
-//! The gateway's requests to the bus for the messages of names, each name once, and the bus's responses. Names of the kept feed
-//! ([`super::kept_names`]) are not requested.
+//! The gateway's requests to the bus for the messages of names, each name once, and the bus's responses. Names of the
+//! kept feed ([`super::kept_names`]) are not requested.
 
 use std::collections::HashSet;
 
@@ -62,8 +62,8 @@ impl BusRequests {
         self.add_use(name, 0);
     }
 
-    /// Requests a pattern that covers another name from the bus, unless it is requested already: the messages of the name come
-    /// by this request.
+    /// Requests a pattern that covers another name from the bus, unless it is requested already: the messages of the
+    /// name come by this request.
     pub(super) fn want_cover(&mut self, pattern: &TopicName) {
         self.add_use(pattern, 1);
     }

@@ -151,8 +151,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Whether the messages of a held name come with the kept feed. If the stream has got other subjects, it is so only once the
-    /// name has [moved](Self::move_next).
+    /// Whether the messages of a held name come with the kept feed. If the stream has got other subjects, it is so only
+    /// once the name has [moved](Self::move_next).
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         self.names.is_of_feed(name)
     }

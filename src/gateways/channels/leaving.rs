@@ -1,5 +1,5 @@
-//! The clients that have ended: their names and their questions for last values are released over several turns, because a client
-//! may hold very many.
+//! The clients that have ended: their names and their questions for last values are released over several turns,
+//! because a client may hold very many.
 
 use std::collections::{btree_map, btree_set};
 

@@ -1,5 +1,5 @@
-//! The messages to clients (contract channels: row messages): the gateway's own, and the messages of the bus. The number of a
-//! message is known only when it is queued, so it is the first member after the type.
+//! The messages to clients (contract channels: row messages): the gateway's own, and the messages of the bus. The
+//! number of a message is known only when it is queued, so it is the first member after the type.
 //!
 //! An answer waits until the bus has confirmed its names: for at most a second, or longer on a bus that confirms late.
 //! The answers to a client go out in order.
@@ -377,8 +377,8 @@ pub(super) struct WantedPast {
     pub(super) waits: BTreeMap<TopicName, PastWait>,
     /// Those of which not all are to be had, and why.
     pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
-    /// How many newest messages the history had forgotten when the first name was asked for: what it has forgotten since may be
-    /// missing. `None`: no name was asked for.
+    /// How many newest messages the history had forgotten when the first name was asked for: what it has forgotten
+    /// since may be missing. `None`: no name was asked for.
     pub(super) forgotten: Option<u64>,
 }
 

@@ -645,7 +645,7 @@ impl Gateway for ChannelsGateway {
                 topic,
                 subject,
                 place,
-            } => self.skipped(core, (topic, subject.as_ref()), *place),
+            } => self.skipped(core, topic, subject.as_ref(), *place),
             BusNotice::Feed(_) => {}
             BusNotice::Settled {
                 topic,

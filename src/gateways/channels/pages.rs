@@ -8,6 +8,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::telemetry::Telemetry;
+use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::json::{ObjectWriter, iso_utc};
 
 /// The page for browsers.
@@ -25,28 +26,32 @@ pub(super) const FRONT: FrontPage = FrontPage {
     ],
 };
 
-/// Writes whether the bus is connected. `bus` is `redis` or `nats`; for Redis, the member is that of the contract.
-fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: &str) {
+/// Writes whether the bus is connected. The contract knows `redis_connected`.
+fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: NameSyntax) {
     let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
-    object.boolean(&format!("{bus}_connected"), is_connected);
+    let member = match bus {
+        NameSyntax::Redis => "redis_connected",
+        NameSyntax::Nats => "nats_connected",
+    };
+    object.boolean(member, is_connected);
 }
 
 /// The pages of the gateway.
-pub(super) fn routes(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> Vec<Route> {
+pub(super) fn routes(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) -> Vec<Route> {
     let mut routes = client_routes(ClientModule::Channels);
     routes.push(health_route(telemetry, clock, bus));
     routes
 }
 
 /// `/health` (contract channels, row HTTP).
-fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> Route {
+fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
         object.string("status", "healthy");
         let service = match bus {
-            "redis" => "redis-ws-gateway",
-            _ => "weirgate-channels",
+            NameSyntax::Redis => "redis-ws-gateway",
+            NameSyntax::Nats => "weirgate-channels",
         };
         object.string("service", service);
         write_connected(&mut object, &telemetry, bus);
@@ -62,7 +67,7 @@ pub(super) fn stats_head(
     telemetry: &Telemetry,
     stats: &ChannelsStats,
     clock: Clock,
-    bus: &str,
+    bus: NameSyntax,
 ) {
     object.number("clients_connected", telemetry.event_loop.clients());
     object.number("total_subscriptions", stats.subscriptions.get());

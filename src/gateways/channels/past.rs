@@ -1,14 +1,15 @@
-//! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that is
-//! the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to the
-//! history, and the answers to these clients wait for them. While the bus is away, and while many questions are on their way,
-//! names wait for their turn ([`turns`]): client addresses take turns, and the clients of an address. A name that was asked for is not
-//! asked for again until the history has forgotten the newest message of some name.
+//! What the history lacks for clients that ask for the newest messages: the newest message of a name in the stream that
+//! is the kept feed. The gateway asks the stream for it, once for all clients that ask meanwhile; the messages go to
+//! the history, and the answers to these clients wait for them. While the bus is away, and while many questions are on
+//! their way, names wait for their turn ([`turns`]): client addresses take turns, and the clients of an address. A name
+//! that was asked for is not asked for again until the history has forgotten the newest message of some name.
 //!
-//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first. Such a
-//! message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until the reader has
-//! passed it; the history has it then.
+//! The stream may answer with messages that its reader has not reached: after an outage it reads the backlog first.
+//! Such a message is neither kept nor sent, because the feed still brings it, after older ones. The answer waits until
+//! the reader has passed it; the history has it then.
 //!
-//! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has been read.
+//! A stream that answers no questions (Redis) is read into the history at the start: there a name waits until it has
+//! been read.
 //!
 //! If the stream does not give all, or the answer has waited for long enough, the answer says why, and the next client asks
 //! again.
@@ -54,8 +55,8 @@ pub(super) struct Past {
     returned: Returned,
     /// Those on their way, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order. Answers from
-    /// before a loss come first.
+    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
+    /// Answers from before a loss come first.
     ahead: BTreeSet<(Ahead, TopicName)>,
     /// How often the stream has lost messages.
     losses: u64,
@@ -103,8 +104,8 @@ impl PastQuestion {
         }
     }
 
-    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room there: one
-    /// that has none takes nothing from the others.
+    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room
+    /// there: one that has none takes nothing from the others.
     fn keep(&mut self, core: &mut Core, message: &Publication) -> Result<(), NotKept> {
         let mut kept = core.keep_newest(message, self.kept_for, self.forgotten);
         let mut clients = self.clients.iter();
@@ -241,8 +242,8 @@ impl Past {
         }
     }
 
-    /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again, unless it
-    /// would find the same.
+    /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again,
+    /// unless it would find the same.
     fn end(&mut self, number: u64, cut: Option<RetainedCut>) {
         let Some(name) = self.open.remove(&number) else {
             return;
@@ -265,6 +266,8 @@ impl Past {
         }
     }
 
+    /// Ends the question for a name, with why messages of it are missing, if any. What stays true is remembered for
+    /// the next client.
     fn end_name(&mut self, name: TopicName, cut: Option<RetainedCut>) {
         let Some(question) = self.questions.remove(&name) else {
             return;
@@ -365,7 +368,7 @@ impl ChannelsGateway {
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
         }
-        self.past.known.past_of(name, core.newest_forgotten())
+        self.past.known.past_of(name, core.newest_forgotten_count())
     }
 
     /// How many newest messages the history has forgotten, or had when the question about the name was asked whose answer a
@@ -374,13 +377,13 @@ impl ChannelsGateway {
         let question = self.past.questions.get(name);
         let asked = question.filter(|question| question.stage != Stage::Waits);
         let forgotten = asked.map(|question| question.forgotten);
-        let forgotten = forgotten.unwrap_or_else(|| core.newest_forgotten());
+        let forgotten = forgotten.unwrap_or_else(|| core.newest_forgotten_count());
         Some(forgotten).filter(|_| self.past.answers)
     }
 
     /// Whether the history has forgotten a newest message of a name since it had forgotten so many. The stream has it still.
     pub(super) fn has_forgotten(&self, core: &Core, name: &TopicName, forgotten: u64) -> bool {
-        core.newest_forgotten() > forgotten && {
+        core.newest_forgotten_count() > forgotten && {
             let patterns = matcher(self.syntax(), name).map(Arc::new);
             let name = name.clone();
             core.has_forgotten(&Wanted { name, patterns }, forgotten)
@@ -459,7 +462,7 @@ impl ChannelsGateway {
             self.past.end_name(name, cut);
             return;
         }
-        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten());
+        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten_count());
         (question.place, question.kept_for) = (Some(place), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);

@@ -154,8 +154,8 @@ impl ChannelsGateway {
         }))
     }
 
-    /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long. Returns
-    /// what [`go_on`](Self::go_on) does.
+    /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long.
+    /// Returns what [`go_on`](Self::go_on) does.
     pub(super) fn begin(
         &mut self,
         core: &mut Core,

@@ -5,11 +5,11 @@
 //! the stream, so the client does not get the value. The gateway asks the bus after the client's `subscribed`, once for
 //! all clients whose turn has come.
 //!
-//! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names, or the next
-//! page of a pattern's values, when the client has taken these values ([`questions`]). There is no question about a name
-//! that the bus refuses. So values wait only in send queues, and later messages wait after them. The
-//! shares are a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends
-//! after a minute ([`shares`]), so that a client that takes a byte now and then does not keep others waiting for ever; from then on
+//! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names, or the
+//! next page of a pattern's values, when the client has taken these values ([`questions`]). There is no question about
+//! a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The shares are
+//! a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends after a minute
+//! ([`shares`]), so that a client that takes a byte now and then does not keep others waiting for ever; from then on
 //! its values count only in the memory of all frames.
 //!
 //! | file | owns |
@@ -161,8 +161,9 @@ impl Retained {
         self.count_name(name, key);
     }
 
-    /// Records a client that has asked for the name, as [`want`](Self::want), and that is told when the values have ended. If
-    /// it waits for the name already, the values begin anew, so that those behind the newest answer are whole.
+    /// Records a client that has asked for the name, as [`want`](Self::want), and that is told when the values have
+    /// ended. If it waits for the name already, the values begin anew, so that those behind the newest answer are
+    /// whole.
     pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         self.leave_question(name, key);
         let wanted = WaitedName {

@@ -80,7 +80,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let own: ChannelsSettings = checked.get();
     let bus = bus(checked, &own)?;
-    let (bus_name, title, address) = (bus.name(), bus.title(), bus.address());
+    let (title, address) = (bus.title(), bus.address());
     let conflated = conflated_names(&own)?;
     let (authenticator, keys) = authenticator(&checked.auth(), clock)?;
     let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
@@ -101,10 +101,10 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let syntax = own.syntax();
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .routes(move |telemetry| pages::routes(telemetry, clock, bus_name))
+        .routes(move |telemetry| pages::routes(telemetry, clock, syntax))
         .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
-            pages::stats_head(object, telemetry, &stats, clock, bus_name);
+            pages::stats_head(object, telemetry, &stats, clock, syntax);
         }))
         .metrics(metrics)
         .reloads(acl_file.map(|file| Box::new(file) as Box<dyn Reload>))
@@ -227,7 +227,7 @@ fn with_kept_feed(
         return Ok(gateway.with_past());
     }
     if !is_stream && syntax == NameSyntax::Nats {
-        match settle(checked, own).is_whole() {
+        match settle(checked, own).says_one_server() {
             true => tracing::warn!(
                 "core NATS gives each instance positions of its own: nobody resumes on another instance or after a \
                  restart. Let a JetStream stream store the subjects, and read it with --stream"
@@ -277,6 +277,10 @@ fn reserved_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String>
     marks_channel(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
 }
 
+/// The settings of the client side.
+///
+/// # Errors
+/// The table of roles cannot be read.
 fn gateway_settings(
     checked: &Checked,
     own: &ChannelsSettings,

@@ -1,6 +1,6 @@
 //! The strict sequence of a connection: waiting messages, and the message being answered. After the end of its client a
-//! connection remains until all its messages are forwarded ([`Orphans`]). Each message carries the [`Permit`] for its bytes, so
-//! the messages of all connections together are bounded.
+//! connection remains until all its messages are forwarded ([`Orphans`]). Each message carries the [`Permit`] for its
+//! bytes, so the messages of all connections together are bounded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -253,8 +253,8 @@ impl Connection {
         self.drop_newest(0)
     }
 
-    /// Drops the newest of the messages that are not forwarded yet, the one in line for a slot last: while they are more than
-    /// `kept_max`, or while other clients need the room of the newest.
+    /// Drops the newest of the messages that are not forwarded yet, the one in line for a slot last: while they are
+    /// more than `kept_max`, or while other clients need the room of the newest.
     fn drop_newest(&mut self, kept_max: u64) -> Dropped {
         let before = self.to_forward();
         let mut in_line = None;

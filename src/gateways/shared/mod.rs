@@ -1,5 +1,5 @@
-//! What several gateways share: on the client side access, counts, histories and members; of their feeds the reading of messages;
-//! of their starts keys and roles, the bus and its source, and the protocols for a client in a terminal.
+//! What several gateways share: on the client side access, counts, histories and members; of their feeds the reading of
+//! messages; of their starts keys and roles, the bus and its source, and the protocols for a client in a terminal.
 //!
 //! | file | owns |
 //! | --- | --- |

@@ -109,7 +109,7 @@ pub(in crate::gateways) fn open(
             reading,
             status,
         ),
-        Bus::Nats(settings) => open_nats(settings, reading, (status, started_us)),
+        Bus::Nats(settings) => open_nats(settings, reading, status, started_us),
     }
 }
 
@@ -193,7 +193,8 @@ fn stream_source(
 fn open_nats(
     nats: NatsSettings,
     reading: BusReading<'_>,
-    (status, started_us): (Arc<BusStatus>, u64),
+    status: Arc<BusStatus>,
+    started_us: u64,
 ) -> Result<OpenBus, RunError> {
     match &reading.stream {
         Some(stream) if reading.acl.is_none() => {

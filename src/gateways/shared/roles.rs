@@ -30,7 +30,7 @@ pub(in crate::gateways) fn read_acl(
 fn parse(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<Acl, String> {
     let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
-    Acl::read(syntax, &text).map_err(|error| wrong(&error))
+    Acl::from_json(syntax, &text).map_err(|error| wrong(&error))
 }
 
 /// Whether clients have tokens.
@@ -135,6 +135,7 @@ impl Reload for AclFile {
 }
 
 impl AclFile {
+    /// Logs which roles have changed, and warns of those that do not fit the tokens.
     fn log_changes(&self, changes: &AclChanges) {
         tracing::info!(
             roles = self.in_force.roles(),
@@ -167,7 +168,7 @@ mod tests {
     fn a_new_table_goes_to_the_gateway_and_a_broken_one_does_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("acl.json");
-        let old = Acl::from_json(br#"{"user": ["a"]}"#).expect("a table");
+        let old = Acl::from_json(NameSyntax::Redis, br#"{"user": ["a"]}"#).expect("a table");
         fs::write(&path, old.to_json()).expect("written");
         let (mut file, inputs) = AclFile::new(&path, old, "user", Tokens::Required);
         assert_eq!(file.reload(), Ok(Reloaded::Unchanged));

@@ -164,7 +164,7 @@ impl HeldBody<'_> {
 
     /// The body is whole and will be used soon, so it is no longer evicted.
     fn settle(self) {
-        self.permit.progress(u64::MAX);
+        self.permit.work();
     }
 }
 

@@ -98,8 +98,8 @@ impl Caller {
         revoked.admit(&who, clock.now().unix_ms())
     }
 
-    /// Notes the token of the request, once it is judged, and checks that no operator has cut the sender off: from here on the
-    /// user and the marks of the token count too.
+    /// Notes the token of the request, once it is judged, and checks that no operator has cut the sender off: from here
+    /// on the user and the marks of the token count too.
     ///
     /// # Errors
     /// An operator has cut the sender off.

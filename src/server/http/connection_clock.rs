@@ -37,10 +37,19 @@ pub(super) enum GivesWay {
 enum UnderWay {
     /// No request.
     Nothing,
-    /// A request from whose answer the client only learns something.
+    /// A request from whose answer the client only learns something, or whose handler has not begun.
     Question,
     /// A request that may have changed something.
     Change,
+}
+
+/// What the client owes weirgate while a request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// The rest of the body.
+    Body,
+    /// Room for the rest of the answer.
+    Room,
 }
 
 /// The deadlines of a connection for its client, and whether the connection may be evicted for a new one.
@@ -53,8 +62,8 @@ enum UnderWay {
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
 /// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 ///
-/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an answer. While
-/// a request is under way, the permit knows of what kind it is.
+/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an
+/// answer. While a request is under way, the permit knows of what kind it is.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     /// Whether a head is being read, which has a deadline of its own.
@@ -66,9 +75,9 @@ pub(super) struct ConnectionClock {
     /// Whether the answer waits for the client to read.
     awaits_room: Cell<bool>,
     /// Since when the present deadline runs: the begin or the end of a head, or the last byte in either direction.
-    since: Cell<Instant>,
-    /// The time of `since`, microseconds of the monotonic clock.
-    since_us: Cell<u64>,
+    deadline_from: Cell<Instant>,
+    /// The same time, microseconds of the monotonic clock.
+    deadline_from_us: Cell<u64>,
     /// Since when no request has been under way, microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,
     gives_way: GivesWay,
@@ -79,9 +88,8 @@ pub(super) struct ConnectionClock {
     busy_since_us: Cell<u64>,
     /// Whether the request under way has followed an answer without a pause.
     is_pipelined: Cell<bool>,
-    /// Since when the client has owed the present body, or the room for the present answer (`true`), microseconds of the
-    /// monotonic clock.
-    owed_since_us: Cell<Option<(bool, u64)>>,
+    /// What the client has owed last for the request under way, and since when, microseconds of the monotonic clock.
+    owed: Cell<Option<(Owed, u64)>>,
     /// Since when a record of TLS is unfinished, while no byte of a head has come.
     record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
@@ -111,8 +119,8 @@ impl ConnectionClock {
             working: Cell::new(0),
             awaits_body: Cell::new(false),
             awaits_room: Cell::new(false),
-            since: Cell::new(Instant::now()),
-            since_us: Cell::new(time.mono_us()),
+            deadline_from: Cell::new(Instant::now()),
+            deadline_from_us: Cell::new(time.mono_us()),
             idle_since_us: Cell::new(time.mono_us() + first_head_us),
             gives_way,
             // A first request that has come is not read yet.
@@ -120,7 +128,7 @@ impl ConnectionClock {
             has_paused: Cell::new(true),
             busy_since_us: Cell::new(time.mono_us()),
             is_pipelined: Cell::new(false),
-            owed_since_us: Cell::new(None),
+            owed: Cell::new(None),
             record_since: Cell::new(None),
             head_timeout: Duration::from_millis(settings.head_timeout_ms),
             idle_timeout: Duration::from_millis(settings.idle_timeout_ms),
@@ -128,7 +136,7 @@ impl ConnectionClock {
             rest: Cell::new(None),
             time,
         };
-        clock.note_rest();
+        clock.update_rest();
         clock
     }
 
@@ -136,7 +144,7 @@ impl ConnectionClock {
     pub(super) fn take_permit(&self) -> Option<ConnectionPermit> {
         let permit = self.permit.take();
         if let Some(permit) = &permit {
-            permit.held().progress(u64::MAX);
+            permit.held().work();
         }
         permit
     }
@@ -154,16 +162,16 @@ impl ConnectionClock {
     /// Records the first bytes of a head.
     pub(super) fn note_head_begun(&self) {
         if !self.in_head.replace(true) {
-            self.set_since();
+            self.restart_deadline();
         }
     }
 
     /// Records the end of the head; the answer follows.
     pub(super) fn note_head_ended(&self) {
         self.in_head.set(false);
-        self.set_since();
-        self.idle_since_us.set(self.since_us.get());
-        self.note_rest();
+        self.restart_deadline();
+        self.idle_since_us.set(self.deadline_from_us.get());
+        self.update_rest();
     }
 
     /// Records that a record of TLS is unfinished while no byte of a head has come. Such a record has the deadline of a
@@ -194,49 +202,50 @@ impl ConnectionClock {
         let waited = awaits.replace(must_wait);
         let is_idle = must_wait && (waited || self.working.get() == 0);
         if !is_idle && !self.in_head.get() {
-            self.set_since();
+            self.restart_deadline();
         }
-        self.note_rest();
+        self.update_rest();
     }
 
     /// Records that the next head, or the rest of it, is waited for.
     pub(super) fn note_pause(&self) {
         self.has_paused.set(true);
         self.under_way.set(UnderWay::Nothing);
-        self.note_rest();
+        self.update_rest();
     }
 
     /// Records that a request is under way: hyper has passed it on.
     fn note_request_begun(&self) {
-        self.owed_since_us.set(None);
+        self.owed.set(None);
+        // So it counts until its handler begins, which says whether it may change something.
         self.under_way.set(UnderWay::Question);
         let has_paused = self.has_paused.replace(false);
         self.is_pipelined.set(!has_paused);
         if has_paused {
             self.busy_since_us.set(self.time.mono_us());
         }
-        self.note_rest();
+        self.update_rest();
     }
 
-    /// Records the begin of a handler's work.
+    /// Records the begin of a handler's work. `may_change`: not only to answer a question.
     fn note_work_begun(&self, may_change: bool) {
         self.working.set(self.working.get() + 1);
         if may_change {
             self.under_way.set(UnderWay::Change);
         }
-        self.note_rest();
+        self.update_rest();
     }
 
     /// Records the end of a request, and of the handler's work if there was any: hyper has the whole answer.
     fn note_request_ended(&self, had_work: bool) {
-        self.owed_since_us.set(None);
+        self.owed.set(None);
         self.under_way.set(UnderWay::Nothing);
         if had_work {
             self.working.set(self.working.get().saturating_sub(1));
-            self.set_since();
-            self.idle_since_us.set(self.since_us.get());
+            self.restart_deadline();
+            self.idle_since_us.set(self.deadline_from_us.get());
         }
-        self.note_rest();
+        self.update_rest();
     }
 
     /// Whether the client has to send the rest of a body, or to take an answer.
@@ -245,9 +254,9 @@ impl ConnectionClock {
     }
 
     /// The deadline runs anew from now on.
-    fn set_since(&self) {
-        self.since.set(Instant::now());
-        self.since_us.set(self.time.mono_us());
+    fn restart_deadline(&self) {
+        self.deadline_from.set(Instant::now());
+        self.deadline_from_us.set(self.time.mono_us());
     }
 
     /// Whether the connection may be evicted with a request under way.
@@ -258,19 +267,23 @@ impl ConnectionClock {
     /// How the connection rests now; `None` while it may not be evicted, because the client waits for weirgate.
     fn resting(&self) -> Option<Rest> {
         let (kind, since_us) = match (self.is_owed(), self.gives_way) {
-            (true, GivesWay::AtRest) => (RestKind::Owed, self.since_us.get() + OWED_US),
+            (true, GivesWay::AtRest) => (RestKind::Owed, self.deadline_from_us.get() + OWED_US),
             (true, GivesWay::Always) if self.is_pipelined.get() => {
                 (RestKind::Pipelined, self.busy_since_us.get())
             }
-            (true, GivesWay::Always) => (RestKind::Owed, self.first_owed_us() + OWED_IN_ALL_US),
+            (true, GivesWay::Always) => {
+                let owed_us = self.owed.get().map_or(0, |(_, since_us)| since_us);
+                (RestKind::Owed, owed_us + OWED_IN_ALL_US)
+            }
             (false, GivesWay::AtRest) if self.is_working() => return None,
             (false, GivesWay::AtRest) => (RestKind::Idle, self.idle_since_us.get()),
-            (false, GivesWay::Always) => self.resting_unless_asked(),
+            (false, GivesWay::Always) => self.resting_unowed(),
         };
         Some(Rest { kind, since_us })
     }
 
-    fn resting_unless_asked(&self) -> (RestKind, u64) {
+    /// How a connection rests that [always gives way](GivesWay::Always) and whose client owes nothing.
+    fn resting_unowed(&self) -> (RestKind, u64) {
         let kind = match self.under_way.get() {
             UnderWay::Nothing => return (RestKind::Idle, self.idle_since_us.get()),
             UnderWay::Change => RestKind::Changing,
@@ -280,18 +293,24 @@ impl ConnectionClock {
         (kind, self.busy_since_us.get())
     }
 
-    /// Since when the client owes the rest of the body, or of the room for the answer.
-    fn first_owed_us(&self) -> u64 {
-        let is_answer = self.awaits_room.get();
-        let before = self.owed_since_us.get();
-        let before = before.filter(|(of_answer, _)| *of_answer == is_answer);
-        let (_, since_us) = before.unwrap_or_else(|| (is_answer, self.time.mono_us()));
-        self.owed_since_us.set(Some((is_answer, since_us)));
-        since_us
+    /// Records what the client owes. The time since when does not begin anew while it is the same: single bytes do not
+    /// extend it.
+    fn note_owed(&self) {
+        if !self.is_owed() {
+            return;
+        }
+        let what = match self.awaits_room.get() {
+            true => Owed::Room,
+            false => Owed::Body,
+        };
+        if self.owed.get().is_none_or(|(before, _)| before != what) {
+            self.owed.set(Some((what, self.time.mono_us())));
+        }
     }
 
     /// Updates the permit if the connection has begun or ended a rest.
-    fn note_rest(&self) {
+    fn update_rest(&self) {
+        self.note_owed();
         let (rest, permit) = (self.resting(), self.permit.borrow());
         if self.rest.replace(rest) == rest {
             return;
@@ -299,7 +318,7 @@ impl ConnectionClock {
         if let Some(permit) = permit.as_ref().map(ConnectionPermit::held) {
             match rest {
                 Some(rest) => permit.rest(rest),
-                None => permit.progress(u64::MAX),
+                None => permit.work(),
             }
         }
     }
@@ -311,12 +330,12 @@ impl ConnectionClock {
 
     /// When the connection times out; `None` while the client has nothing to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let begun = self.in_head.get().then(|| self.since.get());
+        let begun = self.in_head.get().then(|| self.deadline_from.get());
         if let Some(since) = begun.or_else(|| self.record_since.get()) {
             return Some(since + self.head_timeout);
         }
         let awaited = !self.is_working() || self.awaits_body.get() || self.awaits_room.get();
-        awaited.then(|| self.since.get() + self.idle_timeout)
+        awaited.then(|| self.deadline_from.get() + self.idle_timeout)
     }
 }
 

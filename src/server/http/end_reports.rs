@@ -11,8 +11,8 @@ use weirgate_wire::base::LogBudget;
 /// The most log lines a second about connections that had to be evicted, broke the protocol of TLS, or were cut off.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
-/// them, and to the log.
+/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor,
+/// which counts them, and to the log.
 #[derive(Debug)]
 pub(super) struct EndReports {
     to_reactor: Sender<CloseReason>,

@@ -8,8 +8,8 @@ use weirgate_wire::admission::Quota;
 /// The settings of plain HTTP connections.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Limits the bytes of requests that are read before they are used: those after a head at the hand-over, those
-    /// after a request in progress, and small bodies for services.
+    /// Limits the bytes of requests that are read before they are used: those that came with the head of a connection that
+    /// the loop hands over, those after a request in progress, and small bodies for services.
     pub held: Quota,
     /// Who the clients are, and who is refused.
     pub access: Arc<ClientAccess>,
@@ -21,7 +21,8 @@ pub struct HttpSettings {
     pub event_stream: bool,
     /// The longest time from the first byte of a head to its end, in milliseconds.
     pub head_timeout_ms: u64,
-    /// The longest time without a request, in milliseconds since the last byte in either direction.
+    /// The longest time without a byte in either direction, in milliseconds: between requests, and while weirgate waits
+    /// for a body or for the client to read an answer.
     pub idle_timeout_ms: u64,
     /// How long to read and drop what a client still sends after our end of a connection.
     pub linger: Linger,
@@ -44,11 +45,12 @@ pub struct Linger {
 
 impl Default for HttpSettings {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
-            held: Limits::default().http_held,
+            head_bytes_max: limits.head_bytes_max,
+            head_headers_max: limits.head_headers_max,
+            held: limits.http_held,
             access: Arc::default(),
-            head_bytes_max: 16 * 1024,
-            head_headers_max: 100,
             event_stream: false,
             head_timeout_ms: 10_000,
             idle_timeout_ms: 75_000,

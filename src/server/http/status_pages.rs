@@ -88,7 +88,7 @@ impl MetricsTexts {
         };
         // The numbers of single topics in the next text come from this survey. It is asked for only once this text is made,
         // which would otherwise count it if the loop is quick.
-        self.telemetry.surveys.ask();
+        self.telemetry.surveys.request();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;
         *kept = Some(KeptText { made_us, text });
@@ -155,6 +155,7 @@ fn numbers<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> ObjectWriter {
     object
 }
 
+/// The part of `/stats` about messages to and from clients.
 fn messages(turn: &LoopNumbers) -> ObjectWriter {
     let hub = &turn.hub;
     let values = [
@@ -174,6 +175,7 @@ fn messages(turn: &LoopNumbers) -> ObjectWriter {
     numbers(values.into_iter())
 }
 
+/// The part of `/stats` about the bus and its subjects.
 fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
     let feed = &turn.feed;
     let mut object = ObjectWriter::new();

@@ -51,9 +51,9 @@ impl LoopReport {
         }
     }
 
-    /// Records a message that arrived at `received_us`; its frame goes to clients.
-    pub(super) fn taken(&mut self, received_us: u64, taken_us: u64) {
-        self.stage(Stage::BusToFeed, received_us, taken_us);
+    /// Records a message that arrived at `received_us`, and that the loop took at `taken_us`; its frame goes to clients.
+    pub(super) fn note_taken(&mut self, received_us: u64, taken_us: u64) {
+        self.note_stage(Stage::BusToFeed, received_us, taken_us);
         self.lateness
             .observe_us(taken_us.saturating_sub(received_us));
         self.received_us.push(received_us);
@@ -61,12 +61,12 @@ impl LoopReport {
 
     /// Records the end of a flush; `first_write_us` is the end of the first write. By then every client that takes
     /// bytes has all messages of the turn.
-    pub(super) fn flushed(&mut self, first_write_us: Option<u64>, ended_us: u64) {
+    pub(super) fn note_flush_end(&mut self, first_write_us: Option<u64>, ended_us: u64) {
         let mut received = std::mem::take(&mut self.received_us);
         for received_us in received.drain(..) {
             if let Some(first_write_us) = first_write_us {
-                self.stage(Stage::FirstWrite, received_us, first_write_us);
-                self.stage(Stage::LastWrite, received_us, ended_us);
+                self.note_stage(Stage::FirstWrite, received_us, first_write_us);
+                self.note_stage(Stage::LastWrite, received_us, ended_us);
             }
         }
         // Keeps the capacity for the next turn.
@@ -74,13 +74,13 @@ impl LoopReport {
     }
 
     /// Records how long a message was in a stage.
-    pub(super) fn stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
+    pub(super) fn note_stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
         let us = to_us.saturating_sub(from_us);
         self.durations.observe_stage_us(stage, us);
     }
 
     /// Records a sleep that ended `us` microseconds later than it should.
-    pub(super) fn overslept(&mut self, us: u64) {
+    pub(super) fn note_oversleep(&mut self, us: u64) {
         self.lateness.observe_us(us);
     }
 
@@ -90,17 +90,17 @@ impl LoopReport {
     }
 
     /// Counts a used-up budget of this turn.
-    pub(super) fn spent(&mut self, budget: Budget) {
+    pub(super) fn count_spent(&mut self, budget: Budget) {
         self.times.count_spent(budget);
     }
 
     /// Records the cost and the savings of spinning so far.
-    pub(super) fn spun(&mut self, counts: SpinCounts) {
+    pub(super) fn set_spin(&mut self, counts: SpinCounts) {
         self.times.spin = counts;
     }
 
     /// Ends the turn that began at `began`: copies its numbers without waiting.
-    pub(super) fn turn_ended<G: Gateway>(
+    pub(super) fn end_turn<G: Gateway>(
         &mut self,
         event_loop: &EventLoop,
         [began, ended]: [Now; 2],
@@ -123,7 +123,7 @@ impl LoopReport {
         }
         self.log_overload(hub.stats().overload);
         let peak = hub.take_send_queue_peak();
-        let send_queue_peak_bytes = self.peak(began, peak);
+        let send_queue_peak_bytes = self.add_peak(began, peak);
         if feed.caught_up {
             event_loop.set_caught_up();
         }
@@ -139,6 +139,7 @@ impl LoopReport {
         self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
     }
 
+    /// Logs the lateness of a window, if it is high.
     fn log_late(&mut self, now: Now, late_us: u64) {
         if late_us >= LATE_LINE_US
             && let Some(line) = self.late_lines.line(now)
@@ -152,6 +153,7 @@ impl LoopReport {
         }
     }
 
+    /// Logs that the loop is behind, or no longer is.
     fn log_overload(&mut self, overload: OverloadStats) {
         if overload.is_behind == self.overload.is_behind {
             return;
@@ -174,7 +176,8 @@ impl LoopReport {
         self.retry_at_us
     }
 
-    fn peak(&mut self, now: Now, peak: u64) -> u64 {
+    /// Adds the size of the largest send queue of a turn, bytes. Returns the largest of this window and the one before.
+    fn add_peak(&mut self, now: Now, peak: u64) -> u64 {
         if now.mono_us >= self.peak_window_ends_us {
             self.peak_window_ends_us = now.mono_us + PEAK_WINDOW_US;
             self.peak_before = std::mem::take(&mut self.peak);
@@ -195,11 +198,11 @@ mod tests {
             mono_us: s * 1_000_000,
             unix_us: 0,
         };
-        assert_eq!(report.peak(at(1), 5), 5);
-        assert_eq!(report.peak(at(10), 9), 9);
-        assert_eq!(report.peak(at(11), 2), 9);
-        assert_eq!(report.peak(at(20), 0), 9);
-        assert_eq!(report.peak(at(21), 0), 2);
-        assert_eq!(report.peak(at(31), 0), 0);
+        assert_eq!(report.add_peak(at(1), 5), 5);
+        assert_eq!(report.add_peak(at(10), 9), 9);
+        assert_eq!(report.add_peak(at(11), 2), 9);
+        assert_eq!(report.add_peak(at(20), 0), 9);
+        assert_eq!(report.add_peak(at(21), 0), 2);
+        assert_eq!(report.add_peak(at(31), 0), 0);
     }
 }

@@ -45,8 +45,8 @@ struct Socket {
     asks_for_room: bool,
 }
 
-/// The cost of reading a socket: the time that its reads and shares took lately ([`Bill`]). Cheap sockets are read first, and
-/// their responses go out first, so no client waits for the messages of hundreds of costly clients.
+/// The cost of reading a socket: the time that its reads and shares took lately ([`Bill`]). Cheap sockets are read
+/// first, and their responses go out first, so no client waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// A client whose request head is awaited.
@@ -195,7 +195,8 @@ impl Sockets {
             .map_or(Unread::Nothing, |socket| socket.unread)
     }
 
-    /// Charges a client for a read, or for its share of a turn, that ended at `now_us`. Returns whether the client costs much.
+    /// Charges a client for a read, or for its share of a turn, that ended at `now_us`. Returns whether the client
+    /// costs much.
     pub(super) fn charge(&mut self, key: SessionKey, now_us: u64, took_us: u64) -> bool {
         self.socket(key)
             .is_some_and(|socket| socket.bill.add(now_us, took_us))

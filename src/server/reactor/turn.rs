@@ -312,9 +312,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         began.plus_us(passed_us)
     }
 
+    /// Does one turn of the loop, after a poll that brought these events.
     fn turn(&mut self, events: &Events) {
         let now = self.clock.now();
-        self.report.overslept(self.freeze.wakes(now.mono_us));
+        self.report.note_oversleep(self.freeze.wakes(now.mono_us));
         if self.settings.spin_us > 0 && (!events.is_empty() || self.seams.have_messages()) {
             self.spin.worked(now.mono_us);
         }
@@ -478,13 +479,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
             if !self.hub.has_time() {
-                self.report.spent(Budget::Flush);
+                self.report.count_spent(Budget::Flush);
             }
             return;
         }
         let first_write_us = self.sockets.take_first_write_us();
         let ended_us = self.clock.mono_us();
-        self.report.flushed(first_write_us, ended_us);
+        self.report.note_flush_end(first_write_us, ended_us);
     }
 
     /// Looks at some of the clients whose send queue waits, if a look is due.

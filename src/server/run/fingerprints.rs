@@ -21,7 +21,7 @@ pub struct Fingerprints {
 
 impl Fingerprints {
     /// Takes the fingerprints of the files; must be called before their content is read.
-    pub fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn take(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let present = fingerprints(&paths);
         Self {
@@ -52,6 +52,7 @@ impl Fingerprints {
     }
 }
 
+/// The fingerprints of the files as they are now; `None` for a file that is not there.
 fn fingerprints(paths: &[PathBuf]) -> Vec<Fingerprint> {
     let fingerprint = |path: &PathBuf| {
         let found = fs::metadata(path).ok()?;
@@ -74,7 +75,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
         fs::write(&path, "text").expect("written");
-        let mut watched = Fingerprints::now([path.clone()]);
+        let mut watched = Fingerprints::take([path.clone()]);
         assert!(!watched.poll_change());
         // The times of files advance in the steps of the kernel's clock.
         std::thread::sleep(std::time::Duration::from_millis(20));

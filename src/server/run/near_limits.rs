@@ -127,7 +127,7 @@ mod tests {
         ]);
         let present = |flag: &str| {
             let found = PRESENT_VALUES.iter().find(|(name, _)| *name == flag);
-            found.expect(flag).1(&MetricsReading::now(&telemetry))
+            found.expect(flag).1(&MetricsReading::read(&telemetry))
         };
         for (flag, value) in [
             ("all-channels-max", Some(10)),

@@ -16,7 +16,7 @@ pub(super) struct SecretFiles {
 impl SecretFiles {
     /// Watches the files; `None` if no secret is in a file.
     pub(super) fn new(files: Vec<SecretFile>) -> Option<Self> {
-        let fingerprints = Fingerprints::now(files.iter().map(|file| file.path.clone()));
+        let fingerprints = Fingerprints::take(files.iter().map(|file| file.path.clone()));
         (!files.is_empty()).then_some(Self {
             files,
             fingerprints,

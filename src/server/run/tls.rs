@@ -60,7 +60,7 @@ impl TlsInForce {
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
         let tickets = tickets(clock);
-        let fingerprints = Fingerprints::now(files.paths());
+        let fingerprints = Fingerprints::take(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
         warn(&tls.facts, clock);
         Ok(Self {
@@ -81,7 +81,7 @@ impl TlsInForce {
     pub(super) fn question(&self) -> StartQuestion {
         let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
         StartQuestion::new("TLS", move || {
-            let tls = in_force.now();
+            let tls = in_force.config();
             let each = tls.facts.iter();
             each.map(|facts| greeted(&tls, facts, now_s)).collect()
         })
@@ -133,6 +133,7 @@ impl Reload for TlsInForce {
     }
 }
 
+/// The finding of a handshake with one of the certificates in force.
 fn greeted(tls: &ServerTls, facts: &CertificateFacts, now_s: i64) -> Finding {
     let file = facts.file.display();
     match greet_itself(tls, facts) {

@@ -40,7 +40,8 @@ impl fmt::Debug for SecretText {
 }
 
 /// One URL, or several separated by commas. [`fmt::Display`] and [`fmt::Debug`] hide the password (or a token without a
-/// user name) and the query; only [`SecretUrl::expose`] returns them. All clones have the new text once its file has changed.
+/// user name) and the query; only [`SecretUrl::expose`] returns them. All clones have the new text once its file has
+/// changed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(Secret);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderValue,
     TRANSFER_ENCODING,
 };
 use hyper::{Method, StatusCode};
@@ -219,6 +219,7 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
     routes
 }
 
+/// A route whose answer is computed on the thread of the supervisor, which may wait for processes.
 fn route<F: Future<Output = Answer> + 'static>(
     shared: &Shared,
     path: &'static str,
@@ -254,6 +255,7 @@ fn take_parameter(request: &RequestParts, name: &str) -> (Option<String>, String
     (found, target)
 }
 
+/// The answer while no process answers.
 fn no_process_answers() -> Answer {
     let detail = "No process answers; the log says why";
     Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail).no_store()
@@ -333,6 +335,7 @@ impl Shared {
         Answer::new(StatusCode::OK, format.content_type(), page).no_store()
     }
 
+    /// The metrics of the supervisor itself, which no process has.
     fn own_metrics(&self) -> Vec<GatewayMetric> {
         self.with(|board| {
             let states = ["starting", "serving", "ready", "stopping"];
@@ -518,7 +521,7 @@ impl Shared {
             let progress = body.progress();
             let said = admin_request.pass_on(stream, body, PUSH_MAX).await;
             return match said {
-                Ok(said) => as_answer(said),
+                Ok(said) => passed_on_answer(said),
                 Err(_) if progress.is_too_slow() => {
                     Answer::detail(StatusCode::REQUEST_TIMEOUT, "Request body too slow")
                 }
@@ -535,6 +538,7 @@ impl Shared {
     }
 }
 
+/// Whether no process took the request that ended with this error: nobody listens at its socket.
 fn is_not_taken(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     matches!(error.kind(), ConnectionRefused | NotFound)
@@ -552,12 +556,13 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
 /// If the request names a session as `NUMBER/SESSION`, replaces it by the process's own name of the session, and returns the
 /// number of the process.
 fn name_own_session(admin_request: &mut AdminRequest) -> Option<Number> {
-    match admin_request.method == Method::GET {
+    match admin_request.method.is_safe() {
         true => name_own_session_in_query(admin_request),
         false => name_own_session_in_body(admin_request),
     }
 }
 
+/// [`name_own_session`] for a request with the session in its query.
 fn name_own_session_in_query(admin_request: &mut AdminRequest) -> Option<Number> {
     let (path, query) = admin_request.target.split_once('?')?;
     let mut number = None;
@@ -575,6 +580,7 @@ fn name_own_session_in_query(admin_request: &mut AdminRequest) -> Option<Number>
     number
 }
 
+/// [`name_own_session`] for a request with the session in its body, JSON.
 fn name_own_session_in_body(admin_request: &mut AdminRequest) -> Option<Number> {
     let mut cut = value_of(&admin_request.body)?;
     let session = cut.get("session")?.as_str()?.to_owned();
@@ -600,13 +606,13 @@ fn value_of(body: &[u8]) -> Option<Value> {
     json::read(body).ok()?.parse().ok()
 }
 
-fn as_answer(said: AdminAnswer) -> Answer {
+/// The answer of a process as that of the supervisor, without the headers that each server makes for its own connection.
+fn passed_on_answer(said: AdminAnswer) -> Answer {
     let mut answer = Answer::empty(said.status);
     answer.headers = said.headers;
-    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+    for name in [CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING] {
         answer.headers.remove(name);
     }
-    answer.headers.remove("date");
     answer.body = said.body;
     answer
 }
@@ -658,7 +664,7 @@ fn only_answer(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Opt
     let only = only?;
     let found = all.iter().find(|(number, _)| number.to_string() == only);
     let (status, detail) = match found {
-        Some((_, Some(said))) => return Some(as_answer(said.clone())),
+        Some((_, Some(said))) => return Some(passed_on_answer(said.clone())),
         Some((_, None)) => {
             let detail = format!("Process {only} does not answer");
             (StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -692,4 +698,31 @@ fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
         }
     }
     Answer::json(worst, value.to_string()).no_store()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, target: &str, body: &'static str) -> AdminRequest {
+        AdminRequest {
+            method,
+            target: target.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_session_is_named_as_its_process_names_it() {
+        for method in [Method::GET, Method::HEAD] {
+            let mut of_page = request(method, "/operator/clients?user=ann&session=2/abc", "");
+            assert_eq!(name_own_session(&mut of_page), Some(2));
+            assert_eq!(of_page.target, "/operator/clients?user=ann&session=abc");
+        }
+        let cut = r#"{"session":"2/abc"}"#;
+        let mut cut = request(Method::POST, "/operator/disconnect", cut);
+        assert_eq!(name_own_session(&mut cut), Some(2));
+        assert_eq!(&cut.body[..], br#"{"session":"abc"}"#);
+    }
 }

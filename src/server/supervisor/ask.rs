@@ -72,6 +72,10 @@ impl AdminRequest {
         exchange(stream, head, Full::new(body)).await
     }
 
+    /// The request as HTTP sends it.
+    ///
+    /// # Errors
+    /// The target is not valid.
     fn into_parts(self) -> io::Result<(Parts, Bytes)> {
         let request = Request::builder()
             .method(self.method)
@@ -85,8 +89,8 @@ impl AdminRequest {
     }
 
     /// Passes the request on with a body that comes in pieces, of which the supervisor holds one at a time: the process
-    /// judges the request, and counts the bytes. The process has at least `limit` for the answer from the end of the body on,
-    /// and at most twice as long.
+    /// judges the request, and counts the bytes. The process has at least `limit` for the answer from the end of the
+    /// body on, and at most twice as long.
     ///
     /// # Errors
     /// No whole answer, or the body is broken.
@@ -132,7 +136,7 @@ where
     })
 }
 
-/// The answer of a process.
+/// The answer of a process. Variables with such an answer are called `said`, to differ from the answer to the client.
 #[derive(Clone, Debug)]
 pub(super) struct AdminAnswer {
     pub(super) status: StatusCode,

@@ -138,7 +138,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         reactor: common.reactor,
         level_at: Instant::now() + LEVEL_EVERY,
     };
-    let status = shell.block().map_err(RunError::Loop)?;
+    let status = shell.run_blocking().map_err(RunError::Loop)?;
     plane.stop(HTTP_STOP);
     match status {
         0 => {
@@ -196,6 +196,7 @@ struct Arrivals {
 }
 
 impl Arrivals {
+    /// Registers the handlers of the signals.
     fn take() -> io::Result<Self> {
         let signals = Signals::new(SIGNALS)?;
         let (wake, write) = StdUnixStream::pair()?;
@@ -211,6 +212,7 @@ impl Arrivals {
         })
     }
 
+    /// Waits for the next signals.
     async fn next(&mut self) -> io::Result<Vec<i32>> {
         self.wake.ready(Interest::READABLE).await?;
         let mut bytes = [0; 64];
@@ -220,7 +222,8 @@ impl Arrivals {
 }
 
 impl Shell {
-    fn block(self) -> io::Result<u8> {
+    /// [Runs](Self::run) on this thread.
+    fn run_blocking(self) -> io::Result<u8> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

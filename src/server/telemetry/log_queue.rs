@@ -16,7 +16,7 @@ use weirgate_bus::runtime::detached;
 use weirgate_wire::base::escaped_bytes;
 
 /// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, and
-/// their number is logged.
+/// their number is logged once half of the queue is free.
 const WAITING_LINES_MAX: usize = 4096;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The longest time for each of the two waits of [`flush`].
@@ -87,28 +87,29 @@ impl LogLines {
         if let Some(lines) = QUEUE.get() {
             return Ok(lines.clone());
         }
-        let (lines, queue) = Self::new();
-        let (waiting, left_out) = (Arc::clone(&lines.waiting), Arc::clone(&lines.left_out));
+        let (lines, mut queue) = Self::new();
         detached("log", move || {
-            let mut reported = 0;
             // Ends with the process.
-            for job in queue {
-                if let LogJob::Line(line) = &job {
-                    waiting.fetch_sub(line.len(), Ordering::Relaxed);
-                }
-                write_out(job, &left_out, &mut reported, &mut io::stdout());
+            while let Ok(job) = queue.jobs.recv() {
+                queue.carry_out(job, &mut io::stdout());
             }
         })?;
         Ok(QUEUE.get_or_init(|| lines).clone())
     }
 
     /// An empty queue, and its end for the thread of the log.
-    fn new() -> (Self, Receiver<LogJob>) {
-        let (jobs, queue) = bounded(WAITING_LINES_MAX);
-        let lines = Self {
+    fn new() -> (Self, WaitingLines) {
+        let (sender, jobs) = bounded(WAITING_LINES_MAX);
+        let queue = WaitingLines {
             jobs,
-            waiting: Arc::default(),
+            bytes: Arc::default(),
             left_out: Arc::default(),
+            reported: 0,
+        };
+        let lines = Self {
+            jobs: sender,
+            waiting: Arc::clone(&queue.bytes),
+            left_out: Arc::clone(&queue.left_out),
             is_styled: false,
             label: Label::default(),
         };
@@ -127,23 +128,44 @@ impl LogLines {
     }
 }
 
-/// Carries out a job, and logs how many more lines were left out since the last such line. A closed standard output is
-/// not an error. `reported` is the number of left-out lines that were logged already.
-fn write_out(job: LogJob, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
-    match job {
-        LogJob::Line(line) => {
-            let _ = out.write_all(&line);
+/// The end of the queue at the thread of the log.
+struct WaitingLines {
+    jobs: Receiver<LogJob>,
+    /// Bytes of the lines that wait.
+    bytes: Arc<AtomicUsize>,
+    /// How many lines were left out.
+    left_out: Arc<AtomicU64>,
+    /// How many of them were logged as left out.
+    reported: u64,
+}
+
+impl WaitingLines {
+    /// Writes a line, or ends the wait of a flush. Then logs how many more lines were left out since the last such log
+    /// line. A closed standard output is not an error.
+    fn carry_out(&mut self, job: LogJob, out: &mut dyn Write) {
+        match job {
+            LogJob::Line(line) => {
+                self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                let _ = out.write_all(&line);
+            }
+            LogJob::Flush(done) => drop(done),
         }
-        LogJob::Flush(done) => drop(done),
+        let all = self.left_out.load(Ordering::Relaxed);
+        let lines = all - self.reported;
+        if lines > 0 && self.has_room() {
+            self.reported = all;
+            tracing::warn!(
+                lines,
+                "log lines were left out: standard output was not read"
+            );
+        }
     }
-    let all = left_out.load(Ordering::Relaxed);
-    let lines = all - *reported;
-    if lines > 0 {
-        *reported = all;
-        tracing::warn!(
-            lines,
-            "log lines were left out: standard output was not read"
-        );
+
+    /// Whether half of the queue is free. The log line about left-out lines goes through the queue too. In a queue that is
+    /// nearly full, other threads could take the last room, and the number in the line would be lost.
+    fn has_room(&self) -> bool {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.jobs.len() < WAITING_LINES_MAX / 2 && bytes < WAITING_BYTES_MAX / 2
     }
 }
 
@@ -192,28 +214,65 @@ pub fn flush() {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_does_not_fit_is_left_out_and_reported() {
-        let (mut lines, queue) = LogLines::new();
-        let left_out = Arc::clone(&lines.left_out);
-        for _ in 0..WAITING_LINES_MAX + 7 {
-            lines.write_all(b"a line\n").unwrap();
-        }
-        assert_eq!(left_out.load(Ordering::Relaxed), 7);
+    /// Carries out all jobs that wait, with `lines` as the log of this thread. Returns what was written.
+    fn written(queue: &mut WaitingLines, lines: &LogLines) -> String {
+        let lines = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
             .with_writer(move || lines.clone())
             .finish();
-        let (mut reported, mut out) = (0, Vec::new());
+        let mut out = Vec::new();
         tracing::subscriber::with_default(subscriber, || {
-            for job in queue.try_iter() {
-                write_out(job, &left_out, &mut reported, &mut out);
+            while let Ok(job) = queue.jobs.try_recv() {
+                queue.carry_out(job, &mut out);
             }
         });
-        let out = String::from_utf8(out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_reported() {
+        let (mut lines, mut queue) = LogLines::new();
+        for _ in 0..WAITING_LINES_MAX + 7 {
+            lines.write_all(b"a line\n").unwrap();
+        }
+        assert_eq!(queue.left_out.load(Ordering::Relaxed), 7);
+        let out = written(&mut queue, &lines);
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "reported once there is room");
-        assert_eq!(reported, 7);
+        assert_eq!(queue.reported, 7);
+    }
+
+    /// Standard output, for which so much time passes that other threads fill the queue again.
+    struct SlowOut(LogLines);
+
+    impl Write for SlowOut {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.put(b"a line of another thread\n");
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn all_lines_left_out_while_the_queue_stays_full_are_reported() {
+        let (lines, mut queue) = LogLines::new();
+        for _ in 0..WAITING_LINES_MAX + 1_000 {
+            lines.put(b"a line\n");
+        }
+        let (subscriber_lines, mut out) = (lines.clone(), SlowOut(lines.clone()));
+        let subscriber = tracing_subscriber::fmt().with_writer(move || subscriber_lines.clone());
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            for _ in 0..10 {
+                let job = queue.jobs.try_recv().unwrap();
+                queue.carry_out(job, &mut out);
+            }
+        });
+        let out = written(&mut queue, &lines);
+        assert!(out.contains(r#""lines":1000"#), "{out}");
     }
 
     #[test]
@@ -224,7 +283,7 @@ mod tests {
             lines.write_all(&[&long[..], b"\n"].concat()).unwrap();
         }
         assert_eq!(
-            (queue.len(), lines.left_out.load(Ordering::Relaxed)),
+            (queue.jobs.len(), lines.left_out.load(Ordering::Relaxed)),
             (2, 1)
         );
     }
@@ -239,7 +298,7 @@ mod tests {
             .finish();
         let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
         tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
-        let Ok(LogJob::Line(line)) = queue.try_recv() else {
+        let Ok(LogJob::Line(line)) = queue.jobs.try_recv() else {
             panic!("one line");
         };
         let line = String::from_utf8(line).unwrap();
@@ -263,7 +322,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(%path, other = path, "{path}");
         });
-        let Ok(LogJob::Line(line)) = queue.try_recv() else {
+        let Ok(LogJob::Line(line)) = queue.jobs.try_recv() else {
             panic!("one line");
         };
         let line = String::from_utf8(line).unwrap();

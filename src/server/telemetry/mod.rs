@@ -168,7 +168,7 @@ impl Telemetry {
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
-        let reading = MetricsReading::now(self);
+        let reading = MetricsReading::read(self);
         for metric in names::ALL {
             // A row without `write` belongs to a gateway, which brings the values below.
             if let Some(write) = metric.write {
@@ -196,8 +196,8 @@ pub(crate) struct MetricsReading<'a> {
 }
 
 impl<'a> MetricsReading<'a> {
-    /// Reads the numbers of the loop, the kernel and the survey. The others are read when a page asks for them.
-    pub(crate) fn now(telemetry: &'a Telemetry) -> Self {
+    /// Reads the numbers of the loop, the kernel, the survey and the log. The others are read when a page asks for them.
+    pub(crate) fn read(telemetry: &'a Telemetry) -> Self {
         Self {
             turn: telemetry.event_loop.numbers(),
             process: ProcessStats::read(),

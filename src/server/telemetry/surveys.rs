@@ -1,5 +1,5 @@
 //! Surveys of clients and topics, which the loop makes on request for the operator's page, and the searches that wait for
-//! the next survey.
+//! the next survey. The methods with "Loop:" are those that only the loop calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -50,46 +50,48 @@ pub(crate) struct PendingSearch {
 #[derive(Debug)]
 pub(crate) struct Surveys {
     /// Whether a survey was requested since the last one began.
-    asked: AtomicBool,
-    /// How many surveys were made.
+    requested: AtomicBool,
+    /// How many surveys were made, also those that were dropped ([`Self::put`]).
     made: AtomicU64,
     newest: Slot<Option<Arc<Surveyed>>>,
-    pending: (Sender<PendingSearch>, Receiver<PendingSearch>),
+    /// Both ends of the queue of searches.
+    queue: Sender<PendingSearch>,
+    waiting: Receiver<PendingSearch>,
 }
 
 impl Default for Surveys {
     fn default() -> Self {
+        let (queue, waiting) = bounded(SEARCHES_MAX);
         Self {
-            asked: AtomicBool::default(),
+            requested: AtomicBool::default(),
             made: AtomicU64::default(),
             newest: Slot::default(),
-            pending: bounded(SEARCHES_MAX),
+            queue,
+            waiting,
         }
     }
 }
 
 impl Surveys {
     /// Requests a survey.
-    pub(crate) fn ask(&self) {
-        self.asked.store(true, Relaxed);
+    pub(crate) fn request(&self) {
+        self.requested.store(true, Relaxed);
     }
 
     /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
     /// too many searches wait already.
     pub(crate) fn search(&self, search: Search) -> Option<oneshot::Receiver<SearchResult>> {
         let (answer, result) = oneshot::channel();
-        self.pending
-            .0
-            .try_send(PendingSearch { search, answer })
-            .ok()?;
-        self.ask();
+        let search = PendingSearch { search, answer };
+        self.queue.try_send(search).ok()?;
+        self.request();
         Some(result)
     }
 
     /// Loop: takes the next search that waits. Searches whose operator has left are dropped.
     pub(crate) fn next_search(&self) -> Option<PendingSearch> {
-        let mut pending = self.pending.1.try_iter();
-        pending.find(|search| !search.answer.is_closed())
+        let mut waiting = self.waiting.try_iter();
+        waiting.find(|search| !search.answer.is_closed())
     }
 
     /// Returns the newest survey; `None` before the first.
@@ -103,17 +105,17 @@ impl Surveys {
     }
 
     /// Loop: returns whether a survey was requested since the last one began.
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Relaxed)
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.load(Relaxed)
     }
 
     /// Loop: records that a survey begins.
-    pub(crate) fn begun(&self) {
-        self.asked.store(false, Relaxed);
+    pub(crate) fn note_begun(&self) {
+        self.requested.store(false, Relaxed);
     }
 
-    /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
-    /// within a second.
+    /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped: an open page requests the
+    /// next one within a second.
     pub(crate) fn put(&self, surveyed: Arc<Surveyed>) {
         self.made.fetch_add(1, Relaxed);
         self.newest.try_write(|newest| *newest = Some(surveyed));

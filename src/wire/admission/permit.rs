@@ -90,7 +90,7 @@ impl ConnectionPermit {
     /// so far.
     pub fn of(held: Permit) -> Self {
         // Not evicted for others until its owner says that it rests.
-        held.progress(u64::MAX);
+        held.work();
         Self {
             held,
             is_http: false,
@@ -162,7 +162,7 @@ impl ConnectionPermit {
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
         self.held.set(of_kind + more, now_us);
         // A connection makes way for others only while its owner says so.
-        self.held.progress(u64::MAX);
+        self.held.work();
     }
 
     /// Makes room for the connection ([`Permit::fit`]).

@@ -300,8 +300,7 @@ impl Quota {
     ) {
         let may_go = |holder: &Holder| {
             let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
-            let is_settled = holder.progress_us == u64::MAX;
-            let may = is_still && !is_settled && !holder.is_leaving && holder.amount > 0;
+            let may = is_still && !holder.is_settled() && !holder.is_leaving && holder.amount > 0;
             may && (least == 0 || state.held_by(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
@@ -392,17 +391,19 @@ impl Permit {
     }
 
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
-    /// making progress until then; with `u64::MAX` the holder never has to be evicted, even if it was chosen already.
+    /// making progress until then.
     pub fn progress(&self, now_us: u64) {
-        let mut state = self.quota.state();
-        match now_us {
-            u64::MAX => state.work(self.at),
-            _ => state.progress(self.at, now_us),
-        }
+        self.quota.state().progress(self.at, now_us);
+    }
+
+    /// Records that the holder works: it is not evicted, even if it was chosen already, until it makes
+    /// [`progress`](Self::progress) or [`rest`](Self::rest)s.
+    pub fn work(&self) {
+        self.quota.state().work(self.at);
     }
 
     /// Records that the holder may be evicted for a new holder ([`fit`](Self::fit)), until it makes
-    /// [`progress`](Self::progress).
+    /// [`progress`](Self::progress) or [works](Self::work).
     pub fn rest(&self, rest: Rest) {
         self.quota.state().rest(self.at, rest);
     }

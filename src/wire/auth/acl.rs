@@ -162,24 +162,16 @@ impl Acl {
         acl
     }
 
-    /// Reads `{"role": ["name", "pattern:*"], …}`, with the names of Redis.
-    ///
-    /// # Errors
-    /// The fault in the table, and its place.
-    pub fn from_json(text: &[u8]) -> Result<Self, AclError> {
-        Self::read(NameSyntax::Redis, text)
-    }
-
     /// Reads `{"role": ["name", "pattern"], …}`, with the names of the bus.
     ///
     /// # Errors
     /// The fault in the table, and its place.
-    pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
+    pub fn from_json(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
         let mut acl = Self::empty(syntax);
         for entry in object_entries(text)? {
-            let (role, names) = entry?;
+            let (role, list) = entry?;
             let role = role.into_owned();
-            match json::value(&names) {
+            match json::value(&list) {
                 Ok(names) => acl.add(role, names)?,
                 Err(_) => return Err(AclError::NoList { role }),
             }
@@ -249,7 +241,7 @@ impl Acl {
             .map(|(role, table)| (role.as_str(), table))
     }
 
-    /// Returns the table as JSON that [`Acl::read`] accepts, with a line for each role.
+    /// Returns the table as JSON that [`Acl::from_json`] accepts, with a line for each role.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self
             .in_order()
@@ -428,8 +420,9 @@ impl Acl {
         })
     }
 
-    /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what is wrong
-    /// with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are left.
+    /// Returns why no entry with placeholders, such as `orders.{sub}`, granted a denied name: the placeholder, and what
+    /// is wrong with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are
+    /// left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
         let templates = self.templates(check.role());
         templates.iter().find_map(|template| {
@@ -495,6 +488,7 @@ impl AclChanges {
 }
 
 impl Role {
+    /// Whether the role may subscribe to a name or a pattern.
     fn judge(
         &mut self,
         syntax: NameSyntax,
@@ -511,6 +505,7 @@ impl Role {
         self.set.matches_within(name, budget).map(Verdict::of)
     }
 
+    /// [`Self::judge`] for a pattern. A verdict is remembered, since it may take many steps.
     fn judge_pattern(
         &mut self,
         pattern: &str,

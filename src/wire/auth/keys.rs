@@ -139,6 +139,7 @@ enum Material {
 }
 
 impl Material {
+    /// Whether this key has made the signature (base64url) over `message`.
     fn has_signed(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         let check = |key: &DecodingKey| {
             let good = crypto::verify(signature, message.as_bytes(), key, algorithm.signing());
@@ -241,6 +242,10 @@ impl KeySet {
         Ok(())
     }
 
+    /// Adds a key.
+    ///
+    /// # Errors
+    /// There are too many keys, or too many that a token cannot tell apart.
     fn add(
         &mut self,
         id: Option<String>,

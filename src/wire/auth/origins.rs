@@ -37,9 +37,10 @@ impl Origins {
         }
     }
 
-    /// Whether a request without `Origin` may be from an allowed page, or from no page. Browsers leave the header out of a `GET` to the page's own origin, and out of
-    /// a `GET` whose response the page will not read (Fetch standard, "append a request `Origin` header"). A page of
-    /// another origin can use the latter only for a side effect, so it is refused.
+    /// Whether a request without `Origin` may be from an allowed page, or from no page. Browsers leave the header out
+    /// of a `GET` to the page's own origin, and out of a `GET` whose response the page will not read (Fetch standard,
+    /// "append a request `Origin` header"). A page of another origin can use the latter only for a side effect, so it
+    /// is refused.
     fn allow_without_origin(&self, head: &RequestHead<'_>) -> bool {
         if head.header("Sec-Fetch-Mode") == Some("no-cors") {
             return false;

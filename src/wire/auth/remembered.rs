@@ -47,6 +47,7 @@ impl<V> Remembered<V> {
         self.insert(text, value, weight);
     }
 
+    /// Adds a value. If the newer half is full, the older half is forgotten.
     fn insert(&mut self, text: Box<str>, value: V, weight: usize) {
         if self.weight + weight > self.weight_max / 2 {
             self.older = mem::take(&mut self.newer);

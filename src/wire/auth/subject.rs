@@ -271,6 +271,10 @@ impl Subjects {
         }
     }
 
+    /// Whether a pattern matches the tokens of a subject; `None` is a token that may be any.
+    ///
+    /// # Errors
+    /// Matching takes more steps than are left.
     fn match_tokens<'a>(
         &self,
         subject: impl Iterator<Item = Option<&'a str>> + Clone,

@@ -25,7 +25,8 @@ const SAMPLE: &str = "x";
 /// Why a name of the table cannot have its placeholders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A brace that begins no placeholder: hardly any real name has one, and a misspelled placeholder would silently grant nothing.
+    /// A brace that begins no placeholder: hardly any real name has one, and a misspelled placeholder would silently
+    /// grant nothing.
     #[error("a place for a claim is {{sub}} or {{claim:NAME}}")]
     NoPlaceholder,
     /// A placeholder is only a part of its token.
@@ -203,7 +204,8 @@ fn separators(syntax: NameSyntax) -> &'static [char] {
     }
 }
 
-/// Escapes a claim for a name. Each byte other than ASCII letters, digits and `- _ @ | =` becomes `%` and two hexadecimal digits, in capitals (RFC 3986, section 2.1): `ann.smith` becomes `ann%2Esmith`.
+/// Escapes a claim for a name. Each byte other than ASCII letters, digits and `- _ @ | =` becomes `%` and two
+/// hexadecimal digits, in capitals (RFC 3986, section 2.1): `ann.smith` becomes `ann%2Esmith`.
 ///
 /// # Errors
 /// The claim is empty, or has more than [`CLAIM_BYTES_MAX`] bytes.

@@ -500,6 +500,10 @@ fn judge_header(header: &Members<'_>) -> Result<TokenHeader, Refusal> {
 }
 
 impl ClaimRules {
+    /// The identity in the claims of a token whose signature is right.
+    ///
+    /// # Errors
+    /// The rules for claims refuse the token.
     fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
         let leeway_ms = self.leeway_ms;
         let expires = numeric_date(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));

@@ -1,9 +1,10 @@
 //! Lists that grow a chunk at a time.
 //!
-//! A vector that is full moves all its entries into memory of twice the size, in one step, and the memory is new: the kernel
-//! makes each of its pages when it is first written to. With 65,536 topics that takes some milliseconds, in which the loop
-//! serves nobody. These lists never move an entry of a full chunk, so one step makes a chunk of [`CHUNK_BYTES`] at most. With
-//! few entries there is one chunk, an ordinary list. A chunk without entries gives its memory back.
+//! A vector that is full moves all its entries into memory of twice the size, in one step, and the memory is new: the
+//! kernel makes each of its pages when it is first written to. With 65,536 topics that takes some milliseconds, in
+//! which the loop serves nobody. These lists never move an entry of a full chunk, so one step makes a chunk of
+//! [`CHUNK_BYTES`] at most. With few entries there is one chunk, an ordinary list. A chunk without entries gives its
+//! memory back.
 
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};

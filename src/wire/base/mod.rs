@@ -1,5 +1,5 @@
-//! Values that every crate uses: an instant on both clocks, seeded random numbers, a budget of log lines, texts for people, a
-//! hash table and lists that grow a little at a time.
+//! Values that every crate uses: an instant on both clocks, seeded random numbers, a budget of log lines, texts for
+//! people, a hash table and lists that grow a little at a time.
 
 mod escape;
 mod extendible_map;

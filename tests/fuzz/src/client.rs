@@ -78,7 +78,7 @@ impl<G: Gateway> Bench<G> {
     }
 
     fn send(&mut self, key: SessionKey, bytes: &[u8]) -> Vec<String> {
-        assert!(self.hub.may_read(key), "the client is read");
+        assert!(self.hub.request_read(key), "the client is read");
         self.hub.handle_bytes(NOW, key, bytes);
         self.settle();
         texts(&self.written.0.remove(&key).unwrap_or_default())

@@ -1,6 +1,6 @@
 //! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
-use weirgate_wire::auth::{Acl, Glob, Rights, RightsCheck, is_pattern};
+use weirgate_wire::auth::{Acl, Glob, NameSyntax, Rights, RightsCheck, is_pattern};
 use weirgate_wire::json::ObjectWriter;
 
 use super::outcome;
@@ -140,7 +140,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     }
     let mut object = ObjectWriter::new();
     object.strings("role", table.iter().copied());
-    let mut acl = Acl::from_json(object.finish().as_bytes()).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, object.finish().as_bytes()).expect("a table");
     let rights = Rights::of_role("role".into());
     let Ok(granted) = acl.grants(&mut RightsCheck::new(&rights, usize::MAX), asked) else {
         return outcome("more steps than a pattern may take");

@@ -170,6 +170,7 @@ impl NatsStreamSource {
         taken
     }
 
+    /// Handles everything that the connection has read.
     fn take_ops(
         &mut self,
         connection: &mut Connection,
@@ -186,7 +187,7 @@ impl NatsStreamSource {
                         self.reader
                             .take(delivery, now, unix_ns, connection.out(), &mut events);
                     if !events.is_empty() {
-                        relay.worked();
+                        relay.note_work();
                     }
                     for event in events.drain(..) {
                         self.feed.hand_over(relay, received, event)?;
@@ -280,7 +281,7 @@ impl Bus for NatsStreamSource {
 
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.settings.times)
     }
 

@@ -1,15 +1,15 @@
 //! Reads a JetStream stream over all connections, through consumers: decides on the next request, and interprets the
 //! answers. Pure. The id of a message has two parts, the sequence number and the time of storage; both are compared. If
 //! the stream keeps acknowledged messages, the next consumer begins at the last message that was handed over, not after
-//! it: the first delivery proves that the stream is still the same. (If newer messages replace older ones, it begins at the
-//! time of the last message, and a newer message with a higher number is a proof, too.) Without this proof a loss could go unnoticed: a
-//! consumer skips messages that are gone (the stream was purged, made anew or restored), and the stream's counters do
-//! not show every such case.
+//! it: the first delivery proves that the stream is still the same. (If newer messages replace older ones, it begins at
+//! the time of the last message, and a newer message with a higher number is a proof, too.) Without this proof a loss
+//! could go unnoticed: a consumer skips messages that are gone (the stream was purged, made anew or restored), and the
+//! stream's counters do not show every such case.
 //!
 //! A consumer only carries messages. Its server may catch up after a restart, so the consumer's word that a message is
 //! gone, or that nothing is newer, is not enough: the leader of the stream is asked for the message
-//! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a user that
-//! may not ask for a message, what the leader says of the stream as a whole has to do.
+//! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a
+//! user that may not ask for a message, what the leader says of the stream as a whole has to do.
 //!
 //! `requests` has the requests of each step, and `progress` judges what was read and what is lost.
 
@@ -170,8 +170,8 @@ impl JetStreamReader {
         self.ask_info(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `last_received` is when the last bytes of a message arrived, whole or not: over a
-    /// slow link an answer can come after a large message.
+    /// The time of the next [`Self::tick`]. `last_received` is when the last bytes of a message arrived, whole or not:
+    /// over a slow link an answer can come after a large message.
     pub(super) fn due(&self, last_received: Instant) -> Option<Instant> {
         let since = self
             .asked

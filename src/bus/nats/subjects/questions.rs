@@ -24,10 +24,10 @@ impl SubjectsSession<'_> {
             }
         }
         let connection = &mut *self.connection;
-        retained.ponged(|ping| connection.is_answered(ping));
+        retained.note_pongs(|ping| connection.is_answered(ping));
         retained.work(now, connection.out());
         if retained.needs_ping(now) {
-            retained.pinged(connection.ping(), now);
+            retained.note_ping(connection.ping(), now);
         }
         self.ask_questions(now);
         let (asked, paused) = (self.retained.asked(), self.retained.paused());

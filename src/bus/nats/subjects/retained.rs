@@ -3,11 +3,13 @@
 //! session writes and reads.
 //!
 //! Each question is a row of [`Pending`], and moves from [`QuestionStep`] to [`QuestionStep`]: begin with [`Retained::ask`],
-//! then [`Retained::answered`].
+//! then [`Retained::handle_answer`].
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `streams` | which streams hold a name |
+//! | `streams` | which streams hold a name, by the answers of JetStream |
+//! | `all_streams` | the list of all streams: those that hold a name by a transform, or as copies |
+//! | `stream_config` | what a stream stores, by its settings |
 //! | `reading` | how far a question has read |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
@@ -19,61 +21,66 @@
 //! ([`AllStreams`]).
 //!
 //! # Patterns
-//! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
-//! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
-//! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
-//! bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for a pattern of copies whose
-//! origin is gone; the stream is asked for the last message of the pattern, which says whether values are missing.
+//! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each
+//! subject, which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there
+//! are. Each request is for as many messages as fit in the page if none is larger than those before; a consumer that
+//! brings far more bytes all the same is left, and made again for the next page. nats-server 2.9 makes no consumer for
+//! a pattern of copies whose origin is gone; the stream is asked for the last message of the pattern, which says
+//! whether values are missing.
 //!
 //! For a wide pattern it takes a server long to make a consumer, so few are made at once ([`making`]), and questions for a
 //! message of an exact subject do not wait for those of patterns.
 //!
 //! # The order of values
-//! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
-//! was made, then all later ones. A stream is read once the consumer has brought as many messages as waited when it was made:
-//! what was replaced since then has come as a later message. The server's count of what still waits can be wrong after
-//! deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the server deletes the consumer
-//! after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values
-//! received until then.
+//! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects
+//! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
+//! when it was made: what was replaced since then has come as a later message. The server's count of what still waits
+//! can be wrong after deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the
+//! server deletes the consumer after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought
+//! its newest value, with the values received until then.
 //!
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! # All messages
-//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
-//! messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or went back
-//! in time), a lower number or another message of the same number comes. If the clock has gone back, the consumer begins
-//! behind messages that were not read, and is made again from the number of the last one on. So it is for a stream in
-//! memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that the client has may be of
-//! another epoch of the stream. The consumer is left after each page. Between two messages of the name are numbers of
-//! others, so a number that does not come may have been removed before it was read: if the stream begins behind such a
-//! place after the page, messages may be missing.
+//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of
+//! all messages, from the time of the last one that was read on: in another epoch of the stream (it was made anew, or
+//! went back in time), a lower number or another message of the same number comes. If the clock has gone back, the
+//! consumer begins behind messages that were not read, and is made again from the number of the last one on. So it is
+//! for a stream in memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that
+//! the client has may be of another epoch of the stream. The consumer is left after each page. Between two messages of
+//! the name are numbers of others, so a number that does not come may have been removed before it was read: if the
+//! stream begins behind such a place after the page, messages may be missing.
 //!
 //! # Leaders
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
-//! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the question
-//! carries the wider one, and those that the pattern matches count ([`LiveScope`]).
+//! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the
+//! question carries the wider one, and those that the pattern matches count ([`LiveScope`]).
 
+mod all_streams;
 mod events;
 mod live;
 mod making;
 mod reading;
+mod stream_config;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
 use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
-use self::streams::{AfterPage, AllStreams, Target, TargetsFound, targets, targets_in};
-pub(in crate::nats) use self::streams::{StreamOfName, streams_in, subjects_in};
+pub(in crate::nats) use self::stream_config::stored_subjects;
+use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_streams};
+pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
 use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::needs::{Action, Need};
@@ -165,11 +172,11 @@ enum QuestionStep {
     /// The last message of the first of these streams; if it has none, of the next.
     Message(VecDeque<String>),
     /// Its turn to ask for a consumer of the values of a pattern in a stream.
-    Line(Target),
+    InLine(StreamPart),
     /// This consumer.
-    Create(Target, Consumer),
+    Create(StreamPart, Consumer),
     /// Whether the stream has a value of the pattern. It refuses the consumer with these words.
-    Any(Target, String),
+    Any(StreamPart, String),
     /// The messages that a consumer was asked for.
     Values(Consumer, Pull),
     /// The request for another page; without a consumer, one is made again.
@@ -189,7 +196,7 @@ struct Pull {
 enum Again {
     Streams,
     Message(VecDeque<String>),
-    Create(Target),
+    Create(StreamPart),
 }
 
 impl Retained {
@@ -229,13 +236,13 @@ impl Retained {
 
     /// The size of the largest request, bytes.
     pub(in super::super) fn request_bytes_max() -> usize {
-        let target = Target {
+        let part = StreamPart {
             stream: String::new(),
             filter: "x".repeat(NAME_BYTES),
-            ..Target::default()
+            ..StreamPart::default()
         };
         let start = Start::Sequence(u64::MAX);
-        target.plan(start).request("", None).body.len()
+        part.plan(start).request("", None).body.len()
     }
 
     /// The number of questions on their way.
@@ -277,7 +284,7 @@ impl Retained {
         let begins = |pending: &&Pending| match pending.step {
             QuestionStep::Streams
             | QuestionStep::AllStreams
-            | QuestionStep::Line(_)
+            | QuestionStep::InLine(_)
             | QuestionStep::Create(..) => pending.question.reads(),
             _ => false,
         };
@@ -348,13 +355,13 @@ impl Retained {
             }
             QuestionStep::AllStreams => self.list_request(),
             QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
-            QuestionStep::Any(target, _) => last_message_request(&target.stream, &target.filter),
-            QuestionStep::Create(target, _) => {
-                let plan = target.plan(pending.reading.consumer_start());
-                plan.request(&target.stream, None)
+            QuestionStep::Any(part, _) => last_message_request(&part.stream, &part.filter),
+            QuestionStep::Create(part, _) => {
+                let plan = part.plan(pending.reading.consumer_start());
+                plan.request(&part.stream, None)
             }
             QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            QuestionStep::Line(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
+            QuestionStep::InLine(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
                 return None;
             }
         })
@@ -428,7 +435,7 @@ impl Retained {
         };
         let error = ApiError::NotPermitted(what).to_string();
         for number in &ended {
-            self.making.answered(*number);
+            self.making.take_answered(*number);
             self.refuse(*number, &error, out);
         }
         matches!(violation, PermissionsViolation::Subscribe(_))
@@ -450,25 +457,27 @@ impl Retained {
             _ => false,
         };
         match self.number_of(is_of) {
-            Some(number) if delivery.status.is_some() => self.stopped(number, &delivery, now, out),
-            Some(number) => self.delivered(number, delivery, now, out),
+            Some(number) if delivery.status.is_some() => {
+                self.handle_stop(number, &delivery, now, out)
+            }
+            Some(number) => self.handle_delivery(number, delivery, now, out),
             None => {}
         }
     }
 
     /// Takes the answer to a request.
     fn take_answer(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
-        if let Some(mut consumer) = self.making.answered(number) {
+        if let Some(mut consumer) = self.making.take_answered(number) {
             // The answer says the name, by which the server can delete it.
             if consumer.made(&delivery.payload).is_ok() {
-                consumer.leave(&self.reply(0), out);
+                consumer.leave(&self.reply_for_nobody(), out);
             }
         } else if self.all_streams.asked() == Some(number) {
             self.handle_list_page(number, &delivery, now, out);
         } else if delivery.is_cut() {
-            self.answered_in_part(number, &delivery, now, out);
+            self.handle_cut_answer(number, &delivery, now, out);
         } else {
-            self.answered(number, &delivery, now, out);
+            self.handle_answer(number, &delivery, now, out);
         }
     }
 
@@ -480,7 +489,7 @@ impl Retained {
         let is_late = |pending: &Pending| {
             let waits = matches!(
                 pending.step,
-                QuestionStep::Line(_) | QuestionStep::NextPage(_)
+                QuestionStep::InLine(_) | QuestionStep::NextPage(_)
             );
             !waits && pending.progressed + ANSWER_TIMEOUT <= now
         };
@@ -502,8 +511,8 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Pause(_, Again::Create(target)) => {
-                    self.create(number, target, now, out);
+                QuestionStep::Pause(_, Again::Create(part)) => {
+                    self.create(number, part, now, out);
                 }
                 QuestionStep::Pause(_, Again::Message(streams)) => {
                     pending.step = QuestionStep::Message(streams);
@@ -515,18 +524,19 @@ impl Retained {
         self.make_next(now, out);
     }
 
-    /// Whether [`Self::pinged`] is to follow a ping: the answers to requests that were given up are late.
+    /// Whether [`Self::note_ping`] is to follow a ping: the answers to requests that were given up are late.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
         self.making.needs_ping(now)
     }
 
-    pub(super) fn pinged(&mut self, ping: u64, now: Instant) {
-        self.making.pinged(ping, now);
+    /// Notes the number of a ping that goes out now.
+    pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
+        self.making.note_ping(ping, now);
     }
 
     /// Some pings were answered.
-    pub(super) fn ponged(&mut self, is_answered: impl Fn(u64) -> bool) {
-        self.making.ponged(is_answered);
+    pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
+        self.making.note_pongs(is_answered);
     }
 
     /// When [`Self::work`] is due.
@@ -535,7 +545,7 @@ impl Retained {
             let late = pending.progressed + ANSWER_TIMEOUT;
             match pending.step {
                 QuestionStep::Pause(at, _) => Some(at.min(late)),
-                QuestionStep::Line(_) | QuestionStep::NextPage(_) => None,
+                QuestionStep::InLine(_) | QuestionStep::NextPage(_) => None,
                 _ => Some(late),
             }
         };
@@ -552,7 +562,7 @@ impl Retained {
     }
 
     /// Handles the answer to a request.
-    fn answered(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_answer(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -565,7 +575,7 @@ impl Retained {
             (
                 QuestionStep::Pause(..)
                 | QuestionStep::Values(..)
-                | QuestionStep::Line(_)
+                | QuestionStep::InLine(_)
                 | QuestionStep::NextPage(_)
                 | QuestionStep::AllStreams,
                 _,
@@ -579,7 +589,7 @@ impl Retained {
                 let value = last_message(answer, self.payload_bytes_max);
                 self.handle_message(number, value, now, out);
             }
-            (QuestionStep::Create(..), _) => self.created(number, delivery, now, out),
+            (QuestionStep::Create(..), _) => self.handle_created(number, delivery, now, out),
             (QuestionStep::Any(..), _) => {
                 let error = refusal(answer);
                 let has_none = error.is_some_and(|error| error.message_is_missing());
@@ -590,7 +600,7 @@ impl Retained {
 
     /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
     /// anything else the missing part counts.
-    fn answered_in_part(
+    fn handle_cut_answer(
         &mut self,
         number: u64,
         answer: &Delivery,
@@ -621,32 +631,38 @@ impl Retained {
         if answer.get(&[what]).is_none() {
             self.end(number, Some(NatsCut::lacks(what)), out);
         } else if question.wants == Wants::All {
-            let found = targets_in(&subscription.name, answer);
+            let found = parts_in_stream(&subscription.name, answer);
             match StreamInfo::of(answer) {
-                Ok(stream) => self.handle_stream_begin(number, (found, &stream), now, out),
+                Ok(stream) => self.handle_stream_begin(number, found, &stream, now, out),
                 Err(ApiError::Unfinished) => self.pause(number, Again::Streams, now),
                 Err(error) => self.refuse(number, &error.to_string(), out),
             }
         } else if is_of_stream {
-            let targets = targets_in(&subscription.name, answer);
+            let parts = parts_in_stream(&subscription.name, answer);
             if subscription.is_pattern {
-                (pending.reading.targets, pending.reading.refused) = (targets.into(), None);
+                (pending.reading.parts_left, pending.reading.refused) = (parts.into(), None);
                 return self.next_stream(number, now, out);
             }
-            self.find_message(number, targets.into_iter().take(1), now, out);
+            self.find_message(number, parts.into_iter().take(1), now, out);
         } else if subscription.is_pattern {
             pending.reading.take_streams(&subscription.name, answer);
             self.search_all_streams(number, now, out);
         } else {
-            let found = targets(&subscription.name, answer);
-            self.found_streams(number, found, now, out);
+            let found = parts_taken_by_streams(&subscription.name, answer);
+            self.handle_found_streams(number, found, now, out);
         }
     }
 
     /// Goes on with the streams that take a name from publishers.
-    fn found_streams(&mut self, number: u64, found: TargetsFound, now: Instant, out: &mut Vec<u8>) {
-        match (found.targets.is_empty(), found.has_more_streams) {
-            (false, _) => self.find_message(number, found.targets.into_iter().take(1), now, out),
+    fn handle_found_streams(
+        &mut self,
+        number: u64,
+        found: PartsFound,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        match (found.parts.is_empty(), found.has_more_streams) {
+            (false, _) => self.find_message(number, found.parts.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
             (true, true) => self.pause(number, Again::Streams, now),
             (true, false) => self.search_all_streams(number, now, out),
@@ -656,7 +672,7 @@ impl Retained {
     /// Looks for streams that have the name by transforms or as copies, in the list of all streams.
     fn search_all_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         if self.all_streams.is_known(now) {
-            return self.searched_streams(number, now, out);
+            return self.handle_searched_streams(number, now, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::AllStreams;
@@ -713,44 +729,44 @@ impl Retained {
         for number in self.numbers(|pending| matches!(pending.step, QuestionStep::AllStreams)) {
             match cut.clone() {
                 Some(cut) => self.end(number, Some(cut), out),
-                None => self.searched_streams(number, now, out),
+                None => self.handle_searched_streams(number, now, out),
             }
         }
     }
 
     /// Goes on with the streams that were found in the list of all.
-    fn searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn handle_searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         let subscription = &pending.question.subscription;
-        let targets = self.all_streams.targets(&subscription.name);
+        let parts = self.all_streams.parts_elsewhere(&subscription.name);
         if subscription.is_pattern {
-            pending.reading.extend(targets);
+            pending.reading.extend(parts);
             pending.reading.has_more_streams |= self.all_streams.has_more_streams();
             return self.next_stream(number, now, out);
         }
-        self.find_message(number, targets.into_iter().take(STREAMS_MAX), now, out);
+        self.find_message(number, parts.into_iter().take(STREAMS_MAX), now, out);
     }
 
     /// Asks the first stream of a name for the last message; without a stream, ends the question.
     fn find_message(
         &mut self,
         number: u64,
-        targets: impl Iterator<Item = Target>,
+        parts: impl Iterator<Item = StreamPart>,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        let targets: Vec<Target> = targets.collect();
+        let parts: Vec<StreamPart> = parts.collect();
         // nats-server 2.9.10 crashes if it is asked for a message of a stream that it is still making.
-        if targets.iter().any(Target::is_being_made) {
+        if parts.iter().any(StreamPart::is_being_made) {
             return self.pause(number, Again::Streams, now);
         }
-        if targets.is_empty() {
+        if parts.is_empty() {
             return self.end(number, None, out);
         }
         if let Some(pending) = self.pending.get_mut(&number) {
-            let streams = targets.into_iter().map(|target| target.stream);
+            let streams = parts.into_iter().map(|part| part.stream);
             pending.step = QuestionStep::Message(streams.collect());
             self.send(number, out);
         }
@@ -804,44 +820,50 @@ impl Retained {
     }
 
     /// Handles the answer to the request for a consumer.
-    fn created(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
-        let nobody = self.reply(0);
+    fn handle_created(
+        &mut self,
+        number: u64,
+        delivery: &Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let nobody = self.reply_for_nobody();
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
-        let QuestionStep::Create(target, mut consumer) = step else {
+        let QuestionStep::Create(part, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
             let words = shown(&error.to_string());
             if error.filter_is_foreign() {
-                pending.step = QuestionStep::Any(target, words);
+                pending.step = QuestionStep::Any(part, words);
                 return self.send(number, out);
             }
             pending.reading.refused = Some(words);
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
-        if made.server.is_some_and(|server| server != target.leader) {
+        if made.server.is_some_and(|server| server != part.leader) {
             consumer.leave(&nobody, out);
-            return self.pause(number, Again::Create(target), now);
+            return self.pause(number, Again::Create(part), now);
         }
-        if pending.reading.begins_late(made.begins) {
+        if pending.reading.turn_to_numbers_if_late(made.begins) {
             consumer.leave(&nobody, out);
-            return self.create(number, target, now, out);
+            return self.create(number, part, now, out);
         }
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        pending.reading.begin(&target, made.waiting);
+        pending.reading.begin(&part, made.waiting);
         pending.progressed = now;
         consumer.listen(None, out);
         let is_full = pending.reading.page.is_full();
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
-            true => self.page_filled(number, out),
+            true => self.handle_full_page(number, out),
             false => self.pull(number, out),
         }
     }
@@ -868,7 +890,13 @@ impl Retained {
     }
 
     /// Handles a message delivered by a consumer.
-    fn delivered(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_delivery(
+        &mut self,
+        number: u64,
+        delivery: Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -911,16 +939,16 @@ impl Retained {
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
-            self.page_filled(number, out);
+            self.handle_full_page(number, out);
         } else if page.is_full() && has_all {
-            self.page_filled(number, out);
+            self.handle_full_page(number, out);
         } else if has_all {
             self.pull(number, out);
         }
     }
 
     /// Handles a status in place of messages: nothing has come for a time, or the consumer is gone.
-    fn stopped(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
+    fn handle_stop(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
         let Some(pending) = self.pending.get(&number) else {
             return;
         };
@@ -936,7 +964,9 @@ impl Retained {
             (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
                 self.next_stream(number, now, out)
             }
-            (Some(TIMEOUT), _) if pending.reading.page.is_full() => self.page_filled(number, out),
+            (Some(TIMEOUT), _) if pending.reading.page.is_full() => {
+                self.handle_full_page(number, out)
+            }
             (Some(TIMEOUT), _) => self.pull(number, out),
             _ => {
                 self.leave_consumer(number, out);
@@ -946,7 +976,7 @@ impl Retained {
     }
 
     /// Handles a page of values that is full.
-    fn page_filled(&mut self, number: u64, out: &mut Vec<u8>) {
+    fn handle_full_page(&mut self, number: u64, out: &mut Vec<u8>) {
         let pending = self.pending.get(&number);
         match pending.is_some_and(|pending| pending.reading.all.is_some()) {
             true => self.ask_stream_begin(number, AfterCheck::Page, out),
@@ -978,7 +1008,8 @@ impl Retained {
     fn handle_stream_begin(
         &mut self,
         number: u64,
-        (found, stream): (Vec<Target>, &StreamInfo),
+        found: Vec<StreamPart>,
+        stream: &StreamInfo,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
@@ -1020,11 +1051,16 @@ impl Retained {
             return;
         };
         // The question waits, because what is read of a stream counts for the time at which the stream was made.
-        if pending.reading.targets.iter().any(Target::is_being_made) {
+        if pending
+            .reading
+            .parts_left
+            .iter()
+            .any(StreamPart::is_being_made)
+        {
             return self.pause(number, Again::Streams, now);
         }
-        if let Some(target) = pending.reading.targets.pop_front() {
-            return self.create(number, target, now, out);
+        if let Some(part) = pending.reading.parts_left.pop_front() {
+            return self.create(number, part, now, out);
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
@@ -1042,10 +1078,10 @@ impl Retained {
     }
 
     /// Requests a consumer of a stream, as soon as there is a place.
-    fn create(&mut self, number: u64, target: Target, now: Instant, out: &mut Vec<u8>) {
+    fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.step = QuestionStep::Line(target);
-            self.making.wait(number);
+            pending.step = QuestionStep::InLine(part);
+            self.making.join_line(number);
             self.make_next(now, out);
         }
     }
@@ -1059,12 +1095,12 @@ impl Retained {
                 continue;
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-                QuestionStep::Line(target) => {
+                QuestionStep::InLine(part) => {
                     let start = pending.reading.consumer_start();
-                    let consumer = Consumer::new(&target.stream, sid, deliver, start);
-                    pending.step = QuestionStep::Create(target, consumer);
+                    let consumer = Consumer::new(&part.stream, sid, deliver, start);
+                    pending.step = QuestionStep::Create(part, consumer);
                     pending.progressed = now;
-                    self.making.sent(number, now);
+                    self.making.note_sent(number, now);
                     self.send(number, out);
                 }
                 step => pending.step = step,
@@ -1072,14 +1108,15 @@ impl Retained {
         }
     }
 
-    /// Leaves the consumer of a question, if it has one. The caller sets the next step.
+    /// Leaves the consumer of a question, if it has one or waits for one. If the request for the consumer is on its way, the
+    /// consumer is left with the answer ([`Making::give_up`]). The caller then sets the next step; a step without a consumer
+    /// stays.
     fn leave_consumer(&mut self, number: u64, out: &mut Vec<u8>) {
-        let nobody = self.reply(0);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         let consumer = match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
-            QuestionStep::Line(_) => return self.making.leave_line(number),
+            QuestionStep::InLine(_) => return self.making.leave_line(number),
             QuestionStep::Create(_, consumer) => self.making.give_up(number, consumer),
             QuestionStep::Values(consumer, _) | QuestionStep::NextPage(Some(consumer)) => {
                 Some(consumer)
@@ -1090,14 +1127,16 @@ impl Retained {
             }
         };
         if let Some(consumer) = consumer {
-            consumer.leave(&nobody, out);
+            consumer.leave(&self.reply_for_nobody(), out);
         }
     }
 
+    /// Ends a question because NATS refuses it, with its words.
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
         self.end(number, Some(NatsCut::Refused(shown(words))), out);
     }
 
+    /// Ends a question, and reports its value and why others are missing.
     fn end(&mut self, number: u64, cut: Option<NatsCut>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
@@ -1119,10 +1158,17 @@ impl Retained {
         });
     }
 
+    /// The subject for the answer to a request of this question.
     fn reply(&self, number: u64) -> String {
         format!("{}.{number}", self.inbox)
     }
 
+    /// The subject for an answer that nobody needs: no question has the number 0.
+    fn reply_for_nobody(&self) -> String {
+        self.reply(0)
+    }
+
+    /// The subject to which a consumer delivers.
     fn deliver_subject(&self, sid: u64) -> String {
         format!("{}.v.{sid}", self.inbox)
     }
@@ -1145,7 +1191,7 @@ impl Pending {
     }
 }
 
-impl Target {
+impl StreamPart {
     /// Whether both are the same part of the same stream.
     fn is_same(&self, other: &Self) -> bool {
         (&self.stream, &self.filter) == (&other.stream, &other.filter)

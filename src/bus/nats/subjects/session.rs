@@ -9,8 +9,10 @@ use super::super::error::{NatsError, Stop, log_error};
 use super::super::protocol::{self, Delivery, INBOX_PREFIX, Op};
 use super::super::refusals::{PermissionsViolation, violation_in};
 use super::super::server_search::ServerSearch;
+use super::publishing::Publishing;
 use super::retained::{FIRST_SID, Retained};
-use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
+use super::sids::Sids;
+use super::{NatsSubjectsSource, QUEUED_BYTES_MAX};
 use crate::NAME_NOT_UTF8;
 use crate::ledger::SubscriptionChange;
 use crate::relay::Relay;
@@ -36,7 +38,7 @@ pub(super) struct SubjectsSession<'a> {
     pub(super) relay: &'a mut Relay<NatsError>,
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
-    pub(super) sids: &'a mut Sids,
+    pub(super) sids: Sids,
     /// The changes without an answer, in order.
     asked: VecDeque<PendingChange>,
     lateness: Lateness,
@@ -89,11 +91,10 @@ impl PendingChange {
 }
 
 impl<'a> SubjectsSession<'a> {
-    /// A session on a connection, whose subscriptions have the numbers `sids`.
+    /// A session on a new connection, without subscriptions.
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
         connection: &'a mut Connection,
-        sids: &'a mut Sids,
         search: &'a mut ServerSearch,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
@@ -108,7 +109,7 @@ impl<'a> SubjectsSession<'a> {
             connection,
             search,
             relay,
-            sids,
+            sids: Sids::default(),
             asked: VecDeque::new(),
             lateness: Lateness::default(),
         }
@@ -123,7 +124,8 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
-    /// Relays until the connection is lost or silent, or the loop is gone.
+    /// Relays until the connection is lost or silent, or the loop is gone. Then all questions end: the gateway asks
+    /// again for clients that still wait.
     pub(super) fn run(&mut self) -> Stop {
         let stop = loop {
             if let Err(stop) = self.turn_with_questions() {
@@ -174,7 +176,7 @@ impl<'a> SubjectsSession<'a> {
         self.source.names.show();
         self.connection.flush(&mut self.source.waiter)?;
         if has_read {
-            self.relay.worked();
+            self.relay.note_work();
         } else if self.connection.queued_bytes() > 0
             || !publishing.is_some_and(Publishing::has_waiting)
         {
@@ -394,8 +396,8 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
-    /// Tells the operator of subscriptions that the server does not confirm in time: their clients have their answer by then,
-    /// and get no messages.
+    /// Tells the operator of subscriptions that the server does not confirm in time: their clients have their answer by
+    /// then, and get no messages.
     fn tell_lateness(&mut self) {
         let Some(oldest) = self.asked.front() else {
             return;

@@ -66,6 +66,7 @@ impl RedisStreamSource {
         })
     }
 
+    /// Connects, then reads the stream until the connection is lost.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;
@@ -95,7 +96,7 @@ impl RedisStreamSource {
                 let bytes = connection.reader.take_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut events);
                 if !events.is_empty() {
-                    relay.worked();
+                    relay.note_work();
                 }
                 for event in events.drain(..) {
                     self.feed.hand_over(relay, received, event)?;
@@ -117,7 +118,7 @@ impl Bus for RedisStreamSource {
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+    fn status_and_times(&self) -> (&Arc<BusStatus>, &LinkTimes) {
         (&self.status, &self.servers.settings.times)
     }
 

@@ -27,8 +27,8 @@ use weirgate_core::{
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::Now;
 
-/// The most questions that are read by turns; the others wait. Those of clients that still take a page do not count: a client
-/// that stops reading must not keep others waiting.
+/// The most questions that are read by turns; the others wait. Those of clients that still take a page do not count: a
+/// client that stops reading must not keep others waiting.
 const OPEN_MAX: usize = 64;
 /// The bytes and the messages of a page. The last answer may bring more.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -280,8 +280,8 @@ impl RedisStreamPages {
         (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
     }
 
-    /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again: if it is
-    /// gone, others may be gone with it.
+    /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again:
+    /// if it is gone, others may be gone with it.
     fn ask(&mut self, reading: &QuestionReading, count: usize) -> Result<Value, RedisError> {
         let from = reading.after.map_or_else(|| "-".to_owned(), id_text);
         let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count.to_string()];

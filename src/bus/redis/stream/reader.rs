@@ -418,9 +418,9 @@ impl RedisStreamReader {
         self.entry(entry, out)
     }
 
-    /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, inspects
-    /// the stream again. If the answer has fewer entries than were asked for, the end of the stream is reached: reports that,
-    /// and waits for new entries. Otherwise asks for more.
+    /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry,
+    /// inspects the stream again. If the answer has fewer entries than were asked for, the end of the stream is
+    /// reached: reports that, and waits for new entries. Otherwise asks for more.
     fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let ReadStep::CatchUp {
             asked,

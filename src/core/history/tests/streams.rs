@@ -82,7 +82,8 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
     );
 }
 
-/// A message that was replaced before it was read does not come either, and a clock may have been set back between two messages.
+/// A message that was replaced before it was read does not come either, and a clock may have been set back between two
+/// messages.
 #[test]
 fn a_stream_was_read_up_to_its_newest_message_and_not_to_those_of_a_stream_that_was_made_anew() {
     let mut bench = Bench::of_a_stream(1 << 18);
@@ -781,8 +782,8 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
     assert_eq!((memory.beside, memory.copies, copied), (0, 0, 0));
 }
 
-/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that was left
-/// out.
+/// Whether the history has no other message, older ones, or newer ones; also when the list has forgotten the one that
+/// was left out.
 #[test]
 fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     let mut bench = Bench::new(1 << 18);
@@ -830,7 +831,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     ] {
         assert_eq!(newest(&mut bench, name, count), found, "{name} {count}");
     }
-    let forgotten = bench.history.newest_forgotten();
+    let forgotten = bench.history.newest_forgotten_count();
     let fill = |bench: &mut Bench| {
         (0..10_000).for_each(|_| {
             bench.keep("busy", &"x".repeat(100));
@@ -840,7 +841,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
     let has = |bench: &Bench, name| bench.history.has_messages(&TopicName::fixed(name));
     let kept = ["a", "b", "c", "d"].map(|name| has(&bench, name));
     assert_eq!(kept, [false, false, true, true]);
-    let now_forgotten = bench.history.newest_forgotten();
+    let now_forgotten = bench.history.newest_forgotten_count();
     assert_eq!(now_forgotten, forgotten + 2, "the stream is asked again");
     assert_eq!(newest(&mut bench, "c", 5), (1, false));
     // The message that stays is older than one that was left out after it.
@@ -909,11 +910,11 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     add(&mut bench, "a:1");
     add(&mut bench, "a:2");
     add(&mut bench, "b:1");
-    let before = bench.history.newest_forgotten();
+    let before = bench.history.newest_forgotten_count();
     bench.advance(30 * SECOND);
     add(&mut bench, "a:2");
     bench.advance(31 * SECOND);
-    let after = bench.history.newest_forgotten();
+    let after = bench.history.newest_forgotten_count();
     for (wanted, is_forgotten) in [
         (exact("a:1"), true),
         (exact("a:2"), false),
@@ -940,7 +941,7 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
     assert!(bench.history.has_forgotten(&pattern("c:*"), after));
     assert!(!bench.history.has_forgotten(&exact("none"), after));
     // After a loss nothing from before is anybody's newest message.
-    let before = bench.history.newest_forgotten();
+    let before = bench.history.newest_forgotten_count();
     bench.history.lose(at(bench.now_us));
     assert!(bench.history.has_forgotten(&exact("none"), before));
     assert!(bench.history.has_forgotten(&pattern("c:*"), before));
@@ -951,10 +952,10 @@ fn it_is_known_for_a_while_which_newest_messages_were_forgotten() {
 fn a_message_that_may_be_older_than_one_that_was_forgotten_is_not_kept() {
     let mut bench = Bench::of_a_stream(1 << 20);
     bench.store("busy", "x", stored(1, 10));
-    let asked = bench.history.newest_forgotten();
+    let asked = bench.history.newest_forgotten_count();
     bench.store("a", "3", stored(3, 30));
     bench.advance(61 * SECOND);
-    let again = bench.history.newest_forgotten();
+    let again = bench.history.newest_forgotten_count();
     let mut keep = |name: &str, asked| {
         let body = bench.body("2");
         let (name, now) = (TopicName::from(name.to_owned()), at(bench.now_us));

@@ -1,9 +1,9 @@
 //! The names of which nothing more is to be had from the stream, until the history forgets the newest message of some name.
 //!
-//! They stay after the clients that have asked for them, and nobody is charged for them. So of a name only a hash is kept, with
-//! a random key. A name with the hash of another one would be taken for it: a client of it would not get the newest messages
-//! that only the stream has. For a name that is asked for the chance is one in 2^48, and nobody can look for such a name,
-//! because nobody sees a hash. It would last until the history forgets something.
+//! They stay after the clients that have asked for them, and nobody is charged for them. So of a name only a hash is
+//! kept, with a random key. A name with the hash of another one would be taken for it: a client of it would not get the
+//! newest messages that only the stream has. For a name that is asked for the chance is one in 2^48, and nobody can
+//! look for such a name, because nobody sees a hash. It would last until the history forgets something.
 
 use std::cell::Cell;
 use std::hash::BuildHasher as _;

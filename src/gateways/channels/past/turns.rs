@@ -1,8 +1,10 @@
-//! Names that wait until the stream is asked for their newest messages: whose turn is next, and how many are asked for at once.
+//! Names that wait until the stream is asked for their newest messages: whose turn is next, and how many are asked for
+//! at once.
 //!
-//! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many; what has
-//! been asked for meanwhile is skipped. The places are a [`Quota`] by address: one that has none gets the next place that is
-//! given back before one that has some. Patterns have few places of their own, because the server reads for each.
+//! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many;
+//! what has been asked for meanwhile is skipped. The places are a [`Quota`] by address: one that has none gets the next
+//! place that is given back before one that has some. Patterns have few places of their own, because the server reads
+//! for each.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The live messages of names that clients wait for. A live message is newer than the value in the stream: the value does not go
-//! to clients that waited when the message came.
+//! The live messages of names that clients wait for. A live message is newer than the value in the stream: the value
+//! does not go to clients that waited when the message came.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What the bus answers to a question: pages, values that are too large, the end. Without an answer, the clients of the question
-//! wait for another one.
+//! What the bus answers to a question: pages, values that are too large, the end. Without an answer, the clients of the
+//! question wait for another one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

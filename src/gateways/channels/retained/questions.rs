@@ -83,6 +83,9 @@ pub(in super::super) struct Questions {
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
+/// The id of the cursor from the beginning of all messages: another cursor than that of the newest, which has the id 0.
+const BEGIN_OF_ALL: u64 = u64::MAX;
+
 /// A name, clients of a question about it, and the cursor from which they go on.
 pub(super) type LeftMembers = (TopicName, BTreeSet<SessionKey>, QuestionCursor);
 
@@ -102,8 +105,7 @@ impl Questions {
     pub(in super::super) fn cursor_after(&mut self, after: Option<StoredId>) -> QuestionCursor {
         self.cursors += u64::from(after.is_some());
         QuestionCursor {
-            // The beginning of all messages is another cursor than that of the newest.
-            id: after.map_or(u64::MAX, |_| self.cursors),
+            id: after.map_or(BEGIN_OF_ALL, |_| self.cursors),
             page_cursor: Arc::new(PageCursor::after(after)),
             reads_all: true,
         }
@@ -263,8 +265,8 @@ impl Questions {
         None
     }
 
-    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not open, the
-    /// bus has no more of this question. Returns the members, and the cursor.
+    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not
+    /// open, the bus has no more of this question. Returns the members, and the cursor.
     pub(super) fn paged(
         &mut self,
         number: u64,

@@ -1,5 +1,6 @@
-//! What the members of a question for all messages wait for. On a bus that reads the whole stream for any name, a question is for
-//! many names, and a message of the stream goes to the few members that wait for its name, however many members there are.
+//! What the members of a question for all messages wait for. On a bus that reads the whole stream for any name, a
+//! question is for many names, and a message of the stream goes to the few members that wait for its name, however many
+//! members there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -22,9 +22,9 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Headers that some frameworks take for the path of the request: rewriting servers, such as IIS, set them. The service would
-/// answer for a path that nobody has judged. They do not pass from a trusted proxy either: a proxy that does not know them
-/// passes on those of its client.
+/// Headers that some frameworks take for the path of the request: rewriting servers, such as IIS, set them. The service
+/// would answer for a path that nobody has judged. They do not pass from a trusted proxy either: a proxy that does not
+/// know them passes on those of its client.
 static OTHER_PATHS: [HeaderName; 2] = [
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
@@ -196,15 +196,15 @@ fn remove_disguised(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether only a proxy describes its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
-/// such as `-For`, `-Host`, `-Port` and `-Prefix`.
+/// Whether only a proxy describes its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of
+/// `X-Forwarded-…`, such as `-For`, `-Host`, `-Port` and `-Prefix`.
 fn is_word_of_proxies(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
-/// Removes the headers in which only a proxy describes its client, except for the list of addresses. A service that makes links
-/// of them would take a stranger's host for its own.
+/// Removes the headers in which only a proxy describes its client, except for the list of addresses. A service that
+/// makes links of them would take a stranger's host for its own.
 fn remove_words_of_proxies(headers: &mut HeaderMap) {
     let is_removed =
         |name: &&HeaderName| is_word_of_proxies(name) && name.as_str() != "x-forwarded-for";

@@ -17,6 +17,9 @@ impl Interval {
     pub(in crate::gateways::trades) const ALL: [Self; 3] =
         [Self::Second, Self::Minute, Self::FiveMinutes];
 
+    /// The last of [`Self::ALL`].
+    pub(super) const LONGEST: Self = Self::ALL[Self::ALL.len() - 1];
+
     /// The name in messages.
     pub(in crate::gateways::trades) const fn label(self) -> &'static str {
         match self {
@@ -63,6 +66,7 @@ mod tests {
     #[test]
     fn topics_of_candles_are_those_of_no_symbol_that_a_client_can_hold() {
         for interval in Interval::ALL {
+            assert!(interval.ms() <= Interval::LONGEST.ms());
             let topic = interval.topic("A:B");
             assert_ne!(topic.as_str(), topic.as_str().to_uppercase());
             assert!(Interval::has_topic(&topic) && !Interval::has_topic(&"CANDLE:".into()));

@@ -188,7 +188,7 @@ impl Candles {
             return self.stats.count_dropped(Dropped::Early);
         }
         // This check also keeps the arithmetic below far from an overflow.
-        let oldest_ms = self.horizon_ms(now) - Interval::FiveMinutes.ms();
+        let oldest_ms = self.horizon_ms(now) - Interval::LONGEST.ms();
         if trade.at_ms < oldest_ms {
             let late = |_| self.stats.count_dropped(Dropped::Late);
             return Interval::ALL.into_iter().for_each(late);
@@ -196,14 +196,14 @@ impl Candles {
         if !self.make_room(now, [symbol]) {
             return self.stats.count_dropped(Dropped::PairsMax);
         }
-        let slot = self.slot(symbol);
+        let slot = self.slot_or_insert(symbol);
         for interval in Interval::ALL {
             let pair = Pair { slot, interval };
             self.close(now, pair, out);
             self.add(now, pair, &trade);
             self.show(now, pair, out);
         }
-        self.settle(slot);
+        self.count_or_forget(slot);
     }
 
     /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols that have
@@ -229,7 +229,7 @@ impl Candles {
 
     /// Handles the first member of a topic.
     pub(super) fn watch(&mut self, now: Now, interval: Interval, symbol: &str) {
-        let slot = self.slot(symbol);
+        let slot = self.slot_or_insert(symbol);
         let pair = Pair { slot, interval };
         if self.watch_of(pair).is_some() {
             return;
@@ -247,7 +247,7 @@ impl Candles {
             due_us: None,
         }));
         self.arm(now, pair);
-        self.settle(slot);
+        self.count_or_forget(slot);
     }
 
     /// Handles a topic whose last member has left.
@@ -287,7 +287,7 @@ impl Candles {
             }
             self.close(now, pair, out);
             self.show(now, pair, out);
-            self.settle(pair.slot);
+            self.count_or_forget(pair.slot);
         }
     }
 
@@ -308,7 +308,8 @@ impl Candles {
         self.symbols[pair.slot].watches[pair.interval as usize].as_deref_mut()
     }
 
-    fn slot(&mut self, symbol: &str) -> u32 {
+    /// The slot of a symbol. A new symbol gets one, without candles.
+    fn slot_or_insert(&mut self, symbol: &str) -> u32 {
         if let Some(slot) = self.slots.get(symbol) {
             return *slot;
         }
@@ -322,6 +323,7 @@ impl Candles {
         slot
     }
 
+    /// Adds a trade to a candle, or counts it as late.
     fn add(&mut self, now: Now, pair: Pair, trade: &Trade) {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot];
@@ -372,6 +374,7 @@ impl Candles {
         self.arm(now, pair);
     }
 
+    /// The running candle as a message; `None` if there is none, or no watcher. From then on no earlier candle may start.
     fn update(&mut self, now: Now, pair: Pair) -> Option<Update> {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot];
@@ -433,11 +436,11 @@ impl Candles {
                 self.close(now, Pair { slot, interval }, &mut Vec::new());
             }
         }
-        self.settle(slot);
+        self.count_or_forget(slot);
     }
 
     /// Counts the symbol if it has candles. If it has neither candles nor watchers, forgets it.
-    fn settle(&mut self, slot: u32) {
+    fn count_or_forget(&mut self, slot: u32) {
         let symbol = &self.symbols[slot];
         let is_changed = match symbol.has_candles() {
             true => self.with_candles.insert(slot, ()).is_none(),

@@ -58,9 +58,9 @@ pub(super) fn state(
     clock: Clock,
     settings: &OperatorSettings,
 ) -> String {
-    telemetry.surveys.ask();
+    telemetry.surveys.request();
     let now = clock.now();
-    let at = MetricsReading::now(telemetry);
+    let at = MetricsReading::read(telemetry);
     let build = telemetry.build();
     let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
@@ -128,6 +128,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     }
 }
 
+/// The status of the gateway in a few words, for the head of the page.
 fn status(reasons: &[NotReady], bus: Option<&BusStatus>, now: Now, is_behind: bool) -> String {
     if !reasons.is_empty() {
         let reasons: Vec<_> = reasons.iter().map(|reason| reason.words()).collect();
@@ -174,6 +175,7 @@ fn numbers(at: &MetricsReading<'_>) -> impl Serialize {
     })
 }
 
+/// The latency of recent messages; `None` if there were none.
 fn latency(recent: &RecentLatency) -> Option<impl Serialize> {
     let ms = |us: u64| us as f64 / 1e3;
     (recent.messages > 0).then(|| {
@@ -280,6 +282,7 @@ fn survey(survey: &Survey, now: Now) -> impl Serialize {
     })
 }
 
+/// A topic that is silent for longer than usual.
 fn quiet_topic(topic: &TopicSnapshot) -> impl Serialize + use<> {
     object!(QuietTopic {
         name: topic.name.clone(),
@@ -328,6 +331,7 @@ pub(super) fn some_text(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// What the kernel says of the connection of a slow client, if it was asked.
 fn kernel(slow: &SlowSnapshot) -> Option<impl Serialize> {
     slow.kernel.map(|kernel| {
         object!(Kernel {
@@ -383,6 +387,7 @@ pub(super) fn refused_name(refused: &RefusedName, now: Now) -> impl Serialize + 
     })
 }
 
+/// A limit with its present value; `None` if the gateway does not measure it.
 fn limit(limit: &NearLimit, at: &MetricsReading<'_>) -> Option<impl Serialize> {
     Some(object!(Limit {
         name: &limit.name,
@@ -540,7 +545,7 @@ mod tests {
         let clock = Clock::start();
         let telemetry = telemetry(clock);
         assert!(read(&telemetry, clock)["survey"].is_null());
-        assert!(telemetry.surveys.is_asked());
+        assert!(telemetry.surveys.is_requested());
         let surveyed = Surveyed {
             survey: Survey {
                 clients: 4,

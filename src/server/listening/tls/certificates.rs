@@ -219,6 +219,10 @@ fn read(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
+/// Reads the certificates of authorities, and adds the file to `content`.
+///
+/// # Errors
+/// The file cannot be read, or has no certificate of an authority.
 fn authorities(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<RootCertStore, CertificateError> {
     let failed = CertificateError::of("the authorities", file);
     let mut roots = RootCertStore::empty();
@@ -423,7 +427,7 @@ impl ServerTlsInForce {
     }
 
     /// The configuration with its facts.
-    pub(crate) fn now(&self) -> ServerTls {
+    pub(crate) fn config(&self) -> ServerTls {
         self.locked().clone()
     }
 

@@ -1,5 +1,5 @@
-//! Accepting: new connections, with the header of a proxy, TLS or HTTP, and connections that HTTP gives back. Accepting waits
-//! while the feed catches up, while many request heads are unread, and while evicted connections end.
+//! Accepting: new connections, with the header of a proxy, TLS or HTTP, and connections that HTTP gives back. Accepting
+//! waits while the feed catches up, while many request heads are unread, and while evicted connections end.
 
 use mio::net::TcpStream;
 use weirgate_wire::admission::Transport;
@@ -87,8 +87,8 @@ impl HeadRate {
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Accepts connections, and takes those whose header was read or whose handshake is over, and those that HTTP gives back.
-    /// `at_us`: the present time.
+    /// Accepts connections, and takes those whose header was read or whose handshake is over, and those that HTTP gives
+    /// back. `at_us`: the present time.
     pub(super) fn accept(&mut self, now: Now, at_us: u64) {
         self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
         self.accept_at_listeners(now);
@@ -106,8 +106,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.accept_from_us.is_some()
     }
 
-    /// Accepts the connections that wait at the listeners, unless they have to wait. After the begin of a stop, other processes
-    /// on the port get them, or they are refused.
+    /// Accepts the connections that wait at the listeners, unless they have to wait. After the begin of a stop, other
+    /// processes on the port get them, or they are refused.
     fn accept_at_listeners(&mut self, now: Now) {
         if !self.hub.is_draining() && self.holds_clients(now) {
             return;
@@ -159,7 +159,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn take_connections(&mut self, mut next: impl FnMut(&mut Self) -> bool) {
         while next(self) {
             if !self.hub.has_time() {
-                self.report.spent(Budget::Accepts);
+                self.report.count_spent(Budget::Accepts);
                 return;
             }
         }

@@ -1,5 +1,5 @@
-//! The inputs of a turn that are not of clients: requests of operators, inputs of the gateway and events of the bus, as many as
-//! the send queues and the time allow.
+//! The inputs of a turn that are not of clients: requests of operators, inputs of the gateway and events of the bus, as
+//! many as the send queues and the time allow.
 
 use super::Reactor;
 use crate::reactor::feed_lines::log_lines;
@@ -19,7 +19,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.begin_part(self.settings.budgets.inputs_us);
         for taken in 0..inputs {
             if !self.hub.takes_publications() || taken > 0 && !self.hub.has_time() {
-                self.report.spent(Budget::Publications);
+                self.report.count_spent(Budget::Publications);
                 return;
             }
             let Ok(input) = self.seams.inputs.try_recv() else {
@@ -42,7 +42,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         for taken in 0..events {
             let may_go_on = taken == 0 || bytes < budget && self.hub.has_time_at(at_us);
             if !may_go_on || !self.hub.takes_publications() {
-                self.report.spent(Budget::Publications);
+                self.report.count_spent(Budget::Publications);
                 return;
             }
             let Ok(event) = self.seams.bus.try_recv() else {
@@ -73,7 +73,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         for publication in self.publications.drain(..) {
             if publication.deliver {
                 let received_us = publication.body.received().mono_us;
-                self.report.taken(received_us, now.mono_us);
+                self.report.note_taken(received_us, now.mono_us);
             }
             self.hub.handle_publication(now, &publication);
             // A held state is in no send queue.
@@ -81,9 +81,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 bytes += publication.body.queue_bytes();
             }
         }
-        self.report.stage(Stage::Feed, now.mono_us, made_us);
+        self.report.note_stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.mono_us();
-        self.report.stage(Stage::Queue, made_us, queued_us);
+        self.report.note_stage(Stage::Queue, made_us, queued_us);
         (bytes, queued_us)
     }
 }

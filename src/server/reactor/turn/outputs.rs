@@ -36,6 +36,7 @@ pub(super) struct EndedConnections {
 }
 
 impl EndedConnections {
+    /// Adds a connection that has ended. The oldest of its kind is forgotten if the list is full.
     pub(super) fn push(&mut self, now: Now, limit: Option<HitLimit>, ended: Ended) {
         let (list, max) = match ended.reason {
             _ if ended.dropped.is_some() => (&mut self.drops, DROPS_MAX),
@@ -75,7 +76,8 @@ impl EndedConnections {
     }
 }
 
-/// The line of an ended connection. A macro, because the level of a line is a constant; a field without a value is not shown.
+/// The line of an ended connection. A macro, because the level of a line is a constant; a field without a value is not
+/// shown.
 macro_rules! log_ended {
     ($level:expr, $ended:ident, $limit:ident, $line:ident) => {{
         let dropped = $ended.dropped.as_ref();
@@ -213,7 +215,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         while let Some(effect) = self.hub.poll_effect() {
             self.carry_out(effect);
             if self.hub.has_effects() && !self.hub.has_time() {
-                self.report.spent(Budget::Closes);
+                self.report.count_spent(Budget::Closes);
                 break;
             }
         }
@@ -222,6 +224,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Carries out what the hub wants of the sockets.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::HalfClose(key) => self.sockets.half_close(key),
@@ -295,6 +298,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Gives a connection to the HTTP thread, with the bytes that were read of it.
     fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: ConnectionPermit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
@@ -312,15 +316,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// When a requested survey may begin, microseconds of the monotonic clock.
     pub(super) fn survey_due_us(&self) -> Option<u64> {
-        let is_asked = self.seams.telemetry.surveys.is_asked();
-        is_asked.then(|| self.ends.next_survey_us())
+        let is_requested = self.seams.telemetry.surveys.is_requested();
+        is_requested.then(|| self.ends.next_survey_us())
     }
 
     /// Surveys some clients, if a survey is under way or requested.
     pub(super) fn survey(&mut self) {
         let surveys = &self.seams.telemetry.surveys;
         let is_surveying = self.hub.is_surveying();
-        if !is_surveying && !surveys.is_asked() {
+        if !is_surveying && !surveys.is_requested() {
             return;
         }
         let now = self.clock.now();
@@ -328,7 +332,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             if !self.ends.try_begin(now.mono_us) {
                 return;
             }
-            surveys.begun();
+            surveys.note_begun();
             while let Some(PendingSearch { search, answer }) = surveys.next_search() {
                 self.hub.search(search);
                 self.searching.push(answer);
@@ -353,7 +357,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     pub(super) fn publish_numbers(&mut self, began: Now) {
         if !self.hub.is_flushing() {
             // Forgets the messages of this turn that no client took.
-            self.report.flushed(None, began.mono_us);
+            self.report.note_flush_end(None, began.mono_us);
         }
         let ended = self.since(began);
         self.now_us = ended.mono_us;
@@ -365,11 +369,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let shell = self.shell_stats();
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
-        self.report.spun(self.spin.counts());
+        self.report.set_spin(self.spin.counts());
         self.report
-            .turn_ended(event_loop, [began, ended], &mut self.hub, feed, shell);
+            .end_turn(event_loop, [began, ended], &mut self.hub, feed, shell);
     }
 
+    /// The numbers of the loop that the hub does not know.
     fn shell_stats(&self) -> ShellStats {
         let (core, stats) = (self.hub.core(), self.hub.stats());
         let (limits, seams) = (core.limits(), &self.seams);

@@ -1,8 +1,9 @@
 //! Reading clients: the cheap ones before the first flush of a turn, the others after it, each within a time of its own.
 //!
-//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost of the next.
-//! After the first flush these take turns: clients that have sent nothing yet, costly clients, clients that used their share of
-//! an earlier turn, and clients whose message has room again. Within each of these kinds, client addresses take turns.
+//! What a client's messages cost shows only afterwards, so the time that a client's reads took lately predicts the cost
+//! of the next. After the first flush these take turns: clients that have sent nothing yet, costly clients, clients
+//! that used their share of an earlier turn, and clients whose message has room again. Within each of these kinds,
+//! client addresses take turns.
 
 use std::io;
 
@@ -113,7 +114,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn check_spent(&mut self, now_us: u64) -> bool {
         let is_spent = !self.hub.has_time_at(now_us);
         if is_spent {
-            self.report.spent(Budget::Reads);
+            self.report.count_spent(Budget::Reads);
         }
         is_spent
     }
@@ -137,7 +138,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.first_reads.note_try(bytes);
         }
         if self.hub.waiting_shares() > waiting {
-            self.report.spent(Budget::Messages);
+            self.report.count_spent(Budget::Messages);
         }
         let ended_us = self.clock.mono_us();
         if bytes > 0 {
@@ -163,7 +164,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// The time that a read took. For a client that has cost little, while costly ones wait, only the loop's own time
-    /// counts: on a busy machine the kernel runs other programs in the middle of a read, and the client would wait behind all costly ones for that.
+    /// counts: on a busy machine the kernel runs other programs in the middle of a read, and the client would wait
+    /// behind all costly ones for that.
     fn read_us(&mut self, listed: Cost, began_us: u64, ended_us: u64) -> u64 {
         let took_us = ended_us.saturating_sub(began_us);
         let from = self.reading_from.filter(|_| listed == Cost::Little);
@@ -188,7 +190,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
+        while self.sockets.unread(key) != Unread::Nothing && self.hub.request_read(key) {
             if bytes == bytes_max || bytes > 0 && !self.hub.has_share() {
                 return (bytes, true);
             }

@@ -3,8 +3,7 @@
 //!
 //! The name, range and default of a shared flag are only here, with a file for each part of the program. Rows are in
 //! the order of `--help`, each once, and the rows of a heading stand together. A row of a single gateway is in the
-//! folder of the gateway. In a row, `.limit(effect, where it shows, test)` documents a limit. `.memory_part(n)` and
-//! `.share(n)` are n thousandths of `--memory-max`; an operator may set the first to another value.
+//! folder of the gateway.
 
 mod bus;
 mod clients;
@@ -40,12 +39,12 @@ static AFTER_OWN: &[&[Setting]] = &[
     history::HISTORY,
     process::LATENCY,
     bus::BUS,
-    TAIL,
-    TOP,
+    TAIL_ROWS,
+    TOP_ROWS,
 ];
 
 /// `weirgate tail`.
-static TAIL: &[Setting] = &Heading::TAIL.in_part(TablePart::Tail).of([Setting::new(
+static TAIL_ROWS: &[Setting] = &Heading::TAIL.in_part(TablePart::Tail).of([Setting::new(
     "token",
     Kind::Secret,
     field!(TailSettings, token),
@@ -56,7 +55,7 @@ static TAIL: &[Setting] = &Heading::TAIL.in_part(TablePart::Tail).of([Setting::n
 )]);
 
 /// `weirgate top`.
-static TOP: &[Setting] = &Heading::TOP.in_part(TablePart::Top).of([Setting::new(
+static TOP_ROWS: &[Setting] = &Heading::TOP.in_part(TablePart::Top).of([Setting::new(
     "authorization",
     Kind::Secret,
     field!(TopSettings, authorization),
@@ -161,8 +160,8 @@ impl Rows {
 
     /// Returns the rows, in the order of `--help`.
     pub fn settings(&self) -> Vec<Setting> {
-        let before = shared(BEFORE_OWN).filter_map(|row| self.shared(row));
-        let after = shared(AFTER_OWN).filter_map(|row| self.shared(row));
+        let before = rows_of(BEFORE_OWN).filter_map(|row| self.of_this_gateway(row));
+        let after = rows_of(AFTER_OWN).filter_map(|row| self.of_this_gateway(row));
         before.chain(self.own_rows()).chain(after).collect()
     }
 
@@ -177,7 +176,7 @@ impl Rows {
     }
 
     /// Returns a shared row with the gateway's changes, or `None` if the gateway does not have the row.
-    fn shared(&self, row: &Setting) -> Option<Setting> {
+    fn of_this_gateway(&self, row: &Setting) -> Option<Setting> {
         let here = self.every && row.part == TablePart::Every || self.parts.contains(&row.part);
         let of_row = |change: &&RowChange| change.0 == row.flag;
         let changed = |row, change: &RowChange| change.1(row);
@@ -186,7 +185,7 @@ impl Rows {
     }
 
     /// The flags of [`changes`](Self::changes) that no included row has.
-    pub fn changes_of_nothing(&self) -> Vec<&'static str> {
+    pub fn unknown_changes(&self) -> Vec<&'static str> {
         let rows = self.settings();
         let names = self.changes.iter().map(|change| change.0);
         names
@@ -228,17 +227,22 @@ const fn is_equal(one: &[u8], other: &[u8]) -> bool {
     at == one.len() && at == other.len()
 }
 
-fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static Setting> {
+/// The rows of all parts.
+fn rows_of(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static Setting> {
     parts.iter().copied().flatten()
 }
 
 /// Returns the rows of several gateways as one table, for the documents. If gateways change a shared row, the table has
 /// it in each of its forms, in the order of `gateways`.
 pub fn table(gateways: &[Rows]) -> Vec<Setting> {
-    let forms = |row: &'static Setting| gateways.iter().filter_map(move |rows| rows.shared(row));
-    let before = shared(BEFORE_OWN).flat_map(forms);
+    let forms = |row: &'static Setting| {
+        gateways
+            .iter()
+            .filter_map(move |rows| rows.of_this_gateway(row))
+    };
+    let before = rows_of(BEFORE_OWN).flat_map(forms);
     let own = gateways.iter().flat_map(Rows::own_rows);
-    let all = before.chain(own).chain(shared(AFTER_OWN).flat_map(forms));
+    let all = before.chain(own).chain(rows_of(AFTER_OWN).flat_map(forms));
     let mut table: Vec<Setting> = Vec::new();
     for row in all {
         if table.iter().all(|known| !known.is_same(&row)) {
@@ -250,6 +254,7 @@ pub fn table(gateways: &[Rows]) -> Vec<Setting> {
 
 impl Setting {
     /// Whether nothing that is shown differs between the rows.
+    // By the debug texts: functions cannot be compared. There, fields and changed defaults are nothing.
     pub fn is_same(&self, other: &Self) -> bool {
         self.flag == other.flag
             && format!("{self:?}") == format!("{other:?}")

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The keys of a thread's holders that were chosen for eviction ([`Quota::make_room`](super::Quota::make_room)), by this or another thread. So
-/// the owner need not search all its holders.
+/// The keys of a thread's holders that were chosen for eviction ([`Quota::make_room`](super::Quota::make_room)), by
+/// this or another thread. So the owner need not search all its holders.
 #[derive(Clone)]
 pub struct Chosen<K>(Arc<List<K>>);
 

@@ -59,6 +59,9 @@ pub(super) enum Doing {
     Rests(RestKind),
 }
 
+/// [`Holder::progress_us`] of a holder that is not evicted, however long it makes no progress.
+const SETTLED_US: u64 = u64::MAX;
+
 pub(super) struct Holder {
     pub(super) address: ClientAddr,
     pub(super) amount: u64,
@@ -265,7 +268,7 @@ impl QuotaState {
     pub(super) fn work(&mut self, at: usize) {
         self.end_rest(at);
         self.unchoose(at);
-        self.holders[at].progress_us = u64::MAX;
+        self.holders[at].progress_us = SETTLED_US;
     }
 
     /// Records progress. A holder without progress for longer is evicted first.
@@ -352,6 +355,11 @@ impl QuotaState {
 }
 
 impl Holder {
+    /// Whether the holder is not evicted, however long it makes no progress.
+    pub(super) fn is_settled(&self) -> bool {
+        self.progress_us == SETTLED_US
+    }
+
     /// The amount times the microseconds since the last progress, and [`ANY_US`] more.
     pub(super) fn weight(&self, now_us: u64) -> u128 {
         let us = now_us.saturating_sub(self.progress_us) + ANY_US;

@@ -199,7 +199,7 @@ fn a_client_without_room_has_the_stillest_give_way_of_those_that_hold_no_less() 
     let places = Quota::new("places", 4);
     let [first, second, busy, other] = [1, 1, 1, 2].map(|n| places.hold(v4(n), 1, 5));
     first.progress(4);
-    busy.progress(u64::MAX);
+    busy.work();
     other.progress(1);
     places.evict_for(v4(3), 10, 13);
     places.evict_for(v4(1), 10, 13);
@@ -363,7 +363,7 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
     assert_eq!(come(9), (Err(Full::Holders), 4), "two too many by now");
     assert_eq!(places.counts().refused, 2);
     // Those that work, or work again, stay.
-    owed.progress(u64::MAX);
+    owed.work();
     assert!(!owed.is_evicted() && !busy.is_evicted());
     drop((rests, owed, busy, late));
     let state = places.state();
@@ -464,7 +464,7 @@ fn a_new_holder_has_to_fit_in_the_sum_and_in_the_share_of_its_address() {
     let large = bytes.hold(v4(3), 55, 0);
     assert_eq!(large.fit(room(99, Sharing::ByAddress), 9), Ok(()));
     assert!(other.is_evicted() && own[1].is_evicted() && !own[2].is_evicted());
-    own.iter().for_each(|one| one.progress(u64::MAX));
+    own.iter().for_each(|one| one.work());
     assert_eq!(
         large.fit(room(99, Sharing::ByAddress), 9),
         Err(Full::Sum),

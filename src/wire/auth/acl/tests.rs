@@ -13,7 +13,7 @@ fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
 
 #[test]
 fn of_several_roles_the_first_in_the_table_counts() {
-    let read = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
+    let read = |text: &str| Acl::from_json(NameSyntax::Redis, text.as_bytes()).expect("a table");
     let acl = read(r#"{"staff": ["*"], "desk": ["b"], "all": ["a"]}"#);
     let identity = |roles: &[&str]| Identity {
         roles: roles.iter().map(|&role| role.to_owned()).collect(),
@@ -59,7 +59,7 @@ fn a_pattern_is_covered_by_the_narrowest_entry_that_contains_it_alone() {
     assert_eq!(cover(&acl, "market:*"), some("*"), "of another role");
     assert_eq!(cover(&acl, "market:tick:*"), None, "an entry itself");
     let text = r#"{"user": ["a[0-9]*", "a[5-9x]:*", "b:*:c", "u:{sub}:*"]}"#;
-    let acl = Acl::from_json(text.as_bytes()).expect("a table");
+    let acl = Acl::from_json(NameSyntax::Redis, text.as_bytes()).expect("a table");
     assert_eq!(cover(&acl, "a7:x*"), some("a[5-9x]:*"), "not a plain one");
     assert_eq!(cover(&acl, "a?:*"), None, "neither has all");
     assert_eq!(cover(&acl, "b:?:c"), some("b:*:c"));
@@ -82,7 +82,7 @@ fn a_pattern_is_covered_by_the_narrowest_entry_that_contains_it_alone() {
 
 #[test]
 fn what_changes_between_two_tables_is_told_by_role() {
-    let acl = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
+    let acl = |text: &str| Acl::from_json(NameSyntax::Redis, text.as_bytes()).expect("a table");
     let old = acl(r#"{"a": ["x"], "b": ["y:*"], "c": []}"#);
     let new = acl(r#"{"b": ["y:*"], "c": ["z"], "d": []}"#);
     assert!(old.changes_to(&old.clone()).is_empty());
@@ -146,9 +146,9 @@ fn the_same_table_for_nats_subjects() {
         assert_eq!(grants(&mut acl, role, name), granted, "{role} {name}");
     }
     let shown = acl.to_json();
-    let read = Acl::read(NameSyntax::Nats, shown.as_bytes()).expect("its own text");
+    let read = Acl::from_json(NameSyntax::Nats, shown.as_bytes()).expect("its own text");
     assert_eq!(read.to_json(), shown);
-    let wrong = Acl::read(NameSyntax::Nats, br#"{"r": ["a.b*"]}"#).expect_err("no subject");
+    let wrong = Acl::from_json(NameSyntax::Nats, br#"{"r": ["a.b*"]}"#).expect_err("no subject");
     assert!(wrong.to_string().contains("whole tokens"), "{wrong}");
 }
 
@@ -189,10 +189,10 @@ fn a_pattern_is_granted_where_all_that_it_matches_is() {
 #[test]
 fn several_patterns_may_grant_one_together() {
     let table = br#"{"r": ["a:x*", "a:[^x]*", "a:"]}"#;
-    let mut acl = Acl::from_json(table).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table).expect("a table");
     assert!(grants(&mut acl, "r", "a:*"));
     let table = br#"{"r": ["a:x*", "a:[^x]*"]}"#;
-    let mut acl = Acl::from_json(table).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table).expect("a table");
     assert!(!grants(&mut acl, "r", "a:*"), "a: itself is not granted");
     assert!(grants(&mut acl, "r", "a:?*"));
 }
@@ -200,9 +200,9 @@ fn several_patterns_may_grant_one_together() {
 #[test]
 fn a_table_is_read_and_shown() {
     let shown = Acl::default().to_json();
-    let read = Acl::from_json(shown.as_bytes()).expect("its own text");
+    let read = Acl::from_json(NameSyntax::Redis, shown.as_bytes()).expect("its own text");
     assert_eq!(read.to_json(), shown);
-    assert!(Acl::from_json(b"{}").is_ok_and(|acl| !acl.knows("user")));
+    assert!(Acl::from_json(NameSyntax::Redis, b"{}").is_ok_and(|acl| !acl.knows("user")));
     let deep = format!(r#"{{"a": {}}}"#, "[".repeat(512));
     for (bad, says) in [
         (deep.as_str(), "deeper than 512"),
@@ -215,7 +215,9 @@ fn a_table_is_read_and_shown() {
         (r#"{"a": []} x"#, "more after the end"),
         (r#"{"a": ["[à-é]*"]}"#, "outside of ASCII"),
     ] {
-        let error = Acl::from_json(bad.as_bytes()).expect_err(bad).to_string();
+        let error = Acl::from_json(NameSyntax::Redis, bad.as_bytes())
+            .expect_err(bad)
+            .to_string();
         assert!(error.contains(says), "{bad}: {error}");
     }
 }
@@ -223,7 +225,7 @@ fn a_table_is_read_and_shown() {
 #[test]
 fn what_was_asked_before_costs_its_length() {
     let table = br#"{"r": ["*a*b*c*d*e*f*g*h"], "s": ["*"], "t": []}"#;
-    let mut acl = Acl::from_json(table).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table).expect("a table");
     let mut cost = |role: &str, granted: bool| {
         let mut check = check(role, PATTERN_STEPS_MAX);
         let pattern = "1*a*b*c*d*e*f*g*h";
@@ -241,7 +243,7 @@ fn what_was_asked_before_costs_its_length() {
 #[test]
 fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
     let table = br#"{"r": ["*a*b*c*d*e*f*g*h", "x:*"]}"#;
-    let mut acl = Acl::from_json(table).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table).expect("a table");
     let pattern = "1*a*b*c*d*e*f*g*h";
     for name in [pattern, "x:1", "x:*"] {
         for steps in [0, 5] {
@@ -258,7 +260,7 @@ fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
 #[test]
 fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
     let table = format!(r#"{{"r": ["*{}"]}}"#, "[ab]?".repeat(60));
-    let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table.as_bytes()).expect("a table");
     let evil = format!("{}b", "*a".repeat(120));
     let mut check = check("r", 2 * PATTERN_STEPS_MAX);
     let too_many = Err(Undecided::Name {
@@ -275,7 +277,7 @@ fn a_name_that_needs_too_much_is_told_from_a_request_that_does() {
     let pattern = |n: usize| format!("\"*a*b{n}\"");
     let patterns: Vec<String> = (0..2_000).map(pattern).collect();
     let table = format!(r#"{{"r": [{}]}}"#, patterns.join(","));
-    let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
+    let mut acl = Acl::from_json(NameSyntax::Redis, table.as_bytes()).expect("a table");
     let name = "1".repeat(500);
     let mut asked = |steps| acl.grants(&mut check("r", steps), &name);
     let too_many = Err(Undecided::Name {

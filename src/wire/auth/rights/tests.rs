@@ -25,7 +25,7 @@ fn identity(user: Option<&str>, claims: &[(&str, Option<&str>)], names: &[&str])
 
 fn table(syntax: NameSyntax, names: &[&str]) -> Acl {
     let text = sonic_rs::to_string(&std::collections::BTreeMap::from([("r", names)]));
-    Acl::read(syntax, text.expect("JSON").as_bytes()).expect("a table")
+    Acl::from_json(syntax, text.expect("JSON").as_bytes()).expect("a table")
 }
 
 fn grants(acl: &mut Acl, rights: &Rights, name: &str) -> bool {
@@ -88,7 +88,9 @@ fn placeholders_are_whole_tokens_behind_a_word() {
         assert_eq!(Template::parse(Redis, plain), Ok(None), "{plain}");
     }
     let text = br#"{"r": ["a.{sub}.>.b"]}"#;
-    let error = Acl::read(Nats, text).expect_err("no subject").to_string();
+    let error = Acl::from_json(Nats, text)
+        .expect_err("no subject")
+        .to_string();
     assert!(error.contains("a.{sub}.>.b"), "{error}");
 }
 

@@ -85,8 +85,8 @@ pub(super) enum IfUnknown {
     There,
 }
 
-/// Whether the newest message of the stream is this one. If it was deleted, nats-server 2.9.10 does not know its time after a
-/// restart; what has taken its number since would be gone, too.
+/// Whether the newest message of the stream is this one. If it was deleted, nats-server 2.9.10 does not know its time
+/// after a restart; what has taken its number since would be gone, too.
 fn is_head(head: StoredId, id: StoredId) -> bool {
     head == id || head.minor == 0 && head.major == id.major
 }
@@ -143,8 +143,8 @@ impl Progress {
         }
     }
 
-    /// Whether consumers begin at the time of the last message, not at its number: a newer message may have replaced it, so it
-    /// cannot be the proof. In another epoch of the stream, messages with lower numbers come then.
+    /// Whether consumers begin at the time of the last message, not at its number: a newer message may have replaced
+    /// it, so it cannot be the proof. In another epoch of the stream, messages with lower numbers come then.
     fn is_by_time(&self) -> bool {
         let info = self.info.as_ref();
         let can_start_at_time = info.is_some_and(StreamInfo::can_start_at_time);
@@ -156,8 +156,8 @@ impl Progress {
         id.major < expected.major && (id.minor <= expected.minor || !self.is_by_time())
     }
 
-    /// The message that the next consumer has to deliver first, as a proof that the stream is the same as before. `None`: there is no
-    /// such message, or the leader has just named it as the newest.
+    /// The message that the next consumer has to deliver first, as a proof that the stream is the same as before.
+    /// `None`: there is no such message, or the leader has just named it as the newest.
     pub(super) fn proof(&self) -> Option<StoredId> {
         let last = self.last.filter(|_| self.keeps())?;
         let is_head = self.head().is_some_and(|head| is_head(head, last));
@@ -235,8 +235,8 @@ impl Progress {
         self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
     }
 
-    /// Begins at a number instead of a time if the server must not look for a time. Then all messages are read that fit in the
-    /// history, and the older ones are passed over.
+    /// Begins at a number instead of a time if the server must not look for a time. Then all messages are read that fit
+    /// in the history, and the older ones are passed over.
     fn avoid_time(&mut self) {
         let info = self.info.as_ref();
         let info = info.filter(|info| !info.can_start_at_time() && info.has_holes());
@@ -245,9 +245,9 @@ impl Progress {
         }
     }
 
-    /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns whether
-    /// another consumer is needed: the start is later than that, because not all of the consumer's messages fit in the history,
-    /// or the consumer may leave out messages that were stored after the last one at an earlier time.
+    /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns
+    /// whether another consumer is needed: the start is later than that, because not all of the consumer's messages fit
+    /// in the history, or the consumer may leave out messages that were stored after the last one at an earlier time.
     pub(super) fn fix_start(&mut self, begins: u64) -> bool {
         if let Some(last) = self.last {
             let is_late = self.is_by_time() && begins > last.major.saturating_add(1);
@@ -288,8 +288,8 @@ impl Progress {
         known.is_some_and(|known| known.created_ns != info.created_ns) || info.head_number() < read
     }
 
-    /// Handles a new consumer that has nothing to deliver. Returns false if the leader has newer messages than what was read,
-    /// so that the leader has to be asked for the next one.
+    /// Handles a new consumer that has nothing to deliver. Returns false if the leader has newer messages than what was
+    /// read, so that the leader has to be asked for the next one.
     pub(super) fn begin_empty(&mut self, events: &mut Vec<KeptEvent>) -> bool {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let read = self.read_until().unwrap_or(0);
@@ -324,8 +324,8 @@ impl Progress {
         }
     }
 
-    /// Passes over a message that is not handed over. If it is older than what is read, the next consumer begins after it. If
-    /// it is the newest message of the start, what follows is new.
+    /// Passes over a message that is not handed over. If it is older than what is read, the next consumer begins after
+    /// it. If it is the newest message of the start, what follows is new.
     pub(super) fn pass_over(&mut self, id: StoredId, events: &mut Vec<KeptEvent>) {
         if self.last.is_some() || !self.is_early(id) || self.was_read(id) {
             return;
@@ -388,8 +388,8 @@ impl Progress {
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
-        // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the start, or at
-        // their end, ends positions, but this process has lost nothing.
+        // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the
+        // start, or at their end, ends positions, but this process has lost nothing.
         let is_old = self.old_until.is_some_and(|until| id.major <= until)
             || self.empty_at.is_some_and(|at| id.major == at.major + 1);
         if id.major <= self.reported_until || is_old || self.overwrites() {

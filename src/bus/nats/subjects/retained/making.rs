@@ -2,9 +2,10 @@
 //! 100,000, and a server carries out the requests of a connection one after the other: a subscription waits for all requests
 //! before it. So only a few requests for consumers are on their way at once, and further questions wait in line.
 //!
-//! A request that nobody waits for any more keeps its place, because the server works on it all the same: otherwise more
-//! requests would go out than the server can work off. The place is free with the answer, or after [`ANSWER_TIMEOUT`], once the
-//! server has answered a ping that went out then: it is past the request, and the answer is lost.
+//! A request that nobody waits for any more keeps its place, because the server works on it all the same: otherwise
+//! more requests would go out than the server can work off. The place is free with the answer, or after
+//! [`ANSWER_TIMEOUT`], once the server has answered a ping that went out then: it is past the request, and the answer
+//! is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -40,11 +41,12 @@ impl Request {
 }
 
 impl Making {
-    pub(super) fn wait(&mut self, number: u64) {
+    /// A question waits for its turn.
+    pub(super) fn join_line(&mut self, number: u64) {
         self.line.push_back(number);
     }
 
-    /// The question whose turn it is, if there is a place; [`Self::sent`] follows, unless the question has ended.
+    /// The question whose turn it is, if there is a place; [`Self::note_sent`] follows, unless the question has ended.
     pub(super) fn next(&mut self) -> Option<u64> {
         match self.on_way.len() < MAKING_MAX {
             true => self.line.pop_front(),
@@ -52,7 +54,8 @@ impl Making {
         }
     }
 
-    pub(super) fn sent(&mut self, number: u64, now: Instant) {
+    /// Notes that the request for the consumer of a question goes out.
+    pub(super) fn note_sent(&mut self, number: u64, now: Instant) {
         let request = Request {
             sent: now,
             given_up: None,
@@ -76,7 +79,7 @@ impl Making {
     }
 
     /// Handles the answer to a question, if it is to such a request. Returns the consumer if nobody waits for it.
-    pub(super) fn answered(&mut self, number: u64) -> Option<Consumer> {
+    pub(super) fn take_answered(&mut self, number: u64) -> Option<Consumer> {
         self.on_way.remove(&number)?.given_up
     }
 
@@ -85,7 +88,8 @@ impl Making {
         !self.on_way.is_empty() && self.on_way.values().any(|request| request.needs_ping(now))
     }
 
-    pub(super) fn pinged(&mut self, ping: u64, now: Instant) {
+    /// Notes the number of a ping that goes out after the requests that [need one](Self::needs_ping).
+    pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
         let mut requests = self.on_way.values_mut();
         while let Some(request) = requests.find(|request| request.needs_ping(now)) {
             request.ping = Some(ping);
@@ -93,7 +97,7 @@ impl Making {
     }
 
     /// Frees the places of requests that the server is past.
-    pub(super) fn ponged(&mut self, is_answered: impl Fn(u64) -> bool) {
+    pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
         // After each message, and hardly ever with a request.
         if !self.on_way.is_empty() {
             self.on_way

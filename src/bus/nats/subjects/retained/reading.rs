@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::events::NatsCut;
-use super::streams::{Target, targets};
+use super::streams::{StreamPart, parts_taken_by_streams};
 use crate::nats::consumer::Start;
 use crate::nats::protocol::{AckSubject, Delivery};
 use crate::nats::stream_info::StreamInfo;
@@ -23,7 +23,7 @@ pub(super) const STREAMS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct QuestionReading {
     /// Streams not asked yet.
-    pub(super) targets: VecDeque<Target>,
+    pub(super) parts_left: VecDeque<StreamPart>,
     /// What was read of each stream.
     parts: Vec<ReadPart>,
     /// The index of the part that the consumer reads.
@@ -137,7 +137,7 @@ impl QuestionReading {
 
     pub(super) fn new(after: &PageCursor) -> Self {
         Self {
-            targets: VecDeque::new(),
+            parts_left: VecDeque::new(),
             parts: after.parts.clone(),
             current: 0,
             waiting: 0,
@@ -153,10 +153,10 @@ impl QuestionReading {
         }
     }
 
-    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its number:
-    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does not
-    /// bring the message of that number if it has another name. Once a message was read, they go on at its number: if the
-    /// clock has gone back, its time may be that of messages long before it.
+    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its
+    /// number: what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a
+    /// name does not bring the message of that number if it has another name. Once a message was read, they go on at
+    /// its number: if the clock has gone back, its time may be that of messages long before it.
     pub(super) fn consumer_start(&self) -> Start {
         match &self.all {
             Some(all) => match all.after {
@@ -168,9 +168,10 @@ impl QuestionReading {
         }
     }
 
-    /// Whether a consumer that begins at this number leaves out messages behind the last one that was read, or numbers that are
-    /// free. The clock may have gone back between the two, so another consumer has to begin at the number of the last one.
-    pub(super) fn begins_late(&mut self, begins: u64) -> bool {
+    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind
+    /// the last one that was read, or numbers that are free: the clock may have gone back between the two. Returns
+    /// whether it did, so that another consumer is needed.
+    pub(super) fn turn_to_numbers_if_late(&mut self, begins: u64) -> bool {
         let Some(all) = self.all.as_mut().filter(|all| !all.is_by_number) else {
             return false;
         };
@@ -181,20 +182,20 @@ impl QuestionReading {
 
     /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
     /// stream, in its order.
-    pub(super) fn begin_all(&mut self, mut found: Vec<Target>, stream: &StreamInfo) {
+    pub(super) fn begin_all(&mut self, mut found: Vec<StreamPart>, stream: &StreamInfo) {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(all) = &mut self.all {
             all.is_by_number = !stream.can_start_at_time() || all.has_taken;
         }
-        if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
-            target.filter = String::new();
+        if let Some(part) = found.first_mut().filter(|_| is_in_parts) {
+            part.filter = String::new();
         }
-        self.targets = found.into();
+        self.parts_left = found.into();
     }
 
-    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read. Returns
-    /// what follows.
+    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read.
+    /// Returns what follows.
     pub(super) fn check_stream_begin(&mut self, stream: &StreamInfo) -> AfterCheck {
         let Some(all) = &mut self.all else {
             return AfterCheck::End;
@@ -249,48 +250,49 @@ impl QuestionReading {
         all.is_some_and(|all| matches!(all.cut, Some(NatsCut::Epoch)))
     }
 
-    /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The answer is one page (of 256 streams); the
-    /// streams of the other pages count as streams that are not asked.
+    /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The
+    /// answer is one page (of 256 streams); the streams of the other pages count as streams that are not asked.
     pub(super) fn take_streams(&mut self, pattern: &str, streams: Json<'_>) {
-        let found = targets(pattern, streams);
-        self.has_more_streams = found.targets.len() > STREAMS_MAX || found.has_more_streams;
+        let found = parts_taken_by_streams(pattern, streams);
+        self.has_more_streams = found.parts.len() > STREAMS_MAX || found.has_more_streams;
         self.refused = None;
-        self.targets = found.targets;
-        self.targets.truncate(STREAMS_MAX);
+        self.parts_left = found.parts;
+        self.parts_left.truncate(STREAMS_MAX);
     }
 
     /// Adds streams that were found in the list of all.
-    pub(super) fn extend(&mut self, targets: Vec<Target>) {
-        let is_new = |target: &Target| !self.targets.iter().any(|known| known.is_same(target));
-        let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
-        self.targets.extend(targets);
-        self.has_more_streams |= self.targets.len() > STREAMS_MAX;
-        self.targets.truncate(STREAMS_MAX);
+    pub(super) fn extend(&mut self, parts: Vec<StreamPart>) {
+        let is_new = |part: &StreamPart| !self.parts_left.iter().any(|known| known.is_same(part));
+        let parts: Vec<StreamPart> = parts.into_iter().filter(is_new).collect();
+        self.parts_left.extend(parts);
+        self.has_more_streams |= self.parts_left.len() > STREAMS_MAX;
+        self.parts_left.truncate(STREAMS_MAX);
     }
 
-    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made anew, or
-    /// that has lost messages since, counts no more.
-    pub(super) fn begin(&mut self, target: &Target, waiting: u64) {
+    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made
+    /// anew, or that has lost messages since, counts no more.
+    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64) {
         self.waiting = waiting;
         if self.all.is_some() {
             return;
         }
         let is_it =
-            |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
+            |known: &ReadPart| (&known.stream, &known.filter) == (&part.stream, &part.filter);
         let known = self.parts.iter().position(is_it);
         self.current = known.unwrap_or_else(|| {
             self.parts.push(ReadPart {
-                stream: target.stream.clone(),
-                filter: target.filter.clone(),
-                made: target.made.clone(),
+                stream: part.stream.clone(),
+                filter: part.filter.clone(),
+                made: part.made.clone(),
                 sequence: 0,
             });
             self.parts.len() - 1
         });
-        let part = &mut self.parts[self.current];
-        if part.made != target.made || part.sequence > target.last {
-            part.made.clone_from(&target.made);
-            part.sequence = 0;
+        let known = &mut self.parts[self.current];
+        let has_lost = part.last.is_some_and(|last| known.sequence > last);
+        if known.made != part.made || has_lost {
+            known.made.clone_from(&part.made);
+            known.sequence = 0;
         }
     }
 

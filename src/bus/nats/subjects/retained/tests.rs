@@ -257,13 +257,13 @@ fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
     assert!(!retained.needs_ping(now));
     assert_eq!(retained.due(), Some(late));
     assert!(retained.needs_ping(late));
-    retained.pinged(7, late);
+    retained.note_ping(7, late);
     assert!(!retained.needs_ping(late) && retained.due().is_none());
     creations(&mut out);
-    retained.ponged(|ping| ping < 7);
+    retained.note_pongs(|ping| ping < 7);
     retained.work(late, &mut out);
     assert_eq!(creations(&mut out), 0);
-    retained.ponged(|ping| ping <= 7);
+    retained.note_pongs(|ping| ping <= 7);
     retained.work(late, &mut out);
     assert_eq!(creations(&mut out), 2);
     // It was not lost.
@@ -435,20 +435,20 @@ fn values(pattern: &str, streams: &str) -> QuestionReading {
 
 #[test]
 fn each_stream_is_asked_for_its_part() {
-    let targets_of = |pattern| {
-        let targets = targets(pattern, json(STREAMS)).targets.into_iter();
-        let pairs = targets.map(|target| (target.stream, target.filter));
+    let parts_of = |pattern| {
+        let parts = parts_taken_by_streams(pattern, json(STREAMS))
+            .parts
+            .into_iter();
+        let pairs = parts.map(|part| (part.stream, part.filter));
         pairs.collect::<Vec<_>>()
     };
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    assert_eq!(targets_of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
-    assert_eq!(
-        targets_of("*.*.c"),
-        [pair("A", "x.*.c"), pair("B", "a.b.c")]
-    );
-    assert_eq!(targets_of(">").len(), 4);
-    assert_eq!(targets_of("b.*"), []);
-    assert_eq!(Vec::from(targets("a.>", json("{}")).targets), []);
+    assert_eq!(parts_of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
+    assert_eq!(parts_of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
+    assert_eq!(parts_of(">").len(), 4);
+    assert_eq!(parts_of("b.*"), []);
+    let found = parts_taken_by_streams("a.>", json("{}"));
+    assert_eq!(Vec::from(found.parts), []);
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn so_many_streams_are_asked_and_no_more() {
         let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
         let values = values("a.*", &answer);
         assert_eq!(values.has_more_streams, has_more_streams);
-        assert_eq!(values.targets.len(), STREAMS_MAX);
+        assert_eq!(values.parts_left.len(), STREAMS_MAX);
     }
 }
 
@@ -470,7 +470,7 @@ fn streams_of_other_pages_are_not_asked() {
         let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
         let values = values("a.*", &answer);
         assert_eq!(values.has_more_streams, has_more_streams);
-        assert_eq!(values.targets.len(), 1);
+        assert_eq!(values.parts_left.len(), 1);
     }
 }
 
@@ -931,8 +931,8 @@ impl All {
         text
     }
 
-    /// The consumer brings every second message until the page is full, so that the leader is asked about the stream. Returns
-    /// the number of the last one.
+    /// The consumer brings every second message until the page is full, so that the leader is asked about the stream.
+    /// Returns the number of the last one.
     fn brings_a_page(&mut self) -> u64 {
         let mut sequence = 0;
         while !String::from_utf8_lossy(&self.pages.out).contains("STREAM.INFO") {

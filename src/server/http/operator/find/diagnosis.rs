@@ -93,7 +93,7 @@ impl AnswerContext<'_> {
                 since_us: Some(away_us),
             });
         }
-        let at = MetricsReading::now(self.telemetry);
+        let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
         let say = match () {
@@ -148,6 +148,7 @@ fn no_names(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
+/// A client that has asked for at most so many messages a second.
 fn own_rate(found: &FoundClient) -> Option<Verdict> {
     let hz = found.max_rate?.hz();
     Some(Verdict {
@@ -162,6 +163,7 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
     silent_name(found).or_else(|| silent_client(found))
 }
 
+/// A client with a name that is silent for longer than usual.
 fn silent_name(found: &FoundClient) -> Option<Verdict> {
     let silent = |one: &&FoundName| one.usual_gap_us.is_some();
     let one = found.names.iter().find(silent)?;
@@ -181,6 +183,7 @@ fn silent_name(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
+/// A client whose names have all had no message for long; `None` also if not all of its names were looked at.
 fn silent_client(found: &FoundClient) -> Option<Verdict> {
     let count = found.names.len() as u64;
     if count == 0 || count < found.snapshot.topics {

@@ -39,7 +39,8 @@ pub(super) struct JetStreamServer {
     pub(super) message_bytes: usize,
     /// How often the leader was asked for a message.
     pub(super) messages_asked: u64,
-    /// Whether the stream is kept in memory, where the server must not look for a time if messages within the stream are gone.
+    /// Whether the stream is kept in memory, where the server must not look for a time if messages within the stream
+    /// are gone.
     pub(super) is_in_memory: bool,
     /// Whether the server has forgotten the time of a newest message that was deleted.
     pub(super) forgets_time: bool,

@@ -1,0 +1,153 @@
+//! What a stream stores, by its settings: messages under the subjects that it takes from publishers, those that its
+//! transform makes, and those that it copies from other streams.
+
+use weirgate_wire::auth::Subject;
+use weirgate_wire::json::{self, Json};
+
+use crate::nats::stream_info::Retention;
+
+/// The settings of a stream that say which messages it stores.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct StreamConfig {
+    pub(super) name: String,
+    /// Subjects of publishers.
+    subjects: Option<Vec<String>>,
+    subject_transform: Option<Transform>,
+    pub(super) retention: Retention,
+    mirror: Option<Origin>,
+    sources: Option<Vec<Origin>>,
+}
+
+/// A change of subjects before messages are stored.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Transform {
+    src: String,
+    dest: String,
+}
+
+/// A stream whose messages are copied.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Origin {
+    name: String,
+    filter_subject: String,
+    /// Given if the stream is that of another account or domain.
+    external: Option<serde::de::IgnoredAny>,
+    subject_transforms: Option<Vec<Transform>>,
+}
+
+impl Transform {
+    /// The subjects that it changes.
+    fn changed(&self) -> Option<Subject> {
+        let all = self.src.is_empty();
+        Subject::parse(if all { ">" } else { &self.src }).ok()
+    }
+
+    /// The subjects under which it has messages stored.
+    fn stored(&self) -> Option<Subject> {
+        stored_pattern(&self.dest)
+    }
+}
+
+impl StreamConfig {
+    /// The subjects of publishers whose messages the stream stores.
+    pub(super) fn published(&self) -> impl Iterator<Item = Subject> {
+        let subjects = self.subjects.iter().flatten();
+        subjects.filter_map(|subject| Subject::parse(subject).ok())
+    }
+
+    /// The subjects that the stream's own transform makes of those of publishers.
+    pub(super) fn transformed(&self) -> Option<Subject> {
+        self.subject_transform.as_ref()?.stored()
+    }
+
+    /// The subjects of copies of other streams. Copies of a stream that `is_listed` with the same subjects do not count:
+    /// that stream has them, and may be ahead.
+    pub(super) fn copied(&self, is_listed: impl Fn(&str) -> bool) -> Vec<Subject> {
+        let mirror = self.mirror.iter();
+        let origins = mirror.chain(self.sources.iter().flatten());
+        let mut copied = Vec::new();
+        for origin in origins {
+            match origin.subject_transforms.as_deref() {
+                Some(transforms @ [_, ..]) => {
+                    copied.extend(transforms.iter().filter_map(Transform::stored));
+                }
+                _ if origin.external.is_none() && is_listed(&origin.name) => {}
+                _ if origin.filter_subject.is_empty() => copied.extend(Subject::parse(">")),
+                _ => copied.extend(Subject::parse(&origin.filter_subject)),
+            }
+        }
+        copied
+    }
+
+    /// The subjects of all messages in the stream.
+    fn stored(&self) -> impl Iterator<Item = Subject> {
+        let transform = self.subject_transform.as_ref();
+        let source = transform.and_then(Transform::changed);
+        // Messages whose subjects the transform changes are stored under its subjects only.
+        let is_changed = move |subject: &Subject| {
+            let both = source
+                .as_ref()
+                .and_then(|source| source.intersection(subject));
+            both.as_ref() == Some(subject)
+        };
+        let own = self.published().filter(move |subject| !is_changed(subject));
+        own.chain(self.transformed()).chain(self.copied(|_| false))
+    }
+}
+
+/// The subjects of the messages in the stream of an answer about it; none if the answer has another form.
+pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> Vec<String> {
+    let config = answer.get(&["config"]);
+    let config = config.and_then(|config| json::value::<StreamConfig>(&config).ok());
+    let subjects = config.iter().flat_map(StreamConfig::stored);
+    subjects.map(|subject| subject.to_string()).collect()
+}
+
+/// The pattern of the subjects under which a transform has messages stored: its destination with `*` for a function of
+/// one token, and `>` from a function of several tokens on.
+fn stored_pattern(destination: &str) -> Option<Subject> {
+    const OF_ONE_TOKEN: [&str; 5] = ["wildcard", "partition", "left", "right", "random"];
+    let mut tokens = Vec::new();
+    for token in destination.split('.') {
+        let function = token.split_once("{{").map(|(_, function)| function);
+        let name = function.and_then(|function| function.split('(').next());
+        let is_of_one = |name: &str| {
+            let name = name.trim_matches(' ').to_ascii_lowercase();
+            OF_ONE_TOKEN.contains(&name.as_str())
+        };
+        match name {
+            Some(name) if !is_of_one(name) => {
+                tokens.push(">");
+                break;
+            }
+            Some(_) => tokens.push("*"),
+            None if token.starts_with('$') && token[1..].parse::<u32>().is_ok() => tokens.push("*"),
+            None => tokens.push(token),
+        }
+    }
+    Subject::parse(&tokens.join(".")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_a_pattern() {
+        for (destination, want) in [
+            ("out.>", "out.>"),
+            ("out.*.x", "out.*.x"),
+            ("out.$1.{{wildcard(2)}}", "out.*.*"),
+            ("out.{{ Partition(10,1) }}.x", "out.*.x"),
+            ("out.{{split(1,-)}}.x", "out.>"),
+            ("$1x.$", "$1x.$"),
+        ] {
+            let stored = stored_pattern(destination).map(|subject| subject.to_string());
+            assert_eq!(stored.as_deref(), Some(want));
+        }
+        assert_eq!(stored_pattern(""), None);
+    }
+}
