@@ -52,7 +52,8 @@ export interface ChannelsAcknowledgement {
   channels: string[];
   /** Why the other names were not granted. */
   errors?: string[];
-  /** After a request with a position: whether all missed messages of a name follow. If false, no missed message follows. */
+  /** Of names that the client requests again on a new connection: whether all missed messages of a name follow. If false, no
+      missed message follows; without a history (`off`), the client adds this itself. */
   recovered?: Record<string, boolean>;
   /** Of the names that are not recovered, or that lack their newest messages. */
   why?: Record<string, Why | Lack>;

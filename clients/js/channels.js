@@ -110,7 +110,7 @@ export class Channels extends Subscriber {
     if (isSubscribed && message.brings) for (const name of channels) delete this.brings[name];
     if (isSubscribed) Object.assign(this.brings, message.brings);
     if (type === "unsubscribed") for (const name of channels) delete this.brings[name];
-    if (isSubscribed) this.acknowledge(type, message);
+    if (isSubscribed) this.acknowledge(type, this.judged(message, channels, request));
     request?.resolve(message);
     if (!isSubscribed) return;
     // After the timeout of the request.

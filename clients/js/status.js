@@ -52,8 +52,10 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     unanswered: show,
     coming: show,
     retained: show,
-    subscribed({ detail: { recovered, why } }) {
-      const lost = Object.entries(Object(recovered) === recovered ? recovered : { "the symbols": recovered }).filter(([, is]) => is === false);
+    subscribed({ detail: { recovered, why, brings } }) {
+      const all = Object.entries(Object(recovered) === recovered ? recovered : { "the symbols": recovered });
+      // Last values show what has changed meanwhile.
+      const lost = all.filter(([name, is]) => is === false && brings?.[name]?.from !== "retained");
       const reasons = new Set(lost.map(([name]) => why?.[name] ?? why));
       if (lost.length) happened("missing", "recovered", () => `What was missed of ${some(lost.map(([name]) => name))} does not follow: ${[...reasons].join(", ")}.`);
       else show();

@@ -122,6 +122,7 @@ export class Subscriber extends Session {
   // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
   // Last values (`isRetained`) come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked` for
   // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
+  // A name that `wasLive` was live when the connection was lost, and has not been granted since.
   // A name may `lack` its newest messages, for a reason: then the client asks for them again (`#askNewest`), and they come as its
   // `past`.
   #names = new Map();
@@ -199,12 +200,23 @@ export class Subscriber extends Session {
     for (const entry of entries) {
       const isRetained = this.#bringsRetained(entry);
       if (this.#isShort(entry)) entry.lack = "";
-      Object.assign(entry, { state: "live", isKnown: true, why: "", cut: "", isRetained, isHeldUp: false, asked: undefined, due: undefined });
+      Object.assign(entry, { state: "live", isKnown: true, wasLive: false, why: "", cut: "", isRetained, isHeldUp: false, asked: undefined, due: undefined });
       if (!isRetained) this.#replay(entry);
       else this.#expect(entry, entry.subs);
       entry.fresh.clear();
     }
     check(entries);
+  }
+
+  /**
+   * The response about names, some of which may have been live on an earlier connection. If it does not say whether their missed
+   * messages follow, the server keeps none: then none follows.
+   */
+  judged(detail, names, request) {
+    const lost = names.filter((name) => this.#names.get(keyOf(name, ""))?.wasLive);
+    if (!lost.length || "recovered" in detail || request?.message.last === ALL) return detail;
+    const all = (value) => (this.kind === "data" ? Object.fromEntries(lost.map((name) => [name, value])) : value);
+    return { ...detail, recovered: all(false), why: all("off") };
   }
 
   /** The connection begins, or another stream of it. */
@@ -316,7 +328,7 @@ export class Subscriber extends Session {
     for (const timer of [this.#again, this.#recalling, this.#telling]) this.driver.cancel(timer);
     this.#again = this.#recalling = this.#telling = undefined;
     this.#hasLost = false;
-    for (const entry of this.#all("live").filter(({ isOwn }) => !isOwn)) entry.since = this.position;
+    for (const entry of this.#all("live")) Object.assign(entry, { wasLive: true }, !entry.isOwn && { since: this.position });
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     for (const entry of this.#names.values()) {
       Object.assign(entry, { asked: undefined, due: undefined, past: undefined });

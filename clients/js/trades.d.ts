@@ -43,7 +43,8 @@ export interface Candle {
 export interface TradesAcknowledgement {
   subscribed: string[];
   currentSubscriptions: string[];
-  /** After a request with a position: whether all missed trades follow. If false, no missed trade follows. */
+  /** Of symbols that the client requests again on a new connection: whether all missed trades follow. If false, no missed trade
+      follows; without a history (`off`), the client adds this itself. */
   recovered?: boolean;
   why?: Why | Lack;
 }

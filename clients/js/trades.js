@@ -47,9 +47,10 @@ export class Trades extends Subscriber {
     const { message: asked } = request ?? {};
     const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));
     // Otherwise a late response, after a timeout of the request.
+    const acknowledgement = subscribed && !interval && this.judged(data, subscribed, request);
     if (asked?.action.startsWith(action) && asked.interval === interval && isHeld) request.resolve(data ?? { timestamp });
     if (!subscribed || interval) return;
     this.goOn(pos, data.recovered, asked, [data.why ?? "off"]);
-    this.acknowledge("subscribed", data);
+    this.acknowledge("subscribed", acknowledgement);
   }
 }

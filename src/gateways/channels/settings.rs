@@ -144,7 +144,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "Needs --history-ms. weirgate reads them from its start on. A client can resume these names and patterns, and \
-         those that they cover. All instances need the same list. Several are separated by commas or spaces.",
+         those that they cover. All instances need the same list in the same order. Several are separated by commas or \
+         spaces.",
     ),
     Setting::new(
         "conflate",

@@ -159,13 +159,14 @@ class ChannelsCore(SubscriberCore):
         if type == "error":
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
-            self.recovered = message.get("recovered", self.recovered)
+            acknowledgement = self.judged(message, message.get("channels", []), request)
+            self.recovered = acknowledgement.get("recovered", self.recovered)
             if "brings" in message:
                 # What the bus refuses brings nothing.
                 for name in message.get("channels", []):
                     self.brings.pop(name, None)
             self.brings.update(message.get("brings", {}))
-            self._emit("subscribed", message)
+            self._emit("subscribed", acknowledgement)
         if type == "unsubscribed":
             for name in message.get("channels", []):
                 self.brings.pop(name, None)

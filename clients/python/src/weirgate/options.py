@@ -198,7 +198,8 @@ class HistoryOptions(ResumeOptions, total=False):
     """The newest messages of each name, 1 to 100: with the first subscription, and where missed messages do not follow."""
     on_subscribed: Callable[[dict[str, Any]], object]
     """Each acknowledgement of names, also on a new connection; `recovered` says whether all missed messages follow. If false,
-    no missed message follows, and `why` is a `Why`. Of channels, both are by name."""
+    no missed message follows, and `why` is a `Why`: without a history `off`, which the client adds itself. Of channels, both are
+    by name."""
     on_bus: Callable[[Bus, bool], object]
     """The bus went or came back; the flag: messages were lost. The first status of a connection counts as a change."""
     on_refused: Callable[[dict[str, str]], object]

@@ -74,8 +74,10 @@ class StatusCore:
 
     def _subscribed(self, answer: dict[str, Any]) -> None:
         recovered, why = answer.get("recovered"), answer.get("why")
+        brings = answer.get("brings", {})
+        # Last values show what has changed meanwhile.
         lost = [name for name, is_recovered in (recovered if isinstance(recovered, dict) else {"the symbols": recovered}).items()
-                if is_recovered is False]
+                if is_recovered is False and brings.get(name, {}).get("from") != "retained"]
         if lost:
             reasons = dict.fromkeys(why.get(name) if isinstance(why, dict) else why for name in lost)
             self._happened("missing", "recovered",

@@ -57,6 +57,8 @@ class _Entry:
     """What comes from the beginning has not ended."""
     is_known: bool = False
     """Whether the server has granted the name before."""
+    was_live: bool = False
+    """The name was live when the connection was lost, and has not been granted since."""
     told: str | None = None
     """The reason that the listeners of errors know."""
     warned: str | None = None
@@ -298,7 +300,7 @@ class SubscriberCore(SessionCore):
         asked = self._all("asked") if part is None else _in_state(part, "asked")
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
-            entry.state, entry.is_known, entry.told, entry.why = "live", True, None, ""
+            entry.state, entry.is_known, entry.was_live, entry.told, entry.why = "live", True, False, None, ""
             entry.cut, entry.is_held_up, entry.asked, entry.due = "", False, None, None
             entry.is_retained = self._brings_retained(entry)
             if self._source(entry.name) in _SHORT:
@@ -342,6 +344,16 @@ class SubscriberCore(SessionCore):
         for entry in part:
             entry.state = "asked"
         self._refuse(part, ["not granted by the new token"])
+
+    def judged(self, response: dict[str, Any], names: Iterable[str], request: Request | None) -> dict[str, Any]:
+        """The response about names, some of which may have been live on an earlier connection. If it does not say whether their
+        missed messages follow, the server keeps none: then none follows."""
+        lost = [name for name in names if (entry := self._names.get(("", name))) is not None and entry.was_live]
+        if not lost or "recovered" in response or (request is not None and request.message.get("last") == ALL):
+            return response
+        is_by_name = self.kind == "data"
+        return response | {"recovered": dict.fromkeys(lost, False) if is_by_name else False,
+                           "why": dict.fromkeys(lost, "off") if is_by_name else "off"}
 
     def begun(self) -> None:
         """The connection begins, or another stream of it."""
@@ -440,6 +452,7 @@ class SubscriberCore(SessionCore):
         self._again_at = self._recall_at = self._tell_at = math.inf
         self._has_lost = False
         for entry in self._all("live"):
+            entry.was_live = True
             if not entry.is_own:
                 entry.since = self.position
         for entry in self._all("live", "asked"):
@@ -958,11 +971,12 @@ class TradesCore(SubscriberCore):
         interval, current = data.get("interval"), data.get("currentSubscriptions", [])
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
+        acknowledgement = self.judged(data, data.get("subscribed", []), request)
         # Otherwise a late response, after a timeout of the request.
         is_asked = request is not None and asked == (action + "_candles" if interval else action, interval)
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
         if action == "subscribe" and not interval:
-            self.recovered = data.get("recovered", self.recovered)
+            self.recovered = acknowledgement.get("recovered", self.recovered)
             self.acknowledged(message.get("pos"), data.get("recovered"), is_pictured(request, [data.get("why")]))
-            self._emit("subscribed", data)
+            self._emit("subscribed", acknowledgement)
