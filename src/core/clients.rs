@@ -187,6 +187,14 @@ impl Clients {
         }
     }
 
+    /// Lets a client that is over a limit get no more frames: it is to be dropped.
+    pub(super) fn exceed(&mut self, key: SessionKey, reason: CloseReason) {
+        let session = self.session_mut(key);
+        if let Some(Delivered::Over(Some(reason))) = session.map(|session| session.over(reason)) {
+            self.over.push((key, reason));
+        }
+    }
+
     /// Removes from a send queue the states that newer states in the queue replace.
     pub(super) fn skip_to_newest(&mut self, slot: u32) {
         if let Some(session) = self.sessions.get_mut(slot as usize) {

@@ -18,6 +18,7 @@ use super::memory::FrameMemory;
 use super::message::payload_alone;
 use super::overload::Overload;
 use super::publication::Delivery;
+use super::queue_rooms::QueueRooms;
 use super::refused_names::RefusedNames;
 use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect};
@@ -102,6 +103,7 @@ pub struct Core {
     ordered: SlotSet,
     pub(super) overload: Overload,
     pub(super) memory: FrameMemory,
+    pub(super) rooms: QueueRooms,
     pub(super) surveys: Surveys,
     pub(super) refused_names: RefusedNames,
     pub(super) waits: Waits,
@@ -159,6 +161,7 @@ impl Core {
             ordered: SlotSet::default(),
             overload: Overload::default(),
             memory: FrameMemory::default(),
+            rooms: QueueRooms::default(),
             surveys: Surveys::default(),
             refused_names: RefusedNames::default(),
             render: payload_alone,

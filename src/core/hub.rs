@@ -284,6 +284,7 @@ impl<G: Gateway> Hub<G> {
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
         self.core.flush_dirty(tx);
+        self.core.keep_queue_rooms();
         self.core.keep_frame_memory();
         self.settle();
         self.has_to_flush()
@@ -404,7 +405,8 @@ impl<G: Gateway> Hub<G> {
     /// Whether some clients have something to send that the kernel may take, or a walk over the queues
     /// is due because frames are over their limit.
     pub fn has_to_flush(&self) -> bool {
-        self.core.has_unflushed() || self.core.has_to_walk()
+        let has_to_look = self.core.has_to_walk() || self.core.has_to_look_at_rooms();
+        self.core.has_unflushed() || has_to_look
     }
 
     /// Whether a flush has stopped for lack of time.

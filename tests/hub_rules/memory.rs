@@ -147,6 +147,33 @@ fn the_places_of_very_many_small_frames_count_and_are_given_back() {
     assert_eq!(world.frame_bytes.alive(), 0);
 }
 
+/// Short messages come faster than a walk passes over them: what bounds the queues must not look at each of their frames.
+#[test]
+fn the_queues_of_very_many_small_frames_are_bounded_while_a_walk_has_no_time() {
+    const CLIENTS: usize = 200;
+    let mut world = symbols(Limits {
+        work_us: 40,
+        ..little_memory()
+    });
+    let same: Vec<_> = (0..CLIENTS).map(|_| world.stuck("A")).collect();
+    let short = world.stuck("B");
+    world.queue("B", 10);
+    world.settle();
+    let mut most = 0;
+    for _ in 0..60 {
+        (0..10).for_each(|_| world.queue("A", 1));
+        world.flush();
+        most = most.max(world.frame_bytes.alive());
+    }
+    assert!(most < 4 * LIMIT, "{most}");
+    assert_eq!(world.dropped(&[short]), [false]);
+    world.settle();
+    world.advance(SECOND);
+    assert!(world.frame_bytes.alive() <= LIMIT);
+    assert!(world.dropped(&same).contains(&true));
+    world.hub.check_invariants();
+}
+
 #[test]
 fn a_walk_looks_at_so_much_in_a_flush() {
     let mut world = symbols(Limits {

@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// Marks the session as over a limit: it takes no more frames, and is to be dropped.
-    fn over(&mut self, reason: CloseReason) -> Delivered {
+    pub(crate) fn over(&mut self, reason: CloseReason) -> Delivered {
         let first = self.intake != Intake::Over;
         self.intake = Intake::Over;
         // A frame queued later would hide the gap, so later frames have to come here too.

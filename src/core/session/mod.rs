@@ -193,6 +193,11 @@ impl Session {
         self.cold.phase.kind()
     }
 
+    /// Whether the session is open, and not over a limit.
+    pub(super) fn gets_frames(&self) -> bool {
+        self.intake == Intake::Open
+    }
+
     /// Whether the session is open and not about to close.
     #[inline]
     pub(super) fn takes_data(&self) -> bool {
