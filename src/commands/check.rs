@@ -18,7 +18,7 @@ use weirgate_wire::json::ObjectWriter;
 
 /// The format of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckFormat {
+pub(crate) enum CheckFormat {
     /// For people.
     Text,
     /// One JSON object for every outcome.
@@ -29,7 +29,7 @@ pub enum CheckFormat {
 
 /// What a check covers, and the format of its output.
 #[derive(Debug)]
-pub struct CheckOptions {
+pub(crate) struct CheckOptions {
     /// Whether to show settings with default values too.
     pub all: bool,
     /// The format of the outcome.
@@ -40,7 +40,7 @@ pub struct CheckOptions {
 
 /// `--check`, ready to run.
 #[derive(Debug)]
-pub struct CheckCommand {
+pub(crate) struct CheckCommand {
     /// The command that runs the gateway.
     pub words: String,
     /// The gateway.
@@ -53,7 +53,7 @@ pub struct CheckCommand {
 
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CheckOutcome {
+pub(crate) struct CheckOutcome {
     /// The exit status. 0: good. 2: a start would end with wrong settings, or the gateway could never work. 1: a start
     /// would fail for another reason, or an address, the broker or a service is not available.
     pub status: u8,
@@ -123,7 +123,7 @@ impl CheckOptions {
 
 impl CheckCommand {
     /// Checks, and returns the output.
-    pub fn run(&self) -> CheckOutcome {
+    pub(crate) fn run(&self) -> CheckOutcome {
         let mut report = Report {
             command: self,
             errors: Vec::new(),

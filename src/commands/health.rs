@@ -50,7 +50,7 @@ const TIMEOUT_MS: u64 = 2_000;
 
 /// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     addrs: Vec<ListenAddr>,
     /// The file with the gateway's certificate, if the addresses are for TLS. An address of another machine must show
     /// this certificate.
@@ -113,7 +113,7 @@ pub(super) fn read(
 
 impl HealthCheck {
     /// A check of a gateway with these settings. It uses TLS only if the gateway has no address without TLS.
-    pub fn of(checked: &Checked) -> Self {
+    pub(crate) fn of(checked: &Checked) -> Self {
         let listen: ListenSettings = checked.get();
         let mut check = Self::new(&listen.addrs(), TIMEOUT_MS);
         if check.addrs.is_empty() {
@@ -128,7 +128,7 @@ impl HealthCheck {
 
     /// A check of a gateway that listens on `listen`; an unspecified address is replaced by loopback. `timeout_ms`
     /// limits the whole check.
-    pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
+    pub(crate) fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
             certificate: None,
@@ -141,7 +141,7 @@ impl HealthCheck {
     ///
     /// # Errors
     /// No response was 200: the last error, in words.
-    pub fn run(&self) -> Result<(), String> {
+    pub(crate) fn run(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
         let scheme = if self.certificate.is_some() {
             "https"

@@ -9,33 +9,35 @@
 //! | --- | --- |
 //! | `program`, `kind` | what all commands share; a gateway as a value |
 //! | `args` | the arguments of a command line |
-//! | [`check`], [`health`], [`token`], [`pages`] | the check before a start; `GET /health`; a look into a token; completions and manual pages |
-//! | [`top`], [`disconnect`], `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
-//! | [`tail`], [`publish`] | a client of a gateway in the terminal; a command that publishes on the bus |
+//! | `check`, `health`, `token`, `pages` | the check before a start; `GET /health`; a look into a token; completions and manual pages |
+//! | `top`, `disconnect`, `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
+//! | `tail`, `publish` | a client of a gateway in the terminal; a command that publishes on the bus |
 //! | `link` | connections to gateways |
 
 mod admin;
 mod admin_http;
 mod args;
-pub mod check;
-pub mod disconnect;
-pub mod health;
+mod check;
+mod disconnect;
+pub(crate) mod health;
 mod kind;
 mod link;
-pub mod pages;
+mod pages;
 mod program;
-pub mod publish;
-pub mod tail;
-pub mod token;
-pub mod top;
+mod publish;
+mod tail;
+mod token;
+mod top;
 
 use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, CheckOutcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
-pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
+pub use self::kind::GatewayKind;
+pub(crate) use self::kind::{BusWord, Dialect, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
-pub use self::program::{Exit, Program};
+pub(crate) use self::program::Exit;
+pub use self::program::Program;
 use self::program::{
     complain, complain_styled, show, show_styled, version_json, version_line, version_text,
 };
@@ -62,7 +64,7 @@ Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value
 
 /// The action of a command line.
 #[derive(Debug)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Run a gateway with these settings.
     Run(GatewayKind, Box<Checked>),
     /// Print a text that is made from the gateway's settings, and exit.
@@ -98,7 +100,7 @@ pub fn main(program: &'static Program) -> ExitCode {
     let env = Env::new(std::env::vars_os())
         .with_memory_limit(memory_limit_bytes())
         .with_files(files::read);
-    let invocation = program.invocation(std::env::args_os(), env);
+    let invocation = program.parse(std::env::args_os(), env);
     if !matches!(invocation, Ok(Invocation::Run(..))) {
         default_signals();
     }
@@ -169,21 +171,7 @@ impl Program {
     ///
     /// # Errors
     /// Help was requested, or something is wrong: the text to show, and the exit status.
-    pub fn parse<A, K, V>(
-        &'static self,
-        args: impl IntoIterator<Item = A>,
-        env: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Invocation, Exit>
-    where
-        A: Into<OsString>,
-        K: Into<OsString>,
-        V: Into<OsString>,
-    {
-        self.invocation(args, Env::new(env))
-    }
-
-    /// As [`Self::parse`], with an environment that may name files.
-    fn invocation<A: Into<OsString>>(
+    pub(crate) fn parse<A: Into<OsString>>(
         &'static self,
         args: impl IntoIterator<Item = A>,
         env: Env,

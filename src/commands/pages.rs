@@ -94,7 +94,7 @@ struct ManualPage {
 
 /// Files to write, for `weirgate man --dir`.
 #[derive(Debug)]
-pub struct PageFiles {
+pub(crate) struct PageFiles {
     dir: PathBuf,
     /// Names and texts.
     files: Vec<(String, Vec<u8>)>,
@@ -105,7 +105,7 @@ impl PageFiles {
     ///
     /// # Errors
     /// The first error of the system, in words.
-    pub fn write(&self) -> Result<(), String> {
+    pub(crate) fn write(&self) -> Result<(), String> {
         let refused = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         fs::create_dir_all(&self.dir).map_err(|error| refused(&self.dir, error))?;
         for (name, text) in &self.files {

@@ -46,7 +46,7 @@ impl Program {
 
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The exit status: 0 for help, 2 for wrong use or wrong settings. For wrong settings `health` exits with 1,
     /// because status 2 means nothing to the health check of a container.
     pub status: u8,

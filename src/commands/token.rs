@@ -25,7 +25,7 @@ const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols
 
 /// `weirgate token inspect`, ready to run.
 #[derive(Debug)]
-pub struct TokenCommand {
+pub(crate) struct TokenCommand {
     /// The token to check; `None`: the token on standard input.
     pub token: Option<Token>,
     /// The keys, and the rules for claims.
@@ -140,7 +140,7 @@ impl TokenCommand {
     ///
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
-    pub fn run(self) -> Result<String, String> {
+    pub(crate) fn run(self) -> Result<String, String> {
         let token = match &self.token {
             Some(token) => Some(token.clone()),
             None => token_from(io::stdin())

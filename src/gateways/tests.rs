@@ -8,6 +8,7 @@ use crate::commands::{Exit, Invocation};
 use crate::gateways::{GATEWAYS, WEIRGATE};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::TIMEOUT_FLAG;
+use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{
     Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table,
 };
@@ -36,7 +37,8 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
-    WEIRGATE.parse(["weirgate"].iter().chain(args), env.iter().copied())
+    let env = Env::new(env.iter().copied());
+    WEIRGATE.parse(["weirgate"].iter().chain(args), env)
 }
 
 fn started(args: &[&str], env: &[(&str, &str)]) -> (&'static str, Checked) {
@@ -383,18 +385,18 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
         most_used: "events",
         gateways: &[crate::gateways::events::start::EVENTS],
     };
-    let none: [(&str, &str); 0] = [];
+    let none = || Env::new::<&str, &str>([]);
     for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
-        match ONE.parse(args, none) {
+        match ONE.parse(args, none()) {
             Ok(Invocation::Run(gateway, checked)) => {
                 assert_eq!((gateway.name, port_of(&checked)), ("events", Some(9)));
             }
             other => panic!("{other:?}"),
         }
     }
-    let help = ONE.parse(["one", "--help"], none).unwrap_err();
+    let help = ONE.parse(["one", "--help"], none()).unwrap_err();
     assert!(help.text.contains("--lobby-url"), "{help}");
-    match ONE.parse(["one", "--check"], none) {
+    match ONE.parse(["one", "--check"], none()) {
         Ok(Invocation::Check(command)) => assert_eq!(command.words, "one"),
         other => panic!("{other:?}"),
     }
