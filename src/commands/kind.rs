@@ -18,7 +18,7 @@ pub struct GatewayKind {
     /// The settings.
     pub rows: Rows,
     /// The check of the gateway's settings against each other, besides the checks of shared settings.
-    pub(crate) check: Check,
+    pub check: Check,
     /// Flags that print something and exit.
     pub(crate) prints: &'static [Print],
     /// The protocol, for `weirgate tail`.
@@ -87,7 +87,7 @@ impl GatewayKind {
 
     /// Sets the check of the settings against each other.
     #[must_use]
-    pub(crate) const fn check(mut self, check: Check) -> Self {
+    pub const fn check(mut self, check: Check) -> Self {
         self.check = check;
         self
     }

@@ -46,7 +46,6 @@ pub mod trades;
 
 pub use shared::access::AccessStats;
 pub use shared::counts::Count;
-pub use shared::feed::STAMP_KEY;
 pub use shared::no_feed::NoFeed;
 
 use crate::commands::{GatewayKind, Program};

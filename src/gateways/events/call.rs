@@ -28,7 +28,7 @@ pub struct Call {
 pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 
 /// The message for the client of a call: an answer, or an error.
-pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
+pub(crate) type ForClient = Result<Arc<Frame>, Arc<Frame>>;
 
 impl AnswerReader {
     /// Makes a reader from this function.
@@ -94,7 +94,7 @@ pub enum CallFailure {
 pub const CALL_PATH: &str = "/gateway/handle";
 
 /// The path at which services push events.
-pub const BROADCAST_PATH: &str = "/internal/broadcast";
+pub(crate) const BROADCAST_PATH: &str = "/internal/broadcast";
 
 /// The first parts of the paths that the gateway and its services reserve for calls among themselves: clients cannot
 /// reach these paths (contract events, section "Proxy").

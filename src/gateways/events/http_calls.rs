@@ -1,6 +1,6 @@
 //! Calls of services on behalf of the event loop: each is a `POST`, made on a separate thread.
 //!
-//! The loop hands a call over and continues; the answer comes back through the callback [`Replied`]. The client follows
+//! The loop hands a call over and continues; the answer comes back through the callback `Replied`. The client follows
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
@@ -36,7 +36,7 @@ use weirgate_wire::head::Trace;
 use weirgate_wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.
-pub type Replied = Box<dyn Fn(Reply) + Send>;
+pub(crate) type Replied = Box<dyn Fn(Reply) + Send>;
 
 /// The handle of the calls' thread.
 #[derive(Debug)]

@@ -32,7 +32,8 @@ mod service_answer;
 mod services;
 
 pub use self::broadcast::Push;
-pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
+pub(crate) use self::call::BROADCAST_PATH;
+pub use self::call::{CALL_PATH, INNER_PATHS};
 use self::call::{Call, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};

@@ -32,7 +32,7 @@ const FIELDS: [&str; 6] = [
 
 /// Why a publication is skipped. Always its publisher's fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum BadTrade {
+pub(crate) enum BadTrade {
     /// The channel's name has fewer than three parts, or the name of a topic in place of a symbol.
     #[error("the channel is not channel:trade:SYMBOL")]
     Channel,

@@ -19,7 +19,8 @@ mod tokens;
 
 use self::body::{ToClient, ToService};
 use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
-pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
+pub(crate) use self::path::InnerPaths;
+pub use self::path::{PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
     CONNECTION_BYTES, ConnectionPlace, Ended, Failure, FailureReason, Lease, Places, Policy, Pool,

@@ -16,7 +16,7 @@ pub struct ProxiedPath {
 }
 
 /// The first segments of paths that services reserve for the gateway and for each other.
-pub type InnerPaths = &'static [&'static str];
+pub(crate) type InnerPaths = &'static [&'static str];
 
 /// How many times a path is decoded. A path that is still encoded then is refused: no honest client encodes that often.
 const DECODINGS_MAX: usize = 4;

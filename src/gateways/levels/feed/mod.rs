@@ -45,13 +45,13 @@ pub use self::normalise::Normaliser;
 pub const TOPIC: TopicName = TopicName::fixed("levels");
 
 /// The subjects that are always relayed, in the order of the statistics.
-pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
+pub(crate) const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
 /// The keys of [`SUBJECTS`], in the order of the payload; the keys of relays follow.
-pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
+pub(crate) const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 
 /// The key of a message's number, which no relay may use.
-pub const SEQ_KEY: &str = cache::SEQ_KEY;
+pub(crate) const SEQ_KEY: &str = cache::SEQ_KEY;
 
 const FLOW: usize = 0;
 const LEVELS: usize = 1;
@@ -85,9 +85,9 @@ pub struct LevelsFeedSettings {
 /// An additional subject: its last message, untouched, under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// Neither in [`SUBJECTS`] nor used by another relay.
+    /// Neither in `SUBJECTS` nor used by another relay.
     pub subject: String,
-    /// Neither in [`KEYS`] nor used by another relay.
+    /// Neither in `KEYS` nor used by another relay.
     pub key: String,
 }
 
@@ -315,14 +315,14 @@ impl Feed for LevelsFeed {
 
 /// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand over.
 #[derive(Clone, Debug)]
-pub struct LevelsJudge {
+pub(crate) struct LevelsJudge {
     normaliser: Normaliser,
     bus_message_bytes_max: usize,
 }
 
 impl LevelsJudge {
     /// Creates a judge for the feed with these settings.
-    pub fn new(settings: &LevelsFeedSettings) -> Self {
+    pub(crate) fn new(settings: &LevelsFeedSettings) -> Self {
         Self {
             normaliser: Normaliser::new(settings.session_length_min),
             bus_message_bytes_max: settings.messages.bus_message_bytes_max,
@@ -330,7 +330,7 @@ impl LevelsJudge {
     }
 
     /// Whether the feed would accept the message. `subject` must be a relayed subject.
-    pub fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
+    pub(crate) fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
         if check_size(payload, self.bus_message_bytes_max).is_err() {
             return false;
         }
