@@ -10,9 +10,9 @@ use clap::{Arg, ArgMatches, value_parser};
 
 use super::args::{switch, value};
 use crate::commands::GatewayKind;
-use weirgate_server::run::TIMEOUT_FLAG;
-use weirgate_server::settings::typed::{GATEWAY_ENV, Source};
+use weirgate_server::run::StartQuestion;
 use weirgate_server::settings::{Checked, CheckedValue, Given, SettingsError, Value};
+use weirgate_server::settings::{Env, Source};
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
@@ -90,7 +90,7 @@ pub(super) fn args() -> [Arg; 5] {
             "With --check: bind the addresses, and ask the broker and services",
         ),
         value(
-            TIMEOUT_FLAG,
+            StartQuestion::TIMEOUT_FLAG,
             "MS",
             "Time limit for each question of --connect [default: 5000]",
         )
@@ -107,7 +107,7 @@ impl CheckOptions {
     /// Reads the flags; `None` without `--check`.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
         let format = matches.get_one::<String>("format").map(String::as_str);
-        let timeout_ms = matches.get_one(TIMEOUT_FLAG).copied();
+        let timeout_ms = matches.get_one(StartQuestion::TIMEOUT_FLAG).copied();
         let timeout = Duration::from_millis(timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS));
         matches.get_flag("check").then(|| Self {
             all: matches.get_flag("all"),
@@ -238,7 +238,7 @@ impl Report<'_> {
     /// needs quotes.
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
-        text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
+        text += &format!("{}={}\n", Env::GATEWAY, self.command.gateway.name);
         let is_typed = |value: &&CheckedValue| {
             let is_typed = matches!(
                 value.source,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::thread;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::Cut;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_wire::base::escaped;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;

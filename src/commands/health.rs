@@ -21,7 +21,7 @@ use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::listening::tls::client_config_trusting;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 
 /// No more of the response is read than this; its status line is much shorter.
@@ -74,7 +74,8 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
     let first = program.gateways.first();
     let default = first.map_or("", |kind| kind.name);
     let which = Arg::new("gateway").value_name("GATEWAY").help(format!(
-        "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: {default}]"
+        "The gateway that runs: {names} [env: {}] [default: {default}]",
+        Env::GATEWAY
     ));
     let which = match made_for {
         For::Completions => which.value_parser(PossibleValuesParser::new(

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use weirgate_server::run::{Prepare, Prepared, RunError, check_start, run_gateway};
+use weirgate_server::run::{Prepare, Prepared, RunError};
 use weirgate_server::settings::{Check, Checked, Rows};
 use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
 use weirgate_wire::base::Finding;
@@ -123,7 +123,7 @@ impl GatewayKind {
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
     pub(crate) fn run(&self, checked: &Checked) -> Result<(), RunError> {
-        run_gateway(self.name, checked, self.prepare)
+        Prepared::start(self.name, checked, self.prepare)
     }
 
     /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
@@ -132,7 +132,7 @@ impl GatewayKind {
         &self,
         checked: &Checked,
     ) -> (Result<Prepared, RunError>, Vec<Finding>) {
-        check_start(checked, self.prepare)
+        Prepared::check(checked, self.prepare)
     }
 }
 

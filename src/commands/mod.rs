@@ -51,12 +51,10 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use weirgate_server::run::{
-    RunError, default_signals, files, fit_address_space, take_early_signals,
-};
-use weirgate_server::settings::typed::Env;
+use weirgate_server::run::{RunError, default_signals, first_steps};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
-use weirgate_server::telemetry::{logging, memory_limit_bytes};
+use weirgate_server::telemetry::logging;
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in [env: …] too. \
@@ -92,14 +90,13 @@ pub(crate) enum Invocation {
 /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
 /// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
-    fit_address_space();
-    if let Err(error) = take_early_signals() {
-        complain(&format!("error: the signals of the process: {error}"));
-        return ExitCode::FAILURE;
-    }
-    let env = Env::new(std::env::vars_os())
-        .with_memory_limit(memory_limit_bytes())
-        .with_files(files::read);
+    let env = match first_steps() {
+        Ok(env) => env,
+        Err(error) => {
+            complain(&format!("error: the signals of the process: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let invocation = program.parse(std::env::args_os(), env);
     if !matches!(invocation, Ok(Invocation::Run(..))) {
         default_signals();

@@ -13,9 +13,8 @@ use url::{Host, Url};
 use super::args::flag;
 use crate::commands::{GatewayKind, TokenUse};
 use weirgate_server::build_info::BUILD;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, replacement_of};
 use weirgate_server::settings::{
-    Check, Checked, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
+    Check, Checked, Env, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
 };
 use weirgate_wire::base::escaped;
 use weirgate_wire::json::ObjectWriter;
@@ -108,8 +107,8 @@ impl Program {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);
         };
-        if let Some(instead) = replacement_of(arg) {
-            return Exit::from(format!("{arg} is gone: {instead}"));
+        if let Some(error) = SettingsError::of_removed(arg) {
+            return Exit::from(error.to_string());
         }
         let typed = arg.trim_start_matches("--").to_owned();
         let kinds: Vec<_> = self
@@ -156,8 +155,8 @@ impl Program {
         &self,
         env: &Env,
     ) -> Result<Option<&'static GatewayKind>, SettingsError> {
-        env.value(GATEWAY_ENV)?
-            .map(|value| self.named_gateway(GATEWAY_ENV, value))
+        env.value(Env::GATEWAY)?
+            .map(|value| self.named_gateway(Env::GATEWAY, value))
             .transpose()
     }
 
@@ -205,8 +204,7 @@ impl Program {
         let known = self.known();
         let mut warnings = env.unknown_names(&known);
         warnings.extend(env.near_names(&rows, &known));
-        let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
-        Checked::new(typed, warnings, check)
+        Checked::read(rows, |name| flag(matches, name), env, warnings, check)
     }
 }
 

@@ -12,7 +12,7 @@ use super::program::{Exit, chosen};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
@@ -88,8 +88,9 @@ fn inspect_gateway(program: &Program) -> Arg {
     let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
     let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
     let help = format!(
-        "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
-        names.join(", ")
+        "The gateway that the token is for: {} [env: {}] [default: {default}]",
+        names.join(", "),
+        Env::GATEWAY
     );
     value("gateway", "GATEWAY", help)
 }

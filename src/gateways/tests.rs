@@ -7,11 +7,9 @@ use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
 use crate::gateways::{GATEWAYS, WEIRGATE};
 use weirgate_server::listening::ListenAddr;
-use weirgate_server::run::TIMEOUT_FLAG;
-use weirgate_server::settings::typed::Env;
-use weirgate_server::settings::{
-    Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table,
-};
+use weirgate_server::run::StartQuestion;
+use weirgate_server::settings::Env;
+use weirgate_server::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
@@ -19,7 +17,7 @@ fn settings() -> Vec<Setting> {
     let all: Vec<_> = gateways
         .chain([Rows::TOKEN, Rows::TAIL, Rows::TOP])
         .collect();
-    table(&all)
+    Rows::table(&all)
 }
 
 /// Each command with settings: its arguments and its rows.
@@ -118,7 +116,13 @@ fn names_are_unique_on_each_subcommand() {
         }
         assert!(!flags.is_empty());
         let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
-        let of_check = ["check", "all", "format", "connect", TIMEOUT_FLAG];
+        let of_check = [
+            "check",
+            "all",
+            "format",
+            "connect",
+            StartQuestion::TIMEOUT_FLAG,
+        ];
         for own in of_check
             .into_iter()
             .chain(["help", "version", "gateway"])

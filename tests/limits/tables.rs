@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use weirgate::gateways::GATEWAYS;
-use weirgate_server::settings;
 use weirgate_server::settings::{Given, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::held::HELD;
@@ -28,7 +27,7 @@ fn commands() -> Vec<(&'static str, Rows)> {
 /// Every setting: flag, env, default, unit, range, help.
 pub(crate) fn settings() -> Vec<Setting> {
     let all: Vec<_> = commands().into_iter().map(|(_, rows)| rows).collect();
-    settings::table(&all)
+    Rows::table(&all)
 }
 
 /// The commands that have exactly this row, in the order of the list of gateways; `None` for all

@@ -23,7 +23,7 @@ use super::program::{Exit, show};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_bus::runtime::detached;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_wire::json;
 
 /// The path of the state.

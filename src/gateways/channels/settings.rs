@@ -7,7 +7,7 @@ use crate::gateways::shared::{bus, metrics as shared_metrics};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess, RefusedValue,
-    RowChange, SecretUrl, Setting, SettingsError, Shows, With, has_flag,
+    RowChange, SecretUrl, Setting, SettingsError, Shows, With,
 };
 use weirgate_server::telemetry::names;
 use weirgate_server::{field, flag, group};
@@ -49,7 +49,7 @@ pub(super) fn defaults(groups: &mut Groups) {
 macro_rules! own_flag {
     ($name:literal) => {
         const {
-            assert!(has_flag(
+            assert!(weirgate_server::settings::Setting::any_has_flag(
                 &[$crate::gateways::channels::settings::OWN],
                 $name
             ));

@@ -29,7 +29,7 @@ use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, Rows, TablePart};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
@@ -205,7 +205,7 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
     lines.extend(bus.map(|bus| ("Bus", bus.to_owned())));
     lines.push(("WebSocket", websocket.clone()));
     lines.extend(listening.pages());
-    say(&banner("weirgate events", &lines), || {
+    say(&Listening::banner("weirgate events", &lines), || {
         tracing::info!(
             lobby,
             measurement,

@@ -34,7 +34,7 @@ use weirgate_server::flag;
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, NatsAccess, Rows, SecretUrl, SettingsError, TablePart};
 
@@ -183,7 +183,7 @@ fn welcome([page, websocket]: [&str; 2]) -> String {
         ("Page", page.to_owned()),
         ("WebSocket", websocket.to_owned()),
     ];
-    banner("weirgate demo: a simulated market", &lines)
+    Listening::banner("weirgate demo: a simulated market", &lines)
 }
 
 /// The addresses of the page and of the WebSocket.

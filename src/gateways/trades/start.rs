@@ -24,9 +24,7 @@ use weirgate_server::flag;
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
-use weirgate_server::run::{
-    CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, banner, say,
-};
+use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
 use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -134,7 +132,7 @@ fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listeni
     lines.extend(listening.pages());
     lines.push(("Environment", environment.to_owned()));
     lines.push(("Server", server_id.to_owned()));
-    say(&banner("weirgate trades", &lines), || {
+    say(&Listening::banner("weirgate trades", &lines), || {
         tracing::info!(redis, websocket, environment, server_id, "weirgate trades");
     });
 }

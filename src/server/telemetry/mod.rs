@@ -40,7 +40,7 @@ pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
 pub(crate) use process::ProcessStats;
-pub use process::memory_limit_bytes;
+pub(crate) use process::memory_limit_bytes;
 pub(crate) use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Surveyed, Surveys};
 
