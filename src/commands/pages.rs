@@ -14,7 +14,7 @@ use clap_mangen::roff::{Roff, roman};
 use super::args::{For, value};
 use super::command;
 use crate::commands::Program;
-use weirgate_server::build_info::BUILD;
+use weirgate_server::build_info::BuildInfo;
 
 /// Shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -196,7 +196,7 @@ impl ManualPage {
         let man = Man::new(command)
             // An empty date would be left out, and the next argument would become the date.
             .date(" ")
-            .source(format!("{} {}", program.name, BUILD.version))
+            .source(format!("{} {}", program.name, BuildInfo::THIS.version))
             .manual(manual);
         let mut text = Vec::new();
         // Writing into a `Vec` cannot fail.

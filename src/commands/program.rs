@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::args::flag;
 use crate::commands::{GatewayKind, TokenUse};
-use weirgate_server::build_info::BUILD;
+use weirgate_server::build_info::BuildInfo;
 use weirgate_server::settings::{
     Check, Checked, Env, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
 };
@@ -341,15 +341,20 @@ pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), Stri
 pub(super) fn version_line() -> String {
     format!(
         "{} (features: {})",
-        BUILD.version,
-        BUILD.features.join(", ")
+        BuildInfo::THIS.version,
+        BuildInfo::THIS.features.replace(',', ", ")
     )
 }
 
 /// The line of `--version`, followed by further facts for a bug report.
 pub(super) fn version_text(program: &Program) -> String {
     let (name, line) = (program.name, version_line());
-    let (commit, target, rustc) = (BUILD.commit, BUILD.target, BUILD.rustc);
+    let BuildInfo {
+        commit,
+        target,
+        rustc,
+        ..
+    } = BuildInfo::THIS;
     format!("{name} {line}\n  commit: {commit}\n  target: {target}\n  rustc:  {rustc}")
 }
 
@@ -357,11 +362,11 @@ pub(super) fn version_text(program: &Program) -> String {
 pub(super) fn version_json(program: &Program) -> String {
     let mut object = ObjectWriter::new();
     object.string("name", program.name);
-    object.string("version", BUILD.version);
-    object.string("commit", BUILD.commit);
-    object.string("target", BUILD.target);
-    object.string("rustc", BUILD.rustc);
-    object.strings("features", BUILD.features.into_iter());
+    object.string("version", BuildInfo::THIS.version);
+    object.string("commit", BuildInfo::THIS.commit);
+    object.string("target", BuildInfo::THIS.target);
+    object.string("rustc", BuildInfo::THIS.rustc);
+    object.strings("features", BuildInfo::THIS.features.split(','));
     object.finish()
 }
 

@@ -8,7 +8,8 @@ use crate::gateways::events::broadcast::Wrong;
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::PushBus;
 use crate::gateways::events::to_loop::ToLoop;
-use weirgate_server::http::{Answer, Bytes, StatusCode};
+use hyper::body::Bytes;
+use weirgate_server::http::{Answer, StatusCode};
 use weirgate_wire::json::ObjectWriter;
 
 /// Turns the body of a broadcast into the response.

@@ -27,7 +27,7 @@ use crate::services;
 use crate::services::{ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
@@ -369,7 +369,7 @@ fn routes(
         Route::get("/healthz", |_| healthz()),
         broadcast,
     ];
-    routes.extend(client_routes(ClientModule::Events));
+    routes.extend(ClientModule::Events.routes());
     routes.extend(proxy.routes());
     routes
 }

@@ -32,7 +32,7 @@ use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Gateway};
 use weirgate_server::flag;
 use weirgate_server::http::Route;
-use weirgate_server::http::page::{self, PageParts};
+use weirgate_server::http::page::PageParts;
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
@@ -313,7 +313,7 @@ impl LevelsPlan {
             .frame_bytes(frame_bytes)
             .source(source, status)
             .routes(move |telemetry| {
-                let mut routes = page::routes(parts);
+                let mut routes = parts.routes();
                 routes.push(health_route(telemetry, shown_url));
                 routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);
@@ -341,23 +341,18 @@ mod tests {
 
     use super::*;
     use weirgate_core::FeedStats;
+    use weirgate_server::build_info::BuildInfo;
     use weirgate_server::listening::ListenAddr;
-    use weirgate_server::telemetry::{Build, Telemetry};
+    use weirgate_server::telemetry::Telemetry;
 
     fn listening(addrs: Vec<ListenAddr>) -> Listening {
-        let build = Build {
-            version: "0",
-            commit: "c0ffee",
-            gateway: "demo",
-            features: String::new(),
-        };
         let now = Clock::start().now();
         Listening {
             addrs,
             tls_addrs: Vec::new(),
             admin_addr: None,
             has_supervisor: false,
-            telemetry: Telemetry::new(build, FeedStats::default(), None, now),
+            telemetry: Telemetry::new(BuildInfo::THIS, "demo", FeedStats::default(), None, now),
         }
     }
 

@@ -21,9 +21,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription};
 use weirgate_server::flag;
-use weirgate_server::http::{
-    Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
-};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
 use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
 use weirgate_server::telemetry::Telemetry;
@@ -169,7 +167,7 @@ fn upgrade_required() -> Handler {
 
 /// The pages of the gateway.
 fn routes(telemetry: &Arc<Telemetry>) -> Vec<Route> {
-    let mut routes = client_routes(ClientModule::Trades);
+    let mut routes = ClientModule::Trades.routes();
     routes.push(health_route(telemetry));
     routes
 }

@@ -1,7 +1,7 @@
 //! The addresses of a gateway that listens: their URLs for people, and the first line of the log.
 
 use super::process::files_max;
-use crate::build_info::BUILD;
+use crate::build_info::BuildInfo;
 use crate::listening::ListenAddr;
 use crate::telemetry::Telemetry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -89,8 +89,8 @@ pub(super) fn log_start(
     let admin = listening.admin_addr.as_ref().map(tracing::field::display);
     tracing::info!(
         gateway,
-        version = BUILD.version,
-        commit = BUILD.commit,
+        version = BuildInfo::THIS.version,
+        commit = BuildInfo::THIS.commit,
         listen = listen.as_ref().map(tracing::field::display),
         tls = tls.as_ref().map(tracing::field::display),
         admin,

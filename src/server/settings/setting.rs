@@ -146,7 +146,7 @@ pub struct MistakenEnv {
 
 /// What a limit counts if several processes share a port (`--processes`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Counts {
+pub(crate) enum Counts {
     /// A client, a message, a name, or something that each process has whole.
     #[default]
     Each,
@@ -356,7 +356,7 @@ impl Setting {
     }
 
     /// What the limit counts over several processes.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         match self.memory_part {
             Some(_) => Counts::All,
             None => self.counts,

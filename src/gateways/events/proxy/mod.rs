@@ -39,7 +39,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
-use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
+use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};
 
@@ -173,7 +173,7 @@ impl Proxy {
             };
             Route {
                 path: path.path,
-                methods: &ANY_METHOD,
+                methods: Route::ANY_METHOD,
                 answer: Handler::later(answer),
             }
         };

@@ -29,5 +29,5 @@ pub(crate) use self::own_client::greet_itself;
 pub(crate) use self::session::RECORD_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
-pub use self::session::{ClientCertificate, TlsSession, sealed_bytes_max};
+pub use self::session::{ClientCertificate, TlsSession};
 pub(crate) use self::tickets::tickets;
