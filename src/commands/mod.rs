@@ -87,48 +87,6 @@ pub(crate) enum Invocation {
     Write(PageFiles),
 }
 
-/// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
-/// for wrong settings.
-pub fn main(program: &'static Program) -> ExitCode {
-    let env = match first_steps() {
-        Ok(env) => env,
-        Err(error) => {
-            complain(&format!("error: the signals of the process: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    let invocation = program.parse(std::env::args_os(), env);
-    if !matches!(invocation, Ok(Invocation::Run(..))) {
-        default_signals();
-    }
-    match invocation {
-        Ok(Invocation::Run(gateway, checked)) => gateway_exit(gateway.run(&checked)),
-        Ok(Invocation::Print(print, checked)) => {
-            gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
-        }
-        Ok(Invocation::Check(command)) => checked(&command.run()),
-        Ok(Invocation::Health(check)) => command_exit(check.run()),
-        Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
-        Ok(Invocation::Tail(command)) => command_exit(command.run()),
-        Ok(Invocation::Top(command)) => command_exit(command.run()),
-        Ok(Invocation::Disconnect(command)) => command_exit(command.run()),
-        Ok(Invocation::Publish(command)) => command_exit(command.run().map(|text| show(&text))),
-        Ok(Invocation::Write(files)) => command_exit(files.write()),
-        Ok(Invocation::Show(text)) => {
-            show_styled(text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(exit) => {
-            let text = exit.text.trim_end();
-            match exit.status {
-                0 => show_styled(text),
-                _ => complain_styled(text),
-            }
-            ExitCode::from(exit.status)
-        }
-    }
-}
-
 fn checked(outcome: &CheckOutcome) -> ExitCode {
     if !outcome.shown.is_empty() {
         show(outcome.shown.trim_end());
@@ -164,6 +122,48 @@ fn command_exit<E: Display>(result: Result<(), E>) -> ExitCode {
 }
 
 impl Program {
+    /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
+    /// for wrong settings.
+    pub fn main(&'static self) -> ExitCode {
+        let env = match first_steps() {
+            Ok(env) => env,
+            Err(error) => {
+                complain(&format!("error: the signals of the process: {error}"));
+                return ExitCode::FAILURE;
+            }
+        };
+        let invocation = self.parse(std::env::args_os(), env);
+        if !matches!(invocation, Ok(Invocation::Run(..))) {
+            default_signals();
+        }
+        match invocation {
+            Ok(Invocation::Run(gateway, checked)) => gateway_exit(gateway.run(&checked)),
+            Ok(Invocation::Print(print, checked)) => {
+                gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
+            }
+            Ok(Invocation::Check(command)) => checked(&command.run()),
+            Ok(Invocation::Health(check)) => command_exit(check.run()),
+            Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
+            Ok(Invocation::Tail(command)) => command_exit(command.run()),
+            Ok(Invocation::Top(command)) => command_exit(command.run()),
+            Ok(Invocation::Disconnect(command)) => command_exit(command.run()),
+            Ok(Invocation::Publish(command)) => command_exit(command.run().map(|text| show(&text))),
+            Ok(Invocation::Write(files)) => command_exit(files.write()),
+            Ok(Invocation::Show(text)) => {
+                show_styled(text.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(exit) => {
+                let text = exit.text.trim_end();
+                match exit.status {
+                    0 => show_styled(text),
+                    _ => complain_styled(text),
+                }
+                ExitCode::from(exit.status)
+            }
+        }
+    }
+
     /// Parses the arguments, of which the first is the program's name, and the environment.
     ///
     /// # Errors

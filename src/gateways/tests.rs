@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
-use crate::gateways::{GATEWAYS, WEIRGATE};
+use crate::gateways::WEIRGATE;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::StartQuestion;
 use weirgate_server::settings::Env;
@@ -13,7 +13,7 @@ use weirgate_server::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows,
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
-    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    let gateways = WEIRGATE.gateways.iter().map(|gateway| gateway.rows);
     let all: Vec<_> = gateways
         .chain([Rows::TOKEN, Rows::TAIL, Rows::TOP])
         .collect();
@@ -27,7 +27,10 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
         "trades" => vec!["trades", "--redis-url=redis://r"],
         other => vec![other],
     };
-    let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
+    let gateways = WEIRGATE
+        .gateways
+        .iter()
+        .map(|g| (words(g.name), g.rows.settings()));
     let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
     let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
     let top = (vec!["top", "127.0.0.1:9100"], Rows::TOP.settings());
@@ -115,7 +118,7 @@ fn names_are_unique_on_each_subcommand() {
             }
         }
         assert!(!flags.is_empty());
-        let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
+        let prints = WEIRGATE.gateways.iter().flat_map(|gateway| gateway.prints);
         let of_check = [
             "check",
             "all",
@@ -163,7 +166,8 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
 
 #[test]
 fn every_source_of_every_setting_goes_over_the_next() {
-    for gateway in GATEWAYS
+    for gateway in WEIRGATE
+        .gateways
         .iter()
         .filter(|g| ["levels", "demo"].contains(&g.name))
     {
@@ -421,7 +425,7 @@ fn rows_of_one_heading_stand_together() {
 
 #[test]
 fn what_a_gateway_changes_is_there_and_becomes_another() {
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let nothing = gateway.rows.unknown_changes();
         assert!(nothing.is_empty(), "{}: {nothing:?}", gateway.name);
     }

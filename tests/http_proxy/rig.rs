@@ -8,7 +8,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weirgate::gateways::events;
-use weirgate::gateways::events::INNER_PATHS;
 use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
@@ -47,7 +46,6 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
             proxied(events::EventsService::MEASUREMENT, measurement, None),
             proxied(events::EventsService::SIMULATION, simulation, None),
         ],
-        inner_paths: &INNER_PATHS,
         limits: ProxyLimits::default(),
         held: HttpSettings::default().held,
         clock: Clock::start(),

@@ -89,8 +89,7 @@ use weirgate_wire::auth::{
 use weirgate_wire::head::RequestHead;
 
 pub use self::bus_requests::Interest;
-pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
-pub use self::replay::REPLAYED_NAME_BYTES;
+pub use self::names::AllClientsLimits;
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
@@ -204,7 +203,9 @@ impl ChannelsGateway {
 
     /// A gateway without clients, and without a bus until the first notice of the bus.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
-        let of_name = (NAME_BYTES + NAME_OF_CLIENT_BYTES) as usize + settings.name_bytes_max;
+        let of_name = (AllClientsLimits::NAME_BYTES + AllClientsLimits::NAME_OF_CLIENT_BYTES)
+            as usize
+            + settings.name_bytes_max;
         let bytes = settings.channels_max.saturating_mul(of_name);
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {

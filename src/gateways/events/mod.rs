@@ -32,8 +32,7 @@ mod service_answer;
 mod services;
 
 pub use self::broadcast::Push;
-pub(crate) use self::call::BROADCAST_PATH;
-pub use self::call::{CALL_PATH, INNER_PATHS};
+pub(crate) use self::call::{BROADCAST_PATH, CALL_PATH};
 use self::call::{Call, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};

@@ -16,7 +16,7 @@ use crossbeam_channel::unbounded;
 use crate::commands::GatewayKind;
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
-    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
+    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS,
 };
 use crate::gateways::levels::pages::{TAB_PATH, health_route, keys_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
@@ -326,7 +326,7 @@ impl LevelsPlan {
 fn paths(endpoints: &[Endpoint]) -> Vec<LevelsPath> {
     let everything = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
-        topic: TOPIC,
+        topic: LevelsFeed::TOPIC,
     };
     let others = endpoints.iter().map(|endpoint| LevelsPath {
         path: endpoint.topic.as_str().to_owned(),

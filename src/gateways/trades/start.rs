@@ -13,7 +13,7 @@ use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::open_bus::{BusReading, open};
-use crate::gateways::trades::feed::{PATTERN, TradesFeed};
+use crate::gateways::trades::feed::TradesFeed;
 use crate::gateways::trades::metrics::gateway_metrics;
 use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
@@ -139,12 +139,12 @@ fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listeni
 fn reading(checked: &Checked) -> BusReading<'static> {
     let mut reading = BusReading::of(checked);
     if let Some(stream) = &mut reading.stream {
-        stream.only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]).ok();
+        stream.only = NamePatterns::new(NameSyntax::Redis, &[TradesFeed::PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
     let marks = checked.get::<StreamSettings>().marks_channel;
     BusReading {
-        names: vec![Subscription::pattern(PATTERN)],
+        names: vec![Subscription::pattern(TradesFeed::PATTERN)],
         needs_names: true,
         marks_channel: has_history.then_some(marks),
         ..reading

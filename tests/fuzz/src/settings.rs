@@ -1,7 +1,7 @@
 //! Command lines and environments: an accepted value is shown as a value that is accepted again with the same
 //! meaning, and no password is shown. Numbers with a fraction are rounded as in Python.
 
-use weirgate::gateways::GATEWAYS;
+use weirgate::gateways::WEIRGATE;
 use weirgate_server::settings::{Checked, Env, Kind, Setting, Value};
 
 use super::{choices, oracle, outcome};
@@ -12,7 +12,7 @@ const PASSWORD: &str = "s3cret";
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([gateway], rest) = choices(data);
     let text = String::from_utf8_lossy(rest);
-    let gateway = GATEWAYS[usize::from(gateway) % GATEWAYS.len()];
+    let gateway = WEIRGATE.gateways[usize::from(gateway) % WEIRGATE.gateways.len()];
     let rows = gateway.rows.settings();
     // `--flag=value` for the command line, `NAME=value` for the environment.
     let lines: Vec<(&str, &str)> = text

@@ -19,7 +19,6 @@ mod tokens;
 
 use self::body::{ToClient, ToService};
 use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
-pub(crate) use self::path::InnerPaths;
 pub use self::path::{PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
@@ -80,8 +79,6 @@ impl Default for ProxyLimits {
 pub struct ProxySettings {
     /// The services.
     pub services: Vec<Proxied>,
-    /// The first segments of paths that services reserve for the gateway and for each other; clients get a 404.
-    pub inner_paths: &'static [&'static str],
     /// The limits on its connections.
     pub limits: ProxyLimits,
     /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
@@ -108,7 +105,6 @@ struct ProxiedService {
 
 /// The state of all requests.
 struct Shared {
-    inner_paths: InnerPaths,
     silence: Duration,
     buffers: Quota,
     held: Quota,
@@ -150,7 +146,6 @@ impl Proxy {
         Self {
             services: settings.services.into_iter().map(proxied).collect(),
             shared: Arc::new(Shared {
-                inner_paths: settings.inner_paths,
                 silence,
                 buffers,
                 held: settings.held,
@@ -358,7 +353,7 @@ impl Shared {
         upstream: &Upstream,
         parts: RequestParts,
     ) -> Result<Request<()>, ProxyRefusal> {
-        let target = path.target(parts.path(), self.inner_paths)?;
+        let target = path.target(parts.path())?;
         let uri = uri(&upstream.base_path, target, parts.head.uri.query());
         // The base path of the service and a good path may together have only bytes that no URI may have, or too many.
         let uri = uri.ok_or(PathRefusal::Ambiguous)?;

@@ -41,9 +41,6 @@ use weirgate_wire::json::check_json;
 pub use self::bad_message::BadMessage;
 pub use self::normalise::Normaliser;
 
-/// The topic that shows every key.
-pub const TOPIC: TopicName = TopicName::fixed("levels");
-
 /// The subjects that are always relayed, in the order of the statistics.
 pub(crate) const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
@@ -73,7 +70,7 @@ pub struct LevelsFeedSettings {
     pub session_length_min: u32,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,
-    /// More topics, beside [`TOPIC`].
+    /// More topics, beside [`LevelsFeed::TOPIC`].
     pub endpoints: Vec<Endpoint>,
     /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
     /// the contract.
@@ -138,7 +135,7 @@ impl SubjectContent {
     }
 }
 
-/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the endpoints.
+/// Turns the bus events of the relayed subjects into publications on [`Self::TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
     settings: LevelsFeedSettings,
@@ -151,6 +148,9 @@ pub struct LevelsFeed {
 }
 
 impl LevelsFeed {
+    /// The topic that shows every key.
+    pub const TOPIC: TopicName = TopicName::fixed("levels");
+
     /// Creates a feed without state. Its frames are counted in `alive`.
     pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
         let relays = &settings.relays;
@@ -165,7 +165,7 @@ impl LevelsFeed {
             .into_iter()
             .chain(relays.iter().map(|r| r.key.as_str()))
             .collect();
-        let everything = View::new(TOPIC, (0..keys.len()).collect(), settings.is_numbered);
+        let everything = View::new(Self::TOPIC, (0..keys.len()).collect(), settings.is_numbered);
         let endpoint = |endpoint: &Endpoint| {
             let shown = |&part: &usize| endpoint.keys.iter().any(|key| key == keys[part]);
             let parts = (0..keys.len()).filter(shown).collect();
