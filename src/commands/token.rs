@@ -15,8 +15,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
-    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
-    UnfilledName,
+    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, Token, UnfilledName,
 };
 use weirgate_wire::base::Now;
 
@@ -278,7 +277,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
 
 fn token_from(input: impl Read) -> io::Result<Option<Token>> {
     let mut text = String::new();
-    let bytes_max = 2 * TOKEN_BYTES_MAX as u64;
+    let bytes_max = 2 * Token::BYTES_MAX as u64;
     input.take(bytes_max).read_to_string(&mut text)?;
     Ok(Token::new(text.trim()))
 }

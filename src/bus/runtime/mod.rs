@@ -11,7 +11,8 @@ pub mod tls_roots;
 mod wake;
 
 pub use durations::{DurationCounts, Durations, NativeBuckets};
-pub use failed_addresses::{ConnectionEnd, FailedAddress, FailedAddresses};
+pub(crate) use failed_addresses::ConnectionEnd;
+pub use failed_addresses::FailedAddresses;
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 

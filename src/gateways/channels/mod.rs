@@ -84,7 +84,6 @@ use weirgate_core::{
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
-    bearer_protocol,
 };
 use weirgate_wire::head::RequestHead;
 
@@ -439,7 +438,7 @@ impl Gateway for ChannelsGateway {
         };
         let mut accepted = Accepted {
             max_rate,
-            protocol: bearer_protocol(head),
+            protocol: head.bearer_protocol(),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
         };
