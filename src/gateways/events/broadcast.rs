@@ -11,9 +11,7 @@ use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_core::{
-    Core, FrameBytes, Message as Data, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
-};
+use weirgate_core::{Core, FrameBytes, Message as Data, Now, Place, Publication, TopicName};
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 
@@ -267,7 +265,7 @@ fn deliver_copy(
     devices: impl Iterator<Item = TopicName>,
     count: usize,
 ) -> u64 {
-    let is_kept = push.payload().len() <= RESUME_BYTES_MAX;
+    let is_kept = push.payload().len() <= Core::RESUME_BYTES_MAX;
     // The position of the last device is good for all: nothing comes between the devices of a copy.
     let position = core.position_ahead(count).filter(|_| is_kept);
     let frame = envelope::placed(push, position, core.frame_bytes());
