@@ -51,11 +51,11 @@ impl Clock {
     pub fn mono_us(&self) -> u64 {
         (micros(ClockId::Monotonic) - self.origin_us) as u64
     }
-}
 
-/// The CPU time that this thread has had, microseconds.
-pub fn thread_cpu_us() -> u64 {
-    micros(ClockId::ThreadCPUTime).max(0) as u64
+    /// The CPU time that this thread has had, microseconds.
+    pub fn thread_cpu_us() -> u64 {
+        micros(ClockId::ThreadCPUTime).max(0) as u64
+    }
 }
 
 /// Reads a clock of the kernel, in microseconds. This takes a third of the instructions of `Instant` and `Duration`,
