@@ -54,7 +54,6 @@ use std::process::ExitCode;
 use weirgate_server::run::{RunError, default_signals, first_steps};
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
-use weirgate_server::telemetry::logging;
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in [env: …] too. \
@@ -99,8 +98,6 @@ fn checked(outcome: &CheckOutcome) -> ExitCode {
 
 /// The exit code of a gateway, and the reason of its end on standard error.
 fn gateway_exit(result: Result<(), RunError>) -> ExitCode {
-    // The last lines have the reason of the end.
-    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

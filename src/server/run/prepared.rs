@@ -19,6 +19,7 @@ use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::ListenerSettings;
 use crate::settings::Checked;
 use crate::supervisor;
+use crate::telemetry::logging;
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_wire::base::Finding;
 
@@ -44,14 +45,17 @@ impl Prepared {
     pub fn start(name: &'static str, checked: &Checked, prepare: Prepare) -> Result<(), RunError> {
         reload::expect_signals();
         let clock = start_process(checked)?;
-        if checked.processes().is_supervisor() {
-            let ended = supervisor::run(name, checked, clock);
-            return ended.map_err(|error| error.of_settings(checked));
-        }
-        if checked.processes().number().is_some() {
-            end_with_supervisor();
-        }
-        let ended = prepare(checked, clock).and_then(Self::run);
+        let ended = match checked.processes().is_supervisor() {
+            true => supervisor::run(name, checked, clock),
+            false => {
+                if checked.processes().number().is_some() {
+                    end_with_supervisor();
+                }
+                prepare(checked, clock).and_then(Self::run)
+            }
+        };
+        // The last lines of the log have the reason of the end.
+        logging::flush();
         ended.map_err(|error| error.of_settings(checked))
     }
 

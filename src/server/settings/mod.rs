@@ -57,6 +57,6 @@ pub use listen::{Listen, ListenSettings};
 pub(crate) use processes::PROCESSES_MAX;
 pub use processes::Processes;
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Given, Heading, Limit, MistakenEnv, Setting, Shows, TablePart};
+pub use setting::{Given, Heading, Limit, Setting, Shows, TablePart};
 pub use table::{RowChange, Rows};
 pub use typed::Source;
