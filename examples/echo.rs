@@ -13,9 +13,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use weirgate::gateways::NoFeed;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
-use weirgate_server::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use weirgate_server::run::{ClientTls, CommonSettings, Parts};
-use weirgate_wire::admission::Quota;
 use weirgate_wire::head::RequestHead;
 
 /// Handshakes under way at once: one address has half of them.
@@ -56,17 +54,9 @@ impl Gateway for Echo {
 /// TLS with the certificate of the options.
 fn tls(options: &ArgMatches) -> Result<ClientTls, Box<dyn Error>> {
     let path = |name| options.get_one::<String>(name).map(PathBuf::from);
-    Ok(ClientTls {
-        files: ServerTlsFiles {
-            certificates: vec![CertificateFiles {
-                chain: path("tls-cert").ok_or("--tls-cert")?,
-                key: path("tls-key").ok_or("--tls-key")?,
-            }],
-            client_ca: None,
-            oldest: OldestVersion::default(),
-        },
-        handshakes: Quota::new("tls_handshakes", HANDSHAKES_MAX),
-    })
+    let chain = path("tls-cert").ok_or("--tls-cert")?;
+    let key = path("tls-key").ok_or("--tls-key")?;
+    Ok(ClientTls::with_certificate(chain, key, HANDSHAKES_MAX))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -5,9 +5,7 @@
 
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
-use weirgate::commands;
-use weirgate::commands::GatewayKind;
-use weirgate::commands::Program;
+use weirgate::commands::{GatewayKind, Program};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink};
@@ -51,7 +49,7 @@ impl Default for TickSettings {
 }
 
 fn main() -> ExitCode {
-    commands::main(&PROGRAM)
+    PROGRAM.main()
 }
 
 fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {

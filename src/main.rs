@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use weirgate::{commands, gateways};
+use weirgate::gateways::WEIRGATE;
 
 fn main() -> ExitCode {
-    commands::main(&gateways::WEIRGATE)
+    WEIRGATE.main()
 }

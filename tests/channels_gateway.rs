@@ -37,8 +37,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, NAME_BYTES,
-    NAME_OF_CLIENT_BYTES,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
 use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage, Fault, PageCursor, ReadPart, Subscription};

@@ -115,7 +115,6 @@ fn proxy() -> Proxy {
     let services = services.filter(|row| !row.proxied.is_empty());
     Proxy::new(ProxySettings {
         services: services.map(proxied).collect(),
-        inner_paths: &[],
         limits: ProxyLimits::default(),
         held: Quota::new("http", 1),
         clock: Clock::start(),

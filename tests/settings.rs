@@ -11,7 +11,7 @@ mod settings {
     mod tokens;
 }
 
-use weirgate::gateways::GATEWAYS;
+use weirgate::gateways::WEIRGATE;
 use weirgate_server::settings::{Kind, Rows, Setting};
 
 /// What a run of the binary gave.
@@ -67,7 +67,7 @@ fn without_number_before(text: &str, words: &str) -> String {
 #[test]
 fn help() {
     insta::assert_snapshot!("help_root", shown(&["-h"], &[]));
-    let gateways = || GATEWAYS.iter().map(|gateway| gateway.name);
+    let gateways = || WEIRGATE.gateways.iter().map(|gateway| gateway.name);
     for name in gateways().chain(["health", "tail", "top", "publish", "token"]) {
         let mut help = shown(&[name, "-h"], &[]);
         if gateways().any(|gateway| gateway == name) {
@@ -88,7 +88,12 @@ fn help_in_a_pipe_fits_80_columns_and_a_wider_one_where_the_environment_says_so(
         help.lines().map(|line| line.chars().count()).collect()
     };
     let commands = ["tail", "top", "publish", "disconnect", "health", "token"];
-    for name in GATEWAYS.iter().map(|gateway| gateway.name).chain(commands) {
+    for name in WEIRGATE
+        .gateways
+        .iter()
+        .map(|gateway| gateway.name)
+        .chain(commands)
+    {
         for flag in ["-h", "--help"] {
             let widest = lines(&[name, flag], &[]).into_iter().max();
             assert!(widest <= Some(80), "{name} {flag}: {widest:?}");
@@ -105,7 +110,7 @@ fn without_a_command_the_help_is_an_error() {
 
 #[test]
 fn check() {
-    for name in GATEWAYS.iter().map(|gateway| gateway.name) {
+    for name in WEIRGATE.gateways.iter().map(|gateway| gateway.name) {
         // Where Redis is has no default on the trades gateway, and is not looked at by the others.
         let redis = ("REDIS_URL", "redis://ann:s3cret@redis:6379");
         let env: &[_] = if name == "trades" { &[redis] } else { &[] };
@@ -309,7 +314,7 @@ fn wrong_values() {
     };
     let told: String = cases.iter().map(tell).collect();
     assert!(!told.contains("s3cret"), "{told}");
-    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    let gateways = WEIRGATE.gateways.iter().map(|gateway| gateway.rows);
     for setting in gateways.flat_map(|rows| rows.settings()) {
         let allowed = match setting.kind {
             // Each unit once is enough: what is allowed is the row's range.
@@ -367,7 +372,7 @@ fn at_end(rows: Rows, is_max: bool) -> Vec<String> {
 fn no_range_is_wider_than_its_field() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port().to_string();
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let env = [("REDIS_URL", "redis://127.0.0.1:1")];
         let ends = [false, true].map(|is_max| at_end(gateway.rows, is_max));
         for numbers in [Vec::new()].into_iter().chain(ends) {

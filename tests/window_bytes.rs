@@ -10,7 +10,7 @@ use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, Input, Push};
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
-use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings, TOPIC};
+use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::{
@@ -274,7 +274,7 @@ fn pushes_to_several_devices_cost_a_third_and_those_to_one_stay_alone() {
 fn states_of_levels_cost_a_thirtieth() {
     let path = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
-        topic: TOPIC,
+        topic: LevelsFeed::TOPIC,
     };
     let gateway = LevelsGateway::new(vec![path], Origins::default());
     let mut clients = Clients::new(gateway, LevelsGateway::PATH, 20);

@@ -11,7 +11,7 @@ use hyper::header::HeaderValue;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use weirgate_server::flag;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings};
 
 const ADMIN_ADDR: &str = flag!("admin-addr");

@@ -10,15 +10,15 @@ use clap::{Arg, ArgMatches, value_parser};
 
 use super::args::{switch, value};
 use crate::commands::GatewayKind;
-use weirgate_server::run::TIMEOUT_FLAG;
-use weirgate_server::settings::typed::{GATEWAY_ENV, Source};
+use weirgate_server::run::StartQuestion;
 use weirgate_server::settings::{Checked, CheckedValue, Given, SettingsError, Value};
+use weirgate_server::settings::{Env, Source};
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
 /// The format of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckFormat {
+pub(crate) enum CheckFormat {
     /// For people.
     Text,
     /// One JSON object for every outcome.
@@ -29,7 +29,7 @@ pub enum CheckFormat {
 
 /// What a check covers, and the format of its output.
 #[derive(Debug)]
-pub struct CheckOptions {
+pub(crate) struct CheckOptions {
     /// Whether to show settings with default values too.
     pub all: bool,
     /// The format of the outcome.
@@ -40,7 +40,7 @@ pub struct CheckOptions {
 
 /// `--check`, ready to run.
 #[derive(Debug)]
-pub struct CheckCommand {
+pub(crate) struct CheckCommand {
     /// The command that runs the gateway.
     pub words: String,
     /// The gateway.
@@ -53,7 +53,7 @@ pub struct CheckCommand {
 
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CheckOutcome {
+pub(crate) struct CheckOutcome {
     /// The exit status. 0: good. 2: a start would end with wrong settings, or the gateway could never work. 1: a start
     /// would fail for another reason, or an address, the broker or a service is not available.
     pub status: u8,
@@ -90,7 +90,7 @@ pub(super) fn args() -> [Arg; 5] {
             "With --check: bind the addresses, and ask the broker and services",
         ),
         value(
-            TIMEOUT_FLAG,
+            StartQuestion::TIMEOUT_FLAG,
             "MS",
             "Time limit for each question of --connect [default: 5000]",
         )
@@ -107,7 +107,7 @@ impl CheckOptions {
     /// Reads the flags; `None` without `--check`.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
         let format = matches.get_one::<String>("format").map(String::as_str);
-        let timeout_ms = matches.get_one(TIMEOUT_FLAG).copied();
+        let timeout_ms = matches.get_one(StartQuestion::TIMEOUT_FLAG).copied();
         let timeout = Duration::from_millis(timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS));
         matches.get_flag("check").then(|| Self {
             all: matches.get_flag("all"),
@@ -123,7 +123,7 @@ impl CheckOptions {
 
 impl CheckCommand {
     /// Checks, and returns the output.
-    pub fn run(&self) -> CheckOutcome {
+    pub(crate) fn run(&self) -> CheckOutcome {
         let mut report = Report {
             command: self,
             errors: Vec::new(),
@@ -238,7 +238,7 @@ impl Report<'_> {
     /// needs quotes.
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
-        text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
+        text += &format!("{}={}\n", Env::GATEWAY, self.command.gateway.name);
         let is_typed = |value: &&CheckedValue| {
             let is_typed = matches!(
                 value.source,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::thread;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::Cut;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_wire::base::escaped;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
@@ -53,7 +53,7 @@ Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 with
 
 /// `weirgate disconnect`, ready to run.
 #[derive(Clone, Debug)]
-pub struct DisconnectCommand {
+pub(crate) struct DisconnectCommand {
     /// The gateways.
     admins: AdminAddresses,
     path: &'static str,
@@ -137,7 +137,7 @@ impl DisconnectCommand {
     ///
     /// # Errors
     /// A gateway has refused the request, or did not answer.
-    pub fn run(&self) -> Result<(), String> {
+    pub(crate) fn run(&self) -> Result<(), String> {
         self.admins.hide_authorization();
         let mut responses = self.ask_all(&self.body(self.until));
         self.show(&responses);

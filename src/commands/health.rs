@@ -21,7 +21,7 @@ use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::listening::tls::client_config_trusting;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 
 /// No more of the response is read than this; its status line is much shorter.
@@ -50,7 +50,7 @@ const TIMEOUT_MS: u64 = 2_000;
 
 /// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     addrs: Vec<ListenAddr>,
     /// The file with the gateway's certificate, if the addresses are for TLS. An address of another machine must show
     /// this certificate.
@@ -74,7 +74,8 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
     let first = program.gateways.first();
     let default = first.map_or("", |kind| kind.name);
     let which = Arg::new("gateway").value_name("GATEWAY").help(format!(
-        "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: {default}]"
+        "The gateway that runs: {names} [env: {}] [default: {default}]",
+        Env::GATEWAY
     ));
     let which = match made_for {
         For::Completions => which.value_parser(PossibleValuesParser::new(
@@ -113,7 +114,7 @@ pub(super) fn read(
 
 impl HealthCheck {
     /// A check of a gateway with these settings. It uses TLS only if the gateway has no address without TLS.
-    pub fn of(checked: &Checked) -> Self {
+    pub(crate) fn of(checked: &Checked) -> Self {
         let listen: ListenSettings = checked.get();
         let mut check = Self::new(&listen.addrs(), TIMEOUT_MS);
         if check.addrs.is_empty() {
@@ -128,7 +129,7 @@ impl HealthCheck {
 
     /// A check of a gateway that listens on `listen`; an unspecified address is replaced by loopback. `timeout_ms`
     /// limits the whole check.
-    pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
+    pub(crate) fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
             certificate: None,
@@ -141,7 +142,7 @@ impl HealthCheck {
     ///
     /// # Errors
     /// No response was 200: the last error, in words.
-    pub fn run(&self) -> Result<(), String> {
+    pub(crate) fn run(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
         let scheme = if self.certificate.is_some() {
             "https"

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use weirgate_server::run::{Prepare, Prepared, RunError, check_start, run_gateway};
+use weirgate_server::run::{Prepare, Prepared, RunError};
 use weirgate_server::settings::{Check, Checked, Rows};
 use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
 use weirgate_wire::base::Finding;
@@ -20,17 +20,17 @@ pub struct GatewayKind {
     /// The check of the gateway's settings against each other, besides the checks of shared settings.
     pub check: Check,
     /// Flags that print something and exit.
-    pub prints: &'static [Print],
+    pub(crate) prints: &'static [Print],
     /// The protocol, for `weirgate tail`.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// The use of clients' tokens.
-    pub tokens: TokenUse,
+    pub(crate) tokens: TokenUse,
     prepare: Prepare,
 }
 
 /// A gateway's use of its clients' tokens.
 #[derive(Clone, Copy, Debug)]
-pub enum TokenUse {
+pub(crate) enum TokenUse {
     /// Tokens are ignored.
     None,
     /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
@@ -43,7 +43,7 @@ pub enum TokenUse {
 
 /// The table of roles of a gateway, and what a client with a token gets from it.
 #[derive(Clone, Debug)]
-pub struct RoleTable {
+pub(crate) struct RoleTable {
     /// The table.
     pub acl: Acl,
     /// The limits of a client's own names.
@@ -56,7 +56,7 @@ pub struct RoleTable {
 
 /// A flag that prints something instead of running the gateway.
 #[derive(Clone, Copy, Debug)]
-pub struct Print {
+pub(crate) struct Print {
     /// The flag without its dashes.
     pub flag: &'static str,
     /// One line for `--help`.
@@ -94,26 +94,26 @@ impl GatewayKind {
 
     /// Sets flags that print something and exit.
     #[must_use]
-    pub const fn prints(mut self, prints: &'static [Print]) -> Self {
+    pub(crate) const fn prints(mut self, prints: &'static [Print]) -> Self {
         self.prints = prints;
         self
     }
 
     /// Sets the protocol of the clients.
     #[must_use]
-    pub const fn dialect(mut self, dialect: Dialect) -> Self {
+    pub(crate) const fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
         self
     }
 
     /// Whether clients send tokens.
-    pub fn takes_tokens(&self) -> bool {
+    pub(crate) fn takes_tokens(&self) -> bool {
         !matches!(self.tokens, TokenUse::None)
     }
 
     /// Sets the use of clients' tokens.
     #[must_use]
-    pub const fn tokens(mut self, tokens: TokenUse) -> Self {
+    pub(crate) const fn tokens(mut self, tokens: TokenUse) -> Self {
         self.tokens = tokens;
         self
     }
@@ -122,21 +122,24 @@ impl GatewayKind {
     ///
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
-    pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
-        run_gateway(self.name, checked, self.prepare)
+    pub(crate) fn run(&self, checked: &Checked) -> Result<(), RunError> {
+        Prepared::start(self.name, checked, self.prepare)
     }
 
     /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
     /// and errors that the start would log.
-    pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
-        check_start(checked, self.prepare)
+    pub(crate) fn check_start(
+        &self,
+        checked: &Checked,
+    ) -> (Result<Prepared, RunError>, Vec<Finding>) {
+        Prepared::check(checked, self.prepare)
     }
 }
 
 /// The protocol between a client and a gateway. The default is [`Dialect::PLAIN`]: every message is data, and
 /// there are no subscriptions.
 #[derive(Clone, Copy, Debug)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// The path of the WebSocket.
     pub path: &'static str,
     /// The kind of names to subscribe to, for people; empty without subscriptions.
@@ -159,7 +162,7 @@ pub struct Dialect {
 
 /// A gateway's word about its bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusWord {
+pub(crate) struct BusWord {
     /// Whether the bus is there.
     pub is_up: bool,
     /// Whether messages were lost since the word before.
@@ -168,7 +171,7 @@ pub struct BusWord {
 
 impl Dialect {
     /// No subscriptions, and all messages are data.
-    pub const PLAIN: Self = Self {
+    pub(crate) const PLAIN: Self = Self {
         path: "/",
         names: "",
         example: "",

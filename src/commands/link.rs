@@ -17,7 +17,7 @@ use weirgate_server::listening::ListenAddr;
 
 /// The target of a connection. Shown without the query, because the query may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     destination: Destination,
     /// Whether the connection uses TLS.
     pub(super) tls: bool,
@@ -46,7 +46,7 @@ pub(super) enum LinkError {
 
 impl Target {
     /// A gateway of this machine that listens on `listen`.
-    pub fn here(listen: &[ListenAddr], path: &str) -> Self {
+    pub(crate) fn here(listen: &[ListenAddr], path: &str) -> Self {
         let addrs: Vec<_> = listen.iter().flat_map(ListenAddr::to_connect).collect();
         let authority = host_of(addrs.first());
         let shown = match addrs.first() {

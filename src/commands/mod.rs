@@ -9,33 +9,35 @@
 //! | --- | --- |
 //! | `program`, `kind` | what all commands share; a gateway as a value |
 //! | `args` | the arguments of a command line |
-//! | [`check`], [`health`], [`token`], [`pages`] | the check before a start; `GET /health`; a look into a token; completions and manual pages |
-//! | [`top`], [`disconnect`], `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
-//! | [`tail`], [`publish`] | a client of a gateway in the terminal; a command that publishes on the bus |
+//! | `check`, `health`, `token`, `pages` | the check before a start; `GET /health`; a look into a token; completions and manual pages |
+//! | `top`, `disconnect`, `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
+//! | `tail`, `publish` | a client of a gateway in the terminal; a command that publishes on the bus |
 //! | `link` | connections to gateways |
 
 mod admin;
 mod admin_http;
 mod args;
-pub mod check;
-pub mod disconnect;
-pub mod health;
+mod check;
+mod disconnect;
+pub(crate) mod health;
 mod kind;
 mod link;
-pub mod pages;
+mod pages;
 mod program;
-pub mod publish;
-pub mod tail;
-pub mod token;
-pub mod top;
+mod publish;
+mod tail;
+mod token;
+mod top;
 
 use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, CheckOutcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
-pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
+pub use self::kind::GatewayKind;
+pub(crate) use self::kind::{BusWord, Dialect, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
-pub use self::program::{Exit, Program};
+pub(crate) use self::program::Exit;
+pub use self::program::Program;
 use self::program::{
     complain, complain_styled, show, show_styled, version_json, version_line, version_text,
 };
@@ -49,12 +51,9 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use weirgate_server::run::{
-    RunError, default_signals, files, fit_address_space, take_early_signals,
-};
-use weirgate_server::settings::typed::Env;
+use weirgate_server::run::{RunError, default_signals, first_steps};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
-use weirgate_server::telemetry::{logging, memory_limit_bytes};
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in [env: …] too. \
@@ -62,7 +61,7 @@ Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value
 
 /// The action of a command line.
 #[derive(Debug)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Run a gateway with these settings.
     Run(GatewayKind, Box<Checked>),
     /// Print a text that is made from the gateway's settings, and exit.
@@ -87,49 +86,6 @@ pub enum Invocation {
     Write(PageFiles),
 }
 
-/// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
-/// for wrong settings.
-pub fn main(program: &'static Program) -> ExitCode {
-    fit_address_space();
-    if let Err(error) = take_early_signals() {
-        complain(&format!("error: the signals of the process: {error}"));
-        return ExitCode::FAILURE;
-    }
-    let env = Env::new(std::env::vars_os())
-        .with_memory_limit(memory_limit_bytes())
-        .with_files(files::read);
-    let invocation = program.invocation(std::env::args_os(), env);
-    if !matches!(invocation, Ok(Invocation::Run(..))) {
-        default_signals();
-    }
-    match invocation {
-        Ok(Invocation::Run(gateway, checked)) => gateway_exit(gateway.run(&checked)),
-        Ok(Invocation::Print(print, checked)) => {
-            gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
-        }
-        Ok(Invocation::Check(command)) => checked(&command.run()),
-        Ok(Invocation::Health(check)) => command_exit(check.run()),
-        Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
-        Ok(Invocation::Tail(command)) => command_exit(command.run()),
-        Ok(Invocation::Top(command)) => command_exit(command.run()),
-        Ok(Invocation::Disconnect(command)) => command_exit(command.run()),
-        Ok(Invocation::Publish(command)) => command_exit(command.run().map(|text| show(&text))),
-        Ok(Invocation::Write(files)) => command_exit(files.write()),
-        Ok(Invocation::Show(text)) => {
-            show_styled(text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(exit) => {
-            let text = exit.text.trim_end();
-            match exit.status {
-                0 => show_styled(text),
-                _ => complain_styled(text),
-            }
-            ExitCode::from(exit.status)
-        }
-    }
-}
-
 fn checked(outcome: &CheckOutcome) -> ExitCode {
     if !outcome.shown.is_empty() {
         show(outcome.shown.trim_end());
@@ -142,8 +98,6 @@ fn checked(outcome: &CheckOutcome) -> ExitCode {
 
 /// The exit code of a gateway, and the reason of its end on standard error.
 fn gateway_exit(result: Result<(), RunError>) -> ExitCode {
-    // The last lines have the reason of the end.
-    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -165,25 +119,53 @@ fn command_exit<E: Display>(result: Result<(), E>) -> ExitCode {
 }
 
 impl Program {
+    /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
+    /// for wrong settings.
+    pub fn main(&'static self) -> ExitCode {
+        let env = match first_steps() {
+            Ok(env) => env,
+            Err(error) => {
+                complain(&format!("error: the signals of the process: {error}"));
+                return ExitCode::FAILURE;
+            }
+        };
+        let invocation = self.parse(std::env::args_os(), env);
+        if !matches!(invocation, Ok(Invocation::Run(..))) {
+            default_signals();
+        }
+        match invocation {
+            Ok(Invocation::Run(gateway, checked)) => gateway_exit(gateway.run(&checked)),
+            Ok(Invocation::Print(print, checked)) => {
+                gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
+            }
+            Ok(Invocation::Check(command)) => checked(&command.run()),
+            Ok(Invocation::Health(check)) => command_exit(check.run()),
+            Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
+            Ok(Invocation::Tail(command)) => command_exit(command.run()),
+            Ok(Invocation::Top(command)) => command_exit(command.run()),
+            Ok(Invocation::Disconnect(command)) => command_exit(command.run()),
+            Ok(Invocation::Publish(command)) => command_exit(command.run().map(|text| show(&text))),
+            Ok(Invocation::Write(files)) => command_exit(files.write()),
+            Ok(Invocation::Show(text)) => {
+                show_styled(text.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(exit) => {
+                let text = exit.text.trim_end();
+                match exit.status {
+                    0 => show_styled(text),
+                    _ => complain_styled(text),
+                }
+                ExitCode::from(exit.status)
+            }
+        }
+    }
+
     /// Parses the arguments, of which the first is the program's name, and the environment.
     ///
     /// # Errors
     /// Help was requested, or something is wrong: the text to show, and the exit status.
-    pub fn parse<A, K, V>(
-        &'static self,
-        args: impl IntoIterator<Item = A>,
-        env: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Invocation, Exit>
-    where
-        A: Into<OsString>,
-        K: Into<OsString>,
-        V: Into<OsString>,
-    {
-        self.invocation(args, Env::new(env))
-    }
-
-    /// As [`Self::parse`], with an environment that may name files.
-    fn invocation<A: Into<OsString>>(
+    pub(crate) fn parse<A: Into<OsString>>(
         &'static self,
         args: impl IntoIterator<Item = A>,
         env: Env,

@@ -14,7 +14,7 @@ use clap_mangen::roff::{Roff, roman};
 use super::args::{For, value};
 use super::command;
 use crate::commands::Program;
-use weirgate_server::build_info::BUILD;
+use weirgate_server::build_info::BuildInfo;
 
 /// Shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -94,7 +94,7 @@ struct ManualPage {
 
 /// Files to write, for `weirgate man --dir`.
 #[derive(Debug)]
-pub struct PageFiles {
+pub(crate) struct PageFiles {
     dir: PathBuf,
     /// Names and texts.
     files: Vec<(String, Vec<u8>)>,
@@ -105,7 +105,7 @@ impl PageFiles {
     ///
     /// # Errors
     /// The first error of the system, in words.
-    pub fn write(&self) -> Result<(), String> {
+    pub(crate) fn write(&self) -> Result<(), String> {
         let refused = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         fs::create_dir_all(&self.dir).map_err(|error| refused(&self.dir, error))?;
         for (name, text) in &self.files {
@@ -196,7 +196,7 @@ impl ManualPage {
         let man = Man::new(command)
             // An empty date would be left out, and the next argument would become the date.
             .date(" ")
-            .source(format!("{} {}", program.name, BUILD.version))
+            .source(format!("{} {}", program.name, BuildInfo::THIS.version))
             .manual(manual);
         let mut text = Vec::new();
         // Writing into a `Vec` cannot fail.

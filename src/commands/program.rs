@@ -12,10 +12,9 @@ use url::{Host, Url};
 
 use super::args::flag;
 use crate::commands::{GatewayKind, TokenUse};
-use weirgate_server::build_info::BUILD;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, replacement_of};
+use weirgate_server::build_info::BuildInfo;
 use weirgate_server::settings::{
-    Check, Checked, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
+    Check, Checked, Env, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
 };
 use weirgate_wire::base::escaped;
 use weirgate_wire::json::ObjectWriter;
@@ -46,7 +45,7 @@ impl Program {
 
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The exit status: 0 for help, 2 for wrong use or wrong settings. For wrong settings `health` exits with 1,
     /// because status 2 means nothing to the health check of a container.
     pub status: u8,
@@ -108,8 +107,8 @@ impl Program {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);
         };
-        if let Some(instead) = replacement_of(arg) {
-            return Exit::from(format!("{arg} is gone: {instead}"));
+        if let Some(error) = SettingsError::of_removed(arg) {
+            return Exit::from(error.to_string());
         }
         let typed = arg.trim_start_matches("--").to_owned();
         let kinds: Vec<_> = self
@@ -156,8 +155,8 @@ impl Program {
         &self,
         env: &Env,
     ) -> Result<Option<&'static GatewayKind>, SettingsError> {
-        env.value(GATEWAY_ENV)?
-            .map(|value| self.named_gateway(GATEWAY_ENV, value))
+        env.value(Env::GATEWAY)?
+            .map(|value| self.named_gateway(Env::GATEWAY, value))
             .transpose()
     }
 
@@ -205,8 +204,7 @@ impl Program {
         let known = self.known();
         let mut warnings = env.unknown_names(&known);
         warnings.extend(env.near_names(&rows, &known));
-        let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
-        Checked::new(typed, warnings, check)
+        Checked::read(rows, |name| flag(matches, name), env, warnings, check)
     }
 }
 
@@ -343,15 +341,20 @@ pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), Stri
 pub(super) fn version_line() -> String {
     format!(
         "{} (features: {})",
-        BUILD.version,
-        BUILD.features.join(", ")
+        BuildInfo::THIS.version,
+        BuildInfo::THIS.features.replace(',', ", ")
     )
 }
 
 /// The line of `--version`, followed by further facts for a bug report.
 pub(super) fn version_text(program: &Program) -> String {
     let (name, line) = (program.name, version_line());
-    let (commit, target, rustc) = (BUILD.commit, BUILD.target, BUILD.rustc);
+    let BuildInfo {
+        commit,
+        target,
+        rustc,
+        ..
+    } = BuildInfo::THIS;
     format!("{name} {line}\n  commit: {commit}\n  target: {target}\n  rustc:  {rustc}")
 }
 
@@ -359,11 +362,11 @@ pub(super) fn version_text(program: &Program) -> String {
 pub(super) fn version_json(program: &Program) -> String {
     let mut object = ObjectWriter::new();
     object.string("name", program.name);
-    object.string("version", BUILD.version);
-    object.string("commit", BUILD.commit);
-    object.string("target", BUILD.target);
-    object.string("rustc", BUILD.rustc);
-    object.strings("features", BUILD.features.into_iter());
+    object.string("version", BuildInfo::THIS.version);
+    object.string("commit", BuildInfo::THIS.commit);
+    object.string("target", BuildInfo::THIS.target);
+    object.string("rustc", BuildInfo::THIS.rustc);
+    object.strings("features", BuildInfo::THIS.features.split(','));
     object.finish()
 }
 

@@ -12,11 +12,10 @@ use super::program::{Exit, chosen};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
-    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
-    UnfilledName,
+    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, Token, UnfilledName,
 };
 use weirgate_wire::base::Now;
 
@@ -25,7 +24,7 @@ const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols
 
 /// `weirgate token inspect`, ready to run.
 #[derive(Debug)]
-pub struct TokenCommand {
+pub(crate) struct TokenCommand {
     /// The token to check; `None`: the token on standard input.
     pub token: Option<Token>,
     /// The keys, and the rules for claims.
@@ -88,8 +87,9 @@ fn inspect_gateway(program: &Program) -> Arg {
     let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
     let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
     let help = format!(
-        "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
-        names.join(", ")
+        "The gateway that the token is for: {} [env: {}] [default: {default}]",
+        names.join(", "),
+        Env::GATEWAY
     );
     value("gateway", "GATEWAY", help)
 }
@@ -140,7 +140,7 @@ impl TokenCommand {
     ///
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
-    pub fn run(self) -> Result<String, String> {
+    pub(crate) fn run(self) -> Result<String, String> {
         let token = match &self.token {
             Some(token) => Some(token.clone()),
             None => token_from(io::stdin())
@@ -277,7 +277,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
 
 fn token_from(input: impl Read) -> io::Result<Option<Token>> {
     let mut text = String::new();
-    let bytes_max = 2 * TOKEN_BYTES_MAX as u64;
+    let bytes_max = 2 * Token::BYTES_MAX as u64;
     input.take(bytes_max).read_to_string(&mut text)?;
     Ok(Token::new(text.trim()))
 }

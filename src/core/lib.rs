@@ -110,7 +110,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
-pub use resume::{IfMissing, RESUME_BYTES_MAX, Recipient};
+pub use resume::{IfMissing, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};

@@ -12,11 +12,9 @@ use super::session::Session;
 use super::{CopyPosition, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
 
-/// The most bytes of missed messages for a client, over all of its requests, until the client has them.
-pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter
 /// count for the limits of its send queue. One search brings no more.
-pub(super) const REPLAYED_BYTES_MAX: usize = 2 * RESUME_BYTES_MAX;
+pub(super) const REPLAYED_BYTES_MAX: usize = 2 * Core::RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
 /// Memory of a missed message in a send queue, as which other memory is charged.
@@ -43,6 +41,9 @@ pub struct Recipient {
 }
 
 impl Core {
+    /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
+    pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
     /// The missed messages that wait for resuming clients.
     pub fn resumed_messages(&self) -> &Quota {
         &self.resumed_messages
@@ -194,7 +195,8 @@ impl Core {
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
         FrameBudget {
             content: self.content(key),
-            bytes_max: RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + bytes_beside),
+            bytes_max: Self::RESUME_BYTES_MAX
+                .saturating_sub(waiting.unwrap_or_default() + bytes_beside),
         }
     }
 

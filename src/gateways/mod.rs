@@ -46,10 +46,9 @@ pub mod trades;
 
 pub use shared::access::AccessStats;
 pub use shared::counts::Count;
-pub use shared::feed::STAMP_KEY;
 pub use shared::no_feed::NoFeed;
 
-use crate::commands::{GatewayKind, Program};
+use crate::commands::Program;
 use weirgate_server::telemetry::names::MetricName;
 
 /// The metrics of single contracts, beside those of [`names`](weirgate_server::telemetry::names).
@@ -60,22 +59,19 @@ pub const METRICS: [&[MetricName]; 4] = [
     events::metrics::ALL,
 ];
 
-/// Every gateway, in the order of the documents. `weirgate health` asks the first by default.
-pub static GATEWAYS: &[GatewayKind] = &[
-    levels::start::LEVELS,
-    trades::start::TRADES,
-    channels::start::CHANNELS,
-    events::start::EVENTS,
-    levels::start::DEMO,
-];
-
 /// The program.
 pub static WEIRGATE: Program = Program {
     name: "weirgate",
     about: "One process between a message bus and WebSocket clients",
     start_with: START_WITH,
     most_used: channels::start::CHANNELS.name,
-    gateways: GATEWAYS,
+    gateways: &[
+        levels::start::LEVELS,
+        trades::start::TRADES,
+        channels::start::CHANNELS,
+        events::start::EVENTS,
+        levels::start::DEMO,
+    ],
 };
 
 const START_WITH: &str = "\

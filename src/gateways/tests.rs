@@ -5,20 +5,19 @@ use std::collections::HashSet;
 
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
-use crate::gateways::{GATEWAYS, WEIRGATE};
+use crate::gateways::WEIRGATE;
 use weirgate_server::listening::ListenAddr;
-use weirgate_server::run::TIMEOUT_FLAG;
-use weirgate_server::settings::{
-    Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table,
-};
+use weirgate_server::run::StartQuestion;
+use weirgate_server::settings::Env;
+use weirgate_server::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
-    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    let gateways = WEIRGATE.gateways.iter().map(|gateway| gateway.rows);
     let all: Vec<_> = gateways
         .chain([Rows::TOKEN, Rows::TAIL, Rows::TOP])
         .collect();
-    table(&all)
+    Rows::table(&all)
 }
 
 /// Each command with settings: its arguments and its rows.
@@ -28,7 +27,10 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
         "trades" => vec!["trades", "--redis-url=redis://r"],
         other => vec![other],
     };
-    let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
+    let gateways = WEIRGATE
+        .gateways
+        .iter()
+        .map(|g| (words(g.name), g.rows.settings()));
     let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
     let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
     let top = (vec!["top", "127.0.0.1:9100"], Rows::TOP.settings());
@@ -36,7 +38,8 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
-    WEIRGATE.parse(["weirgate"].iter().chain(args), env.iter().copied())
+    let env = Env::new(env.iter().copied());
+    WEIRGATE.parse(["weirgate"].iter().chain(args), env)
 }
 
 fn started(args: &[&str], env: &[(&str, &str)]) -> (&'static str, Checked) {
@@ -115,8 +118,14 @@ fn names_are_unique_on_each_subcommand() {
             }
         }
         assert!(!flags.is_empty());
-        let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
-        let of_check = ["check", "all", "format", "connect", TIMEOUT_FLAG];
+        let prints = WEIRGATE.gateways.iter().flat_map(|gateway| gateway.prints);
+        let of_check = [
+            "check",
+            "all",
+            "format",
+            "connect",
+            StartQuestion::TIMEOUT_FLAG,
+        ];
         for own in of_check
             .into_iter()
             .chain(["help", "version", "gateway"])
@@ -157,7 +166,8 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
 
 #[test]
 fn every_source_of_every_setting_goes_over_the_next() {
-    for gateway in GATEWAYS
+    for gateway in WEIRGATE
+        .gateways
         .iter()
         .filter(|g| ["levels", "demo"].contains(&g.name))
     {
@@ -383,18 +393,18 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
         most_used: "events",
         gateways: &[crate::gateways::events::start::EVENTS],
     };
-    let none: [(&str, &str); 0] = [];
+    let none = || Env::new::<&str, &str>([]);
     for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
-        match ONE.parse(args, none) {
+        match ONE.parse(args, none()) {
             Ok(Invocation::Run(gateway, checked)) => {
                 assert_eq!((gateway.name, port_of(&checked)), ("events", Some(9)));
             }
             other => panic!("{other:?}"),
         }
     }
-    let help = ONE.parse(["one", "--help"], none).unwrap_err();
+    let help = ONE.parse(["one", "--help"], none()).unwrap_err();
     assert!(help.text.contains("--lobby-url"), "{help}");
-    match ONE.parse(["one", "--check"], none) {
+    match ONE.parse(["one", "--check"], none()) {
         Ok(Invocation::Check(command)) => assert_eq!(command.words, "one"),
         other => panic!("{other:?}"),
     }
@@ -415,7 +425,7 @@ fn rows_of_one_heading_stand_together() {
 
 #[test]
 fn what_a_gateway_changes_is_there_and_becomes_another() {
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let nothing = gateway.rows.unknown_changes();
         assert!(nothing.is_empty(), "{}: {nothing:?}", gateway.name);
     }

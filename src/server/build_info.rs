@@ -1,6 +1,7 @@
 //! The version of this build. The commit, the target and the compiler come from `src/server/build.rs`.
 
 /// What a build is.
+#[derive(Clone, Copy, Debug)]
 pub struct BuildInfo {
     /// The version of weirgate.
     pub version: &'static str,
@@ -11,15 +12,17 @@ pub struct BuildInfo {
     pub target: &'static str,
     /// The compiler: `rustc 1.95.0 (59807616e 2026-04-14)`.
     pub rustc: &'static str,
-    /// The supported buses, for scripts that call `weirgate version`.
-    pub features: [&'static str; 2],
+    /// The supported buses, with commas, for scripts that call `weirgate version`.
+    pub features: &'static str,
 }
 
-/// This build.
-pub const BUILD: BuildInfo = BuildInfo {
-    version: env!("CARGO_PKG_VERSION"),
-    commit: env!("WEIRGATE_BUILD_COMMIT"),
-    target: env!("WEIRGATE_BUILD_TARGET"),
-    rustc: env!("WEIRGATE_BUILD_RUSTC"),
-    features: ["nats", "redis"],
-};
+impl BuildInfo {
+    /// This build.
+    pub const THIS: Self = Self {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("WEIRGATE_BUILD_COMMIT"),
+        target: env!("WEIRGATE_BUILD_TARGET"),
+        rustc: env!("WEIRGATE_BUILD_RUSTC"),
+        features: "nats,redis",
+    };
+}

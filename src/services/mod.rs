@@ -269,11 +269,11 @@ impl ServicesAway {
 }
 
 /// A value for each service, with the service's name.
-pub type ByService<T> = Vec<(&'static str, Arc<T>)>;
+pub(crate) type ByService<T> = Vec<(&'static str, Arc<T>)>;
 
 /// The requests to a service.
 #[derive(Debug)]
-pub struct RequestStats {
+pub(crate) struct RequestStats {
     begun: AtomicU64,
     ended: Vec<(&'static str, AtomicU64)>,
     durations: Arc<Durations>,
@@ -281,7 +281,7 @@ pub struct RequestStats {
 
 impl RequestStats {
     /// Makes counters at zero. Every request ends with one of these `outcomes`, which are labels of the metric.
-    pub fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
+    pub(crate) fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
         let zero = |outcome| (outcome, AtomicU64::new(0));
         Self {
             begun: AtomicU64::new(0),
@@ -291,32 +291,32 @@ impl RequestStats {
     }
 
     /// Counts a request that begins.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Relaxed);
     }
 
     /// Counts the end of a request; `outcome` is an index into the outcomes.
-    pub fn end(&self, outcome: usize) {
+    pub(crate) fn end(&self, outcome: usize) {
         if let Some((_, count)) = self.ended.get(outcome) {
             count.fetch_add(1, Relaxed);
         }
     }
 
     /// Counts the time that a request took.
-    pub fn observe(&self, took: Duration) {
+    pub(crate) fn observe(&self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.durations.observe_us(took_us);
     }
 
     /// Requests that have ended, by outcome.
-    pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn outcomes(&self) -> Vec<(&'static str, u64)> {
         let ended = self.ended.iter();
         let counted = ended.map(|(outcome, count)| (*outcome, count.load(Relaxed)));
         counted.collect()
     }
 
     /// Requests in flight.
-    pub fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         let ended = self.ended.iter().map(|(_, count)| count.load(Relaxed));
         let ended: u64 = ended.sum();
         self.begun.load(Relaxed).saturating_sub(ended)
@@ -324,7 +324,7 @@ impl RequestStats {
 }
 
 /// The metric names of [`RequestStats`].
-pub struct RequestMetrics {
+pub(crate) struct RequestMetrics {
     /// Requests that have ended, by outcome.
     pub outcomes: &'static MetricName,
     /// The durations of requests.
@@ -335,7 +335,7 @@ pub struct RequestMetrics {
 
 impl RequestMetrics {
     /// The metrics of `services`.
-    pub fn metrics_for(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
+    pub(crate) fn metrics_for(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
         let durations_of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
             (*name, Arc::clone(&stats.durations))
         };
@@ -358,7 +358,7 @@ impl RequestMetrics {
 }
 
 /// A metric with a number for each service.
-pub fn numbers<T: Send + Sync + 'static>(
+pub(crate) fn numbers<T: Send + Sync + 'static>(
     name: &'static MetricName,
     services: &ByService<T>,
     number: impl Fn(&T) -> u64 + Send + Sync + 'static,

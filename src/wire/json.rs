@@ -153,7 +153,7 @@ pub fn items<'a>(value: &'a LazyValue<'_>) -> Option<impl Iterator<Item = LazyVa
 }
 
 /// The text without JSON's white space around it (RFC 8259 §2).
-pub fn trim(raw: &str) -> &str {
+pub(crate) fn trim(raw: &str) -> &str {
     raw.trim_matches([' ', '\t', '\n', '\r'])
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use weirgate::gateways::events::EventsService;
 use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use weirgate::gateways::events::http_calls::{CallLimits, Calls};
-use weirgate::gateways::events::{CALL_PATH, EventsService};
 use weirgate::services::{Service, Upstream};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Frame, FrameBytes};
@@ -127,7 +127,7 @@ impl World {
         let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
         let (tell, outcomes) = mpsc::channel();
         Self {
-            calls: Calls::start(services, CALL_PATH, limits, replied).expect("a thread"),
+            calls: Calls::start(services, limits, replied).expect("a thread"),
             replies,
             outcomes,
             tell,

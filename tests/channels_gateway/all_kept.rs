@@ -1,7 +1,6 @@
 //! `"last":"all"`: every message that the stream keeps of a name, from the stream and from the history, each once, and what is missing
 //! is said. The names of an event stream come together, on a WebSocket each comes by itself.
 
-use weirgate::gateways::channels::REPLAYED_NAME_BYTES;
 use weirgate_core::{Gateway as _, Point, RetainedCut, StoredId};
 use weirgate_wire::admission::Quota;
 
@@ -564,7 +563,7 @@ fn what_clients_wait_for_is_charged_and_given_back() {
         assert_eq!(bench.name_bytes(), 0);
         bench.ask_all(key, &["a:1", "a:2", "a:*"], None);
         let charged = bench.name_bytes() - of_names;
-        let least = 3 * REPLAYED_NAME_BYTES;
+        let least = 3 * AllClientsLimits::REPLAYED_NAME_BYTES;
         assert!((least + 1..2 * least).contains(&charged), "{charged}");
         let stream = bench.stream(&["a:1", "a:2"], None);
         let of_stream = bench.name_bytes() - charged - of_names;
@@ -572,14 +571,22 @@ fn what_clients_wait_for_is_charged_and_given_back() {
             "end" => {
                 bench.ends(None);
                 bench.ends(None);
-                assert!(bench.name_bytes() < of_names + of_stream - 2 * REPLAYED_NAME_BYTES + 1);
+                assert!(
+                    bench.name_bytes()
+                        < of_names + of_stream - 2 * AllClientsLimits::REPLAYED_NAME_BYTES + 1
+                );
             }
             "leave" => {
                 bench.unsubscribe(key, &["a:1"]);
                 let left = bench.name_bytes();
-                assert!(left <= of_names + charged + of_stream - REPLAYED_NAME_BYTES);
+                assert!(
+                    left <= of_names + charged + of_stream - AllClientsLimits::REPLAYED_NAME_BYTES
+                );
                 bench.unsubscribe(key, &["a:2", "a:*"]);
-                assert_eq!(bench.name_bytes(), of_stream + 2 * NAME_BYTES + 6);
+                assert_eq!(
+                    bench.name_bytes(),
+                    of_stream + 2 * AllClientsLimits::NAME_BYTES + 6
+                );
             }
             "rights" => {
                 let table =
@@ -588,7 +595,10 @@ fn what_clients_wait_for_is_charged_and_given_back() {
                 bench.subscribe(key, &["a:1", "a:*"]);
                 bench.world.advance(1);
                 let left = bench.name_bytes();
-                assert!(left < of_names + charged + of_stream - 2 * REPLAYED_NAME_BYTES);
+                assert!(
+                    left < of_names + charged + of_stream
+                        - 2 * AllClientsLimits::REPLAYED_NAME_BYTES
+                );
             }
             _ => {}
         }
@@ -633,7 +643,10 @@ fn without_room_clients_get_no_kept_messages_and_are_told() {
         bench.world.end(key, true);
     }
     bench.world.advance(1);
-    assert_eq!(bench.name_bytes(), NAME_BYTES + NAME_OF_CLIENT_BYTES + 3);
+    assert_eq!(
+        bench.name_bytes(),
+        AllClientsLimits::NAME_BYTES + AllClientsLimits::NAME_OF_CLIENT_BYTES + 3
+    );
     bench.world.hub.check_invariants();
 }
 

@@ -100,7 +100,9 @@ fn ask(bench: &mut Bench, key: SessionKey, names: &[&str]) -> (usize, Value) {
 fn names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others() {
     let all = settings().all_clients;
     let long = |n: usize| format!("market:tick:{n}{}", "x".repeat(87));
-    let of_eight = 8 * ((NAME_BYTES + NAME_OF_CLIENT_BYTES) as usize + long(10).len());
+    let of_eight = 8
+        * ((AllClientsLimits::NAME_BYTES + AllClientsLimits::NAME_OF_CLIENT_BYTES) as usize
+            + long(10).len());
     let bytes_error = format!("channel name bytes exceeded ({of_eight})");
     for (all_clients, name, error) in [
         (

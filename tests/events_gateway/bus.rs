@@ -1,6 +1,6 @@
 //! Several instances on a toy bus: what devices get, what services are told, who is missing.
 
-use weirgate::gateways::events::bus::{ExchangeSettings, MESSAGE_BYTES_MAX};
+use weirgate::gateways::events::bus::{Exchange, ExchangeSettings};
 
 use super::toy_bus::{Bus, WAIT_US, body, event, exchange_settings};
 
@@ -334,15 +334,20 @@ fn a_push_that_is_not_as_long_as_its_line_says_has_no_effect() {
 #[test]
 fn a_message_over_the_limit_of_the_bus_is_no_part_of_a_push() {
     let mut bus = Bus::with(vec![ExchangeSettings {
-        push_bytes_max: 3 * MESSAGE_BYTES_MAX,
+        push_bytes_max: 3 * Exchange::MESSAGE_BYTES_MAX,
         ..exchange_settings()
     }]);
-    let bytes = MESSAGE_BYTES_MAX - 100;
+    let bytes = Exchange::MESSAGE_BYTES_MAX - 100;
     let largest = part(1, (0, 2), 2 * bytes, bytes);
     bus.inject(&largest);
     assert_eq!(bus.instances[0].ignored("too_large"), 0);
-    let cut = part(2, (0, 2), 2 * MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
-    bus.inject(&cut[..=MESSAGE_BYTES_MAX]);
+    let cut = part(
+        2,
+        (0, 2),
+        2 * Exchange::MESSAGE_BYTES_MAX,
+        Exchange::MESSAGE_BYTES_MAX,
+    );
+    bus.inject(&cut[..=Exchange::MESSAGE_BYTES_MAX]);
     assert_eq!(bus.instances[0].ignored("too_large"), 1);
 }
 

@@ -18,7 +18,7 @@ use crate::gateway::{Running, tcp};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::Limits;
 use weirgate_server::http::{
-    ANY_METHOD, Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode,
+    Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode,
 };
 use weirgate_server::listening::{ListenAddr, ListenOptions};
 use weirgate_test_support::patient;
@@ -170,7 +170,7 @@ impl Held {
         });
         [("/held", held), ("/change", change)].map(|(path, answer)| Route {
             path,
-            methods: &ANY_METHOD,
+            methods: Route::ANY_METHOD,
             answer,
         })
     }

@@ -9,8 +9,7 @@ use hyper::HeaderMap;
 
 use crate::fixture::{Client, Fixture, get};
 use weirgate_server::http::{
-    ANY_METHOD, Answer, BoxError, Handler, HttpSettings, LateAnswer, ReadBodyError, Route,
-    StatusCode,
+    Answer, BoxError, Handler, HttpSettings, LateAnswer, ReadBodyError, Route, StatusCode,
 };
 
 /// What `/whole/` reads at most.
@@ -20,7 +19,7 @@ const WHOLE_MAX: usize = 100_000;
 pub(crate) fn routes() -> Vec<Route> {
     let route = |path, answer| Route {
         path,
-        methods: &ANY_METHOD,
+        methods: Route::ANY_METHOD,
         answer,
     };
     vec![

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use crate::bodies;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::FeedStats;
+use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
     Site, StatusCode, page, status_pages,
 };
-use weirgate_server::telemetry::{Build, Telemetry};
+use weirgate_server::telemetry::Telemetry;
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota, Transport};
@@ -47,28 +48,31 @@ impl Fixture {
 
     pub(crate) fn with(settings: HttpSettings) -> Self {
         let clock = Clock::start();
-        let build = Build {
+        let build = BuildInfo {
             version: "1.2.3",
             commit: "c0ffee",
-            gateway: "levels",
-            features: String::new(),
+            features: "",
+            ..BuildInfo::THIS
         };
-        let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
+        let telemetry = Telemetry::new(build, "levels", FeedStats::default(), None, clock.now());
         let mut routes =
             status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health());
         routes.push(Route {
             path: "/never",
-            methods: &weirgate_server::http::GET,
+            methods: Route::GET,
             answer: Handler::later(|_, _| std::future::pending::<LateAnswer>()),
         });
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
-        routes.extend(page::routes(page::PageParts {
-            has_status: true,
-            has_slow_line: true,
-        }));
+        routes.extend(
+            page::PageParts {
+                has_status: true,
+                has_slow_line: true,
+            }
+            .routes(),
+        );
         routes.extend(bodies::routes());
         let site = Site {
             routes,

@@ -99,10 +99,11 @@ impl Running {
         thread::spawn(move || {
             Parts::new("toy", common, NoFeed::default(), Toy)
                 .routes(|_| {
-                    page::routes(page::PageParts {
+                    page::PageParts {
                         has_status: true,
                         has_slow_line: true,
-                    })
+                    }
+                    .routes()
                     .into_iter()
                     .chain([health()])
                     .collect()

@@ -8,15 +8,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weirgate::gateways::events;
-use weirgate::gateways::events::INNER_PATHS;
 use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use weirgate::services::{Service, ServicesAway, Upstream};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
+use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate_server::telemetry::{Build, Telemetry};
+use weirgate_server::telemetry::Telemetry;
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{
     ConnectionPermit, HeldBytes, Peer, Quota, Transport, TrustedProxies,
@@ -46,7 +46,6 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
             proxied(events::EventsService::MEASUREMENT, measurement, None),
             proxied(events::EventsService::SIMULATION, simulation, None),
         ],
-        inner_paths: &INNER_PATHS,
         limits: ProxyLimits::default(),
         held: HttpSettings::default().held,
         clock: Clock::start(),
@@ -72,17 +71,11 @@ pub(crate) fn proxied(
 }
 
 fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
-    let build = Build {
-        version: "",
-        commit: "c0ffee",
-        gateway: "events",
-        features: String::new(),
-    };
     let now = Now {
         mono_us: 0,
         unix_us: 0,
     };
-    let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
+    let telemetry = Telemetry::new(BuildInfo::THIS, "events", FeedStats::default(), None, now);
     let mut metrics = proxy.metrics();
     metrics.push(away.metric());
     telemetry.add_gateway(metrics);

@@ -102,7 +102,7 @@ fn what_sounds_like_a_limit_is_one() {
 /// The rest is for what lies between the blocks of the allocator, and for what is on its way from one sum to another.
 #[test]
 fn the_parts_of_the_memory_leave_room_for_the_program() {
-    for kind in weirgate::gateways::GATEWAYS {
+    for kind in weirgate::gateways::WEIRGATE.gateways {
         let rows = kind.rows.settings();
         let sum: u16 = rows.iter().filter_map(|row| row.memory_part).sum();
         assert!((300..=920).contains(&sum), "{}: {sum}", kind.name);

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use weirgate::gateways::GATEWAYS;
-use weirgate_server::settings;
+use weirgate::gateways::WEIRGATE;
 use weirgate_server::settings::{Given, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::held::HELD;
@@ -15,7 +14,11 @@ const FIRST: [&str; 3] = ["levels", "demo", "channels"];
 /// Every command that has settings, in the order of the documents.
 fn commands() -> Vec<(&'static str, Rows)> {
     let place = |name: &str| FIRST.iter().position(|first| *first == name);
-    let mut all: Vec<_> = GATEWAYS.iter().map(|kind| (kind.name, kind.rows)).collect();
+    let mut all: Vec<_> = WEIRGATE
+        .gateways
+        .iter()
+        .map(|kind| (kind.name, kind.rows))
+        .collect();
     all.sort_by_key(|(name, _)| place(name).unwrap_or(FIRST.len()));
     all.extend([
         ("token", Rows::TOKEN),
@@ -28,13 +31,13 @@ fn commands() -> Vec<(&'static str, Rows)> {
 /// Every setting: flag, env, default, unit, range, help.
 pub(crate) fn settings() -> Vec<Setting> {
     let all: Vec<_> = commands().into_iter().map(|(_, rows)| rows).collect();
-    settings::table(&all)
+    Rows::table(&all)
 }
 
 /// The commands that have exactly this row, in the order of the list of gateways; `None` for all
 /// gateways.
 fn on(setting: &Setting) -> Option<Vec<&'static str>> {
-    let gateways = GATEWAYS.iter().map(|kind| (kind.name, kind.rows));
+    let gateways = WEIRGATE.gateways.iter().map(|kind| (kind.name, kind.rows));
     let others = [
         ("token", Rows::TOKEN),
         ("tail", Rows::TAIL),
@@ -43,7 +46,7 @@ fn on(setting: &Setting) -> Option<Vec<&'static str>> {
     let has = |rows: Rows| rows.settings().iter().any(|row| row.is_same(setting));
     let all = gateways.chain(others).filter(|(_, rows)| has(*rows));
     let names: Vec<_> = all.map(|(name, _)| name).collect();
-    (names.len() < GATEWAYS.len()).then_some(names)
+    (names.len() < WEIRGATE.gateways.len()).then_some(names)
 }
 
 /// A default as a person writes it: `16 KiB`, `10 s`, `1,024`.
@@ -299,7 +302,11 @@ fn gateways(rows: &[&Setting]) -> String {
         return ALL.to_owned();
     };
     let names = names.concat();
-    match GATEWAYS.iter().all(|kind| names.contains(&kind.name)) {
+    match WEIRGATE
+        .gateways
+        .iter()
+        .all(|kind| names.contains(&kind.name))
+    {
         true => ALL.to_owned(),
         false => names.join(", "),
     }

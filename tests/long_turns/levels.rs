@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use serde_json::json;
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
-use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings, TOPIC};
+use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate_core::{
     BusEvent, BusMessage, Fault, Feed as _, FrameBytes, Hub, Limits, Now, Place, Publication,
     StreamPosition,
@@ -31,7 +31,7 @@ impl Contract for Levels {
     fn new(_: u64, frame_bytes: &FrameBytes) -> (Self, LevelsGateway, Limits) {
         let paths = vec![LevelsPath {
             path: LevelsGateway::PATH.to_owned(),
-            topic: TOPIC,
+            topic: LevelsFeed::TOPIC,
         }];
         let limits = Limits {
             ping_interval_us: 0,

@@ -3,14 +3,14 @@
 use std::fs;
 use std::process::Command;
 
-use weirgate::gateways::GATEWAYS;
+use weirgate::gateways::WEIRGATE;
 use weirgate_server::settings::{Kind, Setting};
 
 use crate::{refused, shown};
 
 #[test]
 fn the_short_help_has_a_dozen_settings_on_a_line_each() {
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let help = shown(&[gateway.name, "-h"], &[("COLUMNS", "100")]);
         let list = help.split("\nSettings:\n").nth(1).expect("a list");
         let lines: Vec<_> = list.lines().take_while(|line| !line.is_empty()).collect();
@@ -39,7 +39,7 @@ fn the_short_help_has_a_dozen_settings_on_a_line_each() {
 
 #[test]
 fn the_long_help_has_all_settings_in_groups() {
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let help = shown(&[gateway.name, "--help"], &[]);
         let rows = gateway.rows.settings().into_iter();
         for row in rows.filter(Setting::is_flag) {
@@ -92,7 +92,7 @@ fn fish_completes_commands_and_words() {
         complete -C "weirgate le"
         complete -C "weirgate levels --log-format "
     "#;
-    let about = GATEWAYS[0].about;
+    let about = WEIRGATE.gateways[0].about;
     assert_eq!(
         completed("fish", script),
         format!("levels\t{about}\njson\ntext\n")
@@ -107,7 +107,10 @@ fn zsh_reads_its_completions_and_knows_every_flag() {
     );
     let script = shown(&["completions", "zsh"], &[]);
     assert!(script.starts_with("#compdef weirgate\n"));
-    let rows = GATEWAYS.iter().flat_map(|gateway| gateway.rows.settings());
+    let rows = WEIRGATE
+        .gateways
+        .iter()
+        .flat_map(|gateway| gateway.rows.settings());
     for row in rows.filter(Setting::is_flag) {
         assert!(
             script.contains(&format!("--{}=", row.flag)),
@@ -136,7 +139,7 @@ fn there_is_a_manual_page_for_each_command_and_it_has_every_flag() {
     );
     let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
     let root = read("weirgate.1");
-    for gateway in GATEWAYS {
+    for gateway in WEIRGATE.gateways {
         let name = gateway.name;
         let page = read(&format!("weirgate-{name}.1"));
         assert!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
-use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, TOPIC};
+use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay};
 use weirgate_core::{BusEvent, BusMessage, Fault, FeedSettings, StreamPosition};
 use weirgate_core::{Frame, FrameBytes, Now, Publication, Retain, SessionKey, TopicName};
 use weirgate_wire::auth::Origins;
@@ -131,7 +131,7 @@ impl Contract for Levels {
             path: path.to_owned(),
             topic,
         };
-        let mut paths = vec![path(LevelsGateway::PATH, TOPIC)];
+        let mut paths = vec![path(LevelsGateway::PATH, LevelsFeed::TOPIC)];
         let others = PATHS.iter();
         paths.extend(others.map(|(name, _)| path(name, TopicName::from((*name).to_owned()))));
         LevelsGateway::new(paths, Origins::default())
@@ -145,7 +145,7 @@ impl Contract for Levels {
     fn target(&mut self, random: &mut Random, _: bool) -> String {
         let path = random.pick(&[LevelsGateway::PATH, PATHS[0].0, PATHS[1].0]);
         self.next = match path {
-            LevelsGateway::PATH => TOPIC.as_str().to_owned(),
+            LevelsGateway::PATH => LevelsFeed::TOPIC.as_str().to_owned(),
             path => path.to_owned(),
         };
         path.to_owned()

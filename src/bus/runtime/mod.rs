@@ -11,7 +11,8 @@ pub mod tls_roots;
 mod wake;
 
 pub use durations::{DurationCounts, Durations, NativeBuckets};
-pub use failed_addresses::{ConnectionEnd, FailedAddress, FailedAddresses};
+pub(crate) use failed_addresses::ConnectionEnd;
+pub use failed_addresses::FailedAddresses;
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 
@@ -50,11 +51,11 @@ impl Clock {
     pub fn mono_us(&self) -> u64 {
         (micros(ClockId::Monotonic) - self.origin_us) as u64
     }
-}
 
-/// The CPU time that this thread has had, microseconds.
-pub fn thread_cpu_us() -> u64 {
-    micros(ClockId::ThreadCPUTime).max(0) as u64
+    /// The CPU time that this thread has had, microseconds.
+    pub fn thread_cpu_us() -> u64 {
+        micros(ClockId::ThreadCPUTime).max(0) as u64
+    }
 }
 
 /// Reads a clock of the kernel, in microseconds. This takes a third of the instructions of `Instant` and `Duration`,

@@ -26,13 +26,11 @@ pub struct TrustError {
     pub reason: String,
 }
 
-/// Returns the client side of TLS 1.2 and 1.3 that trusts the certificates of `ca_file` (PEM), or of the
-/// system without a file: servers whose certificates these authorities have signed, and servers that have exactly one of
-/// these certificates.
+/// Returns the same as [`client`], to which a certificate of the client can be added.
 ///
 /// # Errors
-/// The file cannot be read, or has no certificate of an authority.
-pub fn client_config(
+/// As of [`client`].
+pub(crate) fn client_config(
     ca_file: Option<&Path>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
     let (place, certificates) = match ca_file {
@@ -59,10 +57,12 @@ pub fn client_config(
     Ok(builder.with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Returns the same as [`client_config`], for clients without a certificate.
+/// Returns the client side of TLS 1.2 and 1.3, without a certificate of its own. It trusts the certificates of `ca_file`
+/// (PEM), or of the system without a file: servers whose certificates these authorities have signed, and servers that have
+/// exactly one of these certificates.
 ///
 /// # Errors
-/// As of [`client_config`].
+/// The file cannot be read, or has no certificate of an authority.
 pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
     Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
 }

@@ -13,7 +13,7 @@ use crate::commands::args::{flag, switch, value};
 use crate::commands::program::start_again;
 use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
-use weirgate_server::settings::{typed::Env, without_secrets};
+use weirgate_server::settings::{Env, without_secrets};
 use weirgate_wire::base::Secret;
 
 /// The default message.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::broker::{Broker, Brokers, Receipt};
-pub use self::template::Template;
+use self::template::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use weirgate_bus::nats::{Credentials, NatsError};
@@ -23,7 +23,7 @@ const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// `weirgate publish`, ready to run.
 #[derive(Clone, Debug)]
-pub struct PublishCommand {
+pub(crate) struct PublishCommand {
     /// The broker; the URL may contain a password.
     pub url: BrokerUrl,
     /// The subject or channel.
@@ -48,7 +48,7 @@ pub struct PublishCommand {
 
 /// A broker, by its kind.
 #[derive(Clone, PartialEq, Eq)]
-pub enum BrokerUrl {
+pub(crate) enum BrokerUrl {
     /// `nats://` or `tls://`, and the login where the URL has none.
     Nats(String, Credentials),
     /// `redis://`, `rediss://` or `unix://`.
@@ -67,7 +67,7 @@ impl std::fmt::Debug for BrokerUrl {
 
 /// The source of messages.
 #[derive(Clone, Debug)]
-pub enum Messages {
+pub(crate) enum Messages {
     /// A text with placeholders.
     Made(Template),
     /// The bytes of a file.
@@ -78,7 +78,7 @@ pub enum Messages {
 
 /// The reason why not every message was published.
 #[derive(Debug, thiserror::Error)]
-pub enum PublishError {
+pub(crate) enum PublishError {
     /// NATS is not available, or refuses.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -118,7 +118,7 @@ impl PublishCommand {
     ///
     /// # Errors
     /// The broker is not available or refuses a message, or the input cannot be read.
-    pub fn run(mut self) -> Result<String, PublishError> {
+    pub(crate) fn run(mut self) -> Result<String, PublishError> {
         let stop = Stop::at_signals();
         let stop =
             stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;

@@ -10,16 +10,8 @@ const WALK_STEP_MAX: i64 = 25;
 /// A text with placeholders: `{number}` becomes the number of the message, from 1; `{time}` the Unix time in
 /// milliseconds; `{walk}` a number that begins near 100.00 and changes a little with each message. Other braces stay as
 /// they are.
-///
-/// ```
-/// use weirgate::commands::publish::Template;
-///
-/// let mut template = Template::new(r#"{"n":{number},"time":{time}}"#, 7);
-/// assert_eq!(template.next(1_700_000_000_000), br#"{"n":1,"time":1700000000000}"#);
-/// assert_eq!(template.next(1_700_000_000_001), br#"{"n":2,"time":1700000000001}"#);
-/// ```
 #[derive(Clone, Debug)]
-pub struct Template {
+pub(crate) struct Template {
     text: String,
     /// The number of the last message.
     number: u64,
@@ -30,7 +22,7 @@ pub struct Template {
 
 impl Template {
     /// A template of this text. The same seed gives the same numbers for `{walk}`.
-    pub fn new(text: &str, seed: u64) -> Self {
+    pub(crate) fn new(text: &str, seed: u64) -> Self {
         Self {
             text: text.to_owned(),
             number: 0,
@@ -40,7 +32,7 @@ impl Template {
     }
 
     /// Returns the next message.
-    pub fn next(&mut self, unix_ms: i64) -> Vec<u8> {
+    pub(crate) fn next(&mut self, unix_ms: i64) -> Vec<u8> {
         self.number += 1;
         let steps = 2 * WALK_STEP_MAX as u64 + 1;
         let step = (self.random.next_u64() % steps) as i64 - WALK_STEP_MAX;
@@ -56,6 +48,19 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn number_and_time_are_those_of_the_message() {
+        let mut template = Template::new(r#"{"n":{number},"time":{time}}"#, 7);
+        assert_eq!(
+            template.next(1_700_000_000_000),
+            br#"{"n":1,"time":1700000000000}"#
+        );
+        assert_eq!(
+            template.next(1_700_000_000_001),
+            br#"{"n":2,"time":1700000000001}"#
+        );
+    }
 
     #[test]
     fn other_braces_mean_themselves() {

@@ -18,7 +18,7 @@ pub(super) const RECONNECT: &str = "connect again, or use --reconnect";
 /// The end of `weirgate tail` before the user's stop.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub struct TailError {
+pub(crate) struct TailError {
     text: String,
     /// Whether another attempt may succeed.
     pub(super) may_pass: bool,

@@ -11,7 +11,7 @@ use crate::commands::program::Exit;
 use crate::commands::{Dialect, GatewayKind, Program};
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::flag as known;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TailSettings};
 
 /// The settings of `weirgate tail` from the gateway.

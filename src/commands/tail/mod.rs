@@ -29,10 +29,10 @@ use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
 use self::end::RECONNECT;
-pub use self::end::TailError;
-pub use self::output::Style;
+pub(super) use self::end::TailError;
+pub(super) use self::output::Style;
 use self::output::{Next, Output, Payload};
-pub use super::link::Target;
+pub(super) use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
 use crate::commands::{BusWord, Dialect};
@@ -60,7 +60,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// `weirgate tail`, ready to run.
 #[derive(Clone, Debug)]
-pub struct TailCommand {
+pub(crate) struct TailCommand {
     /// The target of the connection.
     pub target: Target,
     /// The dialect; `None`: the greeting of the server decides.
@@ -124,7 +124,7 @@ impl TailCommand {
     ///
     /// # Errors
     /// The connection failed or ended.
-    pub fn run(self) -> Result<(), TailError> {
+    pub(crate) fn run(self) -> Result<(), TailError> {
         hide_secret("--token", Rows::TAIL, self.token.as_ref());
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(|error| TailError::system(&error))?;

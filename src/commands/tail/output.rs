@@ -12,7 +12,7 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The format of printed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// On one line: line breaks become spaces.
     Line,
     /// JSON over several lines, indented.

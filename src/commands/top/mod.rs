@@ -23,7 +23,7 @@ use super::program::{Exit, show};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_bus::runtime::detached;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::Env;
 use weirgate_wire::json;
 
 /// The path of the state.
@@ -66,7 +66,7 @@ Exit status: 0; with --once 1 if a process did not answer; 2 without an address.
 
 /// `weirgate top`, ready to run.
 #[derive(Clone, Debug)]
-pub struct TopCommand {
+pub(crate) struct TopCommand {
     admins: AdminAddresses,
     /// Whether to print a plain table once, even on a terminal.
     is_once: bool,
@@ -132,7 +132,7 @@ impl TopCommand {
     ///
     /// # Errors
     /// A thread, the signals or standard output failed; with `--once`, a process did not respond.
-    pub fn run(mut self) -> Result<(), String> {
+    pub(crate) fn run(mut self) -> Result<(), String> {
         self.admins.hide_authorization();
         // A pipe, and a terminal without escape sequences, get one table.
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");

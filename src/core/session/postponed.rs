@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use super::{Intake, Session};
 use crate::history::CopyPlace;
-use crate::resume::RESUME_BYTES_MAX;
-use crate::{CopyRank, Frame, Missed};
+use crate::{CopyRank, Core, Frame, Missed};
 
 /// What waits, and whether it may go out.
 #[derive(Debug, Default)]
@@ -37,7 +36,7 @@ impl Postponed {
         let copy = frame.copy_position().map_or(CopyRank::LAST, |at| at.copy);
         self.newer_bytes += frame.queue_bytes();
         self.newer.push_back(((newest, copy), Arc::clone(frame)));
-        let has_room = self.newer_bytes <= RESUME_BYTES_MAX;
+        let has_room = self.newer_bytes <= Core::RESUME_BYTES_MAX;
         self.is_held &= has_room;
         has_room
     }

@@ -84,13 +84,11 @@ use weirgate_core::{
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
-    bearer_protocol,
 };
 use weirgate_wire::head::RequestHead;
 
 pub use self::bus_requests::Interest;
-pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
-pub use self::replay::REPLAYED_NAME_BYTES;
+pub use self::names::AllClientsLimits;
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
@@ -204,7 +202,9 @@ impl ChannelsGateway {
 
     /// A gateway without clients, and without a bus until the first notice of the bus.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
-        let of_name = (NAME_BYTES + NAME_OF_CLIENT_BYTES) as usize + settings.name_bytes_max;
+        let of_name = (AllClientsLimits::NAME_BYTES + AllClientsLimits::NAME_OF_CLIENT_BYTES)
+            as usize
+            + settings.name_bytes_max;
         let bytes = settings.channels_max.saturating_mul(of_name);
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
@@ -438,7 +438,7 @@ impl Gateway for ChannelsGateway {
         };
         let mut accepted = Accepted {
             max_rate,
-            protocol: bearer_protocol(head),
+            protocol: head.bearer_protocol(),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
         };

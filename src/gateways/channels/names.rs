@@ -25,16 +25,22 @@ pub struct AllClientsLimits {
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Memory of all names and of each client's hold on a name: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
+    /// Memory of all names and of each client's hold on a name: [`Self::NAME_BYTES`], [`Self::NAME_OF_CLIENT_BYTES`].
     pub name_bytes_max: usize,
 }
 
-/// Memory of a name beside its text: its entries in the tables of the gateway, of the hub and of the bus thread. A test
-/// compares the constants with the allocator's figures.
-pub const NAME_BYTES: u64 = 640;
+impl AllClientsLimits {
+    /// Memory of a name beside its text: its entries in the tables of the gateway, of the hub and of the bus thread. A test
+    /// compares these constants with the allocator's figures.
+    pub const NAME_BYTES: u64 = 640;
 
-/// Memory of one client that holds a name.
-pub const NAME_OF_CLIENT_BYTES: u64 = 104;
+    /// Memory of one client that holds a name.
+    pub const NAME_OF_CLIENT_BYTES: u64 = 104;
+
+    /// Memory of a name of which a client gets all kept messages: its entries in the replay, in the questions and in those
+    /// of the bus.
+    pub const REPLAYED_NAME_BYTES: u64 = 704;
+}
 
 impl Default for AllClientsLimits {
     fn default() -> Self {
@@ -157,14 +163,14 @@ struct Amounts {
 
 impl Amounts {
     fn new(syntax: NameSyntax, name: &str, others: Others) -> Self {
-        let memory = NAME_BYTES + name.len() as u64;
+        let memory = AllClientsLimits::NAME_BYTES + name.len() as u64;
         let name = [1, u64::from(syntax.is_pattern(name)), memory];
         let (mut all, shared) = match others {
             Others::OfAddress => ([0; 3], [0; 3]),
             Others::OfOtherAddresses => (name, name),
             Others::None => (name, [0; 3]),
         };
-        all[Full::NameBytes as usize] += NAME_OF_CLIENT_BYTES;
+        all[Full::NameBytes as usize] += AllClientsLimits::NAME_OF_CLIENT_BYTES;
         Self { all, shared }
     }
 }

@@ -6,7 +6,7 @@ use super::start::CHANNELS;
 use super::{ChannelsGateway, ChannelsStats};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::json::{ObjectWriter, iso_utc};
@@ -38,7 +38,7 @@ fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: NameSy
 
 /// The pages of the gateway.
 pub(super) fn routes(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) -> Vec<Route> {
-    let mut routes = client_routes(ClientModule::Channels);
+    let mut routes = ClientModule::Channels.routes();
     routes.push(health_route(telemetry, clock, bus));
     routes
 }

@@ -22,11 +22,11 @@ use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
+use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
     Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
@@ -40,10 +40,6 @@ const PAUSE_US: u64 = 20_000;
 const PAUSES_MAX: u32 = 1_500;
 /// The most questions after whose end the history may lack messages once more.
 const READS_MAX: u32 = 5;
-
-/// Memory of a name of which a client gets all kept messages: its entries here, in the questions and in those of the bus. A test
-/// compares the constants with the allocator's figures.
-pub const REPLAYED_NAME_BYTES: u64 = 704;
 
 /// With less than one such part of the memory of names free for an address, its clients get no kept messages.
 const ROOM_OF_NAMES: u64 = 8;
@@ -131,7 +127,7 @@ impl Name {
     fn memory_bytes(&self) -> u64 {
         let text = self.name.as_str().len() as u64;
         let matcher = self.patterns.as_ref().map_or(0, |_| MATCHER_BYTES * text);
-        REPLAYED_NAME_BYTES + matcher
+        AllClientsLimits::REPLAYED_NAME_BYTES + matcher
     }
 
     fn wanted(&self) -> Wanted {

@@ -6,8 +6,8 @@ use crate::gateways::channels::{ChannelsGatewaySettings, metrics};
 use crate::gateways::shared::{bus, metrics as shared_metrics};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess, RefusedValue,
-    RowChange, SecretUrl, Setting, SettingsError, Shows, With, has_flag,
+    Checked, Form, Groups, Heading, Kind, ListenSettings, RedisAccess, RefusedValue, RowChange,
+    SecretUrl, Setting, SettingsError, Shows, With,
 };
 use weirgate_server::telemetry::names;
 use weirgate_server::{field, flag, group};
@@ -49,7 +49,7 @@ pub(super) fn defaults(groups: &mut Groups) {
 macro_rules! own_flag {
     ($name:literal) => {
         const {
-            assert!(has_flag(
+            assert!(weirgate_server::settings::Setting::any_has_flag(
                 &[$crate::gateways::channels::settings::OWN],
                 $name
             ));
@@ -87,14 +87,14 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
          servers are separated by commas.",
     )
     // Without a URL the gateway uses Redis on this machine. If Redis runs there, nobody would notice the mistake.
-    .mistaken_env(MistakenEnv {
-        name: "NATS_URL",
-        unless: &[
+    .mistaken_env(
+        "NATS_URL",
+        &[
             flag!("redis-url"),
             flag!("redis-host"),
             flag!("redis-sentinels"),
         ],
-    })
+    )
     .leads_short_help(),
     Setting::ms(
         "bus-settle-ms",

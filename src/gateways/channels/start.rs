@@ -19,9 +19,9 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::{FrameBytes, Limits};
 use weirgate_server::flag;
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, Reload, RunError, banner, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, Reload, RunError, say,
 };
-use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart, has_flag};
+use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 
 /// `weirgate channels`.
@@ -162,7 +162,7 @@ fn announce(bus: &'static str, address: &str, listening: &Listening) {
     let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
     let mut lines = vec![(bus, address.to_owned()), ("WebSocket", websocket.clone())];
     lines.extend(listening.pages());
-    say(&banner("weirgate channels", &lines), as_json);
+    say(&Listening::banner("weirgate channels", &lines), as_json);
 }
 
 /// The names that clients choose, and those of the history.

@@ -11,9 +11,7 @@ use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_core::{
-    Core, FrameBytes, Message as Data, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
-};
+use weirgate_core::{Core, FrameBytes, Message as Data, Now, Place, Publication, TopicName};
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 
@@ -106,7 +104,7 @@ impl Wrong {
     }
 
     /// Returns `{"loc":["body",…],"msg":…}`.
-    pub fn json(&self) -> ObjectWriter {
+    fn json(&self) -> ObjectWriter {
         let mut path = vec![Cow::Borrowed("\"body\"")];
         path.extend(self.path.iter().map(|step| match step {
             PathStep::Member(name) => Cow::Owned(format!("\"{name}\"")),
@@ -117,14 +115,14 @@ impl Wrong {
         object.string("msg", &self.what);
         object
     }
-}
 
-/// Returns `{"detail":[…]}`, the body of the 422.
-pub fn refusal(wrong: &[Wrong]) -> String {
-    let all: Vec<_> = wrong.iter().map(|one| one.json().finish()).collect();
-    let mut object = ObjectWriter::new();
-    object.raw("detail", &format!("[{}]", all.join(",")));
-    object.finish()
+    /// Returns `{"detail":[…]}`, the body of the 422.
+    pub fn response(errors: &[Self]) -> String {
+        let all: Vec<_> = errors.iter().map(|one| one.json().finish()).collect();
+        let mut object = ObjectWriter::new();
+        object.raw("detail", &format!("[{}]", all.join(",")));
+        object.finish()
+    }
 }
 
 /// The byte at which a text stops being JSON.
@@ -267,7 +265,7 @@ fn deliver_copy(
     devices: impl Iterator<Item = TopicName>,
     count: usize,
 ) -> u64 {
-    let is_kept = push.payload().len() <= RESUME_BYTES_MAX;
+    let is_kept = push.payload().len() <= Core::RESUME_BYTES_MAX;
     // The position of the last device is good for all: nothing comes between the devices of a copy.
     let position = core.position_ahead(count).filter(|_| is_kept);
     let frame = envelope::placed(push, position, core.frame_bytes());
@@ -362,7 +360,7 @@ mod tests {
         let want = format!(
             r#"{{"detail":[{{{place},"msg":"List should have at most {DEVICE_IDS_MAX} items"}}]}}"#
         );
-        assert_eq!(refusal(&wrong), want);
+        assert_eq!(Wrong::response(&wrong), want);
         let long = vec![format!("\"{:13}\"", ""); 2 * DEVICE_IDS_MAX].join(",");
         let long = Broadcast::parse(body(&long).as_bytes()).expect("ids of 16 bytes");
         assert_eq!(long.device_ids.len(), 2 * DEVICE_IDS_MAX);
@@ -435,7 +433,7 @@ mod tests {
         ] {
             let all = Broadcast::parse(body.as_bytes()).expect_err(&body);
             assert_eq!(
-                refusal(&all),
+                Wrong::response(&all),
                 format!(r#"{{"detail":[{wrong}]}}"#),
                 "{body}"
             );

@@ -28,7 +28,7 @@ pub struct Call {
 pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 
 /// The message for the client of a call: an answer, or an error.
-pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
+pub(crate) type ForClient = Result<Arc<Frame>, Arc<Frame>>;
 
 impl AnswerReader {
     /// Makes a reader from this function.
@@ -91,24 +91,21 @@ pub enum CallFailure {
 }
 
 /// The path of calls to a service: `POST`, below the path of the service's URL.
-pub const CALL_PATH: &str = "/gateway/handle";
+pub(crate) const CALL_PATH: &str = "/gateway/handle";
 
 /// The path at which services push events.
-pub const BROADCAST_PATH: &str = "/internal/broadcast";
-
-/// The first parts of the paths that the gateway and its services reserve for calls among themselves: clients cannot
-/// reach these paths (contract events, section "Proxy").
-pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
+pub(crate) const BROADCAST_PATH: &str = "/internal/broadcast";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateways::events::proxy::ProxiedPath;
 
     #[test]
     fn the_paths_of_services_are_among_the_inner_ones() {
         for path in [CALL_PATH, BROADCAST_PATH] {
             let first = path.split('/').nth(1).expect("a first part");
-            assert!(INNER_PATHS.contains(&first), "{path}");
+            assert!(ProxiedPath::INNER.contains(&first), "{path}");
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Calls of services on behalf of the event loop: each is a `POST`, made on a separate thread.
 //!
-//! The loop hands a call over and continues; the answer comes back through the callback [`Replied`]. The client follows
+//! The loop hands a call over and continues; the answer comes back through the callback `Replied`. The client follows
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
 use crate::gateways::events::aside::aside;
-use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use crate::gateways::events::call::{
+    AnswerReader, CALL_PATH, Call, CallFailure, Reply, ServiceAnswer,
+};
 use crate::gateways::events::metrics;
 use crate::services::redirects::Redirects;
 use crate::services::{
@@ -36,7 +38,7 @@ use weirgate_wire::head::Trace;
 use weirgate_wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.
-pub type Replied = Box<dyn Fn(Reply) + Send>;
+pub(crate) type Replied = Box<dyn Fn(Reply) + Send>;
 
 /// The handle of the calls' thread.
 #[derive(Debug)]
@@ -47,22 +49,17 @@ pub struct Calls {
 
 impl Calls {
     /// Starts the thread. `services` are in the order of
-    /// [`Services::rows`](crate::gateways::events::Services::rows); each call goes to `path` there.
+    /// [`Services::rows`](crate::gateways::events::Services::rows); each call goes to its `CALL_PATH`.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
-    pub fn start(
-        services: Vec<Service>,
-        path: &'static str,
-        limits: CallLimits,
-        replied: Replied,
-    ) -> io::Result<Self> {
+    pub fn start(services: Vec<Service>, limits: CallLimits, replied: Replied) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let clients = services.into_iter();
         let clients: Vec<ServiceClient> = clients
-            .map(|service| ServiceClient::new(service, path, limits.clone()))
+            .map(|service| ServiceClient::new(service, CALL_PATH, limits.clone()))
             .collect();
         let stats = clients
             .iter()

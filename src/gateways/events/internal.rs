@@ -16,7 +16,7 @@ use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 /// The access to internal routes.
 #[derive(Clone)]
-pub struct InternalAccess {
+pub(crate) struct InternalAccess {
     /// The required `X-Internal-Token`; `None` refuses every request.
     pub token: Option<Secret>,
     /// Bytes of a body.
@@ -33,7 +33,12 @@ const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
 /// Makes the route `POST path`. Checks the token, reads the body, and then calls `answer`. The body is charged until
 /// the answer is made.
-pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
+pub(crate) fn route<F, A>(
+    path: &'static str,
+    access: InternalAccess,
+    clock: Clock,
+    answer: F,
+) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
     A: Future<Output = Answer> + 'static,

@@ -32,7 +32,7 @@ mod service_answer;
 mod services;
 
 pub use self::broadcast::Push;
-pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
+pub(crate) use self::call::{BROADCAST_PATH, CALL_PATH};
 use self::call::{Call, Reply};
 pub use self::calls::ServiceCallStats;
 use self::calls::{CallSlots, Permission};
@@ -54,7 +54,7 @@ use weirgate_core::{
     SessionKey, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
-use weirgate_wire::auth::{Authenticator, Origins, RefusedToken, bearer_protocol};
+use weirgate_wire::auth::{Authenticator, Origins, RefusedToken};
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
 
@@ -291,7 +291,7 @@ impl EventsGateway {
         if !tokens.counts() {
             return Ok(());
         }
-        accepted.protocol = bearer_protocol(head);
+        accepted.protocol = head.bearer_protocol();
         let mut device = None;
         let judged = tokens.judge(head, core.now(), |identity| {
             device = identify::device_of(identity, connection.asked_device())?;

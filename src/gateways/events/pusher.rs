@@ -4,11 +4,12 @@ use tokio::sync::oneshot;
 
 use crate::gateways::events::Input;
 use crate::gateways::events::aside::aside;
-use crate::gateways::events::broadcast::refusal;
+use crate::gateways::events::broadcast::Wrong;
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::PushBus;
 use crate::gateways::events::to_loop::ToLoop;
-use weirgate_server::http::{Answer, Bytes, StatusCode};
+use hyper::body::Bytes;
+use weirgate_server::http::{Answer, StatusCode};
 use weirgate_wire::json::ObjectWriter;
 
 /// Turns the body of a broadcast into the response.
@@ -40,7 +41,7 @@ impl Pusher {
             // After the end of the loop the push is dropped, and `sent` with it.
             Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
             Some(Err(wrong)) => {
-                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
+                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, Wrong::response(&wrong));
             }
             None => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -11,10 +11,9 @@ use crate::gateways::events::{EventsGatewaySettings, metrics};
 use crate::gateways::shared::bus;
 use crate::services::{CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;
-use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
-    Checked, Form, Groups, Heading, Kind, Milli, RefusedValue, RowChange, SecretText, SecretUrl,
-    Setting, SettingsError, Shows, Source, Unit, With, without_secrets,
+    Checked, CheckedValue, Form, Groups, Heading, Kind, Milli, RefusedValue, RowChange, SecretText,
+    SecretUrl, Setting, SettingsError, Shows, Unit, With, without_secrets,
 };
 use weirgate_server::telemetry::names;
 use weirgate_server::{field, flag, group};
@@ -504,16 +503,9 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         return vec![checked.refused(URLS, &RefusedValue::new(&urls.expose(), bus::ALLOWED))];
     }
     // Names of the replaced gateways may be in the environment for another gateway, so they do not count.
-    let sentinels = checked.values().iter().find(|value| {
-        let is_meant = match &value.source {
-            Source::Flag => true,
-            Source::Env(name) => *name == value.setting.weirgate_env(),
-            Source::File(name, _) => *name == file_env(&value.setting.weirgate_env()),
-            _ => false,
-        };
-        is_meant && value.setting.flag == flag!("redis-sentinels")
-    });
-    match urls.expose().is_empty() && sentinels.is_some() {
+    let mut sentinels = checked.values().iter();
+    let sentinels = sentinels.find(|value| value.setting.flag == flag!("redis-sentinels"));
+    match urls.expose().is_empty() && sentinels.is_some_and(CheckedValue::is_meant) {
         true => {
             let allowed = "redis:// or rediss://, beside --redis-sentinels";
             vec![SettingsError::missing(&BUS[0], allowed)]

@@ -18,8 +18,8 @@ use crate::gateways::events::pusher::Pusher;
 use crate::gateways::events::settings::{EventsSettings, joined_by_space};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::events::{
-    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, ServiceRow, Services, internal,
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, Input,
+    ServiceRow, Services, internal,
 };
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::no_feed::NoFeed;
@@ -27,9 +27,9 @@ use crate::services;
 use crate::services::{ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, Rows, TablePart};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
@@ -110,7 +110,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let (to_loop, inputs) = channel_to_loop(clock);
     let proxy = Proxy::new(ProxySettings {
         services: proxied(&table, &services),
-        inner_paths: &INNER_PATHS,
         limits,
         held: common.limits.http_held.clone(),
         clock,
@@ -205,7 +204,7 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
     lines.extend(bus.map(|bus| ("Bus", bus.to_owned())));
     lines.push(("WebSocket", websocket.clone()));
     lines.extend(listening.pages());
-    say(&banner("weirgate events", &lines), || {
+    say(&Listening::banner("weirgate events", &lines), || {
         tracing::info!(
             lobby,
             measurement,
@@ -324,7 +323,7 @@ fn start_calls(
         clock: to_loop.clock,
     };
     let replied = move |reply| to_loop.send([Input::Reply(reply)]);
-    let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
+    let calls = Calls::start(services, limits, Box::new(replied));
     calls.map_err(RunError::Thread)
 }
 
@@ -369,7 +368,7 @@ fn routes(
         Route::get("/healthz", |_| healthz()),
         broadcast,
     ];
-    routes.extend(client_routes(ClientModule::Events));
+    routes.extend(ClientModule::Events.routes());
     routes.extend(proxy.routes());
     routes
 }

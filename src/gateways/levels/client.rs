@@ -141,7 +141,7 @@ impl Gateway for LevelsGateway {
 
 /// The client side of the demo.
 #[derive(Debug)]
-pub struct DemoGateway {
+pub(crate) struct DemoGateway {
     levels: LevelsGateway,
     /// Connections by the names from their tabs.
     tabs: HashMap<String, SessionKey, RandomState>,
@@ -149,7 +149,7 @@ pub struct DemoGateway {
 
 /// The gateway's state of a client.
 #[derive(Debug, Default)]
-pub struct DemoClient {
+pub(crate) struct DemoClient {
     topic: Option<TopicName>,
     name: Option<String>,
     /// The tab is on the slow line.
@@ -157,10 +157,10 @@ pub struct DemoClient {
 }
 
 /// Asks for the figures of the connection with this name: `None` if there is no such connection.
-pub type TabQuestion = (String, Box<dyn FnOnce(Option<ClientSnapshot>) + Send>);
+pub(crate) type TabQuestion = (String, Box<dyn FnOnce(Option<ClientSnapshot>) + Send>);
 
 /// Returns the tab's name in a query; `None` without a name, or if the name is too long.
-pub fn tab_name(query: &str) -> Option<String> {
+pub(crate) fn tab_name(query: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let (_, name) = pairs.find(|(key, _)| key == "name")?;
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
@@ -168,7 +168,7 @@ pub fn tab_name(query: &str) -> Option<String> {
 }
 
 /// Returns the bytes a second in the query of a tab on the slow line; `None` for any other tab.
-pub fn pace(query: &str) -> Option<u32> {
+pub(crate) fn pace(query: &str) -> Option<u32> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let (_, rate) = pairs.find(|(key, _)| key == "bytes_per_second")?;
     rate.parse().ok()
@@ -176,10 +176,10 @@ pub fn pace(query: &str) -> Option<u32> {
 
 impl DemoGateway {
     /// Requests below this path go to the HTTP side, which slows their connections down.
-    pub const SLOW_PATH: &'static str = "/page/slow/";
+    pub(crate) const SLOW_PATH: &'static str = "/page/slow/";
 
     /// Wraps this gateway for the demo.
-    pub fn new(levels: LevelsGateway) -> Self {
+    pub(crate) fn new(levels: LevelsGateway) -> Self {
         Self {
             levels,
             tabs: HashMap::default(),

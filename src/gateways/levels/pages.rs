@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use weirgate_bus::runtime::{Clock, LateWake};
 use weirgate_server::http::{
-    Answer, GET, Handler, LateAnswer, RequestParts, Route, StatusCode, operator,
+    Answer, Handler, LateAnswer, RequestParts, Route, StatusCode, operator,
 };
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::json::ObjectWriter;
@@ -47,7 +47,7 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
     };
     Route {
         path: TAB_PATH,
-        methods: &GET,
+        methods: Route::GET,
         answer: Handler::later(answer),
     }
 }
@@ -109,9 +109,10 @@ mod tests {
     use crate::gateways::levels::settings::is_http_path;
     use weirgate_bus::status::BusStatus;
     use weirgate_core::FeedStats;
-    use weirgate_server::http::page::{self, PageParts};
+    use weirgate_server::build_info::BuildInfo;
+    use weirgate_server::http::page::PageParts;
     use weirgate_server::http::{ReadyLimits, status_pages};
-    use weirgate_server::telemetry::{Build, LoopNumbers};
+    use weirgate_server::telemetry::LoopNumbers;
     use weirgate_wire::base::Now;
 
     fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -119,15 +120,15 @@ mod tests {
             ("gateway_levels", "levels.signals"),
             ("gateway_flow", "market.flow"),
         ];
-        let build = Build {
+        let build = BuildInfo {
             version: "1.2.3",
             commit: "c0ffee",
-            gateway: "levels",
-            features: "nats".to_owned(),
+            features: "nats",
+            ..BuildInfo::THIS
         };
         let bus = Arc::new(BusStatus::new(&consumers, clock.mono_us()));
         let feed = FeedStats::of(["levels.signals"]);
-        Telemetry::new(build, feed, Some(bus), clock.now())
+        Telemetry::new(build, "levels", feed, Some(bus), clock.now())
     }
 
     fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
@@ -195,10 +196,13 @@ mod tests {
             status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
         routes.push(keys_route(&telemetry, clock, Vec::new()));
-        routes.extend(page::routes(PageParts {
-            has_status: true,
-            has_slow_line: true,
-        }));
+        routes.extend(
+            PageParts {
+                has_status: true,
+                has_slow_line: true,
+            }
+            .routes(),
+        );
         for route in routes {
             assert!(is_http_path(route.path), "{}", route.path);
         }

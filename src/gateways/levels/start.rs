@@ -16,7 +16,7 @@ use crossbeam_channel::unbounded;
 use crate::commands::GatewayKind;
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
-    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
+    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS,
 };
 use crate::gateways::levels::pages::{TAB_PATH, health_route, keys_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
@@ -32,9 +32,9 @@ use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Gateway};
 use weirgate_server::flag;
 use weirgate_server::http::Route;
-use weirgate_server::http::page::{self, PageParts};
+use weirgate_server::http::page::PageParts;
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, banner, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };
 use weirgate_server::settings::{Checked, NatsAccess, Rows, SecretUrl, SettingsError, TablePart};
 
@@ -183,7 +183,7 @@ fn welcome([page, websocket]: [&str; 2]) -> String {
         ("Page", page.to_owned()),
         ("WebSocket", websocket.to_owned()),
     ];
-    banner("weirgate demo: a simulated market", &lines)
+    Listening::banner("weirgate demo: a simulated market", &lines)
 }
 
 /// The addresses of the page and of the WebSocket.
@@ -313,7 +313,7 @@ impl LevelsPlan {
             .frame_bytes(frame_bytes)
             .source(source, status)
             .routes(move |telemetry| {
-                let mut routes = page::routes(parts);
+                let mut routes = parts.routes();
                 routes.push(health_route(telemetry, shown_url));
                 routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);
@@ -326,7 +326,7 @@ impl LevelsPlan {
 fn paths(endpoints: &[Endpoint]) -> Vec<LevelsPath> {
     let everything = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
-        topic: TOPIC,
+        topic: LevelsFeed::TOPIC,
     };
     let others = endpoints.iter().map(|endpoint| LevelsPath {
         path: endpoint.topic.as_str().to_owned(),
@@ -341,23 +341,18 @@ mod tests {
 
     use super::*;
     use weirgate_core::FeedStats;
+    use weirgate_server::build_info::BuildInfo;
     use weirgate_server::listening::ListenAddr;
-    use weirgate_server::telemetry::{Build, Telemetry};
+    use weirgate_server::telemetry::Telemetry;
 
     fn listening(addrs: Vec<ListenAddr>) -> Listening {
-        let build = Build {
-            version: "0",
-            commit: "c0ffee",
-            gateway: "demo",
-            features: String::new(),
-        };
         let now = Clock::start().now();
         Listening {
             addrs,
             tls_addrs: Vec::new(),
             admin_addr: None,
             has_supervisor: false,
-            telemetry: Telemetry::new(build, FeedStats::default(), None, now),
+            telemetry: Telemetry::new(BuildInfo::THIS, "demo", FeedStats::default(), None, now),
         }
     }
 

@@ -56,7 +56,7 @@ pub(in crate::gateways) fn nats(
     let access: NatsAccess = checked.get();
     let exposed = |text: SecretText| text.secret().clone();
     let password = access.user.zip(access.password.map(exposed));
-    // `Checked::new` allows at most one of these.
+    // `Checked::read` allows at most one of these.
     let logins = [
         password.map(|(user, password)| Credentials::UserPassword(user, password)),
         access.token.map(exposed).map(Credentials::Token),
@@ -240,8 +240,7 @@ pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_server::settings::typed::{Env, collect};
-    use weirgate_server::settings::{Rows, TablePart};
+    use weirgate_server::settings::{Env, Rows, TablePart};
 
     #[test]
     fn urls_are_of_one_bus() {
@@ -304,9 +303,7 @@ mod tests {
             flags.next().map(|(_, text)| (*text).to_owned())
         };
         let env = Env::new(env.iter().copied());
-        let mut warnings = Vec::new();
-        collect(rows.settings(), typed, &env, &mut warnings)
-            .and_then(|typed| Checked::new(typed, warnings, |_| Vec::new()))
+        Checked::read(rows.settings(), typed, &env, Vec::new(), |_| Vec::new())
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 

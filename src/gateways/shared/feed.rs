@@ -56,7 +56,7 @@ pub(in crate::gateways) fn broadcast_unix_ms(now: Now, message: &BusMessage) -> 
 }
 
 /// The key of a message's arrival time from the bus, where messages have stamps.
-pub const STAMP_KEY: &str = "recv_us";
+pub(crate) const STAMP_KEY: &str = "recv_us";
 
 /// The bytes of `,"recv_us":` and a time of this century.
 pub(in crate::gateways) const STAMP_BYTES: usize = 27;

@@ -16,7 +16,7 @@ use weirgate_bus::{BusInterest, CountedFeed, Source, StreamSettings, WithBeside}
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
 use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
-use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
+use weirgate_wire::auth::{Acl, NameError, NameSyntax};
 
 /// The messages that a gateway reads from its bus.
 pub(in crate::gateways) struct BusReading<'a> {
@@ -305,7 +305,7 @@ pub(in crate::gateways) fn wrong_history_name((name, error): (String, NameError)
 fn redis_needs(acl: &Acl) -> RedisNeeds {
     let mut requests = Vec::new();
     for name in acl.all_names() {
-        if !is_pattern(name) {
+        if !NameSyntax::Redis.is_pattern(name) {
             requests.push(Subscription::channel(name));
             continue;
         }

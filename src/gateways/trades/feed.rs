@@ -17,9 +17,6 @@ use weirgate_core::{
 };
 use weirgate_wire::json::{JsonError, object_entries};
 
-/// The pattern that the source subscribes to.
-pub const PATTERN: &str = "channel:trade:*";
-
 /// The fields of a trade, in the order in which clients get them.
 const FIELDS: [&str; 6] = [
     "symbol",
@@ -32,7 +29,7 @@ const FIELDS: [&str; 6] = [
 
 /// Why a publication is skipped. Always its publisher's fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum BadTrade {
+pub(crate) enum BadTrade {
     /// The channel's name has fewer than three parts, or the name of a topic in place of a symbol.
     #[error("the channel is not channel:trade:SYMBOL")]
     Channel,
@@ -54,11 +51,14 @@ pub struct TradesFeed {
 }
 
 impl TradesFeed {
+    /// The pattern that the source subscribes to.
+    pub const PATTERN: &str = "channel:trade:*";
+
     /// A feed whose frames are counted in `alive`.
     pub fn new(settings: FeedSettings, alive: FrameBytes) -> Self {
         Self {
             settings,
-            stats: FeedStats::of([PATTERN]),
+            stats: FeedStats::of([Self::PATTERN]),
             bad_log: BadMessageLog::default(),
             alive,
         }
@@ -228,7 +228,7 @@ mod tests {
     fn message(channel: &str, payload: &[u8]) -> BusEvent {
         BusEvent::Message(BusMessage {
             subject: channel.into(),
-            pattern: Some(PATTERN.into()),
+            pattern: Some(TradesFeed::PATTERN.into()),
             payload: payload.to_vec(),
             position: None,
             place: Place::Outside,

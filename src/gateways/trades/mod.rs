@@ -34,7 +34,7 @@ use weirgate_core::{
     Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
     RetainedCut, SessionKey, TopicName, Wanted, earliest,
 };
-use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
+use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ObjectWriter, TextList};
 
@@ -376,7 +376,7 @@ impl Gateway for TradesGateway {
         head: &RequestHead<'_>,
     ) -> Admission<TradesClient> {
         let mut accepted = Accepted {
-            protocol: first_protocol(head),
+            protocol: head.first_protocol(),
             ..Accepted::default()
         };
         let tokens = &self.settings.authenticator;

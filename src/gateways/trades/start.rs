@@ -13,7 +13,7 @@ use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::open_bus::{BusReading, open};
-use crate::gateways::trades::feed::{PATTERN, TradesFeed};
+use crate::gateways::trades::feed::TradesFeed;
 use crate::gateways::trades::metrics::gateway_metrics;
 use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
@@ -21,12 +21,8 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Limits, Subscription};
 use weirgate_server::flag;
-use weirgate_server::http::{
-    Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
-};
-use weirgate_server::run::{
-    CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, banner, say,
-};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode};
+use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
 use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -134,7 +130,7 @@ fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listeni
     lines.extend(listening.pages());
     lines.push(("Environment", environment.to_owned()));
     lines.push(("Server", server_id.to_owned()));
-    say(&banner("weirgate trades", &lines), || {
+    say(&Listening::banner("weirgate trades", &lines), || {
         tracing::info!(redis, websocket, environment, server_id, "weirgate trades");
     });
 }
@@ -143,12 +139,12 @@ fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listeni
 fn reading(checked: &Checked) -> BusReading<'static> {
     let mut reading = BusReading::of(checked);
     if let Some(stream) = &mut reading.stream {
-        stream.only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]).ok();
+        stream.only = NamePatterns::new(NameSyntax::Redis, &[TradesFeed::PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
     let marks = checked.get::<StreamSettings>().marks_channel;
     BusReading {
-        names: vec![Subscription::pattern(PATTERN)],
+        names: vec![Subscription::pattern(TradesFeed::PATTERN)],
         needs_names: true,
         marks_channel: has_history.then_some(marks),
         ..reading
@@ -171,7 +167,7 @@ fn upgrade_required() -> Handler {
 
 /// The pages of the gateway.
 fn routes(telemetry: &Arc<Telemetry>) -> Vec<Route> {
-    let mut routes = client_routes(ClientModule::Trades);
+    let mut routes = ClientModule::Trades.routes();
     routes.push(health_route(telemetry));
     routes
 }

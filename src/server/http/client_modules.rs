@@ -58,9 +58,11 @@ fn joined(declarations: &str) -> Cow<'static, str> {
     Cow::Owned(lines.filter(|line| !is_gone(line)).collect())
 }
 
-/// Returns a route for each file of a client.
-pub fn client_routes(client: ClientModule) -> Vec<Route> {
-    routes(files_of(client))
+impl ClientModule {
+    /// Returns a route for each file of the client.
+    pub fn routes(self) -> Vec<Route> {
+        routes(files_of(self))
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop;
 
-use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession};
 
 /// The most bytes to read from the network at a time, for a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
@@ -195,7 +195,7 @@ impl AsyncWrite for ClientStream {
             return Poll::Ready(Ok(0));
         };
         let part = &buf[..buf.len().min(RECORD_BYTES_MAX)];
-        let mut records = [0; sealed_bytes_max(RECORD_BYTES_MAX)];
+        let mut records = [0; TlsSession::sealed_bytes_max(RECORD_BYTES_MAX)];
         let sealed = session.seal(part, &mut records)?;
         session.keep(&records[..sealed]);
         session.send_kept(|bytes| tcp.try_write(bytes))?;

@@ -47,7 +47,7 @@ mod unwritten;
 pub use admin::Admin;
 pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody};
 pub use caller::{Caller, ClientAccess};
-pub use client_modules::{ClientModule, client_routes};
+pub use client_modules::ClientModule;
 pub use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
 pub use page::FrontPage;
@@ -55,7 +55,6 @@ pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;
 pub use settings::HttpSettings;
 pub(crate) use site::TakeOver;
-pub use site::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestParts, Route, Site};
+pub use site::{Answer, Handler, LateAnswer, RequestParts, Route, Site};
 
 pub use hyper::StatusCode;
-pub use hyper::body::Bytes;

@@ -109,7 +109,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Build;
+    use crate::build_info::BuildInfo;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use weirgate_core::FeedStats;
@@ -120,13 +120,7 @@ mod tests {
     };
 
     fn telemetry(bus: Option<Arc<BusStatus>>) -> Arc<Telemetry> {
-        let build = Build {
-            version: "0",
-            commit: "c0ffee",
-            gateway: "levels",
-            features: String::new(),
-        };
-        Telemetry::new(build, FeedStats::default(), bus, START)
+        Telemetry::new(BuildInfo::THIS, "levels", FeedStats::default(), bus, START)
     }
 
     fn reasons(telemetry: &Telemetry, ms: u64) -> Vec<NotReady> {

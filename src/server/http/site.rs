@@ -22,12 +22,6 @@ use weirgate_wire::json::ObjectWriter;
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The methods of a read-only route. HEAD is implied by GET.
-pub static GET: [Method; 1] = [Method::GET];
-
-/// The methods of a route for every method.
-pub static ANY_METHOD: [Method; 0] = [];
-
 /// A request without its body.
 #[derive(Debug)]
 pub struct RequestParts {
@@ -125,13 +119,18 @@ pub struct Route {
     /// The exact path; or a prefix followed by `{path}`, which matches every path with that prefix. Compared with the
     /// path as the client sent it, not percent-decoded.
     pub path: &'static str,
-    /// The accepted methods, or [`ANY_METHOD`]. Several routes may share a path.
+    /// The accepted methods, or [`Self::ANY_METHOD`]. Several routes may share a path.
     pub methods: &'static [Method],
     /// The handler.
     pub answer: Handler,
 }
 
 impl Route {
+    /// The methods of a read-only route. HEAD is implied by GET.
+    pub const GET: &[Method] = &[Method::GET];
+    /// The methods of a route for every method.
+    pub const ANY_METHOD: &[Method] = &[];
+
     /// Makes a read-only route.
     pub fn get(
         path: &'static str,
@@ -139,7 +138,7 @@ impl Route {
     ) -> Self {
         Self {
             path,
-            methods: &GET,
+            methods: Self::GET,
             answer: Handler::ready(answer),
         }
     }

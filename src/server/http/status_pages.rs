@@ -125,9 +125,8 @@ fn stats(
 ) -> Answer {
     let now = clock.now();
     let turn = telemetry.event_loop.numbers();
-    let build = telemetry.build();
-    object.string("gateway", build.gateway);
-    object.string("version", build.version);
+    object.string("gateway", telemetry.gateway_name());
+    object.string("version", telemetry.version());
     object.number("uptime_seconds", telemetry.uptime_seconds(now));
     object.boolean("ready", not_ready(telemetry, now, limits).is_empty());
     object.number("clients", turn.hub.open);
@@ -205,7 +204,7 @@ fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::telemetry::Build;
+    use crate::build_info::BuildInfo;
     use hyper::header;
     use weirgate_core::{FeedStats, Now};
 
@@ -214,15 +213,15 @@ pub(crate) mod tests {
             ("gateway_levels", "levels.signals"),
             ("gateway_flow", "market.flow"),
         ];
-        let build = Build {
+        let build = BuildInfo {
             version: "1.2.3",
             commit: "c0ffee",
-            gateway: "levels",
-            features: "nats".to_owned(),
+            features: "nats",
+            ..BuildInfo::THIS
         };
         let feed = FeedStats::of(["levels.signals"]);
         let bus = BusStatus::new(&consumers, clock.mono_us());
-        Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
+        Telemetry::new(build, "levels", feed, Some(Arc::new(bus)), clock.now())
     }
 
     pub(crate) fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {

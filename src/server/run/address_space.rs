@@ -23,7 +23,7 @@ const STACK: (&str, &str) = ("RUST_MIN_STACK", "1048576");
 const ADDRESS_SPACE_MIN: u64 = 64 * 1024 * 1024;
 
 /// Starts the program once more if a limit on address space needs it. Called before any thread begins.
-pub fn fit_address_space() {
+pub(super) fn fit_address_space() {
     let is_set = env::var_os(ARENAS.0).is_some() || env::var_os("GLIBC_TUNABLES").is_some();
     if !cfg!(target_env = "gnu") || is_set || limit_bytes().is_none() {
         return;

@@ -27,7 +27,7 @@ static EARLY: LazyLock<EarlySignals> = LazyLock::new(EarlySignals::default);
 ///
 /// # Errors
 /// The system refuses a handler.
-pub fn take_early_signals() -> io::Result<()> {
+pub(super) fn take_early_signals() -> io::Result<()> {
     EARLY.stop_ends.store(true, Relaxed);
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, Arc::clone(&EARLY.stop_is_default))?;

@@ -22,7 +22,7 @@ use super::secret_files::SecretFiles;
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
-use crate::build_info::BUILD;
+use crate::build_info::BuildInfo;
 use crate::http::operator::Cutter;
 use crate::http::status_pages::StatsHead;
 use crate::http::{
@@ -33,7 +33,7 @@ use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
 use crate::supervisor::read_refusals;
-use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
+use crate::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink, Stopping};
@@ -327,7 +327,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
         let feed_stats = self.feed.stats().clone();
         let bus_status = self.status.take();
-        let telemetry = Telemetry::new(build(self.name), feed_stats, bus_status, clock.now());
+        let telemetry = Telemetry::new(
+            BuildInfo::THIS,
+            self.name,
+            feed_stats,
+            bus_status,
+            clock.now(),
+        );
         let limits = self.common.limits.clone();
         let connections_max = limits.connections_max;
         let core = Core::new(limits, self.frame_bytes.clone(), seed(clock));
@@ -544,16 +550,6 @@ fn bind_admin(
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
     Ok((admin, addr))
-}
-
-/// The running program, for metrics and `/stats`.
-fn build(gateway: &'static str) -> Build {
-    Build {
-        version: BUILD.version,
-        commit: BUILD.commit,
-        gateway,
-        features: BUILD.features.join(","),
-    }
 }
 
 /// The seed for jitter and for the ids of connections and traces. It differs between processes, whereas containers that

@@ -1,7 +1,7 @@
 //! The addresses of a gateway that listens: their URLs for people, and the first line of the log.
 
 use super::process::files_max;
-use crate::build_info::BUILD;
+use crate::build_info::BuildInfo;
 use crate::listening::ListenAddr;
 use crate::telemetry::Telemetry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -37,7 +37,7 @@ impl Listening {
         }
     }
 
-    /// Returns the lines of a [`banner`] about the pages for people: `/health`, and with an admin listener the
+    /// Returns the lines of a [`banner`](Self::banner) about the pages for people: `/health`, and with an admin listener the
     /// operators' page, unless a supervisor has that page.
     pub fn pages(&self) -> impl Iterator<Item = (&'static str, String)> {
         let health = self.url("http", "/health");
@@ -45,18 +45,18 @@ impl Listening {
         let operator = operator.map(|addr| ("Operator", url(addr, "http", "/operator")));
         [("Health", health)].into_iter().chain(operator)
     }
-}
 
-/// Returns the text that a gateway prints at its start: the title, and a line for each name and its value. The values
-/// begin below each other.
-pub fn banner(title: &str, lines: &[(&str, String)]) -> String {
-    let longest = lines.iter().map(|(name, _)| name.len()).max();
-    let width = longest.map_or(0, |name| name + ": ".len());
-    let mut text = title.to_owned();
-    for (name, value) in lines {
-        text += &format!("\n  {:<width$}{value}", format!("{name}:"));
+    /// Returns the text that a gateway prints at its start: the title, and a line for each name and its value. The values
+    /// begin below each other.
+    pub fn banner(title: &str, lines: &[(&str, String)]) -> String {
+        let longest = lines.iter().map(|(name, _)| name.len()).max();
+        let width = longest.map_or(0, |name| name + ": ".len());
+        let mut text = title.to_owned();
+        for (name, value) in lines {
+            text += &format!("\n  {:<width$}{value}", format!("{name}:"));
+        }
+        text
     }
-    text
 }
 
 fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
@@ -89,8 +89,8 @@ pub(super) fn log_start(
     let admin = listening.admin_addr.as_ref().map(tracing::field::display);
     tracing::info!(
         gateway,
-        version = BUILD.version,
-        commit = BUILD.commit,
+        version = BuildInfo::THIS.version,
+        commit = BuildInfo::THIS.commit,
         listen = listen.as_ref().map(tracing::field::display),
         tls = tls.as_ref().map(tracing::field::display),
         admin,
@@ -109,7 +109,7 @@ mod tests {
     fn the_values_of_a_banner_begin_below_each_other() {
         let lines = [("Bus", "a".to_owned()), ("WebSocket", "b".to_owned())];
         let text = "title\n  Bus:       a\n  WebSocket: b";
-        assert_eq!(banner("title", &lines), text);
-        assert_eq!(banner("title", &[]), "title");
+        assert_eq!(Listening::banner("title", &lines), text);
+        assert_eq!(Listening::banner("title", &[]), "title");
     }
 }

@@ -50,16 +50,14 @@ use crate::reactor::{BindError, ListenError};
 use crate::settings::{Checked, ListenSettings, flag};
 use crate::telemetry::logging::LoggingError;
 
-pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
-pub use self::early_signals::{default_signals, stop_signals_are_taken, take_early_signals};
+pub use self::early_signals::{default_signals, stop_signals_are_taken};
 pub use self::fingerprints::Fingerprints;
 pub use self::gateway::{Inputs, Parts};
-pub use self::listening::{Listening, banner};
+pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
-pub use self::prepared::{
-    Prepare, Prepared, StartQuestion, TIMEOUT_FLAG, check_start, run_gateway,
-};
+pub use self::prepared::{Prepare, Prepared, StartQuestion};
+pub use self::process::first_steps;
 pub use self::reload::{Reload, Reloaded};
 pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;

@@ -93,7 +93,8 @@ fn open_files() -> NearLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Build, GatewayMetric, Telemetry};
+    use crate::build_info::BuildInfo;
+    use crate::telemetry::{GatewayMetric, Telemetry};
     use weirgate_core::{FeedStats, Now, Survey};
 
     #[test]
@@ -111,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_present_value_is_a_sum_or_of_one_kind_or_of_the_busiest_service() {
-        let build = Build {
-            version: "0",
-            commit: "c0ffee",
-            gateway: "events",
-            features: String::new(),
-        };
-        let telemetry = Telemetry::new(build, FeedStats::default(), None, Now::default());
+        let telemetry = Telemetry::new(
+            BuildInfo::THIS,
+            "events",
+            FeedStats::default(),
+            None,
+            Now::default(),
+        );
         let kinds = || vec![("name", 8), ("pattern", 2)];
         let services = || vec![("lobby", 3), ("game", 5)];
         telemetry.add_gateway(vec![

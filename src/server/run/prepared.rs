@@ -19,11 +19,9 @@ use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::ListenerSettings;
 use crate::settings::Checked;
 use crate::supervisor;
+use crate::telemetry::logging;
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_wire::base::Finding;
-
-/// The flag with the time limit of a [`StartQuestion`].
-pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
 /// An assembled gateway. The settings and all their files are read; next come listening and connecting.
 pub struct Prepared {
@@ -40,6 +38,36 @@ pub struct StartQuestion {
 }
 
 impl Prepared {
+    /// Runs the gateway of this name until a signal.
+    ///
+    /// # Errors
+    /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
+    pub fn start(name: &'static str, checked: &Checked, prepare: Prepare) -> Result<(), RunError> {
+        reload::expect_signals();
+        let clock = start_process(checked)?;
+        let ended = match checked.processes().is_supervisor() {
+            true => supervisor::run(name, checked, clock),
+            false => {
+                if checked.processes().number().is_some() {
+                    end_with_supervisor();
+                }
+                prepare(checked, clock).and_then(Self::run)
+            }
+        };
+        // The last lines of the log have the reason of the end.
+        logging::flush();
+        ended.map_err(|error| error.of_settings(checked))
+    }
+
+    /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings and
+    /// errors that the start would log.
+    pub fn check(checked: &Checked, prepare: Prepare) -> (Result<Self, RunError>, Vec<Finding>) {
+        with_notices(|| {
+            let prepared = prepare(checked, check_process(checked)?);
+            prepared.map_err(|error| error.of_settings(checked))
+        })
+    }
+
     /// Listens, connects, and runs until a signal.
     ///
     /// # Errors
@@ -114,6 +142,9 @@ pub(crate) fn alone(options: &ListenOptions) -> ListenOptions {
 }
 
 impl StartQuestion {
+    /// The flag with the time limit of a question.
+    pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
+
     /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs on its own
     /// thread, and may block without limit.
     pub fn new(
@@ -141,10 +172,8 @@ impl StartQuestion {
         findings.recv_timeout(limit).unwrap_or_else(|error| {
             let why = match error {
                 RecvTimeoutError::Timeout => {
-                    format!(
-                        "no answer within {} ms (--{TIMEOUT_FLAG})",
-                        limit.as_millis()
-                    )
+                    let (ms, flag) = (limit.as_millis(), Self::TIMEOUT_FLAG);
+                    format!("no answer within {ms} ms (--{flag})")
                 }
                 RecvTimeoutError::Disconnected => "the question ended in a panic".to_owned(),
             };
@@ -156,40 +185,6 @@ impl StartQuestion {
 /// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
 /// line in the log means that the gateway can never work, and makes a check of the settings fail.
 pub type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
-
-/// Runs the gateway of this name until a signal.
-///
-/// # Errors
-/// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
-pub fn run_gateway(
-    name: &'static str,
-    checked: &Checked,
-    prepare: Prepare,
-) -> Result<(), RunError> {
-    reload::expect_signals();
-    let clock = start_process(checked)?;
-    if checked.processes().is_supervisor() {
-        let ended = supervisor::run(name, checked, clock);
-        return ended.map_err(|error| error.of_settings(checked));
-    }
-    if checked.processes().number().is_some() {
-        end_with_supervisor();
-    }
-    let ended = prepare(checked, clock).and_then(Prepared::run);
-    ended.map_err(|error| error.of_settings(checked))
-}
-
-/// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings and
-/// errors that the start would log.
-pub fn check_start(
-    checked: &Checked,
-    prepare: Prepare,
-) -> (Result<Prepared, RunError>, Vec<Finding>) {
-    with_notices(|| {
-        let prepared = prepare(checked, check_process(checked)?);
-        prepared.map_err(|error| error.of_settings(checked))
-    })
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,15 +1,17 @@
 //! The first steps of every process: log, warnings, and the limit on open files, with the connections that fit under it.
 
-use super::RunError;
-use super::address_space::{check_address_space, limit_bytes};
+use super::address_space::{check_address_space, fit_address_space, limit_bytes};
 use super::common::CommonSettings;
+use super::early_signals::take_early_signals;
 use super::log_filter_file::log_filter;
+use super::{RunError, files};
 use crate::http::Admin;
-use crate::settings::{Checked, ProcessSettings};
+use crate::settings::{Checked, Env, ProcessSettings};
 use crate::telemetry::logging::LogFormat;
-use crate::telemetry::{HitLimit, LimitOf, logging};
+use crate::telemetry::{HitLimit, LimitOf, logging, memory_limit_bytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
+use std::io;
 use std::os::fd::RawFd;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Limits};
@@ -29,6 +31,18 @@ const REFUSED_MAX: usize = 16;
 /// With room for fewer clients a warning is logged: the limit on open files is then most likely a default of the
 /// system.
 const ROOM_WARNED_OF: usize = 1_000;
+
+/// The first steps of a process, before its command is known: fits it into a limit on address space, takes its signals and
+/// returns its environment. Called before any thread begins.
+///
+/// # Errors
+/// The system refuses a handler of a signal.
+pub fn first_steps() -> io::Result<Env> {
+    fit_address_space();
+    take_early_signals()?;
+    let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
+    Ok(env.with_files(files::read))
+}
 
 /// Sets up the log, logs the warnings about the settings, raises the limit on open files, and starts the
 /// clock of all threads of the process.

@@ -5,7 +5,7 @@ use super::files;
 use super::fingerprints::Fingerprints;
 use super::reload::{Reload, Reloaded};
 use crate::settings::SecretFile;
-use crate::settings::typed::secret_text;
+use crate::settings::secret_text;
 
 /// The files of all secrets of a gateway.
 pub(super) struct SecretFiles {

@@ -1,5 +1,6 @@
 //! TLS towards clients: its files are read at the start, and again after a change, without closing a connection.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
@@ -9,8 +10,8 @@ use super::fingerprints::Fingerprints;
 use super::prepared::StartQuestion;
 use super::reload::{Reload, Reloaded};
 use crate::listening::tls::{
-    CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
-    greet_itself, tickets,
+    CertificateError, CertificateFacts, CertificateFiles, ENDS_SOON_S, OldestVersion, ServerTls,
+    ServerTlsFiles, ServerTlsInForce, greet_itself, tickets,
 };
 use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
@@ -25,20 +26,33 @@ const DAY_S: i64 = 24 * 3600;
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     /// The files.
-    pub files: ServerTlsFiles,
+    pub(crate) files: ServerTlsFiles,
     /// Slots for handshakes in progress.
-    pub handshakes: Quota,
+    pub(crate) handshakes: Quota,
 }
 
 impl ClientTls {
+    /// One certificate for all clients: the file of its chain and that of its key (PEM). At most `handshakes_max` handshakes
+    /// are under way at once.
+    pub fn with_certificate(chain: PathBuf, key: PathBuf, handshakes_max: u64) -> Self {
+        let files = ServerTlsFiles {
+            certificates: vec![CertificateFiles { chain, key }],
+            client_ca: None,
+            oldest: OldestVersion::default(),
+        };
+        Self::of(files, handshakes_max)
+    }
+
     /// Reads the settings; `None` without `--tls-port`.
     pub(super) fn new(checked: &Checked) -> Option<Self> {
         let files = checked.server_tls()?;
         let tls: TlsSettings = checked.get();
-        Some(Self {
-            files,
-            handshakes: Quota::new("tls_handshakes", tls.handshakes_max),
-        })
+        Some(Self::of(files, tls.handshakes_max))
+    }
+
+    fn of(files: ServerTlsFiles, handshakes_max: u64) -> Self {
+        let handshakes = Quota::new("tls_handshakes", handshakes_max);
+        Self { files, handshakes }
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
+use super::env::{Env, file_env};
+use super::error::SettingsError;
 use super::field::{Group, Groups};
 use super::kind::{Kind, RefusedValue, Value};
 use super::setting::Setting;
 use super::table::Rows;
-use super::typed::{Env, SettingsError, Source, Typed, collect};
+use super::typed::{Source, Typed, collect};
 use weirgate_wire::base::Secret;
 
 /// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
 #[macro_export]
 macro_rules! flag {
     ($name:literal) => {
-        const { $crate::settings::shared_flag($name) }
+        const { $crate::settings::Rows::shared_flag($name) }
     };
 }
 
@@ -57,15 +59,39 @@ impl CheckedValue {
     pub(super) fn named(&self) -> String {
         self.setting.named(&self.source)
     }
+
+    /// Whether the value is meant for weirgate: the flag or the name with the prefix `WEIRGATE_` has it, and not a name of
+    /// the replaced gateway, which may be in the environment for another program.
+    pub fn is_meant(&self) -> bool {
+        let ours = self.setting.weirgate_env();
+        match &self.source {
+            Source::Flag => true,
+            Source::Env(name) => *name == ours,
+            Source::File(name, _) => *name == file_env(&ours),
+            _ => false,
+        }
+    }
 }
 
 impl Checked {
-    /// Parses all texts and checks the values against each other. `warnings` are kept for the log; `check` is the
-    /// gateway's own check.
+    /// Finds the text of each row, parses all texts and checks the values against each other. `flag` returns what was
+    /// given for a flag; `warnings` are kept for the log; `check` is the gateway's own check.
     ///
     /// # Errors
-    /// All values that are not allowed. If each value is allowed: all contradictions.
-    pub fn new(
+    /// All values that are not UTF-8, and all settings that weirgate no longer has. If there are none: all values that are
+    /// not allowed. If each value is allowed: all contradictions.
+    pub fn read(
+        rows: impl IntoIterator<Item = Setting>,
+        flag: impl Fn(&str) -> Option<String>,
+        env: &Env,
+        mut warnings: Vec<String>,
+        check: Check,
+    ) -> Result<Self, Vec<SettingsError>> {
+        let typed = collect(rows, flag, env, &mut warnings)?;
+        Self::parse(typed, warnings, check)
+    }
+
+    fn parse(
         typed: Vec<Typed>,
         warnings: Vec<String>,
         check: Check,
@@ -108,8 +134,8 @@ impl Checked {
     /// line.
     pub fn defaults() -> Self {
         let rows = Rows::EVERY.settings();
-        let typed = collect(rows, |_| None, &Env::default(), &mut Vec::new());
-        match typed.and_then(|typed| Self::new(typed, Vec::new(), |_| Vec::new())) {
+        let none = |_: &str| None;
+        match Self::read(rows, none, &Env::default(), Vec::new(), |_| Vec::new()) {
             Ok(checked) => checked,
             Err(errors) => unreachable!("a default is not allowed: {errors:?}"),
         }
@@ -207,9 +233,7 @@ impl Checked {
             flags.next().map(|(_, text)| (*text).to_owned())
         };
         let env = Env::new(env.iter().copied());
-        let mut warnings = Vec::new();
-        collect(rows.settings(), typed, &env, &mut warnings)
-            .and_then(|typed| Self::new(typed, warnings, |_| Vec::new()))
+        Self::read(rows.settings(), typed, &env, Vec::new(), |_| Vec::new())
             .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
     }
 }
@@ -221,7 +245,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
-    use crate::settings::typed::ReadFile;
+    use crate::settings::env::ReadFile;
     use crate::settings::{ListenSettings, NatsAccess, TablePart};
 
     const ROWS: Rows = Rows::gateway(&[
@@ -330,9 +354,8 @@ mod tests {
     /// The settings of these names in the environment, with files of these paths and texts.
     fn with_files(env: &[(&str, &str)], files: ReadFile) -> Result<Checked, String> {
         let env = Env::new(env.iter().copied()).with_files(files);
-        let mut warnings = env.unknown_names(&ROWS.settings());
-        collect(ROWS.settings(), |_| None, &env, &mut warnings)
-            .and_then(|typed| Checked::new(typed, warnings, |_| Vec::new()))
+        let warnings = env.unknown_names(&ROWS.settings());
+        Checked::read(ROWS.settings(), |_| None, &env, warnings, |_| Vec::new())
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 

@@ -1,10 +1,10 @@
 //! The checks of values against each other. Each value alone is allowed by its kind.
 
 use super::Checked;
+use super::error::SettingsError;
 use super::groups::{RedisAccess, TlsSettings};
 use super::kind::{RefusedValue, Value};
 use super::listen::ListenSettings;
-use super::typed::SettingsError;
 use crate::flag;
 use weirgate_core::Limits;
 

@@ -11,8 +11,6 @@ use super::removed;
 use super::setting::Setting;
 use super::typed::{Source, Typed};
 
-/// The env name that replaces the subcommand.
-pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
 /// The prefix of the names in the environment of all settings.
 pub(super) const PREFIX: &str = "WEIRGATE_";
 
@@ -23,7 +21,7 @@ const NEAR_LENGTH_MIN: usize = 8;
 const FILE_SUFFIX: &str = "_FILE";
 
 /// The name in the environment for the path of the file with the value of `name`.
-pub fn file_env(name: &str) -> String {
+pub(super) fn file_env(name: &str) -> String {
     format!("{name}{FILE_SUFFIX}")
 }
 
@@ -49,7 +47,7 @@ pub struct Env {
 }
 
 /// Reads a file whole.
-pub type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
+pub(crate) type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
 
 /// Nothing is set, and no file can be read.
 impl Default for Env {
@@ -63,6 +61,9 @@ impl Default for Env {
 }
 
 impl Env {
+    /// The name that replaces the subcommand.
+    pub const GATEWAY: &str = "WEIRGATE_GATEWAY";
+
     /// Collects pairs, such as `std::env::vars_os()`.
     pub fn new<K: Into<OsString>, V: Into<OsString>>(
         pairs: impl IntoIterator<Item = (K, V)>,
@@ -75,7 +76,7 @@ impl Env {
     }
 
     /// Adds the memory limit of the process, if the system has set one.
-    pub fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
+    pub(crate) fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
         Self {
             memory_limit_bytes,
             ..self
@@ -88,7 +89,7 @@ impl Env {
     }
 
     /// Lets `NAME_FILE` name the file with a secret.
-    pub fn with_files(self, read_file: ReadFile) -> Self {
+    pub(crate) fn with_files(self, read_file: ReadFile) -> Self {
         Self { read_file, ..self }
     }
 
@@ -146,7 +147,7 @@ impl Env {
             })
         };
         let unknown = ours.filter(|name| {
-            *name != GATEWAY_ENV
+            *name != Self::GATEWAY
                 && !is_service_link(name)
                 && !self.is_service_address(name)
                 && removed::replacement_of(name).is_none()
@@ -160,10 +161,7 @@ impl Env {
     /// The errors for names of removed settings.
     pub(super) fn removed_names(&self) -> impl Iterator<Item = SettingsError> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
-        ours.filter_map(|name| {
-            let instead = removed::replacement_of(name)?;
-            Some(SettingsError::new(format!("{name} is gone: {instead}")))
-        })
+        ours.filter_map(|name| SettingsError::of_removed(name))
     }
 
     /// Warns of names that differ in one letter from an environment name of `rows` without the prefix `WEIRGATE_`, such
@@ -254,7 +252,7 @@ fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
         }
     };
     names
-        .chain([GATEWAY_ENV.to_owned()])
+        .chain([Env::GATEWAY.to_owned()])
         .map(|name| (distance(&name), name))
         .filter(|(distance, name)| *distance <= (name.len() - PREFIX.len()).div_ceil(4))
         .min()

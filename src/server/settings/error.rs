@@ -1,6 +1,7 @@
 //! The errors in settings, in words for the operator.
 
 use super::kind::RefusedValue;
+use super::removed::replacement_of;
 use super::setting::Setting;
 use super::typed::Source;
 
@@ -23,6 +24,13 @@ impl SettingsError {
         };
         let value = setting.kind.shown_when_wrong(&refused.item);
         Self(format!("{name} is {value}; allowed: {}", refused.allowed))
+    }
+
+    /// A setting that weirgate no longer has: what replaced it. `None` for all other names. `name` is the flag with its
+    /// dashes, or the name in the environment.
+    pub fn of_removed(name: &str) -> Option<Self> {
+        let instead = replacement_of(name)?;
+        Some(Self(format!("{name} is gone: {instead}")))
     }
 
     /// A required setting is not set.

@@ -34,7 +34,7 @@ group! {
         /// The authorities of client certificates.
         pub client_ca: Option<PathBuf> = None,
         /// The oldest version of the protocol.
-        pub oldest: OldestVersion = OldestVersion::default(),
+        pub(crate) oldest: OldestVersion = OldestVersion::default(),
         /// Handshakes under way at once.
         pub handshakes_max: u64 = 1024,
         /// The bytes that TLS may hold for all clients together.

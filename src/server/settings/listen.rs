@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::SecretText;
 use super::checked::Checked;
+use super::error::SettingsError;
 use super::field::With;
 use super::groups::AuthSettings;
 use super::kind::{Form, RefusedValue, parse_addr};
-use super::typed::SettingsError;
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 use crate::{flag, group};
 use weirgate_core::Limits;

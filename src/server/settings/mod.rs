@@ -4,7 +4,7 @@
 //! The command line, the names in the environment, `--help` and `--check` are all made from the rows, so they cannot
 //! disagree.
 //!
-//! There are two stages: [`typed`] has the text of each setting and its source (flag, environment, default);
+//! There are two stages: `typed` has the text of each setting and its source (flag, environment, default);
 //! [`Checked`] has the values, each allowed, and all checked against each other. Each row writes a field of a group: a
 //! struct whose `Default` is the only place for the defaults. The code that uses settings gets whole groups.
 //!
@@ -18,7 +18,7 @@
 //! | --- | --- |
 //! | `setting`, `kind`, `field` | a row: its names, its kind of value, the field that it writes |
 //! | `table`, `groups` | the shared rows; the groups that they write |
-//! | `env`, [`typed`], `checked`, `contradictions` | the environment; the two stages; checks of values against each other |
+//! | `env`, `typed`, `checked`, `contradictions` | the environment; the two stages; checks of values against each other |
 //! | `error`, `removed` | errors in settings; settings of earlier versions |
 //! | `listen`, `key_set_url`, `secret` | values with rules of their own: addresses, the URL of a key set, secrets |
 //! | `memory_share`, `processes` | the parts of a limit: of `--memory-max`, of several processes |
@@ -38,10 +38,13 @@ mod removed;
 mod secret;
 mod setting;
 mod table;
-pub mod typed;
+mod typed;
 
 pub(crate) use crate::flag;
 pub use checked::{Check, Checked, CheckedValue, SecretFile};
+pub use env::Env;
+pub(crate) use env::secret_text;
+pub use error::SettingsError;
 pub use field::{At, Field, Group, Groups, Milli, With};
 pub(crate) use groups::BusSettings;
 pub(crate) use groups::ProcessSettings;
@@ -54,6 +57,6 @@ pub use listen::{Listen, ListenSettings};
 pub(crate) use processes::PROCESSES_MAX;
 pub use processes::Processes;
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Setting, Shows, TablePart};
-pub use table::{RowChange, Rows, has_flag, shared_flag, table};
-pub use typed::{SettingsError, Source};
+pub use setting::{Given, Heading, Limit, Setting, Shows, TablePart};
+pub use table::{RowChange, Rows};
+pub use typed::Source;

@@ -7,12 +7,13 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::checked::Checked;
+use super::error::SettingsError;
 use super::field::With;
 use super::groups::ProcessSettings;
 use super::kind::{Form, Kind, RefusedValue};
 use super::listen::{Listen, ListenSettings};
 use super::setting::Counts;
-use super::typed::{SettingsError, Source, Typed};
+use super::typed::{Source, Typed};
 use crate::flag;
 
 /// The most processes.

@@ -3,7 +3,7 @@
 use super::env::PREFIX;
 
 /// Returns what replaced a removed setting. `name` is the flag with its dashes, or the name in the environment.
-pub fn replacement_of(name: &str) -> Option<&'static str> {
+pub(super) fn replacement_of(name: &str) -> Option<&'static str> {
     let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
     let flag = flag.to_ascii_lowercase().replace('_', "-");
     let mut all = REMOVED.lines().filter_map(|line| line.split_once(' '));

@@ -137,7 +137,7 @@ pub enum Shows {
 
 /// A name in the environment that another gateway reads, but this gateway does not.
 #[derive(Clone, Copy, Debug)]
-pub struct MistakenEnv {
+pub(super) struct MistakenEnv {
     /// The name.
     pub name: &'static str,
     /// No warning if one of these settings is set: the operator has then chosen a bus.
@@ -146,7 +146,7 @@ pub struct MistakenEnv {
 
 /// What a limit counts if several processes share a port (`--processes`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Counts {
+pub(crate) enum Counts {
     /// A client, a message, a name, or something that each process has whole.
     #[default]
     Each,
@@ -206,7 +206,7 @@ pub struct Setting {
     /// Whether `-h` shows the setting before the others. The README's examples use these settings.
     pub leads_short_help: bool,
     /// A name in the environment that people may set in place of this setting.
-    pub mistaken_env: Option<MistakenEnv>,
+    pub(super) mistaken_env: Option<MistakenEnv>,
     /// For a limit of bytes over all clients: its part of `--memory-max`, in thousandths.
     pub memory_part: Option<u16>,
     /// What the limit counts over several processes; of a part of `--memory-max` always all clients.
@@ -331,9 +331,14 @@ impl Setting {
         self
     }
 
-    /// Makes the start warn of a name in the environment that people may set in place of this setting.
-    pub const fn mistaken_env(mut self, mistaken: MistakenEnv) -> Self {
-        self.mistaken_env = Some(mistaken);
+    /// Makes the start warn of a name in the environment that people may set in place of this setting. There is no warning
+    /// if one of the settings `unless` is set: the operator has then chosen a bus.
+    pub const fn mistaken_env(
+        mut self,
+        name: &'static str,
+        unless: &'static [&'static str],
+    ) -> Self {
+        self.mistaken_env = Some(MistakenEnv { name, unless });
         self
     }
 
@@ -356,7 +361,7 @@ impl Setting {
     }
 
     /// What the limit counts over several processes.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         match self.memory_part {
             Some(_) => Counts::All,
             None => self.counts,

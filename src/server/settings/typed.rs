@@ -7,14 +7,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::env::is_service_address;
-pub(crate) use super::env::secret_text;
-pub use super::env::{Env, GATEWAY_ENV, ReadFile, file_env};
-pub use super::error::SettingsError;
+use super::env::{Env, is_service_address};
+use super::error::SettingsError;
 use super::kind::{Kind, Value};
 use super::memory_share::share;
 use super::processes;
-pub use super::removed::replacement_of;
 use super::setting::Setting;
 
 /// The source of a value.
@@ -49,7 +46,7 @@ impl fmt::Display for Source {
 
 /// A setting with text and source.
 #[derive(Debug)]
-pub struct Typed {
+pub(super) struct Typed {
     /// The row of the table.
     pub setting: Setting,
     /// The text as typed. It may be a secret, so only [`Typed::read`] reads it.
@@ -63,7 +60,7 @@ impl Typed {
     ///
     /// # Errors
     /// The value is not allowed.
-    pub fn read(&self) -> Result<Value, SettingsError> {
+    pub(super) fn read(&self) -> Result<Value, SettingsError> {
         let kind = self.setting.kind;
         kind.parse(&self.text).ok_or_else(|| {
             SettingsError::value(&self.setting, &self.source, &kind.refused(&self.text))
@@ -89,7 +86,7 @@ impl Typed {
 ///
 /// # Errors
 /// The value that applies is not UTF-8, or a removed setting is set.
-pub fn collect(
+pub(super) fn collect(
     rows: impl IntoIterator<Item = Setting>,
     flag: impl Fn(&str) -> Option<String>,
     env: &Env,

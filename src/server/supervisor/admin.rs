@@ -25,7 +25,7 @@ use super::merge::{merged, session_of};
 use super::refusals::{NotKept, RefusalFile};
 use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
-use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
+use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, OwnMetrics, names};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Cut};
@@ -169,9 +169,9 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
     let reach = settings.reach;
     let mut of_operator = operator::page_routes();
     for (path, methods) in [
-        ("/operator/state", &GET),
-        ("/operator/clients", &GET),
-        ("/operator/names", &GET),
+        ("/operator/state", Route::GET),
+        ("/operator/clients", Route::GET),
+        ("/operator/names", Route::GET),
         ("/operator/disconnect", &POST),
         ("/operator/allow", &POST),
         ("/operator/move", &POST),
@@ -189,25 +189,34 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
         ));
     }
     let mut routes = vec![
-        route(shared, "/ready", &GET, |shared, request, _| async move {
-            shared.ready(&request).await
-        }),
-        route(shared, "/metrics", &GET, |shared, request, _| async move {
-            shared.metrics(&request).await
-        }),
-        route(shared, "/stats", &GET, |shared, request, body| async move {
-            shared.joined(request, body).await
-        }),
+        route(
+            shared,
+            "/ready",
+            Route::GET,
+            |shared, request, _| async move { shared.ready(&request).await },
+        ),
+        route(
+            shared,
+            "/metrics",
+            Route::GET,
+            |shared, request, _| async move { shared.metrics(&request).await },
+        ),
+        route(
+            shared,
+            "/stats",
+            Route::GET,
+            |shared, request, body| async move { shared.joined(request, body).await },
+        ),
         route(
             shared,
             "/health",
-            &GET,
+            Route::GET,
             |shared, request, body| async move { shared.joined(request, body).await },
         ),
         route(
             shared,
             "/internal/{path}",
-            &ANY_METHOD,
+            Route::ANY_METHOD,
             |shared, request, body| async move { shared.passed_on(request, body).await },
         ),
     ];

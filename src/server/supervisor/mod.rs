@@ -119,7 +119,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
-    let version = crate::build_info::BUILD.version;
+    let version = crate::build_info::BuildInfo::THIS.version;
     tracing::info!(
         gateway,
         version,

@@ -199,7 +199,7 @@ pub(super) fn put(line: &[u8]) -> bool {
 }
 
 /// Waits until the lines so far are written, but not for long (0.6 s) if standard output is not read.
-pub fn flush() {
+pub(crate) fn flush() {
     let Some(lines) = QUEUE.get() else {
         return;
     };

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-pub use super::log_queue::flush;
+pub(crate) use super::log_queue::flush;
 use super::log_queue::{self, Label, LogLines};
 use super::terminal::TerminalLines;
 

@@ -24,6 +24,7 @@ mod samples;
 mod surveys;
 mod terminal;
 
+use crate::build_info::BuildInfo;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -40,7 +41,7 @@ pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
 pub(crate) use process::ProcessStats;
-pub use process::memory_limit_bytes;
+pub(crate) use process::memory_limit_bytes;
 pub(crate) use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Surveyed, Surveys};
 
@@ -58,19 +59,6 @@ pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =
 pub(crate) const PROMETHEUS_PROTOBUF_CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// The running program, for `weirgate_build_info` and `/stats`.
-#[derive(Clone, Debug)]
-pub struct Build {
-    /// The program's version.
-    pub version: &'static str,
-    /// The commit of the build, or `unknown`.
-    pub commit: &'static str,
-    /// The gateway of this process: the subcommand.
-    pub gateway: &'static str,
-    /// The supported buses, with commas.
-    pub features: String,
-}
-
 /// All published numbers of the process, shared by its threads.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -78,7 +66,8 @@ pub struct Telemetry {
     pub event_loop: EventLoop,
     /// The surveys of clients and topics on the operator's page.
     pub(crate) surveys: Surveys,
-    build: Build,
+    build: BuildInfo,
+    gateway_name: &'static str,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
     awaits_keys: OnceLock<Arc<AtomicBool>>,
@@ -86,12 +75,20 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts with all numbers at 0. `feed` names the subjects; `bus` is `None` for a gateway without a bus.
-    pub fn new(build: Build, feed: FeedStats, bus: Option<Arc<BusStatus>>, now: Now) -> Arc<Self> {
+    /// Starts with all numbers at 0. `gateway` is the subcommand; `feed` names the subjects; `bus` is `None` for a gateway
+    /// without a bus.
+    pub fn new(
+        build: BuildInfo,
+        gateway: &'static str,
+        feed: FeedStats,
+        bus: Option<Arc<BusStatus>>,
+        now: Now,
+    ) -> Arc<Self> {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
             surveys: Surveys::default(),
             build,
+            gateway_name: gateway,
             bus,
             gateway: OnceLock::new(),
             awaits_keys: OnceLock::new(),
@@ -120,9 +117,14 @@ impl Telemetry {
             .is_some_and(|awaits| awaits.load(Relaxed))
     }
 
-    /// Returns the running program.
-    pub fn build(&self) -> &Build {
-        &self.build
+    /// The version of the running program.
+    pub(crate) fn version(&self) -> &'static str {
+        self.build.version
+    }
+
+    /// The gateway of this process: the subcommand.
+    pub(crate) fn gateway_name(&self) -> &'static str {
+        self.gateway_name
     }
 
     /// Returns the state of the bus, if the gateway has a bus.
@@ -272,8 +274,13 @@ impl<'a> MetricsReading<'a> {
 
     /// Version, commit, gateway, features.
     fn build_labels(&self) -> [&'a str; 4] {
-        let build = &self.telemetry.build;
-        [build.version, build.commit, build.gateway, &build.features]
+        let BuildInfo {
+            version,
+            commit,
+            features,
+            ..
+        } = self.telemetry.build;
+        [version, commit, self.telemetry.gateway_name, features]
     }
 }
 

@@ -111,7 +111,7 @@ fn clock_ticks(auxv: &[u8]) -> Option<u64> {
 
 /// The memory that the system allows this process: the lowest limit of its control group and the parents (cgroups(7)),
 /// of its address space and of its data (getrlimit(2)); `None` without a limit.
-pub fn memory_limit_bytes() -> Option<u64> {
+pub(crate) fn memory_limit_bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let of_groups = least(&groups, |path| fs::read_to_string(path).ok());
     let of_process = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);

@@ -10,17 +10,17 @@ const NOW: Now = Now {
 fn telemetry() -> Arc<Telemetry> {
     let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.mono_us);
     bus.set_stream_behind(Some(7), 1_500);
-    let build = Build {
+    let build = BuildInfo {
         version: "1.2.3",
         commit: "c0ffee",
-        gateway: "levels",
-        features: "nats".to_owned(),
+        features: "nats",
+        ..BuildInfo::THIS
     };
     let mut feed = FeedStats::of(["levels.signals", "a\"b\\c"]);
     for subject in &mut feed.subjects {
         (0..10).for_each(|_| subject.record(NOW));
     }
-    let telemetry = Telemetry::new(build, feed, Some(Arc::new(bus)), NOW);
+    let telemetry = Telemetry::new(build, "levels", feed, Some(Arc::new(bus)), NOW);
     telemetry.add_gateway(of_gateways().collect());
     let _ = telemetry.event_loop.turn_ended(NOW, |numbers| {
         numbers.hub.history = Some(HistoryStats {

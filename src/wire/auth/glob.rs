@@ -7,7 +7,7 @@ use super::match_budget::{MatchBudget, OverBudget};
 
 /// Whether a name counts as a pattern: only `*` and `?` make one, `[` and `\` alone do not (contract channels: row
 /// names).
-pub fn is_pattern(name: &str) -> bool {
+pub(super) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 

@@ -30,7 +30,7 @@ mod token;
 mod verify;
 
 pub use acl::{Acl, AclChanges, Undecided, UnfilledName};
-pub use glob::{Glob, is_pattern};
+pub use glob::Glob;
 pub use key_ring::KeyRing;
 pub use keys::KeySet;
 pub use match_budget::{MatchBudget, OverBudget};
@@ -39,5 +39,5 @@ pub use origins::Origins;
 pub use remembered::Remembered;
 pub use rights::{Rights, RightsCheck, TokenNameLimits};
 pub use subject::Subject;
-pub use token::{ApiKey, Token, TokenMarks, bearer_protocol, first_protocol};
-pub use verify::{Authenticator, ClaimRules, Identity, Refusal, RefusedToken, TOKEN_BYTES_MAX};
+pub use token::{ApiKey, Token, TokenMarks};
+pub use verify::{Authenticator, ClaimRules, Identity, Refusal, RefusedToken};

@@ -44,6 +44,9 @@ impl TokenMarks {
 pub struct Token(String);
 
 impl Token {
+    /// The longest token, in bytes: half of the default limit of a request head.
+    pub const BYTES_MAX: usize = 8 * 1024;
+
     /// Keeps the text; an empty text is not a token.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
@@ -151,19 +154,21 @@ pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Tok
     }
 }
 
-/// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
-/// the connection if none of its offers is echoed.
-pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
-    let upgrade = head.upgrade().ok()?;
-    let bearer = upgrade.protocols().find(|name| is_bearer(name));
-    bearer.map(str::to_owned)
-}
+impl RequestHead<'_> {
+    /// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
+    /// the connection if none of its offers is echoed.
+    pub fn bearer_protocol(&self) -> Option<String> {
+        let upgrade = self.upgrade().ok()?;
+        let bearer = upgrade.protocols().find(|name| is_bearer(name));
+        bearer.map(str::to_owned)
+    }
 
-/// The subprotocol that gateways which accept any subprotocol echo: the first in the offer. The token comes after
-/// `bearer`, so it is never echoed.
-pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
-    let upgrade = head.upgrade().ok()?;
-    upgrade.protocols().next().map(str::to_owned)
+    /// The subprotocol that gateways which accept any subprotocol echo: the first in the offer. The token comes after
+    /// `bearer`, so it is never echoed.
+    pub fn first_protocol(&self) -> Option<String> {
+        let upgrade = self.upgrade().ok()?;
+        upgrade.protocols().next().map(str::to_owned)
+    }
 }
 
 #[cfg(test)]
@@ -318,8 +323,8 @@ mod tests {
         ] {
             let request = request("/ws", &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
             let head = RequestHead::parse(&request, 100).expect("a good head");
-            assert_eq!(bearer_protocol(&head).as_deref(), bearer, "{offer}");
-            assert_eq!(first_protocol(&head).as_deref(), first, "{offer}");
+            assert_eq!(head.bearer_protocol().as_deref(), bearer, "{offer}");
+            assert_eq!(head.first_protocol().as_deref(), first, "{offer}");
         }
         let token = Token::new("secret").expect("a token");
         assert_eq!(format!("{token:?}"), "Token(***)");

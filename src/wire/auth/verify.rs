@@ -16,9 +16,6 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The longest token, in bytes: half of the default limit of a request head.
-pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
-
 /// A client whose token becomes valid within this time may try again; a token that is valid only later is refused for
 /// good.
 const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
@@ -110,8 +107,8 @@ pub enum Refusal {
     /// A request that is passed on has two tokens, and the service may read the other one.
     #[error("two tokens, or two lines of Authorization")]
     TwoTokens,
-    /// Over [`TOKEN_BYTES_MAX`].
-    #[error("over {TOKEN_BYTES_MAX} bytes")]
+    /// Over [`Token::BYTES_MAX`].
+    #[error("over {} bytes", Token::BYTES_MAX)]
     TooLong,
     /// Neither the API key nor a JWT.
     #[error("neither the API key nor a JWT")]
@@ -400,7 +397,7 @@ impl Authenticator {
     /// The token is refused.
     pub fn identify(&self, token: Option<&Token>, now: Now) -> Result<Identity, Refusal> {
         let token = token.ok_or(Refusal::Missing)?;
-        if token.expose().len() > TOKEN_BYTES_MAX {
+        if token.expose().len() > Token::BYTES_MAX {
             return Err(Refusal::TooLong);
         }
         if self.api_key.as_ref().is_some_and(|key| key.is(token)) {

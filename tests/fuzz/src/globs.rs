@@ -1,6 +1,6 @@
 //! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
-use weirgate_wire::auth::{Acl, Glob, NameSyntax, Rights, RightsCheck, is_pattern};
+use weirgate_wire::auth::{Acl, Glob, NameSyntax, Rights, RightsCheck};
 use weirgate_wire::json::ObjectWriter;
 
 use super::outcome;
@@ -146,13 +146,13 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         return outcome("more steps than a pattern may take");
     };
     // A name or pattern of the table or of the request, as all code reads names and patterns.
-    let fits = |pattern: &str, name: &[u8]| match is_pattern(pattern) {
+    let fits = |pattern: &str, name: &[u8]| match NameSyntax::Redis.is_pattern(pattern) {
         true => matches(pattern.as_bytes(), name),
         false => pattern.as_bytes() == name,
     };
     let in_table = |name: &[u8]| table.iter().any(|pattern| fits(pattern, name));
     let mut tried = vec![asked.as_bytes().to_vec()];
-    if is_pattern(asked) {
+    if NameSyntax::Redis.is_pattern(asked) {
         tried = instances(asked.as_bytes(), &alphabet(&patterns));
         tried.extend(names);
     }

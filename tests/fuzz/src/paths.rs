@@ -5,8 +5,8 @@
 //! result is decoded again, and resolved by a careless service.
 
 use percent_encoding::percent_decode;
+use weirgate::gateways::events::Services;
 use weirgate::gateways::events::proxy::ProxiedPath;
-use weirgate::gateways::events::{INNER_PATHS, Services};
 
 use super::{oracle, outcome};
 
@@ -63,7 +63,7 @@ fn check(prefix: &str, target: &str, reader: &str, reading: &[u8]) {
             let parts = resolved(&path, cuts_parameters);
             let first = parts.first().map_or("", String::as_str);
             assert!(
-                !INNER_PATHS.contains(&first),
+                !ProxiedPath::INNER.contains(&first),
                 "{target:?} is {} for {reader}",
                 path.escape_ascii()
             );
@@ -87,7 +87,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let mut outcomes = Vec::new();
     for (prefix, proxied) in proxied() {
         let path = format!("{prefix}{text}");
-        let target = match proxied.target(&path, &INNER_PATHS) {
+        let target = match proxied.target(&path) {
             Ok(target) => target,
             Err(refusal) => {
                 outcomes.push(format!("{refusal:?}"));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
-use weirgate::gateways::events::broadcast::{Broadcast, refusal};
+use weirgate::gateways::events::broadcast::{Broadcast, Wrong};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Services};
 use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
 use weirgate_wire::auth::{Acl, Authenticator, Origins};
@@ -162,7 +162,7 @@ pub(crate) fn broadcasts(data: &[u8]) -> u64 {
             );
             object.finish()
         }
-        Err(wrong) => refusal(wrong),
+        Err(wrong) => Wrong::response(wrong),
     };
     oracle::python_agrees(&[b"broadcasts", data, ours.as_bytes()]);
     outcome(match read {

@@ -1,9 +1,8 @@
 //! Command lines and environments: an accepted value is shown as a value that is accepted again with the same
 //! meaning, and no password is shown. Numbers with a fraction are rounded as in Python.
 
-use weirgate::gateways::GATEWAYS;
-use weirgate_server::settings::typed::{Env, collect};
-use weirgate_server::settings::{Checked, Kind, Setting, Value};
+use weirgate::gateways::WEIRGATE;
+use weirgate_server::settings::{Checked, Env, Kind, Setting, Value};
 
 use super::{choices, oracle, outcome};
 
@@ -13,7 +12,7 @@ const PASSWORD: &str = "s3cret";
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([gateway], rest) = choices(data);
     let text = String::from_utf8_lossy(rest);
-    let gateway = GATEWAYS[usize::from(gateway) % GATEWAYS.len()];
+    let gateway = WEIRGATE.gateways[usize::from(gateway) % WEIRGATE.gateways.len()];
     let rows = gateway.rows.settings();
     // `--flag=value` for the command line, `NAME=value` for the environment.
     let lines: Vec<(&str, &str)> = text
@@ -33,15 +32,13 @@ pub(crate) fn run(data: &[u8]) -> u64 {
             .filter(|(name, _)| !name.starts_with("--") && !name.is_empty())
             .copied(),
     );
-    let mut warnings = env.unknown_names(&rows);
+    let warnings = env.unknown_names(&rows);
     for line in &lines {
         // Any value for any row, whatever the flag of the line.
         rows.iter().for_each(|row| check_value(row, line.1));
     }
-    let typed = collect(rows.iter().copied(), flag, &env, &mut warnings);
-    let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let checked = typed.and_then(|typed| Checked::new(typed, warnings, gateway.check));
-    match checked {
+    let unknown = warnings.len();
+    match Checked::read(rows, flag, &env, warnings, gateway.check) {
         Ok(checked) => {
             let sources: Vec<String> = checked
                 .values()
@@ -51,7 +48,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
             for value in checked.values() {
                 hides_password(&value.value.to_string(), &lines);
             }
-            outcome((sources, shown.len()))
+            outcome((sources, unknown))
         }
         Err(errors) => {
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -63,7 +60,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
                 .iter()
                 .filter_map(|error| error.split(' ').next())
                 .collect();
-            outcome((kinds, shown.len()))
+            outcome((kinds, unknown))
         }
     }
 }

@@ -8,7 +8,7 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use weirgate_bus::runtime::Clock;
-use weirgate_server::listening::tls::{ClientCertificate, TlsSession, sealed_bytes_max};
+use weirgate_server::listening::tls::{ClientCertificate, TlsSession};
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 use super::{choices, outcome};
@@ -179,7 +179,7 @@ impl Connection {
 
     /// Seals; a part of the records may be kept, as where the network takes less.
     fn seal(&mut self, plain: &[u8], taken: usize) {
-        let mut records = vec![0; sealed_bytes_max(plain.len())];
+        let mut records = vec![0; TlsSession::sealed_bytes_max(plain.len())];
         let n = self.session.seal(plain, &mut records).expect("sealed");
         let (out, rest) = records[..n].split_at(taken.min(n));
         self.to_client.extend_from_slice(out);

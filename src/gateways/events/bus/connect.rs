@@ -11,9 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::gateways::events::bus::thread::{Threads, subject_of};
-use crate::gateways::events::bus::{
-    ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
-};
+use crate::gateways::events::bus::{Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX};
 use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
@@ -113,7 +111,7 @@ fn redis(
     threads: &mut Threads,
 ) -> Result<(BusConnection, StartQuestion), RunError> {
     // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
-    settings.payload_bytes_max = MESSAGE_BYTES_MAX;
+    settings.payload_bytes_max = Exchange::MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
     let channels = subjects.all().map(Subscription::channel);
@@ -159,7 +157,7 @@ fn nats(
     let settings = NatsSubjectsSettings {
         nats: settings,
         // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
-        payload_bytes_max: MESSAGE_BYTES_MAX,
+        payload_bytes_max: Exchange::MESSAGE_BYTES_MAX,
         is_retained: false,
         stream: None,
         settle: Settle::NEVER,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::instances::{Instances, SILENCE_US};
-use super::message::{InstanceMessage, MESSAGE_BYTES_MAX, PushPart};
+use super::message::{InstanceMessage, LINE_BYTES_MAX, PART_BYTES_MAX, PushPart};
 use super::{BusStats, ExchangeAction, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
 use weirgate_core::Now;
 use weirgate_wire::base::LogBudget;
@@ -82,6 +82,9 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The longest message that an instance reads, whatever part size is set for it.
+    pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
+
     /// An instance without a connection to the bus.
     pub fn new(me: InstanceId, settings: ExchangeSettings, stats: Arc<BusStats>) -> Self {
         let others_max = settings.instances_max.saturating_sub(1);
@@ -194,7 +197,7 @@ impl Exchange {
             return self.ignore(now, Ignored::Bad, None);
         };
         // Of a longer message, the reader of Redis returns only the beginning.
-        if bytes.len() > MESSAGE_BYTES_MAX {
+        if bytes.len() > Self::MESSAGE_BYTES_MAX {
             return self.ignore(now, Ignored::TooLarge, Some(&from));
         }
         if from == self.me {

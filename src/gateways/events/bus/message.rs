@@ -14,13 +14,10 @@ use super::InstanceId;
 const FORM: &str = "weirgate-events/1";
 
 /// The longest line.
-pub const LINE_BYTES_MAX: usize = 256;
+pub(crate) const LINE_BYTES_MAX: usize = 256;
 
 /// The largest part size that can be set for an instance.
-pub const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// The longest message that an instance reads, whatever part size is set for it.
-pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
+pub(crate) const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The longest id.
 const ID_BYTES_MAX: usize = 64;

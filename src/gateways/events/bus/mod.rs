@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::gateways::shared::counts::{Count, labelled};
 
 pub use self::exchange::Exchange;
-pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};
+pub(crate) use self::message::{LINE_BYTES_MAX, PART_BYTES_MAX};
 
 /// The id of an instance, random at each start: letters, digits, `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

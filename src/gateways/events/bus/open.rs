@@ -22,7 +22,7 @@ use crate::gateways::events::metrics;
 use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
 use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::shared::bus;
-use weirgate_server::http::Bytes;
+use hyper::body::Bytes;
 use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_server::telemetry::{GatewayMetric, names};

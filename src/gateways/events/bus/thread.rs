@@ -20,9 +20,9 @@ use crate::gateways::events::bus::{
     BusStats, Exchange, ExchangeAction, InstanceId, PushOutcome, To,
 };
 use crate::gateways::events::to_loop::ToLoop;
+use hyper::body::Bytes;
 use weirgate_bus::runtime::detached;
 use weirgate_core::BusEvent;
-use weirgate_server::http::Bytes;
 use weirgate_server::run::RunError;
 
 /// The most pushes of other instances that wait in the loop for delivery. At this number, the thread stops reading the

@@ -19,7 +19,7 @@ mod tokens;
 
 use self::body::{ToClient, ToService};
 use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
-pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
+pub use self::path::{PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
     CONNECTION_BYTES, ConnectionPlace, Ended, Failure, FailureReason, Lease, Places, Policy, Pool,
@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
-use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
+use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};
 
@@ -79,8 +79,6 @@ impl Default for ProxyLimits {
 pub struct ProxySettings {
     /// The services.
     pub services: Vec<Proxied>,
-    /// The first segments of paths that services reserve for the gateway and for each other; clients get a 404.
-    pub inner_paths: &'static [&'static str],
     /// The limits on its connections.
     pub limits: ProxyLimits,
     /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
@@ -107,7 +105,6 @@ struct ProxiedService {
 
 /// The state of all requests.
 struct Shared {
-    inner_paths: InnerPaths,
     silence: Duration,
     buffers: Quota,
     held: Quota,
@@ -149,7 +146,6 @@ impl Proxy {
         Self {
             services: settings.services.into_iter().map(proxied).collect(),
             shared: Arc::new(Shared {
-                inner_paths: settings.inner_paths,
                 silence,
                 buffers,
                 held: settings.held,
@@ -172,7 +168,7 @@ impl Proxy {
             };
             Route {
                 path: path.path,
-                methods: &ANY_METHOD,
+                methods: Route::ANY_METHOD,
                 answer: Handler::later(answer),
             }
         };
@@ -357,7 +353,7 @@ impl Shared {
         upstream: &Upstream,
         parts: RequestParts,
     ) -> Result<Request<()>, ProxyRefusal> {
-        let target = path.target(parts.path(), self.inner_paths)?;
+        let target = path.target(parts.path())?;
         let uri = uri(&upstream.base_path, target, parts.head.uri.query());
         // The base path of the service and a good path may together have only bytes that no URI may have, or too many.
         let uri = uri.ok_or(PathRefusal::Ambiguous)?;

@@ -15,9 +15,6 @@ pub struct ProxiedPath {
     pub cut: &'static str,
 }
 
-/// The first segments of paths that services reserve for the gateway and for each other.
-pub type InnerPaths = &'static [&'static str];
-
 /// How many times a path is decoded. A path that is still encoded then is refused: no honest client encodes that often.
 const DECODINGS_MAX: usize = 4;
 
@@ -31,11 +28,15 @@ pub enum PathRefusal {
 }
 
 impl ProxiedPath {
+    /// The first segments of the paths that the gateway and its services reserve for calls among themselves: clients cannot
+    /// reach these paths (contract events, section "Proxy").
+    pub const INNER: [&str; 2] = ["gateway", "internal"];
+
     /// Returns the path that the service gets for the client's `path`, not decoded.
     ///
     /// # Errors
-    /// In some reading the path leaves the proxied paths, or begins with one of `inner`.
-    pub fn target(self, path: &str, inner: InnerPaths) -> Result<&str, PathRefusal> {
+    /// In some reading the path leaves the proxied paths, or begins with one of [`Self::INNER`].
+    pub fn target(self, path: &str) -> Result<&str, PathRefusal> {
         let target = path.strip_prefix(self.cut).unwrap_or(path);
         let mut reading = target.as_bytes().to_vec();
         let mut is_inner = false;
@@ -47,7 +48,7 @@ impl ProxiedPath {
                 return Err(PathRefusal::Ambiguous);
             }
             is_inner |= may_begin(&reading).any(|first| {
-                inner
+                Self::INNER
                     .iter()
                     .any(|inner| first.eq_ignore_ascii_case(inner.as_bytes()))
             });
@@ -98,7 +99,7 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::super::ProxyRefusal;
     use super::*;
-    use crate::gateways::events::{EventsService, INNER_PATHS, Services};
+    use crate::gateways::events::{EventsService, Services};
     use proptest::prelude::*;
 
     fn target(path: &str) -> Result<(EventsService, &str), PathRefusal> {
@@ -112,7 +113,7 @@ mod tests {
             path.starts_with(prefix)
         });
         let (service, proxied) = found.unwrap_or_else(|| panic!("{path} is not proxied"));
-        let target = proxied.target(path, &INNER_PATHS);
+        let target = proxied.target(path);
         target.map(|target| (service, target))
     }
 
@@ -419,6 +420,6 @@ mod tests {
         }
         parts
             .first()
-            .is_some_and(|first| INNER_PATHS.contains(first))
+            .is_some_and(|first| ProxiedPath::INNER.contains(first))
     }
 }

@@ -41,17 +41,14 @@ use weirgate_wire::json::check_json;
 pub use self::bad_message::BadMessage;
 pub use self::normalise::Normaliser;
 
-/// The topic that shows every key.
-pub const TOPIC: TopicName = TopicName::fixed("levels");
-
 /// The subjects that are always relayed, in the order of the statistics.
-pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
+pub(crate) const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
 /// The keys of [`SUBJECTS`], in the order of the payload; the keys of relays follow.
-pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
+pub(crate) const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 
 /// The key of a message's number, which no relay may use.
-pub const SEQ_KEY: &str = cache::SEQ_KEY;
+pub(crate) const SEQ_KEY: &str = cache::SEQ_KEY;
 
 const FLOW: usize = 0;
 const LEVELS: usize = 1;
@@ -73,7 +70,7 @@ pub struct LevelsFeedSettings {
     pub session_length_min: u32,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,
-    /// More topics, beside [`TOPIC`].
+    /// More topics, beside [`LevelsFeed::TOPIC`].
     pub endpoints: Vec<Endpoint>,
     /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
     /// the contract.
@@ -85,9 +82,9 @@ pub struct LevelsFeedSettings {
 /// An additional subject: its last message, untouched, under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// Neither in [`SUBJECTS`] nor used by another relay.
+    /// Neither in `SUBJECTS` nor used by another relay.
     pub subject: String,
-    /// Neither in [`KEYS`] nor used by another relay.
+    /// Neither in `KEYS` nor used by another relay.
     pub key: String,
 }
 
@@ -138,7 +135,7 @@ impl SubjectContent {
     }
 }
 
-/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the endpoints.
+/// Turns the bus events of the relayed subjects into publications on [`Self::TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
     settings: LevelsFeedSettings,
@@ -151,6 +148,9 @@ pub struct LevelsFeed {
 }
 
 impl LevelsFeed {
+    /// The topic that shows every key.
+    pub const TOPIC: TopicName = TopicName::fixed("levels");
+
     /// Creates a feed without state. Its frames are counted in `alive`.
     pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
         let relays = &settings.relays;
@@ -165,7 +165,7 @@ impl LevelsFeed {
             .into_iter()
             .chain(relays.iter().map(|r| r.key.as_str()))
             .collect();
-        let everything = View::new(TOPIC, (0..keys.len()).collect(), settings.is_numbered);
+        let everything = View::new(Self::TOPIC, (0..keys.len()).collect(), settings.is_numbered);
         let endpoint = |endpoint: &Endpoint| {
             let shown = |&part: &usize| endpoint.keys.iter().any(|key| key == keys[part]);
             let parts = (0..keys.len()).filter(shown).collect();
@@ -315,14 +315,14 @@ impl Feed for LevelsFeed {
 
 /// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand over.
 #[derive(Clone, Debug)]
-pub struct LevelsJudge {
+pub(crate) struct LevelsJudge {
     normaliser: Normaliser,
     bus_message_bytes_max: usize,
 }
 
 impl LevelsJudge {
     /// Creates a judge for the feed with these settings.
-    pub fn new(settings: &LevelsFeedSettings) -> Self {
+    pub(crate) fn new(settings: &LevelsFeedSettings) -> Self {
         Self {
             normaliser: Normaliser::new(settings.session_length_min),
             bus_message_bytes_max: settings.messages.bus_message_bytes_max,
@@ -330,7 +330,7 @@ impl LevelsJudge {
     }
 
     /// Whether the feed would accept the message. `subject` must be a relayed subject.
-    pub fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
+    pub(crate) fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
         if check_size(payload, self.bus_message_bytes_max).is_err() {
             return false;
         }

@@ -41,7 +41,7 @@ impl Bench {
         self.feed.event(self.now, event, &mut out);
         self.publications += out.len();
         for publication in out {
-            assert_eq!(publication.topic, TOPIC);
+            assert_eq!(publication.topic, LevelsFeed::TOPIC);
             let frame = publication.frame().expect("a frame");
             assert!(frame.key().is_some());
             assert_eq!(frame.class(), weirgate_core::Class::Data);

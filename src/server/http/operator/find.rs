@@ -125,7 +125,7 @@ pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, reach: AdminRe
         });
         Route {
             path,
-            methods: &crate::http::site::GET,
+            methods: crate::http::Route::GET,
             answer,
         }
     })
@@ -181,14 +181,13 @@ struct AnswerContext<'a> {
 impl AnswerContext<'_> {
     /// The JSON text of an answer; its lists of refused names and of ended connections have at most [`LISTED_MAX`] entries.
     fn answer(&self, found: &SearchOutcome) -> String {
-        let build = self.telemetry.build();
         let refused = self.surveyed.survey.refused_names.iter();
         let refused = refused.filter(|refused| self.query.fits_refused(refused));
         let ends = self.surveyed.ends.iter();
         let ended: Vec<&EndedAt> = ends.filter(|at| self.query.fits_ended(at)).collect();
         json(&object!(FoundAnswer {
-            gateway: build.gateway,
-            version: build.version,
+            gateway: self.telemetry.gateway_name(),
+            version: self.telemetry.version(),
             now_unix_ms: self.now.unix_ms(),
             uptime_seconds: self.telemetry.uptime_seconds(self.now),
             bus_away_ms: self.bus_away_ms(),

@@ -61,7 +61,6 @@ pub(super) fn state(
     telemetry.surveys.request();
     let now = clock.now();
     let at = MetricsReading::read(telemetry);
-    let build = telemetry.build();
     let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
     let surveyed = at.surveyed.as_deref();
@@ -77,8 +76,8 @@ pub(super) fn state(
     });
     let limits = settings.limits.iter();
     json(&object!(State {
-        gateway: build.gateway,
-        version: build.version,
+        gateway: telemetry.gateway_name(),
+        version: telemetry.version(),
         now_unix_ms: now.unix_ms(),
         uptime_seconds: telemetry.uptime_seconds(now),
         ready: reasons.is_empty(),

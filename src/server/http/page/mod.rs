@@ -8,7 +8,7 @@ mod front;
 
 pub use front::FrontPage;
 
-use super::client_modules::{ClientModule, client_routes};
+use super::client_modules::ClientModule;
 use super::files::{self, File};
 use super::site::Route;
 
@@ -35,12 +35,14 @@ pub struct PageParts {
     pub has_slow_line: bool,
 }
 
-/// Returns a route for each file, the client included.
-pub fn routes(parts: PageParts) -> Vec<Route> {
-    let mut routes = files::routes([index(parts)]);
-    routes.extend(files::routes(FILES));
-    routes.extend(client_routes(ClientModule::Levels));
-    routes
+impl PageParts {
+    /// Returns a route for each file, the client included.
+    pub fn routes(self) -> Vec<Route> {
+        let mut routes = files::routes([index(self)]);
+        routes.extend(files::routes(FILES));
+        routes.extend(ClientModule::Levels.routes());
+        routes
+    }
 }
 
 fn index(parts: PageParts) -> File {

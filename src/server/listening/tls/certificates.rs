@@ -34,7 +34,7 @@ pub(crate) const ENDS_SOON_S: i64 = 14 * 24 * 3600;
 
 /// A certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
+pub(crate) struct CertificateFiles {
     /// The chain, the server's certificate first (PEM).
     pub chain: PathBuf,
     /// The key of the server's certificate (PEM).
@@ -43,7 +43,7 @@ pub struct CertificateFiles {
 
 /// The oldest permitted version of the protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OldestVersion {
+pub(crate) enum OldestVersion {
     /// TLS 1.2 (RFC 5246).
     #[default]
     Tls12,
@@ -53,7 +53,7 @@ pub enum OldestVersion {
 
 /// The files of TLS towards clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTlsFiles {
+pub(crate) struct ServerTlsFiles {
     /// At least one pair. The first is for clients that name no server in their first message, or an unknown server.
     pub certificates: Vec<CertificateFiles>,
     /// The authorities of client certificates (PEM). Each client must then show a certificate; with `None` the server
@@ -65,7 +65,7 @@ pub struct ServerTlsFiles {
 
 impl ServerTlsFiles {
     /// All files.
-    pub fn paths(&self) -> Vec<PathBuf> {
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let pairs = self.certificates.iter();
         let pairs = pairs.flat_map(|files| [files.chain.clone(), files.key.clone()]);
         pairs.chain(self.client_ca.clone()).collect()

@@ -23,11 +23,11 @@ mod tickets;
 pub(crate) use self::certificates::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsInForce,
 };
-pub use self::certificates::{CertificateFiles, OldestVersion, ServerTlsFiles};
+pub(crate) use self::certificates::{CertificateFiles, OldestVersion, ServerTlsFiles};
 pub use self::own_client::client_config_trusting;
 pub(crate) use self::own_client::greet_itself;
 pub(crate) use self::session::RECORD_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
-pub use self::session::{ClientCertificate, TlsSession, sealed_bytes_max};
+pub use self::session::{ClientCertificate, TlsSession};
 pub(crate) use self::tickets::tickets;

@@ -384,7 +384,7 @@ impl TlsSession {
         self.has_ended
     }
 
-    /// Seals plain bytes as records in `into`, which must have room for [`sealed_bytes_max`]. Returns the bytes of the
+    /// Seals plain bytes as records in `into`, which must have room for [`Self::sealed_bytes_max`]. Returns the bytes of the
     /// records. The records must be sent after the [kept](Self::has_kept) records.
     ///
     /// # Errors
@@ -508,11 +508,11 @@ impl TlsSession {
         self.charge(RecordEnd::Awaited);
         outcome
     }
-}
 
-/// The room that [`TlsSession::seal`] needs for `plain_bytes` bytes.
-pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
-    plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
+    /// The room that [`Self::seal`] needs for `plain_bytes` bytes.
+    pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
+        plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
+    }
 }
 
 /// The bytes of the first record (RFC 8446 §5.1); `None` if it is not whole.

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 
 use mio::net::TcpStream;
 
-use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession};
 use weirgate_core::Write;
 
 /// Up to this size several slices are copied into one buffer: `writev` costs 7–13 % more at these sizes.
@@ -127,7 +127,8 @@ impl TlsBuffers {
             true => RECORD_BYTES_MAX,
             false => BURST_BYTES,
         };
-        self.records.resize(sealed_bytes_max(BURST_BYTES), 0);
+        self.records
+            .resize(TlsSession::sealed_bytes_max(BURST_BYTES), 0);
         let mut unsealed = Unsealed { slices, skip: 0 };
         let mut taken = 0;
         while !is_full && let Some(plain) = unsealed.next(burst, &mut self.plain) {

@@ -9,7 +9,7 @@ use std::io;
 
 use super::{Cost, Reactor, Unread};
 use crate::telemetry::Budget;
-use weirgate_bus::runtime::thread_cpu_us;
+use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
 
 /// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
@@ -242,7 +242,7 @@ impl ThreadTimes {
     fn at(wall_us: u64) -> Self {
         Self {
             wall_us,
-            cpu_us: thread_cpu_us(),
+            cpu_us: Clock::thread_cpu_us(),
         }
     }
 }

@@ -192,31 +192,35 @@ impl Rows {
             .filter(|flag| rows.iter().all(|row| row.flag != *flag))
             .collect()
     }
-}
 
-/// Returns the name of a row of the shared table. For another name, the compilation fails.
-pub const fn shared_flag(name: &'static str) -> &'static str {
-    assert!(
-        has_flag(BEFORE_OWN, name) || has_flag(AFTER_OWN, name),
-        "no row of the shared table has this name"
-    );
-    name
-}
-
-/// Whether one of the rows has this name.
-pub const fn has_flag(parts: &[&[Setting]], name: &str) -> bool {
-    let mut part = 0;
-    while part < parts.len() {
-        let mut row = 0;
-        while row < parts[part].len() {
-            if is_equal(parts[part][row].flag.as_bytes(), name.as_bytes()) {
-                return true;
-            }
-            row += 1;
-        }
-        part += 1;
+    /// Returns the name of a row of the shared table. For another name, the compilation fails.
+    pub const fn shared_flag(name: &'static str) -> &'static str {
+        assert!(
+            Setting::any_has_flag(BEFORE_OWN, name) || Setting::any_has_flag(AFTER_OWN, name),
+            "no row of the shared table has this name"
+        );
+        name
     }
-    false
+
+    /// Returns the rows of several gateways as one table, for the documents. If gateways change a shared row, the table has
+    /// it in each of its forms, in the order of `gateways`.
+    pub fn table(gateways: &[Self]) -> Vec<Setting> {
+        let forms = |row: &'static Setting| {
+            gateways
+                .iter()
+                .filter_map(move |rows| rows.of_this_gateway(row))
+        };
+        let before = rows_of(BEFORE_OWN).flat_map(forms);
+        let own = gateways.iter().flat_map(Self::own_rows);
+        let all = before.chain(own).chain(rows_of(AFTER_OWN).flat_map(forms));
+        let mut table: Vec<Setting> = Vec::new();
+        for row in all {
+            if table.iter().all(|known| !known.is_same(&row)) {
+                table.push(row);
+            }
+        }
+        table
+    }
 }
 
 const fn is_equal(one: &[u8], other: &[u8]) -> bool {
@@ -232,27 +236,23 @@ fn rows_of(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'stati
     parts.iter().copied().flatten()
 }
 
-/// Returns the rows of several gateways as one table, for the documents. If gateways change a shared row, the table has
-/// it in each of its forms, in the order of `gateways`.
-pub fn table(gateways: &[Rows]) -> Vec<Setting> {
-    let forms = |row: &'static Setting| {
-        gateways
-            .iter()
-            .filter_map(move |rows| rows.of_this_gateway(row))
-    };
-    let before = rows_of(BEFORE_OWN).flat_map(forms);
-    let own = gateways.iter().flat_map(Rows::own_rows);
-    let all = before.chain(own).chain(rows_of(AFTER_OWN).flat_map(forms));
-    let mut table: Vec<Setting> = Vec::new();
-    for row in all {
-        if table.iter().all(|known| !known.is_same(&row)) {
-            table.push(row);
-        }
-    }
-    table
-}
-
 impl Setting {
+    /// Whether one of the rows has this name.
+    pub const fn any_has_flag(parts: &[&[Self]], name: &str) -> bool {
+        let mut part = 0;
+        while part < parts.len() {
+            let mut row = 0;
+            while row < parts[part].len() {
+                if is_equal(parts[part][row].flag.as_bytes(), name.as_bytes()) {
+                    return true;
+                }
+                row += 1;
+            }
+            part += 1;
+        }
+        false
+    }
+
     /// Whether nothing that is shown differs between the rows.
     // By the debug texts: functions cannot be compared. There, fields and changed defaults are nothing.
     pub fn is_same(&self, other: &Self) -> bool {

@@ -344,7 +344,7 @@ fn what_is_no_token_is_refused_before_anything_is_read() {
         (good.replacen('.', "=.", 1), Padding),
         (good.replacen('.', "+.", 1), NotAToken),
         (format!("{message}.{}", "é".repeat(22)), Signature),
-        (format!("{good}{}", "A".repeat(TOKEN_BYTES_MAX)), TooLong),
+        (format!("{good}{}", "A".repeat(Token::BYTES_MAX)), TooLong),
     ] {
         let judged = authenticator().identify(Token::new(bad.as_str()).as_ref(), now());
         assert_eq!(judged, Err(refusal), "{bad}");

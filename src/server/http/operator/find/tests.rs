@@ -4,6 +4,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::diagnosis::Verdict;
 use super::*;
+use crate::build_info::BuildInfo;
 use crate::http::status_pages::tests::telemetry;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{
@@ -70,7 +71,7 @@ fn verdict(found: &FoundClient, refused_names: Vec<RefusedName>) -> Verdict {
     };
     let now = clock.now();
     let feed = FeedStats::of(["market.a"]);
-    let without_bus = Telemetry::new(telemetry(clock).build().clone(), feed, None, now);
+    let without_bus = Telemetry::new(BuildInfo::THIS, "levels", feed, None, now);
     let context = AnswerContext {
         telemetry: &without_bus,
         now,

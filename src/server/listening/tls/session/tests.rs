@@ -154,7 +154,7 @@ fn clients_get_the_key_exchange_that_they_prefer() {
 }
 
 fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
-    let mut records = vec![0; sealed_bytes_max(plain.len())];
+    let mut records = vec![0; TlsSession::sealed_bytes_max(plain.len())];
     let n = session.seal(plain, &mut records).expect("sealed");
     records.truncate(n);
     records
@@ -192,7 +192,7 @@ fn sealed_bytes_arrive_whole_in_order_and_in_the_room_that_is_said() {
         for len in [1, 300, 16_384, 16_385, 65_536, 200_000] {
             let plain: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
             let records = sealed(&mut session, &plain);
-            assert!(records.len() > len && records.len() <= sealed_bytes_max(len));
+            assert!(records.len() > len && records.len() <= TlsSession::sealed_bytes_max(len));
             assert!(received(&mut client, &records) == plain, "{len} bytes");
         }
     }
