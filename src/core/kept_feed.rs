@@ -49,7 +49,7 @@ impl Core {
 
     /// Keeps a publication that is the newest of its topic and older than what the history has, for a client of this address
     /// that asks for the newest messages. `forgotten`: how many the history had forgotten when the stream was asked
-    /// ([`newest_forgotten`](Self::newest_forgotten)).
+    /// ([`newest_forgotten_count`](Self::newest_forgotten_count)).
     ///
     /// # Errors
     /// The message is not kept.

@@ -18,6 +18,7 @@
 //! | `client`, `held`, `names`, `leaving` | a client; its names; the sums of all clients; clients that have ended |
 //! | `bus`, `bus_requests` | notices of the bus, and requests to it |
 //! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
+//! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
 //! | `feed` | from messages of the bus to topics |
 //! | `messages`, `answers`, `sending` | the messages to clients; answers that wait; sending them, and what follows them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
