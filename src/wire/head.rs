@@ -1,4 +1,5 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. The value of `traceparent` and its like: `trace`.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. The value of `traceparent` and its like:
+//! `trace`.
 //!
 //! Strict wherever two readers of the same bytes could disagree: refuses bare CR or LF, a space before a colon, folded
 //! lines, and unclear lengths of the body. The HTTP side applies the same rules to the heads of plain requests.

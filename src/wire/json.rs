@@ -210,9 +210,10 @@ fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
         .sum()
 }
 
-/// Refuses, much faster than a parser reads, a text that would cost a parser far more than its bytes: a megabyte of empty texts
-/// takes some fifty times as long as one text of a megabyte. Commas count as values and backslashes as escapes, also those in
-/// texts. A text with up to `VALUES_MAX` values is never refused for these, also if `values_max` is less.
+/// Refuses, much faster than a parser reads, a text that would cost a parser far more than its bytes: a megabyte of
+/// empty texts takes some fifty times as long as one text of a megabyte. Commas count as values and backslashes as
+/// escapes, also those in texts. A text with up to `VALUES_MAX` values is never refused for these, also if `values_max`
+/// is less.
 ///
 /// # Errors
 /// [`JsonError::TooDense`].

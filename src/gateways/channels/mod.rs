@@ -248,8 +248,8 @@ impl ChannelsGateway {
         self
     }
 
-    /// Asks the stream that is the kept feed for all messages of a name, for clients that want them. At most `bytes_max` bytes
-    /// of these, and of last values, wait in the send queues of all clients together.
+    /// Asks the stream that is the kept feed for all messages of a name, for clients that want them. At most
+    /// `bytes_max` bytes of these, and of last values, wait in the send queues of all clients together.
     #[must_use]
     pub fn with_pages(mut self, bytes_max: usize) -> Self {
         self.retained.read_pages(bytes_max);
@@ -273,8 +273,8 @@ impl ChannelsGateway {
         Ok(self)
     }
 
-    /// Takes the messages of these names and patterns from a kept feed that is a stream. Its names are its subjects as soon as
-    /// the bus has said them ([`BusNotice::Subjects`]).
+    /// Takes the messages of these names and patterns from a kept feed that is a stream. Its names are its subjects as
+    /// soon as the bus has said them ([`BusNotice::Subjects`]).
     ///
     /// # Errors
     /// As [`with_kept`](Self::with_kept).

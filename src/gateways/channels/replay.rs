@@ -1,18 +1,19 @@
 //! All kept messages of names, for clients that ask for them (`"last":"all"`): page by page, at the pace of the client's
 //! reading, and then the live messages.
 //!
-//! A page comes from the history as soon as the history has everything after the client's position; the last page of the
-//! history and the client's join are one call of the gateway, so nothing is missing between them and nothing comes twice.
-//! What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients, the pages and the
-//! bytes. A message that the client has already is left out, by its position, however often the stream is asked.
+//! A page comes from the history as soon as the history has everything after the client's position; the last page of
+//! the history and the client's join are one call of the gateway, so nothing is missing between them and nothing comes
+//! twice. What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients,
+//! the pages and the bytes. A message that the client has already is left out, by its position, however often the
+//! stream is asked.
 //!
-//! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On a
-//! WebSocket each name comes by itself, from a position of its own: its messages are between those of other names, and requests
-//! for more names may come at any time.
+//! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On
+//! a WebSocket each name comes by itself, from a position of its own: its messages are between those of other names,
+//! and requests for more names may come at any time.
 //!
-//! JetStream is asked for one name at a time. Redis reads the whole stream for any name, so there a question has a *scope*: all
-//! names of all clients. Those of a client that have come equally far share one reading, and so do clients that begin together
-//! ([`super::retained`]); a name that is asked for meanwhile waits for the next.
+//! JetStream is asked for one name at a time. Redis reads the whole stream for any name, so there a question has a
+//! *scope*: all names of all clients. Those of a client that have come equally far share one reading, and so do clients
+//! that begin together ([`super::retained`]); a name that is asked for meanwhile waits for the next.
 //!
 //! What a client waits for is charged with its names: without room, it gets no kept messages, and goes on live.
 
@@ -586,8 +587,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Charges a replay of these names. The names themselves have more room: without room for a replay, a client can still get
-    /// live messages.
+    /// Charges a replay of these names. The names themselves have more room: without room for a replay, a client can
+    /// still get live messages.
     fn charge_replay(&self, address: ClientAddr, names: &[Name]) -> Option<Permit> {
         let name_bytes = self.names.bytes();
         let bytes: u64 = names.iter().map(Name::memory_bytes).sum();

@@ -197,8 +197,8 @@ fn read_targets(
     }
 }
 
-/// The most devices of a [`Push`]: an event for more devices is delivered in parts. A device takes up to 10 µs while the history
-/// is full.
+/// The most devices of a [`Push`]: an event for more devices is delivered in parts. A device takes up to 10 µs while
+/// the history is full.
 const PUSH_DEVICES_MAX: usize = 200;
 
 /// Bytes of the copies of an event in one [`Push`], beside the first copy.
@@ -292,8 +292,9 @@ struct PushPart {
     copies: Vec<usize>,
 }
 
-/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device named again begins another copy, because the two copies need two positions. After
-/// `copies_max` copies another part begins, so that a turn ends before the loop has copied too much.
+/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device named again begins
+/// another copy, because the two copies need two positions. After `copies_max` copies another part begins, so that a
+/// turn ends before the loop has copied too much.
 fn split(devices: impl Iterator<Item = TopicName>, copies_max: usize) -> Vec<PushPart> {
     let mut parts = vec![PushPart {
         devices: Vec::new(),

@@ -19,8 +19,8 @@ pub enum ClientModule {
     Events,
 }
 
-/// Script and types of a client: the script as `make served` has made it, and the declarations of its modules. A module comes
-/// after those that it imports.
+/// Script and types of a client: the script as `make served` has made it, and the declarations of its modules. A module
+/// comes after those that it imports.
 macro_rules! client {
     ($name:literal $(, $before:literal)*) => {
         [

@@ -683,8 +683,8 @@ fn only_answer(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Opt
     Some(Answer::detail(status, &detail).no_store())
 }
 
-/// One answer from those of all processes. It has the highest status of any, so the refusal of one process is the answer, and
-/// the bodies with this status as one. `processes_missing` has the processes without an answer.
+/// One answer from those of all processes. It has the highest status of any, so the refusal of one process is the
+/// answer, and the bodies with this status as one. `processes_missing` has the processes without an answer.
 fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
     let said = all
         .iter()

@@ -4,8 +4,8 @@
 //! and a number. The other instances deliver it to their own devices, and answer with the number of deliveries. Nothing
 //! is stored, and nothing is published again.
 //!
-//! Pure: bytes from the bus and time go in, [`ExchangeAction`]s come out. Must not know a broker. The thread between HTTP, the
-//! loop and the bus calls it (`open`, `thread`).
+//! Pure: bytes from the bus and time go in, [`ExchangeAction`]s come out. Must not know a broker. The thread between
+//! HTTP, the loop and the bus calls it (`open`, `thread`).
 //!
 //! | file | owns |
 //! | --- | --- |

@@ -299,8 +299,8 @@ impl Shared {
     /// Waits for a connection, sends the request, and waits for the head of the answer.
     ///
     /// # Errors
-    /// There was no connection in time, or the service failed, or its answer changes the protocol, which was not requested, or
-    /// the body of the answer has a transfer coding that cannot be passed on.
+    /// There was no connection in time, or the service failed, or its answer changes the protocol, which was not
+    /// requested, or the body of the answer has a transfer coding that cannot be passed on.
     async fn send(
         &self,
         behind: &ProxiedService,

@@ -21,7 +21,8 @@ const DECODINGS_MAX: usize = 4;
 /// Why a path is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathRefusal {
-    /// Services may read the path in different ways: it has dot segments or control characters, or was encoded too many times.
+    /// Services may read the path in different ways: it has dot segments or control characters, or was encoded too many
+    /// times.
     Ambiguous,
     /// A reserved path.
     Inner,
