@@ -28,12 +28,14 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile no limit of the queue
-    /// holds for states, so the first one comes first.
+    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile states may pass the hard
+    /// limit of the queue, so the first one comes first.
     pub(super) crowded: ChunkedQueue<SessionKey>,
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
     pub(super) to_arm: Vec<SessionKey>,
+    /// Clients whose throttles are to open early.
+    pub(super) full_throttles: ChunkedQueue<SessionKey>,
     /// Sessions that still have to get the newest message, without its position ([`Delivered::Ahead`]).
     pub(super) ahead: Vec<SessionKey>,
     /// Whether a state was replaced that had waited only for the loop, because its client keeps up.
@@ -187,6 +189,13 @@ impl Clients {
         }
     }
 
+    /// Lets the client's throttle open as soon as there is time.
+    pub(super) fn open_early(&mut self, key: SessionKey) {
+        if self.session_mut(key).is_some_and(Session::list_throttle) {
+            self.full_throttles.push_back(key);
+        }
+    }
+
     /// Lets a client that is over a limit get no more frames: it is to be dropped.
     pub(super) fn exceed(&mut self, key: SessionKey, reason: CloseReason) {
         let session = self.session_mut(key);
@@ -262,7 +271,7 @@ impl Clients {
                 self.over.extend(reason.map(|reason| (key, reason)));
                 return;
             }
-            Delivered::Held { frames, bytes }
+            Delivered::Held { frames, bytes, .. }
             | Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
                 self.stats.count_conflated((frames, bytes));
             }
@@ -270,6 +279,12 @@ impl Clients {
         }
         if matches!(delivered, Delivered::Queued(Pushed::QueuedInCrowd)) {
             self.crowded.push_back(key);
+        }
+        if let Delivered::Held {
+            opens_early: true, ..
+        } = delivered
+        {
+            self.full_throttles.push_back(key);
         }
         let is_held = matches!(delivered, Delivered::Held { .. });
         let is_replaced = matches!(delivered, Delivered::Queued(Pushed::Conflated { .. }));

@@ -300,6 +300,9 @@ impl Core {
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
         self.notify_loss(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
+        if let Some(session) = self.clients.session_mut(key) {
+            session.note_answer(frame);
+        }
         self.clients.end_gathering(self.now, key);
     }
 

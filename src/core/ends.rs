@@ -154,7 +154,7 @@ impl Core {
         self.clients.remove(key.slot);
     }
 
-    /// Removes replaced states from long queues, and drops clients that are over a limit of their queue, as many as there
+    /// Removes replaced states from long queues, opens throttles that hold too much, and drops clients that are over a limit of their queue, as many as there
     /// is time for: one message may make the queues of all clients that do not read conflate, or put them over the limit.
     pub(super) fn reap(&mut self) {
         while !self.clients.crowded.is_empty()
@@ -165,6 +165,12 @@ impl Core {
         }
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
+        }
+        while !self.clients.full_throttles.is_empty()
+            && self.turn.has_time()
+            && let Some(key) = self.clients.full_throttles.pop_front()
+        {
+            self.clients.open_throttle(self.now, &self.limits, key);
         }
         while !self.clients.over.is_empty()
             && self.turn.has_time()
@@ -179,6 +185,7 @@ impl Core {
         let clients = &self.clients;
         let is_done =
             clients.over.is_empty() && clients.crowded.is_empty() && self.leaving.is_empty();
+        let is_done = is_done && clients.full_throttles.is_empty();
         (!is_done).then_some(self.now.mono_us)
     }
 

@@ -374,13 +374,14 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        let reads_on = control_out || session.take_has_read();
         match session.after_write(now, control_out, limits) {
             AfterWrite::Nothing => {}
             AfterWrite::CloseWritten(reason) => self.start_closing(key, reason),
             AfterWrite::HalfClose => self.effects.push_back(Effect::HalfClose(key)),
             AfterWrite::End(reason) => self.end(key, reason, SocketEnd::Close),
         }
-        if control_out {
+        if reads_on {
             self.count_received(key, InputProgress::None);
             self.resume(key, Pause::Control);
         }

@@ -5,7 +5,8 @@
 //! client is enough.
 //!
 //! While frames and queues are over their limit, the queues of clients that do not read may take half of it. Over that,
-//! the clients with the longest queues get no more frames at once, and are dropped as soon as there is time.
+//! the clients with the longest queues get no more frames at once, and are dropped as soon as there is time. The
+//! throttles of clients that read may take a quarter. Over that, the fullest throttles open early.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -34,13 +35,21 @@ pub(super) struct QueueRooms {
     next_bytes: u64,
 }
 
-/// One walk over all clients.
+/// One walk over all clients that still get frames.
 #[derive(Debug, Default)]
 struct RoomWalk {
     next_slot: usize,
-    /// Memory of the queues of clients that do not read, and still get frames.
+    /// The queues and throttles of clients that do not read.
+    queues: Rooms,
+    /// The throttles of clients that read.
+    throttles: Rooms,
+}
+
+/// The memory of some clients' queues.
+#[derive(Debug, Default)]
+struct Rooms {
     bytes: u64,
-    /// The longest of these queues; the shortest comes out first.
+    /// The longest queues; the shortest of them comes out first.
     longest: BinaryHeap<Reverse<(u64, SessionKey)>>,
 }
 
@@ -49,10 +58,12 @@ impl RoomWalk {
     fn go_on(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
             let session = sessions.get(self.next_slot);
-            let session = session.filter(|session| session.is_blocked() && session.gets_frames());
-            if let Some(session) = session {
+            if let Some(session) = session.filter(|session| session.gets_frames()) {
                 let key = session.key(self.next_slot);
-                self.add(session.queue_room_bytes() as u64, key);
+                match session.is_blocked() {
+                    true => self.queues.add(session.queue_room_bytes(), key),
+                    false => self.throttles.add(session.throttle_room_bytes(), key),
+                }
             }
             self.next_slot += 1;
             if self.next_slot.is_multiple_of(64) && !turn.has_time() {
@@ -61,16 +72,34 @@ impl RoomWalk {
         }
         true
     }
+}
 
-    fn add(&mut self, bytes: u64, key: SessionKey) {
+impl Rooms {
+    fn add(&mut self, bytes: usize, key: SessionKey) {
         if bytes == 0 {
             return;
         }
+        let bytes = bytes as u64;
         self.bytes += bytes;
         self.longest.push(Reverse((bytes, key)));
         if self.longest.len() > CHOSEN_MAX {
             self.longest.pop();
         }
+    }
+
+    /// The clients with the longest queues: without them the others take `bytes_max`, or more if these are not enough.
+    /// Also returns whether they are.
+    fn over(self, bytes_max: u64) -> (Vec<SessionKey>, bool) {
+        let mut left = self.bytes;
+        let mut over = Vec::new();
+        for Reverse((bytes, key)) in self.longest.into_sorted_vec() {
+            if left <= bytes_max {
+                break;
+            }
+            left -= bytes;
+            over.push(key);
+        }
+        (over, left <= bytes_max)
     }
 }
 
@@ -83,7 +112,7 @@ impl Core {
     }
 
     /// Looks at the queues of some clients while frames and queues are over their limit. At the end of a walk, the clients
-    /// with the longest queues get no more frames. Called after a flush.
+    /// with the longest queues get no more frames, and the fullest throttles are to open. Called after a flush.
     pub(super) fn keep_queue_rooms(&mut self) {
         let (alive, limit) = (self.frame_bytes().alive(), self.limits.frame_bytes_max);
         if alive <= limit {
@@ -101,24 +130,17 @@ impl Core {
             self.rooms.walk = Some(walk);
             return;
         }
-        let is_enough = self.end_longest(walk, limit / 2);
-        self.rooms.next_bytes = match is_enough {
+        let (longest, are_enough) = walk.queues.over(limit / 2);
+        for key in longest {
+            self.clients.exceed(key, CloseReason::FrameMemory);
+        }
+        let (fullest, open_enough) = walk.throttles.over(limit / 4);
+        for key in fullest {
+            self.clients.open_early(key);
+        }
+        self.rooms.next_bytes = match are_enough && open_enough {
             true => alive + limit / GROWTH_PART,
             false => 0,
         };
-    }
-
-    /// Lets the clients with the longest queues get no more frames, until the queues of all others take `bytes_max`. Returns
-    /// false if more clients are to be chosen.
-    fn end_longest(&mut self, walk: RoomWalk, bytes_max: u64) -> bool {
-        let mut bytes = walk.bytes;
-        for Reverse((of_client, key)) in walk.longest.into_sorted_vec() {
-            if bytes <= bytes_max {
-                return true;
-            }
-            bytes -= of_client;
-            self.clients.exceed(key, CloseReason::FrameMemory);
-        }
-        bytes <= bytes_max
     }
 }

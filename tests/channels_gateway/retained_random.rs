@@ -143,7 +143,15 @@ impl Run {
         }
     }
 
+    /// A reader with very many unread answers has to take them first.
+    fn be_heard(&mut self, reader: usize) {
+        if !self.bench.world.hub.wants_read(self.readers[reader].key) {
+            self.read(reader, usize::MAX);
+        }
+    }
+
     fn subscribe(&mut self, reader: usize, name: &str) {
+        self.be_heard(reader);
         let key = self.readers[reader].key;
         self.readers[reader].holds.insert(name.to_owned());
         let status = self.readers[reader].asks_ends;
@@ -159,6 +167,7 @@ impl Run {
         let Some(name) = holds.cycle().nth(n as usize).cloned() else {
             return;
         };
+        self.be_heard(reader);
         self.readers[reader].holds.remove(&name);
         let key = self.readers[reader].key;
         self.bench.unsubscribe(key, &[&name]);

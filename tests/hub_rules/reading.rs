@@ -117,6 +117,34 @@ fn pongs_that_wait_are_bounded_and_none_is_lost() {
     assert_eq!(world.hub.core().joined_count(key), 2, "read on, in order");
 }
 
+/// A short answer takes ten times its bytes.
+#[test]
+fn a_client_that_takes_no_answers_is_not_read_and_gets_all_once_it_does() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let [stuck, reads] = [0, usize::MAX].map(|room| {
+        let key = world.connect("/ws", None);
+        world.net.sockets.get_mut(&key).expect("a socket").room = room;
+        key
+    });
+    let asks: Vec<u8> = (0..100).flat_map(|_| frame(0x81, b"ask")).collect();
+    for _ in 0..30 {
+        world.send(stuck, &asks);
+        world.send(reads, &asks);
+        world.settle();
+    }
+    assert!(!world.hub.wants_read(stuck));
+    assert!(world.hub.wants_read(reads), "it reads");
+    let alive = world.frame_bytes.alive();
+    assert!(alive < 32 * 1024, "{alive}");
+    world.open_window(stuck, usize::MAX);
+    world.settle();
+    for key in [stuck, reads] {
+        assert_eq!(world.texts(key).len(), 1 + 3_000);
+        assert!(world.hub.wants_read(key));
+    }
+    world.hub.check_invariants();
+}
+
 #[test]
 fn a_read_pause_keeps_the_order() {
     let mut world = World::new(Limits::default(), Devices::default(), 1);

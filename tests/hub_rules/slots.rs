@@ -152,7 +152,10 @@ fn a_slot_opens_early_where_the_newest_of_all_keys_are_too_many_bytes() {
         world.publish(&format!("levels/{n}"), &body(n));
     }
     let full = world.texts(key).len();
-    assert_eq!(full, 21, "one at once, and 20 of 100 bytes");
+    assert_eq!(
+        full, 22,
+        "one at once, and with 21 of 100 bytes too many wait"
+    );
     for n in 22..100 {
         world.publish(&format!("levels/{n}"), &body(n));
     }

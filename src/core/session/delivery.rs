@@ -22,6 +22,8 @@ pub(crate) enum Delivered {
         frames: u32,
         /// Queue bytes of the older frame.
         bytes: usize,
+        /// Too many bytes wait: the throttle is to open early.
+        opens_early: bool,
     },
     /// The frames that the client's throttle holds have to go into the send queue before this frame.
     ThrottleFirst,
@@ -83,7 +85,10 @@ impl Session {
                 }
                 None | Some(Throttled::Leaves) => {}
                 Some(Throttled::OpensFirst) => return Some(Delivered::ThrottleFirst),
-                Some(Throttled::Held(older)) => return Some(self.held(older.as_ref())),
+                Some(Throttled::Held(older)) => {
+                    let opens_early = throttle.bytes() > limits.hard_bytes && throttle.list();
+                    return Some(self.held(older.as_ref(), opens_early));
+                }
             }
         }
         self.shed(now, frame)
@@ -119,17 +124,22 @@ impl Session {
 
     /// Counts a frame that the throttle holds, and the older frame that it replaces. The `seq` number of the older frame
     /// is used up, as if the frame had waited in the queue.
-    fn held(&mut self, older: Option<&Arc<Frame>>) -> Delivered {
+    fn held(&mut self, older: Option<&Arc<Frame>>, opens_early: bool) -> Delivered {
         let Some(older) = older else {
             return Delivered::Held {
                 frames: 0,
                 bytes: 0,
+                opens_early,
             };
         };
         self.queue.shed(older);
         self.cold.record.messages_conflated += 1;
         let bytes = older.queue_bytes();
-        Delivered::Held { frames: 1, bytes }
+        Delivered::Held {
+            frames: 1,
+            bytes,
+            opens_early,
+        }
     }
 
     /// Opens the client's throttle; the frames that it held are to be pushed.

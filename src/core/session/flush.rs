@@ -187,6 +187,7 @@ impl Session {
                 || !self.queue.is_empty()
                 || !self.takes_data()
                 || self.is_limited
+                || self.owes_reading
                 || asks_early,
             asks_early,
         }

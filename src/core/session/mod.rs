@@ -25,6 +25,7 @@ mod reading;
 mod record;
 mod replayed;
 mod throttle;
+mod unread_answers;
 mod waits;
 
 use std::num::{NonZeroU32, NonZeroU64};
@@ -52,6 +53,7 @@ use postponed::Postponed;
 use reading::InputPause;
 use record::Record;
 use throttle::Throttle;
+use unread_answers::UnreadAnswers;
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub(super) struct Session {
     awaits_drained: bool,
     /// Whether missed messages wait, or have waited until this write.
     has_resumed: bool,
+    /// Whether the client is not read until it has taken its answers.
+    owes_reading: bool,
     /// Whether the queue has waited since a write that the kernel did not take whole.
     waits_for_kernel: bool,
     /// Whether weirgate itself holds the client's bytes back, after the session has written them.
@@ -105,6 +109,7 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: InputPause,
+    unread_answers: UnreadAnswers,
     /// The permit for the client's input that is kept. This, `rate` and `resumed` are boxed, because most clients have none.
     received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
@@ -129,7 +134,7 @@ struct Cold {
 
 /// Every client has both, so a field that few clients need is boxed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Session>() <= 152 && size_of::<Cold>() <= 520);
+const _: () = assert!(size_of::<Session>() <= 152 && size_of::<Cold>() <= 528);
 
 impl Session {
     /// Returns a session that awaits the request head.
@@ -147,6 +152,7 @@ impl Session {
             timers,
             armed_at: None,
             reading: InputPause::default(),
+            unread_answers: UnreadAnswers::default(),
             received: None,
             rest_bytes: None,
             permit: Some(permit),
@@ -167,6 +173,7 @@ impl Session {
             is_limited: false,
             awaits_drained: false,
             has_resumed: false,
+            owes_reading: false,
             waits_for_kernel: false,
             is_paced: false,
             content: Content::Text,
@@ -242,9 +249,20 @@ impl Session {
         self.queue.bytes() + self.throttle().map_or(0, Throttle::bytes)
     }
 
-    /// Memory of the send queue itself, if the queue is longer than a burst.
+    /// Memory of the send queue itself, if the queue is longer than a burst, and of the throttle.
     pub(super) fn queue_room_bytes(&self) -> usize {
-        self.queue.room_bytes()
+        self.queue.room_bytes() + self.throttle_room_bytes()
+    }
+
+    /// Memory of the throttle itself.
+    pub(super) fn throttle_room_bytes(&self) -> usize {
+        self.throttle().map_or(0, Throttle::room_bytes)
+    }
+
+    /// Notes that the client's throttle is to open early. Returns false if it holds nothing, or if that was noted before.
+    pub(super) fn list_throttle(&mut self) -> bool {
+        let throttle = self.cold.throttle.as_deref_mut();
+        throttle.is_some_and(|throttle| throttle.count() > 0 && throttle.list())
     }
 
     /// Whether the client has a rate of its own.

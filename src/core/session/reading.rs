@@ -13,7 +13,7 @@ use weirgate_wire::frame::FrameScratch;
 labelled! {
     /// A reason not to read a session for now. Reading continues when no reason is left.
     pub(crate) enum Pause {
-        /// Too many pongs wait.
+        /// Too many pongs or answers wait.
         Control = "pongs",
         /// The gateway has paused the client.
         Gateway = "unanswered",
@@ -125,8 +125,9 @@ impl Session {
         }
     }
 
-    /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
-    /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
+    /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused, while more than
+    /// `control_bytes_max` wait in the control part, and while the client has to take its answers, the input is kept for
+    /// later.
     /// Input after a violation is discarded.
     pub(crate) fn read(
         &mut self,
@@ -135,6 +136,7 @@ impl Session {
         control_bytes_max: usize,
         scratch: &mut FrameScratch,
     ) -> Option<ClientStep> {
+        let has_to_read = self.has_to_read();
         let cold = &mut *self.cold;
         if let Phase::Open(open) = &cold.phase
             && open.is_broken
@@ -142,7 +144,7 @@ impl Session {
             *input = &[];
             return None;
         }
-        if self.queue.control_bytes() > control_bytes_max {
+        if has_to_read || self.queue.control_bytes() > control_bytes_max {
             cold.reading.pause(Pause::Control, now);
         }
         if cold.reading.is_paused() {

@@ -2,10 +2,12 @@
 //! every interval, and then the newest frame of each key is sent.
 //!
 //! A frame that comes while the throttle is open is sent at once, and the throttle opens again an interval later. Held
-//! frames count as waiting. If the newest frames of all keys are too many bytes, the throttle opens early: a client
-//! that reads gets more than its rate, and stays; a client that does not read meets the hard limit of the send queue.
-//! All clients together hold no more frames than there are keys: a client holds only the newest frame of a key, and all
-//! clients share the frame.
+//! frames count as waiting. If the newest frames of all keys are too many bytes, the throttle opens early, as soon as
+//! the hub has time: very many clients may be there with the same message. A client that reads gets more than its rate,
+//! and stays; a client that does not read meets the hard limit of the send queue. All clients together hold no more
+//! frames than there are keys: a client holds only the newest frame of a key, and all clients share the frame. What each
+//! client has of its own, the table of its keys, counts among the bytes of frames, and opens the throttle early too
+//! ([`crate::queue_rooms`]).
 //!
 //! The frames that the [gate](super::gate) of a client holds back wait here too.
 
@@ -16,6 +18,7 @@ use foldhash::fast::RandomState;
 
 use super::gate::Gate;
 use super::{Intake, Session};
+use crate::frame_bytes::QueueRoom;
 use crate::{ConflationKey, Frame, MaxRate, Now};
 
 /// A frame that waits until the throttle opens.
@@ -52,7 +55,17 @@ pub(super) struct Throttle {
     bytes: usize,
     /// The number of the frame that was held last.
     last_number: u64,
+    /// It is among those that open early.
+    opens_early: bool,
+    /// The memory of `held`.
+    room: Option<QueueRoom>,
 }
+
+/// Memory of a key with its frame in the table: the entry, and a byte of the table's own.
+const KEY_BYTES: usize = size_of::<(ConflationKey, HeldFrame)>() + 1;
+
+/// With so many times the bytes that may wait, the throttle opens at once.
+const OPENS_AT_ONCE: usize = 2;
 
 impl Throttle {
     /// Returns an open throttle. Without a rate it is always open, unless a gate is closed.
@@ -64,6 +77,8 @@ impl Throttle {
             held: HashMap::default(),
             bytes: 0,
             last_number: 0,
+            opens_early: false,
+            room: None,
         }
     }
 
@@ -85,8 +100,8 @@ impl Throttle {
         self.interval_us > 0
     }
 
-    /// Decides on a frame while `under_way` bytes are in flight to the client. At most `bytes_max` bytes wait, unless a
-    /// single frame is larger.
+    /// Decides on a frame while `under_way` bytes are in flight to the client. If more than `bytes_max` bytes wait, the
+    /// throttle is to [open early](Self::list); with twice as many, or a single frame that is larger, it opens first.
     pub(super) fn judge(
         &mut self,
         now: Now,
@@ -118,7 +133,7 @@ impl Throttle {
         let replaced = self.held.get(&key).map(|held| held.frame.queue_bytes());
         let others = self.held.len() - usize::from(replaced.is_some());
         let bytes = self.bytes - replaced.unwrap_or(0) + frame.queue_bytes();
-        if others > 0 && bytes > bytes_max {
+        if others > 0 && bytes > bytes_max.saturating_mul(OPENS_AT_ONCE) {
             return Throttled::OpensFirst;
         }
         self.last_number += 1;
@@ -127,8 +142,30 @@ impl Throttle {
             number: self.last_number,
             frame: Arc::clone(frame),
         };
+        let capacity = self.held.capacity();
         let older = self.held.insert(key, newest);
+        if self.held.capacity() > capacity {
+            self.count_room(frame);
+        }
         Throttled::Held(older.map(|held| held.frame))
+    }
+
+    #[cold]
+    fn count_room(&mut self, frame: &Frame) {
+        // The table uses seven eighths of its places.
+        let places = self.held.capacity() / 7 * 8;
+        let room = self.room.get_or_insert_with(|| frame.queue_room());
+        room.set(places * KEY_BYTES);
+    }
+
+    /// The memory of the table of held frames.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.room.as_ref().map_or(0, QueueRoom::bytes)
+    }
+
+    /// Notes that the throttle is to open early. Returns false if that was noted before.
+    pub(super) fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.opens_early, true)
     }
 
     /// When the throttle opens next; `None` if it holds no frame.
@@ -140,6 +177,7 @@ impl Throttle {
 
     /// Opens the throttle: returns the held frames, oldest first. Without a held frame it stays open.
     pub(super) fn open(&mut self, now: Now) -> Vec<Arc<Frame>> {
+        self.opens_early = false;
         if self.held.is_empty() {
             return Vec::new();
         }
@@ -150,7 +188,7 @@ impl Throttle {
             true => interval.end,
             false => now.mono_us + self.interval_us,
         };
-        self.bytes = 0;
+        (self.bytes, self.room) = (0, None);
         if let Some(gate) = &mut self.gate {
             gate.is_closed = true;
             gate.note_sent(now);

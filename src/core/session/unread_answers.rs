@@ -1,0 +1,62 @@
+//! The answers that a client has not taken. Each is a frame of its own, so a short one takes ten times the bytes that
+//! count for the limits of the queue, and a client that asks and does not read would have very many. Such a client is not
+//! read until it has taken its answers.
+
+use super::Session;
+use crate::{Class, Frame};
+
+/// The most memory of answers that wait, beside their bytes, for a client that takes what is sent: it may send many
+/// requests at once.
+const WAITING_BYTES_MAX: u32 = 64 * 1024;
+/// The same, for a client of which the kernel takes nothing.
+const BLOCKED_BYTES_MAX: u32 = 16 * 1024;
+
+/// The answers in the send queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UnreadAnswers {
+    /// Their memory beside their queue bytes, of all since none waited.
+    bytes: u32,
+    /// The last of them is out after this frame, as the low bits of a count of the frames that are out.
+    until: u32,
+}
+
+impl Session {
+    /// Notes a frame that was put in the queue because the client has asked for it.
+    pub(crate) fn note_answer(&mut self, frame: &Frame) {
+        if frame.class() != Class::Answer {
+            return;
+        }
+        let waiting = self.unread_answer_bytes();
+        let beside = frame.memory_bytes().saturating_sub(frame.queue_bytes());
+        let bytes = u32::try_from(beside).unwrap_or(u32::MAX);
+        let frames = self.queue.frames_out() + self.queue.frames() as u64;
+        self.cold.unread_answers = UnreadAnswers {
+            bytes: waiting.saturating_add(bytes),
+            until: frames as u32,
+        };
+    }
+
+    fn unread_answer_bytes(&self) -> u32 {
+        let UnreadAnswers { bytes, until } = self.cold.unread_answers;
+        let out = self.queue.frames_out() as u32;
+        let are_out = self.queue.data_is_empty() || until.wrapping_sub(out) as i32 <= 0;
+        if are_out { 0 } else { bytes }
+    }
+
+    /// Whether the client has to take its answers before it is read on.
+    pub(super) fn has_to_read(&mut self) -> bool {
+        let bytes_max = match self.is_blocked() {
+            true => BLOCKED_BYTES_MAX,
+            false => WAITING_BYTES_MAX,
+        };
+        self.owes_reading |= self.unread_answer_bytes() > bytes_max;
+        self.owes_reading
+    }
+
+    /// Whether a client that had to take its answers has taken them by now.
+    pub(crate) fn take_has_read(&mut self) -> bool {
+        let has_read = self.owes_reading && self.unread_answer_bytes() == 0;
+        self.owes_reading &= !has_read;
+        has_read
+    }
+}
