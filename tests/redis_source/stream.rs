@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use redis::ConnectionLike;
 use weirgate_bus::StreamSettings;
-use weirgate_bus::redis::{RedisStreamPages, RedisStreamSource, WithPages};
+use weirgate_bus::redis::{RedisNeeds, RedisStreamPages, RedisStreamSource, WithPages};
 use weirgate_core::TopicName;
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::base::Finding;
 
 use super::*;
 
@@ -74,6 +76,46 @@ fn a_large_answer_over_a_thin_line_is_no_silence() {
         seen.iter().all(|event| event.starts_with("a: ")),
         "{seen:?}"
     );
+    assert_eq!(status.reconnects(), 0);
+}
+
+/// Adds an entry with so many fields that do not count, before and behind these `fields`.
+fn add_amid(client: &mut redis::Connection, others: usize, fields: &[&str]) {
+    let half = "$1\r\no\r\n$1\r\n1\r\n".repeat(others / 2);
+    let parts = 3 + others / 2 * 4 + fields.len();
+    let mut command = format!("*{parts}\r\n$4\r\nXADD\r\n$5\r\n{KEY}\r\n$1\r\n*\r\n{half}");
+    for part in fields {
+        command += &format!("${}\r\n{part}\r\n", part.len());
+    }
+    command += &half;
+    let answer = client.req_packed_command(command.as_bytes());
+    assert!(
+        matches!(answer, Ok(redis::Value::BulkString(_))),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_entry_with_very_many_fields_is_a_message_and_the_next_ones_come() {
+    const FIELDS: usize = 530_000;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    add_amid(&mut client, 3_000, &["channel", "a"]);
+    let needs = RedisNeeds {
+        stream: Some(KEY.to_owned()),
+        ..RedisNeeds::default()
+    };
+    let found = needs.check(&settings(&server.url()));
+    let good = Finding::Good(format!("may read the stream {KEY}"));
+    assert!(found.contains(&good), "{found:?}");
+    // The newest one at the start.
+    add_amid(&mut client, FIELDS, &["channel", "a", "data", "0"]);
+    let (events, status) = read(settings(&server.url()));
+    assert_eq!(until(&events, 1), ["-", "a: 0"]);
+    // While the source waits.
+    add_amid(&mut client, FIELDS, &["channel", "a", "data", "1"]);
+    add(&mut client, &[], "2");
+    assert_eq!(until(&events, 2), ["Up", "CaughtUp", "a: 1", "a: 2"]);
     assert_eq!(status.reconnects(), 0);
 }
 

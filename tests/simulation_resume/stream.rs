@@ -194,14 +194,15 @@ fn bulk(text: &str) -> Value {
     Value::Bulk(text.as_bytes().to_vec())
 }
 
-/// An entry as the connection hands it over: what is too long is cut behind the first byte over the limit.
+/// An entry as the connection hands it over: fields that do not count are left out, and what is too long is cut behind
+/// the first byte over the limit.
 fn entry(id: StoredId, item: &Item, bytes_max: usize) -> Value {
     let data = match item.payload.len() > bytes_max {
         true => Value::Cut(item.payload[..=bytes_max].to_vec()),
         false => Value::Bulk(item.payload.clone()),
     };
     let fields = match item.channel.is_empty() {
-        true => vec![bulk("another"), data],
+        true => vec![bulk("data"), data],
         false => vec![bulk("channel"), bulk(&item.channel), bulk("data"), data],
     };
     let id = format!("{}-{}", id.major, id.minor);

@@ -10,7 +10,7 @@ use super::resp::Value;
 use super::role::{hello_field, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
-use super::stream::STATE;
+use super::stream::{STATE, read_limits};
 use crate::socket::Waiter;
 use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
@@ -77,6 +77,8 @@ fn all(
         Finding::Warning(format!("{text}; {effect}"))
     })?;
     if let Some(key) = &needs.stream {
+        let limits = read_limits(settings.payload_bytes_max);
+        connection.reader.set_limits(limits);
         read_stream(&mut connection, key, found)?;
     }
     subscribed(&mut connection, needs, found)

@@ -4,8 +4,11 @@
 //! only the beginning, and reads and drops the rest. (The parser of the `redis` crate collects a string of any length
 //! before it returns it, and has no limit to set.)
 
+mod entry_fields;
+
 use std::mem;
 
+use self::entry_fields::EntryFields;
 use crate::socket::{Lines, take_up_to};
 
 /// The longest line: a status, an error, a number.
@@ -58,10 +61,10 @@ pub enum Value {
 pub struct ReadLimits {
     /// The longest string that is kept whole.
     pub bulk_bytes_max: usize,
-    /// The longest list.
+    /// The longest list, except for the list of the fields of an entry.
     pub items_max: usize,
-    /// The fields to keep of each entry of a stream. Of other fields almost nothing is kept, because other programs may
-    /// add any number of fields of any size.
+    /// The fields to keep of each entry of a stream, with their values. Other fields are dropped as they arrive, because
+    /// other programs may add any number of fields of any size. If empty, no list counts as the fields of an entry.
     pub entry_fields: &'static [&'static [u8]],
     /// Whether the lists inside the outermost list are returned one by one as they arrive, and at the end the outermost
     /// list without them. So an answer of any length takes little memory.
@@ -72,6 +75,8 @@ pub struct ReadLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the Redis protocol ({0})")]
 pub struct RespError(&'static str);
+
+const TOO_MANY_ITEMS: RespError = RespError("a list with too many items");
 
 /// Reads values from pieces of any size.
 #[derive(Debug)]
@@ -96,10 +101,13 @@ struct Bulk {
     to_end: usize,
 }
 
+/// A list that is arriving.
 #[derive(Debug)]
 struct Open {
     items: Vec<Value>,
     missing: usize,
+    /// The strings of a list that may be the fields of an entry.
+    fields: Option<EntryFields>,
 }
 
 impl RespReader {
@@ -139,7 +147,7 @@ impl RespReader {
 
     fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, RespError> {
         if let Some(whole) = self.open.pop_if(|open| open.missing == 0) {
-            return Ok(Some(Value::Array(whole.items)));
+            return Ok(Some(whole.into_value()));
         }
         loop {
             let value = match &mut self.bulk {
@@ -154,7 +162,9 @@ impl RespReader {
                     None => return Ok(None),
                 },
             };
-            if let Some(whole) = value.and_then(|value| self.place(value)) {
+            if let Some(value) = value
+                && let Some(whole) = self.place(value)?
+            {
                 return Ok(Some(whole));
             }
         }
@@ -188,23 +198,15 @@ impl RespReader {
 
     /// The longest string that is kept whole in the innermost open list.
     fn bulk_bytes_max(&self) -> usize {
-        let fields = self.limits.entry_fields;
-        let list = match &self.open[..] {
-            // `[[ID, FIELDS]…]`, the answer to XRANGE, and `[[KEY, [[ID, FIELDS]…]]…]`, the answer to XREAD.
-            [_, _, list] | [_, _, _, _, list] if !fields.is_empty() => list,
-            _ => return self.limits.bulk_bytes_max,
-        };
-        let name = list.items.last().filter(|_| list.items.len() % 2 == 1);
-        match name {
-            None => fields.iter().map(|field| field.len()).max().unwrap_or(0),
-            Some(Value::Bulk(name)) if fields.contains(&&name[..]) => self.limits.bulk_bytes_max,
-            Some(_) => 0,
-        }
+        let (names, bytes_max) = (self.limits.entry_fields, self.limits.bulk_bytes_max);
+        let fields = self.open.last().and_then(|open| open.fields.as_ref());
+        fields.map_or(bytes_max, |fields| fields.bytes_max(names, bytes_max))
     }
 
     fn open(&mut self, items: usize) -> Result<(), RespError> {
-        if items > self.limits.items_max {
-            return Err(RespError("a list with too many items"));
+        let may_be_fields = self.may_open_fields();
+        if items > self.limits.items_max && !may_be_fields {
+            return Err(TOO_MANY_ITEMS);
         }
         if self.open.len() == DEPTH_MAX {
             return Err(RespError("too many lists in lists"));
@@ -212,28 +214,66 @@ impl RespReader {
         self.open.push(Open {
             items: Vec::with_capacity(items.min(ITEMS_ROOM_MAX)),
             missing: items,
+            fields: may_be_fields.then(EntryFields::default),
         });
         Ok(())
     }
 
+    /// Whether a list that begins here may be the fields of an entry: `[[ID, FIELDS]…]` is the answer to XRANGE, and
+    /// `[[KEY, [[ID, FIELDS]…]]…]` that to XREAD. In the latter, the list of the entries is as deep as the fields are in
+    /// the former, but has no strings.
+    fn may_open_fields(&self) -> bool {
+        !self.limits.entry_fields.is_empty() && matches!(self.open.len(), 2 | 4)
+    }
+
     /// Puts a value in the innermost open list. Without an open list returns the value; if the outermost list is now
     /// complete, returns that list.
-    fn place(&mut self, mut value: Value) -> Option<Value> {
+    fn place(&mut self, mut value: Value) -> Result<Option<Value>, RespError> {
         loop {
             let is_outermost = self.open.len() == 1;
             let Some(open) = self.open.last_mut() else {
-                return Some(value);
+                return Ok(Some(value));
             };
             open.missing -= 1;
             if self.limits.singly && is_outermost && matches!(value, Value::Array(_)) {
-                return Some(value);
+                return Ok(Some(value));
             }
-            open.items.push(value);
+            open.put(value, &self.limits)?;
             if open.missing > 0 {
-                return None;
+                return Ok(None);
             }
-            value = Value::Array(self.open.pop()?.items);
+            match self.open.pop() {
+                Some(whole) => value = whole.into_value(),
+                None => return Ok(None),
+            }
         }
+    }
+}
+
+impl Open {
+    fn put(&mut self, value: Value, limits: &ReadLimits) -> Result<(), RespError> {
+        match &mut self.fields {
+            Some(fields) if !matches!(value, Value::Array(_)) => {
+                fields.take(value, limits.entry_fields);
+            }
+            // The announced number of items was checked, unless they may have been fields.
+            _ if self.items.len() == limits.items_max => return Err(TOO_MANY_ITEMS),
+            _ => self.items.push(value),
+        }
+        Ok(())
+    }
+
+    /// The number of items for which memory is allocated.
+    #[cfg(test)]
+    fn room(&self) -> usize {
+        let fields = self.fields.as_ref().map_or(0, EntryFields::room);
+        self.items.capacity() + fields
+    }
+
+    fn into_value(mut self) -> Value {
+        let fields = self.fields.map(EntryFields::into_items);
+        self.items.extend(fields.unwrap_or_default());
+        Value::Array(self.items)
     }
 }
 
@@ -301,8 +341,21 @@ mod tests {
         singly: false,
     };
 
+    const OF_ENTRIES: ReadLimits = ReadLimits {
+        entry_fields: &[b"channel", b"data"],
+        ..LIMITS
+    };
+
     fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, RespError> {
-        let mut reader = RespReader::new(LIMITS);
+        read_with(LIMITS, bytes, sizes)
+    }
+
+    fn read_with(
+        limits: ReadLimits,
+        bytes: &[u8],
+        sizes: &[usize],
+    ) -> Result<Vec<Value>, RespError> {
+        let mut reader = RespReader::new(limits);
         let mut values = Vec::new();
         let mut sizes = sizes.iter().cycle();
         let mut rest = bytes;
@@ -324,28 +377,64 @@ mod tests {
 
     #[test]
     fn of_an_entry_only_the_fields_that_count_are_kept() {
-        let mut reader = RespReader::new(ReadLimits {
-            entry_fields: &[b"channel", b"data"],
-            ..LIMITS
-        });
+        let mut reader = RespReader::new(OF_ENTRIES);
         let fields = "*6\r\n$5\r\nother\r\n$9\r\n123456789\r\n$12\r\nchannel-long\r\n$2\r\nno\r\n$4\r\ndata\r\n$3\r\nyes\r\n";
         let entries = format!("*1\r\n*2\r\n$3\r\n1-0\r\n{fields}");
         let bulk = |text: &str| Value::Bulk(text.into());
-        let cut = |text: &str| Value::Cut(text.into());
-        let kept = Value::Array(vec![
-            bulk("other"),
-            cut("1"),
-            cut("channel-"),
-            cut("n"),
-            bulk("data"),
-            bulk("yes"),
-        ]);
+        let kept = Value::Array(vec![bulk("data"), bulk("yes")]);
         let want = Value::Array(vec![Value::Array(vec![bulk("1-0"), kept])]);
         let of_range = reader.next(&mut entries.as_bytes());
         assert_eq!(of_range, Ok(Some(want.clone())));
         let answer = format!("*1\r\n*2\r\n$9\r\na-long-ke\r\n{entries}");
         let want = Value::Array(vec![Value::Array(vec![bulk("a-long-ke"), want])]);
         assert_eq!(reader.next(&mut answer.as_bytes()), Ok(Some(want)));
+    }
+
+    #[test]
+    fn an_entry_may_have_any_number_of_fields() {
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let (other, channel) = ("$1\r\no\r\n$1\r\n1\r\n", "$7\r\nchannel\r\n$1\r\na\r\n");
+        let fields = [other, channel].concat().repeat(5_000);
+        let entry = format!("*2\r\n$3\r\n1-0\r\n*20002\r\n{fields}$7\r\nchannel\r\n$1\r\nb\r\n");
+        let kept = Value::Array(vec![bulk("channel"), bulk("b")]);
+        let want = Value::Array(vec![bulk("1-0"), kept]);
+        for (before, lists) in [("", 0), ("*1\r\n*2\r\n$1\r\nk\r\n", 2)] {
+            let bytes = format!("{before}*2\r\n{entry}{entry}");
+            for size in [1, 1_000, usize::MAX] {
+                let mut reader = RespReader::new(OF_ENTRIES);
+                let (mut value, mut most) = (None, 0);
+                for mut piece in bytes.as_bytes().chunks(size.min(bytes.len())) {
+                    value = reader.next(&mut piece).unwrap();
+                    most = most.max(reader.open.iter().map(Open::room).max().unwrap_or(0));
+                }
+                for _ in 0..lists {
+                    let Some(Value::Array(parts)) = value else {
+                        panic!("{value:?}")
+                    };
+                    value = parts.into_iter().last();
+                }
+                let want = Value::Array(vec![want.clone(), want.clone()]);
+                assert_eq!(value, Some(want), "{size}");
+                assert!(most <= ITEMS_ROOM_MAX + 4, "{most}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_lists_in_answers_with_entries_are_limited() {
+        for bytes in ["*9\r\n".to_owned(), "*1\r\n*9\r\n".to_owned()] {
+            assert_eq!(
+                read_with(OF_ENTRIES, bytes.as_bytes(), &[3]),
+                Err(TOO_MANY_ITEMS)
+            );
+        }
+        for (items, is_good) in [(8, true), (9, false)] {
+            for item in ["*0\r\n", "*1\r\n$1\r\na\r\n"] {
+                let bytes = format!("*1\r\n*1\r\n*{items}\r\n{}", item.repeat(items));
+                let read = read_with(OF_ENTRIES, bytes.as_bytes(), &[3]);
+                assert_eq!(read.is_ok(), is_good, "{read:?}");
+            }
+        }
     }
 
     #[test]
@@ -477,6 +566,43 @@ mod tests {
                 want.push(from_reference(reference));
             }
             prop_assert_eq!(read_in_pieces(&bytes, &sizes).unwrap(), want);
+        }
+
+        /// However an answer to XREAD or XRANGE is split, each entry has the last field of each name that counts.
+        #[test]
+        fn of_any_entries_the_fields_that_count_are_kept(
+            is_range in any::<bool>(),
+            entries in prop::collection::vec(prop::collection::vec(prop::sample::select(
+                vec!["channel", "data", "channels", "o", ""]), 0..12), 1..8),
+            sizes in prop::collection::vec(1_usize..50, 1..10),
+        ) {
+            let bulk = |text: &str| Value::Bulk(text.into());
+            let mut bytes = Vec::new();
+            if !is_range {
+                bytes.extend_from_slice(b"*1\r\n*2\r\n$4\r\ndata\r\n");
+            }
+            header(&mut bytes, b'*', entries.len());
+            let mut want = Vec::new();
+            for parts in &entries {
+                bytes.extend_from_slice(b"*2\r\n$3\r\n1-0\r\n");
+                pack(&mut bytes, parts.iter());
+                let mut kept: Vec<[&str; 2]> = Vec::new();
+                for field in parts.as_chunks().0 {
+                    let [name, value] = *field;
+                    match kept.iter_mut().find(|field| field[0] == name) {
+                        Some(field) => field[1] = value,
+                        None if ["channel", "data"].contains(&name) => kept.push(*field),
+                        None => {}
+                    }
+                }
+                let kept = kept.as_flattened().iter().copied().map(bulk).collect();
+                want.push(Value::Array(vec![bulk("1-0"), Value::Array(kept)]));
+            }
+            let mut want = Value::Array(want);
+            if !is_range {
+                want = Value::Array(vec![Value::Array(vec![bulk("data"), want])]);
+            }
+            prop_assert_eq!(read_with(OF_ENTRIES, &bytes, &sizes).unwrap(), [want]);
         }
 
         /// No bytes cause a panic, and however they are split, the result is the same.

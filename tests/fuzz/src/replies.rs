@@ -1,5 +1,7 @@
 //! Replies of Redis: weirgate's reader against the parser of the `redis` crate.
 
+use std::mem::discriminant;
+
 use weirgate_bus::redis::resp::{ReadLimits, RespError, RespReader, Value};
 
 use super::{choices, outcome};
@@ -11,8 +13,21 @@ const LIMITS: ReadLimits = ReadLimits {
     singly: false,
 };
 
+const LIMITS_OF_ENTRIES: ReadLimits = ReadLimits {
+    entry_fields: &[b"a", b"data"],
+    ..LIMITS
+};
+
 fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), RespError>) {
-    let mut reader = RespReader::new(LIMITS);
+    read_with(LIMITS, bytes, piece)
+}
+
+fn read_with(
+    limits: ReadLimits,
+    bytes: &[u8],
+    piece: usize,
+) -> (Vec<Value>, Result<(), RespError>) {
+    let mut reader = RespReader::new(limits);
     let mut values = Vec::new();
     for mut part in bytes.chunks(piece) {
         loop {
@@ -62,11 +77,24 @@ fn is_ours_alone(value: &Value) -> bool {
     }
 }
 
+/// A list of any length may be the fields of an entry, so more may be read than without entries, but not less.
+fn check_entries(bytes: &[u8], piece: usize, values: &[Value]) {
+    let of_entries = read_with(LIMITS_OF_ENTRIES, bytes, piece);
+    let whole = read_with(LIMITS_OF_ENTRIES, bytes, usize::MAX);
+    assert_eq!(of_entries, whole, "pieces matter to entries");
+    let read = of_entries.0;
+    assert!(read.len() >= values.len(), "values are missing");
+    for (read, value) in read.iter().zip(values) {
+        assert_eq!(discriminant(read), discriminant(value));
+    }
+}
+
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([piece], bytes) = choices(data);
     let (values, ended) = read(bytes, usize::from(piece) + 1);
     let whole = read(bytes, usize::MAX);
     assert_eq!((&values, &ended), (&whole.0, &whole.1), "pieces matter");
+    check_entries(bytes, usize::from(piece) + 1, &values);
     let mut at = 0;
     for value in &values {
         // The end of each value: found by reading a byte more each time.
@@ -83,6 +111,6 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         }
         at = end;
     }
-    let shapes: Vec<_> = values.iter().map(std::mem::discriminant).take(4).collect();
+    let shapes: Vec<_> = values.iter().map(discriminant).take(4).collect();
     outcome((shapes, ended.map_err(|error| error.to_string())))
 }

@@ -34,8 +34,18 @@ use crate::relay::{Bus, Relay};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
 
-/// The most items of a list: a command may not have that many parts, so no entry has more fields.
-const ITEMS_MAX: usize = 1 << 20;
+/// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
+const ITEMS_MAX: usize = 1_024;
+
+/// The limits for answers about a stream with payloads of up to so many bytes.
+pub(super) const fn read_limits(payload_bytes_max: usize) -> ReadLimits {
+    ReadLimits {
+        bulk_bytes_max: payload_bytes_max,
+        items_max: ITEMS_MAX,
+        entry_fields: &[CHANNEL, DATA],
+        singly: false,
+    }
+}
 
 /// Relays the entries of a stream, for ever.
 pub struct RedisStreamSource {
@@ -70,12 +80,7 @@ impl RedisStreamSource {
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;
-        let limits = ReadLimits {
-            bulk_bytes_max: settings.payload_bytes_max,
-            items_max: ITEMS_MAX,
-            entry_fields: &[CHANNEL, DATA],
-            singly: false,
-        };
+        let limits = read_limits(settings.payload_bytes_max);
         relay.status.set_up(false);
         self.reader.connected();
         let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);

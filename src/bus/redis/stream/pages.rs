@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-use super::reader::{CHANNEL, DATA, StreamEntry, entries, id_text, message};
-use super::{ITEMS_MAX, RedisStreamSource};
+use super::reader::{StreamEntry, entries, id_text, message};
+use super::{RedisStreamSource, read_limits};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, shown_trimmed};
-use crate::redis::resp::{ReadLimits, RespReader, Value};
+use crate::redis::resp::{RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
@@ -290,12 +290,7 @@ impl RedisStreamPages {
         } = self;
         let times = &servers.settings.times;
         let patience = Duration::from_millis(times.ping_timeout_ms);
-        let limits = ReadLimits {
-            bulk_bytes_max: servers.settings.payload_bytes_max,
-            items_max: ITEMS_MAX,
-            entry_fields: &[CHANNEL, DATA],
-            singly: false,
-        };
+        let limits = read_limits(servers.settings.payload_bytes_max);
         let ask = |mut connection: Connection<'_>| {
             connection.reader.set_limits(limits);
             let answer = connection.ask_one(&command, patience)?;
