@@ -141,6 +141,63 @@ fn frames_of_a_topic_that_was_left_do_not_come_later() {
     assert_eq!(world.texts(key), ["c"]);
 }
 
+/// Clients that came together hold the same states, so one message is too much for all of them.
+#[test]
+fn slots_that_are_full_with_the_same_message_open_in_turns() {
+    let mut world = state(Limits {
+        work_us: 30,
+        ..small_queue()
+    });
+    let keys: Vec<_> = (0..400).map(|_| slotted(&mut world)).collect();
+    let body = |n: u32| format!("{n:98}");
+    for n in 0..21 {
+        world.publish(&format!("levels/{n}"), &body(n));
+    }
+    world.held = true;
+    world.hub.begin_part(10);
+    world.publish("levels/21", &body(21));
+    let mut turns = 0;
+    let mut got = [0; 400];
+    while got.contains(&0) {
+        world.hub.begin_part(10);
+        world.hub.handle_timeout(world.now);
+        world.hub.flush(world.now, &mut world.net);
+        for (key, got) in keys.iter().zip(&mut got) {
+            let texts = world.texts(*key).len();
+            *got += texts.saturating_sub(1);
+        }
+        turns += 1;
+        assert!(turns < 1_000, "{got:?}");
+    }
+    assert!(turns > 10, "{turns} turns");
+    world.held = false;
+    world.settle();
+    world.hub.check_invariants();
+}
+
+/// What a client waits for is a frame that all share; the table of what it waits for is its own.
+#[test]
+fn the_slots_of_very_many_keys_open_early_while_there_is_too_little_memory() {
+    const LIMIT: u64 = 200_000;
+    let mut world = state(Limits {
+        frame_bytes_max: LIMIT,
+        ..Limits::default()
+    });
+    let keys: Vec<_> = (0..60).map(|_| slotted(&mut world)).collect();
+    let mut most = 0;
+    for n in 0..600 {
+        world.publish(&format!("levels/{n}"), "x");
+        most = most.max(world.frame_bytes.alive());
+    }
+    assert!(most < 2 * LIMIT, "{most}");
+    world.advance(SECOND);
+    for key in keys {
+        assert_eq!(world.reason(key), None);
+        assert_eq!(world.texts(key).len(), 600);
+    }
+    world.hub.check_invariants();
+}
+
 /// A client that reads would otherwise be dropped for its rate, each time that it comes back.
 #[test]
 fn a_slot_opens_early_where_the_newest_of_all_keys_are_too_many_bytes() {
