@@ -180,6 +180,13 @@ impl Core {
         }
     }
 
+    /// Gives [`Self::reap`] time of its own if clients are to be dropped: until they are, their queues take memory.
+    pub(super) fn begin_reaping(&mut self) {
+        if !self.clients.over.is_empty() {
+            self.turn.begin(self.limits.work_us / 2);
+        }
+    }
+
     /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
         let clients = &self.clients;

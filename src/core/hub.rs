@@ -286,6 +286,7 @@ impl<G: Gateway> Hub<G> {
         self.core.flush_dirty(tx);
         self.core.keep_queue_rooms();
         self.core.keep_frame_memory();
+        self.core.begin_reaping();
         self.settle();
         self.has_to_flush()
     }
