@@ -418,11 +418,13 @@ impl<G: Gateway> Hub<G> {
     /// Whether the shell may take another publication. While a flush is under way, publications wait for the clients
     /// that the flush has yet to reach. A quarter of the soft limit is left for the next publication, so that a client
     /// that keeps up stays below its soft limit. Queues of frames with a conflation key only conflate, so these frames
-    /// do not count. Publications wait too while one without a key waits behind held states, and while the history has
-    /// yet to forget messages for those before.
+    /// do not count. While frames and queues are over their limit, no client gets more before all were written to: many
+    /// queues of short messages take much memory long before one is over its soft limit. Publications wait too while one
+    /// without a key waits behind held states, and while the history has yet to forget messages for those before.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
-        let has_room = || self.core.laps.published_bytes() < max_bytes;
+        let has_room =
+            || self.core.laps.published_bytes() < max_bytes && !self.core.is_over_frame_limit();
         let may_keep = !self.core.history_is_over();
         may_keep && self.core.overload.others == 0 && (!self.core.has_unflushed() || has_room())
     }

@@ -224,7 +224,8 @@ impl Core {
         waits.then_some(self.memory.rest_until)
     }
 
-    fn is_over_frame_limit(&self) -> bool {
+    /// Whether frames that wait for clients, and the queues, take too much memory.
+    pub(super) fn is_over_frame_limit(&self) -> bool {
         let over = self.frame_bytes().alive() > self.limits.frame_bytes_max;
         over && self.stats().messages_waiting > 0
     }
