@@ -6,7 +6,7 @@ words, only parts whose name contains one of the words; with --quick, what a min
 rules, some seeds of the simulation, a black-box test of each gateway. What a part prints is in target/test-logs/PART.log, and is shown
 if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build failed.
 
-Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (2), of which pytest runs
+Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (3), of which pytest runs
 WORKERS tests at once (12), the long ones first (tests/rig/lanes.py). Ports come from one file for all parts (tests/rig/ports.py).
 
 With AGAIN=1, as in continuous integration, up to AGAIN_MAX failed tests run a second time, alone: a test that passes then is
@@ -26,7 +26,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 LOGS = TARGET / "test-logs"
-JOBS = int(os.environ.get("JOBS") or 2)
+JOBS = int(os.environ.get("JOBS") or 3)
 WORKERS = os.environ.get("WORKERS") or "12"
 # A part that takes so long hangs.
 PART_MAX_S = 1500
