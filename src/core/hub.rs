@@ -406,8 +406,7 @@ impl<G: Gateway> Hub<G> {
     /// Whether some clients have something to send that the kernel may take, or a walk over the queues
     /// is due because frames are over their limit.
     pub fn has_to_flush(&self) -> bool {
-        let has_to_look = self.core.has_to_walk() || self.core.has_to_look_at_rooms();
-        self.core.has_unflushed() || has_to_look
+        self.core.has_unflushed() || self.core.has_to_walk()
     }
 
     /// Whether a flush has stopped for lack of time.

@@ -207,9 +207,10 @@ impl Core {
         self.memory.walks
     }
 
-    /// Whether a flush is needed, because a walk to find the holders of frames is under way or due.
+    /// Whether a flush is needed, because a walk over the queues is under way or due.
     pub(super) fn has_to_walk(&self) -> bool {
-        self.memory.walk.is_some() || self.is_walk_due()
+        let is_due = || self.has_to_look_at_rooms() || self.is_walk_due();
+        self.memory.walk.is_some() || self.is_over_frame_limit() && is_due()
     }
 
     /// Memory of the client's send queue itself that counts among the bytes of frames.

@@ -106,9 +106,8 @@ impl Rooms {
 impl Core {
     /// Whether a look at the queues is under way or due.
     pub(super) fn has_to_look_at_rooms(&self) -> bool {
-        let alive = self.frame_bytes().alive();
-        let is_due = self.rooms.walk.is_some() || alive >= self.rooms.next_bytes;
-        alive > self.limits.frame_bytes_max && is_due && self.stats().messages_waiting > 0
+        let is_due = || self.frame_bytes().alive() >= self.rooms.next_bytes;
+        self.is_over_frame_limit() && (self.rooms.walk.is_some() || is_due())
     }
 
     /// Looks at the queues of some clients while frames and queues are over their limit. At the end of a walk, the clients

@@ -201,7 +201,7 @@ impl Past {
     /// Whether another name can be asked for. First all who wait get their turns: before, an address could come after all
     /// names of another one.
     fn has_next(&self) -> bool {
-        !self.has_returned() && self.waiting.has_next()
+        !self.questions.is_empty() && !self.has_returned() && self.waiting.has_next()
     }
 
     /// Makes a client wait for a name.

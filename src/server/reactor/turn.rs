@@ -459,23 +459,25 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Writes to clients with little to send, after the flush.
     fn flush_little(&mut self, began: Now) {
         if self.hub.has_to_flush() {
+            let now = self.since(began);
             let flush_us = self.settings.budgets.flush_little_us;
             self.hub.begin_later_part(flush_us);
-            self.flush(began, Hub::flush_little);
+            self.flush(now, Hub::flush_little);
         }
     }
 
     /// Writes to all clients, once a turn.
     fn flush_all(&mut self, began: Now) {
         if self.hub.has_to_flush() {
-            self.hub.begin_part(self.settings.budgets.flush_us);
-            self.flush(began, Hub::flush);
+            let now = self.since(began);
+            let flush_us = self.settings.budgets.flush_us;
+            self.hub.begin_part_at(now.mono_us, flush_us);
+            self.flush(now, Hub::flush);
         }
     }
 
-    fn flush(&mut self, began: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
+    fn flush(&mut self, now: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         self.begin(Phase::Flush);
-        let now = self.since(began);
         flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
             if !self.hub.has_time() {

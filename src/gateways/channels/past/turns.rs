@@ -112,10 +112,12 @@ impl Turns {
     }
 
     fn has_next(&self) -> bool {
+        if self.clients.is_empty() {
+            return false;
+        }
         // Without a free place no address needs a look: a thousand may wait.
         let held = self.places.held();
-        let is_full = held >= self.places.max() || self.full.is_some_and(|full| held >= full);
-        !self.clients.is_empty() && !is_full
+        held < self.places.max() && self.full.is_none_or(|full| held < full)
     }
 
     fn next(&mut self, core: &Core) -> Option<Turn> {
