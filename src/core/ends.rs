@@ -154,8 +154,9 @@ impl Core {
         self.clients.remove(key.slot);
     }
 
-    /// Removes replaced states from long queues, opens throttles that hold too much, and drops clients that are over a limit of their queue, as many as there
-    /// is time for: one message may make the queues of all clients that do not read conflate, or put them over the limit.
+    /// Removes replaced states from long queues, opens throttles that hold too much, and drops clients that are over a
+    /// limit of their queue, as many as there is time for: one message may make the queues of all clients that do not
+    /// read conflate, or put them over the limit.
     pub(super) fn reap(&mut self) {
         while !self.clients.crowded.is_empty()
             && self.turn.has_time()
