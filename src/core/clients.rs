@@ -191,7 +191,10 @@ impl Clients {
 
     /// Lets the client's throttle open as soon as there is time.
     pub(super) fn open_early(&mut self, key: SessionKey) {
-        if self.session_mut(key).is_some_and(Session::list_throttle) {
+        if self
+            .session_mut(key)
+            .is_some_and(Session::note_throttle_opens_early)
+        {
             self.full_throttles.push_back(key);
         }
     }

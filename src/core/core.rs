@@ -28,8 +28,8 @@ use super::tables::SlotSet;
 use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
 use super::{
-    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
-    Publication, Render, SessionKey, TopicName,
+    Class, CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now,
+    PhaseKind, Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{Addresses, ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
 use weirgate_wire::auth::TokenMarks;
@@ -300,7 +300,9 @@ impl Core {
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
         self.notify_loss(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
-        if let Some(session) = self.clients.session_mut(key) {
+        if frame.class() == Class::Answer
+            && let Some(session) = self.clients.session_mut(key)
+        {
             session.note_answer(frame);
         }
         self.clients.end_gathering(self.now, key);
@@ -323,7 +325,7 @@ impl Core {
 
     /// Sends a frame to the members of its topic, or holds it.
     pub(super) fn publish_frame(&mut self, delivery: Delivery<'_>) {
-        if delivery.deliver && self.hold_back(delivery) {
+        if self.hold_back(delivery) {
             return;
         }
         if let Some(topic) = self.topics.key_for(delivery) {

@@ -173,7 +173,7 @@ impl Core {
             retain: Retain::Keep,
             place: Place::Outside,
         };
-        if !(delivery.deliver && self.hold_back(delivery)) {
+        if !self.hold_back(delivery) {
             self.publish_to(key, delivery);
         }
         if !self.clients.ahead.is_empty() {

@@ -20,7 +20,7 @@
 //! | `send_queue`, `queue`, `flush`, `gather`, `overload`, `release` | what waits for a client, the writes, and what is held back |
 //! | `kept_feed`, `history`, `position`, `resume`, `replay` | kept messages, and what a client gets of them |
 //! | `turn`, `deadlines` | the time of a turn; the next time to run |
-//! | `limits`, `max_rate`, `memory`, `queue_rooms`, `stats` | limits, the most messages a second, the clients to drop for memory, counters |
+//! | `limits`, `max_rate`, `memory`, `queue_rooms`, `largest`, `stats` | limits, the most messages a second, the clients to drop for memory, counters |
 //! | `ends`, `reason`, `revoked` | how clients end, why, and those whom an operator cuts off |
 //! | `slow`, `gaps`, `survey`, `search` | for operators: why a client is slow, silences, surveys, searches |
 
@@ -52,6 +52,7 @@ mod handshake;
 mod history;
 mod hub;
 mod kept_feed;
+mod largest;
 mod left;
 mod limits;
 mod losses;

@@ -12,13 +12,13 @@
 //! dropping them frees enough. Then each chosen client that need not be dropped is taken off the list.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use slab::Slab;
 
 use super::clients::Clients;
 use super::core::Core;
+use super::largest::Largest;
 use super::session::Session;
 use super::turn::Turn;
 use super::{CloseReason, Frame, SessionKey, SocketEnd};
@@ -30,7 +30,7 @@ const CANDIDATES_MAX: usize = 1_024;
 const FRAMES_AT_ONCE: usize = 64;
 
 /// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
-const WALK_PART: u64 = 4;
+pub(super) const WALK_PART: u64 = 4;
 
 /// The time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest time for which
 /// a walk waits until a flush has reached every client.
@@ -58,8 +58,8 @@ struct QueueWalk {
     share: u64,
     /// Memory of the frames that only blocked clients hold.
     held_bytes: u64,
-    /// Shares of the clients with the largest shares; the smallest share comes out first.
-    candidates: BinaryHeap<Reverse<(u64, SessionKey)>>,
+    /// The clients with the largest shares.
+    candidates: Largest<CANDIDATES_MAX>,
 }
 
 impl QueueWalk {
@@ -71,7 +71,7 @@ impl QueueWalk {
                 if !self.visit_session(session, turn) {
                     return false;
                 }
-                self.offer(self.share, session.key(self.next_slot));
+                self.candidates.add(self.share, session.key(self.next_slot));
             }
             self.next_slot += 1;
             (self.examined, self.share) = (0, 0);
@@ -100,18 +100,6 @@ impl QueueWalk {
             }
         }
         true
-    }
-
-    /// Adds a client with this share of the memory to the candidates. Those with the least shares are left out if
-    /// there are too many.
-    fn offer(&mut self, share: u64, key: SessionKey) {
-        if share == 0 {
-            return;
-        }
-        self.candidates.push(Reverse((share, key)));
-        if self.candidates.len() > CANDIDATES_MAX {
-            self.candidates.pop();
-        }
     }
 }
 
@@ -209,7 +197,7 @@ impl Core {
 
     /// Whether a flush is needed, because a walk over the queues is under way or due.
     pub(super) fn has_to_walk(&self) -> bool {
-        let is_due = || self.has_to_look_at_rooms() || self.is_walk_due();
+        let is_due = || self.is_room_walk_due() || self.is_walk_due();
         self.memory.walk.is_some() || self.is_over_frame_limit() && is_due()
     }
 
@@ -281,8 +269,7 @@ impl Core {
                 clients: &self.clients,
                 freed_bytes: 0,
             };
-            // The largest share first: `Reverse` sorts so.
-            let candidates = walk.candidates.into_sorted_vec();
+            let candidates = walk.candidates.into_sorted();
             self.turn.begin(self.limits.work_us);
             let chosen = choice.make(candidates, excess, &mut self.turn);
             is_enough = choice.freed_bytes >= excess || chosen.is_empty();

@@ -9,20 +9,18 @@
 //! throttles of clients that read may take a quarter. Over that, the fullest throttles open early.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 use slab::Slab;
 
 use super::core::Core;
+use super::largest::Largest;
+use super::memory::WALK_PART;
 use super::session::Session;
 use super::turn::Turn;
 use super::{CloseReason, SessionKey};
 
 /// The most clients that one walk chooses. If that is not enough, another walk follows.
 const CHOSEN_MAX: usize = 4_096;
-
-/// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
-const WALK_PART: u64 = 4;
 
 /// The next walk begins when this part of the limit has been taken since the last one.
 const GROWTH_PART: u64 = 8;
@@ -49,8 +47,7 @@ struct RoomWalk {
 #[derive(Debug, Default)]
 struct Rooms {
     bytes: u64,
-    /// The longest queues; the shortest of them comes out first.
-    longest: BinaryHeap<Reverse<(u64, SessionKey)>>,
+    longest: Largest<CHOSEN_MAX>,
 }
 
 impl RoomWalk {
@@ -76,15 +73,9 @@ impl RoomWalk {
 
 impl Rooms {
     fn add(&mut self, bytes: usize, key: SessionKey) {
-        if bytes == 0 {
-            return;
-        }
         let bytes = bytes as u64;
         self.bytes += bytes;
-        self.longest.push(Reverse((bytes, key)));
-        if self.longest.len() > CHOSEN_MAX {
-            self.longest.pop();
-        }
+        self.longest.add(bytes, key);
     }
 
     /// The clients with the longest queues: without them the others take `bytes_max`, or more if these are not enough.
@@ -92,7 +83,7 @@ impl Rooms {
     fn over(self, bytes_max: u64) -> (Vec<SessionKey>, bool) {
         let mut left = self.bytes;
         let mut over = Vec::new();
-        for Reverse((bytes, key)) in self.longest.into_sorted_vec() {
+        for Reverse((bytes, key)) in self.longest.into_sorted() {
             if left <= bytes_max {
                 break;
             }
@@ -104,21 +95,20 @@ impl Rooms {
 }
 
 impl Core {
-    /// Whether a look at the queues is under way or due.
-    pub(super) fn has_to_look_at_rooms(&self) -> bool {
-        let is_due = || self.frame_bytes().alive() >= self.rooms.next_bytes;
-        self.is_over_frame_limit() && (self.rooms.walk.is_some() || is_due())
+    /// Whether a look at the queues is under way or due, while frames and queues are over their limit.
+    pub(super) fn is_room_walk_due(&self) -> bool {
+        self.rooms.walk.is_some() || self.frame_bytes().alive() >= self.rooms.next_bytes
     }
 
     /// Looks at the queues of some clients while frames and queues are over their limit. At the end of a walk, the clients
     /// with the longest queues get no more frames, and the fullest throttles are to open. Called after a flush.
     pub(super) fn keep_queue_rooms(&mut self) {
-        let (alive, limit) = (self.frame_bytes().alive(), self.limits.frame_bytes_max);
-        if alive <= limit {
+        if !self.is_over_frame_limit() {
             self.rooms = QueueRooms::default();
             return;
         }
-        if !self.has_to_look_at_rooms() {
+        let (alive, limit) = (self.frame_bytes().alive(), self.limits.frame_bytes_max);
+        if !self.is_room_walk_due() {
             // Since the last walk, clients may have been dropped.
             self.rooms.next_bytes = self.rooms.next_bytes.min(alive + limit / GROWTH_PART);
             return;

@@ -13,7 +13,7 @@ impl Core {
     /// returns true.
     #[inline]
     pub(super) fn hold_back(&mut self, delivery: Delivery<'_>) -> bool {
-        self.overload.concerns(delivery.topic) && self.hold_back_now(delivery)
+        delivery.deliver && self.overload.concerns(delivery.topic) && self.hold_back_now(delivery)
     }
 
     /// Holds a frame back, while states are held or are to be. Returns false if the frame is to be sent now; then those held

@@ -86,7 +86,8 @@ impl Session {
                 None | Some(Throttled::Leaves) => {}
                 Some(Throttled::OpensFirst) => return Some(Delivered::ThrottleFirst),
                 Some(Throttled::Held(older)) => {
-                    let opens_early = throttle.bytes() > limits.hard_bytes && throttle.list();
+                    let opens_early =
+                        throttle.bytes() > limits.hard_bytes && throttle.note_opens_early();
                     return Some(self.held(older.as_ref(), opens_early));
                 }
             }

@@ -260,9 +260,9 @@ impl Session {
     }
 
     /// Notes that the client's throttle is to open early. Returns false if it holds nothing, or if that was noted before.
-    pub(super) fn list_throttle(&mut self) -> bool {
+    pub(super) fn note_throttle_opens_early(&mut self) -> bool {
         let throttle = self.cold.throttle.as_deref_mut();
-        throttle.is_some_and(|throttle| throttle.count() > 0 && throttle.list())
+        throttle.is_some_and(|throttle| throttle.count() > 0 && throttle.note_opens_early())
     }
 
     /// Whether the client has a rate of its own.

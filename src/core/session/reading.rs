@@ -136,7 +136,7 @@ impl Session {
         control_bytes_max: usize,
         scratch: &mut FrameScratch,
     ) -> Option<ClientStep> {
-        let has_to_read = self.has_to_read();
+        let has_to_read = self.note_unread_answers();
         let cold = &mut *self.cold;
         if let Phase::Open(open) = &cold.phase
             && open.is_broken

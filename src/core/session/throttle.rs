@@ -101,7 +101,7 @@ impl Throttle {
     }
 
     /// Decides on a frame while `under_way` bytes are in flight to the client. If more than `bytes_max` bytes wait, the
-    /// throttle is to [open early](Self::list); with twice as many, or a single frame that is larger, it opens first.
+    /// throttle is to [open early](Self::note_opens_early); with twice as many, or a single frame that is larger, it opens first.
     pub(super) fn judge(
         &mut self,
         now: Now,
@@ -164,7 +164,7 @@ impl Throttle {
     }
 
     /// Notes that the throttle is to open early. Returns false if that was noted before.
-    pub(super) fn list(&mut self) -> bool {
+    pub(super) fn note_opens_early(&mut self) -> bool {
         !std::mem::replace(&mut self.opens_early, true)
     }
 

@@ -3,7 +3,7 @@
 //! read until it has taken its answers.
 
 use super::Session;
-use crate::{Class, Frame};
+use crate::Frame;
 
 /// The most memory of answers that wait, beside their bytes, for a client that takes what is sent: it may send many
 /// requests at once.
@@ -21,11 +21,8 @@ pub(super) struct UnreadAnswers {
 }
 
 impl Session {
-    /// Notes a frame that was put in the queue because the client has asked for it.
+    /// Notes an answer that was put in the queue.
     pub(crate) fn note_answer(&mut self, frame: &Frame) {
-        if frame.class() != Class::Answer {
-            return;
-        }
         let waiting = self.unread_answer_bytes();
         let beside = frame.memory_bytes().saturating_sub(frame.queue_bytes());
         let bytes = u32::try_from(beside).unwrap_or(u32::MAX);
@@ -43,8 +40,8 @@ impl Session {
         if are_out { 0 } else { bytes }
     }
 
-    /// Whether the client has to take its answers before it is read on.
-    pub(super) fn has_to_read(&mut self) -> bool {
+    /// Notes whether the client has to take its answers before it is read on. Returns whether it has to.
+    pub(super) fn note_unread_answers(&mut self) -> bool {
         let bytes_max = match self.is_blocked() {
             true => BLOCKED_BYTES_MAX,
             false => WAITING_BYTES_MAX,
