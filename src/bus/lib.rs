@@ -1,7 +1,5 @@
 //! The buses: NATS, Redis and a simulated market, each read by a thread of its own; and what every thread of the process
-//! uses ([`runtime`]).
-//!
-//! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
+//! uses ([`runtime`]). Each source blocks on its broker, stamps messages with the time and sends them to the loop.
 //!
 //! Begin with [`Source`] and [`SourceLink`], then `relay.rs`.
 //!
@@ -157,8 +155,8 @@ impl SourceLink {
         }
     }
 
-    /// Another link to the same channel, as of the only source: [`WithBeside`] sets the side itself, and events about stored
-    /// messages need none.
+    /// A second link to the same channel, for events that need no side (`one_of_two`): those about stored messages, or those
+    /// whose side [`WithBeside`] sets.
     fn another(&self) -> Self {
         Self {
             events: self.events.clone(),

@@ -285,6 +285,21 @@ async def test_it_comes_back_if_asked_to(redis_server, start_weirgate, start_tai
     assert [json.loads(line)["data"]["price"] for line in one.lines()] == [1, 2]
 
 
+@pytest.mark.parametrize("count, status, says", [([], 0, ""), (["--count", 1], 1, "0 of 1 messages within --timeout-s")])
+async def test_the_time_is_over_without_a_connection(count, status, says):
+    url = f"ws://127.0.0.1:{free_port()}/"
+    ended, _, told = await tail(url, "--reconnect", "--timeout-s", 1, *count)
+    assert (ended, says in told, told.count("\n") < 10) == (status, True, True), told
+
+
+async def test_a_url_needs_no_settings_of_a_gateway():
+    async def one_message(client):
+        await client.send('{"n":1}')
+        await client.wait_closed()
+    async with server_of(one_message) as url:
+        assert (await tail(url, "--count", 1, PORT="another program's"))[:2] == (0, '{"n":1}\n')
+
+
 async def test_a_refused_token_is_not_tried_again(redis_server, start_weirgate):
     env = {"JWT_SECRET": SECRET, "REQUIRE_AUTH": "true"}
     weirgate = start_weirgate("channels", redis=redis_server, env=env).wait_ready()

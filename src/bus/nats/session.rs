@@ -16,7 +16,7 @@ use super::settings::NatsSettings;
 use super::standstill::Standstills;
 use super::streams::Presence;
 use super::subscription::Subscription;
-use super::watchdog::{Ask, Watchdog, WatchdogAnswer, Watched, WatchedConsumer};
+use super::watchdog::{AskServer, Watchdog, WatchdogAnswer, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
@@ -492,7 +492,7 @@ struct Asker<'a> {
     subscriptions: &'a [Subscription],
 }
 
-impl Ask for Asker<'_> {
+impl AskServer for Asker<'_> {
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64 {
         self.jetstream.ask(subject, body)
     }

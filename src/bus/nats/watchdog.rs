@@ -68,7 +68,7 @@ pub(super) enum WatchdogAnswer {
 }
 
 /// The means of the watchdog.
-pub(super) trait Ask {
+pub(super) trait AskServer {
     /// Sends a request. Returns the number of the answer.
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
     /// The last message that the subscription of this index has handed over.
@@ -163,12 +163,12 @@ impl Watchdog {
     }
 
     /// Sends the questions that are due, and gives up those without an answer.
-    pub(super) fn tick(&mut self, now: Instant, ask: &mut impl Ask) {
+    pub(super) fn tick(&mut self, now: Instant, server: &mut impl AskServer) {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    RoundStep::Pause(_) => round.begin(Look::First, now, ask),
-                    RoundStep::Doubt(_) => round.begin(Look::Second, now, ask),
+                    RoundStep::Pause(_) => round.begin(Look::First, now, server),
+                    RoundStep::Doubt(_) => round.begin(Look::Second, now, server),
                     RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
@@ -193,10 +193,10 @@ impl Watchdog {
         &mut self,
         message: Delivery,
         now: Instant,
-        ask: &mut impl Ask,
+        server: &mut impl AskServer,
     ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let number = message.request()?;
-        self.answered(|_, asked| asked == number, answer_of(message), now, ask)
+        self.answered(|_, asked| asked == number, answer_of(message), now, server)
     }
 
     /// Takes the refusal of a request: as an answer, if it was a question of the watchdog.
@@ -204,10 +204,10 @@ impl Watchdog {
         &mut self,
         subject: &str,
         now: Instant,
-        ask: &mut impl Ask,
+        server: &mut impl AskServer,
     ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let refused = Err(ApiError::NotPermitted(format!("publish to {subject}")));
-        self.answered(|asked, _| asked == subject, refused, now, ask)
+        self.answered(|asked, _| asked == subject, refused, now, server)
     }
 
     fn answered(
@@ -215,7 +215,7 @@ impl Watchdog {
         is_it: impl Fn(&str, u64) -> bool,
         answer: Result<Vec<u8>, ApiError>,
         now: Instant,
-        ask: &mut impl Ask,
+        server: &mut impl AskServer,
     ) -> Option<(usize, Vec<WatchdogAnswer>)> {
         let is_asked = |round: &Round| match &round.step {
             RoundStep::Asked {
@@ -230,11 +230,11 @@ impl Watchdog {
         else {
             return None;
         };
-        let verdict = round.judge(question, answer, look, ask.reached(index));
+        let verdict = round.judge(question, answer, look, server.reached(index));
         match verdict.next {
             AfterAnswer::Pause => {}
             AfterAnswer::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
-            AfterAnswer::Ask(question, request) => round.ask(question, request, look, now, ask),
+            AfterAnswer::Ask(question, request) => round.send(question, request, look, now, server),
         }
         Some((index, verdict.answers))
     }
@@ -273,8 +273,8 @@ impl Verdict {
         }
     }
 
-    /// The answer says nothing without another one.
-    const fn ask(question: InfoRequest, request: ApiRequest) -> Self {
+    /// The answer alone decides nothing: the next question follows.
+    const fn ask_next(question: InfoRequest, request: ApiRequest) -> Self {
         Self {
             answers: Vec::new(),
             next: AfterAnswer::Ask(question, request),
@@ -291,7 +291,7 @@ impl Round {
         }
     }
 
-    fn begin(&mut self, look: Look, now: Instant, ask: &mut impl Ask) {
+    fn begin(&mut self, look: Look, now: Instant, server: &mut impl AskServer) {
         let (question, request) = match &self.watched {
             Watched::Nothing => return,
             Watched::Consumer(watched) => {
@@ -307,20 +307,20 @@ impl Round {
                 }
             },
         };
-        self.ask(question, request, look, now, ask);
+        self.send(question, request, look, now, server);
     }
 
     /// Asks a question by this request.
-    fn ask(
+    fn send(
         &mut self,
         question: InfoRequest,
         request: ApiRequest,
         look: Look,
         now: Instant,
-        ask: &mut impl Ask,
+        server: &mut impl AskServer,
     ) {
         self.step = RoundStep::Asked {
-            number: ask.ask(&request.subject, request.body.as_bytes()),
+            number: server.ask(&request.subject, request.body.as_bytes()),
             question,
             subject: request.subject,
             since: now,
@@ -380,7 +380,7 @@ fn is_away(error: &ApiError) -> bool {
 /// Judges which stream holds a subject.
 fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(read(&answer)?)) {
-        Ok(Some(stream)) => Verdict::ask(InfoRequest::SubjectStream, stream_info(&stream)),
+        Ok(Some(stream)) => Verdict::ask_next(InfoRequest::SubjectStream, stream_info(&stream)),
         Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
         Err(error) => Verdict::done(proof_of_life(&error)),
     }
@@ -410,7 +410,7 @@ impl WatchedConsumer {
             // no messages. So the leader of the stream is asked too.
             Some(WatchdogAnswer::Counted(_, counts)) => {
                 let question = InfoRequest::Stream { counts, reached };
-                Verdict::ask(question, stream_info(&self.target.stream))
+                Verdict::ask_next(question, stream_info(&self.target.stream))
             }
             found => self.verdict(found, None),
         }
@@ -447,7 +447,7 @@ impl WatchedConsumer {
                 };
                 let subject = Action::GetMessage.subject_about(&self.target.stream);
                 let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
-                Verdict::ask(question, ApiRequest { subject, body })
+                Verdict::ask_next(question, ApiRequest { subject, body })
             }
             _ => self.is_well(counts, last),
         };
@@ -553,7 +553,7 @@ mod tests {
     #[derive(Default)]
     struct Sent(Vec<String>, Option<Reached>);
 
-    impl Ask for Sent {
+    impl AskServer for Sent {
         fn ask(&mut self, subject: &str, _: &[u8]) -> u64 {
             self.0.push(subject.replace("$JS.API.", ""));
             self.0.len() as u64

@@ -122,7 +122,11 @@ pub(in crate::commands) fn read(
     env: &Env,
 ) -> Result<TailCommand, Exit> {
     let gateway = flag(matches, "target").and_then(|name| program.gateway(&name));
-    let rows = rows(gateway.or_else(|| program.gateways.first()));
+    // The listener's settings count for a gateway of this machine only. PORT is a name that other programs set too.
+    let rows = match gateway {
+        Some(kind) => rows(Some(kind)),
+        None => Rows::TAIL.settings(),
+    };
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let target = target(program, matches, gateway, &checked)?;
@@ -169,13 +173,14 @@ fn target(
     checked: &Checked,
 ) -> Result<Target, String> {
     let text = flag(matches, "target").unwrap_or_default();
-    let addrs = checked.get::<ListenSettings>().addrs();
     match gateway {
-        Some(kind) if addrs.is_empty() => Err(format!(
-            "{0} has no port without TLS here: give the URL, wss://HOST:PORT{1}",
-            kind.name, kind.dialect.path
-        )),
-        Some(kind) => Ok(Target::here(&addrs, kind.dialect.path)),
+        Some(kind) => match checked.get::<ListenSettings>().addrs() {
+            addrs if addrs.is_empty() => Err(format!(
+                "{0} has no port without TLS here: give the URL, wss://HOST:PORT{1}",
+                kind.name, kind.dialect.path
+            )),
+            addrs => Ok(Target::here(&addrs, kind.dialect.path)),
+        },
         None if !text.contains(['.', ':', '/']) => {
             let names = program.names(", ");
             Err(format!(

@@ -154,13 +154,36 @@ impl TailCommand {
             if connected.elapsed() > STABLE_AFTER {
                 delay = RECONNECT_DELAY_MIN;
             }
+            // An attempt that the deadline has cut short is no reason for another one.
+            if let Some(end) = self.end_of_time(deadline, &output) {
+                return end;
+            }
             complain(&format!("{error}; again in {:.1} s", delay.as_secs_f64()));
             let until = Instant::now() + delay;
             if !stop.sleep_until(deadline.map_or(until, |end| end.min(until))) {
                 return Ok(());
             }
+            if let Some(end) = self.end_of_time(deadline, &output) {
+                return end;
+            }
             delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         }
+    }
+
+    /// The end of the command once `deadline` is over: an error if `--count` messages have not come. `None` before that.
+    fn end_of_time(
+        &self,
+        deadline: Option<Instant>,
+        output: &Output,
+    ) -> Option<Result<(), TailError>> {
+        deadline.filter(|deadline| Instant::now() >= *deadline)?;
+        Some(match self.count {
+            None => Ok(()),
+            Some(want) => Err(TailError::lasting(format!(
+                "{} of {want} messages within --timeout-s",
+                output.messages()
+            ))),
+        })
     }
 }
 
@@ -219,17 +242,8 @@ impl Session<'_> {
                  not sent",
             );
         }
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return Ok(false);
-        }
-        match self.command.count {
-            Some(want) => {
-                let have = self.output.messages();
-                let text = format!("{have} of {want} messages within --timeout-s");
-                Err(TailError::lasting(text))
-            }
-            None => Ok(true),
-        }
+        let end = self.command.end_of_time(self.deadline, self.output);
+        end.map_or(Ok(false), |end| end.map(|()| true))
     }
 
     /// Sends the subscriptions and the user's texts.

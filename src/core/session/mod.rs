@@ -61,7 +61,8 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket, the client's own rate, a gate or a resume under way limits the queue's input.
+    /// Whether a token bucket, the client's own rate, a gate, a resume under way or the end of the intake ([`Self::over`]) limits
+    /// the queue's input.
     is_limited: bool,
     /// Whether the gateway waits until the queue is drained.
     awaits_drained: bool,

@@ -31,7 +31,8 @@ pub(crate) enum NextPostponed {
 }
 
 impl Postponed {
-    /// Adds a message that has come. Returns false if there are too many bytes: then the messages go out.
+    /// Adds a message that has come. Returns false if there are too many bytes: then the messages go
+    /// out, and the search finds nothing more ([`Core::postpone`]).
     fn push(&mut self, newest: u64, frame: &Arc<Frame>) -> bool {
         let copy = frame.copy_position().map_or(CopyRank::LAST, |at| at.copy);
         self.newer_bytes += frame.queue_bytes();
@@ -60,7 +61,7 @@ impl Postponed {
 impl Session {
     /// Postpones messages of the kept feed from here on, until [`Self::let_out`].
     pub(crate) fn postpone(&mut self) {
-        if let Some(postponed) = self.postponed() {
+        if let Some(postponed) = self.begin_postponing() {
             postponed.is_held = true;
         }
     }
@@ -81,7 +82,7 @@ impl Session {
 
     /// Adds missed messages: these and newer ones go out in the order of the feed.
     pub(crate) fn add_missed(&mut self, missed: Missed) {
-        if let Some(postponed) = self.postponed() {
+        if let Some(postponed) = self.begin_postponing() {
             postponed.missed.merge(missed);
             postponed.missed.sort();
         }
@@ -116,7 +117,9 @@ impl Session {
         })
     }
 
-    fn postponed(&mut self) -> Option<&mut Postponed> {
+    /// The postponed messages, made if there are none; `None` once the client takes no data. The session counts as limited from
+    /// here on, so that live frames come to [`Self::postpone_frame`].
+    fn begin_postponing(&mut self) -> Option<&mut Postponed> {
         let is_open = self.intake == Intake::Open;
         is_open.then(|| {
             self.is_limited = true;

@@ -35,7 +35,8 @@ pub(super) struct Authenticated {
 #[derive(Debug)]
 pub(super) struct Renewals {
     bucket: TokenBucket,
-    /// The renewals of each address since `counted_from_us`: at most as many entries as the bucket permits in a second.
+    /// The renewals of each address since `counted_from_us`: at most twice as many entries as the rate, a burst and
+    /// a second.
     by_address: HashMap<ClientAddr, usize, RandomState>,
     counted_from_us: u64,
 }

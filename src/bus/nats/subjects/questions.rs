@@ -1,4 +1,4 @@
-//! The questions for last values on a connection: from the loop to JetStream, and the values and ends back to the loop.
+//! The questions for stored messages on a connection: from the loop to JetStream, and the values and ends back to the loop.
 //! [`Retained`](super::retained::Retained) knows how to ask.
 
 use std::time::{Duration, Instant};

@@ -11,6 +11,7 @@
 //! | `all_streams` | the list of all streams: those that hold a name by a transform, or as copies |
 //! | `stream_config` | what a stream stores, by its settings |
 //! | `reading` | how far a question has read |
+//! | `all_read` | the same of a question for all messages |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
@@ -60,6 +61,7 @@
 //! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the
 //! question carries the wider one, and those that the pattern matches count ([`LiveScope`]).
 
+mod all_read;
 mod all_streams;
 mod events;
 mod live;
@@ -72,12 +74,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::all_read::{AfterCheck, AllRead};
 use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
-use self::reading::{AfterCheck, PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
+use self::reading::{PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 pub(in crate::nats) use self::stream_config::stored_subjects;
 use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_streams};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
@@ -337,7 +340,16 @@ impl Retained {
         }
     }
 
-    /// The request of a question's step.
+    /// The subject to which a question's step has sent its request, by which a refusal is found.
+    fn asked_subject(&self, pending: &Pending) -> Option<String> {
+        match &pending.step {
+            QuestionStep::Values(consumer, _) => consumer.pull_subject(),
+            _ => self.request(pending).map(|request| request.subject),
+        }
+    }
+
+    /// The request of a question's step. `None`: the step waits for nothing that is asked once; a consumer is asked for
+    /// messages by [`Self::pull`].
     fn request(&self, pending: &Pending) -> Option<ApiRequest> {
         let subscription = &pending.question.subscription;
         let name = &*subscription.name;
@@ -360,10 +372,10 @@ impl Retained {
                 let plan = part.plan(pending.reading.consumer_start());
                 plan.request(&part.stream, None)
             }
-            QuestionStep::Values(consumer, _) => ApiRequest::of(consumer.pull_subject()?),
-            QuestionStep::InLine(_) | QuestionStep::NextPage(_) | QuestionStep::Pause(..) => {
-                return None;
-            }
+            QuestionStep::Values(..)
+            | QuestionStep::InLine(_)
+            | QuestionStep::NextPage(_)
+            | QuestionStep::Pause(..) => return None,
         })
     }
 
@@ -423,8 +435,8 @@ impl Retained {
             PermissionsViolation::Subscribe(_) => return false,
             PermissionsViolation::Publish(subject) => {
                 let needs_it = |pending: &Pending| {
-                    let request = self.request(pending);
-                    request.is_some_and(|request| request.subject == *subject)
+                    let asked = self.asked_subject(pending);
+                    asked.is_some_and(|asked| asked == *subject)
                 };
                 let ended = self.numbers(needs_it);
                 if *subject == Action::StreamList.subject_without_stream() {
@@ -849,7 +861,8 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.pause(number, Again::Create(part), now);
         }
-        if pending.reading.turn_to_numbers_if_late(made.begins) {
+        let all = pending.reading.all.as_mut();
+        if all.is_some_and(|all| all.restart_by_number_if_late(made.begins)) {
             consumer.leave(&nobody, out);
             return self.create(number, part, now, out);
         }
@@ -933,7 +946,8 @@ impl Retained {
             });
         }
         let page = pending.reading.page;
-        if pending.reading.is_of_other_epoch() {
+        let all = pending.reading.all.as_ref();
+        if all.is_some_and(AllRead::is_of_other_epoch) {
             self.end(number, None, out);
         } else if pending.reading.waiting == 0 {
             self.next_stream(number, now, out);
@@ -993,11 +1007,10 @@ impl Retained {
         let Some(all) = &mut pending.reading.all else {
             return;
         };
-        if all.jump.is_some() {
-            (pending.step, all.after_check) = (QuestionStep::Streams, after_check);
+        if all.needs_check(after_check) {
+            pending.step = QuestionStep::Streams;
             return self.send(number, out);
         }
-        all.whole_to = all.after;
         match after_check {
             AfterCheck::Read | AfterCheck::End => self.end(number, None, out),
             AfterCheck::Page => self.end_page(number),
@@ -1020,8 +1033,11 @@ impl Retained {
         else {
             return;
         };
-        match reading.check_stream_begin(stream) {
-            _ if reading.is_of_other_epoch() => self.end(number, None, out),
+        let Some(all) = &mut reading.all else {
+            return self.end(number, None, out);
+        };
+        match all.check(stream) {
+            _ if all.is_of_other_epoch() => self.end(number, None, out),
             AfterCheck::Read => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);

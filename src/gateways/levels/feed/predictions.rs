@@ -112,12 +112,15 @@ impl<'a> Predictions<'a> {
         read
     }
 
+    /// Reads `targets`, an array of targets.
+    ///
+    /// # Errors
+    /// `null`, a number or a boolean, which the contract calls bad. A text or an object is let through and
+    /// has no targets: [`Reader::array`] finds no items in it.
     fn read_targets(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
-        match reader.kind() {
-            JsonKind::Null | JsonKind::True | JsonKind::False | JsonKind::Number => {
-                return Err(BadMessage::wrong("viewport.targets"));
-            }
-            JsonKind::String | JsonKind::Array | JsonKind::Object => {}
+        use JsonKind::{False, Null, Number, True};
+        if matches!(reader.kind(), Null | True | False | Number) {
+            return Err(BadMessage::wrong("viewport.targets"));
         }
         let mut read = Self::default();
         reader.array(|reader| {

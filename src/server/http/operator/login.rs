@@ -51,7 +51,7 @@ impl Login {
                 async move {
                     match (admitted, refusal) {
                         (Some(answer), _) => answer.await,
-                        (None, refusal) => LateAnswer::from(refusal.unwrap_or_else(asked)),
+                        (None, refusal) => LateAnswer::from(refusal.unwrap_or_else(unauthorized)),
                     }
                 }
             }),
@@ -77,7 +77,7 @@ impl Login {
             let has_one = request.head.headers.contains_key(AUTHORIZATION);
             tracing::warn!(%peer, path, wrong = has_one, suppressed, "request without WEIRGATE_ADMIN_TOKEN refused");
         }
-        asked()
+        unauthorized()
     }
 }
 
@@ -97,7 +97,7 @@ fn token_of(value: &str) -> Option<Vec<u8>> {
 }
 
 /// The answer that has a browser ask its user. Who guesses makes a connection for each guess.
-fn asked() -> Answer {
+fn unauthorized() -> Answer {
     let asks = HeaderValue::from_static("Basic realm=\"weirgate\", charset=\"UTF-8\"");
     let detail = "Wanted: Authorization: Bearer with WEIRGATE_ADMIN_TOKEN, or that as a password";
     Answer::detail(StatusCode::UNAUTHORIZED, detail)

@@ -98,7 +98,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Whether clients have to wait at the ports until the feed has caught up: before that, the history is incomplete,
     /// and the first clients of a new process could not resume.
-    fn holds_clients(&mut self, now: Now) -> bool {
+    fn keeps_clients_waiting(&mut self, now: Now) -> bool {
         let has_caught_up = self.feed.stats().caught_up;
         self.accept_from_us = self
             .accept_from_us
@@ -109,7 +109,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Accepts the connections that wait at the listeners, unless they have to wait. After the begin of a stop, other
     /// processes on the port get them, or they are refused.
     fn accept_at_listeners(&mut self, now: Now) {
-        if !self.hub.is_draining() && self.holds_clients(now) {
+        if !self.hub.is_draining() && self.keeps_clients_waiting(now) {
             return;
         }
         // If other processes listen on the port too, they get the new clients once the stop has begun.

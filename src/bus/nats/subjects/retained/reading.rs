@@ -1,7 +1,9 @@
-//! What was read for a question: of each stream, of the page, and what may be missing; and what is still to be read. Pure.
+//! What was read for a question: of each stream, of the page, and what may be missing; and what is still to be read. Of a
+//! question for all messages, `all_read` has the rest. Pure.
 
 use std::collections::{HashSet, VecDeque};
 
+use super::all_read::AllRead;
 use super::events::NatsCut;
 use super::streams::{StreamPart, parts_taken_by_streams};
 use crate::nats::consumer::Start;
@@ -49,70 +51,6 @@ pub(super) struct QuestionReading {
     pub(super) all: Option<AllRead>,
 }
 
-/// How far all messages were read.
-#[derive(Debug, Default)]
-pub(super) struct AllRead {
-    /// The last message that was read.
-    pub(super) after: Option<StoredId>,
-    /// The last message that was read before the last check of the beginning of the stream: what comes after it may not be
-    /// whole.
-    pub(super) whole_to: Option<StoredId>,
-    /// The first message since then after which numbers did not come.
-    pub(super) jump: Option<u64>,
-    cut: Option<NatsCut>,
-    /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
-    is_by_number: bool,
-    /// Whether a message was read: its position is of this epoch of the stream.
-    has_taken: bool,
-    /// The time of the stream at the last check.
-    created_ns: Option<u64>,
-    /// What follows the next check.
-    pub(super) after_check: AfterCheck,
-}
-
-/// What follows a check of the beginning of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum AfterCheck {
-    /// The first page, or more after a pause.
-    #[default]
-    Read,
-    /// The end of a page.
-    Page,
-    /// The end of the question.
-    End,
-}
-
-impl AllRead {
-    pub(super) fn new(after: Option<StoredId>) -> Self {
-        Self {
-            after,
-            whole_to: after,
-            ..Self::default()
-        }
-    }
-
-    /// Counts a message. Returns false if it was read before.
-    pub(super) fn take(&mut self, id: StoredId) -> bool {
-        if let Some(after) = self.after {
-            if after == id {
-                return false;
-            }
-            if id.major <= after.major {
-                // What was stored in the same nanosecond was read before it.
-                if id.minor > after.minor || id.major == after.major {
-                    self.cut = Some(NatsCut::Epoch);
-                }
-                return false;
-            }
-            if id.major > after.major + 1 {
-                self.jump.get_or_insert(after.major);
-            }
-        }
-        (self.after, self.has_taken) = (Some(id), true);
-        true
-    }
-}
-
 /// What was sent of a page of values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PageProgress {
@@ -153,31 +91,10 @@ impl QuestionReading {
         }
     }
 
-    /// The first message of a consumer. All messages begin at the time of the position that the client has, not at its
-    /// number: what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a
-    /// name does not bring the message of that number if it has another name. Once a message was read, they go on at
-    /// its number: if the clock has gone back, its time may be that of messages long before it.
+    /// The first message of a consumer: the newest of each subject, or where the reading of all messages goes on.
     pub(super) fn consumer_start(&self) -> Start {
-        match &self.all {
-            Some(all) => match all.after {
-                None => Start::Sequence(1),
-                Some(after) if all.is_by_number => Start::Sequence(after.major),
-                Some(after) => Start::Time(after.minor),
-            },
-            None => Start::LastPerSubject,
-        }
-    }
-
-    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind
-    /// the last one that was read, or numbers that are free: the clock may have gone back between the two. Returns
-    /// whether it did, so that another consumer is needed.
-    pub(super) fn turn_to_numbers_if_late(&mut self, begins: u64) -> bool {
-        let Some(all) = self.all.as_mut().filter(|all| !all.is_by_number) else {
-            return false;
-        };
-        let after = all.after.map(|after| after.major);
-        all.is_by_number = after.is_some_and(|after| begins > after.saturating_add(1));
-        all.is_by_number
+        let all = self.all.as_ref();
+        all.map_or(Start::LastPerSubject, AllRead::consumer_start)
     }
 
     /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
@@ -186,7 +103,7 @@ impl QuestionReading {
         let is_in_parts = found.len() > 1;
         found.truncate(1);
         if let Some(all) = &mut self.all {
-            all.is_by_number = !stream.can_start_at_time() || all.has_taken;
+            all.begin(stream);
         }
         if let Some(part) = found.first_mut().filter(|_| is_in_parts) {
             part.filter = String::new();
@@ -194,36 +111,10 @@ impl QuestionReading {
         self.parts_left = found.into();
     }
 
-    /// Checks at the beginning of the stream whether messages after the last check were removed before they were read.
-    /// Returns what follows.
-    pub(super) fn check_stream_begin(&mut self, stream: &StreamInfo) -> AfterCheck {
-        let Some(all) = &mut self.all else {
-            return AfterCheck::End;
-        };
-        let after = all.after.map(|after| after.major);
-        let made = all.created_ns.replace(stream.created_ns);
-        let is_made_anew = all.has_taken && made.is_some_and(|made| made != stream.created_ns);
-        // Copies have the times of what they copy.
-        let is_younger = |after: StoredId| {
-            let is_by_number = !stream.can_start_at_time();
-            is_by_number && stream.copied.is_empty() && after.minor < stream.created_ns
-        };
-        if after.is_some_and(|after| stream.head_number() < after)
-            || all.after.is_some_and(is_younger)
-            || is_made_anew
-        {
-            all.cut = Some(NatsCut::Epoch);
-        } else if all.jump.or(after).is_some_and(|at| at + 1 < stream.first) {
-            all.cut.get_or_insert(NatsCut::Window);
-        }
-        (all.jump, all.whole_to) = (None, all.after);
-        std::mem::take(&mut all.after_check)
-    }
-
     /// Why something is missing of what was read.
     fn cut_so_far(&self) -> Option<NatsCut> {
         let unnamed = self.is_unnamed.then_some(NatsCut::NotUtf8);
-        let of_all = self.all.as_ref().and_then(|all| all.cut.clone());
+        let of_all = self.all.as_ref().and_then(AllRead::cut);
         of_all.or(unnamed)
     }
 
@@ -237,17 +128,11 @@ impl QuestionReading {
     /// From where another question reads on.
     pub(super) fn cursor(&self) -> PageCursor {
         let mut cursor = match &self.all {
-            Some(all) => PageCursor::after(all.whole_to),
+            Some(all) => PageCursor::after(all.whole_to()),
             None => PageCursor::of(self.parts.clone()),
         };
         cursor.cut = self.cut_so_far().as_ref().map(NatsCut::reason);
         cursor
-    }
-
-    /// Whether the position from which all messages are read is of another epoch of the stream.
-    pub(super) fn is_of_other_epoch(&self) -> bool {
-        let all = self.all.as_ref();
-        all.is_some_and(|all| matches!(all.cut, Some(NatsCut::Epoch)))
     }
 
     /// Selects the streams in the answer that hold a part of the pattern, all of which are read from here on. The

@@ -1,0 +1,192 @@
+//! How far a question for all messages has read, and whether the stream is still the one from which it began (its *epoch*). Pure.
+//!
+//! Three things can go wrong between two messages: the stream was made anew or has gone back in time
+//! ([`NatsCut::Epoch`]), messages were removed before they were read ([`NatsCut::Window`]), and the clock has gone back,
+//! so that a consumer that begins at a time leaves messages out ([`AllRead::restart_by_number_if_late`]). Why each check
+//! is needed: [`super`], "All messages".
+
+use super::events::NatsCut;
+use crate::nats::consumer::Start;
+use crate::nats::stream_info::StreamInfo;
+use weirgate_core::StoredId;
+
+/// How far all messages were read.
+#[derive(Debug, Default)]
+pub(super) struct AllRead {
+    /// The last message that was read.
+    after: Option<StoredId>,
+    /// The last message that was read before the last check of the stream: what comes after it may not be whole.
+    whole_to: Option<StoredId>,
+    /// The number of the last message before the first numbers that did not come since the last check. They are of other
+    /// names, or were removed before they were read.
+    gap_after: Option<u64>,
+    cut: Option<NatsCut>,
+    /// Whether the consumer begins at the number of the last message: one that begins at its time left messages out.
+    is_by_number: bool,
+    /// Whether a message was read: its position is of this epoch of the stream.
+    has_taken: bool,
+    /// When the stream was made, as the last check said.
+    created_ns: Option<u64>,
+    after_check: AfterCheck,
+}
+
+/// What follows a check of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum AfterCheck {
+    /// The first page, or more after a pause.
+    #[default]
+    Read,
+    /// The end of a page.
+    Page,
+    /// The end of the question.
+    End,
+}
+
+impl AllRead {
+    /// Reads on after this position.
+    pub(super) fn new(after: Option<StoredId>) -> Self {
+        Self {
+            after,
+            whole_to: after,
+            ..Self::default()
+        }
+    }
+
+    /// Up to where nothing is missing but what [`Self::cut`] tells.
+    pub(super) fn whole_to(&self) -> Option<StoredId> {
+        self.whole_to
+    }
+
+    /// Why something is missing of what was read.
+    pub(super) fn cut(&self) -> Option<NatsCut> {
+        self.cut.clone()
+    }
+
+    /// Whether the position from which all messages are read is of another epoch of the stream.
+    pub(super) fn is_of_other_epoch(&self) -> bool {
+        matches!(self.cut, Some(NatsCut::Epoch))
+    }
+
+    /// Begins to read this stream.
+    pub(super) fn begin(&mut self, stream: &StreamInfo) {
+        self.is_by_number = !stream.can_start_at_time() || self.has_taken;
+    }
+
+    /// The first message of a consumer. It begins at the time of the position that the client has, not at its number:
+    /// what is stored in another epoch of the stream is newer, whatever numbers it has, and the consumer of a name does
+    /// not bring the message of that number if it has another name. Once a message was read, it goes on at its number:
+    /// if the clock has gone back, its time may be that of messages long before it.
+    pub(super) fn consumer_start(&self) -> Start {
+        match self.after {
+            None => Start::Sequence(1),
+            Some(after) if self.is_by_number => Start::Sequence(after.major),
+            Some(after) => Start::Time(after.minor),
+        }
+    }
+
+    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind
+    /// the last one that was read, or numbers that are free: the clock may have gone back between the two. Returns
+    /// whether it did, so that another consumer is needed.
+    pub(super) fn restart_by_number_if_late(&mut self, begins: u64) -> bool {
+        if self.is_by_number {
+            return false;
+        }
+        let after = self.after.map(|after| after.major);
+        self.is_by_number = after.is_some_and(|after| begins > after.saturating_add(1));
+        self.is_by_number
+    }
+
+    /// Counts a message. Returns false if it was read before.
+    pub(super) fn take(&mut self, id: StoredId) -> bool {
+        match self.after {
+            // A consumer begins at the last message that was read, or at its nanosecond or before it.
+            Some(after) if id == after => return false,
+            Some(after) if id.major < after.major && id.minor <= after.minor => return false,
+            // A lower number that is newer, or another message of this number.
+            Some(after) if id.major <= after.major => {
+                self.cut = Some(NatsCut::Epoch);
+                return false;
+            }
+            Some(after) if id.major > after.major + 1 => {
+                self.gap_after.get_or_insert(after.major);
+            }
+            _ => {}
+        }
+        (self.after, self.has_taken) = (Some(id), true);
+        true
+    }
+
+    /// Whether numbers did not come since the last check, so that the stream is asked where it begins: then `after_check`
+    /// follows [`Self::check`]. If none is missing, all that was read is whole.
+    pub(super) fn needs_check(&mut self, after_check: AfterCheck) -> bool {
+        if self.gap_after.is_none() {
+            self.whole_to = self.after;
+            return false;
+        }
+        self.after_check = after_check;
+        true
+    }
+
+    /// Compares what was read with the state of the stream: [`NatsCut::Epoch`] if the stream is another one by now, else
+    /// [`NatsCut::Window`] if it begins behind a number that has not come. What was read is whole but for that from here
+    /// on. Returns what follows.
+    pub(super) fn check(&mut self, stream: &StreamInfo) -> AfterCheck {
+        if self.was_made_anew(stream) {
+            self.cut = Some(NatsCut::Epoch);
+        } else if self.has_lost_some(stream) {
+            self.cut.get_or_insert(NatsCut::Window);
+        }
+        (self.gap_after, self.whole_to) = (None, self.after);
+        std::mem::take(&mut self.after_check)
+    }
+
+    /// Whether the stream is another one than that of the last message, or has gone back to before it.
+    fn was_made_anew(&mut self, stream: &StreamInfo) -> bool {
+        let made = self.created_ns.replace(stream.created_ns);
+        let has_other_time = made.is_some_and(|made| made != stream.created_ns);
+        let Some(after) = self.after else {
+            return false;
+        };
+        // Where a consumer cannot begin at a time, only the times tell. Copies have the times of what they copy.
+        let tells_by_time = !stream.can_start_at_time() && stream.copied.is_empty();
+        stream.head_number() < after.major
+            || tells_by_time && after.minor < stream.created_ns
+            || self.has_taken && has_other_time
+    }
+
+    /// Whether the stream begins behind a number that has not come.
+    fn has_lost_some(&self, stream: &StreamInfo) -> bool {
+        let after = self.after.map(|after| after.major);
+        let missing_from = self.gap_after.or(after);
+        missing_from.is_some_and(|after| after + 1 < stream.first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn id(major: u64, minor: u64) -> StoredId {
+        StoredId { major, minor }
+    }
+
+    #[test]
+    fn what_a_start_by_time_brings_again_is_read_once_and_is_no_other_epoch() {
+        let mut read = AllRead::new(Some(id(7, 100)));
+        assert_eq!(read.consumer_start(), Start::Time(100));
+        // Of the same nanosecond, of an earlier one after the clock went back, and the last one itself.
+        for again in [id(6, 100), id(6, 99), id(7, 100)] {
+            assert!(!read.take(again) && !read.is_of_other_epoch());
+        }
+        assert!(read.take(id(8, 100)) && read.take(id(9, 101)));
+        assert_eq!(read.cut(), None);
+    }
+
+    #[test]
+    fn a_lower_number_that_is_newer_and_another_message_of_a_number_are_of_another_epoch() {
+        for other in [id(6, 101), id(7, 101), id(7, 99)] {
+            let mut read = AllRead::new(Some(id(7, 100)));
+            assert!(!read.take(other) && read.is_of_other_epoch(), "{other:?}");
+        }
+    }
+}
