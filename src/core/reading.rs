@@ -229,9 +229,12 @@ impl<G: Gateway> Hub<G> {
             }
             is_first = false;
             let bytes_left = input.len();
-            let kept_messages = self.core.has_requests(key);
+            let kept_messages = self.core.has_requests(key) || self.core.is_inflating(key);
             let Some(step) = self.read_step(key, input) else {
-                return;
+                match self.core.is_inflating(key) && self.wants_read(key) {
+                    true => continue,
+                    false => return,
+                }
             };
             let took_kept = kept_messages && matches!(step, ClientStep::Message(_));
             self.take_step(key, step);
@@ -276,8 +279,8 @@ impl<G: Gateway> Hub<G> {
     /// whether it waits.
     fn pause_without_share(&mut self, key: SessionKey, input: &[u8]) -> bool {
         let core = &mut self.core;
-        // The messages of an event stream come from the query, without input.
-        let has_more = !input.is_empty() || core.has_requests(key);
+        // The messages of an event stream come from the query, and the rest of a compressed message from what was read of it.
+        let has_more = !input.is_empty() || core.has_requests(key) || core.is_inflating(key);
         let waits = has_more && core.clients.session(key).is_some() && !core.turn.has_share();
         if waits {
             core.wait_for_share(key);
@@ -334,6 +337,12 @@ impl Core {
     pub fn has_requests(&self, key: SessionKey) -> bool {
         let session = self.clients.session(key);
         session.is_some_and(Session::holds_messages)
+    }
+
+    /// Whether the next step of the client goes on with a compressed message, without input.
+    fn is_inflating(&self, key: SessionKey) -> bool {
+        let session = self.clients.session(key);
+        session.is_some_and(Session::is_inflating)
     }
 
     /// Whether the client whose request is handled has time for another step of it. If it has none, the gateway asks for

@@ -117,6 +117,11 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// An empty stored block that is final. The stream ends with it only if the message before it is whole.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
+/// The most compressed bytes and the most text of a step. A block takes some 20 bytes and up to 1.2 µs, whatever it brings;
+/// the growth of a large text may go past the second limit by its half.
+const STEP_BYTES: usize = 12 * 1024;
+const STEP_TEXT_BYTES: usize = 128 * 1024;
+
 /// The reason why a message could not be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InflateError {
@@ -128,20 +133,27 @@ pub(crate) enum InflateError {
     Corrupt,
 }
 
-/// Inflates whole messages, one after the other. A message may refer to the earlier text of its client.
-#[derive(Debug)]
+/// Inflates messages, one after the other. A message may refer to the earlier text of its client.
+#[derive(Debug, Default)]
 pub(crate) struct Inflater {
-    state: Decompress,
+    message: Inflation,
     /// Packs and unpacks the windows of all clients.
     packer: Packer,
 }
 
-/// Has the largest window, 32 KiB, which inflates any client's data. Takes about 50 KB.
-impl Default for Inflater {
+/// How far a message is inflated. Has the largest window, 32 KiB, which inflates any client's data.
+#[derive(Debug)]
+pub(crate) struct Inflation {
+    state: Decompress,
+    /// How many bytes of the message were taken.
+    taken: usize,
+}
+
+impl Default for Inflation {
     fn default() -> Self {
         Self {
             state: Decompress::new(false),
-            packer: Packer::default(),
+            taken: 0,
         }
     }
 }
@@ -156,72 +168,108 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
-        self.inflate_with(&[], compressed, out, bytes_max)
+        let end_max = out.len().saturating_add(bytes_max);
+        self.message.begin(&[])?;
+        while !self.message.step(compressed, out, end_max)? {}
+        Ok(())
     }
 
-    /// Inflates the next message of a client. It may refer to the text in the client's window, and becomes the newest
-    /// part of that text.
-    pub(crate) fn inflate_after(
-        &mut self,
-        window: &mut InflateWindow,
-        compressed: &[u8],
-        out: &mut Vec<u8>,
-        bytes_max: usize,
-    ) -> Result<(), InflateError> {
+    /// Begins the next message of a client, which may refer to the text in the client's window.
+    pub(crate) fn begin(&mut self, window: Option<&InflateWindow>) -> Result<(), InflateError> {
         let mut packer = std::mem::take(&mut self.packer);
-        let start = out.len();
-        let inflated = window
-            .text(self, &mut packer)
-            .and_then(|before| self.inflate_with(before, compressed, out, bytes_max));
-        if inflated.is_ok() {
-            window.append(&out[start..], &mut packer);
-        }
+        let before = window.map_or(Ok(&[][..]), |window| window.text(self, &mut packer));
+        let begun = before.and_then(|before| self.message.begin(before));
         self.packer = packer;
-        inflated
+        begun
     }
 
-    /// `before`: the text before the message, at most [`Self::DICTIONARY_BYTES_MAX`].
-    fn inflate_with(
+    /// Takes a [step](Inflation::step) of the message that was begun last.
+    pub(crate) fn step(
         &mut self,
-        before: &[u8],
         compressed: &[u8],
         out: &mut Vec<u8>,
-        bytes_max: usize,
-    ) -> Result<(), InflateError> {
-        // Some senders send nothing where RFC 7692 §7.2.3.6 asks for one zero byte.
-        if compressed.is_empty() {
+        end_max: usize,
+    ) -> Result<bool, InflateError> {
+        self.message.step(compressed, out, end_max)
+    }
+
+    /// Puts the message aside: other messages may come before its next step.
+    pub(crate) fn put_aside(&mut self) -> Inflation {
+        std::mem::take(&mut self.message)
+    }
+
+    /// Makes a message the newest part of the text in the client's window. Must follow [`Self::begin`] for this window, with no
+    /// message of another client between the two.
+    pub(crate) fn append(&mut self, window: &mut InflateWindow, message: &[u8]) {
+        window.append(message, &mut self.packer);
+    }
+}
+
+impl Inflation {
+    /// The memory of a message that was [put aside](Inflater::put_aside), beside its bytes: the state of zlib and its window.
+    pub(crate) const MEMORY_BYTES: usize = 48 * 1024;
+
+    /// `before`: the text before the message, at most [`Deflater::DICTIONARY_BYTES_MAX`].
+    fn begin(&mut self, before: &[u8]) -> Result<(), InflateError> {
+        self.taken = 0;
+        self.state.reset(false);
+        if before.is_empty() {
             return Ok(());
         }
-        self.state.reset(false);
-        if !before.is_empty() {
-            let set = self.state.set_dictionary(before);
-            set.map_err(|_| InflateError::Corrupt)?;
+        let set = self.state.set_dictionary(before);
+        set.map(|_| ()).map_err(|_| InflateError::Corrupt)
+    }
+
+    /// Inflates the next part of `compressed`, about a millisecond of work at most: a block that brings nothing costs as much
+    /// as a kilobyte of text, so both are bounded. Appends the text to `out`, which never grows past `end_max` and one byte.
+    /// Returns whether the message is whole.
+    pub(crate) fn step(
+        &mut self,
+        compressed: &[u8],
+        out: &mut Vec<u8>,
+        end_max: usize,
+    ) -> Result<bool, InflateError> {
+        // Some senders send nothing where RFC 7692 §7.2.3.6 asks for one zero byte.
+        if compressed.is_empty() {
+            return Ok(true);
         }
-        let end_max = out.len().saturating_add(bytes_max);
-        if let Some(rest) = self.feed(compressed, out, end_max)? {
-            // A sender that ends its stream with every message adds an empty block (§7.2.3.4).
-            return match rest {
-                [] | [0] => Ok(()),
-                _ => Err(InflateError::Corrupt),
-            };
+        let part_end = compressed.len().min(self.taken + STEP_BYTES);
+        let part = &compressed[self.taken..part_end];
+        match self.feed(part, out, end_max)? {
+            Fed::Much(rest) => self.taken = part_end - rest.len(),
+            Fed::All if part_end < compressed.len() => self.taken = part_end,
+            Fed::All => return self.end(out, end_max).map(|()| true),
+            Fed::Ended(rest) => {
+                // A sender that ends its stream with every message adds an empty block (§7.2.3.4).
+                return match &compressed[part_end - rest.len()..] {
+                    [] | [0] => Ok(true),
+                    _ => Err(InflateError::Corrupt),
+                };
+            }
         }
-        if self.feed(&TAIL, out, end_max)?.is_some() {
+        Ok(false)
+    }
+
+    /// Checks that the message is whole: it is so if the stream ends with the block that comes after it.
+    fn end(&mut self, out: &mut Vec<u8>, end_max: usize) -> Result<(), InflateError> {
+        if matches!(self.feed(&TAIL, out, end_max)?, Fed::Ended(_)) {
             return Err(InflateError::Corrupt);
         }
         match self.feed(&END, out, end_max)? {
-            Some([]) => Ok(()),
+            Fed::Ended([]) => Ok(()),
             _ => Err(InflateError::Corrupt),
         }
     }
 
-    /// Inflates `input`; returns `Some(rest)` if the stream ended before `rest`.
+    /// Inflates `input` until it is used up, until the stream ends, or until a step has brought enough text.
     fn feed<'a>(
         &mut self,
         mut input: &'a [u8],
         out: &mut Vec<u8>,
         end_max: usize,
-    ) -> Result<Option<&'a [u8]>, InflateError> {
-        loop {
+    ) -> Result<Fed<'a>, InflateError> {
+        let much = out.len() + STEP_TEXT_BYTES;
+        while out.len() < much {
             if out.len() == out.capacity() {
                 let growth = (input.len() * 3).max(out.len()).max(256);
                 let room = end_max.saturating_sub(out.len()).saturating_add(1);
@@ -239,15 +287,23 @@ impl Inflater {
             }
             let room_left = out.len() < out.capacity();
             match status {
-                Status::StreamEnd => return Ok(Some(input)),
-                _ if input.is_empty() && room_left => return Ok(None),
+                Status::StreamEnd => return Ok(Fed::Ended(input)),
+                _ if input.is_empty() && room_left => return Ok(Fed::All),
                 _ if taken == 0 && out.len() == out_before && room_left => {
                     return Err(InflateError::Corrupt);
                 }
                 _ => {}
             }
         }
+        Ok(Fed::Much(input))
     }
+}
+
+/// How a call of [`Inflation::feed`] ended; with what is left of the input.
+enum Fed<'a> {
+    Ended(&'a [u8]),
+    All,
+    Much(&'a [u8]),
 }
 
 /// Appends `bytes` as stored blocks (RFC 1951 §3.2.4), none of them final. A block holds up to 65,535 bytes

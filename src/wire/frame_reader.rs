@@ -5,7 +5,7 @@
 //! bytes that have come, never with an announced length. Between messages no memory is kept, except for the text that a
 //! client's compressed messages may refer to.
 
-use super::deflate::{InflateError, InflateWindow};
+use super::deflate::{InflateError, InflateWindow, Inflation};
 use super::frame::{
     BadUtf8, CONTROL_PAYLOAD_BYTES_MAX, FIN, FrameScratch, HEADER_BYTES_MAX, OPCODE_BINARY,
     OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1, Utf8Check, WholeFrame,
@@ -96,7 +96,7 @@ impl Head {
     }
 }
 
-/// Reads the frames of a connection. Takes 88 bytes; between messages nothing on the heap, except for the text that the
+/// Reads the frames of a connection. Takes 72 bytes; between messages nothing on the heap, except for the text that the
 /// client's next compressed messages may refer to.
 #[derive(Debug, Default)]
 pub struct FrameReader {
@@ -111,10 +111,37 @@ pub struct FrameReader {
     head_len: u8,
     message: Option<OpenMessage>,
     utf8: Utf8Check,
-    deflate: bool,
     ended: bool,
+    /// `None`: the client did not negotiate permessage-deflate.
+    inflate: Option<Box<Inflate>>,
+}
+
+/// What is kept of a client whose messages may be compressed.
+#[derive(Debug, Default)]
+struct Inflate {
     /// The window of a client whose compressed messages may refer to earlier messages.
     window: Option<InflateWindow>,
+    /// The message in the buffer, if it takes more than one step.
+    unfinished: Option<Box<Unfinished>>,
+}
+
+/// A message that is partly inflated.
+#[derive(Debug)]
+struct Unfinished {
+    inflation: Inflation,
+    /// Room for a header, then the text.
+    frame: Vec<u8>,
+}
+
+/// What [`FrameReader::complete`] has made of the last bytes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Completed {
+    /// A message or a control frame, in `scratch`.
+    Whole,
+    /// A fragment that is not the last of its message.
+    Fragment,
+    /// A compressed message that takes more steps.
+    Unfinished,
 }
 
 impl FrameReader {
@@ -130,7 +157,7 @@ impl FrameReader {
     /// For a client that negotiated permessage-deflate: its messages may be compressed.
     #[must_use]
     pub fn with_deflate(mut self) -> Self {
-        self.deflate = true;
+        self.inflate.get_or_insert_default();
         self
     }
 
@@ -138,12 +165,15 @@ impl FrameReader {
     /// reaches.
     #[must_use]
     pub fn with_window(mut self, window: Option<InflateWindow>) -> Self {
-        self.window = window;
+        if window.is_some() {
+            self.inflate.get_or_insert_default().window = window;
+        }
         self
     }
 
     /// Reads from the front of `input` to the end of a frame, and returns the frame. Returns `None` if all of
-    /// `input` was read and the frame is incomplete.
+    /// `input` was read and the frame is incomplete, or if a compressed message takes more steps
+    /// ([`is_inflating`](Self::is_inflating)).
     ///
     /// A message in fragments comes as one frame, so its bytes are kept once, here. After an error, and after
     /// a close frame (§5.5.1), all input is discarded.
@@ -161,7 +191,7 @@ impl FrameReader {
             Ok(false) => Ok(None),
             Err(error) => {
                 self.ended = true;
-                self.buffer = Vec::new();
+                self.forget_text();
                 *input = &[];
                 Err(error)
             }
@@ -171,7 +201,7 @@ impl FrameReader {
     /// Discards `input`, which arrived after we have sent a close frame. Returns whether the client's close frame has come
     /// (§5.5.1), or can no longer be found because of an error.
     pub fn skip(&mut self, mut input: &[u8]) -> bool {
-        (self.buffer, self.window) = (Vec::new(), None);
+        self.forget_text();
         // The text is not checked any more, so any end is valid.
         self.utf8 = Utf8Check::default();
         while !self.ended {
@@ -203,7 +233,25 @@ impl FrameReader {
     /// The memory for the bytes of an unfinished message or frame; 0 if nothing is kept.
     #[inline]
     pub fn unfinished_bytes(&self) -> usize {
-        self.buffer.capacity()
+        let inflate = self.inflate.as_ref();
+        let unfinished = inflate.and_then(|inflate| inflate.unfinished.as_ref());
+        let partly = unfinished.map_or(0, |unfinished| unfinished.memory_bytes());
+        self.buffer.capacity() + partly
+    }
+
+    /// Whether the next [`read`](Self::read) takes another step of a compressed message, without input. A step is about a
+    /// millisecond of work at most.
+    pub fn is_inflating(&self) -> bool {
+        let inflate = self.inflate.as_ref();
+        inflate.is_some_and(|inflate| inflate.unfinished.is_some())
+    }
+
+    /// Forgets all text of the client, because nothing more is read of it.
+    fn forget_text(&mut self) {
+        self.buffer = Vec::new();
+        if let Some(inflate) = &mut self.inflate {
+            **inflate = Inflate::default();
+        }
     }
 
     /// Returns whether a frame was finished in `scratch`.
@@ -230,9 +278,13 @@ impl FrameReader {
                 if (arrived as u64) < missing {
                     return Ok(false);
                 }
-                if !self.complete(&head, scratch)? {
-                    self.end_frame(&head)?;
-                    continue;
+                match self.complete(&head, scratch)? {
+                    Completed::Whole => {}
+                    Completed::Unfinished => return Ok(false),
+                    Completed::Fragment => {
+                        self.end_frame(&head)?;
+                        continue;
+                    }
                 }
             }
             self.end_frame(&head)?;
@@ -311,7 +363,7 @@ impl FrameReader {
             "reserved opcode"
         } else if first & RSV2_AND_RSV3 != 0 {
             "reserved bit set"
-        } else if first & RSV1 != 0 && !self.deflate {
+        } else if first & RSV1 != 0 && self.inflate.is_none() {
             "compressed frame, but compression was not negotiated"
         } else if first & RSV1 != 0 && (control || opcode == OPCODE_CONTINUATION) {
             "reserved bit set on a control or continuation frame"
@@ -401,9 +453,12 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Moves the whole message or control frame from the buffer to `scratch`. Returns false after a fragment that is
-    /// not the last of its message.
-    fn complete(&mut self, head: &Head, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
+    /// Moves the whole message or control frame from the buffer to `scratch`.
+    fn complete(
+        &mut self,
+        head: &Head,
+        scratch: &mut FrameScratch,
+    ) -> Result<Completed, FrameError> {
         if head.is_control() {
             let start = self.buffer.len() - head.payload_len as usize;
             scratch.begin();
@@ -413,10 +468,10 @@ impl FrameReader {
             if start <= HEADER_BYTES_MAX {
                 self.buffer = Vec::new();
             }
-            return Ok(true);
+            return Ok(Completed::Whole);
         }
         if !head.is_final() {
-            return Ok(false);
+            return Ok(Completed::Fragment);
         }
         if !head.deflated {
             match self.buffer.is_empty() {
@@ -424,18 +479,47 @@ impl FrameReader {
                 true => scratch.begin(),
                 false => scratch.frame = std::mem::take(&mut self.buffer),
             }
-            return Ok(true);
+            return Ok(Completed::Whole);
         }
-        let buffer = std::mem::take(&mut self.buffer);
-        let compressed = buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
-        let bytes_max = self.message_bytes_max as usize;
-        scratch.begin();
-        let (inflater, frame) = (&mut scratch.inflater, &mut scratch.frame);
-        match &mut self.window {
-            Some(window) => inflater.inflate_after(window, compressed, frame, bytes_max)?,
-            None => inflater.inflate(compressed, frame, bytes_max)?,
+        if !self.inflate_on(scratch)? {
+            return Ok(Completed::Unfinished);
         }
+        self.buffer = Vec::new();
         self.check_text(head, &scratch.frame[HEADER_BYTES_MAX..])?;
+        Ok(Completed::Whole)
+    }
+
+    /// Takes the next step of the compressed message in the buffer. Returns whether the message is whole; then it is in
+    /// `scratch`.
+    fn inflate_on(&mut self, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
+        let compressed = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
+        let end_max = HEADER_BYTES_MAX + self.message_bytes_max as usize;
+        let inflate = self.inflate.get_or_insert_default();
+        if let Some(unfinished) = &mut inflate.unfinished {
+            let (inflation, frame) = (&mut unfinished.inflation, &mut unfinished.frame);
+            if !inflation.step(compressed, frame, end_max)? {
+                return Ok(false);
+            }
+            scratch.frame = std::mem::take(frame);
+            inflate.unfinished = None;
+            // Messages of other clients may have come since the first step.
+            scratch.inflater.begin(inflate.window.as_ref())?;
+        } else {
+            scratch.begin();
+            let (inflater, frame) = (&mut scratch.inflater, &mut scratch.frame);
+            inflater.begin(inflate.window.as_ref())?;
+            if !inflater.step(compressed, frame, end_max)? {
+                inflate.unfinished = Some(Box::new(Unfinished {
+                    inflation: inflater.put_aside(),
+                    frame: std::mem::take(frame),
+                }));
+                return Ok(false);
+            }
+        }
+        if let Some(window) = &mut inflate.window {
+            let text = &scratch.frame[HEADER_BYTES_MAX..];
+            scratch.inflater.append(window, text);
+        }
         Ok(true)
     }
 
@@ -469,6 +553,12 @@ impl FrameReader {
             });
         }
         Ok(())
+    }
+}
+
+impl Unfinished {
+    fn memory_bytes(&self) -> usize {
+        Inflation::MEMORY_BYTES + self.frame.capacity()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use weirgate_core::{CloseReason, Limits, SessionKey};
 
+use weirgate_test_support::empty_blocks;
+
 use super::symbols;
 use crate::world::World;
 use crate::world::client::{frame, request_with};
@@ -24,11 +26,16 @@ impl World<Symbols> {
         line.unwrap_or_default()
     }
 
-    /// The client joins topics, in a message that is compressed as its answer allows.
-    fn say_compressed(&mut self, key: SessionKey, text: &str) {
+    /// A message that is compressed as the client's answer allows.
+    fn compressed(&mut self, key: SessionKey, text: &str) -> Vec<u8> {
         let socket = self.net.sockets.get_mut(&key).expect("a socket");
-        let message = socket.client.compress(text.as_bytes());
-        self.send(key, &frame(0xc1, &message));
+        frame(0xc1, &socket.client.compress(text.as_bytes()))
+    }
+
+    /// The client joins topics, in a compressed message.
+    fn say_compressed(&mut self, key: SessionKey, text: &str) {
+        let message = self.compressed(key, text);
+        self.send(key, &message);
     }
 
     fn publish_small(&mut self, topic: &str) {
@@ -145,4 +152,37 @@ fn a_client_that_refers_to_more_than_it_may_is_closed_with_1007() {
     }
     assert_eq!(world.reason(key), Some(CloseReason::ProtocolError));
     assert_eq!(world.client(key).close, Some((1007, String::new())));
+}
+
+/// Such a message takes 0.1 s of an inflater. Meanwhile others have their turns.
+#[test]
+fn a_compressed_message_that_takes_long_is_inflated_in_shares() {
+    let mut world = symbols(Limits {
+        share_us: 0,
+        ..Limits::default()
+    });
+    let keys = [world.offer(OFFER), world.offer(OFFER)];
+    let bytes = 500_000;
+    for name in ["A", "B"] {
+        let message = empty_blocks(bytes, format!("sub {name}").as_bytes());
+        let both = [frame(0xc1, &message), frame(0x81, b"sub C")].concat();
+        world.hub.handle_bytes(world.now, keys[0], &both);
+        let mut shares = 0;
+        while world.hub.waiting_shares() > 0 {
+            let held = world.hub.core().received().held();
+            assert!(
+                shares > bytes / (16 * 1024) || held > bytes as u64,
+                "{held} bytes count"
+            );
+            let beside = world.compressed(keys[1], "sub D");
+            world.hub.handle_bytes(world.now, keys[1], &beside);
+            assert_eq!(world.hub.core().joined_count(keys[1]), 1);
+            world.hub.handle_next_share(world.now);
+            shares += 1;
+        }
+        world.settle();
+        assert!(shares > bytes / (16 * 1024), "{shares} shares");
+    }
+    assert_eq!(world.hub.core().joined_count(keys[0]), 3);
+    assert_eq!(world.hub.core().received().held(), 0);
 }

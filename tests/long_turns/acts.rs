@@ -39,6 +39,8 @@ pub(crate) enum Act {
     Connect(u8, u16),
     /// The same so many times.
     Say(u8, Request, u16),
+    /// A compressed message of so many KiB that bring nothing.
+    EmptyBlocks(u8, u16),
     Ends(u8),
     Room(u8, u32),
     Outside(Outside),

@@ -85,7 +85,17 @@ pub(crate) struct Case {
 /// Plays the cases.
 pub(crate) fn play_all<C: Contract>(gateway: &str, cases: Vec<Case>) {
     let mut too_long = Vec::new();
-    for case in cases {
+    let inflated = Case {
+        name: "a compressed message that brings nothing",
+        kind: 0,
+        flavour: 4,
+        // Within the limit of a message.
+        acts: vec![Act::EmptyBlocks(
+            0,
+            if gateway == "trades" { 90 } else { 900 },
+        )],
+    };
+    for case in cases.into_iter().chain([inflated]) {
         let mut acts = vec![Act::Connect(case.flavour, 1), Act::Turns(20)];
         acts.extend(case.acts);
         acts.extend(turns());

@@ -3,6 +3,8 @@
 use std::env;
 use std::time::{Duration, Instant};
 
+use weirgate_test_support::empty_blocks;
+
 use super::acts::{Act, Acts};
 use super::turns::{Contract, Longest, Turns, cpu_us};
 use crate::world::Random;
@@ -53,6 +55,10 @@ pub(crate) fn play<C: Contract>(acts: &Acts, us_max: u64) -> Longest {
                 let times = usize::from(*times).min(1 + 2_000_000 / text.len().max(1));
                 let bytes = frame(0x81, text.as_bytes()).repeat(times);
                 turns.say(usize::from(*client), &bytes);
+            }
+            Act::EmptyBlocks(client, kib) => {
+                let message = empty_blocks(usize::from(*kib) * 1_024, b"{}");
+                turns.say(usize::from(*client), &frame(0xc1, &message));
             }
             Act::Ends(client) => turns.ends(usize::from(*client)),
             Act::Room(client, room) => turns.set_room(usize::from(*client), *room as usize),

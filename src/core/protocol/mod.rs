@@ -31,13 +31,13 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// Reads the next bytes of `input` up to a step, and leaves the rest; `None` when all bytes are
-    /// used up. A response, such as a pong, is appended to `out`. `scratch` is room for one message,
-    /// shared by all clients.
+    /// Reads the next bytes of `input` up to a step, and leaves the rest; `None` when all bytes are used up, or while a
+    /// compressed message takes more time ([`is_inflating`](Self::is_inflating)). A response, such as a pong, is appended
+    /// to `out`. `scratch` is room for one message, shared by all clients.
     ///
-    /// Each step takes input, except a violation and a message that [`holds_messages`](Self::holds_messages) has
-    /// announced. The hub does not rely on this: after any other step that takes no input, the rest of `input` is
-    /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued messages.
+    /// Each step takes input, except a violation, and a message that [`holds_messages`](Self::holds_messages) or
+    /// [`is_inflating`](Self::is_inflating) has announced. The hub does not rely on this: after any other step that takes
+    /// no input, the rest of `input` is discarded. A violation is the last step: the hub reads no further, even if the close waits for queued messages.
     pub(super) fn read(
         &mut self,
         input: &mut &[u8],
@@ -53,6 +53,11 @@ impl Protocol {
     /// Whether the next [`read`](Self::read) may return a message without input.
     pub(super) fn holds_messages(&self) -> bool {
         matches!(self, Self::EventStream(stream) if stream.holds_messages())
+    }
+
+    /// Whether the next [`read`](Self::read) goes on with a compressed message, for about a millisecond at most.
+    pub(super) fn is_inflating(&self) -> bool {
+        matches!(self, Self::WebSocket(websocket) if websocket.is_inflating())
     }
 
     /// Memory of the client's unfinished message, for the limit over all clients.

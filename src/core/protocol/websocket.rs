@@ -143,7 +143,7 @@ pub(crate) struct WebSocket {
 
 /// Every client has a `WebSocket`.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<WebSocket>() <= 96);
+const _: () = assert!(size_of::<WebSocket>() <= 80);
 
 impl WebSocket {
     fn new(reader: FrameReader) -> Self {
@@ -245,6 +245,11 @@ impl WebSocket {
 
     pub(super) fn unfinished_bytes(&self) -> usize {
         self.reader.unfinished_bytes()
+    }
+
+    /// Whether a compressed message takes more steps.
+    pub(super) fn is_inflating(&self) -> bool {
+        self.reader.is_inflating()
     }
 
     pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {

@@ -135,7 +135,7 @@ struct Cold {
 
 /// Every client has both, so a field that few clients need is boxed.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Session>() <= 152 && size_of::<Cold>() <= 528);
+const _: () = assert!(size_of::<Session>() <= 152 && size_of::<Cold>() <= 512);
 
 impl Session {
     /// Returns a session that awaits the request head.

@@ -113,8 +113,16 @@ impl Session {
     /// Whether the next read may return a message for the gateway.
     pub(crate) fn may_bring_message(&self, input: &[u8]) -> bool {
         let is_open = matches!(self.cold.phase, Phase::Open(_));
-        let comes = !input.is_empty() || self.holds_messages();
+        let comes = !input.is_empty() || self.holds_messages() || self.is_inflating();
         is_open && comes && self.takes_data() && self.wants_read()
+    }
+
+    /// Whether the next read goes on with a compressed message of which a part is inflated.
+    pub(crate) fn is_inflating(&self) -> bool {
+        match &self.cold.phase {
+            Phase::Open(open) => !open.is_broken && open.protocol.is_inflating(),
+            _ => false,
+        }
     }
 
     /// Whether messages of an open client are kept, for later reads: the rest of the query of an event stream.

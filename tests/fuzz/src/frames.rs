@@ -46,6 +46,7 @@ fn by_weirgate(stream: &[u8], deflate: Deflate, piece: usize) -> Outcome {
         loop {
             let frame = match reader.read(&mut part, &mut scratch) {
                 Ok(Some(frame)) => frame,
+                Ok(None) if reader.is_inflating() => continue,
                 Ok(None) => break,
                 Err(error) => {
                     let refused = Some(error.to_string());

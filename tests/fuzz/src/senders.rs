@@ -123,6 +123,7 @@ impl Connection {
                 match self.reader.read(&mut part, scratch) {
                     Ok(Some(frame)) if frame.opcode() == 9 => assert_eq!(frame.payload(), b"ping"),
                     Ok(Some(frame)) => text = Ok(frame.payload().to_vec()),
+                    Ok(None) if self.reader.is_inflating() => {}
                     Ok(None) => break,
                     Err(error) => return Err(error.to_string()),
                 }

@@ -5,6 +5,7 @@
 
 mod client_frame;
 mod deflate_sender;
+mod empty_blocks;
 pub mod http_client;
 mod kept_inflater;
 mod link_proxy;
@@ -17,6 +18,7 @@ mod redis_server;
 
 pub use client_frame::client_frame;
 pub use deflate_sender::DeflateSender;
+pub use empty_blocks::empty_blocks;
 pub use kept_inflater::KeptInflater;
 pub use link_proxy::LinkProxy;
 pub use nats_cluster::NatsCluster;
