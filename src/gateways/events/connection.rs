@@ -26,6 +26,14 @@ pub(super) const WAITING_BYTES_MAX: u64 = 1024 * 1024;
 /// that asks faster than it reads would fill its send queue until the queue's limits end the connection.
 pub(super) const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
+/// Memory of the id of a device, such as a UUID, that counts with the connection.
+const DEVICE_BYTES: usize = device_bytes(40);
+
+/// Memory of the id of a device, with its reference counts.
+const fn device_bytes(id_bytes: usize) -> usize {
+    allocated_bytes(2 * size_of::<usize>() + id_bytes)
+}
+
 /// A message that waits for its turn.
 #[derive(Debug)]
 pub(super) struct QueuedMessage {
@@ -140,6 +148,15 @@ impl Connection {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
+    }
+
+    /// Memory of the client's texts beyond those of most clients: the id of its device, and the trace of its handshake.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let of_device = |device: &TopicName| device_bytes(device.as_str().len());
+        let of_trace = |trace: &Trace| allocated_bytes(trace.state.capacity());
+        let device = self.device.as_ref().map_or(0, of_device);
+        let trace = self.trace.as_ref().map_or(0, of_trace);
+        device.saturating_sub(DEVICE_BYTES) + trace
     }
 
     /// The device that the URL names.

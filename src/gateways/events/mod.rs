@@ -499,7 +499,10 @@ impl Gateway for EventsGateway {
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
         let mut accepted = Accepted::default();
         match self.admit_token(core, key, head, &mut accepted, &mut connection) {
-            Ok(()) => Admission::Accept(accepted, connection),
+            Ok(()) => {
+                accepted.client_bytes = connection.memory_bytes();
+                Admission::Accept(accepted, connection)
+            }
             Err(close) => Admission::AcceptThenClose(accepted, close),
         }
     }
