@@ -16,6 +16,7 @@ use std::{io, thread};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
+use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings};
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
@@ -26,7 +27,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
 use weirgate_wire::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits,
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
 };
 use world::World;
 use world::client::{Compressor, frame, request_with};
@@ -426,6 +427,42 @@ fn names_without_messages_that_clients_have_asked_for_leave_little() {
     println!("{kept} bytes for each name");
     assert!(kept < 50, "{kept} bytes for each name");
     assert_eq!(ask(0), 0, "they are known");
+}
+
+/// The id of a device may have 200 characters of 4 bytes, and the handshake a trace that services get.
+#[test]
+fn a_long_id_of_a_device_and_its_trace_are_charged() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    const CLIENTS: usize = 512;
+    let taken = |id: &str, trace: &str| {
+        let settings = EventsGatewaySettings::default();
+        let gateway = EventsGateway::new(settings, Origins::new([]), Arc::default());
+        let mut world = World::new(Limits::default(), gateway, 1);
+        let before = bytes_in_use();
+        for n in 0..CLIENTS {
+            let target = format!("/ws?device_id={n:03}{id}");
+            let mut request = request_with(&target, None);
+            request.truncate(request.len() - 2);
+            request.extend(trace.as_bytes());
+            request.extend(b"\r\n");
+            let key = world.accept(usize::MAX);
+            world.send(key, &request);
+            assert_eq!(world.hub.core().topic_count(), n + 1);
+            let socket = world.net.sockets.get_mut(&key).expect("a socket");
+            socket.unread.shrink_to_fit();
+        }
+        let charged = world.hub.core().connections_held().held() as usize;
+        (bytes_in_use() - before, charged)
+    };
+    let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    let state = format!("{parent}tracestate: a={}\r\n", "x".repeat(500));
+    let plain = taken("-0000-0000-0000-000000000000", parent);
+    for (id, trace) in [("%F0%9F%98%80".repeat(190), parent), ("a".into(), &state)] {
+        let long = taken(&id, trace);
+        let [takes, charged] = [long.0 - plain.0, long.1 - plain.1].map(|all| all / CLIENTS);
+        println!("{takes} bytes more for each device, {charged} charged");
+        assert!(takes > 400 && charged * 10 > takes * 9 && charged < takes + 100);
+    }
 }
 
 /// Most clients hold a single name.

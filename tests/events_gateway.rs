@@ -354,6 +354,33 @@ fn who_asks_for_more_than_it_reads_waits_for_itself() {
     assert_eq!(world.texts(key).len(), 64);
 }
 
+/// It has taken its answers, so what services push is no reason to let its messages wait. No time passes.
+#[test]
+fn who_has_taken_its_answers_is_answered_at_once_however_many_pushes_wait() {
+    let mut world = world(settings());
+    let key = world.connect("/ws?device_id=d", None);
+    world.net.sockets.get_mut(&key).expect("it exists").room = 0;
+    let large = format!("\"{}\"", "x".repeat(20_000));
+    for id in 0..3 {
+        ask(&mut world, key, "lobby.x", id);
+    }
+    for id in 0..3 {
+        let call = world.outputs.pop().expect("the next call");
+        answer(&mut world, &call, &large);
+        for _ in 0..3 {
+            assert_eq!(push(&mut world, &["d"], &large), 1);
+        }
+        assert!(world.outputs.is_empty(), "{id}: it has not read");
+        let before: usize = world.hub.core().unsent_bytes(key);
+        world.open_window(key, before - 3 * 20_000);
+        assert!(
+            world.hub.core().unsent_bytes(key) > 2 * 20_000,
+            "pushes wait"
+        );
+    }
+    assert!(world.outputs.is_empty() && world.hub.core().is_open(key));
+}
+
 #[test]
 fn messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit() {
     let mut world = world(settings());

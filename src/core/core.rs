@@ -54,7 +54,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
 /// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `losses.rs` |
 /// | the kept feed: `keep`, `position`, `render`, `begin_feed` | `kept_feed.rs` |
-/// | `missed` or `newest`, then `send_missed`; older messages: `fits`, `replay`, `request_drained`; a stop: `set_busy`, `set_idle` | `resume.rs`, `replay.rs`, `ends.rs` |
+/// | `missed` or `newest`, then `send_missed`; older messages: `fits`, `replay`, `request_drained`; unread answers: `has_to_take_answers`; a stop: `set_busy`, `set_idle` | `resume.rs`, `replay.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,
@@ -72,7 +72,7 @@ pub struct Core {
     pub(super) leaving: VecDeque<(SessionKey, Option<CloseReason>)>,
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
-    /// Sessions whose queue is drained, as the gateway has requested.
+    /// Sessions whose queue is drained, or that have taken their answers, as the gateway has requested.
     pub(super) drained: Vec<SessionKey>,
     /// Sessions whose reading continues after a pause.
     pub(super) resumed: Vec<SessionKey>,

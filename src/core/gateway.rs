@@ -201,7 +201,8 @@ pub trait Gateway {
         let _ = (core, clients);
     }
 
-    /// Called when the send queue is drained, after [`Core::request_drained`].
+    /// Called when the send queue is drained, after [`Core::request_drained`], or when the client has taken its answers,
+    /// after [`Core::has_to_take_answers`]. The call belongs to the flush, so what takes long waits for a later part.
     fn handle_drained(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }

@@ -194,6 +194,7 @@ impl<G: Gateway> Hub<G> {
             self.core.turn.begin_later(part_us);
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
+            self.core.room_was_freed = true;
         }
         // Last: after a turn that was late, what has waited for the loop alone is no sign of a slow client.
         self.core.end_gathering();

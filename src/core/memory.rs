@@ -7,11 +7,14 @@
 //! by no drop, and have limits of their own: they may cause a walk, but no drop.
 //!
 //! A walk continues from flush to flush, also within a long queue, and has a short time in each. A queue that changed
-//! meanwhile may be counted a little wrong; the choice counts again. One call makes an exact choice among the clients
+//! meanwhile may be counted a little wrong; the choice counts again. A call makes an exact choice among the clients
 //! with the largest shares (the bytes of each frame divided by the frame's references): clients are chosen until
-//! dropping them frees enough. Then each chosen client that need not be dropped is taken off the list.
+//! dropping them frees enough, or for as long as there is time. Then each chosen client that need not be dropped is taken
+//! off the list. If that did not free enough, the next flush goes on with the other clients of the same walk: a walk
+//! passes over all queues, which takes far longer than a choice.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -40,6 +43,8 @@ const REST_US: u64 = 250_000;
 #[derive(Debug, Default)]
 pub(super) struct FrameMemory {
     walk: Option<QueueWalk>,
+    /// What the last walk has found, while too little of it was freed.
+    found: Option<Found>,
     /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
@@ -103,6 +108,15 @@ impl QueueWalk {
     }
 }
 
+/// What a walk has found.
+#[derive(Debug)]
+struct Found {
+    /// The clients that are not dropped yet, those with the largest shares first.
+    candidates: VecDeque<SessionKey>,
+    /// The memory that is still to be freed.
+    excess: u64,
+}
+
 /// Whether the queues that were counted hold all references to the frame.
 fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
     counted as usize == Arc::strong_count(frame)
@@ -154,19 +168,17 @@ impl Choice<'_> {
         self.freed_bytes -= bytes;
     }
 
-    /// Returns the candidates to drop, without any that is not needed: their end frees `bytes`, or as much as the
+    /// Takes the candidates to drop, without any that is not needed: their end frees the excess, or as much as the
     /// candidates that there is time for can free.
-    fn make(
-        &mut self,
-        candidates: Vec<Reverse<(u64, SessionKey)>>,
-        bytes: u64,
-        turn: &mut Turn,
-    ) -> Vec<SessionKey> {
+    fn make(&mut self, found: &mut Found, turn: &mut Turn) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
-        for Reverse((_, key)) in candidates {
+        while let Some(key) = found.candidates.pop_front() {
+            if self.blocked(key).is_none() {
+                continue;
+            }
             self.take(key);
             chosen.push(key);
-            if self.freed_bytes >= bytes || !turn.has_time() {
+            if self.freed_bytes >= found.excess || !turn.has_time() {
                 break;
             }
         }
@@ -175,13 +187,17 @@ impl Choice<'_> {
             // ends.
             return chosen;
         }
-        let enough = bytes.min(self.freed_bytes);
+        let enough = found.excess.min(self.freed_bytes);
+        let others_follow = !found.candidates.is_empty();
         chosen.reverse();
         chosen.retain(|key| {
             self.give_back(*key);
             let needed = self.freed_bytes < enough;
             if needed {
                 self.take(*key);
+            } else if others_follow {
+                // The end of it and of one of the others together may free something.
+                found.candidates.push_back(*key);
             }
             needed
         });
@@ -198,7 +214,9 @@ impl Core {
     /// Whether a flush is needed, because a walk over the queues is under way or due.
     pub(super) fn has_to_walk(&self) -> bool {
         let is_due = || self.is_room_walk_due() || self.is_walk_due();
-        self.memory.walk.is_some() || self.is_over_frame_limit() && is_due()
+        let memory = &self.memory;
+        let is_under_way = memory.walk.is_some() || memory.found.is_some();
+        is_under_way || self.is_over_frame_limit() && is_due()
     }
 
     /// Memory of the client's send queue itself that counts among the bytes of frames.
@@ -209,7 +227,9 @@ impl Core {
 
     /// The time of the next walk, while a walk is wanted.
     pub(super) fn walk_deadline(&self) -> Option<u64> {
-        let waits = self.memory.walk.is_none() && self.is_over_frame_limit();
+        let memory = &self.memory;
+        let is_under_way = memory.walk.is_some() || memory.found.is_some();
+        let waits = !is_under_way && self.is_over_frame_limit();
         waits.then_some(self.memory.rest_until)
     }
 
@@ -230,17 +250,20 @@ impl Core {
         !self.has_unflushed() || waited_long()
     }
 
-    /// Looks at a part of the queues while frames are over their limit, and drops clients at the end of
-    /// the walk. Called after a flush.
+    /// Looks at a part of the queues while frames are over their limit, and drops clients after the end of the walk.
+    /// Called after a flush.
     pub(super) fn keep_frame_memory(&mut self) {
         if !self.is_over_frame_limit() {
-            self.memory.walk = None;
+            (self.memory.walk, self.memory.found) = (None, None);
             self.memory.over_since = None;
             return;
         }
         // The windows keep frames, which would count as frames that no drop frees. Later frames can do without them.
         self.compressor.release_windows();
         self.memory.over_since.get_or_insert(self.now.mono_us);
+        if let Some(found) = self.memory.found.take() {
+            return self.drop_found(found);
+        }
         let mut walk = match self.memory.walk.take() {
             Some(walk) => walk,
             None if self.is_walk_due() => QueueWalk {
@@ -260,25 +283,38 @@ impl Core {
     /// limit.
     fn end_walk(&mut self, walk: QueueWalk) {
         self.memory.walks += 1;
-        let held = walk.held_bytes.min(self.frame_bytes().alive());
-        let excess = held.saturating_sub(self.limits.frame_bytes_max);
-        let mut is_enough = true;
-        if excess > 0 {
+        let candidates = walk.candidates.into_sorted().into_iter();
+        self.drop_found(Found {
+            candidates: candidates.map(|Reverse((_, key))| key).collect(),
+            excess: walk.held_bytes.saturating_sub(self.limits.frame_bytes_max),
+        });
+    }
+
+    /// Drops the next clients that a walk has found, for as long as there is time. If they free too little, the next flush
+    /// goes on with the others; without others, a new walk begins.
+    fn drop_found(&mut self, mut found: Found) {
+        let alive = self.frame_bytes().alive();
+        let has_candidates = !found.candidates.is_empty();
+        // Others may have ended since the walk.
+        let excess_now = alive.saturating_sub(self.limits.frame_bytes_max);
+        found.excess = found.excess.min(excess_now);
+        if found.excess > 0 && has_candidates {
             let mut choice = Choice {
                 number: self.memory.next_number(),
                 clients: &self.clients,
                 freed_bytes: 0,
             };
-            let candidates = walk.candidates.into_sorted();
             self.turn.begin(self.limits.work_us);
-            let chosen = choice.make(candidates, excess, &mut self.turn);
-            is_enough = choice.freed_bytes >= excess || chosen.is_empty();
+            let chosen = choice.make(&mut found, &mut self.turn);
+            found.excess = found.excess.saturating_sub(choice.freed_bytes);
             for key in chosen {
                 self.end(key, CloseReason::FrameMemory, SocketEnd::Reset);
             }
         }
-        if is_enough {
+        if found.excess == 0 || !has_candidates {
             self.memory.rest_until = self.now.mono_us + REST_US;
+        } else if !found.candidates.is_empty() {
+            self.memory.found = Some(found);
         }
     }
 }

@@ -34,6 +34,14 @@ impl Core {
         }
     }
 
+    /// Whether the client has to take its answers before the gateway handles its next message: answers wait, in a send
+    /// queue of more than `bytes_max`. If so, requests one call of [`Gateway::handle_drained`] as soon as the kernel has
+    /// taken the last of them.
+    pub fn has_to_take_answers(&mut self, key: SessionKey, bytes_max: usize) -> bool {
+        let session = self.clients.session_mut(key);
+        session.is_some_and(|session| session.await_answers_taken(bytes_max))
+    }
+
     /// Notes that the queue of a client has become shorter: it may be drained.
     pub(super) fn note_drained(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
@@ -44,7 +52,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Calls the gateway for a client whose queue is drained, as requested.
+    /// Calls the gateway for a client whose queue is drained, or that has taken its answers, as requested.
     pub(super) fn report_drained(&mut self, key: SessionKey) {
         if self.core.is_open(key)
             && let Some(client) = self.clients.get_mut(key)

@@ -203,9 +203,8 @@ fn a_clock_that_is_set_ends_a_token_within_a_minute() {
     assert_eq!(close(&world, key), Some(FAILED));
 }
 
-/// The check for unsent bytes and the end of the token have one deadline.
 #[test]
-fn a_device_that_reads_slowly_is_checked_and_ends_with_its_token() {
+fn a_device_that_reads_slowly_ends_with_its_token() {
     let (mut world, _) = world_of(tokens(true));
     let exp = world.now.unix_ms() / 1000 + 30;
     let key = connect(&mut world, &token(&json!({"sub": "ann", "exp": exp})), "");

@@ -155,6 +155,20 @@ fn http_1_0_is_answered_and_closed() {
 }
 
 #[test]
+fn http_1_0_keeps_the_connection_if_asked_while_requests_are_read_to_their_end() {
+    let fixture = Fixture::new();
+    let mut client = fixture.connect("");
+    for _ in 0..3 {
+        let reply = client.ask("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!(reply.header("connection"), Some("keep-alive"));
+    }
+    // Its body stays unread.
+    let unread = "POST /deaf HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 100\r\n\r\na";
+    assert_eq!(client.ask(unread).header("connection"), Some("close"));
+    assert_eq!(client.end(), b"");
+}
+
+#[test]
 fn a_client_that_ends_its_half_still_gets_its_answers() {
     let fixture = Fixture::new();
     let mut client = fixture.connect("");

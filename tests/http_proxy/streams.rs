@@ -288,7 +288,7 @@ fn a_body_is_asked_for_when_the_service_is_there() {
 #[test]
 fn an_old_client_and_an_old_service_are_served() {
     let rig = Rig::new();
-    let mut client = rig.connect("GET /v1/jobs/x HTTP/1.0\r\n\r\n");
+    let mut client = rig.connect("GET /v1/jobs/x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let mut service = rig.accept();
     assert!(
         service
@@ -298,6 +298,7 @@ fn an_old_client_and_an_old_service_are_served() {
     service.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, head.header("transfer-encoding")), (200, None));
+    assert_eq!(head.header("connection"), Some("close"));
     assert_eq!(client.end(), b"abc");
     let mut client = rig.connect(get("/v1/jobs/x"));
     service.head_text();

@@ -247,6 +247,64 @@ fn very_many_frames_are_freed_in_steps() {
     assert_eq!(world.frame_bytes.alive(), 0);
 }
 
+/// A walk looks at each queue once, a choice has time for some clients only.
+#[test]
+fn the_clients_that_a_walk_has_found_are_dropped_without_another_walk() {
+    const CLIENTS: usize = 400;
+    let mut world = symbols(Limits {
+        work_us: 4 * 10,
+        ..little_memory()
+    });
+    let keys: Vec<_> = (0..CLIENTS).map(|n| world.stuck(&n.to_string())).collect();
+    for n in 0..CLIENTS {
+        (0..10).for_each(|_| world.queue(&n.to_string(), 200));
+    }
+    let mut dropped_at_once = 0;
+    let mut dropped = 0;
+    while world.flush() {
+        let before = dropped;
+        dropped = world.dropped(&keys).iter().filter(|gone| **gone).count();
+        dropped_at_once = dropped_at_once.max(dropped - before);
+    }
+    assert!(
+        dropped > 300 && dropped_at_once < 50,
+        "{dropped}, {dropped_at_once}"
+    );
+    let visits = world.hub.core().frame_walks() as usize * CLIENTS;
+    assert!(
+        visits < 2 * dropped,
+        "{visits} queues for {dropped} clients"
+    );
+    assert!(world.frame_bytes.alive() <= LIMIT);
+    world.settle();
+    world.hub.check_invariants();
+}
+
+/// A client that reads again while those before it are dropped is no slow client any more.
+#[test]
+fn a_client_that_reads_before_its_turn_is_not_dropped() {
+    let mut world = symbols(Limits {
+        work_us: 4,
+        ..little_memory()
+    });
+    let keys: Vec<_> = (0..40).map(|n| world.stuck(&n.to_string())).collect();
+    for n in 0..40 {
+        world.queue(&n.to_string(), 20_000 - n);
+    }
+    let gone = |world: &World<Symbols>| world.dropped(&keys).iter().filter(|gone| **gone).count();
+    while gone(&world) == 0 {
+        assert!(world.flush(), "no walk");
+    }
+    assert!(gone(&world) < 20);
+    world.held = true;
+    world.open_window(keys[20], usize::MAX);
+    world.held = false;
+    world.settle();
+    assert!(gone(&world) > 20);
+    assert_eq!(world.dropped(&keys[20..21]), [false]);
+    assert!(world.frame_bytes.alive() <= LIMIT);
+}
+
 /// Where each flush runs out of time, some clients always wait for their write.
 #[test]
 fn flushes_that_never_end_put_a_walk_off_for_a_quarter_of_a_second() {

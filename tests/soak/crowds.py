@@ -115,9 +115,9 @@ class Names(Crowd):
 
 
 class Leavers(Crowd):
-    """They resume, read nothing, and give names up."""
+    """They resume, read nothing, and give names up. The history keeps one attack: it takes as much before an attack as after it."""
     name, gateway, reads, receive_bytes, feed = "leavers", "channels", False, 2304, 100
-    flags = ("--history-ms", "60000", "--history-names", "news", "--conflate", "news")
+    flags = ("--history-ms", "20000", "--history-names", "news", "--conflate", "news")
 
     def opening(self, port):
         return super().opening(port) + client_frame(1, json.dumps({"action": "subscribe", "channels": ["news"], "last": 100}).encode())

@@ -64,8 +64,7 @@ pub(super) struct Session {
     /// Whether a token bucket, the client's own rate, a gate, a resume under way or the end of the intake ([`Self::over`]) limits
     /// the queue's input.
     is_limited: bool,
-    /// Whether the gateway waits until the queue is drained.
-    awaits_drained: bool,
+    awaited: Awaited,
     /// Whether missed messages wait, or have waited until this write.
     has_resumed: bool,
     /// Whether the client is not read until it has taken its answers.
@@ -88,6 +87,16 @@ enum Intake {
     Over,
     /// Not open yet, about to close, or closed.
     Closed,
+}
+
+/// What the gateway waits for: the kernel has to take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Nothing,
+    /// All that is in the send queue.
+    Drained,
+    /// All answers.
+    AnswersTaken,
 }
 
 /// The state of a session between two writes.
@@ -172,7 +181,7 @@ impl Session {
             intake: Intake::Closed,
             sending: Sending::Idle,
             is_limited: false,
-            awaits_drained: false,
+            awaited: Awaited::Nothing,
             has_resumed: false,
             owes_reading: false,
             waits_for_kernel: false,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Intake, Session};
+use super::{Awaited, Intake, Session};
 use crate::history::merge_charge;
 use crate::{Frame, Now};
 use weirgate_wire::admission::Permit;
@@ -20,14 +20,20 @@ impl Session {
 
     /// Makes [`Self::take_drained`] return `true` once, as soon as the queue is drained.
     pub(crate) fn await_drained(&mut self) {
-        self.awaits_drained = true;
+        self.awaited = Awaited::Drained;
     }
 
-    /// Whether the queue is drained, and the gateway waits for that.
+    /// Whether the kernel has taken what the gateway waits for.
     #[inline]
     pub(crate) fn take_drained(&mut self) -> bool {
-        let is_drained = self.awaits_drained && self.queue.is_drained();
-        self.awaits_drained &= !is_drained;
+        let is_drained = match self.awaited {
+            Awaited::Nothing => return false,
+            Awaited::Drained => self.queue.is_drained(),
+            Awaited::AnswersTaken => self.unread_answer_bytes() == 0,
+        };
+        if is_drained {
+            self.awaited = Awaited::Nothing;
+        }
         is_drained
     }
 

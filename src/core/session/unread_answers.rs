@@ -1,8 +1,9 @@
 //! The answers that a client has not taken. Each is a frame of its own, so a short one takes ten times the bytes that
 //! count for the limits of the queue, and a client that asks and does not read would have very many. Such a client is not
-//! read until it has taken its answers.
+//! read until it has taken its answers. A gateway whose answers may be large can let the client's next message wait too,
+//! so that no client fills its own queue up to the limits that end it.
 
-use super::Session;
+use super::{Awaited, Session};
 use crate::Frame;
 
 /// The most memory of answers that wait, beside their bytes, for a client that takes what is sent: it may send many
@@ -33,7 +34,8 @@ impl Session {
         };
     }
 
-    fn unread_answer_bytes(&self) -> u32 {
+    /// Memory of the answers that wait, beside their bytes; 0 if none waits.
+    pub(super) fn unread_answer_bytes(&self) -> u32 {
         let UnreadAnswers { bytes, until } = self.cold.unread_answers;
         let out = self.queue.frames_out() as u32;
         let are_out = self.queue.data_is_empty() || until.wrapping_sub(out) as i32 <= 0;
@@ -48,6 +50,15 @@ impl Session {
         };
         self.owes_reading |= self.unread_answer_bytes() > bytes_max;
         self.owes_reading
+    }
+
+    /// Whether answers wait, in a queue of more than `bytes_max`. If so, the gateway waits until none does.
+    pub(crate) fn await_answers_taken(&mut self, bytes_max: usize) -> bool {
+        let has_to_read = self.queue.bytes() > bytes_max && self.unread_answer_bytes() > 0;
+        if has_to_read {
+            self.awaited = Awaited::AnswersTaken;
+        }
+        has_to_read
     }
 
     /// Whether a client that had to take its answers has taken them by now.

@@ -10,7 +10,7 @@ use super::orphans::Orphans;
 use super::services::EventsService;
 use crate::gateways::shared::access::TokenEnd;
 use crate::gateways::shared::identifiers::shown_hashed;
-use weirgate_core::{Core, Incoming, Now, SessionKey, TopicName, WasConnected, earliest};
+use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
 use weirgate_wire::admission::{ClientAddr, Permit, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::Trace;
@@ -22,15 +22,17 @@ pub(super) const WAITING_MAX: u64 = 64;
 /// The most bytes of the waiting messages; only the last message may exceed this.
 pub(super) const WAITING_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The next message of a client is handled only while the client has at most this many unsent bytes. Otherwise a client
+/// While a client has more unsent bytes than this, with answers among them, its next message waits. Otherwise a client
 /// that asks faster than it reads would fill its send queue until the queue's limits end the connection.
-const UNSENT_BYTES_MAX: usize = 16 * 1024;
+pub(super) const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
-/// The unsent bytes are first checked after the flush of this turn, which is enough for most clients. The second check
-/// follows after this time, each further check after twice the time before.
-const CHECK_INTERVAL_US_MIN: u64 = 5_000;
-/// The longest time between checks.
-const CHECK_INTERVAL_US_MAX: u64 = 160_000;
+/// Memory of the id of a device, such as a UUID, that counts with the connection.
+const DEVICE_BYTES: usize = device_bytes(40);
+
+/// Memory of the id of a device, with its reference counts.
+const fn device_bytes(id_bytes: usize) -> usize {
+    allocated_bytes(2 * size_of::<usize>() + id_bytes)
+}
 
 /// A message that waits for its turn.
 #[derive(Debug)]
@@ -69,15 +71,6 @@ impl QueuedMessage {
         let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
         Self { content, held }
     }
-}
-
-/// Whether the next message of a connection must wait until the client has read more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadPause {
-    No,
-    /// Until a check that was scheduled just now.
-    Begins,
-    Already,
 }
 
 /// A message that a service answers.
@@ -135,10 +128,6 @@ pub struct Connection {
     pub(super) is_paused: bool,
     waiting: VecDeque<QueuedMessage>,
     waiting_bytes: u64,
-    /// The last time between two checks of the unsent bytes; `None` while no message waits for them.
-    check_interval_us: Option<u64>,
-    /// The time of the next check, if one is scheduled.
-    check_at_us: Option<u64>,
 }
 
 impl Connection {
@@ -158,41 +147,21 @@ impl Connection {
             is_paused: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            check_interval_us: None,
-            check_at_us: None,
         }
+    }
+
+    /// Memory of the client's texts beyond those of most clients: the id of its device, and the trace of its handshake.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let of_device = |device: &TopicName| device_bytes(device.as_str().len());
+        let of_trace = |trace: &Trace| allocated_bytes(trace.state.capacity());
+        let device = self.device.as_ref().map_or(0, of_device);
+        let trace = self.trace.as_ref().map_or(0, of_trace);
+        device.saturating_sub(DEVICE_BYTES) + trace
     }
 
     /// The device that the URL names.
     pub(super) fn asked_device(&self) -> Option<&str> {
         self.device.as_ref().map(TopicName::as_str)
-    }
-
-    /// When the gateway has to check the connection again: for unsent bytes, or the end of the token.
-    pub(super) fn due_us(&self, now: Now) -> Option<u64> {
-        earliest([self.check_at_us, self.token_end.due_us(now)])
-    }
-
-    /// Decides whether the client must first read its unsent bytes, and schedules the next check if none is scheduled.
-    pub(super) fn check_unsent(&mut self, now_us: u64, unsent_bytes: usize) -> ReadPause {
-        if self.is_gone() || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
-            self.check_interval_us = None;
-            return ReadPause::No;
-        }
-        if self.check_at_us.is_some() {
-            return ReadPause::Already;
-        }
-        let interval_us = self.check_interval_us.map_or(0, |last| {
-            (2 * last).clamp(CHECK_INTERVAL_US_MIN, CHECK_INTERVAL_US_MAX)
-        });
-        self.check_interval_us = Some(interval_us);
-        self.check_at_us = Some(now_us + interval_us);
-        ReadPause::Begins
-    }
-
-    /// Returns whether the time of the scheduled check has come; then no check is scheduled any more.
-    pub(super) fn take_due_check(&mut self, now_us: u64) -> bool {
-        self.check_at_us.take_if(|at_us| *at_us <= now_us).is_some()
     }
 
     /// Whether messages wait for their turn.

@@ -118,4 +118,5 @@ fn answer(
 fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
     core.join(key, &device);
     connection.device = Some(device);
+    core.set_client_bytes(key, connection.memory_bytes());
 }

@@ -39,7 +39,7 @@ use self::calls::{CallSlots, Permission};
 use self::device_message::DeviceMessage;
 pub use self::services::{EventsService, ServiceRow, Services};
 
-use self::connection::{Calling, Connection, MessageBody, QueuedMessage, ReadPause};
+use self::connection::{Calling, Connection, MessageBody, QueuedMessage, UNSENT_BYTES_MAX};
 use self::envelope::{Code, RefusedMessage};
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
@@ -200,10 +200,8 @@ impl EventsGateway {
     /// is over: then the others follow in a later turn.
     fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
-            match connection.check_unsent(core.now().mono_us, core.unsent_bytes(key)) {
-                ReadPause::No => {}
-                ReadPause::Begins => return core.set_deadline(key, connection.due_us(core.now())),
-                ReadPause::Already => return,
+            if connection.has_waiting() && core.has_to_take_answers(key, UNSENT_BYTES_MAX) {
+                return;
             }
             let Some(waiting) = connection.pop() else {
                 return core.set_idle(key);
@@ -501,7 +499,10 @@ impl Gateway for EventsGateway {
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
         let mut accepted = Accepted::default();
         match self.admit_token(core, key, head, &mut accepted, &mut connection) {
-            Ok(()) => Admission::Accept(accepted, connection),
+            Ok(()) => {
+                accepted.client_bytes = connection.memory_bytes();
+                Admission::Accept(accepted, connection)
+            }
             Err(close) => Admission::AcceptThenClose(accepted, close),
         }
     }
@@ -510,7 +511,7 @@ impl Gateway for EventsGateway {
         if !self.settings.shares_pushes {
             core.begin_feed();
         }
-        core.set_deadline(key, connection.due_us(core.now()));
+        core.set_deadline(key, connection.token_end.due_us(core.now()));
         identify::open(core, key, connection);
     }
 
@@ -545,15 +546,16 @@ impl Gateway for EventsGateway {
         true
     }
 
-    /// Handles the time of a check: the client may have read its messages, or its token has ended.
+    /// Checks whether the client's token has ended.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        if connection.token_end.close(core, key) {
-            return;
+        if !connection.token_end.close(core, key) {
+            core.set_deadline(key, connection.token_end.due_us(core.now()));
         }
-        if connection.take_due_check(core.now().mono_us) {
-            self.advance(core, key, connection);
-        }
-        core.set_deadline(key, connection.due_us(core.now()));
+    }
+
+    /// Goes on with the messages that have waited until the client took its answers.
+    fn handle_drained(&mut self, _: &mut Core, key: SessionKey, connection: &mut Connection) {
+        self.late.push(connection.client, key);
     }
 
     /// Keeps the connection of an ended client, whose messages are still forwarded. Of a client that an operator has cut

@@ -78,12 +78,20 @@ impl Connection {
         *self.eviction_check.borrow_mut() = answer.eviction_check.take();
         // The bytes of a service's answer are already charged with the connection to the service.
         self.gate.set_charged(answer.is_passed_on);
-        let response = self.response(&asked, &body_read, answer, work);
+        let mut response = self.response(&asked, &body_read, answer, work);
         // In HTTP/1.0, a body of unknown length ends with the connection (RFC 9112 §6.3).
         let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
             || response.body().size_hint().exact().is_some();
-        self.gate
-            .set_ends_answer(version < Version::HTTP_11 && !has_length);
+        let ends_answer = version < Version::HTTP_11 && !has_length;
+        self.gate.set_ends_answer(ends_answer);
+        if ends_answer {
+            set_close(response.headers_mut());
+        }
+        if version < Version::HTTP_11 && response.headers().contains_key(header::CONNECTION) {
+            // To an answer of HTTP/1.1, hyper would add that the connection is kept if the client asks for that, also
+            // beside `close` (RFC 9112 §9.6).
+            *response.version_mut() = version;
+        }
         Ok(response)
     }
 
@@ -113,10 +121,15 @@ impl Connection {
         }
         if !body_read.has_ended() {
             // The rest of the request's body stays unread, so the next request cannot be found behind it.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            set_close(headers);
         }
         response
     }
+}
+
+/// Says in the head of an answer that the connection ends after it.
+fn set_close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 impl Server {

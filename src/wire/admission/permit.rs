@@ -6,7 +6,7 @@
 //! | of plain HTTP | [`ConnectionPermit::HTTP_BYTES`] |
 //! | over TLS, from the accept on | [`ConnectionPermit::TLS_BYTES`] more |
 //! | with a token: its user and its marks | what they take |
-//! | with names in the token (channels), or several symbols (trades) | what they take |
+//! | with names in the token (channels), several symbols (trades), or a long name or trace (events) | what they take |
 //!
 //! The figures are measured: `tests/client_memory.rs` and `tests/blackbox/test_connection_memory.py` compare them with
 //! the allocator and with the process. They do not contain what grows with the input or the output of a client, such as
