@@ -190,7 +190,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Different names that all clients together may hold, including patterns",
     )
     .more(
-        "A name that several clients hold counts once. Client addresses share this number.",
+        "A name that several clients hold counts once.",
     )
     .limit(
         ALL_BEYOND,

@@ -212,7 +212,6 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         },
         "Time limit for connecting to a service, and for each silence during a call",
     )
-    .more("A whole call may take six times as long.")
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
@@ -236,10 +235,6 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         (1, 10_000),
         field!(ProxyLimits, service_connections_max),
         "Proxy: open connections to one service, shared between client addresses",
-    )
-    .more(
-        "One client address may use at most half of them, or a third if another address waits. Each connection takes \
-         200 KiB of the share `proxy-bytes`.",
     )
     .counts_all()
     .limit(
@@ -377,21 +372,13 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 /// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[RowChange] = &[
     ("require-auth", |row| {
-        row.more(
-            "The user of a token is then the device; requests to the proxy need a token too, and get 401 without one. \
-             By default a device names itself. But if keys for tokens are set and a device sends a valid token, the \
-             device is the user of the token.",
-        )
+        row.more("The user of a token is then the device; requests to the proxy need a token too.")
     }),
     ("gateway-api-key", |row| {
         row.help("API key; a client with this key as token names its device itself")
     }),
     ("message-bytes-max", |row| {
         row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
-            .more(
-                "If a message is over four times this number and over 1 MiB, the connection \
-                is closed with 1009.",
-            )
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",

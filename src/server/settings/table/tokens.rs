@@ -33,8 +33,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         "Cookie with the token, for pages of --allowed-origins",
     )
     .more(
-        "It is read if the request has no other token. It needs --allowed-origins; otherwise any web page could use \
-         its visitor's cookie.",
+        "It is read if the request has no other token.",
     ),
     Setting::new(
         "jwt-secret",
@@ -76,10 +75,6 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
             get: |_| String::new(),
         },
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
-    )
-    .more(
-        "It is fetched each hour, at SIGHUP, and if no key fits a token (then at most once a minute). While the server \
-         is away, the last good keys stay in use.",
     )
     .original_env(&["JWT_JWKS_URL"]),
     Setting::new(
