@@ -251,8 +251,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .share(40)
     .limit(
-        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
-         responses that the client does not read, are ended to make room",
+        "as over `--proxy-connections-max`",
         Shows::Metric(metrics::PROXY_WAITS),
         "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),

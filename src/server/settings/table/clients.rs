@@ -33,8 +33,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     )
     .counts_all()
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
-         [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends, or the new one gets [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )

@@ -151,8 +151,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
-         [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends, or the new one gets [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
