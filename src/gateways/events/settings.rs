@@ -153,8 +153,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "It also gets the events measurement.* that --measurement-url does not get. If the URL has a path, it comes \
-         before the path of each request.",
+        "If the URL has a path, it comes before the path of each request.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -186,8 +185,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .more(
         "orders.*=http://orders:8000 sends all events that begin with orders. to this URL; orders.create=URL sends one \
-         event. The most specific route counts. Routes with the same URL are one service; the URL may be that of the \
-         lobby. At most 32 routes.",
+         event. At most 32 routes.",
     ),
     Setting::new(
         "upstream-ca-file",

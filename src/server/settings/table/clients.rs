@@ -83,8 +83,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "This is for TCP load balancers that send version 1 or 2. If one of these proxies sends no header, its \
-         connection is closed.",
+        "This is for TCP load balancers that send version 1 or 2.",
     ),
     Setting::new(
         "revoked-file",

@@ -32,9 +32,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, token_cookie),
         "Cookie with the token, for pages of --allowed-origins",
     )
-    .more(
-        "It is read if the request has no other token.",
-    ),
+    .more("It is read if the request has no other token."),
     Setting::new(
         "jwt-secret",
         Kind::Secret,
@@ -112,10 +110,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, rules.role),
         "The claim with the role or a list of roles; a dot leads into an object",
     )
-    .more(
-        "For example realm_access.roles. If a token has several roles, the one that comes first in the table counts. A \
-         token without the claim has the default role.",
-    ),
+    .more("For example realm_access.roles."),
     Setting::new(
         "jwt-user-claim",
         Kind::Text,
@@ -134,7 +129,5 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
-    .more(
-        "The list may have patterns, and at most as many entries as a client may hold. Only channels reads it.",
-    ),
+    .more("Only channels reads it."),
 ]);
