@@ -99,10 +99,19 @@ class Pages:
         there.write_text(text)
 
 
+def listed():
+    """Yields the lines of docs/README.md, then those of the list for contributors as a last section, each with its folder."""
+    docs = ROOT / "docs"
+    for line in (docs / "README.md").read_text().splitlines():
+        yield line, docs
+    for line in (docs / "contributing" / "README.md").read_text().splitlines():
+        yield "#" * line.startswith("#") + line, docs / "contributing"
+
+
 def navigation():
-    """The order of docs/README.md: its headings, and the links in the first cell of each row, by the titles of the pages."""
+    """The order of the lists of documents: headings, and the links in the first cell of each row, by the titles of the pages."""
     nav, group, section = [{"weirgate": "README.md"}], None, None
-    for line in (ROOT / "docs" / "README.md").read_text().splitlines():
+    for line, folder in listed():
         level, _, name = line.partition(" ")
         if level == "##":
             group = section = []
@@ -112,7 +121,7 @@ def navigation():
             group.append({name: section})
         elif line.startswith("| [") and section is not None:
             for target in re.findall(r"\]\(([^)]+)\)", line.split(" | ")[0]):
-                path = (ROOT / "docs" / target).resolve()
+                path = (folder / target).resolve()
                 title = re.search(r"^# (.+)$", path.read_text(), re.M)[1].replace("`", "")
                 section.append({title: str(path.relative_to(ROOT))})
     # What has no list of pages is a part of docs/README.md.

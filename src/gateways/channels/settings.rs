@@ -114,8 +114,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Send the last value of each name after `subscribed`; NATS with JetStream only",
     )
     .more(
-        "The value is the last message of the subject in its stream; a pattern has one for each subject. For names of \
-         --stream, clients request `last` instead.",
+        "For names of --stream, clients request `last` instead.",
     ),
     Setting::bytes(
         "retained-bytes",
@@ -143,8 +142,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Names and patterns whose messages are kept for clients that resume; repeatable",
     )
     .more(
-        "Needs --history-ms. weirgate reads them from its start on. A client can resume these names and patterns, and \
-         those that they cover. All instances need the same list in the same order. Several are separated by commas or \
+        "Needs --history-ms. All instances need the same list in the same order. Several are separated by commas or \
          spaces.",
     ),
     Setting::new(
@@ -190,7 +188,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Different names that all clients together may hold, including patterns",
     )
     .more(
-        "A name that several clients hold counts once. Client addresses share this number.",
+        "A name that several clients hold counts once.",
     )
     .limit(
         ALL_BEYOND,

@@ -153,8 +153,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Service for lobby.* and role.*",
     )
     .more(
-        "It also gets the events measurement.* that --measurement-url does not get. If the URL has a path, it comes \
-         before the path of each request.",
+        "If the URL has a path, it comes before the path of each request.",
     )
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
@@ -186,8 +185,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .more(
         "orders.*=http://orders:8000 sends all events that begin with orders. to this URL; orders.create=URL sends one \
-         event. The most specific route counts. Routes with the same URL are one service; the URL may be that of the \
-         lobby. At most 32 routes.",
+         event. At most 32 routes.",
     ),
     Setting::new(
         "upstream-ca-file",
@@ -212,7 +210,6 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         },
         "Time limit for connecting to a service, and for each silence during a call",
     )
-    .more("A whole call may take six times as long.")
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
@@ -237,10 +234,6 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         field!(ProxyLimits, service_connections_max),
         "Proxy: open connections to one service, shared between client addresses",
     )
-    .more(
-        "One client address may use at most half of them, or a third if another address waits. Each connection takes \
-         200 KiB of the share `proxy-bytes`.",
-    )
     .counts_all()
     .limit(
         "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
@@ -256,8 +249,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .share(40)
     .limit(
-        "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
-         responses that the client does not read, are ended to make room",
+        "as over `--proxy-connections-max`",
         Shows::Metric(metrics::PROXY_WAITS),
         "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
@@ -377,21 +369,13 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
 /// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[RowChange] = &[
     ("require-auth", |row| {
-        row.more(
-            "The user of a token is then the device; requests to the proxy need a token too, and get 401 without one. \
-             By default a device names itself. But if keys for tokens are set and a device sends a valid token, the \
-             device is the user of the token.",
-        )
+        row.more("The user of a token is then the device; requests to the proxy need a token too.")
     }),
     ("gateway-api-key", |row| {
         row.help("API key; a client with this key as token names its device itself")
     }),
     ("message-bytes-max", |row| {
         row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
-            .more(
-                "If a message is over four times this number and over 1 MiB, the connection \
-                is closed with 1009.",
-            )
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",

@@ -96,9 +96,6 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
         Kind::Switch,
         field!(LevelsFeedSettings, is_numbered),
         "Number the messages of each path, under the key seq",
-    )
-    .more(
-        "If a client skips states, it sees a gap in the numbers; the clients of weirgate report it.",
     ),
 ]);
 

@@ -84,9 +84,6 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
             get: |trades| trades.candles.is_some(),
         },
         "Clients may subscribe to candles of 1 s, 1 min and 5 min",
-    )
-    .more(
-        "weirgate then adds every trade to candles, also for symbols that no client watches.",
     ),
 ]);
 

@@ -132,8 +132,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(TablePart::Redis).
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
-        "Each is HOST:PORT or redis://USER:PASSWORD@HOST:PORT. weirgate then takes only user, password, database and \
-         TLS from the URL of Redis.",
+        "Each is HOST:PORT or redis://USER:PASSWORD@HOST:PORT.",
     )
     .original_env(&["REDIS_SENTINELS"]),
     Setting::new(
@@ -170,7 +169,7 @@ pub(super) static REDIS: &[Setting] = &Heading::REDIS.in_part(TablePart::Redis).
     )
     .more(
         "The default is the host of the URL, or the address of the master that sentinels name over TLS. It is required \
-         if the master has TLS and the sentinels do not. Certificates of sentinels are not checked against it.",
+         if the master has TLS and the sentinels do not.",
     ),
 ]);
 

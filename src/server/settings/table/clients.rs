@@ -33,8 +33,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     )
     .counts_all()
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
-         [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends, or the new one gets [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )
@@ -84,8 +83,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "This is for TCP load balancers that send version 1 or 2. If one of these proxies sends no header, its \
-         connection is closed.",
+        "This is for TCP load balancers that send version 1 or 2.",
     ),
     Setting::new(
         "revoked-file",

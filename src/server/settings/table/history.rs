@@ -30,9 +30,6 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
         field!(Limits, history.bytes_max),
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
-    .more(
-        "It includes their compressed forms and the names under which they are kept.",
-    )
     .memory_part(90)
     .limit(
         "the oldest messages are dropped, for a large message over several [turns](../glossary.md), in which up to a quarter more is kept and weirgate takes nothing from the bus; a client that missed a dropped message is notified",
@@ -46,9 +43,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
         "Redis channel on which instances publish a mark each second",
     )
     .more(
-        "Used with --history-ms. All instances count positions from these marks, so each understands the positions of \
-         the others. If Redis does not let weirgate publish and subscribe there, a client can resume on its own \
-         instance only.",
+        "Used with --history-ms. If Redis does not let weirgate publish and subscribe there, a client can resume on \
+         its own instance only.",
     )
     .part(TablePart::HistoryMarks),
     Setting::new(
@@ -59,8 +55,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     )
     .more(
         "Needs --history-ms. It is a JetStream stream of --bus, or the key of a Redis stream, whose entries have the \
-         fields channel and data. An outage loses no message of the stream. On NATS, clients can still subscribe to \
-         names outside of the stream. All instances must read the same stream.",
+         fields channel and data. All instances must read the same stream.",
     )
     .part(TablePart::Stream),
 ]);

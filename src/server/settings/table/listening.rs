@@ -44,8 +44,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Processes that serve the clients, on one port; auto: one for each core",
     )
     .more(
-        "A supervisor process starts them, restarts one that ends, and serves --admin-addr for all. SIGUSR2 replaces \
-         all of them. A limit over all clients is divided between the processes.",
+        "SIGUSR2 replaces all of them. A limit over all clients is divided between the processes.",
     ),
     Setting::new(
         "reuse-port",
@@ -103,8 +102,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Port for WebSocket and HTTP over TLS, or off",
     )
     .more(
-        "It is open beside --port, on the IP addresses of --listen. With --port off, clients can connect over TLS \
-         only.",
+        "It is open beside --port, on the IP addresses of --listen.",
     ),
     Setting::new(
         "tls-cert",
@@ -165,9 +163,6 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         (64 * KIB, 1024 * GIB),
         field!(TlsSettings, held_bytes_max),
         "Bytes that TLS holds for all clients together",
-    )
-    .more(
-        "They are unfinished handshakes and records, and encrypted records that the kernel has not taken yet.",
     )
     .memory_part(60)
     .limit(

@@ -101,19 +101,13 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         },
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
-    .more(
-        "Use 1001 if clients have a library that rejects 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
-    )
+    .more("Use 1001 if clients have a library that rejects 1012, such as OkHttp 3.")
     .part(TablePart::StopCode),
     Setting::ms(
         "close-retry-after-ms",
         (0, 300_000),
         field!(Limits, close_retry_after_ms),
         "At a stop: how long clients are asked to wait before they reconnect; 0 for none",
-    )
-    .more(
-        "The reason of the close frame then ends with retry_after_ms=N. The clients of weirgate wait that long, plus \
-         a random time.",
     ),
     Setting::ms(
         "stop-timeout-ms",
@@ -121,10 +115,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(us ProcessSettings, stop_timeout_us),
         "At a stop: time limit after --drain-delay-ms and --drain-ms",
     )
-    .more(
-        "If 0.1 ms for each connection is longer, that time applies. The limit may double while connections still \
-         end. A second signal ends the process immediately.",
-    )
+    .more("A second signal ends the process immediately.")
     .limit(
         "connections that are still open are cut",
         Shows::Reason(CloseReason::ShuttingDown),
@@ -141,8 +132,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .more(
         "The memory limit is that of the container or of the process (ulimit -v, -d); without one, each limit keeps \
-         its default. The program takes 24 MiB. Each limit of bytes over all clients has a part of the rest, unless \
-         you set it. --check prints the parts. The kernel's memory for sockets, 4 KiB each, is not included.",
+         its default. --check prints the parts.",
     )
     .limit(
         "the limit whose part is used up applies",
@@ -161,8 +151,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "an idle connection of plain HTTP ends to make room; if there is none, the new connection gets \
-         [503](#connections-and-memory)",
+        "an idle connection of plain HTTP ends, or the new one gets [503](#connections-and-memory)",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),

@@ -32,10 +32,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, token_cookie),
         "Cookie with the token, for pages of --allowed-origins",
     )
-    .more(
-        "It is read if the request has no other token. It needs --allowed-origins; otherwise any web page could use \
-         its visitor's cookie.",
-    ),
+    .more("It is read if the request has no other token."),
     Setting::new(
         "jwt-secret",
         Kind::Secret,
@@ -77,10 +74,6 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         },
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
-    .more(
-        "It is fetched each hour, at SIGHUP, and if no key fits a token (then at most once a minute). While the server \
-         is away, the last good keys stay in use.",
-    )
     .original_env(&["JWT_JWKS_URL"]),
     Setting::new(
         "jwt-jwks-ca-file",
@@ -117,10 +110,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, rules.role),
         "The claim with the role or a list of roles; a dot leads into an object",
     )
-    .more(
-        "For example realm_access.roles. If a token has several roles, the one that comes first in the table counts. A \
-         token without the claim has the default role.",
-    ),
+    .more("For example realm_access.roles."),
     Setting::new(
         "jwt-user-claim",
         Kind::Text,
@@ -139,7 +129,5 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
-    .more(
-        "The list may have patterns, and at most as many entries as a client may hold. Only channels reads it.",
-    ),
+    .more("Only channels reads it."),
 ]);
