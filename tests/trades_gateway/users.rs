@@ -98,6 +98,33 @@ fn room_that_comes_meanwhile_is_taken_at_once() {
     }
 }
 
+/// Each request that was judged has the next one judged, also if a connection whose turn it was ends.
+#[test]
+fn all_requests_that_wait_are_judged_one_after_the_other() {
+    let mut world = world(true);
+    let (old, first) = waits(&mut world);
+    let more: Vec<_> = (0..50).map(|_| ann(&mut world)).collect();
+    for key in &more {
+        world.text(*key, r#"{"action":"subscribe","symbols":["C","D"]}"#);
+        assert!(world.texts(*key).is_empty());
+    }
+    world.hub.begin_part(0);
+    world.hub.handle_bytes(
+        world.now,
+        old,
+        &frame(0x81, br#"{"action":"unsubscribe","symbols":["B"]}"#),
+    );
+    world.see_end(more[0], true);
+    world.advance(1);
+    assert!(answer(&mut world, first).contains("success"), "it fits");
+    world.send(old, &frame(0x8a, b""));
+    world.advance(1);
+    for key in &more[1..] {
+        let texts = world.texts(*key);
+        assert!(texts[0].contains("would exceed"), "{texts:?}");
+    }
+}
+
 #[test]
 fn nobody_gives_way_where_that_makes_no_room() {
     let mut world = world(true);

@@ -6,6 +6,7 @@
 //! closed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -26,6 +27,9 @@ struct User {
     symbols: usize,
     /// Connections whose request waits.
     waiting: BTreeSet<SessionKey>,
+    /// The next of them to judge before its time. They may be very many, so each one that was judged has the next one
+    /// judged, in as many turns as it takes.
+    next_to_judge: Option<SessionKey>,
 }
 
 impl User {
@@ -38,6 +42,27 @@ impl User {
             if *held == 0 {
                 self.holders.remove(&key);
             }
+        }
+    }
+
+    /// Has the waiting requests judged, from the first one on.
+    fn judge_all(&mut self, core: &mut Core) {
+        self.judge(core, self.waiting.first().copied());
+    }
+
+    /// Goes on with the next waiting request if that of `key` was the one to judge; it was judged, or has ended.
+    fn judge_after(&mut self, core: &mut Core, key: SessionKey) {
+        if self.next_to_judge == Some(key) {
+            let mut later = self.waiting.range((Excluded(key), Unbounded));
+            let next = later.next().copied();
+            self.judge(core, next);
+        }
+    }
+
+    fn judge(&mut self, core: &mut Core, next: Option<SessionKey>) {
+        self.next_to_judge = next;
+        if let Some(key) = next {
+            core.set_deadline(key, Some(core.now().mono_us));
         }
     }
 
@@ -89,7 +114,7 @@ impl Users {
             && count > 0
         {
             user.remove(key, count);
-            wake(core, user);
+            user.judge_all(core);
         }
         self.forget(client);
     }
@@ -123,7 +148,14 @@ impl Users {
         if let Some(user) = self.user(client)
             && user.silent(core).next().is_none()
         {
-            wake(core, user);
+            user.judge_all(core);
+        }
+    }
+
+    /// Has the next waiting request of the user judged, if this connection's request was the one to judge.
+    fn judged(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
+        if let Some(user) = self.user(client) {
+            user.judge_after(core, key);
         }
     }
 
@@ -164,6 +196,7 @@ impl Users {
     pub(super) fn remove_ended(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
         if let Some(user) = self.user(client) {
             user.waiting.remove(&key);
+            user.judge_after(core, key);
         }
         self.remove(core, key, client, client.count());
     }
@@ -185,13 +218,6 @@ impl Users {
         {
             self.0.remove(user);
         }
-    }
-}
-
-/// Has the user's waiting requests judged in this turn.
-fn wake(core: &mut Core, user: &User) {
-    for waiting in &user.waiting {
-        core.set_deadline(*waiting, Some(core.now().mono_us));
     }
 }
 
@@ -227,6 +253,7 @@ impl TradesGateway {
         let Some(waiting) = client.waiting.take() else {
             return;
         };
+        self.users.judged(core, key, &client.held);
         let more = not_held(core, key, waiting.content, &waiting.asked.symbols).len();
         let is_due = core.now().mono_us >= waiting.due_us;
         if !is_due && !self.users.is_settled(core, &client.held, more) {
