@@ -1207,7 +1207,8 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
         names.iter().for_each(|name| bench.confirm(name));
         assert_eq!(bench.came(key), ["subscribed"]);
     }
-    for subjects in [&["a:*", "b:*"][..], &["a:*"]] {
+    let other = bench.client();
+    for (subjects, from) in [(&["a:*", "b:*"][..], "live"), (&["a:*"], "stream")] {
         let subjects: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
         bench.world.held = true;
         bench.world.time.end_part();
@@ -1220,6 +1221,10 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
                 bench.subscribe(keys[9], &["b:9-39"]);
                 bench.unsubscribe(keys[0], &["b:0-0"]);
                 bench.subscribe(keys[0], &["b:0-0"]);
+                bench.unsubscribe(other, &["b:9-38"]);
+                let request =
+                    json!({"action": "subscribe", "channels": ["b:9-38"], "status": true});
+                bench.say(other, &request);
             }
             bench.world.hub.handle_timeout(bench.world.now);
             turns += 1;
@@ -1227,6 +1232,10 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
         assert!(turns >= 400 / STEPS, "{turns} turns");
         bench.world.catch_up();
         bench.world.hub.check_invariants();
+        let got = bench.got(other);
+        let answer = got.iter().find(|one| one["type"] == "subscribed");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer["brings"]["b:9-38"]["from"], from, "{answer}");
     }
     for key in keys {
         bench.world.end(key, true);

@@ -670,7 +670,7 @@ impl ChannelsGateway {
                 sending.spent.extend(names);
             }
         }
-        let has_kept = client.held.kept > 0;
+        let has_kept = client.held.has_kept();
         let retained = sending.send_answers(core, key, &follow, has_kept);
         self.statuses.send_after_answer(core, key, follow, has_kept);
         self.begin_replays(core, key, client, replayed);
