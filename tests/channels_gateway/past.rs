@@ -1084,6 +1084,32 @@ fn what_the_history_forgets_while_an_answer_waits_is_said_to_be_missing() {
     assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(1)])));
 }
 
+/// A name may wait for its turn, or be asked for again, while the history forgets what the stream still has.
+#[test]
+fn what_is_forgotten_before_the_stream_is_asked_is_not_said_to_be_missing() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.bus(BusEvent::Gap { lost: None });
+    assert_eq!(bench.newest_asked(), [("a:1", 1), ("a:1", 2)]);
+    bench.has(2, &[]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![])));
+    // So many that it is not known which.
+    (0..1_100).for_each(|n| bench.stores(&format!("a:{n}"), 1 + n));
+    bench.world.advance(58 * SECOND);
+    let key = bench.client();
+    let names = ["a:v*", "a:w*", "a:x*", "a:y*", "a:z*"];
+    let request = json!({"action": "subscribe", "channels": names, "last": 1});
+    bench.say(key, &request);
+    assert_eq!(bench.newest_asked()[2..].len(), 4, "one waits for its turn");
+    bench.world.advance(3 * SECOND);
+    (3..=6).for_each(|number| bench.has(number, &[]));
+    assert_eq!(bench.newest_asked()[6..], [("a:z*", 7)]);
+    bench.has(7, &[]);
+    let why = json!({"a:v*": "limit", "a:w*": "limit", "a:x*": "limit", "a:y*": "limit"});
+    assert_eq!(bench.answer(key), Some((why, vec![])));
+}
+
 /// The question of another client was asked before the history forgot a message that the stream had no reason to bring.
 #[test]
 fn what_is_forgotten_after_a_question_that_clients_share_is_said_to_be_missing() {

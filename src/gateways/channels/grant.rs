@@ -126,7 +126,7 @@ impl ChannelsGateway {
             PastOf::Here(None) => {}
             PastOf::Here(Some(cut)) => {
                 let past = follow_up.past.get_or_insert_default();
-                past.cuts.insert(name, cut);
+                past.note_cut(name, cut);
             }
             PastOf::Missing => {
                 let wait = self.wait_for_past(core, key, &name);

@@ -153,9 +153,18 @@ struct Returned {
 #[derive(Debug)]
 struct Ended {
     name: TopicName,
-    wait: PastWait,
-    cut: Option<RetainedCut>,
+    end: PastEnd,
     clients: BTreeSet<SessionKey>,
+}
+
+/// How the wait for a name has ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PastEnd {
+    pub(super) wait: PastWait,
+    /// Why messages are missing.
+    pub(super) cut: Option<RetainedCut>,
+    /// What the history had forgotten when the name was asked for, or when the history turned out to have its messages.
+    pub(super) forgotten: u64,
 }
 
 /// Whether the history has the newest messages of a name.
@@ -278,8 +287,11 @@ impl Past {
         }
         self.ended.push_back(Ended {
             name,
-            wait: question.wait,
-            cut,
+            end: PastEnd {
+                wait: question.wait,
+                cut,
+                forgotten: question.forgotten,
+            },
             clients: question.clients,
         });
     }
@@ -458,11 +470,12 @@ impl ChannelsGateway {
         let Some(question) = question.filter(|question| question.stage == Stage::Waits) else {
             return;
         };
+        question.forgotten = core.newest_forgotten_count();
         if let PastOf::Here(cut) = past {
             self.past.end_name(name, cut);
             return;
         }
-        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten_count());
+        question.stage = Stage::Asked;
         (question.place, question.kept_for) = (Some(place), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
@@ -558,10 +571,10 @@ impl ChannelsGateway {
                 self.past.ended.pop_front();
                 continue;
             };
-            let (name, wait, cut) = (ended.name.clone(), ended.wait, ended.cut);
+            let (name, end) = (ended.name.clone(), ended.end);
             self.past.end_turn(&name, key);
             if let Some(client) = clients.get_mut(key) {
-                client.settle_past(&name, wait, cut);
+                client.settle_past(&name, end);
                 self.send_ready(core, key, client);
             }
             if !core.has_time() {
