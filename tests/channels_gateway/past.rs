@@ -853,6 +853,63 @@ fn an_address_that_fills_the_history_leaves_room_for_the_newest_messages_of_othe
     assert_eq!(bench.answer(again), Some((Value::Null, vec![json!(5_004)])));
 }
 
+/// The addresses come and go.
+#[test]
+fn what_was_kept_for_clients_that_have_left_makes_room_for_others() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 5_000);
+    let stays = bench.client_from([192, 0, 2, 1]);
+    bench.asks_newest(stays, "a:s*");
+    bench.has(1, &[("a:s1", 1), ("a:s2", 2)]);
+    bench.answer(stays).expect("an answer");
+    let (mut many, mut id) = (Vec::new(), 10);
+    for address in 2..20 {
+        let mut is_whole = true;
+        for n in 0.. {
+            if !is_whole {
+                break;
+            }
+            let key = bench.client_from([192, 0, 2, address]);
+            many.push(key);
+            bench.asks_newest(key, &format!("a:{address}-{n}-*"));
+            let number = bench.newest_asked().len() as u64;
+            let rows: Vec<_> = (0..40)
+                .map(|m| (format!("a:{address}-{n}-{m}"), id + m))
+                .collect();
+            id += 40;
+            let rows: Vec<_> = rows.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+            bench.has(number, &rows);
+            is_whole = bench.answer(key).expect("an answer").0 == Value::Null;
+        }
+    }
+    let other = bench.client_from([192, 0, 2, 100]);
+    let asks = |bench: &mut Bench, name: &str, id| {
+        bench.asks_newest(other, name);
+        let number = bench.newest_asked().len() as u64;
+        bench.has(number, &[(name, id)]);
+        bench.answer(other)
+    };
+    let limit = Some((json!({"a:o1": "limit"}), vec![]));
+    assert_eq!(asks(&mut bench, "a:o1", id), limit);
+    many.into_iter().for_each(|key| bench.world.end(key, true));
+    bench.world.advance(1);
+    for n in 0..40 {
+        let whole = Some((Value::Null, vec![json!(id + n)]));
+        assert_eq!(asks(&mut bench, &format!("a:n{n}"), id + n), whole);
+    }
+    // Those of clients that are there have not gone.
+    let asked = bench.newest_asked().len();
+    for (name, number) in [("a:s1", 1), ("a:s2", 2)] {
+        bench.asks_newest(other, name);
+        assert_eq!(
+            bench.answer(other),
+            Some((Value::Null, vec![json!(number)]))
+        );
+    }
+    assert_eq!(bench.newest_asked().len(), asked);
+    bench.world.hub.check_invariants();
+}
+
 /// A name that two addresses want, one of them with very many others, waits for those no longer after an outage than before.
 #[test]
 fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
