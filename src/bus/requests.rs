@@ -51,7 +51,7 @@ pub(super) struct Question {
     pub(super) wants: Wants,
     /// Of all messages: the channels and patterns that clients wait for.
     pub(super) names: Arc<[TopicName]>,
-    /// Who asks, the first of several.
+    /// Among whose questions it takes its turn.
     pub(super) client: ClientAddr,
 }
 
@@ -280,6 +280,11 @@ impl BusInterest {
         self.wake.wake();
     }
 
+    /// Lets a question take its turn among those of another client, unless the source has taken it.
+    pub fn move_retained(&self, number: u64, client: ClientAddr) {
+        self.shared.questions().move_to(number, client);
+    }
+
     /// Asks for the next page of the question of this number.
     pub fn ask_more_retained(&self, number: u64) {
         self.shared
@@ -502,10 +507,21 @@ impl Questions {
         self.waiting.insert(question.number, question);
     }
 
+    /// Takes a question that the source has not taken out of its line.
+    fn take_out(&mut self, number: u64) -> Option<Question> {
+        let _ = self.reading.remove(&number) || self.taking.remove(&number);
+        self.waiting.remove(&number)
+    }
+
     /// Removes a question that nobody waits for. Returns whether it was here.
     fn withdraw(&mut self, number: u64) -> bool {
-        let _ = self.reading.remove(&number) || self.taking.remove(&number);
-        self.waiting.remove(&number).is_some()
+        self.take_out(number).is_some()
+    }
+
+    fn move_to(&mut self, number: u64, client: ClientAddr) {
+        if let Some(question) = self.take_out(number) {
+            self.put(Question { client, ..question });
+        }
     }
 
     /// Removes and returns the next question. Those for which the bus has to read go first: the source takes few at once.

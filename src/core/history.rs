@@ -864,6 +864,20 @@ impl History {
         Ok(())
     }
 
+    /// Forgets a newest message that was read from the stream for an address without clients. Returns false if none was
+    /// found.
+    pub(super) fn forget_read_for_gone(
+        &mut self,
+        has_clients: impl Fn(ClientAddr) -> bool,
+    ) -> bool {
+        let Some(topic) = self.newest_only.read_for_gone(has_clients) else {
+            return false;
+        };
+        self.note_newest_forgotten(topic);
+        self.remove_newest_only(topic);
+        true
+    }
+
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
     fn remove_newest_only(&mut self, topic: TopicIndex) {
         if let Some(mut entry) = self.newest_only.remove(topic) {

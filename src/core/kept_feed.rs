@@ -69,6 +69,15 @@ impl Core {
         kept
     }
 
+    /// Forgets a message that was [kept](Self::keep_newest) for an address that has no clients any more: others have no room.
+    /// Returns false if none was found.
+    pub fn forget_newest_of_gone(&mut self, has_clients: impl Fn(ClientAddr) -> bool) -> bool {
+        let history = self.history.as_mut();
+        let is_forgotten = history.is_some_and(|history| history.forget_read_for_gone(has_clients));
+        self.count_history();
+        is_forgotten
+    }
+
     /// Whether a message of the stream that is the feed was read, or is older than what was read: it does not come any more.
     pub fn has_read(&self, id: StoredId) -> bool {
         let history = self.history.as_ref();

@@ -214,7 +214,7 @@ impl Core {
         }
         missed.charge_search(|bytes| {
             let messages = bytes.div_ceil(RESUMED_MESSAGE_BYTES);
-            quota.grant(address, messages as u64)
+            quota.grant_spare(address, messages as u64)
         });
         Ok(())
     }

@@ -300,7 +300,8 @@ fn all_in_one_request_of_an_event_stream_is_all_in_each() {
 fn what_is_missing_is_said() {
     for (cut, said) in [
         (Some(RetainedCut::Window), "last 2 \"window\""),
-        (Some(RetainedCut::Refused), "last 2 \"refused\""),
+        // All are there.
+        (Some(RetainedCut::Refused), "last 2 null"),
         (None, "last 2 null"),
     ] {
         let mut bench = on_a_stream();
@@ -714,32 +715,78 @@ fn a_name_that_is_given_up_or_taken_away_in_the_middle_brings_nothing_more() {
 
 #[test]
 fn a_history_that_is_short_after_each_question_is_not_asked_for_ever() {
-    let mut bench = on_a_stream();
+    let mut bench = on_a_stream_with(HistoryLimits {
+        bytes_max: 1 << 14,
+        ..limits()
+    });
     bench.comes("a:1", 8);
     let key = bench.client();
     bench.ask_all(key, &["a:1"], None);
     let mut sequence = 8;
-    for asked in 1..=5 {
-        assert_eq!(bench.world.outputs.all.len(), asked);
+    let mut outrun = |bench: &mut Bench| {
         // More than the history holds comes while the stream is read.
         for _ in 0..4 {
             sequence += 1;
             let mut message = bench.entry("a:1", sequence, "");
-            message.payload = format!("\"{}\"", "x".repeat(400_000)).into_bytes();
+            message.payload = format!("\"{}\"", "x".repeat(6_000)).into_bytes();
             bench.bus(BusEvent::Message(message));
         }
+        sequence - 4
+    };
+    // As long as a question brings pages, another one follows.
+    for asked in 1..=150 {
+        assert_eq!(bench.world.outputs.all.len(), asked);
+        let read = outrun(&mut bench);
+        bench.pages(read, true);
+        assert_eq!(bench.world.outputs.more.len(), asked);
         bench.ends(None);
     }
-    assert_eq!(bench.world.outputs.all.len(), 5);
+    for asked in 151..=250 {
+        assert_eq!(bench.world.outputs.all.len(), asked);
+        outrun(&mut bench);
+        bench.ends(None);
+    }
+    assert_eq!(bench.world.outputs.all.len(), 250);
     let came = bench.brought(key);
     let ends: Vec<&String> = came.iter().filter(|one| one.starts_with("last")).collect();
     assert!(
         (2..6).contains(&(came.len() - 1)),
         "what the history has follows"
     );
-    assert_eq!(ends, [&format!("last a:1 {} \"window\"", came.len() - 2)]);
-    bench.comes("a:1", 100);
-    assert_eq!(bench.brought(key), ["a:1 100"]);
+    assert_eq!(ends, [&format!("last a:1 {} \"limit\"", came.len() - 2)]);
+    bench.comes("a:1", 10_000);
+    assert_eq!(bench.brought(key), ["a:1 10000"]);
+}
+
+#[test]
+fn a_question_that_gets_no_answer_is_asked_again_once() {
+    for is_answered in [true, false] {
+        let mut bench = on_a_stream();
+        bench.comes("a:1", 8);
+        let key = bench.client();
+        bench.ask_all(key, &["a:1"], None);
+        bench.finds("a:1", 3, "3");
+        bench.ends(Some(RetainedCut::Refused));
+        assert_eq!(bench.world.outputs.all.len(), 2);
+        assert_eq!(bench.asked_after(), Some(3));
+        let cut = match is_answered {
+            true => None,
+            false => Some(RetainedCut::Refused),
+        };
+        if is_answered {
+            bench.finds("a:1", 7, "7");
+            bench.finds("a:1", 8, "8");
+        }
+        bench.ends(cut);
+        let rest: &[&str] = match is_answered {
+            true => &["a:1 7", "a:1 8", "last a:1 3 null"],
+            false => &["a:1 8", "last a:1 2 \"refused\""],
+        };
+        let came = bench.brought(key);
+        assert_eq!(came[..2], ["subscribed null null", "a:1 3"]);
+        assert_eq!(came[2..], *rest);
+        assert_eq!(bench.world.outputs.all.len(), 2);
+    }
 }
 
 #[test]

@@ -298,3 +298,30 @@ fn a_client_that_reads_nothing_gets_no_more_than_the_limit_of_missed_messages() 
     assert_eq!(answers[1]["why"], json!({other: "large"}));
     assert_eq!(bench.world.hub.core().resumed_messages().held(), 0);
 }
+
+/// Each step of a search finds out anew what it has no room to remember: nothing is refused to the client.
+#[test]
+fn a_search_without_room_for_what_it_remembers_counts_no_refusal() {
+    let mut kept = Kept::changed(
+        settings(),
+        |limits| {
+            limits.history = HistoryLimits {
+                bytes_max: 1 << 26,
+                ..super::resume::limits()
+            };
+            (limits.share_us, limits.work_us, limits.resume_messages_max) = (1, 1, 10);
+        },
+        |gateway| gateway.with_kept(vec!["*".to_owned()]).expect("names"),
+    );
+    for n in 0..5_000 {
+        kept.publish(&format!("market:{n}"), "1");
+    }
+    let key = kept.bench.client();
+    let since = Kept::position(0).to_string();
+    let request = json!({"action": "subscribe", "channels": ["none:*"], "since": since});
+    kept.bench.say(key, &request);
+    let got = kept.bench.got(key);
+    assert_eq!(got[0]["recovered"], json!({"none:*": true}), "{got:?}");
+    let resumed = kept.bench.world.hub.core().resumed_messages();
+    assert_eq!(resumed.counts().refused, 0);
+}

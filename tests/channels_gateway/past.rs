@@ -853,6 +853,63 @@ fn an_address_that_fills_the_history_leaves_room_for_the_newest_messages_of_othe
     assert_eq!(bench.answer(again), Some((Value::Null, vec![json!(5_004)])));
 }
 
+/// The addresses come and go.
+#[test]
+fn what_was_kept_for_clients_that_have_left_makes_room_for_others() {
+    let mut bench = on_a_stream();
+    bench.stores("a:9", 5_000);
+    let stays = bench.client_from([192, 0, 2, 1]);
+    bench.asks_newest(stays, "a:s*");
+    bench.has(1, &[("a:s1", 1), ("a:s2", 2)]);
+    bench.answer(stays).expect("an answer");
+    let (mut many, mut id) = (Vec::new(), 10);
+    for address in 2..20 {
+        let mut is_whole = true;
+        for n in 0.. {
+            if !is_whole {
+                break;
+            }
+            let key = bench.client_from([192, 0, 2, address]);
+            many.push(key);
+            bench.asks_newest(key, &format!("a:{address}-{n}-*"));
+            let number = bench.newest_asked().len() as u64;
+            let rows: Vec<_> = (0..40)
+                .map(|m| (format!("a:{address}-{n}-{m}"), id + m))
+                .collect();
+            id += 40;
+            let rows: Vec<_> = rows.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+            bench.has(number, &rows);
+            is_whole = bench.answer(key).expect("an answer").0 == Value::Null;
+        }
+    }
+    let other = bench.client_from([192, 0, 2, 100]);
+    let asks = |bench: &mut Bench, name: &str, id| {
+        bench.asks_newest(other, name);
+        let number = bench.newest_asked().len() as u64;
+        bench.has(number, &[(name, id)]);
+        bench.answer(other)
+    };
+    let limit = Some((json!({"a:o1": "limit"}), vec![]));
+    assert_eq!(asks(&mut bench, "a:o1", id), limit);
+    many.into_iter().for_each(|key| bench.world.end(key, true));
+    bench.world.advance(1);
+    for n in 0..40 {
+        let whole = Some((Value::Null, vec![json!(id + n)]));
+        assert_eq!(asks(&mut bench, &format!("a:n{n}"), id + n), whole);
+    }
+    // Those of clients that are there have not gone.
+    let asked = bench.newest_asked().len();
+    for (name, number) in [("a:s1", 1), ("a:s2", 2)] {
+        bench.asks_newest(other, name);
+        assert_eq!(
+            bench.answer(other),
+            Some((Value::Null, vec![json!(number)]))
+        );
+    }
+    assert_eq!(bench.newest_asked().len(), asked);
+    bench.world.hub.check_invariants();
+}
+
 /// A name that two addresses want, one of them with very many others, waits for those no longer after an outage than before.
 #[test]
 fn after_an_outage_everybody_who_waits_for_a_name_has_a_turn_for_it() {
@@ -1084,6 +1141,32 @@ fn what_the_history_forgets_while_an_answer_waits_is_said_to_be_missing() {
     assert_eq!(bench.answer(key), Some((Value::Null, vec![json!(1)])));
 }
 
+/// A name may wait for its turn, or be asked for again, while the history forgets what the stream still has.
+#[test]
+fn what_is_forgotten_before_the_stream_is_asked_is_not_said_to_be_missing() {
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:1");
+    bench.bus(BusEvent::Gap { lost: None });
+    assert_eq!(bench.newest_asked(), [("a:1", 1), ("a:1", 2)]);
+    bench.has(2, &[]);
+    assert_eq!(bench.answer(key), Some((Value::Null, vec![])));
+    // So many that it is not known which.
+    (0..1_100).for_each(|n| bench.stores(&format!("a:{n}"), 1 + n));
+    bench.world.advance(58 * SECOND);
+    let key = bench.client();
+    let names = ["a:v*", "a:w*", "a:x*", "a:y*", "a:z*"];
+    let request = json!({"action": "subscribe", "channels": names, "last": 1});
+    bench.say(key, &request);
+    assert_eq!(bench.newest_asked()[2..].len(), 4, "one waits for its turn");
+    bench.world.advance(3 * SECOND);
+    (3..=6).for_each(|number| bench.has(number, &[]));
+    assert_eq!(bench.newest_asked()[6..], [("a:z*", 7)]);
+    bench.has(7, &[]);
+    let why = json!({"a:v*": "limit", "a:w*": "limit", "a:x*": "limit", "a:y*": "limit"});
+    assert_eq!(bench.answer(key), Some((why, vec![])));
+}
+
 /// The question of another client was asked before the history forgot a message that the stream had no reason to bring.
 #[test]
 fn what_is_forgotten_after_a_question_that_clients_share_is_said_to_be_missing() {
@@ -1207,7 +1290,8 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
         names.iter().for_each(|name| bench.confirm(name));
         assert_eq!(bench.came(key), ["subscribed"]);
     }
-    for subjects in [&["a:*", "b:*"][..], &["a:*"]] {
+    let other = bench.client();
+    for (subjects, from) in [(&["a:*", "b:*"][..], "live"), (&["a:*"], "stream")] {
         let subjects: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
         bench.world.held = true;
         bench.world.time.end_part();
@@ -1220,6 +1304,10 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
                 bench.subscribe(keys[9], &["b:9-39"]);
                 bench.unsubscribe(keys[0], &["b:0-0"]);
                 bench.subscribe(keys[0], &["b:0-0"]);
+                bench.unsubscribe(other, &["b:9-38"]);
+                let request =
+                    json!({"action": "subscribe", "channels": ["b:9-38"], "status": true});
+                bench.say(other, &request);
             }
             bench.world.hub.handle_timeout(bench.world.now);
             turns += 1;
@@ -1227,6 +1315,10 @@ fn very_many_names_move_to_and_from_the_feed_over_several_turns() {
         assert!(turns >= 400 / STEPS, "{turns} turns");
         bench.world.catch_up();
         bench.world.hub.check_invariants();
+        let got = bench.got(other);
+        let answer = got.iter().find(|one| one["type"] == "subscribed");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer["brings"]["b:9-38"]["from"], from, "{answer}");
     }
     for key in keys {
         bench.world.end(key, true);

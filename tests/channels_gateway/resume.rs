@@ -86,7 +86,7 @@ impl Kept {
         Self::changed(settings, |all| all.history = limits, make)
     }
 
-    fn changed(
+    pub(super) fn changed(
         settings: ChannelsGatewaySettings,
         change: impl FnOnce(&mut Limits),
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,

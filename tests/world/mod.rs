@@ -111,6 +111,8 @@ impl Output for ChannelsOutput {
             Self::Retained(RetainedRequest::Newest { name, number, .. }) => {
                 return kept.newest.push((name.as_str().to_owned(), number));
             }
+            // Here questions do not wait for their turns.
+            Self::Retained(RetainedRequest::Move { .. }) => return,
             Self::Retained(RetainedRequest::More { name, number }) => {
                 return kept.more.push((name.as_str().to_owned(), number));
             }

@@ -104,4 +104,10 @@ fn addresses_take_turns_and_questions_for_a_message_do_not_wait_for_those_that_r
     );
     assert_eq!([next(true), next(true)], [Some(4), None]);
     assert_eq!(interest.unanswered_questions().waiting, 0);
+    (10..=12).for_each(|n| ask(n, 1, Subscription::pattern("a.*")));
+    ask(13, 2, Subscription::pattern("b.*"));
+    interest.move_retained(12, client(3));
+    interest.move_retained(9, client(3));
+    let order = [next(true), next(true), next(true), next(true), next(true)];
+    assert_eq!(order, [Some(10), Some(13), Some(12), Some(11), None]);
 }

@@ -4,10 +4,12 @@
 //! Of this part, addresses have shares for the messages that were read from the stream for their clients, by the rule
 //! of granting ([`Quota`](weirgate_wire::admission::Quota)): an address gets more while it holds less than what is
 //! free. What the feed has brought counts as held by nobody. A message counts for its address until it is forgotten or
-//! a newer one has come, also after the client has left: clients of other addresses may have found it here since.
+//! a newer one has come, also after the client has left: clients of other addresses may have found it here since. But if
+//! there is no room, those of addresses without clients go first.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use foldhash::quality::RandomState;
 
@@ -19,6 +21,9 @@ use weirgate_wire::base::ExtendibleMap;
 
 /// The messages have one `SHARE`th of the bytes of the history.
 const SHARE: usize = 4;
+
+/// The most messages that one search for those of an address without clients looks at.
+const LOOKS_MAX: usize = 256;
 
 /// Sorts messages as the feed does: by number. A message without a number was read from its stream later than messages after
 /// it: it is sorted by its position there.
@@ -40,6 +45,8 @@ pub(super) struct NewestOnly {
     /// Since when each message without a number is kept, and for which address it was read: they come in any order. The
     /// others are kept in the order of the feed.
     read: BTreeMap<(u64, KeptOrder), ClientAddr>,
+    /// The last of these that a search for an address without clients has looked at.
+    looked: (u64, KeptOrder),
     /// The bytes of these messages, by address.
     read_for: HashMap<ClientAddr, usize, RandomState>,
     /// The places of the messages with copies, which are dropped with live messages: of very many others each would be
@@ -56,6 +63,7 @@ impl NewestOnly {
             entries: BTreeMap::new(),
             by_topic: ExtendibleMap::default(),
             read: BTreeMap::new(),
+            looked: Default::default(),
             read_for: HashMap::default(),
             with_copies: BTreeSet::new(),
             bytes: 0,
@@ -110,6 +118,27 @@ impl NewestOnly {
             self.give_back(client, bytes_of(&entry));
         }
         Some(entry)
+    }
+
+    /// The topic of a message that was read for an address without clients. Looks at some messages; the next search goes on
+    /// after these.
+    pub(super) fn read_for_gone(
+        &mut self,
+        has_clients: impl Fn(ClientAddr) -> bool,
+    ) -> Option<TopicIndex> {
+        let after = (Bound::Excluded(self.looked), Bound::Unbounded);
+        let round = self
+            .read
+            .range(after)
+            .chain(self.read.range(..=self.looked));
+        let mut looked = self.looked;
+        let gone = round.take(LOOKS_MAX).find(|(at, client)| {
+            looked = **at;
+            !has_clients(**client)
+        });
+        let gone = gone.map(|((_, place), _)| *place);
+        self.looked = looked;
+        self.entries.get(&gone?).map(|(topic, _)| *topic)
     }
 
     fn give_back(&mut self, client: ClientAddr, bytes: usize) {

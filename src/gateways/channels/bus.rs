@@ -290,7 +290,7 @@ impl ChannelsGateway {
         core.set_active(name, self.names.active(name));
         for key in members {
             if let Some(client) = clients.get_mut(key) {
-                client.held.kept += 1;
+                client.held.note_moved(true);
             }
         }
     }
@@ -310,7 +310,7 @@ impl ChannelsGateway {
         let members: Vec<SessionKey> = core.members(name).collect();
         for key in members {
             if let Some(client) = clients.get_mut(key) {
-                client.held.kept = client.held.kept.saturating_sub(1);
+                client.held.note_moved(false);
             }
             if self.retained.has_values {
                 // The answer has gone: the client is a member.
@@ -352,7 +352,7 @@ impl ChannelsGateway {
                 true => self.retained.client_up(key),
                 false => self.wait_not_for_bus(core, key, client),
             }
-            client.held.kept > 0
+            client.held.has_kept()
         });
         self.statuses = statuses;
         if !core.is_notifying() {

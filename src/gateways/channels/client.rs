@@ -2,11 +2,11 @@
 
 use super::held::HeldNames;
 use super::messages::{Answers, FollowUp};
-use super::past::PastWait;
+use super::past::PastEnd;
 use super::pending::PendingRequest;
 use super::sending::Sending;
 use crate::gateways::shared::access::{RequestRate, TokenEnd};
-use weirgate_core::{RetainedCut, TopicName};
+use weirgate_core::TopicName;
 use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
@@ -150,16 +150,11 @@ impl ChannelsClient {
         }
     }
 
-    /// Ends a wait for the newest messages of a name from the stream; `cut` is why some are missing.
-    pub(super) fn settle_past(
-        &mut self,
-        name: &TopicName,
-        wait: PastWait,
-        cut: Option<RetainedCut>,
-    ) {
-        self.answers.settle_past(name, wait, cut);
+    /// Ends a wait for the newest messages of a name from the stream.
+    pub(super) fn settle_past(&mut self, name: &TopicName, end: PastEnd) {
+        self.answers.settle_past(name, end);
         if let Some(follow_up) = self.rest_follow_up() {
-            follow_up.settle_past(name, wait, cut);
+            follow_up.settle_past(name, end);
         }
     }
 

@@ -126,7 +126,7 @@ impl ChannelsGateway {
             PastOf::Here(None) => {}
             PastOf::Here(Some(cut)) => {
                 let past = follow_up.past.get_or_insert_default();
-                past.cuts.insert(name, cut);
+                past.note_cut(name, cut);
             }
             PastOf::Missing => {
                 let wait = self.wait_for_past(core, key, &name);
@@ -173,8 +173,8 @@ impl ChannelsGateway {
         name: &TopicName,
     ) {
         if matches!(core.join(key, name), Joined::First | Joined::Another) {
-            client.held.kept += u32::from(self.is_kept(name));
-            client.held.skippable += u32::from(self.is_skippable(name));
+            let (is_kept, is_skippable) = (self.is_kept(name), self.is_skippable(name));
+            client.held.note_joined(is_kept, is_skippable);
         }
         core.set_active(name, self.names.active(name));
     }
@@ -190,8 +190,8 @@ impl ChannelsGateway {
         let topic = TopicName::from(name);
         let is_resuming = client.answers.forget_resume(&topic);
         if core.leave(key, &topic) != Left::NoMember {
-            client.held.kept -= u32::from(self.is_kept(&topic));
-            client.held.skippable -= u32::from(self.is_skippable(&topic));
+            let (is_kept, is_skippable) = (self.is_kept(&topic), self.is_skippable(&topic));
+            client.held.note_left(is_kept, is_skippable);
         } else if !is_resuming && !self.retained.forget_replayed(&topic, key) {
             return false;
         }

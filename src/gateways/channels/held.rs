@@ -16,9 +16,9 @@ pub(super) struct HeldNames {
     ids: Ids,
     pub(super) patterns: u32,
     /// Names of the kept feed of which the client is a member.
-    pub(super) kept: u32,
+    kept: u32,
     /// Names of which the client is a member and for which it may have a rate of its own.
-    pub(super) skippable: u32,
+    skippable: u32,
 }
 
 #[derive(Debug)]
@@ -27,6 +27,12 @@ enum Ids {
     Few(SmallVec<[u32; 4]>),
     /// Few clients have the table, and each client would have its size.
     Many(Box<ExtendibleMap<u32, ()>>),
+}
+
+/// A count that is wrong must not become a very high one.
+fn count_less(count: &mut u32, is_one: bool) {
+    debug_assert!(*count >= u32::from(is_one), "every name is counted once");
+    *count = count.saturating_sub(u32::from(is_one));
 }
 
 impl HeldNames {
@@ -46,6 +52,36 @@ impl HeldNames {
         match &self.ids {
             Ids::Few(ids) => ids.len(),
             Ids::Many(ids) => ids.len(),
+        }
+    }
+
+    /// Whether the client is a member of a name of the kept feed.
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept > 0
+    }
+
+    /// Whether the client is a member of a name for which it may have a rate of its own.
+    pub(super) fn has_skippable(&self) -> bool {
+        self.skippable > 0
+    }
+
+    /// The client has become a member of a name.
+    pub(super) fn note_joined(&mut self, is_kept: bool, is_skippable: bool) {
+        self.kept += u32::from(is_kept);
+        self.skippable += u32::from(is_skippable);
+    }
+
+    /// The client is no longer a member of a name.
+    pub(super) fn note_left(&mut self, is_kept: bool, is_skippable: bool) {
+        count_less(&mut self.kept, is_kept);
+        count_less(&mut self.skippable, is_skippable);
+    }
+
+    /// A name of which the client is a member comes with the kept feed from now on, or no longer.
+    pub(super) fn note_moved(&mut self, is_kept: bool) {
+        match is_kept {
+            true => self.kept += 1,
+            false => count_less(&mut self.kept, true),
         }
     }
 

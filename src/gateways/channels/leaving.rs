@@ -5,8 +5,8 @@ use std::collections::{btree_map, btree_set};
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
+use super::messages::{PastFound, WantedPast};
 use super::past::PastWait;
-use super::pending::PendingRequest;
 use super::replay::Replays;
 use super::retained::WaitedNames;
 use crate::gateways::shared::history::Follow;
@@ -30,11 +30,12 @@ pub(super) struct Leaving {
 /// Names and messages of requests and answers that are dropped: very many take time.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
-    pub(super) sets: Vec<btree_set::IntoIter<TopicName>>,
-    pub(super) names: Vec<Vec<TopicName>>,
-    pub(super) found: Vec<Follow>,
+    sets: Vec<btree_set::IntoIter<TopicName>>,
+    names: Vec<Vec<TopicName>>,
+    past: Vec<btree_map::IntoIter<TopicName, PastFound>>,
+    messages: Vec<Follow>,
     /// Names whose newest messages the client still waits for.
-    pub(super) waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
+    waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
 }
 
 /// Messages, or names of a set, that are dropped in one step.
@@ -53,11 +54,8 @@ impl Leaving {
         if let Some(sending) = sending {
             sending.spend(&mut spent);
         }
-        if let Some((follow_up, granted)) =
-            rest.and_then(PendingRequest::into_follow_up_and_granted)
-        {
-            follow_up.spend(&mut spent);
-            spent.names.push(granted);
+        if let Some(rest) = rest {
+            rest.spend(&mut spent);
         }
         Self {
             key,
@@ -72,6 +70,57 @@ impl Leaving {
 }
 
 impl Spent {
+    pub(super) fn add_set(
+        &mut self,
+        set: impl IntoIterator<IntoIter = btree_set::IntoIter<TopicName>>,
+    ) {
+        let set = Some(set.into_iter()).filter(|set| set.len() > 0);
+        self.sets.extend(set);
+    }
+
+    pub(super) fn add_names(&mut self, names: Vec<TopicName>) {
+        let names = Some(names).filter(|names| !names.is_empty());
+        self.names.extend(names);
+    }
+
+    pub(super) fn add_messages(&mut self, messages: impl IntoIterator<Item = Follow>) {
+        let messages = messages.into_iter();
+        self.messages
+            .extend(messages.filter(|messages| !messages.is_empty()));
+    }
+
+    pub(super) fn add_past(&mut self, past: WantedPast) {
+        let (found, waits) = (past.found.into_iter(), past.waits.into_iter());
+        self.past
+            .extend(Some(found).filter(|found| found.len() > 0));
+        self.waits
+            .extend(Some(waits).filter(|waits| waits.len() > 0));
+    }
+
+    /// Adds what another list has.
+    pub(super) fn add_all(&mut self, others: Self) {
+        self.sets.extend(others.sets);
+        self.names.extend(others.names);
+        self.past.extend(others.past);
+        self.messages.extend(others.messages);
+        self.waits.extend(others.waits);
+    }
+
+    /// The names that are left.
+    pub(super) fn names_len(&self) -> usize {
+        let sets: usize = self.sets.iter().map(ExactSizeIterator::len).sum();
+        let names: usize = self.names.iter().map(Vec::len).sum();
+        let past: usize = self.past.iter().map(ExactSizeIterator::len).sum();
+        let waits: usize = self.waits.iter().map(ExactSizeIterator::len).sum();
+        sets + names + past + waits
+    }
+
+    /// Whether nothing is left to be dropped.
+    pub(super) fn is_empty(&self) -> bool {
+        let is_without_names = self.sets.is_empty() && self.names.is_empty();
+        is_without_names && self.past.is_empty() && self.messages.is_empty()
+    }
+
     /// The next name whose newest messages the client waits for.
     fn next_wait(&mut self) -> Option<TopicName> {
         loop {
@@ -82,19 +131,20 @@ impl Spent {
         }
     }
 
-    /// Drops some names or messages. Returns false if there are none.
-    fn drop_next(&mut self) -> bool {
+    /// Drops some names or messages, but no waits. Returns false if there are none.
+    pub(super) fn drop_next(&mut self) -> bool {
         if let Some(names) = self.sets.last_mut() {
-            if names.by_ref().take(DROPPED_AT_ONCE).count() == 0 {
-                self.sets.pop();
-            }
+            names.by_ref().take(DROPPED_AT_ONCE).for_each(drop);
+            self.sets.pop_if(|names| names.len() == 0);
         } else if let Some(names) = self.names.last_mut() {
-            if names.pop().is_none() {
-                self.names.pop();
-            }
-        } else if let Some(found) = self.found.last_mut() {
-            if !found.drop_some(DROPPED_AT_ONCE) {
-                self.found.pop();
+            names.truncate(names.len().saturating_sub(DROPPED_AT_ONCE));
+            self.names.pop_if(|names| names.is_empty());
+        } else if let Some(found) = self.past.last_mut() {
+            found.by_ref().take(DROPPED_AT_ONCE).for_each(drop);
+            self.past.pop_if(|found| found.len() == 0);
+        } else if let Some(messages) = self.messages.last_mut() {
+            if !messages.drop_some(DROPPED_AT_ONCE) {
+                self.messages.pop();
             }
         } else {
             return false;
@@ -126,5 +176,57 @@ impl ChannelsGateway {
             }
         }
         self.names.update_stats(&self.stats, core.memberships());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::messages::{Answer, FollowUp, Resumed};
+    use super::super::replay::Last;
+    use super::super::sending::Sending;
+    use super::*;
+    use weirgate_core::RetainedCut;
+
+    const NAMES: usize = 1_000;
+
+    fn set() -> BTreeSet<TopicName> {
+        let names = (0..NAMES).map(|n| TopicName::from(n.to_string()));
+        names.collect()
+    }
+
+    /// What follows an answer, with five sets of names.
+    fn follow_up() -> FollowUp {
+        let mut past = WantedPast::default();
+        for name in set() {
+            past.note_cut(name, RetainedCut::Large);
+        }
+        let mut resumed = Resumed::of_stream(None, Some(Last::Newest(1)));
+        (resumed.names, resumed.held, resumed.off) = (set(), set(), set());
+        FollowUp {
+            unconfirmed: set(),
+            past: Some(Box::new(past)),
+            resumed: Some(resumed),
+            ..FollowUp::default()
+        }
+    }
+
+    #[test]
+    fn no_set_of_very_many_names_is_dropped_in_one_step() {
+        for is_sending in [false, true] {
+            let mut spent = Spent::default();
+            match is_sending {
+                false => follow_up().spend(&mut spent),
+                true => Sending::new(vec![(Answer::pong("1"), follow_up())]).spend(&mut spent),
+            }
+            let mut left = spent.names_len();
+            assert_eq!(left, 5 * NAMES, "{is_sending}");
+            while spent.drop_next() {
+                assert!(left - spent.names_len() <= DROPPED_AT_ONCE);
+                left = spent.names_len();
+            }
+            assert!(left == 0 && spent.is_empty());
+        }
     }
 }

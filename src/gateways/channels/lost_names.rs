@@ -52,7 +52,7 @@ impl ChannelsGateway {
         let now_us = core.now().mono_us;
         while let Some(key) = self.lost_names.pop(now_us) {
             if let Some(client) = clients.get(key) {
-                self.statuses.send_loss(core, key, client.held.kept > 0);
+                self.statuses.send_loss(core, key, client.held.has_kept());
                 self.misses(core, &[key]);
             }
             if !core.has_time() {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::leaving::Spent;
-use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastWait};
+use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -375,11 +375,20 @@ pub(super) struct FollowUp {
 pub(super) struct WantedPast {
     /// Those that the answer waits for.
     pub(super) waits: BTreeMap<TopicName, PastWait>,
-    /// Those of which not all are to be had, and why.
-    pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
+    /// What is known of names beside, or after the wait.
+    pub(super) found: BTreeMap<TopicName, PastFound>,
     /// How many newest messages the history had forgotten when the first name was asked for: what it has forgotten
     /// since may be missing. `None`: no name was asked for.
-    pub(super) forgotten: Option<u64>,
+    forgotten: Option<u64>,
+}
+
+/// What is known of the newest messages of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PastFound {
+    /// Not all are to be had, for this reason.
+    Cut(RetainedCut),
+    /// The history has got them since it had forgotten so many newest messages, later than [`WantedPast::forgotten`].
+    Since(u64),
 }
 
 impl WantedPast {
@@ -387,6 +396,47 @@ impl WantedPast {
     pub(super) fn note_forgotten(&mut self, forgotten: u64) {
         let first = self.forgotten.unwrap_or(forgotten);
         self.forgotten = Some(first.min(forgotten));
+    }
+
+    pub(super) fn note_cut(&mut self, name: TopicName, cut: RetainedCut) {
+        self.found.insert(name, PastFound::Cut(cut));
+    }
+
+    /// Notes why messages of a name are missing, or that it was asked for when the history had forgotten so many newest
+    /// messages: only what it has forgotten since may be missing.
+    pub(super) fn note_found(&mut self, name: TopicName, cut: Option<RetainedCut>, forgotten: u64) {
+        match cut {
+            Some(cut) => self.note_cut(name, cut),
+            None if self.forgotten.is_some_and(|first| first < forgotten) => {
+                self.found.insert(name, PastFound::Since(forgotten));
+            }
+            None => {}
+        }
+    }
+
+    /// Notes that the newest message of a name was too large for the history, unless more is known to be missing.
+    pub(super) fn note_left_out(&mut self, name: TopicName) {
+        let large = PastFound::Cut(RetainedCut::Large);
+        let found = self.found.entry(name).or_insert(large);
+        if let PastFound::Since(_) = found {
+            *found = large;
+        }
+    }
+
+    /// Why messages of a name are missing. `has_forgotten`: whether the history has forgotten its newest message since it
+    /// had forgotten so many.
+    pub(super) fn cut(
+        &self,
+        name: &TopicName,
+        has_forgotten: impl FnOnce(u64) -> bool,
+    ) -> Option<RetainedCut> {
+        let forgotten = match self.found.get(name) {
+            Some(PastFound::Cut(cut)) => return Some(*cut),
+            Some(PastFound::Since(forgotten)) => Some(*forgotten),
+            None => self.forgotten,
+        };
+        let is_gone = forgotten.is_some_and(has_forgotten);
+        is_gone.then_some(RetainedCut::Limit)
     }
 }
 
@@ -440,9 +490,10 @@ impl FollowUp {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
         let sets = resumed.chain([self.unconfirmed]);
-        spent.sets.extend(sets.map(BTreeSet::into_iter));
-        let waits = self.past.map(|past| past.waits.into_iter());
-        spent.waits.extend(waits);
+        sets.for_each(|set| spent.add_set(set));
+        if let Some(past) = self.past {
+            spent.add_past(*past);
+        }
     }
 
     /// How many names are joined with this answer.
@@ -465,19 +516,13 @@ impl FollowUp {
         past.is_some_and(|past| past.waits.contains_key(name))
     }
 
-    /// Ends a wait for the newest messages of a name from the stream, unless this is not the wait; `cut` is why some are
-    /// missing.
-    pub(super) fn settle_past(
-        &mut self,
-        name: &TopicName,
-        wait: PastWait,
-        cut: Option<RetainedCut>,
-    ) {
+    /// Ends a wait for the newest messages of a name from the stream, unless it is another wait.
+    pub(super) fn settle_past(&mut self, name: &TopicName, end: PastEnd) {
         if let Some(past) = &mut self.past
-            && past.waits.get(name) == Some(&wait)
-            && let (Some((name, _)), Some(cut)) = (past.waits.remove_entry(name), cut)
+            && past.waits.get(name) == Some(&end.wait)
+            && let Some((name, _)) = past.waits.remove_entry(name)
         {
-            past.cuts.insert(name, cut);
+            past.note_found(name, end.cut, end.forgotten);
         }
     }
 }
@@ -551,7 +596,7 @@ impl Queue {
             let past = follow_up.past.as_ref();
             let past = past.map_or(0, |past| {
                 let of_client = PAST_CLIENT_BYTES * usize::from(!past.waits.is_empty());
-                of_client + PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.cuts.len()
+                of_client + PAST_NAME_BYTES * past.waits.len() + NAME_BYTES * past.found.len()
             });
             let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| {
@@ -668,14 +713,9 @@ impl Answers {
     }
 
     /// Ends a wait of all answers for the newest messages of a name from the stream.
-    pub(super) fn settle_past(
-        &mut self,
-        name: &TopicName,
-        wait: PastWait,
-        cut: Option<RetainedCut>,
-    ) {
+    pub(super) fn settle_past(&mut self, name: &TopicName, end: PastEnd) {
         for waiting in self.waiting_mut() {
-            waiting.follow_up.settle_past(name, wait, cut);
+            waiting.follow_up.settle_past(name, end);
         }
     }
 
@@ -701,10 +741,11 @@ impl Answers {
         }
     }
 
-    /// Lets all answers wait for no confirmation any more.
+    /// Lets all answers wait for no confirmation any more. Their names stay until they are sent: very many are not dropped in
+    /// one step.
     pub(super) fn wait_not_for_bus(&mut self) {
         for waiting in self.waiting_mut() {
-            waiting.follow_up.unconfirmed = BTreeSet::new();
+            waiting.due.confirmed_us = 0;
         }
     }
 
@@ -893,7 +934,7 @@ mod tests {
         past.waits.insert(name.clone(), PastWait::default());
         answers.push(Answer::pong("1"), follow_up, due(BUS_WAIT_US));
         assert_eq!(answers.due_us(NextAnswers::First), Some(6_000_000));
-        answers.settle_past(&name, PastWait::default(), None);
+        answers.settle_past(&name, PastEnd::default());
         assert_eq!(answers.due_us(NextAnswers::First), Some(BUS_WAIT_US));
     }
 

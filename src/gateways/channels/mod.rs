@@ -294,7 +294,7 @@ impl ChannelsGateway {
     /// skipped.
     fn may_set_rate(&self, core: &Core, key: SessionKey, client: &ChannelsClient) -> bool {
         let is_member = core.joined_count(key) > 0;
-        self.conflated.is_some() && (!is_member || client.held.skippable > 0)
+        self.conflated.is_some() && (!is_member || client.held.has_skippable())
     }
 
     /// Whether a client may skip messages of this name, or of names that this pattern matches.
@@ -542,8 +542,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
-        let kept = self.kept.as_ref();
-        let kept = kept.filter(|kept| kept.covers(name.as_str()));
+        let kept = self.kept.as_ref().filter(|_| self.is_kept(name));
         let from = match kept {
             Some(kept) if kept.is_stream() => NameSource::Stream,
             Some(_) => NameSource::Kept,
@@ -695,7 +694,7 @@ impl Gateway for ChannelsGateway {
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
-        self.statuses.send_last(core, key, client.held.kept > 0);
+        self.statuses.send_last(core, key, client.held.has_kept());
     }
 
     /// Handles a drained send queue: the client has taken its last values.

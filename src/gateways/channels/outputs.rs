@@ -47,6 +47,7 @@ pub(super) fn carry_out(
                 number,
                 client,
             } => interest.ask_newest(ask(&name), number, client),
+            RetainedRequest::Move { number, client, .. } => interest.move_retained(number, client),
             RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
             RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
         },

@@ -39,6 +39,8 @@ use weirgate_wire::base::ExtendibleMap;
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
+/// The most messages of addresses without clients that go in one step for a message that has no room.
+const FORGOTTEN_AT_ONCE: usize = 64;
 /// Memory of a client with names that wait for their turn.
 pub(super) const PAST_CLIENT_BYTES: usize = 384;
 
@@ -105,8 +107,13 @@ impl PastQuestion {
     }
 
     /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room
-    /// there: one that has none takes nothing from the others.
-    fn keep(&mut self, core: &mut Core, message: &Publication) -> Result<(), NotKept> {
+    /// there: one that has none takes nothing from the others. What was kept for addresses without clients makes room.
+    fn keep(
+        &mut self,
+        core: &mut Core,
+        message: &Publication,
+        has_clients: impl Fn(ClientAddr) -> bool,
+    ) -> Result<(), NotKept> {
         let mut kept = core.keep_newest(message, self.kept_for, self.forgotten);
         let mut clients = self.clients.iter();
         while kept == Err(NotKept::NoRoom)
@@ -117,6 +124,16 @@ impl PastQuestion {
                 self.kept_for = other;
                 kept = core.keep_newest(message, other, self.forgotten);
             }
+        }
+        // If all who waited have left, the answer displaces nothing.
+        let others_go = has_clients(self.kept_for);
+        let mut steps = 0..FORGOTTEN_AT_ONCE;
+        while kept == Err(NotKept::NoRoom)
+            && others_go
+            && steps.next().is_some()
+            && core.forget_newest_of_gone(&has_clients)
+        {
+            kept = core.keep_newest(message, self.kept_for, self.forgotten);
         }
         kept
     }
@@ -153,9 +170,18 @@ struct Returned {
 #[derive(Debug)]
 struct Ended {
     name: TopicName,
-    wait: PastWait,
-    cut: Option<RetainedCut>,
+    end: PastEnd,
     clients: BTreeSet<SessionKey>,
+}
+
+/// How the wait for a name has ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PastEnd {
+    pub(super) wait: PastWait,
+    /// Why messages are missing.
+    pub(super) cut: Option<RetainedCut>,
+    /// What the history had forgotten when the name was asked for, or when the history turned out to have its messages.
+    pub(super) forgotten: u64,
 }
 
 /// Whether the history has the newest messages of a name.
@@ -278,8 +304,11 @@ impl Past {
         }
         self.ended.push_back(Ended {
             name,
-            wait: question.wait,
-            cut,
+            end: PastEnd {
+                wait: question.wait,
+                cut,
+                forgotten: question.forgotten,
+            },
             clients: question.clients,
         });
     }
@@ -458,11 +487,12 @@ impl ChannelsGateway {
         let Some(question) = question.filter(|question| question.stage == Stage::Waits) else {
             return;
         };
+        question.forgotten = core.newest_forgotten_count();
         if let PastOf::Here(cut) = past {
             self.past.end_name(name, cut);
             return;
         }
-        (question.stage, question.forgotten) = (Stage::Asked, core.newest_forgotten_count());
+        question.stage = Stage::Asked;
         (question.place, question.kept_for) = (Some(place), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
@@ -474,7 +504,8 @@ impl ChannelsGateway {
         let Some(question) = self.past.asked(number) else {
             return;
         };
-        match question.keep(core, message) {
+        let name_bytes = self.names.bytes();
+        match question.keep(core, message, |client| name_bytes.of(client) > 0) {
             Ok(()) => {}
             Err(NotKept::Unread(id)) => self.past.unread(number, id),
             // This one may be older, so it is nobody's newest message. The next client asks again.
@@ -558,10 +589,10 @@ impl ChannelsGateway {
                 self.past.ended.pop_front();
                 continue;
             };
-            let (name, wait, cut) = (ended.name.clone(), ended.wait, ended.cut);
+            let (name, end) = (ended.name.clone(), ended.end);
             self.past.end_turn(&name, key);
             if let Some(client) = clients.get_mut(key) {
-                client.settle_past(&name, wait, cut);
+                client.settle_past(&name, end);
                 self.send_ready(core, key, client);
             }
             if !core.has_time() {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
+use super::leaving::Spent;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
@@ -52,7 +53,7 @@ pub(super) struct Reauthentication {
     ids: Vec<u32>,
     check: Option<RightsCheck>,
     /// In the order of the answer; then they are written to it.
-    revoked: BTreeSet<String>,
+    revoked: BTreeSet<TopicName>,
     written: ListWriter,
     request_id: String,
 }
@@ -86,15 +87,15 @@ impl PendingRequest {
         }
     }
 
-    /// Takes a `subscribe` apart, so that its names can be dropped over several turns: what follows the answer, and the
-    /// names granted so far.
-    pub(super) fn into_follow_up_and_granted(self) -> Option<(FollowUp, Vec<TopicName>)> {
+    /// Moves all names to these lists.
+    pub(super) fn spend(self, spent: &mut Spent) {
         match self {
             Self::Subscribe(request) => {
-                let granted = request.entries.names.unwrap_or_default();
-                Some((request.follow_up, granted))
+                request.follow_up.spend(spent);
+                spent.add_names(request.entries.names.unwrap_or_default());
             }
-            Self::Unsubscribe(_) | Self::Authenticate(_) => None,
+            Self::Unsubscribe(_) => {}
+            Self::Authenticate(request) => spent.add_set(request.revoked),
         }
     }
 
@@ -264,7 +265,7 @@ impl ChannelsGateway {
     ) -> bool {
         let Some(id) = request.ids.pop() else {
             if let Some(name) = request.revoked.pop_first() {
-                request.written.push(&name);
+                request.written.push(name.as_str());
             }
             return !request.revoked.is_empty();
         };
@@ -278,9 +279,8 @@ impl ChannelsGateway {
             Ok(true) => request.check = Some(check),
             _ => {
                 request.check = Some(check);
-                let name = name.as_str().to_owned();
-                if self.release(core, key, client, name.clone()) {
-                    core.note_refused_name(key, &name, NameRefusal::NewToken);
+                if self.release(core, key, client, name.as_str().to_owned()) {
+                    core.note_refused_name(key, name.as_str(), NameRefusal::NewToken);
                     request.revoked.insert(name);
                 }
             }

@@ -39,8 +39,9 @@ use weirgate_wire::auth::{NamePatterns, NameSyntax};
 const PAUSE_US: u64 = 20_000;
 /// The most such pauses without a message between.
 const PAUSES_MAX: u32 = 1_500;
-/// The most questions after whose end the history may lack messages once more.
-const READS_MAX: u32 = 5;
+/// The most questions in a row, each of a single page, after whose end the history lacks messages once more. A question of
+/// several pages brings the client so much that another one may follow.
+const SHORT_READS_MAX: u32 = 100;
 
 /// With less than one such part of the memory of names free for an address, its clients get no kept messages.
 const ROOM_OF_NAMES: u64 = 8;
@@ -101,7 +102,10 @@ pub(super) struct Replay {
     is_paused: bool,
     /// The pauses since the last page.
     pauses: u32,
-    reads: u32,
+    /// The questions of a single page since one of several.
+    short_reads: u32,
+    /// The question before was refused, or had no answer in time.
+    had_no_answer: bool,
     /// Whether the stream was read from its beginning because the position was of another epoch of it.
     has_begun_anew: bool,
     cut: Option<RetainedCut>,
@@ -199,7 +203,7 @@ impl Replay {
             _ if !self.is_over => WithoutPage::Waits,
             _ if !self.is_cut_short => {
                 self.is_cut_short = true;
-                self.cut = self.cut.or(Some(RetainedCut::Window));
+                self.cut = self.cut.or(Some(RetainedCut::Limit));
                 WithoutPage::Again
             }
             _ => WithoutPage::Ends,
@@ -229,7 +233,8 @@ impl Replay {
             is_cut_short: false,
             is_paused: false,
             pauses: 0,
-            reads: 0,
+            short_reads: 0,
+            had_no_answer: false,
             has_begun_anew: false,
             cut: None,
             memory,
@@ -285,9 +290,15 @@ impl Replay {
         }
     }
 
-    /// Handles the end of a question: the client has all messages that this instance had read when it was asked.
-    fn read(&mut self, cut: Option<RetainedCut>) {
-        self.reads += 1;
+    /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A question
+    /// that is refused, perhaps only because the answer was late, is asked again once.
+    fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) {
+        let has_no_answer = cut == Some(RetainedCut::Refused);
+        let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
+        if has_no_answer && !had_no_answer {
+            return;
+        }
+        self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
         let is_other_epoch = cut == Some(RetainedCut::Epoch) && self.since.is_some();
         if is_other_epoch && !self.has_begun_anew {
             // The position says nothing of this stream, which is read from its beginning on; but only once, or a reading
@@ -302,7 +313,7 @@ impl Replay {
             cut,
             Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed)
         );
-        self.is_over |= is_refused || self.reads >= READS_MAX;
+        self.is_over |= is_refused || self.short_reads >= SHORT_READS_MAX;
         let reached = self.reached.map(|position| CopyPosition {
             position,
             copy: CopyRank::LAST,
@@ -504,9 +515,11 @@ impl Retained {
         cursor: QuestionCursor,
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
+            let began = waiter.names.get(scope).map(|wanted| wanted.cursor.id());
+            let is_short = began == Some(cursor.id());
             for replay in waiter.read_in_mut(scope) {
                 replay.is_asked = false;
-                replay.read(cut);
+                replay.read(cut, is_short);
             }
         }
         self.wait_again(scope, key, Some(cursor));

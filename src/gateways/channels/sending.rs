@@ -26,7 +26,7 @@ use weirgate_core::{
 /// Names whose messages one walk over the history looks for, and that the client joins in the same step.
 const JOINED_AT_ONCE: usize = 300;
 
-/// Names or messages that are dropped in one step.
+/// Messages that are dropped in one step.
 const DROPPED_AT_ONCE: usize = 1_000;
 
 /// Answers on their way to a client: one, or all answers of an event stream, which go out together.
@@ -37,9 +37,12 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
-    /// Answers that were sent, and their names: dropping very many takes time, too.
+    /// Names that turned out not to be of the stream, of answers that were sent: their last values are still to be
+    /// requested. With each list, whether the client wants to know when they have ended.
+    moved: Vec<(Vec<TopicName>, bool)>,
+    /// Answers that were sent, and the names of answers: dropping very many takes time, too.
     said: Vec<Answer>,
-    spent: Vec<Vec<TopicName>>,
+    spent: Spent,
 }
 
 /// An answer, until all that it says is known.
@@ -103,29 +106,30 @@ struct Resuming {
 impl Sending {
     /// Answers of which none is prepared yet: one, or all of an event stream.
     pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
-        let prepared = answers.into_iter().map(Prepared::new);
+        let mut spent = Spent::default();
+        let prepared = answers.into_iter();
+        let prepared =
+            prepared.map(|(answer, follow_up)| Prepared::new(answer, follow_up, &mut spent));
         Self {
             answers: prepared.collect(),
             prepared: 0,
             is_late: false,
+            moved: Vec::new(),
             said: Vec::new(),
-            spent: Vec::new(),
+            spent,
         }
     }
 
     /// Moves all names and messages to these lists.
     pub(super) fn spend(self, spent: &mut Spent) {
-        spent.names.extend(self.spent);
+        spent.add_all(self.spent);
+        for (names, _) in self.moved {
+            spent.add_names(names);
+        }
         for prepared in self.answers {
-            spent.names.push(prepared.brings.collect());
+            spent.add_names(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                spent
-                    .sets
-                    .extend([resuming.held.into_iter(), resuming.names]);
-                spent.waits.push(resuming.past.waits.into_iter());
-                spent.names.extend([resuming.joined, resuming.off]);
-                spent.found.extend(resuming.spent);
-                spent.found.extend([resuming.missed, resuming.newest]);
+                resuming.spend(spent);
             }
         }
     }
@@ -134,24 +138,16 @@ impl Sending {
     pub(super) fn bytes(&self) -> usize {
         let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
         let said: usize = self.said.iter().map(Answer::bytes).sum();
-        let spent: usize = self.spent.iter().map(Vec::len).sum();
-        answers + said + spent * NAME_BYTES
-    }
-
-    /// Whether answers that were sent, or their names, are left.
-    fn has_spent(&self) -> bool {
-        !(self.said.is_empty() && self.spent.is_empty())
+        let moved: usize = self.moved.iter().map(|(names, _)| names.len()).sum();
+        answers + said + (moved + self.spent.names_len()) * NAME_BYTES
     }
 
     /// Drops an answer that was sent, or names of one. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        if self.said.pop().is_none()
-            && let Some(names) = self.spent.last_mut()
-        {
-            names.truncate(names.len().saturating_sub(DROPPED_AT_ONCE));
-            self.spent.pop_if(|names| names.is_empty());
+        if self.said.pop().is_none() {
+            self.spent.drop_next();
         }
-        self.has_spent()
+        !(self.said.is_empty() && self.spent.is_empty())
     }
 
     /// Sends the answers, which are whole. Returns the number of the last answer that last values follow.
@@ -216,7 +212,9 @@ impl Sending {
 }
 
 impl Prepared {
-    fn new((mut answer, follow_up): (Answer, FollowUp)) -> Self {
+    /// The names that the answer has waited for go to `spent`.
+    fn new(mut answer: Answer, follow_up: FollowUp, spent: &mut Spent) -> Self {
+        spent.add_set(follow_up.unconfirmed);
         let (resumed, past) = (follow_up.resumed, follow_up.past.unwrap_or_default());
         Self {
             brings: answer.take_names().into_iter(),
@@ -269,7 +267,7 @@ impl Resuming {
     fn bytes(&self) -> usize {
         let names = self.names.len() + self.held.len() + self.joined.len();
         let names = names + self.off.len() + self.moved.len();
-        let names = names + self.past.waits.len() + self.past.cuts.len();
+        let names = names + self.past.waits.len() + self.past.found.len();
         names * NAME_BYTES + self.recovered.bytes()
     }
 
@@ -349,7 +347,7 @@ impl Resuming {
     /// Notes the names of which newest messages were too large for the history: the answer says so.
     fn note_left_out(&mut self) {
         for name in self.newest.take_left_out() {
-            self.past.cuts.entry(name).or_insert(RetainedCut::Large);
+            self.past.note_left_out(name);
         }
     }
 
@@ -370,31 +368,35 @@ impl Resuming {
         true
     }
 
-    /// Counts the outcomes, and moves the messages to those of the other answers. Returns the names, which are left to
-    /// be dropped.
-    fn settle(
-        mut self,
-        core: &mut Core,
-        follow: &mut Follow,
-        replayed: &mut Replayed,
-    ) -> impl Iterator<Item = Vec<TopicName>> + use<> {
+    /// Counts the outcomes, and moves the messages to those of the other answers. The names are left to be dropped.
+    fn settle(&mut self, core: &mut Core, follow: &mut Follow, replayed: &mut Replayed) {
         if self.has_since {
             let off = self.off.iter().map(|_| NotRecovered::Off);
             off.for_each(|off| core.count_not_recovered(off));
             core.count_outcomes(&self.outcomes);
         }
         if self.is_all {
-            replayed.since = replayed.since.take().or(self.since);
+            replayed.since = replayed.since.take().or_else(|| self.since.take());
             replayed.names.append(&mut self.joined);
             replayed.off.append(&mut self.off);
         }
-        follow.merge(self.missed);
-        follow.merge(self.newest);
+        follow.merge(mem::take(&mut self.missed));
+        follow.merge(mem::take(&mut self.newest));
         if self.asks_again {
             follow.end_with_status();
         }
-        let names = [self.joined, self.off];
-        names.into_iter().filter(|names| !names.is_empty())
+    }
+
+    /// Moves all names and messages to these lists.
+    fn spend(self, spent: &mut Spent) {
+        spent.add_set(self.held);
+        spent.add_set(self.names);
+        for names in [self.joined, self.off, self.moved] {
+            spent.add_names(names);
+        }
+        spent.add_past(*self.past);
+        let found = self.spent.into_iter().chain([self.missed, self.newest]);
+        spent.add_messages(found);
     }
 
     /// Adds a name without a resume.
@@ -413,11 +415,9 @@ impl Resuming {
                 let is_whole = self.has_since && outcome.is_ok();
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
                 let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
-                let forgotten = self.past.forgotten.filter(|_| gets_newest_of);
-                let is_gone = || forgotten.is_some_and(|count| has_forgotten(name, count));
-                let cut = self.past.cuts.get(name).copied();
-                let cut = cut.or_else(|| is_gone().then_some(RetainedCut::Limit));
-                match cut.filter(|_| !is_whole && !is_none) {
+                let is_gone = |count| gets_newest_of && has_forgotten(name, count);
+                let cut = Some(&self.past).filter(|_| !is_whole && !is_none);
+                match cut.and_then(|past| past.cut(name, is_gone)) {
                     Some(cut) => self.recovered.push_cut(name, cut),
                     // The newest messages are too many just now.
                     None if !self.has_since && outcome == Err(NotRecovered::Large) => {
@@ -454,7 +454,7 @@ impl ChannelsGateway {
     ) -> bool {
         loop {
             let has_more = match sending.answers.is_empty() {
-                true => sending.drop_next(),
+                true => self.want_next_moved(core, key, &mut sending) || sending.drop_next(),
                 false => self.send_next(core, key, client, &mut sending),
             };
             if !has_more {
@@ -484,7 +484,7 @@ impl ChannelsGateway {
             return true;
         }
         self.finish(core, key, client, sending);
-        sending.has_spent()
+        true
     }
 
     /// Takes the next step towards the answers. Returns whether there are more.
@@ -563,10 +563,10 @@ impl ChannelsGateway {
             }
         }
         for name in &names {
-            if resuming.past.waits.remove(name).is_some()
-                && let Some(cut) = self.leave_past(core, key, client, name)
-            {
-                resuming.past.cuts.insert(name.clone(), cut);
+            if resuming.past.waits.remove(name).is_some() {
+                let cut = self.leave_past(core, key, client, name);
+                let forgotten = core.newest_forgotten_count();
+                resuming.past.note_found(name.clone(), cut, forgotten);
             }
         }
         // A name that the client holds gets nothing beside new ones: their live messages are postponed, and its own would
@@ -662,35 +662,45 @@ impl ChannelsGateway {
     ) {
         core.postpone_no_longer(key);
         let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
-        let mut moved = Vec::new();
         for prepared in &mut sending.answers {
             if let Some(mut resuming) = prepared.resuming.take() {
-                moved.push((mem::take(&mut resuming.moved), prepared.wants_end));
-                let names = resuming.settle(core, &mut follow, &mut replayed);
-                sending.spent.extend(names);
+                let moved = Some(mem::take(&mut resuming.moved));
+                let moved = moved.filter(|moved| !moved.is_empty());
+                let moved = moved.map(|moved| (moved, prepared.wants_end));
+                sending.moved.extend(moved);
+                resuming.settle(core, &mut follow, &mut replayed);
+                resuming.spend(&mut sending.spent);
             }
         }
-        let has_kept = client.held.kept > 0;
+        let has_kept = client.held.has_kept();
         let retained = sending.send_answers(core, key, &follow, has_kept);
         self.statuses.send_after_answer(core, key, follow, has_kept);
         self.begin_replays(core, key, client, replayed);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }
-        self.want_moved(key, &moved);
         self.names.update_stats(&self.stats, core.memberships());
         self.ask_retained(core);
     }
 
-    /// Requests the last values of names that turned out not to be of the stream. The answers have gone.
-    fn want_moved(&mut self, key: SessionKey, moved: &[(Vec<TopicName>, bool)]) {
-        for (names, wants_end) in moved {
-            for name in names {
-                self.retained.want_of_request(name, key, 0, *wants_end);
-            }
-            if !names.is_empty() {
-                self.retained.client_up(key);
-            }
+    /// Requests the last values of the next name that turned out not to be of the stream. The answers have gone. Returns
+    /// false if there is none.
+    fn want_next_moved(&mut self, core: &mut Core, key: SessionKey, sending: &mut Sending) -> bool {
+        let Some((names, wants_end)) = sending.moved.last_mut() else {
+            return false;
+        };
+        let wants_end = *wants_end;
+        // The client may have given it up since.
+        if let Some(name) = names.pop().filter(|name| core.is_member(key, name)) {
+            self.retained.want_of_request(&name, key, 0, wants_end);
         }
+        if names.is_empty() {
+            sending.moved.pop();
+        }
+        if sending.moved.is_empty() {
+            self.retained.client_up(key);
+            self.ask_retained(core);
+        }
+        true
     }
 }

@@ -107,6 +107,11 @@ impl Follow {
         self.has_recovered
     }
 
+    /// Whether there are no messages, and none are still to be found.
+    pub(in crate::gateways) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// Whether messages are still to be found, or their frames to be made.
     pub(in crate::gateways) fn has_unmade(&self) -> bool {
         self.messages.has_unmade()

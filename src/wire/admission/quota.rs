@@ -155,14 +155,19 @@ impl Quota {
     /// assert_eq!(places.held(), 2);
     /// ```
     pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Permit> {
-        let mut state = self.state();
+        let granted = self.grant_spare(client, amount);
+        if granted.is_none() {
+            self.state().refused += 1;
+        }
+        granted
+    }
+
+    /// As [`grant`](Self::grant), for a holder that can do without: a refusal does not count.
+    pub fn grant_spare(&self, client: ClientAddr, amount: u64) -> Option<Permit> {
+        let state = self.state();
         let free = state.free(self.0.max);
         let has_room = amount <= free && state.held_by(client.group()) < free;
-        if !has_room {
-            state.refused += 1;
-            return None;
-        }
-        Some(self.insert(state, client, amount, 0))
+        has_room.then(|| self.insert(state, client, amount, 0))
     }
 
     /// Charges what is there already, whatever the limit. `now_us` is the monotonic time of the holder's first

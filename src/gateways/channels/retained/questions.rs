@@ -5,6 +5,9 @@
 //! same cursor. A question whose members all take longer than [`PAUSE_MAX_US`] ends, and they go on in the same way.
 //! While the bus has a question that begins at a cursor and has not brought its first page, later clients that begin there
 //! wait for the next question, which they share.
+//!
+//! At the bus a question waits its turn among those of one address. It is that of a member with the fewest others, and a
+//! question moves for a client that begins to wait for it and has none: nobody waits behind what only others want.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use super::RetainedRequest;
 use super::sought::{Receiver, Sought};
 use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::base::ExtendibleMap;
 
 /// How long the first member of a question that is ready for the next page waits for the others, microseconds.
 pub(super) const LAG_MAX_US: u64 = 500_000;
@@ -36,6 +40,14 @@ pub(in super::super) struct QuestionCursor {
 
 /// What a question begins with: a name, and the number of a cursor.
 type Start = (TopicName, u64);
+
+/// A question without a page so far.
+#[derive(Clone, Copy, Debug)]
+struct BegunQuestion {
+    number: u64,
+    /// The address among whose questions it waits.
+    client: ClientAddr,
+}
 
 #[derive(Debug)]
 struct OpenQuestion {
@@ -72,7 +84,9 @@ pub(super) enum Member {
 pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
-    begun: HashMap<Start, u64, RandomState>,
+    begun: HashMap<Start, BegunQuestion, RandomState>,
+    /// How many of them wait among those of each address.
+    begun_of: ExtendibleMap<ClientAddr, usize>,
     /// The questions after those: their numbers, cursors and members.
     next: HashMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>), RandomState>,
     /// The number of the newest question.
@@ -130,14 +144,77 @@ impl Questions {
         name: &TopicName,
         cursor: &QuestionCursor,
         key: SessionKey,
+        client: ClientAddr,
     ) -> u64 {
-        let next = self.next.entry((name.clone(), cursor.id));
+        let start = (name.clone(), cursor.id);
+        self.move_begun(&start, client);
+        let next = self.next.entry(start);
         let (number, _, members) = next.or_insert_with(|| {
             self.number += 1;
             (self.number, cursor.clone(), BTreeSet::new())
         });
         members.insert(key);
         *number
+    }
+
+    /// A client waits for the first page of another question. If its address has none at the bus, the question moves there
+    /// from among several.
+    fn move_begun(&mut self, start: &Start, client: ClientAddr) {
+        let client = client.group();
+        let Some(begun) = self.begun.get(start).copied() else {
+            return;
+        };
+        if self.begun_of(client) == 0 && self.begun_of(begun.client) > 1 {
+            let number = begun.number;
+            self.end_begun(start);
+            self.begin(start.clone(), BegunQuestion { number, client });
+            let name = start.0.clone();
+            self.requests.push_back(RetainedRequest::Move {
+                name,
+                number,
+                client,
+            });
+        }
+    }
+
+    pub(super) fn begun_of(&self, client: ClientAddr) -> usize {
+        self.begun_of.get(&client.group()).copied().unwrap_or(0)
+    }
+
+    fn begin(&mut self, start: Start, begun: BegunQuestion) {
+        *self.begun_of.get_or_insert_default(begun.client) += 1;
+        self.begun.insert(start, begun);
+    }
+
+    fn end_begun(&mut self, start: &Start) {
+        let Some(begun) = self.begun.remove(start) else {
+            return;
+        };
+        if let Some(count) = self.begun_of.get_mut(&begun.client) {
+            *count -= 1;
+            if *count == 0 {
+                self.begun_of.remove(&begun.client);
+            }
+        }
+    }
+
+    /// The address of these members that has the fewest questions at the bus.
+    fn address_with_fewest(
+        &self,
+        members: &BTreeSet<SessionKey>,
+        address_of: impl Fn(SessionKey) -> Option<ClientAddr>,
+    ) -> ClientAddr {
+        let mut fewest = None;
+        for client in members.iter().filter_map(|key| address_of(*key)) {
+            let count = self.begun_of(client);
+            if fewest.is_none_or(|(least, _)| count < least) {
+                fewest = Some((count, client.group()));
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        fewest.map_or(ClientAddr::Unix, |(_, client)| client)
     }
 
     /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
@@ -164,8 +241,7 @@ impl Questions {
             false => self.slowest(),
         };
         let after = Arc::clone(&cursor.page_cursor);
-        let client = members.iter().find_map(|key| address_of(*key));
-        let client = client.unwrap_or(ClientAddr::Unix);
+        let client = self.address_with_fewest(&members, address_of);
         self.requests.push_back(match cursor.reads_all {
             true => RetainedRequest::All {
                 name: name.clone(),
@@ -182,7 +258,7 @@ impl Questions {
                 client,
             },
         });
-        self.begun.insert(start, number);
+        self.begin(start, BegunQuestion { number, client });
         let question = OpenQuestion {
             name: name.clone(),
             begins: cursor.id,
@@ -379,8 +455,12 @@ impl Questions {
     fn forget_begun(&mut self, number: u64) {
         if let Some(question) = self.open.get(&number) {
             let start = (question.name.clone(), question.begins);
-            if self.begun.get(&start) == Some(&number) {
-                self.begun.remove(&start);
+            if self
+                .begun
+                .get(&start)
+                .is_some_and(|begun| begun.number == number)
+            {
+                self.end_begun(&start);
             }
         }
     }
@@ -419,7 +499,7 @@ impl QuestionCursor {
     }
 
     /// The number of the cursor.
-    pub(super) fn id(&self) -> u64 {
+    pub(in super::super) fn id(&self) -> u64 {
         self.id
     }
 }

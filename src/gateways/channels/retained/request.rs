@@ -18,7 +18,7 @@ pub enum RetainedRequest {
         number: u64,
         /// What was read before.
         after: Arc<PageCursor>,
-        /// Who asks, the first of several.
+        /// Who asks: of several, one whose address has the fewest questions at the bus.
         client: ClientAddr,
     },
     /// A question about a name, to the stream that is the kept feed: the first page of all messages.
@@ -29,7 +29,7 @@ pub enum RetainedRequest {
         number: u64,
         /// What was read before.
         after: Arc<PageCursor>,
-        /// Who asks, the first of several.
+        /// Who asks: of several, one whose address has the fewest questions at the bus.
         client: ClientAddr,
         /// The channels and patterns that clients wait for.
         names: Arc<[TopicName]>,
@@ -40,7 +40,16 @@ pub enum RetainedRequest {
         name: TopicName,
         /// The number of the question.
         number: u64,
-        /// Who asks, the first of several.
+        /// Whose turn it is.
+        client: ClientAddr,
+    },
+    /// A question that the bus has not begun takes its turn among those of another client.
+    Move {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+        /// Who waits for it, too.
         client: ClientAddr,
     },
     /// The next page.

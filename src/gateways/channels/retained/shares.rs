@@ -177,7 +177,8 @@ impl Retained {
             if let Some(after) = begins {
                 wanted.cursor = self.questions.cursor_after(after);
             }
-            let number = self.questions.join(&name, &wanted.cursor, key);
+            let client = waiter.address.unwrap_or(ClientAddr::Unix);
+            let number = self.questions.join(&name, &wanted.cursor, key, client);
             wanted.state = ValuesState::Asked(number);
             asked.push((name, wanted.cursor.id()));
         }

@@ -205,3 +205,69 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     assert!(retained.waiting.is_empty() && retained.bytes.held() == 0);
     assert_eq!(retained.due_us(), None);
 }
+
+/// Lets a client that has taken its `subscribed` and has room want a name. Returns the requests to the bus.
+fn wants(
+    retained: &mut Retained,
+    slot: u32,
+    client_addr: ClientAddr,
+    name: &TopicName,
+) -> Vec<RetainedRequest> {
+    answered(retained, slot, name);
+    for key in mem::take(&mut retained.undrained) {
+        retained.values_taken(key, client_addr);
+    }
+    retained.grant_shares(0, None, |_| false);
+    std::iter::from_fn(|| retained.next_request(|_| None)).collect()
+}
+
+/// An address with many questions at the bus, and low slots, wants what others want, too.
+#[test]
+fn a_question_of_several_clients_waits_behind_none_that_only_others_want() {
+    let mut retained = retained();
+    let address = |last: u8| ClientAddr::from(std::net::IpAddr::from([192, 0, 2, last]));
+    let (many, one, other) = (address(1), address(2), address(3));
+    for slot in 0..10 {
+        let name = TopicName::from(format!("{slot}.*"));
+        assert_eq!(wants(&mut retained, slot, many, &name).len(), 1);
+    }
+    let asked = wants(&mut retained, 10, many, &ALL);
+    let [
+        RetainedRequest::Ask {
+            number: 11, client, ..
+        },
+    ] = &asked[..]
+    else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(*client, many);
+    assert!(wants(&mut retained, 11, many, &ALL).is_empty());
+    // The question that the others wait for moves once, to an address that has no other.
+    let (name, number) = (ALL, 11);
+    let moved = RetainedRequest::Move {
+        name,
+        number,
+        client: one,
+    };
+    assert_eq!(wants(&mut retained, 12, one, &ALL), [moved]);
+    assert!(wants(&mut retained, 13, other, &ALL).is_empty());
+    // And so does the next one, which all of these share.
+    retained.ended(&ALL, 11, None);
+    let next: Vec<_> = std::iter::from_fn(|| retained.next_request(|_| None)).collect();
+    let [
+        RetainedRequest::Ask {
+            number: 12, client, ..
+        },
+    ] = &next[..]
+    else {
+        panic!("{next:?}");
+    };
+    assert_eq!(*client, one);
+    for number in 1..=12 {
+        let name = retained.questions.name_of(number).cloned();
+        name.into_iter()
+            .for_each(|name| drop(retained.ended(&name, number, None)));
+    }
+    let counts = [many, one, other].map(|client| retained.questions.begun_of(client));
+    assert_eq!(counts, [0; 3]);
+}

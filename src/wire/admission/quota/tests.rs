@@ -68,6 +68,9 @@ fn what_is_granted_at_once_is_as_much_as_one_after_the_other() {
     let charges = [places.grant_some(v4(1), 5), places.grant_some(v4(1), 1)];
     assert_eq!((charges[0].amount(), charges[1].amount()), (5, 0));
     assert_eq!(places.counts().refused, 1, "not all of it");
+    assert!(places.grant_spare(v4(1), 1).is_none());
+    assert_eq!(places.counts().refused, 1, "it can do without");
+    assert!(places.grant_spare(v4(2), 1).is_some());
 }
 
 #[test]
