@@ -527,7 +527,7 @@ impl RedisStreamReader {
                 is_deletion: false,
                 is_old,
             },
-            Err(reason) => KeptEvent::Bad(reason),
+            Err(why) => KeptEvent::Bad { id, why },
         });
         if self.old_until == Some(id) {
             self.old_until = None;
