@@ -6,15 +6,14 @@
 //! While the bus has a question that begins at a cursor and has not brought its first page, later clients that begin there
 //! wait for the next question, which they share.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use super::RetainedRequest;
 use super::sought::{Receiver, Sought};
 use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::base::ExtendibleMap;
 
 /// How long the first member of a question that is ready for the next page waits for the others, microseconds.
 pub(super) const LAG_MAX_US: u64 = 500_000;
@@ -72,9 +71,9 @@ pub(super) enum Member {
 pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
-    begun: HashMap<Start, u64, RandomState>,
+    begun: ExtendibleMap<Start, u64>,
     /// The questions after those: their numbers, cursors and members.
-    next: HashMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>), RandomState>,
+    next: ExtendibleMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>)>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest cursor.
@@ -131,8 +130,8 @@ impl Questions {
         cursor: &QuestionCursor,
         key: SessionKey,
     ) -> u64 {
-        let next = self.next.entry((name.clone(), cursor.id));
-        let (number, _, members) = next.or_insert_with(|| {
+        let start = (name.clone(), cursor.id);
+        let (number, _, members) = self.next.get_or_insert_with(start, || {
             self.number += 1;
             (self.number, cursor.clone(), BTreeSet::new())
         });
