@@ -14,9 +14,9 @@ use super::ledger::{Ledger, Unanswered};
 use super::server_words::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
-use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription, TopicName};
+use weirgate_core::{BusEvent, Fault, PageCursor, Subscription, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue};
-use weirgate_wire::base::{ExtendibleMap, LogBudget, Now};
+use weirgate_wire::base::{ExtendibleMap, LogBudget};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
 /// reads and writes between two such batches.
@@ -442,29 +442,6 @@ impl Names {
             subscription,
             number,
             fault: Fault(reason),
-        })
-    }
-
-    /// Reports a message that is not handed over because of its name, and logs `why`. Two names that are not UTF-8 would
-    /// become the same text, so no client can get their messages.
-    ///
-    /// # Errors
-    /// The loop is gone.
-    pub(super) fn skip(
-        &mut self,
-        link: &SourceLink,
-        received: Now,
-        (subscription, place): (Subscription, Place),
-        why: &str,
-    ) -> Result<(), LoopGone> {
-        if let Some(line) = self.lines.line(received) {
-            let by = shown(&subscription.name);
-            let lines_left_out = line.suppressed;
-            tracing::warn!(by, why, lines_left_out, "skipped: a message");
-        }
-        link.send(BusEvent::Skipped {
-            subscription,
-            place,
         })
     }
 

@@ -31,12 +31,16 @@ pub enum BusEvent {
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
     Deleted(BusMessage),
-    /// A message for this subscription was not handed over; the source has counted or logged the message.
+    /// A message for this subscription was not handed over. The feed counts and logs it.
     Skipped {
-        /// The subscription.
+        /// The subscription; an empty name if it is unknown.
         subscription: Subscription,
         /// The place in the kept feed.
         place: Place,
+        /// The id in the stream of the bus, if the message has one.
+        id: Option<StoredId>,
+        /// Why, for the log line.
+        why: &'static str,
     },
     /// News about the positions of the kept feed, for the history.
     Feed(FeedNotice),

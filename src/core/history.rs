@@ -423,7 +423,7 @@ impl History {
         };
         let names = WantedNames::new(wanted.iter());
         let known = &self.known_topics;
-        let mut unwanted = Unwanted::default();
+        let mut unwanted = Unwanted::new(&names, known);
         let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);

@@ -38,7 +38,7 @@ pub(super) const LINGER_US: u64 = 1_500_000;
 /// The held states.
 #[derive(Debug, Default)]
 pub(super) struct Overload {
-    held: HashMap<TopicName, HeldTopic, RandomState>,
+    held: ExtendibleMap<TopicName, HeldTopic>,
     /// The topics of `held` by [`HeldTopic::place`].
     order: BTreeMap<u64, TopicName>,
     /// All held frames.
@@ -187,7 +187,7 @@ impl Overload {
         self.numbered += 1;
         let number = self.numbered;
         let topic = delivery.topic;
-        let held = self.held.entry(topic.clone()).or_insert_with(|| {
+        let held = self.held.get_or_insert_with(topic.clone(), || {
             self.order.insert(number, topic.clone());
             HeldTopic {
                 place: number,
@@ -288,7 +288,7 @@ impl Overload {
             self.held.remove(topic);
         }
         if self.states == 0 {
-            self.held = HashMap::default();
+            self.held = ExtendibleMap::default();
         }
     }
 
@@ -366,7 +366,7 @@ mod tests {
                 overload.tidy(&topic);
                 slot += 1;
             }
-            let seen = &overload.held[&topic].seen;
+            let seen = &overload.held.get(&topic).expect("held").seen;
             assert!(seen.numbers.len() <= 40, "{}", seen.numbers.len());
             assert!(seen.order.len() <= 40, "{}", seen.order.len());
         }

@@ -98,6 +98,13 @@ impl Place {
     }
 }
 
+/// For log lines: a number of Redis as Redis writes it, `1700000000000-0`.
+impl fmt::Display for StoredId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.major, self.minor)
+    }
+}
+
 impl StoredId {
     /// No id is higher.
     pub(super) const MAX: Self = Self {

@@ -362,12 +362,15 @@ fn since_us(now: Now, then: Now) -> u64 {
 pub enum FeedLine {
     /// A message was refused.
     BadMessage {
-        /// The subject or channel.
+        /// The beginning of the subject or channel, as printable text.
         subject: String,
+        /// The id in the stream of the bus, if the message has one: of Redis that of the entry, of JetStream the sequence
+        /// number, in the kept feed with the time of storage after it.
+        id: Option<String>,
         /// Reason of the refusal, for the log line.
         why: String,
-        /// The beginning of the payload, as printable text.
-        excerpt: String,
+        /// The beginning of the payload, as printable text; `None` if the source has handed none over.
+        excerpt: Option<String>,
     },
     /// The number of lines about refused messages that were left out.
     LeftOut(u64),

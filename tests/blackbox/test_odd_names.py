@@ -85,7 +85,7 @@ async def test_two_names_never_become_one(odd_bus, start_weirgate):
     assert [message["channel"] for message in client.data] == ["t.first", *TEXT, "t.last"]
     assert not any(status.get("lost") for status in client.statuses)
     await until(lambda: scrape(weirgate).sum("weirgate_bus_messages_bad_total") == len(NOT_TEXT), 10, "the count")
-    weirgate.logs("skipped: ", "a name that is not UTF-8")
+    weirgate.logs("bad message skipped", "a name that is not UTF-8")
 
 
 async def test_last_values_of_such_names_are_not_sent(start_nats, start_weirgate):

@@ -314,17 +314,44 @@ async def test_entries_that_are_no_messages_are_counted_and_nobody_notices(start
     await ready(one)
     client, _ = await subscribe(one, feed, ["A"])
     bus = redis_server.client()
-    bus.xadd(KEY, {"x": "y"})
+    bad = bus.xadd(KEY, {"x": "y"})
     bus.xadd(KEY, {"channel": "market:tick:A", "data": "{}"})
     bus.xadd(KEY, {"channel": b"\xff", "data": "{}"})
     await feed.publish("A", 1)
     assert await got(client, 1) == [1]
     assert scrape(one).sum("weirgate_bus_messages_bad_total") == 2
-    assert "skipped: an entry of the stream" in one.log_tail()
+    one.logs("bad message skipped", f'id="{bad.decode()}"', "no field channel")
     bus.delete(KEY)
     bus.set(KEY, "no stream")
     await until(lambda: "WRONGTYPE" in one.log_tail(), 20, "the reason")
     await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+
+
+async def test_entries_deleted_after_they_were_read_are_no_loss(start, redis_server):
+    """`XDEL` of the newest entry that was read, while older ones are left, and what comes then. An entry that was deleted
+    unread, together with the newest that was read, is a loss."""
+    feed = OnRedis(TRADES, redis_server)
+    await feed.publish("A", *range(600))
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    bus = redis_server.client()
+    for round_ in range(3):
+        await feed.publish("A", 1_000 + round_)
+        assert await got(client, round_ + 1) == [1_000 + past for past in range(round_ + 1)]
+        [(newest, _)] = bus.xrevrange(KEY, count=1)
+        assert bus.xdel(KEY, newest) == 1
+        # The reader asks once a second.
+        await asyncio.sleep(1.5 * round_)
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+    assert not any(status.get("lost") for status in client.statuses), client.statuses
+    await feed.publish("A", 2_000)
+    await got(client, 4)
+    [(newest, _)] = bus.xrevrange(KEY, count=1)
+    both = bus.pipeline(transaction=True)
+    fields = {"channel": feed.kind.channel("A"), "data": "{}"}
+    both.xadd(KEY, fields, id="9000000000000-1").xdel(KEY, newest, "9000000000000-1").execute()
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 30, "the loss")
 
 
 async def test_a_stream_may_hold_the_heartbeats_of_another_consumer(start, start_nats):

@@ -109,6 +109,8 @@ fn a_message_that_is_skipped_is_a_gap_for_its_receivers() {
     bench.bus(BusEvent::Skipped {
         subscription: Subscription::pattern("indicators:*"),
         place: Place::Outside,
+        id: None,
+        why: "a name that is not UTF-8",
     });
     for (key, _) in subscriptions {
         bench.ping(key);

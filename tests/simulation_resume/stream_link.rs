@@ -126,7 +126,7 @@ impl StreamLink {
         let id = match told {
             KeptEvent::Message { id, .. } | KeptEvent::Head(id) => *id,
             KeptEvent::Lost | KeptEvent::Hole => return redis.forget_gone(self.process),
-            KeptEvent::Bad(_)
+            KeptEvent::Bad { .. }
             | KeptEvent::CaughtUp
             | KeptEvent::Lag { .. }
             | KeptEvent::Subjects(_) => return,

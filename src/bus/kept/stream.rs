@@ -13,7 +13,7 @@ use weirgate_core::{
 use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::{LogBudget, Now};
 
-/// The most log lines about entries, a second.
+/// The most log lines about losses, a second.
 const LINES_PER_SECOND: u32 = 5;
 
 /// The stream of a source.
@@ -46,8 +46,13 @@ pub enum KeptEvent {
         /// clients that resume.
         is_old: bool,
     },
-    /// An entry that no instance can read as a message, and the fault.
-    Bad(&'static str),
+    /// An entry that no instance can read as a message.
+    Bad {
+        /// The id.
+        id: StoredId,
+        /// The fault.
+        why: &'static str,
+    },
     /// Messages after the last one that was relayed are missing.
     Lost,
     /// Messages after the last one that was relayed are missing, and the last [`KeptEvent::Lost`] has reported them already.
@@ -191,15 +196,12 @@ impl StreamFeed {
                 };
                 BusEvent::of(message, is_deletion)
             }
-            KeptEvent::Bad(reason) => {
-                self.log_bad(now, reason);
-                let subscription = Subscription::channel("");
-                let place = Place::Outside;
-                BusEvent::Skipped {
-                    subscription,
-                    place,
-                }
-            }
+            KeptEvent::Bad { id, why } => BusEvent::Skipped {
+                subscription: Subscription::channel(""),
+                place: Place::Outside,
+                id: Some(id),
+                why,
+            },
             KeptEvent::Lost => {
                 self.log_lost(now);
                 BusEvent::Gap { lost: None }
@@ -229,17 +231,6 @@ impl StreamFeed {
                 lines_left_out = line.suppressed,
                 "the stream has lost messages that were not read: trimmed, deleted, or it was made \
                  anew; clients are notified"
-            );
-        }
-    }
-
-    fn log_bad(&mut self, now: Now, reason: &'static str) {
-        if let Some(line) = self.lines.line(now) {
-            tracing::warn!(
-                stream = shown(&self.settings.name),
-                reason,
-                lines_left_out = line.suppressed,
-                "skipped: an entry of the stream"
             );
         }
     }

@@ -201,7 +201,7 @@ impl PubSubSession<'_, '_> {
             Value::Bulk(channel) => channel,
             Value::Cut(_) => {
                 let place = self.place_of_cut(&subscription)?;
-                return self.skip((subscription, place), "a name that is too long", received);
+                return self.skip(subscription, place, "a name that is too long");
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
@@ -222,7 +222,7 @@ impl PubSubSession<'_, '_> {
             (false, _) => (subscription.name, None),
             // The ledger knows only the requested names.
             (true, Ok(channel)) => (channel.into(), Some(subscription.name)),
-            (true, Err(_)) => return self.skip((subscription, place), NAME_NOT_UTF8, received),
+            (true, Err(_)) => return self.skip(subscription, place, NAME_NOT_UTF8),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
             subject,
@@ -253,12 +253,16 @@ impl PubSubSession<'_, '_> {
     /// Reports a message that cannot be relayed.
     fn skip(
         &mut self,
-        skipped: (Subscription, Place),
-        why: &str,
-        received: Now,
+        subscription: Subscription,
+        place: Place,
+        why: &'static str,
     ) -> Result<(), Stop> {
-        let (names, link) = (&mut *self.names, &self.relay.link);
-        Ok(names.skip(link, received, skipped, why)?)
+        Ok(self.relay.link.send(BusEvent::Skipped {
+            subscription,
+            place,
+            id: None,
+            why,
+        })?)
     }
 
     /// The name of a channel: the ledger's copy if it has one, to save an allocation.

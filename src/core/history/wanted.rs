@@ -98,33 +98,33 @@ impl WantedNames {
     }
 }
 
-/// In [`Matching::list_of`]: the first list, which is empty, because no wanted name matches the topic.
-const NO_NAMES: u32 = 0;
-/// In [`Matching::list_of`]: the patterns have not been matched against the topic yet.
-const NOT_MATCHED_YET: u32 = u32::MAX;
-
 /// The topics of which a search wants no message, as far as it knows: no wanted name matches them, or it has found enough of
-/// them. A search for patterns remembers them from step to step, in a bit for each topic.
-#[derive(Debug, Default)]
+/// them. A bit for each topic; a search for patterns remembers them from step to step.
+#[derive(Debug)]
 pub(super) struct Unwanted {
-    /// Empty: nothing is remembered.
     words: Vec<u64>,
     /// How many topics the history had forgotten: another topic may have the bit of a forgotten one.
     gone: u64,
 }
 
 impl Unwanted {
-    /// For the topics of now. Of names without wildcards it is known in each step which topics they match.
+    /// For the topics of now. Patterns may match any topic; names without wildcards match those that they equal.
     pub(super) fn new(names: &WantedNames, known: &KnownTopics) -> Self {
-        let topics = if names.has_patterns() {
-            known.slots()
-        } else {
-            0
-        };
-        Self {
-            words: vec![0; topics.div_ceil(BITS)],
+        let all = if names.has_patterns() { 0 } else { u64::MAX };
+        let mut unwanted = Self {
+            words: vec![all; known.slots().div_ceil(BITS)],
             gone: known.gone,
+        };
+        if !names.has_patterns() {
+            for topic in names
+                .exact
+                .iter()
+                .filter_map(|name| known.index(&name.name))
+            {
+                unwanted.words[topic.at() / BITS] &= !(1 << (topic.at() % BITS));
+            }
         }
+        unwanted
     }
 
     /// Whether it is about the topics of now.
@@ -144,21 +144,16 @@ impl Unwanted {
         }
     }
 
-    /// For each topic of now `start`, or [`NO_NAMES`] if it is known that no message of it is wanted.
-    fn lists_of_topics(&self, start: u32, known: &KnownTopics) -> Vec<u32> {
-        let mut lists = vec![start; known.slots()];
-        let topics = lists.chunks_mut(BITS).zip(&self.words);
-        for (lists, word) in topics.filter(|(_, word)| **word != 0) {
-            for (bit, list) in lists.iter_mut().enumerate() {
-                if (word >> bit) & 1 == 1 {
-                    *list = NO_NAMES;
-                }
-            }
-        }
-        lists
+    /// Whether it has a topic.
+    #[inline]
+    fn has(&self, topic: TopicIndex) -> bool {
+        let word = self.words.get(topic.at() / BITS);
+        word.is_some_and(|word| (word >> (topic.at() % BITS)) & 1 == 1)
     }
 }
 
+/// In [`Matching::list_of`]: the first list, which is empty.
+const NO_NAMES: usize = 0;
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
@@ -167,8 +162,9 @@ pub(super) struct Matching<'a> {
     patterns: &'a [Wanted],
     /// Of each topic: the wanted name that equals it, if there are patterns beside.
     exact: HashMap<TopicIndex, &'a Wanted, RandomState>,
-    /// For each topic the index in `lists` of the names that match it, [`NO_NAMES`], or [`NOT_MATCHED_YET`].
-    list_of: Vec<u32>,
+    /// For each topic that this step has matched: the index in `lists` of the names that match it. A list of all topics
+    /// would take longer to make than the step.
+    list_of: HashMap<TopicIndex, usize, RandomState>,
     lists: Vec<Vec<&'a Wanted>>,
     /// The topics that the names equal; `None` if there are patterns, which may match any topic.
     exact_topics: Option<Vec<TopicIndex>>,
@@ -193,15 +189,10 @@ impl<'a> Matching<'a> {
     ) -> Self {
         let steps = steps.min(MATCH_STEPS_MAX);
         let has_patterns = names.has_patterns();
-        let start = if has_patterns {
-            NOT_MATCHED_YET
-        } else {
-            NO_NAMES
-        };
         let mut matching = Self {
             patterns: &names.patterns,
             exact: HashMap::default(),
-            list_of: unwanted.lists_of_topics(start, known),
+            list_of: HashMap::default(),
             lists: vec![Vec::new()],
             exact_topics: (!has_patterns).then(Vec::new),
             wanted_left: None,
@@ -230,21 +221,20 @@ impl<'a> Matching<'a> {
     // Inlined into its caller, it takes twice as many instructions for each topic.
     #[inline(never)]
     pub(super) fn first_of(&self, topics: &[TopicIndex]) -> Option<usize> {
-        let mut topics = topics.iter();
-        topics.position(|topic| self.may_match(*topic))
+        let (unwanted, mut topics) = (&*self.unwanted, topics.iter());
+        topics.position(|topic| !unwanted.has(*topic))
     }
 
     /// The index in `topics` of the last topic that a wanted name may match.
     #[inline(never)]
     pub(super) fn last_of(&self, topics: &[TopicIndex]) -> Option<usize> {
-        let mut topics = topics.iter();
-        topics.rposition(|topic| self.may_match(*topic))
+        let (unwanted, mut topics) = (&*self.unwanted, topics.iter());
+        topics.rposition(|topic| !unwanted.has(*topic))
     }
 
     /// Whether a wanted name may match a topic.
-    #[inline]
     pub(super) fn may_match(&self, topic: TopicIndex) -> bool {
-        self.list_of[topic.at()] != NO_NAMES
+        !self.unwanted.has(topic)
     }
 
     /// Whether the step of the search goes on with another message. It looks at one at least.
@@ -266,16 +256,17 @@ impl<'a> Matching<'a> {
         self.steps - self.budget.left()
     }
 
-    /// The wanted names that match a topic.
+    /// The wanted names that match a topic that was not [left](Self::leave).
     pub(super) fn names_for(
         &mut self,
         topic: TopicIndex,
         known: &KnownTopics,
     ) -> Result<&[&'a Wanted], NotRecovered> {
-        if self.list_of[topic.at()] == NOT_MATCHED_YET {
-            self.find(topic, known)?;
-        }
-        Ok(&self.lists[self.list_of[topic.at()] as usize])
+        let list = match self.list_of.get(&topic) {
+            Some(&list) => list,
+            None => self.find(topic, known)?,
+        };
+        Ok(&self.lists[list])
     }
 
     /// No further message of a topic is wanted.
@@ -283,7 +274,6 @@ impl<'a> Matching<'a> {
         if self.may_match(topic) {
             self.wanted_left = self.wanted_left.map(|left| left.saturating_sub(1));
         }
-        self.list_of[topic.at()] = NO_NAMES;
         self.unwanted.add(topic);
     }
 
@@ -302,8 +292,9 @@ impl<'a> Matching<'a> {
         self.wanted_left == Some(0)
     }
 
-    /// Finds the wanted names that match a topic. The copy of the name that equals the topic comes last.
-    fn find(&mut self, topic: TopicIndex, known: &KnownTopics) -> Outcome {
+    /// Finds the wanted names that match a topic; returns the index of the list. The copy of the name that equals the topic
+    /// comes last.
+    fn find(&mut self, topic: TopicIndex, known: &KnownTopics) -> Result<usize, NotRecovered> {
         let text = known.topic(topic).as_str();
         let mut matching = Vec::new();
         for wanted in self.patterns {
@@ -314,25 +305,26 @@ impl<'a> Matching<'a> {
             }
         }
         matching.extend(self.exact.get(&topic));
-        match matching.is_empty() {
-            true => self.leave(topic),
-            false => self.set(topic, matching),
+        if matching.is_empty() {
+            self.leave(topic);
+            return Ok(NO_NAMES);
         }
-        Ok(())
+        Ok(self.set(topic, matching))
     }
 
-    /// Sets the names that match a topic. Topics in a row that the same patterns match share a list.
-    fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) {
+    /// Sets the names that match a topic; returns the index of the list. Topics in a row that the same patterns match share
+    /// one.
+    fn set(&mut self, topic: TopicIndex, names: Vec<&'a Wanted>) -> usize {
         let is_last = |last: &Vec<&Wanted>| {
             let mut pairs = last.iter().zip(&names);
             last.len() == names.len() && pairs.all(|(a, b)| std::ptr::eq(*a, *b))
         };
-        self.list_of[topic.at()] = if self.lists.last().is_some_and(is_last) {
-            self.lists.len() as u32 - 1
-        } else {
+        if !self.lists.last().is_some_and(is_last) {
             self.lists.push(names);
-            self.lists.len() as u32 - 1
-        };
+        }
+        let list = self.lists.len() - 1;
+        self.list_of.insert(topic, list);
+        list
     }
 }
 
@@ -392,6 +384,28 @@ mod tests {
             assert_eq!(matching.last_of(&indices), Some(at));
             let names = matching.names_for(indices[at], &known);
             assert_eq!(names.expect("no steps").len(), 1);
+        }
+    }
+
+    /// A table of all topics would be 4 bytes for each, in each of the hundreds of steps of a search.
+    #[test]
+    fn a_step_takes_memory_for_the_topics_that_it_looks_at() {
+        let mut known = KnownTopics::new(usize::MAX);
+        let indices: Vec<_> = (0..100_000).map(|n| known.add(&topic(n), 0)).collect();
+        for wanted in [
+            names(&[], &["a:*"]),
+            names(&["a:5"], &["a:*"]),
+            names(&["a:5"], &[]),
+        ] {
+            let mut unwanted = Unwanted::new(&wanted, &known);
+            let mut matching = Matching::new(&wanted, &mut unwanted, &known, 1_000);
+            for &topic in &indices[..10] {
+                let _ = matching.names_for(topic, &known);
+            }
+            let entry = size_of::<(TopicIndex, usize)>();
+            let step = matching.list_of.capacity() * entry;
+            let bits = unwanted.bytes();
+            assert!(step < 1_000 && bits < 16_000, "{step} {bits}");
         }
     }
 

@@ -1,18 +1,20 @@
 //! A table by client for gateways.
 
-use super::{SessionKey, trim};
+use super::SessionKey;
+use weirgate_wire::base::ChunkedQueue;
 
 /// A value for each client. A key of a former client of the slot finds nothing.
 #[derive(Debug)]
 pub struct ByClient<C> {
-    slots: Vec<Option<(u32, C)>>,
+    /// By slot. A list that doubles would move all clients in one step.
+    slots: ChunkedQueue<Option<(u32, C)>>,
     len: usize,
 }
 
 impl<C> Default for ByClient<C> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
+            slots: ChunkedQueue::default(),
             len: 0,
         }
     }
@@ -42,8 +44,9 @@ impl<C> ByClient<C> {
         first: usize,
         count: usize,
     ) -> impl Iterator<Item = (SessionKey, &mut C)> {
-        let slots = self.slots.iter_mut().enumerate().skip(first).take(count);
-        slots.filter_map(|(slot, entry)| {
+        let slots = self.slots.iter_mut_from(first).take(count).enumerate();
+        slots.filter_map(move |(after_first, entry)| {
+            let slot = first + after_first;
             let (generation, client) = entry.as_mut()?;
             let key = SessionKey {
                 slot: slot as u32,
@@ -71,8 +74,8 @@ impl<C> ByClient<C> {
     /// Adds a client. The slot is free: the client before was removed when the session ended.
     pub(crate) fn insert(&mut self, key: SessionKey, client: C) -> &mut C {
         let slot = key.slot as usize;
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
+        while self.slots.len() <= slot {
+            self.slots.push_back(None);
         }
         let entry = &mut self.slots[slot];
         debug_assert!(entry.is_none(), "two clients in one slot");
@@ -85,7 +88,9 @@ impl<C> ByClient<C> {
         self.get(key)?;
         let (_, client) = self.slots[key.slot as usize].take()?;
         self.len -= 1;
-        trim(&mut self.slots, Option::is_none);
+        while self.slots.back().is_some_and(Option::is_none) {
+            self.slots.pop_back();
+        }
         Some(client)
     }
 }
@@ -110,5 +115,28 @@ mod tests {
         assert_eq!(clients.get(key(2)), Some(&'b'));
         let all: Vec<_> = clients.iter_mut().map(|(key, c)| (key, *c)).collect();
         assert_eq!((all, clients.len()), (vec![(key(2), 'b')], 1));
+    }
+
+    #[test]
+    fn a_walk_in_parts_finds_each_client_once() {
+        let mut clients = ByClient::default();
+        let key = |slot| SessionKey {
+            slot,
+            generation: slot + 1,
+        };
+        for slot in 0..50_000 {
+            clients.insert(key(slot), [slot; 8]);
+        }
+        for slot in (0..50_000).filter(|slot| slot % 3 == 0 || *slot > 40_000) {
+            assert_eq!(clients.remove(key(slot)), Some([slot; 8]));
+        }
+        assert_eq!(clients.slots(), 40_001);
+        let mut found = Vec::new();
+        for first in (0..clients.slots()).step_by(999) {
+            let part = clients.slots_mut(first, 999);
+            found.extend(part.map(|(key, client)| (key, client[0])));
+        }
+        let expected = (0..=40_000).filter(|slot| slot % 3 != 0);
+        assert!(found.into_iter().eq(expected.map(|slot| (key(slot), slot))));
     }
 }

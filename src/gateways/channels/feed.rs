@@ -74,8 +74,7 @@ impl ChannelsFeed {
         let counts = &mut self.stats.subjects[0];
         if let Err(why) = check {
             counts.messages_bad += 1;
-            self.bad_log
-                .say(now, &message.subject, &message.payload, &why);
+            self.bad_log.say(now, &message, &why);
             return None;
         }
         counts.record(message.received);
@@ -142,7 +141,15 @@ impl Feed for ChannelsFeed {
             } => out.extend(self.message(now, message, is_deletion, Some(number))),
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
+            BusEvent::Skipped {
+                subscription,
+                id,
+                why,
+                ..
+            } => {
+                self.stats.subjects[0].messages_bad += 1;
+                self.bad_log.say_skipped(now, &subscription, id, why);
+            }
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Feed(_)
@@ -190,6 +197,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Skipped {
                 subscription,
                 place,
+                ..
             } => Some(BusNotice::Skipped {
                 topic: topic_of(subscription),
                 subject: None,

@@ -156,7 +156,7 @@ impl Spent {
 impl ChannelsGateway {
     /// Releases names of clients that have ended, as many as there is time for.
     pub(super) fn release_leaving(&mut self, core: &mut Core) {
-        while let Some(leaving) = self.leaving.front_mut() {
+        while let Some(leaving) = self.leaving.get_mut(0) {
             if let Some((name, wanted)) = leaving.wanted.pop_first() {
                 self.retained.stop_waiting(&name, leaving.key, &wanted);
             } else if let Some(replay) = leaving.replays.pop_first() {

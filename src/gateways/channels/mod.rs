@@ -86,6 +86,7 @@ use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
 };
+use weirgate_wire::base::ChunkedQueue;
 use weirgate_wire::head::RequestHead;
 
 pub use self::bus_requests::Interest;
@@ -180,7 +181,7 @@ pub struct ChannelsGateway {
     /// The pattern that clients are losing.
     giving_up: Option<GivingUp>,
     /// Clients that have ended, and whose names are given up one after the other.
-    leaving: VecDeque<Leaving>,
+    leaving: ChunkedQueue<Leaving>,
 }
 
 /// Work for other threads.
@@ -228,7 +229,7 @@ impl ChannelsGateway {
             name_errors: VecDeque::new(),
             gap_notified: None,
             giving_up: None,
-            leaving: VecDeque::new(),
+            leaving: ChunkedQueue::default(),
         }
     }
 

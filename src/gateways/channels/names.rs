@@ -5,10 +5,6 @@
 //! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
 //! join with an answer.
 
-use std::collections::HashMap;
-
-use foldhash::quality::RandomState;
-
 use super::ChannelsStats;
 use super::bus_requests::BusRequests;
 use super::held::HeldNames;
@@ -116,7 +112,7 @@ pub(super) struct Names {
     least: [u64; 3],
     entries: ChunkedSlab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
-    addresses: HashMap<ClientAddr, OfAddress, RandomState>,
+    addresses: ExtendibleMap<ClientAddr, OfAddress>,
     pub(super) asked: BusRequests,
     /// The names with [`Route::RequestedBesideCover`].
     beside_covers: usize,
@@ -220,7 +216,7 @@ impl Names {
             least: least.map(|least| least as u64),
             entries: ChunkedSlab::default(),
             ids: ExtendibleMap::default(),
-            addresses: HashMap::default(),
+            addresses: ExtendibleMap::default(),
             asked: BusRequests::default(),
             beside_covers: 0,
             text_bytes: 0,
@@ -253,8 +249,8 @@ impl Names {
             return Ok((self.entries[id].name.clone(), News::Nothing));
         }
         let address = client.address();
-        let entry = self.addresses.entry(address);
-        let of_address = entry.or_insert_with(|| OfAddress::new(&self.sums, address));
+        let new = || OfAddress::new(&self.sums, address);
+        let of_address = self.addresses.get_or_insert_with(address, new);
         let others = match known {
             Some(id) if of_address.clients.contains_key(&id) => Others::OfAddress,
             Some(_) => Others::OfOtherAddresses,

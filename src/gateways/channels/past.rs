@@ -17,7 +17,7 @@
 mod known;
 mod turns;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::NameSyntax;
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
@@ -65,7 +65,7 @@ pub(super) struct Past {
     /// Names of which nothing more is to be had from the stream.
     known: KnownNames,
     /// Clients whose answers wait no longer for a name.
-    ended: VecDeque<Ended>,
+    ended: ChunkedQueue<Ended>,
     /// The newest wait for a name.
     newest: PastWait,
 }
@@ -162,7 +162,7 @@ struct Ahead {
 /// get their turns one after the other.
 #[derive(Debug, Default)]
 struct Returned {
-    names: VecDeque<TopicName>,
+    names: ChunkedQueue<TopicName>,
     /// The clients of the first name have their turns up to this one.
     reached: Option<SessionKey>,
 }
@@ -584,7 +584,7 @@ impl ChannelsGateway {
 
     /// Sends the answers of clients that wait no longer, as many as there is time for.
     pub(super) fn answer_past(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
-        while let Some(ended) = self.past.ended.front_mut() {
+        while let Some(ended) = self.past.ended.get_mut(0) {
             let Some(key) = ended.clients.pop_first() else {
                 self.past.ended.pop_front();
                 continue;

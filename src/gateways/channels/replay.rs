@@ -392,7 +392,7 @@ impl Retained {
 
     /// Begins to send all kept messages to a client.
     fn replay(&mut self, key: SessionKey, replay: Replay) {
-        let waiter = self.clients.entry(key).or_default();
+        let waiter = self.clients.get_or_insert_default(key);
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| WaitedName {

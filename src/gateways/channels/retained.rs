@@ -31,7 +31,7 @@ use self::client::Share;
 pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
 pub(super) use self::questions::QuestionCursor;
 pub use self::request::RetainedRequest;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -59,12 +59,12 @@ pub(super) struct Retained {
     pub(super) paused_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
-    pub(super) clients: HashMap<SessionKey, RetainedClient, RandomState>,
-    waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
+    pub(super) clients: ExtendibleMap<SessionKey, RetainedClient>,
+    waiting: ExtendibleMap<TopicName, BTreeSet<SessionKey>>,
     pub(super) questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
-    live: ExtendibleMap<TopicName, HashMap<u64, u64, RandomState>>,
+    live: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
     hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
@@ -100,7 +100,7 @@ impl Retained {
             paused: Vec::new(),
             paused_until_us: 0,
             is_up: false,
-            clients: HashMap::default(),
+            clients: ExtendibleMap::default(),
             waiting: ExtendibleMap::default(),
             questions: Questions::default(),
             live: ExtendibleMap::default(),
@@ -156,7 +156,7 @@ impl Retained {
     /// waits for the name already, that stays.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         let wanted = WaitedName::new(answer, self.count);
-        let waiter = self.clients.entry(key).or_default();
+        let waiter = self.clients.get_or_insert_default(key);
         waiter.names.entry(name.clone()).or_insert(wanted);
         self.count_name(name, key);
     }
@@ -170,7 +170,7 @@ impl Retained {
             wants_end: true,
             ..WaitedName::new(answer, self.count)
         };
-        let waiter = self.clients.entry(key).or_default();
+        let waiter = self.clients.get_or_insert_default(key);
         waiter.ends.retain(|end| end.name != *name);
         waiter.names.insert(name.clone(), wanted);
         self.count_name(name, key);

@@ -1,19 +1,16 @@
 //! The connections whose clients have ended: each is kept until its messages are forwarded. How many messages may remain is
 //! limited for all together, with a share for each client address.
 
-use std::collections::HashMap;
-
-use foldhash::quality::RandomState;
-
 use super::connection::{Calling, Connection, EndedClient};
 use super::metrics::EventsStats;
 use weirgate_core::{SessionKey, WasConnected};
 use weirgate_wire::admission::Quota;
+use weirgate_wire::base::ExtendibleMap;
 
 /// Connections without a client, each with a call in flight or with waiting messages.
 #[derive(Debug)]
 pub(super) struct Orphans {
-    connections: HashMap<SessionKey, Connection, RandomState>,
+    connections: ExtendibleMap<SessionKey, Connection>,
     /// Messages of all orphans that wait or are in line for a slot.
     pub(super) messages: Quota,
 }
@@ -21,7 +18,7 @@ pub(super) struct Orphans {
 impl Orphans {
     pub(super) fn new(messages_max: usize) -> Self {
         Self {
-            connections: HashMap::default(),
+            connections: ExtendibleMap::default(),
             messages: Quota::new("orphans", messages_max as u64),
         }
     }

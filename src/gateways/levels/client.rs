@@ -6,8 +6,6 @@
 //! figures.
 
 use crate::gateways::shared::members::{max_hz, members, read_max_rate, text_of};
-use foldhash::quality::RandomState;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use url::form_urlencoded;
 use weirgate_core::{
@@ -15,6 +13,7 @@ use weirgate_core::{
     Incoming, MaxRate, NameSource, OnBus, SessionKey, TopicName,
 };
 use weirgate_wire::auth::Origins;
+use weirgate_wire::base::ExtendibleMap;
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
@@ -144,7 +143,7 @@ impl Gateway for LevelsGateway {
 pub(crate) struct DemoGateway {
     levels: LevelsGateway,
     /// Connections by the names from their tabs.
-    tabs: HashMap<String, SessionKey, RandomState>,
+    tabs: ExtendibleMap<String, SessionKey>,
 }
 
 /// The gateway's state of a client.
@@ -182,7 +181,7 @@ impl DemoGateway {
     pub(crate) fn new(levels: LevelsGateway) -> Self {
         Self {
             levels,
-            tabs: HashMap::default(),
+            tabs: ExtendibleMap::default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use thiserror::Error;
-use weirgate_core::{BusMessage, FeedLine, Now, StreamPosition};
+use weirgate_core::{BusMessage, FeedLine, Now, Point, StoredId, StreamPosition, Subscription};
 use weirgate_wire::base::LogBudget;
 
 /// The newest position seen of a subject.
@@ -78,9 +78,10 @@ pub(in crate::gateways) fn write_integer(key: &str, value: impl itoa::Integer, o
 /// The most log lines about bad messages, a second. Further messages are counted, and the count is logged later.
 pub(in crate::gateways) const LINES_PER_SECOND: u32 = 5;
 
-/// The most bytes shown of a bad message, after escaping.
+/// The most bytes shown of a bad message, and of its subject, after escaping.
 pub(in crate::gateways) const EXCERPT_BYTES_MAX: usize = 200;
 
+/// The log lines about bad messages, whether the feed or the source has found the fault.
 #[derive(Debug)]
 pub(in crate::gateways) struct BadMessageLog {
     budget: LogBudget,
@@ -105,20 +106,35 @@ impl BadMessageLog {
     }
 
     /// Makes a line about a message, or counts the message if the lines of this second are used up.
-    pub(in crate::gateways) fn say(
+    pub(in crate::gateways) fn say(&mut self, now: Now, message: &BusMessage, why: &dyn Display) {
+        self.add(now, || FeedLine::BadMessage {
+            subject: excerpt(message.subject.as_bytes()),
+            id: id_of(message),
+            why: why.to_string(),
+            excerpt: Some(excerpt(&message.payload)),
+        });
+    }
+
+    /// As [`say`](Self::say), about a message that the source has not handed over.
+    pub(in crate::gateways) fn say_skipped(
         &mut self,
         now: Now,
-        subject: &str,
-        payload: &[u8],
-        why: &dyn Display,
+        subscription: &Subscription,
+        id: Option<StoredId>,
+        why: &str,
     ) {
+        self.add(now, || FeedLine::BadMessage {
+            subject: excerpt(subscription.name.as_bytes()),
+            id: id.map(|id| id.to_string()),
+            why: why.to_owned(),
+            excerpt: None,
+        });
+    }
+
+    fn add(&mut self, now: Now, line: impl FnOnce() -> FeedLine) {
         self.tick(now);
         if self.budget.line(now).is_some() {
-            self.bad_message = Some(FeedLine::BadMessage {
-                subject: subject.to_owned(),
-                why: why.to_string(),
-                excerpt: excerpt(payload),
-            });
+            self.bad_message = Some(line());
         }
     }
 
@@ -126,6 +142,17 @@ impl BadMessageLog {
     pub(in crate::gateways) fn next(&mut self) -> Option<FeedLine> {
         let left_out = self.left_out.take().map(FeedLine::LeftOut);
         left_out.or_else(|| self.bad_message.take())
+    }
+}
+
+/// The id by which an operator finds a message in its stream.
+fn id_of(message: &BusMessage) -> Option<String> {
+    if let Some(position) = message.position {
+        return Some(position.sequence.to_string());
+    }
+    match message.place.position()?.point {
+        Point::Stored(id) => Some(id.to_string()),
+        Point::Counted { .. } => None,
     }
 }
 
@@ -162,6 +189,7 @@ pub(in crate::gateways) fn excerpt(payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weirgate_core::{Mark, Place, Position};
 
     fn at(epoch: i64, sequence: u64) -> Option<StreamPosition> {
         Some(StreamPosition { epoch, sequence })
@@ -196,6 +224,78 @@ mod tests {
         }
     }
 
+    fn message() -> BusMessage {
+        let received = Now {
+            mono_us: 0,
+            unix_us: 0,
+        };
+        BusMessage {
+            subject: "levels.signals".into(),
+            pattern: None,
+            payload: b"[1]".to_vec(),
+            position: None,
+            received,
+            place: Place::Outside,
+            quiet: false,
+        }
+    }
+
+    /// The id of Redis, of JetStream in the kept feed, of JetStream for levels; none without a stream.
+    #[test]
+    fn a_line_has_the_id_by_which_the_message_is_found() {
+        let stored = |major, minor| {
+            let position = Position::stored(7, StoredId { major, minor });
+            BusMessage {
+                place: Place::Kept(Some(position)),
+                ..message()
+            }
+        };
+        let counted = BusMessage {
+            place: Place::Kept(Some(Position::counted(
+                7,
+                Mark::parse("0123456789ab.1").unwrap(),
+                5,
+            ))),
+            ..message()
+        };
+        let in_stream = BusMessage {
+            position: at(10, 42),
+            ..message()
+        };
+        let now = message().received;
+        for (message, expected) in [
+            (stored(1_700_000_000_000, 3), Some("1700000000000-3")),
+            (
+                stored(42, 1_700_000_000_000_000_000),
+                Some("42-1700000000000000000"),
+            ),
+            (in_stream, Some("42")),
+            (counted, None),
+            (message(), None),
+        ] {
+            let mut log = BadMessageLog::default();
+            log.say(now, &message, &"too large");
+            let Some(FeedLine::BadMessage { id, .. }) = log.next() else {
+                panic!("no line");
+            };
+            assert_eq!(id.as_deref(), expected);
+        }
+        let (mut log, name) = (BadMessageLog::default(), "é".repeat(10_000));
+        let id = StoredId { major: 5, minor: 0 };
+        log.say_skipped(now, &Subscription::pattern(name), Some(id), "no field data");
+        let Some(FeedLine::BadMessage {
+            subject,
+            id,
+            excerpt,
+            ..
+        }) = log.next()
+        else {
+            panic!("no line");
+        };
+        assert_eq!((id.as_deref(), excerpt), (Some("5-0"), None));
+        assert!(subject.len() <= EXCERPT_BYTES_MAX);
+    }
+
     #[test]
     fn the_rate_is_bounded_and_what_was_left_out_is_said() {
         let start = Now {
@@ -205,12 +305,12 @@ mod tests {
         let mut log = BadMessageLog::default();
         let bad_message = FeedLine::BadMessage {
             subject: "levels.signals".to_owned(),
+            id: None,
             why: "not an object".to_owned(),
-            excerpt: "[1]".to_owned(),
+            excerpt: Some("[1]".to_owned()),
         };
         let mut say = |us| {
-            let why = "not an object";
-            log.say(start.plus_us(us), "levels.signals", b"[1]", &why);
+            log.say(start.plus_us(us), &message(), &"not an object");
             [log.next(), log.next()]
         };
         for us in 0..100 {
@@ -229,7 +329,7 @@ mod tests {
         };
         let mut log = BadMessageLog::default();
         for us in 0..7 {
-            log.say(at(us), "levels.signals", b"[1]", &"not an object");
+            log.say(at(us), &message(), &"not an object");
             log.next();
         }
         log.tick(at(999_000));

@@ -75,8 +75,7 @@ impl TradesFeed {
             }
             Err(why) => {
                 counts.messages_bad += 1;
-                self.bad_log
-                    .say(now, &message.subject, &message.payload, &why);
+                self.bad_log.say(now, message, &why);
                 self.left_out(message, &why)
             }
         }
@@ -171,7 +170,15 @@ impl Feed for TradesFeed {
         match event {
             BusEvent::Up => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
+            BusEvent::Skipped {
+                subscription,
+                id,
+                why,
+                ..
+            } => {
+                self.stats.subjects[0].messages_bad += 1;
+                self.bad_log.say_skipped(now, &subscription, id, why);
+            }
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             // The feed has a single subscription, in place from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)

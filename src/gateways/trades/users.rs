@@ -5,16 +5,15 @@
 //! yet. So the request waits for a sign of life of the user's other connections. A connection without a sign of life is
 //! closed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use super::TradesGateway;
 use super::client::{Content, HeldSymbols, PendingSubscribe, TradesClient, not_held};
 use super::request::{Subscribe, TradesRequest};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
+use weirgate_wire::base::ExtendibleMap;
 
 /// How long a request over its user's limit waits for signs of life of the user's other connections.
 const SIGN_OF_LIFE_US: u64 = 2_000_000;
@@ -76,7 +75,7 @@ impl User {
 /// Symbols by user, over all of a user's connections. A user without symbols and without a waiting request has no
 /// entry.
 #[derive(Debug, Default)]
-pub(super) struct Users(HashMap<Arc<str>, User, RandomState>);
+pub(super) struct Users(ExtendibleMap<Arc<str>, User>);
 
 impl Users {
     /// The number of symbols that count against this connection's limit.
@@ -96,7 +95,7 @@ impl Users {
         if let Some(user) = &client.user
             && count > 0
         {
-            let user = self.0.entry(Arc::clone(user)).or_default();
+            let user = self.0.get_or_insert_default(Arc::clone(user));
             *user.holders.entry(key).or_default() += count;
             user.symbols += count;
         }

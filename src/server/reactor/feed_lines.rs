@@ -17,9 +17,10 @@ fn log_line(line: FeedLine) {
     match line {
         FeedLine::BadMessage {
             subject,
+            id,
             why,
             excerpt,
-        } => warn!(target: FEED_TARGET, subject, %why, excerpt, "bad message skipped"),
+        } => warn!(target: FEED_TARGET, subject, id, %why, excerpt, "bad message skipped"),
         FeedLine::LeftOut(suppressed) => warn!(
             target: FEED_TARGET,
             suppressed, "more bad messages were skipped than logged"
@@ -59,8 +60,15 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             log_line(FeedLine::BadMessage {
                 subject: "levels.signals".to_owned(),
+                id: Some("7".to_owned()),
                 why: "not an object".to_owned(),
-                excerpt: "[1]".to_owned(),
+                excerpt: Some("[1]".to_owned()),
+            });
+            log_line(FeedLine::BadMessage {
+                subject: String::new(),
+                id: None,
+                why: "no field data".to_owned(),
+                excerpt: None,
             });
             log_line(FeedLine::LeftOut(95));
         });
@@ -68,7 +76,8 @@ mod tests {
         assert_eq!(
             text,
             " WARN weirgate::gateways::feed: bad message skipped subject=\"levels.signals\" \
-             why=not an object excerpt=\"[1]\"\n \
+             id=\"7\" why=not an object excerpt=\"[1]\"\n \
+             WARN weirgate::gateways::feed: bad message skipped subject=\"\" why=no field data\n \
              WARN weirgate::gateways::feed: more bad messages were skipped than logged \
              suppressed=95\n"
         );

@@ -1,17 +1,15 @@
 //! Limits for each client address: connections at once, and new connections a second.
 //!
 //! An IPv6 client has a whole /64, so all addresses of a /64 share the limits. State is bounded by the rate of new
-//! connections: an address without a connection is forgotten at the first sweep after its rate has recovered.
+//! connections: an address without a connection is forgotten some new addresses after its rate has recovered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
-
 use super::{ClientAddr, TokenBucket};
+use crate::base::{ChunkedQueue, ExtendibleMap};
 
-/// Number of known addresses at which the first sweep removes idle addresses.
-const SWEEP_ADDRESSES_MIN: usize = 1024;
+/// With each new address so many known ones are looked at, and forgotten if they are idle: more than come.
+const LOOKS_WITH_EACH: usize = 2;
 
 /// The limits of an address; nothing is limited by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +70,9 @@ impl Entry {
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
-    entries: HashMap<ClientAddr, Entry, RandomState>,
-    /// The next sweep runs at twice the number of addresses that the last sweep kept, so that sweeps cost O(1) for each
-    /// new address.
-    sweep_at: usize,
+    entries: ExtendibleMap<ClientAddr, Entry>,
+    /// All of them, in the order in which they are looked at.
+    order: ChunkedQueue<ClientAddr>,
 }
 
 impl Addresses {
@@ -83,8 +80,8 @@ impl Addresses {
     pub fn new(limits: AddressLimits) -> Self {
         Self {
             limits,
-            entries: HashMap::default(),
-            sweep_at: SWEEP_ADDRESSES_MIN,
+            entries: ExtendibleMap::default(),
+            order: ChunkedQueue::default(),
         }
     }
 
@@ -106,11 +103,12 @@ impl Addresses {
         if connections_max.is_none() && connections_per_second.is_none() {
             return Ok(None);
         }
-        if self.entries.len() >= self.sweep_at {
-            self.entries.retain(|_, entry| !entry.is_idle(now_us));
-            self.sweep_at = (2 * self.entries.len()).max(SWEEP_ADDRESSES_MIN);
+        let client = client.group();
+        if !self.entries.contains_key(&client) {
+            self.forget_idle(now_us);
+            self.order.push_back(client);
         }
-        let entry = self.entries.entry(client.group()).or_insert_with(|| Entry {
+        let entry = self.entries.get_or_insert_with(client, || Entry {
             connections: Arc::default(),
             bucket: connections_per_second
                 .map(|per_second| TokenBucket::with_burst(per_second, burst, now_us)),
@@ -128,6 +126,21 @@ impl Addresses {
         Ok(Some(AddressPermit {
             _counted: Arc::clone(&entry.connections),
         }))
+    }
+
+    /// Looks at some addresses, and forgets those that are idle. A look at all of them would make the loop wait.
+    fn forget_idle(&mut self, now_us: u64) {
+        for _ in 0..LOOKS_WITH_EACH {
+            let Some(client) = self.order.pop_front() else {
+                return;
+            };
+            let entry = self.entries.get_mut(&client);
+            if entry.is_some_and(|entry| entry.is_idle(now_us)) {
+                self.entries.remove(&client);
+            } else {
+                self.order.push_back(client);
+            }
+        }
     }
 
     /// The connections of an address; 0 if nothing is limited.
@@ -228,12 +241,16 @@ mod tests {
         let mut all = addresses(Some(1), Some((1, 2)));
         let stays = all.admit(ip("192.0.2.1"), 0).unwrap();
         for n in 0..100_000_u64 {
-            // A thousand connections a second, each from a new address, and ended at once.
+            // A thousand connections a second, each from a new address, and ended at once. The rate of an address
+            // recovers in a second.
             let one = IpAddr::from((u128::from(n) + 1_000_000).wrapping_shl(64).to_be_bytes());
+            let known = all.known();
             assert!(all.admit(one.into(), n * 1_000).is_ok(), "{n}");
+            assert!(known <= all.known() + LOOKS_WITH_EACH, "{n}: all at once");
         }
         let known = all.known();
-        assert!(known <= 4 * SWEEP_ADDRESSES_MIN, "{known} addresses known");
+        assert!(known <= 4 * 1_000, "{known} addresses known");
+        assert_eq!(all.order.len(), known);
         assert!(
             all.admit(ip("192.0.2.1"), 100 * SECOND).is_err(),
             "it is there"

@@ -3,51 +3,49 @@
 //! The addresses with entries take turns; the entries of an address are first in, first out. So an entry
 //! waits for at most one entry of each other address, besides the earlier entries of its own address.
 
-use std::collections::{HashMap, hash_map};
 use std::hash::Hash;
 
-use foldhash::quality::RandomState;
-use slab::Slab;
-
 use super::ClientAddr;
+use crate::base::{ChunkedSlab, ExtendibleMap};
 
 /// The most addresses that one call looks at, so that a call does not get longer with the number of addresses.
 const LOOKS_MAX: usize = 1024;
 
-/// An empty queue keeps its memory up to this capacity; a larger queue, as after a storm, frees its memory when it is
-/// empty.
+/// An empty queue that never had more entries keeps its memory; a larger queue, as after a storm, frees its memory when it
+/// is empty.
 const ROOM_KEPT: usize = 1024;
 
 #[derive(Debug)]
 struct Node<T> {
     value: T,
-    before: usize,
-    after: usize,
+    before: u32,
+    after: u32,
 }
 
 /// Values in any number of rings. The index of the first value identifies a ring; `before` of the first value
 /// is the index of the last value.
 #[derive(Debug)]
-struct Rings<T>(Slab<Node<T>>);
+struct Rings<T>(ChunkedSlab<Node<T>>);
 
 impl<T> Rings<T> {
     /// Appends a value to a ring, or starts a new ring. Returns the index of the value.
-    fn push(&mut self, first: Option<usize>, value: T) -> usize {
-        let at = self.0.vacant_key();
-        let after = first.unwrap_or(at);
-        let before = first.map_or(at, |first| self.0[first].before);
-        self.0.insert(Node {
+    fn push(&mut self, first: Option<u32>, value: T) -> u32 {
+        let (before, after) = (0, 0);
+        let at = self.0.insert(Node {
             value,
             before,
             after,
         });
+        let after = first.unwrap_or(at);
+        let before = first.map_or(at, |first| self.0[first].before);
+        (self.0[at].before, self.0[at].after) = (before, after);
         self.0[before].after = at;
         self.0[after].before = at;
         at
     }
 
     /// Removes a value. Returns the value, and the index of the next value if the ring has others.
-    fn remove(&mut self, at: usize) -> (T, Option<usize>) {
+    fn remove(&mut self, at: u32) -> (T, Option<u32>) {
         let node = self.0.remove(at);
         if node.after == at {
             return (node.value, None);
@@ -63,7 +61,7 @@ impl<T> Rings<T> {
 struct AddressLine {
     client: ClientAddr,
     /// The index of the first entry; an empty line is removed at once.
-    head: Option<usize>,
+    head: Option<u32>,
 }
 
 /// First in, first out for each client address; the addresses take turns.
@@ -86,23 +84,26 @@ struct AddressLine {
 #[derive(Debug)]
 pub struct FairQueue<T> {
     /// Each entry with the index of its line.
-    entries: Rings<(T, usize)>,
-    entry_at: HashMap<T, usize, RandomState>,
+    entries: Rings<(T, u32)>,
+    entry_at: ExtendibleMap<T, u32>,
     /// A single ring, in the order of the turns.
     lines: Rings<AddressLine>,
-    line_at_of: HashMap<ClientAddr, usize, RandomState>,
+    line_at_of: ExtendibleMap<ClientAddr, u32>,
     /// The line whose turn is next.
-    turn: Option<usize>,
+    turn: Option<u32>,
+    /// Whether it has had more than [`ROOM_KEPT`] entries.
+    was_large: bool,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self {
-            entries: Rings(Slab::new()),
-            entry_at: HashMap::default(),
-            lines: Rings(Slab::new()),
-            line_at_of: HashMap::default(),
+            entries: Rings(ChunkedSlab::default()),
+            entry_at: ExtendibleMap::default(),
+            lines: Rings(ChunkedSlab::default()),
+            line_at_of: ExtendibleMap::default(),
             turn: None,
+            was_large: false,
         }
     }
 }
@@ -110,19 +111,25 @@ impl<T> Default for FairQueue<T> {
 impl<T: Copy + Eq + Hash> FairQueue<T> {
     /// Appends an entry to the line of its address. An entry that is in the queue already keeps its position.
     pub fn push(&mut self, client: ClientAddr, entry: T) {
-        let hash_map::Entry::Vacant(entry_at) = self.entry_at.entry(entry) else {
-            return;
-        };
-        let client = client.group();
-        let line = *self.line_at_of.entry(client).or_insert_with(|| {
-            self.lines
-                .push(self.turn, AddressLine { client, head: None })
+        let Self {
+            entries,
+            lines,
+            line_at_of,
+            turn,
+            ..
+        } = self;
+        self.entry_at.get_or_insert_with(entry, || {
+            let client = client.group();
+            let line = *line_at_of.get_or_insert_with(client, || {
+                lines.push(*turn, AddressLine { client, head: None })
+            });
+            turn.get_or_insert(line);
+            let head = &mut lines.0[line].value.head;
+            let at = entries.push(*head, (entry, line));
+            head.get_or_insert(at);
+            at
         });
-        self.turn.get_or_insert(line);
-        let head = &mut self.lines.0[line].value.head;
-        let at = self.entries.push(*head, (entry, line));
-        head.get_or_insert(at);
-        entry_at.insert(at);
+        self.was_large |= self.len() > ROOM_KEPT;
     }
 
     /// Removes and returns the first entry of the address whose turn is next.
@@ -164,7 +171,7 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
             line.head = next_entry;
         }
         // Gives back the memory of a storm.
-        if self.is_empty() && self.entries.0.capacity() > ROOM_KEPT {
+        if self.was_large && self.is_empty() {
             *self = Self::default();
         }
         true
@@ -188,7 +195,9 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::VecDeque;
+    use std::hash::Hasher;
     use std::net::IpAddr;
 
     use proptest::prelude::*;
@@ -287,14 +296,36 @@ mod tests {
         assert_eq!([queue.pop(), queue.pop()], [Some(0), Some(1_000)]);
     }
 
+    thread_local! {
+        static HASHES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// An entry that counts how often it is hashed: a table that grows hashes each entry that it moves.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Counted(u32);
+
+    impl Hash for Counted {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            HASHES.set(HASHES.get() + 1);
+            self.0.hash(state);
+        }
+    }
+
+    #[test]
+    fn no_push_moves_more_than_some_thousand_entries() {
+        let mut queue = FairQueue::default();
+        for n in 0..100_000_u32 {
+            HASHES.set(0);
+            queue.push(IpAddr::from(n.to_be_bytes()).into(), Counted(n));
+            assert!(HASHES.get() < 10_000, "{} hashes at {n}", HASHES.get());
+        }
+    }
+
     #[test]
     fn the_room_of_a_storm_is_given_back() {
         let mut queue = FairQueue::default();
         (0..100_000_u32).for_each(|n| queue.push(IpAddr::from(n.to_be_bytes()).into(), n));
-        let room = |queue: &FairQueue<u32>| {
-            let maps = queue.entry_at.capacity() + queue.line_at_of.capacity();
-            maps + queue.entries.0.capacity() + queue.lines.0.capacity()
-        };
+        let room = |queue: &FairQueue<u32>| queue.entries.0.numbers() + queue.lines.0.numbers();
         (0..50_000).for_each(|n| assert!(queue.remove(&n)));
         drained(&mut queue);
         assert_eq!(room(&queue), 0);

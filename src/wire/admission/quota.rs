@@ -128,7 +128,7 @@ pub enum Full {
 /// A holder's amount of a [`Quota`], given back on drop.
 pub struct Permit {
     quota: Quota,
-    at: usize,
+    at: u32,
     amount: u64,
 }
 

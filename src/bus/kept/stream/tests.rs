@@ -22,7 +22,7 @@ pub(crate) fn check_reports(
             KeptEvent::CaughtUp => has_caught_up = true,
             KeptEvent::Lag { .. } | KeptEvent::Subjects(_) => {}
             KeptEvent::Head(id) => newest = Some(*id),
-            KeptEvent::Bad(why) => panic!("{why}"),
+            KeptEvent::Bad { why, .. } => panic!("{why}"),
             KeptEvent::Message {
                 id,
                 payload,
@@ -43,6 +43,28 @@ pub(crate) fn check_reports(
     }
     assert_unreadable(next.or(caught_up_at).unwrap_or(end)..end);
     next.and_then(|next| next.checked_sub(1))
+}
+
+#[test]
+fn an_entry_that_is_no_message_is_reported_with_its_id() {
+    let settings = StreamSettings {
+        name: "ticks".to_owned(),
+        history_ms: 60_000,
+        history_bytes_max: usize::MAX,
+        only: None,
+    };
+    let now = Now {
+        mono_us: 1,
+        unix_us: 1,
+    };
+    let bad = StoredId { major: 5, minor: 7 };
+    let why = "no field data";
+    let mut feed = StreamFeed::new(settings, StorageTime::MajorMs);
+    let event = feed.event(now, KeptEvent::Bad { id: bad, why });
+    let Some(BusEvent::Skipped { id, why: said, .. }) = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!((id, said), (Some(bad), why));
 }
 
 #[test]

@@ -304,9 +304,12 @@ impl<'a> SubjectsSession<'a> {
         } else if let Some(subject) = delivery.name() {
             (subject.into(), Some(name))
         } else {
-            let (skipped, why) = ((subscription.clone(), place), NAME_NOT_UTF8);
-            let names = &mut self.source.names;
-            return Ok(names.skip(&self.relay.link, received, skipped, why)?);
+            return Ok(self.relay.link.send(BusEvent::Skipped {
+                subscription: subscription.clone(),
+                place,
+                id: None,
+                why: NAME_NOT_UTF8,
+            })?);
         };
         let message = BusMessage {
             subject,

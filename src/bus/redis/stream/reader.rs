@@ -5,11 +5,14 @@
 //! to read, each answer begins with the last entry of the answer before, and the parser returns the entries one by one.
 //! At the end of the stream, the reader asks for the last entry after each answer.
 //!
-//! If the last entry is gone, the counters of the stream can still prove that nothing was lost: exactly as many entries
-//! were removed as were read, and the oldest entry that is left was not read. The counters prove less than the entry,
-//! because a stream that was deleted and made anew can have the same numbers. It would need more entries than the old
-//! stream had in its whole life, added within the time of an answer. So the counters count only if no more entries seem
-//! new than the old stream ever had. The counters of another server prove nothing.
+//! If the last entry is gone, the counters of the stream can still prove that nothing was lost, in two ways:
+//! - It was trimmed: exactly as many entries were removed as were read, and the oldest entry that is left was not read.
+//! - It was deleted (`XDEL`): no later entry was ever deleted, and trims, which begin at the oldest entry, have not come
+//!   as far.
+//!
+//! The counters prove less than the entry, because a stream that was deleted and made anew can have the same numbers. It
+//! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
+//! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 
 mod answers;
 
@@ -38,7 +41,7 @@ const IDLE_PROOFS: u32 = 10;
 /// every user may run it, and a server before Redis 7.0 cannot.
 pub(in crate::redis) const STATE: &str = "\
     local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
-    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id']}";
+    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id'],s['max-deleted-entry-id']}";
 
 /// The fields of an entry.
 pub(super) const CHANNEL: &[u8] = b"channel";
@@ -67,9 +70,9 @@ pub struct RedisStreamReader {
     idle: u32,
     /// Whether the server may take [`STATE`].
     may_ask_state: bool,
-    /// Whether the stream has so few entries that the last one may be trimmed before the check; the counters are then
-    /// needed.
-    is_short: bool,
+    /// Whether a check needs the counters: the last read entry is gone, or the stream has so few entries that it may be
+    /// trimmed before the check.
+    needs_counters: bool,
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
     /// read, because until then a stream that is made anew loses nothing.
     counted: Option<Counted>,
@@ -171,7 +174,7 @@ impl RedisStreamReader {
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
             }
             ReadStep::Wait => {
-                asks_state = is_large || self.is_short || !self.was_read;
+                asks_state = is_large || self.needs_counters || !self.was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
                 vec![words(&[
@@ -283,7 +286,8 @@ impl RedisStreamReader {
             Some((answer, _)) => StreamProof::read(&entries(answer)?),
         };
         if let Some(counters) = state.counters {
-            self.is_short = counters.length < ENTRIES_MAX as u64;
+            self.needs_counters =
+                counters.length < ENTRIES_MAX as u64 || state.is_there == Some(false);
             // Neither number falls while a stream exists, so the stream was deleted and made anew. Forgets the count
             // now, because later the new stream may reach the numbers of the old one.
             self.counted
@@ -318,7 +322,6 @@ impl RedisStreamReader {
         // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
         // stream have to show it.
         let is_gone = self.was_read && state.is_there == Some(false);
-        self.is_short |= is_gone;
         self.step = if is_gone { ReadStep::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
             self.report_caught_up(out);
@@ -342,7 +345,9 @@ impl RedisStreamReader {
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
-        is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
+        let was_trimmed = is_gone(self.after) && removed == Some(counted.added + gone);
+        let was_deleted = !is_gone(self.after) && counters.last_deleted == self.after;
+        is_same && (was_deleted || is_last && was_trimmed)
     }
 
     /// If there is no count yet, sets it from the counters of this answer.
@@ -522,7 +527,7 @@ impl RedisStreamReader {
                 is_deletion: false,
                 is_old,
             },
-            Err(reason) => KeptEvent::Bad(reason),
+            Err(why) => KeptEvent::Bad { id, why },
         });
         if self.old_until == Some(id) {
             self.old_until = None;

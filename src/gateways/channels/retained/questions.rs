@@ -9,10 +9,8 @@
 //! At the bus a question waits its turn among those of one address. It is that of a member with the fewest others, and a
 //! question moves for a client that begins to wait for it and has none: nobody waits behind what only others want.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use super::RetainedRequest;
 use super::sought::{Receiver, Sought};
@@ -84,11 +82,11 @@ pub(super) enum Member {
 pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
-    begun: HashMap<Start, BegunQuestion, RandomState>,
+    begun: ExtendibleMap<Start, BegunQuestion>,
     /// How many of them wait among those of each address.
     begun_of: ExtendibleMap<ClientAddr, usize>,
     /// The questions after those: their numbers, cursors and members.
-    next: HashMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>), RandomState>,
+    next: ExtendibleMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>)>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest cursor.
@@ -148,8 +146,7 @@ impl Questions {
     ) -> u64 {
         let start = (name.clone(), cursor.id);
         self.move_begun(&start, client);
-        let next = self.next.entry(start);
-        let (number, _, members) = next.or_insert_with(|| {
+        let (number, _, members) = self.next.get_or_insert_with(start, || {
             self.number += 1;
             (self.number, cursor.clone(), BTreeSet::new())
         });

@@ -152,7 +152,7 @@ fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
         for n in 0..free / 2 {
             pass(&mut retained, pattern, &n.to_string());
         }
-        assert_eq!(retained.waiting.get(pattern).map(HashSet::len), Some(1));
+        assert_eq!(retained.waiting.get(pattern).map(BTreeSet::len), Some(1));
     }
     assert!(retained.live_subjects < subjects_max);
     pass(&mut retained, &patterns[0], "one more");

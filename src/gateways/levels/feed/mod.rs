@@ -191,7 +191,7 @@ impl LevelsFeed {
     fn handle(
         &mut self,
         now: Now,
-        message: BusMessage,
+        mut message: BusMessage,
         change: ValueChange,
         out: &mut Vec<Publication>,
     ) {
@@ -208,7 +208,6 @@ impl LevelsFeed {
             return;
         }
         let (received, quiet) = (message.received, message.quiet);
-        let mut payload = message.payload;
         let taken = match change {
             ValueChange::Deletion => {
                 for part in content.parts() {
@@ -216,12 +215,12 @@ impl LevelsFeed {
                 }
                 Ok(())
             }
-            ValueChange::Value => self.take(content, &mut payload, received),
+            ValueChange::Value => self.take(content, &mut message.payload, received),
         };
         let stats = &mut self.stats.subjects[index];
         if let Err(why) = taken {
             stats.messages_bad += 1;
-            self.bad_log.say(now, &stats.subject, &payload, &why);
+            self.bad_log.say(now, &message, &why);
             return;
         }
         stats.record(received);

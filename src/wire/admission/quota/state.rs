@@ -1,15 +1,13 @@
 //! The state of a [`Quota`](super::Quota), behind its lock: the sums, the holders, and who is evicted.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::mem;
 use std::task::Waker;
 
-use foldhash::quality::RandomState;
-use slab::Slab;
-
 use super::{Full, Rest, RestKind, Room, Sharing};
 use crate::admission::ClientAddr;
+use crate::base::{ChunkedSlab, ExtendibleMap};
 
 /// Added to every holder's time without progress. Without it, a holder of a few bytes would be evicted before many
 /// large holders that have made progress a moment ago.
@@ -32,14 +30,14 @@ pub(super) struct QuotaState {
     /// The amount of all holders; what several addresses share counts once.
     pub(super) held: u64,
     /// Amounts by address; an address without an amount has no entry.
-    pub(super) by_address: HashMap<ClientAddr, OfAddress, RandomState>,
-    pub(super) holders: Slab<Holder>,
+    pub(super) by_address: ExtendibleMap<ClientAddr, OfAddress>,
+    pub(super) holders: ChunkedSlab<Holder>,
     /// The amount of the holders that were chosen for eviction and still hold it, and their number.
     pub(super) leaving: u64,
     pub(super) leaving_holders: usize,
     /// The holders that rest, in the order in which they are evicted: all of them, and those of each address.
-    resting: BTreeSet<(Rest, usize)>,
-    resting_of: BTreeSet<(ClientAddr, Rest, usize)>,
+    resting: BTreeSet<(Rest, u32)>,
+    resting_of: BTreeSet<(ClientAddr, Rest, u32)>,
     pub(super) refused: u64,
     pub(super) evicted: u64,
 }
@@ -98,7 +96,7 @@ impl QuotaState {
     }
 
     /// Chooses a holder to be evicted. Returns its waker.
-    pub(super) fn choose(&mut self, at: usize) -> Option<Waker> {
+    pub(super) fn choose(&mut self, at: u32) -> Option<Waker> {
         self.end_rest(at);
         let holder = &mut self.holders[at];
         holder.is_leaving = true;
@@ -107,7 +105,7 @@ impl QuotaState {
         self.leaving += amount;
         self.leaving_holders += 1;
         self.evicted += 1;
-        self.by_address.entry(address).or_default().leaving += amount;
+        self.by_address.get_or_insert_default(address).leaving += amount;
         waker
     }
 
@@ -123,18 +121,18 @@ impl QuotaState {
     }
 
     /// The holder that is evicted next, of this address if one is given.
-    pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<usize> {
+    pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<u32> {
         [RestKind::Idle, RestKind::Owed]
             .into_iter()
             .find_map(|kind| {
                 let [first, last] = [0, now_us].map(|since_us| Rest { kind, since_us });
                 match of {
                     None => {
-                        let mut resting = self.resting.range((first, 0)..=(last, usize::MAX));
+                        let mut resting = self.resting.range((first, 0)..=(last, u32::MAX));
                         resting.next().map(|(_, at)| *at)
                     }
                     Some(of) => {
-                        let until = (of, last, usize::MAX);
+                        let until = (of, last, u32::MAX);
                         let mut resting = self.resting_of.range((of, first, 0)..=until);
                         resting.next().map(|(.., at)| *at)
                     }
@@ -149,8 +147,8 @@ impl QuotaState {
         newcomer: ClientAddr,
         count: u64,
         now_us: u64,
-    ) -> Option<usize> {
-        let turn = |&(rest, at): &(Rest, usize)| {
+    ) -> Option<u32> {
+        let turn = |&(rest, at): &(Rest, u32)| {
             let address = self.holders[at].address;
             let held = match address == newcomer {
                 true => count,
@@ -170,18 +168,18 @@ impl QuotaState {
     }
 
     /// Takes back the choice of a holder, if it was chosen: it stays after all, or has made room.
-    fn unchoose(&mut self, at: usize) {
+    fn unchoose(&mut self, at: u32) {
         let holder = &mut self.holders[at];
         if mem::take(&mut holder.is_leaving) {
             let (address, amount) = (holder.address, holder.amount);
             self.leaving -= amount;
             self.leaving_holders -= 1;
-            self.by_address.entry(address).or_default().leaving -= amount;
+            self.by_address.get_or_insert_default(address).leaving -= amount;
         }
     }
 
     /// Chooses a holder to be evicted, and adds its waker to `wakers`. Returns false if there is none.
-    fn evict(&mut self, next: Option<usize>, wakers: &mut Vec<Waker>) -> bool {
+    fn evict(&mut self, next: Option<u32>, wakers: &mut Vec<Waker>) -> bool {
         if let Some(at) = next {
             wakers.extend(self.choose(at));
         }
@@ -191,7 +189,7 @@ impl QuotaState {
     /// Evicts holders for a new one ([`Permit::fit`](super::Permit::fit)). Returns their wakers.
     pub(super) fn make_room_for(
         &mut self,
-        at: usize,
+        at: u32,
         max: u64,
         room: Room,
         now_us: u64,
@@ -228,7 +226,7 @@ impl QuotaState {
 
     /// Whether the holder's address holds more than its share, or all but `1 / spared` of it. Holders that are evicted do
     /// not count.
-    fn is_over_share(&self, at: usize, max: u64, spared: u64) -> bool {
+    fn is_over_share(&self, at: u32, max: u64, spared: u64) -> bool {
         let Holder {
             address, amount, ..
         } = self.holders[at];
@@ -239,7 +237,7 @@ impl QuotaState {
     }
 
     /// The limit that leaves no room for a holder.
-    pub(super) fn full_for(&self, at: usize, max: u64, room: Room) -> Result<(), Full> {
+    pub(super) fn full_for(&self, at: u32, max: u64, room: Room) -> Result<(), Full> {
         let Holder {
             address, amount, ..
         } = self.holders[at];
@@ -265,20 +263,20 @@ impl QuotaState {
     }
 
     /// The holder works, and is not evicted.
-    pub(super) fn work(&mut self, at: usize) {
+    pub(super) fn work(&mut self, at: u32) {
         self.end_rest(at);
         self.unchoose(at);
         self.holders[at].progress_us = SETTLED_US;
     }
 
     /// Records progress. A holder without progress for longer is evicted first.
-    pub(super) fn progress(&mut self, at: usize, now_us: u64) {
+    pub(super) fn progress(&mut self, at: u32, now_us: u64) {
         self.end_rest(at);
         self.holders[at].progress_us = now_us;
     }
 
     /// Records that the holder rests, and may be evicted for a new one.
-    pub(super) fn rest(&mut self, at: usize, rest: Rest) {
+    pub(super) fn rest(&mut self, at: u32, rest: Rest) {
         self.end_rest(at);
         let holder = &mut self.holders[at];
         if !holder.is_leaving {
@@ -290,7 +288,7 @@ impl QuotaState {
     }
 
     /// Counts the holder for another address.
-    pub(super) fn move_to(&mut self, at: usize, address: ClientAddr) {
+    pub(super) fn move_to(&mut self, at: u32, address: ClientAddr) {
         let holder = &mut self.holders[at];
         debug_assert!(
             holder.doing == Doing::Works && !holder.is_leaving,
@@ -303,13 +301,13 @@ impl QuotaState {
     }
 
     /// Ends the holder.
-    pub(super) fn remove(&mut self, at: usize) {
+    pub(super) fn remove(&mut self, at: u32) {
         self.end_rest(at);
         self.set(at, 0);
         self.holders.remove(at);
     }
 
-    fn end_rest(&mut self, at: usize) {
+    fn end_rest(&mut self, at: u32) {
         let holder = &mut self.holders[at];
         if let Doing::Rests(kind) = mem::replace(&mut holder.doing, Doing::Works) {
             let since_us = holder.progress_us;
@@ -321,7 +319,7 @@ impl QuotaState {
 
     /// Changes the amount of an address.
     fn change_of(&mut self, address: ClientAddr, before: u64, amount: u64) {
-        let of_address = self.by_address.entry(address).or_default();
+        let of_address = self.by_address.get_or_insert_default(address);
         of_address.held = of_address.held - before + amount;
         if of_address.held == 0 {
             self.by_address.remove(&address);
@@ -335,13 +333,13 @@ impl QuotaState {
 
     /// Sets the amount of a holder, and the sums with it. A chosen holder without an amount has made room, and is no longer
     /// chosen.
-    pub(super) fn set(&mut self, at: usize, amount: u64) {
+    pub(super) fn set(&mut self, at: u32, amount: u64) {
         let holder = &mut self.holders[at];
         let before = mem::replace(&mut holder.amount, amount);
         let (address, is_leaving) = (holder.address, holder.is_leaving);
         if is_leaving {
             self.leaving = self.leaving - before + amount;
-            let of_address = self.by_address.entry(address).or_default();
+            let of_address = self.by_address.get_or_insert_default(address);
             of_address.leaving = of_address.leaving - before + amount;
             if amount == 0 {
                 self.unchoose(at);

@@ -371,7 +371,10 @@ impl Progress {
                 is_deletion: delivery.is_deletion,
                 is_old,
             },
-            Err(_) => KeptEvent::Bad(NAME_NOT_UTF8),
+            Err(_) => {
+                let why = NAME_NOT_UTF8;
+                KeptEvent::Bad { id, why }
+            }
         });
         self.report_caught_up(events);
         self.report_lag(pending, now, events);

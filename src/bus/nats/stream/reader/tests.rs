@@ -261,7 +261,7 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
     let name = |events: &KeptEvent| match events {
         KeptEvent::Message { is_old: true, .. } => "old",
         KeptEvent::Message { .. } => "message",
-        KeptEvent::Bad(_) => "bad",
+        KeptEvent::Bad { .. } => "bad",
         KeptEvent::Lost => "lost",
         KeptEvent::Hole => "hole",
         KeptEvent::Head(_) => "head",

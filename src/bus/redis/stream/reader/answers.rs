@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) length: u64,
     pub(super) first: StoredId,
     pub(super) last: StoredId,
+    /// The highest id that `XDEL` has deleted; trims do not count.
+    pub(super) last_deleted: StoredId,
 }
 
 /// An id as Redis writes it: `1700000000000-0`.
@@ -76,6 +78,7 @@ impl Counters {
             Value::Integer(length),
             Value::Bulk(first),
             Value::Bulk(last),
+            Value::Bulk(last_deleted),
         ] = items
         else {
             return None;
@@ -85,6 +88,7 @@ impl Counters {
             length: u64::try_from(*length).ok()?,
             first: parse_id(first)?,
             last: parse_id(last)?,
+            last_deleted: parse_id(last_deleted)?,
         })
     }
 }

@@ -39,10 +39,10 @@ fn take(
 }
 
 /// What the reader said, and which messages may be missing.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Log {
     events: Vec<KeptEvent>,
-    /// The serial numbers of entries that a failover has lost.
+    /// The serial numbers of entries that a failover has lost, or that were deleted.
     unreadable: Vec<u64>,
 }
 
@@ -82,6 +82,8 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
         8 => Just(ModelStep::Read),
         2 => (1..6_u8).prop_map(ModelStep::AddAmid),
         2 => (1..8_u8).prop_map(ModelStep::TrimAmid),
+        2 => (0..3_u8).prop_map(ModelStep::Delete),
+        1 => (0..3_u8).prop_map(ModelStep::DeleteAmid),
         1 => Just(ModelStep::Night),
     ];
     prop::collection::vec(step, 1..60)
@@ -110,6 +112,7 @@ proptest! {
                 ModelStep::Read => log.take(&mut reader, &mut server),
                 ModelStep::AddAmid(n) => log.take_amid(&mut reader, &mut server, &ModelStep::Add(*n)),
                 ModelStep::TrimAmid(n) => log.take_amid(&mut reader, &mut server, &ModelStep::Trim(*n)),
+                ModelStep::DeleteAmid(n) => log.take_amid(&mut reader, &mut server, &ModelStep::Delete(*n)),
                 // A failover ends the connection.
                 ModelStep::Cut | ModelStep::FailOver(..) => {
                     reader.connected();
@@ -217,6 +220,54 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
             assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
         }
     }
+}
+
+/// `XDEL` of entries that were read, the newest among them, at rest and in the middle of others.
+#[test]
+fn what_was_deleted_after_it_was_read_is_no_loss() {
+    for (before, deleted, is_cut) in [(5, 1, false), (5, 3, true), (200, 1, true), (200, 2, false)]
+    {
+        let mut server = StreamServer::new();
+        (0..before).for_each(|_| drop(server.step(&ModelStep::Add(5))));
+        // An answer holds four entries.
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
+        read(&mut reader, &mut server);
+        for _ in 0..3 {
+            (0..deleted).for_each(|_| drop(server.step(&ModelStep::Delete(0))));
+            if is_cut {
+                reader.connected();
+                read(&mut reader, &mut server);
+            }
+            // Then nothing, an entry, and more entries than an answer holds.
+            for added in [0, 1, 9] {
+                let mut log = Log::default();
+                let amid = &ModelStep::Add(added);
+                log.take_amid(&mut reader, &mut server, amid);
+                log.take_all(&mut reader, &mut server);
+                assert!(!log.events.contains(&KeptEvent::Lost), "{before} {log:?}");
+            }
+        }
+        assert_eq!(reader.after, server.last, "all were read");
+        // Now an entry is gone that was not read, and one that was read.
+        server.step(&ModelStep::Delete(0));
+        server.step(&ModelStep::Add(2));
+        server.step(&ModelStep::Delete(1));
+        assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
+    }
+}
+
+/// Older entries are left at the deletion, and trimmed later together with some that were not read.
+#[test]
+fn what_was_trimmed_unread_after_a_deletion_is_a_loss() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::Delete(0));
+    assert_eq!(read(&mut reader, &mut server), []);
+    server.step(&ModelStep::Add(3));
+    server.step(&ModelStep::Trim(5));
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(super) struct StreamServer {
     pub(super) next_serial: u64,
     /// The number of entries added since the stream was made.
     pub(super) added: u64,
+    /// The highest id that was deleted since the stream was made.
+    pub(super) last_deleted: StoredId,
     /// The number of failovers so far.
     pub(super) process: u64,
     /// Whether the server has counters, and the user may ask for them.
@@ -25,6 +27,8 @@ pub(super) struct StreamServer {
 pub(super) enum ModelStep {
     Add(u8),
     Trim(u8),
+    /// The entry so far before the newest one is deleted.
+    Delete(u8),
     /// An entry comes after a quiet time, and all before it are trimmed by their age.
     Night,
     /// The stream is deleted and made anew, and its ids are smaller.
@@ -33,11 +37,12 @@ pub(super) enum ModelStep {
     FailOver(u8, bool),
     /// The reader's connection ends.
     Cut,
-    /// The reader sends its commands and takes the answers. With the other two, entries come, or are trimmed, after
-    /// each command.
+    /// The reader sends its commands and takes the answers. With the others, entries come, or are trimmed, or one is
+    /// deleted, after each command.
     Read,
     AddAmid(u8),
     TrimAmid(u8),
+    DeleteAmid(u8),
 }
 
 impl StreamServer {
@@ -50,6 +55,7 @@ impl StreamServer {
             },
             next_serial: 0,
             added: 0,
+            last_deleted: StoredId::default(),
             process: 0,
             has_counters: true,
             entry_bytes: 100,
@@ -71,6 +77,17 @@ impl StreamServer {
                 let count = usize::from(*count).min(self.entries.len());
                 self.entries.drain(..count);
             }
+            ModelStep::Delete(before_newest) => {
+                let at = self
+                    .entries
+                    .len()
+                    .checked_sub(1 + usize::from(*before_newest));
+                let deleted = at.and_then(|at| self.entries.remove(at));
+                if let Some((id, _)) = deleted {
+                    self.last_deleted = self.last_deleted.max(id);
+                }
+                return deleted.map(|(_, serial)| serial).into_iter().collect();
+            }
             ModelStep::Night => {
                 let before = self.entries.len();
                 self.add();
@@ -79,6 +96,7 @@ impl StreamServer {
             ModelStep::Anew => {
                 self.entries.clear();
                 self.added = 0;
+                self.last_deleted = StoredId::default();
                 self.last.major -= 1_000;
             }
             ModelStep::FailOver(count, is_behind) => {
@@ -94,7 +112,11 @@ impl StreamServer {
                 }
                 return lost.into_iter().map(|(_, serial)| serial).collect();
             }
-            ModelStep::Cut | ModelStep::Read | ModelStep::AddAmid(_) | ModelStep::TrimAmid(_) => {}
+            ModelStep::Cut
+            | ModelStep::Read
+            | ModelStep::AddAmid(_)
+            | ModelStep::TrimAmid(_)
+            | ModelStep::DeleteAmid(_) => {}
         }
         Vec::new()
     }
@@ -171,6 +193,7 @@ impl StreamServer {
             number(self.entries.len() as u64),
             id(first),
             id(self.last),
+            id(self.last_deleted),
         ];
         let counters = counters.into_iter().filter(|_| self.added > 0);
         Value::Array([number(found.into())].into_iter().chain(counters).collect())
