@@ -1,6 +1,7 @@
 //! The Redis source against a real redis-server: what comes, in which order, and what outages do.
 
 mod access;
+mod behind;
 mod outages;
 mod relaying;
 mod sentinels;

@@ -12,9 +12,9 @@ use weirgate_wire::base::Finding;
 
 use super::*;
 
-const KEY: &str = "ticks";
+pub(super) const KEY: &str = "ticks";
 
-fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisStreamSource {
+pub(super) fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisStreamSource {
     let stream = StreamSettings {
         name: KEY.to_owned(),
         history_ms: 60_000,
@@ -24,7 +24,7 @@ fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisStreamSource
     RedisStreamSource::new(settings, stream, Arc::clone(status)).expect("a source")
 }
 
-fn run(source: impl Source + 'static) -> Receiver<BusEvent> {
+pub(super) fn run(source: impl Source + 'static) -> Receiver<BusEvent> {
     let (sender, events) = bounded(4_096);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
     thread::spawn(move || Box::new(source).run(link));
@@ -38,7 +38,7 @@ fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
 }
 
 /// The events up to the n-th message.
-fn until(events: &Receiver<BusEvent>, messages: usize) -> Vec<String> {
+pub(super) fn until(events: &Receiver<BusEvent>, messages: usize) -> Vec<String> {
     let mut seen = Vec::new();
     let mut came = 0;
     while came < messages {
@@ -49,7 +49,7 @@ fn until(events: &Receiver<BusEvent>, messages: usize) -> Vec<String> {
     seen
 }
 
-fn add(client: &mut redis::Connection, trim: &[&str], data: impl AsRef<[u8]>) {
+pub(super) fn add(client: &mut redis::Connection, trim: &[&str], data: impl AsRef<[u8]>) {
     let mut command = redis::cmd("XADD");
     command.arg(KEY).arg(trim).arg("*").arg("channel").arg("a");
     let id: String = command

@@ -84,6 +84,12 @@ pub enum RedisError {
     /// The sentinels, or the server: this server (host and port) has another role now, or another server is the master.
     #[error("{0} has another role now, or another server is the master; leaving it")]
     Moved(String),
+    /// The server: it lacks entries of the stream that another server had.
+    #[error(
+        "Redis at {0} lacks entries of the stream that were read before: it is behind another server, or the stream was made \
+         anew"
+    )]
+    Behind(String),
     /// The server or the network: a working connection is gone.
     #[error("the connection to Redis was lost ({0})")]
     Lost(#[source] io::Error),

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +21,8 @@ struct Shared {
     /// New connections are not forwarded.
     hole: AtomicBool,
     is_slow: Arc<AtomicBool>,
+    /// Where new connections lead.
+    server_port: AtomicU16,
     connections: Mutex<Vec<Arc<Connection>>>,
 }
 
@@ -36,11 +38,15 @@ impl LinkProxy {
     pub fn to(server: (&'static str, u16)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let shared = Arc::new(Shared::default());
+        let (host, server_port) = server;
+        let shared = Arc::new(Shared {
+            server_port: server_port.into(),
+            ..Shared::default()
+        });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming() {
-                accepting.take(client.expect("a connection"), server);
+                accepting.take(client.expect("a connection"), host);
             }
         });
         Self { port, shared }
@@ -49,6 +55,11 @@ impl LinkProxy {
     /// A NATS URL through the proxy.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Lets new connections lead to another port of the server's host.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.server_port.store(port, SeqCst);
     }
 
     /// Stops forwarding, on existing and new connections. All connections stay open.
@@ -94,7 +105,7 @@ impl Shared {
         self.connections.lock().expect("no thread panicked")
     }
 
-    fn take(&self, client: TcpStream, server: (&str, u16)) {
+    fn take(&self, client: TcpStream, host: &str) {
         let connection = Arc::new(Connection {
             client,
             hole: AtomicBool::new(self.hole.load(SeqCst)),
@@ -105,7 +116,7 @@ impl Shared {
         if connection.hole.load(SeqCst) {
             return;
         }
-        let Ok(server) = TcpStream::connect(server) else {
+        let Ok(server) = TcpStream::connect((host, self.server_port.load(SeqCst))) else {
             return connection.end();
         };
         let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");

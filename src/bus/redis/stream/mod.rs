@@ -15,12 +15,14 @@
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
 mod pages;
+mod progress;
 mod reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::pages::{RedisStreamPages, WithPages};
+use self::progress::SourceProgress;
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
@@ -53,6 +55,7 @@ pub struct RedisStreamSource {
     waiter: Waiter,
     status: Arc<BusStatus>,
     reader: RedisStreamReader,
+    progress: SourceProgress,
     feed: StreamFeed,
 }
 
@@ -72,6 +75,7 @@ impl RedisStreamSource {
             waiter: waiter("the Redis source")?.0,
             status,
             reader: RedisStreamReader::new(&stream.name, stream.history_ms, bytes_max),
+            progress: SourceProgress::default(),
             feed: StreamFeed::new(stream, StorageTime::MajorMs),
         })
     }
@@ -83,6 +87,7 @@ impl RedisStreamSource {
         let limits = read_limits(settings.payload_bytes_max);
         relay.status.set_up(false);
         self.reader.connected();
+        self.progress.connected();
         let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
         let mut events = Vec::new();
         loop {
@@ -101,6 +106,7 @@ impl RedisStreamSource {
                 let bytes = connection.reader.take_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut events);
                 if !events.is_empty() {
+                    self.progress.read(self.reader.reached());
                     relay.note_work();
                 }
                 for event in events.drain(..) {

@@ -1,6 +1,10 @@
 //! All messages of names in a stream, for clients that ask for them, a page at a time: on a connection of their own, because
 //! that of the source waits at the server for the next entry. The connection is made for the first question. A page has only
 //! messages of the names that clients wait for; the whole stream is read for them.
+//!
+//! The server of this connection may be behind that of the source: a replica, or a master that was replaced. So a question
+//! ends only where the source had read to before, or further: otherwise the entries between would be missing in the answer,
+//! and clients get only later ones from the source. A server that is behind is asked again, on another connection.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -9,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-use super::reader::{StreamEntry, entries, id_text, message};
+use super::progress::{Progress, SourceProgress};
+use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
 use super::{RedisStreamSource, read_limits};
 use crate::redis::connection::Connection;
-use crate::redis::error::{RedisError, shown_trimmed};
+use crate::redis::error::{RedisError, Stop, shown_trimmed};
 use crate::redis::resp::{RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
@@ -37,6 +42,8 @@ const PAGE_VALUES: usize = 2_048;
 const ENTRIES_MAX: usize = 512;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A server may be behind for this long; then a question ends without the rest.
+const BEHIND_MAX: Duration = Duration::from_secs(3);
 /// Without a question the thread looks after this time whether the loop has ended.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -47,12 +54,18 @@ pub struct RedisStreamPages {
     waiter: Waiter,
     names: Names,
     key: String,
+    progress: SourceProgress,
     open: VecDeque<QuestionReading>,
     /// The connection between two looks at the requests.
-    parts: Option<(Buffered, RespReader, RedisEndpoint, SocketAddr)>,
+    parts: Option<Parts>,
+    /// When it was made, and the number of connections that the source had then.
+    connected: (Instant, u64),
     /// The mean size of the entries of the last answer, bytes.
     entry_bytes: usize,
 }
+
+/// A connection without its waiter.
+type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr);
 
 /// A question, and how far it is read.
 struct QuestionReading {
@@ -65,6 +78,29 @@ struct QuestionReading {
     bytes: usize,
     /// Clients take a page.
     is_paused: bool,
+    /// Set while the server is behind.
+    behind: Option<Behind>,
+}
+
+/// A server that is behind the source.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    /// What the source had read when this was found out, which the answer has to bring.
+    reached: Option<StoredId>,
+    since: Instant,
+    /// When the server is asked again.
+    until: Instant,
+}
+
+/// Entries of an answer, and what was known when they were asked for.
+struct Answered {
+    range: Value,
+    /// The number of entries that were asked for: fewer are the last ones.
+    count: usize,
+    /// How far the source had come before.
+    progress: Progress,
+    /// The state of the stream before, if it was asked for.
+    state: Option<StreamProof>,
 }
 
 /// The names that the clients of a question wait for. A stream is read whole for any name, so a question is for many.
@@ -81,7 +117,8 @@ pub struct WithPages {
 
 impl WithPages {
     /// Both for one loop.
-    pub fn new(source: RedisStreamSource, pages: RedisStreamPages) -> Self {
+    pub fn new(source: RedisStreamSource, mut pages: RedisStreamPages) -> Self {
+        pages.progress = source.progress.clone();
         let source = Box::new(source);
         Self { source, pages }
     }
@@ -130,7 +167,19 @@ impl QuestionReading {
             values: 0,
             bytes: 0,
             is_paused: false,
+            behind: None,
         }
+    }
+
+    /// Up to which entry an answer has to come, if the source has come so far: without an entry between, a client would go
+    /// on behind it. The entry after which it reads is there, too.
+    fn needed(&self, progress: Progress) -> Option<StoredId> {
+        let reached = match self.behind {
+            // What the source reads meanwhile is no part of the question. If the source goes back, it is another stream.
+            Some(behind) => behind.reached.min(progress.reached),
+            None => progress.reached,
+        };
+        reached.max(self.after)
     }
 
     fn is_full(&self) -> bool {
@@ -175,8 +224,10 @@ impl RedisStreamPages {
             waiter,
             names,
             key: key.to_owned(),
+            progress: SourceProgress::default(),
             open: VecDeque::new(),
             parts: None,
+            connected: (Instant::now(), 0),
             entry_bytes: PAGE_BYTES / ENTRIES_MAX,
         };
         Ok((pages, handle))
@@ -192,7 +243,7 @@ impl RedisStreamPages {
         match self.next_reading() {
             Some(reading) => self.read_for(reading, link),
             None => {
-                self.wait(IDLE);
+                self.wait(self.idle_time());
                 Ok(())
             }
         }
@@ -216,30 +267,61 @@ impl RedisStreamPages {
 
     /// Takes the question whose turn it is from the list.
     fn next_reading(&mut self) -> Option<QuestionReading> {
-        let at = self.open.iter().position(|reading| !reading.is_paused)?;
+        let now = Instant::now();
+        let is_due = |reading: &QuestionReading| {
+            let waits = reading.behind.is_some_and(|behind| behind.until > now);
+            !reading.is_paused && !waits
+        };
+        let at = self.open.iter().position(is_due)?;
         self.open.remove(at)
+    }
+
+    /// How long there is nothing to do without a request.
+    fn idle_time(&self) -> Duration {
+        let asked = self.open.iter().filter(|reading| !reading.is_paused);
+        let until = asked
+            .filter_map(|reading| reading.behind)
+            .map(|behind| behind.until);
+        let first = until
+            .min()
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        first.map_or(IDLE, |first| first.min(IDLE))
     }
 
     /// Asks for entries for a question, and handles the answer.
     fn read_for(&mut self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
         let count = self.entries_to_ask();
         match self.ask(&reading, count) {
-            Ok(Value::Error(words)) if is_refusal(&words) => {
-                self.status.count_retained_refused();
-                if let Some(line) = self.names.lines.line(link.now()) {
-                    tracing::warn!(
-                        key = self.key,
-                        reason = shown_trimmed(&words),
-                        lines_left_out = line.suppressed,
-                        "Redis gives no messages of the stream to clients that ask for all"
-                    );
-                }
-                link.send(reading.end(Some(RetainedCut::Refused)))
-            }
-            Ok(Value::Error(words)) => self.fail(&reading, &words, link),
-            Ok(answer) => self.answered(reading, answer, count, link),
+            Ok(Answered {
+                range: Value::Error(words),
+                ..
+            }) if is_refusal(&words) => self.refuse(reading, &shown_trimmed(&words), link),
+            Ok(Answered {
+                range: Value::Error(words),
+                ..
+            }) => self.fail(&reading, &words, link),
+            Ok(answer) => self.answered(reading, answer, link),
             Err(error) => self.fail(&reading, &error.to_string(), link),
         }
+    }
+
+    /// Ends a question that the server does not answer.
+    fn refuse(
+        &mut self,
+        reading: QuestionReading,
+        reason: &str,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        self.status.count_retained_refused();
+        if let Some(line) = self.names.lines.line(link.now()) {
+            tracing::warn!(
+                key = self.key,
+                reason,
+                lines_left_out = line.suppressed,
+                "Redis gives no messages of the stream to clients that ask for all"
+            );
+        }
+        link.send(reading.end(Some(RetainedCut::Refused)))
     }
 
     /// Ends a question that another, from the same place on, may answer a little later.
@@ -282,9 +364,16 @@ impl RedisStreamPages {
 
     /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again:
     /// if it is gone, others may be gone with it.
-    fn ask(&mut self, reading: &QuestionReading, count: usize) -> Result<Value, RedisError> {
+    fn ask(&mut self, reading: &QuestionReading, count: usize) -> Result<Answered, RedisError> {
+        let progress = self.progress.now();
+        let needed = id_text(reading.needed(progress).unwrap_or_default());
         let from = reading.after.map_or_else(|| "-".to_owned(), id_text);
-        let command = ["XRANGE", &self.key, &from, "+", "COUNT", &count.to_string()];
+        let count_text = count.to_string();
+        let mut commands = vec![vec!["XRANGE", &self.key, &from, "+", "COUNT", &count_text]];
+        if reading.behind.is_some() {
+            // The needed entry may have been trimmed or deleted.
+            commands.insert(0, vec!["EVAL_RO", STATE, "1", &self.key, &needed]);
+        }
         let Self {
             servers, waiter, ..
         } = self;
@@ -293,69 +382,80 @@ impl RedisStreamPages {
         let limits = read_limits(servers.settings.payload_bytes_max);
         let ask = |mut connection: Connection<'_>| {
             connection.reader.set_limits(limits);
-            let answer = connection.ask_one(&command, patience)?;
-            let entry_bytes = entry_bytes(&mut connection, &answer);
+            let mut answers = connection.ask(&commands, patience)?;
+            if answers.len() < commands.len() {
+                return Err(connection.wrong("an answer is missing"));
+            }
+            let range = answers.pop().unwrap_or(Value::Nil);
+            let entry_bytes = entry_bytes(&mut connection, &range);
             let (endpoint, address) = (connection.endpoint.clone(), connection.address);
             let (io, reader) = connection.into_parts();
+            let state = answers.pop().and_then(|state| entries(state).ok());
+            let answer = Answered {
+                range,
+                count,
+                progress,
+                state: state.map(|state| StreamProof::read(&state)),
+            };
             Ok::<_, RedisError>((answer, entry_bytes, (io, reader, endpoint, address)))
         };
-        let kept = self
-            .parts
-            .take()
-            .and_then(|(io, reader, endpoint, address)| {
-                ask(Connection::from_parts(
-                    waiter,
-                    (io, reader),
-                    &endpoint,
-                    address,
-                ))
-                .ok()
-            });
+        // Where the source has another connection, it may have another server.
+        let is_current = self.connected.1 == progress.connections;
+        let kept = self.parts.take().filter(|_| is_current);
+        let kept = kept.and_then(|(io, reader, endpoint, address)| {
+            let parts = (io, reader);
+            ask(Connection::from_parts(waiter, parts, &endpoint, address)).ok()
+        });
         let (answer, entry_bytes, parts) = match kept {
             Some(asked) => asked,
-            None => ask(servers.connect(waiter)?)?,
+            None => {
+                self.connected = (Instant::now(), progress.connections);
+                ask(servers.connect(waiter)?)?
+            }
         };
         (self.entry_bytes, self.parts) = (entry_bytes, Some(parts));
         Ok(answer)
     }
 
-    /// Hands the entries of an answer over; fewer than the `count` that was asked for are the last.
+    /// Hands the entries of an answer over; fewer than were asked for are the last, unless the server is behind.
     fn answered(
         &mut self,
         mut reading: QuestionReading,
-        answer: Value,
-        count: usize,
+        answer: Answered,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
-        let Ok(found) = entries(answer) else {
-            self.status.count_retained_limited();
-            return link.send(reading.end(Some(RetainedCut::Unreadable)));
+        let Ok(found) = entries(answer.range) else {
+            return self.unreadable(reading, link);
         };
-        let is_last = found.len() < count;
-        let mut has_before = reading.after.is_none();
-        if found.is_empty() && !has_before {
-            return link.send(reading.end(Some(RetainedCut::Epoch)));
-        }
+        let is_last = found.len() < answer.count;
+        let needed = reading.needed(answer.progress);
+        let is_gone = found.is_empty() && reading.after.is_some();
+        let mut newest = None;
+        let mut has_before = reading.after.is_none() || is_gone;
         for entry in found {
-            let Ok(StreamEntry { id, fields }) = StreamEntry::read(entry) else {
-                self.status.count_retained_limited();
-                return link.send(reading.end(Some(RetainedCut::Unreadable)));
+            let Ok(entry) = StreamEntry::read(entry) else {
+                return self.unreadable(reading, link);
             };
-            if reading.after == Some(id) {
+            newest = Some(entry.id);
+            if reading.after == newest {
                 has_before = true;
                 continue;
             }
-            reading.after = Some(id);
-            if let Ok((channel, payload)) = message(fields)
-                && reading.sought.has(&channel)
-            {
-                reading.values += 1;
-                reading.bytes += payload.len() + channel.len();
-                link.send(self.value(&reading, id, channel, payload, link.now()))?;
-            }
+            self.hand_over(&mut reading, entry, link)?;
         }
         if !has_before {
             reading.cut.get_or_insert(RetainedCut::Window);
+        }
+        let had_needed = |state: StreamProof| {
+            let last = state.counters.map(|counters| counters.last);
+            state.is_there == Some(true) || last >= needed
+        };
+        if is_last && newest < needed && !answer.state.is_some_and(had_needed) {
+            return self.wait_for_server(reading, answer.progress, is_gone, link);
+        }
+        reading.behind = None;
+        if is_gone {
+            return link.send(reading.end(Some(RetainedCut::Epoch)));
         }
         if is_last {
             return link.send(reading.end(None));
@@ -364,6 +464,67 @@ impl RedisStreamPages {
             reading.is_paused = true;
             link.send(reading.page(true))?;
         }
+        self.open.push_back(reading);
+        Ok(())
+    }
+
+    fn unreadable(&self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
+        self.status.count_retained_limited();
+        link.send(reading.end(Some(RetainedCut::Unreadable)))
+    }
+
+    /// Hands an entry over, if a client waits for it.
+    fn hand_over(
+        &self,
+        reading: &mut QuestionReading,
+        entry: StreamEntry,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        let StreamEntry { id, fields } = entry;
+        reading.after = Some(id);
+        if let Ok((channel, payload)) = message(fields)
+            && reading.sought.has(&channel)
+        {
+            reading.values += 1;
+            reading.bytes += payload.len() + channel.len();
+            link.send(self.value(reading, id, channel, payload, link.now()))?;
+        }
+        Ok(())
+    }
+
+    /// Lets a question wait for a server that is behind; after too long, ends it.
+    fn wait_for_server(
+        &mut self,
+        mut reading: QuestionReading,
+        progress: Progress,
+        is_gone: bool,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        let now = Instant::now();
+        let mut behind = reading.behind.unwrap_or(Behind {
+            reached: progress.reached,
+            since: now,
+            until: now,
+        });
+        let error = RedisError::Behind(self.parts.as_ref().map_or_else(String::new, |parts| {
+            let (_, _, endpoint, address) = parts;
+            endpoint.address_at(*address)
+        }));
+        if now.duration_since(behind.since) >= BEHIND_MAX {
+            return match is_gone {
+                // The source has not seen the entry either, or will soon see that the stream is another one.
+                true => link.send(reading.end(Some(RetainedCut::Epoch))),
+                false => self.refuse(reading, &error.to_string(), link),
+            };
+        }
+        if self.connected.0.elapsed() >= PAUSE {
+            tracing::debug!(%error, "the pages of the stream look for another server");
+            self.parts = None;
+            self.servers.note_end(&Stop::Bus(error));
+        } else {
+            behind.until = now + PAUSE;
+        }
+        reading.behind = Some(behind);
         self.open.push_back(reading);
         Ok(())
     }

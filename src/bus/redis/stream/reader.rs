@@ -16,8 +16,8 @@
 
 mod answers;
 
-pub(super) use self::answers::{StreamEntry, entries, id_text, message};
-use self::answers::{StreamProof, next_id, run_id, stream_entries};
+pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
+use self::answers::{next_id, run_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -64,6 +64,8 @@ pub struct RedisStreamReader {
     after: StoredId,
     /// Whether the entry `after` was read. It is then in the stream, unless it was trimmed or deleted.
     was_read: bool,
+    /// The newest entry that was handed over, or the newest of the stream if it has a lower id.
+    reached: Option<StoredId>,
     /// The size of the largest of the recent entries, bytes; falls by an eighth with each smaller entry.
     entry_bytes: usize,
     /// The number of answers without an entry since the last entry.
@@ -147,6 +149,11 @@ impl RedisStreamReader {
         self.may_ask_state = true;
         self.is_same_server = false;
         self.is_caught_up = false;
+    }
+
+    /// The newest entry that was read, or that the loop knows of; `None` if there is none.
+    pub fn reached(&self) -> Option<StoredId> {
+        self.reached
     }
 
     /// The next commands. [`Self::take`] takes the answers.
@@ -382,7 +389,7 @@ impl RedisStreamReader {
         (self.was_read, self.counted) = (false, None);
         let newest_or_first = newest.unwrap_or_default();
         if newest_or_first <= self.after {
-            self.after = newest_or_first;
+            (self.after, self.reached) = (newest_or_first, newest);
             self.old_until = None;
         }
         if newest == Some(self.after) {
@@ -509,6 +516,7 @@ impl RedisStreamReader {
             return Err(StreamReadError::Wrong("an entry out of order"));
         }
         (self.after, self.was_read, self.idle) = (id, true, 0);
+        self.reached = Some(id);
         if let Some(counted) = &mut self.counted
             && id > counted.id
         {

@@ -7,19 +7,19 @@ use weirgate_core::StoredId;
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct StreamProof {
+pub(in crate::redis::stream) struct StreamProof {
     /// Whether the last read entry is there; `None` if that was not asked, or was refused.
-    pub(super) is_there: Option<bool>,
-    pub(super) counters: Option<Counters>,
+    pub(in crate::redis::stream) is_there: Option<bool>,
+    pub(in crate::redis::stream) counters: Option<Counters>,
 }
 
 /// The counters of a stream: `XINFO STREAM` of Redis 7.0.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counters {
+pub(in crate::redis::stream) struct Counters {
     pub(super) added: u64,
     pub(super) length: u64,
     pub(super) first: StoredId,
-    pub(super) last: StoredId,
+    pub(in crate::redis::stream) last: StoredId,
     /// The highest id that `XDEL` has deleted; trims do not count.
     pub(super) last_deleted: StoredId,
 }
@@ -58,7 +58,7 @@ pub(super) fn run_id(info: Value) -> Option<String> {
 
 impl StreamProof {
     /// Reads the answer to the script, or to `XRANGE`, which has the last read entry if it is still there.
-    pub(super) fn read(items: &[Value]) -> Self {
+    pub(in crate::redis::stream) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {
             [Value::Integer(found), counters @ ..] => (*found > 0, Counters::read(counters)),
             range => (!range.is_empty(), None),
