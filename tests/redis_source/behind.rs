@@ -5,7 +5,7 @@ use weirgate_core::{PageCursor, RetainedCut, StoredId, TopicName};
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
 
-use super::stream::{KEY, add, run, source, until};
+use super::stream::{KEY, add, read, run, source, until};
 use super::*;
 
 /// A master, its replica, and a link whose new connections lead to one of them.
@@ -235,4 +235,39 @@ fn newest_id(client: &mut redis::Connection) -> StoredId {
         major: major.parse().expect("a number"),
         minor: minor.parse().expect("a number"),
     }
+}
+
+#[test]
+fn the_source_leaves_a_server_that_is_behind_and_nothing_comes_twice() {
+    let mut two = Two::start();
+    let (events, _) = read(two.settings());
+    until(&events, 3);
+    two.cut_off();
+    (3..6).for_each(|n| two.add(n));
+    until(&events, 3);
+    two.link.lead_to(two.replica.port());
+    two.link.end_one(0);
+    thread::sleep(Duration::from_secs(1));
+    two.follow();
+    two.add(6);
+    assert_eq!(until(&events, 1), ["Down", "Up", "CaughtUp", "a: 6"]);
+}
+
+#[test]
+fn a_new_master_without_the_newest_entries_is_a_loss_after_some_seconds() {
+    let mut two = Two::start();
+    let (events, _) = read(two.settings());
+    until(&events, 3);
+    two.cut_off();
+    two.add(3);
+    until(&events, 1);
+    two.replica_of(["NO", "ONE"]);
+    two.link.lead_to(two.replica.port());
+    two.link.end_one(0);
+    let began = Instant::now();
+    while short(&events.recv_timeout(PATIENCE).expect("an event")) != "Gap" {}
+    assert!(began.elapsed() < patient(Duration::from_secs(10)));
+    add(&mut two.clients[1], &[], "4");
+    let seen = until(&events, 1);
+    assert_eq!(seen[1..], ["Up", "CaughtUp", "a: 4"], "{seen:?}");
 }

@@ -31,7 +31,7 @@ pub(super) fn run(source: impl Source + 'static) -> Receiver<BusEvent> {
     events
 }
 
-fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
+pub(super) fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
     let status = Arc::new(BusStatus::new(&[], 1));
     let source = source(settings, &status);
     (run(source), status)

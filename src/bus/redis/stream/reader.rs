@@ -13,11 +13,14 @@
 //! The counters prove less than the entry, because a stream that was deleted and made anew can have the same numbers. It
 //! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
+//!
+//! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
+//! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice.
 
 mod answers;
 
 pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
-use self::answers::{next_id, run_id, stream_entries};
+use self::answers::{info_line, next_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -31,6 +34,8 @@ const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
+/// If another server lacks entries that were read for longer than this, its stream counts as another one, milliseconds.
+const BEHIND_MAX_MS: u64 = 5_000;
 /// If the last entry is larger than this and the server accepts [`STATE`], the reader checks with the script, so that
 /// the entry is not sent again.
 const PROOF_BYTES_MAX: usize = 4 * 1024;
@@ -82,6 +87,8 @@ pub struct RedisStreamReader {
     server: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
+    /// Since when each server lacks entries that were read, Unix milliseconds.
+    behind_since_ms: Option<u64>,
     /// The newest entry at the first inspection, until it is read: entries up to here are old.
     old_until: Option<StoredId>,
     /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
@@ -127,6 +134,8 @@ pub enum StreamReadError {
     Refused(String),
     /// What is wrong with the answer.
     Wrong(&'static str),
+    /// The server lacks entries that were read from another one.
+    Behind,
 }
 
 impl RedisStreamReader {
@@ -166,6 +175,7 @@ impl RedisStreamReader {
             ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
+                words(&["INFO", "replication"]),
                 // Whether this user may read on, before anything is handed over.
                 words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
@@ -240,10 +250,18 @@ impl RedisStreamReader {
         match self.step {
             ReadStep::Inspect => {
                 let newest = self.newest_id(first, bytes)?;
-                let server = answers.next().and_then(|(info, _)| run_id(info));
+                let mut line = |name| info_line(answers.next()?.0, name);
+                let server = line("run_id:");
+                let is_cut_off = line("master_link_status:").as_deref() == Some("down");
                 // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
+                let counted = self.counted;
                 let state = self.state(answers.next())?;
+                if self.is_behind(&server, is_cut_off, newest, state, now_ms) {
+                    // The counters of a server that is left say nothing of the one before.
+                    self.counted = counted;
+                    return Err(StreamReadError::Behind);
+                }
                 self.inspected(newest, server, state, now_ms, out);
                 Ok(())
             }
@@ -301,6 +319,26 @@ impl RedisStreamReader {
                 .take_if(|counted| counters.added < counted.added || counters.last < counted.id);
         }
         Ok(state)
+    }
+
+    /// Whether another server than before lacks entries that were read, and may soon have them. A replica that is cut off from
+    /// its master may be behind for long.
+    fn is_behind(
+        &mut self,
+        server: &Option<String>,
+        is_cut_off: bool,
+        newest: Option<StoredId>,
+        state: StreamProof,
+        now_ms: u64,
+    ) -> bool {
+        let is_other = !self.is_same_server && (server.is_none() || *server != self.server);
+        let last = state.counters.map(|counters| counters.last).max(newest);
+        if !self.has_begun || !is_other || last.unwrap_or_default() >= self.after {
+            self.behind_since_ms = None;
+            return false;
+        }
+        let since_ms = *self.behind_since_ms.get_or_insert(now_ms);
+        is_cut_off || now_ms.abs_diff(since_ms) < BEHIND_MAX_MS
     }
 
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.

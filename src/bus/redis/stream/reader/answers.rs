@@ -46,14 +46,14 @@ fn parse_id(text: &[u8]) -> Option<StoredId> {
     })
 }
 
-/// The `run_id` of the server, from the answer to `INFO server`: another process has another id.
-pub(super) fn run_id(info: Value) -> Option<String> {
+/// What follows `name` in the answer to `INFO`. Another process of a server has another `run_id`.
+pub(super) fn info_line(info: Value, name: &str) -> Option<String> {
     let (Value::Bulk(info) | Value::Cut(info)) = info else {
         return None;
     };
     let info = String::from_utf8_lossy(&info);
     let mut lines = info.lines();
-    lines.find_map(|line| Some(line.strip_prefix("run_id:")?.to_owned()))
+    lines.find_map(|line| Some(line.strip_prefix(name)?.to_owned()))
 }
 
 impl StreamProof {

@@ -14,7 +14,7 @@ const HISTORY_MS: u64 = 60_000;
 /// Hands answers to the reader as a connection does.
 fn take(
     reader: &mut RedisStreamReader,
-    bytes: usize,
+    (bytes, now_ms): (usize, u64),
     answers: Vec<Value>,
     events: &mut Vec<KeptEvent>,
 ) -> Result<(), StreamReadError> {
@@ -22,16 +22,16 @@ fn take(
         match answer {
             Value::Array(entries) if reader.takes_entries() => {
                 for entry in entries {
-                    reader.take(entry, bytes, NOW_MS, events)?;
+                    reader.take(entry, bytes, now_ms, events)?;
                 }
-                reader.take(Value::Array(Vec::new()), 4, NOW_MS, events)?;
+                reader.take(Value::Array(Vec::new()), 4, now_ms, events)?;
             }
             answer => {
                 let entries = match &answer {
                     Value::Array(entries) => entries.len(),
                     _ => 1,
                 };
-                reader.take(answer, bytes * entries, NOW_MS, events)?;
+                reader.take(answer, bytes * entries, now_ms, events)?;
             }
         }
     }
@@ -44,6 +44,8 @@ struct Log {
     events: Vec<KeptEvent>,
     /// The serial numbers of entries that a failover has lost, or that were deleted.
     unreadable: Vec<u64>,
+    /// How long servers were behind, milliseconds.
+    behind_ms: u64,
 }
 
 impl Log {
@@ -59,7 +61,15 @@ impl Log {
             answers.push(server.answer(&command));
             self.unreadable.extend(server.step(between));
         }
-        take(reader, server.entry_bytes, answers, &mut self.events).expect("good answers");
+        let now = (server.entry_bytes, NOW_MS + self.behind_ms);
+        match take(reader, now, answers, &mut self.events) {
+            // The next attempt.
+            Err(StreamReadError::Behind) => {
+                self.behind_ms += 1_000;
+                reader.connected();
+            }
+            taken => taken.expect("good answers"),
+        }
     }
 
     fn take(&mut self, reader: &mut RedisStreamReader, server: &mut StreamServer) {
@@ -395,6 +405,46 @@ fn the_counters_of_another_server_prove_nothing() {
     assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
+/// The server has only some of the entries that were read: a replica that gets the others later, one that is cut off from
+/// its master, and a new master that never had them.
+#[test]
+fn another_server_that_lacks_entries_is_left_before_its_stream_counts_as_another_one() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    let full = server.entries.clone();
+    server.process += 1;
+    server.entries.truncate(3);
+    server.last = server.entries[2].0;
+    let mut log = Log::default();
+    reader.connected();
+    (0..4).for_each(|_| log.take(&mut reader, &mut server));
+    assert_eq!((&log.events[..], log.behind_ms), (&[][..], 4_000));
+    server.last = full[4].0;
+    server.entries = full;
+    log.take_all(&mut reader, &mut server);
+    server.step(&ModelStep::Add(1));
+    log.take_all(&mut reader, &mut server);
+    let arrived: Vec<_> = log.events.iter().filter_map(is_old).collect();
+    assert_eq!(arrived, [false], "once and in order");
+    assert!(!log.events.contains(&KeptEvent::Lost), "{log:?}");
+
+    server.process += 1;
+    server.is_cut_off = true;
+    server.entries.truncate(3);
+    server.last = server.entries[2].0;
+    log.events.clear();
+    reader.connected();
+    (0..20).for_each(|_| log.take(&mut reader, &mut server));
+    assert_eq!(log.events, []);
+    server.is_cut_off = false;
+    log.take_all(&mut reader, &mut server);
+    let (lost, head) = (KeptEvent::Lost, KeptEvent::Head(server.last));
+    assert_eq!(log.events[..3], [lost, head, KeptEvent::CaughtUp]);
+    assert_eq!(reader.reached(), Some(server.last));
+}
+
 /// An idle reader checks with the script, or only now and then with the entry itself.
 #[test]
 fn a_large_entry_is_not_read_again_and_again() {
@@ -495,7 +545,7 @@ fn a_refusal_and_a_wrong_answer_end_the_connection() {
         let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
         let commands = reader.commands().len();
         let answers = vec![answer; commands];
-        let taken = take(&mut reader, 100, answers, &mut Vec::new());
+        let taken = take(&mut reader, (100, NOW_MS), answers, &mut Vec::new());
         assert_eq!(taken, Err(trouble));
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct StreamServer {
     pub(super) last_deleted: StoredId,
     /// The number of failovers so far.
     pub(super) process: u64,
+    /// Whether it is a replica without its master.
+    pub(super) is_cut_off: bool,
     /// Whether the server has counters, and the user may ask for them.
     pub(super) has_counters: bool,
     pub(super) entry_bytes: usize,
@@ -57,6 +59,7 @@ impl StreamServer {
             added: 0,
             last_deleted: StoredId::default(),
             process: 0,
+            is_cut_off: false,
             has_counters: true,
             entry_bytes: 100,
         }
@@ -137,6 +140,10 @@ impl StreamServer {
             ["INFO", "server"] => {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
+            ["INFO", "replication"] => Value::Bulk(match self.is_cut_off {
+                true => b"role:slave\r\nmaster_link_status:down\r\n".to_vec(),
+                false => b"role:master\r\n".to_vec(),
+            }),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
             ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
                 true => self.state(id(after)),
