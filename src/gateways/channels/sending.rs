@@ -621,7 +621,7 @@ impl ChannelsGateway {
     ) -> Vec<Outcome> {
         let wanted = |name: &TopicName| Wanted {
             name: name.clone(),
-            patterns: matcher(self.syntax(), name).map(Arc::new),
+            patterns: matcher(self.syntax(), name.as_str()).map(Arc::new),
         };
         let names: Vec<Wanted> = names.iter().map(wanted).collect();
         let (last, is_large) = (resuming.last, resuming.is_large);
