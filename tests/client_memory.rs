@@ -344,6 +344,34 @@ fn names_are_charged_what_they_take() {
     }
 }
 
+/// What patterns take that the gateway matches itself: 200 of each kind, of single clients.
+#[test]
+fn patterns_are_charged_what_they_take_parsed() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for part in ["x", "?", "[ab]", "*x", "[a_][b_][c_][d_]"] {
+        let mut names = Names::of_a_stream();
+        let key = names.connect([127, 0, 0, 1]);
+        let rest = part.repeat(480 / part.len());
+        let all: Vec<String> = (0..200)
+            .map(|n| format!("market:tick:{n:03}*{rest}"))
+            .collect();
+        let before = (bytes_in_use() as u64, names.charged());
+        for request in all.chunks(50) {
+            names.now.mono_us += 1_000_000;
+            names.subscribe(key, request);
+        }
+        names.settle();
+        let each = |grown: u64| grown / all.len() as u64;
+        let (bytes, charged) = (
+            each(bytes_in_use() as u64 - before.0),
+            each(names.charged() - before.1),
+        );
+        println!("{part}: {bytes} bytes in use for each pattern, {charged} charged");
+        assert!(bytes <= charged, "{part}: {bytes} bytes for {charged}");
+        assert!(charged <= 2 * bytes, "{part}: {bytes} bytes for {charged}");
+    }
+}
+
 /// What clients take that wait for all kept messages of names, beside what the names take: 300 names of each.
 #[test]
 fn names_whose_kept_messages_clients_wait_for_are_charged_what_they_take() {

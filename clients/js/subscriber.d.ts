@@ -7,10 +7,10 @@ export interface SubscriberOptions<Client> extends SessionOptions<Client> {
 }
 
 /**
- * Why newest messages (`last`) have not come. On channels the client asks for them again, but not if they are "unnamed" (a name is not
- * UTF-8) or "large".
+ * Why newest messages (`last`) have not come, or may be outdated ("lost": the bus has lost messages since). On channels the client
+ * asks for them again, but not if they are "unnamed" (a name is not UTF-8), "large" or "lost".
  */
-export type Lack = "away" | "refused" | "unreadable" | "limit" | "unnamed" | "large";
+export type Lack = "away" | "refused" | "unreadable" | "limit" | "unnamed" | "large" | "lost";
 
 /** Whether the server gets messages from its bus. */
 export type Bus = "up" | "away";
@@ -82,7 +82,7 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   readonly unanswered: readonly string[];
   /** The names whose last values are coming to a subscription. */
   readonly coming: readonly string[];
-  /** Why not all last values of names, or newest messages (`last`), have come. */
+  /** Why not all last values of names, or newest messages (`last`), have come; "lost": newer ones may be missing. */
   readonly cuts: Readonly<Record<string, string>>;
   /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;

@@ -12,7 +12,9 @@ const TELL_MS = 200;
 const BARRED = /^Refused by the bus: (.*)$/s;
 /** Why the newest messages of a name have not come: reasons that pass, and the others. */
 const PASSING = ["away", "refused", "unreadable", "limit"];
-const LACKS = [...PASSING, "unnamed", "large"];
+/** The newest messages may be outdated: the bus has lost messages since. */
+const LOST = "lost";
+const LACKS = [...PASSING, "unnamed", "large", LOST];
 /** Of the newest messages of a name, those that the client keeps for later subscriptions. */
 const KEPT_MAX = 10_000;
 
@@ -124,7 +126,7 @@ export class Subscriber extends Session {
   // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
   // A name that `wasLive` was live when the connection was lost, and has not been granted since.
   // A name may `lack` its newest messages, for a reason: then the client asks for them again (`#askNewest`), and they come as its
-  // `past`.
+  // `past`. While the newest messages come (`isFilling`), they do not end the lack if they may be outdated.
   #names = new Map();
   #count = 0;
   // The names of the last events, as texts.
@@ -441,7 +443,7 @@ export class Subscriber extends Session {
       if (!isRetained && heard.size > KEPT_MAX) heard.delete(heard.keys().next().value);
     }
     // Other channels of a pattern still lack theirs.
-    if (channel === name && entry.lack) {
+    if (channel === name && entry.lack && !(entry.isFilling && entry.lack === LOST)) {
       entry.lack = "";
       this.#tellSoon();
     }
@@ -501,6 +503,7 @@ export class Subscriber extends Session {
       if (of(recovered, name) === true || of(why, name) === "off") continue;
       // With a position, the missed messages may be too large: without one, the server says it of the newest.
       entry.lack = since && reasonOf(why, name) === "large" ? "limit" : reasonOf(why, name);
+      entry.isFilling = true;
       entry.heard.clear();
     }
   }
@@ -526,7 +529,7 @@ export class Subscriber extends Session {
       for (const entry of held.filter((one) => !whys.has(one))) {
         // The server keeps nothing of it any more: nothing follows, and no status may ever come.
         if (this.#isShort(entry)) entry.lack = "";
-        else Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name) });
+        else Object.assign(entry, { past: [], lacksStill: reasonOf(why, entry.name), isFilling: true });
       }
       this.#emitNames();
       for (const entry of lost) entry.state = "asked";
@@ -540,7 +543,7 @@ export class Subscriber extends Session {
 
   /** All together, so that a lost connection leaves no gap. The client knows newer messages of channels that it has heard of since. */
   #showPast() {
-    const shown = [...this.#names.values()].filter(({ past }) => past);
+    const all = [...this.#names.values()], shown = all.filter(({ past }) => past);
     for (const entry of shown) {
       const { past, heard, subs, lack, lacksStill } = entry, silent = past.filter(([channel]) => !heard.has(channel));
       Object.assign(entry, { past: undefined, lack: lack && lacksStill });
@@ -551,6 +554,7 @@ export class Subscriber extends Session {
       }
       if (!PASSING.includes(entry.lack)) heard.clear();
     }
+    for (const entry of all) entry.isFilling = false;
     if (!shown.length) return;
     this.#emitNames();
     this.#later();

@@ -103,6 +103,8 @@ pub enum RetainedCut {
     Large,
     /// The bus is away.
     Away,
+    /// Messages were lost after one of the newest that are known, so these may be outdated.
+    Lost,
 }
 
 impl RetainedCut {
@@ -119,6 +121,7 @@ impl RetainedCut {
             Self::Off => "off",
             Self::Large => "large",
             Self::Away => "away",
+            Self::Lost => "lost",
         }
     }
 }

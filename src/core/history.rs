@@ -187,13 +187,27 @@ pub enum NotKept {
     Forgotten,
 }
 
-/// A loss of messages of a stream.
+/// A loss of messages of the feed.
 #[derive(Clone, Copy, Debug)]
-struct StreamLoss {
+struct Loss {
     /// Messages with a lower number are from before.
     number: u64,
     /// When it was said.
     mono_us: u64,
+    /// It is of a stream, which may have lost messages that were read, too, and which may have newer ones of a name: what
+    /// is kept from before is nobody's newest message any more. Of any other feed it is the best that is known.
+    is_of_stream: bool,
+}
+
+impl Loss {
+    /// Whether a message was kept before.
+    fn is_after(self, entry: &KeptMessage) -> bool {
+        match entry.number {
+            // It was read from the stream later than messages after it.
+            0 => entry.kept_us <= self.mono_us,
+            number => number < self.number,
+        }
+    }
 }
 
 /// The kept messages, and their numbers.
@@ -219,8 +233,8 @@ pub(super) struct History {
     since: Option<(i64, Short)>,
     /// When the newest message was left out, Unix microseconds; 0: none was.
     left_out_us: i64,
-    /// The newest loss of messages of a stream.
-    lost: Option<StreamLoss>,
+    /// The newest loss of messages.
+    lost: Option<Loss>,
     /// Names that the feed has got lately, and the number from which on it surely has their messages.
     new_names: VecDeque<(NamePatterns, u64)>,
     /// What has come last takes the memory over its limit: older messages are yet to be forgotten.
@@ -259,15 +273,16 @@ impl History {
         })
     }
 
-    /// Handles a loss: messages after the newest are missing. A stream may have lost messages that were read, too, and
-    /// a name may have had newer ones: what is kept from before is nobody's newest message any more.
+    /// Handles a loss: messages after the newest are missing.
     pub(super) fn lose(&mut self, now: Now) {
         self.note(now, FeedNotice::Hole);
-        if !self.numbers.are_counted() {
-            self.lost = Some(StreamLoss {
-                number: self.numbers.head,
-                mono_us: now.mono_us,
-            });
+        let is_of_stream = !self.numbers.are_counted();
+        self.lost = Some(Loss {
+            number: self.numbers.head,
+            mono_us: now.mono_us,
+            is_of_stream,
+        });
+        if is_of_stream {
             self.newest_forgotten.add_all();
         }
     }
@@ -753,9 +768,9 @@ impl History {
             return false;
         };
         let newest_only = self.newest_only.get(index);
-        let is_there = match (self.lost, newest_only) {
+        let is_there = match (self.lost_of_stream(), newest_only) {
             (None, _) => true,
-            (Some(_), Some(entry)) => !self.is_from_before_loss(entry),
+            (Some(lost), Some(entry)) => !lost.is_after(entry),
             (Some(lost), None) => self.known_topics.newest(index) >= lost.number,
         };
         is_there && self.known_topics.has_messages(topic)
@@ -766,9 +781,20 @@ impl History {
         self.newest_forgotten.count()
     }
 
-    /// As [`newest_forgotten_count`](Self::newest_forgotten_count), at the newest loss of the stream.
-    pub(super) fn forgotten_at_loss(&self) -> u64 {
-        self.newest_forgotten.at_loss()
+    /// A number that each loss of messages changes.
+    pub(super) fn newest_loss(&self) -> u64 {
+        self.lost.map_or(0, |lost| lost.number)
+    }
+
+    /// The newest loss, if it is of a stream.
+    fn lost_of_stream(&self) -> Option<Loss> {
+        self.lost.filter(|lost| lost.is_of_stream)
+    }
+
+    /// Whether a message that these clients get as one of the newest may be outdated, because messages were lost after it.
+    fn is_outdated(&self, entry: &KeptMessage, content: Content) -> bool {
+        let is_lost_after = self.lost.is_some_and(|lost| lost.is_after(entry));
+        is_lost_after && entry.body_for(content).is_some()
     }
 
     /// Counts the newest message of a topic as forgotten.
@@ -801,15 +827,6 @@ impl History {
     fn last_forgotten(&self, topic: &TopicName) -> u64 {
         let forgotten = self.known_topics.newest_forgotten_of(topic);
         forgotten.max(self.newest_forgotten.at_loss())
-    }
-
-    /// Whether a message was kept before the newest loss of a stream.
-    fn is_from_before_loss(&self, entry: &KeptMessage) -> bool {
-        self.lost.is_some_and(|lost| match entry.number {
-            // It was read from the stream later than messages after it.
-            0 => entry.kept_us <= lost.mono_us,
-            number => number < lost.number,
-        })
     }
 
     /// Whether a message of the stream was read, or is older than what was read.

@@ -84,9 +84,12 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Handles the end of a handshake of TLS. Its results are for operators; the core does not use them.
-    pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
+    /// Handles the end of a handshake of TLS. The certificates count with the connection; the other results are for
+    /// operators.
+    pub fn handle_secured(&mut self, now: Now, key: SessionKey, secured: Secured) {
+        self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
+            session.count_certificates(secured.certificate_bytes, now);
             session.record().set_secured(secured);
         }
     }

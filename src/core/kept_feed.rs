@@ -103,10 +103,10 @@ impl Core {
         history.map_or(0, |history| history.newest_forgotten_count())
     }
 
-    /// How many it had forgotten at the newest loss of the stream that is the feed: then it forgot those of all topics.
-    pub fn forgotten_at_loss(&self) -> u64 {
+    /// A number that each loss of messages of the feed changes: newest messages that were found before it are not whole.
+    pub fn newest_loss(&self) -> u64 {
         let history = self.history.as_ref();
-        history.map_or(0, |history| history.forgotten_at_loss())
+        history.map_or(0, |history| history.newest_loss())
     }
 
     /// Whether the history has forgotten the newest message of a topic that a name matches since it had forgotten so

@@ -198,6 +198,8 @@ pub struct Secured {
     pub version: &'static str,
     /// The name in the client's certificate, if the client has shown one.
     pub user: Option<Box<str>>,
+    /// Memory of the client's certificates, which TLS keeps until the connection ends, bytes.
+    pub certificate_bytes: usize,
 }
 
 /// A write: slices for one client, in order.

@@ -200,7 +200,8 @@ async def test_the_last_good_keys_stay_whatever_the_server_sends(start_gateway, 
     key_set.answer = answer
     begin = time.monotonic()
     code, reason = await connect(gateway, new)
-    assert (code, reason) == (1013, "Keys of tokens are due")
+    # On a busy machine the fetch may have ended, so that the time of the next one is known.
+    assert code == 1013 and reason.startswith("Keys of tokens are due"), (code, reason)
     # The loop waits for nobody.
     assert await admitted(gateway, old) == "user" and time.monotonic() - begin < 4
     await until(lambda: fetches(gateway, outcome) == 1, 20, f"a fetch that ended as {outcome}")

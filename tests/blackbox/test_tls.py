@@ -264,6 +264,28 @@ async def test_only_clients_with_a_certificate_get_in(start_tls, authority, tmp_
             get(weirgate.tls_port, "/health", context)
 
 
+async def test_certificates_beside_a_clients_own_count_with_its_connection(start_tls, authority, tmp_path):
+    """TLS keeps them as long as the connection, whoever has signed them."""
+    weirgate = start_tls("demo", "--tls-client-ca", str(authority.ca)).wait_ready()
+    certificate, key = authority.sign("ann", "email:ann@example.test")
+    names = [f"DNS:{n}.{'x' * 60}.example.test" for n in range(40)]
+    others = [Authority(tmp_path, "strangers").sign(f"other-{n}", *names)[0].read_text() for n in range(8)]
+    chain = tmp_path / "chain.pem"
+    chain.write_text("".join([certificate.read_text(), *others]))
+    sizes = [len(ssl.PEM_cert_to_DER_cert(pem)) for pem in (certificate.read_text(), *others)]
+    held = lambda: count(weirgate, "weirgate_held", of="connection_bytes")
+    for version in VERSIONS:
+        for file, least in ((certificate, sizes[0]), (chain, sum(sizes))):
+            before = held()
+            client = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context((file, key), version)).greet)
+            client.write(upgrade_request(weirgate.tls_port))
+            await asyncio.to_thread(client.read_until, b"\r\n\r\n")
+            taken = held() - before - 6.25 * 1024
+            assert least <= taken < least + 1_000, (version, file, taken)
+            client.close()
+            await until(lambda: held() == before, 20, "all given back")
+
+
 def test_a_check_makes_a_handshake_with_itself(authority, local_certificate, redis_server, tmp_path):
     wild = authority.sign("wild", "DNS:*.example.test", days=20)
     files = [",".join(str(one[at]) for one in (local_certificate, wild)) for at in (0, 1)]

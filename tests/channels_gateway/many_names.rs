@@ -363,6 +363,24 @@ fn a_loss_in_the_middle_of_a_resume_is_no_recovered_name() {
     }
 }
 
+/// What was found before the loss is not sent: the client asks again.
+#[test]
+fn a_loss_among_the_newest_messages_leaves_none_that_count_as_whole() {
+    let mut kept = kept(200);
+    let key = begin(&mut kept, &json!({"last": 1}));
+    kept.bench.world.held = true;
+    kept.bench.bus(BusEvent::Gap { lost: None });
+    kept.bench.world.held = false;
+    kept.bench.world.settle();
+    let got = kept.bench.got(key);
+    let answer = got.iter().find(|one| one["type"] == "subscribed");
+    let why = answer.expect("an answer")["why"].as_object();
+    let why = why.expect("reasons");
+    assert_eq!(why.len(), NAMES);
+    assert!(why.values().all(|why| why == "limit"));
+    assert!(got.iter().all(|one| one["type"] != "data"));
+}
+
 #[test]
 fn a_client_may_leave_or_be_stopped_in_the_middle_of_a_resume() {
     let since = resume::Kept::position(1).to_string();

@@ -1,6 +1,6 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
-use weirgate_core::{CloseReason, Limits, SessionKey};
+use weirgate_core::{CloseReason, Limits, Secured, SessionKey};
 use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind, Transport, TrustedProxies};
 
 use super::symbols;
@@ -74,6 +74,16 @@ fn a_connection_counts_with_what_it_takes_until_it_ends() {
     assert_eq!(
         world.held(),
         3 * ConnectionPermit::LOOP_BYTES + ConnectionPermit::TLS_BYTES
+    );
+    let secured = Secured {
+        version: "1.3",
+        user: None,
+        certificate_bytes: 29_000,
+    };
+    world.hub.handle_secured(world.now, tls, secured);
+    assert_eq!(
+        world.held(),
+        3 * ConnectionPermit::LOOP_BYTES + ConnectionPermit::TLS_BYTES + 29_000
     );
     world.socket(tls, usize::MAX);
     world.end(tls, true);

@@ -1,6 +1,6 @@
 //! A client that comes back gets the trades that it missed, or is told that it does not.
 
-use weirgate_core::{DrainPlan, FeedNotice, HistoryLimits, Mark, Position, StoredId};
+use weirgate_core::{DrainPlan, Fault, FeedNotice, HistoryLimits, Mark, Position, StoredId};
 
 use super::*;
 
@@ -406,6 +406,54 @@ fn first_time(bench: &mut Bench, rest: &str) -> Vec<String> {
     bench.world.texts(key)
 }
 
+fn prices(got: &[String]) -> Vec<u64> {
+    let price = |text: &String| {
+        let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        message["data"]["price"].as_u64()
+    };
+    got.iter().filter_map(price).collect()
+}
+
+#[test]
+fn newest_trades_from_before_a_loss_are_said_to_be_outdated_until_others_come() {
+    let mut bench = Bench::new(5);
+    bench.trade("A", r#"{"price":1}"#);
+    bench.trade("B", r#"{"price":2}"#);
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.bus(BusEvent::Down(Fault("gone".to_owned())));
+    bench.begin();
+    let expect = |bench: &mut Bench, rest: &str, wanted: &[u64], end: &str| {
+        let got = first_time(bench, rest);
+        assert_eq!(prices(&got), wanted, "{rest}");
+        let data = got[0].split(r#""currentSubscriptions":["A","B"]"#);
+        let said = data.last().and_then(|end| end.split('}').next());
+        assert_eq!(said, Some(end), "{}", got[0]);
+    };
+    let lost = r#","why":"lost""#;
+    expect(&mut bench, r#""last":1"#, &[1, 2], lost);
+    bench.trade("A", r#"{"price":3}"#);
+    expect(&mut bench, r#""last":1"#, &[2, 3], lost);
+    let since = r#""last":1,"since":"m5.7f3a09c2b11e.9.0""#;
+    let not_recovered = r#","recovered":false,"why":"lost""#;
+    expect(&mut bench, since, &[2, 3], not_recovered);
+    bench.trade("B", r#"{"price":4}"#);
+    expect(&mut bench, r#""last":1"#, &[3, 4], "");
+    expect(&mut bench, r#""last":2"#, &[1, 2, 3, 4], lost);
+    // Each request of an event stream has its own reason.
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.begin();
+    bench.trade("A", r#"{"price":5}"#);
+    let asks =
+        |symbol: &str| format!(r#"{{"action":"subscribe","symbols":["{symbol}"],"last":1}}"#);
+    let key = stream(&mut bench, &[&asks("B"), &asks("A")], "");
+    let sent = bench.world.sent(key);
+    assert_eq!(sent.matches(r#""why":"lost""#).count(), 1, "{sent}");
+    assert!(
+        sent.contains(r#""currentSubscriptions":["B"],"why":"lost""#),
+        "{sent}"
+    );
+}
+
 #[test]
 fn who_asks_for_the_newest_trades_before_the_bus_has_been_there_is_told() {
     let mut bench = Bench::before(5, |_| {});
@@ -427,13 +475,6 @@ fn a_client_that_comes_for_the_first_time_gets_the_newest_trades() {
     for (symbol, price) in [("A", 1), ("B", 2), ("A", 3), ("C", 4), ("A", 5)] {
         bench.trade(symbol, &format!(r#"{{"price":{price}}}"#));
     }
-    let prices = |got: &[String]| -> Vec<u64> {
-        let price = |text: &String| {
-            let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
-            message["data"]["price"].as_u64()
-        };
-        got.iter().filter_map(price).collect()
-    };
     for (last, wanted) in [
         ("1", vec![2, 5]),
         ("2", vec![2, 3, 5]),

@@ -1,13 +1,13 @@
 //! The result of a search: the missed messages of a client, some of whose frames are still to be made.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::found::Known;
 use super::search::Search;
 use super::wanted::Outcome;
-use crate::{CopyPosition, CopyRank, Frame, NotRecovered, TopicName};
+use crate::{CopyPosition, CopyRank, Frame, NotRecovered, RetainedCut, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ChunkedQueue;
 
@@ -34,8 +34,8 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(crate) has_newest: bool,
-    /// The names of which a newest message was left out of the history.
-    pub(super) left_out: BTreeSet<TopicName>,
+    /// Why the newest messages of names are not whole.
+    pub(super) cuts: BTreeMap<TopicName, RetainedCut>,
     /// The permit for the messages, among all that wait for resuming clients.
     pub(crate) charge: Option<Permit>,
 }
@@ -70,9 +70,10 @@ impl Missed {
         self.count + self.unmade.len()
     }
 
-    /// Takes the names of which newest messages are missing, because they were left out of the history: they are too large.
-    pub fn take_left_out(&mut self) -> BTreeSet<TopicName> {
-        std::mem::take(&mut self.left_out)
+    /// Takes the names of which the newest messages are not whole: one was too large for the history
+    /// ([`RetainedCut::Large`]), or messages were lost after one of these ([`RetainedCut::Lost`]).
+    pub fn take_cuts(&mut self) -> BTreeMap<TopicName, RetainedCut> {
+        std::mem::take(&mut self.cuts)
     }
 
     /// Whether messages are still to be found, or frames to be made ([`Core::make_missed`](crate::Core::make_missed)).
@@ -180,7 +181,7 @@ impl Missed {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
         self.count += other.count;
-        self.left_out.extend(other.left_out);
+        self.cuts.extend(other.cuts);
         match self.unmade.is_empty() {
             true => self.unmade = other.unmade,
             false => {

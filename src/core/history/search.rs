@@ -13,7 +13,7 @@ use super::wanted::{
     After, FrameBudget, MATCH_STEPS_MAX, Matching, Outcome, Unwanted, Wanted, WantedNames,
 };
 use super::{History, KeptMessage};
-use crate::{Body, NotRecovered, StoredId};
+use crate::{Body, NotRecovered, RetainedCut, StoredId};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ExtendibleMap;
 
@@ -110,10 +110,13 @@ struct Finds<'m> {
 }
 
 impl Finds<'_> {
-    /// Notes that a newest message of these names was left out.
-    fn leave_out(&mut self, names: &[&Wanted]) {
-        let names = names.iter().map(|wanted| wanted.name.clone());
-        self.missed.left_out.extend(names);
+    /// Notes why the newest messages of these names are not whole.
+    fn note_cut(&mut self, names: &[&Wanted], cut: RetainedCut) {
+        for wanted in names {
+            if !self.missed.cuts.contains_key(&wanted.name) {
+                self.missed.cuts.insert(wanted.name.clone(), cut);
+            }
+        }
     }
 
     /// Adds a copy of a message; nothing for a message that these clients do not get. A frame that exists is not looked for
@@ -332,6 +335,7 @@ impl History {
             // Of messages without numbers all.
             newest.next = NextNewest::Alone((until, StoredId::MAX));
         }
+        let content = finds.budget.content;
         if let NextNewest::Alone(place) = newest.next {
             let exact = matching.exact_topics();
             let is_walk = exact.is_none();
@@ -344,7 +348,8 @@ impl History {
                     return Ok(false);
                 }
                 let is_unwanted = is_walk && !matching.may_match(topic);
-                if is_unwanted || self.is_from_before_loss(entry) {
+                let lost = self.lost_of_stream();
+                if is_unwanted || lost.is_some_and(|lost| lost.is_after(entry)) {
                     continue;
                 }
                 // After it one was left out, which the list may not have any more.
@@ -362,7 +367,10 @@ impl History {
                 let known = Known::NewestOnly(topic, Some(entry.position));
                 let names = matching.names_for(topic, &self.known_topics)?;
                 if is_older {
-                    finds.leave_out(names);
+                    finds.note_cut(names, RetainedCut::Large);
+                }
+                if self.is_outdated(entry, content) {
+                    finds.note_cut(names, RetainedCut::Lost);
                 }
                 for name in names.iter().rev() {
                     finds.push(known, entry, name, true)?;
@@ -398,8 +406,10 @@ impl History {
         matching: &mut Matching<'_>,
         finds: &mut Finds<'_>,
     ) -> Result<Option<u64>, NotRecovered> {
-        let first = self.lost.map_or(0, |lost| self.first_entry(lost.number));
+        let lost = self.lost_of_stream();
+        let first = lost.map_or(0, |lost| self.first_entry(lost.number));
         let end = self.first_entry(number + 1);
+        let content = finds.budget.content;
         for (start, mut topics) in self.topics.slices_before(end) {
             if matching.has_left_all() {
                 return Ok(None);
@@ -424,14 +434,16 @@ impl History {
                 }
                 let names = matching.names_for(topic, &self.known_topics)?;
                 if entry.body.is_none() {
-                    finds.leave_out(names);
+                    finds.note_cut(names, RetainedCut::Large);
+                }
+                if self.is_outdated(entry, content) {
+                    finds.note_cut(names, RetainedCut::Lost);
                 }
                 // In reverse order, as all messages are found.
                 for name in names.iter().rev() {
                     finds.push(Known::Number(entry.number), entry, name, true)?;
                 }
                 // A message that the client would not have got does not count.
-                let content = finds.budget.content;
                 let counts = entry.body.is_none() || entry.body_for(content).is_some();
                 if !names.is_empty() && counts {
                     let is_first = newest.seen.insert(topic, seen + 1).is_none();

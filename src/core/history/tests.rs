@@ -8,7 +8,7 @@ use super::missed::CopyPlace;
 use super::numbers::{IDS_MAX, MARKS_MAX};
 use super::*;
 use crate::turn::Turn;
-use crate::{FrameBytes, Mark, Message};
+use crate::{FrameBytes, Mark, Message, RetainedCut};
 use weirgate_wire::auth::NamePatterns;
 
 const SECOND: u64 = 1_000_000;
@@ -171,6 +171,32 @@ impl Bench {
         let (newest, found) = self.history.newest(wanted, count, budget);
         let (newest, made) = self.made(newest, budget);
         (newest, found.and(made))
+    }
+
+    /// The newest messages of each topic that a name matches, and why they are not whole.
+    fn newest_of(&mut self, name: &str, count: usize) -> (Vec<String>, Option<RetainedCut>) {
+        let is_pattern = name.contains('*');
+        let patterns = NamePatterns::new(Default::default(), &[name.to_owned()]).unwrap();
+        let name = TopicName::from(name.to_owned());
+        let wanted = Wanted {
+            name: name.clone(),
+            patterns: is_pattern.then(|| Arc::new(patterns)),
+        };
+        let (mut found, outcome) = self.all_newest(&[wanted], count, text_frames(1 << 20));
+        assert_eq!(outcome, Ok(()));
+        let mut cuts = found.take_cuts();
+        let cut = cuts.remove(&name);
+        assert!(cuts.is_empty(), "{cuts:?}");
+        let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
+            String::from_utf8_lossy(frame.body()).into_owned()
+        };
+        (found.frames().map(text).collect(), cut)
+    }
+
+    /// A loss, and the first mark of the next connection.
+    fn lose(&mut self) {
+        self.history.lose(at(self.now_us));
+        self.mark(self.mark + 1);
     }
 
     /// Takes what is left of a search, and makes all frames.
@@ -420,6 +446,57 @@ fn a_loss_ends_every_position_before_it() {
         bench.missed(&["a"], position(2, 0)),
         Err(NotRecovered::Epoch)
     );
+}
+
+/// Of a name, of a pattern, several of each topic, those that the list has forgotten, and from before two losses.
+#[test]
+fn newest_messages_from_before_a_loss_come_and_may_be_outdated() {
+    let mut bench = Bench::new(1 << 18);
+    let lost = Some(RetainedCut::Lost);
+    bench.keep("a", "1");
+    bench.keep("b", "2");
+    assert_eq!(bench.newest_of("*", 1).1, None);
+    bench.lose();
+    let expect = |bench: &mut Bench, name, count, texts: &[&str], cut| {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(bench.newest_of(name, count), (texts, cut), "{name} {count}");
+    };
+    for count in [1, 2] {
+        expect(&mut bench, "a", count, &["1"], lost);
+        expect(&mut bench, "*", count, &["1", "2"], lost);
+        expect(&mut bench, "c", count, &[], None);
+    }
+    bench.keep("a", "3");
+    bench.keep("c", "4");
+    expect(&mut bench, "a", 1, &["3"], None);
+    expect(&mut bench, "a", 2, &["1", "3"], lost);
+    expect(&mut bench, "c", 2, &["4"], None);
+    expect(&mut bench, "*", 1, &["2", "3", "4"], lost);
+    bench.keep("b", "5");
+    expect(&mut bench, "*", 1, &["3", "4", "5"], None);
+    // The list forgets them all.
+    for _ in 0..2_000 {
+        bench.keep("busy", &"x".repeat(200));
+    }
+    assert_eq!(bench.history.newest_only.count(), 3);
+    expect(&mut bench, "a", 2, &["3"], None);
+    bench.lose();
+    bench.lose();
+    expect(&mut bench, "a", 1, &["3"], lost);
+    assert_eq!(bench.newest_of("*", 1).1, lost);
+    let a = TopicName::fixed("a");
+    assert!(
+        bench.history.has_messages(&a),
+        "it is the best that is known"
+    );
+    bench.keep("a", "6");
+    expect(&mut bench, "a", 1, &["6"], None);
+    // What is too old does not come: then nothing is known of the name, as after a start.
+    bench.advance(61 * SECOND);
+    bench.lose();
+    bench.keep("c", "7");
+    expect(&mut bench, "a", 1, &[], None);
+    expect(&mut bench, "*", 1, &["7"], None);
 }
 
 #[test]

@@ -15,6 +15,13 @@ impl Session {
         self.cold.permit = Some(permit);
     }
 
+    /// Counts the client's certificates.
+    pub(crate) fn count_certificates(&mut self, bytes: usize, now: Now) {
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_certificate_bytes(bytes, now.mono_us);
+        }
+    }
+
     /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
     pub(crate) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
         let token_bytes = self.cold.record.token_bytes();

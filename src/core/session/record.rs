@@ -409,6 +409,7 @@ mod tests {
         record.set_secured(Secured {
             version: "1.3",
             user: Some("ann.example".into()),
+            certificate_bytes: 0,
         });
         let cut = |user: &str| {
             let json = format!(r#"{{"user":"{user}"}}"#);

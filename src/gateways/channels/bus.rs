@@ -322,7 +322,7 @@ impl ChannelsGateway {
 
     /// Adds a pattern of the kept feed to those that the gateway matches.
     fn add_kept_pattern(&mut self, name: &TopicName, address: ClientAddr) {
-        if let Some(matcher) = matcher(self.syntax(), name) {
+        if let Some(matcher) = matcher(self.syntax(), name.as_str()) {
             self.patterns.add(HeldPattern {
                 name: name.clone(),
                 matcher,

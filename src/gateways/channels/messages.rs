@@ -414,12 +414,12 @@ impl WantedPast {
         }
     }
 
-    /// Notes that the newest message of a name was too large for the history, unless more is known to be missing.
-    pub(super) fn note_left_out(&mut self, name: TopicName) {
-        let large = PastFound::Cut(RetainedCut::Large);
-        let found = self.found.entry(name).or_insert(large);
+    /// Notes why the newest messages of a name that the history has are not whole, unless more is known to be missing.
+    pub(super) fn note_found_cut(&mut self, name: TopicName, cut: RetainedCut) {
+        let cut = PastFound::Cut(cut);
+        let found = self.found.entry(name).or_insert(cut);
         if let PastFound::Since(_) = found {
-            *found = large;
+            *found = cut;
         }
     }
 

@@ -207,7 +207,9 @@ impl ChannelsGateway {
         let of_name = (AllClientsLimits::NAME_BYTES + AllClientsLimits::NAME_OF_CLIENT_BYTES)
             as usize
             + settings.name_bytes_max;
+        let of_pattern = AllClientsLimits::pattern_bytes_max(settings.name_bytes_max);
         let bytes = settings.channels_max.saturating_mul(of_name);
+        let bytes = bytes.saturating_add(settings.patterns_max.saturating_mul(of_pattern));
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),

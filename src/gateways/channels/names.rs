@@ -8,6 +8,7 @@
 use super::ChannelsStats;
 use super::bus_requests::BusRequests;
 use super::held::HeldNames;
+use super::patterns::matcher;
 use weirgate_core::{Active, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
@@ -21,7 +22,8 @@ pub struct AllClientsLimits {
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Memory of all names and of each client's hold on a name: [`Self::NAME_BYTES`], [`Self::NAME_OF_CLIENT_BYTES`].
+    /// Memory of all names and of each client's hold on a name: [`Self::NAME_BYTES`], what the pattern takes parsed,
+    /// [`Self::NAME_OF_CLIENT_BYTES`].
     pub name_bytes_max: usize,
 }
 
@@ -33,9 +35,20 @@ impl AllClientsLimits {
     /// Memory of one client that holds a name.
     pub const NAME_OF_CLIENT_BYTES: u64 = 104;
 
+    /// Memory of a pattern that the gateway matches, beside the parsed pattern: its entries in the table of patterns.
+    const PATTERN_BYTES: usize = 320;
+
+    /// The most memory of a parsed pattern for each byte of its text. NATS: `a.` is a word of its own.
+    const PATTERN_BYTES_EACH: usize = 32;
+
     /// Memory of a name of which a client gets all kept messages: its entries in the replay, in the questions and in those
     /// of the bus.
     pub const REPLAYED_NAME_BYTES: u64 = 704;
+
+    /// The most memory of a pattern with so many bytes of text, beside the text and [`Self::NAME_BYTES`].
+    pub(super) fn pattern_bytes_max(text_bytes: usize) -> usize {
+        Self::PATTERN_BYTES + Self::PATTERN_BYTES_EACH * text_bytes
+    }
 }
 
 impl Default for AllClientsLimits {
@@ -126,6 +139,8 @@ struct NameEntry {
     name: TopicName,
     clients: u32,
     addresses: u32,
+    /// Memory of the name, as charged.
+    bytes: u32,
     route: Route,
     /// The stream no longer has the name, and the bus has not confirmed it yet: messages are missing.
     has_left_feed: bool,
@@ -158,9 +173,9 @@ struct Amounts {
 }
 
 impl Amounts {
-    fn new(syntax: NameSyntax, name: &str, others: Others) -> Self {
-        let memory = AllClientsLimits::NAME_BYTES + name.len() as u64;
-        let name = [1, u64::from(syntax.is_pattern(name)), memory];
+    /// `bytes` is the memory of the name.
+    fn new(is_pattern: bool, bytes: u32, others: Others) -> Self {
+        let name = [1, u64::from(is_pattern), u64::from(bytes)];
         let (mut all, shared) = match others {
             Others::OfAddress => ([0; 3], [0; 3]),
             Others::OfOtherAddresses => (name, name),
@@ -169,6 +184,16 @@ impl Amounts {
         all[Full::NameBytes as usize] += AllClientsLimits::NAME_OF_CLIENT_BYTES;
         Self { all, shared }
     }
+}
+
+/// Memory of a name beside what its clients take. A pattern counts parsed, even if only the bus matches its names: it may
+/// be covered by another pattern later.
+fn memory_bytes(syntax: NameSyntax, name: &str) -> u32 {
+    let parsed = matcher(syntax, name).map_or(0, |matcher| {
+        AllClientsLimits::PATTERN_BYTES + matcher.memory_bytes()
+    });
+    let bytes = AllClientsLimits::NAME_BYTES + (name.len() + parsed) as u64;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl OfAddress {
@@ -256,7 +281,12 @@ impl Names {
             Some(_) => Others::OfOtherAddresses,
             None => Others::None,
         };
-        let amounts = Amounts::new(self.syntax, name, others);
+        let is_pattern = self.syntax.is_pattern(name);
+        let bytes = known.map_or_else(
+            || memory_bytes(self.syntax, name),
+            |id| self.entries[id].bytes,
+        );
+        let amounts = Amounts::new(is_pattern, bytes, others);
         if let Err(full) = of_address.grant(&amounts, known.map(|_| self.least)) {
             if of_address.clients.is_empty() {
                 self.addresses.remove(&address);
@@ -269,6 +299,7 @@ impl Names {
                 name: name.clone(),
                 clients: 0,
                 addresses: 0,
+                bytes,
                 route: Route::Kept,
                 has_left_feed: false,
             });
@@ -280,7 +311,7 @@ impl Names {
         entry.clients += 1;
         entry.addresses += u32::from(others != Others::OfAddress);
         client.add(id);
-        client.patterns += u32::from(self.syntax.is_pattern(name));
+        client.patterns += u32::from(is_pattern);
         self.text_bytes += if known.is_none() { name.len() } else { 0 };
         let news = match known {
             Some(_) => News::ToClient,
@@ -411,7 +442,8 @@ impl Names {
             (0, 1..) => Others::OfOtherAddresses,
             (0, 0) => Others::None,
         };
-        let amounts = Amounts::new(self.syntax, entry.name.as_str(), others);
+        let is_pattern = self.syntax.is_pattern(entry.name.as_str());
+        let amounts = Amounts::new(is_pattern, entry.bytes, others);
         of_address.give_back(&amounts, ALL.len());
         if of_address.clients.is_empty() {
             self.addresses.remove(&address);

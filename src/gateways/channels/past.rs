@@ -413,7 +413,7 @@ impl ChannelsGateway {
     /// Whether the history has forgotten a newest message of a name since it had forgotten so many. The stream has it still.
     pub(super) fn has_forgotten(&self, core: &Core, name: &TopicName, forgotten: u64) -> bool {
         core.newest_forgotten_count() > forgotten && {
-            let patterns = matcher(self.syntax(), name).map(Arc::new);
+            let patterns = matcher(self.syntax(), name.as_str()).map(Arc::new);
             let name = name.clone();
             core.has_forgotten(&Wanted { name, patterns }, forgotten)
         }

@@ -36,10 +36,9 @@ const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ANSWER_BYTES: usize = 2 * size_of::<(Box<str>, Matching, usize)>();
 
 /// The matcher of a name; `None` if the name is not a pattern, or if only the bus can match the pattern.
-pub(super) fn matcher(syntax: NameSyntax, name: &TopicName) -> Option<NamePatterns> {
-    let text = name.as_str();
-    let is_pattern = syntax.is_pattern(text) && syntax.can_match(text);
-    is_pattern.then(|| NamePatterns::new(syntax, &[text.to_owned()]).ok())?
+pub(super) fn matcher(syntax: NameSyntax, name: &str) -> Option<NamePatterns> {
+    let is_pattern = syntax.is_pattern(name) && syntax.can_match(name);
+    is_pattern.then(|| NamePatterns::new(syntax, &[name.to_owned()]).ok())?
 }
 
 /// The patterns, and the remembered answers.
@@ -320,7 +319,7 @@ mod tests {
 
     fn add_of(held: &mut HeldPatterns, pattern: &str, address: ClientAddr) {
         let name = TopicName::from(pattern.to_owned());
-        let matcher = matcher(NameSyntax::Redis, &name).expect("a pattern");
+        let matcher = matcher(NameSyntax::Redis, pattern).expect("a pattern");
         let cover = None;
         held.add(HeldPattern {
             name,

@@ -46,9 +46,6 @@ const SHORT_READS_MAX: u32 = 100;
 /// With less than one such part of the memory of names free for an address, its clients get no kept messages.
 const ROOM_OF_NAMES: u64 = 8;
 
-/// Memory of the matcher of a pattern, for each byte of its text.
-const MATCHER_BYTES: u64 = 32;
-
 /// All kept messages that a client gets.
 pub(super) type Replays = BTreeMap<TopicName, Replay>;
 
@@ -123,15 +120,15 @@ pub(super) struct Name {
 impl Name {
     fn new(syntax: NameSyntax, name: TopicName) -> Self {
         Self {
-            patterns: matcher(syntax, &name).map(Arc::new),
+            patterns: matcher(syntax, name.as_str()).map(Arc::new),
             name,
             count: 0,
         }
     }
 
     fn memory_bytes(&self) -> u64 {
-        let text = self.name.as_str().len() as u64;
-        let matcher = self.patterns.as_ref().map_or(0, |_| MATCHER_BYTES * text);
+        let matcher = self.patterns.as_ref();
+        let matcher = matcher.map_or(0, |matcher| matcher.memory_bytes() as u64);
         AllClientsLimits::REPLAYED_NAME_BYTES + matcher
     }
 

@@ -158,7 +158,7 @@ impl ChannelsGateway {
 
     /// Chooses how the messages of a new name come: see [`Route`].
     fn choose_route(&mut self, client: &ChannelsClient, name: &TopicName, check: &mut RightsCheck) {
-        let matcher = matcher(self.syntax(), name);
+        let matcher = matcher(self.syntax(), name.as_str());
         let kept = self.kept.as_ref();
         let is_kept = kept.is_some_and(|kept| kept.covers(name.as_str()));
         let cover = match &matcher {

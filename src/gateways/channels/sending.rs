@@ -93,9 +93,8 @@ struct Resuming {
     lacks_newest: bool,
     /// The client has got newer messages already: it gets no older ones.
     has_got_newer: bool,
-    /// How many newest messages the history had forgotten when the stream had its newest loss before names were looked for;
-    /// `None`: none was yet.
-    forgotten_at_loss: Option<u64>,
+    /// The newest loss before names were looked for ([`Core::newest_loss`]); `None`: none was yet.
+    newest_loss: Option<u64>,
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
@@ -257,7 +256,7 @@ impl Resuming {
             is_large: false,
             lacks_newest: false,
             has_got_newer: false,
-            forgotten_at_loss: None,
+            newest_loss: None,
             written: (0, 0),
             recovered: Recovered::default(),
             is_said: false,
@@ -293,11 +292,11 @@ impl Resuming {
         self.is_said = false;
     }
 
-    /// Sends no newest messages that were found before a loss of the stream. Returns false if there was none.
+    /// Sends no newest messages that were found before a loss. Returns false if there was none.
     fn note_loss(&mut self, core: &Core) -> bool {
-        let at_loss = core.forgotten_at_loss();
-        let known = self.forgotten_at_loss.replace(at_loss);
-        let is_new = self.last.is_some() && known.is_some_and(|known| known != at_loss);
+        let newest = core.newest_loss();
+        let known = self.newest_loss.replace(newest);
+        let is_new = self.last.is_some() && known.is_some_and(|known| known != newest);
         if is_new && self.has_since {
             self.spend_newest();
             self.write_again();
@@ -344,10 +343,11 @@ impl Resuming {
         made
     }
 
-    /// Notes the names of which newest messages were too large for the history: the answer says so.
-    fn note_left_out(&mut self) {
-        for name in self.newest.take_left_out() {
-            self.past.note_left_out(name);
+    /// Notes of which names the newest messages are not whole: the answer says so. The last step has found some hundred names
+    /// at most.
+    fn note_cuts(&mut self) {
+        for (name, cut) in self.newest.take_cuts() {
+            self.past.note_found_cut(name, cut);
         }
     }
 
@@ -416,8 +416,11 @@ impl Resuming {
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
                 let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
                 let is_gone = |count| gets_newest_of && has_forgotten(name, count);
-                let cut = Some(&self.past).filter(|_| !is_whole && !is_none);
-                match cut.and_then(|past| past.cut(name, is_gone)) {
+                let past = Some(&self.past).filter(|_| !is_whole && !is_none);
+                let cut = past.and_then(|past| past.cut(name, is_gone));
+                // Of newest messages that are not sent, what the history lacks is not the reason.
+                let is_of_history = |cut| matches!(cut, RetainedCut::Lost | RetainedCut::Large);
+                match cut.filter(|cut| !self.lacks_newest || !is_of_history(*cut)) {
                     Some(cut) => self.recovered.push_cut(name, cut),
                     // The newest messages are too many just now.
                     None if !self.has_since && outcome == Err(NotRecovered::Large) => {
@@ -504,6 +507,7 @@ impl ChannelsGateway {
             return false;
         };
         if let Some(resuming) = &mut prepared.resuming {
+            resuming.note_cuts();
             if resuming.drop_next() {
                 return true;
             }
@@ -521,7 +525,6 @@ impl ChannelsGateway {
                 self.resume_next(core, key, client, resuming, beside);
                 return true;
             }
-            resuming.note_left_out();
             if resuming.write_next(|name, count| self.has_forgotten(core, name, count)) {
                 return true;
             }
@@ -621,12 +624,12 @@ impl ChannelsGateway {
     ) -> Vec<Outcome> {
         let wanted = |name: &TopicName| Wanted {
             name: name.clone(),
-            patterns: matcher(self.syntax(), name).map(Arc::new),
+            patterns: matcher(self.syntax(), name.as_str()).map(Arc::new),
         };
         let names: Vec<Wanted> = names.iter().map(wanted).collect();
         let (last, is_large) = (resuming.last, resuming.is_large);
-        let at_loss = || core.forgotten_at_loss();
-        resuming.forgotten_at_loss.get_or_insert_with(at_loss);
+        let newest_loss = || core.newest_loss();
+        resuming.newest_loss.get_or_insert_with(newest_loss);
         let mut found = Follow::beside(beside);
         let Some(since) = &resuming.since else {
             let newest = match is_large {

@@ -237,7 +237,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .counts_all()
     .limit(
         "a request waits for at most `--proxy-silence-timeout-ms`, then gets 504; slow uploads, and \
-         responses that the client does not read, are ended to make room",
+         responses that the client reads slowly, are ended to make room",
         Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),

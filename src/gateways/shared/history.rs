@@ -2,13 +2,13 @@
 //! answer ([`Follow`]). Must not know a contract: the gateway makes the frames.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use sonic_rs::LazyValue;
 
 use weirgate_core::{
-    CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, Recipient, SessionKey,
-    TopicName, Wanted,
+    CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, Recipient, RetainedCut,
+    SessionKey, TopicName, Wanted,
 };
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json;
@@ -206,19 +206,24 @@ impl Follow {
         Ok(())
     }
 
-    /// Adds the newest messages of each of these few names, if the client asks for any.
+    /// Adds the newest messages of each of these few names, if the client asks for any. Returns why those of one of the
+    /// names are not whole.
+    ///
+    /// # Errors
+    /// None are added.
     pub(in crate::gateways) fn all_newest(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         names: &[Wanted],
         last: Option<usize>,
-    ) -> Outcome {
+    ) -> Result<Option<RetainedCut>, NotRecovered> {
         let mut newest = Self::beside(self.bytes());
         newest.newest(core, key, names, last)?;
         self.make_all(core, key, &mut newest.messages)?;
+        let cuts = newest.take_cuts();
         self.messages.merge(newest.messages);
-        Ok(())
+        Ok(cuts.into_values().next())
     }
 
     /// Adds the newest messages of each name, if the client asks for any. Some may still have to be found, and frames to be
@@ -237,9 +242,9 @@ impl Follow {
         Ok(())
     }
 
-    /// Takes the names of which newest messages are missing, because they were too large for the history.
-    pub(in crate::gateways) fn take_left_out(&mut self) -> BTreeSet<TopicName> {
-        self.messages.take_left_out()
+    /// Takes the names of which the newest messages are not whole, with the reasons.
+    pub(in crate::gateways) fn take_cuts(&mut self) -> BTreeMap<TopicName, RetainedCut> {
+        self.messages.take_cuts()
     }
 
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from

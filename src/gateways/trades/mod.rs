@@ -225,16 +225,17 @@ impl TradesGateway {
         self.stats.subscriptions.set(self.held);
         let message = messages::subscribed_words(content, new.len());
         let mut data = messages::symbols(content, "subscribed", &new, client);
-        let why = newest.err().or_else(|| missed.and_then(Result::err));
-        if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
+        let missed_why = newest.err().or_else(|| missed.and_then(Result::err));
+        if let (Some(NotRecovered::Large), Some(requests)) = (missed_why, requests) {
             requests.charge_search(core.now());
         }
         let asks_newest = last.is_some() && !new.is_empty() && core.has_history();
-        let is_away = asks_newest && !self.statuses.has_filled(core);
-        let why = match is_away {
-            true => Some(RetainedCut::Away.label()),
-            false => why.map(NotRecovered::label),
+        let cut = match asks_newest && !self.statuses.has_filled(core) {
+            true => Some(RetainedCut::Away),
+            false => newest.ok().flatten(),
         };
+        let why = cut.map(RetainedCut::label);
+        let why = why.or_else(|| missed_why.map(NotRecovered::label));
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
         let is_last = others == FurtherRequests::None;
         let position = follow.position(core, key, client.has_trades() && is_last);

@@ -99,6 +99,7 @@ pub(super) fn secured(tls: &TlsSession) -> Secured {
     Secured {
         version: tls.version(),
         user: tls.client_name().map(String::into_boxed_str),
+        certificate_bytes: tls.certificate_bytes(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | of the loop: a request head, a WebSocket, an event stream | [`ConnectionPermit::LOOP_BYTES`] |
 //! | of plain HTTP | [`ConnectionPermit::HTTP_BYTES`] |
 //! | over TLS, from the accept on | [`ConnectionPermit::TLS_BYTES`] more |
+//! | with certificates of the client (`--tls-client-ca`) | what they take |
 //! | with a token: its user and its marks | what they take |
 //! | with names in the token (channels), several symbols (trades), or a long name or trace (events) | what they take |
 //!
@@ -31,7 +32,9 @@ pub struct ConnectionPermit {
     is_http: bool,
     transport: Transport,
     is_last: bool,
-    /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
+    /// Memory of the client's certificates, of what its token says, and of what the gateway keeps for this client beyond
+    /// others.
+    certificate_bytes: u32,
     token_bytes: u32,
     client_bytes: u32,
     /// The permit of the address, once known.
@@ -96,6 +99,7 @@ impl ConnectionPermit {
             is_http: false,
             transport: Transport::Plain,
             is_last: false,
+            certificate_bytes: 0,
             token_bytes: 0,
             client_bytes: 0,
             _of_address: None,
@@ -134,6 +138,14 @@ impl ConnectionPermit {
         self.charge(now_us);
     }
 
+    /// Charges the certificates that the client has shown, and those beside its own: TLS keeps all of them.
+    pub fn set_certificate_bytes(&mut self, bytes: usize, now_us: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut self.certificate_bytes, bytes) != bytes {
+            self.charge(now_us);
+        }
+    }
+
     /// Charges what the client's token says.
     pub fn set_token_bytes(&mut self, bytes: usize, now_us: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -159,7 +171,8 @@ impl ConnectionPermit {
             true => Self::bytes_of_http(self.transport),
             false => Self::bytes_of_loop(self.transport),
         };
-        let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
+        let more = [self.certificate_bytes, self.token_bytes, self.client_bytes];
+        let more: u64 = more.map(u64::from).iter().sum();
         self.held.set(of_kind + more, now_us);
         // A connection makes way for others only while its owner says so.
         self.held.work();

@@ -213,15 +213,19 @@ impl Acl {
             }
         }
         for name in plain.iter().filter(|name| self.syntax.is_pattern(name)) {
-            let cover = NamePatterns::new(self.syntax, std::slice::from_ref(name));
+            let cover =
+                NamePatterns::new(self.syntax, std::slice::from_ref(name)).map_err(wrong)?;
+            cover.prepare_contain();
             let longer = |(other, _): &(String, _)| other.len() > name.len();
             let at = self.covers.partition_point(longer);
-            self.covers
-                .insert(at, (name.clone(), cover.map_err(wrong)?));
+            self.covers.insert(at, (name.clone(), cover));
         }
+        let set = NamePatterns::new(self.syntax, &plain).map_err(wrong)?;
+        // Here a thread reads a file. Later, the loop would make this for the first pattern of a client.
+        set.prepare_contain();
         let table = Role {
             name: role.as_str().into(),
-            set: NamePatterns::new(self.syntax, &plain).map_err(wrong)?,
+            set,
             rank: self.roles.len(),
             names,
             patterns,

@@ -3,7 +3,10 @@
 //!
 //! weirgate matches only the names that clients ask for; Redis itself matches the published messages.
 
+use std::collections::BTreeMap;
+
 use super::match_budget::{MatchBudget, OverBudget};
+use crate::base::allocated_bytes;
 
 /// Whether a name counts as a pattern: only `*` and `?` make one, `[` and `\` alone do not (contract channels: row
 /// names).
@@ -30,7 +33,7 @@ pub enum GlobError {
 }
 
 /// A set of bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bytes([u64; 4]);
 
 impl Bytes {
@@ -60,6 +63,19 @@ impl Bytes {
         self == Self::default()
     }
 
+    pub(super) fn len(self) -> usize {
+        self.0.map(u64::count_ones).iter().sum::<u32>() as usize
+    }
+
+    /// The bytes, the lowest first.
+    pub(super) fn iter(mut self) -> impl Iterator<Item = u8> {
+        std::iter::from_fn(move || {
+            let byte = self.first()?;
+            self.0[usize::from(byte >> 6)] &= !(1 << (byte & 63));
+            Some(byte)
+        })
+    }
+
     /// The bytes that are in both sets.
     pub(super) fn both(self, other: Self) -> Self {
         Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
@@ -70,59 +86,62 @@ impl Bytes {
     }
 }
 
-/// A piece of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A piece of a pattern. Small, because there is one for each byte of most patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// `*`: any bytes, none too.
     Any,
+    /// `?`: one byte, whatever it is.
+    AnyByte,
     /// This byte.
     Byte(u8),
-    /// One byte out of a set that is empty or has several bytes. Boxed, because most pieces are single bytes.
-    Set(Box<Bytes>),
+    /// One byte out of the set with this index in [`Glob::sets`]: the set is empty, or has several bytes but not all.
+    Set(u32),
 }
 
 impl Piece {
-    fn one(set: Bytes) -> Self {
-        match set.first() {
-            Some(byte) if set == Bytes::one(byte) => Self::Byte(byte),
-            _ => Self::Set(Box::new(set)),
-        }
-    }
-
     /// The byte, if the piece takes a single byte.
     fn byte(&self) -> Option<u8> {
         match self {
             Self::Byte(byte) => Some(*byte),
-            Self::Any | Self::Set(_) => None,
+            Self::Any | Self::AnyByte | Self::Set(_) => None,
         }
     }
+}
 
-    /// The bytes of the piece; `None` for `*`.
-    pub(super) fn bytes(&self) -> Option<Bytes> {
-        match self {
-            Self::Any => None,
-            Self::Byte(byte) => Some(Bytes::one(*byte)),
-            Self::Set(set) => Some(**set),
-        }
-    }
+/// The sets of a pattern while it is read: equal ones once.
+#[derive(Default)]
+struct Sets {
+    sets: Vec<Bytes>,
+    indexes: BTreeMap<Bytes, u32>,
+}
 
-    /// Whether the piece matches this byte; always false for `*`.
-    pub(super) fn takes(&self, byte: u8) -> bool {
-        match self {
-            Self::Any => false,
-            Self::Byte(own) => *own == byte,
-            Self::Set(set) => set.contains(byte),
+impl Sets {
+    /// The piece that takes one byte out of `set`.
+    fn piece(&mut self, set: Bytes) -> Piece {
+        match set.first() {
+            Some(byte) if set == Bytes::one(byte) => return Piece::Byte(byte),
+            _ if set == Bytes::ALL => return Piece::AnyByte,
+            _ => {}
         }
+        let next = self.sets.len() as u32;
+        let index = *self.indexes.entry(set).or_insert(next);
+        if index == next {
+            self.sets.push(set);
+        }
+        Piece::Set(index)
     }
 }
 
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
-    pub(super) pieces: Vec<Piece>,
+    pieces: Box<[Piece]>,
+    /// The sets of the pieces, each once.
+    sets: Box<[Bytes]>,
     /// The literal bytes before the first wildcard. They are compared in a single step, and most names already differ
     /// there.
-    literal: Vec<u8>,
+    literal: Box<[u8]>,
 }
 
 impl Glob {
@@ -132,13 +151,14 @@ impl Glob {
     /// The meaning of the pattern depends on the machine of the server.
     pub fn parse(pattern: &str) -> Result<Self, GlobError> {
         let mut rest = pattern.as_bytes();
-        let mut pieces = Vec::new();
+        let mut pieces = Vec::with_capacity(rest.len());
+        let mut sets = Sets::default();
         while let Some((&first, after)) = rest.split_first() {
             rest = after;
             let piece = match (first, after) {
                 (b'*', _) => Piece::Any,
-                (b'?', _) => Piece::one(Bytes::ALL),
-                (b'[', _) => Piece::one(class(&mut rest)?),
+                (b'?', _) => Piece::AnyByte,
+                (b'[', _) => sets.piece(class(&mut rest)?),
                 (b'\\', [escaped, after @ ..]) => {
                     rest = after;
                     Piece::Byte(*escaped)
@@ -149,19 +169,68 @@ impl Glob {
                 pieces.push(piece);
             }
         }
-        Ok(Self::of(pieces))
+        Ok(Self {
+            literal: pieces.iter().map_while(Piece::byte).collect(),
+            pieces: pieces.into(),
+            sets: sets.sets.into(),
+        })
     }
 
     /// A name without wildcards, whatever the characters.
     pub fn exact(name: impl AsRef<[u8]>) -> Self {
-        Self::of(name.as_ref().iter().copied().map(Piece::Byte).collect())
+        let name = name.as_ref();
+        Self {
+            pieces: name.iter().copied().map(Piece::Byte).collect(),
+            sets: Box::default(),
+            literal: name.into(),
+        }
     }
 
-    fn of(pieces: Vec<Piece>) -> Self {
-        Self {
-            literal: pieces.iter().map_while(Piece::byte).collect(),
-            pieces,
+    /// The piece with this index; `None` at the end of the pattern.
+    pub(super) fn piece(&self, at: usize) -> Option<Piece> {
+        self.pieces.get(at).copied()
+    }
+
+    /// The pieces in order.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The sets of the pieces `[…]`.
+    pub(super) fn sets(&self) -> &[Bytes] {
+        &self.sets
+    }
+
+    /// The bytes of a piece of this pattern; `None` for `*`.
+    pub(super) fn bytes(&self, piece: Piece) -> Option<Bytes> {
+        match piece {
+            Piece::Any => None,
+            Piece::AnyByte => Some(Bytes::ALL),
+            Piece::Byte(byte) => Some(Bytes::one(byte)),
+            Piece::Set(set) => Some(self.sets[set as usize]),
         }
+    }
+
+    /// Whether a piece of this pattern matches this byte; always false for `*`.
+    pub(super) fn takes(&self, piece: Piece, byte: u8) -> bool {
+        match piece {
+            Piece::Any => false,
+            Piece::AnyByte => true,
+            Piece::Byte(own) => own == byte,
+            Piece::Set(set) => self.sets[set as usize].contains(byte),
+        }
+    }
+
+    /// Memory of the pattern beside the value itself, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        [
+            size_of_val(&*self.pieces),
+            size_of_val(&*self.sets),
+            self.literal.len(),
+        ]
+        .map(allocated_bytes)
+        .iter()
+        .sum()
     }
 
     /// Whether the pattern matches the whole name. Takes at most (length of the pattern) × (length of the name) steps,
@@ -185,7 +254,7 @@ impl Glob {
         let mut last_any = None;
         loop {
             budget.spend(1)?;
-            match (self.pieces.get(piece), name.get(at)) {
+            match (self.piece(piece), name.get(at)) {
                 (None, None) => return Ok(true),
                 (Some(Piece::Any), _) => {
                     piece += 1;
@@ -195,7 +264,7 @@ impl Glob {
                     last_any = Some((piece, at));
                     continue;
                 }
-                (Some(one), Some(&byte)) if one.takes(byte) => {
+                (Some(one), Some(&byte)) if self.takes(one, byte) => {
                     piece += 1;
                     at += 1;
                     continue;
@@ -214,7 +283,7 @@ impl Glob {
 
     /// The name that the pattern matches, if there is exactly one.
     pub(super) fn as_exact(&self) -> Option<Vec<u8>> {
-        (self.literal.len() == self.pieces.len()).then(|| self.literal.clone())
+        (self.literal.len() == self.pieces.len()).then(|| self.literal.to_vec())
     }
 
     /// Whether this pattern matches every byte that `asked` matches at the same position, up to the first `*` of either.
@@ -224,9 +293,9 @@ impl Glob {
         asked: &Self,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        for (own, asked) in self.pieces.iter().zip(&asked.pieces) {
+        for (own, other) in self.pieces.iter().zip(&asked.pieces) {
             budget.spend(1)?;
-            match (own.bytes(), asked.bytes()) {
+            match (self.bytes(*own), asked.bytes(*other)) {
                 (Some(own), Some(set)) if own.both(set) == set => {}
                 (Some(_), Some(_)) => return Ok(false),
                 _ => break,
@@ -237,12 +306,11 @@ impl Glob {
 
     /// Whether any name matches at all: `[]` matches no byte.
     pub(super) fn matches_anything(&self) -> bool {
-        let none = Piece::one(Bytes::default());
-        !self.pieces.contains(&none)
+        !self.sets.contains(&Bytes::default())
     }
 
     pub(super) fn matches_everything(&self) -> bool {
-        self.pieces == [Piece::Any]
+        *self.pieces == [Piece::Any]
     }
 }
 

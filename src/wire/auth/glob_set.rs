@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::glob::{Bytes, Glob, Piece};
 use super::match_budget::{MatchBudget, OverBudget};
+use crate::base::allocated_bytes;
 
 /// The cost of an automaton state in steps, in addition to one step for each of its positions: it takes memory, and a
 /// search among the known states.
@@ -15,39 +16,55 @@ const STATE_STEPS: usize = 16;
 /// may lead to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GlobSet {
-    /// The names of patterns that match exactly one name.
-    exact: BTreeSet<Vec<u8>>,
+    /// The names of patterns that match exactly one name, in order and each once. As patterns, their indexes follow those
+    /// of [`GlobSet::wild`].
+    exact: Box<[Box<[u8]>]>,
     /// The other patterns.
-    wild: Vec<Glob>,
-    /// Made for the first question about a pattern, because most sets only have to match names.
-    search: OnceLock<PatternSearch>,
+    wild: Box<[Glob]>,
+    /// Only [`GlobSet::contain`] needs them, and most sets only have to match names.
+    kinds: OnceLock<ByteKinds>,
 }
 
-/// What only [`GlobSet::contain`] needs.
+/// A partition of all bytes: no pattern of a set distinguishes two bytes of the same kind.
 #[derive(Clone, Debug)]
-struct PatternSearch {
-    /// The exact names as patterns; their indexes follow those of [`GlobSet::wild`].
-    exact: Vec<Glob>,
-    /// A partition of all bytes: no pattern distinguishes two bytes of the same set.
-    kinds: Vec<Bytes>,
+struct ByteKinds {
+    /// The bytes that the patterns name: each is a kind of its own.
+    named: Bytes,
+    /// The other kinds.
+    others: Box<[Bytes]>,
 }
 
-impl PatternSearch {
+impl ByteKinds {
     fn new(globs: &GlobSet) -> Self {
-        let exact: Vec<Glob> = globs.exact.iter().map(Glob::exact).collect();
-        let mut kinds = vec![Bytes::ALL];
-        let mut split = Bytes::default();
-        for piece in globs.wild.iter().chain(&exact).flat_map(|g| &g.pieces) {
-            match piece {
-                Piece::Byte(byte) if !split.contains(*byte) => {
-                    split.insert(*byte);
-                    refine(&mut kinds, Bytes::one(*byte));
-                }
-                Piece::Set(set) => refine(&mut kinds, **set),
-                Piece::Any | Piece::Byte(_) => {}
+        let mut named = Bytes::default();
+        for byte in globs.exact.iter().flat_map(|name| name.iter()) {
+            named.insert(*byte);
+        }
+        for piece in globs.wild.iter().flat_map(Glob::pieces) {
+            if let Piece::Byte(byte) = piece {
+                named.insert(*byte);
             }
         }
-        Self { exact, kinds }
+        let mut others = vec![named.complement()];
+        for set in globs.wild.iter().flat_map(Glob::sets) {
+            refine(&mut others, *set);
+        }
+        others.retain(|kind| !kind.is_empty());
+        Self {
+            named,
+            others: others.into(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.named.len() + self.others.len()
+    }
+
+    /// A byte of each kind that has bytes in `set`: one that is in `set`.
+    fn within(&self, set: Bytes) -> impl Iterator<Item = u8> {
+        let named = self.named.both(set).iter();
+        let others = self.others.iter();
+        named.chain(others.filter_map(move |kind| kind.both(set).first()))
     }
 }
 
@@ -56,14 +73,41 @@ type Position = (u32, u32);
 
 impl GlobSet {
     pub(super) fn new(globs: impl IntoIterator<Item = Glob>) -> Self {
-        let mut all = Self::default();
+        let (mut exact, mut wild) = (BTreeSet::new(), Vec::new());
         for glob in globs {
             match glob.as_exact() {
-                Some(name) => drop(all.exact.insert(name)),
-                None => all.wild.push(glob),
+                Some(name) => drop(exact.insert(name)),
+                None => wild.push(glob),
             }
         }
-        all
+        Self {
+            exact: exact.into_iter().map(Vec::into_boxed_slice).collect(),
+            wild: wild.into(),
+            kinds: OnceLock::new(),
+        }
+    }
+
+    /// Makes what [`Self::contain`] needs, which takes time for each byte of the patterns. Without it, the first question
+    /// makes it.
+    pub(super) fn prepare_contain(&self) {
+        self.kinds();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_prepared(&self) -> bool {
+        self.kinds.get().is_some()
+    }
+
+    /// Memory of the patterns beside the set itself, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let exact = self.exact.iter().map(|name| allocated_bytes(name.len()));
+        let wild = self.wild.iter().map(Glob::memory_bytes);
+        let kinds = self
+            .kinds
+            .get()
+            .map_or(0, |kinds| size_of_val(&*kinds.others));
+        let lists = [size_of_val(&*self.exact), size_of_val(&*self.wild), kinds];
+        exact.chain(wild).chain(lists.map(allocated_bytes)).sum()
     }
 
     /// Whether any pattern matches the whole name.
@@ -75,7 +119,7 @@ impl GlobSet {
         name: &[u8],
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        if self.exact.contains(name) {
+        if self.exact.binary_search_by(|own| (**own).cmp(name)).is_ok() {
             return Ok(true);
         }
         for glob in &self.wild {
@@ -122,7 +166,7 @@ impl GlobSet {
         asked: &Glob,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let kinds = &self.search().kinds;
+        let kinds = self.kinds();
         let mut seen = BTreeSet::new();
         let mut open = vec![(0, start)];
         while let Some((at, active)) = open.pop() {
@@ -131,7 +175,7 @@ impl GlobSet {
             if active.iter().any(|position| self.is_last_any(*position)) {
                 continue;
             }
-            let Some(piece) = asked.pieces.get(at) else {
+            let Some(piece) = asked.piece(at) else {
                 if active
                     .iter()
                     .any(|position| self.piece(*position).is_none())
@@ -140,14 +184,14 @@ impl GlobSet {
                 }
                 return Ok(false);
             };
-            let (set, next) = match piece.bytes() {
+            let (set, next) = match asked.bytes(piece) {
                 None => {
                     open.push((at + 1, active.clone()));
                     (Bytes::ALL, at)
                 }
                 Some(set) => (set, at + 1),
             };
-            for byte in kinds.iter().filter_map(|kind| kind.both(set).first()) {
+            for byte in kinds.within(set) {
                 budget.spend(STATE_STEPS + active.len())?;
                 let state = (next, self.after(&active, byte));
                 // No pattern matches any more, but `asked` matches a name that continues from here.
@@ -166,28 +210,34 @@ impl GlobSet {
         self.wild.iter().any(Glob::matches_everything)
     }
 
-    fn search(&self) -> &PatternSearch {
-        self.search.get_or_init(|| PatternSearch::new(self))
+    fn kinds(&self) -> &ByteKinds {
+        self.kinds.get_or_init(|| ByteKinds::new(self))
+    }
+
+    /// The name, if the index is of a pattern that matches exactly one.
+    fn exact_name(&self, glob: u32) -> Option<&[u8]> {
+        let index = (glob as usize).checked_sub(self.wild.len())?;
+        Some(&self.exact[index])
     }
 
     /// The piece at a position; `None` at the end of the pattern.
-    fn piece(&self, (glob, at): Position) -> Option<&Piece> {
-        let glob = glob as usize;
-        let glob = match glob.checked_sub(self.wild.len()) {
-            None => &self.wild[glob],
-            Some(exact) => &self.search().exact[exact],
-        };
-        glob.pieces.get(at as usize)
+    fn piece(&self, (glob, at): Position) -> Option<Piece> {
+        match self.exact_name(glob) {
+            Some(name) => name.get(at as usize).copied().map(Piece::Byte),
+            None => self.wild[glob as usize].piece(at as usize),
+        }
     }
 
     /// The positions after one more byte.
     fn after(&self, active: &[Position], byte: u8) -> Vec<Position> {
-        let moved = active
-            .iter()
-            .filter_map(|&(glob, at)| match self.piece((glob, at))? {
-                Piece::Any => Some((glob, at)),
-                one => one.takes(byte).then_some((glob, at + 1)),
-            });
+        let moved = active.iter().filter_map(|&(glob, at)| {
+            let takes = match self.piece((glob, at))? {
+                Piece::Any => return Some((glob, at)),
+                Piece::Byte(own) => own == byte,
+                one => self.wild[glob as usize].takes(one, byte),
+            };
+            takes.then_some((glob, at + 1))
+        });
         self.with_skipped_stars(moved.collect())
     }
 
@@ -205,7 +255,7 @@ impl GlobSet {
     }
 
     fn is_any(&self, position: Position) -> bool {
-        self.piece(position) == Some(&Piece::Any)
+        self.piece(position) == Some(Piece::Any)
     }
 
     fn is_last_any(&self, (glob, at): Position) -> bool {

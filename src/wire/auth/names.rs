@@ -147,6 +147,29 @@ impl NamePatterns {
         }
     }
 
+    /// Makes what [`contain`](Self::contain) needs. For large tables, this takes longer than an answer to a client may.
+    pub(super) fn prepare_contain(&self) {
+        if let Kind::Redis(globs) = &self.0 {
+            globs.prepare_contain();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_prepared(&self) -> bool {
+        match &self.0 {
+            Kind::Redis(globs) => globs.is_prepared(),
+            Kind::Nats(_) => true,
+        }
+    }
+
+    /// Memory of the names and patterns beside the value itself, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Kind::Redis(globs) => globs.memory_bytes(),
+            Kind::Nats(subjects) => subjects.memory_bytes(),
+        }
+    }
+
     pub(super) fn match_everything(&self) -> bool {
         match &self.0 {
             Kind::Redis(globs) => globs.match_everything(),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::match_budget::{MatchBudget, OverBudget};
+use crate::base::allocated_bytes;
 
 /// The most bytes of a subject. A server closes the connection at a line over 4,096 bytes (`max_control_line`), and all
 /// clients would lose their subscriptions with it.
@@ -90,8 +91,19 @@ impl Subject {
             ">" => SubjectToken::Tail,
             word => SubjectToken::Word(word.into()),
         };
-        let tokens = name.split('.').map(token).collect();
+        let mut tokens: Vec<_> = name.split('.').map(token).collect();
+        tokens.shrink_to_fit();
         Ok(Self { tokens })
+    }
+
+    /// Memory of the tokens, bytes.
+    fn memory_bytes(&self) -> usize {
+        let word = |token: &SubjectToken| match token {
+            SubjectToken::Word(word) => allocated_bytes(word.len()),
+            SubjectToken::One | SubjectToken::Tail => 0,
+        };
+        let list = allocated_bytes(self.tokens.capacity() * size_of::<SubjectToken>());
+        list + self.tokens.iter().map(word).sum::<usize>()
     }
 
     /// Whether the pattern matches the subject. `subject` has no wildcards.
@@ -196,6 +208,15 @@ impl Subjects {
             }
         }
         Ok(all)
+    }
+
+    /// Memory of the subjects beside the set itself, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let exact = self.exact.iter();
+        let exact = exact.map(|name| size_of::<String>() + allocated_bytes(name.len()));
+        let patterns = self.patterns.iter().map(Subject::memory_bytes);
+        let list = allocated_bytes(self.patterns.capacity() * size_of::<Subject>());
+        exact.sum::<usize>() + patterns.sum::<usize>() + list
     }
 
     pub(super) fn match_everything(&self) -> bool {

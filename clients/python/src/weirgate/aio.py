@@ -153,7 +153,7 @@ class _Subscriber(_Session[Item]):
 
     @property
     def cuts(self) -> dict[str, str]:
-        """Why not all last values of names have come."""
+        """Why not all last values of names, or newest messages, have come; lost: newer ones may be missing."""
         return self._core.cuts
 
     @property

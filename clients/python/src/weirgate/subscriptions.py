@@ -25,7 +25,9 @@ _BARRED = re.compile(r"Refused by the bus: (.*)", re.DOTALL)
 _SHORT = ("retained", "live")
 # Why the newest messages of a name have not come: reasons that pass, and all.
 _PASSING = ("away", "refused", "unreadable", "limit")
-_LACKS = (*_PASSING, "unnamed", "large")
+# The newest messages may be outdated: the bus has lost messages since.
+_LOST = "lost"
+_LACKS = (*_PASSING, "unnamed", "large", _LOST)
 # Of the newest messages of a name, those that the client keeps for later subscriptions.
 _KEPT_MAX = 10_000
 _AGAIN_MIN_MS = 5_000.0
@@ -82,6 +84,8 @@ class _Entry:
     kept: dict[str, list[tuple[int, Any, tuple[Any, ...]]]] = field(default_factory=dict)
     lack: str = ""
     """Why its newest messages are missing."""
+    is_filling: bool = False
+    """The newest messages are coming: if they may be outdated, they do not end the lack."""
     is_asked_again: bool = False
     """The client has asked for them again (`SubscriberCore._ask_newest`)."""
     past: list[tuple[str, Any, tuple[Any, ...]]] | None = None
@@ -584,7 +588,7 @@ class SubscriberCore(SessionCore):
             if not entry.is_retained and len(entry.heard) > _KEPT_MAX:
                 # The newest message of a channel that is forgotten may come twice.
                 del entry.heard[next(iter(entry.heard))]
-        if entry.lack and channel == entry.name:
+        if entry.lack and channel == entry.name and not (entry.is_filling and entry.lack == _LOST):
             # Other channels of a pattern still lack theirs. Told together: very many names may get their first message at once.
             entry.lack = ""
             self._tell_at = min(self._tell_at, self.now + _TELL_MS)
@@ -681,6 +685,7 @@ class SubscriberCore(SessionCore):
             reason = _lack(why, entry.name)
             # With a position, the missed messages may be too large: without one, the server says it of the newest.
             entry.lack = "limit" if has_since and reason == "large" else reason
+            entry.is_filling = True
             entry.heard.clear()
 
     def _ask_newest(self) -> None:
@@ -712,7 +717,7 @@ class SubscriberCore(SessionCore):
                     # The server keeps nothing of it any more: nothing follows, and no status may ever come.
                     entry.lack = ""
                 else:
-                    entry.past, entry.lacks_still = [], _lack(response.get("why"), entry.name)
+                    entry.past, entry.lacks_still, entry.is_filling = [], _lack(response.get("why"), entry.name), True
             self._emit_names()
             for entry in lost:
                 entry.state = "asked"
@@ -739,6 +744,8 @@ class SubscriberCore(SessionCore):
                 self._emit(self.kind, item)
             if entry.lack not in _PASSING:
                 entry.heard.clear()
+        for entry in self._names.values():
+            entry.is_filling = False
         if shown:
             self._emit_names()
             self._plan_again()

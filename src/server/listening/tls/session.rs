@@ -18,6 +18,7 @@ use rustls::{ProtocolVersion, ServerConfig};
 use super::certificates::client_name;
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
+use weirgate_wire::base::allocated_bytes;
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -191,6 +192,13 @@ impl TlsSession {
     /// The name in the client's certificate; `None` if the client has shown no certificate.
     pub(crate) fn client_name(&self) -> Option<String> {
         client_name(self.connection.peer_certificates()?.first()?)
+    }
+
+    /// Memory of the client's certificates, which the library keeps as long as the session, bytes.
+    pub(crate) fn certificate_bytes(&self) -> usize {
+        let shown = self.connection.peer_certificates().unwrap_or_default();
+        let each = shown.iter().map(|der| allocated_bytes(der.len()));
+        each.sum::<usize>() + allocated_bytes(size_of_val(shown))
     }
 
     /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the number of plain bytes

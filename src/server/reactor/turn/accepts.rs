@@ -244,7 +244,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.enter(now, key, accepted);
             }
             HandshakeOutcome::Handshake(stream, tls, secured) => {
-                self.hub.handle_secured(key, secured);
+                self.hub.handle_secured(now, key, secured);
                 self.register(now, key, stream, Some(tls));
                 // Bytes that TLS has decrypted already cause no event.
                 self.note_unread(key, Unread::Bytes);
@@ -264,7 +264,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             .handle_returned(now, handover.peer, handover.permit);
         let is_tls = handover.tls.is_some();
         if let Some(tls) = &handover.tls {
-            self.hub.handle_secured(key, secured(tls));
+            self.hub.handle_secured(now, key, secured(tls));
         }
         let stream = TcpStream::from_std(handover.stream);
         self.register(now, key, stream, handover.tls);

@@ -222,6 +222,19 @@ fn a_table_is_read_and_shown() {
     }
 }
 
+/// The thread that reads the file makes it, and the loop gets a copy.
+#[test]
+fn a_table_has_what_the_first_pattern_of_a_client_needs() {
+    let table = br#"{"r": ["desk:1", "desk:2", "pub:*"], "s": ["a:[ab]?"]}"#;
+    let acl = Acl::from_json(NameSyntax::Redis, table).expect("a table");
+    for acl in [acl.clone(), acl, Acl::default()] {
+        let sets = acl.roles.values().map(|role| &role.set);
+        let covers = acl.covers.iter().map(|(_, set)| set);
+        let mut all = sets.chain(covers);
+        assert!(all.all(NamePatterns::is_prepared));
+    }
+}
+
 #[test]
 fn what_was_asked_before_costs_its_length() {
     let table = br#"{"r": ["*a*b*c*d*e*f*g*h"], "s": ["*"], "t": []}"#;

@@ -137,6 +137,24 @@ fn patterns_with_many_stars_are_answered() {
     }
 }
 
+#[test]
+fn a_pattern_takes_eight_bytes_for_each_of_its_bytes_and_has_equal_sets_once() {
+    assert_eq!(size_of::<Piece>(), 8);
+    for (part, bytes_each) in [("?", 8), ("[ab]", 8), ("[^]", 8), ("*x", 16), ("x", 9)] {
+        let pattern = glob(&part.repeat(500));
+        let bytes = pattern.memory_bytes();
+        assert!(bytes <= 500 * bytes_each + 100, "{part}: {bytes}");
+        assert!(bytes >= 500 * bytes_each, "{part}: {bytes}");
+    }
+    let different: String = (b'a'..=b'z')
+        .map(|byte| format!("[{}_]", byte as char))
+        .collect();
+    assert_eq!(glob(&different.repeat(9)).sets().len(), 26);
+    let set = GlobSet::new([glob(&"?".repeat(500)), Glob::exact("x".repeat(500))]);
+    assert!(set.memory_bytes() > 500 * 9);
+    assert!(set.memory_bytes() < 500 * 9 + 200, "{}", set.memory_bytes());
+}
+
 /// The same cases in every run.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
