@@ -135,6 +135,7 @@ impl Stream {
                 Value::Array(self.entries.back().map(entry).into_iter().collect())
             }
             ["INFO", "server"] => bulk(&format!("run_id:{}\r\n", self.servers)),
+            ["INFO", "replication"] => bulk("role:master\r\n"),
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,
             ["EVAL_RO", _, "1", KEY, after] => self.state(id_of(after)),
             ["XRANGE", KEY, from, "+", "COUNT", count] => {

@@ -1,8 +1,8 @@
 //! An instance's connection to the server of a stream: commands go, answers come some time later.
 //! `RedisStreamReader` and `StreamFeed` do the rest; what is here is what a session does around them.
 
-use weirgate_bus::redis::RedisStreamReader;
 use weirgate_bus::redis::resp::Value;
+use weirgate_bus::redis::{RedisStreamReader, StreamReadError};
 use weirgate_bus::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, Fault};
@@ -93,6 +93,8 @@ impl StreamLink {
             return Vec::new();
         };
         let mut told = Vec::new();
+        // The session leaves such a server, and tries again.
+        let mut is_behind = false;
         let now_ms = u64::try_from(now.unix_ms()).expect("a time");
         for answer in answers {
             let parts = match answer {
@@ -105,7 +107,8 @@ impl StreamLink {
             };
             for part in parts {
                 let taken = self.reader.take(part, ENTRY_BYTES, now_ms, &mut told);
-                taken.expect("a good answer");
+                is_behind |= taken == Err(StreamReadError::Behind);
+                assert!(taken.is_ok() || is_behind, "a good answer: {taken:?}");
             }
         }
         let mut events = Vec::new();
@@ -117,6 +120,9 @@ impl StreamLink {
             }
             let event = self.feed.event(now, told);
             events.extend(event.map(|event| (self.end, event)));
+        }
+        if is_behind {
+            events.extend(self.lose().into_iter().map(|event| (self.end, event)));
         }
         events
     }
