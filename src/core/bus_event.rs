@@ -31,17 +31,8 @@ pub enum BusEvent {
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
     Deleted(BusMessage),
-    /// A message for this subscription was not handed over. The feed counts and logs it.
-    Skipped {
-        /// The subscription; an empty name if it is unknown.
-        subscription: Subscription,
-        /// The place in the kept feed.
-        place: Place,
-        /// The id in the stream of the bus, if the message has one.
-        id: Option<StoredId>,
-        /// Why, for the log line.
-        why: &'static str,
-    },
+    /// A message was not handed over. The feed counts and logs it.
+    Skipped(SkippedMessage),
     /// News about the positions of the kept feed, for the history.
     Feed(FeedNotice),
     /// A subscription is confirmed: every later publication comes after this event.
@@ -193,6 +184,19 @@ pub struct ReadPart {
 /// Why the bus is away, in words for a log line; never holds a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
+
+/// A message that the source cannot hand over.
+#[derive(Debug)]
+pub struct SkippedMessage {
+    /// The subscription that has brought it; an empty name if it is unknown.
+    pub subscription: Subscription,
+    /// The place in the kept feed.
+    pub place: Place,
+    /// The id in the stream of the bus, if the message has one.
+    pub id: Option<StoredId>,
+    /// Why, for the log line.
+    pub why: &'static str,
+}
 
 /// A message as received.
 #[derive(Clone, Debug)]

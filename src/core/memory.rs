@@ -214,9 +214,7 @@ impl Core {
     /// Whether a flush is needed, because a walk over the queues is under way or due.
     pub(super) fn has_to_walk(&self) -> bool {
         let is_due = || self.is_room_walk_due() || self.is_walk_due();
-        let memory = &self.memory;
-        let is_under_way = memory.walk.is_some() || memory.found.is_some();
-        is_under_way || self.is_over_frame_limit() && is_due()
+        self.memory.is_under_way() || self.is_over_frame_limit() && is_due()
     }
 
     /// Memory of the client's send queue itself that counts among the bytes of frames.
@@ -227,9 +225,7 @@ impl Core {
 
     /// The time of the next walk, while a walk is wanted.
     pub(super) fn walk_deadline(&self) -> Option<u64> {
-        let memory = &self.memory;
-        let is_under_way = memory.walk.is_some() || memory.found.is_some();
-        let waits = !is_under_way && self.is_over_frame_limit();
+        let waits = !self.memory.is_under_way() && self.is_over_frame_limit();
         waits.then_some(self.memory.rest_until)
     }
 
@@ -320,6 +316,11 @@ impl Core {
 }
 
 impl FrameMemory {
+    /// Whether a walk, or the drop of what it has found, goes on with the next flush.
+    fn is_under_way(&self) -> bool {
+        self.walk.is_some() || self.found.is_some()
+    }
+
     fn next_number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
         self.number

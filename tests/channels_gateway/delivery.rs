@@ -1,7 +1,7 @@
 //! Who gets what Redis publishes.
 
 use serde_json::json;
-use weirgate_core::DrainPlan;
+use weirgate_core::{DrainPlan, SkippedMessage};
 
 use super::*;
 
@@ -106,12 +106,12 @@ fn a_message_that_is_skipped_is_a_gap_for_its_receivers() {
     }
     let too_large = "1".repeat((1 << 20) + 1);
     bench.publish("indicators:x", &["indicators:*"], &too_large);
-    bench.bus(BusEvent::Skipped {
+    bench.bus(BusEvent::Skipped(SkippedMessage {
         subscription: Subscription::pattern("indicators:*"),
         place: Place::Outside,
         id: None,
         why: "a name that is not UTF-8",
-    });
+    }));
     for (key, _) in subscriptions {
         bench.ping(key);
     }

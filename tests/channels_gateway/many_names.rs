@@ -337,6 +337,17 @@ fn begin(kept: &mut resume::Kept, more: &Value) -> SessionKey {
     key
 }
 
+/// Loses messages in the middle of an answer. Returns the answer, and all that the client got.
+fn after_loss(kept: &mut resume::Kept, key: SessionKey) -> (Value, Vec<Value>) {
+    kept.bench.world.held = true;
+    kept.bench.bus(BusEvent::Gap { lost: None });
+    kept.bench.world.held = false;
+    kept.bench.world.settle();
+    let got = kept.bench.got(key);
+    let answer = got.iter().find(|one| one["type"] == "subscribed");
+    (answer.expect("an answer").clone(), got)
+}
+
 #[test]
 fn a_loss_in_the_middle_of_a_resume_is_no_recovered_name() {
     let since = resume::Kept::position(1).to_string();
@@ -344,13 +355,7 @@ fn a_loss_in_the_middle_of_a_resume_is_no_recovered_name() {
     for (last, reason) in [(json!(null), "gap"), (json!(3), "limit")] {
         let mut kept = kept(200);
         let key = begin(&mut kept, &json!({"since": since, "last": last}));
-        kept.bench.world.held = true;
-        kept.bench.bus(BusEvent::Gap { lost: None });
-        kept.bench.world.held = false;
-        kept.bench.world.settle();
-        let got = kept.bench.got(key);
-        let answer = got.iter().find(|one| one["type"] == "subscribed");
-        let answer = answer.expect("an answer");
+        let (answer, _) = after_loss(&mut kept, key);
         let recovered = answer["recovered"].as_object().expect("outcomes");
         assert!(recovered.values().all(|is_whole| *is_whole == json!(false)));
         assert_eq!(recovered.len(), NAMES);
@@ -368,13 +373,8 @@ fn a_loss_in_the_middle_of_a_resume_is_no_recovered_name() {
 fn a_loss_among_the_newest_messages_leaves_none_that_count_as_whole() {
     let mut kept = kept(200);
     let key = begin(&mut kept, &json!({"last": 1}));
-    kept.bench.world.held = true;
-    kept.bench.bus(BusEvent::Gap { lost: None });
-    kept.bench.world.held = false;
-    kept.bench.world.settle();
-    let got = kept.bench.got(key);
-    let answer = got.iter().find(|one| one["type"] == "subscribed");
-    let why = answer.expect("an answer")["why"].as_object();
+    let (answer, got) = after_loss(&mut kept, key);
+    let why = answer["why"].as_object();
     let why = why.expect("reasons");
     assert_eq!(why.len(), NAMES);
     assert!(why.values().all(|why| why == "limit"));

@@ -78,7 +78,7 @@ fn short(event: &BusEvent) -> String {
         }
         BusEvent::Subscribed { subscription, .. } => format!("+{}", subscription.name),
         BusEvent::Refused { subscription, .. } => format!("!{}", subscription.name),
-        BusEvent::Skipped { subscription, .. } => format!("-{}", subscription.name),
+        BusEvent::Skipped(skipped) => format!("-{}", skipped.subscription.name),
         BusEvent::Down(_) => "Down".into(),
         BusEvent::Gap { lost: None } => "Gap".into(),
         other => format!("{other:?}"),

@@ -164,7 +164,7 @@ impl Feed for StateFeed {
             | BusEvent::Gap { .. }
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
-            | BusEvent::Skipped { .. }
+            | BusEvent::Skipped(_)
             | BusEvent::Feed(_)
             | BusEvent::Deleted(_)
             | BusEvent::Subscribed { .. }

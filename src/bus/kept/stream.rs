@@ -8,7 +8,8 @@ use crate::LoopGone;
 use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{
-    BusEvent, BusMessage, FeedNotice, Place, Position, StoredId, Subscription, fnv_1a,
+    BusEvent, BusMessage, FeedNotice, Place, Position, SkippedMessage, StoredId, Subscription,
+    fnv_1a,
 };
 use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::{LogBudget, Now};
@@ -196,12 +197,12 @@ impl StreamFeed {
                 };
                 BusEvent::of(message, is_deletion)
             }
-            KeptEvent::Bad { id, why } => BusEvent::Skipped {
+            KeptEvent::Bad { id, why } => BusEvent::Skipped(SkippedMessage {
                 subscription: Subscription::channel(""),
                 place: Place::Outside,
                 id: Some(id),
                 why,
-            },
+            }),
             KeptEvent::Lost => {
                 self.log_lost(now);
                 BusEvent::Gap { lost: None }

@@ -16,7 +16,7 @@ use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::requests::Names;
 use crate::socket::Waiter;
-use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Place, SkippedMessage, Subscription};
 use weirgate_wire::base::Now;
 
 /// No further command is queued while at least this many bytes wait to be written.
@@ -257,12 +257,12 @@ impl PubSubSession<'_, '_> {
         place: Place,
         why: &'static str,
     ) -> Result<(), Stop> {
-        Ok(self.relay.link.send(BusEvent::Skipped {
+        Ok(self.relay.link.send(BusEvent::Skipped(SkippedMessage {
             subscription,
             place,
             id: None,
             why,
-        })?)
+        }))?)
     }
 
     /// The name of a channel: the ledger's copy if it has one, to save an allocation.

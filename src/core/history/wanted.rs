@@ -121,7 +121,8 @@ impl Unwanted {
                 .iter()
                 .filter_map(|name| known.index(&name.name))
             {
-                unwanted.words[topic.at() / BITS] &= !(1 << (topic.at() % BITS));
+                let (word, bit) = place_of(topic);
+                unwanted.words[word] &= !bit;
             }
         }
         unwanted
@@ -139,16 +140,17 @@ impl Unwanted {
 
     /// Adds a topic, if there is a bit for it: the history may have got more since the beginning.
     fn add(&mut self, topic: TopicIndex) {
-        if let Some(word) = self.words.get_mut(topic.at() / BITS) {
-            *word |= 1 << (topic.at() % BITS);
+        let (word, bit) = place_of(topic);
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= bit;
         }
     }
 
     /// Whether it has a topic.
     #[inline]
     fn has(&self, topic: TopicIndex) -> bool {
-        let word = self.words.get(topic.at() / BITS);
-        word.is_some_and(|word| (word >> (topic.at() % BITS)) & 1 == 1)
+        let (word, bit) = place_of(topic);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 }
 
@@ -156,6 +158,12 @@ impl Unwanted {
 const NO_NAMES: usize = 0;
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
+
+/// The index of the word with the bit of a topic, and the bit.
+#[inline]
+fn place_of(topic: TopicIndex) -> (usize, u64) {
+    (topic.at() / BITS, 1 << (topic.at() % BITS))
+}
 
 /// The wanted names that match a topic, found once for each topic in a step of a search.
 pub(super) struct Matching<'a> {

@@ -141,14 +141,9 @@ impl Feed for ChannelsFeed {
             } => out.extend(self.message(now, message, is_deletion, Some(number))),
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped {
-                subscription,
-                id,
-                why,
-                ..
-            } => {
+            BusEvent::Skipped(skipped) => {
                 self.stats.subjects[0].messages_bad += 1;
-                self.bad_log.say_skipped(now, &subscription, id, why);
+                self.bad_log.say_skipped(now, &skipped);
             }
             BusEvent::Up
             | BusEvent::Down(_)
@@ -194,14 +189,10 @@ impl Feed for ChannelsFeed {
                 number: *number,
                 cut: *cut,
             }),
-            BusEvent::Skipped {
-                subscription,
-                place,
-                ..
-            } => Some(BusNotice::Skipped {
-                topic: topic_of(subscription),
+            BusEvent::Skipped(skipped) => Some(BusNotice::Skipped {
+                topic: topic_of(&skipped.subscription),
                 subject: None,
-                place: *place,
+                place: skipped.place,
             }),
             BusEvent::Message(message) if self.check(message).is_err() => {
                 Some(BusNotice::Skipped {

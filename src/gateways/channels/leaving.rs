@@ -74,13 +74,16 @@ impl Spent {
         &mut self,
         set: impl IntoIterator<IntoIter = btree_set::IntoIter<TopicName>>,
     ) {
-        let set = Some(set.into_iter()).filter(|set| set.len() > 0);
-        self.sets.extend(set);
+        let set = set.into_iter();
+        if set.len() > 0 {
+            self.sets.push(set);
+        }
     }
 
     pub(super) fn add_names(&mut self, names: Vec<TopicName>) {
-        let names = Some(names).filter(|names| !names.is_empty());
-        self.names.extend(names);
+        if !names.is_empty() {
+            self.names.push(names);
+        }
     }
 
     pub(super) fn add_messages(&mut self, messages: impl IntoIterator<Item = Follow>) {
@@ -91,10 +94,12 @@ impl Spent {
 
     pub(super) fn add_past(&mut self, past: WantedPast) {
         let (found, waits) = (past.found.into_iter(), past.waits.into_iter());
-        self.past
-            .extend(Some(found).filter(|found| found.len() > 0));
-        self.waits
-            .extend(Some(waits).filter(|waits| waits.len() > 0));
+        if found.len() > 0 {
+            self.past.push(found);
+        }
+        if waits.len() > 0 {
+            self.waits.push(waits);
+        }
     }
 
     /// Adds what another list has.

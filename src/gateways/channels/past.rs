@@ -126,13 +126,13 @@ impl PastQuestion {
             }
         }
         // If all who waited have left, the answer displaces nothing.
-        let others_go = has_clients(self.kept_for);
-        let mut steps = 0..FORGOTTEN_AT_ONCE;
-        while kept == Err(NotKept::NoRoom)
-            && others_go
-            && steps.next().is_some()
-            && core.forget_newest_of_gone(&has_clients)
-        {
+        if !has_clients(self.kept_for) {
+            return kept;
+        }
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if kept != Err(NotKept::NoRoom) || !core.forget_newest_of_gone(&has_clients) {
+                break;
+            }
             kept = core.keep_newest(message, self.kept_for, self.forgotten);
         }
         kept

@@ -667,10 +667,10 @@ impl ChannelsGateway {
         let (mut follow, mut replayed) = (Follow::default(), Replayed::default());
         for prepared in &mut sending.answers {
             if let Some(mut resuming) = prepared.resuming.take() {
-                let moved = Some(mem::take(&mut resuming.moved));
-                let moved = moved.filter(|moved| !moved.is_empty());
-                let moved = moved.map(|moved| (moved, prepared.wants_end));
-                sending.moved.extend(moved);
+                let moved = mem::take(&mut resuming.moved);
+                if !moved.is_empty() {
+                    sending.moved.push((moved, prepared.wants_end));
+                }
                 resuming.settle(core, &mut follow, &mut replayed);
                 resuming.spend(&mut sending.spent);
             }

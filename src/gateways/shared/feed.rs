@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use thiserror::Error;
-use weirgate_core::{BusMessage, FeedLine, Now, Point, StoredId, StreamPosition, Subscription};
+use weirgate_core::{BusMessage, FeedLine, Now, Point, SkippedMessage, StreamPosition};
 use weirgate_wire::base::LogBudget;
 
 /// The newest position seen of a subject.
@@ -116,17 +116,11 @@ impl BadMessageLog {
     }
 
     /// As [`say`](Self::say), about a message that the source has not handed over.
-    pub(in crate::gateways) fn say_skipped(
-        &mut self,
-        now: Now,
-        subscription: &Subscription,
-        id: Option<StoredId>,
-        why: &str,
-    ) {
+    pub(in crate::gateways) fn say_skipped(&mut self, now: Now, skipped: &SkippedMessage) {
         self.add(now, || FeedLine::BadMessage {
-            subject: excerpt(subscription.name.as_bytes()),
-            id: id.map(|id| id.to_string()),
-            why: why.to_owned(),
+            subject: excerpt(skipped.subscription.name.as_bytes()),
+            id: skipped.id.map(|id| id.to_string()),
+            why: skipped.why.to_owned(),
             excerpt: None,
         });
     }
@@ -189,7 +183,7 @@ pub(in crate::gateways) fn excerpt(payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_core::{Mark, Place, Position};
+    use weirgate_core::{Mark, Place, Position, StoredId, Subscription};
 
     fn at(epoch: i64, sequence: u64) -> Option<StreamPosition> {
         Some(StreamPosition { epoch, sequence })
@@ -282,7 +276,13 @@ mod tests {
         }
         let (mut log, name) = (BadMessageLog::default(), "é".repeat(10_000));
         let id = StoredId { major: 5, minor: 0 };
-        log.say_skipped(now, &Subscription::pattern(name), Some(id), "no field data");
+        let skipped = SkippedMessage {
+            subscription: Subscription::pattern(name),
+            place: Place::Outside,
+            id: Some(id),
+            why: "no field data",
+        };
+        log.say_skipped(now, &skipped);
         let Some(FeedLine::BadMessage {
             subject,
             id,

@@ -170,14 +170,9 @@ impl Feed for TradesFeed {
         match event {
             BusEvent::Up => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped {
-                subscription,
-                id,
-                why,
-                ..
-            } => {
+            BusEvent::Skipped(skipped) => {
                 self.stats.subjects[0].messages_bad += 1;
-                self.bad_log.say_skipped(now, &subscription, id, why);
+                self.bad_log.say_skipped(now, &skipped);
             }
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             // The feed has a single subscription, in place from the first `Up` on; the source logs a refusal.

@@ -82,12 +82,13 @@ impl Connection {
         // In HTTP/1.0, a body of unknown length ends with the connection (RFC 9112 §6.3).
         let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
             || response.body().size_hint().exact().is_some();
-        let ends_answer = version < Version::HTTP_11 && !has_length;
+        let is_old = version < Version::HTTP_11;
+        let ends_answer = is_old && !has_length;
         self.gate.set_ends_answer(ends_answer);
         if ends_answer {
             set_close(response.headers_mut());
         }
-        if version < Version::HTTP_11 && response.headers().contains_key(header::CONNECTION) {
+        if is_old && response.headers().contains_key(header::CONNECTION) {
             // To an answer of HTTP/1.1, hyper would add that the connection is kept if the client asks for that, also
             // beside `close` (RFC 9112 §9.6).
             *response.version_mut() = version;

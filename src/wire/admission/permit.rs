@@ -140,24 +140,23 @@ impl ConnectionPermit {
 
     /// Charges the certificates that the client has shown, and those beside its own: TLS keeps all of them.
     pub fn set_certificate_bytes(&mut self, bytes: usize, now_us: u64) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if std::mem::replace(&mut self.certificate_bytes, bytes) != bytes {
-            self.charge(now_us);
-        }
+        self.set(|permit| &mut permit.certificate_bytes, bytes, now_us);
     }
 
     /// Charges what the client's token says.
     pub fn set_token_bytes(&mut self, bytes: usize, now_us: u64) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if std::mem::replace(&mut self.token_bytes, bytes) != bytes {
-            self.charge(now_us);
-        }
+        self.set(|permit| &mut permit.token_bytes, bytes, now_us);
     }
 
     /// Charges what the gateway keeps for this client beyond others.
     pub fn set_client_bytes(&mut self, bytes: usize, now_us: u64) {
+        self.set(|permit| &mut permit.client_bytes, bytes, now_us);
+    }
+
+    /// Sets one of the parts, and charges the sum if that changes it.
+    fn set(&mut self, part: fn(&mut Self) -> &mut u32, bytes: usize, now_us: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if std::mem::replace(&mut self.client_bytes, bytes) != bytes {
+        if std::mem::replace(part(self), bytes) != bytes {
             self.charge(now_us);
         }
     }

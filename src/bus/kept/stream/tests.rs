@@ -61,10 +61,10 @@ fn an_entry_that_is_no_message_is_reported_with_its_id() {
     let why = "no field data";
     let mut feed = StreamFeed::new(settings, StorageTime::MajorMs);
     let event = feed.event(now, KeptEvent::Bad { id: bad, why });
-    let Some(BusEvent::Skipped { id, why: said, .. }) = event else {
+    let Some(BusEvent::Skipped(skipped)) = event else {
         panic!("{event:?}");
     };
-    assert_eq!((id, said), (Some(bad), why));
+    assert_eq!((skipped.id, skipped.why), (Some(bad), why));
 }
 
 #[test]

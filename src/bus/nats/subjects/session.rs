@@ -17,7 +17,7 @@ use crate::NAME_NOT_UTF8;
 use crate::ledger::SubscriptionChange;
 use crate::relay::Relay;
 use crate::server_words::shown;
-use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Place, SkippedMessage, Subscription};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
 
@@ -304,12 +304,12 @@ impl<'a> SubjectsSession<'a> {
         } else if let Some(subject) = delivery.name() {
             (subject.into(), Some(name))
         } else {
-            return Ok(self.relay.link.send(BusEvent::Skipped {
+            return Ok(self.relay.link.send(BusEvent::Skipped(SkippedMessage {
                 subscription: subscription.clone(),
                 place,
                 id: None,
                 why: NAME_NOT_UTF8,
-            })?);
+            }))?);
         };
         let message = BusMessage {
             subject,

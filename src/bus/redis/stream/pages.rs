@@ -291,17 +291,16 @@ impl RedisStreamPages {
     /// Asks for entries for a question, and handles the answer.
     fn read_for(&mut self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
         let count = self.entries_to_ask();
-        match self.ask(&reading, count) {
-            Ok(Answered {
-                range: Value::Error(words),
-                ..
-            }) if is_refusal(&words) => self.refuse(reading, &shown_trimmed(&words), link),
-            Ok(Answered {
-                range: Value::Error(words),
-                ..
-            }) => self.fail(&reading, &words, link),
-            Ok(answer) => self.answered(reading, answer, link),
-            Err(error) => self.fail(&reading, &error.to_string(), link),
+        let answer = match self.ask(&reading, count) {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(&reading, &error.to_string(), link),
+        };
+        match &answer.range {
+            Value::Error(words) if is_refusal(words) => {
+                self.refuse(reading, &shown_trimmed(words), link)
+            }
+            Value::Error(words) => self.fail(&reading, words, link),
+            _ => self.answered(reading, answer, link),
         }
     }
 

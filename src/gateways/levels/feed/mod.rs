@@ -279,7 +279,7 @@ impl Feed for LevelsFeed {
         self.bad_log.tick(now);
         match event {
             BusEvent::Up
-            | BusEvent::Skipped { .. }
+            | BusEvent::Skipped(_)
             | BusEvent::Feed(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
