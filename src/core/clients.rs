@@ -207,10 +207,19 @@ impl Clients {
         }
     }
 
-    /// Removes from a send queue the states that newer states in the queue replace.
-    pub(super) fn skip_to_newest(&mut self, slot: u32) {
-        if let Some(session) = self.sessions.get_mut(slot as usize) {
+    /// Removes from a send queue the states that newer states in the queue replace: from any queue if the loop is behind,
+    /// otherwise from a long one if that is due.
+    #[cold]
+    pub(super) fn skip_replaced(&mut self, limits: &Limits, slot: u32, is_behind: bool) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        let (key, is_crowded) = (session.key(slot as usize), session.is_crowded());
+        if is_behind {
             self.stats.count_conflated(session.skip_to_newest());
+        }
+        if is_crowded {
+            self.thin(limits, key);
         }
     }
 

@@ -19,6 +19,7 @@ use self::laps::{LITTLE, LONG, is_long};
 use super::clients::Clients;
 use super::core::Core;
 use super::deflated::{Compressor, FramePlan, Inflates};
+use super::send_queue::Offered;
 use super::session::{AfterWrite, InputProgress, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::stats::HubStats;
@@ -76,8 +77,8 @@ impl Prepared {
     #[inline]
     fn part_for(&self, plan: &Plan) -> PreparedWrite<'_> {
         PreparedWrite {
-            prefixes: &self.prefixes[plan.prefixes.clone()],
-            frame_plans: &self.frame_plans[plan.frame_plans.clone()],
+            prefixes: &self.prefixes[indices(&plan.prefixes)],
+            frame_plans: &self.frame_plans[indices(&plan.frame_plans)],
         }
     }
 }
@@ -96,12 +97,18 @@ struct Plan {
     /// The most bytes of the write.
     bytes_max: usize,
     /// The parts of [`Prepared`] that belong to the write.
-    prefixes: Range<usize>,
-    frame_plans: Range<usize>,
+    prefixes: Range<u32>,
+    frame_plans: Range<u32>,
     /// The slices of the write among those of the batch. Empty before the second pass.
-    slices: Range<usize>,
-    /// The bytes of these slices.
-    offered: usize,
+    slices: Range<u32>,
+    /// What these slices are.
+    offered: Offered,
+}
+
+/// The range of a [`Plan`], which is short so that the plans of a batch stay close.
+#[inline]
+fn indices(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
 }
 
 /// What compresses the frames of a batch, within the time of the batch.
@@ -197,7 +204,7 @@ impl Core {
         let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
         let prepared = take(&mut scratch.prepared);
         for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
-            let frame_plans = &prepared.frame_plans[plan.frame_plans];
+            let frame_plans = &prepared.frame_plans[indices(&plan.frame_plans)];
             self.apply(plan.key, plan.offered, frame_plans, outcome);
         }
         let scratch = &mut self.scratch;
@@ -209,6 +216,7 @@ impl Core {
     #[inline]
     fn plan_batch(&mut self, list: usize) {
         let is_behind = self.overload.is_holding;
+        let is_little = LITTLE.contains(&list);
         let is_long_lap = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let (scratch, turn) = (&mut self.scratch, &mut self.turn);
         turn.begin_batch(BATCH_DEFLATE_US);
@@ -229,37 +237,27 @@ impl Core {
             && let Some(slot) = self.laps.take(list)
         {
             planned += 1;
-            let session = self.clients.sessions.get(slot as usize);
-            let waiting = session.map_or(0, Session::queue_bytes);
-            let is_crowded = session.is_some_and(Session::is_crowded);
-            if LITTLE.contains(&list) && is_long(waiting) {
+            let Some(session) = self.clients.sessions.get(slot as usize) else {
+                continue;
+            };
+            let waiting = session.queue_bytes();
+            if is_little && is_long(waiting) {
                 // What was published before this lap goes out in this lap.
                 let long = list + LONG.start;
-                match session.is_some_and(|session| session.owes(self.laps.since_begin())) {
+                match session.owes(self.laps.since_begin()) {
                     true => self.laps.add(long, slot),
                     false => self.clients.dirty[long].insert(slot),
                 }
                 continue;
             }
-            frames += session.map_or(0, Session::write_frames);
+            frames += session.write_frames();
             bytes += waiting.min(self.limits.write_bytes_max);
-            if is_behind {
-                self.clients.skip_to_newest(slot);
-            }
-            let clients = &mut self.clients;
-            if is_crowded && let Some(key) = clients.key_at(slot) {
+            if is_behind || session.is_crowded() {
                 // A client that reads again gets no states that were replaced meanwhile.
-                clients.thin(&self.limits, key);
+                self.clients.skip_replaced(&self.limits, slot, is_behind);
             }
-            let bytes_max = write_bytes_max(clients, &self.limits, is_long_lap, slot);
-            let plan = plan(
-                clients,
-                slot,
-                bytes_max,
-                &mut deflate,
-                &mut scratch.prepared,
-            );
-            scratch.plans.extend(plan);
+            let bytes_max = write_bytes_max(&self.clients, &self.limits, is_long_lap, slot);
+            plan(&mut self.clients, slot, bytes_max, &mut deflate, scratch);
         }
         self.compressor.end();
     }
@@ -270,17 +268,17 @@ impl Core {
         let scratch = &mut self.scratch;
         let mut slices = recycle(take(&mut scratch.slices));
         for plan in &mut scratch.plans {
-            let from = slices.len();
+            let from = slices.len() as u32;
             if let Some(session) = self.clients.session(plan.key) {
-                session.gather(plan.bytes_max, scratch.prepared.part_for(plan), &mut slices);
+                plan.offered =
+                    session.gather(plan.bytes_max, scratch.prepared.part_for(plan), &mut slices);
             }
-            plan.offered = slices[from..].iter().map(|s| s.len()).sum();
-            plan.slices = from..slices.len();
+            plan.slices = from..slices.len() as u32;
         }
         let mut writes = recycle_writes(take(&mut scratch.writes));
         writes.extend(scratch.plans.iter().map(|plan| Write {
             key: plan.key,
-            slices: &slices[plan.slices.clone()],
+            slices: &slices[indices(&plan.slices)],
         }));
         tx.send(&writes, &mut scratch.wrote);
         debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
@@ -316,7 +314,7 @@ impl Core {
     fn apply(
         &mut self,
         key: SessionKey,
-        offered: usize,
+        offered: Offered,
         frame_plans: &[FramePlan],
         outcome: io::Result<usize>,
     ) {
@@ -404,33 +402,38 @@ fn write_bytes_max(clients: &Clients, limits: &Limits, is_long_lap: bool, slot: 
     }
 }
 
-/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write. If the time for
-/// compression ends meanwhile, the write ends with the frame before, and the batch with the write.
+/// Makes the encodings and prefixes for the write of one session, and plans the write, unless there is nothing to write. If
+/// the time for compression ends meanwhile, the write ends with the frame before, and the batch with the write.
 #[inline]
 fn plan(
     clients: &mut Clients,
     slot: u32,
     bytes_max: usize,
     deflate: &mut BatchDeflate<'_>,
-    prepared: &mut Prepared,
-) -> Option<Plan> {
-    let session = clients.sessions.get_mut(slot as usize)?;
+    scratch: &mut Scratch,
+) {
+    let Some(session) = clients.sessions.get_mut(slot as usize) else {
+        return;
+    };
+    let (plans, prepared) = (&mut scratch.plans, &mut scratch.prepared);
     let key = session.key(slot as usize);
-    let first_prefix = prepared.prefixes.len();
-    let first_frame = prepared.frame_plans.len();
+    let first_prefix = prepared.prefixes.len() as u32;
+    let first_frame = prepared.frame_plans.len() as u32;
     let stats = &mut clients.stats;
     let mut company = 0;
     let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client| {
         deflate.plan(frame, client, &mut company, stats)
     });
-    has_to_write.then_some(Plan {
-        key,
-        bytes_max,
-        prefixes: first_prefix..prepared.prefixes.len(),
-        frame_plans: first_frame..prepared.frame_plans.len(),
-        slices: 0..0,
-        offered: 0,
-    })
+    if has_to_write {
+        plans.push(Plan {
+            key,
+            bytes_max,
+            prefixes: first_prefix..prepared.prefixes.len() as u32,
+            frame_plans: first_frame..prepared.frame_plans.len() as u32,
+            slices: 0..0,
+            offered: Offered::default(),
+        });
+    }
 }
 
 /// Returns an empty vector with the same memory, for slices of another lifetime: collecting in place

@@ -35,9 +35,10 @@ impl Gather {
     /// the wait of all is over.
     #[inline]
     pub(super) fn hold_back(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
-        if self.wait_us == 0 {
-            return false;
-        }
+        self.wait_us > 0 && self.gathers(now, session, slot)
+    }
+
+    fn gathers(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         if !self.recent.contains(slot) {
             self.recent.insert(slot);
             self.due_us.get_or_insert(now.mono_us + self.wait_us);

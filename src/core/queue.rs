@@ -104,9 +104,12 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T: Weigh> Queue<T> {
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        let inline = self.head.iter().flatten().count();
-        inline + self.rest.as_ref().map_or(0, |r| r.entries.len())
+        match &self.rest {
+            Some(rest) => self.head.len() + rest.entries.len(),
+            None => usize::from(self.head[0].is_some()) + usize::from(self.head[1].is_some()),
+        }
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -166,29 +169,34 @@ impl<T: Weigh> Queue<T> {
     }
 
     /// Adds the last entry.
+    #[inline]
     pub(super) fn push_back(&mut self, value: T) {
         if self.head[0].is_none() {
             self.head[0] = Some(value);
         } else if self.head[1].is_none() {
             self.head[1] = Some(value);
         } else {
-            let rest = self.rest.get_or_insert_with(|| {
-                Box::new(Ring {
-                    entries: VecDeque::with_capacity(RING_ENTRIES),
-                    weight: 0,
-                    heavies: 0,
-                    heavy: 0,
-                    room: None,
-                })
-            });
-            if rest.entries.len() == rest.entries.capacity() {
-                rest.entries.reserve(1);
-                rest.count_growth(&value);
-            }
-            rest.weight += value.weight();
-            rest.heavies += usize::from(value.weight() > 0);
-            rest.entries.push_back(value);
+            self.push_behind(value);
         }
+    }
+
+    fn push_behind(&mut self, value: T) {
+        let rest = self.rest.get_or_insert_with(|| {
+            Box::new(Ring {
+                entries: VecDeque::with_capacity(RING_ENTRIES),
+                weight: 0,
+                heavies: 0,
+                heavy: 0,
+                room: None,
+            })
+        });
+        if rest.entries.len() == rest.entries.capacity() {
+            rest.entries.reserve(1);
+            rest.count_growth(&value);
+        }
+        rest.weight += value.weight();
+        rest.heavies += usize::from(value.weight() > 0);
+        rest.entries.push_back(value);
     }
 
     /// Removes the first entry; `None` if the queue is empty.

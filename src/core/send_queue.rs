@@ -17,6 +17,8 @@
 
 mod write;
 
+pub(super) use self::write::Offered;
+
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -262,6 +264,7 @@ impl SendQueue {
         self.push_back(Entry::new(Arc::clone(frame), seq));
     }
 
+    #[inline]
     fn push_back(&mut self, entry: Entry) {
         self.bytes += entry.frame.queue_bytes();
         self.data.push_back(entry);
@@ -278,6 +281,7 @@ impl SendQueue {
         self.number(frame);
     }
 
+    #[inline]
     fn number(&mut self, frame: &Frame) -> u64 {
         if frame.prefix() == Prefix::None {
             return 0;

@@ -16,6 +16,14 @@ use crate::queue::{Entry, Queue};
 use crate::{Content, Encoded, Frame, Now, Prefix};
 use weirgate_wire::deflate::DeflateParams;
 
+/// What a write offers to the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offered {
+    pub(crate) bytes: usize,
+    /// Whether the queue is empty if the kernel takes all of it.
+    pub(crate) is_all: bool,
+}
+
 impl SendQueue {
     /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
     /// write. The write ends before a frame for which `make` has no time (`None`). Whatever is made for other clients
@@ -73,15 +81,31 @@ impl SendQueue {
         bytes_max: usize,
         prepared: PreparedWrite<'a>,
         out: &mut Vec<IoSlice<'a>>,
-    ) {
+    ) -> Offered {
+        let mut bytes = 0;
         if self.begun.is_none() && !self.control.is_empty() {
             out.push(IoSlice::new(&self.control));
+            bytes = self.control.len();
         }
-        if self.is_whole_and_plain() {
-            return self.gather_plain(bytes_max, out);
+        let data = match self.is_whole_and_plain() {
+            true => self.gather_plain(bytes_max, out),
+            false => self.gather_encoded(bytes_max, prepared, out),
+        };
+        Offered {
+            bytes: bytes + data.bytes,
+            is_all: data.is_all,
         }
+    }
+
+    /// The frames of [`Self::gather`]; the control part follows a begun one.
+    fn gather_encoded<'a>(
+        &'a self,
+        bytes_max: usize,
+        prepared: PreparedWrite<'a>,
+        out: &mut Vec<IoSlice<'a>>,
+    ) -> Offered {
         let mut prefixes = prepared.prefixes;
-        let mut left = bytes_max;
+        let (mut left, mut bytes, mut whole) = (bytes_max, 0, 0);
         for part in self.outgoing(bytes_max, prepared.frame_plans) {
             let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
             prefixes = rest;
@@ -89,32 +113,73 @@ impl SendQueue {
                 Some(skip) => &part.body()[skip..],
                 None => {
                     out.push(IoSlice::new(&prefix[part.skip..]));
+                    bytes += prefix.len() - part.skip;
                     part.body()
                 }
             };
-            let whole_bytes = body.len();
-            let body = &body[..whole_bytes.min(left)];
-            out.push(IoSlice::new(body));
-            left -= body.len();
-            if body.len() < whole_bytes {
-                return;
+            let body_bytes = body.len().min(left);
+            out.push(IoSlice::new(&body[..body_bytes]));
+            left -= body_bytes;
+            bytes += body_bytes;
+            if body_bytes < body.len() {
+                break;
             }
+            whole += 1;
             if part.skip > 0 && !self.control.is_empty() {
                 out.push(IoSlice::new(&self.control));
+                bytes += self.control.len();
             }
+        }
+        let is_all = whole == self.data.len();
+        Offered { bytes, is_all }
+    }
+
+    /// Moves the queue by the `n` bytes of [`Self::gather`] that the kernel took.
+    #[inline]
+    pub(crate) fn wrote(
+        &mut self,
+        now: Now,
+        n: usize,
+        offered: Offered,
+        frame_plans: &[FramePlan],
+    ) -> Wrote {
+        if n > 0 {
+            self.progress_at = now.mono_us;
+            self.bytes_out += n as u64;
+        }
+        let wrote = match offered.is_all && n == offered.bytes {
+            true => self.wrote_all(frame_plans),
+            false => self.wrote_some(n, frame_plans),
+        };
+        self.rest_if_empty();
+        self.frames_out += u64::from(wrote.frames);
+        wrote
+    }
+
+    /// The usual end of a write: the queue is empty.
+    #[inline]
+    fn wrote_all(&mut self, frame_plans: &[FramePlan]) -> Wrote {
+        if let Some(last) = frame_plans.last() {
+            self.window = last.next;
+        }
+        self.begun = None;
+        let control_out = !self.control.is_empty();
+        if control_out {
+            self.control = Vec::new();
+        }
+        let frames = self.data.len() as u32;
+        self.data = Queue::default();
+        Wrote {
+            frames,
+            bytes: std::mem::take(&mut self.bytes),
+            control_out,
         }
     }
 
-    /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
-    #[inline]
-    pub(crate) fn wrote(&mut self, now: Now, n: usize, frame_plans: &[FramePlan]) -> Wrote {
+    fn wrote_some(&mut self, n: usize, frame_plans: &[FramePlan]) -> Wrote {
         let mut frame_plans = frame_plans.iter();
         let mut wrote = Wrote::default();
         let mut left = n;
-        if left > 0 {
-            self.progress_at = now.mono_us;
-            self.bytes_out += left as u64;
-        }
         if self.begun.is_some() {
             left = self.advance_first_frame(left, frame_plans.next(), &mut wrote);
         }
@@ -127,19 +192,10 @@ impl SendQueue {
                 wrote.control_out = true;
             }
         }
-        // The usual end of a write: the queue is empty.
-        if left == self.bytes && self.control.is_empty() && self.is_whole_and_plain() {
-            wrote.frames += self.data.len() as u32;
-            wrote.bytes += std::mem::take(&mut self.bytes);
-            self.data = Queue::default();
-            left = 0;
-        }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
             left = self.advance_first_frame(left, frame_plans.next(), &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
-        self.rest_if_empty();
-        self.frames_out += u64::from(wrote.frames);
         wrote
     }
 
@@ -233,24 +289,31 @@ impl SendQueue {
         }
     }
 
-    /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
+    /// Like [`Self::gather_encoded`], for a queue in which every frame is plain and whole.
     #[inline]
-    fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
+    fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) -> Offered {
         // Most writes have one frame.
         if let (Some(only), None) = (self.data.front(), self.data.get(1)) {
-            let bytes = only.frame.plain().whole();
-            out.push(IoSlice::new(&bytes[..bytes.len().min(bytes_max)]));
-            return;
+            let whole = only.frame.plain().whole();
+            let bytes = whole.len().min(bytes_max);
+            out.push(IoSlice::new(&whole[..bytes]));
+            let is_all = bytes == whole.len();
+            return Offered { bytes, is_all };
         }
         let mut left = bytes_max;
         for entry in self.data.iter().take(WRITE_FRAMES_MAX) {
             if left == 0 {
-                return;
+                break;
             }
             let bytes = entry.frame.plain().whole();
             let bytes = &bytes[..bytes.len().min(left)];
             out.push(IoSlice::new(bytes));
             left -= bytes.len();
+        }
+        let bytes = bytes_max - left;
+        Offered {
+            bytes,
+            is_all: bytes == self.bytes,
         }
     }
 

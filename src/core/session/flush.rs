@@ -8,7 +8,7 @@ use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
 use crate::flush::{Prepared, PreparedWrite, list_of};
 use crate::protocol::{Encoding, event_stream};
-use crate::send_queue::Wrote;
+use crate::send_queue::{Offered, Wrote};
 use crate::{Encoded, Frame, Limits, Now};
 use weirgate_wire::deflate::DeflateParams;
 
@@ -106,36 +106,30 @@ impl Session {
         }
         let frame_plans = &mut prepared.frame_plans;
         let first = frame_plans.len();
-        match self.queue.encoding() {
-            Encoding::Plain => {}
-            Encoding::Deflate(params) => {
-                self.queue
-                    .plan_frames(bytes_max, params, deflate, frame_plans)
-            }
-            Encoding::Event => {
-                self.plan_events(bytes_max, Kind::Event, event_stream::encode, frame_plans);
-            }
-            Encoding::RawEvent => {
-                self.plan_events(
-                    bytes_max,
-                    Kind::RawEvent,
-                    event_stream::encode_raw,
-                    frame_plans,
-                );
-            }
+        if !self.queue.is_plain() {
+            self.plan_encodings(bytes_max, frame_plans, deflate);
         }
         self.queue
             .render_prefixes(bytes_max, &frame_plans[first..], &mut prepared.prefixes);
         true
     }
 
-    fn plan_events(
+    fn plan_encodings(
         &self,
         bytes_max: usize,
-        kind: Kind,
-        encode: fn(&Frame) -> Encoded,
         frame_plans: &mut Vec<FramePlan>,
+        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
     ) {
+        let (kind, encode): (Kind, fn(&Frame) -> Encoded) = match self.queue.encoding() {
+            Encoding::Plain => return,
+            Encoding::Deflate(params) => {
+                return self
+                    .queue
+                    .plan_frames(bytes_max, params, deflate, frame_plans);
+            }
+            Encoding::Event => (Kind::Event, event_stream::encode),
+            Encoding::RawEvent => (Kind::RawEvent, event_stream::encode_raw),
+        };
         let params = DeflateParams::default();
         let make = |frame: &Arc<Frame>, _| {
             frame.encode_event(kind, encode);
@@ -156,21 +150,21 @@ impl Session {
         bytes_max: usize,
         prepared: PreparedWrite<'a>,
         out: &mut Vec<IoSlice<'a>>,
-    ) {
-        self.queue.gather(bytes_max, prepared, out);
+    ) -> Offered {
+        self.queue.gather(bytes_max, prepared, out)
     }
 
-    /// Handles a write: the kernel took `taken` bytes of `offered`.
+    /// Handles a write: the kernel took `taken` bytes of those offered.
     #[inline]
     pub(crate) fn wrote(
         &mut self,
         now: Now,
         taken: usize,
-        offered: usize,
+        offered: Offered,
         frame_plans: &[FramePlan],
     ) -> Written {
-        let wrote = self.queue.wrote(now, taken, frame_plans);
-        let short = taken < offered;
+        let wrote = self.queue.wrote(now, taken, offered, frame_plans);
+        let short = taken < offered.bytes;
         if self.has_resumed {
             self.give_back_resumed(now);
         }

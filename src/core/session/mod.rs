@@ -250,6 +250,7 @@ impl Session {
     }
 
     /// The most frames of the next write.
+    #[inline]
     pub(super) fn write_frames(&self) -> usize {
         self.queue.frames().min(WRITE_FRAMES_MAX)
     }

@@ -56,16 +56,22 @@ impl SlotSet {
     #[inline]
     pub(crate) fn take_from(&mut self, slot: u32) -> Option<u32> {
         let (at, bit) = place(slot as usize);
-        let at_or_behind = self.words.get(at)? & !(bit - 1);
-        let (at, word) = match at_or_behind {
-            0 => {
-                let at = first_from(&self.summary, at + 1)?;
-                (at, self.words[at])
-            }
-            word => (at, word),
-        };
-        self.unset(at, word & word.wrapping_neg());
-        Some((at * BITS) as u32 + word.trailing_zeros())
+        match self.words.get(at)? & !(bit - 1) {
+            0 => self.take_behind(at),
+            word => Some(self.take_first(at, word)),
+        }
+    }
+
+    fn take_behind(&mut self, at: usize) -> Option<u32> {
+        let at = first_from(&self.summary, at + 1)?;
+        Some(self.take_first(at, self.words[at]))
+    }
+
+    /// Removes and returns the first slot of a part of a word.
+    #[inline]
+    fn take_first(&mut self, at: usize, part: u64) -> u32 {
+        self.unset(at, part & part.wrapping_neg());
+        (at * BITS) as u32 + part.trailing_zeros()
     }
 
     /// The slot of the set that has `index` slots of the set before it; 0 if there is none.
@@ -116,7 +122,6 @@ fn place(index: usize) -> (usize, u64) {
 }
 
 /// The index of the first set bit from `index` on.
-#[inline]
 fn first_from(words: &[u64], index: usize) -> Option<usize> {
     let (at, bit) = place(index);
     let first = words.get(at)? & !(bit - 1);
