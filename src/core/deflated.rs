@@ -47,7 +47,7 @@ enum Chained {
 }
 
 /// A client, and a frame that it is about to get.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
     /// The client's window before the frame.
@@ -76,6 +76,31 @@ impl FramePlan {
     }
 }
 
+/// A plan that was made in this batch. Most clients of a batch get the same frames after the same windows.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    /// The address of the frame: none is freed and another made before the batch ends.
+    frame: usize,
+    client: Inflates,
+    company: u32,
+    plan: FramePlan,
+}
+
+impl Planned {
+    /// Nothing: no frame is at this address.
+    fn none() -> Self {
+        Self {
+            frame: 0,
+            client: Inflates::default(),
+            company: 0,
+            plan: FramePlan::of(Kind::Stored),
+        }
+    }
+}
+
+/// The most plans of a batch that are known.
+const PLANNED_MAX: usize = 16;
+
 /// The deflaters of a hub.
 #[derive(Debug)]
 pub(super) struct Compressor {
@@ -93,6 +118,8 @@ pub(super) struct Compressor {
     /// Whether anything was compressed since [`Self::take_has_compressed`].
     has_compressed: bool,
     few: FewBudget,
+    /// Plans of this batch, each at the place that follows from the address of its frame.
+    planned: [Planned; PLANNED_MAX],
 }
 
 /// What is left of [`FEW_BYTES_PER_SECOND`] in this second.
@@ -119,11 +146,13 @@ impl Compressor {
                 second: 0,
                 bytes: FEW_BYTES_PER_SECOND,
             },
+            planned: [Planned::none(); PLANNED_MAX],
         }
     }
 
-    /// Notes the time.
+    /// Begins a batch of writes.
     pub(super) fn begin(&mut self, now: Now) {
+        self.planned.fill(Planned::none());
         let second = now.mono_us / 1_000_000;
         if second != self.few.second {
             self.few = FewBudget {
@@ -151,7 +180,33 @@ impl Compressor {
 
     /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about the number of clients that
     /// get the same messages in this flush, of a client with several messages to get.
+    #[inline]
     pub(super) fn plan(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        company: &mut u32,
+        stats: &mut HubStats,
+    ) -> &FramePlan {
+        let address = Arc::as_ptr(frame).addr();
+        let place = address / size_of::<Frame>() % PLANNED_MAX;
+        let known = &self.planned[place];
+        if known.frame == address && known.client == client {
+            *company = (*company).max(known.company);
+            self.windows.count_move(client.window, known.plan.next);
+        } else {
+            let plan = self.make_plan(frame, client, company, stats);
+            self.planned[place] = Planned {
+                frame: address,
+                client,
+                company: *company,
+                plan,
+            };
+        }
+        &self.planned[place].plan
+    }
+
+    fn make_plan(
         &mut self,
         frame: &Arc<Frame>,
         client: Inflates,

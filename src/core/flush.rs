@@ -120,7 +120,7 @@ struct BatchDeflate<'a> {
 }
 
 impl BatchDeflate<'_> {
-    /// Makes the encoding of a frame for a client. `None` if the time is over.
+    /// Makes the encoding of a frame for a client and appends its plan. Returns false if the time is over.
     #[inline]
     fn plan(
         &mut self,
@@ -128,13 +128,14 @@ impl BatchDeflate<'_> {
         client: Inflates,
         company: &mut u32,
         stats: &mut HubStats,
-    ) -> Option<FramePlan> {
+        plans: &mut Vec<FramePlan>,
+    ) -> bool {
         if !self.has_time {
-            return None;
+            return false;
         }
-        let plan = self.compressor.plan(frame, client, company, stats);
+        plans.push(*self.compressor.plan(frame, client, company, stats));
         self.has_time = !self.compressor.take_has_compressed() || self.turn.has_batch_time();
-        Some(plan)
+        true
     }
 }
 
@@ -421,8 +422,8 @@ fn plan(
     let first_frame = prepared.frame_plans.len() as u32;
     let stats = &mut clients.stats;
     let mut company = 0;
-    let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client| {
-        deflate.plan(frame, client, &mut company, stats)
+    let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client, plans| {
+        deflate.plan(frame, client, &mut company, stats, plans)
     });
     if has_to_write {
         plans.push(Plan {

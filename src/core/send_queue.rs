@@ -29,7 +29,7 @@ use super::encodings::Kind;
 use super::limits::SendQueueLimits;
 use super::protocol::Encoding;
 use super::queue::{Entry, Queue, Weigh as _};
-use super::window::WindowId;
+use super::window::ShortWindowId;
 use super::{CloseReason, ConflationKey, Frame, Now, Prefix};
 
 /// The most frames in one write: even if each has a prefix, these and the control part are fewer slices than a `writev`
@@ -86,7 +86,7 @@ pub(super) struct SendQueue {
     data: Queue<Entry>,
     encoding: Encoding,
     /// The client's window, as of the last frame that is out whole.
-    window: WindowId,
+    window: ShortWindowId,
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,

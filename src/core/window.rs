@@ -47,22 +47,36 @@ const LIST_ENTRIES: usize = 6;
 /// The byte of a dictionary for a byte that differs from client to client. It is in no UTF-8.
 const GAP: u8 = 0xff;
 
-/// The number of a window. It has 48 bits, because every send queue has one, and numbers are not used again.
+/// The number of a window. Numbers are not used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct WindowId([u8; 6]);
+pub(super) struct WindowId(u64);
 
 impl WindowId {
     /// Nothing of the window is known.
-    pub(super) const NONE: Self = Self([0; 6]);
+    pub(super) const NONE: Self = Self(0);
 
     pub(super) fn of(number: u64) -> Self {
-        let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+        Self(number)
+    }
+}
+
+/// A [`WindowId`] of 48 bits, because every send queue has one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ShortWindowId([u8; 6]);
+
+impl From<WindowId> for ShortWindowId {
+    #[inline]
+    fn from(id: WindowId) -> Self {
+        let [a, b, c, d, e, f, ..] = id.0.to_le_bytes();
         Self([a, b, c, d, e, f])
     }
+}
 
-    fn number(self) -> u64 {
-        let [a, b, c, d, e, f] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+impl From<ShortWindowId> for WindowId {
+    #[inline]
+    fn from(id: ShortWindowId) -> Self {
+        let [a, b, c, d, e, f] = id.0;
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 }
 
@@ -87,7 +101,7 @@ impl Sent {
 }
 
 /// The payload after which a window is to be found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct NextPayload {
     /// The client's window so far.
     pub(super) client: WindowId,
@@ -127,8 +141,6 @@ pub(super) struct Windows {
     kept: VecDeque<KeptFrame>,
     /// The number of the first frame kept.
     first_kept: u32,
-    /// The last question and its answer: most writes of a flush ask the same.
-    last: Option<(NextPayload, WindowId)>,
     scratch: Vec<Sent>,
 }
 
@@ -195,7 +207,7 @@ impl Windows {
     }
 
     fn at(&self, id: WindowId) -> Option<usize> {
-        let at = id.number().checked_sub(self.forgotten + 1)?;
+        let at = id.0.checked_sub(self.forgotten + 1)?;
         usize::try_from(at).ok()
     }
 
@@ -203,21 +215,21 @@ impl Windows {
         self.windows.get(self.at(id)?)
     }
 
-    /// Moves a client to the window that it has after a payload, and returns that window. Most clients have the same, so the
-    /// last one is compared first.
+    /// Moves a client to the window that it has after a payload, and returns that window.
     pub(super) fn move_client(&mut self, next: NextPayload) -> WindowId {
-        let id = match self.last {
-            Some((last, id)) if last == next => id,
-            _ => self.find(next),
-        };
-        self.last = Some((next, id));
-        if let Some(before) = self.get_mut(next.client) {
+        let id = self.find(next);
+        self.count_move(next.client, id);
+        id
+    }
+
+    /// Counts a client that moves from one window to another.
+    pub(super) fn count_move(&mut self, before: WindowId, after: WindowId) {
+        if let Some(before) = self.get_mut(before) {
             before.clients = before.clients.saturating_sub(1);
         }
-        if let Some(after) = self.get_mut(id) {
+        if let Some(after) = self.get_mut(after) {
             after.clients = after.clients.saturating_add(1);
         }
-        id
     }
 
     fn get_mut(&mut self, id: WindowId) -> Option<&mut Window> {

@@ -25,21 +25,20 @@ pub(crate) struct Offered {
 }
 
 impl SendQueue {
-    /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
-    /// write. The write ends before a frame for which `make` has no time (`None`). Whatever is made for other clients
+    /// Has `make` make the encodings for the next write of this many bytes, and append a plan for each frame of the
+    /// write. The write ends before a frame for which `make` has no time (`false`). Whatever is made for other clients
     /// meanwhile, the write uses the encodings of its plans. Not for the plain encoding, which needs no plans.
+    #[inline]
     pub(crate) fn plan_frames(
         &self,
         bytes_max: usize,
         params: DeflateParams,
-        mut make: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
+        mut make: impl FnMut(&Arc<Frame>, Inflates, &mut Vec<FramePlan>) -> bool,
         frame_plans: &mut Vec<FramePlan>,
     ) {
-        let (mut left, mut window) = (bytes_max, self.window);
-        for (index, entry) in self.data.iter().take(WRITE_FRAMES_MAX).enumerate() {
-            if left == 0 {
-                break;
-            }
+        let (mut left, mut window) = (bytes_max, self.window.into());
+        let frames = self.data.len().min(WRITE_FRAMES_MAX);
+        for (index, entry) in self.data.iter().take(frames).enumerate() {
             let begun = self.begun.filter(|_| index == 0);
             let client = Inflates {
                 params,
@@ -47,12 +46,18 @@ impl SendQueue {
                 prefix_bytes: prefix_text_bytes(entry),
                 begun: begun.map(|begun| begun.kind),
             };
-            let Some(plan) = make(&entry.frame, client) else {
-                break;
+            // After the last frame, and most writes have one, nobody asks for the bytes.
+            if !make(&entry.frame, client, frame_plans) || index + 1 == frames {
+                return;
+            }
+            let Some(plan) = frame_plans.last() else {
+                return;
             };
-            frame_plans.push(plan);
             window = plan.next;
-            left = left.saturating_sub(self.part(entry, begun, Some(&plan)).left_bytes());
+            left = left.saturating_sub(self.part(entry, begun, Some(plan)).left_bytes());
+            if left == 0 {
+                return;
+            }
         }
     }
 
@@ -67,9 +72,10 @@ impl SendQueue {
         if !self.has_numbered() {
             return;
         }
-        for part in self.outgoing(bytes_max, frame_plans) {
+        self.for_each_outgoing(bytes_max, frame_plans, |part| {
             part.render_prefix(arena);
-        }
+            true
+        });
     }
 
     /// Appends the next write: borrowed slices of control bytes, of the prefixes (from [`Self::render_prefixes`]) and
@@ -106,7 +112,7 @@ impl SendQueue {
     ) -> Offered {
         let mut prefixes = prepared.prefixes;
         let (mut left, mut bytes, mut whole) = (bytes_max, 0, 0);
-        for part in self.outgoing(bytes_max, prepared.frame_plans) {
+        self.for_each_outgoing(bytes_max, prepared.frame_plans, |part| {
             let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
             prefixes = rest;
             let body = match part.skip.checked_sub(prefix.len()) {
@@ -121,15 +127,14 @@ impl SendQueue {
             out.push(IoSlice::new(&body[..body_bytes]));
             left -= body_bytes;
             bytes += body_bytes;
-            if body_bytes < body.len() {
-                break;
-            }
-            whole += 1;
-            if part.skip > 0 && !self.control.is_empty() {
+            let is_whole = body_bytes == body.len();
+            whole += usize::from(is_whole);
+            if is_whole && part.skip > 0 && !self.control.is_empty() {
                 out.push(IoSlice::new(&self.control));
                 bytes += self.control.len();
             }
-        }
+            is_whole
+        });
         let is_all = whole == self.data.len();
         Offered { bytes, is_all }
     }
@@ -160,7 +165,7 @@ impl SendQueue {
     #[inline]
     fn wrote_all(&mut self, frame_plans: &[FramePlan]) -> Wrote {
         if let Some(last) = frame_plans.last() {
-            self.window = last.next;
+            self.window = last.next.into();
         }
         self.begun = None;
         let control_out = !self.control.is_empty();
@@ -229,14 +234,14 @@ impl SendQueue {
             // The plan may have encoded the frame after a shorter window than `self.window` (`Compressor::choose`). The rest
             // has to be encoded after the same window.
             if let Some(plan) = plan.filter(|_| kind == Kind::Chained) {
-                self.window = plan.key.window();
+                self.window = plan.key.window().into();
             }
             return 0;
         }
         self.begun = None;
         if let Some(entry) = self.data.pop_front() {
             if let Some(plan) = plan {
-                self.window = plan.next;
+                self.window = plan.next.into();
             }
             let bytes = entry.frame.queue_bytes();
             self.bytes -= bytes;
@@ -246,28 +251,31 @@ impl SendQueue {
         left - remaining
     }
 
-    /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds. In another encoding than
-    /// the plain one only frames with a plan.
+    /// Calls `each` with the frames of the next write, of which the last may be cut, until it returns false: as many as
+    /// `bytes_max` holds. In another encoding than the plain one only frames with a plan.
     #[inline]
-    fn outgoing<'a>(
+    fn for_each_outgoing<'a>(
         &'a self,
         bytes_max: usize,
         frame_plans: &[FramePlan],
-    ) -> impl Iterator<Item = Outgoing<'a>> {
-        let mut begun = self.begun;
+        mut each: impl FnMut(&Outgoing<'a>) -> bool,
+    ) {
         let mut left = bytes_max;
         let frames = match self.is_plain() {
             true => WRITE_FRAMES_MAX,
             false => frame_plans.len(),
         };
-        (0..frames).map_while(move |index| {
-            if left == 0 {
-                return None;
-            }
-            let part = self.part(self.data.get(index)?, begun.take(), frame_plans.get(index));
+        for index in 0..frames {
+            let Some(entry) = self.data.get(index).filter(|_| left > 0) else {
+                return;
+            };
+            let begun = self.begun.filter(|_| index == 0);
+            let part = self.part(entry, begun, frame_plans.get(index));
             left = left.saturating_sub(part.left_bytes());
-            Some(part)
-        })
+            if !each(&part) {
+                return;
+            }
+        }
     }
 
     /// Returns a frame in the encoding of its plan, or in the plain encoding.

@@ -95,7 +95,7 @@ impl Session {
         &mut self,
         bytes_max: usize,
         prepared: &mut Prepared,
-        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
+        deflate: impl FnMut(&Arc<Frame>, Inflates, &mut Vec<FramePlan>) -> bool,
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -118,7 +118,7 @@ impl Session {
         &self,
         bytes_max: usize,
         frame_plans: &mut Vec<FramePlan>,
-        deflate: impl FnMut(&Arc<Frame>, Inflates) -> Option<FramePlan>,
+        deflate: impl FnMut(&Arc<Frame>, Inflates, &mut Vec<FramePlan>) -> bool,
     ) {
         let (kind, encode): (Kind, fn(&Frame) -> Encoded) = match self.queue.encoding() {
             Encoding::Plain => return,
@@ -131,9 +131,10 @@ impl Session {
             Encoding::RawEvent => (Kind::RawEvent, event_stream::encode_raw),
         };
         let params = DeflateParams::default();
-        let make = |frame: &Arc<Frame>, _| {
+        let make = |frame: &Arc<Frame>, _, plans: &mut Vec<FramePlan>| {
             frame.encode_event(kind, encode);
-            Some(FramePlan::of(kind))
+            plans.push(FramePlan::of(kind));
+            true
         };
         self.queue.plan_frames(bytes_max, params, make, frame_plans);
     }
