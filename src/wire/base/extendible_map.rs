@@ -7,11 +7,11 @@
 //! hash table.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// The most entries of a part: a hash table of 4,096 places is full with these.
 const PART_MAX: usize = 3_584;
@@ -22,7 +22,7 @@ const BITS_MAX: u32 = 20;
 /// The first of these bits. A part finds its entries by other bits of the same hash: the lowest and the highest.
 const FIRST_BIT: u32 = 32;
 
-/// A hash map in parts, each of which grows alone.
+/// A hash map in parts, each of which grows alone. A key is hashed once, for the part and for the place in the part.
 #[derive(Clone, Debug)]
 pub struct ExtendibleMap<K, V> {
     hasher: RandomState,
@@ -34,7 +34,7 @@ pub struct ExtendibleMap<K, V> {
 
 #[derive(Clone, Debug)]
 struct Part<K, V> {
-    entries: HashMap<K, V, RandomState>,
+    entries: HashTable<(K, V)>,
     /// How many bits of the hash are the same for all keys of the part.
     bits: u32,
 }
@@ -63,7 +63,8 @@ impl<K, V> ExtendibleMap<K, V> {
 
     /// The keys, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
-        self.parts.iter().flat_map(|part| part.entries.keys())
+        let entries = self.parts.iter().flat_map(|part| part.entries.iter());
+        entries.map(|(key, _)| key)
     }
 }
 
@@ -73,7 +74,10 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.parts.get(self.part_of(key))?.entries.get(key)
+        let hash = self.hasher.hash_one(key);
+        let entries = &self.parts.get(self.part_of(hash))?.entries;
+        let found = entries.find(hash, |(other, _)| other.borrow() == key)?;
+        Some(&found.1)
     }
 
     /// The value of a key, for changes.
@@ -81,8 +85,11 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let at = self.part_of(key);
-        self.parts.get_mut(at)?.entries.get_mut(key)
+        let hash = self.hasher.hash_one(key);
+        let at = self.part_of(hash);
+        let entries = &mut self.parts.get_mut(at)?.entries;
+        let found = entries.find_mut(hash, |(other, _)| other.borrow() == key)?;
+        Some(&mut found.1)
     }
 
     /// Whether the key has a value.
@@ -95,10 +102,14 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
 
     /// Sets the value of a key. Returns the value before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let at = self.part_with_room(&key);
-        let before = self.parts[at].entries.insert(key, value);
-        self.len += usize::from(before.is_none());
-        before
+        match self.entry(&key) {
+            (Entry::Occupied(entry), _) => Some(std::mem::replace(&mut entry.into_mut().1, value)),
+            (Entry::Vacant(entry), len) => {
+                *len += 1;
+                entry.insert((key, value));
+                None
+            }
+        }
     }
 
     /// The value of a key, for changes. A key without a value gets the default.
@@ -111,14 +122,14 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
 
     /// The value of a key, for changes. A key without a value gets what `make` returns.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        let at = self.part_with_room(&key);
-        match self.parts[at].entries.entry(key) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                self.len += 1;
-                entry.insert(make())
+        let found = match self.entry(&key) {
+            (Entry::Occupied(entry), _) => entry,
+            (Entry::Vacant(entry), len) => {
+                *len += 1;
+                entry.insert((key, make()))
             }
-        }
+        };
+        &mut found.into_mut().1
     }
 
     /// Removes a key. Returns its value.
@@ -126,38 +137,48 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let at = self.part_of(key);
+        let hash = self.hasher.hash_one(key);
+        let at = self.part_of(hash);
         let entries = &mut self.parts.get_mut(at)?.entries;
-        let value = entries.remove(key)?;
+        let found = entries.find_entry(hash, |(other, _)| other.borrow() == key);
+        let ((_, value), _) = found.ok()?.remove();
         // Of many entries the memory is given back: the only part of a small table keeps its own.
         if entries.is_empty() && !self.directory.is_empty() {
-            *entries = HashMap::with_hasher(self.hasher.clone());
+            *entries = HashTable::new();
         }
         self.len -= 1;
         Some(value)
     }
 
-    fn bits_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        (self.hasher.hash_one(key) >> FIRST_BIT) as usize
+    /// The place of a key in a part with room for it, and the number of entries.
+    #[inline]
+    fn entry(&mut self, key: &K) -> (Entry<'_, (K, V)>, &mut usize) {
+        let hash = self.hasher.hash_one(key);
+        let at = self.part_with_room(hash);
+        let is_same = |(other, _): &(K, V)| other == key;
+        let hash_of = |(key, _): &(K, V)| self.hasher.hash_one(key);
+        let entry = self.parts[at].entries.entry(hash, is_same, hash_of);
+        (entry, &mut self.len)
     }
 
-    fn part_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
+    #[inline]
+    fn part_of(&self, hash: u64) -> usize {
         match self.directory.len() {
             0 => 0,
-            len => self.directory[self.bits_of(key) & (len - 1)] as usize,
+            len => self.directory[(hash >> FIRST_BIT) as usize & (len - 1)] as usize,
         }
     }
 
-    /// The part for a key. Splits parts until this one has room for another entry.
-    fn part_with_room(&mut self, key: &K) -> usize {
+    /// The part for a hash. Splits parts until this one has room for another entry.
+    fn part_with_room(&mut self, hash: u64) -> usize {
         if self.parts.is_empty() {
             self.parts.push(Part {
-                entries: HashMap::with_hasher(self.hasher.clone()),
+                entries: HashTable::new(),
                 bits: 0,
             });
         }
         loop {
-            let at = self.part_of(key);
+            let at = self.part_of(hash);
             let part = &self.parts[at];
             if part.entries.len() < PART_MAX || part.bits == BITS_MAX {
                 return at;
@@ -172,14 +193,16 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
         let bit = 1 << part.bits;
         part.bits += 1;
         let part_bits = part.bits;
-        let room = || HashMap::with_capacity_and_hasher(PART_MAX, self.hasher.clone());
+        let hash_of = |(key, _): &(K, V)| self.hasher.hash_one(key);
+        let room = || HashTable::with_capacity(PART_MAX);
         let (mut kept, mut moved) = (room(), room());
-        for (key, value) in std::mem::take(&mut part.entries) {
-            let half = match self.hasher.hash_one(&key) >> FIRST_BIT & bit {
+        for entry in std::mem::take(&mut part.entries) {
+            let hash = hash_of(&entry);
+            let half = match hash >> FIRST_BIT & bit {
                 0 => &mut kept,
                 _ => &mut moved,
             };
-            half.insert(key, value);
+            half.insert_unique(hash, entry, hash_of);
         }
         part.entries = kept;
         if self.directory.is_empty() {
