@@ -176,7 +176,11 @@ impl Round {
         }
         std::mem::swap(&mut self.waiting, list);
         let start = lap.wrapping_mul(7919) % self.waiting.len();
-        self.next = self.waiting.slot_at(start);
+        // The walk finds the first client itself.
+        self.next = match start {
+            0 => 0,
+            start => self.waiting.slot_at(start),
+        };
     }
 
     /// Takes the next client, in the order of the slots from the start on and then from the first slot.
