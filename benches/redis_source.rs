@@ -10,10 +10,10 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink};
 use weirgate_core::{BusEvent, Subscription};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink};
 
 const MESSAGES: usize = 10_000;
 const PAYLOAD_BYTES: usize = 200;

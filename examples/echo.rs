@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use weirgate::gateways::NoFeed;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate_runtime::Clock;
 use weirgate_server::run::{ClientTls, CommonSettings, Parts};
 use weirgate_wire::head::RequestHead;
 

@@ -6,11 +6,11 @@
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use weirgate::commands::{GatewayKind, Program};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink};
 use weirgate_core::*;
 use weirgate_core::{BusEvent, BusMessage, Place};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink};
 use weirgate_server::http::{Answer, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, say};
 use weirgate_server::settings::{At, Checked, Heading, Rows, Setting, TablePart};

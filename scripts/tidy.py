@@ -27,7 +27,7 @@ LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
 # What reads the wall clock, and where: for the process, and for people at a terminal.
 WALL_CLOCK = re.compile(r"\b(?:SystemTime|UNIX_EPOCH|CLOCK_REALTIME|ClockId::Realtime\w*|(?:Utc|Local|OffsetDateTime|Timestamp)::now\w*)\b")
-READS_WALL_CLOCK = {"src/bus/runtime/mod.rs", "src/server/telemetry/terminal.rs"}
+READS_WALL_CLOCK = {"src/runtime/lib.rs", "src/server/telemetry/terminal.rs"}
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 # Each alert names a page of the documents.

@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | [`weirgate_wire`] | codecs, admission, tokens; pure |
 //! | [`weirgate_core`] | the hub: sessions, topics, send queues; pure |
-//! | [`weirgate_bus`] | the buses and their threads; clocks and wakers |
+//! | [`weirgate_runtime`] | what all threads share: clocks, wakers, the channel from a bus to the loop |
+//! | [`weirgate_bus`] | the buses and their threads |
 //! | [`weirgate_server`] | the event loop, listeners, TLS, HTTP, metrics, settings, the process |
 //!
 //! `ARCHITECTURE.md` beside `src` is the map. To build your own gateway, start with [`weirgate_core::Gateway`],

@@ -17,14 +17,15 @@ use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings};
+use weirgate_bus::BusInterest;
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, Source, SourceLink};
 use weirgate_core::{
     BusEvent, BusNotice, Core, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Now, RetainedCut,
     SessionKey, Subscription, TopicName, Transmit, Write,
 };
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink};
 use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,

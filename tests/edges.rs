@@ -11,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::BusEvent;
 use weirgate_core::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
     Publication, SessionKey,
 };
+use weirgate_runtime::Clock;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_test_support::patient;

@@ -11,7 +11,7 @@ use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettin
 use weirgate::gateways::events::{ServiceRow, Services};
 use weirgate::services;
 use weirgate::services::Upstream;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::telemetry::names::{MetricKind, MetricName};
 use weirgate_server::telemetry::{GatewayMetric, LoopDurations, LoopNumbers, names};
 use weirgate_wire::admission::Quota;

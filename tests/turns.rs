@@ -15,14 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink};
 use weirgate_core::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
     Now, Place, Publication, SessionKey, TopicName,
 };
 use weirgate_core::{BusEvent, BusMessage};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Listening, Parts};
 use weirgate_wire::head::RequestHead;

@@ -1,7 +1,7 @@
-//! The buses: NATS, Redis and a simulated market, each read by a thread of its own; and what every thread of the process
-//! uses ([`runtime`]). Each source blocks on its broker, stamps messages with the time and sends them to the loop.
+//! The buses: NATS, Redis and a simulated market, each read by a thread of its own. Each source blocks on its broker,
+//! stamps messages with the time and sends them to the loop.
 //!
-//! Begin with [`Source`] and [`SourceLink`], then `relay.rs`.
+//! Begin with [`weirgate_runtime::Source`] and [`weirgate_runtime::SourceLink`], then `relay.rs`.
 //!
 //! A source owns its connection and its retries. It never parses a payload and never touches a client. The channel to
 //! the loop is bounded, and the source waits while it is full; each source documents what its bus does meanwhile.
@@ -11,25 +11,19 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop |
 //! | [`nats`], [`redis`], [`simulated`] | the buses |
-//! | [`runtime`] | what every thread of the process uses: clocks, wakes, threads |
 //! | `check` | for a check before a start: the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log |
 //! | `probe` | whether to keep a silent connection |
 //! | `stream_lag` | how far the reader of a stream is behind |
-//! | [`stream_state`] | what a JetStream server says of a stream: whether it takes messages, and why not |
-//! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `server_words` | a server's words, cut for the log; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | for a bus whose names change while the source runs: the wanted names, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and last values, on the way from a gateway to the thread |
 //! | `publisher` | messages to publish, on the way from a gateway to the thread |
-//! | [`status`] | the state of the bus, for pages and metrics |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
-mod beside;
 mod check;
 mod kept;
 mod ledger;
@@ -40,27 +34,11 @@ mod publisher;
 pub mod redis;
 mod relay;
 mod requests;
-pub mod runtime;
 mod server_words;
 pub mod simulated;
 mod socket;
-pub mod status;
 mod stream_lag;
-pub mod stream_state;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Sender, TrySendError};
-
-use crate::runtime::{Clock, QueueBytes, Wake};
-use weirgate_core::BusEvent;
-use weirgate_wire::base::Now;
-
-use self::beside::OneOfTwo;
-pub use self::beside::WithBeside;
 pub(crate) use self::check::{Answers, list, names_to_check};
 pub use self::kept::{CountedFeed, KeptEvent, LossSigns, StorageTime, StreamFeed, StreamSettings};
 pub use self::outage::LinkTimes;
@@ -70,265 +48,3 @@ pub use self::requests::BusInterest;
 /// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
 /// text of other names too.
 const NAME_NOT_UTF8: &str = "a name that is not UTF-8";
-
-/// A blocking connection to a bus, run on a thread of its own until the process ends.
-pub trait Source: Send {
-    /// Connects, subscribes and sends events until the other end of `link` is gone.
-    fn run(self: Box<Self>, link: SourceLink);
-}
-
-/// The channel from a source's thread to the loop, bounded in messages and bytes. Each event that is sent also wakes
-/// the loop.
-pub struct SourceLink {
-    events: Sender<BusEvent>,
-    /// `None`: only the number of events is bounded.
-    bytes: Option<Arc<QueueBytes>>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-    clock: Clock,
-    spin_us: u64,
-    end: Arc<End>,
-    /// Which of two sources this one is, if the loop has two.
-    one_of_two: Option<OneOfTwo>,
-}
-
-/// What the loop and the source tell each other at a stop.
-#[derive(Debug, Default)]
-struct End {
-    is_over: AtomicBool,
-    /// The source has work to finish on the bus.
-    owes: AtomicBool,
-    /// Wakes the source.
-    wake: Mutex<Option<Wake>>,
-}
-
-impl End {
-    /// No holder of this lock can panic.
-    fn wake(&self) -> MutexGuard<'_, Option<Wake>> {
-        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The loop's handle to stop the source: dropping it, or [`Self::stop_and_wait`], tells the source that the loop has ended.
-#[derive(Debug)]
-pub struct Stopping(Arc<End>);
-
-impl Stopping {
-    /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
-    pub fn stop_and_wait(self, patience: Duration) {
-        self.raise();
-        let until = Instant::now() + patience;
-        while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn raise(&self) {
-        self.0.is_over.store(true, Ordering::Release);
-        if let Some(wake) = &*self.0.wake() {
-            wake.wake();
-        }
-    }
-}
-
-impl Drop for Stopping {
-    fn drop(&mut self) {
-        self.raise();
-    }
-}
-
-/// The error of a source whose loop has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the loop that takes the events has ended")]
-pub struct LoopGone;
-
-impl SourceLink {
-    /// Creates a link. `wake` is called after each event that was put in the channel.
-    pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send + Sync>, clock: Clock) -> Self {
-        Self {
-            events,
-            bytes: None,
-            wake: Arc::from(wake),
-            clock,
-            spin_us: 0,
-            end: Arc::default(),
-            one_of_two: None,
-        }
-    }
-
-    /// A second link to the same channel, for events that need no side (`one_of_two`): those about stored messages, or those
-    /// whose side [`WithBeside`] sets.
-    fn another(&self) -> Self {
-        Self {
-            events: self.events.clone(),
-            bytes: self.bytes.clone(),
-            wake: Arc::clone(&self.wake),
-            clock: self.clock,
-            spin_us: self.spin_us,
-            end: Arc::clone(&self.end),
-            one_of_two: None,
-        }
-    }
-
-    /// Returns the loop's handle to stop this source.
-    pub fn stopping(&self) -> Stopping {
-        Stopping(Arc::clone(&self.end))
-    }
-
-    /// Wakes the source with `wake` when the loop has ended.
-    pub(crate) fn wake_at_end(&self, wake: &Wake) {
-        *self.end.wake() = Some(wake.clone());
-    }
-
-    /// Whether the loop has ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.end.is_over.load(Ordering::Acquire)
-    }
-
-    /// Sets whether a stop should wait for work of the source on the bus.
-    pub(crate) fn set_owing(&self, owes: bool) {
-        self.end.owes.store(owes, Ordering::Release);
-    }
-
-    /// Bounds the events in the channel also by their bytes.
-    #[must_use]
-    pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
-        self.bytes = Some(bytes);
-        self
-    }
-
-    /// Makes the source poll without sleeping for `spin_us` microseconds after each message.
-    #[must_use]
-    pub fn spinning(mut self, spin_us: u64) -> Self {
-        self.spin_us = spin_us;
-        self
-    }
-
-    /// Puts an event in the channel, waiting while the channel is full, and wakes the loop.
-    ///
-    /// # Errors
-    /// The loop is gone, before or during the wait: the source ends.
-    pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
-        match &self.one_of_two {
-            None => self.put(event),
-            Some(one) => self.send_of_one(one, event),
-        }
-    }
-
-    fn put(&self, event: BusEvent) -> Result<(), LoopGone> {
-        let bytes = self.bytes.as_ref();
-        if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
-            return Err(LoopGone);
-        }
-        self.events.send(event).map_err(|_| LoopGone)?;
-        (self.wake)();
-        Ok(())
-    }
-
-    /// Puts an event in the channel if there is room now, and wakes the loop. Returns whether there
-    /// was room: for a bus that cannot be made to wait.
-    ///
-    /// # Errors
-    /// The loop is gone: the source ends.
-    pub(crate) fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
-        let bytes = event.payload_bytes();
-        let room = self.bytes.as_ref();
-        if room.is_some_and(|room| !room.try_take(bytes)) {
-            return Ok(false);
-        }
-        match self.events.try_send(event) {
-            Ok(()) => {
-                (self.wake)();
-                Ok(true)
-            }
-            Err(TrySendError::Full(_)) => {
-                if let Some(room) = room {
-                    room.give_back(bytes);
-                }
-                Ok(false)
-            }
-            Err(TrySendError::Disconnected(_)) => Err(LoopGone),
-        }
-    }
-
-    /// The time for which the source polls without sleeping after a message, microseconds.
-    pub(crate) fn spin_us(&self) -> u64 {
-        self.spin_us
-    }
-
-    /// The clocks that the loop uses.
-    pub(crate) fn clock(&self) -> Clock {
-        self.clock
-    }
-
-    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. For the only link to a channel, that stays true
-    /// until its thread sends, because no other thread takes room.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
-        !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
-    }
-
-    /// The instant now, on the clocks that the loop uses.
-    pub fn now(&self) -> Now {
-        self.clock.now()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crossbeam_channel::bounded;
-
-    use super::*;
-    use weirgate_core::{BusMessage, Place};
-
-    const MIB: usize = 1024 * 1024;
-
-    fn message(bytes: usize) -> BusEvent {
-        BusEvent::Message(BusMessage {
-            subject: "a".into(),
-            pattern: None,
-            payload: vec![b'1'; bytes],
-            position: None,
-            place: Place::Outside,
-            received: Now::default(),
-            quiet: false,
-        })
-    }
-
-    #[test]
-    fn large_messages_wait_at_the_bus_and_not_in_memory() {
-        let (bytes, taken) = QueueBytes::new(64 * MIB);
-        let (sender, events) = bounded(1_024);
-        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
-        let source = thread::spawn(move || {
-            for _ in 0..40 {
-                link.send(message(15 * MIB)).expect("the loop is there");
-            }
-        });
-        let (mut messages, mut most) = (0, 0);
-        while let Ok(event) = events.recv() {
-            // Time for the source to fill the queue, if nothing prevents that.
-            thread::sleep(Duration::from_millis(2));
-            most = most.max(taken.held());
-            taken.give_back(event.payload_bytes());
-            messages += 1;
-        }
-        assert_eq!(messages, 40);
-        assert!(most > 15 * MIB && most <= 64 * MIB, "{most} bytes");
-        assert_eq!(taken.held(), 0);
-        assert!(source.join().is_ok());
-    }
-
-    #[test]
-    fn a_bus_that_cannot_wait_learns_that_there_is_no_room() {
-        let (bytes, taken) = QueueBytes::new(10);
-        let (sender, events) = bounded(2);
-        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
-        assert_eq!(link.try_send(message(8)), Ok(true));
-        assert_eq!(link.try_send(message(8)), Ok(false), "bytes");
-        assert_eq!(link.try_send(message(1)), Ok(true));
-        assert_eq!(link.try_send(message(1)), Ok(false), "messages");
-        assert_eq!(taken.held(), 9, "what was not sent holds nothing");
-        drop(events);
-        assert_eq!(link.try_send(message(1)), Err(LoopGone));
-    }
-}

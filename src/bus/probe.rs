@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use super::LoopGone;
 use super::outage::LinkTimes;
 use super::relay::Relay;
+use weirgate_runtime::LoopGone;
 
 /// The time between two second connections.
 const INTERVAL: Duration = Duration::from_millis(500);

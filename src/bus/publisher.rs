@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::runtime::Wake;
+use weirgate_runtime::Wake;
 
 /// The most messages that may wait to be written.
 const MESSAGES_MAX: usize = 4_096;

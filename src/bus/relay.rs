@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::outage::{Failure, LinkTimes, Outages};
 use super::stream_lag::StreamLag;
-use super::{LoopGone, Source, SourceLink};
-use crate::runtime::Spin;
-use crate::status::BusStatus;
 use weirgate_core::{BusEvent, Fault};
+use weirgate_runtime::{BusStatus, LoopGone, SourceLink, Spin};
 
 /// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
@@ -44,11 +42,9 @@ pub(super) trait Bus {
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
 }
 
-/// The thread of every bus makes connection after connection, until the loop is gone.
-impl<B: Bus + Send> Source for B {
-    fn run(mut self: Box<Self>, link: SourceLink) {
-        Relay::new(link, &*self).run(&mut *self);
-    }
+/// Makes connection after connection, until the loop is gone.
+pub(super) fn run<B: Bus>(bus: &mut B, link: SourceLink) {
+    Relay::new(link, bus).run(bus);
 }
 
 /// Why work on a connection ended.
@@ -219,7 +215,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::runtime::Clock;
+    use weirgate_runtime::Clock;
 
     /// A bus whose connections end as the list says.
     struct Toy<const LOSES: bool> {
@@ -298,9 +294,9 @@ mod tests {
 
     fn reported<const LOSES: bool>(connections: &[ToyConnection]) -> (Vec<&'static str>, u64) {
         let (link, events) = link(64);
-        let toy = Box::new(toy::<LOSES>(connections));
+        let mut toy = toy::<LOSES>(connections);
         let status = Arc::clone(&toy.status);
-        toy.run(link);
+        run(&mut toy, link);
         let name = |event: BusEvent| match event {
             BusEvent::Up => "up",
             BusEvent::Down(_) => "down",
@@ -337,8 +333,8 @@ mod tests {
     #[test]
     fn a_loop_that_ends_ends_a_source_that_waits_for_room() {
         let (link, events) = link(1);
-        let toy = Box::new(toy::<false>(&[ToyConnection::Lost; 3]));
-        let thread = thread::spawn(move || toy.run(link));
+        let mut toy = toy::<false>(&[ToyConnection::Lost; 3]);
+        let thread = thread::spawn(move || run(&mut toy, link));
         assert!(matches!(events.recv(), Ok(BusEvent::Up)));
         drop(events);
         assert!(thread.join().is_ok());

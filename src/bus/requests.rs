@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Unanswered};
 use super::server_words::shown;
-use super::{LoopGone, SourceLink};
-use crate::runtime::Wake;
 use weirgate_core::{BusEvent, Fault, PageCursor, Subscription, TopicName};
+use weirgate_runtime::Wake;
+use weirgate_runtime::{LoopGone, SourceLink};
 use weirgate_wire::admission::{ClientAddr, FairQueue};
 use weirgate_wire::base::{ExtendibleMap, LogBudget};
 

@@ -20,7 +20,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::LinkTimes;
 use super::relay::Relay;
-use crate::runtime::Wake;
+use weirgate_runtime::Wake;
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::status::{BusStatus, STREAM_LATE_MS};
+use weirgate_runtime::{BusStatus, STREAM_LATE_MS};
 
 /// How long a start may read the stream before the loop accepts clients (`STREAM_WAIT_US`).
 const START: Duration = Duration::from_secs(5);

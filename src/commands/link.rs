@@ -12,7 +12,7 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
 use super::program::parse_url;
-use weirgate_bus::runtime::tls_roots;
+use weirgate_runtime::tls_roots;
 use weirgate_server::listening::ListenAddr;
 
 /// The target of a connection. Shown without the query, because the query may contain a token.

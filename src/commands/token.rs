@@ -11,7 +11,7 @@ use super::args::{For, arg, flag, value};
 use super::program::{Exit, chosen};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{KeyFileError, KeyUrl, KeysInForce};
 use crate::services::fetch::FetchError;
-use weirgate_bus::runtime::{Clock, detached};
+use weirgate_runtime::{Clock, detached};
 use weirgate_wire::auth::KeyRing;
 
 /// The time between two regular fetches.

@@ -16,7 +16,7 @@ mod fetches;
 
 pub(crate) use self::fetches::{KeyFetchStats, KeyFetches};
 use crate::services::fetch::{Fetch, FetchError, FetchLimits};
-use weirgate_bus::runtime::tls_roots;
+use weirgate_runtime::tls_roots;
 use weirgate_server::run::{Fingerprints, files};
 use weirgate_server::settings::{AuthSettings, KeySetUrl};
 use weirgate_wire::auth::{KeyRing, KeySet};

@@ -30,7 +30,7 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use weirgate_bus::runtime::{Clock, Durations, FailedAddresses};
+use weirgate_runtime::{Clock, Durations, FailedAddresses};
 use weirgate_server::telemetry::names::MetricName;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::base::{LogBudget, LogLine};

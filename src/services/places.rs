@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::lock;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
 /// A request whose body is further behind its least speed than this, in microseconds, is evicted to a request without a

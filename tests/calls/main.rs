@@ -18,7 +18,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::gateways::events::http_calls::CallLimits;
-use weirgate_bus::runtime::tls_roots;
+use weirgate_runtime::tls_roots;
 use weirgate_wire::admission::Quota;
 
 #[test]

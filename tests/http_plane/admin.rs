@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
-use weirgate_bus::runtime::Clock;
 use weirgate_core::Limits;
+use weirgate_runtime::Clock;
 use weirgate_server::http::{
     Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode,
 };

@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::FeedStats;
+use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,

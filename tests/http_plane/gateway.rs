@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weirgate::gateways::NoFeed;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
+use weirgate_runtime::Clock;
 use weirgate_server::http::{Handover, ReturnToReactor, page};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};

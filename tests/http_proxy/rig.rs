@@ -12,8 +12,8 @@ use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use weirgate::services::{Service, ServicesAway, Upstream};
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
+use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::Telemetry;

@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
+use weirgate_bus::LinkTimes;
 use weirgate_bus::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{LinkTimes, Source, SourceLink, Stopping};
 use weirgate_core::{BusEvent, BusMessage};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink, Stopping};
 use weirgate_test_support::{NatsServer, patient};
 use weirgate_wire::base::Now;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::silence::{OF_THE_STREAM, deaf, muting};
 use super::*;
-use weirgate_bus::status::ConsumerStatus;
+use weirgate_runtime::ConsumerStatus;
 
 /// Behind every grace.
 const LATE: Now = Now {

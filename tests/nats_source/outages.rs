@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use weirgate_bus::status::ConsumerStatus;
+use weirgate_runtime::ConsumerStatus;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! What a user may not do, and what that stops.
 
-use weirgate_bus::status::Stall;
+use weirgate_runtime::Stall;
 
 use super::*;
 

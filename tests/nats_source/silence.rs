@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use weirgate_bus::status::Stall;
+use weirgate_runtime::Stall;
 
 use super::*;
 

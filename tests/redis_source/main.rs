@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use weirgate_bus::BusInterest;
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink};
 use weirgate_core::{BusEvent, BusMessage, Subscription};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, SourceLink};
 use weirgate_test_support::{RedisServer, free_port, patient};
 use weirgate_wire::base::Now;
 

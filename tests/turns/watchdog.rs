@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weirgate::gateways::NoFeed;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate_runtime::Clock;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_server::telemetry::logging;

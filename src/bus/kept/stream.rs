@@ -4,13 +4,13 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use crate::LoopGone;
 use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{
     BusEvent, BusMessage, FeedNotice, Place, Position, SkippedMessage, StoredId, Subscription,
     fnv_1a,
 };
+use weirgate_runtime::LoopGone;
 use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::{LogBudget, Now};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::status::Stall;
+use weirgate_runtime::Stall;
 
 /// A consumer is stalled if the server has held messages for this long and none was handed over.
 const STALLED_AFTER: Duration = Duration::from_secs(5);

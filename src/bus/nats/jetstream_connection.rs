@@ -17,8 +17,8 @@ use super::refusals::{INBOXES, Refusal, Refusals};
 use super::servers::waiter;
 use super::settings::NatsSettings;
 use crate::relay::Relay;
-use crate::runtime::Wake;
 use crate::socket::Waiter;
+use weirgate_runtime::Wake;
 
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::runtime::tls_roots;
+use weirgate_runtime::tls_roots;
 use weirgate_wire::base::{Secret, without_mark};
 use weirgate_wire::json;
 use weirgate_wire::json::JsonError;

@@ -94,8 +94,8 @@ use self::session::{ConsumersSession, reset_status};
 use self::standstill::Standstills;
 use self::subscription::Subscription;
 use super::LinkTimes;
-use super::relay::{Bus, Relay};
-use crate::status::BusStatus;
+use super::relay::{self, Bus, Relay};
+use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 pub(crate) use self::endpoint::redacted;
 pub use self::error::NatsError;
@@ -153,6 +153,12 @@ impl NatsSource {
         let url = redacted(&self.settings.urls.expose());
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run())
+    }
+}
+
+impl Source for NatsSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

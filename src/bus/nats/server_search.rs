@@ -13,10 +13,10 @@ use super::protocol::{self, Op, PayloadLimits, inbox};
 use super::servers::waiter;
 use super::settings::NatsSettings;
 use super::stream_info::StreamCluster;
-use crate::LoopGone;
 use crate::probe::{Probe, ProbeResult};
 use crate::relay::Relay;
 use crate::socket::Waiter;
+use weirgate_runtime::LoopGone;
 use weirgate_wire::json;
 
 /// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at

@@ -8,8 +8,8 @@ use super::error::{NatsError, Stop};
 use super::protocol::PayloadLimits;
 use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
-use crate::runtime::{ConnectionEnd, FailedAddresses, Wake};
 use crate::socket::Waiter;
+use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake};
 
 /// The servers of a source beyond the servers of the URL, and why and when each failed. The newest announcement of a
 /// server stays with its connection, and is added here when the connection ends.

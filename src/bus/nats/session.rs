@@ -18,8 +18,8 @@ use super::streams::Presence;
 use super::subscription::Subscription;
 use super::watchdog::{AskServer, Watchdog, WatchdogAnswer, Watched, WatchedConsumer};
 use crate::relay::Relay;
-use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
+use weirgate_runtime::{BusStatus, ConsumerStatus, Stall};
 
 /// A session: settings, subscriptions, connection.
 pub(super) struct ConsumersSession<'a> {

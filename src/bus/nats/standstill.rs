@@ -10,9 +10,9 @@ use super::api::ApiError;
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::stream_info::{StreamInfo, read_answer};
-use crate::status::BusStatus;
-use crate::stream_state::{AccountAnswer, StreamState};
 use weirgate_core::{Gaps, StoredId};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::{AccountAnswer, StreamState};
 
 /// After so long without a new message a stream stands still.
 const STILL_AFTER: Duration = Duration::from_secs(5);

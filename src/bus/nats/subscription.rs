@@ -18,10 +18,10 @@ use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
 use super::streams::{self, Presence, StreamHead};
-use crate::SourceLink;
 use crate::outage::Attempts;
 use crate::relay::Relay;
 use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
+use weirgate_runtime::SourceLink;
 use weirgate_wire::base::Now;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.

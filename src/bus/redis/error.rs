@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::runtime::tls_roots::TrustError;
 use crate::{relay, server_words};
+use weirgate_runtime::tls_roots::TrustError;
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]

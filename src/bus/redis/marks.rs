@@ -23,10 +23,10 @@ use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
 use crate::kept::{CountedFeed, LossSigns};
-use crate::runtime::detached;
 use crate::socket::Waiter;
-use crate::status::BusStatus;
 use weirgate_core::{BusEvent, Mark, Place, Subscription};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::detached;
 
 /// The interval at which the thread asks for the role, and at which an instance publishes marks.
 const INTERVAL: Duration = Duration::from_secs(1);

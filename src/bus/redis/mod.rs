@@ -71,11 +71,11 @@ use self::session::PubSubSession;
 use super::LinkTimes;
 use super::kept::CountedFeed;
 use super::probe::Probe;
-use super::relay::{Bus, Relay};
+use super::relay::{self, Bus, Relay};
 use super::requests::{self, BusInterest, Names};
 use super::socket::Waiter;
-use crate::status::BusStatus;
 use weirgate_core::BusEvent;
+use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 pub use self::check::RedisNeeds;
 pub use self::error::RedisError;
@@ -171,6 +171,12 @@ impl RedisSource {
         loop {
             session.turn()?;
         }
+    }
+}
+
+impl Source for RedisSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

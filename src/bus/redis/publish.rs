@@ -18,10 +18,9 @@ use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::LinkTimes;
 use crate::publisher::{Outgoing, Publisher};
-use crate::relay::{Bus, Relay};
-use crate::runtime::Wake;
+use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
-use crate::status::BusStatus;
+use weirgate_runtime::{BusStatus, Source, SourceLink, Wake};
 use weirgate_wire::base::LogBudget;
 
 /// The thread takes messages while fewer bytes than this wait for the socket.
@@ -81,6 +80,12 @@ impl RedisPublisher {
         loop {
             session.turn()?;
         }
+    }
+}
+
+impl Source for RedisPublisher {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

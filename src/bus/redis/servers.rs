@@ -15,8 +15,8 @@ use super::error::{RedisError, Stop};
 use super::resp::Value;
 use super::settings::{RedisEndpoint, RedisSettings};
 use crate::probe::ProbeResult;
-use crate::runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 use crate::socket::Waiter;
+use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
 
 /// The longest silence during the TLS handshake, the log-in, and the questions of a check.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

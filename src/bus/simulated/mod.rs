@@ -17,9 +17,9 @@ use std::time::Duration;
 use self::level::Level;
 use self::spot::{OPEN, Spot, TICK};
 use self::tape::Tape;
-use crate::status::BusStatus;
-use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::{LoopGone, Source, SourceLink};
 use weirgate_wire::base::SplitMix64;
 
 /// The subjects of the source, in turn.

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::*;
-use crate::runtime::Clock;
+use weirgate_runtime::Clock;
 
 const SETTINGS: SimulatedSettings = SimulatedSettings {
     levels: 12,

@@ -16,7 +16,7 @@ use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use weirgate_bus::nats::{Credentials, NatsError};
 use weirgate_bus::redis::{RedisEndpoint, RedisError};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -22,7 +22,7 @@ use super::link::Target;
 use super::program::{Exit, show};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 use weirgate_server::settings::Env;
 use weirgate_wire::json;
 

@@ -15,8 +15,8 @@ use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::open_bus::{BusReading, open, wrong_history_name};
 use crate::gateways::shared::roles::{AclFile, Tokens, check_table, read_acl};
 use weirgate_bus::nats::Settle;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{FrameBytes, Limits};
+use weirgate_runtime::Clock;
 use weirgate_server::flag;
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, Reload, RunError, say,

@@ -28,7 +28,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
-use weirgate_bus::runtime::{Clock, detached};
+use weirgate_runtime::{Clock, detached};
 use weirgate_server::http::body;
 use weirgate_server::http::body::{HeldBody, ReadBodyError};
 use weirgate_server::telemetry::{GatewayMetric, names};

@@ -7,8 +7,8 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 
-use weirgate_bus::runtime::Clock;
 use weirgate_core::Now;
+use weirgate_runtime::Clock;
 use weirgate_server::http::body::{ReadBodyError, RequestBody};
 use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_wire::admission::{Peer, Permit, Quota};

@@ -25,8 +25,8 @@ use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_
 use crate::gateways::shared::no_feed::NoFeed;
 use crate::services;
 use crate::services::{ServicesAway, Upstream};
-use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
+use weirgate_runtime::{Clock, LateWake, tls_roots};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,

@@ -4,8 +4,8 @@ use crossbeam_channel::Sender;
 
 use crate::gateways::events::broadcast::{Broadcast, Wrong};
 use crate::gateways::events::{Input, Push};
-use weirgate_bus::runtime::{Clock, LateWake};
 use weirgate_core::FrameBytes;
+use weirgate_runtime::{Clock, LateWake};
 
 /// How other threads send inputs to the loop, with what is needed to make frames of pushes. Clones lead to the same
 /// loop.

@@ -13,7 +13,7 @@ use crate::gateways::levels::slow_line::SlowLine;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use weirgate_bus::runtime::{Clock, LateWake};
+use weirgate_runtime::{Clock, LateWake};
 use weirgate_server::http::{
     Answer, Handler, LateAnswer, RequestParts, Route, StatusCode, operator,
 };
@@ -107,8 +107,8 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
 mod tests {
     use super::*;
     use crate::gateways::levels::settings::is_http_path;
-    use weirgate_bus::status::BusStatus;
     use weirgate_core::FeedStats;
+    use weirgate_runtime::BusStatus;
     use weirgate_server::build_info::BuildInfo;
     use weirgate_server::http::page::PageParts;
     use weirgate_server::http::{ReadyLimits, status_pages};

@@ -21,7 +21,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::gateways::levels::client::{DemoGateway, pace, tab_name};
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 use weirgate_server::http::{Answer, Handover, ReturnToReactor, Route, StatusCode};
 
 /// The response on the path of the slow line to requests that the line did not take.

@@ -8,8 +8,8 @@ use crate::gateways::shared::metrics;
 use crate::keys::{
     KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
 };
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{BusEvent, Feed, Gateway};
+use weirgate_runtime::Clock;
 use weirgate_server::run::{Parts, Reload, Reloaded, RunError, StartQuestion};
 use weirgate_server::settings::{AuthSettings, SecretText};
 use weirgate_server::telemetry::GatewayMetric;

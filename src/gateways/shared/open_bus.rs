@@ -10,10 +10,11 @@ use weirgate_bus::nats::{
 use weirgate_bus::redis::{
     RedisNeeds, RedisSettings, RedisSource, RedisStreamPages, RedisStreamSource, WithPages,
 };
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, CountedFeed, Source, StreamSettings, WithBeside};
+use weirgate_bus::{BusInterest, CountedFeed, StreamSettings};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
+use weirgate_runtime::{Source, WithBeside};
 use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use weirgate_bus::runtime::LateWake;
+use weirgate_runtime::LateWake;
 use weirgate_server::run::{Inputs, Reload, Reloaded, RunError, files};
 use weirgate_server::settings::AuthSettings;
 use weirgate_wire::auth::{Acl, AclChanges, NameSyntax};

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room, Sharing};
 use weirgate_wire::base::LogBudget;
 

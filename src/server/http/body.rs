@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::Permit;
 
 pub use super::pace::BodyTooSlow;

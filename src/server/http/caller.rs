@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use hyper::header::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{Connected, Revoked};
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind};
 
 /// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds: its rest begins

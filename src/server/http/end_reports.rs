@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use crossbeam_channel::Sender;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::base::LogBudget;
 

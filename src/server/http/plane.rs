@@ -19,8 +19,8 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
-use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
+use weirgate_runtime::Clock;
 
 /// A message to the HTTP thread.
 enum HttpJob {

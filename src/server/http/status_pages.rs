@@ -10,8 +10,8 @@ use super::metrics_format::MetricsFormat;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, RequestParts, Route};
 use crate::telemetry::{LoopNumbers, Telemetry};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
 use weirgate_wire::json::ObjectWriter;
 
 /// Writes the members of `/stats` from a gateway's contract.

@@ -32,8 +32,8 @@ use mio::net::TcpStream;
 use self::worker::{WAKER, Worker};
 use super::listeners::Accepted;
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
-use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{CloseReason, Secured, SessionKey};
+use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Chosen, ClientAddr, Quota};
 
 /// Counts of the thread.

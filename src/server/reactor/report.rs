@@ -9,8 +9,8 @@ use super::lateness::Lateness;
 use crate::telemetry::{
     Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
-use weirgate_bus::runtime::SpinCounts;
 use weirgate_core::{FeedStats, Gateway, Hub, HubStats, Now, OverloadStats};
+use weirgate_runtime::SpinCounts;
 use weirgate_wire::base::LogBudget;
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s

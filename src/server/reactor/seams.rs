@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::handshakes::Handshakes;
 use crate::http::{Handover, HttpHandle, ReturnToReactor};
 use crate::telemetry::Telemetry;
-use weirgate_bus::runtime::{TakenBytes, Wake};
 use weirgate_core::{CutRequest, Feed, Gateway};
+use weirgate_runtime::{TakenBytes, Wake};
 
 /// The channels and handles that connect the loop with other threads.
 pub(crate) struct Seams<G: Gateway, F: Feed> {

@@ -17,8 +17,8 @@ use self::buffers::{Joined, TlsBuffers};
 use super::readiness::{READABLE, Unread, peer_end};
 use super::tcp_info;
 use crate::listening::tls::TlsSession;
-use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, tables};
+use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
 #[derive(Debug)]

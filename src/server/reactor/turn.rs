@@ -33,11 +33,11 @@ use super::settings::ReactorSettings;
 use super::sockets::{Cost, KeptSent, Sockets};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, SearchResult};
-use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
     CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, SocketEnd, Transmit, TurnClock,
     earliest,
 };
+use weirgate_runtime::{Clock, Spin, Wake};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::LogBudget;
 

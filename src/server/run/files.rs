@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use weirgate_bus::runtime::regular_file;
+use weirgate_runtime::regular_file;
 use weirgate_wire::base::without_mark;
 
 /// The most bytes of a file in the settings: a larger file is not what a setting asks for.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::telemetry::{LoopNumbers, Telemetry};
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 
 /// The time between two counts of the connections.
 const COUNT_INTERVAL: Duration = Duration::from_secs(3);

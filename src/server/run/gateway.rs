@@ -34,10 +34,10 @@ use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
 use crate::supervisor::read_refusals;
 use crate::telemetry::{GatewayMetric, Telemetry, names};
-use weirgate_bus::runtime::{Clock, LateWake, QueueBytes, Wake, detached};
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{Source, SourceLink, Stopping};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::{Clock, LateWake, QueueBytes, Wake, detached};
+use weirgate_runtime::{Source, SourceLink, Stopping};
 use weirgate_wire::admission::{Held, Quota};
 
 /// The longest time that the HTTP side gets to end after the last turn of the loop.

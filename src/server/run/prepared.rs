@@ -20,7 +20,7 @@ use crate::reactor::ListenerSettings;
 use crate::settings::Checked;
 use crate::supervisor;
 use crate::telemetry::logging;
-use weirgate_bus::runtime::{Clock, detached};
+use weirgate_runtime::{Clock, detached};
 use weirgate_wire::base::Finding;
 
 /// An assembled gateway. The settings and all their files are read; next come listening and connecting.

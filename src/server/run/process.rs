@@ -13,8 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Limits};
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::ConnectionPermit;
 
 /// Open files that are kept for other uses than connections of clients and services: the bus, key files, threads, and

@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level;
 
 use crate::telemetry::{GatewayMetric, names};
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 
 /// How often the threads check for signals and for files that have changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::reload::{Reload, Reloaded};
 use super::{RunError, files};
 use crate::http::operator::Cutter;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{Cut, CutRequest, Revoked, Whom};
+use weirgate_runtime::Clock;
 
 /// What cutting clients off needs: the cutter for HTTP requests, and its other ends.
 pub(super) struct Cuts {

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 use crate::reactor::ReactorSettings;
 use crate::telemetry::{LoopNumbers, Telemetry};
-use weirgate_bus::runtime::{Clock, detached};
+use weirgate_runtime::{Clock, detached};
 
 /// The longest delay of the notification of a stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);

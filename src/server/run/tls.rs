@@ -16,7 +16,7 @@ use crate::listening::tls::{
 use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, names};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 

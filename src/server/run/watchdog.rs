@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 
 use super::RunError;
 use crate::telemetry::{Phase, Telemetry, logging};
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 
 /// The time of a turn after which the loop counts as hanging.
 pub(super) const TURN_MAX: Duration = Duration::from_secs(30);

@@ -17,8 +17,8 @@ use signal_hook::low_level::raise;
 use super::common::CommonSettings;
 use super::{RunError, freed_memory, systemd, watchdog};
 use crate::telemetry::Telemetry;
-use weirgate_bus::runtime::{Clock, detached};
 use weirgate_core::Short;
+use weirgate_runtime::{Clock, detached};
 
 /// Starts the threads that watch the running loop; called by the thread of the loop.
 pub(super) fn start(

@@ -27,8 +27,8 @@ use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, OwnMetrics, names};
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Cut};
+use weirgate_runtime::Clock;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
 

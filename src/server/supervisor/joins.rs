@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use tokio::sync::Notify;
 
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota, Rest, RestKind, Room, Sharing};
 
 /// The most pages at once that are joined from those of the processes. Many pages would delay the answers of the processes

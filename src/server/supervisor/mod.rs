@@ -60,7 +60,7 @@ use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::json;
 
 /// How often the processes are asked.

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::last_minute::RecentLatency;
-use weirgate_bus::runtime::{DurationCounts, Durations, SpinCounts};
 use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
+use weirgate_runtime::{DurationCounts, Durations, SpinCounts};
 
 /// A value that a single thread writes and any thread reads.
 #[derive(Debug, Default)]

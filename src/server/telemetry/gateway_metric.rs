@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::names::MetricName;
 use super::samples::{ByLabel, Writer};
-use weirgate_bus::runtime::Durations;
+use weirgate_runtime::Durations;
 
 /// A metric that not every gateway has, with the function that reads its values.
 pub enum GatewayMetric {

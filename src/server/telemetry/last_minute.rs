@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use weirgate_bus::runtime::{DurationCounts, Durations};
+use weirgate_runtime::{DurationCounts, Durations};
 
 /// A distribution of durations in the last minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

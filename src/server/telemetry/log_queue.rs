@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::logging::LogFormat;
-use weirgate_bus::runtime::detached;
+use weirgate_runtime::detached;
 use weirgate_wire::base::escaped_bytes;
 
 /// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, and

@@ -47,9 +47,9 @@ pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Sur
 
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
-use weirgate_bus::runtime::{DurationCounts, SpinCounts};
-use weirgate_bus::status::{BusStatus, ConsumerStatus};
 use weirgate_core::{FeedStats, Now, SubjectStats};
+use weirgate_runtime::{BusStatus, ConsumerStatus};
+use weirgate_runtime::{DurationCounts, SpinCounts};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =

@@ -16,7 +16,7 @@ use prometheus_client::registry::Unit;
 
 use super::MetricsReading;
 use super::samples::{ByLabel, IfAny, Info, Writer};
-use weirgate_bus::status::{BusStatus, ConsumerStatus};
+use weirgate_runtime::{BusStatus, ConsumerStatus};
 
 /// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`MetricsReading`]. A row that
 /// begins with `[pub]` has no value here: gateways give it, so their crate names the constant.

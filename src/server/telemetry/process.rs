@@ -184,7 +184,7 @@ mod tests {
         assert!(stats.resident_bytes > Some(100_000));
         assert!(stats.open_fds >= Some(3));
         assert!(stats.max_fds >= stats.open_fds);
-        let now = weirgate_bus::runtime::Clock::start().now().unix_ms();
+        let now = weirgate_runtime::Clock::start().now().unix_ms();
         let age = now as f64 / 1e3 - stats.start_time_seconds.unwrap();
         assert!((-2.0..86_400.0).contains(&age), "{age}");
     }

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{
     NativeHistogramBuckets, NoLabelSet,
 };
 
-use weirgate_bus::runtime::DurationCounts;
+use weirgate_runtime::DurationCounts;
 
 use super::names::{MetricKind, MetricName};
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
     RequestParts, Site, StatusCode,

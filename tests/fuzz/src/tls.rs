@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::listening::tls::{ClientCertificate, TlsSession};
 use weirgate_wire::admission::{ClientAddr, Quota};
 

@@ -24,10 +24,9 @@ use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
 use crate::kept::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
-use crate::relay::{Bus, Relay};
-use crate::runtime::Wake;
+use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
-use crate::status::BusStatus;
+use weirgate_runtime::{BusStatus, Source, SourceLink, Wake};
 use weirgate_wire::base::{LogBudget, Now};
 
 const MS_NS: u64 = 1_000_000;
@@ -263,6 +262,12 @@ impl NatsStreamSource {
             Action::AccountInfo => self.reader.standstills.not_permitted(),
             _ => false,
         }
+    }
+}
+
+impl Source for NatsStreamSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

@@ -46,12 +46,12 @@ use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::publisher::Publisher;
-use crate::relay::{Bus, Relay};
+use crate::relay::{self, Bus, Relay};
 use crate::requests::{BusInterest, Names};
 use crate::socket::Waiter;
-use crate::status::BusStatus;
 use crate::{CountedFeed, LinkTimes, requests};
 use weirgate_core::BusEvent;
+use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// Commands and messages wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
@@ -207,6 +207,12 @@ fn log_subscribed(url: &str, names: WantedNames, away_ms: Option<u64>) {
             of,
             "subscribed on NATS, without the refused names"
         ),
+    }
+}
+
+impl Source for NatsSubjectsSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::QUEUED_BYTES_MAX;
-use crate::SourceLink;
 use crate::nats::connection::Connection;
 use crate::nats::error::{NatsError, Stop};
 use crate::nats::protocol;
 use crate::publisher::Outgoing;
 use weirgate_core::BusEvent;
+use weirgate_runtime::SourceLink;
 
 /// The longest time without a message on a connection that publishes.
 const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);

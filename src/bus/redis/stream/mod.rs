@@ -32,9 +32,9 @@ use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::LinkTimes;
 use crate::kept::{StorageTime, StreamFeed, StreamSettings};
-use crate::relay::{Bus, Relay};
+use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
-use crate::status::BusStatus;
+use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
 const ITEMS_MAX: usize = 1_024;
@@ -122,6 +122,12 @@ impl RedisStreamSource {
             }
             relay.lag.answer_comes_for(&relay.status, Duration::ZERO);
         }
+    }
+}
+
+impl Source for RedisStreamSource {
+    fn run(mut self: Box<Self>, link: SourceLink) {
+        relay::run(&mut *self, link);
     }
 }
 

@@ -22,13 +22,13 @@ use crate::redis::resp::{RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
-use crate::runtime::detached;
 use crate::socket::{Buffered, Waiter};
-use crate::status::BusStatus;
-use crate::{LoopGone, Source, SourceLink};
 use weirgate_core::{
     BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName, fnv_1a,
 };
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::detached;
+use weirgate_runtime::{LoopGone, Source, SourceLink};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::Now;
 

@@ -17,10 +17,11 @@ use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
 use weirgate_bus::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
-use weirgate_bus::runtime::{Clock, QueueBytes, TakenBytes};
-use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, Publisher, Source, SourceLink};
+use weirgate_bus::{BusInterest, Publisher};
 use weirgate_core::{BusEvent, Subscription};
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::{Clock, QueueBytes, TakenBytes};
+use weirgate_runtime::{Source, SourceLink};
 use weirgate_server::run::{RunError, StartQuestion};
 
 /// The most events between a connection and the bus thread.

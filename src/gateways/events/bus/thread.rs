@@ -21,8 +21,8 @@ use crate::gateways::events::bus::{
 };
 use crate::gateways::events::to_loop::ToLoop;
 use hyper::body::Bytes;
-use weirgate_bus::runtime::detached;
 use weirgate_core::BusEvent;
+use weirgate_runtime::detached;
 use weirgate_server::run::RunError;
 
 /// The most pushes of other instances that wait in the loop for delivery. At this number, the thread stops reading the
@@ -303,10 +303,10 @@ mod tests {
     use super::*;
     use crate::gateways::events::bus::ExchangeSettings;
     use weirgate_bus::redis::{RedisEndpoint, RedisPublisher, RedisSettings};
-    use weirgate_bus::runtime::{Clock, LateWake, QueueBytes};
-    use weirgate_bus::status::BusStatus;
     use weirgate_core::FrameBytes;
     use weirgate_core::{BusMessage, Place};
+    use weirgate_runtime::BusStatus;
+    use weirgate_runtime::{Clock, LateWake, QueueBytes};
 
     #[test]
     fn a_loop_that_delivers_nothing_stops_the_bus() {

@@ -14,7 +14,7 @@ use crate::gateways::events::metrics;
 use crate::services::{
     ByService, FailureReason, NoPlace, RequestMetrics, RequestStats, Service, numbers,
 };
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::http::body::Progress;
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::Peer;

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::timeout;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
 use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;

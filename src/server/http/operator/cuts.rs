@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 use super::{AdminReach, refuse_other_page};
 use crate::http::body::RequestBody;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_bus::runtime::{Clock, LateWake};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
+use weirgate_runtime::{Clock, LateWake};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json;
 

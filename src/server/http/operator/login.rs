@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 /// Log lines about requests without the token.

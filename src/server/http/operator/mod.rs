@@ -22,8 +22,8 @@ use super::files::{self, File};
 use super::readiness::ReadyLimits;
 use super::site::{Answer, RequestParts, Route};
 use crate::telemetry::Telemetry;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::Revoked;
+use weirgate_runtime::Clock;
 use weirgate_wire::base::Secret;
 
 pub(crate) use cuts::{CUT_BYTES_MAX, Cutter};

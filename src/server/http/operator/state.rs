@@ -13,11 +13,11 @@ use serde::Serialize;
 use super::OperatorSettings;
 use crate::http::readiness::{NotReady, not_ready};
 use crate::telemetry::{EndedAt, HitLimit, MetricsReading, RecentLatency, Telemetry, names};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::status::BusStatus;
 use weirgate_core::{
     ClientSnapshot, HistoryStats, RefusedName, Short, SlowSnapshot, Survey, TopicSnapshot, Why,
 };
+use weirgate_runtime::BusStatus;
+use weirgate_runtime::Clock;
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.

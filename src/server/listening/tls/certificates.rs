@@ -18,8 +18,8 @@ use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
 use super::session::{ClientCertificate, TlsSession};
-use weirgate_bus::runtime::tls_roots::{certificates_of, provider, time};
-use weirgate_bus::runtime::{Clock, regular_file};
+use weirgate_runtime::tls_roots::{certificates_of, provider, time};
+use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::base::escaped;
 

@@ -103,7 +103,7 @@ mod tests {
     use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::*;
-    use weirgate_bus::runtime::tls_roots::provider;
+    use weirgate_runtime::tls_roots::provider;
 
     fn key() -> KeyPair {
         KeyPair::generate().expect("a key")

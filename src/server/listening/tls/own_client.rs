@@ -14,8 +14,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::{CertificateFacts, ServerTls, TlsSession};
-use weirgate_bus::runtime::Clock;
-use weirgate_bus::runtime::tls_roots::{certificates, provider, time};
+use weirgate_runtime::Clock;
+use weirgate_runtime::tls_roots::{certificates, provider, time};
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant

@@ -16,7 +16,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{ProtocolVersion, ServerConfig};
 
 use super::certificates::client_name;
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::server::ProducesTickets;
 
-use weirgate_bus::runtime::Clock;
+use weirgate_runtime::Clock;
 
 /// Makes the tickets of clients that come back; the key is replaced every six hours. None are made while the clock is before
 /// 1970, because the library panics then, nor if the system has no random numbers.

@@ -18,8 +18,8 @@ use super::proxy_header::{Beginning, take_header};
 use super::{Entered, HandshakeCounts, HandshakeJob, HandshakeOutcome, secured};
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
-use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{CloseReason, SessionKey};
+use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue, Peer, Permit, Quota, Transport};
 
 pub(super) const WAKER: Token = Token(usize::MAX);

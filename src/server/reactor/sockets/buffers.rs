@@ -236,8 +236,8 @@ mod tests {
     use super::*;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
     use crate::reactor::sockets::{ClientAddr, Sockets, Unread};
-    use weirgate_bus::runtime::{Clock, Wake};
     use weirgate_core::SessionKey;
+    use weirgate_runtime::{Clock, Wake};
 
     fn write<'a>(slices: &'a [IoSlice<'a>]) -> Write<'a> {
         Write {

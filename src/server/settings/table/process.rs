@@ -235,7 +235,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .limit(
         "weirgate stops reading from the bus; JetStream keeps the rest",
         Shows::Metric(names::BUS_QUEUE_BYTES),
-        "src/bus/lib.rs::large_messages_wait_at_the_bus_and_not_in_memory",
+        "src/runtime/source.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
     .part(TablePart::Bus),
 ]);

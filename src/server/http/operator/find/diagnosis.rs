@@ -3,8 +3,8 @@
 use super::super::state::some_text;
 use super::AnswerContext;
 use crate::telemetry::MetricsReading;
-use weirgate_bus::status::BusStatus;
 use weirgate_core::{ClientState, FoundClient, FoundName, NameSource, OnBus, Short};
+use weirgate_runtime::BusStatus;
 
 /// Names without a message for this long are worth a sentence.
 const QUIET_US: u64 = 60_000_000;

@@ -6,11 +6,11 @@ use super::diagnosis::Verdict;
 use super::*;
 use crate::build_info::BuildInfo;
 use crate::http::status_pages::tests::telemetry;
-use weirgate_bus::runtime::Clock;
 use weirgate_core::{
     ClientSnapshot, ClientState, FeedStats, NameRefusal, NameSource, OnBus, SessionKey, Survey,
     Traffic,
 };
+use weirgate_runtime::Clock;
 use weirgate_wire::admission::ClientAddr;
 
 const SESSION: SessionKey = SessionKey {

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::*;
-use weirgate_bus::runtime::tls_roots::provider;
+use weirgate_runtime::tls_roots::provider;
 use weirgate_wire::admission::Chosen;
 use weirgate_wire::base::SplitMix64;
 

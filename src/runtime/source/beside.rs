@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{LoopGone, Source, SourceLink};
-use crate::runtime::detached;
+use crate::detached;
 use weirgate_core::BusEvent;
 
 /// A stream, and the source of the names beside it.
@@ -15,7 +15,7 @@ pub struct WithBeside {
 }
 
 impl WithBeside {
-    /// Both sources for one loop. [`BusStatus::with_beside`](crate::status::BusStatus::with_beside) joins their states.
+    /// Both sources for one loop. [`BusStatus::with_beside`](crate::BusStatus::with_beside) joins their states.
     pub fn new(stream: Box<dyn Source>, beside: Box<dyn Source>) -> Self {
         Self { stream, beside }
     }
@@ -119,7 +119,7 @@ impl Both {
 
 impl SourceLink {
     /// Whether an outage of the bus can lose messages of this source.
-    pub(super) fn may_lose_messages(&self) -> bool {
+    pub fn may_lose_messages(&self) -> bool {
         let one = self.one_of_two.as_ref();
         one.is_none_or(|one| one.side == Side::Stream || one.both().has_subscribed)
     }

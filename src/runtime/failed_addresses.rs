@@ -17,7 +17,7 @@ pub struct FailedAddresses(Vec<FailedAddress>);
 
 /// An address that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FailedAddress {
+pub struct FailedAddress {
     /// Where the server listens.
     pub address: SocketAddr,
     /// When it failed last.
@@ -28,7 +28,7 @@ pub(crate) struct FailedAddress {
 
 /// How a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConnectionEnd {
+pub enum ConnectionEnd {
     /// It was lost, as any connection may be.
     Lost,
     /// The server was of no use.
@@ -52,7 +52,7 @@ impl FailedAddresses {
 
     /// Notes the end of a connection that lasted from `since` to `at`. If it was lost after it had lasted long enough, its
     /// address does not count as failed.
-    pub(crate) fn note_end(
+    pub fn note_end(
         &mut self,
         address: SocketAddr,
         [since, at]: [Instant; 2],
@@ -67,7 +67,7 @@ impl FailedAddresses {
     }
 
     /// Why and when an address failed last.
-    pub(crate) fn find(&self, address: SocketAddr) -> Option<&FailedAddress> {
+    pub fn find(&self, address: SocketAddr) -> Option<&FailedAddress> {
         self.0.iter().find(|failed| failed.address == address)
     }
 

@@ -41,7 +41,7 @@ impl QueueBytes {
     }
 
     /// Takes room for an event if there is room now. Returns whether there was.
-    pub(crate) fn try_take(&self, bytes: usize) -> bool {
+    pub fn try_take(&self, bytes: usize) -> bool {
         let mut state = self.state();
         let has_room = state.has_room(bytes, self.max);
         if has_room {

@@ -30,7 +30,7 @@ pub struct TrustError {
 ///
 /// # Errors
 /// As of [`client`].
-pub(crate) fn client_config(
+pub fn client_config(
     ca_file: Option<&Path>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
     let (place, certificates) = match ca_file {
@@ -72,7 +72,7 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
 ///
 /// # Errors
 /// A file has the wrong content (the text names the file), or certificate and key do not belong together.
-pub(crate) fn showing(
+pub fn showing(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     own: Option<&(PathBuf, PathBuf)>,
 ) -> Result<ClientConfig, String> {

@@ -1,19 +1,36 @@
-//! What every thread of the process uses: the clocks, waking and spinning, detached threads, the room of a queue of
-//! events, which address of a server to try next, TLS authorities, counted durations.
+//! What every thread of the process uses, whatever it does: clocks, waking and spinning, detached threads, TLS
+//! authorities. And what the thread of a bus and the loop share: the channel between them, and the state of the bus.
 //!
-//! The process's clocks are read only here ([`Clock`]), and handed to the pure crates as [`Now`].
+//! The process's clocks are read only here ([`Clock`]), and handed to the pure crates as [`Now`]. Knows no bus and no
+//! client. Begin with `lib.rs`, then [`Wake`] and [`SourceLink`].
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `lib` | [`Clock`], detached threads, files |
+//! | `wake` | waking a loop that sleeps, and polling without sleep |
+//! | `source`, `queue_bytes` | [`Source`], the channel to the loop, and its bound in bytes; a stream, and the names beside it: two sources for one loop |
+//! | `status` | the state of the bus, for pages and metrics |
+//! | `stream_state` | what a JetStream server says of a stream: whether it takes messages, and why not |
+//! | `durations` | counted durations |
+//! | `failed_addresses` | which address of a server to try next; pure |
+//! | [`tls_roots`], `server_certificates` | the cryptography of TLS; the authorities and the certificates of servers that outgoing TLS trusts |
 
 mod durations;
 mod failed_addresses;
 mod queue_bytes;
 mod server_certificates;
+mod source;
+mod status;
+mod stream_state;
 pub mod tls_roots;
 mod wake;
 
 pub use durations::{DurationCounts, Durations, NativeBuckets};
-pub(crate) use failed_addresses::ConnectionEnd;
-pub use failed_addresses::FailedAddresses;
+pub use failed_addresses::{ConnectionEnd, FailedAddresses};
 pub use queue_bytes::{QueueBytes, TakenBytes};
+pub use source::{LoopGone, Source, SourceLink, Stopping, WithBeside};
+pub use status::{BusStatus, ConsumerStatus, STREAM_LATE_MS, Stall};
+pub use stream_state::{AccountAnswer, StreamState};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 
 use std::fs::OpenOptions;

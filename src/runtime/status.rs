@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::runtime::{DurationCounts, Durations, SpinCounts};
 use crate::stream_state::StreamState;
+use crate::{DurationCounts, Durations, SpinCounts};
 use weirgate_wire::base::Now;
 
 /// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
 /// `weirgate top` report it, and the alert fires.
-pub(crate) const STREAM_LATE_MS: u64 = 5_000;
+pub const STREAM_LATE_MS: u64 = 5_000;
 
 /// The state of a bus connection.
 #[derive(Debug, Default)]
@@ -174,7 +174,7 @@ impl BusStatus {
     }
 
     /// Source: counts a search for the last good message of a subject that reached its limit.
-    pub(crate) fn count_look_back_limited(&self) {
+    pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
@@ -185,7 +185,7 @@ impl BusStatus {
     }
 
     /// Source: counts a name of which not all last values are sent.
-    pub(crate) fn count_retained_limited(&self) {
+    pub fn count_retained_limited(&self) {
         self.retained_limited.fetch_add(1, Relaxed);
     }
 
@@ -195,7 +195,7 @@ impl BusStatus {
     }
 
     /// Source: counts a name whose last values the bus has refused, or has not sent in time.
-    pub(crate) fn count_retained_refused(&self) {
+    pub fn count_retained_refused(&self) {
         self.retained_refused.fetch_add(1, Relaxed);
     }
 
@@ -208,7 +208,7 @@ impl BusStatus {
     }
 
     /// Source: sets how long it has polled without sleep so far, and how often that found work.
-    pub(crate) fn set_spin(&self, counts: SpinCounts) {
+    pub fn set_spin(&self, counts: SpinCounts) {
         self.spun_us.store(counts.spun_us, Relaxed);
         self.spins_found.store(counts.found, Relaxed);
     }
@@ -229,7 +229,7 @@ impl BusStatus {
     }
 
     /// Source: sets whether positions in the feed are valid on other instances too.
-    pub(crate) fn set_positions_shared(&self, shared: bool) {
+    pub fn set_positions_shared(&self, shared: bool) {
         self.positions_shared.store(shared, Relaxed);
     }
 
@@ -259,7 +259,7 @@ impl BusStatus {
     }
 
     /// Source: sets what the server says of a stream; `None` if that is unknown.
-    pub(crate) fn set_stream_state(&self, stream: &str, state: Option<StreamState>) {
+    pub fn set_stream_state(&self, stream: &str, state: Option<StreamState>) {
         let mut states = self.lock_streams();
         match state {
             Some(state) => drop(states.insert(stream.to_owned(), state)),
@@ -273,7 +273,7 @@ impl BusStatus {
 
     /// Source: counts a message that arrived at `received`, and that the bus stored at `stored_us` of its Unix time. If
     /// the clocks differ so that it was stored later than received, it counts as 0.
-    pub(crate) fn count_arrival(&self, received: Now, stored_us: u64) {
+    pub fn count_arrival(&self, received: Now, stored_us: u64) {
         let received_us = u64::try_from(received.unix_us).unwrap_or(0);
         self.arrivals
             .observe_us(received_us.saturating_sub(stored_us));
@@ -344,7 +344,7 @@ impl BusStatus {
     }
 
     /// Source: counts a reconnection.
-    pub(crate) fn count_reconnect(&self) {
+    pub fn count_reconnect(&self) {
         self.reconnects.fetch_add(1, Relaxed);
     }
 
@@ -413,7 +413,7 @@ impl ConsumerStatus {
     }
 
     /// Source: sets whether it leaves the subject out. Neither the metrics nor `/health` then show the consumer.
-    pub(crate) fn set_left_out(&self, left_out: bool) {
+    pub fn set_left_out(&self, left_out: bool) {
         self.left_out.store(left_out, Relaxed);
     }
 
