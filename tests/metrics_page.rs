@@ -12,8 +12,10 @@ use weirgate::gateways::events::{ServiceRow, Services};
 use weirgate::services;
 use weirgate::services::Upstream;
 use weirgate_runtime::Clock;
-use weirgate_server::telemetry::names::{MetricKind, MetricName};
-use weirgate_server::telemetry::{GatewayMetric, LoopDurations, LoopNumbers, names};
+use weirgate_server::telemetry::{
+    GatewayMetric, LoopDurations, LoopNumbers, MetricKind, MetricName,
+};
+
 use weirgate_wire::admission::Quota;
 
 const BEGIN: &str =
@@ -30,7 +32,9 @@ fn text(name: &str) -> String {
 
 /// All metrics: those of the table that all gateways share, and those of single contracts.
 fn all() -> impl Iterator<Item = &'static MetricName> {
-    names::ALL.iter().chain(METRICS.iter().copied().flatten())
+    MetricName::ALL
+        .iter()
+        .chain(METRICS.iter().copied().flatten())
 }
 
 fn table() -> String {

@@ -23,7 +23,7 @@
 /// Makes a constant of each row, and the list of all: metrics whose values come from a gateway.
 macro_rules! metric_names {
     ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        use weirgate_server::telemetry::names::{MetricKind, MetricName};
+        use weirgate_server::telemetry::{MetricKind, MetricName};
 
         $(
             #[doc = $help]
@@ -49,9 +49,9 @@ pub use shared::counts::Count;
 pub use shared::no_feed::NoFeed;
 
 use crate::commands::Program;
-use weirgate_server::telemetry::names::MetricName;
+use weirgate_server::telemetry::MetricName;
 
-/// The metrics of single contracts, beside those of [`names`](weirgate_server::telemetry::names).
+/// The metrics of single contracts, beside those of [`MetricName::ALL`].
 pub const METRICS: [&[MetricName]; 4] = [
     shared::metrics::ALL,
     trades::metrics::ALL,

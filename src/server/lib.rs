@@ -6,7 +6,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`reactor`] | the loop, the sockets of clients, signals |
+//! | `reactor` | the loop, the sockets of clients, signals |
 //! | [`listening`] | addresses to listen on, TLS towards clients |
 //! | [`http`] | plain HTTP on a side thread: pages, metrics |
 //! | [`telemetry`] | metric names, the numbers of a turn, the log |
@@ -18,7 +18,7 @@
 pub mod build_info;
 pub mod http;
 pub mod listening;
-pub mod reactor;
+mod reactor;
 pub mod run;
 pub mod settings;
 mod supervisor;

@@ -20,7 +20,7 @@ use url::Url;
 use super::connect::{Connected, connect};
 use super::redirects::redirect_target;
 use super::{Activity, Service, USER_AGENT, Upstream};
-use weirgate_server::http::body::{self, ReadBodyError};
+use weirgate_server::http::{ReadBodyError, read_body};
 
 /// The limit for connecting, over all addresses of the server. The caller limits the whole fetch.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ impl Fetch {
             return Err(FetchError::Status(response.status()));
         }
         let bytes_max = self.limits.bytes_max;
-        let document = body::read(response.into_body(), bytes_max, None).await;
+        let document = read_body(response.into_body(), bytes_max, None).await;
         document.map_err(|error| match error {
             ReadBodyError::TooLarge => FetchError::TooLarge(bytes_max),
             error => FetchError::Unreachable(io::Error::other(error)),

@@ -31,8 +31,7 @@ use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
 use weirgate_runtime::{Clock, Durations, FailedAddresses};
-use weirgate_server::telemetry::names::MetricName;
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
@@ -264,7 +263,7 @@ impl ServicesAway {
     /// The metric of services without an answer.
     pub fn metric(&self) -> GatewayMetric {
         let away = |answering: &Answering| u64::from(answering.away_ms().is_some());
-        numbers(&names::SERVICE_AWAY, &self.0, away)
+        numbers(&MetricName::SERVICE_AWAY, &self.0, away)
     }
 }
 

@@ -10,8 +10,8 @@ use weirgate_core::FeedStats;
 use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{
-    Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
-    Site, StatusCode, page, status_pages,
+    Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, PageParts,
+    ReadyLimits, Route, Site, StatusCode, status_routes,
 };
 use weirgate_server::telemetry::Telemetry;
 
@@ -55,8 +55,7 @@ impl Fixture {
             ..BuildInfo::THIS
         };
         let telemetry = Telemetry::new(build, "levels", FeedStats::default(), None, clock.now());
-        let mut routes =
-            status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
+        let mut routes = status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health());
         routes.push(Route {
             path: "/never",
@@ -67,7 +66,7 @@ impl Fixture {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
         routes.extend(
-            page::PageParts {
+            PageParts {
                 has_status: true,
                 has_slow_line: true,
             }

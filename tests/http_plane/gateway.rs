@@ -13,7 +13,7 @@ use weirgate_core::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
 use weirgate_runtime::Clock;
-use weirgate_server::http::{Handover, ReturnToReactor, page};
+use weirgate_server::http::{Handover, PageParts, ReturnToReactor};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_server::telemetry::Telemetry;
@@ -99,7 +99,7 @@ impl Running {
         thread::spawn(move || {
             Parts::new("toy", common, NoFeed::default(), Toy)
                 .routes(|_| {
-                    page::PageParts {
+                    PageParts {
                         has_status: true,
                         has_slow_line: true,
                     }

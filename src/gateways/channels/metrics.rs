@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ChannelsStats;
 use crate::gateways::shared::metrics as shared_metrics;
 use weirgate_bus::BusInterest;
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::telemetry::GatewayMetric;
 
 metric_names! {
     SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
@@ -43,7 +43,7 @@ pub(super) fn gateway_metrics(
     let (changes, questions) = (interest.cloned(), interest.cloned());
     let own = [
         number(&shared_metrics::SUBSCRIPTIONS, |s| s.subscriptions.get()),
-        by_label(&names::SUBSCRIBED_NAMES, |s| {
+        by_label(&MetricName::SUBSCRIBED_NAMES, |s| {
             vec![("channel", s.channels.get()), ("pattern", s.patterns.get())]
         }),
         number(&SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
@@ -79,7 +79,7 @@ pub(super) fn gateway_metrics(
                 ]
             }),
         ),
-        number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
+        number(&MetricName::RETAINED_BYTES, |s| s.retained_bytes.get()),
         GatewayMetric::fixed(&RETAINED_BYTES_MAX, retained_bytes_max),
         number(&RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
     ];

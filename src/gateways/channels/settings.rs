@@ -9,7 +9,7 @@ use weirgate_server::settings::{
     Checked, Form, Groups, Heading, Kind, ListenSettings, RedisAccess, RefusedValue, RowChange,
     SecretUrl, Setting, SettingsError, Shows, With,
 };
-use weirgate_server::telemetry::names;
+use weirgate_server::telemetry::MetricName;
 use weirgate_server::{field, flag, group};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
@@ -129,7 +129,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .share(50)
     .limit(
         "the client gets its values later ([shares](#shares))",
-        Shows::Metric(names::RETAINED_BYTES),
+        Shows::Metric(MetricName::RETAINED_BYTES),
         "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others",
     ),
     Setting::new(

@@ -29,9 +29,9 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 use weirgate_runtime::{Clock, detached};
-use weirgate_server::http::body;
-use weirgate_server::http::body::{HeldBody, ReadBodyError};
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::http::read_body;
+use weirgate_server::http::{HeldBody, ReadBodyError};
+use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::head::Trace;
@@ -85,7 +85,7 @@ impl Calls {
         let names = RequestMetrics {
             outcomes: &metrics::UPSTREAM_CALLS,
             durations: &metrics::UPSTREAM_CALL_DURATION,
-            in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
+            in_flight: &MetricName::UPSTREAM_CALLS_IN_FLIGHT,
         };
         names.metrics_for(&self.stats)
     }
@@ -282,7 +282,7 @@ impl ServiceClient {
             permit: &mut *permit,
             clock,
         };
-        let read = body::read(body, bytes_max, Some(held));
+        let read = read_body(body, bytes_max, Some(held));
         let activity = lease.activity();
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = match read.await.ok_or(CallFailure::Timeout)? {

@@ -9,8 +9,8 @@ use hyper::{Method, StatusCode};
 
 use weirgate_core::Now;
 use weirgate_runtime::Clock;
-use weirgate_server::http::body::{ReadBodyError, RequestBody};
-use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
+use weirgate_server::http::{Answer, Handler, LateAnswer, RequestParts, Route};
+use weirgate_server::http::{ReadBodyError, RequestBody};
 use weirgate_wire::admission::{Peer, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
 

@@ -8,7 +8,7 @@ use crate::gateways::shared::access::AccessStats;
 use crate::gateways::shared::counts::{Count, labelled};
 use crate::gateways::shared::metrics::AUTH_REFUSALS;
 use crate::services;
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::telemetry::GatewayMetric;
 
 metric_names! {
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
@@ -83,9 +83,9 @@ pub(super) fn gateway_metrics(
         services::numbers(&UPSTREAM_CIRCUIT_OPEN, by_service, |s| s.open.get()),
         by_label(&EVENT_ERRORS, |s| s.errors().collect()),
         GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
-        number(&names::PUSHES, |s| s.pushes.get()),
+        number(&MetricName::PUSHES, |s| s.pushes.get()),
         number(&MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
-        GatewayMetric::number(&names::EVENT_WAITING_BYTES, &waiting, |waiting| {
+        GatewayMetric::number(&MetricName::EVENT_WAITING_BYTES, &waiting, |waiting| {
             waiting.held()
         }),
     ]

@@ -15,7 +15,7 @@ use weirgate_server::settings::{
     Checked, CheckedValue, Form, Groups, Heading, Kind, Milli, RefusedValue, RowChange, SecretText,
     SecretUrl, Setting, SettingsError, Shows, Unit, With, without_secrets,
 };
-use weirgate_server::telemetry::names;
+use weirgate_server::telemetry::MetricName;
 use weirgate_server::{field, flag, group};
 use weirgate_wire::admission::TrustedProxies;
 
@@ -361,7 +361,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .limit(
         "messages stay unread in the sockets, and client addresses take turns; unread messages of a disconnecting \
          device are dropped",
-        Shows::Metric(names::EVENT_WAITING_BYTES),
+        Shows::Metric(MetricName::EVENT_WAITING_BYTES),
         "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),
 ]);

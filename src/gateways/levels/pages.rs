@@ -14,9 +14,7 @@ use crossbeam_channel::Sender;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use weirgate_runtime::{Clock, LateWake};
-use weirgate_server::http::{
-    Answer, Handler, LateAnswer, RequestParts, Route, StatusCode, operator,
-};
+use weirgate_server::http::{Answer, Handler, LateAnswer, RequestParts, Route, StatusCode};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::json::ObjectWriter;
 
@@ -37,7 +35,7 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
         async move {
             // After the end of the loop, the question is dropped.
             let answer = match outcome.await {
-                Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
+                Ok(Some(look)) => Answer::client(&look),
                 // The tab has not sent its name yet. The request is not wrong.
                 Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
                 Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
@@ -110,8 +108,8 @@ mod tests {
     use weirgate_core::FeedStats;
     use weirgate_runtime::BusStatus;
     use weirgate_server::build_info::BuildInfo;
-    use weirgate_server::http::page::PageParts;
-    use weirgate_server::http::{ReadyLimits, status_pages};
+    use weirgate_server::http::PageParts;
+    use weirgate_server::http::{ReadyLimits, status_routes};
     use weirgate_server::telemetry::LoopNumbers;
     use weirgate_wire::base::Now;
 
@@ -192,8 +190,7 @@ mod tests {
     fn no_endpoint_can_take_the_path_of_a_page() {
         let clock = Clock::start();
         let telemetry = telemetry(clock);
-        let mut routes =
-            status_pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
+        let mut routes = status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
         routes.push(keys_route(&telemetry, clock, Vec::new()));
         routes.extend(

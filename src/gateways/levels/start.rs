@@ -31,8 +31,8 @@ use weirgate_runtime::BusStatus;
 use weirgate_runtime::Source;
 use weirgate_runtime::{Clock, LateWake, detached};
 use weirgate_server::flag;
+use weirgate_server::http::PageParts;
 use weirgate_server::http::Route;
-use weirgate_server::http::page::PageParts;
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };

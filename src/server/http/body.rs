@@ -117,7 +117,7 @@ impl RequestBody {
     /// # Errors
     /// The body is too long, too slow or broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
-        read(self, bytes_max, None).await.map(Bytes::from)
+        read_body(self, bytes_max, None).await.map(Bytes::from)
     }
 
     /// Like [`read`](Self::read), and charges the bytes.
@@ -131,7 +131,7 @@ impl RequestBody {
         clock: Clock,
     ) -> Result<Bytes, ReadBodyError> {
         let held = Some(HeldBody { permit, clock });
-        read(self, bytes_max, held).await.map(Bytes::from)
+        read_body(self, bytes_max, held).await.map(Bytes::from)
     }
 }
 
@@ -173,7 +173,7 @@ impl HeldBody<'_> {
 ///
 /// # Errors
 /// The body is too long, too slow or broken, or has to be evicted.
-pub async fn read<B>(
+pub async fn read_body<B>(
     mut body: B,
     bytes_max: usize,
     mut held: Option<HeldBody<'_>>,
@@ -308,7 +308,7 @@ mod tests {
         frames: Vec<Result<Frame<Bytes>, BoxError>>,
     ) -> Result<Vec<u8>, ReadBodyError> {
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(read(Frames(frames.into_iter()), bytes_max, None))
+        runtime.block_on(read_body(Frames(frames.into_iter()), bytes_max, None))
     }
 
     fn piece(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
@@ -329,7 +329,7 @@ mod tests {
     fn a_body_that_is_announced_as_too_long_is_not_awaited() {
         let whole = Full::new(Bytes::from_static(b"abc"));
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
-        let read = runtime.block_on(read(whole, 2, None));
+        let read = runtime.block_on(read_body(whole, 2, None));
         assert!(matches!(read, Err(ReadBodyError::TooLarge)));
     }
 
@@ -345,11 +345,11 @@ mod tests {
             let mut permits = [0, 1].map(|_| bodies.hold(client, 0, clock.mono_us()));
             let [first, second] = &mut permits;
             let held = |permit| Some(HeldBody { permit, clock });
-            let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));
+            let mut resting = pin!(read_body(Box::pin(rests), 2_000, held(first)));
             let waits = poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending()));
             assert!(waits.await);
             thread::sleep(Duration::from_millis(2));
-            let whole = read(part(), 2_000, held(second)).await;
+            let whole = read_body(part(), 2_000, held(second)).await;
             assert_eq!(whole.unwrap().len(), 900);
             assert!(matches!(resting.await, Err(ReadBodyError::NoRoom)));
         });

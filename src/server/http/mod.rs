@@ -14,13 +14,13 @@
 //! | `gate` | one request at a time to hyper, under the reactor's rules for heads |
 //! | `requests`, `unwritten`, `pace`, `end_reports` | the answers of a connection, what hyper holds of them, the speed of request bodies, ends to report |
 //! | `service`, `cors`, `caller` | from a request to its answer: origins, routes, the sender |
-//! | [`site`], [`body`], `settings` | for gateways: routes and answers, bodies in pieces; the settings |
-//! | `files`, [`page`], `client_modules` | files in the binary: pages, and the clients for browsers |
-//! | [`status_pages`], `readiness`, `metrics_format` | `/ready`, `/stats`, `/metrics` |
-//! | [`operator`] | the operator's page |
+//! | `site`, `body`, `settings` | for gateways: routes and answers, bodies in pieces; the settings |
+//! | `files`, `page`, `client_modules` | files in the binary: pages, and the clients for browsers |
+//! | `status_pages`, `readiness`, `metrics_format` | `/ready`, `/stats`, `/metrics` |
+//! | `operator` | the operator's page |
 
 mod admin;
-pub mod body;
+mod body;
 mod caller;
 mod client_modules;
 mod client_stream;
@@ -32,29 +32,30 @@ mod files;
 mod gate;
 mod handover;
 pub(crate) mod metrics_format;
-pub mod operator;
+pub(crate) mod operator;
 mod pace;
-pub mod page;
+mod page;
 mod plane;
 mod readiness;
 mod requests;
 mod service;
 mod settings;
-pub mod site;
-pub mod status_pages;
+mod site;
+pub(crate) mod status_pages;
 mod unwritten;
 
 pub use admin::Admin;
-pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody};
+pub use body::{BodyTooSlow, BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
 pub use caller::{Caller, ClientAccess};
 pub use client_modules::ClientModule;
 pub use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
-pub use page::FrontPage;
+pub use page::{FrontPage, PageParts};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;
 pub use settings::HttpSettings;
 pub(crate) use site::TakeOver;
 pub use site::{Answer, Handler, LateAnswer, RequestParts, Route, Site};
+pub use status_pages::status_routes;
 
 pub use hyper::StatusCode;

@@ -33,7 +33,7 @@ use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
 use crate::supervisor::read_refusals;
-use crate::telemetry::{GatewayMetric, Telemetry, names};
+use crate::telemetry::{GatewayMetric, MetricName, Telemetry};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
 use weirgate_runtime::BusStatus;
 use weirgate_runtime::{Clock, LateWake, QueueBytes, Wake, detached};
@@ -573,9 +573,9 @@ fn held_metrics(holdings: &[Quota]) -> [GatewayMetric; 4] {
         GatewayMetric::ByLabel(name, Box::new(read))
     };
     [
-        metric(&names::HELD, |held| held.held),
-        metric(&names::HELD_MAX, |held| held.max),
-        metric(&names::HELD_REFUSED, |held| held.refused),
-        metric(&names::HELD_EVICTED, |held| held.evicted),
+        metric(&MetricName::HELD, |held| held.held),
+        metric(&MetricName::HELD_MAX, |held| held.max),
+        metric(&MetricName::HELD_REFUSED, |held| held.refused),
+        metric(&MetricName::HELD_EVICTED, |held| held.evicted),
     ]
 }

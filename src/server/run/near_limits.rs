@@ -2,7 +2,7 @@
 
 use crate::http::operator::{NearLimit, ReadNumber};
 use crate::settings::{Checked, Kind, Unit, Value, flag};
-use crate::telemetry::{MetricsReading, Surveyed, names};
+use crate::telemetry::{MetricName, MetricsReading, Surveyed};
 
 /// The flag of the limit that the limit on open files may lower.
 const CONNECTIONS_MAX: &str = flag!("connections-max");
@@ -30,18 +30,22 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
     (flag!("bus-queue-bytes"), |at| {
         Some(at.turn.shell.bus_queue_bytes)
     }),
-    ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
+    ("all-channels-max", |at| {
+        at.sum(&MetricName::SUBSCRIBED_NAMES)
+    }),
     ("all-channel-name-bytes", |at| at.held("name_bytes")),
-    ("retained-bytes", |at| at.sum(&names::RETAINED_BYTES)),
+    ("retained-bytes", |at| at.sum(&MetricName::RETAINED_BYTES)),
     (flag!("history-bytes-max"), |at| {
         at.turn.hub.history.map(|history| history.bytes)
     }),
     // The limit is for each service.
     ("proxy-connections-max", |at| {
-        let services = at.values(&names::PROXY_REQUESTS_IN_FLIGHT);
+        let services = at.values(&MetricName::PROXY_REQUESTS_IN_FLIGHT);
         services.map(|(_, requests)| requests).max()
     }),
-    ("waiting-bytes", |at| at.sum(&names::EVENT_WAITING_BYTES)),
+    ("waiting-bytes", |at| {
+        at.sum(&MetricName::EVENT_WAITING_BYTES)
+    }),
 ];
 
 /// Bytes of the largest send queue in the newest survey. The metric shows a peak, which outlives the queue.
@@ -122,9 +126,9 @@ mod tests {
         let kinds = || vec![("name", 8), ("pattern", 2)];
         let services = || vec![("lobby", 3), ("game", 5)];
         telemetry.add_gateway(vec![
-            GatewayMetric::ByLabel(&names::SUBSCRIBED_NAMES, Box::new(kinds)),
-            GatewayMetric::ByLabel(&names::UPSTREAM_CALLS_IN_FLIGHT, Box::new(services)),
-            GatewayMetric::ByLabel(&names::PROXY_REQUESTS_IN_FLIGHT, Box::new(services)),
+            GatewayMetric::ByLabel(&MetricName::SUBSCRIBED_NAMES, Box::new(kinds)),
+            GatewayMetric::ByLabel(&MetricName::UPSTREAM_CALLS_IN_FLIGHT, Box::new(services)),
+            GatewayMetric::ByLabel(&MetricName::PROXY_REQUESTS_IN_FLIGHT, Box::new(services)),
         ]);
         let present = |flag: &str| {
             let found = PRESENT_VALUES.iter().find(|(name, _)| *name == flag);

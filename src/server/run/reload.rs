@@ -17,7 +17,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level;
 
-use crate::telemetry::{GatewayMetric, names};
+use crate::telemetry::{GatewayMetric, MetricName};
 use weirgate_runtime::detached;
 
 /// How often the threads check for signals and for files that have changed.
@@ -130,8 +130,8 @@ impl Reloads {
             all.iter().map(one).collect()
         };
         [
-            GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(numbers)),
-            GatewayMetric::by_label(&names::RELOADS_FAILING, &self.progress, failing),
+            GatewayMetric::ByTwoLabels(&MetricName::RELOADS, Box::new(numbers)),
+            GatewayMetric::by_label(&MetricName::RELOADS_FAILING, &self.progress, failing),
         ]
     }
 

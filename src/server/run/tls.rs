@@ -15,7 +15,7 @@ use crate::listening::tls::{
 };
 use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
-use crate::telemetry::{GatewayMetric, names};
+use crate::telemetry::{GatewayMetric, MetricName};
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
@@ -109,7 +109,7 @@ impl TlsInForce {
             let first = facts.iter().map(|facts| facts.ends_unix_s).min();
             first.map_or(0, |ends| u64::try_from(ends).unwrap_or(0))
         };
-        GatewayMetric::Number(&names::TLS_CERTIFICATE_EXPIRY, Box::new(ends))
+        GatewayMetric::Number(&MetricName::TLS_CERTIFICATE_EXPIRY, Box::new(ends))
     }
 }
 
@@ -202,7 +202,15 @@ pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
 /// The metrics of handshakes.
 pub(super) fn handshake_metrics(counts: &Arc<HandshakeCounts>) -> [GatewayMetric; 2] {
     [
-        GatewayMetric::by_label(&names::TLS_HANDSHAKES, counts, HandshakeCounts::outcomes),
-        GatewayMetric::by_label(&names::TLS_HANDSHAKES_OPEN, counts, HandshakeCounts::open),
+        GatewayMetric::by_label(
+            &MetricName::TLS_HANDSHAKES,
+            counts,
+            HandshakeCounts::outcomes,
+        ),
+        GatewayMetric::by_label(
+            &MetricName::TLS_HANDSHAKES_OPEN,
+            counts,
+            HandshakeCounts::open,
+        ),
     ]
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::field::{Field, Groups};
 use super::kind::{Kind, Unit};
 use super::typed::Source;
-use crate::telemetry::names::MetricName;
+use crate::telemetry::MetricName;
 use weirgate_core::CloseReason;
 
 /// A group of `--help` and of the documents, by its title.

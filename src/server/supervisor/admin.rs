@@ -26,7 +26,7 @@ use super::refusals::{NotKept, RefusalFile};
 use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
-use crate::telemetry::{GatewayMetric, OwnMetrics, names};
+use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut};
 use weirgate_runtime::Clock;
 use weirgate_wire::json;
@@ -355,10 +355,13 @@ impl Shared {
             let states: Vec<_> = states.map(|state| (state, count(state))).into();
             let closes: Vec<_> = board.closes.clone().into_iter().collect();
             vec![
-                GatewayMetric::ByLabel(&names::CLIENT_CLOSES, Box::new(move || closes.clone())),
-                GatewayMetric::ByLabel(&names::PROCESSES, Box::new(move || states.clone())),
-                GatewayMetric::fixed(&names::PROCESS_RESTARTS, board.restarts as usize),
-                GatewayMetric::fixed(&names::PROCESS_ROLLS, board.rolls as usize),
+                GatewayMetric::ByLabel(
+                    &MetricName::CLIENT_CLOSES,
+                    Box::new(move || closes.clone()),
+                ),
+                GatewayMetric::ByLabel(&MetricName::PROCESSES, Box::new(move || states.clone())),
+                GatewayMetric::fixed(&MetricName::PROCESS_RESTARTS, board.restarts as usize),
+                GatewayMetric::fixed(&MetricName::PROCESS_ROLLS, board.rolls as usize),
             ]
         })
     }

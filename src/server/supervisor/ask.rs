@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::http::RequestBody;
-use crate::http::body::{self, BoxError};
+use crate::http::{BoxError, read_body};
 
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -127,7 +127,7 @@ where
     let driver = spawn_local(async { drop(connection.await) });
     let response = sender.send_request(Request::from_parts(head, body)).await;
     let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
-    let body = body::read(incoming, ANSWER_BYTES_MAX, None).await;
+    let body = read_body(incoming, ANSWER_BYTES_MAX, None).await;
     driver.abort();
     Ok(AdminAnswer {
         status: head.status,

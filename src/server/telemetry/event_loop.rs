@@ -102,7 +102,7 @@ impl Budget {
 pub struct LoopTimes {
     /// Polling without sleeping.
     pub spin: SpinCounts,
-    /// The lateness of the loop since the start, microseconds ([`super::names::LATE_SECONDS`]).
+    /// The lateness of the loop since the start, microseconds ([`MetricName::LATE_SECONDS`]).
     pub late_us: u64,
     /// The lateness of the loop in the last second, microseconds.
     pub late_last_second_us: u64,

@@ -7,7 +7,7 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | [`names`], `samples`, `gateway_metric` | the metrics: names, values as text, those that not every process has |
+//! | `names`, `samples`, `gateway_metric` | the metrics: names, values as text, those that not every process has |
 //! | `event_loop`, `surveys`, `hit_limit` | the numbers of the loop; surveys of clients; why a connection ended |
 //! | `process`, `last_minute` | what the kernel says about the process; the latency of the last minute |
 //! | [`logging`], `log_queue`, `terminal` | the log, its thread, its form on a terminal |
@@ -18,7 +18,7 @@ mod hit_limit;
 mod last_minute;
 mod log_queue;
 pub mod logging;
-pub mod names;
+mod names;
 mod process;
 mod samples;
 mod surveys;
@@ -40,12 +40,12 @@ pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
+pub use names::{MetricKind, MetricName};
 pub(crate) use process::ProcessStats;
 pub(crate) use process::memory_limit_bytes;
 pub(crate) use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Surveyed, Surveys};
 
-use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
 use weirgate_core::{FeedStats, Now, SubjectStats};
 use weirgate_runtime::{BusStatus, ConsumerStatus};
@@ -171,7 +171,7 @@ impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
         let reading = MetricsReading::read(self);
-        for metric in names::ALL {
+        for metric in MetricName::ALL {
             // A row without `write` belongs to a gateway, which brings the values below.
             if let Some(write) = metric.write {
                 write(metric, &reading, &mut out)?;
@@ -209,7 +209,7 @@ impl<'a> MetricsReading<'a> {
         }
     }
 
-    /// Returns the gateway's own metric of this name. Such a metric has no value in the table of [`names`].
+    /// Returns the gateway's own metric of this name. Such a metric has no value in the table of `names`.
     fn gateway_metric(&self, name: &MetricName) -> Option<&'a GatewayMetric> {
         let mut metrics = self.telemetry.gateway.get()?.iter();
         metrics.find(|metric| metric.name().name == name.name)
@@ -232,9 +232,9 @@ impl<'a> MetricsReading<'a> {
             .reduce(|a, b| a + b)
     }
 
-    /// Returns the amount that is held for clients, in bytes or places. `name` is a label of [`names::HELD`].
+    /// Returns the amount that is held for clients, in bytes or places. `name` is a label of [`MetricName::HELD`].
     pub(crate) fn held(&self, name: &str) -> Option<u64> {
-        let mut all = self.values(&names::HELD);
+        let mut all = self.values(&MetricName::HELD);
         all.find(|(label, _)| *label == name).map(|(_, held)| held)
     }
 

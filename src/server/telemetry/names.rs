@@ -23,25 +23,28 @@ use weirgate_runtime::{BusStatus, ConsumerStatus};
 macro_rules! metric_names {
     (|$at:ident| $($([$public:tt])? $id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
         $(=> $value:expr)?;)*) => {
-        $(
-            metric_names! { @row [$($public)?] $id = MetricName {
-                name: $name,
-                kind: MetricKind::$kind,
-                labels: &[$($label),*],
-                help: $help,
-                write: metric_names!(@write $at $($value)?),
-            }, $help }
-        )*
+        /// The table.
+        impl MetricName {
+            $(
+                metric_names! { @row [$($public)?] $id = Self {
+                    name: $name,
+                    kind: MetricKind::$kind,
+                    labels: &[$($label),*],
+                    help: $help,
+                    write: metric_names!(@write $at $($value)?),
+                }, $help }
+            )*
 
-        /// All metrics of this table.
-        pub const ALL: &[MetricName] = &[$($id),*];
+            /// All metrics of this table.
+            pub const ALL: &[Self] = &[$(Self::$id),*];
+        }
     };
     (@row [] $($row:tt)*) => {
         metric_names! { @row [pub(crate)] $($row)* }
     };
     (@row [$vis:vis] $id:ident = $row:expr, $help:literal) => {
         #[doc = $help]
-        $vis const $id: MetricName = $row;
+        $vis const $id: Self = $row;
     };
     (@write $at:ident) => {
         None

@@ -38,14 +38,17 @@ fn telemetry() -> Arc<Telemetry> {
 
 /// The metrics of the table in the order of writing: those of gateways come last.
 fn in_order() -> Vec<&'static MetricName> {
-    let (own, of_gateways): (Vec<_>, Vec<_>) =
-        names::ALL.iter().partition(|metric| metric.write.is_some());
+    let (own, of_gateways): (Vec<_>, Vec<_>) = MetricName::ALL
+        .iter()
+        .partition(|metric| metric.write.is_some());
     [own, of_gateways].concat()
 }
 
 /// A value for each metric whose values come from a gateway.
 fn of_gateways() -> impl Iterator<Item = GatewayMetric> {
-    let of_gateways = names::ALL.iter().filter(|metric| metric.write.is_none());
+    let of_gateways = MetricName::ALL
+        .iter()
+        .filter(|metric| metric.write.is_none());
     of_gateways.map(|metric| match (metric.kind, metric.labels.len()) {
         (MetricKind::Histogram, _) => {
             GatewayMetric::Durations(metric, vec![("one", Arc::default())])
@@ -85,13 +88,13 @@ fn what_is_written_is_what_is_named_in_the_same_order() {
 #[test]
 fn every_family_has_help_and_every_sample_its_labels() {
     let text = telemetry().open_metrics();
-    for metric in names::ALL {
+    for metric in MetricName::ALL {
         let (stem, unit) = metric.stem();
         let unit = unit.map_or(String::new(), |unit| format!("_{}", unit.as_str()));
         let help = format!("# HELP {stem}{unit} {}\n", metric.help);
         assert!(text.contains(&help), "{}", metric.name);
         for label in metric.labels {
-            let known_labels = metric.name == names::CONSUMER_LAG.name
+            let known_labels = metric.name == MetricName::CONSUMER_LAG.name
                 || text.lines().any(|line| {
                     line.starts_with(metric.name) && line.contains(&format!("{label}=\""))
                 });
@@ -134,10 +137,10 @@ fn both_texts_have_the_same_samples() {
     let named: Vec<_> = types(&text).into_iter().map(|(name, _)| name).collect();
     let expected: Vec<_> = in_order().iter().map(|metric| metric.name).collect();
     assert_eq!(named, expected, "each family has the name of its samples");
-    assert_eq!(text.matches("# HELP ").count(), names::ALL.len());
+    assert_eq!(text.matches("# HELP ").count(), MetricName::ALL.len());
     // Only one of the two formats escapes the help text.
     assert!(
-        names::ALL
+        MetricName::ALL
             .iter()
             .all(|metric| !metric.help.contains(['\\', '\n', '"']))
     );
@@ -192,7 +195,7 @@ fn protobuf_has_all_families_and_native_histograms() {
     assert_eq!(named, expected);
     let turns = families
         .iter()
-        .find(|family| name(family) == names::LOOP_TURN_DURATION.name);
+        .find(|family| name(family) == MetricName::LOOP_TURN_DURATION.name);
     let values = |message: &[(u64, Vec<u8>)], number: u64| -> Vec<Vec<u8>> {
         let found = message.iter().filter(|(field, _)| *field == number);
         found.map(|(_, value)| value.clone()).collect()
@@ -292,7 +295,7 @@ fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
 
 #[test]
 fn a_stem_with_its_unit_and_suffix_is_the_name_again() {
-    for metric in names::ALL {
+    for metric in MetricName::ALL {
         let (stem, unit) = metric.stem();
         let unit = unit.map_or(String::new(), |u| format!("_{}", u.as_str()));
         let suffix = match metric.kind {

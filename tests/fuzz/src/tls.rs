@@ -8,7 +8,7 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use weirgate_runtime::Clock;
-use weirgate_server::listening::tls::{ClientCertificate, TlsSession};
+use weirgate_server::listening::{ClientCertificate, TlsSession};
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 use super::{choices, outcome};

@@ -25,7 +25,7 @@ use crate::gateways::shared::bus;
 use hyper::body::Bytes;
 use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::Checked;
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::json::ObjectWriter;
 
 /// The most pushes that wait for the counts of other instances.
@@ -140,8 +140,8 @@ impl PushBus {
     pub(in crate::gateways::events) fn metrics(&self) -> Vec<GatewayMetric> {
         let number = |name, read| GatewayMetric::number(name, &self.stats, read);
         vec![
-            number(&names::EVENTS_BUS_UP, |s| s.is_up().into()),
-            number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
+            number(&MetricName::EVENTS_BUS_UP, |s| s.is_up().into()),
+            number(&MetricName::EVENTS_BUS_INSTANCES, BusStats::instances),
             number(&metrics::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
             number(&metrics::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
             number(&metrics::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),

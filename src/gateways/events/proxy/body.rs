@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
 use crate::services::{ConnectionPlace, Lease, RepeatableBody};
-use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
+use weirgate_server::http::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
 /// The largest announced length of a body that is read completely before the request gets a connection to its service,

@@ -15,8 +15,8 @@ use crate::services::{
     ByService, FailureReason, NoPlace, RequestMetrics, RequestStats, Service, numbers,
 };
 use weirgate_runtime::Clock;
-use weirgate_server::http::body::Progress;
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::http::Progress;
+use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::admission::Peer;
 use weirgate_wire::base::{LogBudget, LogLine};
 
@@ -271,7 +271,7 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let requests = RequestMetrics {
         outcomes: &metrics::PROXY_REQUESTS,
         durations: &metrics::PROXY_HEAD_DURATION,
-        in_flight: &names::PROXY_REQUESTS_IN_FLIGHT,
+        in_flight: &MetricName::PROXY_REQUESTS_IN_FLIGHT,
     };
     let each = services.iter();
     let each = each.map(|(name, stats)| (*name, Arc::clone(&stats.requests)));

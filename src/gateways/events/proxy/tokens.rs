@@ -8,7 +8,7 @@ use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use crate::gateways::events::identify::device_of;
 use crate::gateways::shared::access::{AccessStats, close_of};
 use weirgate_core::Now;
-use weirgate_server::http::site::{Answer, RequestParts};
+use weirgate_server::http::{Answer, RequestParts};
 use weirgate_wire::auth::{Authenticator, Refusal, Token};
 use weirgate_wire::head::RequestHead;
 

@@ -28,7 +28,6 @@ use weirgate_wire::base::Secret;
 
 pub(crate) use cuts::{CUT_BYTES_MAX, Cutter};
 use login::Login;
-pub use state::client;
 pub(crate) use state::{NearLimit, ReadNumber};
 
 /// The files of the page; some are shared with the public page.

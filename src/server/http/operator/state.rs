@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::OperatorSettings;
 use crate::http::readiness::{NotReady, not_ready};
-use crate::telemetry::{EndedAt, HitLimit, MetricsReading, RecentLatency, Telemetry, names};
+use crate::http::{Answer, StatusCode};
+use crate::telemetry::{EndedAt, HitLimit, MetricName, MetricsReading, RecentLatency, Telemetry};
 use weirgate_core::{
     ClientSnapshot, HistoryStats, RefusedName, Short, SlowSnapshot, Survey, TopicSnapshot, Why,
 };
@@ -68,7 +69,7 @@ pub(super) fn state(
     let by_cause = at.turn.hub.slow.by_cause();
     let closes = at.turn.closes().filter(|(_, count)| *count > 0);
     let names_refused = at.turn.hub.names_refused().filter(|(_, count)| *count > 0);
-    let services = at.values(&names::SERVICE_AWAY).map(|(name, away)| {
+    let services = at.values(&MetricName::SERVICE_AWAY).map(|(name, away)| {
         object!(Service {
             name,
             away: away > 0,
@@ -90,10 +91,10 @@ pub(super) fn state(
         bus: telemetry.bus().map(|status| bus(status, &at, now)),
         history: at.turn.hub.history.map(|stats| history(&stats, now)),
         services: services.collect::<Vec<_>>(),
-        events_bus: at.sum(&names::EVENTS_BUS_UP).map(|up| {
+        events_bus: at.sum(&MetricName::EVENTS_BUS_UP).map(|up| {
             object!(EventsBus {
                 up: up > 0,
-                instances: at.sum(&names::EVENTS_BUS_INSTANCES).unwrap_or(0),
+                instances: at.sum(&MetricName::EVENTS_BUS_INSTANCES).unwrap_or(0),
             })
         }),
         tls: tls(&at),
@@ -189,8 +190,8 @@ fn latency(recent: &RecentLatency) -> Option<impl Serialize> {
 
 /// The certificate and the handshakes; `None` without TLS.
 fn tls(at: &MetricsReading<'_>) -> Option<impl Serialize> {
-    let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
-    let counts: Vec<_> = at.values(&names::TLS_HANDSHAKES).collect();
+    let ends_unix_s = at.sum(&MetricName::TLS_CERTIFICATE_EXPIRY)?;
+    let counts: Vec<_> = at.values(&MetricName::TLS_HANDSHAKES).collect();
     let handshakes = |outcome| {
         let of_outcome = counts.iter().find(|(label, _)| *label == outcome);
         of_outcome.map_or(0, |(_, count)| *count)
@@ -200,7 +201,7 @@ fn tls(at: &MetricsReading<'_>) -> Option<impl Serialize> {
         handshakes_full: handshakes("full"),
         handshakes_resumed: handshakes("resumed"),
         handshakes_failed: handshakes("failed"),
-        handshakes_open: at.sum(&names::TLS_HANDSHAKES_OPEN).unwrap_or(0),
+        handshakes_open: at.sum(&MetricName::TLS_HANDSHAKES_OPEN).unwrap_or(0),
     }))
 }
 
@@ -291,9 +292,11 @@ fn quiet_topic(topic: &TopicSnapshot) -> impl Serialize + use<> {
     })
 }
 
-/// Returns a client as in `/operator/state`, in JSON.
-pub fn client(snapshot: &ClientSnapshot) -> String {
-    json(&shown_client(snapshot))
+impl Answer {
+    /// A client as in `/operator/state`, in JSON.
+    pub fn client(snapshot: &ClientSnapshot) -> Self {
+        Self::json(StatusCode::OK, json(&shown_client(snapshot)))
+    }
 }
 
 /// A client, as rows of tables and as a single client.
@@ -416,7 +419,7 @@ mod tests {
             now: |at| Some(at.turn.hub.open),
         };
         let of_another_gateway = NearLimit {
-            now: |at| at.sum(&names::PUSHES),
+            now: |at| at.sum(&MetricName::PUSHES),
             ..limit.clone()
         };
         let settings = OperatorSettings {
@@ -493,9 +496,9 @@ mod tests {
         assert!(state["events_bus"].is_null());
         let away = || vec![("lobby", 0), ("game", 1)];
         telemetry.add_gateway(vec![
-            GatewayMetric::ByLabel(&names::SERVICE_AWAY, Box::new(away)),
-            GatewayMetric::fixed(&names::EVENTS_BUS_UP, 1),
-            GatewayMetric::fixed(&names::EVENTS_BUS_INSTANCES, 5),
+            GatewayMetric::ByLabel(&MetricName::SERVICE_AWAY, Box::new(away)),
+            GatewayMetric::fixed(&MetricName::EVENTS_BUS_UP, 1),
+            GatewayMetric::fixed(&MetricName::EVENTS_BUS_INSTANCES, 5),
         ]);
         let state = read(&telemetry, clock);
         let services = json!([{"name": "lobby", "away": false}, {"name": "game", "away": true}]);
@@ -511,9 +514,9 @@ mod tests {
         let outcomes = || vec![("full", 3), ("resumed", 2), ("failed", 1)];
         let open = || vec![("under_way", 4), ("waiting", 5)];
         telemetry.add_gateway(vec![
-            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(outcomes)),
-            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES_OPEN, Box::new(open)),
-            GatewayMetric::fixed(&names::TLS_CERTIFICATE_EXPIRY, 1_800_000_000),
+            GatewayMetric::ByLabel(&MetricName::TLS_HANDSHAKES, Box::new(outcomes)),
+            GatewayMetric::ByLabel(&MetricName::TLS_HANDSHAKES_OPEN, Box::new(open)),
+            GatewayMetric::fixed(&MetricName::TLS_CERTIFICATE_EXPIRY, 1_800_000_000),
         ]);
         let shown = json!({
             "certificate_ends_unix_ms": 1_800_000_000_000_u64,

@@ -5,7 +5,7 @@ use super::super::kind::Kind;
 use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, KIB};
 use crate::field;
-use crate::telemetry::names;
+use crate::telemetry::MetricName;
 use weirgate_core::FeedSettings;
 
 pub(super) static NATS: &[Setting] = &Heading::NATS.in_part(TablePart::Nats).of([
@@ -182,7 +182,7 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(TablePart::BusMessages
     )
     .limit(
         "the message is counted, logged and skipped",
-        Shows::Metric(names::BUS_MESSAGES_BAD),
+        Shows::Metric(MetricName::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     ),
     Setting::new(

@@ -7,7 +7,7 @@ use super::super::listen::ListenSettings;
 use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
-use crate::telemetry::names;
+use crate::telemetry::MetricName;
 use weirgate_core::{CloseReason, Limits, Revoked};
 
 pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
@@ -163,7 +163,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     .limit(
         "of messages with the same conflation key only the newest stays; for messages without a key see \
          `--send-queue-soft-for-ms`",
-        Shows::Metric(names::MESSAGES_CONFLATED),
+        Shows::Metric(MetricName::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
     Setting::ms(
@@ -201,7 +201,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     )
     .limit(
         "of messages with the same conflation key only the newest stays",
-        Shows::Metric(names::MESSAGES_CONFLATED),
+        Shows::Metric(MetricName::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
     Setting::ms(
@@ -282,7 +282,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
     .more("Keep it small, because messages in the kernel cannot be replaced by newer ones.")
     .limit(
         "messages wait in the send queue",
-        Shows::Metric(names::MESSAGES_WAITING),
+        Shows::Metric(MetricName::MESSAGES_WAITING),
         "tests/blackbox/test_slow_clients.py::test_a_throttled_reader_stays_and_sees_fresh_data",
     ),
 ]);

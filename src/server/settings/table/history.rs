@@ -5,7 +5,7 @@ use super::super::kind::Kind;
 use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB};
 use crate::field;
-use crate::telemetry::names;
+use crate::telemetry::MetricName;
 use weirgate_core::Limits;
 
 pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::History).of([
@@ -21,7 +21,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     )
     .limit(
         "older messages are dropped; a client that missed a dropped message is notified",
-        Shows::Metric(names::RESUMES),
+        Shows::Metric(MetricName::RESUMES),
         "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     ),
     Setting::bytes(
@@ -33,7 +33,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     .memory_part(90)
     .limit(
         "the oldest messages are dropped, for a large message over several [turns](../glossary.md), in which up to a quarter more is kept and weirgate takes nothing from the bus; a client that missed a dropped message is notified",
-        Shows::Metric(names::HISTORY_BYTES),
+        Shows::Metric(MetricName::HISTORY_BYTES),
         "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
     Setting::new(

@@ -11,7 +11,7 @@ use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, KIB};
 use crate::field;
 use crate::listening::tls::OldestVersion;
-use crate::telemetry::names;
+use crate::telemetry::MetricName;
 use weirgate_core::CloseReason;
 
 pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
@@ -155,7 +155,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
     .limit(
         "further clients wait, and client addresses take turns; handshakes without progress for 1 s end, the longest \
          first",
-        Shows::Metric(names::TLS_HANDSHAKES_OPEN),
+        Shows::Metric(MetricName::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
     Setting::bytes(

@@ -6,8 +6,8 @@ use super::super::kind::{Form, Kind, RefusedValue, Unit};
 use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
+use crate::telemetry::MetricName;
 use crate::telemetry::logging::LogFormat;
-use crate::telemetry::names;
 use weirgate_core::{CloseReason, Limits};
 use weirgate_wire::admission::Quota;
 
@@ -63,7 +63,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
     )
     .limit(
         "`/ready` is 503; clients stay connected",
-        Shows::Metric(names::BUS_CONNECTED),
+        Shows::Metric(MetricName::BUS_CONNECTED),
         "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
     )
     .part(TablePart::Bus),
@@ -184,7 +184,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .share(60)
     .limit(
         "further clients get `client_no_context_takeover`: their messages refer to no earlier ones",
-        Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
+        Shows::Metric(MetricName::INFLATE_WINDOWS_REFUSED),
         "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
     ),
     Setting::bytes(
@@ -221,7 +221,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .share(30)
     .limit(
         "the response to the resume says `large` ([shares](#shares))",
-        Shows::Metric(names::RESUMES),
+        Shows::Metric(MetricName::RESUMES),
         "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     ),
     Setting::bytes(
@@ -234,7 +234,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .share(60)
     .limit(
         "weirgate stops reading from the bus; JetStream keeps the rest",
-        Shows::Metric(names::BUS_QUEUE_BYTES),
+        Shows::Metric(MetricName::BUS_QUEUE_BYTES),
         "src/runtime/source.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
     .part(TablePart::Bus),
