@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use weirgate_runtime::{BusStatus, STREAM_LATE_MS};
+use weirgate_runtime::BusStatus;
+
+/// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
+/// `weirgate top` report it, and the alert fires.
+const STREAM_LATE_MS: u64 = 5_000;
 
 /// How long a start may read the stream before the loop accepts clients (`STREAM_WAIT_US`).
 const START: Duration = Duration::from_secs(5);

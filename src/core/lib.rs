@@ -91,20 +91,22 @@ pub use bus_event::{
     BusEvent, BusMessage, Fault, PageCursor, ReadPart, SkippedMessage, StreamPosition, Subscription,
 };
 pub use deadlines::earliest;
-pub use encodings::Encoded;
+use encodings::Encoded;
 pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, Prefix};
 pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
-pub use history::{KeptPage, Missed, NotKept, Outcome, Wanted};
+use history::KeptPage;
+pub use history::{Missed, NotKept, Outcome, Wanted};
 pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
 pub use max_rate::MaxRate;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
 pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
-pub use protocol::{Incoming, RequestRefusal};
+pub use protocol::Incoming;
+use protocol::RequestRefusal;
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
     SubjectStats, TopicName,

@@ -10,7 +10,6 @@
 //! | `wake` | waking a loop that sleeps, and polling without sleep |
 //! | `source`, `queue_bytes` | [`Source`], the channel to the loop, and its bound in bytes; a stream, and the names beside it: two sources for one loop |
 //! | `status` | the state of the bus, for pages and metrics |
-//! | `stream_state` | what a JetStream server says of a stream: whether it takes messages, and why not |
 //! | `durations` | counted durations |
 //! | `failed_addresses` | which address of a server to try next; pure |
 //! | [`tls_roots`], `server_certificates` | the cryptography of TLS; the authorities and the certificates of servers that outgoing TLS trusts |
@@ -21,16 +20,14 @@ mod queue_bytes;
 mod server_certificates;
 mod source;
 mod status;
-mod stream_state;
 pub mod tls_roots;
 mod wake;
 
-pub use durations::{DurationCounts, Durations, NativeBuckets};
+pub use durations::{DurationCounts, Durations};
 pub use failed_addresses::{ConnectionEnd, FailedAddresses};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use source::{LoopGone, Source, SourceLink, Stopping, WithBeside};
-pub use status::{BusStatus, ConsumerStatus, STREAM_LATE_MS, Stall};
-pub use stream_state::{AccountAnswer, StreamState};
+pub use status::{BusStatus, ConsumerStatus, Stall, StreamReport};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 
 use std::fs::OpenOptions;

@@ -5,13 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::stream_state::StreamState;
 use crate::{DurationCounts, Durations, SpinCounts};
 use weirgate_wire::base::Now;
-
-/// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
-/// `weirgate top` report it, and the alert fires.
-pub const STREAM_LATE_MS: u64 = 5_000;
 
 /// The state of a bus connection.
 #[derive(Debug, Default)]
@@ -31,7 +26,7 @@ pub struct BusStatus {
     stream_behind: ReaderLag,
     arrivals: Durations,
     /// What the server says of each stream that is read. Written when it changes, read for an operator.
-    streams: Mutex<BTreeMap<String, StreamState>>,
+    streams: Mutex<BTreeMap<String, StreamReport>>,
     consumers: Vec<ConsumerStatus>,
     /// The state of the names beside the stream.
     beside: Option<Arc<Self>>,
@@ -99,6 +94,19 @@ pub enum Stall {
     AcksRefused,
     /// The server delivers nothing.
     NothingDelivered,
+}
+
+/// What the bus says of a stream that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamReport {
+    /// The state in one word, for programs.
+    pub label: &'static str,
+    /// Whether the stream can take no messages.
+    pub is_stopped: bool,
+    /// Whether this can be the reason why the bus is away, and so stays known meanwhile.
+    pub explains_outage: bool,
+    /// The end of a sentence that begins with the stream.
+    pub text: String,
 }
 
 impl BusStatus {
@@ -250,7 +258,7 @@ impl BusStatus {
     }
 
     /// Returns what the server says of the streams that are read, with their names; nothing while that is unknown.
-    pub fn stream_states(&self) -> Vec<(String, StreamState)> {
+    pub fn streams(&self) -> Vec<(String, StreamReport)> {
         let states = self.lock_streams();
         states
             .iter()
@@ -259,7 +267,7 @@ impl BusStatus {
     }
 
     /// Source: sets what the server says of a stream; `None` if that is unknown.
-    pub fn set_stream_state(&self, stream: &str, state: Option<StreamState>) {
+    pub fn set_stream(&self, stream: &str, state: Option<StreamReport>) {
         let mut states = self.lock_streams();
         match state {
             Some(state) => drop(states.insert(stream.to_owned(), state)),
@@ -267,7 +275,7 @@ impl BusStatus {
         }
     }
 
-    fn lock_streams(&self) -> MutexGuard<'_, BTreeMap<String, StreamState>> {
+    fn lock_streams(&self) -> MutexGuard<'_, BTreeMap<String, StreamReport>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -332,14 +340,12 @@ impl BusStatus {
         }
     }
 
-    /// Source: records that the bus is away. Its absence began at the first call since all subscriptions were active. That a
-    /// stream has no leader stays known, because it can be the reason.
+    /// Source: records that the bus is away. Its absence began at the first call since all subscriptions were active.
     /// `now_us`: microseconds as [`Now::mono_us`].
     pub fn set_down(&self, now_us: u64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
-        self.lock_streams()
-            .retain(|_, state| *state == StreamState::NoLeader);
+        self.lock_streams().retain(|_, state| state.explains_outage);
         self.away.begin(now_us);
     }
 

@@ -39,6 +39,7 @@
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `stream_info` | what the leader of a stream says about it; pure |
+//! | `stream_state` | what a server says of a stream: whether it takes messages, and why not |
 //! | `standstill` | why a stream gets no messages; pure |
 //! | `account` | the limits of an account of JetStream, and what it uses; pure |
 //! | `refusals` | the server's refusals of permissions, and the parser of their texts |
@@ -77,6 +78,7 @@ mod settings;
 mod standstill;
 mod stream;
 mod stream_info;
+mod stream_state;
 mod streams;
 mod subjects;
 mod subscription;

@@ -10,9 +10,9 @@ use super::api::ApiError;
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::stream_info::{StreamInfo, read_answer};
+use super::stream_state::{AccountAnswer, StreamState};
 use weirgate_core::{Gaps, StoredId};
 use weirgate_runtime::BusStatus;
-use weirgate_runtime::{AccountAnswer, StreamState};
 
 /// After so long without a new message a stream stands still.
 const STILL_AFTER: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl Standstills {
         self.streams.retain(|name, one| {
             let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
             if !is_read {
-                status.set_stream_state(name, None);
+                status.set_stream(name, None);
             }
             is_read
         });
@@ -182,7 +182,7 @@ impl Standstills {
             if !std::mem::take(&mut one.is_news) {
                 continue;
             }
-            status.set_stream_state(stream, one.state.clone());
+            status.set_stream(stream, one.state.as_ref().map(StreamState::report));
             let Some(state) = &one.state else { continue };
             let is_still = match state {
                 StreamState::Moving { .. } => {
@@ -434,8 +434,8 @@ mod tests {
         let status = BusStatus::new(&[], 0);
         let shown = |all: &mut Standstills| {
             all.show(&status);
-            let states = status.stream_states();
-            states.first().map(|(_, state)| state.label())
+            let states = status.streams();
+            states.first().map(|(_, state)| state.label)
         };
         let error = NatsError::NoLeader {
             action: "read it".to_owned(),
@@ -486,8 +486,8 @@ mod tests {
             let full = info(r#""discard":"new","max_msgs":9"#, &state, "");
             all.note_info("S", Ok(&full), start + Duration::from_secs(second));
             all.show(&status);
-            let states = status.stream_states();
-            states.first().map_or("", |(_, state)| state.label())
+            let states = status.streams();
+            states.first().map_or("", |(_, state)| state.label)
         };
         assert_eq!(look(9, 0), "", "not known yet");
         assert_eq!(look(9, 4), "");
@@ -500,7 +500,7 @@ mod tests {
             let at = start + Duration::from_secs(after);
             all.no_leader("S", at);
             all.show(&status);
-            assert_eq!(status.stream_states()[0].1.label(), want);
+            assert_eq!(status.streams()[0].1.label, want);
         }
         let later = start + Duration::from_secs(21);
         let full = info(
@@ -510,18 +510,18 @@ mod tests {
         );
         all.note_info("S", Ok(&full), later);
         all.show(&status);
-        assert_eq!(status.stream_states()[0].1.label(), "full");
+        assert_eq!(status.streams()[0].1.label, "full");
         all.forget();
         all.show(&status);
-        assert!(status.stream_states().is_empty(), "nothing is known now");
+        assert!(status.streams().is_empty(), "nothing is known now");
         all.note_info("S", Ok(&full), later);
         all.show(&status);
         all.keep_only(&["T"], true, &status);
-        assert!(status.stream_states().is_empty(), "another stream is read");
-        status.set_stream_state("S", Some(StreamState::Sealed));
+        assert!(status.streams().is_empty(), "another stream is read");
+        status.set_stream("S", Some(StreamState::Sealed.report()));
         status.set_down(0);
         assert!(
-            status.stream_states().is_empty(),
+            status.streams().is_empty(),
             "of a bus that is away nothing is known"
         );
     }

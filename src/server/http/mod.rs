@@ -46,7 +46,7 @@ mod unwritten;
 
 pub use admin::Admin;
 pub use body::{BodyTooSlow, BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
-pub use caller::{Caller, ClientAccess};
+pub use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};

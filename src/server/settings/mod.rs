@@ -41,7 +41,8 @@ mod table;
 mod typed;
 
 pub(crate) use crate::flag;
-pub use checked::{Check, Checked, CheckedValue, SecretFile};
+pub(crate) use checked::SecretFile;
+pub use checked::{Check, Checked, CheckedValue};
 pub use env::Env;
 pub(crate) use env::secret_text;
 pub use error::SettingsError;
@@ -54,9 +55,8 @@ pub use groups::{
 pub use key_set_url::KeySetUrl;
 pub use kind::{Form, Kind, RefusedValue, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
-pub(crate) use processes::PROCESSES_MAX;
-pub use processes::Processes;
+pub(crate) use processes::{PROCESSES_MAX, Processes};
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Given, Heading, Limit, Setting, Shows, TablePart};
+pub use setting::{Given, Heading, Setting, Shows, TablePart};
 pub use table::{RowChange, Rows};
 pub use typed::Source;

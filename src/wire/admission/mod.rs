@@ -16,7 +16,7 @@ mod token_bucket;
 
 pub use addresses::{AddressLimits, AddressPermit, AddressRefusal, Addresses};
 pub use bill::Bill;
-pub use client_address::{ClientAddr, Credentials, Network, Peer, TrustedProxies};
+pub use client_address::{ClientAddr, Credentials, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
 pub use permit::{ConnectionPermit, Transport};

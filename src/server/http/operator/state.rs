@@ -235,12 +235,12 @@ fn bus(status: &BusStatus, at: &MetricsReading<'_>, now: Now) -> impl Serialize 
             stalled: consumer.stall().is_some(),
         })
     });
-    let streams = status.stream_states().into_iter().map(|(name, state)| {
+    let streams = status.streams().into_iter().map(|(name, state)| {
         object!(Stream {
-            sentence: format!("{name} {state}"),
+            sentence: format!("{name} {}", state.text),
             name,
-            state: state.label(),
-            stopped: state.is_stopped(),
+            state: state.label,
+            stopped: state.is_stopped,
         })
     });
     let behind = status.stream_behind();

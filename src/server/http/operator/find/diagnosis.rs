@@ -47,11 +47,11 @@ impl AnswerContext<'_> {
     /// A stream that takes no messages, of which the client has names.
     fn stopped(&self, found: &FoundClient) -> Option<Verdict> {
         let of_stream = |one: &FoundName| one.brings.from == NameSource::Stream;
-        let states = self.telemetry.bus()?.stream_states();
-        let (stream, state) = states.iter().find(|(_, state)| state.is_stopped())?;
+        let states = self.telemetry.bus()?.streams();
+        let (stream, state) = states.iter().find(|(_, state)| state.is_stopped)?;
         found.names.iter().any(of_stream).then(|| Verdict {
             cause: "stream_stopped",
-            say: format!("the stream {stream} {state}"),
+            say: format!("the stream {stream} {}", state.text),
             since_us: None,
         })
     }

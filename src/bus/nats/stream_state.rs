@@ -2,10 +2,12 @@
 
 use std::fmt::{Display, Formatter, Result};
 
+use weirgate_runtime::StreamReport;
+
 /// What the server says of a stream that is read. The server knows no publisher: a message that it refuses leaves no
 /// trace in its answers, so this is what could be the cause of a silence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamState {
+pub(super) enum StreamState {
     /// New messages come.
     Moving {
         /// The stream refuses more messages than that of each name; `None`: any number.
@@ -46,7 +48,7 @@ pub enum StreamState {
 
 /// What is known of the limits of the account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccountAnswer {
+pub(super) enum AccountAnswer {
     /// The server was not asked, or has not answered.
     #[default]
     Unknown,
@@ -57,8 +59,18 @@ pub enum AccountAnswer {
 }
 
 impl StreamState {
+    /// The state as other threads show it.
+    pub(super) fn report(&self) -> StreamReport {
+        StreamReport {
+            label: self.label(),
+            is_stopped: self.is_stopped(),
+            explains_outage: *self == Self::NoLeader,
+            text: self.to_string(),
+        }
+    }
+
     /// The state in one word, for programs.
-    pub const fn label(&self) -> &'static str {
+    const fn label(&self) -> &'static str {
         match self {
             Self::Moving { .. } => "moving",
             Self::Quiet(_) => "quiet",
@@ -71,7 +83,7 @@ impl StreamState {
     }
 
     /// Whether the stream can take no messages.
-    pub const fn is_stopped(&self) -> bool {
+    pub(super) const fn is_stopped(&self) -> bool {
         !matches!(self, Self::Moving { .. } | Self::Quiet(_))
     }
 }
