@@ -16,8 +16,9 @@ use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weirgate_core::{
-    ConflationKey, Frame, FrameBytes, Hub, Now, Prefix, Publication, SessionKey, Transmit, Write,
+    ConflationKey, Frame, FrameBytes, Hub, Prefix, Publication, SessionKey, Transmit, Write,
 };
+use weirgate_wire::base::Now;
 
 /// Two atomic additions per allocation: little beside a turn of a thousand deliveries.
 #[global_allocator]

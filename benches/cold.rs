@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
-use weirgate_core::{ConflationKey, Frame, Hub, Now, PeerEnd, Publication, SessionKey};
-use weirgate_wire::base::SplitMix64;
+use weirgate_core::{ConflationKey, Frame, Hub, PeerEnd, Publication, SessionKey};
+use weirgate_wire::base::{Now, SplitMix64};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 

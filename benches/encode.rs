@@ -6,7 +6,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weirgate_core::{ConflationKey, Frame, FrameBytes};
 use weirgate_wire::deflate::Deflater;
-use weirgate_wire::head::{HeadScanner, RequestHead};
+use weirgate_wire::{HeadScanner, RequestHead};
 
 /// The default of `--deflate-level`.
 const DEFLATE_LEVEL: u32 = 4;

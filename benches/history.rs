@@ -15,10 +15,9 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
-use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage, FeedNotice};
 use weirgate_core::{
-    Core, Feed, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Mark, Place, Position,
+    BusEvent, BusMessage, Core, Feed, FeedNotice, FeedSettings, FrameBytes, Gateway, HistoryLimits,
+    Hub, Limits, Mark, Place, Position,
 };
 use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 

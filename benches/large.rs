@@ -6,7 +6,8 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::gateways::events::Push;
 use weirgate::gateways::events::broadcast::Broadcast;
-use weirgate_core::{FrameBytes, Now};
+use weirgate_core::FrameBytes;
+use weirgate_wire::base::Now;
 use weirgate_wire::deflate::Deflater;
 
 const MIB: usize = 1024 * 1024;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
-use weirgate_core::{BusEvent, BusMessage};
-use weirgate_core::{Feed, FrameBytes, Now, Place, Publication, TopicName};
+use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, TopicName};
+use weirgate_wire::base::Now;
 use weirgate_wire::json::check_json;
 
 const NOW: Now = Now {

@@ -11,9 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_core::{BusEvent, Subscription};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 
 const MESSAGES: usize = 10_000;
 const PAYLOAD_BYTES: usize = 200;

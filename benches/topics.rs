@@ -15,7 +15,7 @@ use weirgate_core::{
     Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, PeerEnd, Publication,
     SessionKey, TopicName,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 /// Total subscriptions.
 const SIZES: [usize; 3] = [100, 10_000, 100_000];

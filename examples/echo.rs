@@ -14,7 +14,7 @@ use weirgate::gateways::NoFeed;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate_runtime::Clock;
 use weirgate_server::run::{ClientTls, CommonSettings, Parts};
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 /// Handshakes under way at once: one address has half of them.
 const HANDSHAKES_MAX: u64 = 2_048;

@@ -8,14 +8,13 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Durat
 use weirgate::commands::{GatewayKind, Program};
 use weirgate_core::*;
 use weirgate_core::{BusEvent, BusMessage, Place};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_server::http::{Answer, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, say};
 use weirgate_server::settings::{At, Checked, Heading, Rows, Setting, TablePart};
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::base::Now;
 
 const TICKS: TopicName = TopicName::fixed("ticks");
 const HELP: &str = "Time between two ticks";

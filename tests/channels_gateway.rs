@@ -40,9 +40,10 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage, Fault, PageCursor, ReadPart, Subscription};
-use weirgate_core::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
+use weirgate_core::{
+    BusEvent, BusMessage, CloseReason, Fault, Feed, FeedSettings, HistoryLimits, Limits, Mark,
+    PageCursor, Place, Position, ReadPart, SessionKey, Subscription,
+};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use world::World;
 

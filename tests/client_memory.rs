@@ -20,16 +20,15 @@ use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings};
 use weirgate_bus::BusInterest;
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_core::{
-    BusEvent, BusNotice, Core, FrameBytes, Gateway, HistoryLimits, Hub, Limits, Now, RetainedCut,
+    BusEvent, BusNotice, Core, FrameBytes, Gateway, HistoryLimits, Hub, Limits, RetainedCut,
     SessionKey, Subscription, TopicName, Transmit, Write,
 };
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
 };
+use weirgate_wire::base::Now;
 use world::World;
 use world::client::{Compressor, frame, request_with};
 use world::toys::Symbols;

@@ -11,16 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate_core::BusEvent;
 use weirgate_core::{
-    Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
+    Accepted, Admission, BusEvent, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming,
     Publication, SessionKey,
 };
 use weirgate_runtime::Clock;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_test_support::patient;
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
+use weirgate_wire::base::Now;
 use world::client::{frame, request};
 
 /// Says how many clients are open if asked for `clients`, reads a client no more that says `pause`, and

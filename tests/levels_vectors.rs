@@ -8,8 +8,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
-use weirgate_core::{BusEvent, BusMessage, StreamPosition};
-use weirgate_core::{Feed, FrameBytes, Now, Place, Publication, Retain};
+use weirgate_core::{
+    BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, Retain, StreamPosition,
+};
+use weirgate_wire::base::Now;
 
 type Object = BTreeMap<String, Box<RawValue>>;
 

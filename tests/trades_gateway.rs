@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage};
-use weirgate_core::{Feed, FrameBytes, Limits, Place, SessionKey};
+use weirgate_core::{
+    BusEvent, BusMessage, Feed, FeedSettings, FrameBytes, Limits, Place, SessionKey,
+};
 use weirgate_wire::auth::{Authenticator, KeyRing, KeySet, Origins};
 use weirgate_wire::base::Secret;
 use world::World;

@@ -16,16 +16,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use weirgate_core::{
-    Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
-    Now, Place, Publication, SessionKey, TopicName,
+    Accepted, Admission, BusEvent, BusMessage, ByClient, Core, Feed, FeedStats, Frame, FrameBytes,
+    Gateway, Incoming, Place, Publication, SessionKey, TopicName,
 };
-use weirgate_core::{BusEvent, BusMessage};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Listening, Parts};
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
+use weirgate_wire::base::Now;
 use world::client::{frame, request};
 
 /// Sleeps for half a second at the text `nap`. Goes on in a later turn with the text `rest`, for three milliseconds. Says to

@@ -14,10 +14,11 @@ use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Now, Place, Publication,
+    BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Place, Publication,
     SessionKey, StreamPosition,
 };
 use weirgate_wire::auth::{Acl, NameSyntax, Origins};
+use weirgate_wire::base::Now;
 use world::client::NO_TAKEOVER;
 use world::{Output, Random, World};
 

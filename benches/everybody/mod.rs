@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Closed, Core, Gateway, SessionKey, TopicName,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 pub(crate) const TOPIC: TopicName = TopicName::fixed("all");
 

@@ -8,9 +8,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use weirgate_wire::admission::Transport;
 
-use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
-};
+use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, SessionKey, Transmit, Write};
+use weirgate_wire::base::Now;
 
 /// The instant at which the clients connect.
 pub(crate) const NOW: Now = Now {

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use super::ledger::{Ledger, Unanswered};
 use super::server_words::shown;
 use weirgate_core::{BusEvent, Fault, PageCursor, Subscription, TopicName};
-use weirgate_runtime::Wake;
-use weirgate_runtime::{LoopGone, SourceLink};
+use weirgate_runtime::{LoopGone, SourceLink, Wake};
 use weirgate_wire::admission::{ClientAddr, FairQueue};
 use weirgate_wire::base::{ExtendibleMap, LogBudget};
 

@@ -19,8 +19,7 @@ use super::link::{Stream, host_of, left};
 use super::program::Exit;
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
-use weirgate_server::listening::ListenAddr;
-use weirgate_server::listening::client_config_trusting;
+use weirgate_server::listening::{ListenAddr, client_config_trusting};
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
 

@@ -12,8 +12,8 @@ use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::session::Session;
 use super::{CloseReason, SessionKey, SocketEnd};
+use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota, Sharing, Transport};
-use weirgate_wire::head::RequestHead;
 
 /// The paths at which load balancers and orchestrators ask whether the process lives.
 const PROBES: [&str; 3] = ["/health", "/healthz", "/ready"];

@@ -31,11 +31,11 @@ use super::{
     Class, CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now,
     PhaseKind, Publication, Render, SessionKey, TopicName,
 };
+use weirgate_wire::FrameScratch;
 use weirgate_wire::admission::{Addresses, ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
-use weirgate_wire::frame::FrameScratch;
 
 /// Connections that get a refusal may take one `REFUSED_SHARE`th of the memory of all connections, beside it; at least
 /// that of some connections.

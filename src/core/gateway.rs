@@ -8,9 +8,9 @@ use super::{
     Accepted, BusNotice, ByClient, CloseCode, CloseReason, CopyFor, Core, Frame, FrameBytes,
     Limits, NameSource, OnBus, Publication, SessionKey, TopicName,
 };
+use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::Origins;
-use weirgate_wire::head::RequestHead;
 
 /// A gateway's decision about a client's request; `C` is the gateway's state of the client.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub enum Entrance<'a> {
 /// ```
 /// use std::convert::Infallible;
 /// use weirgate_core::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
-/// use weirgate_wire::head::RequestHead;
+/// use weirgate_wire::RequestHead;
 ///
 /// struct News;
 ///

@@ -9,12 +9,11 @@ use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
 use super::{Accepted, CloseCode, CloseReason, Closing, Content, Limits, SessionKey};
+use weirgate_wire::UpgradeError;
 use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
-use weirgate_wire::head::{HeadError, RequestHead};
-use weirgate_wire::upgrade;
-use weirgate_wire::upgrade::UpgradeError;
+use weirgate_wire::{HeadError, RequestHead, write_refusal};
 
 /// The refusal of a client that offered subprotocols, got none, and left at once: the WebSocket of a browser fails then.
 pub(crate) const UNCONFIRMED_SUBPROTOCOL: &str = "subprotocol";
@@ -188,7 +187,7 @@ impl Core {
         } else {
             let (status, headers) = (refusal.status, refusal.headers);
             session.record().code = Some(status);
-            upgrade::refusal(session.control(now), status, headers, refusal.detail);
+            write_refusal(session.control(now), status, headers, refusal.detail);
         }
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);

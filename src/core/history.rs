@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 use self::forgotten::ForgottenNewest;
 use self::found::{At, FoundCopies, Known};
-pub(super) use self::missed::{CopyPlace, merge_charge};
 pub(crate) use self::missed::KeptPage;
 pub use self::missed::Missed;
+pub(super) use self::missed::{CopyPlace, merge_charge};
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};

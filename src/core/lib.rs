@@ -12,7 +12,7 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `hub`, `core`, `gateway`, `shell` | the core with its gateway, and the interfaces to the gateway and the shell |
-//! | `session`, `clients`, `connections`, [`tables`] | a connection; all sessions; how many there may be; tables by client |
+//! | `session`, `clients`, `connections`, `tables` | a connection; all sessions; how many there may be; tables by client |
 //! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
 //! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
@@ -79,7 +79,7 @@ mod shell;
 mod slow;
 mod stats;
 mod survey;
-pub mod tables;
+mod tables;
 mod topics;
 mod turn;
 mod window;
@@ -125,7 +125,7 @@ pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};
 pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
 pub use survey::Survey;
-pub use tables::{ByClient, SessionKey};
+pub use tables::{ByClient, SessionKey, trim_slots};
 pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;
-pub use weirgate_wire::base::Now;
+use weirgate_wire::base::Now;

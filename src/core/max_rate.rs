@@ -1,7 +1,7 @@
 //! The client's own rate, `?max_hz=2` in the request or set later (contract: protocol-levels.md, protocol-channels.md).
 
 use crate::RequestRefusal;
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 const PARAMETER: &str = "max_hz";
 const MIN_HZ: f64 = 0.1;

@@ -240,7 +240,7 @@ impl Topics {
             self.remove(slot, count - 1);
         } else {
             *joined = SmallVec::new();
-            tables::trim(&mut self.joined, SmallVec::is_empty);
+            tables::trim_slots(&mut self.joined, SmallVec::is_empty);
         }
         count > 0
     }

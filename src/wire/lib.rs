@@ -2,17 +2,17 @@
 //! and back.
 //!
 //! Pure: no socket, clock, thread or file; the caller passes the time and the bytes. Knows no connection and no hub.
-//! Begin with [`frame_reader`]: client bytes to messages.
+//! Begin with `frame_reader.rs`: client bytes to messages.
 //!
 //! | module | is |
 //! | --- | --- |
-//! | [`head`] | the request head: its end, its parts, and the trace in it |
-//! | [`body`] | the end of a request's body |
-//! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1); the 101 and refusals |
+//! | `head` | the request head: its end, its parts, and the trace in it |
+//! | `body` | the end of a request's body |
+//! | `upgrade` | the request for a WebSocket upgrade (RFC 6455 §4.2.1); the 101 and refusals |
 //! | `event_stream` | Server-Sent Events: the request for a stream |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
-//! | [`frame`] | the header of a server's frame; a client's frame, unmasked and checked |
-//! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
+//! | `frame` | the header of a server's frame; a client's frame, unmasked and checked |
+//! | `frame_reader` | client bytes to whole, bounded, inflated frames |
 //! | [`space`] | the two spaces of HTTP around a name or a value |
 //! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing, dates |
 //! | [`auth`] | tokens and their keys, roles and patterns, origins |
@@ -31,12 +31,18 @@
 pub mod admission;
 pub mod auth;
 pub mod base;
-pub mod body;
+mod body;
 pub mod deflate;
 mod event_stream;
-pub mod frame;
-pub mod frame_reader;
-pub mod head;
+mod frame;
+mod frame_reader;
+mod head;
 pub mod json;
 pub mod space;
-pub mod upgrade;
+mod upgrade;
+
+pub use body::BodyScanner;
+pub use frame::{DataFrame, EMPTY_PING, FrameScratch};
+pub use frame_reader::{FrameError, FrameReader};
+pub use head::{HeadError, HeadScanner, RequestHead, Trace};
+pub use upgrade::{UpgradeError, write_refusal};

@@ -176,7 +176,12 @@ fn switching_protocols(
 }
 
 /// Appends a response that refuses the request and ends the connection, with the body `{"detail":"…"}`.
-pub fn refusal(out: &mut Vec<u8>, status: u16, extra_headers: &[(&str, &str)], json_detail: &str) {
+pub fn write_refusal(
+    out: &mut Vec<u8>,
+    status: u16,
+    extra_headers: &[(&str, &str)],
+    json_detail: &str,
+) {
     let body = format!("{{\"detail\":{}}}", quoted(json_detail));
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
     header(out, "Content-Type", "application/json");
@@ -424,7 +429,7 @@ mod tests {
             (431, "Request Header Fields Too Large"),
             (599, "Refused"),
         ] {
-            let line = text(|out| refusal(out, status, &[], ""));
+            let line = text(|out| write_refusal(out, status, &[], ""));
             let line = line.lines().next().expect("a line");
             assert_eq!(line, format!("HTTP/1.1 {status} {phrase}"));
         }
@@ -433,7 +438,7 @@ mod tests {
     #[test]
     fn a_refusal_carries_its_length_and_its_headers() {
         let answer =
-            text(|out| refusal(out, 426, &[("Sec-WebSocket-Version", "13")], "say \"13\""));
+            text(|out| write_refusal(out, 426, &[("Sec-WebSocket-Version", "13")], "say \"13\""));
         assert_eq!(
             answer,
             "HTTP/1.1 426 Upgrade Required\r\nContent-Type: application/json\r\n\
@@ -445,7 +450,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_breaks_out_of_a_refusal(detail in any::<String>(), value in any::<String>()) {
-            let answer = text(|out| refusal(out, 400, &[("X-A", &value)], &detail));
+            let answer = text(|out| write_refusal(out, 400, &[("X-A", &value)], &detail));
             let (head, body) = answer.split_once("\r\n\r\n").expect("an end of the head");
             prop_assert_eq!(head.split("\r\n").count(), 5);
             prop_assert!(!head.replace("\r\n", "").contains(['\r', '\n', '\0']));

@@ -17,8 +17,8 @@ use weirgate::services::{Service, Upstream};
 use weirgate_core::{Frame, FrameBytes};
 use weirgate_runtime::Clock;
 use weirgate_server::telemetry::GatewayMetric;
+use weirgate_wire::Trace;
 use weirgate_wire::admission::Quota;
-use weirgate_wire::head::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// For an answer that has to come; longer than any limit here.

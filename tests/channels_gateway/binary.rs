@@ -113,7 +113,7 @@ fn payloads_are_whole_and_the_other_clients_get_what_they_would_get() {
 #[test]
 fn the_text_of_a_payload_is_made_once() {
     let alive = weirgate_core::FrameBytes::default();
-    let now = weirgate_core::Now::default();
+    let now = weirgate_wire::base::Now::default();
     let message = weirgate_core::Message::new(b"\xff".to_vec(), now, &alive);
     let before = alive.alive();
     let quoted = |payload: &[u8]| [b"\"", payload, b"\""].concat();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use weirgate::gateways::events::bus::{
     BusStats, Exchange, ExchangeAction, ExchangeSettings, InstanceId, PushOutcome, To,
 };
-use weirgate_core::Now;
+use weirgate_wire::base::Now;
 
 use super::*;
 

@@ -17,8 +17,8 @@ use weirgate_server::http::{Handover, PageParts, ReturnToReactor};
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
 use weirgate_server::telemetry::Telemetry;
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
-use weirgate_wire::head::RequestHead;
 
 use crate::fixture::{Client, health};
 

@@ -12,7 +12,7 @@ use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use weirgate::services::{Service, ServicesAway, Upstream};
-use weirgate_core::{FeedStats, Now};
+use weirgate_core::FeedStats;
 use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
@@ -21,6 +21,7 @@ pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{
     ConnectionPermit, HeldBytes, Peer, Quota, Transport, TrustedProxies,
 };
+use weirgate_wire::base::Now;
 
 pub(crate) struct Rig {
     handle: HttpHandle,

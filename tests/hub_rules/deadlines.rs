@@ -7,7 +7,7 @@ use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Core, DrainPlan, Gateway, Limits, SessionKey,
     SocketEnd,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weirgate_core::{BusEvent, BusMessage, SocketEnd};
-use weirgate_core::{CloseReason, Feed, Limits, Place, SessionKey, TurnClock};
+use weirgate_core::{
+    BusEvent, BusMessage, CloseReason, Feed, Limits, Place, SessionKey, SocketEnd, TurnClock,
+};
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::state::StateFeed;
@@ -341,7 +342,7 @@ fn the_retained_state_comes_first_and_never_twice() {
             payload: payload.as_bytes().to_vec(),
             position: Some(position),
             place: Place::Outside,
-            received: weirgate_core::Now::default(),
+            received: weirgate_wire::base::Now::default(),
             quiet,
         })
     };

@@ -6,7 +6,7 @@ use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
     Gateway, Joined, Left, Limits, SessionKey, TopicName,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 use crate::world::World;
 use crate::world::toys::Numbered;

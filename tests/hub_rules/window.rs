@@ -19,7 +19,7 @@ use weirgate_core::{
     Accepted, Admission, ByClient, ConflationKey, Core, Entrance, Frame, Gateway, HubStats,
     Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
 
 use super::{small_queue, state};
 use crate::world::client::{NO_TAKEOVER, frame};

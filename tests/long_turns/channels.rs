@@ -11,10 +11,10 @@ use weirgate::gateways::channels::{
 };
 use weirgate_core::{
     BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
-    Hub, Limits, Mark, Now, Place, Position, Publication, Subscription,
+    Hub, Limits, Mark, Place, Position, Publication, Subscription,
 };
 use weirgate_wire::auth::{Acl, Authenticator, KeyRing, KeySet, NamePatterns, NameSyntax};
-use weirgate_wire::base::Secret;
+use weirgate_wire::base::{Now, Secret};
 
 use super::acts::{Act, Outside, Request};
 use super::cases::{Case, messages, messages_of_one, says, says_of, turns};

@@ -7,8 +7,9 @@ use serde_json::json;
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::call::{Call, CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, Input, Push};
-use weirgate_core::{FrameBytes, HistoryLimits, Hub, Limits, Now};
+use weirgate_core::{FrameBytes, HistoryLimits, Hub, Limits};
 use weirgate_wire::auth::Origins;
+use weirgate_wire::base::Now;
 
 use super::acts::{Act, Outside, Request};
 use super::cases::{Case, all, messages_of_one, says, says_of, turns};

@@ -6,10 +6,11 @@ use serde_json::json;
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Fault, Feed as _, FrameBytes, Hub, Limits, Now, Place, Publication,
+    BusEvent, BusMessage, Fault, Feed as _, FrameBytes, Hub, Limits, Place, Publication,
     StreamPosition,
 };
 use weirgate_wire::auth::Origins;
+use weirgate_wire::base::Now;
 
 use super::acts::{Outside, Request};
 use super::cases::{Case, says};

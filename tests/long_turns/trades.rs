@@ -9,8 +9,9 @@ use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
 use weirgate_core::{
     BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
-    Hub, Limits, Mark, Now, Place, Position, Publication,
+    Hub, Limits, Mark, Place, Position, Publication,
 };
+use weirgate_wire::base::Now;
 
 use super::acts::{Act, Outside, Request};
 use super::cases::{Case, messages_of_one, says, says_of, turns};

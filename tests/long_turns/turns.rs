@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 
 use rustix::time::{ClockId, clock_gettime};
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PeerEnd, Search, SessionKey, Transmit,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, PeerEnd, Search, SessionKey, Transmit,
     TurnClock, Write,
 };
 use weirgate_server::run::CommonSettings;
 use weirgate_wire::admission::{Bill, Transport};
+use weirgate_wire::base::Now;
 
 use crate::world::client::request;
 

@@ -28,9 +28,7 @@ use weirgate_bus::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
 use weirgate_core::{BusEvent, BusMessage};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink, Stopping};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink, Stopping};
 use weirgate_test_support::{NatsServer, patient};
 use weirgate_wire::base::Now;
 

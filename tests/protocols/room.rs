@@ -10,10 +10,11 @@ use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
-    FrameBytes, Gateway, Hub, Incoming, Limits, Now, PeerEnd, Prefix, Publication, SessionKey,
+    FrameBytes, Gateway, Hub, Incoming, Limits, PeerEnd, Prefix, Publication, SessionKey,
     SocketEnd, TopicName, Transmit, Write,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
+use weirgate_wire::base::Now;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 

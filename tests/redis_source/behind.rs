@@ -1,6 +1,5 @@
 //! A stream at two servers, of which one is behind the other.
 
-use weirgate_bus::redis::{RedisStreamPages, WithPages};
 use weirgate_core::{PageCursor, RetainedCut, StoredId, TopicName};
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
@@ -78,9 +77,9 @@ struct RunningPages {
 impl RunningPages {
     fn run(settings: RedisSettings) -> Self {
         let status = Arc::new(BusStatus::new(&[], 1));
-        let pages = RedisStreamPages::new(settings.clone(), KEY, Arc::clone(&status));
-        let (pages, interest) = pages.expect("pages");
-        let events = run(WithPages::new(source(settings, &status), pages));
+        let with_pages = source(settings, &status).with_pages();
+        let (source, interest) = with_pages.expect("pages");
+        let events = run(source);
         let number = 0;
         Self {
             interest,

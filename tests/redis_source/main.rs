@@ -15,9 +15,7 @@ use crossbeam_channel::{Receiver, bounded};
 use weirgate_bus::BusInterest;
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_core::{BusEvent, BusMessage, Subscription};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_test_support::{RedisServer, free_port, patient};
 use weirgate_wire::base::Now;
 

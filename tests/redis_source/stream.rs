@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use redis::ConnectionLike;
 use weirgate_bus::StreamSettings;
-use weirgate_bus::redis::{RedisNeeds, RedisStreamPages, RedisStreamSource, WithPages};
+use weirgate_bus::redis::{RedisNeeds, RedisStreamSource};
 use weirgate_core::TopicName;
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
@@ -165,9 +165,9 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     // A page has half a MiB.
     (0..7).for_each(|_| add(&mut client, &[], [b'1'; 100_000]));
     let (settings, status) = (settings(&server.url()), Arc::new(BusStatus::new(&[], 1)));
-    let pages = RedisStreamPages::new(settings.clone(), KEY, Arc::clone(&status));
-    let (pages, interest) = pages.expect("pages");
-    let events = run(WithPages::new(source(settings, &status), pages));
+    let with_pages = source(settings, &status).with_pages();
+    let (source, interest) = with_pages.expect("pages");
+    let events = run(source);
     // None of them asks for a second page.
     for number in 1..=READERS {
         let names = Arc::from([TopicName::fixed("a")]);

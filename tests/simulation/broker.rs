@@ -1,8 +1,10 @@
 //! A bus that goes away, comes back with a backlog, repeats itself, and loses messages.
 
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
-use weirgate_core::{BusEvent, BusMessage, Fault, StreamPosition};
-use weirgate_core::{Feed, FrameBytes, Now, Place, Publication};
+use weirgate_core::{
+    BusEvent, BusMessage, Fault, Feed, FrameBytes, Place, Publication, StreamPosition,
+};
+use weirgate_wire::base::Now;
 
 use crate::world::Random;
 use crate::world::state::StateFeed;

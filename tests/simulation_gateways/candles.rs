@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use weirgate::gateways::trades::CandleStats;
-use weirgate_core::Now;
+use weirgate_wire::base::Now;
 
 use crate::world::Random;
 

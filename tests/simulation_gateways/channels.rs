@@ -9,9 +9,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate_core::FeedSettings;
-use weirgate_core::SessionKey;
-use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Fault, FeedSettings, Place, SessionKey, Subscription};
 use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};

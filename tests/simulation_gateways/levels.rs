@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay};
-use weirgate_core::{BusEvent, BusMessage, Fault, FeedSettings, StreamPosition};
-use weirgate_core::{Frame, FrameBytes, Now, Publication, Retain, SessionKey, TopicName};
+use weirgate_core::{
+    BusEvent, BusMessage, Fault, FeedSettings, Frame, FrameBytes, Publication, Retain, SessionKey,
+    StreamPosition, TopicName,
+};
 use weirgate_wire::auth::Origins;
+use weirgate_wire::base::Now;
 
 use super::bench::{Bench, Contract, noise};
 use crate::world::Random;

@@ -9,10 +9,9 @@ use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
 };
-use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage};
-use weirgate_core::{Now, Place, SessionKey};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings, Place, SessionKey};
 use weirgate_wire::auth::{Authenticator, Origins};
+use weirgate_wire::base::Now;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use super::candles::{INTERVALS, Market, Seen, Trade};

@@ -8,9 +8,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
-use weirgate_core::BusEvent;
-use weirgate_core::FeedSettings;
-use weirgate_core::{Feed, FrameBytes, Gateway};
+use weirgate_core::{BusEvent, Feed, FeedSettings, FrameBytes, Gateway};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 
 use crate::world::{Interests, Output};

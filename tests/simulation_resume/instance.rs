@@ -1,9 +1,9 @@
 //! An instance of weirgate: a gateway on a hub, its feed, and its connection to Redis.
 
 use weirgate_bus::{CountedFeed, StreamSettings};
-use weirgate_core::{BusEvent, Mark};
-use weirgate_core::{DrainPlan, Feed, Limits, Now, SessionKey};
+use weirgate_core::{BusEvent, DrainPlan, Feed, Limits, Mark, SessionKey};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
+use weirgate_wire::base::Now;
 
 use super::contract::{Contract, Setup};
 use super::link::{Link, subscription};

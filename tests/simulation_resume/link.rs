@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use weirgate_bus::redis::says_lone_master;
 use weirgate_bus::{CountedFeed, LossSigns};
-use weirgate_core::Now;
 use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
+use weirgate_wire::base::Now;
 
 use super::redis::{Redis, Server};
 use crate::world::Random;

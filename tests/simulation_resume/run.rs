@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use weirgate_core::{HistoryLimits, Limits, Now, SendQueueLimits};
+use weirgate_core::{HistoryLimits, Limits, SendQueueLimits};
+use weirgate_wire::base::Now;
 
 use super::client::Client;
 use super::contract::{Contract, Setup};

@@ -4,8 +4,8 @@
 use weirgate_bus::redis::resp::Value;
 use weirgate_bus::redis::{RedisStreamReader, StreamReadError};
 use weirgate_bus::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
-use weirgate_core::Now;
 use weirgate_core::{BusEvent, Fault};
+use weirgate_wire::base::Now;
 
 use super::redis::Redis;
 use super::stream::KEY;

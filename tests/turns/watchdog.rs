@@ -16,9 +16,8 @@ use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incomin
 use weirgate_runtime::Clock;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::{CommonSettings, Parts};
-use weirgate_server::telemetry::logging;
-use weirgate_server::telemetry::logging::LogFormat;
-use weirgate_wire::head::RequestHead;
+use weirgate_server::telemetry::LogFormat;
+use weirgate_wire::RequestHead;
 
 use crate::Client;
 
@@ -86,7 +85,7 @@ fn the_process_that_hangs() {
     let Ok(turn_max_ms) = env::var(CHILD) else {
         return;
     };
-    logging::init(LogFormat::Text, "info", None).expect("a log");
+    LogFormat::Text.start_log("info", None).expect("a log");
     let mut common = CommonSettings::default();
     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     common.reactor.stop_timeout_us = STOP_TIMEOUT.as_micros() as u64;

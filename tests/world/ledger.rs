@@ -7,7 +7,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weirgate_core::{CloseReason, Frame, Now, Retain, SessionKey};
+use weirgate_core::{CloseReason, Frame, Retain, SessionKey};
+use weirgate_wire::base::Now;
 
 use super::memory::Watched;
 

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use weirgate::gateways::channels::{ChannelsOutput, RetainedRequest};
 use weirgate::gateways::events::call::Call;
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, PeerEnd, SessionKey, SocketEnd,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, PageCursor, PeerEnd, SessionKey, SocketEnd,
 };
 use weirgate_wire::admission::{ConnectionPermit, Transport};
-use weirgate_wire::base::SplitMix64;
+use weirgate_wire::base::{Now, SplitMix64};
 
 use client::Client;
 use memory::MemorySeen;

@@ -6,9 +6,10 @@ use super::toys::{In, KeptEvent, Out, admit, bye, entrance, is_common};
 use std::sync::Arc;
 use weirgate_core::{
     Admission, BusEvent, ByClient, Closed, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
-    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, StreamPosition, TopicName,
+    FrameBytes, Gateway, Incoming, Publication, Retain, SessionKey, StreamPosition, TopicName,
 };
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::RequestHead;
+use weirgate_wire::base::Now;
 
 /// The topic that every client joins immediately.
 pub(crate) const TOPIC: &str = "levels";

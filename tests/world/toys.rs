@@ -9,8 +9,8 @@ use weirgate_core::{
     Entrance, Frame, Gateway, Incoming, Joined, Left, MaxRate, NameRefusal, Prefix, Publication,
     Retain, SessionKey, TopicName,
 };
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
-use weirgate_wire::head::RequestHead;
 
 /// The inputs of the toys.
 pub(crate) enum In {

@@ -25,8 +25,7 @@ use super::settings::RedisEndpoint;
 use crate::kept::{CountedFeed, LossSigns};
 use crate::socket::Waiter;
 use weirgate_core::{BusEvent, Mark, Place, Subscription};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::detached;
+use weirgate_runtime::{BusStatus, detached};
 
 /// The interval at which the thread asks for the role, and at which an instance publishes marks.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -82,9 +82,7 @@ pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::role::says_lone_master;
 pub use self::settings::{RedisEndpoint, RedisSettings};
-pub use self::stream::{
-    RedisStreamPages, RedisStreamReader, RedisStreamSource, StreamReadError, WithPages,
-};
+pub use self::stream::{RedisStreamReader, RedisStreamSource, StreamReadError};
 
 /// Relays publications, for ever.
 pub struct RedisSource {

@@ -18,8 +18,7 @@ use self::level::Level;
 use self::spot::{OPEN, Spot, TICK};
 use self::tape::Tape;
 use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::{LoopGone, Source, SourceLink};
+use weirgate_runtime::{BusStatus, LoopGone, Source, SourceLink};
 use weirgate_wire::base::SplitMix64;
 
 /// The subjects of the source, in turn.

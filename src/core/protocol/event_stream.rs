@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use self::response::{COMMENT, DATA, RequestingPage};
 use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
+use weirgate_wire::RequestHead;
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
 /// The most bytes after the request that are read and ignored.

@@ -14,8 +14,7 @@ use websocket::WebSocket;
 
 use super::{CloseCode, CloseReason, Limits};
 use weirgate_wire::deflate::{DeflateParams, InflateWindows};
-use weirgate_wire::frame::FrameScratch;
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::{FrameScratch, RequestHead};
 
 use tungstenite::{Bytes, Utf8Bytes};
 

@@ -9,10 +9,9 @@ use tungstenite::{Error, Message as Received};
 
 use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
 use crate::{CloseCode, CloseReason, Content, Encoded};
+use weirgate_wire::UpgradeError;
 use weirgate_wire::deflate::{Agreed, Deflater};
-use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch};
-use weirgate_wire::frame_reader::{FrameError, FrameReader};
-use weirgate_wire::upgrade::UpgradeError;
+use weirgate_wire::{DataFrame, EMPTY_PING, FrameError, FrameReader, FrameScratch};
 
 /// Responds with a 101.
 pub(super) fn greet(

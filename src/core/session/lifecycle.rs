@@ -12,9 +12,9 @@ use crate::stats::Moved;
 use crate::{
     CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, PeerEnd, RequestRefusal,
 };
+use weirgate_wire::HeadError;
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
-use weirgate_wire::head::HeadError;
 
 /// The details of an accepted upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use crate::protocol::Protocol;
 use crate::stats::{Moved, PhaseKind};
 use crate::{CloseCode, CloseReason, Closing, Dropped, RequestRefusal};
-use weirgate_wire::head::HeadScanner;
+use weirgate_wire::HeadScanner;
 
 /// The allowed changes of phase.
 const EDGES: [(PhaseKind, PhaseKind); 6] = [

@@ -8,7 +8,7 @@ use crate::protocol::ClientStep;
 use crate::reason::labelled;
 use crate::stats::PhaseKind;
 use crate::{Limits, Now};
-use weirgate_wire::frame::FrameScratch;
+use weirgate_wire::FrameScratch;
 
 labelled! {
     /// A reason not to read a session for now. Reading continues when no reason is left.

@@ -21,7 +21,7 @@ pub(crate) fn shrink<T>(table: &mut Vec<T>) {
 }
 
 /// Removes empty slots from the end of a table, and gives the room back.
-pub fn trim<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
+pub fn trim_slots<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
     while slots.last().is_some_and(&is_empty) {
         slots.pop();
     }
@@ -60,10 +60,10 @@ mod tests {
         let mut slots: Vec<Option<u64>> = (0..10_000).map(Some).collect();
         let room = slots.capacity();
         slots[100..9_999].fill(None);
-        trim(&mut slots, Option::is_none);
+        trim_slots(&mut slots, Option::is_none);
         assert_eq!(slots.capacity(), room, "the last slot is taken");
         slots[9_999] = None;
-        trim(&mut slots, Option::is_none);
+        trim_slots(&mut slots, Option::is_none);
         assert_eq!(slots.len(), 100);
         assert!((100..=ROOM_KEPT).contains(&slots.capacity()));
     }
@@ -74,7 +74,7 @@ mod tests {
         let room = slots.capacity();
         for round in 0..1_000 {
             slots.resize(600 + round, Some(1));
-            trim(&mut slots, Option::is_none);
+            trim_slots(&mut slots, Option::is_none);
             assert_eq!(slots.capacity(), room);
         }
     }

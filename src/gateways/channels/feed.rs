@@ -13,8 +13,9 @@ use foldhash::quality::RandomState;
 use crate::gateways::shared::feed::{BadMessageLog, TooLarge, broadcast_unix_ms, check_size};
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, ConflationKey, Content, Feed, FeedLine, FeedSettings,
-    FeedStats, FrameBytes, Message, Now, Place, Publication, Subscription, TopicName,
+    FeedStats, FrameBytes, Message, Place, Publication, Subscription, TopicName,
 };
+use weirgate_wire::base::Now;
 use weirgate_wire::json::check_json;
 
 /// The name in the statistics: the number of channels is unbounded, so all channels are counted together.

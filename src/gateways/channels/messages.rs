@@ -876,7 +876,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_client_gets_its_frame_of_the_same_message() {
-        let now = weirgate_core::Now {
+        let now = weirgate_wire::base::Now {
             mono_us: 5,
             unix_us: 1_767_954_600_006_999,
         };

@@ -82,12 +82,12 @@ use weirgate_core::{
     FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication, RetainedCut,
     SessionKey, TopicName, earliest,
 };
+use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
 };
 use weirgate_wire::base::ChunkedQueue;
-use weirgate_wire::head::RequestHead;
 
 pub use self::bus_requests::Interest;
 pub use self::names::AllClientsLimits;

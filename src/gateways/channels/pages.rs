@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::start::CHANNELS;
 use super::{ChannelsGateway, ChannelsStats};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
+use weirgate_runtime::{BusStatus, Clock};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::NameSyntax;

@@ -11,7 +11,8 @@ use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
-use weirgate_core::{Core, FrameBytes, Message as Data, Now, Place, Publication, TopicName};
+use weirgate_core::{Core, FrameBytes, Message as Data, Place, Publication, TopicName};
+use weirgate_wire::base::Now;
 use weirgate_wire::json;
 use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::services::EventsService;
 use weirgate_core::Frame;
-use weirgate_wire::head::Trace;
+use weirgate_wire::Trace;
 
 /// A request to a service.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use super::services::EventsService;
 use crate::gateways::shared::access::TokenEnd;
 use crate::gateways::shared::identifiers::shown_hashed;
 use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
+use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Permit, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::head::Trace;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").

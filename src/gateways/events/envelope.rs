@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::device_message::DeviceMessage;
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
-use weirgate_core::{
-    CopyRank, Core, Frame, FrameBuilder, FrameBytes, Message as Data, Now, Position,
-};
+use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Message as Data, Position};
+use weirgate_wire::base::Now;
 use weirgate_wire::json::ObjectWriter;
 
 /// The `code` of an error.

@@ -29,12 +29,11 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 use weirgate_runtime::{Clock, detached};
-use weirgate_server::http::read_body;
-use weirgate_server::http::{HeldBody, ReadBodyError};
+use weirgate_server::http::{HeldBody, ReadBodyError, read_body};
 use weirgate_server::telemetry::{GatewayMetric, MetricName};
+use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};
-use weirgate_wire::head::Trace;
 use weirgate_wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.

@@ -7,12 +7,12 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 
-use weirgate_core::Now;
 use weirgate_runtime::Clock;
-use weirgate_server::http::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_server::http::{ReadBodyError, RequestBody};
+use weirgate_server::http::{
+    Answer, Handler, LateAnswer, ReadBodyError, RequestBody, RequestParts, Route,
+};
 use weirgate_wire::admission::{Peer, Permit, Quota};
-use weirgate_wire::base::{LogBudget, LogLine, Secret};
+use weirgate_wire::base::{LogBudget, LogLine, Now, Secret};
 
 /// The access to internal routes.
 #[derive(Clone)]
@@ -99,7 +99,7 @@ impl InternalRefusal {
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::Body(TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
             Self::Body(NoRoom) => (StatusCode::SERVICE_UNAVAILABLE, "Too many bodies at once"),
-            Self::Body(TooSlow(_)) => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+            Self::Body(TooSlow) => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
             Self::Body(Broken(_)) => (StatusCode::BAD_REQUEST, "Bad Request"),
         };
         let answer = Answer::detail(status, detail);

@@ -55,8 +55,8 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
 use weirgate_wire::auth::{Authenticator, Origins, RefusedToken};
-use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::{RequestHead, Trace};
 
 pub mod http_calls;
 pub mod internal;

@@ -12,9 +12,9 @@ use weirgate_core::{
     Accepted, Admission, ByClient, ClientSnapshot, Closed, Core, Entrance, Frame, Gateway,
     Incoming, MaxRate, NameSource, OnBus, SessionKey, TopicName,
 };
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
 use weirgate_wire::base::ExtendibleMap;
-use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
 /// The most bytes of a request for a rate; longer messages are ignored.

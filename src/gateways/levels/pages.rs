@@ -108,8 +108,7 @@ mod tests {
     use weirgate_core::FeedStats;
     use weirgate_runtime::BusStatus;
     use weirgate_server::build_info::BuildInfo;
-    use weirgate_server::http::PageParts;
-    use weirgate_server::http::{ReadyLimits, status_routes};
+    use weirgate_server::http::{PageParts, ReadyLimits, status_routes};
     use weirgate_server::telemetry::LoopNumbers;
     use weirgate_wire::base::Now;
 

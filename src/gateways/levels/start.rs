@@ -27,12 +27,9 @@ use weirgate_bus;
 use weirgate_bus::nats::{LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
 use weirgate_bus::simulated::SimulatedSource;
 use weirgate_core::{FrameBytes, Gateway};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Source;
-use weirgate_runtime::{Clock, LateWake, detached};
+use weirgate_runtime::{BusStatus, Clock, LateWake, Source, detached};
 use weirgate_server::flag;
-use weirgate_server::http::PageParts;
-use weirgate_server::http::Route;
+use weirgate_server::http::{PageParts, Route};
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
 };

@@ -4,9 +4,10 @@
 use std::num::NonZeroU64;
 
 use super::counts::{Count, labelled};
-use weirgate_core::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
+use weirgate_core::{CloseCode, CloseReason, Closing, Core, SessionKey};
 use weirgate_wire::admission::TokenBucket;
 use weirgate_wire::auth::{Identity, Refusal};
+use weirgate_wire::base::Now;
 
 /// The close for a refused token and for an expired token.
 const AUTHENTICATION_FAILED: CloseCode =

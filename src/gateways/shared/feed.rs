@@ -4,8 +4,8 @@
 use std::fmt::{Display, Write};
 
 use thiserror::Error;
-use weirgate_core::{BusMessage, FeedLine, Now, Point, SkippedMessage, StreamPosition};
-use weirgate_wire::base::LogBudget;
+use weirgate_core::{BusMessage, FeedLine, Point, SkippedMessage, StreamPosition};
+use weirgate_wire::base::{LogBudget, Now};
 
 /// The newest position seen of a subject.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,9 +10,8 @@ use weirgate_core::{
     CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, Recipient, RetainedCut,
     SessionKey, TopicName, Wanted,
 };
-use weirgate_wire::head::RequestHead;
-use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::{RequestHead, json};
 
 /// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an answer, and
 /// live messages from then on.

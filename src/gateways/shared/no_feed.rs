@@ -1,6 +1,7 @@
 //! The feed of a gateway without a bus.
 
-use weirgate_core::{BusEvent, Feed, FeedStats, Now, Publication};
+use weirgate_core::{BusEvent, Feed, FeedStats, Publication};
+use weirgate_wire::base::Now;
 
 /// A feed without publications, caught up from the start.
 #[derive(Debug)]

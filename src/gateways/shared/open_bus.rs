@@ -7,14 +7,10 @@ use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, 
 use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
-use weirgate_bus::redis::{
-    RedisNeeds, RedisSettings, RedisSource, RedisStreamPages, RedisStreamSource, WithPages,
-};
+use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
 use weirgate_bus::{BusInterest, CountedFeed, StreamSettings};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
-use weirgate_runtime::{Source, WithBeside};
+use weirgate_runtime::{BusStatus, Clock, Source, WithBeside};
 use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax};
@@ -127,17 +123,17 @@ fn open_redis_stream(
         ..RedisNeeds::default()
     };
     let question = redis_question(&settings, needs);
-    let pages =
-        acl.map(|_| RedisStreamPages::new(settings.clone(), &stream.name, Arc::clone(&status)));
-    let pages = pages.transpose().map_err(redis_error)?;
     let source =
         RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
-    let (source, interest): (Box<dyn Source>, _) = match pages {
-        Some((pages, interest)) => (Box::new(WithPages::new(source, pages)), Some(interest)),
-        None => (Box::new(source), None),
+    let (source, interest) = match acl {
+        Some(_) => {
+            let (source, interest) = source.with_pages().map_err(redis_error)?;
+            (source, Some(interest))
+        }
+        None => (source, None),
     };
     Ok(OpenBus {
-        source,
+        source: Box::new(source),
         status,
         interest,
         question,

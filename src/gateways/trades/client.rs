@@ -7,8 +7,9 @@ use super::leaving::UnsubscribingSymbols;
 use super::request::{BadRequest, Subscribe, TradesRequest};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd};
 use crate::gateways::shared::identifiers::shown_hashed;
-use weirgate_core::{Accepted, Core, Now, SessionKey, TopicName};
-use weirgate_wire::head::RequestHead;
+use weirgate_core::{Accepted, Core, SessionKey, TopicName};
+use weirgate_wire::RequestHead;
+use weirgate_wire::base::Now;
 use weirgate_wire::json::{ListWriter, TextList};
 
 #[derive(Debug)]

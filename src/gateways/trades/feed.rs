@@ -13,8 +13,9 @@ use crate::gateways::shared::feed::{
 };
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
-    FrameBytes, Now, Place, Position, Publication,
+    FrameBytes, Place, Position, Publication,
 };
+use weirgate_wire::base::Now;
 use weirgate_wire::json::{JsonError, object_entries};
 
 /// The fields of a trade, in the order in which clients get them.

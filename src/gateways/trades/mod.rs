@@ -34,8 +34,8 @@ use weirgate_core::{
     Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
     RetainedCut, SessionKey, TopicName, Wanted, earliest,
 };
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken};
-use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ObjectWriter, TextList};
 
 /// Why a client may not hold further symbols.

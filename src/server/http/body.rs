@@ -13,7 +13,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::Permit;
 
-pub use super::pace::BodyTooSlow;
+use super::pace::BodyTooSlow;
 
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -74,8 +74,8 @@ pub enum ReadBodyError {
     #[error("the bodies of all are too large together")]
     NoRoom,
     /// The sender was too slow.
-    #[error("{0}")]
-    TooSlow(BodyTooSlow),
+    #[error("{BodyTooSlow}")]
+    TooSlow,
     /// The sender broke off, or the chunks have no clear end.
     #[error("the body is broken: {0}")]
     Broken(BoxError),
@@ -83,8 +83,10 @@ pub enum ReadBodyError {
 
 impl From<BoxError> for ReadBodyError {
     fn from(error: BoxError) -> Self {
-        let slow = error.downcast_ref().copied();
-        slow.map_or_else(|| Self::Broken(error), Self::TooSlow)
+        match error.is::<BodyTooSlow>() {
+            true => Self::TooSlow,
+            false => Self::Broken(error),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit, Quota};
-use weirgate_wire::upgrade;
+use weirgate_wire::write_refusal;
 
 /// How often to check again for a client whose end unread bytes may hide ([`ClientEnd::Unknown`]).
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -389,7 +389,7 @@ fn hand_back(
 /// The bytes of an answer that the gateway writes itself, without hyper.
 fn refusal(status: u16, detail: &str) -> Vec<u8> {
     let mut answer = Vec::new();
-    upgrade::refusal(&mut answer, status, &[], detail);
+    write_refusal(&mut answer, status, &[], detail);
     answer
 }
 

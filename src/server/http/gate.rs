@@ -22,9 +22,9 @@ use super::connection_clock::ConnectionClock;
 use super::unwritten::UnwrittenPieces;
 use weirgate_core::CloseReason;
 use weirgate_runtime::Clock;
+use weirgate_wire::BodyScanner;
 use weirgate_wire::admission::HeldBytes;
-use weirgate_wire::body::BodyScanner;
-use weirgate_wire::head::{HeadError, HeadScanner, RequestHead};
+use weirgate_wire::{HeadError, HeadScanner, RequestHead};
 
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;

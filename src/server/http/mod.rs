@@ -45,7 +45,7 @@ pub(crate) mod status_pages;
 mod unwritten;
 
 pub use admin::Admin;
-pub use body::{BodyTooSlow, BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
+pub use body::{BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
 pub use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub use cors::Cors;

@@ -25,7 +25,7 @@ pub(crate) struct Pace {
 /// A body was behind its least speed for too long.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body came more slowly than {BYTES_PER_SECOND_MIN} bytes a second for too long")]
-pub struct BodyTooSlow;
+pub(crate) struct BodyTooSlow;
 
 impl Pace {
     /// Records bytes of the body, or its end. A body never gets ahead of the least speed; otherwise a client could send

@@ -1,8 +1,8 @@
 //! Whether this process should get traffic, and if not, why. Pure: reads only telemetry.
 
 use crate::telemetry::Telemetry;
-use weirgate_core::Now;
 use weirgate_runtime::{BusStatus, Stall};
+use weirgate_wire::base::Now;
 
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,7 @@ use super::metrics_format::MetricsFormat;
 use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, RequestParts, Route};
 use crate::telemetry::{LoopNumbers, Telemetry};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
+use weirgate_runtime::{BusStatus, Clock};
 use weirgate_wire::json::ObjectWriter;
 
 /// Writes the members of `/stats` from a gateway's contract.
@@ -206,7 +205,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::build_info::BuildInfo;
     use hyper::header;
-    use weirgate_core::{FeedStats, Now};
+    use weirgate_core::FeedStats;
+    use weirgate_wire::base::Now;
 
     pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
         let consumers = [

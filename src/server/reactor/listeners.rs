@@ -11,9 +11,8 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
-use weirgate_core::Now;
 use weirgate_wire::admission::{Credentials, Peer, Transport, TrustedProxies};
-use weirgate_wire::base::LogBudget;
+use weirgate_wire::base::{LogBudget, Now};
 
 /// The wait after a failed accept: doubles from the minimum to the maximum.
 const RETRY_MIN_US: u64 = 10_000;

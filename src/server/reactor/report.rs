@@ -9,9 +9,9 @@ use super::lateness::Lateness;
 use crate::telemetry::{
     Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
-use weirgate_core::{FeedStats, Gateway, Hub, HubStats, Now, OverloadStats};
+use weirgate_core::{FeedStats, Gateway, Hub, HubStats, OverloadStats};
 use weirgate_runtime::SpinCounts;
-use weirgate_wire::base::LogBudget;
+use weirgate_wire::base::{LogBudget, Now};
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
 /// misses no peak.

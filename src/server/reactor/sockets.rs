@@ -17,7 +17,7 @@ use self::buffers::{Joined, TlsBuffers};
 use super::readiness::{READABLE, Unread, peer_end};
 use super::tcp_info;
 use crate::listening::tls::TlsSession;
-use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, tables};
+use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, trim_slots};
 use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
@@ -336,7 +336,7 @@ impl Sockets {
     fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
         self.stream(key)?;
         let socket = self.slots[key.slot as usize].take();
-        tables::trim(&mut self.slots, Option::is_none);
+        trim_slots(&mut self.slots, Option::is_none);
         socket.map(|socket| (socket.stream, socket.tls))
     }
 

@@ -34,12 +34,12 @@ use super::sockets::{Cost, KeptSent, Sockets};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_core::{
-    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, SocketEnd, Transmit, TurnClock,
+    CloseReason, Feed, Gateway, Hub, Publication, SessionKey, SocketEnd, Transmit, TurnClock,
     earliest,
 };
 use weirgate_runtime::{Clock, Spin, Wake};
 use weirgate_wire::admission::ClientAddr;
-use weirgate_wire::base::LogBudget;
+use weirgate_wire::base::{LogBudget, Now};
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);

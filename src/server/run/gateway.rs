@@ -35,9 +35,9 @@ use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reac
 use crate::supervisor::read_refusals;
 use crate::telemetry::{GatewayMetric, MetricName, Telemetry};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::{Clock, LateWake, QueueBytes, Wake, detached};
-use weirgate_runtime::{Source, SourceLink, Stopping};
+use weirgate_runtime::{
+    BusStatus, Clock, LateWake, QueueBytes, Source, SourceLink, Stopping, Wake, detached,
+};
 use weirgate_wire::admission::{Held, Quota};
 
 /// The longest time that the HTTP side gets to end after the last turn of the loop.

@@ -99,7 +99,8 @@ mod tests {
     use super::*;
     use crate::build_info::BuildInfo;
     use crate::telemetry::{GatewayMetric, Telemetry};
-    use weirgate_core::{FeedStats, Now, Survey};
+    use weirgate_core::{FeedStats, Survey};
+    use weirgate_wire::base::Now;
 
     #[test]
     fn a_limit_that_is_off_has_no_maximum_and_the_others_have_their_value() {

@@ -7,8 +7,7 @@ use super::log_filter_file::log_filter;
 use super::{RunError, files};
 use crate::http::Admin;
 use crate::settings::{Checked, Env, ProcessSettings};
-use crate::telemetry::logging::LogFormat;
-use crate::telemetry::{HitLimit, LimitOf, logging, memory_limit_bytes};
+use crate::telemetry::{HitLimit, LimitOf, LogFormat, memory_limit_bytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io;
@@ -52,7 +51,7 @@ pub fn first_steps() -> io::Result<Env> {
 pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     check_address_space()?;
     let (format, filter) = log_settings(checked)?;
-    logging::init(format, &filter, checked.processes().number())?;
+    format.start_log(&filter, checked.processes().number())?;
     Ok(begin(checked))
 }
 

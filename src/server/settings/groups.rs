@@ -12,7 +12,7 @@ use super::listen::ListenSettings;
 use super::processes::Processes;
 use super::secret::{SecretText, SecretUrl};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::LogFormat;
 use crate::{flag, group};
 use weirgate_core::DrainPlan;
 use weirgate_wire::auth::ClaimRules;

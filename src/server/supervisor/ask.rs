@@ -17,8 +17,7 @@ use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::http::RequestBody;
-use crate::http::{BoxError, read_body};
+use crate::http::{BoxError, RequestBody, read_body};
 
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::last_minute::RecentLatency;
-use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
+use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, SendError};
 use weirgate_runtime::{DurationCounts, Durations, SpinCounts};
+use weirgate_wire::base::Now;
 
 /// A value that a single thread writes and any thread reads.
 #[derive(Debug, Default)]

@@ -54,37 +54,39 @@ pub enum LoggingError {
     NotSetUp,
 }
 
-/// Sends log lines to standard output, filtered by `directives` in the syntax of `RUST_LOG`
-/// (`info,weirgate_server::http=debug`).
-///
-/// No thread that logs waits. Lines wait in a queue; while it is full, further lines are left out, and their number is
-/// logged later. `process` is in each line, if several processes write into one log.
-///
-/// # Errors
-/// `directives` cannot be read, the system refuses a thread, or logging was set up before.
-pub fn init(format: LogFormat, directives: &str, process: Option<u32>) -> Result<(), LoggingError> {
-    let filter = filter(directives)?;
-    let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
-    let mut lines = LogLines::start()?;
-    lines.is_styled = terminal.is_some();
-    lines.label = process
-        .map(|number| Label::new(number, format))
-        .unwrap_or_default();
-    let formatter = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || lines.clone());
-    let set_filter = match (format, terminal) {
-        (LogFormat::Json, _) => put_in_force(formatter.json().flatten_event(true)),
-        (LogFormat::Text, None) => put_in_force(formatter),
-        (LogFormat::Text, Some(terminal)) => put_in_force(formatter.event_format(terminal)),
-    }?;
-    FORMAT.get_or_init(|| format);
-    FILTER.get_or_init(|| Filter {
-        replace: set_filter,
-        directives: Mutex::new(directives.to_owned()),
-    });
-    flush_before_panics();
-    Ok(())
+impl LogFormat {
+    /// Sends log lines to standard output, filtered by `directives` in the syntax of `RUST_LOG`
+    /// (`info,weirgate_server::http=debug`).
+    ///
+    /// No thread that logs waits. Lines wait in a queue; while it is full, further lines are left out, and their number is
+    /// logged later. `process` is in each line, if several processes write into one log.
+    ///
+    /// # Errors
+    /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
+    pub fn start_log(self, directives: &str, process: Option<u32>) -> Result<(), LoggingError> {
+        let filter = filter(directives)?;
+        let terminal = TerminalLines::for_stdout().filter(|_| self == Self::Text);
+        let mut lines = LogLines::start()?;
+        lines.is_styled = terminal.is_some();
+        lines.label = process
+            .map(|number| Label::new(number, self))
+            .unwrap_or_default();
+        let formatter = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(move || lines.clone());
+        let set_filter = match (self, terminal) {
+            (Self::Json, _) => put_in_force(formatter.json().flatten_event(true)),
+            (Self::Text, None) => put_in_force(formatter),
+            (Self::Text, Some(terminal)) => put_in_force(formatter.event_format(terminal)),
+        }?;
+        FORMAT.get_or_init(|| self);
+        FILTER.get_or_init(|| Filter {
+            replace: set_filter,
+            directives: Mutex::new(directives.to_owned()),
+        });
+        flush_before_panics();
+        Ok(())
+    }
 }
 
 /// Installs the log of the process. Returns the function that replaces its filter.
@@ -149,7 +151,7 @@ pub fn say(text: &str, as_json: impl FnOnce()) {
     }
 }
 
-/// Whether [`init`] accepts these directives and they make sense. The library accepts more, and would then log nothing:
+/// Whether [`LogFormat::start_log`] accepts these directives and they make sense. The library accepts more, and would then log nothing:
 /// a word other than a level is the name of a foreign module, also in `info=`, and weirgate has no spans for
 /// `[SPAN]`.
 pub(crate) fn is_filter(directives: &str) -> bool {

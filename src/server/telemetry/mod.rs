@@ -10,14 +10,14 @@
 //! | `names`, `samples`, `gateway_metric` | the metrics: names, values as text, those that not every process has |
 //! | `event_loop`, `surveys`, `hit_limit` | the numbers of the loop; surveys of clients; why a connection ended |
 //! | `process`, `last_minute` | what the kernel says about the process; the latency of the last minute |
-//! | [`logging`], `log_queue`, `terminal` | the log, its thread, its form on a terminal |
+//! | `logging`, `log_queue`, `terminal` | the log, its thread, its form on a terminal |
 
 mod event_loop;
 mod gateway_metric;
 mod hit_limit;
 mod last_minute;
 mod log_queue;
-pub mod logging;
+pub(crate) mod logging;
 mod names;
 mod process;
 mod samples;
@@ -40,6 +40,7 @@ pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
+pub use logging::LogFormat;
 pub use names::{MetricKind, MetricName};
 pub(crate) use process::ProcessStats;
 pub(crate) use process::memory_limit_bytes;
@@ -47,9 +48,9 @@ pub(crate) use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub(crate) use surveys::{EndedAt, PendingSearch, SEARCHES_MAX, SearchResult, Surveyed, Surveys};
 
 use samples::{ByLabel, Samples, Writer};
-use weirgate_core::{FeedStats, Now, SubjectStats};
-use weirgate_runtime::{BusStatus, ConsumerStatus};
-use weirgate_runtime::{DurationCounts, SpinCounts};
+use weirgate_core::{FeedStats, SubjectStats};
+use weirgate_runtime::{BusStatus, ConsumerStatus, DurationCounts, SpinCounts};
+use weirgate_wire::base::Now;
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =

@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PeerEnd, SessionKey, Transmit, Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, PeerEnd, SessionKey, Transmit, Write,
 };
+use weirgate_wire::base::Now;
 
 /// The time of every message.
 pub(crate) const NOW: Now = Now {

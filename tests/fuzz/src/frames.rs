@@ -7,8 +7,7 @@ use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use weirgate_test_support::client_frame;
 use weirgate_wire::deflate::InflateWindows;
-use weirgate_wire::frame::FrameScratch;
-use weirgate_wire::frame_reader::FrameReader;
+use weirgate_wire::{FrameReader, FrameScratch};
 
 use super::{choices, oracle, outcome};
 

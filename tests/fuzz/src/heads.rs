@@ -13,8 +13,7 @@ use hyper::http::request::Parts;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::{Response, Version, service};
-use weirgate_wire::body::BodyScanner;
-use weirgate_wire::head::{HeadError, HeadScanner, RequestHead};
+use weirgate_wire::{BodyScanner, HeadError, HeadScanner, RequestHead};
 
 use super::{choices, outcome};
 

@@ -6,11 +6,10 @@ use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::levels::feed::Normaliser;
 use weirgate::gateways::trades::feed::TradesFeed;
-use weirgate_core::FeedSettings;
 use weirgate_core::{
-    Body, Content, CopyFor, Feed, FrameBytes, Gateway, Place, Publication, TopicName,
+    Body, BusEvent, BusMessage, Content, CopyFor, Feed, FeedSettings, FrameBytes, Gateway, Place,
+    Publication, TopicName,
 };
-use weirgate_core::{BusEvent, BusMessage};
 
 use weirgate_wire::json::check_json;
 

@@ -3,8 +3,7 @@
 
 use weirgate_test_support::{DeflateSender, client_frame};
 use weirgate_wire::deflate::InflateWindows;
-use weirgate_wire::frame::FrameScratch;
-use weirgate_wire::frame_reader::FrameReader;
+use weirgate_wire::{FrameReader, FrameScratch};
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};

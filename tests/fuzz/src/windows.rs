@@ -13,13 +13,14 @@ use weirgate_wire::admission::Transport;
 
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, ConflationKey, Core, Effect, Entrance,
-    FeedNotice, Frame, FrameBytes, Gateway, HistoryLimits, Hub, Incoming, Limits, MaxRate, Now,
-    Outcome, Place, Position, Prefix, Publication, Recipient, SendQueueLimits, SessionKey,
-    SocketEnd, StoredId, TopicName, Transmit, Wanted, Write,
+    FeedNotice, Frame, FrameBytes, Gateway, HistoryLimits, Hub, Incoming, Limits, MaxRate, Outcome,
+    Place, Position, Prefix, Publication, Recipient, SendQueueLimits, SessionKey, SocketEnd,
+    StoredId, TopicName, Transmit, Wanted, Write,
 };
 use weirgate_test_support::KeptInflater;
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::base::Now;
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, outcome};

@@ -21,7 +21,7 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::pages::{RedisStreamPages, WithPages};
+use self::pages::RedisStreamPages;
 use self::progress::SourceProgress;
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
@@ -30,10 +30,10 @@ use super::error::{RedisError, Stop};
 use super::resp::ReadLimits;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
-use crate::LinkTimes;
 use crate::kept::{StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
+use crate::{BusInterest, LinkTimes};
 use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
@@ -57,6 +57,8 @@ pub struct RedisStreamSource {
     reader: RedisStreamReader,
     progress: SourceProgress,
     feed: StreamFeed,
+    /// What answers clients that ask for all messages of names; until its thread starts.
+    pages: Option<RedisStreamPages>,
 }
 
 impl RedisStreamSource {
@@ -77,7 +79,21 @@ impl RedisStreamSource {
             reader: RedisStreamReader::new(&stream.name, stream.history_ms, bytes_max),
             progress: SourceProgress::default(),
             feed: StreamFeed::new(stream, StorageTime::MajorMs),
+            pages: None,
         })
+    }
+
+    /// Also answers clients that ask for all messages of names, in pages. Returns the handle for their questions.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn with_pages(mut self) -> Result<(Self, BusInterest), RedisError> {
+        let settings = self.servers.settings.clone();
+        let (status, progress) = (Arc::clone(&self.status), self.progress.clone());
+        let (pages, interest) =
+            RedisStreamPages::new(settings, &self.reader.key, status, progress)?;
+        self.pages = Some(pages);
+        Ok((self, interest))
     }
 
     /// Connects, then reads the stream until the connection is lost.
@@ -127,6 +143,9 @@ impl RedisStreamSource {
 
 impl Source for RedisStreamSource {
     fn run(mut self: Box<Self>, link: SourceLink) {
+        if let Some(pages) = self.pages.take() {
+            pages.start(link.another());
+        }
         relay::run(&mut *self, link);
     }
 }

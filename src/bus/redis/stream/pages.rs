@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use foldhash::quality::RandomState;
 
 use super::progress::{Progress, SourceProgress};
+use super::read_limits;
 use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
-use super::{RedisStreamSource, read_limits};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, shown_trimmed};
 use crate::redis::resp::{RespReader, Value};
@@ -26,9 +26,7 @@ use crate::socket::{Buffered, Waiter};
 use weirgate_core::{
     BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName, fnv_1a,
 };
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::detached;
-use weirgate_runtime::{LoopGone, Source, SourceLink};
+use weirgate_runtime::{BusStatus, LoopGone, SourceLink, detached};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::Now;
 
@@ -48,7 +46,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Answers questions for all messages of names in a stream.
-pub struct RedisStreamPages {
+pub(super) struct RedisStreamPages {
     servers: RedisServers,
     status: Arc<BusStatus>,
     waiter: Waiter,
@@ -107,31 +105,6 @@ struct Answered {
 struct Sought {
     exact: HashSet<TopicName, RandomState>,
     patterns: Option<NamePatterns>,
-}
-
-/// A stream, and its pages.
-pub struct WithPages {
-    source: Box<RedisStreamSource>,
-    pages: RedisStreamPages,
-}
-
-impl WithPages {
-    /// Both for one loop.
-    pub fn new(source: RedisStreamSource, mut pages: RedisStreamPages) -> Self {
-        pages.progress = source.progress.clone();
-        let source = Box::new(source);
-        Self { source, pages }
-    }
-}
-
-impl Source for WithPages {
-    fn run(self: Box<Self>, link: SourceLink) {
-        let (pages, link_of_pages) = (self.pages, link.another());
-        if let Err(error) = detached("pages", move || pages.run(&link_of_pages)) {
-            tracing::error!(%error, "no thread for the pages of the stream: nobody gets all messages");
-        }
-        self.source.run(link);
-    }
 }
 
 impl Sought {
@@ -211,10 +184,11 @@ impl RedisStreamPages {
     ///
     /// # Errors
     /// The certificates to trust cannot be read, or the system has no descriptor left.
-    pub fn new(
+    pub(super) fn new(
         settings: RedisSettings,
         key: &str,
         status: Arc<BusStatus>,
+        progress: SourceProgress,
     ) -> Result<(Self, BusInterest), RedisError> {
         let (waiter, wake) = waiter("the pages of a Redis stream")?;
         let (handle, names) = requests::interest(wake);
@@ -224,13 +198,20 @@ impl RedisStreamPages {
             waiter,
             names,
             key: key.to_owned(),
-            progress: SourceProgress::default(),
+            progress,
             open: VecDeque::new(),
             parts: None,
             connected: (Instant::now(), 0),
             entry_bytes: PAGE_BYTES / ENTRIES_MAX,
         };
         Ok((pages, handle))
+    }
+
+    /// Starts the thread of the pages.
+    pub(super) fn start(self, link: SourceLink) {
+        if let Err(error) = detached("pages", move || self.run(&link)) {
+            tracing::error!(%error, "no thread for the pages of the stream: nobody gets all messages");
+        }
     }
 
     fn run(mut self, link: &SourceLink) {

@@ -55,7 +55,7 @@ pub(super) const DATA: &[u8] = b"data";
 /// The place of this process in a stream.
 #[derive(Debug, Default)]
 pub struct RedisStreamReader {
-    key: String,
+    pub(super) key: String,
     history_ms: u64,
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,

@@ -19,9 +19,7 @@ use weirgate_bus::nats::{
 use weirgate_bus::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
 use weirgate_bus::{BusInterest, Publisher};
 use weirgate_core::{BusEvent, Subscription};
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::{Clock, QueueBytes, TakenBytes};
-use weirgate_runtime::{Source, SourceLink};
+use weirgate_runtime::{BusStatus, Clock, QueueBytes, Source, SourceLink, TakenBytes};
 use weirgate_server::run::{RunError, StartQuestion};
 
 /// The most events between a connection and the bus thread.

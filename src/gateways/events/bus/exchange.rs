@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::instances::{Instances, SILENCE_US};
 use super::message::{InstanceMessage, LINE_BYTES_MAX, PART_BYTES_MAX, PushPart};
 use super::{BusStats, ExchangeAction, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
-use weirgate_core::Now;
-use weirgate_wire::base::LogBudget;
+use weirgate_wire::base::{LogBudget, Now};
 
 /// How often an instance announces itself.
 const HERE_US: u64 = 1_000_000;

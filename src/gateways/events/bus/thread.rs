@@ -303,10 +303,8 @@ mod tests {
     use super::*;
     use crate::gateways::events::bus::ExchangeSettings;
     use weirgate_bus::redis::{RedisEndpoint, RedisPublisher, RedisSettings};
-    use weirgate_core::FrameBytes;
-    use weirgate_core::{BusMessage, Place};
-    use weirgate_runtime::BusStatus;
-    use weirgate_runtime::{Clock, LateWake, QueueBytes};
+    use weirgate_core::{BusMessage, FrameBytes, Place};
+    use weirgate_runtime::{BusStatus, Clock, LateWake, QueueBytes};
 
     #[test]
     fn a_loop_that_delivers_nothing_stops_the_bus() {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
 use crate::services::{ConnectionPlace, Lease, RepeatableBody};
-use weirgate_server::http::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
+use weirgate_server::http::{BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
 /// The largest announced length of a body that is read completely before the request gets a connection to its service,
@@ -30,7 +30,7 @@ async fn read_small(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyE
         room.wake_with(cx.waker());
         if room.is_evicted() {
             upload.give_up();
-            return Poll::Ready(Err(ReadBodyError::TooSlow(BodyTooSlow)));
+            return Poll::Ready(Err(ReadBodyError::TooSlow));
         }
         read.as_mut().poll(cx)
     })

@@ -6,8 +6,8 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
     LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Peer};
-use weirgate_wire::head::Trace;
 use weirgate_wire::space;
 
 /// The headers that are for a single connection, besides those that `Connection` names.

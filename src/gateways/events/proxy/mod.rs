@@ -37,8 +37,9 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::timeout;
 use weirgate_runtime::Clock;
-use weirgate_server::http::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_server::http::{Progress, RequestBody};
+use weirgate_server::http::{
+    Answer, Handler, LateAnswer, Progress, RequestBody, RequestParts, Route,
+};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};
 

@@ -7,10 +7,10 @@ use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use crate::gateways::events::identify::device_of;
 use crate::gateways::shared::access::{AccessStats, close_of};
-use weirgate_core::Now;
 use weirgate_server::http::{Answer, RequestParts};
+use weirgate_wire::RequestHead;
 use weirgate_wire::auth::{Authenticator, Refusal, Token};
-use weirgate_wire::head::RequestHead;
+use weirgate_wire::base::Now;
 
 /// Judges the tokens of proxied requests. By default no token counts.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::normalise::write_string;
 use crate::gateways::shared::feed::{write_integer, write_stamp};
-use weirgate_core::{ConflationKey, Frame, FrameBytes, Now};
+use weirgate_core::{ConflationKey, Frame, FrameBytes};
+use weirgate_wire::base::Now;
 
 /// All frames of a topic replace each other: each holds everything that the topic shows, and a client is a member of a
 /// single topic.

@@ -33,9 +33,10 @@ use self::reader::{JsonKind, Reader};
 use self::view::View;
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
 use weirgate_core::{
-    BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Now, Publication,
+    BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Publication,
     TopicName,
 };
+use weirgate_wire::base::Now;
 use weirgate_wire::json::check_json;
 
 pub use self::bad_message::BadMessage;

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::Cache;
-use weirgate_core::{Frame, Now, Publication, Retain, TopicName};
+use weirgate_core::{Frame, Publication, Retain, TopicName};
+use weirgate_wire::base::Now;
 
 /// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of 100,000
 /// messages would be work for nobody; without any update, a client that connects meanwhile would get a state from

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use self::series::{CandleState, Series};
 use self::trade::Trade;
 use crate::gateways::shared::counts::{Count, labelled};
-use weirgate_core::{ConflationKey, Now, TopicName};
-use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
+use weirgate_core::{ConflationKey, TopicName};
+use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
 pub(super) use self::interval::Interval;
 

@@ -19,10 +19,11 @@ use super::{AdminReach, Cutter, refuse_other_page};
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_core::{
-    Connected, Cut, FoundClient, FoundName, MaxRate, Now, RefusedName, Revoked, Search,
-    SearchOutcome, Short,
+    Connected, Cut, FoundClient, FoundName, MaxRate, RefusedName, Revoked, Search, SearchOutcome,
+    Short,
 };
 use weirgate_wire::auth::Refusal;
+use weirgate_wire::base::Now;
 
 /// The most bytes of a query.
 const QUERY_BYTES_MAX: usize = 8 * 1024;

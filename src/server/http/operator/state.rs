@@ -17,8 +17,7 @@ use crate::telemetry::{EndedAt, HitLimit, MetricName, MetricsReading, RecentLate
 use weirgate_core::{
     ClientSnapshot, HistoryStats, RefusedName, Short, SlowSnapshot, Survey, TopicSnapshot, Why,
 };
-use weirgate_runtime::BusStatus;
-use weirgate_runtime::Clock;
+use weirgate_runtime::{BusStatus, Clock};
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.

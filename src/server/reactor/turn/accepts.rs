@@ -9,7 +9,8 @@ use crate::listening::tls::TlsSession;
 use crate::reactor::handshakes::{Entered, HandshakeJob, HandshakeOutcome, Handshakes, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
-use weirgate_core::{Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
+use weirgate_core::{Feed, Gateway, PeerEnd, PhaseKind, SessionKey, SocketEnd};
+use weirgate_wire::base::Now;
 
 /// While evicted connections end, accepting waits this long between two checks.
 const ENDS_CHECK_US: u64 = 1_000;

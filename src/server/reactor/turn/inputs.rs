@@ -4,7 +4,8 @@
 use super::Reactor;
 use crate::reactor::feed_lines::log_lines;
 use crate::telemetry::{Budget, Stage};
-use weirgate_core::{Feed, Gateway, Now};
+use weirgate_core::{Feed, Gateway};
+use weirgate_wire::base::Now;
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Handles input of other threads for the gateway, publications included.

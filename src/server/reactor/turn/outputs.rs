@@ -10,9 +10,9 @@ use crate::telemetry::{
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::Level;
-use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
+use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, SessionKey, Why};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::{LogBudget, LogLine, Now};
 
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.

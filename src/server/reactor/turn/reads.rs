@@ -9,8 +9,9 @@ use std::io;
 
 use super::{Cost, Reactor, Unread};
 use crate::telemetry::Budget;
-use weirgate_core::{CloseReason, Feed, Gateway, Now, PeerEnd, PhaseKind, SessionKey, SocketEnd};
+use weirgate_core::{CloseReason, Feed, Gateway, PeerEnd, PhaseKind, SessionKey, SocketEnd};
 use weirgate_runtime::Clock;
+use weirgate_wire::base::Now;
 
 /// A read that takes less time was not interrupted by another program: the kernel gives each some milliseconds.
 const INTERRUPTED_US_MIN: u64 = 200;

@@ -6,8 +6,7 @@ use super::super::kind::{Form, Kind, RefusedValue, Unit};
 use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
-use crate::telemetry::MetricName;
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::{LogFormat, MetricName};
 use weirgate_core::{CloseReason, Limits};
 use weirgate_wire::admission::Quota;
 
