@@ -164,7 +164,9 @@ impl KeyUrl {
             return Ok(None);
         };
         let authorities = settings.jwks_ca_file.as_deref();
-        let tls = url.wants_tls().then(|| tls_roots::client(authorities));
+        let tls = url
+            .wants_tls()
+            .then(|| tls_roots::client(authorities, None));
         let tls = tls
             .transpose()
             .map_err(|error| KeyFileError::Wrong(format!("--jwt-jwks-ca-file: {error}")))?;

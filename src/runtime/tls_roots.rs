@@ -16,28 +16,48 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
-/// There are no trusted certificates.
+/// Why outgoing TLS cannot be set up: a fault in a file of the settings, or in the system's store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no certificates to trust in {place} ({reason})")]
-pub struct TrustError {
-    /// The file, or the system's store.
-    pub place: String,
-    /// The error of the file or the store.
-    pub reason: String,
+pub enum ClientTlsError {
+    /// There are no trusted certificates.
+    #[error("no certificates to trust in {place} ({reason})")]
+    NobodyTrusted {
+        /// The file, or the system's store.
+        place: String,
+        /// The error of the file or the store.
+        reason: String,
+    },
+    /// The client's own certificate or its key cannot be used. The text names the file.
+    #[error("{0}")]
+    OwnCertificate(String),
 }
 
-/// Returns the same as [`client`], to which a certificate of the client can be added.
+/// Returns the client side of TLS 1.2 and 1.3. It trusts the certificates of `ca_file` (PEM), or of the system without a
+/// file: servers whose certificates these authorities have signed, and servers that have exactly one of these certificates.
+/// If `own` is set, the client shows the certificate and uses the key of these two PEM files.
 ///
 /// # Errors
-/// As of [`client`].
-pub fn client_config(
+/// A file cannot be read or has the wrong content, or the certificate and the key of `own` do not belong together.
+pub fn client(
     ca_file: Option<&Path>,
-) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Result<Arc<ClientConfig>, ClientTlsError> {
+    let builder = trusting(ca_file)?;
+    let config = match own {
+        Some(own) => showing(builder, own).map_err(ClientTlsError::OwnCertificate)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+fn trusting(
+    ca_file: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClientTlsError> {
     let (place, certificates) = match ca_file {
         Some(file) => (file.display().to_string(), certificates(file)),
         None => ("the system's store".to_owned(), system_certificates()),
     };
-    let nobody = |reason: String| TrustError {
+    let nobody = |reason: String| ClientTlsError::NobodyTrusted {
         place: place.clone(),
         reason,
     };
@@ -57,28 +77,11 @@ pub fn client_config(
     Ok(builder.with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Returns the client side of TLS 1.2 and 1.3, without a certificate of its own. It trusts the certificates of `ca_file`
-/// (PEM), or of the system without a file: servers whose certificates these authorities have signed, and servers that have
-/// exactly one of these certificates.
-///
-/// # Errors
-/// The file cannot be read, or has no certificate of an authority.
-pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
-    Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
-}
-
-/// Completes the client side of TLS. If `own` is set, the client shows the certificate and uses the key of these two
-/// PEM files.
-///
-/// # Errors
-/// A file has the wrong content (the text names the file), or certificate and key do not belong together.
-pub fn showing(
+/// The client shows the certificate and uses the key of these two files.
+fn showing(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
-    own: Option<&(PathBuf, PathBuf)>,
+    (certificate, key): &(PathBuf, PathBuf),
 ) -> Result<ClientConfig, String> {
-    let Some((certificate, key)) = own else {
-        return Ok(builder.with_no_client_auth());
-    };
     let not = |path: &Path, what: &str| format!("{} does not hold {what}", path.display());
     let chain = certificates(certificate)
         .ok()

@@ -336,7 +336,7 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
         ("localhost", Ok("secret".to_owned())),
         ("127.0.0.1", Err(CallFailure::Unreachable)),
     ] {
-        let tls = Some(tls_roots::client(Some(&ca_file)).expect("somebody to trust"));
+        let tls = Some(tls_roots::client(Some(&ca_file), None).expect("somebody to trust"));
         let url = format!("https://{host}:{port}");
         let world = World::at(&url, Arc::default(), tls, patient());
         let text = world

@@ -4,7 +4,6 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -88,7 +87,7 @@ impl Connection {
         } = greeted.map_err(unreachable)?;
         let until = connected + patience.handshake;
         let stream = if endpoint.is_tls(settings, &info) {
-            let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
+            let config = tls_config(&settings.tls).map_err(NatsError::File)?;
             MaybeTlsStream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
             MaybeTlsStream::plain(tcp)

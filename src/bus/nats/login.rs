@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -243,11 +244,9 @@ fn not(path: &Path, what: &str) -> io::Error {
 ///
 /// # Errors
 /// A file cannot be read or has the wrong content; the text names the file.
-pub(super) fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
-    let trusting = tls_roots::client_config(tls.ca.as_deref());
-    let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    let showing = tls_roots::showing(builder, tls.client.as_ref());
-    showing.map_err(|text| io::Error::new(ErrorKind::InvalidData, text))
+pub(super) fn tls_config(tls: &Tls) -> io::Result<Arc<ClientConfig>> {
+    tls_roots::client(tls.ca.as_deref(), tls.client.as_ref())
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

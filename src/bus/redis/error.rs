@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{relay, server_words};
-use weirgate_runtime::tls_roots::TrustError;
+use weirgate_runtime::tls_roots::ClientTlsError;
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -14,12 +14,9 @@ pub enum RedisError {
         "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
     )]
     BadUrl(&'static str),
-    /// The settings: the certificates to trust cannot be read.
+    /// The settings: the certificates to trust, or the client's own, cannot be read.
     #[error(transparent)]
-    NobodyTrusted(#[from] TrustError),
-    /// The settings: the client's certificate or its key cannot be read.
-    #[error("{0}")]
-    OwnCertificate(String),
+    ClientTls(#[from] ClientTlsError),
     /// The settings: a sentinel has no TLS, so an attacker could name the master.
     #[error(
         "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \

@@ -58,9 +58,8 @@ impl RedisServers {
         let tls = match settings.server.tls || sentinels_tls {
             true => {
                 settings.check_tls_name()?;
-                let trusting = tls_roots::client_config(settings.tls_ca_file.as_deref())?;
-                let showing = tls_roots::showing(trusting, settings.tls_client.as_ref());
-                Some(Arc::new(showing.map_err(RedisError::OwnCertificate)?))
+                let ca_file = settings.tls_ca_file.as_deref();
+                Some(tls_roots::client(ca_file, settings.tls_client.as_ref())?)
             }
             false => None,
         };

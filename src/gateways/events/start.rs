@@ -236,7 +236,7 @@ fn services(own: &EventsSettings, table: &Services) -> Result<Vec<services::Serv
     let rows = table.rows().iter().map(|row| (row.name, upstream(row)));
     let rows: Vec<_> = rows.collect();
     let wants_tls = rows.iter().any(|(_, upstream)| upstream.wants_tls());
-    let tls = wants_tls.then(|| tls_roots::client(own.upstream_ca_file.as_deref()));
+    let tls = wants_tls.then(|| tls_roots::client(own.upstream_ca_file.as_deref(), None));
     let wrong = |error| RunError::Settings(format!("--upstream-ca-file: {error}"));
     let tls = tls.transpose().map_err(wrong)?;
     let service = |(name, upstream)| services::Service::new(name, upstream, tls.clone());

@@ -4,6 +4,7 @@ use std::fmt;
 
 use weirgate_bus::nats::{Credentials, NatsNeeds, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
+use weirgate_runtime::tls_roots::ClientTlsError;
 use weirgate_server::flag;
 use weirgate_server::run::{RunError, StartQuestion};
 use weirgate_server::settings::{Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl};
@@ -142,8 +143,12 @@ fn wrong(checked: &Checked, flag: &str, error: &RedisError) -> RunError {
 /// Makes an error of the Redis source an error in the settings, and names the wrong setting.
 pub(in crate::gateways) fn redis_error(error: RedisError) -> RunError {
     RunError::Settings(match error {
-        RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
-        RedisError::OwnCertificate(error) => format!("--redis-cert and --redis-key: {error}"),
+        RedisError::ClientTls(error @ ClientTlsError::NobodyTrusted { .. }) => {
+            format!("--redis-ca-file: {error}")
+        }
+        RedisError::ClientTls(error @ ClientTlsError::OwnCertificate(_)) => {
+            format!("--redis-cert and --redis-key: {error}")
+        }
         RedisError::PlainSentinel(_) => format!(
             "--redis-sentinels: {error}; write rediss:// for each sentinel, or set --redis-tls-name"
         ),
