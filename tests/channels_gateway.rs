@@ -41,8 +41,8 @@ use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
 use weirgate_core::{
-    BusEvent, BusMessage, CloseReason, Fault, Feed, FeedSettings, HistoryLimits, Limits, Mark,
-    PageCursor, Place, Position, ReadPart, SessionKey, Subscription,
+    BusEvent, BusMessage, CloseReason, Feed, FeedSettings, HistoryLimits, Limits, Mark, PageCursor,
+    Place, Position, ReadPart, SessionKey, Subscription,
 };
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use world::World;
@@ -153,7 +153,7 @@ impl Bench {
     }
 
     fn down(&mut self) {
-        self.bus(BusEvent::Down(Fault("gone".to_owned())));
+        self.bus(BusEvent::Down("gone".to_owned()));
     }
 
     fn confirm(&mut self, name: &str) {
@@ -166,7 +166,7 @@ impl Bench {
         self.bus(BusEvent::Refused {
             subscription: Subscription::channel(name),
             number: self.world.outputs.numbers[name],
-            fault: Fault("NOPERM".to_owned()),
+            fault: "NOPERM".to_owned(),
         });
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::outage::{Failure, LinkTimes, Outages};
 use super::stream_lag::StreamLag;
-use weirgate_core::{BusEvent, Fault};
+use weirgate_core::BusEvent;
 use weirgate_runtime::{BusStatus, LoopGone, SourceLink, Spin};
 
 /// The part of the thread that differs from bus to bus.
@@ -182,7 +182,7 @@ impl<E: Error> Relay<E> {
                     self.link.send(BusEvent::Gap { lost: None })?;
                 }
                 if !std::mem::take(&mut self.is_silent) {
-                    self.link.send(BusEvent::Down(Fault(error.to_string())))?;
+                    self.link.send(BusEvent::Down(error.to_string()))?;
                 }
             }
         }
@@ -194,7 +194,7 @@ impl<E: Error> Relay<E> {
         self.status.set_down(self.link.now().mono_us);
         if self.is_up_now() {
             self.is_silent = true;
-            self.link.send(BusEvent::Down(Fault(fault)))?;
+            self.link.send(BusEvent::Down(fault))?;
         }
         Ok(())
     }

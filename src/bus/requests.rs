@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Unanswered};
 use super::server_words::shown;
-use weirgate_core::{BusEvent, Fault, PageCursor, Subscription, TopicName};
+use weirgate_core::{BusEvent, PageCursor, Subscription, TopicName};
 use weirgate_runtime::{LoopGone, SourceLink, Wake};
 use weirgate_wire::admission::{ClientAddr, FairQueue};
 use weirgate_wire::base::{ExtendibleMap, LogBudget};
@@ -440,7 +440,7 @@ impl Names {
         link.send(BusEvent::Refused {
             subscription,
             number,
-            fault: Fault(reason),
+            fault: reason,
         })
     }
 

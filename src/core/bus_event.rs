@@ -11,8 +11,8 @@ use crate::{BusNotice, FeedNotice, Place, RetainedCut, StoredId};
 pub enum BusEvent {
     /// The bus was reached and all requested names are subscribed.
     Up,
-    /// The bus is out of reach; the source tries again by itself.
-    Down(Fault),
+    /// The bus is out of reach, and why; the source tries again by itself. The text never holds a password.
+    Down(String),
     /// The messages that waited at the subscription (warm-up, backlog) have been handed over.
     CaughtUp,
     /// Messages were lost.
@@ -49,7 +49,7 @@ pub enum BusEvent {
         /// As in [`Self::Subscribed`].
         number: u64,
         /// The reason that the bus gave.
-        fault: Fault,
+        fault: String,
     },
     /// A stored message that a question is about, a quiet message: a last value, or one of all messages.
     LastValue {
@@ -180,10 +180,6 @@ pub struct ReadPart {
     /// The number of the last message that was read.
     pub sequence: u64,
 }
-
-/// Why the bus is away, in words for a log line; never holds a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub String);
 
 /// A message that the source cannot hand over.
 #[derive(Debug)]

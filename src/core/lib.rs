@@ -88,7 +88,7 @@ pub use self::core::Core;
 pub use self::hub::Hub;
 pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
-    BusEvent, BusMessage, Fault, PageCursor, ReadPart, SkippedMessage, StreamPosition, Subscription,
+    BusEvent, BusMessage, PageCursor, ReadPart, SkippedMessage, StreamPosition, Subscription,
 };
 pub use deadlines::earliest;
 use encodings::Encoded;

@@ -131,7 +131,7 @@ fn a_cover_that_the_bus_refuses_is_asked_in_parts() {
     let refused = |bench: &Bench| BusEvent::Refused {
         subscription: Subscription::pattern(COVER),
         number: bench.world.outputs.numbers[COVER],
-        fault: Fault("NOPERM".to_owned()),
+        fault: "NOPERM".to_owned(),
     };
     let refusal = refused(&bench);
     bench.bus(refusal);

@@ -19,7 +19,7 @@ fn what_was_kept_of_a_name_that_the_bus_refuses_is_not_sent() {
             false => BusEvent::Refused {
                 subscription,
                 number,
-                fault: Fault("NOPERM".to_owned()),
+                fault: "NOPERM".to_owned(),
             },
         }
     };
@@ -323,7 +323,7 @@ fn a_name_that_the_bus_refuses_keeps_no_other_from_its_newest_messages() {
     kept.bench.bus(BusEvent::Refused {
         subscription,
         number,
-        fault: Fault("NOPERM".to_owned()),
+        fault: "NOPERM".to_owned(),
     });
     kept.bench.got(key);
     kept.bench.say(key, &both);

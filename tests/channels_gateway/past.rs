@@ -1025,7 +1025,7 @@ fn the_end_of_a_question_is_told_to_who_waited_for_it_alone() {
         number: 3,
         cut: Some(RetainedCut::Refused),
     });
-    bench.bus(BusEvent::Down(Fault("gone".to_owned())));
+    bench.bus(BusEvent::Down("gone".to_owned()));
     bench.asks_newest(other, "a:2");
     bench.world.catch_up();
     bench.begins_at(stored(HEAD));

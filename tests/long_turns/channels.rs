@@ -10,8 +10,8 @@ use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
 use weirgate_core::{
-    BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
-    Hub, Limits, Mark, Place, Position, Publication, Subscription,
+    BusEvent, BusMessage, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits, Hub,
+    Limits, Mark, Place, Position, Publication, Subscription,
 };
 use weirgate_wire::auth::{Acl, Authenticator, KeyRing, KeySet, NamePatterns, NameSyntax};
 use weirgate_wire::base::{Now, Secret};
@@ -260,7 +260,7 @@ impl Contract for Channels {
                     .flat_map(|output| self.answers(output, *how == 3, now))
                     .collect()
             }
-            Outside::Away => vec![BusEvent::Down(Fault("gone".to_owned()))],
+            Outside::Away => vec![BusEvent::Down("gone".to_owned())],
             Outside::Back if self.is_kept => {
                 let count = take(&mut self.count);
                 let mark = FeedNotice::Mark {

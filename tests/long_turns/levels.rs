@@ -6,8 +6,7 @@ use serde_json::json;
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Fault, Feed as _, FrameBytes, Hub, Limits, Place, Publication,
-    StreamPosition,
+    BusEvent, BusMessage, Feed as _, FrameBytes, Hub, Limits, Place, Publication, StreamPosition,
 };
 use weirgate_wire::auth::Origins;
 use weirgate_wire::base::Now;
@@ -88,7 +87,7 @@ impl Contract for Levels {
                 (0..*messages % 2_000).map(message).collect()
             }
             Outside::Answers(_) => vec![BusEvent::CaughtUp],
-            Outside::Away => vec![BusEvent::Down(Fault("gone".to_owned()))],
+            Outside::Away => vec![BusEvent::Down("gone".to_owned())],
             Outside::Back => vec![BusEvent::Up],
             Outside::Gap => vec![BusEvent::Gap { lost: Some(2) }],
         }

@@ -8,8 +8,8 @@ use serde_json::json;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
-    Hub, Limits, Mark, Place, Position, Publication,
+    BusEvent, BusMessage, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits, Hub,
+    Limits, Mark, Place, Position, Publication,
 };
 use weirgate_wire::base::Now;
 
@@ -135,7 +135,7 @@ impl Contract for Trades {
                 symbols.take(30_000).map(trade).collect()
             }
             Outside::Answers(_) => Vec::new(),
-            Outside::Away => vec![BusEvent::Down(Fault("gone".to_owned()))],
+            Outside::Away => vec![BusEvent::Down("gone".to_owned())],
             Outside::Back if self.is_kept => {
                 let mark = FeedNotice::Mark {
                     feed_hash: 5,

@@ -15,7 +15,7 @@ use super::*;
 /// What the source says of its first failure.
 fn fault(source: &Running) -> String {
     match source.next() {
-        BusEvent::Down(fault) => fault.0,
+        BusEvent::Down(fault) => fault,
         other => panic!("it is not down: {other:?}"),
     }
 }
@@ -351,7 +351,7 @@ fn a_user_needs_no_more_than_the_documented_permissions() {
 fn subjects_fault(settings: NatsSettings) -> String {
     let source = run_subjects(settings, 16);
     match source.events.recv_timeout(PATIENCE).expect("an event") {
-        BusEvent::Down(fault) => fault.0,
+        BusEvent::Down(fault) => fault,
         other => panic!("it is not down: {other:?}"),
     }
 }

@@ -19,7 +19,7 @@ fn a_user_without_inboxes_is_told_which_permission_is_missing() {
     let server = server("subscribe: { deny: \"_INBOX.>\" }");
     let source = run(settings(&server.url_as("gw:p")));
     let fault = match source.next() {
-        BusEvent::Down(fault) => fault.0,
+        BusEvent::Down(fault) => fault,
         other => panic!("{other:?}"),
     };
     assert!(fault.contains("subscribe to _INBOX.>"), "{fault}");

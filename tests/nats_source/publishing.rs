@@ -57,7 +57,7 @@ impl Talking {
 
     fn fault(&self) -> String {
         self.next(|event| match event {
-            BusEvent::Down(fault) => Some(fault.0),
+            BusEvent::Down(fault) => Some(fault),
             _ => None,
         })
     }

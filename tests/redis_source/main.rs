@@ -115,7 +115,7 @@ impl Running {
     fn fault(&self) -> String {
         loop {
             if let BusEvent::Down(fault) = self.next() {
-                return fault.0;
+                return fault;
             }
         }
     }

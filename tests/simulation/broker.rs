@@ -1,9 +1,7 @@
 //! A bus that goes away, comes back with a backlog, repeats itself, and loses messages.
 
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
-use weirgate_core::{
-    BusEvent, BusMessage, Fault, Feed, FrameBytes, Place, Publication, StreamPosition,
-};
+use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, StreamPosition};
 use weirgate_wire::base::Now;
 
 use crate::world::Random;
@@ -66,7 +64,7 @@ impl Broker {
             }
             (Phase::Up | Phase::Backlog, 8) => {
                 self.phase = Phase::Down;
-                vec![BusEvent::Down(Fault("gone".to_owned()))]
+                vec![BusEvent::Down("gone".to_owned())]
             }
             (_, 9) => vec![BusEvent::Gap { lost: Some(3) }],
             (_, 10) if self.sequence > 0 => vec![self.message(now, "\"old\"", self.sequence)],

@@ -9,7 +9,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate_core::{BusEvent, BusMessage, Fault, FeedSettings, Place, SessionKey, Subscription};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings, Place, SessionKey, Subscription};
 use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
@@ -159,7 +159,7 @@ impl Bench<Channels> {
             false => BusEvent::Refused {
                 subscription,
                 number,
-                fault: Fault("no".to_owned()),
+                fault: "no".to_owned(),
             },
         });
     }
@@ -182,7 +182,7 @@ impl Bench<Channels> {
             let answers = known.model.answers.iter_mut();
             answers.for_each(|want| want.waits_for.clear());
         }
-        self.bus(BusEvent::Down(Fault("gone".to_owned())));
+        self.bus(BusEvent::Down("gone".to_owned()));
     }
 
     /// One copy for the channel, then one for each pattern that somebody holds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay};
 use weirgate_core::{
-    BusEvent, BusMessage, Fault, FeedSettings, Frame, FrameBytes, Publication, Retain, SessionKey,
+    BusEvent, BusMessage, FeedSettings, Frame, FrameBytes, Publication, Retain, SessionKey,
     StreamPosition, TopicName,
 };
 use weirgate_wire::auth::Origins;
@@ -72,7 +72,7 @@ impl Levels {
                 self.quiet = true;
                 BusEvent::Up
             }
-            2 => BusEvent::Down(Fault("gone".to_owned())),
+            2 => BusEvent::Down("gone".to_owned()),
             3..6 => {
                 self.quiet = false;
                 BusEvent::CaughtUp

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use weirgate_bus::redis::says_lone_master;
 use weirgate_bus::{CountedFeed, LossSigns};
-use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Mark, Place, Subscription};
 use weirgate_wire::base::Now;
 
 use super::redis::{Redis, Server};
@@ -123,7 +123,7 @@ impl Link {
         }
         if !self.is_down_told {
             self.is_down_told = true;
-            events.push(BusEvent::Down(Fault("gone".to_owned())));
+            events.push(BusEvent::Down("gone".to_owned()));
         }
         events
     }

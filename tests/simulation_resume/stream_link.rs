@@ -4,7 +4,7 @@
 use weirgate_bus::redis::resp::Value;
 use weirgate_bus::redis::{RedisStreamReader, StreamReadError};
 use weirgate_bus::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
-use weirgate_core::{BusEvent, Fault};
+use weirgate_core::BusEvent;
 use weirgate_wire::base::Now;
 
 use super::redis::Redis;
@@ -66,7 +66,7 @@ impl StreamLink {
         self.answers = None;
         match std::mem::replace(&mut self.is_down_told, true) {
             true => Vec::new(),
-            false => vec![BusEvent::Down(Fault("gone".to_owned()))],
+            false => vec![BusEvent::Down("gone".to_owned())],
         }
     }
 

@@ -1,6 +1,6 @@
 //! A client that comes back gets the trades that it missed, or is told that it does not.
 
-use weirgate_core::{DrainPlan, Fault, FeedNotice, HistoryLimits, Mark, Position, StoredId};
+use weirgate_core::{DrainPlan, FeedNotice, HistoryLimits, Mark, Position, StoredId};
 
 use super::*;
 
@@ -300,7 +300,7 @@ fn the_status_of_the_bus_comes_every_ten_seconds_on_change_and_at_a_stop() {
         "the client holds nothing"
     );
     bench.bus(BusEvent::Gap { lost: None });
-    bench.bus(BusEvent::Down(weirgate_core::Fault("gone".to_owned())));
+    bench.bus(BusEvent::Down("gone".to_owned()));
     bench.world.advance(1);
     let away = r#"{"type":"status","bus":"away","lost":true,"timestamp":1715629310000}"#;
     assert_eq!(bench.world.texts(key), [away]);
@@ -420,7 +420,7 @@ fn newest_trades_from_before_a_loss_are_said_to_be_outdated_until_others_come() 
     bench.trade("A", r#"{"price":1}"#);
     bench.trade("B", r#"{"price":2}"#);
     bench.bus(BusEvent::Gap { lost: None });
-    bench.bus(BusEvent::Down(Fault("gone".to_owned())));
+    bench.bus(BusEvent::Down("gone".to_owned()));
     bench.begin();
     let expect = |bench: &mut Bench, rest: &str, wanted: &[u64], end: &str| {
         let got = first_time(bench, rest);

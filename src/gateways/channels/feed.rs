@@ -224,7 +224,7 @@ impl Feed for ChannelsFeed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_core::{Body, Fault};
+    use weirgate_core::Body;
 
     const NOW: Now = Now {
         mono_us: 5,
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn the_gateway_hears_of_the_bus() {
         let mut feed = feed();
-        let fault = || Fault("gone".to_owned());
+        let fault = || "gone".to_owned();
         let settled = |name: &str, number, is_confirmed| {
             let topic = TopicName::from(name.to_owned());
             Some(BusNotice::Settled {

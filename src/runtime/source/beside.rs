@@ -140,7 +140,6 @@ impl SourceLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_core::Fault;
 
     #[test]
     fn the_bus_is_there_while_both_sources_are() {
@@ -156,7 +155,7 @@ mod tests {
                 _ => "another",
             })
         };
-        let down = || BusEvent::Down(Fault("gone".to_owned()));
+        let down = || BusEvent::Down("gone".to_owned());
         let gap = || BusEvent::Gap { lost: None };
         use Side::{Beside, Stream};
         for (side, event, passed) in [

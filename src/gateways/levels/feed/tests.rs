@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use weirgate_core::{Fault, FeedSettings, Frame, Place, Retain, StreamPosition};
+use weirgate_core::{FeedSettings, Frame, Place, Retain, StreamPosition};
 use weirgate_wire::base::allocated_bytes;
 
 const START: Now = Now {
@@ -391,7 +391,7 @@ fn nothing_is_broadcast_again_because_of_a_reconnection() {
     let mut bench = Bench::new();
     bench.at(Some((1, 5)), false, "market.flow", "5");
     bench
-        .event(BusEvent::Down(Fault("gone".into())))
+        .event(BusEvent::Down("gone".into()))
         .event(BusEvent::Up);
     bench
         .at(Some((1, 5)), true, "market.flow", "5")
@@ -437,7 +437,7 @@ fn a_backlog_that_breaks_off_is_delivered_as_far_as_it_came() {
     bench
         .quiet("1")
         .quiet("2")
-        .event(BusEvent::Down(Fault("gone".into())));
+        .event(BusEvent::Down("gone".into()));
     assert_eq!(bench.took(), ["{\"flow\":2}"]);
     bench.event(BusEvent::Up).event(BusEvent::CaughtUp);
     assert!(bench.took().is_empty());

@@ -322,7 +322,7 @@ fn play(
     let Some(name) = SUBJECTS_HERE.get(subject) else {
         desk.event(match subject {
             4 => BusEvent::CaughtUp,
-            _ => BusEvent::Down(Fault("gone".into())),
+            _ => BusEvent::Down("gone".into()),
         });
         return None;
     };
