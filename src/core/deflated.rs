@@ -120,6 +120,7 @@ pub(super) struct Compressor {
     few: FewBudget,
     /// Plans of this batch, each at the place that follows from the address of its frame.
     planned: [Planned; PLANNED_MAX],
+    has_planned: bool,
 }
 
 /// What is left of [`FEW_BYTES_PER_SECOND`] in this second.
@@ -147,12 +148,15 @@ impl Compressor {
                 bytes: FEW_BYTES_PER_SECOND,
             },
             planned: [Planned::none(); PLANNED_MAX],
+            has_planned: false,
         }
     }
 
     /// Begins a batch of writes.
     pub(super) fn begin(&mut self, now: Now) {
-        self.planned.fill(Planned::none());
+        if std::mem::take(&mut self.has_planned) {
+            self.planned.fill(Planned::none());
+        }
         let second = now.mono_us / 1_000_000;
         if second != self.few.second {
             self.few = FewBudget {
@@ -196,6 +200,7 @@ impl Compressor {
             self.windows.count_move(client.window, known.plan.next);
         } else {
             let plan = self.make_plan(frame, client, company, stats);
+            self.has_planned = true;
             self.planned[place] = Planned {
                 frame: address,
                 client,
