@@ -56,9 +56,9 @@ impl ServiceSlots {
         }
     }
 
-    /// Whether a call of this client would wait for a slot. While the circuit is open, no call waits.
+    /// Whether a call of this client would wait for a slot. While the circuit is open for it, no call waits.
     fn would_wait(&self, client: ClientAddr) -> bool {
-        !self.circuit.is_open() && !self.slots_for(client).has_room_for(client)
+        !self.circuit.is_open_for(client) && !self.slots_for(client).has_room_for(client)
     }
 
     /// Whether every call would wait for a slot.
@@ -173,7 +173,7 @@ impl CallSlots {
             return Permission::Unreachable;
         }
         let Some(slot) = called.slots_for(client).grant(client, 1) else {
-            return match called.circuit.is_open() {
+            return match called.circuit.is_open_for(client) {
                 true => Permission::Unreachable,
                 false => Permission::Wait,
             };
