@@ -15,14 +15,12 @@
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
 mod pages;
-mod progress;
 mod reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::pages::{RedisStreamPages, WithPages};
-use self::progress::SourceProgress;
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
@@ -31,7 +29,7 @@ use super::resp::ReadLimits;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::LinkTimes;
-use crate::kept::{StorageTime, StreamFeed, StreamSettings};
+use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{Bus, Relay};
 use crate::socket::Waiter;
 use crate::status::BusStatus;
