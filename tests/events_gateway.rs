@@ -301,6 +301,42 @@ fn size_comes_before_rate_and_rate_before_everything_else() {
 }
 
 #[test]
+fn the_rate_counts_what_arrives_and_not_what_has_waited_for_a_slow_service() {
+    for leaves in [false, true] {
+        let mut world = world(EventsGatewaySettings {
+            rate_burst: 3,
+            rate_per_second_milli: 1_000,
+            orphans_max: 100,
+            ..settings()
+        });
+        let key = world.connect("/ws?device_id=d", None);
+        for id in 0..10 {
+            ask(&mut world, key, "lobby.x", id);
+            world.advance(1_000_000);
+        }
+        // Two more than a burst.
+        for id in 10..15 {
+            ask(&mut world, key, "lobby.x", id);
+        }
+        if leaves {
+            world.see_end(key, false);
+        }
+        let mut calls = 0;
+        while let Some(call) = world.outputs.pop() {
+            calls += 1;
+            answer(&mut world, &call, "1");
+        }
+        assert_eq!(calls, 13, "{leaves}");
+        if !leaves {
+            let many = error("gateway", "null", "rate_limited", "Too many messages");
+            let texts = world.texts(key);
+            assert!(texts[..13].iter().all(|text| *text != many), "{texts:?}");
+            assert_eq!(texts[13..], [many.clone(), many]);
+        }
+    }
+}
+
+#[test]
 fn who_sends_too_much_is_not_read_until_there_is_room() {
     let mut world = world(settings());
     let key = world.connect("/ws?device_id=d", None);

@@ -3,9 +3,11 @@
 //! `core/kept_feed.rs`.
 
 mod counted;
+mod progress;
 mod stream;
 
 pub use self::counted::{CountedFeed, LossSigns};
+pub(crate) use self::progress::{Progress, SourceProgress};
 #[cfg(test)]
 pub(crate) use self::stream::tests::check_reports;
 pub use self::stream::{KeptEvent, StorageTime, StreamFeed, StreamSettings};

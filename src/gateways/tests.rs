@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
 use crate::gateways::WEIRGATE;
+use crate::gateways::events::EventsGatewaySettings;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::StartQuestion;
 use weirgate_server::settings::Env;
@@ -503,4 +504,15 @@ fn help_is_there_and_fits_a_line() {
             "{flag}"
         );
     }
+}
+
+#[test]
+fn the_calls_to_services_are_divided_among_processes() {
+    let calls = |more: &[&str]| {
+        let admin = ["events", "--events-bus=redis://r", "--admin-addr=unix:/a"];
+        let (_, checked) = started(&[&admin, more].concat(), &[]);
+        checked.get::<EventsGatewaySettings>().calls_max
+    };
+    assert_eq!(calls(&[]), 100);
+    assert_eq!(calls(&["--processes=2/4"]), 25);
 }

@@ -56,9 +56,9 @@ impl ServiceSlots {
         }
     }
 
-    /// Whether a call of this client would wait for a slot. While the circuit is open, no call waits.
+    /// Whether a call of this client would wait for a slot. While the circuit is open for it, no call waits.
     fn would_wait(&self, client: ClientAddr) -> bool {
-        !self.circuit.is_open() && !self.slots_for(client).has_room_for(client)
+        !self.circuit.is_open_for(client) && !self.slots_for(client).has_room_for(client)
     }
 
     /// Whether every call would wait for a slot.
@@ -99,10 +99,11 @@ pub(super) struct CallSlots {
 }
 
 impl CallSlots {
-    /// At most `calls_max` calls may be in flight; a tenth is reserved for each service, and no more than half for all.
+    /// At most `calls_max` calls may be in flight; a tenth, or at least one, is reserved for each service, and no more than
+    /// half for all.
     pub(super) fn new(calls_max: usize, services: &Services) -> Self {
         let (calls_max, count) = (calls_max as u64, services.rows().len() as u64);
-        let reserved = (calls_max / 10).min(calls_max / (2 * count));
+        let reserved = (calls_max / 10).max(1).min(calls_max / (2 * count));
         let shared = Quota::new("calls", calls_max - count * reserved);
         let line = |name: &'static str| ServiceLine {
             service: ServiceSlots {
@@ -172,7 +173,7 @@ impl CallSlots {
             return Permission::Unreachable;
         }
         let Some(slot) = called.slots_for(client).grant(client, 1) else {
-            return match called.circuit.is_open() {
+            return match called.circuit.is_open_for(client) {
                 true => Permission::Unreachable,
                 false => Permission::Wait,
             };
@@ -317,11 +318,15 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_leaves_the_others_their_slots() {
+        for (all, reserved) in [(100, 10), (25, 2), (6, 1)] {
+            let mut calls = with_slots(all);
+            let mut begun = |service| begin(&mut calls, 0..200, service);
+            let [lobby, measurement, simulation] = ALL.map(&mut begun);
+            assert_eq!([measurement, simulation], [reserved; 2], "{all}");
+            assert_eq!(lobby, all - 2 * reserved, "{all}");
+        }
         let mut calls = with_slots(100);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::LOBBY), 80);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::SIMULATION), 10);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::MEASUREMENT), 10);
-        assert_eq!(calls.in_flight.len(), 100);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::MEASUREMENT), 80);
         assert_eq!(
             calls.ask(0, HOME, key(7), EventsService::MEASUREMENT),
             Permission::Wait

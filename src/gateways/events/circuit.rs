@@ -6,9 +6,9 @@
 //!   shows that the service works and that only this call took too long.
 //! - Failures of an address's calls count once if the calls were under way together.
 //! - Failures of several addresses open the circuit for all addresses; failures of a single address only for this
-//!   address.
+//!   address: the others call as before, until a call of theirs fails too.
 //! - After the pause each address probes by itself, with one call at a time. So a probe without an answer delays no
-//!   other address, least of all an address without failures.
+//!   other address.
 
 use std::collections::HashMap;
 
@@ -28,6 +28,8 @@ const ADDRESSES_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
     is_open: bool,
+    /// Whether the circuit is open for all addresses.
+    is_of_several: bool,
     /// Counted failures since the last answer.
     failures: u64,
     answered_us: u64,
@@ -57,12 +59,12 @@ impl Circuit {
         let failed = self.failed.get(&client.group());
         let may_probe =
             |failed: &Failed| failed.last == Last::Failure && now_us >= failed.since_us + PAUSE_US;
-        !self.is_open || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
+        !self.is_open_for(client) || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
     }
 
     /// Records the begin of a permitted call.
     pub(super) fn begun(&mut self, now_us: u64, client: ClientAddr) {
-        if self.is_open {
+        if self.is_open_for(client) {
             self.note(client, now_us, Last::Probe);
         }
     }
@@ -84,9 +86,10 @@ impl Circuit {
         }
         self.note(client, now_us, Last::Failure);
         self.failures += 1;
-        if !self.is_open && self.failures >= FAILURES_MAX {
-            self.is_open = true;
-            let is_of_several = self.failed.len() > 1;
+        let is_of_several = self.failed.len() > 1;
+        let opens = !self.is_open || is_of_several && !self.is_of_several;
+        if opens && self.failures >= FAILURES_MAX {
+            (self.is_open, self.is_of_several) = (true, is_of_several);
             self.paused_until_us = if is_of_several { now_us + PAUSE_US } else { 0 };
         }
     }
@@ -99,9 +102,14 @@ impl Circuit {
         self.failed.insert(client.group(), failed);
     }
 
-    /// Whether the circuit is open: then calls of addresses with failures pause, or only probe.
+    /// Whether the circuit is open, for all addresses or for one.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// Whether calls of this client pause, or only probe.
+    pub(super) fn is_open_for(&self, client: ClientAddr) -> bool {
+        self.is_open && (self.is_of_several || self.failed.contains_key(&client.group()))
     }
 }
 
@@ -157,23 +165,35 @@ mod tests {
     }
 
     #[test]
-    fn an_open_circuit_refuses_those_whose_calls_failed_and_each_other_address_probes() {
+    fn failures_of_one_address_are_the_matter_of_that_address() {
         let mut circuit = opened(0, ip(1));
         assert!(!circuit.permits(0, ip(1)));
         assert!(!circuit.permits(PAUSE_US - 1, ip(1)));
         for last in 2..5 {
-            assert!(circuit.permits(0, ip(last)));
-            circuit.begun(0, ip(last));
-            assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
+            for _ in 0..3 {
+                assert!(circuit.permits(0, ip(last)), "as many as it likes");
+                circuit.begun(0, ip(last));
+            }
         }
-        // The probes of the other addresses hang, and this address may probe all the same.
         assert!(circuit.permits(PAUSE_US, ip(1)));
         circuit.begun(PAUSE_US, ip(1));
-        assert!(!circuit.permits(2 * PAUSE_US, ip(1)));
-        circuit.failed(3 * SECOND, ip(2), 0);
-        assert!(!circuit.permits(3 * SECOND, ip(2)));
+        assert!(!circuit.permits(2 * PAUSE_US, ip(1)), "one at a time");
+        circuit.failed(2 * SECOND, ip(1), PAUSE_US);
+        assert!(circuit.permits(2 * SECOND, ip(2)));
+        circuit.failed(2 * SECOND, ip(2), 0);
         assert!(
-            circuit.permits(4 * SECOND, ip(2)),
+            !(1..5).any(|last| circuit.permits(3 * SECOND - 1, ip(last))),
+            "a second address fails: a pause for all"
+        );
+        for last in 1..5 {
+            assert!(circuit.permits(3 * SECOND, ip(last)));
+            circuit.begun(3 * SECOND, ip(last));
+            assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
+        }
+        circuit.failed(4 * SECOND, ip(2), 3 * SECOND);
+        assert!(!circuit.permits(4 * SECOND, ip(2)));
+        assert!(
+            circuit.permits(5 * SECOND, ip(2)),
             "after a pause of its own"
         );
         circuit.answered(5 * SECOND);

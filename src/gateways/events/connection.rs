@@ -52,24 +52,32 @@ pub(super) enum MessageBody {
     Binary,
     /// A message over the limit; the bytes are not kept.
     TooLarge,
+    /// A message over the rate of its connection; the bytes are not kept.
+    TooMany,
 }
 
-impl QueuedMessage {
-    /// Keeps a message of up to `bytes_max` bytes, charged by `hold`.
-    pub(super) fn new(
-        message: Incoming<'_>,
-        bytes_max: usize,
-        hold: impl FnOnce(u64) -> Permit,
-    ) -> Self {
-        let (content, bytes) = match message {
-            Incoming::Text(text) if text.len() <= bytes_max => {
-                (MessageBody::Text(text.to_owned()), text.len())
-            }
-            Incoming::Binary(bytes) if bytes.len() <= bytes_max => (MessageBody::Binary, 0),
-            Incoming::Text(_) | Incoming::Binary(_) => (MessageBody::TooLarge, 0),
+impl MessageBody {
+    /// What is kept of a message of up to `bytes_max` bytes. The rate counts when the message arrives, because messages that
+    /// have waited for a slow service together were no burst of the client.
+    fn of(message: Incoming<'_>, bytes_max: usize, now_us: u64, bucket: &mut TokenBucket) -> Self {
+        let bytes = match message {
+            Incoming::Text(text) => text.len(),
+            Incoming::Binary(bytes) => bytes.len(),
         };
-        let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
-        Self { content, held }
+        match message {
+            _ if bytes > bytes_max => Self::TooLarge,
+            _ if !bucket.take(now_us) => Self::TooMany,
+            Incoming::Text(text) => Self::Text(text.to_owned()),
+            Incoming::Binary(_) => Self::Binary,
+        }
+    }
+
+    /// The bytes that are kept.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary | Self::TooLarge | Self::TooMany => 0,
+        }
     }
 }
 
@@ -118,7 +126,7 @@ pub struct Connection {
     pub(super) token_end: TokenEnd,
     /// The position in the URL, until the device is known.
     pub(super) since: Option<Box<str>>,
-    pub(super) bucket: TokenBucket,
+    bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
     /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
     ended_client: Option<EndedClient>,
@@ -162,6 +170,19 @@ impl Connection {
     /// The device that the URL names.
     pub(super) fn asked_device(&self) -> Option<&str> {
         self.device.as_ref().map(TopicName::as_str)
+    }
+
+    /// A message that has just arrived; at most `bytes_max` bytes are kept of it, charged by `hold`.
+    pub(super) fn queued(
+        &mut self,
+        message: Incoming<'_>,
+        bytes_max: usize,
+        now_us: u64,
+        hold: impl FnOnce(u64) -> Permit,
+    ) -> QueuedMessage {
+        let content = MessageBody::of(message, bytes_max, now_us, &mut self.bucket);
+        let held = hold((MESSAGE_BYTES + allocated_bytes(content.bytes())) as u64);
+        QueuedMessage { content, held }
     }
 
     /// Whether messages wait for their turn.

@@ -227,7 +227,7 @@ impl EventsGateway {
         connection: &mut Connection,
         QueuedMessage { content, held }: QueuedMessage,
     ) -> Option<Arc<Frame>> {
-        let message = match read_message(core, connection, &content) {
+        let message = match read_message(&content) {
             Ok(message) => message,
             Err(refused) => {
                 self.stats.errors[refused.code as usize].add(1);
@@ -443,27 +443,21 @@ impl EventsGateway {
     }
 }
 
-/// Parses a message of a device, within its rate.
+/// Parses a message of a device.
 ///
 /// # Errors
 /// The code and the words of the answer.
-fn read_message(
-    core: &Core,
-    connection: &mut Connection,
-    content: &MessageBody,
-) -> Result<DeviceMessage, RefusedMessage> {
-    if matches!(content, MessageBody::TooLarge) {
-        let why = "Message exceeds MAX_MESSAGE_BYTES";
-        return Err(RefusedMessage::new(Code::MessageTooLarge, why));
-    }
-    if !connection.bucket.take(core.now().mono_us) {
-        return Err(RefusedMessage::new(Code::RateLimited, "Too many messages"));
-    }
+fn read_message(content: &MessageBody) -> Result<DeviceMessage, RefusedMessage> {
+    let (code, why) = match content {
+        MessageBody::TooLarge => (Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"),
+        MessageBody::TooMany => (Code::RateLimited, "Too many messages"),
+        MessageBody::Text(_) | MessageBody::Binary => (Code::BadRequest, "Invalid JSON message"),
+    };
     let message = match content {
         MessageBody::Text(text) => DeviceMessage::parse(text),
-        MessageBody::Binary | MessageBody::TooLarge => None,
+        MessageBody::Binary | MessageBody::TooLarge | MessageBody::TooMany => None,
     };
-    message.ok_or_else(|| RefusedMessage::new(Code::BadRequest, "Invalid JSON message"))
+    message.ok_or_else(|| RefusedMessage::new(code, why))
 }
 
 impl Gateway for EventsGateway {
@@ -523,8 +517,10 @@ impl Gateway for EventsGateway {
         message: Incoming<'_>,
     ) {
         let now_us = core.now().mono_us;
-        let hold = |bytes| self.waiting_bytes.hold(connection.client, bytes, now_us);
-        let waiting = QueuedMessage::new(message, self.settings.message_bytes_max, hold);
+        let client = connection.client;
+        let hold = |bytes| self.waiting_bytes.hold(client, bytes, now_us);
+        let bytes_max = self.settings.message_bytes_max;
+        let waiting = connection.queued(message, bytes_max, now_us, hold);
         connection.push(waiting);
         self.advance(core, key, connection);
     }

@@ -216,6 +216,20 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     ),
+    Setting::count(
+        "calls",
+        (1, 10_000),
+        field!(EventsGatewaySettings, calls_max),
+        "Calls to all services at the same time",
+    )
+    .more("Each process has at least two for each service, so that a service that hangs leaves the others one.")
+    .counts_all()
+    .constant()
+    .limit(
+        "the call waits; addresses take turns",
+        Shows::Metric(MetricName::UPSTREAM_CALLS_IN_FLIGHT),
+        "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
+    ),
     Setting::ms(
         "proxy-silence-timeout-ms",
         (1, 86_400_000),

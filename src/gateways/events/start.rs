@@ -71,6 +71,10 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
 
+/// The fewest calls at a time for each service: one reserved, so that a service that hangs leaves the others one, and one of
+/// all services. The part of one of many processes may be less.
+const CALLS_MIN: usize = 2;
+
 /// A message over `MAX_MESSAGE_BYTES` is refused. The connection is closed only for a message that is also over four
 /// times `MAX_MESSAGE_BYTES` and over this number (contract events, row `message_too_large`).
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
@@ -102,6 +106,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         authenticator: tokens.authenticator.clone(),
         ..checked.get()
     };
+    let calls_min = CALLS_MIN * table.rows().len();
+    gateway_settings.calls_max = gateway_settings.calls_max.max(calls_min);
     let limits: ProxyLimits = checked.get();
     raise_limits(&mut common, &gateway_settings, &limits);
     let access = internal_access(&own);

@@ -247,6 +247,7 @@ fn open_stream_and_names(
     let question = nats_question(&nats, needs);
     let (beside, interest) = NatsSubjectsSource::new(settings, names_status).map_err(nats_error)?;
     let source = stream_source(nats, reading, stream, Arc::clone(&both))?;
+    let beside = beside.beside(&source);
     Ok(OpenBus {
         source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
         status: both,

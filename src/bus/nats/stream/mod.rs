@@ -23,7 +23,7 @@ use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
-use crate::kept::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
+use crate::kept::{KeptEvent, SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
 use weirgate_runtime::{BusStatus, Source, SourceLink, Wake};
@@ -42,6 +42,7 @@ pub struct NatsStreamSource {
     wake: Wake,
     servers: NatsServers,
     reader: JetStreamReader,
+    pub(super) progress: SourceProgress,
     feed: StreamFeed,
     lines: LogBudget,
     has_warned: bool,
@@ -80,6 +81,7 @@ impl NatsStreamSource {
             wake,
             servers: NatsServers::default(),
             reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
+            progress: SourceProgress::default(),
             feed: StreamFeed::new(stream, StorageTime::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
@@ -188,9 +190,7 @@ impl NatsStreamSource {
                     if !events.is_empty() {
                         relay.note_work();
                     }
-                    for event in events.drain(..) {
-                        self.feed.hand_over(relay, received, event)?;
-                    }
+                    self.hand_over(&mut events, relay, received)?;
                     match taken {
                         Err(error) if error.keeps_connection() => {
                             relay.report_away::<Self>(&error)?;
@@ -207,13 +207,25 @@ impl NatsStreamSource {
                 }
                 Op::Error(words) => {
                     self.refused(&words, connection, relay.link.now(), &mut events)?;
-                    for event in events.drain(..) {
-                        self.feed.hand_over(relay, received, event)?;
-                    }
+                    self.hand_over(&mut events, relay, received)?;
                 }
                 Op::Pong => self.reader.ponged(),
                 Op::Info(_) | Op::Ok | Op::Ping => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Hands these events over to the loop.
+    fn hand_over(
+        &mut self,
+        events: &mut Vec<KeptEvent>,
+        relay: &mut Relay<NatsError>,
+        received: Now,
+    ) -> Result<(), Stop> {
+        self.progress.note(events);
+        for event in events.drain(..) {
+            self.feed.hand_over(relay, received, event)?;
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ mod session;
 mod settle;
 mod sids;
 
-use crate::kept::LossSigns;
+use crate::kept::{LossSigns, SourceProgress};
 use crate::ledger::WantedNames;
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
+use super::stream::NatsStreamSource;
 use crate::publisher::Publisher;
 use crate::relay::{self, Bus, Relay};
 use crate::requests::{BusInterest, Names};
@@ -81,6 +82,8 @@ pub struct NatsSubjectsSource {
     servers: NatsServers,
     publishing: Option<Publishing>,
     kept: Option<CountedFeed>,
+    /// Of the source of the stream beside which this source reads.
+    progress: SourceProgress,
 }
 
 impl NatsSubjectsSource {
@@ -121,6 +124,7 @@ impl NatsSubjectsSource {
             servers: NatsServers::default(),
             publishing: None,
             kept: None,
+            progress: SourceProgress::default(),
         };
         Ok((source, handle))
     }
@@ -146,6 +150,13 @@ impl NatsSubjectsSource {
     #[must_use]
     pub fn with_kept(mut self, feed: CountedFeed) -> Self {
         self.kept = Some(feed);
+        self
+    }
+
+    /// Reads beside this source of a stream: answers to questions about the stream bring at least what it has read.
+    #[must_use]
+    pub fn beside(mut self, stream: &NatsStreamSource) -> Self {
+        self.progress = stream.progress.clone();
         self
     }
 

@@ -60,6 +60,11 @@
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
 //! message that was delivered shortly before the question. If the live messages of a pattern come by a wider one, the
 //! question carries the wider one, and those that the pattern matches count ([`LiveScope`]).
+//!
+//! A leader that was elected a moment ago, or no longer is the leader, may lack messages that the source of the kept feed has
+//! read from another server. Clients get later ones live, so those between would be missing. So a question for all messages
+//! goes on only if the answer about the stream has the newest that the source had read, and is over only if the leader is
+//! still the one whose consumer was read.
 
 mod all_read;
 mod all_streams;
@@ -144,6 +149,8 @@ pub(in super::super) struct Retained {
     all_streams: AllStreams,
     making: Making,
     live: Live,
+    /// The newest message of the stream that is the kept feed which its source has read, so that clients may have it.
+    pub(super) reached: Option<StoredId>,
     /// The values and ends that the session has not taken.
     pub(super) events: Vec<RetainedEvent>,
 }
@@ -216,6 +223,7 @@ impl Retained {
             all_streams: AllStreams::default(),
             making: Making::default(),
             live: Live::default(),
+            reached: None,
             events: Vec::new(),
         }
     }
@@ -330,7 +338,10 @@ impl Retained {
     }
 
     /// Sends the request of this step.
-    fn send(&self, number: u64, out: &mut Vec<u8>) {
+    fn send(&mut self, number: u64, out: &mut Vec<u8>) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.reading.needed = self.reached;
+        }
         let request = self
             .pending
             .get(&number)
@@ -1004,10 +1015,11 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
+        let is_led = after_check == AfterCheck::End && !pending.reading.leader.is_empty();
         let Some(all) = &mut pending.reading.all else {
             return;
         };
-        if all.needs_check(after_check) {
+        if all.needs_check(after_check, is_led) {
             pending.step = QuestionStep::Streams;
             return self.send(number, out);
         }
@@ -1033,11 +1045,17 @@ impl Retained {
         else {
             return;
         };
+        let is_behind = reading.is_behind(&found, stream);
+        let is_led_elsewhere = reading.is_led_elsewhere(&found);
         let Some(all) = &mut reading.all else {
             return self.end(number, None, out);
         };
+        if is_behind {
+            return self.pause(number, Again::Streams, now);
+        }
         match all.check(stream) {
             _ if all.is_of_other_epoch() => self.end(number, None, out),
+            AfterCheck::End if is_led_elsewhere => self.pause(number, Again::Streams, now),
             AfterCheck::Read => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);

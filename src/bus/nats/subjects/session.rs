@@ -264,6 +264,7 @@ impl<'a> SubjectsSession<'a> {
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
             let last_received = self.connection.last_received();
+            self.note_progress();
             self.retained
                 .take(delivery, last_received, self.connection.out());
             return self.send_retained();

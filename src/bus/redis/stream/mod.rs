@@ -15,14 +15,12 @@
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
 mod pages;
-mod progress;
 mod reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::pages::RedisStreamPages;
-use self::progress::SourceProgress;
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
@@ -30,7 +28,7 @@ use super::error::{RedisError, Stop};
 use super::resp::ReadLimits;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
-use crate::kept::{StorageTime, StreamFeed, StreamSettings};
+use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
 use crate::{BusInterest, LinkTimes};

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-use super::progress::{Progress, SourceProgress};
 use super::read_limits;
 use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
+use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, shown_trimmed};
 use crate::redis::resp::{RespReader, Value};

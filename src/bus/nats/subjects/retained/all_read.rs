@@ -117,9 +117,10 @@ impl AllRead {
     }
 
     /// Whether numbers did not come since the last check, so that the stream is asked where it begins: then `after_check`
-    /// follows [`Self::check`]. If none is missing, all that was read is whole.
-    pub(super) fn needs_check(&mut self, after_check: AfterCheck) -> bool {
-        if self.gap_after.is_none() {
+    /// follows [`Self::check`]. If none is missing, all that was read is whole. `is_led`: the stream is asked in any case,
+    /// who leads it now.
+    pub(super) fn needs_check(&mut self, after_check: AfterCheck, is_led: bool) -> bool {
+        if self.gap_after.is_none() && !is_led {
             self.whole_to = self.after;
             return false;
         }

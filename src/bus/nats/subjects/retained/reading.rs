@@ -49,6 +49,10 @@ pub(super) struct QuestionReading {
     pub(super) refused: Option<String>,
     /// For a question for all messages, in place of last values.
     pub(super) all: Option<AllRead>,
+    /// Of all messages: the newest that clients may have had when the stream was last asked about.
+    pub(super) needed: Option<StoredId>,
+    /// Of all messages: the server that led the stream when its consumer was chosen; empty without a cluster.
+    pub(super) leader: String,
 }
 
 /// What was sent of a page of values.
@@ -62,6 +66,11 @@ impl PageProgress {
     pub(super) fn is_full(self) -> bool {
         self.values >= PAGE_VALUES || self.bytes >= PAGE_BYTES
     }
+}
+
+/// The server that leads the stream of these parts; empty without a cluster.
+fn leader_of(parts: &[StreamPart]) -> &str {
+    parts.first().map_or("", |part| &part.leader)
 }
 
 impl QuestionReading {
@@ -88,6 +97,8 @@ impl QuestionReading {
             is_unnamed: false,
             refused: None,
             all: None,
+            needed: None,
+            leader: String::new(),
         }
     }
 
@@ -105,10 +116,24 @@ impl QuestionReading {
         if let Some(all) = &mut self.all {
             all.begin(stream);
         }
+        self.leader = leader_of(&found).to_owned();
         if let Some(part) = found.first_mut().filter(|_| is_in_parts) {
             part.filter = String::new();
         }
         self.parts_left = found.into();
+    }
+
+    /// Whether the stream of these parts ends before a message that clients may have: of several servers, the one that answers
+    /// was elected a moment ago, or is no longer the leader, and does not have all.
+    pub(super) fn is_behind(&self, found: &[StreamPart], stream: &StreamInfo) -> bool {
+        let needed = self.needed.map_or(0, |needed| needed.major);
+        !leader_of(found).is_empty() && stream.head_number() < needed
+    }
+
+    /// Whether another server leads the stream by now than the one whose consumer was read: that one may have been behind
+    /// already when the consumer was made.
+    pub(super) fn is_led_elsewhere(&self, found: &[StreamPart]) -> bool {
+        leader_of(found) != self.leader
     }
 
     /// Why something is missing of what was read.

@@ -962,6 +962,26 @@ impl All {
         pages.retained.take(info, pages.now, &mut pages.out);
     }
 
+    /// This server of a cluster leads the stream, and says this about it.
+    fn looks_led(&mut self, leader: &str, last: u64) {
+        let text = self.out();
+        assert!(text.contains("$JS.API.STREAM.INFO.S "), "{text}");
+        let info = format!(
+            r#"{{"config":{{"name":"S","subjects":["a.>"]}},"created":"2026-01-01T00:00:00Z","cluster":{{"name":"C","leader":"{leader}"}},"state":{{"messages":{last},"bytes":1,"first_seq":1,"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"}}}}"#,
+        );
+        let info = answer(&self.pages.retained, 1, &info);
+        let pages = &mut self.pages;
+        pages.retained.take(info, pages.now, &mut pages.out);
+    }
+
+    /// After a pause, what is due is asked again.
+    fn pause(&mut self) {
+        assert_eq!(self.out(), "");
+        let pages = &mut self.pages;
+        pages.now += PAUSE_MAX;
+        pages.retained.work(pages.now, &mut pages.out);
+    }
+
     /// A consumer is made that begins at the last message that was read.
     fn made(&mut self, waiting: u64) {
         self.begins(1, waiting);
@@ -1091,6 +1111,46 @@ fn a_stream_that_is_being_made_is_waited_for() {
         bench.pause();
     }
     assert_eq!(bench.values(), [r#"Some(Refused("no answer"))"#]);
+}
+
+#[test]
+fn of_several_servers_one_that_lacks_what_clients_may_have_ends_no_question() {
+    let reached = |number: u64| {
+        let mut all = All::asks(None);
+        all.pages.retained.reached = Some(id(number));
+        all
+    };
+    let mut all = reached(9);
+    all.pages.retained.send(1, &mut Vec::new());
+    all.looks_led("n1", 7);
+    all.pause();
+    all.looks_led("n1", 9);
+    all.made(9);
+    all.brings(1..=9);
+    // Who leads it now?
+    all.looks_led("n1", 9);
+    assert_eq!(all.came(), (9, None, true));
+    // Another server: the one that was read may have lacked some.
+    let mut all = All::asks(None);
+    all.looks_led("n1", 7);
+    all.made(7);
+    all.brings(1..=7);
+    all.looks_led("n2", 9);
+    all.pause();
+    all.looks_led("n2", 9);
+    assert!(String::from_utf8_lossy(&all.pages.out).contains(r#""opt_start_seq":7"#));
+    all.begins(7, 3);
+    all.brings(7..=9);
+    all.looks_led("n2", 9);
+    assert_eq!(all.came(), (9, None, true));
+    // It stays behind.
+    let mut all = reached(9);
+    all.pages.retained.send(1, &mut Vec::new());
+    while all.pages.retained.asked() > 0 {
+        all.looks_led("n1", 7);
+        all.pause();
+    }
+    assert_eq!(all.came(), (0, Some(RetainedCut::Refused), true));
 }
 
 #[test]
