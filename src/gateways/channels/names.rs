@@ -20,7 +20,7 @@ use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 pub struct AllClientsLimits {
     /// Names, patterns included.
     pub names_max: usize,
-    /// Patterns. Redis compares every publication with each of them.
+    /// Patterns. Redis compares every publication with each of them, and the gateway every new name.
     pub patterns_max: usize,
     /// Memory of all names and of each client's hold on a name: [`Self::NAME_BYTES`], what the pattern takes parsed,
     /// [`Self::NAME_OF_CLIENT_BYTES`].
@@ -41,9 +41,18 @@ impl AllClientsLimits {
     /// The most memory of a parsed pattern for each byte of its text. NATS: `a.` is a word of its own.
     const PATTERN_BYTES_EACH: usize = 32;
 
+    /// The least memory of a pattern that a client holds.
+    const PATTERN_BYTES_LEAST: usize =
+        (Self::NAME_BYTES + Self::NAME_OF_CLIENT_BYTES) as usize + Self::PATTERN_BYTES;
+
     /// Memory of a name of which a client gets all kept messages: its entries in the replay, in the questions and in those
     /// of the bus.
     pub const REPLAYED_NAME_BYTES: u64 = 704;
+
+    /// The most patterns for which the memory of names has room.
+    pub(super) fn patterns_with_memory(&self) -> usize {
+        self.name_bytes_max / Self::PATTERN_BYTES_LEAST
+    }
 
     /// The most memory of a pattern with so many bytes of text, beside the text and [`Self::NAME_BYTES`].
     pub(super) fn pattern_bytes_max(text_bytes: usize) -> usize {

@@ -31,6 +31,7 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
         Some(at.turn.shell.bus_queue_bytes)
     }),
     ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
+    ("all-wildcards-max", |at| at.held("patterns")),
     ("all-channel-name-bytes", |at| at.held("name_bytes")),
     ("retained-bytes", |at| at.sum(&names::RETAINED_BYTES)),
     (flag!("history-bytes-max"), |at| {
