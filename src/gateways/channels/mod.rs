@@ -170,7 +170,8 @@ pub struct ChannelsGateway {
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     settling: Option<SettlingRound>,
-    /// The stream has got other subjects: the number of the next held name that may move to or from the feed.
+    /// The stream has got other subjects, or the bus refuses other names of the feed: the number of the next held name
+    /// that may move to or from the feed, or that may be refused.
     moving: Option<u32>,
     /// Clients that are to be told that messages of a name are lost.
     lost_names: LostNames,

@@ -153,6 +153,8 @@ struct NameEntry {
     route: Route,
     /// The stream no longer has the name, and the bus has not confirmed it yet: messages are missing.
     has_left_feed: bool,
+    /// The name is of the kept feed, the bus refuses it, and its members know.
+    is_refused_in_feed: bool,
 }
 
 /// The names that the clients of an address hold.
@@ -311,6 +313,7 @@ impl Names {
                 bytes,
                 route: Route::Kept,
                 has_left_feed: false,
+                is_refused_in_feed: false,
             });
             self.ids.insert(name, id);
             id
@@ -383,6 +386,22 @@ impl Names {
         if let Some(id) = self.ids.get(name) {
             self.entries[*id].has_left_feed = has_left;
         }
+    }
+
+    /// Records whether the bus refuses a held name of the kept feed. Returns true if it newly does.
+    pub(super) fn set_refused_in_feed(&mut self, name: &TopicName, is_refused: bool) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| {
+            let before = &mut self.entries[*id].is_refused_in_feed;
+            let was_refused = std::mem::replace(before, is_refused);
+            is_refused && !was_refused
+        })
+    }
+
+    /// What [`set_refused_in_feed`](Self::set_refused_in_feed) has recorded of a name.
+    pub(super) fn is_refused_in_feed(&self, name: &TopicName) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| self.entries[*id].is_refused_in_feed)
     }
 
     /// Whether messages of a name that the bus has just confirmed are missing. Returns true once.
