@@ -167,6 +167,8 @@ pub struct ChannelsGateway {
     conflated: Option<NamePatterns>,
     /// How many tables of roles came before this table.
     table: u64,
+    /// Tables of roles that are no longer in force.
+    old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     settling: Option<SettlingRound>,
@@ -186,7 +188,7 @@ pub struct ChannelsGateway {
 }
 
 /// Work for other threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ChannelsOutput {
     /// Asks the bus.
     Interest(Interest),
@@ -197,6 +199,8 @@ pub enum ChannelsOutput {
         /// At least 1.
         clients: u64,
     },
+    /// A table of roles that is no longer in force. To free a large one takes longer than the loop has.
+    OldTable(Acl),
 }
 
 impl ChannelsGateway {
@@ -222,6 +226,7 @@ impl ChannelsGateway {
             renewals: Renewals::new(settings.renewals_per_second),
             conflated: None,
             table: 0,
+            old_tables: VecDeque::new(),
             marks_without_token: Arc::new(Identity::default().marks(Some(&settings.default_role))),
             settings,
             stats,
@@ -712,7 +717,8 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<ChannelsClient>, acl: Acl) {
-        self.settings.acl = acl;
+        let old_table = std::mem::replace(&mut self.settings.acl, acl);
+        self.old_tables.push_back(old_table);
         self.table += 1;
     }
 
@@ -723,6 +729,9 @@ impl Gateway for ChannelsGateway {
         let cover_of = |name: &TopicName| self.names.cover_of(name);
         if let Some(request) = self.retained.next_request(cover_of) {
             return Some(ChannelsOutput::Retained(request));
+        }
+        if let Some(old_table) = self.old_tables.pop_front() {
+            return Some(ChannelsOutput::OldTable(old_table));
         }
         let clients = self.gap_notified.take()?;
         Some(ChannelsOutput::GapTold { clients })
