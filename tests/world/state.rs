@@ -171,6 +171,7 @@ impl Feed for StateFeed {
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {

@@ -55,7 +55,7 @@ impl ChannelsGateway {
         self.show_active(core, &names);
         if before == BusAnswer::Refused {
             // The members may wait for last values.
-            self.settling.get_or_insert_default().is_another_due = true;
+            self.settle_all();
         }
         for name in &names {
             if self.names.take_left_feed(name) {
@@ -142,7 +142,7 @@ impl ChannelsGateway {
         }
         for name in names {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
-                self.settling.get_or_insert_default().is_another_due = true;
+                self.settle_all();
                 continue;
             }
             let members: Vec<SessionKey> = core.members(name).collect();
@@ -154,6 +154,11 @@ impl ChannelsGateway {
                 }
             }
         }
+    }
+
+    /// Begins a round over the clients whose answers, or last values, may no longer have to wait.
+    pub(super) fn settle_all(&mut self) {
+        self.settling.get_or_insert_default().is_another_due = true;
     }
 
     /// Continues the round over the clients whose answers may wait for a name with many members.

@@ -97,6 +97,9 @@ pub use self::stats::ChannelsStats;
 /// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
 
+/// The error about a name whose last values the bus does not give.
+const NO_LAST_VALUES: &str = "No last values from the bus";
+
 /// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
 pub struct ChannelsGatewaySettings {
@@ -686,12 +689,18 @@ impl Gateway for ChannelsGateway {
                 let now_us = core.now().mono_us;
                 self.retained.paged(*number, cursor, *is_open, now_us);
             }
+            BusNotice::RetainedUnanswered { number, cursor } => {
+                let now_us = core.now().mono_us;
+                if let Some((name, clients)) = self.retained.not_answered(*number, cursor, now_us) {
+                    self.queue_name_error(NO_LAST_VALUES, &name, clients);
+                }
+            }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let scope = self.retained.scope_of(*number);
                 let topic = scope.as_ref().unwrap_or(topic);
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
-                    self.queue_name_error("No last values from the bus", topic, answered);
+                    self.queue_name_error(NO_LAST_VALUES, topic, answered);
                 }
             }
         }

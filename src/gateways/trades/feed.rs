@@ -186,6 +186,7 @@ impl Feed for TradesFeed {
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }

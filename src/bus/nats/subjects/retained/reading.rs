@@ -47,6 +47,8 @@ pub(super) struct QuestionReading {
     is_unnamed: bool,
     /// Why a stream gave no values.
     pub(super) refused: Option<String>,
+    /// Whether the stream may give them later.
+    pub(super) may_answer_later: bool,
     /// For a question for all messages, in place of last values.
     pub(super) all: Option<AllRead>,
 }
@@ -87,6 +89,7 @@ impl QuestionReading {
             has_more_streams: false,
             is_unnamed: false,
             refused: None,
+            may_answer_later: false,
             all: None,
         }
     }
