@@ -69,6 +69,14 @@ pub enum BusEvent {
         /// Whether this question goes on. `false`: the connection has ended, and another question may go on from the cursor.
         is_open: bool,
     },
+    /// The bus did not answer a question for last values in time, or cannot answer it for now. Another question may go on
+    /// from the cursor, later.
+    RetainedUnanswered {
+        /// The number of the question.
+        number: u64,
+        /// How far the source has read.
+        cursor: Arc<PageCursor>,
+    },
     /// The end of the last values of a subscription, with or without values before.
     RetainedEnd {
         /// The subscription of the question.

@@ -238,6 +238,14 @@ pub enum BusNotice {
         /// Whether this request goes on. `false`: another may go on from the cursor.
         is_open: bool,
     },
+    /// The bus did not answer a request for last values in time, or cannot answer it for now. Another may go on from the
+    /// cursor, later.
+    RetainedUnanswered {
+        /// The number of the request.
+        number: u64,
+        /// How far the bus has read.
+        cursor: Arc<PageCursor>,
+    },
     /// The bus has sent all last values of a topic: as publications before this notice, if there are
     /// any.
     RetainedEnd {

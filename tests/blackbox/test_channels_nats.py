@@ -182,7 +182,8 @@ async def test_a_name_without_positions_is_not_said_to_be_kept(nats, on_nats):
 
 
 async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
-    """Of a kept name everybody hears, and no resume hides the hole; of another name its members miss a number."""
+    """Of a kept name everybody hears, and no resume hides the hole; of another name its members miss a number. Who holds the name gets
+    an error."""
     def config(*taken):
         rights = ", ".join(f'"{name}"' for name in ("kept.>", "plain.a", "open.>", "_INBOX.>") if name not in taken)
         gateway = f"{{ user: gw, password: p, permissions: {{ subscribe: [{rights}] }} }}"
@@ -202,6 +203,7 @@ async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
         await client.wait_for(lambda c, taken=taken: c.data[-1]["data"] == list(taken), 10, "what is open")
         await hears.ask("ping")
         assert (plain.missing, client.missing) == (1, int(hears is client))
+        assert [m["error"] for m in hears.answers if m["type"] == "error"] == [f"Refused by the bus: {'plain.a' if hears is plain else 'kept.a'}"]
     late = await connect(weirgate)
     late.say({"action": "subscribe", "channels": ["kept.a", "open.a"], "since": before})
     await late.wait_for(lambda c: len(c.answers) >= 2, 20, "the answer")

@@ -240,3 +240,35 @@ async def test_names_wait_together_and_longer_than_the_bus_may_take(nats, start_
     await say(publisher, names[0], 1)
     await again.wait_for(lambda c: c.data, 5, "a message")
     await publisher.close()
+
+
+async def test_values_of_a_stream_whose_server_hangs_come_when_it_is_back(start_nats, start_weirgate):
+    """The client knows meanwhile, and gets each value once."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    servers = {f"n{index}": await asyncio.to_thread(start_nats, config=f"""
+        server_name: n{index}
+        cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}""") for index, port in enumerate(ports)}
+    publisher = await bus(servers["n0"])
+    stream = publisher.jetstream(timeout=1)
+    leaders = {}
+    for n in range(9):
+        info = await again(lambda n=n: stream.add_stream(name=f"S{n}", subjects=[f"s.{n}"], num_replicas=1))
+        leaders[f"s.{n}"] = info.cluster.leader
+        await again(lambda n=n: stream.publish(f"s.{n}", b"%d" % n))
+    hangs = leaders["s.0"]
+    others = [name for name in servers if name != hangs]
+    weirgate = start_weirgate("channels", "--bus", servers[others[0]].url, "--retained", env=EVERYTHING)
+    await until(lambda: weirgate.ready_status() == 200, 30, "/ready")
+    client = await connect(weirgate)
+    await publisher.close()
+    servers[hangs].freeze()
+    ends = lambda: [m.get("cut") for m in client.answers if m["type"] == "retained"]
+    values = lambda: sorted(m["channel"] for m in client.data)
+    client.say({"action": "subscribe", "channels": ["s.*"], "status": True})
+    await client.wait_for(lambda _: ends() == ["refused"], 60, "the word that values are missing")
+    assert any(m.get("error") == "No last values from the bus: s.*" for m in client.answers)
+    assert "s.0" not in values()
+    servers[hangs].thaw()
+    await client.wait_for(lambda _: len(ends()) == 2, 90, "the rest of the values")
+    assert (ends(), values()) == (["refused", None], sorted(leaders))

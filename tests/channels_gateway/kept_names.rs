@@ -5,24 +5,26 @@ use weirgate_core::{BusNotice, DrainPlan, FeedNotice};
 use super::resume::{Kept, MARK, TICK, at, data, limits, positions};
 use super::*;
 
+/// The bus's answer for `market:*` of the kept feed.
+fn settled(is_confirmed: bool) -> BusEvent {
+    let (subscription, number) = (Subscription::pattern("market:*"), 0);
+    match is_confirmed {
+        true => BusEvent::Subscribed {
+            subscription,
+            number,
+        },
+        false => BusEvent::Refused {
+            subscription,
+            number,
+            fault: "NOPERM".to_owned(),
+        },
+    }
+}
+
 #[test]
 fn what_was_kept_of_a_name_that_the_bus_refuses_is_not_sent() {
     let mut kept = Kept::new();
     kept.publish(TICK, "1");
-    let settled = |is_confirmed| {
-        let (subscription, number) = (Subscription::pattern("market:*"), 0);
-        match is_confirmed {
-            true => BusEvent::Subscribed {
-                subscription,
-                number,
-            },
-            false => BusEvent::Refused {
-                subscription,
-                number,
-                fault: "NOPERM".to_owned(),
-            },
-        }
-    };
     kept.bench.bus(settled(false));
     let last = |name: &str| json!({"action": "subscribe", "channels": [name], "last": 1});
     for name in [TICK, "market:t*"] {
@@ -40,6 +42,58 @@ fn what_was_kept_of_a_name_that_the_bus_refuses_is_not_sent() {
     kept.bench.bus(settled(true));
     let (_, _, got) = kept.asks(&last(TICK));
     assert_eq!(got[0]["data"], json!(1));
+}
+
+/// Each time that the bus begins to refuse a name of the list, and once for each name of the client within it.
+#[test]
+fn members_of_kept_names_that_the_bus_refuses_get_an_error() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&["market:*", TICK, "indicators:a"]);
+    let (late, _) = kept.member(&["indicators:a"]);
+    let errors = |kept: &mut Kept, key| {
+        let mut got = kept.bench.got(key);
+        got.retain(|message| message["type"] == "error");
+        let errors = got.iter().map(|message| message["error"].to_string());
+        let mut errors: Vec<String> = errors.collect();
+        errors.sort();
+        errors
+    };
+    let refused = ["market:*", TICK].map(|name| format!("\"Refused by the bus: {name}\""));
+    for _ in 0..2 {
+        kept.bench.bus(settled(false));
+        assert_eq!(errors(&mut kept, key), refused);
+        kept.bench.bus(settled(false));
+        assert_eq!(errors(&mut kept, key), [] as [&str; 0], "they know");
+        kept.bench.bus(settled(true));
+        kept.publish(TICK, "1");
+        assert_eq!(data(&kept.bench.got(key)), [json!(1), json!(1)]);
+    }
+    assert_eq!(errors(&mut kept, late), [] as [&str; 0], "not its name");
+    // All in one turn: the client joins before the members know.
+    let now = kept.bench.world.now;
+    kept.bench.world.held = true;
+    let notice = kept.bench.feed.notice(&settled(false)).expect("a notice");
+    kept.bench.world.hub.handle_notice(now, &notice);
+    kept.bench.subscribe(late, &[TICK]);
+    kept.bench.world.held = false;
+    kept.bench.world.settle();
+    assert_eq!(errors(&mut kept, late), refused[1..]);
+    assert_eq!(errors(&mut kept, key), refused);
+}
+
+/// Many names are refused at once: the errors go out over several turns.
+#[test]
+fn the_errors_of_many_kept_names_wait_for_the_budget_of_a_turn() {
+    let mut kept = Kept::in_steps(settings(), 40);
+    let names: Vec<String> = (0..50).map(|n| format!("market:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let keys: Vec<SessionKey> = (0..20).map(|_| kept.member(&names).0).collect();
+    kept.bench.bus(settled(false));
+    for key in keys {
+        let got = kept.bench.got(key);
+        let errors = got.iter().filter(|message| message["type"] == "error");
+        assert_eq!(errors.count(), names.len());
+    }
 }
 
 #[test]

@@ -71,18 +71,26 @@ impl Bench {
         });
     }
 
+    /// The bus does not answer the questions after the first ones, but has read up to this message. Returns how many.
+    pub(super) fn no_answers(&mut self, first: usize, sequence: u64) -> usize {
+        let asked = self.world.outputs.retained.clone().split_off(first);
+        for (_, number) in &asked {
+            self.bus(BusEvent::RetainedUnanswered {
+                number: *number,
+                cursor: match sequence {
+                    0 => Arc::default(),
+                    sequence => read_to(sequence),
+                },
+            });
+        }
+        asked.len()
+    }
+
     /// The end of a page of this question, up to the message of this number; `is_open`: the question goes on.
     pub(super) fn page_of(&mut self, number: u64, sequence: u64, is_open: bool) {
-        let [stream, filter, made] = ["S", "", ""].map(str::to_owned);
-        let part = ReadPart {
-            stream,
-            filter,
-            made,
-            sequence,
-        };
         self.bus(BusEvent::RetainedPage {
             number,
-            cursor: Arc::new(PageCursor::of(vec![part])),
+            cursor: read_to(sequence),
             is_open,
         });
     }
@@ -138,6 +146,17 @@ impl Bench {
         data.map(|message| (message["data"].clone(), message["retained"] == true))
             .collect()
     }
+}
+
+fn read_to(sequence: u64) -> Arc<PageCursor> {
+    let [stream, filter, made] = ["S", "", ""].map(str::to_owned);
+    let part = ReadPart {
+        stream,
+        filter,
+        made,
+        sequence,
+    };
+    Arc::new(PageCursor::of(vec![part]))
 }
 
 pub(super) const HERE: [u8; 4] = [127, 0, 0, 1];

@@ -163,3 +163,85 @@ fn no_end_without_the_name_and_one_over_an_outage() {
     bench.world.end(key, true);
     assert_eq!(bench.stats.retained_waiting.get(), 0);
 }
+
+/// They know what is missing, and get it once the bus gives it: what they have does not come again.
+#[test]
+fn values_that_the_bus_does_not_give_in_time_come_later() {
+    let mut bench = Bench::retaining();
+    let [key, plain, late] = [(); 3].map(|()| bench.client());
+    bench.subscribe_to_ends(key, &[PATTERN]);
+    bench.subscribe(plain, &[PATTERN]);
+    bench.confirm(PATTERN);
+    for first in [0, 1] {
+        bench.value("indicators:a", Some(PATTERN), "1");
+        assert_eq!(bench.no_answers(first, 7), 1);
+    }
+    let error = "No last values from the bus: indicators:*";
+    let got = bench.got(plain);
+    assert_eq!(got[2]["error"], error);
+    assert_eq!(got.len(), 3, "subscribed, a value, the error");
+    let mut got = bench.in_short(key);
+    got[2..].sort_unstable();
+    let end = "end of indicators:*: 1 refused";
+    assert_eq!(got, ["subscribed", "data", end, "error"]);
+    // Asked again from there, after pauses that grow. Nobody is told twice.
+    let mut asked = bench.questions();
+    for pause in [5, 10, 20, 40, 60, 60] {
+        bench.world.advance(pause * SECOND - 1);
+        assert_eq!(bench.questions(), asked, "{pause}");
+        bench.world.advance(1);
+        assert_eq!(bench.read_before(bench.newest_question(PATTERN)), 7);
+        assert_eq!(bench.no_answers(asked, 7), 2, "two readings");
+        asked += 2;
+        assert_eq!(bench.in_short(key), [] as [&str; 0]);
+    }
+    // A client that does not know asks at once. With an answer, the others go on at once too.
+    bench.subscribe_to_ends(late, &[PATTERN]);
+    assert_eq!(bench.questions(), asked + 1);
+    bench.value("indicators:a", Some(PATTERN), "1");
+    bench.value("indicators:b", Some(PATTERN), "2");
+    bench.end(PATTERN);
+    assert_eq!(bench.in_short(late)[3..], ["end of indicators:*: 2"]);
+    let others = bench.world.outputs.retained.clone().split_off(asked + 1);
+    for (_, number) in others {
+        bench.numbered_value("indicators:b", Some(PATTERN), "2", number);
+        bench.end_of(PATTERN, number);
+    }
+    assert_eq!(bench.in_short(key), ["data", "end of indicators:*: 2"]);
+    assert_eq!(bench.values(plain), [(json!(2), true)]);
+}
+
+/// So a stream that is away for long does not take the questions of others. Clients of which none has got a value share a
+/// question.
+#[test]
+fn few_names_without_an_answer_are_asked_for_again_at_a_time() {
+    let mut bench = Bench::retaining();
+    let keys = [(); 3].map(|()| bench.client());
+    let names: Vec<String> = (0..40).map(|n| format!("market:tick:{n}")).collect();
+    for name in &names {
+        keys.iter().for_each(|key| bench.subscribe(*key, &[name]));
+        bench.confirm(name);
+    }
+    let mut asked = 0;
+    loop {
+        match bench.no_answers(asked, 0) {
+            0 => break,
+            more => asked += more,
+        }
+    }
+    let first = asked;
+    for _ in 0..30 {
+        bench.world.advance(5 * SECOND);
+        let more = bench.no_answers(asked, 0);
+        // The clients that come up after the first one of a name share the next question.
+        assert!(more <= 2 * 16, "{more}");
+        asked += more;
+    }
+    assert!(
+        (160..480).contains(&(asked - first)),
+        "{asked} after {first}"
+    );
+    keys.iter().for_each(|key| bench.world.end(*key, true));
+    bench.world.advance(60 * SECOND);
+    assert_eq!(bench.questions(), asked, "nobody waits");
+}

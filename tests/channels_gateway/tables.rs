@@ -33,6 +33,7 @@ fn names_that_are_held_stay_until_the_client_asks_for_them_again() {
     }
     assert_eq!(bench.counts(), (6, 2, 1));
     bench.table(&json!({"user": ["market:tick:B", "new"]}));
+    assert_eq!(bench.world.outputs.old_tables, [settings().acl.to_json()]);
     assert!(bench.world.client(key).close.is_none());
     assert_eq!(bench.counts(), (6, 2, 1));
     bench.publish("market:tick:A", &[], "1");

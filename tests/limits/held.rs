@@ -82,7 +82,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "patterns",
-        limit: "1,000 different patterns",
+        limit: "--all-wildcards-max",
         rule: Rule::Granting,
         gateways: "channels",
     },

@@ -252,6 +252,32 @@ fn the_source_leaves_a_server_that_is_behind_and_nothing_comes_twice() {
     assert_eq!(until(&events, 1), ["Down", "Up", "CaughtUp", "a: 6"]);
 }
 
+/// Its link to the master stands, and brings nothing for longer than another server would be waited for.
+#[test]
+fn a_replica_that_lacks_writes_is_waited_for_and_nothing_comes_twice() {
+    let mut two = Two::start();
+    let path = LinkProxy::to(("127.0.0.1", two.master.port()));
+    let port = path.url().rsplit(':').next().expect("a port").to_owned();
+    two.replica_of(["127.0.0.1", &port]);
+    two.add(3);
+    two.until_equal();
+    let (events, _) = read(two.settings());
+    until(&events, 4);
+    path.black_hole();
+    (4..7).for_each(|n| two.add(n));
+    until(&events, 3);
+    // Until the source knows how far the writes of the master have come.
+    thread::sleep(Duration::from_millis(2_500));
+    two.link.lead_to(two.replica.port());
+    two.link.end_one(0);
+    thread::sleep(Duration::from_secs(12));
+    path.let_new_ones_through();
+    path.end_dead_ones();
+    two.until_equal();
+    two.add(7);
+    assert_eq!(until(&events, 1), ["Down", "Up", "CaughtUp", "a: 7"]);
+}
+
 #[test]
 fn a_new_master_without_the_newest_entries_is_a_loss_after_some_seconds() {
     let mut two = Two::start();

@@ -146,6 +146,15 @@ fn of_values() {
                 "keys among flow",
             ],
         ),
+        (
+            &["channels", "--all-wildcards-max=10000"],
+            &[("WEIRGATE_MEMORY_MAX", "67108864")],
+            2,
+            &[
+                "--all-wildcards-max is \"10000\"",
+                "at most 1576, the patterns that fit into all-channel-name-bytes",
+            ],
+        ),
         // Secrets and what may hold one.
         (
             &["levels"],
@@ -227,17 +236,14 @@ fn of_values() {
 #[test]
 fn of_settings_that_went() {
     for (args, env) in [
-        (&["demo", "--all-wildcards-max=5"][..], &[][..]),
-        (&["channels", "--all-wildcards-max", "5", "--check"], &[]),
-        (&["demo"], &[("WEIRGATE_ALL_WILDCARDS_MAX", "5")]),
-        (
-            &["events", "--check"],
-            &[("WEIRGATE_ALL_WILDCARDS_MAX", "5")],
-        ),
+        (&["demo", "--orphans-max=5"][..], &[][..]),
+        (&["channels", "--orphans-max", "5", "--check"], &[]),
+        (&["demo"], &[("WEIRGATE_ORPHANS_MAX", "5")]),
+        (&["events", "--check"], &[("WEIRGATE_ORPHANS_MAX", "5")]),
     ] {
         let run = weirgate(args, env);
         assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}");
-        let instead = " is gone: all clients together may hold 1000 different patterns\n";
+        let instead = " is gone: 10000 messages of devices that have gone may wait\n";
         assert!(run.stderr.ends_with(instead), "{}", run.stderr);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }

@@ -1,6 +1,7 @@
 //! A user whose connections share a symbol limit, one of them gone without a word.
 
 use super::*;
+use crate::world::client::Client;
 
 const SECOND: u64 = 1_000_000;
 
@@ -123,6 +124,66 @@ fn all_requests_that_wait_are_judged_one_after_the_other() {
         let texts = world.texts(*key);
         assert!(texts[0].contains("would exceed"), "{texts:?}");
     }
+}
+
+/// A user has more connections than can be pinged, or closed, in a turn.
+#[test]
+fn very_many_connections_of_a_user_are_pinged_and_closed_over_several_turns() {
+    const MANY: usize = 300;
+    let limits = Limits {
+        share_us: 20,
+        work_us: 60,
+        ping_interval_us: 0,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, gateway(true), 1);
+    let claims = serde_json::json!({"sub": "ann", "maxSymbols": MANY});
+    let token = token(claims);
+    let old: Vec<SessionKey> = (0..MANY).map(|_| connect(&mut world, &token).0).collect();
+    for key in &old {
+        assert!(subscribe(&mut world, *key, r#"["A"]"#).contains("success"));
+    }
+    let new = connect(&mut world, &token).0;
+    world.held = true;
+    world.text(new, r#"{"action":"subscribe","symbols":["B"]}"#);
+    // Takes turns until all connections have what is counted, a few in each.
+    let spread = |world: &mut World<TradesGateway>, until: usize, has: &dyn Fn(&Client) -> bool| {
+        let (mut count, mut turns) = (0, 0);
+        while count < until {
+            world.flush();
+            let before = count;
+            count = old.iter().filter(|key| has(world.client(**key))).count();
+            assert!(count - before < 60, "{} in a turn", count - before);
+            turns += 1;
+            assert!(turns < 1_000, "{count} of {until}");
+            world.hub.handle_timeout(world.now);
+        }
+        assert!(turns > 5, "{turns}");
+    };
+    spread(&mut world, MANY, &|client| client.pings > 0);
+    world.catch_up();
+    let (alive, dead) = old.split_at(MANY / 2);
+    for key in alive {
+        world.send(*key, &frame(0x8a, b""));
+    }
+    world.advance(2 * SECOND - 1);
+    assert!(world.texts(new).is_empty());
+    world.held = true;
+    world.now = world.now.plus_us(1);
+    world.hub.handle_timeout(world.now);
+    spread(&mut world, dead.len(), &|client| client.close.is_some());
+    world.catch_up();
+    assert!(world.texts(new)[0].contains(r#""subscribed":["B"]"#));
+    assert!(alive.iter().all(|key| world.client(*key).close.is_none()));
+    for _ in 1..dead.len() {
+        let key = connect(&mut world, &token).0;
+        assert!(subscribe(&mut world, key, r#"["C"]"#).contains("success"));
+    }
+    world.text(new, r#"{"action":"subscribe","symbols":["D"]}"#);
+    for key in alive {
+        world.send(*key, &frame(0x8a, b""));
+    }
+    assert!(world.texts(new).is_empty(), "it waits for the others");
 }
 
 #[test]

@@ -82,6 +82,7 @@ impl Output for ChannelsOutput {
         let change = match self {
             Self::Interest(change) => change,
             Self::GapTold { clients } => return kept.told.push(clients),
+            Self::OldTable(acl) => return kept.old_tables.push(acl.to_json()),
             Self::Retained(RetainedRequest::Ask {
                 name,
                 cover,
@@ -136,6 +137,8 @@ pub(crate) struct Interests {
     pub(crate) numbers: BTreeMap<String, u64>,
     /// Number of notified clients, for each loss.
     pub(crate) told: Vec<u64>,
+    /// Tables of roles that are no longer in force, as JSON.
+    pub(crate) old_tables: Vec<String>,
     /// Requests for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
     /// Requests for all kept messages, with their numbers.

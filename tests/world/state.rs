@@ -172,6 +172,7 @@ impl Feed for StateFeed {
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {

@@ -87,6 +87,12 @@ pub enum RedisError {
          anew"
     )]
     Behind(String),
+    /// The server: it is a replica that has yet to get entries of the stream that another server had.
+    #[error(
+        "Redis at {0} is a replica that has not yet got entries of the stream that were read before: waiting until it has \
+         them"
+    )]
+    CatchingUp(String),
     /// The server or the network: a working connection is gone.
     #[error("the connection to Redis was lost ({0})")]
     Lost(#[source] io::Error),

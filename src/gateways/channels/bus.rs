@@ -15,6 +15,9 @@ use weirgate_wire::admission::ClientAddr;
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
 
+/// While so many names have an error for their clients, no further names of the kept feed get one.
+const ERRORS_QUEUED_MAX: usize = 256;
+
 /// An error of the bus about a name, and the clients that still have to get it.
 #[derive(Debug)]
 pub(super) struct NameErrors {
@@ -43,9 +46,7 @@ impl ChannelsGateway {
         name: &TopicName,
         number: u64,
     ) {
-        if let Some(kept) = &mut self.kept {
-            kept.accept(name.as_str());
-        }
+        self.settle_kept(name, false);
         let asked = &mut self.names.asked;
         let Some(before) = asked.record_answer(name, number, BusAnswer::Confirmed) else {
             return;
@@ -54,7 +55,7 @@ impl ChannelsGateway {
         self.show_active(core, &names);
         if before == BusAnswer::Refused {
             // The members may wait for last values.
-            self.settling.get_or_insert_default().is_another_due = true;
+            self.settle_all();
         }
         for name in &names {
             if self.names.take_left_feed(name) {
@@ -75,9 +76,7 @@ impl ChannelsGateway {
         name: &TopicName,
         number: u64,
     ) {
-        if let Some(kept) = &mut self.kept {
-            kept.refuse(name.as_str());
-        }
+        self.settle_kept(name, true);
         let asked = &mut self.names.asked;
         let Some(before) = asked.record_answer(name, number, BusAnswer::Refused) else {
             return;
@@ -99,6 +98,18 @@ impl ChannelsGateway {
             // After a refused cover, each pattern within it waits for its own request.
             BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
             BusAnswer::Refused => {}
+        }
+    }
+
+    /// Handles the bus's answer for a name of the kept feed. The names of clients within it are refused with it, and their
+    /// members get an error.
+    fn settle_kept(&mut self, name: &TopicName, is_refused: bool) {
+        let mut kept = self.kept.as_mut();
+        if kept
+            .as_mut()
+            .is_some_and(|kept| kept.settle(name.as_str(), is_refused))
+        {
+            self.moving = Some(0);
         }
     }
 
@@ -131,7 +142,7 @@ impl ChannelsGateway {
         }
         for name in names {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
-                self.settling.get_or_insert_default().is_another_due = true;
+                self.settle_all();
                 continue;
             }
             let members: Vec<SessionKey> = core.members(name).collect();
@@ -143,6 +154,11 @@ impl ChannelsGateway {
                 }
             }
         }
+    }
+
+    /// Begins a round over the clients whose answers, or last values, may no longer have to wait.
+    pub(super) fn settle_all(&mut self) {
+        self.settling.get_or_insert_default().is_another_due = true;
     }
 
     /// Continues the round over the clients whose answers may wait for a name with many members.
@@ -253,7 +269,8 @@ impl ChannelsGateway {
 
     /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time
     /// for. Until its turn, a name that the stream has got comes as before. One that has left it comes again once the
-    /// bus has confirmed it: what was published meanwhile is lost.
+    /// bus has confirmed it: what was published meanwhile is lost. If the bus refuses other names of the feed than before,
+    /// the members of the next held names get an error.
     pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
             let has_id = id < self.names.numbers();
@@ -265,13 +282,25 @@ impl ChannelsGateway {
             match other {
                 Some((name, true)) => self.move_out_of_feed(core, clients, &name),
                 Some((name, false)) => self.move_into_feed(core, clients, &name),
-                None => {}
+                None => self.note_refused_in_feed(core, id),
             }
-            if !core.has_time() {
+            if !core.has_time() || self.name_errors.len() >= ERRORS_QUEUED_MAX {
                 break;
             }
         }
         self.ask_retained(core);
+    }
+
+    /// If the bus refuses a held name of the feed, which it did not before, its members get an error.
+    fn note_refused_in_feed(&mut self, core: &Core, id: u32) {
+        let numbered = self.names.numbered(id).filter(|(_, is_kept)| *is_kept);
+        let Some(name) = numbered.map(|(name, _)| name.clone()) else {
+            return;
+        };
+        let is_refused = self.is_kept_refused(&name);
+        if self.names.set_refused_in_feed(&name, is_refused) {
+            self.queue_name_error(REFUSED, &name, core.members(&name).collect());
+        }
     }
 
     /// The stream has got the subject of a held name: its messages come with the kept feed from now on.

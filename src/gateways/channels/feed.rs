@@ -153,6 +153,7 @@ impl Feed for ChannelsFeed {
             | BusEvent::Refused { .. }
             | BusEvent::Subjects(_)
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }
@@ -181,6 +182,12 @@ impl Feed for ChannelsFeed {
                 cursor: Arc::clone(cursor),
                 is_open: *is_open,
             }),
+            BusEvent::RetainedUnanswered { number, cursor } => {
+                Some(BusNotice::RetainedUnanswered {
+                    number: *number,
+                    cursor: Arc::clone(cursor),
+                })
+            }
             BusEvent::RetainedEnd {
                 subscription,
                 number,

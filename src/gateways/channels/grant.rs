@@ -64,7 +64,7 @@ impl ChannelsGateway {
             }
         }
         self.join(core, key, client, &name);
-        if is_refused {
+        if is_refused && (!is_kept || self.joins_refused(&name)) {
             self.queue_name_error(REFUSED, &name, vec![key]);
         }
         if !is_kept {
@@ -161,6 +161,12 @@ impl ChannelsGateway {
     pub(super) fn is_kept_refused(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
+    }
+
+    /// Whether a client that joins this name of the kept feed gets an error, because the bus refuses the name. If its
+    /// members do not know yet, this client will get the error with them.
+    pub(super) fn joins_refused(&self, name: &TopicName) -> bool {
+        self.is_kept_refused(name) && self.names.is_refused_in_feed(name)
     }
 
     /// Makes the client a member now, and counts the name: `move_next` keeps the count of names of the feed right when

@@ -53,18 +53,18 @@ impl KeptNames {
         })
     }
 
-    /// Records that the bus accepts a name of the list, and ignores other names.
-    pub(super) fn accept(&mut self, name: &str) {
-        if self.refused.remove(name) {
+    /// Records whether the bus refuses a name of the list, and ignores other names. Returns true if this is new.
+    pub(super) fn settle(&mut self, name: &str, is_refused: bool) -> bool {
+        let is_new = match is_refused {
+            // The subjects of a stream are not requested by name.
+            true if self.is_stream || !self.names.iter().any(|kept| kept == name) => false,
+            true => self.refused.insert(name.to_owned()),
+            false => self.refused.remove(name),
+        };
+        if is_new {
             self.match_accepted();
         }
-    }
-
-    /// Records that the bus refuses a name of the list, and ignores other names.
-    pub(super) fn refuse(&mut self, name: &str) {
-        if self.names.iter().any(|kept| kept == name) && self.refused.insert(name.to_owned()) {
-            self.match_accepted();
-        }
+        is_new
     }
 
     /// Prepares to match the accepted names, unless all are accepted.

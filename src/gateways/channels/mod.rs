@@ -97,6 +97,9 @@ pub use self::stats::ChannelsStats;
 /// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
 
+/// The error about a name whose last values the bus does not give.
+const NO_LAST_VALUES: &str = "No last values from the bus";
+
 /// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
 pub struct ChannelsGatewaySettings {
@@ -167,10 +170,13 @@ pub struct ChannelsGateway {
     conflated: Option<NamePatterns>,
     /// How many tables of roles came before this table.
     table: u64,
+    /// Tables of roles that are no longer in force.
+    old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     settling: Option<SettlingRound>,
-    /// The stream has got other subjects: the number of the next held name that may move to or from the feed.
+    /// The stream has got other subjects, or the bus refuses other names of the feed: the number of the next held name
+    /// that may move to or from the feed, or that may be refused.
     moving: Option<u32>,
     /// Clients that are to be told that messages of a name are lost.
     lost_names: LostNames,
@@ -185,7 +191,7 @@ pub struct ChannelsGateway {
 }
 
 /// Work for other threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ChannelsOutput {
     /// Asks the bus.
     Interest(Interest),
@@ -196,6 +202,8 @@ pub enum ChannelsOutput {
         /// At least 1.
         clients: u64,
     },
+    /// A table of roles that is no longer in force. To free a large one takes longer than the loop has.
+    OldTable(Acl),
 }
 
 impl ChannelsGateway {
@@ -221,6 +229,7 @@ impl ChannelsGateway {
             renewals: Renewals::new(settings.renewals_per_second),
             conflated: None,
             table: 0,
+            old_tables: VecDeque::new(),
             marks_without_token: Arc::new(Identity::default().marks(Some(&settings.default_role))),
             settings,
             stats,
@@ -680,12 +689,18 @@ impl Gateway for ChannelsGateway {
                 let now_us = core.now().mono_us;
                 self.retained.paged(*number, cursor, *is_open, now_us);
             }
+            BusNotice::RetainedUnanswered { number, cursor } => {
+                let now_us = core.now().mono_us;
+                if let Some((name, clients)) = self.retained.not_answered(*number, cursor, now_us) {
+                    self.queue_name_error(NO_LAST_VALUES, &name, clients);
+                }
+            }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let scope = self.retained.scope_of(*number);
                 let topic = scope.as_ref().unwrap_or(topic);
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
-                    self.queue_name_error("No last values from the bus", topic, answered);
+                    self.queue_name_error(NO_LAST_VALUES, topic, answered);
                 }
             }
         }
@@ -711,7 +726,8 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<ChannelsClient>, acl: Acl) {
-        self.settings.acl = acl;
+        let old_table = std::mem::replace(&mut self.settings.acl, acl);
+        self.old_tables.push_back(old_table);
         self.table += 1;
     }
 
@@ -722,6 +738,9 @@ impl Gateway for ChannelsGateway {
         let cover_of = |name: &TopicName| self.names.cover_of(name);
         if let Some(request) = self.retained.next_request(cover_of) {
             return Some(ChannelsOutput::Retained(request));
+        }
+        if let Some(old_table) = self.old_tables.pop_front() {
+            return Some(ChannelsOutput::OldTable(old_table));
         }
         let clients = self.gap_notified.take()?;
         Some(ChannelsOutput::GapTold { clients })

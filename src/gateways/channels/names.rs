@@ -20,7 +20,7 @@ use weirgate_wire::base::{ChunkedSlab, ExtendibleMap};
 pub struct AllClientsLimits {
     /// Names, patterns included.
     pub names_max: usize,
-    /// Patterns. Redis compares every publication with each of them.
+    /// Patterns. Redis compares every publication with each of them, and the gateway every new name.
     pub patterns_max: usize,
     /// Memory of all names and of each client's hold on a name: [`Self::NAME_BYTES`], what the pattern takes parsed,
     /// [`Self::NAME_OF_CLIENT_BYTES`].
@@ -41,9 +41,18 @@ impl AllClientsLimits {
     /// The most memory of a parsed pattern for each byte of its text. NATS: `a.` is a word of its own.
     const PATTERN_BYTES_EACH: usize = 32;
 
+    /// The least memory of a pattern that a client holds.
+    const PATTERN_BYTES_LEAST: usize =
+        (Self::NAME_BYTES + Self::NAME_OF_CLIENT_BYTES) as usize + Self::PATTERN_BYTES;
+
     /// Memory of a name of which a client gets all kept messages: its entries in the replay, in the questions and in those
     /// of the bus.
     pub const REPLAYED_NAME_BYTES: u64 = 704;
+
+    /// The most patterns for which the memory of names has room.
+    pub(super) fn patterns_with_memory(&self) -> usize {
+        self.name_bytes_max / Self::PATTERN_BYTES_LEAST
+    }
 
     /// The most memory of a pattern with so many bytes of text, beside the text and [`Self::NAME_BYTES`].
     pub(super) fn pattern_bytes_max(text_bytes: usize) -> usize {
@@ -144,6 +153,8 @@ struct NameEntry {
     route: Route,
     /// The stream no longer has the name, and the bus has not confirmed it yet: messages are missing.
     has_left_feed: bool,
+    /// The name is of the kept feed, the bus refuses it, and its members know.
+    is_refused_in_feed: bool,
 }
 
 /// The names that the clients of an address hold.
@@ -302,6 +313,7 @@ impl Names {
                 bytes,
                 route: Route::Kept,
                 has_left_feed: false,
+                is_refused_in_feed: false,
             });
             self.ids.insert(name, id);
             id
@@ -374,6 +386,22 @@ impl Names {
         if let Some(id) = self.ids.get(name) {
             self.entries[*id].has_left_feed = has_left;
         }
+    }
+
+    /// Records whether the bus refuses a held name of the kept feed. Returns true if it newly does.
+    pub(super) fn set_refused_in_feed(&mut self, name: &TopicName, is_refused: bool) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| {
+            let before = &mut self.entries[*id].is_refused_in_feed;
+            let was_refused = std::mem::replace(before, is_refused);
+            is_refused && !was_refused
+        })
+    }
+
+    /// What [`set_refused_in_feed`](Self::set_refused_in_feed) has recorded of a name.
+    pub(super) fn is_refused_in_feed(&self, name: &TopicName) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| self.entries[*id].is_refused_in_feed)
     }
 
     /// Whether messages of a name that the bus has just confirmed are missing. Returns true once.

@@ -1,14 +1,17 @@
-//! The outputs of the channels gateway: its requests to the thread of the bus.
+//! The outputs of the channels gateway: its requests to the thread of the bus, and tables of roles to free.
+
+use crossbeam_channel::Sender;
 
 use super::{ChannelsOutput, RetainedRequest};
 use weirgate_bus::BusInterest;
 use weirgate_core::{Subscription, TopicName};
-use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::auth::{Acl, NameSyntax};
 
 /// Carries out an output of the gateway: tells the bus which names clients want. If a whole stream is read, the bus
-/// needs no names.
+/// needs no names. Tables of roles that are no longer in force go to the thread that frees them.
 pub(super) fn carry_out(
     interest: Option<&BusInterest>,
+    old_tables: Option<&Sender<Acl>>,
     syntax: NameSyntax,
     output: ChannelsOutput,
 ) {
@@ -19,6 +22,10 @@ pub(super) fn carry_out(
                 clients,
                 "bus messages were lost: each affected client sees one gap in seq"
             );
+        }
+        (ChannelsOutput::OldTable(acl), _) => {
+            // Without the thread nobody reads the file again, so there is no other table.
+            let _ = old_tables.map(|tables| tables.send(acl));
         }
         (_, None) => {}
         (ChannelsOutput::Retained(request), Some(interest)) => match request {

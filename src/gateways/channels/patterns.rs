@@ -25,7 +25,8 @@ use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Rem
 const COPIES_MAX: usize = 32;
 
 /// The most steps of matching a name with a pattern, beside four for each byte of the name: ten times what an ordinary
-/// pattern takes. With 500 patterns of an attacker, a new name takes a millisecond.
+/// pattern takes. With the 500 patterns that an address may hold by default, a new name takes a millisecond at most; with
+/// the 5,000 of the largest limit, ten.
 const STEPS_MAX: usize = 1_000;
 
 /// The most memory for remembered matches, and at most a quarter of the memory for names. A forgotten name is compared

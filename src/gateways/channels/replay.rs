@@ -399,6 +399,7 @@ impl Retained {
             count: 0,
             wants_end: false,
             cut: None,
+            is_told: false,
         });
         let before = waiter.replay.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());

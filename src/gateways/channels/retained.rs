@@ -18,6 +18,7 @@
 //! | `questions`, `sought` | the questions, and which members of one get a message |
 //! | `request`, `pages` | what the bus is asked; the pages that it answers |
 //! | `live` | live messages of subjects whose values are still to come |
+//! | `unanswered` | names that the bus does not give the values of, which are asked for again |
 
 mod client;
 mod live;
@@ -26,6 +27,7 @@ mod questions;
 mod request;
 mod shares;
 mod sought;
+mod unanswered;
 
 use self::client::Share;
 pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::questions::{Member, Questions};
+use self::unanswered::Unanswered;
 use super::ChannelsGateway;
 use super::messages::Answer;
 use super::replay::Replays;
@@ -62,6 +65,7 @@ pub(super) struct Retained {
     pub(super) clients: ExtendibleMap<SessionKey, RetainedClient>,
     waiting: ExtendibleMap<TopicName, BTreeSet<SessionKey>>,
     pub(super) questions: Questions,
+    unanswered: Unanswered,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
     live: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
@@ -103,6 +107,7 @@ impl Retained {
             clients: ExtendibleMap::default(),
             waiting: ExtendibleMap::default(),
             questions: Questions::default(),
+            unanswered: Unanswered::default(),
             live: ExtendibleMap::default(),
             hasher: RandomState::default(),
             line: FairQueue::default(),
@@ -228,19 +233,10 @@ impl Retained {
         if let Some(waiter) = self.clients.get_mut(&key)
             && let Some(wanted) = waiter.names.get(name).filter(|wanted| wanted.wants_end)
         {
-            let end = RetainedEnd {
-                answer: match wanted.state {
-                    ValuesState::Waits(answer) => answer,
-                    ValuesState::Asked(_) | ValuesState::Takes(_) => 0,
-                },
-                name: name.clone(),
-                count: wanted.count,
-                cut: cut.or(wanted.cut),
-            };
-            if end.answer <= waiter.answered {
+            let end = wanted.end(name, cut);
+            if waiter.push_end(end) {
                 self.ending.push_back(key);
             }
-            waiter.ends.push_back(end);
         }
         self.remove(name, key);
     }
@@ -376,6 +372,7 @@ impl Retained {
         self.names_waited_for -= usize::from(clients.remove(&key));
         if clients.is_empty() {
             self.waiting.remove(name);
+            self.unanswered.forget(name);
             let live = self.live.remove(name);
             self.live_subjects -= live.map_or(0, |live| live.len());
         }
@@ -427,6 +424,9 @@ impl ChannelsGateway {
     /// queues of others are drained.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
+        if self.retained.release_unanswered(core.now().mono_us) {
+            self.settle_all();
+        }
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
         if !retained.has_values && !retained.has_pages {
             return;

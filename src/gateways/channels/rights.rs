@@ -185,5 +185,9 @@ impl ChannelsGateway {
             });
         }
         self.names.set_route(name, route);
+        if is_kept {
+            let is_refused = self.is_kept_refused(name);
+            self.names.set_refused_in_feed(name, is_refused);
+        }
     }
 }

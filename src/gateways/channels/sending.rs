@@ -594,7 +594,7 @@ impl ChannelsGateway {
         let joined = joined.into_iter().flatten().chain(&moved);
         for name in joined.filter(|name| !resuming.held.contains(*name)) {
             self.join(core, key, client, name);
-            if self.is_kept_refused(name) {
+            if self.joins_refused(name) {
                 self.queue_name_error(REFUSED, name, vec![key]);
             }
         }

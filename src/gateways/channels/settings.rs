@@ -195,6 +195,21 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
     ),
+    Setting::count(
+        "all-wildcards-max",
+        (1, 10_000),
+        field!(ChannelsGatewaySettings, all_clients.patterns_max),
+        "Different patterns that all clients together may hold",
+    )
+    .more(
+        "A pattern that several clients hold counts once. Each takes at least 1,064 bytes of all-channel-name-bytes. \
+         weirgate compares a new name with the patterns: 10,000 take 0.1 to 0.9 ms, costly ones of an attacker up to 10 ms.",
+    )
+    .limit(
+        ALL_BEYOND,
+        Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
+        ALL_TEST,
+    ),
     Setting::bytes(
         "all-channel-name-bytes",
         (1_024, 1_073_741_824),
@@ -275,7 +290,7 @@ pub(super) const CHANGES: &[RowChange] = &[
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let own: ChannelsSettings = checked.get();
     let syntax = own.syntax();
-    let mut wrong = Vec::new();
+    let mut wrong = Vec::from_iter(patterns_error(checked));
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &RefusedValue::new(value, allowed)));
     };
@@ -309,6 +324,15 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         refuse(bus, &urls, allowed);
     }
     wrong
+}
+
+/// The error of more patterns than the memory of names has room for.
+fn patterns_error(checked: &Checked) -> Option<SettingsError> {
+    let limits = checked.get::<ChannelsGatewaySettings>().all_clients;
+    let most = limits.patterns_with_memory();
+    let allowed = format!("at most {most}, the patterns that fit into all-channel-name-bytes");
+    (limits.patterns_max > most)
+        .then(|| checked.refused_whole(own_flag!("all-wildcards-max"), allowed))
 }
 
 /// If `--history-names` contradicts other settings, returns what it may be.

@@ -85,6 +85,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let (authenticator, keys) = authenticator(&checked.auth(), clock)?;
     let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
     let (acl_file, tables) = roles(checked, &own, &gateway_settings).unzip();
+    let old_tables = acl_file.as_ref().map(AclFile::old_tables);
 
     let open_bus = open(
         bus,
@@ -108,7 +109,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         }))
         .metrics(metrics)
         .reloads(acl_file.map(|file| Box::new(file) as Box<dyn Reload>))
-        .output(move |output| carry_out(interest.as_ref(), syntax, output));
+        .output(move |output| carry_out(interest.as_ref(), old_tables.as_ref(), syntax, output));
     let parts = keys.add_to(open_bus.add_to(parts));
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
@@ -129,7 +130,7 @@ fn roles(
     let tokens = Tokens::of(&auth);
     let (acl, role) = (&settings.acl, &settings.default_role);
     let path = own.acl.as_deref();
-    let file = path.map(|path| AclFile::new(path, acl.clone(), role, tokens));
+    let file = path.map(|path| AclFile::new(path, acl, role, tokens));
     warn_of(&auth, &settings.authenticator);
     check_table(acl, role, tokens);
     warn_of_ignored_tokens(&settings.authenticator, role);

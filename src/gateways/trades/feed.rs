@@ -187,6 +187,7 @@ impl Feed for TradesFeed {
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }

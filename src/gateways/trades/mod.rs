@@ -451,8 +451,8 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_answered(&mut self, core: &mut Core, _: SessionKey, client: &mut TradesClient) {
-        self.users.answered(core, &client.held);
+    fn handle_answered(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
+        self.users.answered(core, key, &client.held);
     }
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
@@ -501,7 +501,8 @@ impl Gateway for TradesGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
-        let left = (!self.ended_watches.is_empty()).then_some(0);
+        let has_work = !self.ended_watches.is_empty() || self.users.has_work();
+        let left = has_work.then_some(0);
         earliest([candles, self.statuses.due_us(), left])
     }
 
@@ -509,6 +510,8 @@ impl Gateway for TradesGateway {
         let holds = |_: &mut Core, _, client: &mut TradesClient| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
         self.unwatch_left(core);
+        self.users.ping_next(core);
+        self.close_dead(core);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

@@ -3,10 +3,10 @@
 //!
 //! A user who changes networks may be over the limit only because of a dead connection that the gateway has not noticed
 //! yet. So the request waits for a sign of life of the user's other connections. A connection without a sign of life is
-//! closed.
+//! closed. A user may have tens of thousands of connections, so they are pinged, and closed, over several turns.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
 
 use super::TradesGateway;
@@ -29,6 +29,18 @@ struct User {
     /// The next of them to judge before its time. They may be very many, so each one that was judged has the next one
     /// judged, in as many turns as it takes.
     next_to_judge: Option<SessionKey>,
+    search: Search,
+}
+
+/// The search for a user's dead connections, which lasts while requests wait.
+#[derive(Debug, Default)]
+struct Search {
+    /// The connections that are still to be pinged: those after this bound. `None`: all were pinged.
+    rest: Option<Bound<SessionKey>>,
+    /// The pinged connections without a sign of life, as far as the gateway knows.
+    silent: BTreeSet<SessionKey>,
+    /// When the last one was pinged, microseconds.
+    pinged_us: u64,
 }
 
 impl User {
@@ -40,8 +52,41 @@ impl User {
             self.symbols -= gone;
             if *held == 0 {
                 self.holders.remove(&key);
+                self.search.silent.remove(&key);
             }
         }
+    }
+
+    /// Pings the next connection, unless its request waits: that is a sign of life.
+    fn ping_next(&mut self, core: &mut Core) {
+        let Some(rest) = self.search.rest else {
+            return;
+        };
+        let next = self.holders.range((rest, Unbounded)).next();
+        let next = next.map(|(key, _)| *key);
+        self.search.rest = next.map(Excluded);
+        match next {
+            Some(key) if !self.waiting.contains(&key) && core.probe(key) => {
+                self.search.silent.insert(key);
+            }
+            Some(_) => {}
+            None => self.search.pinged_us = core.now().mono_us,
+        }
+    }
+
+    /// Whether a connection may be dead: it is still to be pinged, or has given no sign of life since.
+    fn may_be_dead(&mut self, core: &Core) -> bool {
+        if self.search.rest.is_some() {
+            return true;
+        }
+        // A client that reads is alive too, and the gateway does not hear of that.
+        while let Some(key) = self.search.silent.first().copied() {
+            if core.is_silent(key) {
+                return true;
+            }
+            self.search.silent.remove(&key);
+        }
+        false
     }
 
     /// Has the waiting requests judged, from the first one on.
@@ -65,23 +110,30 @@ impl User {
         }
     }
 
-    /// Connections without a sign of life since the last [`Users::probe`], and their symbols.
+    /// Connections without a sign of life, and their symbols.
     fn silent(&self, core: &Core) -> impl Iterator<Item = (SessionKey, usize)> {
-        let holders = self.holders.iter().map(|(key, count)| (*key, *count));
-        holders.filter(|(key, _)| core.is_silent(*key))
+        let pinged = self.search.silent.iter().copied();
+        let silent = pinged.filter(|key| core.is_silent(*key));
+        silent.filter_map(|key| Some((key, *self.holders.get(&key)?)))
     }
 }
 
-/// Symbols by user, over all of a user's connections. A user without symbols and without a waiting request has no
-/// entry.
+/// Symbols by user, over all of a user's connections.
 #[derive(Debug, Default)]
-pub(super) struct Users(ExtendibleMap<Arc<str>, User>);
+pub(super) struct Users {
+    /// A user without symbols and without a waiting request has no entry.
+    all: ExtendibleMap<Arc<str>, User>,
+    /// Users with connections that are still to be pinged.
+    searched: VecDeque<Arc<str>>,
+    /// Dead connections that are still to be closed; their symbols no longer count.
+    dead: VecDeque<SessionKey>,
+}
 
 impl Users {
     /// The number of symbols that count against this connection's limit.
     pub(super) fn count(&self, client: &HeldSymbols) -> usize {
         match &client.user {
-            Some(user) => self.0.get(user).map_or(0, |user| user.symbols),
+            Some(user) => self.all.get(user).map_or(0, |user| user.symbols),
             None => client.count(),
         }
     }
@@ -95,7 +147,7 @@ impl Users {
         if let Some(user) = &client.user
             && count > 0
         {
-            let user = self.0.get_or_insert_default(Arc::clone(user));
+            let user = self.all.get_or_insert_default(Arc::clone(user));
             *user.holders.entry(key).or_default() += count;
             user.symbols += count;
         }
@@ -119,35 +171,78 @@ impl Users {
     }
 
     /// Pings the user's other connections, because one of them may be dead: a client that changes networks leaves a
-    /// connection that looked alive a moment ago. Returns false if none of them owes an answer; otherwise the request of
-    /// `key` waits until [`Users::is_settled`], or until its deadline. While a request waits, the pings of that request
-    /// count for the next one too.
+    /// connection that looked alive a moment ago. Those for which the client's share of the turn has no time are pinged in
+    /// later turns. Returns false if none of them owes an answer; otherwise the request of `key` waits until
+    /// [`Users::is_settled`], or until its deadline. While a request waits, the pings of that request count for the next
+    /// one too.
     pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) -> bool {
-        let Some(user) = self.user(client) else {
+        let Some(name) = &client.user else {
+            return false;
+        };
+        let Some(user) = self.all.get_mut(name) else {
             return false;
         };
         let is_first = user.waiting.is_empty();
-        let others = user.holders.keys().filter(|other| **other != key);
-        let mut is_silent = false;
-        for other in others {
-            is_silent |= if is_first {
-                core.probe(*other)
-            } else {
-                core.is_silent(*other)
+        user.waiting.insert(key);
+        if is_first {
+            user.search = Search {
+                rest: Some(Unbounded),
+                ..Search::default()
             };
+            user.ping_next(core);
+            while user.search.rest.is_some() && core.has_share() {
+                user.ping_next(core);
+            }
+            if user.search.rest.is_some() {
+                self.searched.push_back(Arc::clone(name));
+            }
         }
-        if is_silent {
-            user.waiting.insert(key);
+        let waits = user.may_be_dead(core);
+        if !waits {
+            user.waiting.remove(&key);
         }
-        is_silent
+        waits
     }
 
-    /// Handles a sign of life of a connection. If no connection is silent any more, the waiting requests are judged.
-    pub(super) fn answered(&mut self, core: &mut Core, client: &HeldSymbols) {
-        if let Some(user) = self.user(client)
-            && user.silent(core).next().is_none()
-        {
-            user.judge_all(core);
+    /// Whether connections are still to be pinged or closed.
+    pub(super) fn has_work(&self) -> bool {
+        !self.searched.is_empty() || !self.dead.is_empty()
+    }
+
+    /// Pings the next connections, as many as there is time for; users take turns. Once all connections of a user are
+    /// pinged, the waiting requests are judged.
+    pub(super) fn ping_next(&mut self, core: &mut Core) {
+        while let Some(name) = self.searched.front() {
+            let user = self.all.get_mut(name);
+            let user = user.filter(|user| !user.waiting.is_empty());
+            match user {
+                Some(user) if user.search.rest.is_some() => {
+                    user.ping_next(core);
+                    if user.search.rest.is_none() {
+                        user.judge_all(core);
+                    }
+                }
+                _ => drop(self.searched.pop_front()),
+            }
+            if !core.has_time() {
+                self.searched.rotate_left(self.searched.len().min(1));
+                return;
+            }
+        }
+    }
+
+    /// The next dead connection to close.
+    pub(super) fn next_dead(&mut self) -> Option<SessionKey> {
+        self.dead.pop_front()
+    }
+
+    /// Handles a sign of life of a connection. If no connection may be dead any more, the waiting requests are judged.
+    pub(super) fn answered(&mut self, core: &mut Core, key: SessionKey, client: &HeldSymbols) {
+        if let Some(user) = self.user(client) {
+            user.search.silent.remove(&key);
+            if !user.may_be_dead(core) {
+                user.judge_all(core);
+            }
         }
     }
 
@@ -158,22 +253,32 @@ impl Users {
         }
     }
 
-    /// Whether a waiting request can be judged before its time: it fits, or no other connection is silent.
+    /// The time until which a request waits for signs of life: each connection has [`SIGN_OF_LIFE_US`] from its ping.
+    pub(super) fn wait_until(&mut self, core: &Core, client: &HeldSymbols, due_us: u64) -> u64 {
+        let search = self.user(client).map(|user| &user.search);
+        let pinged_us = search.map_or(0, |search| match search.rest {
+            Some(_) => core.now().mono_us,
+            None => search.pinged_us,
+        });
+        due_us.max(pinged_us + SIGN_OF_LIFE_US)
+    }
+
+    /// Whether a waiting request can be judged before its time: it fits, or no other connection may be dead.
     pub(super) fn is_settled(&mut self, core: &Core, client: &HeldSymbols, more: usize) -> bool {
         let is_over = self.is_over(client, more);
         let user = self.user(client);
-        !is_over || user.is_none_or(|user| user.silent(core).next().is_none())
+        !is_over || user.is_none_or(|user| !user.may_be_dead(core))
     }
 
     /// Ends the wait of a request for `more` symbols. If the request fits without the silent connections, removes the
-    /// symbols of these connections and returns the connections, which the caller must close.
+    /// symbols of these connections, which are closed next.
     pub(super) fn settle(
         &mut self,
         core: &Core,
         key: SessionKey,
         client: &HeldSymbols,
         more: usize,
-    ) -> Vec<SessionKey> {
+    ) {
         let over = (self.count(client) + more).saturating_sub(client.symbols_max);
         let mut silent = Vec::new();
         if let Some(user) = self.user(client) {
@@ -188,7 +293,7 @@ impl Users {
             }
         }
         self.forget(client);
-        silent.into_iter().map(|(other, _)| other).collect()
+        self.dead.extend(silent.into_iter().map(|(key, _)| key));
     }
 
     /// Removes a connection that has ended.
@@ -202,20 +307,20 @@ impl Users {
 
     /// Returns true if no user holds a symbol.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     fn user(&mut self, client: &HeldSymbols) -> Option<&mut User> {
-        self.0.get_mut(client.user.as_ref()?)
+        self.all.get_mut(client.user.as_ref()?)
     }
 
     fn forget(&mut self, client: &HeldSymbols) {
         if let Some(user) = &client.user
-            && let Some(rest) = self.0.get(user)
+            && let Some(rest) = self.all.get(user)
             && rest.holders.is_empty()
             && rest.waiting.is_empty()
         {
-            self.0.remove(user);
+            self.all.remove(user);
         }
     }
 }
@@ -249,23 +354,33 @@ impl TradesGateway {
     /// Answers a waiting request whose time has come, or whose user's other connections are known to be alive. Closes
     /// connections that gave no sign of life, if that makes room.
     pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
-        let Some(waiting) = client.waiting.take() else {
+        let Some(mut waiting) = client.waiting.take() else {
             return;
         };
         self.users.judged(core, key, &client.held);
         let more = not_held(core, key, waiting.content, &waiting.asked.symbols).len();
+        waiting.due_us = self.users.wait_until(core, &client.held, waiting.due_us);
         let is_due = core.now().mono_us >= waiting.due_us;
         if !is_due && !self.users.is_settled(core, &client.held, more) {
             client.waiting = Some(waiting);
             return;
         }
-        for silent in self.users.settle(core, key, &client.held, more) {
-            let reason = CloseReason::PongTimeout;
-            let code = self.pong_timeout_code();
-            core.close(silent, code, reason, Closing::Now);
-        }
+        self.users.settle(core, key, &client.held, more);
+        self.close_dead(core);
         let request = Ok(TradesRequest::Subscribe(waiting.content, waiting.asked));
         self.carry_out(core, key, client, Some(request));
         core.resume_reading(key);
+    }
+
+    /// Closes connections that gave no sign of life, as many as there is time for.
+    pub(super) fn close_dead(&mut self, core: &mut Core) {
+        while let Some(dead) = self.users.next_dead() {
+            let reason = CloseReason::PongTimeout;
+            let code = self.pong_timeout_code();
+            core.close(dead, code, reason, Closing::Now);
+            if !core.has_time() {
+                return;
+            }
+        }
     }
 }

@@ -33,6 +33,7 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
     ("all-channels-max", |at| {
         at.sum(&MetricName::SUBSCRIBED_NAMES)
     }),
+    ("all-wildcards-max", |at| at.held("patterns")),
     ("all-channel-name-bytes", |at| at.held("name_bytes")),
     ("retained-bytes", |at| at.sum(&MetricName::RETAINED_BYTES)),
     (flag!("history-bytes-max"), |at| {

@@ -38,8 +38,7 @@ candle-grace-ms a candle takes late trades for 500 ms
 candle-pairs-max there are at most 30000 candles
 retained-subjects-max a pattern has at most 1000 last values
 channel-name-bytes-max a name may have 512 bytes
-all-wildcards-max all clients together may hold 1000 different patterns
-wildcards-per-ip-max an address gets a pattern only while it holds fewer than are free of 1000
+wildcards-per-ip-max an address gets a pattern only while it holds fewer than are free of --all-wildcards-max
 calls-max 100 calls may be in flight
 proxy-connections-per-ip-max an address gets a connection only while it holds fewer than are free of --proxy-connections-max
 events-bus-waiting-max 1000 pushes may wait for other instances

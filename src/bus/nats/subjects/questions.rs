@@ -96,6 +96,17 @@ impl SubjectsSession<'_> {
                     cursor,
                     is_open,
                 },
+                RetainedEvent::Unanswered {
+                    question,
+                    cursor,
+                    why,
+                } => {
+                    self.count_cut(&question, &why);
+                    BusEvent::RetainedUnanswered {
+                        number: question.number,
+                        cursor,
+                    }
+                }
                 RetainedEvent::End { question, cut } => {
                     if let Some(cut) = &cut {
                         self.count_cut(&question, cut);

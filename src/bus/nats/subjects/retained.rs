@@ -524,7 +524,7 @@ impl Retained {
                 .is_some_and(Pending::has_older_answer)
             {
                 true => self.end(number, None, out),
-                false => self.refuse(number, "no answer", out),
+                false => self.handle_silence(number, now, out),
             }
         }
         let is_due =
@@ -603,9 +603,12 @@ impl Retained {
                 | QuestionStep::AllStreams,
                 _,
             ) => {}
-            _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
+            _ if delivery.status.is_some() => self.refuse_for_now(number, "nobody answers", out),
             (QuestionStep::Streams | QuestionStep::Message(_), Some(error)) => {
-                self.refuse(number, &error.to_string(), out);
+                match error.is_an_answer() {
+                    true => self.refuse(number, &error.to_string(), out),
+                    false => self.refuse_for_now(number, &error.to_string(), out),
+                }
             }
             (QuestionStep::Streams, None) => self.handle_streams(number, answer, now, out),
             (QuestionStep::Message(_), None) => {
@@ -864,6 +867,7 @@ impl Retained {
                 pending.step = QuestionStep::Any(part, words);
                 return self.send(number, out);
             }
+            pending.reading.may_answer_later |= !error.is_an_answer();
             pending.reading.refused = Some(words);
             return self.next_stream(number, now, out);
         }
@@ -1165,6 +1169,33 @@ impl Retained {
         }
     }
 
+    /// Handles a question whose time is over. If the values of a pattern are in further streams, these are read.
+    fn handle_silence(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+        const SILENCE: &str = "no answer";
+        let has_parts_left = |pending: &&mut Pending| {
+            let reads = matches!(
+                pending.step,
+                QuestionStep::Create(..) | QuestionStep::Any(..) | QuestionStep::Values(..)
+            );
+            reads && !pending.reading.parts_left.is_empty()
+        };
+        let Some(pending) = self.pending.get_mut(&number).filter(has_parts_left) else {
+            return self.refuse_for_now(number, SILENCE, out);
+        };
+        pending.progressed = now;
+        pending.reading.refused = Some(SILENCE.to_owned());
+        pending.reading.may_answer_later = true;
+        self.next_stream(number, now, out);
+    }
+
+    /// Ends a question that NATS does not answer at present. If it is for last values, the gateway asks again later.
+    fn refuse_for_now(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.reading.may_answer_later = true;
+        }
+        self.refuse(number, words, out);
+    }
+
     /// Ends a question because NATS refuses it, with its words.
     fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
         self.end(number, Some(NatsCut::Refused(shown(words))), out);
@@ -1186,9 +1217,17 @@ impl Retained {
             });
         }
         let cut = cut.or_else(|| pending.reading.cut());
-        self.events.push(RetainedEvent::End {
-            question: pending.question,
-            cut,
+        let cursor = Arc::new(pending.reading.cursor());
+        let may_answer_later =
+            pending.reading.may_answer_later && pending.question.wants == Wants::LastValues;
+        let question = pending.question;
+        self.events.push(match cut {
+            Some(why @ NatsCut::Refused(_)) if may_answer_later => RetainedEvent::Unanswered {
+                question,
+                cursor,
+                why,
+            },
+            cut => RetainedEvent::End { question, cut },
         });
     }
 

@@ -129,6 +129,7 @@ impl RedisStreamSource {
                 taken.map_err(|trouble| match trouble {
                     StreamReadError::Wrong(reason) => connection.wrong(reason),
                     StreamReadError::Behind => RedisError::Behind(connection.server()),
+                    StreamReadError::CatchingUp => RedisError::CatchingUp(connection.server()),
                     StreamReadError::Refused(words) => {
                         connection.refused("to read the stream", &words)
                     }

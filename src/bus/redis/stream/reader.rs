@@ -15,12 +15,15 @@
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 //!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
-//! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice.
+//! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
+//! and its replicas count the bytes of all writes. By this count, which the reader asks for now and then, a replica may
+//! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
+//! them, for however long that takes.
 
 mod answers;
 
+use self::answers::{Replication, WrittenTo, info_line, next_id, stream_entries};
 pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
-use self::answers::{info_line, next_id, stream_entries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -34,7 +37,10 @@ const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
-/// If another server lacks entries that were read for longer than this, its stream counts as another one, milliseconds.
+/// The shortest time between two questions for the count of writes, milliseconds.
+const WRITES_ASKED_MS: u64 = 1_000;
+/// If another server lacks entries that were read for longer than this, its stream counts as another one, milliseconds. The
+/// time of a replica counts from when it has the writes that it is known to lack.
 const BEHIND_MAX_MS: u64 = 5_000;
 /// If the last entry is larger than this and the server accepts [`STATE`], the reader checks with the script, so that
 /// the entry is not sent again.
@@ -87,6 +93,14 @@ pub struct RedisStreamReader {
     server: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
+    /// A place in the history of writes at which a server had all entries that were read by then.
+    written_to: Option<WrittenTo>,
+    /// When this was asked, Unix milliseconds, and the newest entry that was read then.
+    written_asked: (u64, Option<StoredId>),
+    /// Whether the next [`ReadStep::Wait`] asks for it.
+    asks_written: bool,
+    /// Whether the server of this connection says it.
+    may_ask_written: bool,
     /// Since when each server lacks entries that were read, Unix milliseconds.
     behind_since_ms: Option<u64>,
     /// The newest entry at the first inspection, until it is read: entries up to here are old.
@@ -136,6 +150,8 @@ pub enum StreamReadError {
     Wrong(&'static str),
     /// The server lacks entries that were read from another one.
     Behind,
+    /// The server is a replica that will get the entries, which were read from another one.
+    CatchingUp,
 }
 
 impl RedisStreamReader {
@@ -158,6 +174,8 @@ impl RedisStreamReader {
         self.may_ask_state = true;
         self.is_same_server = false;
         self.is_caught_up = false;
+        self.asks_written = false;
+        self.may_ask_written = false;
     }
 
     /// The newest entry that was read, or that the loop knows of; `None` if there is none.
@@ -194,9 +212,13 @@ impl RedisStreamReader {
                 asks_state = is_large || self.needs_counters || !self.was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
-                vec![words(&[
+                let mut commands = vec![words(&[
                     "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, &after,
-                ])]
+                ])];
+                if self.asks_written {
+                    commands.push(words(&["INFO", "replication"]));
+                }
+                commands
             }
         };
         if asks_state && self.may_ask_state {
@@ -250,19 +272,22 @@ impl RedisStreamReader {
         match self.step {
             ReadStep::Inspect => {
                 let newest = self.newest_id(first, bytes)?;
-                let mut line = |name| info_line(answers.next()?.0, name);
-                let server = line("run_id:");
-                let is_cut_off = line("master_link_status:").as_deref() == Some("down");
+                let server = answers
+                    .next()
+                    .and_then(|(info, _)| info_line(&info, "run_id:"));
+                let replication = answers.next().map(|(info, _)| Replication::read(&info));
+                let replication = replication.unwrap_or_default();
                 // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let counted = self.counted;
                 let state = self.state(answers.next())?;
-                if self.is_behind(&server, is_cut_off, newest, state, now_ms) {
+                if let Some(behind) = self.behind(&server, &replication, newest, state, now_ms) {
                     // The counters of a server that is left say nothing of the one before.
                     self.counted = counted;
-                    return Err(StreamReadError::Behind);
+                    return Err(behind);
                 }
                 self.inspected(newest, server, state, now_ms, out);
+                self.note_written(replication, now_ms);
                 Ok(())
             }
             ReadStep::CatchUp { .. } => {
@@ -275,8 +300,17 @@ impl RedisStreamReader {
                 if !entries.is_empty() {
                     self.measure(bytes / entries.len());
                 }
+                let replication = match self.asks_written {
+                    true => answers.next().map(|(info, _)| Replication::read(&info)),
+                    false => None,
+                };
                 let state = self.state(answers.next())?;
-                self.read(entries, state, out)
+                self.read(entries, state, out)?;
+                match replication {
+                    Some(replication) => self.note_written(replication, now_ms),
+                    None => self.plan_written(now_ms),
+                }
+                Ok(())
             }
         }
     }
@@ -321,24 +355,47 @@ impl RedisStreamReader {
         Ok(state)
     }
 
+    /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
+    fn note_written(&mut self, replication: Replication, now_ms: u64) {
+        let may_ask = replication.written_to.is_some();
+        self.written_to = replication.written_to;
+        self.written_asked = (now_ms, self.reached);
+        // A server that does not say is not asked on this connection.
+        self.may_ask_written = may_ask;
+        self.asks_written = false;
+    }
+
+    /// Asks for the history of writes with the next command, if an entry was read since the answer before.
+    fn plan_written(&mut self, now_ms: u64) {
+        let (asked_ms, reached) = self.written_asked;
+        let is_due = now_ms.abs_diff(asked_ms) >= WRITES_ASKED_MS && self.reached != reached;
+        self.asks_written = self.may_ask_written && is_due;
+    }
+
     /// Whether another server than before lacks entries that were read, and may soon have them. A replica that is cut off from
-    /// its master may be behind for long.
-    fn is_behind(
+    /// its master may be behind for long, and so may one that lacks writes.
+    fn behind(
         &mut self,
         server: &Option<String>,
-        is_cut_off: bool,
+        replication: &Replication,
         newest: Option<StoredId>,
         state: StreamProof,
         now_ms: u64,
-    ) -> bool {
+    ) -> Option<StreamReadError> {
         let is_other = !self.is_same_server && (server.is_none() || *server != self.server);
         let last = state.counters.map(|counters| counters.last).max(newest);
         if !self.has_begun || !is_other || last.unwrap_or_default() >= self.after {
             self.behind_since_ms = None;
-            return false;
+            return None;
+        }
+        let written_to = self.written_to.as_ref();
+        if written_to.is_some_and(|place| replication.will_reach(place)) {
+            self.behind_since_ms = Some(now_ms);
+            return Some(StreamReadError::CatchingUp);
         }
         let since_ms = *self.behind_since_ms.get_or_insert(now_ms);
-        is_cut_off || now_ms.abs_diff(since_ms) < BEHIND_MAX_MS
+        let waits = replication.is_cut_off || now_ms.abs_diff(since_ms) < BEHIND_MAX_MS;
+        waits.then_some(StreamReadError::Behind)
     }
 
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.

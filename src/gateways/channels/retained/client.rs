@@ -25,9 +25,24 @@ pub(in super::super) struct WaitedName {
     pub(in super::super) wants_end: bool,
     /// Why some have not come.
     pub(in super::super) cut: Option<RetainedCut>,
+    /// Whether the client knows that the bus did not give the values, and that others may come later.
+    pub(in super::super) is_told: bool,
 }
 
 impl WaitedName {
+    /// What the client is told of the values so far.
+    pub(super) fn end(&self, name: &TopicName, cut: Option<RetainedCut>) -> RetainedEnd {
+        RetainedEnd {
+            answer: match self.state {
+                ValuesState::Waits(answer) => answer,
+                ValuesState::Asked(_) | ValuesState::Takes(_) => 0,
+            },
+            name: name.clone(),
+            count: self.count,
+            cut: cut.or(self.cut),
+        }
+    }
+
     /// A name whose values come after the answer with this number. `since`: the number of the newest live message.
     pub(super) fn new(answer: u64, since: u64) -> Self {
         Self {
@@ -37,6 +52,7 @@ impl WaitedName {
             count: 0,
             wants_end: false,
             cut: None,
+            is_told: false,
         }
     }
 }
@@ -123,6 +139,13 @@ impl RetainedClient {
     pub(in super::super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let wanted = self.names.get(name);
         wanted.is_some_and(|wanted| wanted.state == ValuesState::Asked(number))
+    }
+
+    /// Adds an end that the client is to be told. Returns true if its answer has gone out.
+    pub(super) fn push_end(&mut self, end: RetainedEnd) -> bool {
+        let is_due = end.answer <= self.answered;
+        self.ends.push_back(end);
+        is_due
     }
 
     /// Takes the next end whose answer has gone out.

@@ -13,6 +13,7 @@ impl Retained {
     /// Handles the bus going away: open questions get no response.
     pub(in crate::gateways::channels) fn down(&mut self) {
         self.is_up = false;
+        self.unanswered.clear();
         for left in self.questions.end_all(None) {
             self.go_on_later(left);
         }
@@ -21,6 +22,7 @@ impl Retained {
     /// Handles the refusal of a name's subscription: a value would be of a name that its clients do not hold. They wait
     /// until the bus accepts the name and [`Self::client_up`] queues them again.
     pub(in crate::gateways::channels) fn refused(&mut self, name: &TopicName) {
+        self.unanswered.forget(name);
         for left in self.questions.end_all(Some(name)) {
             self.go_on_later(left);
         }
@@ -43,6 +45,7 @@ impl Retained {
         if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
             self.note_cut(name, number, clients, cut, None);
         }
+        self.unanswered.answered(&left.0);
         match is_open {
             true => self.take_page(number, left),
             false => self.go_on_later(left),
@@ -50,6 +53,24 @@ impl Retained {
         if let Some((name, cursor_id)) = start {
             self.ask_next(&name, cursor_id);
         }
+    }
+
+    /// Handles a question for last values that the bus did not answer in time, or cannot answer for now. Returns the name,
+    /// and the clients that do not know yet.
+    pub(in crate::gateways::channels) fn not_answered(
+        &mut self,
+        number: u64,
+        cursor: &Arc<PageCursor>,
+        now_us: u64,
+    ) -> Option<(TopicName, Vec<SessionKey>)> {
+        let start = self.questions.start_of(number);
+        let read = Arc::clone(cursor);
+        let left = self.questions.paged(number, read, false, now_us)?;
+        let told = self.unanswered(left, now_us);
+        if let Some((name, cursor_id)) = start {
+            self.ask_next(&name, cursor_id);
+        }
+        Some(told)
     }
 
     /// Handles a message that a question should have brought: it is too large.
@@ -135,6 +156,9 @@ impl Retained {
         };
         let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
         let reads_all = cursor.reads_all();
+        if !reads_all {
+            self.unanswered.answered(name);
+        }
         for key in &clients {
             match reads_all {
                 true => self.replay_is_read(name, *key, cut, cursor.clone()),

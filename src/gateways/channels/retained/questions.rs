@@ -348,9 +348,11 @@ impl Questions {
         now_us: u64,
     ) -> Option<LeftMembers> {
         let question = self.open.get_mut(&number)?;
-        self.cursors += 1;
-        let id = self.cursors;
-        (question.cursor.id, question.cursor.page_cursor) = (id, page_cursor);
+        // Clients that have read equally far share the question that goes on.
+        if is_open || question.cursor.page_cursor != page_cursor {
+            self.cursors += 1;
+            (question.cursor.id, question.cursor.page_cursor) = (self.cursors, page_cursor);
+        }
         let left = (
             question.name.clone(),
             question.members.clone(),

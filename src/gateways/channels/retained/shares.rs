@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Retained;
 use super::client::{RetainedClient, Share, ValuesState};
 use super::sought::Sought;
+use super::unanswered::Unanswered;
 use weirgate_core::{Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NameSyntax;
@@ -28,6 +29,7 @@ struct ChosenNames {
 fn choose_names(
     waiter: &RetainedClient,
     syntax: NameSyntax,
+    unanswered: &Unanswered,
     is_refused: impl Fn(&TopicName) -> bool,
 ) -> ChosenNames {
     let (mut names, mut bytes) = (Vec::new(), 0);
@@ -40,7 +42,8 @@ fn choose_names(
     let is_next = |name: &&TopicName| {
         let waits = !waiter.taking.is_empty() && comes_in_pages(name);
         // Names of the kept feed are no subscriptions of the bus.
-        !waits && (is_replayed(name) || !is_refused(name))
+        let may_ask = || !is_refused(name) && !waiter.waits_for_answer(name, unanswered);
+        !waits && (is_replayed(name) || may_ask())
     };
     for name in waiter.ready().filter(is_next).chain(&waiter.taking) {
         let more = match comes_in_pages(name) {
@@ -86,7 +89,10 @@ impl Retained {
         let share_us = share.map(|(since_us, _)| since_us + SHARE_US);
         let paused_us = Some(self.paused_until_us).filter(|_| !self.paused.is_empty());
         let due_us = share_us.into_iter().chain(self.questions.due_us());
-        due_us.chain(paused_us).min()
+        due_us
+            .chain(paused_us)
+            .chain(self.unanswered.due_us())
+            .min()
     }
 
     /// Lets the clients that keep the others of their question waiting go on with a question of their own.
@@ -147,7 +153,7 @@ impl Retained {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return Vec::new();
         };
-        let chosen = choose_names(waiter, self.syntax, is_refused);
+        let chosen = choose_names(waiter, self.syntax, &self.unanswered, is_refused);
         waiter.is_busy = !chosen.names.is_empty();
         waiter.asked += chosen.names.len();
         if let Some(address) = waiter.address.filter(|_| waiter.is_busy) {

@@ -288,6 +288,7 @@ impl Feed for LevelsFeed {
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
             | BusEvent::RetainedPage { .. }
+            | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off; the part read so far is the newest state for now.
             BusEvent::Down(_) => self.deliver_pending(out),

@@ -26,6 +26,13 @@ pub(in crate::nats::subjects) enum RetainedEvent {
         /// Whether the question goes on.
         is_open: bool,
     },
+    /// A question for last values that was not answered in time, or for now cannot be; another may go on from the cursor.
+    Unanswered {
+        question: Question,
+        cursor: Arc<PageCursor>,
+        /// For the log.
+        why: NatsCut,
+    },
     /// The end of a question, answered or not.
     End {
         question: Question,

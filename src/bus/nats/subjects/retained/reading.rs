@@ -47,6 +47,8 @@ pub(super) struct QuestionReading {
     is_unnamed: bool,
     /// Why a stream gave no values.
     pub(super) refused: Option<String>,
+    /// Whether the stream may give them later.
+    pub(super) may_answer_later: bool,
     /// For a question for all messages, in place of last values.
     pub(super) all: Option<AllRead>,
     /// Of all messages: the newest that clients may have had when the stream was last asked about.
@@ -96,6 +98,7 @@ impl QuestionReading {
             has_more_streams: false,
             is_unnamed: false,
             refused: None,
+            may_answer_later: false,
             all: None,
             needed: None,
             leader: String::new(),

@@ -56,6 +56,56 @@ fn refused(number: u64, name: &str, words: &str) -> RetainedEvent {
     ended(number, name, Some(NatsCut::Refused(words.to_owned())))
 }
 
+/// Nothing came within the time. `read_to`: the stream was read up to this message.
+fn unanswered(number: u64, name: &str, read_to: Option<u64>) -> RetainedEvent {
+    let part = |sequence| ReadPart {
+        stream: "S".to_owned(),
+        filter: name.to_owned(),
+        made: String::new(),
+        sequence,
+    };
+    RetainedEvent::Unanswered {
+        question: question(number, name),
+        cursor: Arc::new(PageCursor::of(read_to.map(part).into_iter().collect())),
+        why: NatsCut::Refused("no answer".to_owned()),
+    }
+}
+
+/// The other streams are read, and what they have does not come again.
+#[test]
+fn a_stream_that_does_not_answer_keeps_no_other_from_its_values() {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    retained.ask(question(1, "a.*"), None, now, &mut out);
+    let list = r#"{"streams":[{"config":{"name":"F","subjects":["a.x"]}},{"config":{"name":"S","subjects":["a.*"]}}]}"#;
+    retained.take(answer(&retained, 1, list), now, &mut out);
+    let at = now + ANSWER_TIMEOUT;
+    retained.work(at, &mut out);
+    assert_eq!(std::mem::take(&mut retained.events), []);
+    let made = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
+    // The late answer of the first stream, then that of the second.
+    retained.take(made.clone(), at, &mut out);
+    retained.take(made, at, &mut out);
+    let value = Delivery {
+        subject: "a.y".into(),
+        sid: retained.last_sid,
+        reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+        payload: b"1".to_vec(),
+        ..Delivery::default()
+    };
+    retained.take(value, at, &mut out);
+    let events = std::mem::take(&mut retained.events);
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events.last(), Some(&unanswered(1, "a.*", Some(9))));
+    // For a time no server is the leader.
+    let away = r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#;
+    retained.ask(question(2, "a.b"), None, at, &mut out);
+    retained.take(answer(&retained, 2, away), at, &mut out);
+    let events = std::mem::take(&mut retained.events);
+    let [RetainedEvent::Unanswered { .. }] = &events[..] else {
+        panic!("{events:?}");
+    };
+}
+
 #[test]
 fn a_refusal_is_told_with_its_words() {
     let used_up = r#"{"error":{"err_code":10026,"description":"maximum consumers"}}"#;
@@ -110,7 +160,7 @@ fn a_value_takes_two_requests_and_a_time() {
     retained.work(now + ANSWER_TIMEOUT, &mut out);
     assert_eq!(
         std::mem::take(&mut retained.events),
-        [refused(3, "a.b", "no answer")]
+        [unanswered(3, "a.b", None)]
     );
     assert!(retained.due().is_none() && retained.asked() == 0);
 }
@@ -138,7 +188,7 @@ fn a_question_lasts_while_it_brings_new_values() {
         assert_eq!(std::mem::take(&mut retained.events).len(), 1, "{n}");
     }
     retained.work(at + ANSWER_TIMEOUT, &mut out);
-    let want = [refused(1, "a.*", "no answer")];
+    let want = [unanswered(1, "a.*", Some(3))];
     assert_eq!(std::mem::take(&mut retained.events), want);
 }
 
@@ -167,7 +217,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
         let events = std::mem::take(&mut retained.events);
         assert_eq!(events.len(), if is_late { 1 } else { 2 });
         let want = match is_late {
-            true => refused(1, "a.*", "no answer"),
+            true => unanswered(1, "a.*", Some(0)),
             false => end(1, "a.*"),
         };
         assert_eq!(events.last(), Some(&want));
@@ -234,7 +284,7 @@ fn a_consumer_that_nobody_waits_for_keeps_its_place_until_it_is_made_and_is_dele
         assert_eq!(creations(&mut out), 2);
         if is_late {
             retained.work(now + ANSWER_TIMEOUT, &mut out);
-            let late = [1, 2].map(|number| refused(number, "a.*", "no answer"));
+            let late = [1, 2].map(|number| unanswered(number, "a.*", None));
             assert_eq!(std::mem::take(&mut retained.events), late);
         } else {
             (1..=4).for_each(|number| retained.forget(number, &mut out));
@@ -752,6 +802,7 @@ impl Bench {
             RetainedEvent::End { cut: None, .. } => "end".to_owned(),
             RetainedEvent::End { cut, .. } => format!("{cut:?}"),
             RetainedEvent::Page { .. } => "page".to_owned(),
+            RetainedEvent::Unanswered { why, .. } => format!("later: {why}"),
         };
         events.map(text).collect()
     }
@@ -1110,7 +1161,8 @@ fn a_stream_that_is_being_made_is_waited_for() {
         bench.answer(&taken(unfinished));
         bench.pause();
     }
-    assert_eq!(bench.values(), [r#"Some(Refused("no answer"))"#]);
+    let later = "later: JetStream gives no last values: no answer";
+    assert_eq!(bench.values(), [later]);
 }
 
 #[test]

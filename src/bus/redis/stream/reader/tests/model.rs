@@ -20,6 +20,9 @@ pub(super) struct StreamServer {
     pub(super) process: u64,
     /// Whether it is a replica without its master.
     pub(super) is_cut_off: bool,
+    /// The history of its writes, and how far it has come, if it says so.
+    pub(super) written_to: Option<(&'static str, u64)>,
+    pub(super) is_replica: bool,
     /// Whether the server has counters, and the user may ask for them.
     pub(super) has_counters: bool,
     pub(super) entry_bytes: usize,
@@ -60,6 +63,8 @@ impl StreamServer {
             last_deleted: StoredId::default(),
             process: 0,
             is_cut_off: false,
+            written_to: None,
+            is_replica: false,
             has_counters: true,
             entry_bytes: 100,
         }
@@ -140,10 +145,7 @@ impl StreamServer {
             ["INFO", "server"] => {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
-            ["INFO", "replication"] => Value::Bulk(match self.is_cut_off {
-                true => b"role:slave\r\nmaster_link_status:down\r\n".to_vec(),
-                false => b"role:master\r\n".to_vec(),
-            }),
+            ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
             ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
                 true => self.state(id(after)),
@@ -187,6 +189,19 @@ impl StreamServer {
             }
             _ => panic!("not a command: {words:?}"),
         }
+    }
+
+    fn replication(&self) -> String {
+        let (role, of) = match self.is_replica || self.is_cut_off {
+            true => ("slave", "slave"),
+            false => ("master", "master"),
+        };
+        let link = if self.is_cut_off { "down" } else { "up" };
+        let written_to = self.written_to.map(|(history, offset)| {
+            format!("master_replid:{history}\r\n{of}_repl_offset:{offset}\r\n")
+        });
+        let written_to = written_to.unwrap_or_default();
+        format!("role:{role}\r\nmaster_link_status:{link}\r\n{written_to}")
     }
 
     fn state(&self, after: StoredId) -> Value {

@@ -1,0 +1,172 @@
+//! Names whose last values the bus did not give in time, or for now cannot give: their clients are told, and the bus is
+//! asked again until it gives the values.
+//!
+//! The pauses are those of clients that ask again for `last`. Only a few of the names are asked for at the same time, and
+//! in a pause, so that a stream that is away for long does not take the questions of others. A client that has not been
+//! told asks at once; its question may find that the values are back.
+
+use std::collections::BTreeSet;
+
+use super::Retained;
+use super::client::RetainedClient;
+use super::questions::LeftMembers;
+use weirgate_core::{RetainedCut, SessionKey, TopicName};
+use weirgate_wire::base::ExtendibleMap;
+
+/// The first pause before a name is asked for again, and the longest, microseconds; each is twice the one before.
+const PAUSE_MIN_US: u64 = 5_000_000;
+const PAUSE_MAX_US: u64 = 60_000_000;
+/// The most names that are asked for again at the same time, and in the shortest pause unless one of them is answered: a
+/// quarter of the questions that the bus has.
+const ASKED_MAX: usize = 16;
+
+/// A name whose newest question got no answer.
+#[derive(Debug)]
+struct UnansweredName {
+    pause_us: u64,
+    /// When it is asked for again; `None`: it may be asked for now.
+    due_us: Option<u64>,
+}
+
+/// The names whose last values the bus did not give.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    names: ExtendibleMap<TopicName, UnansweredName>,
+    dues: BTreeSet<(u64, TopicName)>,
+    /// How many may be asked for again before this time.
+    left: (usize, u64),
+    /// Whether clients may go on that wait for a name that is no longer in a pause.
+    is_released: bool,
+}
+
+impl Unanswered {
+    /// Whether a client that has been told has to wait.
+    pub(super) fn waits(&self, name: &TopicName) -> bool {
+        let name = self.names.get(name);
+        name.is_some_and(|name| name.due_us.is_some())
+    }
+
+    /// The bus has not given the values of a name.
+    fn note(&mut self, name: &TopicName, now_us: u64) {
+        let known = self
+            .names
+            .get_or_insert_with(name.clone(), || UnansweredName {
+                pause_us: PAUSE_MIN_US,
+                due_us: None,
+            });
+        // Another question for the name may have been under way.
+        if known.due_us.is_none() {
+            let due_us = now_us + known.pause_us;
+            known.due_us = Some(due_us);
+            known.pause_us = (2 * known.pause_us).min(PAUSE_MAX_US);
+            self.dues.insert((due_us, name.clone()));
+        }
+    }
+
+    /// The bus gives the values of a name.
+    pub(super) fn answered(&mut self, name: &TopicName) {
+        if self.forget(name) {
+            self.is_released = true;
+            self.left = (ASKED_MAX, 0);
+        }
+    }
+
+    /// Nobody waits for the values of a name any more. Returns false if the name is unknown.
+    pub(super) fn forget(&mut self, name: &TopicName) -> bool {
+        let Some(known) = self.names.remove(name) else {
+            return false;
+        };
+        if let Some(due_us) = known.due_us {
+            self.dues.remove(&(due_us, name.clone()));
+        }
+        true
+    }
+
+    /// The bus is away: once it is back, all names are asked for.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether another name may be asked for again.
+    fn has_room(&self) -> bool {
+        self.names.len() - self.dues.len() < ASKED_MAX
+    }
+
+    /// When a name is to be asked for again.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        let due = self.dues.first().filter(|_| self.has_room());
+        let due_us = due.map(|(due_us, _)| *due_us)?;
+        Some(match self.left {
+            (0, again_us) => due_us.max(again_us),
+            _ => due_us,
+        })
+    }
+
+    /// Ends the pauses that are over.
+    fn release_due(&mut self, now_us: u64) {
+        while self.due_us().is_some_and(|due_us| due_us <= now_us)
+            && let Some((_, name)) = self.dues.pop_first()
+        {
+            if let Some(known) = self.names.get_mut(&name) {
+                known.due_us = None;
+            }
+            if now_us >= self.left.1 {
+                self.left = (ASKED_MAX, now_us + PAUSE_MIN_US);
+            }
+            self.left.0 = self.left.0.saturating_sub(1);
+            self.is_released = true;
+        }
+    }
+}
+
+impl Retained {
+    /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this cursor,
+    /// later. Returns the name, and the clients that do not know yet.
+    pub(in crate::gateways::channels) fn unanswered(
+        &mut self,
+        left: LeftMembers,
+        now_us: u64,
+    ) -> (TopicName, Vec<SessionKey>) {
+        let name = left.0.clone();
+        self.unanswered.note(&name, now_us);
+        let clients = left.1.iter().copied();
+        let told = clients.filter(|key| self.tell_unanswered(&name, *key));
+        let told = told.collect();
+        self.go_on_later(left);
+        (name, told)
+    }
+
+    /// Lets a client know that the values of a name have not come; more of them may come later. Returns false if it
+    /// knows.
+    fn tell_unanswered(&mut self, name: &TopicName, key: SessionKey) -> bool {
+        let waiter = self.clients.get_mut(&key);
+        let Some(waiter) = waiter.filter(|waiter| waiter.names.contains_key(name)) else {
+            return false;
+        };
+        let Some(wanted) = waiter.names.get_mut(name).filter(|wanted| !wanted.is_told) else {
+            return false;
+        };
+        wanted.is_told = true;
+        if wanted.wants_end {
+            let end = wanted.end(name, Some(RetainedCut::Refused));
+            if waiter.push_end(end) {
+                self.ending.push_back(key);
+            }
+        }
+        true
+    }
+
+    /// Ends the pauses that are over. Returns true if clients that wait may go on.
+    pub(in crate::gateways::channels) fn release_unanswered(&mut self, now_us: u64) -> bool {
+        self.unanswered.release_due(now_us);
+        std::mem::take(&mut self.unanswered.is_released)
+    }
+}
+
+impl RetainedClient {
+    /// Whether the client knows that the bus does not give the values of a name, and waits for the next question.
+    pub(super) fn waits_for_answer(&self, name: &TopicName, unanswered: &Unanswered) -> bool {
+        let wanted = self.names.get(name);
+        wanted.is_some_and(|wanted| wanted.is_told) && unanswered.waits(name)
+    }
+}
