@@ -16,6 +16,8 @@ pub(super) struct JetStreamServer {
     /// Messages deleted from this epoch of the stream.
     deleted: Vec<(StoredId, u64)>,
     pub(super) last: StoredId,
+    /// The messages that the stream has had, without those that a restart has undone.
+    stored: Vec<StoredId>,
     pub(super) time_ns: u64,
     created_ns: u64,
     pub(super) next_serial: u64,
@@ -100,6 +102,7 @@ impl JetStreamServer {
             messages: VecDeque::new(),
             deleted: Vec::new(),
             last: StoredId { major: 0, minor: 0 },
+            stored: Vec::new(),
             time_ns: NOW_NS,
             created_ns: NOW_NS,
             next_serial: 0,
@@ -126,6 +129,7 @@ impl JetStreamServer {
             major: self.last.major + 1,
             minor: self.time_ns,
         };
+        self.stored.push(self.last);
         self.messages.push_back((self.last, self.next_serial));
         self.next_serial += 1;
     }
@@ -139,7 +143,7 @@ impl JetStreamServer {
             Event::Delete(at) => self.deleted.extend(self.messages.remove((*at).into())),
             Event::Anew => {
                 let new = Self::new();
-                (self.messages, self.last) = (new.messages, new.last);
+                (self.messages, self.last, self.stored) = (new.messages, new.last, new.stored);
                 self.created_ns += 1;
                 self.deleted.clear();
                 self.consumers.clear();
@@ -160,7 +164,10 @@ impl JetStreamServer {
                 let lost = self.messages.split_off(stored - count);
                 if let Some((first, _)) = lost.front() {
                     self.last.major = first.major - 1;
-                    self.last.minor = self.messages.back().map_or(0, |(id, _)| id.minor);
+                    // Also of a message that was deleted: with the number alone, nobody could tell the stream from the one
+                    // that it was before an earlier restart.
+                    self.stored.retain(|id| id.major <= self.last.major);
+                    self.last.minor = self.stored.last().map_or(0, |id| id.minor);
                     self.replica = None;
                 }
                 let last = self.last.major;
