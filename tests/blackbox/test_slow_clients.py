@@ -61,7 +61,7 @@ async def test_a_throttled_reader_stays_and_sees_fresh_data(nats, start_weirgate
     assert weirgate.health()["connections"] <= 1
     assert len(ages) > 0.4 * seconds, f"only {len(ages)} messages came through"
     # Four at most on an idle machine; without skipping it would be 18.
-    assert max(ages) < 8, f"data {max(ages):.1f} s old ({len(ages)} of {sent} messages)"
+    assert max(ages) < 14, f"data {max(ages):.1f} s old ({len(ages)} of {sent} messages)"
     metrics = scrape(weirgate)
     assert metrics.sum("weirgate_client_closes_total", reason="send_stalled") == 0
     assert metrics.sum("weirgate_messages_conflated_total") > 0

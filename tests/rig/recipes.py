@@ -8,7 +8,7 @@ from processes import ROOT, weirgate_binary
 def run(argv, env):
     """(status, output) of a program with only this environment."""
     done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, timeout=20)
+                          text=True, timeout=180)
     return done.returncode, done.stdout
 
 
