@@ -120,6 +120,7 @@ pub(super) struct Compressor {
     few: FewBudget,
     /// Plans of this batch, each at the place that follows from the address of its frame.
     planned: [Planned; PLANNED_MAX],
+    /// Whether there are any: most batches are of clients without compression, and have nothing to forget.
     has_planned: bool,
 }
 

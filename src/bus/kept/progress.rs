@@ -38,14 +38,15 @@ impl SourceProgress {
     /// Notes how far the source has come by these events, as [`Self::read`]. After a loss it has come nowhere: the stream may
     /// be another one.
     pub(crate) fn note(&self, events: &[KeptEvent]) {
-        for event in events {
-            match event {
-                KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } | KeptEvent::Head(id) => {
-                    self.read(Some(*id));
-                }
-                KeptEvent::Lost => self.read(None),
-                _ => {}
+        let reached = events.iter().rev().find_map(|event| match event {
+            KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } | KeptEvent::Head(id) => {
+                Some(Some(*id))
             }
+            KeptEvent::Lost => Some(None),
+            _ => None,
+        });
+        if let Some(reached) = reached {
+            self.read(reached);
         }
     }
 

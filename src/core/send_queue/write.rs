@@ -266,7 +266,10 @@ impl SendQueue {
             false => frame_plans.len(),
         };
         for index in 0..frames {
-            let Some(entry) = self.data.get(index).filter(|_| left > 0) else {
+            if left == 0 {
+                return;
+            }
+            let Some(entry) = self.data.get(index) else {
                 return;
             };
             let begun = self.begun.filter(|_| index == 0);

@@ -104,10 +104,8 @@ impl ChannelsGateway {
     /// Handles the bus's answer for a name of the kept feed. The names of clients within it are refused with it, and their
     /// members get an error.
     fn settle_kept(&mut self, name: &TopicName, is_refused: bool) {
-        let mut kept = self.kept.as_mut();
-        if kept
-            .as_mut()
-            .is_some_and(|kept| kept.settle(name.as_str(), is_refused))
+        if let Some(kept) = &mut self.kept
+            && kept.settle(name.as_str(), is_refused)
         {
             self.moving = Some(0);
         }
@@ -276,13 +274,13 @@ impl ChannelsGateway {
             let has_id = id < self.names.numbers();
             self.moving = has_id.then_some(id.saturating_add(1));
             let numbered = self.names.numbered(id);
-            let other = numbered
-                .filter(|(name, was_kept)| *was_kept != kept.covers(name.as_str()))
-                .map(|(name, was_kept)| (name.clone(), was_kept));
-            match other {
-                Some((name, true)) => self.move_out_of_feed(core, clients, &name),
-                Some((name, false)) => self.move_into_feed(core, clients, &name),
-                None => self.note_refused_in_feed(core, id),
+            let numbered = numbered
+                .map(|(name, was_kept)| (name.clone(), was_kept, kept.covers(name.as_str())));
+            match numbered {
+                Some((name, true, false)) => self.move_out_of_feed(core, clients, &name),
+                Some((name, false, true)) => self.move_into_feed(core, clients, &name),
+                Some((name, true, true)) => self.note_refused_in_feed(core, &name),
+                Some((_, false, false)) | None => {}
             }
             if !core.has_time() || self.name_errors.len() >= ERRORS_QUEUED_MAX {
                 break;
@@ -292,14 +290,10 @@ impl ChannelsGateway {
     }
 
     /// If the bus refuses a held name of the feed, which it did not before, its members get an error.
-    fn note_refused_in_feed(&mut self, core: &Core, id: u32) {
-        let numbered = self.names.numbered(id).filter(|(_, is_kept)| *is_kept);
-        let Some(name) = numbered.map(|(name, _)| name.clone()) else {
-            return;
-        };
-        let is_refused = self.is_kept_refused(&name);
-        if self.names.set_refused_in_feed(&name, is_refused) {
-            self.queue_name_error(REFUSED, &name, core.members(&name).collect());
+    fn note_refused_in_feed(&mut self, core: &Core, name: &TopicName) {
+        let is_refused = self.is_kept_refused(name);
+        if self.names.set_refused_in_feed(name, is_refused) {
+            self.queue_name_error(REFUSED, name, core.members(name).collect());
         }
     }
 

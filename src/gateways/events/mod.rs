@@ -448,16 +448,17 @@ impl EventsGateway {
 /// # Errors
 /// The code and the words of the answer.
 fn read_message(content: &MessageBody) -> Result<DeviceMessage, RefusedMessage> {
+    if let MessageBody::Text(text) = content
+        && let Some(message) = DeviceMessage::parse(text)
+    {
+        return Ok(message);
+    }
     let (code, why) = match content {
         MessageBody::TooLarge => (Code::MessageTooLarge, "Message exceeds MAX_MESSAGE_BYTES"),
         MessageBody::TooMany => (Code::RateLimited, "Too many messages"),
         MessageBody::Text(_) | MessageBody::Binary => (Code::BadRequest, "Invalid JSON message"),
     };
-    let message = match content {
-        MessageBody::Text(text) => DeviceMessage::parse(text),
-        MessageBody::Binary | MessageBody::TooLarge | MessageBody::TooMany => None,
-    };
-    message.ok_or_else(|| RefusedMessage::new(code, why))
+    Err(RefusedMessage::new(code, why))
 }
 
 impl Gateway for EventsGateway {

@@ -151,8 +151,8 @@ pub fn say(text: &str, as_json: impl FnOnce()) {
     }
 }
 
-/// Whether [`LogFormat::start_log`] accepts these directives and they make sense. The library accepts more, and would then log nothing:
-/// a word other than a level is the name of a foreign module, also in `info=`, and weirgate has no spans for
+/// Whether [`LogFormat::start_log`] accepts these directives and they make sense. The library accepts more, and would then
+/// log nothing: a word other than a level is the name of a foreign module, also in `info=`, and weirgate has no spans for
 /// `[SPAN]`.
 pub(crate) fn is_filter(directives: &str) -> bool {
     let makes_sense = |directive: &str| {

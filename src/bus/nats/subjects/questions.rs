@@ -16,7 +16,6 @@ impl SubjectsSession<'_> {
     /// Goes on with the questions: those of which the loop wants more or nothing more, those that are due, and new ones.
     pub(super) fn work_on_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        self.note_progress();
         let retained = &mut self.retained;
         while let Some((number, request)) = self.source.names.next_page_request() {
             match request {
@@ -34,11 +33,6 @@ impl SubjectsSession<'_> {
         let (asked, paused) = (self.retained.asked(), self.retained.paused());
         self.source.names.show_asked_questions(asked, paused);
         self.send_retained()
-    }
-
-    /// Notes how far the source of the stream has read, before a request about the stream goes out.
-    pub(super) fn note_progress(&mut self) {
-        self.retained.reached = self.source.progress.now().reached;
     }
 
     /// Asks the questions for last values that wait, while there is room. Questions must not fill the link to a silent

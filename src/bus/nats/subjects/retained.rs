@@ -95,6 +95,7 @@ use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use super::super::refusals::{INBOXES, PermissionsViolation};
 use super::super::stream_info::StreamInfo;
+use crate::kept::SourceProgress;
 use crate::requests::{Question, Wants};
 use crate::server_words::shown;
 use weirgate_core::StoredId;
@@ -149,8 +150,8 @@ pub(in super::super) struct Retained {
     all_streams: AllStreams,
     making: Making,
     live: Live,
-    /// The newest message of the stream that is the kept feed which its source has read, so that clients may have it.
-    pub(super) reached: Option<StoredId>,
+    /// How far the source of the kept feed has read its stream, so that clients may have what it has read.
+    progress: SourceProgress,
     /// The values and ends that the session has not taken.
     pub(super) events: Vec<RetainedEvent>,
 }
@@ -211,7 +212,12 @@ enum Again {
 
 impl Retained {
     /// Makes an empty list. `is_used`: there are questions about all streams; `stream`: there are some about this one.
-    pub(super) fn new(is_used: bool, stream: Option<String>, payload_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        is_used: bool,
+        stream: Option<String>,
+        payload_bytes_max: usize,
+        progress: SourceProgress,
+    ) -> Self {
         Self {
             inbox: inbox(),
             is_used,
@@ -223,7 +229,7 @@ impl Retained {
             all_streams: AllStreams::default(),
             making: Making::default(),
             live: Live::default(),
-            reached: None,
+            progress,
             events: Vec::new(),
         }
     }
@@ -339,8 +345,10 @@ impl Retained {
 
     /// Sends the request of this step.
     fn send(&mut self, number: u64, out: &mut Vec<u8>) {
-        if let Some(pending) = self.pending.get_mut(&number) {
-            pending.reading.needed = self.reached;
+        if let Some(pending) = self.pending.get_mut(&number)
+            && pending.reading.all.is_some()
+        {
+            pending.reading.needed = self.progress.now().reached;
         }
         let request = self
             .pending
@@ -1217,14 +1225,12 @@ impl Retained {
             });
         }
         let cut = cut.or_else(|| pending.reading.cut());
-        let cursor = Arc::new(pending.reading.cursor());
-        let may_answer_later =
-            pending.reading.may_answer_later && pending.question.wants == Wants::LastValues;
-        let question = pending.question;
+        let (question, reading) = (pending.question, pending.reading);
+        let may_answer_later = reading.may_answer_later && question.wants == Wants::LastValues;
         self.events.push(match cut {
             Some(why @ NatsCut::Refused(_)) if may_answer_later => RetainedEvent::Unanswered {
                 question,
-                cursor,
+                cursor: Arc::new(reading.cursor()),
                 why,
             },
             cut => RetainedEvent::End { question, cut },

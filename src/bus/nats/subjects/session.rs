@@ -104,6 +104,7 @@ impl<'a> SubjectsSession<'a> {
                 source.settings.is_retained,
                 source.settings.stream.clone(),
                 source.settings.payload_bytes_max,
+                source.progress.clone(),
             ),
             source,
             connection,
@@ -264,7 +265,6 @@ impl<'a> SubjectsSession<'a> {
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
             let last_received = self.connection.last_received();
-            self.note_progress();
             self.retained
                 .take(delivery, last_received, self.connection.out());
             return self.send_retained();

@@ -357,11 +357,10 @@ impl RedisStreamReader {
 
     /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
     fn note_written(&mut self, replication: Replication, now_ms: u64) {
-        let may_ask = replication.written_to.is_some();
+        // A server that does not say is not asked again on this connection.
+        self.may_ask_written = replication.written_to.is_some();
         self.written_to = replication.written_to;
         self.written_asked = (now_ms, self.reached);
-        // A server that does not say is not asked on this connection.
-        self.may_ask_written = may_ask;
         self.asks_written = false;
     }
 

@@ -28,7 +28,12 @@ const BYTES_MAX: usize = 2 * PAGE_BYTES;
 
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
-    let mut retained = Retained::new(true, Some("S".to_owned()), BYTES_MAX);
+    let mut retained = Retained::new(
+        true,
+        Some("S".to_owned()),
+        BYTES_MAX,
+        SourceProgress::default(),
+    );
     assert!(retained.all_streams.ask(u64::MAX, now));
     assert_eq!(retained.all_streams.add_page(json("{}")), AfterPage::Known);
     retained
@@ -1168,8 +1173,8 @@ fn a_stream_that_is_being_made_is_waited_for() {
 #[test]
 fn of_several_servers_one_that_lacks_what_clients_may_have_ends_no_question() {
     let reached = |number: u64| {
-        let mut all = All::asks(None);
-        all.pages.retained.reached = Some(id(number));
+        let all = All::asks(None);
+        all.pages.retained.progress.read(Some(id(number)));
         all
     };
     let mut all = reached(9);
