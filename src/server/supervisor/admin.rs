@@ -698,7 +698,7 @@ fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
     };
     let values = said.iter().filter(|(_, said)| said.status == worst);
     let values = values.filter_map(|(number, said)| Some((*number, value_of(&said.body)?)));
-    let mut value = merged(None, values.collect());
+    let mut value = merged(values.collect());
     let count = value.get("count").and_then(|count| count.as_u64());
     if let Some(value) = value.as_object_mut() {
         if count.is_some_and(|count| count > 0) {
