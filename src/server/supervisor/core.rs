@@ -129,6 +129,8 @@ struct ProcessSlot {
     ends: u32,
     /// The most time that the stop of its process takes, with the connections of its last answer.
     stop_us: Us,
+    /// Whether its process is to read files again as soon as it has answered.
+    hang_up_due: bool,
 }
 
 /// What the supervisor is doing.
@@ -240,6 +242,7 @@ impl Supervisor {
             state: SlotState::Empty,
             ends: 0,
             stop_us,
+            hang_up_due: false,
         };
         let mut supervisor = Self {
             slots: vec![slot; 2 * count as usize],
@@ -352,11 +355,14 @@ impl Supervisor {
             (Readiness::Silent { is_stopped }, state) => {
                 self.fell_silent(number, state, silent.with_one_more(now), is_stopped)
             }
-            (answer, _) => SlotState::Serving {
-                since,
-                is_ready: answer == Readiness::Ready,
-                silent: Silence::default(),
-            },
+            (answer, _) => {
+                self.hang_up_if_due(number);
+                SlotState::Serving {
+                    since,
+                    is_ready: answer == Readiness::Ready,
+                    silent: Silence::default(),
+                }
+            }
         };
         self.set(number, next);
         self.advance(now);
@@ -467,11 +473,27 @@ impl Supervisor {
         }
     }
 
-    /// Passes a request to read files again on.
+    /// Passes a request to read files again on. A process that has not answered yet may not have come to take the signal,
+    /// which would end it; and it may have read the files before they changed. So it is asked after its first answer.
     pub(super) fn hang_up(&mut self) {
-        let alive = self.states().filter(|(_, state)| state.is_alive());
-        let all: Vec<_> = alive.map(|(number, _)| Action::HangUp(number)).collect();
-        self.actions.extend(all);
+        for (number, slot) in (1..).zip(&mut self.slots) {
+            match slot.state {
+                SlotState::Empty | SlotState::Waiting { .. } => {}
+                SlotState::Starting { .. } => slot.hang_up_due = true,
+                SlotState::Serving { .. } | SlotState::Stopping { .. } => {
+                    self.actions.push_back(Action::HangUp(number));
+                }
+            }
+        }
+    }
+
+    fn hang_up_if_due(&mut self, number: Number) {
+        if self
+            .slot(number)
+            .is_some_and(|slot| std::mem::take(&mut slot.hang_up_due))
+        {
+            self.actions.push_back(Action::HangUp(number));
+        }
     }
 
     /// Stops all processes. A second call passes the signal on again, which ends them at once.
@@ -574,7 +596,10 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, number: Number, now: Us) {
-        self.set_stop_us(number, self.stop_us);
+        let stop_us = self.stop_us;
+        if let Some(slot) = self.slot(number) {
+            (slot.stop_us, slot.hang_up_due) = (stop_us, false);
+        }
         self.set(
             number,
             SlotState::Starting {

@@ -28,6 +28,8 @@ enum Life {
 struct World {
     supervisor: Supervisor,
     alive: BTreeMap<Number, Life>,
+    /// The processes that were asked to read files again.
+    hung_up: Vec<Number>,
     now: u64,
     events: Vec<Event>,
     status: Option<u8>,
@@ -38,6 +40,7 @@ impl World {
         let mut world = Self {
             supervisor: Supervisor::new(count, STOP_US, 0),
             alive: BTreeMap::new(),
+            hung_up: Vec::new(),
             now: 0,
             events: Vec::new(),
             status: None,
@@ -70,7 +73,11 @@ impl World {
                         self.supervisor.ended(number, Ended::Signal(9), now);
                     }
                 }
-                Action::HangUp(number) => assert!(self.alive.contains_key(&number)),
+                Action::HangUp(number) => {
+                    let life = self.alive.get(&number);
+                    assert!(life.is_some_and(|life| *life != Life::Starts), "{life:?}");
+                    self.hung_up.push(number);
+                }
                 Action::Say(event) => self.events.push(event),
                 Action::End(status) => {
                     assert!(self.alive.is_empty(), "nobody is left behind");
@@ -120,6 +127,23 @@ impl World {
         };
         self.supervisor.states().filter_map(serves).collect()
     }
+}
+
+/// A process that has just been started does not take SIGHUP yet, and would end by it: so would a roll.
+#[test]
+fn files_are_read_again_by_a_process_that_starts_once_it_has_answered() {
+    let mut world = World::new(2);
+    world.second();
+    world.supervisor.roll(world.now);
+    world.act();
+    world.supervisor.hang_up();
+    world.act();
+    assert_eq!(world.hung_up, [1, 2]);
+    world.second();
+    assert_eq!(world.hung_up, [1, 2, 3, 4]);
+    world.seconds(60);
+    assert_eq!(world.serving(), [3, 4]);
+    assert_eq!(world.hung_up.len(), 4, "once each");
 }
 
 #[test]
