@@ -21,6 +21,7 @@ use super::ask::{AdminAnswer, AdminRequest};
 use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
+use super::level;
 use super::merge::{merged, session_of};
 use super::refusals::{NotKept, RefusalFile};
 use crate::http::metrics_format::MetricsFormat;
@@ -134,24 +135,35 @@ impl Shared {
         self.with(|board| board.living.iter().filter(is_serving).cloned().collect())
     }
 
-    /// Asks all of these at once. A process that starts and does not listen yet is left out: it reads the file of refusals
-    /// once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
+    /// Asks all of these the same at once.
     async fn ask_all(
         &self,
         whom: Vec<Living>,
         admin_request: &AdminRequest,
         limit: Duration,
     ) -> Vec<(Number, Option<AdminAnswer>)> {
-        let asked: Vec<_> = whom
+        let asked = whom.into_iter().map(|one| (one, admin_request.clone()));
+        self.ask_each(asked.collect(), limit).await
+    }
+
+    /// Asks each of these its own question at once. A process that starts and does not listen yet is left out: it reads the file of refusals
+    /// once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
+    async fn ask_each(
+        &self,
+        requests: Vec<(Living, AdminRequest)>,
+        limit: Duration,
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
+        let is_question = requests
+            .iter()
+            .all(|(_, admin_request)| admin_request.method.is_safe());
+        let asked: Vec<_> = requests
             .into_iter()
-            .map(|one| {
-                let admin_request = admin_request.clone();
+            .map(|(one, admin_request)| {
                 let asked = spawn_local(async move { admin_request.ask(&one.socket, limit).await });
                 (one.number, one.is_serving, asked)
             })
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
-        let is_question = admin_request.method.is_safe();
         let _questions = is_question.then(|| Questions(handles.collect()));
         let mut all = Vec::new();
         for (number, is_serving, asked) in asked {
@@ -394,6 +406,7 @@ impl Shared {
         match path.as_str() {
             "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
             "/operator/allow" => self.allow(&admin_request).await,
+            "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
                 let ask = || {
                     let mut whom = self.serving();
@@ -463,6 +476,39 @@ impl Shared {
         let lifted = self.with_refusals(|refusals| refusals.lift(&cut, now));
         let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
         unless_lost(join_answers(&all), lifted.map_err(NotKept::from))
+    }
+
+    /// Closes so many clients of all processes together, of each as many as its part of the clients is.
+    async fn move_clients(&self, admin_request: &AdminRequest) -> Answer {
+        let whom = self.serving();
+        let asked = value_of(&admin_request.body)
+            .and_then(|body| Some((body.get("clients")?.as_u64()?, body)));
+        let Some((clients, mut body)) = asked else {
+            // The processes say what is wrong.
+            return join_answers(&self.ask_all(whom, admin_request, ANSWER_MAX).await);
+        };
+        let stats = AdminRequest::get("/stats");
+        let stats = self.ask_all(whom.clone(), &stats, ANSWER_MAX).await;
+        let counts = stats
+            .iter()
+            .filter_map(|(number, said)| Some((*number, clients_in(said.as_ref()?)?)));
+        let shares = level::shares(clients, &counts.collect::<Vec<_>>());
+        let requests = whom.into_iter().filter_map(|one| {
+            let (_, share) = shares.iter().find(|(number, _)| *number == one.number)?;
+            body["clients"] = Value::from(*share);
+            let body = body.to_string().into();
+            let admin_request = admin_request.clone();
+            Some((
+                one,
+                AdminRequest {
+                    body,
+                    ..admin_request
+                },
+            ))
+        });
+        let mut all = self.ask_each(requests.collect(), ANSWER_MAX).await;
+        all.extend(stats.into_iter().filter(|(_, said)| said.is_none()));
+        join_answers(&all)
     }
 
     /// Notes a refusal for processes that start later.
@@ -612,6 +658,11 @@ fn reasons_of(said: &AdminAnswer) -> Vec<String> {
     words
         .filter_map(|word| Some(word.as_str()?.to_owned()))
         .collect()
+}
+
+/// The number of clients in a process's answer to `/stats`.
+pub(super) fn clients_in(said: &AdminAnswer) -> Option<u64> {
+    json::read(&said.body).ok()?.number(&["clients"])
 }
 
 fn value_of(body: &[u8]) -> Option<Value> {

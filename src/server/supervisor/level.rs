@@ -33,6 +33,21 @@ pub(super) fn excess(counts: &[(Number, u64)]) -> Vec<(Number, u64)> {
         .collect()
 }
 
+/// How many of `wanted` clients leave each process, by its part of all clients. They are as many together, unless there are
+/// fewer clients.
+pub(super) fn shares(wanted: u64, counts: &[(Number, u64)]) -> Vec<(Number, u64)> {
+    let mut all: u64 = counts.iter().map(|(_, count)| count).sum();
+    let mut left = wanted.min(all);
+    let share = |(number, count): &(Number, u64)| {
+        // Of those that are left, as many as this process has of the clients that are left.
+        let share = u128::from(left) * u128::from(*count) / u128::from(all.max(1));
+        let share = (share as u64).max((left + count).saturating_sub(all));
+        (left, all) = (left - share, all - count);
+        (*number, share)
+    };
+    counts.iter().map(share).collect()
+}
+
 /// The time over which so many clients leave, milliseconds.
 pub(super) fn spread_ms(clients: u64) -> u64 {
     (clients * CLIENT_MS).clamp(SPREAD_MS_MIN, SPREAD_MS_MAX)
@@ -62,6 +77,32 @@ mod tests {
             [(1, 333), (2, 333), (3, 333)]
         );
         assert_eq!(excess_of(&[2_000, 1_000]), [(1, 500)]);
+    }
+
+    #[test]
+    fn so_many_leave_all_together_by_their_parts() {
+        let shares_of = |wanted, counts: &[u64]| {
+            let counts: Vec<_> = (1..).zip(counts.iter().copied()).collect();
+            let shares = shares(wanted, &counts).into_iter();
+            shares.map(|(_, share)| share).collect::<Vec<_>>()
+        };
+        assert_eq!(shares_of(30, &[100, 100, 100]), [10, 10, 10]);
+        assert_eq!(shares_of(30, &[200, 0, 100]), [20, 0, 10]);
+        assert_eq!(shares_of(2, &[1, 1, 1]), [0, 1, 1]);
+        assert_eq!(shares_of(900, &[7, 5]), [7, 5]);
+        assert_eq!(shares_of(3, &[]), [0; 0]);
+        assert_eq!(shares_of(u64::MAX, &[u64::MAX / 2]), [u64::MAX / 2]);
+        for wanted in 0..40 {
+            let counts = [3, 0, 17, 1, 9];
+            let shares = shares_of(wanted, &counts);
+            assert_eq!(shares.iter().sum::<u64>(), wanted.min(30));
+            assert!(
+                shares
+                    .iter()
+                    .zip(counts)
+                    .all(|(share, count)| *share <= count)
+            );
+        }
     }
 
     #[test]

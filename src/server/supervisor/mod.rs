@@ -50,7 +50,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep_until};
 
-use self::admin::{Board, Living, Shared};
+use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
 use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
@@ -432,9 +432,8 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
     let mut counts = Vec::new();
     for (number, socket) in sockets {
         let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
-        let stats = json::read(&said.body).ok();
-        let clients = stats.and_then(|stats| stats.number(&["clients"]));
-        counts.push((*number, clients.ok_or(io::ErrorKind::InvalidData)?));
+        let clients = clients_in(&said).ok_or(io::ErrorKind::InvalidData)?;
+        counts.push((*number, clients));
     }
     let mut longest_ms = 0;
     for (number, clients) in level::excess(&counts) {
