@@ -321,7 +321,7 @@ fn wrong_values() {
             Kind::Number { .. } => "a whole number from".to_owned(),
             Kind::Decimal { .. } => "a number from".to_owned(),
             // Any text is one.
-            Kind::Text | Kind::Path | Kind::Paths | Kind::Secret => continue,
+            Kind::Text | Kind::Texts | Kind::Path | Kind::Paths | Kind::Secret => continue,
             kind => kind.allowed(),
         };
         let flag = setting.flag;

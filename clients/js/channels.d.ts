@@ -71,7 +71,7 @@ export interface RetainedEnd {
   /** The messages with `retained` since `subscribed`. */
   count: number;
   /** Why there are more values. Without: a row that has not come does not exist. */
-  cut?: "limit" | "live" | "unnamed" | "refused" | "unreadable";
+  cut?: "limit" | "live" | "unnamed" | "large" | "refused" | "unreadable";
   seq: number;
   timestamp: string;
 }

@@ -44,7 +44,8 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
     settle(channels.filter((name) => !isPictured(brings, name)), (name) => recovered?.[name]);
   };
   const retained = ({ detail: { channel, cut } }) => {
-    settle([channel], () => cut);
+    // The rest may follow: until then it is not known which rows are gone.
+    if (cut !== "refused") settle([channel], () => cut);
   };
   const lost = () => {
     const isOpen = client.status === "open" || client.status === "stale";

@@ -124,6 +124,7 @@ export class Subscriber extends Session {
   // position of its own (`isOwn`): until its end, as long as it `isComing`, and on until the position of the client is as far.
   // Last values (`isRetained`) come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked` for
   // next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
+  // They stay due if the bus does not give all values in time (`cut`): the rest may still come.
   // A name that `wasLive` was live when the connection was lost, and has not been granted since.
   // A name may `lack` its newest messages, for a reason: then the client asks for them again (`#askNewest`), and they come as its
   // `past`. While the newest messages come (`isFilling`), they do not end the lack if they may be outdated.
@@ -256,7 +257,8 @@ export class Subscriber extends Session {
     if (!entry) return true;
     if (entry.asked) return false;
     const isWhole = !entry.due || entry.isWhole;
-    Object.assign(entry, { due: undefined, cut });
+    if (cut !== "refused") entry.due = undefined;
+    entry.cut = cut;
     if (!entry.fresh.size) entry.heard.clear();
     this.#ask();
     return isWhole;
@@ -395,14 +397,18 @@ export class Subscriber extends Session {
 
   /** Who joins a name gets its last values too: the client asks again, one question of a name at a time. */
   #askLastValues() {
-    const isMeant = ({ fresh, asked, due, isHeldUp }) => fresh.size && !asked && !due?.size && !isHeldUp;
+    const isMeant = (entry) => entry.fresh.size && !entry.asked && !dueOf(entry)?.size && !entry.isHeldUp;
     const all = this.#isUp ? this.#retained().filter(isMeant) : [];
     for (let at = 0; at < all.length; at += this.partMax) this.#askAgain(all.slice(at, at + this.partMax));
   }
 
   #askAgain(part) {
     const names = part.map(({ name }) => name);
-    for (const entry of part) Object.assign(entry, { asked: entry.fresh, fresh: new Map() });
+    // What is still to come would be taken for an answer to this question: so the question is for those that it is due to, too.
+    for (const entry of part) {
+      for (const sub of entry.due?.keys() ?? []) entry.fresh.set(sub, entry.count);
+      Object.assign(entry, { asked: entry.fresh, fresh: new Map(), due: undefined });
+    }
     const done = ({ code, message, channels = [], errors = [] }) => {
       const whys = whyNot(part, channels, errors), lost = new Map();
       for (const entry of part.filter(({ asked }) => asked)) {
@@ -700,8 +706,10 @@ const lastOf = ({ subs }) => most([...subs].map((sub) => sub.last));
 /** Why newest messages that somebody wants are missing. */
 const lackOf = (entry) => (entry.lack && lastOf(entry) > 0 ? entry.lack : "");
 const isLiveRetained = ({ state, isRetained }) => state === "live" && isRetained;
+/** Values that are late may never come: nobody waits for them. */
+const dueOf = (entry) => (entry.cut ? undefined : entry.due);
 /** The subscriptions to which last values come. */
-const waiting = (entry) => (isLiveRetained(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, entry.due] : []);
+const waiting = (entry) => (isLiveRetained(entry) && !entry.isHeldUp ? [entry.fresh, entry.asked, dueOf(entry)] : []);
 const isWaiting = (entry) => waiting(entry).some((subs) => subs?.size);
 /** Why names are not granted: the reasons come in the order of the names; the last one goes for the rest. */
 const whyNot = (part, channels, errors) => {

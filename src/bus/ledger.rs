@@ -102,6 +102,8 @@ pub(super) struct Ledger {
     settling: BTreeMap<u64, Settling>,
     /// Refused names for which the server had no room.
     without_room: HashSet<Subscription>,
+    /// The server has refused a name since the refused ones were last queued again.
+    has_refused: bool,
 }
 
 #[derive(Debug)]
@@ -320,6 +322,7 @@ impl Ledger {
         let is_news = entry.wanted && entry.server != NameOnServer::Refused;
         let number = is_news.then_some(entry.number);
         entry.server = NameOnServer::Refused;
+        self.has_refused = true;
         self.forget_if_idle(subscription);
         number
     }
@@ -359,12 +362,19 @@ impl Ledger {
             self.settling.remove(&order);
             self.restoring.remove(subscription);
         }
+        self.has_refused = true;
         self.forget_if_idle(subscription);
         number
     }
 
+    /// Whether names may be refused that are not queued again yet.
+    pub(super) fn has_refused(&self) -> bool {
+        self.has_refused
+    }
+
     /// Queues all refused names again.
     pub(super) fn retry_refused(&mut self) {
+        self.has_refused = false;
         for is_pattern in [false, true] {
             let names = self.names(is_pattern).iter();
             let refused = names.filter(|(_, entry)| entry.is_refused());

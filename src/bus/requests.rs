@@ -117,8 +117,8 @@ pub(super) struct Names {
     pub(super) ledger: Ledger,
     /// For log lines about names.
     pub(super) lines: LogBudget,
-    /// When refused names were last requested again on this connection.
-    retried: Instant,
+    /// When the names that are refused on this connection are requested again.
+    retry_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -179,7 +179,7 @@ pub(super) fn interest(wake: Wake) -> (BusInterest, Names) {
         wake,
         ledger: Ledger::default(),
         lines: LogBudget::new(LINES_PER_SECOND),
-        retried: Instant::now(),
+        retry_at: None,
     };
     (handle, names)
 }
@@ -404,14 +404,18 @@ impl Names {
     /// Begins a connection: queues a subscription for every wanted name.
     pub(super) fn begin_connection(&mut self) {
         self.ledger.begin_connection();
-        self.retried = Instant::now();
+        self.retry_at = None;
     }
 
-    /// Requests refused names again, every [`RETRY_REFUSED`].
+    /// Requests refused names again, [`RETRY_REFUSED`] after the first of them was refused. Called in every turn, of which
+    /// only those with a refused name need the time.
     pub(super) fn retry_refused(&mut self) {
+        if !self.ledger.has_refused() {
+            return;
+        }
         let now = Instant::now();
-        if now.duration_since(self.retried) >= RETRY_REFUSED {
-            self.retried = now;
+        if now >= *self.retry_at.get_or_insert(now + RETRY_REFUSED) {
+            self.retry_at = None;
             self.ledger.retry_refused();
         }
     }

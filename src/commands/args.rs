@@ -60,7 +60,7 @@ pub(super) fn arg(setting: &Setting, made_for: For) -> Arg {
             .require_equals(true)
             .default_missing_value("true"),
         Kind::Path => arg.value_hint(ValueHint::FilePath),
-        kind if kind.repeats() => arg.action(ArgAction::Append),
+        kind if kind.separator().is_some() => arg.action(ArgAction::Append),
         _ => arg,
     };
     match setting.kind {
@@ -111,9 +111,13 @@ fn details(setting: &Setting) -> String {
     text
 }
 
-/// Returns the text of a flag if it was typed; the texts of a repeated flag are joined with spaces. The subcommand must
-/// have the flag.
+/// Returns the text of a flag if it was typed. The subcommand must have the flag.
 pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
-    let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
-    Some(texts.join(" "))
+    matches.get_one::<String>(flag).cloned()
+}
+
+/// Returns the texts of a flag in the order in which they were typed. The subcommand must have the flag.
+pub(super) fn texts(matches: &ArgMatches, flag: &str) -> Vec<String> {
+    let texts = matches.get_many::<String>(flag);
+    texts.unwrap_or_default().cloned().collect()
 }

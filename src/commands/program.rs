@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use url::{Host, Url};
 
-use super::args::flag;
+use super::args::texts;
 use crate::commands::{GatewayKind, TokenUse};
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::settings::{
@@ -204,7 +204,7 @@ impl Program {
         let known = self.known();
         let mut warnings = env.unknown_names(&known);
         warnings.extend(env.near_names(&rows, &known));
-        Checked::read(rows, |name| flag(matches, name), env, warnings, check)
+        Checked::read(rows, |name| texts(matches, name), env, warnings, check)
     }
 }
 

@@ -1,7 +1,7 @@
 //! All rows of all gateways: their names, ranges, sources and effects. Also command lines of this program. No test
 //! starts a process.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
@@ -235,6 +235,49 @@ fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
 }
 
 #[test]
+fn a_list_has_the_entries_of_all_its_flags() {
+    let mut lists = BTreeSet::new();
+    for (command, rows) in commands() {
+        let is_list = |row: &Setting| row.is_flag() && row.kind.separator() == Some(",");
+        for row in rows.into_iter().filter(is_list) {
+            let entries = match row.kind {
+                Kind::Urls(schemes) | Kind::OptionalUrls(schemes) => {
+                    let nats = schemes.iter().find(|scheme| **scheme == "nats");
+                    let scheme = nats.unwrap_or(&schemes[0]);
+                    [1, 2].map(|n| format!("{scheme}://h{n}:1"))
+                }
+                Kind::Origins => [1, 2].map(|n| format!("https://h{n}.example")),
+                Kind::Networks => [1, 2].map(|n| format!("10.0.{n}.0/24")),
+                _ => [1, 2].map(|n| n.to_string()),
+            };
+            let [one, two] = entries
+                .each_ref()
+                .map(|one| format!("--{}={one}", row.flag));
+            let empty = format!("--{}=", row.flag);
+            let beside: &[&str] = match row.flag {
+                "tls-cert" => &["--tls-key=1,2", "--tls-port=0"],
+                "tls-key" => &["--tls-cert=1,2", "--tls-port=0"],
+                "redis-sentinels" => &["--redis-sentinel-master=m"],
+                _ => &[],
+            };
+            let args = [&command[..], &[&one, &empty, &two], beside].concat();
+            if let Ok(Invocation::Run(_, checked)) = run(&args, &[]) {
+                assert_eq!(shown(&checked, row.flag), entries.join(","), "{args:?}");
+                lists.insert(row.flag);
+            }
+        }
+    }
+    let wanted = [
+        "allowed-origins",
+        "events-bus",
+        "jwt-audience",
+        "nats-url",
+        "tls-cert",
+    ];
+    assert!(wanted.iter().all(|flag| lists.contains(flag)), "{lists:?}");
+}
+
+#[test]
 fn near_misses_are_pointed_out() {
     for (typed, meant) in [
         ("WEIRGATE_PROT", "WEIRGATE_PORT"),
@@ -458,7 +501,9 @@ fn another(row: &Setting) -> Option<String> {
         }
         Kind::Networks => vec!["10.0.0.0/8".to_owned()],
         Kind::Origins => vec!["https://other.example".to_owned()],
-        Kind::Text | Kind::Path | Kind::Paths | Kind::LogFilter => vec!["warn".to_owned()],
+        Kind::Text | Kind::Texts | Kind::Path | Kind::Paths | Kind::LogFilter => {
+            vec!["warn".to_owned()]
+        }
         Kind::Form(_) | Kind::Secret => return None,
     };
     values.into_iter().find(|value| *value != default)

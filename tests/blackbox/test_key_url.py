@@ -77,6 +77,25 @@ def fetches(gateway, *outcomes):
     return sum(metric(gateway, f'weirgate_key_fetches_total{{outcome="{outcome}"}}') for outcome in outcomes)
 
 
+async def first_keys(gateway, key_set):
+    """Waits for the first keys. Returns the number of requests for them: a fetch that takes too long is made again. A token that
+    comes before is a reason for another fetch."""
+    await until(lambda: fetches(gateway, "changed") == 1, 20, "the first fetch")
+    return len(key_set.requests)
+
+
+class Minute:
+    """The time since an event that keeps the gateway from a fetch for a minute: on a slow machine it may be over."""
+
+    def __init__(self, key_set):
+        self.key_set, self.begin = key_set, time.monotonic()
+
+    def has(self, requests):
+        """Whether there are so many requests, if the minute has not passed."""
+        asked = len(self.key_set.requests)
+        return asked == requests or time.monotonic() - self.begin > 60
+
+
 @pytest.mark.parametrize("kid", ["k", None])
 async def test_a_key_that_changes_without_a_new_id_is_fetched(start_gateway, key_set, tmp_path, kid):
     """A provider whose keys have no id, or whose new key has the id of the old one. A forged token does not keep the others out."""
@@ -89,19 +108,20 @@ async def test_a_key_that_changes_without_a_new_id_is_fetched(start_gateway, key
     token = lambda key, sub: key.token({"kid": kid}, role="user", sub=sub)
     key_set.keys = [old]
     gateway = start_gateway(key_set)
-    await until(lambda: fetches(gateway, "changed") == 1, 20, "the first fetch")
+    asked = await first_keys(gateway, key_set)
     assert await admitted(gateway, token(old, "ann")) == "user"
     # Whoever forges causes a fetch at most once a minute, and is refused for good after it.
     forged = token(forger, "eve")
+    minute = Minute(key_set)
     assert (await connect(gateway, forged))[0] == 1013
-    await until(lambda: len(key_set.requests) == 2 and fetches(gateway, "unchanged") == 1, 10, "a fetch")
+    await until(lambda: len(key_set.requests) == asked + 1 and fetches(gateway, "unchanged") == 1, 10, "a fetch")
     assert await connect(gateway, forged) == (1008, "Authentication failed")
     key_set.keys = [new]
     good = token(new, "bob")
     code, reason = await connect(gateway, good)
     assert code == 1013 and re.fullmatch("Keys of tokens are due retry_after_ms=[0-9]+", reason), (code, reason)
     assert await connect(gateway, forged) == (1008, "Authentication failed")
-    assert len(key_set.requests) == 2, "not within the minute"
+    assert minute.has(asked + 1), "not within the minute"
     gateway.send(signal.SIGHUP)
     assert await admitted(gateway, good) == "user"
     assert await connect(gateway, forged) == (1008, "Authentication failed")
@@ -111,15 +131,16 @@ async def test_keys_come_from_https_and_rotate_under_a_hundred_clients(start_gat
     gateway = start_gateway(key_set)
     old, new = (key.token(role="user", sub="ann") for key in keys)
     # A token that comes during the first fetch has a fetch of its own, and the next one only after a minute.
-    await until(lambda: fetches(gateway, "changed") == 1, 20, "the first fetch")
+    asked = await first_keys(gateway, key_set)
     assert await admitted(gateway, old) == "user"
     stay = [client for client, _ in await asyncio.gather(*(connect(gateway, old) for _ in range(50)))]
-    assert len(key_set.requests) == 1
+    assert len(key_set.requests) == asked
     # The identity provider signs with the new key at once, and still has the old one.
     key_set.keys = list(reversed(keys))
+    minute = Minute(key_set)
     roles = await asyncio.gather(*(admitted(gateway, token) for token in 25 * [old, new]))
     assert roles == 50 * ["user"]
-    assert len(key_set.requests) == 2, "one fetch for all tokens with the new key"
+    assert minute.has(asked + 1), "one fetch for all tokens with the new key"
     # The old key is gone with the next set. A forged key id causes nothing within the minute, and is refused for good only
     # after a fetch: the key may be the next one.
     key_set.keys = [keys[1]]
@@ -127,10 +148,11 @@ async def test_keys_come_from_https_and_rotate_under_a_hundred_clients(start_gat
     for _ in range(20):
         code, reason = await connect(gateway, forged)
         wait_ms = re.fullmatch("Keys of tokens are due retry_after_ms=([0-9]+)", reason)
-        assert code == 1013 and 30_000 < int(wait_ms[1]) <= 60_000, (code, reason)
-    assert len(key_set.requests) == 2
+        passed_ms = 1_000 * (time.monotonic() - minute.begin)
+        assert code == 1013 and 60_000 - passed_ms < int(wait_ms[1]) <= 60_000, (code, reason)
+    assert minute.has(asked + 1)
     gateway.send(signal.SIGHUP)
-    await until(lambda: len(key_set.requests) == 3, 10, "SIGHUP fetches at once")
+    await until(lambda: len(key_set.requests) == asked + 2, 10, "SIGHUP fetches at once")
     await until(lambda: fetches(gateway, "changed") == 3, 10, "the fetch in the metrics")
     assert await connect(gateway, forged) == (1008, "Authentication failed")
     code, _ = await connect(gateway, old)
@@ -195,10 +217,11 @@ FAULTS = [
 @pytest.mark.parametrize("outcome,answer,said", FAULTS, ids=[answer[1].__name__ + str(at) for at, answer in enumerate(FAULTS)])
 async def test_the_last_good_keys_stay_whatever_the_server_sends(start_gateway, key_set, keys, outcome, answer, said):
     gateway = start_gateway(key_set)
+    asked = await first_keys(gateway, key_set)
     old, new = (key.token(role="user") for key in keys)
     assert await admitted(gateway, old) == "user"
     key_set.answer = answer
-    begin = time.monotonic()
+    begin, minute = time.monotonic(), Minute(key_set)
     code, reason = await connect(gateway, new)
     # On a busy machine the fetch may have ended, so that the time of the next one is known.
     assert code == 1013 and reason.startswith("Keys of tokens are due"), (code, reason)
@@ -210,7 +233,7 @@ async def test_the_last_good_keys_stay_whatever_the_server_sends(start_gateway, 
     # While newer keys are due, a client is asked to try again, and the server is asked once a minute.
     for _ in range(5):
         assert (await connect(gateway, new))[0] == 1013
-    assert len(key_set.requests) == 2
+    assert minute.has(asked + 1)
     assert gateway.log().count("the keys stay as they were") == 1
     key_set.answer, key_set.keys = None, keys
     gateway.send(signal.SIGHUP)
@@ -251,9 +274,12 @@ async def test_each_instance_fetches_for_itself_and_keys_in_files_stay_beside(st
     secret = "thirty-two bytes of a test secret"
     gateways = [start_gateway(key_set, JWT_SECRET=secret) for _ in range(2)]
     for gateway in gateways:
+        asked = await first_keys(gateway, key_set)
+    assert asked >= 2, "one asks for itself alone"
+    for gateway in gateways:
         assert await admitted(gateway, keys[0].token(role="admin")) == "admin"
         assert await admitted(gateway, fresh_token(secret, role="user")) == "user"
-    assert len(key_set.requests) == 2
+    assert len(key_set.requests) == asked
 
 
 def run(*argv, **env):

@@ -312,11 +312,31 @@ async def test_a_killed_supervisor_leaves_no_process_behind(start_several):
     several = start_several()
     pids = list(several.processes().values())
     several.supervisor.kill()
+    await until(lambda: all(map(has_ended, pids)), 10, "the ends of its processes")
 
-    def are_gone():
-        states = [pathlib.Path(f"/proc/{pid}/stat") for pid in pids]
-        return all(not path.exists() or path.read_text().rsplit(")", 1)[1].split()[0] == "Z" for path in states)
-    await until(are_gone, 10, "the ends of its processes")
+
+async def test_a_supervisor_that_is_killed_while_it_starts_leaves_no_process_behind(start_weirgate):
+    """The processes are stopped as soon as they are there, most often before they have asked to end with the supervisor."""
+    for _ in range(5):
+        admin = f"127.0.0.1:{free_port()}"
+        supervisor = start_weirgate("demo", "--processes", COUNT, "--listen", "127.0.0.1", "--admin-addr", admin)
+        children = pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+        while not (pids := [int(pid) for pid in children.read_text().split()]):
+            assert supervisor.alive(), supervisor.log_tail()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        supervisor.kill()
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        await until(lambda: all(map(has_ended, pids)), 2, "the ends of its processes")
+
+
+def has_ended(pid):
+    """Whether a process is gone, or waits to be reaped."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_sighup_reaches_all(start_several, tmp_path):

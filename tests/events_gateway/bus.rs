@@ -363,6 +363,10 @@ fn one_instance_too_many_is_ignored() {
     bus.inject(push("e").as_bytes());
     assert_eq!(bus.instances[0].ignored("instances"), 2);
     assert!(bus.instances[0].world.texts(key).is_empty());
+    // Its devices get no push of those that have no room for it, either: a service is told.
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (1, true, vec!["e"]));
+    assert_eq!(bus.instances[0].world.texts(key), [event("{}")]);
     // One that is gone makes room.
     bus.connect(3, false);
     bus.advance(4_000);
@@ -372,6 +376,23 @@ fn one_instance_too_many_is_ignored() {
         bus.inject(here(&format!("f{n}")).as_bytes());
     }
     assert_eq!(bus.others()[..3], [4, 4, 4]);
+}
+
+#[test]
+fn two_machines_with_the_most_processes_miss_nobody() {
+    const INSTANCES: usize = 2 * 64;
+    let mut bus = Bus::with(vec![ExchangeSettings::default(); INSTANCES]);
+    assert_eq!(bus.others(), [INSTANCES as u64; INSTANCES]);
+    for instance in &mut bus.instances {
+        instance.connect("a");
+    }
+    let pushed = bus.push(0, &["a"], "{}");
+    assert_eq!(bus.answer(0, pushed), (INSTANCES as u64, true, vec![]));
+    bus.instances[INSTANCES - 1].is_connected = false;
+    let pushed = bus.push(0, &["a"], "{}");
+    bus.advance(WAIT_US / 1_000);
+    let told = bus.answer(0, pushed);
+    assert_eq!(told, (INSTANCES as u64 - 1, true, vec!["i127"]));
 }
 
 #[test]

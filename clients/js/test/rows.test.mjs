@@ -79,6 +79,10 @@ test("with last values rows stay over a new connection until these are whole; th
   answer(["a.*"], { brings });
   latest().message({ type: "retained", channel: "a.*", count: 0, cut: "refused" });
   assert.deepEqual(values(), [["0", 2], ["2", 2]], "they may still be there");
+  // What the bus did not give in time follows, and with it the end.
+  data("a.0", "a.*", 3, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(values(), [["0", 3]]);
   await again();
   answer(["a.*"], { brings });
   latest().message({ type: "retained", channel: "a.*", count: 0 });

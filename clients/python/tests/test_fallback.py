@@ -15,7 +15,7 @@ from processes import free_port
 from prometheus import scrape
 from proxies import Caddy, Haproxy, Nginx
 from services import TOKEN, push
-from waiting import patient
+from waiting import PATIENCE, patient
 from weirgate import fallback
 from weirgate.event_stream import EventStream
 
@@ -32,10 +32,22 @@ async def until(condition, seconds, what):
         await asyncio.sleep(0.02)
 
 
+class Network(fallback.Network):
+    """Counts the WebSockets that a busy machine adds. These networks do always the same: a stream opens, and a WebSocket if one has
+    opened before. After a stream that did not open in time, the client begins anew."""
+
+    added = 0
+
+    def missed(self, is_stream):
+        self.added += 2 if is_stream else self.stood
+        super().missed(is_stream)
+
+
 async def have_data(seen, counts, ports):
-    """Data within 20 s on every network, which goes on without another WebSocket."""
+    """Data within 20 s on every network, which goes on without another WebSocket. A busy machine has as much more time as it has
+    more work than cores."""
     begin = time.monotonic()
-    while not all(seen.values()) and time.monotonic() < begin + DATA_S:
+    while not all(seen.values()) and time.monotonic() < begin + patient(DATA_S / PATIENCE):
         await asyncio.sleep(0.02)
     assert not (without := [name for name in ports if not seen[name]]), f"no data: {without}"
     await asyncio.sleep(begin + DATA_S - time.monotonic())
@@ -50,11 +62,14 @@ async def have_data(seen, counts, ports):
             break
     assert same, (known, later)
     # Two, and one more where the client was late on a busy machine.
-    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 3} == {}
+    most = {name: 3 + fallback._networks[f"127.0.0.1:{port}"].added for name, port in ports.items()}
+    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > most[name]} == {}
 
 
 @pytest.mark.long
-async def test_channels_have_data_on_every_network(start_weirgate, redis_server):
+async def test_channels_have_data_on_every_network(start_weirgate, redis_server, monkeypatch):
+    monkeypatch.setattr(fallback, "Network", Network)
+    monkeypatch.setattr(fallback, "_networks", {})
     # Pings so short that their loss shows.
     server = start_weirgate("channels", "--event-stream", "--ping-interval-ms", "2000", "--pong-timeout-ms", "3000", redis=redis_server).wait_ready()
     async with networks(server.port) as (ports, counts), contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
@@ -74,7 +89,9 @@ async def test_channels_have_data_on_every_network(start_weirgate, redis_server)
 
 
 @pytest.mark.long
-async def test_levels_have_data_on_every_network(start_weirgate):
+async def test_levels_have_data_on_every_network(start_weirgate, monkeypatch):
+    monkeypatch.setattr(fallback, "Network", Network)
+    monkeypatch.setattr(fallback, "_networks", {})
     server = start_weirgate("demo", "--rate-hz", "2").wait_ready()
     async with networks(server.port) as (ports, counts), contextlib.AsyncExitStack() as stack:
         seen = dict.fromkeys(ports, 0)

@@ -416,7 +416,9 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     assert_eq!(ledger.revoked(&kept), None, "reported once");
     assert_eq!(ledger.wanted_names().refused, 1);
     assert_eq!(ledger.next_change(), None);
+    assert!(ledger.has_refused());
     ledger.retry_refused();
+    assert!(!ledger.has_refused(), "asked for again");
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&kept.name]));
     assert_eq!(ledger.subscribed(&kept), Some(1));
@@ -431,6 +433,7 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     ledger.want(&held, 1);
     assert!(ledger.next_change().is_some());
     ledger.subscribed(&held);
+    assert!(!ledger.has_refused(), "nothing needs the time");
     for (number, name) in [&first, &gone, &denied].into_iter().enumerate() {
         ledger.want(name, number as u64);
         assert!(ledger.next_change().is_some());
@@ -446,6 +449,7 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&first.name]));
     assert_eq!(ledger.refused(&first), None, "reported once");
+    assert!(ledger.has_refused());
     ledger.refused_for_room(first);
     ledger.retry_without_room();
     assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());

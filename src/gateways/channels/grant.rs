@@ -64,7 +64,7 @@ impl ChannelsGateway {
             }
         }
         self.join(core, key, client, &name);
-        if is_refused && (!is_kept || self.joins_refused(&name)) {
+        if is_refused && (!is_kept || self.names.is_refused_in_feed(&name)) {
             self.queue_name_error(REFUSED, &name, vec![key]);
         }
         if !is_kept {
@@ -163,8 +163,7 @@ impl ChannelsGateway {
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
-    /// Whether a client that joins this name of the kept feed gets an error, because the bus refuses the name. If its
-    /// members do not know yet, this client will get the error with them.
+    /// Whether a client that joins this name of the kept feed gets an error, because the bus refuses the name.
     pub(super) fn joins_refused(&self, name: &TopicName) -> bool {
         self.is_kept_refused(name) && self.names.is_refused_in_feed(name)
     }

@@ -8,7 +8,7 @@ use super::client::ChannelsClient;
 use super::messages::{PastFound, WantedPast};
 use super::past::PastWait;
 use super::replay::Replays;
-use super::retained::WaitedNames;
+use super::retained::{ClearedNames, WaitedNames};
 use crate::gateways::shared::history::Follow;
 use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
@@ -27,7 +27,7 @@ pub(super) struct Leaving {
     _permit: Option<Permit>,
 }
 
-/// Names and messages of requests and answers that are dropped: very many take time.
+/// Names and messages that are dropped, most of them of requests and answers: very many take time.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     sets: Vec<btree_set::IntoIter<TopicName>>,
@@ -36,6 +36,8 @@ pub(super) struct Spent {
     messages: Vec<Follow>,
     /// Names whose newest messages the client still waits for.
     waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
+    /// Names of all clients that the bus was to be asked for again.
+    cleared: Vec<ClearedNames>,
 }
 
 /// Messages, or names of a set, that are dropped in one step.
@@ -102,6 +104,12 @@ impl Spent {
         }
     }
 
+    pub(super) fn add_cleared(&mut self, names: ClearedNames) {
+        if names.len() > 0 {
+            self.cleared.push(names);
+        }
+    }
+
     /// Adds what another list has.
     pub(super) fn add_all(&mut self, others: Self) {
         self.sets.extend(others.sets);
@@ -109,6 +117,7 @@ impl Spent {
         self.past.extend(others.past);
         self.messages.extend(others.messages);
         self.waits.extend(others.waits);
+        self.cleared.extend(others.cleared);
     }
 
     /// The names that are left.
@@ -117,13 +126,17 @@ impl Spent {
         let names: usize = self.names.iter().map(Vec::len).sum();
         let past: usize = self.past.iter().map(ExactSizeIterator::len).sum();
         let waits: usize = self.waits.iter().map(ExactSizeIterator::len).sum();
-        sets + names + past + waits
+        let cleared: usize = self.cleared.iter().map(ClearedNames::len).sum();
+        sets + names + past + waits + cleared
     }
 
     /// Whether nothing is left to be dropped.
     pub(super) fn is_empty(&self) -> bool {
         let is_without_names = self.sets.is_empty() && self.names.is_empty();
-        is_without_names && self.past.is_empty() && self.messages.is_empty()
+        is_without_names
+            && self.past.is_empty()
+            && self.messages.is_empty()
+            && self.cleared.is_empty()
     }
 
     /// The next name whose newest messages the client waits for.
@@ -151,6 +164,9 @@ impl Spent {
             if !messages.drop_some(DROPPED_AT_ONCE) {
                 self.messages.pop();
             }
+        } else if let Some(names) = self.cleared.last_mut() {
+            names.drop_some(DROPPED_AT_ONCE);
+            self.cleared.pop_if(|names| names.len() == 0);
         } else {
             return false;
         }
@@ -159,7 +175,7 @@ impl Spent {
 }
 
 impl ChannelsGateway {
-    /// Releases names of clients that have ended, as many as there is time for.
+    /// Releases names of clients that have ended, and then what else is dropped, as many as there is time for.
     pub(super) fn release_leaving(&mut self, core: &mut Core) {
         while let Some(leaving) = self.leaving.get_mut(0) {
             if let Some((name, wanted)) = leaving.wanted.pop_first() {
@@ -180,12 +196,13 @@ impl ChannelsGateway {
                 break;
             }
         }
+        while self.spent.drop_next() && core.has_time() {}
         self.names.update_stats(&self.stats, core.memberships());
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::super::messages::{Answer, FollowUp, Resumed};
@@ -217,6 +234,17 @@ mod tests {
         }
     }
 
+    /// Checks that so many names are dropped, only some of them in a step.
+    pub(in super::super) fn assert_drops(mut spent: Spent, names: usize) {
+        let mut left = spent.names_len();
+        assert_eq!(left, names);
+        while spent.drop_next() {
+            assert!(left - spent.names_len() <= DROPPED_AT_ONCE);
+            left = spent.names_len();
+        }
+        assert!(left == 0 && spent.is_empty());
+    }
+
     #[test]
     fn no_set_of_very_many_names_is_dropped_in_one_step() {
         for is_sending in [false, true] {
@@ -225,13 +253,7 @@ mod tests {
                 false => follow_up().spend(&mut spent),
                 true => Sending::new(vec![(Answer::pong("1"), follow_up())]).spend(&mut spent),
             }
-            let mut left = spent.names_len();
-            assert_eq!(left, 5 * NAMES, "{is_sending}");
-            while spent.drop_next() {
-                assert!(left - spent.names_len() <= DROPPED_AT_ONCE);
-                left = spent.names_len();
-            }
-            assert!(left == 0 && spent.is_empty());
+            assert_drops(spent, 5 * NAMES);
         }
     }
 }

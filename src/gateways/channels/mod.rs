@@ -61,7 +61,7 @@ use self::bus::{NameErrors, SettlingRound};
 use self::client::ChannelsClient;
 use self::held::HeldNames;
 use self::kept_names::KeptNames;
-use self::leaving::Leaving;
+use self::leaving::{Leaving, Spent};
 use self::lost_names::LostNames;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
@@ -188,6 +188,8 @@ pub struct ChannelsGateway {
     giving_up: Option<GivingUp>,
     /// Clients that have ended, and whose names are given up one after the other.
     leaving: ChunkedQueue<Leaving>,
+    /// What is dropped beside: very many names take time.
+    spent: Spent,
 }
 
 /// Work for other threads.
@@ -241,6 +243,7 @@ impl ChannelsGateway {
             gap_notified: None,
             giving_up: None,
             leaving: ChunkedQueue::default(),
+            spent: Spent::default(),
         }
     }
 
@@ -579,7 +582,8 @@ impl Gateway for ChannelsGateway {
             || self.moving.is_some()
             || self.retained.has_ends()
             || self.has_past_work()
-            || !self.leaving.is_empty();
+            || !self.leaving.is_empty()
+            || !self.spent.is_empty();
         let at_once = has_work.then_some(0);
         let dues = [
             self.retained.due_us(),
@@ -647,7 +651,7 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => {
-                self.retained.down();
+                self.retained.down(&mut self.spent);
                 self.past_down();
             }
             BusNotice::Gap if self.has_stream() => self.past_lost(),

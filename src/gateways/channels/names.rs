@@ -398,7 +398,8 @@ impl Names {
         })
     }
 
-    /// What [`set_refused_in_feed`](Self::set_refused_in_feed) has recorded of a name.
+    /// What [`set_refused_in_feed`](Self::set_refused_in_feed) has recorded of a name: whether its members get the error
+    /// of the refusal, or have got it. If not yet, a client that joins will get the error with them.
     pub(super) fn is_refused_in_feed(&self, name: &TopicName) -> bool {
         let id = self.ids.get(name);
         id.is_some_and(|id| self.entries[*id].is_refused_in_feed)

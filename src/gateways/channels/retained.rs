@@ -33,6 +33,7 @@ use self::client::Share;
 pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
 pub(super) use self::questions::QuestionCursor;
 pub use self::request::RetainedRequest;
+pub(super) use self::unanswered::ClearedNames;
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;

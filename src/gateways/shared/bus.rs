@@ -304,8 +304,8 @@ mod tests {
         env: &[(&str, &str)],
     ) -> Result<Checked, String> {
         let typed = |name: &str| {
-            let mut flags = flags.iter().filter(|(flag, _)| *flag == name);
-            flags.next().map(|(_, text)| (*text).to_owned())
+            let flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.map(|(_, text)| (*text).to_owned()).collect()
         };
         let env = Env::new(env.iter().copied());
         Checked::read(rows.settings(), typed, &env, Vec::new(), |_| Vec::new())

@@ -47,12 +47,11 @@ impl Prepared {
         let clock = start_process(checked)?;
         let ended = match checked.processes().is_supervisor() {
             true => supervisor::run(name, checked, clock),
-            false => {
-                if checked.processes().number().is_some() {
-                    end_with_supervisor();
-                }
-                prepare(checked, clock).and_then(Self::run)
+            false if checked.processes().number().is_some() && !end_with_supervisor() => {
+                tracing::info!("the supervisor has ended; this process ends too");
+                Ok(())
             }
+            false => prepare(checked, clock).and_then(Self::run),
         };
         // The last lines of the log have the reason of the end.
         logging::flush();
@@ -120,8 +119,8 @@ impl Prepared {
 }
 
 /// Has the system stop this process when its supervisor is killed: a new supervisor could not watch it, and would share
-/// the port with it.
-fn end_with_supervisor() {
+/// the port with it. Returns false if the supervisor has ended already.
+fn end_with_supervisor() -> bool {
     // The signal for a roll may be sent to all processes of a unit, and would end this one.
     let ignored = flag::register(SIGUSR2, Arc::default());
     if let Err(error) = ignored {
@@ -130,6 +129,8 @@ fn end_with_supervisor() {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         tracing::warn!(%error, "this process would outlive its supervisor");
     }
+    // Only now: the system says nothing of a supervisor that ended before it was asked to.
+    !supervisor::supervisor_is_gone()
 }
 
 /// The listen options of the admin socket: the same as for clients but without `SO_REUSEPORT`, because each process has

@@ -82,7 +82,7 @@ impl Checked {
     /// not allowed. If each value is allowed: all contradictions.
     pub fn read(
         rows: impl IntoIterator<Item = Setting>,
-        flag: impl Fn(&str) -> Option<String>,
+        flag: impl Fn(&str) -> Vec<String>,
         env: &Env,
         mut warnings: Vec<String>,
         check: Check,
@@ -134,7 +134,7 @@ impl Checked {
     /// line.
     pub fn defaults() -> Self {
         let rows = Rows::EVERY.settings();
-        let none = |_: &str| None;
+        let none = |_: &str| Vec::new();
         match Self::read(rows, none, &Env::default(), Vec::new(), |_| Vec::new()) {
             Ok(checked) => checked,
             Err(errors) => unreachable!("a default is not allowed: {errors:?}"),
@@ -229,8 +229,8 @@ impl Checked {
     /// Flags without their dashes override the environment.
     pub fn of(rows: Rows, flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<Self, String> {
         let typed = |name: &str| {
-            let mut flags = flags.iter().filter(|(flag, _)| *flag == name);
-            flags.next().map(|(_, text)| (*text).to_owned())
+            let flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.map(|(_, text)| (*text).to_owned()).collect()
         };
         let env = Env::new(env.iter().copied());
         Self::read(rows.settings(), typed, &env, Vec::new(), |_| Vec::new())
@@ -355,8 +355,14 @@ mod tests {
     fn with_files(env: &[(&str, &str)], files: ReadFile) -> Result<Checked, String> {
         let env = Env::new(env.iter().copied()).with_files(files);
         let warnings = env.unknown_names(&ROWS.settings());
-        Checked::read(ROWS.settings(), |_| None, &env, warnings, |_| Vec::new())
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+        Checked::read(
+            ROWS.settings(),
+            |_| Vec::new(),
+            &env,
+            warnings,
+            |_| Vec::new(),
+        )
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -441,7 +447,7 @@ mod tests {
     fn env_that_is_no_text_is_told_by_name() {
         let bad = || OsString::from_vec(vec![0xff]);
         let env = Env::new([("NATS_URL".into(), bad()), (bad(), "x".into())]);
-        let errors = collect(ROWS.settings(), |_| None, &env, &mut Vec::new());
+        let errors = collect(ROWS.settings(), |_| Vec::new(), &env, &mut Vec::new());
         let error: Vec<_> = errors
             .unwrap_err()
             .iter()

@@ -126,6 +126,8 @@ pub enum Kind {
     LogFilter,
     /// Any text.
     Text,
+    /// As [`Kind::Text`], several separated by commas; or empty.
+    Texts,
     /// The path of a file. The file is not read here.
     Path,
     /// As [`Kind::Path`], several separated by commas; or empty.
@@ -154,7 +156,7 @@ pub enum Value {
     List(String),
     /// Of [`Kind::Networks`].
     Networks(TrustedProxies),
-    /// Of [`Kind::Text`], [`Kind::Path`], [`Kind::Paths`], [`Kind::LogFilter`] and a [`Kind::Form`].
+    /// Of [`Kind::Text`], [`Kind::Texts`], [`Kind::Path`], [`Kind::Paths`], [`Kind::LogFilter`] and a [`Kind::Form`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -250,8 +252,10 @@ impl Kind {
                 (!has_login(text) && logging::is_filter(text)).then(|| Value::Text(text.to_owned()))
             }
             Self::Path | Self::Paths if is_content(text) => None,
-            Self::Text if has_login(text) => Some(Value::Urls(SecretUrl::new(text))),
-            Self::Text | Self::Path | Self::Paths => Some(Value::Text(text.to_owned())),
+            Self::Text | Self::Texts if has_login(text) => Some(Value::Urls(SecretUrl::new(text))),
+            Self::Text | Self::Texts | Self::Path | Self::Paths => {
+                Some(Value::Text(text.to_owned()))
+            }
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
     }
@@ -290,6 +294,7 @@ impl Kind {
                  info,weirgate_server::http=debug"
                 .into(),
             Self::Text | Self::Secret => "text".into(),
+            Self::Texts => "texts with commas between them".into(),
             Self::Path => "the path of a file".into(),
             Self::Paths => "the paths of files, with commas between them".into(),
         }
@@ -304,9 +309,29 @@ impl Kind {
         of_form.unwrap_or_else(|| RefusedValue::new(text, self.allowed()))
     }
 
-    /// Whether the flag may be repeated. Of other flags the last value counts.
-    pub const fn repeats(self) -> bool {
-        matches!(self, Self::Form(Form { repeats: true, .. }))
+    /// What is between the entries of a list; `None` if the value is no list. The flag of a list may be repeated.
+    pub const fn separator(self) -> Option<&'static str> {
+        match self {
+            Self::Form(Form { repeats: true, .. }) => Some(" "),
+            Self::Urls(_)
+            | Self::OptionalUrls(_)
+            | Self::Origins
+            | Self::Networks
+            | Self::Texts
+            | Self::Paths => Some(","),
+            _ => None,
+        }
+    }
+
+    /// Puts the values of a repeated flag together: a list has the entries of all, and of any other flag the last counts.
+    /// Returns `None` if there is no text.
+    pub(super) fn joined(self, mut values: Vec<String>) -> Option<String> {
+        let has_text = |value: &String| !value.trim().is_empty();
+        let Some(separator) = self.separator() else {
+            return values.pop().filter(has_text);
+        };
+        values.retain(has_text);
+        (!values.is_empty()).then(|| values.join(separator))
     }
 
     /// Returns the placeholder of the value in `--help`.
@@ -329,7 +354,7 @@ impl Kind {
             Self::Form(form) => form.placeholder.into(),
             Self::Networks => "NETWORKS".into(),
             Self::LogFilter => "FILTER".into(),
-            Self::Text | Self::Secret => "TEXT".into(),
+            Self::Text | Self::Texts | Self::Secret => "TEXT".into(),
             Self::Path | Self::Paths => "FILE".into(),
         }
     }

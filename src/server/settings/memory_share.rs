@@ -84,8 +84,8 @@ mod tests {
     /// The text and the source of `flag`.
     fn shared(flags: &[(&str, &str)], limit_bytes: Option<u64>, flag: &str) -> (u64, Source) {
         let given = |name: &str| {
-            let found = flags.iter().find(|(flag, _)| *flag == name);
-            found.map(|(_, text)| (*text).to_owned())
+            let found = flags.iter().filter(|(flag, _)| *flag == name);
+            found.map(|(_, text)| (*text).to_owned()).collect()
         };
         let env = Env::default().with_memory_limit(limit_bytes);
         let rows = Rows::gateway(&[TablePart::BusMessages]);

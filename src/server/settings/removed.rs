@@ -42,7 +42,7 @@ wildcards-per-ip-max an address gets a pattern only while it holds fewer than ar
 calls-max 100 calls may be in flight
 proxy-connections-per-ip-max an address gets a connection only while it holds fewer than are free of --proxy-connections-max
 events-bus-waiting-max 1000 pushes may wait for other instances
-events-bus-instances-max 64 instances may be on the bus
+events-bus-instances-max 1024 instances may be on the bus
 look-back-messages-max at most 200 messages of a subject are fetched
 unfinished-bytes-max a fixed share of --memory-max; --check shows the shares
 inflate-windows-bytes-max a fixed share of --memory-max; --check shows the shares

@@ -88,15 +88,15 @@ impl Typed {
 /// The value that applies is not UTF-8, or a removed setting is set.
 pub(super) fn collect(
     rows: impl IntoIterator<Item = Setting>,
-    flag: impl Fn(&str) -> Option<String>,
+    flag: impl Fn(&str) -> Vec<String>,
     env: &Env,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Typed>, Vec<SettingsError>> {
     let mut all = Vec::new();
     let mut errors: Vec<_> = env.removed_names().collect();
     for setting in rows {
-        let typed = setting.is_flag().then(|| flag(setting.flag)).flatten();
-        let typed = typed.filter(|text| !text.trim().is_empty());
+        let typed = setting.is_flag().then(|| flag(setting.flag));
+        let typed = typed.and_then(|values| setting.kind.joined(values));
         let found = match typed {
             Some(text) => Ok(Some((text, Source::Flag))),
             None => from_env(&setting, env, warnings),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -18,6 +18,10 @@ use crate::settings::{Checked, ListenSettings};
 
 /// What the environment has for the supervisor alone: systemd listens to one process of a unit (sd_notify(3)).
 const OWN_ENV: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// What the environment has for the processes alone: the pid of their supervisor. Not a flag, because a roll may start a
+/// version that does not know it.
+const SUPERVISOR_ENV: &str = "SUPERVISOR_PID";
 
 /// Variables with the directory of the admin sockets, in order of preference.
 const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];
@@ -185,6 +189,7 @@ impl Children {
         for name in OWN_ENV {
             command.env_remove(name);
         }
+        command.env(SUPERVISOR_ENV, std::process::id().to_string());
         let child = command.spawn()?;
         self.alive.push((number, child));
         Ok(())
@@ -235,6 +240,14 @@ impl Children {
             .and_then(|(_, rest)| rest.split_ascii_whitespace().next());
         state == Some("T")
     }
+}
+
+/// Whether the supervisor that has started this process has ended: the system has given the process another parent.
+/// Always false for a process that a person or another program has started.
+pub(crate) fn supervisor_is_gone() -> bool {
+    let supervisor = std::env::var(SUPERVISOR_ENV).ok();
+    let supervisor: Option<u32> = supervisor.and_then(|pid| pid.parse().ok());
+    supervisor.is_some_and(|pid| pid != parent_id())
 }
 
 fn how(status: ExitStatus) -> Ended {

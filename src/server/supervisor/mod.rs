@@ -13,7 +13,7 @@
 //! | `exposition` | `/metrics` of several processes as one |
 //!
 //! One thread waits for signals, ends of processes and answers; the admin listener has another. The processes are this
-//! program with a few more flags, and know of the supervisor only that they are one of several.
+//! program with a few more flags, and know of the supervisor only that they are one of several, and its pid.
 
 mod admin;
 mod ask;
@@ -52,6 +52,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
+pub(crate) use self::children::supervisor_is_gone;
 use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
 use self::refusals::RefusalFile;

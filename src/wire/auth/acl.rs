@@ -19,6 +19,9 @@ const PATTERN_STEPS_MAX: usize = 50_000;
 /// which the loop does nothing else.
 const NAME_STEPS_MAX: usize = 100_000;
 
+/// The most steps of matching for the reason why a name is denied: an error without it is right, too.
+const FAULT_STEPS_MAX: usize = 10_000;
+
 /// The default table (contract channels: who may do what).
 const DEFAULT: [(&str, &[&str]); 3] = [
     (
@@ -428,13 +431,21 @@ impl Acl {
     /// is wrong with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are
     /// left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
+        let mut budget = check.budget.at_most(FAULT_STEPS_MAX);
         let templates = self.templates(check.role());
-        templates.iter().find_map(|template| {
+        let found = templates.iter().find_map(|template| {
             let fault = check.rights().fault(template)?;
-            check.budget.spend(name.len()).ok()?;
-            let contains = self.syntax.contains(&template.pattern(), name);
-            contains.then_some(fault)
-        })
+            let pattern = template.pattern();
+            budget.spend(pattern.len() + name.len()).ok()?;
+            let of_all_users = NamePatterns::new(self.syntax, &[pattern]).ok()?;
+            let grants = match self.syntax.is_pattern(name) {
+                true => of_all_users.contain(name, &mut budget),
+                false => of_all_users.matches_within(name, &mut budget),
+            };
+            (grants == Ok(true)).then_some(fault)
+        });
+        check.budget.take_back(budget);
+        found
     }
 
     /// Returns the names of the role that the client does not have because a claim cannot fill a placeholder.

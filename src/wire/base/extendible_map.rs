@@ -8,10 +8,11 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher as _, Hash};
+use std::vec;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use hashbrown::hash_table::{self, Entry};
 
 /// The most entries of a part: a hash table of 4,096 places is full with these.
 const PART_MAX: usize = 3_584;
@@ -67,6 +68,48 @@ impl<K, V> ExtendibleMap<K, V> {
         entries.map(|(key, _)| key)
     }
 }
+
+/// The entries of a table that is given up. Each part is freed with its last entry.
+#[derive(Debug)]
+pub struct IntoIter<K, V> {
+    parts: vec::IntoIter<Part<K, V>>,
+    part: hash_table::IntoIter<(K, V)>,
+    len: usize,
+}
+
+impl<K, V> IntoIterator for ExtendibleMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = IntoIter<K, V>;
+
+    /// The entries, in no particular order.
+    fn into_iter(self) -> IntoIter<K, V> {
+        IntoIter {
+            parts: self.parts.into_iter(),
+            part: hash_table::IntoIter::default(),
+            len: self.len,
+        }
+    }
+}
+
+impl<K, V> Iterator for IntoIter<K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        loop {
+            if let Some(entry) = self.part.next() {
+                self.len -= 1;
+                return Some(entry);
+            }
+            self.part = self.parts.next()?.entries.into_iter();
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len, Some(self.len))
+    }
+}
+
+impl<K, V> ExactSizeIterator for IntoIter<K, V> {}
 
 impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
     /// The value of a key.
@@ -250,6 +293,10 @@ mod tests {
             assert_eq!(map.contains_key(&key), model.contains_key(&key));
             assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
         }
+        let mut entries = map.clone().into_iter();
+        let taken: BTreeMap<u64, u64> = entries.by_ref().take(model.len() / 2).collect();
+        assert_eq!(entries.len(), model.len() - taken.len());
+        assert!(taken.into_iter().chain(entries).collect::<BTreeMap<_, _>>() == model);
         let mut keys: Vec<u64> = map.keys().copied().collect();
         keys.sort_unstable();
         assert!(keys.iter().eq(model.keys()) && map.parts.len() > 8);

@@ -23,8 +23,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         let typed = lines
             .iter()
             .filter(|(name, _)| name.strip_prefix("--") == Some(flag));
-        let values: Vec<&str> = typed.map(|(_, value)| *value).collect();
-        (!values.is_empty()).then(|| values.join(" "))
+        typed.map(|(_, value)| (*value).to_owned()).collect()
     };
     let env = Env::new(
         lines

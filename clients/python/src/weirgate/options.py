@@ -97,7 +97,7 @@ class RetainedEnd(TypedDict):
     """The name or pattern."""
     count: int
     """The messages with `retained` since `subscribed`."""
-    cut: NotRequired[Literal["limit", "live", "unnamed", "refused", "unreadable"]]
+    cut: NotRequired[Literal["limit", "live", "unnamed", "large", "refused", "unreadable"]]
     """Why there are more values. Without: a row that has not come does not exist."""
     timestamp: str
     """ISO 8601, UTC."""

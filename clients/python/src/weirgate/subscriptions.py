@@ -67,7 +67,8 @@ class _Entry:
     """The reason that is in the log."""
     is_retained: bool = False
     """The server has last values. They come to the subscriptions that are `due`; those that have joined since (`fresh`) are `asked`
-    for next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value."""
+    for next. Each has the count of messages at which it joined: of a channel that was `heard` since then it needs no last value.
+    They stay due if the bus does not give all values in time (`cut`): the rest may still come."""
     fresh: dict[SubscriptionCore, int] = field(default_factory=dict)
     asked: dict[SubscriptionCore, int] | None = None
     due: dict[SubscriptionCore, int] | None = None
@@ -116,7 +117,8 @@ class _Entry:
     def waits(self) -> dict[SubscriptionCore, int]:
         """The subscriptions to which last values come."""
         is_coming = self.state == "live" and self.is_retained and not self.is_held_up
-        return {**self.fresh, **(self.asked or {}), **(self.due or {})} if is_coming else {}
+        due = self.due if self.due and not self.cut else {}
+        return {**self.fresh, **(self.asked or {}), **due} if is_coming else {}
 
 
 @dataclass(eq=False)
@@ -399,7 +401,7 @@ class SubscriberCore(SessionCore):
         if entry.asked is not None:
             return False
         is_whole = entry.due is None or entry.is_whole
-        entry.due, entry.cut = None, cut
+        entry.due, entry.cut = entry.due if cut == "refused" else None, cut
         if not entry.fresh:
             entry.heard.clear()
         self._ask()
@@ -533,14 +535,17 @@ class SubscriberCore(SessionCore):
         """Who joins a name gets its last values too: the client asks again, one question of a name at a time."""
         if not self._is_up:
             return
-        part = [entry for entry in self._retained() if entry.fresh and entry.asked is None and not entry.due and not entry.is_held_up]
+        part = [entry for entry in self._retained() if entry.fresh and entry.asked is None and (entry.cut or not entry.due) and not entry.is_held_up]
         for at in range(0, len(part), self.part_max or 1):
             self._ask_again(part[at:at + self.part_max])
 
     def _ask_again(self, part: list[_Entry]) -> None:
         names = [entry.name for entry in part]
         for entry in part:
-            entry.asked, entry.fresh = entry.fresh, {}
+            # What is still to come would be taken for an answer to this question: so the question is for those that it is due to,
+            # too.
+            late = dict.fromkeys(entry.due or (), entry.count)
+            entry.asked, entry.fresh, entry.due = {**late, **entry.fresh}, {}, None
 
         def done(request: Request) -> None:
             error, response = request.error, request.response or {}

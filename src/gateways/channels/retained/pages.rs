@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::super::leaving::Spent;
 use super::Retained;
 use super::client::ValuesState;
 use super::questions::{LeftMembers, Member};
@@ -11,9 +12,9 @@ use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
     /// Handles the bus going away: open questions get no response.
-    pub(in crate::gateways::channels) fn down(&mut self) {
+    pub(in crate::gateways::channels) fn down(&mut self, spent: &mut Spent) {
         self.is_up = false;
-        self.unanswered.clear();
+        self.unanswered.clear(spent);
         for left in self.questions.end_all(None) {
             self.go_on_later(left);
         }

@@ -5,13 +5,15 @@
 //! in a pause, so that a stream that is away for long does not take the questions of others. A client that has not been
 //! told asks at once; its question may find that the values are back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_set};
+use std::mem;
 
+use super::super::leaving::Spent;
 use super::Retained;
 use super::client::RetainedClient;
 use super::questions::LeftMembers;
 use weirgate_core::{RetainedCut, SessionKey, TopicName};
-use weirgate_wire::base::ExtendibleMap;
+use weirgate_wire::base::{ExtendibleMap, ExtendibleMapIntoIter};
 
 /// The first pause before a name is asked for again, and the longest, microseconds; each is twice the one before.
 const PAUSE_MIN_US: u64 = 5_000_000;
@@ -37,6 +39,28 @@ pub(super) struct Unanswered {
     left: (usize, u64),
     /// Whether clients may go on that wait for a name that is no longer in a pause.
     is_released: bool,
+}
+
+/// Names that are forgotten all at once, until they are dropped.
+#[derive(Debug)]
+pub(in crate::gateways::channels) struct ClearedNames {
+    names: ExtendibleMapIntoIter<TopicName, UnansweredName>,
+    dues: btree_set::IntoIter<(u64, TopicName)>,
+}
+
+impl ClearedNames {
+    /// The names and times that are left.
+    pub(in crate::gateways::channels) fn len(&self) -> usize {
+        self.names.len() + self.dues.len()
+    }
+
+    /// Drops at most this many.
+    pub(in crate::gateways::channels) fn drop_some(&mut self, count: usize) {
+        match self.names.len() {
+            0 => self.dues.by_ref().take(count).for_each(drop),
+            _ => self.names.by_ref().take(count).for_each(drop),
+        }
+    }
 }
 
 impl Unanswered {
@@ -82,9 +106,13 @@ impl Unanswered {
         true
     }
 
-    /// The bus is away: once it is back, all names are asked for.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// The bus is away: once it is back, all names are asked for. They may be very many.
+    pub(super) fn clear(&mut self, spent: &mut Spent) {
+        let Self { names, dues, .. } = mem::take(self);
+        spent.add_cleared(ClearedNames {
+            names: names.into_iter(),
+            dues: dues.into_iter(),
+        });
     }
 
     /// Whether another name may be asked for again.
@@ -159,7 +187,7 @@ impl Retained {
     /// Ends the pauses that are over. Returns true if clients that wait may go on.
     pub(in crate::gateways::channels) fn release_unanswered(&mut self, now_us: u64) -> bool {
         self.unanswered.release_due(now_us);
-        std::mem::take(&mut self.unanswered.is_released)
+        mem::take(&mut self.unanswered.is_released)
     }
 }
 
@@ -168,5 +196,24 @@ impl RetainedClient {
     pub(super) fn waits_for_answer(&self, name: &TopicName, unanswered: &Unanswered) -> bool {
         let wanted = self.names.get(name);
         wanted.is_some_and(|wanted| wanted.is_told) && unanswered.waits(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::leaving::tests::assert_drops;
+    use super::*;
+
+    #[test]
+    fn the_names_are_dropped_in_steps_when_the_bus_is_away() {
+        const NAMES: u64 = 10_000;
+        let mut unanswered = Unanswered::default();
+        let names = (0..NAMES).map(|n| (n, TopicName::from(n.to_string())));
+        names.for_each(|(n, name)| unanswered.note(&name, n));
+        let mut spent = Spent::default();
+        unanswered.clear(&mut spent);
+        assert!(!unanswered.waits(&"1".into()) && unanswered.due_us().is_none());
+        // Each name and its time.
+        assert_drops(spent, 2 * NAMES as usize);
     }
 }

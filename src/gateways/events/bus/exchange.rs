@@ -1,6 +1,6 @@
 //! Publishing, delivering and answering pushes, and the deadlines of each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -48,11 +48,11 @@ struct PendingPush {
     late_until_us: u64,
     until_us: u64,
     sent: u64,
-    answered: Vec<InstanceId>,
-    /// The other instances at the time of the publication.
-    expected: Vec<InstanceId>,
-    /// The expected instances that the push still waits for.
-    awaited: Vec<InstanceId>,
+    answered: BTreeSet<InstanceId>,
+    /// The other instances at the time of the publication; of those for which there is no room, one.
+    expected: BTreeSet<InstanceId>,
+    /// The expected instances that the push still waits for. An answer of one without room would be ignored.
+    awaited: BTreeSet<InstanceId>,
     /// The other instances are not known yet.
     waits_for_all: bool,
 }
@@ -144,7 +144,7 @@ impl Exchange {
             Link::Up { since_us, .. } if !self.is_leaving => since_us,
             // Only this instance can deliver the push.
             _ => {
-                let missing = self.instances.there().cloned().collect();
+                let missing = self.expected(now.mono_us).into_iter().collect();
                 let outcome = PushOutcome {
                     missing,
                     ..PushOutcome::default()
@@ -154,20 +154,25 @@ impl Exchange {
             }
         };
         self.stats.sent.add(1);
-        let expected: Vec<_> = self.instances.there().cloned().collect();
         let waiting = PendingPush {
             late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
             until_us: now.mono_us + self.settings.wait_us,
             sent: 0,
-            answered: Vec::new(),
-            awaited: expected.clone(),
-            expected,
+            answered: BTreeSet::new(),
+            awaited: self.instances.there().cloned().collect(),
+            expected: self.expected(now.mono_us),
             waits_for_all: now.mono_us < since_us + self.settings.wait_us,
         };
         self.waiting.insert(number, waiting);
         self.publish_parts(number, body);
         self.end_if_answered(number);
         number
+    }
+
+    /// The instances that should get a push: all that are known, and one of those for which there is no room.
+    fn expected(&self, now_us: u64) -> BTreeSet<InstanceId> {
+        let beyond = self.instances.beyond(now_us);
+        self.instances.there().chain(beyond).cloned().collect()
     }
 
     /// Ends the push `number`, which could not be published as a whole.
@@ -288,8 +293,8 @@ impl Exchange {
             self.count_others(now, from, "another instance has stopped");
         }
         for waiting in self.waiting.values_mut() {
-            waiting.expected.retain(|id| id != from);
-            waiting.awaited.retain(|id| id != from);
+            waiting.expected.remove(from);
+            waiting.awaited.remove(from);
         }
         let numbers: Vec<u64> = self.waiting.keys().copied().collect();
         numbers.into_iter().for_each(|n| self.end_if_answered(n));
@@ -319,12 +324,11 @@ impl Exchange {
         let Some(waiting) = self.waiting.get_mut(&number) else {
             return;
         };
-        if waiting.answered.contains(&from) {
+        waiting.awaited.remove(&from);
+        if !waiting.answered.insert(from) {
             return;
         }
         waiting.sent = waiting.sent.saturating_add(sent);
-        waiting.awaited.retain(|id| *id != from);
-        waiting.answered.push(from);
         self.end_if_answered(number);
     }
 
@@ -422,8 +426,8 @@ impl Exchange {
             let late = waiting.awaited.iter();
             late.for_each(|id| self.instances.note_late(id));
         }
-        let mut missing = waiting.expected;
-        missing.retain(|id| !waiting.answered.contains(id));
+        let missing = waiting.expected.difference(&waiting.answered);
+        let missing = missing.cloned().collect();
         self.report(
             number,
             PushOutcome {
@@ -435,8 +439,7 @@ impl Exchange {
         );
     }
 
-    fn report(&mut self, number: u64, mut outcome: PushOutcome) {
-        outcome.missing.sort_unstable();
+    fn report(&mut self, number: u64, outcome: PushOutcome) {
         if !outcome.is_up || !outcome.missing.is_empty() {
             self.stats.incomplete.add(1);
         }

@@ -62,6 +62,8 @@ pub(super) struct Instances {
     push_bytes_max: usize,
     /// Bytes of all pushes with parts still to come.
     partial_bytes: usize,
+    /// The last instance for which there was no room, and when.
+    beyond: Option<(InstanceId, u64)>,
 }
 
 impl Instances {
@@ -72,6 +74,7 @@ impl Instances {
             max,
             push_bytes_max,
             partial_bytes: 0,
+            beyond: None,
         }
     }
 
@@ -85,6 +88,7 @@ impl Instances {
             return Some(is_new);
         }
         if self.known.len() >= self.max && !self.forget_one() {
+            self.beyond = Some((id.clone(), now_us));
             return None;
         }
         let instance = Instance {
@@ -124,6 +128,13 @@ impl Instances {
     /// The count of present instances.
     pub(super) fn count(&self) -> usize {
         self.there().count()
+    }
+
+    /// An instance for which there was no room lately: it ignores pushes of this instance, or will not be waited for.
+    pub(super) fn beyond(&self, now_us: u64) -> Option<&InstanceId> {
+        let beyond = self.beyond.as_ref();
+        let beyond = beyond.filter(|(_, since_us)| now_us < since_us + SILENCE_US);
+        beyond.map(|(id, _)| id)
     }
 
     /// Whether a push waited for the instance in vain, and it has not answered since.

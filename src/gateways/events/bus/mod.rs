@@ -66,7 +66,7 @@ impl Default for ExchangeSettings {
             wait_us: 250_000,
             message_bytes_max: 1_000_000,
             push_bytes_max: 64 * 1024 * 1024,
-            instances_max: 64,
+            instances_max: 1_024,
         }
     }
 }
@@ -120,7 +120,8 @@ pub struct PushOutcome {
     pub sent: u64,
     /// Count of the instances that have answered.
     pub answered: usize,
-    /// The instances without an answer, in the order of their ids.
+    /// The instances without an answer, in the order of their ids. If there are more instances than allowed, one of those
+    /// beyond is always here.
     pub missing: Vec<InstanceId>,
 }
 

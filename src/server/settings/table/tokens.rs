@@ -84,7 +84,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
     .original_env(&["JWT_JWKS_CA_FILE"]),
     Setting::new(
         "jwt-audience",
-        Kind::Text,
+        Kind::Texts,
         field!(AuthSettings, rules.audiences),
         "Required aud of tokens; several are separated by commas",
     )
@@ -92,7 +92,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
     .original_env(&["JWT_AUDIENCE"]),
     Setting::new(
         "jwt-issuer",
-        Kind::Text,
+        Kind::Texts,
         field!(AuthSettings, rules.issuers),
         "Required iss of tokens; several are separated by commas; empty for any",
     )

@@ -240,6 +240,43 @@ fn a_claim_that_fills_no_placeholder_is_named() {
 }
 
 #[test]
+fn a_missing_claim_is_named_wherever_the_wildcards_of_redis_are() {
+    let names = ["o:{sub}:*", "n:{claim:n}:a?c:*z", "p:{claim:p}"];
+    let acl = table(NameSyntax::Redis, &names);
+    let rights = acl.admit(&identity(None, &[], &[]), "user", LIMITS);
+    let rights = rights.expect("admitted");
+    for (name, placeholder) in [
+        ("o:ann:new", Some("{sub}")),
+        ("o:ann:*", Some("{sub}")),
+        ("o:ann:n?w", Some("{sub}")),
+        ("o:[ab]:*", Some("{sub}")),
+        ("o:ann", None),
+        ("o:a*", None),
+        ("o*", None),
+        ("n:7:abc:xyz", Some("{claim:n}")),
+        ("n:7:a[bd]c:*yz", Some("{claim:n}")),
+        ("n:7:abc:x", None),
+        ("n:7:a*c:z", None),
+        ("p:7", Some("{claim:p}")),
+    ] {
+        let mut check = RightsCheck::new(&rights, 10_000);
+        let found = acl.fault(&mut check, name);
+        let found = found.map(|(placeholder, _)| placeholder);
+        assert_eq!(found.as_deref(), placeholder, "{name}");
+    }
+    // The reason costs no more than a part of the steps of a request.
+    let many: Vec<String> = (0..2_000)
+        .map(|n| format!("o:{{claim:c{n}}}:*a*b*c*d*z"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let acl = table(NameSyntax::Redis, &many);
+    let rights = acl.admit(&identity(None, &[], &[]), "user", LIMITS);
+    let mut check = RightsCheck::new(&rights.expect("admitted"), 1_000_000);
+    assert!(acl.fault(&mut check, "o:ann:*a*b*c*d*e").is_none());
+    assert!(check.budget.left() >= 1_000_000 - 10_000);
+}
+
+#[test]
 fn a_token_has_names_of_its_own_within_limits() {
     let mut acl = table(NameSyntax::Nats, &["a"]);
     let names = ["b", "c.*", "d.>"];
