@@ -337,12 +337,15 @@ fn name(setting: &Setting) -> String {
     }
 }
 
-/// `docs/reference/settings.md`: a row for each setting, also if it differs between gateways.
+/// `docs/reference/settings.md`: a row for each setting, also if it differs between gateways. Other pages have the flags
+/// of `tail` and `top`.
 pub(crate) fn all_settings() -> String {
     let set = settings();
+    let is_of_gateway = |row: &&Setting| ![Heading::TAIL, Heading::TOP].contains(&row.heading);
     let mut set: Vec<_> = set
         .iter()
         .filter(|row| row.given != Given::Nowhere)
+        .filter(is_of_gateway)
         .collect();
     let mut sections: Vec<(Heading, Section<'_>)> = Vec::new();
     while !set.is_empty() {
@@ -359,7 +362,10 @@ pub(crate) fn all_settings() -> String {
     let mut out = String::new();
     for (heading, section) in sections {
         let usual = usual(&section);
-        let _ = writeln!(out, "\n## {}\n\nFor {usual}.\n", heading.0);
+        let _ = writeln!(out, "\n## {}\n", heading.0);
+        if usual != ALL {
+            let _ = writeln!(out, "For {usual}.\n");
+        }
         row(&mut out, &["setting", "default", "allowed", "meaning"]);
         row(&mut out, &["---"; 4]);
         for (rows, names) in section {

@@ -29,7 +29,7 @@ metric_names! {
         "Limit of weirgate_retained_bytes (the share retained-bytes).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
         "Patterns whose last values a client did not get, because too many subjects changed meanwhile; names whose kept \
-         messages it did not get, because clients hold too many names.";
+         messages a client did not get, because clients hold too many names.";
 }
 
 /// The metrics of the gateway.

@@ -191,7 +191,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "upstream-ca-file",
         Kind::Path,
         field!(EventsSettings, upstream_ca_file),
-        "Certificates (PEM) to trust in place of the system's, for https:// services",
+        "PEM file with the certificates to trust instead of the system's, for https:// services",
     ),
     Setting::new(
         "internal-auth-token",
@@ -234,7 +234,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
         field!(ProxyLimits, silence_timeout_ms),
-        "Proxy: time limit for connecting to a service, and for each silence of it",
+        "Proxy: time limit for connecting to a service, and for each silence of the service",
     )
     .more("Time during which the client sends the request body does not count.")
     .limit(
@@ -400,7 +400,7 @@ pub(super) const CHANGES: &[RowChange] = &[
     ("history-ms", |row| {
         row.help("How long pushes are kept for devices that resume; 0 for none")
                 .more(
-                    "At least 20000. A device that reconnects to the same instance with its last position as \"since\" \
+                    "If not 0, at least 20000. A device that reconnects to the same instance with its last position as \"since\" \
                      gets the pushes that it missed.",
                 )
     }),

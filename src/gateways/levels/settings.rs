@@ -76,7 +76,7 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
     )
     .more(
         "on: always; weirgate creates their streams if they are missing. off: never; needs a --relay. auto: without a \
-         --relay as on; with one, as soon as the stream LEVEL_SIGNALS or MARKET_DATA exists.",
+         --relay, like on; with a --relay, as soon as the stream LEVEL_SIGNALS or MARKET_DATA exists.",
     ),
 ]);
 

@@ -102,7 +102,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
             set: |limits, max| limits.revoked = Revoked::new(usize::try_from(max).unwrap_or(usize::MAX)),
             get: |limits| limits.revoked.max() as u64,
         },
-        "Users, tokens and addresses on the list of those to refuse",
+        "Entries in the list of refused users, tokens and addresses",
     )
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
     .constant()
@@ -241,7 +241,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "How long a message may wait to be sent to a client with others; 0: not at all",
+        "How long a message may wait to be sent to a client together with others; 0: not at all",
     )
     .more("The first message after a pause, responses, pongs and closes do not wait."),
     Setting::ms(

@@ -16,7 +16,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
         "How long messages are kept for clients that resume; 0 for none",
     )
     .more(
-        "At least 20000. A client that reconnects to any instance with its last position as \"since\" gets the \
+        "If not 0, at least 20000. A client that reconnects to any instance with its last position as \"since\" gets the \
          messages that it missed.",
     )
     .limit(
@@ -32,7 +32,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     )
     .memory_part(90)
     .limit(
-        "the oldest messages are dropped, for a large message over several [turns](../glossary.md), in which up to a quarter more is kept and weirgate takes nothing from the bus; a client that missed a dropped message is notified",
+        "the oldest messages are dropped; a client that missed a dropped message is notified. For a large message, this takes several [turns](../glossary.md): meanwhile, up to a quarter more is kept, and weirgate takes nothing from the bus",
         Shows::Metric(MetricName::HISTORY_BYTES),
         "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
@@ -51,7 +51,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
         "stream",
         Kind::Text,
         field!(StreamSettings, name),
-        "Stream to read in place of pub/sub; empty: none",
+        "Stream to read instead of pub/sub; empty: none",
     )
     .more(
         "Needs --history-ms. It is a JetStream stream of --bus, or the key of a Redis stream, whose entries have the \

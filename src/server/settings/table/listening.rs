@@ -77,8 +77,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
-        "It also serves /internal/*. Examples: 127.0.0.1:9100, unix:PATH. This address responds even while the event \
-         loop hangs. If unset, there is no operator's page, and the other pages are on the public port.",
+        "It also serves /internal/*. Examples: 127.0.0.1:9100, unix:PATH. If unset, there is no operator's \
+         page, and the other pages are on the public port.",
     )
     .in_short_help(),
     Setting::new(
@@ -89,7 +89,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
     )
     .more(
         "A request has it as Authorization: Bearer TOKEN, or as the password of any user; weirgate top and disconnect \
-         send it too. If unset, everybody who reaches the address may do both.",
+         send it too. If unset, everybody who reaches the address may use the page and disconnect clients.",
     )
     .original_env_only(&["WEIRGATE_ADMIN_TOKEN"]),
 ]);
@@ -102,13 +102,13 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Port for WebSocket and HTTP over TLS, or off",
     )
     .more(
-        "It is open beside --port, on the IP addresses of --listen.",
+        "It is open in addition to --port, on the IP addresses of --listen.",
     ),
     Setting::new(
         "tls-cert",
         Kind::Paths,
         field!(TlsSettings, certificates),
-        "PEM file with the certificate chain, the server's first",
+        "PEM file with the certificate chain, the server's own first",
     )
     .more(
         "Several files are separated by commas. A client gets the certificate with the name that it asks for, or the \
@@ -125,7 +125,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
-        "PEM file with authorities: each client must show a certificate of one of them",
+        "PEM file with authorities: each client must present a certificate from one of them",
     ),
     Setting::new(
         "tls-min",

@@ -50,9 +50,7 @@ static TAIL_ROWS: &[Setting] = &Heading::TAIL.in_part(TablePart::Tail).of([Setti
     field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
-.more(
-    "weirgate moves a flag to the environment immediately, so that the list of processes does not show it.",
-)]);
+.more("The list of processes shows the flag only for a moment.")]);
 
 /// `weirgate top`.
 static TOP_ROWS: &[Setting] = &Heading::TOP.in_part(TablePart::Top).of([Setting::new(
@@ -61,9 +59,7 @@ static TOP_ROWS: &[Setting] = &Heading::TOP.in_part(TablePart::Top).of([Setting:
     field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
-.more(
-    "weirgate moves a flag to the environment immediately, so that the list of processes does not show it.",
-)]);
+.more("The list of processes shows the flag only for a moment.")]);
 
 /// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared
 /// table needs each row only once, though gateways differ.

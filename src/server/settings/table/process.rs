@@ -70,7 +70,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
         field!(BusSettings, away_exit_s),
-        "How long the bus may be away before the process exits with 1; 0: without end",
+        "How long the bus may be away before the process exits with 1; 0: for any time",
     )
     .more("The process stops as after a signal, so that systemd or Kubernetes can restart it.")
     .part(TablePart::Bus),

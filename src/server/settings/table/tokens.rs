@@ -127,7 +127,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         "jwt-channels-claim",
         Kind::Text,
         field!(AuthSettings, rules.names),
-        "The claim with a list of names that the token grants beside the role",
+        "The claim with a list of names that the token grants in addition to the role",
     )
     .more("Only channels reads it."),
 ]);
