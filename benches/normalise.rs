@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
 use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, TopicName};
 use weirgate_wire::base::Now;
-use weirgate_wire::json::check_json;
+use weirgate_wire::json::Json;
 
 const NOW: Now = Now {
     mono_us: 1_000_000,
@@ -55,11 +55,11 @@ fn normalise(c: &mut Criterion) {
         });
     });
     group.bench_function("depth_guard", |b| {
-        b.iter(|| check_json(black_box(&levels)));
+        b.iter(|| Json::check(black_box(&levels)));
     });
     let deep = format!("[{}]", vec!["{}"; levels.len() / 3].join(","));
     group.bench_function("depth_guard_slow_path", |b| {
-        b.iter(|| check_json(black_box(deep.as_bytes())));
+        b.iter(|| Json::check(black_box(deep.as_bytes())));
     });
     group.finish();
 }

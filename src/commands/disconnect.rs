@@ -16,8 +16,7 @@ use weirgate_core::Cut;
 use weirgate_runtime::Clock;
 use weirgate_server::settings::Env;
 use weirgate_wire::base::escaped;
-use weirgate_wire::json;
-use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::json::{Json, ObjectWriter};
 
 /// The path of a request that cuts off, and of one that takes this back.
 const CUT_PATH: &str = "/operator/disconnect";
@@ -190,7 +189,7 @@ impl DisconnectCommand {
         }
         let successes = responses.iter().filter(|response| response.is_success);
         let cuts: Vec<CutResponse> = successes
-            .filter_map(|response| json::read(response.text.as_bytes()).ok()?.parse().ok())
+            .filter_map(|response| Json::read(response.text.as_bytes()).ok()?.parse().ok())
             .collect();
         let end = |cut: &CutResponse| cut.refused.as_ref().and_then(|refused| refused.until);
         let latest = cuts.iter().flat_map(|cut| [end(cut), cut.tokens_end]);

@@ -5,7 +5,7 @@
 //! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), and always
 //! after `check_depth`. When sonic-rs skips a value, it also skips the four bytes after `\u` unread, even a quote, so
 //! brackets after such an escape could look like part of a string. This is why the escapes are checked first, too.
-//! Iterating over an object, sonic-rs accepts bytes after its end; [`check_json`] and [`object_entries`] refuse them
+//! Iterating over an object, sonic-rs accepts bytes after its end; [`Json::check`] and [`Json::object_entries`] refuse them
 //! (contract: row JSON).
 //!
 //! serde_json, which tests and tools use, limits nesting to 128 levels; the JSON parser of the crate `nats` to 512.
@@ -22,7 +22,6 @@ use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, NotAList, TextList};
-pub use self::unicode::as_utf8;
 pub use self::writer::{ObjectWriter, decimal, iso_utc, quoted};
 
 /// How deep JSON may nest.
@@ -90,19 +89,24 @@ impl From<sonic_rs::Error> for JsonError {
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(&'a str);
 
-/// Checks what must be checked before a parser reads the text. Use [`check_json`] for a text that has to be JSON to its
-/// end.
-///
-/// # Errors
-/// The text is not UTF-8, nested deeper than `JSON_DEPTH_MAX` levels, or has a broken escape.
-pub fn read(text: &[u8]) -> Result<Json<'_>, JsonError> {
-    let checked = check_utf8(text)?;
-    check_depth(text)?;
-    check_unicode_escapes(text)?;
-    Ok(Json(checked))
-}
-
 impl<'a> Json<'a> {
+    /// Checks what must be checked before a parser reads the text. Use [`Json::check`] for a text that has to be JSON to
+    /// its end.
+    ///
+    /// # Errors
+    /// The text is not UTF-8, nested deeper than `JSON_DEPTH_MAX` levels, or has a broken escape.
+    pub fn read(text: &'a [u8]) -> Result<Self, JsonError> {
+        let checked = check_utf8(text)?;
+        check_depth(text)?;
+        check_unicode_escapes(text)?;
+        Ok(Self(checked))
+    }
+
+    /// Returns a value as JSON. Its text was checked before, because only this gate returns lazy values.
+    pub fn of(value: &'a LazyValue<'_>) -> Self {
+        Self(value.as_raw_str())
+    }
+
     /// Returns the value under a path of member names; `None` if there is no such value.
     pub fn get(self, path: &[&str]) -> Option<LazyValue<'a>> {
         sonic_rs::get_from_str(self.0, path).ok()
@@ -135,32 +139,100 @@ impl<'a> Json<'a> {
         let mut reader = sonic_rs::Deserializer::from_str(self.0).use_rawnumber();
         Ok(reader.deserialize()?)
     }
+
+    /// Returns the items of an array; `None` for any other JSON.
+    pub fn items(self) -> Option<impl Iterator<Item = LazyValue<'a>>> {
+        let is_array = trim(self.0).starts_with('[');
+        let items = is_array.then(|| sonic_rs::to_array_iter(self.0))?;
+        Some(items.map_while(Result::ok))
+    }
+
+    /// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most `JSON_DEPTH_MAX` levels
+    /// deep, without lone surrogate escapes, and with nothing but white space after it. Returns the text as `str`.
+    ///
+    /// # Errors
+    /// The kind of the error and its offset in bytes.
+    pub fn check(text: &'a [u8]) -> Result<&'a str, JsonError> {
+        let json = Self::read(text)?;
+        json.parse::<LazyValue<'_>>()?;
+        Ok(json.0)
+    }
+
+    /// Returns the entries of an object in their order, with repeated keys, and each value as its text. Checks the same as
+    /// [`Json::check`]: this call checks depth and encoding; the iterator returns a syntax error at its entry, and bytes
+    /// after the object as a last error. Callers must not act on an entry before the iterator has ended.
+    pub fn object_entries(
+        text: &'a [u8],
+    ) -> Result<impl Iterator<Item = Result<(Cow<'a, str>, LazyValue<'a>), JsonError>>, JsonError>
+    {
+        check_depth(text)?;
+        let start = skip_space(text, 0);
+        if text.get(start) != Some(&b'{') {
+            return Err(JsonError::NotAnObject);
+        }
+        check_unicode_escapes(text)?;
+        Ok(ObjectEntries {
+            text,
+            entries: sonic_rs::to_object_iter(check_utf8(text)?),
+            seen: start + 1,
+            ended: false,
+        })
+    }
+
+    /// Refuses, much faster than a parser reads, a text that would cost a parser far more than its bytes: a megabyte of
+    /// empty texts takes some fifty times as long as one text of a megabyte. Commas count as values and backslashes as
+    /// escapes, also those in texts. A text with up to `VALUES_MAX` values is never refused for these, also if `values_max`
+    /// is less.
+    ///
+    /// # Errors
+    /// [`JsonError::TooDense`].
+    pub fn check_density(text: &[u8], values_max: usize) -> Result<(), JsonError> {
+        // Nearly all texts are too short for so many.
+        if text.len() < VALUES_MAX.min(ESCAPES_MAX) {
+            return Ok(());
+        }
+        let values = count(text, |byte| byte == b',') + 1;
+        let escapes = count(text, |byte| byte == b'\\');
+        match values > VALUES_MAX.max(values_max) || escapes > ESCAPES_MAX {
+            true => Err(JsonError::TooDense),
+            false => Ok(()),
+        }
+    }
 }
 
-/// Reads a value. Its text was checked before, because only this gate returns lazy values.
-///
-/// # Errors
-/// The value is of another type.
-pub fn value<'a, T: Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, JsonError> {
-    Ok(sonic_rs::from_str(value.as_raw_str())?)
-}
+impl Json<'_> {
+    /// Returns the text of a JSON string; `None` for any other JSON, without parsing it.
+    pub fn text_of(raw: &str) -> Option<String> {
+        let is_string = trim(raw).starts_with('"');
+        is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
+    }
 
-/// Returns the items of an array, whose text was checked before; `None` if the value is not an array.
-pub fn items<'a>(value: &'a LazyValue<'_>) -> Option<impl Iterator<Item = LazyValue<'a>>> {
-    let raw = value.as_raw_str();
-    let items = raw.starts_with('[').then(|| sonic_rs::to_array_iter(raw))?;
-    Some(items.map_while(Result::ok))
+    /// Returns a JSON text without the white space between its tokens. Numbers, escapes, order and repeated keys stay as
+    /// they are. The text must have been checked; the result for any other text is undefined.
+    pub fn compact(json: &str) -> String {
+        let bytes = json.as_bytes();
+        let mut out = String::with_capacity(json.len());
+        let mut from = 0;
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'"' => at = after_string(bytes, at + 1).min(bytes.len()),
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    out.push_str(&json[from..at]);
+                    at = skip_space(bytes, at);
+                    from = at;
+                }
+                _ => at += 1,
+            }
+        }
+        out.push_str(&json[from..]);
+        out
+    }
 }
 
 /// The text without JSON's white space around it (RFC 8259 §2).
 pub(crate) fn trim(raw: &str) -> &str {
     raw.trim_matches([' ', '\t', '\n', '\r'])
-}
-
-/// Returns the text of a JSON string; `None` for any other JSON, without parsing it.
-pub fn text_of(raw: &str) -> Option<String> {
-    let is_string = trim(raw).starts_with('"');
-    is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 
 /// Refuses a text nested deeper than `JSON_DEPTH_MAX` levels. Looks only at the brackets outside of strings; the
@@ -210,26 +282,6 @@ fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
         .sum()
 }
 
-/// Refuses, much faster than a parser reads, a text that would cost a parser far more than its bytes: a megabyte of
-/// empty texts takes some fifty times as long as one text of a megabyte. Commas count as values and backslashes as
-/// escapes, also those in texts. A text with up to `VALUES_MAX` values is never refused for these, also if `values_max`
-/// is less.
-///
-/// # Errors
-/// [`JsonError::TooDense`].
-pub fn check_density(text: &[u8], values_max: usize) -> Result<(), JsonError> {
-    // Nearly all texts are too short for so many.
-    if text.len() < VALUES_MAX.min(ESCAPES_MAX) {
-        return Ok(());
-    }
-    let values = count(text, |byte| byte == b',') + 1;
-    let escapes = count(text, |byte| byte == b'\\');
-    match values > VALUES_MAX.max(values_max) || escapes > ESCAPES_MAX {
-        true => Err(JsonError::TooDense),
-        false => Ok(()),
-    }
-}
-
 /// Returns the offset after the closing quote of a string whose text begins at `offset`.
 fn after_string(text: &[u8], mut offset: usize) -> usize {
     loop {
@@ -239,17 +291,6 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
             Some(_) => offset += 1,
         }
     }
-}
-
-/// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most `JSON_DEPTH_MAX` levels
-/// deep, without lone surrogate escapes, and with nothing but white space after it. Returns the text as `str`.
-///
-/// # Errors
-/// The kind of the error and its offset in bytes.
-pub fn check_json(text: &[u8]) -> Result<&str, JsonError> {
-    let json = read(text)?;
-    json.parse::<LazyValue<'_>>()?;
-    Ok(json.0)
 }
 
 /// Converts to `str`. sonic-rs makes a `str` from a skipped value without checking the bytes (debug builds panic), so
@@ -300,49 +341,7 @@ fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
     })
 }
 
-/// Returns a JSON text without the white space between its tokens. Numbers, escapes, order and repeated keys stay as
-/// they are. The text must have been checked; the result for any other text is undefined.
-pub fn compact(json: &str) -> String {
-    let bytes = json.as_bytes();
-    let mut out = String::with_capacity(json.len());
-    let mut from = 0;
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => at = after_string(bytes, at + 1).min(bytes.len()),
-            b' ' | b'\t' | b'\r' | b'\n' => {
-                out.push_str(&json[from..at]);
-                at = skip_space(bytes, at);
-                from = at;
-            }
-            _ => at += 1,
-        }
-    }
-    out.push_str(&json[from..]);
-    out
-}
-
-/// Returns the entries of an object in their order, with repeated keys, and each value as its text. Checks the same as
-/// [`check_json`]: this call checks depth and encoding; the iterator returns a syntax error at its entry, and bytes
-/// after the object as a last error. Callers must not act on an entry before the iterator has ended.
-pub fn object_entries(
-    text: &[u8],
-) -> Result<impl Iterator<Item = Result<(Cow<'_, str>, LazyValue<'_>), JsonError>>, JsonError> {
-    check_depth(text)?;
-    let start = skip_space(text, 0);
-    if text.get(start) != Some(&b'{') {
-        return Err(JsonError::NotAnObject);
-    }
-    check_unicode_escapes(text)?;
-    Ok(ObjectEntries {
-        text,
-        entries: sonic_rs::to_object_iter(check_utf8(text)?),
-        seen: start + 1,
-        ended: false,
-    })
-}
-
-/// The entries of a JSON object; see [`object_entries`].
+/// The entries of a JSON object; see [`Json::object_entries`].
 struct ObjectEntries<'a> {
     text: &'a [u8],
     entries: ObjectJsonIter<'a>,

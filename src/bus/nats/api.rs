@@ -1,6 +1,6 @@
 //! Requests to JetStream on a connection, and their answers. The types of the `nats` crate describe streams and consumers.
 //!
-//! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
+//! Any client that may publish to an inbox can have sent an answer, so [`Json::read`] checks each before a parser reads
 //! it.
 
 use std::borrow::Cow;
@@ -16,10 +16,7 @@ use super::needs::Action;
 use super::protocol::{Delivery, END_BYTES_KEPT, are_of_deletion};
 use super::refusals::INBOXES;
 use super::stream_info::{StreamCluster, check_made, unix_ns};
-use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};
-
-pub(super) use weirgate_wire::json::read;
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -166,13 +163,13 @@ pub(super) trait JetStream {
             &Action::StreamNames.subject_without_stream(),
             query.as_bytes(),
         )?;
-        first_stream(read(&answer)?)
+        first_stream(Json::read(&answer)?)
     }
 
     fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         let answer = self.request(&Action::CreateStream.subject_about(&config.name), &body)?;
-        finished_stream(read(&answer)?)
+        finished_stream(Json::read(&answer)?)
     }
 
     /// The state of a consumer.
@@ -224,7 +221,7 @@ pub(super) trait JetStream {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
         };
-        message(read(&answer)?).map(Some)
+        message(Json::read(&answer)?).map(Some)
     }
 }
 
@@ -243,11 +240,11 @@ impl ConsumerState {
     /// # Errors
     /// The answer cannot be read.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
-        let answer = read(answer)?;
+        let answer = Json::read(answer)?;
         let paused = answer.get(&["paused"]);
         let active = answer.text(&["delivered", "last_active"]);
         Ok(Self {
-            is_paused: paused.is_some_and(|paused| json::value(&paused).unwrap_or(false)),
+            is_paused: paused.is_some_and(|paused| Json::of(&paused).parse().unwrap_or(false)),
             active_unix_ns: active.as_deref().and_then(unix_ns),
             info: answer.parse()?,
         })
@@ -259,7 +256,7 @@ impl ConsumerState {
 /// # Errors
 /// The answer cannot be read, or the stream has no leader or is being made.
 pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
-    let answer = read(answer)?;
+    let answer = Json::read(answer)?;
     StreamCluster::read(answer)?;
     finished_stream(answer)
 }
@@ -281,7 +278,7 @@ pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
     if answer.is_cut() {
         return Err(ApiError::Unreadable("it is too long".to_owned()));
     }
-    match refusal(read(&answer.payload)?) {
+    match refusal(Json::read(&answer.payload)?) {
         Some(refusal) => Err(refusal),
         None => Ok(answer.payload),
     }
@@ -376,12 +373,12 @@ pub(super) fn messages_of_consumer(answer: Json<'_>) -> u64 {
 pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError> {
     let streams = answer.get(&["streams"]);
     let streams = streams.ok_or_else(|| ApiError::Unreadable("no list of streams".to_owned()))?;
-    let names: Option<Vec<String>> = json::value(&streams)?;
+    let names: Option<Vec<String>> = Json::of(&streams).parse()?;
     Ok(names.and_then(|names| names.into_iter().next()))
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
-    Ok(read(answer)?.parse()?)
+    Ok(Json::read(answer)?.parse()?)
 }
 
 fn unreadable(error: sonic_rs::Error) -> ApiError {
@@ -419,7 +416,7 @@ mod tests {
     #[test]
     fn refusals_are_told_from_answers() {
         let refused = br#"{"type":"x","error":{"code":404,"err_code":10014,"description":"consumer not found"}}"#;
-        let refusal = |answer: &[u8]| refusal(read(answer).expect("no deep JSON"));
+        let refusal = |answer: &[u8]| refusal(Json::read(answer).expect("no deep JSON"));
         let error = refusal(refused).expect("a refusal");
         assert!(error.consumer_is_missing() && !error.stream_is_missing());
         assert_eq!(error.to_string(), "error 10014: consumer not found");
@@ -454,9 +451,10 @@ mod tests {
             (r#"{"total":0,"streams":[]}"#, None),
             (r#"{"total":1,"streams":["NEWS"]}"#, Some("NEWS")),
         ] {
-            let first = first_stream(read(answer.as_bytes()).expect("JSON")).expect("an answer");
+            let first =
+                first_stream(Json::read(answer.as_bytes()).expect("JSON")).expect("an answer");
             assert_eq!(first.as_deref(), name);
         }
-        assert!(first_stream(read(b"{}").expect("JSON")).is_err());
+        assert!(first_stream(Json::read(b"{}").expect("JSON")).is_err());
     }
 }

@@ -19,7 +19,7 @@ use super::streams::{FoundStream, find_stream, presence_of};
 use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -331,7 +331,7 @@ impl AccountRoom {
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
         let account = match link.request(&Action::AccountInfo.subject_without_stream(), b"") {
-            Ok(answer) => json::read(&answer)?.parse().ok(),
+            Ok(answer) => Json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
             Err(_) => None,
@@ -346,7 +346,7 @@ impl AccountRoom {
     /// Asks about a stream.
     fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
         let answer = link.request(&Action::StreamInfo.subject_about(name), b"")?;
-        Ok(json::read(&answer)?.parse()?)
+        Ok(Json::read(&answer)?.parse()?)
     }
 
     /// Counts a missing stream. Returns why a start cannot make it, as far as limits tell.

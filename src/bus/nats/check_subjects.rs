@@ -16,7 +16,7 @@ use super::subjects::{StreamOfName, stored_subjects, streams_taking};
 use crate::{Answers, list, names_to_check};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// The most streams whose last values are tried.
 const STREAMS_MAX: usize = 16;
@@ -153,7 +153,7 @@ fn check_stream(
         }
         answer => answer.map_err(failed)?,
     };
-    let answer = json::read(&answer).map_err(|error| failed(error.into()))?;
+    let answer = Json::read(&answer).map_err(|error| failed(error.into()))?;
     let info: CheckedStream = answer.parse().map_err(|error| failed(error.into()))?;
     if info.config.retention == Retention::WorkQueue {
         return Err(NatsError::WorkQueue(stream.to_owned()));
@@ -262,6 +262,6 @@ fn streams_of(link: &mut Requester, name: &str) -> Vec<StreamOfName> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
     let subject = Action::StreamList.subject_without_stream();
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();
-    let answer = json::read(&answer).ok();
+    let answer = Json::read(&answer).ok();
     answer.map_or_else(Vec::new, |answer| streams_taking(name, answer))
 }

@@ -17,8 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use weirgate_runtime::tls_roots;
 use weirgate_wire::base::{Secret, without_mark};
-use weirgate_wire::json;
-use weirgate_wire::json::JsonError;
+use weirgate_wire::json::{Json, JsonError};
 
 /// The longest version to show, characters.
 const VERSION_CHARS_MAX: usize = 40;
@@ -64,7 +63,7 @@ impl Info {
     /// The line is not JSON, or nested too deeply.
     pub(super) fn read(line: &str) -> Result<Self, JsonError> {
         let json = line.trim_start_matches("INFO ");
-        json::read(json.as_bytes())?.parse()
+        Json::read(json.as_bytes())?.parse()
     }
 
     /// The largest message that the server takes, bytes.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::api::{self, ANSWER_TIMEOUT, ApiError, JetStream};
+use super::api::{ANSWER_TIMEOUT, ApiError, JetStream};
 use super::endpoint::redacted;
 use super::error::NatsError;
 use super::requester::Requester;
 use super::servers::NatsServers;
 use super::settings::NatsSettings;
+use weirgate_wire::json::Json;
 
 /// How long the server may take to confirm all messages.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
@@ -94,7 +95,7 @@ impl NatsSender {
     fn store(&mut self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
         let stored = self.requester.request(subject, message);
         let stored = stored.and_then(|answer| {
-            let answer = api::read(&answer)?;
+            let answer = Json::read(&answer)?;
             match (answer.text(&["stream"]), answer.number(&["seq"])) {
                 (Some(stream), Some(sequence)) => Ok((stream, sequence)),
                 _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),

@@ -17,7 +17,7 @@ use crate::probe::{Probe, ProbeResult};
 use crate::relay::Relay;
 use crate::socket::Waiter;
 use weirgate_runtime::LoopGone;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at
 /// once on both.
@@ -260,7 +260,7 @@ fn has_jetstream(
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || StreamCluster::read(answer).is_err();
-                let is_good = !json::read(&message.payload).is_ok_and(is_refused);
+                let is_good = !Json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;
             }

@@ -5,11 +5,10 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::account::limit;
-use super::api::{self, ApiError, refusal};
+use super::api::{ApiError, refusal};
 use super::subjects::stored_subjects;
 use crate::server_words::shown;
 use weirgate_core::StoredId;
-use weirgate_wire::json;
 use weirgate_wire::json::Json;
 
 /// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
@@ -204,7 +203,7 @@ impl StreamCluster {
     pub(super) fn read(answer: Json<'_>) -> Result<Option<Self>, ApiError> {
         let cluster = answer.get(&["cluster"]);
         Self::led(
-            cluster.and_then(|cluster| json::value(&cluster).ok()),
+            cluster.and_then(|cluster| Json::of(&cluster).parse().ok()),
             answer,
         )
     }
@@ -353,6 +352,6 @@ pub(super) fn unix_ns(text: &str) -> Option<u64> {
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
 pub(super) fn read_answer(answer: &[u8]) -> Result<Json<'_>, ApiError> {
-    let answer = api::read(answer)?;
+    let answer = Json::read(answer)?;
     refusal(answer).map_or(Ok(answer), Err)
 }

@@ -165,7 +165,7 @@ fn head_of(info: &StreamInfo) -> StreamHead {
 mod tests {
     use std::collections::VecDeque;
 
-    use weirgate_wire::json;
+    use weirgate_wire::json::Json;
 
     use super::super::api::refusal;
     use super::*;
@@ -176,7 +176,7 @@ mod tests {
     impl JetStream for Replies {
         fn request(&mut self, _: &str, _: &[u8]) -> Result<Vec<u8>, ApiError> {
             let answer = self.0.pop_front().expect("one more answer").as_bytes();
-            match refusal(json::read(answer)?) {
+            match refusal(Json::read(answer)?) {
                 Some(refusal) => Err(refusal),
                 None => Ok(answer.to_vec()),
             }

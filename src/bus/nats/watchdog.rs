@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nats::jetstream::ConsumerInfo;
 
 use super::api::{
-    ANSWER_TIMEOUT, ApiError, ApiRequest, ConsumerState, answer_of, first_stream, message, read,
+    ANSWER_TIMEOUT, ApiError, ApiRequest, ConsumerState, answer_of, first_stream, message,
     stream_of,
 };
 use super::consumers::{Durable, DurableTarget, durable_of};
@@ -17,6 +17,7 @@ use super::needs::Action;
 use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
 use super::stream_info::StreamInfo;
+use weirgate_wire::json::Json;
 
 /// How long a fault must last before it is reported. The server says "not found" of a consumer while still deleting, and
 /// a stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10). A server that
@@ -351,7 +352,7 @@ impl Round {
                     stored_unix_ns,
                     last_sequence,
                 },
-            ) => match answer.and_then(|answer| message(read(&answer)?)) {
+            ) => match answer.and_then(|answer| message(Json::read(&answer)?)) {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
                     watched.went_back(look)
                 }
@@ -379,7 +380,7 @@ fn is_away(error: &ApiError) -> bool {
 
 /// Judges which stream holds a subject.
 fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
-    match answer.and_then(|answer| first_stream(read(&answer)?)) {
+    match answer.and_then(|answer| first_stream(Json::read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask_next(InfoRequest::SubjectStream, stream_info(&stream)),
         Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
         Err(error) => Verdict::done(proof_of_life(&error)),

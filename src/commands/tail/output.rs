@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::program::complain;
 use weirgate_wire::base::escaped_bytes;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// Time between two lines about the rate.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -157,7 +157,7 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
 fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     let mut parts = message.splitn(2, |&byte| byte == b'\n');
     match (parts.next(), parts.next()) {
-        (Some(head), Some(payload)) if json::read(head).is_ok() => {
+        (Some(head), Some(payload)) if Json::read(head).is_ok() => {
             render(style, head, line);
             line.pop();
             line.extend_from_slice(format!(" {}\n", escaped_bytes(payload, &[])).as_bytes());
@@ -168,7 +168,7 @@ fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
 
 /// Returns indented JSON with all digits of its numbers; `None` if the message is not JSON or is nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
-    let value = json::read(message).ok()?.parse_with_digits().ok()?;
+    let value = Json::read(message).ok()?.parse_with_digits().ok()?;
     sonic_rs::to_string_pretty(&value).ok()
 }
 

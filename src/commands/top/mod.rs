@@ -24,7 +24,7 @@ use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_runtime::detached;
 use weirgate_server::settings::Env;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// The path of the state.
 const PATH: &str = "/operator/state";
@@ -281,14 +281,14 @@ fn fetch(admins: &AdminAddresses, target: &Target) -> Result<Value, String> {
 
 /// What the gateway says is wrong with a request.
 fn detail(body: &[u8]) -> String {
-    let body = json::read(body).ok();
+    let body = Json::read(body).ok();
     let detail = body.and_then(|body| body.text(&["detail"]));
     detail.unwrap_or_else(|| "the gateway refuses the request".to_owned())
 }
 
 /// Returns `None` if the text is not the state of a gateway.
 fn state(text: &[u8]) -> Option<Value> {
-    let state: Value = json::read(text).ok()?.parse().ok()?;
+    let state: Value = Json::read(text).ok()?.parse().ok()?;
     let is_named = state
         .get("gateway")
         .as_str()

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{Token, TokenMarks};
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// The latest end of a refusal: 100 years ahead. Milliseconds are later.
 const AHEAD_S_MAX: i64 = 100 * 365 * 24 * 60 * 60;
@@ -119,7 +119,7 @@ impl Cut {
     pub fn read(text: &[u8]) -> Result<Self, String> {
         const WANTED: &str =
             "wanted: a JSON object with user, jti, address, role, session or token";
-        let read = json::read(text).map_err(|_| WANTED.to_owned())?;
+        let read = Json::read(text).map_err(|_| WANTED.to_owned())?;
         let mut cut: Self = read.parse().map_err(|error| {
             let error = error.to_string();
             // After the first line, the error of the parser shows the text.

@@ -16,7 +16,7 @@ use weirgate_core::{
     FeedStats, FrameBytes, Message, Place, Publication, Subscription, TopicName,
 };
 use weirgate_wire::base::Now;
-use weirgate_wire::json::check_json;
+use weirgate_wire::json::Json;
 
 /// The name in the statistics: the number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
@@ -92,7 +92,7 @@ impl ChannelsFeed {
 
     /// The message as data, of which the gateway makes the frames. A payload that is JSON is text.
     fn data(&self, now: Now, message: BusMessage, is_deletion: bool) -> Message {
-        let content = match check_json(&message.payload) {
+        let content = match Json::check(&message.payload) {
             Ok(_) => Content::Text,
             Err(_) => Content::Binary,
         };

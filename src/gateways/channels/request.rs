@@ -10,8 +10,7 @@ use crate::gateways::shared::members::{members_of_request, read_max_rate, text_o
 use crate::gateways::shared::statuses::read_status;
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
-use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, NotAList, TextList, check_json, compact};
+use weirgate_wire::json::{Json, JsonError, NotAList, TextList};
 
 /// Values of a request beside the entries of `channels`.
 const OTHER_VALUES_MAX: usize = 1_024;
@@ -91,7 +90,7 @@ impl Request {
             Ok(members) => Self::read(members, limits),
             Err(JsonError::TooDense) => Self::wrong("Message has too many values or escapes"),
             // The text may be JSON all the same.
-            Err(JsonError::NotAnObject) if check_json(text.as_bytes()).is_ok() => {
+            Err(JsonError::NotAnObject) if Json::check(text.as_bytes()).is_ok() => {
                 Self::wrong("Message must be a JSON object")
             }
             Err(_) => Self::wrong("Invalid JSON"),
@@ -109,7 +108,7 @@ impl Request {
         }
         let channels = || read_channels(channels.as_ref(), limits.entries_max);
         let action = raw(action.as_ref());
-        let named = json::text_of(action);
+        let named = Json::text_of(action);
         let action = match named.as_deref() {
             Some("subscribe") => channels().and_then(|channels| {
                 let last = last.as_ref().filter(|_| limits.reads_last);
@@ -137,7 +136,7 @@ impl Request {
             Some(other) => Ok(Action::Unknown(other.to_owned())),
             // The contract has the word of the replaced gateway, in Python, for an action that is missing.
             None if action == "null" => Ok(Action::Unknown("None".to_owned())),
-            None => Ok(Action::Unknown(compact(action))),
+            None => Ok(Action::Unknown(Json::compact(action))),
         };
         Self {
             action: action.unwrap_or_else(Action::Wrong),

@@ -13,8 +13,7 @@ use super::{EventsStats, envelope};
 use crate::gateways::shared::members::{members, text_of};
 use weirgate_core::{Core, FrameBytes, Message as Data, Place, Publication, TopicName};
 use weirgate_wire::base::Now;
-use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
+use weirgate_wire::json::{Json, JsonError, ObjectWriter};
 
 /// An event and its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +62,8 @@ impl Broadcast {
     /// # Errors
     /// Returns the errors of the body. Of the device ids, at most the first 100 wrong ones are named.
     pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
-        let body = &*as_utf8(body);
-        if let Err(error) = check_json(body) {
+        let body = &*Json::utf8_of(body);
+        if let Err(error) = Json::check(body) {
             return Err(vec![Wrong::new([PathStep::Index(offset(&error))], NO_JSON)]);
         }
         // The text was checked, so members can only fail because the value is not an object.
@@ -150,7 +149,7 @@ fn read_event(event: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
 fn read_data(data: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
     match data.map(LazyValue::as_raw_str) {
         None => Ok("{}".to_owned()),
-        Some(data) if data.starts_with('{') => Ok(compact(data)),
+        Some(data) if data.starts_with('{') => Ok(Json::compact(data)),
         Some(_) => Err(Wrong::new([PathStep::Member("data")], NO_OBJECT)),
     }
 }
@@ -169,7 +168,7 @@ fn read_targets(
     let Some(ids) = ids else {
         return Ok(Vec::new());
     };
-    let Some(ids) = json::items(&ids) else {
+    let Some(ids) = Json::of(&ids).items() else {
         return Err(vec![Wrong::new([TARGETS, DEVICE_IDS], NO_LIST)]);
     };
     let mut wrong = Vec::new();

@@ -4,7 +4,7 @@ use sonic_rs::LazyValue;
 
 use crate::gateways::shared::history::{Since, read_since};
 use crate::gateways::shared::members::{members, members_of_request, text_of};
-use weirgate_wire::json::compact;
+use weirgate_wire::json::Json;
 
 /// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl DeviceMessage {
             Some(value) => value
                 .as_raw_str()
                 .starts_with('{')
-                .then(|| compact(value.as_raw_str()))?,
+                .then(|| Json::compact(value.as_raw_str()))?,
         };
         Some(Self {
             name,

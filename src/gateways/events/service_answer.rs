@@ -7,7 +7,7 @@ use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::device_message::DeviceMessage;
 use super::envelope::{Code, Origin, refusal, response};
 use crate::gateways::shared::members::members;
-use weirgate_wire::json::{ObjectWriter, as_utf8, check_json, compact, text_of};
+use weirgate_wire::json::{Json, ObjectWriter};
 use weirgate_wire::space;
 
 /// The error for a service that cannot be called.
@@ -53,12 +53,12 @@ fn read(answer: &ServiceAnswer) -> Result<String, String> {
         return Ok(object.finish());
     }
     // Without a body: 204, 205, or a framework that names a content type all the same (RFC 9110 §15.3.5).
-    let body = as_utf8(&answer.body);
+    let body = Json::utf8_of(&answer.body);
     if is_blank(&body) {
         return Ok("null".to_owned());
     }
-    check_json(&body)
-        .map(compact)
+    Json::check(&body)
+        .map(Json::compact)
         .map_err(|_| "Upstream sent invalid JSON".to_owned())
 }
 
@@ -85,8 +85,8 @@ fn is_json(content_type: &str) -> bool {
 /// Returns the last `detail` of a JSON object, else the whole body. Strings lose their quotes, other JSON loses its
 /// white space, other text is unchanged.
 fn detail(body: &[u8]) -> String {
-    let json = as_utf8(body);
-    let Ok(text) = check_json(&json) else {
+    let json = Json::utf8_of(body);
+    let Ok(text) = Json::check(&json) else {
         return String::from_utf8_lossy(body).into_owned();
     };
     match members(&json, ["detail"]) {
@@ -96,7 +96,7 @@ fn detail(body: &[u8]) -> String {
 }
 
 fn shown(json: &str) -> String {
-    text_of(json).unwrap_or_else(|| compact(json))
+    Json::text_of(json).unwrap_or_else(|| Json::compact(json))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::commands::{BusWord, Dialect};
 use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::gateways::levels::client::LevelsGateway;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// Symbols in a `subscribe` of trades.
 const SYMBOLS_PER_REQUEST: usize = 5;
@@ -82,7 +82,7 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
         "retained" => {
             let (name, count) = (
                 text(message, &["channel"])?,
-                json::read(message.as_bytes()).ok()?.number(&["count"])?,
+                Json::read(message.as_bytes()).ok()?.number(&["count"])?,
             );
             let missing = text(message, &["cut"]);
             let missing = missing.map(|cut| format!(", and others are missing ({cut})"));
@@ -139,13 +139,13 @@ pub(in crate::gateways) const EVENTS: Dialect = Dialect {
 
 /// The status of the bus, as `docs/reference/resume.md` describes it.
 fn bus_word(message: &str) -> Option<BusWord> {
-    let message = json::read(message.as_bytes()).ok()?;
+    let message = Json::read(message.as_bytes()).ok()?;
     let is_status = message.text(&["type"]).as_deref() == Some("status");
     is_status.then(|| BusWord {
         is_up: message.text(&["bus"]).as_deref() != Some("away"),
         has_lost: message
             .get(&["lost"])
-            .is_some_and(|lost| json::value(&lost) == Ok(true)),
+            .is_some_and(|lost| Json::of(&lost).parse() == Ok(true)),
     })
 }
 
@@ -156,14 +156,14 @@ fn quoted(value: &(impl Serialize + ?Sized)) -> String {
 
 /// The text under a path of keys.
 fn text(message: &str, path: &[&str]) -> Option<String> {
-    json::read(message.as_bytes()).ok()?.text(path)
+    Json::read(message.as_bytes()).ok()?.text(path)
 }
 
 /// The texts of a list.
 fn texts(message: &str, key: &str) -> Vec<String> {
-    let message = json::read(message.as_bytes()).ok();
+    let message = Json::read(message.as_bytes()).ok();
     let list = message.and_then(|message| message.get(&[key]));
-    list.and_then(|list| json::value(&list).ok())
+    list.and_then(|list| Json::of(&list).parse().ok())
         .unwrap_or_default()
 }
 

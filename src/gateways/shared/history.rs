@@ -10,8 +10,8 @@ use weirgate_core::{
     CopyRank, Core, FrameBuilder, Missed, NotRecovered, Outcome, Position, Recipient, RetainedCut,
     SessionKey, TopicName, Wanted,
 };
-use weirgate_wire::json::ObjectWriter;
-use weirgate_wire::{RequestHead, json};
+use weirgate_wire::RequestHead;
+use weirgate_wire::json::{Json, ObjectWriter};
 
 /// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an answer, and
 /// live messages from then on.
@@ -19,7 +19,7 @@ pub(in crate::gateways) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
     let Some(since) = since else {
         return Since::Absent;
     };
-    let text: Option<Option<String>> = json::value(since).ok();
+    let text: Option<Option<String>> = Json::of(since).parse().ok();
     match text {
         Some(None) => Since::Null,
         Some(Some(text)) => Since::At(short(&text).to_owned()),
@@ -299,7 +299,7 @@ pub(in crate::gateways) fn read_last(
     let Some(last) = last else {
         return Ok(None);
     };
-    let last: Option<usize> = json::value(last).map_err(|_| WRONG_LAST)?;
+    let last: Option<usize> = Json::of(last).parse().map_err(|_| WRONG_LAST)?;
     match last {
         Some(last) if !(1..=LAST_MAX).contains(&last) => Err(WRONG_LAST),
         last => Ok(last),

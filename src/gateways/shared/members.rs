@@ -3,8 +3,7 @@
 use sonic_rs::LazyValue;
 
 use weirgate_core::MaxRate;
-use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, check_density, object_entries};
+use weirgate_wire::json::{Json, JsonError};
 
 /// The most members of an object, known or not. Each takes the time of 20 ordinary bytes.
 const MEMBERS_MAX: usize = 16_384;
@@ -16,7 +15,7 @@ pub(in crate::gateways) fn members<'a, const N: usize>(
     names: [&str; N],
 ) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
     let mut found = [const { None }; N];
-    for (before, entry) in object_entries(json)?.enumerate() {
+    for (before, entry) in Json::object_entries(json)?.enumerate() {
         if before == MEMBERS_MAX {
             return Err(JsonError::TooManyMembers);
         }
@@ -35,13 +34,13 @@ pub(in crate::gateways) fn members_of_request<'a, const N: usize>(
     values_max: usize,
     names: [&str; N],
 ) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
-    check_density(json.as_bytes(), values_max)?;
+    Json::check_density(json.as_bytes(), values_max)?;
     members(json.as_bytes(), names)
 }
 
 /// Returns the text of a JSON string; `None` for another value.
 pub(in crate::gateways) fn text_of(value: &LazyValue<'_>) -> Option<String> {
-    json::text_of(value.as_raw_str())
+    Json::text_of(value.as_raw_str())
 }
 
 /// Reads `max_hz` of a request for the client's own rate; `null` ends the rate.

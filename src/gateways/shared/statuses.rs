@@ -12,7 +12,7 @@ use sonic_rs::LazyValue;
 
 use super::history::Follow;
 use weirgate_core::{BusNotice, ByClient, Core, Frame, Place, Position, SessionKey};
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// With up to 25,000 clients each client gets a status this often, so that its position is recent enough to resume
 /// from.
@@ -28,7 +28,7 @@ fn interval_us(core: &Core) -> u64 {
 
 /// Whether a request asks for statuses of the bus.
 pub(in crate::gateways) fn read_status(status: Option<&LazyValue<'_>>) -> bool {
-    status.is_some_and(|status| json::value(status) == Ok(true))
+    status.is_some_and(|status| Json::of(status).parse() == Ok(true))
 }
 
 /// The contents of a status.

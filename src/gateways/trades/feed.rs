@@ -16,7 +16,7 @@ use weirgate_core::{
     FrameBytes, Place, Position, Publication,
 };
 use weirgate_wire::base::Now;
-use weirgate_wire::json::{JsonError, object_entries};
+use weirgate_wire::json::{Json, JsonError};
 
 /// The fields of a trade, in the order in which clients get them.
 const FIELDS: [&str; 6] = [
@@ -114,7 +114,7 @@ impl TradesFeed {
     /// is the last member.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
         let mut fields = [const { None }; FIELDS.len()];
-        for entry in object_entries(&message.payload)? {
+        for entry in Json::object_entries(&message.payload)? {
             let (key, value) = entry?;
             if let Some(index) = FIELDS.iter().position(|field| *field == key) {
                 fields[index] = Some(value);

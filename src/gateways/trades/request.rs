@@ -10,7 +10,7 @@ use crate::gateways::shared::access::RATE_LIMIT_EXCEEDED;
 use crate::gateways::shared::history::{Since, read_last, read_since};
 use crate::gateways::shared::members::{members_of_request, text_of};
 use crate::gateways::shared::statuses::read_status;
-use weirgate_wire::json::{JsonError, TextList, check_json};
+use weirgate_wire::json::{Json, JsonError, TextList};
 
 /// The most symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
@@ -137,7 +137,7 @@ impl TradesRequest {
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {
                 // Another JSON value is not a request, but it is JSON.
-                JsonError::NotAnObject => check_json(text.as_bytes())
+                JsonError::NotAnObject => Json::check(text.as_bytes())
                     .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
                 error => BadRequest::NotJson(error),
             })?;

@@ -30,8 +30,7 @@ use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route}
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut};
 use weirgate_runtime::Clock;
-use weirgate_wire::json;
-use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::json::{Json, ObjectWriter};
 
 /// How long a process may take for an answer. A search waits for a survey of its clients.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -662,11 +661,11 @@ fn reasons_of(said: &AdminAnswer) -> Vec<String> {
 
 /// The number of clients in a process's answer to `/stats`.
 pub(super) fn clients_in(said: &AdminAnswer) -> Option<u64> {
-    json::read(&said.body).ok()?.number(&["clients"])
+    Json::read(&said.body).ok()?.number(&["clients"])
 }
 
 fn value_of(body: &[u8]) -> Option<Value> {
-    json::read(body).ok()?.parse().ok()
+    Json::read(body).ok()?.parse().ok()
 }
 
 /// The answer of a process as that of the supervisor, without the headers that each server makes for its own connection.

@@ -62,7 +62,7 @@ use crate::reactor::ReactorSettings;
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_runtime::Clock;
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 /// How often the processes are asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -473,7 +473,7 @@ impl ProcessStats {
     /// There is no whole answer in time, or another one.
     async fn ask(socket: &Path) -> io::Result<Self> {
         let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
-        let stats = json::read(&said.body).and_then(|stats| stats.parse());
+        let stats = Json::read(&said.body).and_then(|stats| stats.parse());
         stats.map_err(io::Error::other)
     }
 

@@ -8,8 +8,7 @@ use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{Rights, RightsCheck, TokenNameLimits};
 use super::template::{ClaimFault, Template, TemplateError};
 use super::verify::{Identity, Refusal};
-use crate::json;
-use crate::json::{JsonError, object_entries, quoted};
+use crate::json::{Json, JsonError, quoted};
 
 /// The most steps of matching for one pattern. A pattern that needs more is refused, even if the request has steps
 /// left ([`Undecided::Name`]).
@@ -171,10 +170,10 @@ impl Acl {
     /// The fault in the table, and its place.
     pub fn from_json(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
         let mut acl = Self::empty(syntax);
-        for entry in object_entries(text)? {
+        for entry in Json::object_entries(text)? {
             let (role, list) = entry?;
             let role = role.into_owned();
-            match json::value(&list) {
+            match Json::of(&list).parse() {
                 Ok(names) => acl.add(role, names)?,
                 Err(_) => return Err(AclError::NoList { role }),
             }

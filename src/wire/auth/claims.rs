@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sonic_rs::LazyValue;
 
 use super::verify::Refusal;
-use crate::json::{self, object_entries};
+use crate::json::{self, Json};
 
 /// The members of a JSON object, unparsed.
 pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
@@ -15,7 +15,7 @@ pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
 /// §4).
 pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
     let mut members = Members::new();
-    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
+    let entries = Json::object_entries(json).map_err(|_| Refusal::NotAToken)?;
     for entry in entries {
         let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
         if members.insert(name, value).is_some() {
@@ -29,7 +29,7 @@ pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
 pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
     value: &'a LazyValue<'_>,
 ) -> Result<T, Refusal> {
-    json::value(value).map_err(|_| Refusal::Claims)
+    Json::of(value).parse().map_err(|_| Refusal::Claims)
 }
 
 /// Returns the claim with the name `path`, or else the claim at this path of names separated by dots. Finds names that

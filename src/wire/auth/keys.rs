@@ -19,8 +19,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::Refusal;
 use crate::base::Secret;
-use crate::json;
-use crate::json::JsonError;
+use crate::json::{Json, JsonError};
 
 /// The most keys in a set.
 pub(crate) const KEYS_MAX: usize = 64;
@@ -226,7 +225,7 @@ impl KeySet {
 
     /// Adds the keys of a set. `on_broken` decides whether a broken key is an error or is left out.
     fn add_set(&mut self, text: &[u8], on_broken: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
-        let set: Value = json::read(&json::as_utf8(text))?.parse()?;
+        let set: Value = Json::read(&Json::utf8_of(text))?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {

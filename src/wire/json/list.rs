@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use memchr::memchr;
 use sonic_rs::LazyValue;
 
-use super::{after_string, quoted, text_of, trim};
+use super::{Json, after_string, quoted, trim};
 
 /// The texts of an array, each decoded when it is taken. Clones share the text of the array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Iterator for TextList {
         let quoted = next_quoted(&self.json, &mut self.at)?;
         match memchr(b'\\', quoted.as_bytes()) {
             None => Some(quoted.trim_matches('"').to_owned()),
-            Some(_) => text_of(quoted),
+            Some(_) => Json::text_of(quoted),
         }
     }
 
@@ -171,12 +171,12 @@ impl ListWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::object_entries;
+    use super::super::Json;
     use super::*;
 
     fn read(json: &str) -> Option<Vec<String>> {
         let text = format!(r#"{{"list":{json}}}"#);
-        let mut entries = object_entries(text.as_bytes()).expect("an object");
+        let mut entries = Json::object_entries(text.as_bytes()).expect("an object");
         let (_, list) = entries.next().expect("a member").ok()?;
         let list = TextList::read(&list, usize::MAX).ok()?;
         let count = list.len();
@@ -218,7 +218,7 @@ mod tests {
             (r#"["a",5,"c","d"]"#, Err(NotAList::OtherValue)),
         ] {
             let text = format!(r#"{{"list":{json}}}"#);
-            let mut entries = object_entries(text.as_bytes()).expect("an object");
+            let mut entries = Json::object_entries(text.as_bytes()).expect("an object");
             let (_, list) = entries.next().expect("a member").expect("a value");
             let len = TextList::read(&list, 2).map(|list| list.len());
             assert_eq!(len, read, "{json}");

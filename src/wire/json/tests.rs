@@ -7,7 +7,7 @@ fn nested(depth: usize) -> String {
 }
 
 fn entries(text: &str) -> Result<Vec<(String, String)>, JsonError> {
-    object_entries(text.as_bytes())?
+    Json::object_entries(text.as_bytes())?
         .map(|entry| entry.map(|(key, value)| (key.into_owned(), value.as_raw_str().to_owned())))
         .collect()
 }
@@ -32,7 +32,7 @@ fn depth_is_counted_outside_strings() {
 fn depth_survives_texts_that_are_no_json() {
     for text in ["", "\"", "\"\\", "]]]}", "\"\\\"", "[\"", "[[[\"[[["] {
         let _ = check_depth(text.as_bytes());
-        let _ = check_json(text.as_bytes());
+        let _ = Json::check(text.as_bytes());
         let _ = entries(text);
     }
     let closed_first = "]]]]".to_owned() + &"[".repeat(513);
@@ -46,7 +46,7 @@ fn depth_survives_texts_that_are_no_json() {
 fn a_deep_text_is_refused_before_the_stack_overflows() {
     let text = "{\"a\":".to_owned() + &"[".repeat(1_000_000);
     assert!(matches!(
-        check_json(text.as_bytes()),
+        Json::check(text.as_bytes()),
         Err(JsonError::TooDeep { .. })
     ));
     assert!(matches!(entries(&text), Err(JsonError::TooDeep { .. })));
@@ -63,7 +63,7 @@ fn json_is_what_rfc_8259_says() {
         "\"\u{10ffff}\"",
         "null\n",
     ] {
-        assert_eq!(check_json(good.as_bytes()), Ok(good), "{good}");
+        assert_eq!(Json::check(good.as_bytes()), Ok(good), "{good}");
     }
     for bad in [
         "",
@@ -92,7 +92,7 @@ fn json_is_what_rfc_8259_says() {
         "\"a",
         "{}\0",
     ] {
-        assert!(check_json(bad.as_bytes()).is_err(), "{bad:?}");
+        assert!(Json::check(bad.as_bytes()).is_err(), "{bad:?}");
     }
     for bad in [
         &b"\"\xff\""[..],
@@ -100,9 +100,9 @@ fn json_is_what_rfc_8259_says() {
         b"[\"\xed\xa0\x80\"]",
         b"{}\xff",
     ] {
-        assert!(check_json(bad).is_err(), "{bad:?}");
+        assert!(Json::check(bad).is_err(), "{bad:?}");
         assert!(
-            object_entries(bad).map_or(true, |mut e| e.any(|entry| entry.is_err())),
+            Json::object_entries(bad).map_or(true, |mut e| e.any(|entry| entry.is_err())),
             "{bad:?}"
         );
     }
@@ -119,14 +119,14 @@ fn lone_surrogate_escapes_are_refused() {
         (r#"{"a":"\\\ud800"}"#, 8),
     ] {
         let lone = Err(JsonError::BrokenEscape { offset });
-        assert_eq!(check_json(bad.as_bytes()), lone, "{bad}");
+        assert_eq!(Json::check(bad.as_bytes()), lone, "{bad}");
         assert_eq!(entries(bad).map(|_| ""), lone, "{bad}");
     }
 }
 
 #[test]
 fn an_error_says_what_and_where_on_one_line() {
-    let error = check_json(b"[1,\n oops]").expect_err("not JSON");
+    let error = Json::check(b"[1,\n oops]").expect_err("not JSON");
     let text = error.to_string();
     assert!(text.starts_with("not JSON at byte "), "{text}");
     assert!(!text.contains('\n') && !text.contains("oops"), "{text}");
@@ -217,14 +217,14 @@ fn depth(text: &str) -> usize {
 proptest! {
     #[test]
     fn generated_json_is_json_and_its_depth_exact(text in json_text()) {
-        prop_assert_eq!(check_json(text.as_bytes()), Ok(text.as_str()));
+        prop_assert_eq!(Json::check(text.as_bytes()), Ok(text.as_str()));
         let depth = depth(&text);
         let around = |levels| "[".repeat(levels) + &text + &"]".repeat(levels);
         let deepest = around(512 - depth);
-        prop_assert_eq!(check_json(deepest.as_bytes()), Ok(deepest.as_str()));
+        prop_assert_eq!(Json::check(deepest.as_bytes()), Ok(deepest.as_str()));
         if depth > 0 {
             let too_deep = around(513 - depth);
-            prop_assert!(check_json(too_deep.as_bytes()).is_err());
+            prop_assert!(Json::check(too_deep.as_bytes()).is_err());
         }
     }
 
@@ -235,8 +235,8 @@ proptest! {
             bytes.remove(cut.index(bytes.len()));
         }
         bytes.extend_from_slice(more.as_bytes());
-        let checked = check_json(&bytes);
-        let iterated = object_entries(&bytes).and_then(|mut e| e.try_for_each(|entry| entry.map(|_| ())));
+        let checked = Json::check(&bytes);
+        let iterated = Json::object_entries(&bytes).and_then(|mut e| e.try_for_each(|entry| entry.map(|_| ())));
         match iterated {
             Err(JsonError::NotAnObject) => {}
             iterated => prop_assert_eq!(iterated.is_ok(), checked.is_ok(), "{:?} {:?}", iterated, checked),
@@ -246,8 +246,8 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(br#"[]{}",:\u0d8"#.to_vec())], 0..200)) {
         let _ = check_depth(&bytes);
-        let _ = check_json(&bytes);
-        if let Ok(mut entries) = object_entries(&bytes) {
+        let _ = Json::check(&bytes);
+        if let Ok(mut entries) = Json::object_entries(&bytes) {
             let _ = entries.try_for_each(|entry| entry.map(|_| ()));
         }
     }
@@ -268,7 +268,7 @@ fn compacting_takes_only_what_stands_between_tokens() {
         ("\"a \\", "\"a \\"),
         ("\" é", "\" é"),
     ] {
-        assert_eq!(compact(json), want, "{json}");
+        assert_eq!(Json::compact(json), want, "{json}");
     }
 }
 
@@ -283,36 +283,39 @@ fn the_gate_refuses_depth_before_any_parser_sees_it() {
         format!(r#"["\u12"," ,{deep}"]"#),
         format!(r#"{{"b":"\u12","a":",{deep}"}}"#),
     ] {
-        let error = read(text.as_bytes()).expect_err("not for a parser");
+        let error = Json::read(text.as_bytes()).expect_err("not for a parser");
         let is_named = matches!(
             error,
             JsonError::TooDeep { .. } | JsonError::BrokenEscape { .. }
         );
         assert!(is_named, "{error}");
-        assert!(check_json(text.as_bytes()).is_err());
-        assert!(object_entries(text.as_bytes()).is_err());
+        assert!(Json::check(text.as_bytes()).is_err());
+        assert!(Json::object_entries(text.as_bytes()).is_err());
     }
-    assert_eq!(text_of(&deep), None);
+    assert_eq!(Json::text_of(&deep), None);
 }
 
 #[test]
 fn values_are_found_by_their_path() {
-    let json = read(br#"{"a":{"b":"\u0041","n":7},"l":["x","y"]}"#).expect("JSON");
+    let json = Json::read(br#"{"a":{"b":"\u0041","n":7},"l":["x","y"]}"#).expect("JSON");
     assert_eq!(json.text(&["a", "b"]).as_deref(), Some("A"));
     assert_eq!(json.number(&["a", "n"]), Some(7));
     assert_eq!(json.text(&["a", "n"]), None);
     assert!(json.get(&["a", "c"]).is_none() && json.get(&["l", "b"]).is_none());
     let list = json.get(&["l"]).expect("a list");
-    assert_eq!(value(&list), Ok(vec!["x".to_owned(), "y".to_owned()]));
-    assert!(value::<Vec<u8>>(&list).is_err());
+    assert_eq!(
+        Json::of(&list).parse(),
+        Ok(vec!["x".to_owned(), "y".to_owned()])
+    );
+    assert!(Json::of(&list).parse::<Vec<u8>>().is_err());
     assert!(
-        read(b"{} {}")
+        Json::read(b"{} {}")
             .expect("no deep JSON")
             .parse::<sonic_rs::Value>()
             .is_err()
     );
     assert!(
-        read(b"[1] [2]")
+        Json::read(b"[1] [2]")
             .expect("no deep JSON")
             .parse_with_digits()
             .is_err()

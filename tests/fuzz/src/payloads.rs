@@ -11,7 +11,7 @@ use weirgate_core::{
     Publication, TopicName,
 };
 
-use weirgate_wire::json::check_json;
+use weirgate_wire::json::Json;
 
 use super::client::NOW;
 use super::{oracle, outcome};
@@ -145,7 +145,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     if let Some(copy) = render(Content::Binary) {
         let mut parts = copy.splitn(2, |&b| b == b'\n');
         let object = parts.next().unwrap_or_default();
-        assert!(check_json(object).is_ok());
+        assert!(Json::check(object).is_ok());
         assert_eq!(parts.next(), Some(payload));
     }
     // Without a payload there is no text.

@@ -99,7 +99,7 @@ use crate::kept::SourceProgress;
 use crate::requests::{Question, Wants};
 use crate::server_words::shown;
 use weirgate_core::StoredId;
-use weirgate_wire::json::{self, Json};
+use weirgate_wire::json::Json;
 
 /// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.
 const ASKED_MAX: usize = 64;
@@ -597,7 +597,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let answer = match json::read(&delivery.payload) {
+        let answer = match Json::read(&delivery.payload) {
             Ok(answer) => answer,
             Err(error) => return self.end(number, Some(error.into()), out),
         };
@@ -741,7 +741,7 @@ impl Retained {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        let read = json::read(&delivery.payload);
+        let read = Json::read(&delivery.payload);
         let cut = match &read {
             _ if delivery.status.is_some() => Some(NatsCut::Refused(shown("nobody answers"))),
             _ if delivery.is_cut() => Some(NatsCut::too_long()),
@@ -1349,7 +1349,7 @@ fn beginning_of_message(
     bytes_max: usize,
 ) -> Result<Option<LastMessage>, NatsCut> {
     let answer = answer_with_message(answer);
-    let message = json::read(&answer)
+    let message = Json::read(&answer)
         .ok()
         .and_then(|answer| message(answer).ok());
     let message = message.filter(|message| message.payload.len() > bytes_max);

@@ -37,7 +37,7 @@ use weirgate_core::{
     TopicName,
 };
 use weirgate_wire::base::Now;
-use weirgate_wire::json::check_json;
+use weirgate_wire::json::Json;
 
 pub use self::bad_message::BadMessage;
 pub use self::normalise::Normaliser;
@@ -256,7 +256,7 @@ impl LevelsFeed {
                 self.cache.set(VIEWPORT, viewport);
             }
             SubjectContent::Value(part) => {
-                let text = check_json(payload)?;
+                let text = Json::check(payload)?;
                 let is_null = Reader::new(text).kind() == JsonKind::Null;
                 let value = (!is_null).then(|| mem::take(payload));
                 self.cache.set(part, value);
@@ -340,7 +340,7 @@ impl LevelsJudge {
             let mut normaliser = self.normaliser.clone();
             return normaliser.normalise(payload, 0, &mut Vec::new()).is_ok();
         }
-        check_json(payload).is_ok()
+        Json::check(payload).is_ok()
     }
 }
 

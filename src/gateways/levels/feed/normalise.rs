@@ -9,7 +9,7 @@ use super::level::{Level, SessionContext};
 use super::predictions::Predictions;
 use super::reader::{JsonKind, Reader, is_truthy};
 use super::session_clock::SessionClock;
-use weirgate_wire::json::check_json;
+use weirgate_wire::json::Json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the limit on bus messages
 /// alone does not bound the output.
@@ -44,7 +44,7 @@ impl Normaliser {
         now_unix_ms: i64,
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a str>, BadMessage> {
-        let message = LevelsMessage::read(check_json(message)?)?;
+        let message = LevelsMessage::read(Json::check(message)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
         let session = self.clock.at(ts.ms).ok_or(BadMessage::TsOutOfRange)?;
         let viewport = message.viewport.unwrap_or("null");

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::bad_message::BadMessage;
-use weirgate_wire::json::text_of;
+use weirgate_wire::json::Json;
 
 /// A position in checked text. Methods that take a value move past it.
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ pub(super) fn string(raw: &str) -> Cow<'_, str> {
     let quoted = quoted.unwrap_or(raw);
     if quoted.contains('\\') {
         // In checked text this cannot fail.
-        if let Some(text) = text_of(raw) {
+        if let Some(text) = Json::text_of(raw) {
             return Cow::Owned(text);
         }
     }

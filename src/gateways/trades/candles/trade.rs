@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use sonic_rs::LazyValue;
 
 use crate::gateways::shared::members::members;
-use weirgate_wire::json::text_of;
+use weirgate_wire::json::Json;
 
 /// A trade.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ const NUMBER_MAX: i64 = 1_000_000_000_000_000_000;
 /// [`NUMBER_MAX`].
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
-    let unquoted = text_of(raw);
+    let unquoted = Json::text_of(raw);
     let text = unquoted.as_deref().unwrap_or(raw);
     // The library accepts more than JSON does, for example underscores.
     let is_plain = |text: &str| {

@@ -16,7 +16,7 @@ use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
 use weirgate_runtime::{Clock, LateWake};
 use weirgate_wire::base::{LogBudget, LogLine};
-use weirgate_wire::json;
+use weirgate_wire::json::Json;
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -226,7 +226,7 @@ impl Cutter {
             return refusal;
         }
         let body = body.read(CUT_BYTES_MAX).await.unwrap_or_default();
-        let asked = json::read(&body).ok();
+        let asked = Json::read(&body).ok();
         let asked = asked.and_then(|text| text.parse::<MoveRequest>().ok());
         let Some(MoveRequest { clients, spread_ms }) =
             asked.filter(|asked| asked.spread_ms <= MOVE_MS_MAX)

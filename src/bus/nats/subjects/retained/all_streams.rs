@@ -192,7 +192,6 @@ impl AllStreams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weirgate_wire::json;
 
     fn known(pages: &[String]) -> AllStreams {
         let (mut all, now) = (AllStreams::default(), Instant::now());
@@ -202,7 +201,7 @@ mod tests {
                 true => AfterPage::Known,
                 false => AfterPage::NextPage,
             };
-            let page = json::read(page.as_bytes()).expect("JSON");
+            let page = Json::read(page.as_bytes()).expect("JSON");
             assert_eq!(all.add_page(page), want);
         }
         assert!(all.is_known(now) && !all.is_known(now + LIST_AGE_MAX));
@@ -270,7 +269,7 @@ mod tests {
     fn the_streams_that_are_looked_through_are_bounded() {
         let mut all = AllStreams::default();
         let many = page(2_000, &vec![r#""name":"S","subjects":["a"]"#; 600]);
-        let many = json::read(many.as_bytes()).expect("JSON");
+        let many = Json::read(many.as_bytes()).expect("JSON");
         assert!(all.ask(1, Instant::now()));
         assert_eq!(all.request(), r#"{"offset":0}"#);
         assert_eq!(all.add_page(many), AfterPage::NextPage);

@@ -2,7 +2,7 @@
 //! transform makes, and those that it copies from other streams.
 
 use weirgate_wire::auth::Subject;
-use weirgate_wire::json::{self, Json};
+use weirgate_wire::json::Json;
 
 use crate::nats::stream_info::Retention;
 
@@ -101,7 +101,7 @@ impl StreamConfig {
 /// The subjects of the messages in the stream of an answer about it; none if the answer has another form.
 pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> Vec<String> {
     let config = answer.get(&["config"]);
-    let config = config.and_then(|config| json::value::<StreamConfig>(&config).ok());
+    let config = config.and_then(|config| Json::of(&config).parse::<StreamConfig>().ok());
     let subjects = config.iter().flat_map(StreamConfig::stored);
     subjects.map(|subject| subject.to_string()).collect()
 }

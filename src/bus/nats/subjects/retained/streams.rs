@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use sonic_rs::LazyValue;
 use weirgate_wire::auth::Subject;
-use weirgate_wire::json::{self, Json};
+use weirgate_wire::json::Json;
 
 use super::stream_config::{StreamConfig, stored_subjects};
 use crate::nats::stream_info::{Retention, check_made};
@@ -56,14 +56,16 @@ struct Cluster {
 impl ListedStream {
     /// `None` for JSON of another form.
     fn read(stream: &LazyValue<'_>) -> Option<Self> {
-        json::value(stream).ok()
+        Json::of(stream).parse().ok()
     }
 }
 
 /// The streams in an answer with a list; one of another form has no subjects.
 pub(super) fn listed_streams(answer: &Json<'_>) -> Vec<ListedStream> {
     let streams = answer.get(&["streams"]);
-    let items = streams.iter().filter_map(|streams| json::items(streams));
+    let items = streams
+        .iter()
+        .filter_map(|streams| Json::of(streams).items());
     let streams = items.flatten().map(|stream| ListedStream::read(&stream));
     streams.map(Option::unwrap_or_default).collect()
 }

@@ -364,7 +364,7 @@ fn of_an_answer_in_part_the_beginning_of_the_payload_and_what_is_behind_it_are_r
             ..Delivery::default()
         };
         let joined = answer_with_message(&part);
-        let read = json::read(&joined)
+        let read = Json::read(&joined)
             .map_err(ApiError::from)
             .and_then(message);
         let read = read.unwrap_or_else(|error| panic!("{kept}: {error}"));
@@ -474,7 +474,7 @@ fn a_deep_answer_ends_its_question_and_is_named() {
 }
 
 fn json(text: &str) -> Json<'_> {
-    json::read(text.as_bytes()).expect("JSON")
+    Json::read(text.as_bytes()).expect("JSON")
 }
 
 const STREAMS: &str = r#"{"total":3,"streams":[
@@ -596,7 +596,7 @@ impl Pages {
         let [pull] = pulls.as_slice() else {
             panic!("{pulls:?}");
         };
-        let pull = json::read(pull.as_bytes()).expect("JSON");
+        let pull = Json::read(pull.as_bytes()).expect("JSON");
         pull.number(&["batch"]).expect("a number")
     }
 

@@ -59,7 +59,7 @@ proptest! {
         let other = serde_json::from_str::<serde_json::Value>(&text).map_err(|e| e.to_string());
         // The other parser refuses a number outside of doubles, which is JSON all the same.
         prop_assume!(!other.as_ref().is_err_and(|e| e.contains("out of range")));
-        let ours = check_json(text.as_bytes());
+        let ours = Json::check(text.as_bytes());
         prop_assert_eq!(ours.is_ok(), other.is_ok(), "{:?} {:?}", ours, other);
     }
 
