@@ -432,12 +432,12 @@ impl Names {
         number: u64,
         reason: String,
     ) -> Result<(), LoopGone> {
-        if let Some(line) = self.lines.line(link.now()) {
+        if let Some(lines_left_out) = self.lines.line(link.now()) {
             tracing::warn!(
                 name = shown(&subscription.name),
                 is_pattern = subscription.is_pattern,
                 reason,
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "{bus} refused a subscription; asking again every 30 s"
             );
         }

@@ -12,7 +12,7 @@ use super::reason::labelled;
 use super::session::user_in_log;
 use super::{Hub, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::LogBudget;
 
 /// The most refusals that are kept.
 const REFUSED_NAMES_MAX: usize = 128;
@@ -93,7 +93,7 @@ pub(super) struct RefusedNames {
     kept: VecDeque<RefusedName>,
     lines: LogBudget,
     /// What is to be logged: at most [`LINES_PER_SECOND`] between two turns of the loop.
-    unlogged: VecDeque<(RefusedName, LogLine)>,
+    unlogged: VecDeque<(RefusedName, u64)>,
 }
 
 impl Default for RefusedNames {
@@ -182,7 +182,7 @@ impl Core {
 
 impl<G: Gateway> Hub<G> {
     /// The next refused name for the log, with the number of lines left out before it.
-    pub fn poll_refused_name(&mut self) -> Option<(RefusedName, LogLine)> {
+    pub fn poll_refused_name(&mut self) -> Option<(RefusedName, u64)> {
         self.core.refused_names.unlogged.pop_front()
     }
 

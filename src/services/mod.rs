@@ -32,7 +32,7 @@ use url::{Position, Url};
 
 use weirgate_runtime::{Clock, Durations, FailedAddresses};
 use weirgate_server::telemetry::{GatewayMetric, MetricName};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::LogBudget;
 use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
@@ -202,11 +202,11 @@ impl Answering {
             return;
         };
         let now = self.clock.now();
-        if let Some(LogLine { suppressed }) = state.lines.line(now) {
+        if let Some(lines_left_out) = state.lines.line(now) {
             tracing::info!(
                 service = self.service,
                 away_ms = now.mono_us.saturating_sub(since_us) / 1_000,
-                lines_left_out = suppressed,
+                lines_left_out,
                 "a service answers again"
             );
         }
@@ -220,11 +220,11 @@ impl Answering {
         }
         let now = self.clock.now();
         state.away_since_us = Some(now.mono_us);
-        if let Some(LogLine { suppressed }) = state.lines.line(now) {
+        if let Some(lines_left_out) = state.lines.line(now) {
             tracing::warn!(
                 service = self.service,
                 %cause,
-                lines_left_out = suppressed,
+                lines_left_out,
                 "a service does not answer"
             );
         }

@@ -226,10 +226,10 @@ impl StreamFeed {
     }
 
     fn log_lost(&mut self, now: Now) {
-        if let Some(line) = self.lines.line(now) {
+        if let Some(lines_left_out) = self.lines.line(now) {
             tracing::warn!(
                 stream = shown(&self.settings.name),
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "the stream has lost messages that were not read: trimmed, deleted, or it was made \
                  anew; clients are notified"
             );

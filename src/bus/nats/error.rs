@@ -216,10 +216,10 @@ pub(super) const LINES_PER_SECOND: u32 = 5;
 
 /// Logs an error of the server that belongs to nothing else.
 pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
-    if let Some(line) = lines.line(now) {
+    if let Some(lines_left_out) = lines.line(now) {
         tracing::warn!(
             error = shown(words),
-            lines_left_out = line.suppressed,
+            lines_left_out,
             "nats-server reported an error"
         );
     }

@@ -163,10 +163,10 @@ impl PublishSession<'_, '_> {
         match answer {
             Value::Integer(_) if was_asked => Ok(()),
             Value::Error(words) if was_asked => {
-                if let Some(line) = self.lines.line(self.relay.link.now()) {
+                if let Some(lines_left_out) = self.lines.line(self.relay.link.now()) {
                     tracing::warn!(
                         reason = shown_trimmed(&words),
-                        lines_left_out = line.suppressed,
+                        lines_left_out,
                         "Redis refused a message"
                     );
                 }

@@ -33,7 +33,7 @@ use weirgate_server::http::{HeldBody, ReadBodyError, read_body};
 use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::LogBudget;
 use weirgate_wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.
@@ -254,7 +254,7 @@ impl ServiceClient {
 
     fn log_no_room(&self) {
         let now = self.limits.clock.now();
-        if let Some(LogLine { suppressed }) = self.lines.borrow_mut().line(now) {
+        if let Some(suppressed) = self.lines.borrow_mut().line(now) {
             let service = self.pool.service().name();
             tracing::warn!(
                 service,

@@ -12,7 +12,7 @@ use weirgate_server::http::{
     Answer, Handler, LateAnswer, ReadBodyError, RequestBody, RequestParts, Route,
 };
 use weirgate_wire::admission::{Peer, Permit, Quota};
-use weirgate_wire::base::{LogBudget, LogLine, Now, Secret};
+use weirgate_wire::base::{LogBudget, Now, Secret};
 
 /// The access to internal routes.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ where
 fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: Now) {
     // No holder of this lock can panic.
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(LogLine { suppressed }) = lines.line(now) {
+    if let Some(suppressed) = lines.line(now) {
         tracing::warn!(path, %peer, suppressed, "request with a wrong X-Internal-Token refused");
     }
 }

@@ -37,11 +37,11 @@ impl EndReports {
     /// Counts and logs a head of another protocol.
     pub(super) fn count_other_protocol(&self, peer: Peer, protocol: &'static str) {
         let _ = self.to_reactor.send(CloseReason::BadRequest);
-        if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
+        if let Some(lines_left_out) = self.lines.borrow_mut().line(self.clock.now()) {
             tracing::warn!(
                 %peer,
                 refusal = protocol,
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "a port of HTTP/1.1 got another protocol (http2: HTTP/2 in clear text; tls: TLS): set the protocol of the sender to \
                  HTTP/1.1, without TLS"
             );
@@ -51,12 +51,12 @@ impl EndReports {
     /// Counts and logs the end of a connection of this peer; `client` is the peer itself or a client of a proxy.
     pub(super) fn count(&self, peer: Peer, client: ClientAddr, reason: CloseReason) {
         let _ = self.to_reactor.send(reason);
-        if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
+        if let Some(lines_left_out) = self.lines.borrow_mut().line(self.clock.now()) {
             tracing::info!(
                 %client,
                 %peer,
                 reason = reason.label(),
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "plain HTTP connection ended"
             );
         }

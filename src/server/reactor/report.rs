@@ -142,9 +142,9 @@ impl LoopReport {
     /// Logs the lateness of a window, if it is high.
     fn log_late(&mut self, now: Now, late_us: u64) {
         if late_us >= LATE_LINE_US
-            && let Some(line) = self.late_lines.line(now)
+            && let Some(lines_left_out) = self.late_lines.line(now)
         {
-            let (late_ms, lines_left_out) = (late_us / 1_000, line.suppressed);
+            let late_ms = late_us / 1_000;
             warn!(
                 late_ms,
                 lines_left_out,

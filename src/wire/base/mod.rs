@@ -13,6 +13,6 @@ pub use escape::{escaped, escaped_bytes};
 pub use extendible_map::{ExtendibleMap, IntoIter as ExtendibleMapIntoIter};
 pub use finding::Finding;
 pub use in_chunks::{ChunkedQueue, ChunkedSlab};
-pub use pure::{LogBudget, LogLine, Now, SplitMix64, allocated_bytes};
+pub use pure::{LogBudget, Now, SplitMix64, allocated_bytes};
 pub use secret::Secret;
 pub use settings_text::{is_host, unix_socket_url, without_mark};

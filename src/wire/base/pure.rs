@@ -110,13 +110,6 @@ pub struct LogBudget {
     suppressed: u64,
 }
 
-/// Permission to log one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLine {
-    /// Lines of the same place that were suppressed since the last line, for a field of this line.
-    pub suppressed: u64,
-}
-
 impl Default for LogBudget {
     /// One line a second.
     fn default() -> Self {
@@ -135,9 +128,9 @@ impl LogBudget {
         }
     }
 
-    /// Requests one line. Returns `None`, and counts a suppressed line, if the lines of this second are used
-    /// up.
-    pub fn line(&mut self, now: Now) -> Option<LogLine> {
+    /// Requests one line. Returns the number of lines that were suppressed since the last line, for a field of this line;
+    /// `None`, and counts a suppressed line, if the lines of this second are used up.
+    pub fn line(&mut self, now: Now) -> Option<u64> {
         if self.second_is_over(now) {
             self.second_began_us = now.mono_us;
             self.lines = 0;
@@ -147,9 +140,7 @@ impl LogBudget {
             return None;
         }
         self.lines += 1;
-        Some(LogLine {
-            suppressed: std::mem::take(&mut self.suppressed),
-        })
+        Some(std::mem::take(&mut self.suppressed))
     }
 
     /// Returns the number of suppressed lines once their second is over. A place that calls this periodically logs the
@@ -184,13 +175,13 @@ mod tests {
     #[test]
     fn lines_beyond_the_budget_are_told_with_the_next_one() {
         let mut budget = LogBudget::new(2);
-        let whole = Some(LogLine { suppressed: 0 });
+        let whole = Some(0);
         assert_eq!(budget.line(START), whole);
         assert_eq!(budget.line(START.plus_us(10)), whole);
         for us in [20, 500_000, 999_999] {
             assert_eq!(budget.line(START.plus_us(us)), None);
         }
-        let next = Some(LogLine { suppressed: 3 });
+        let next = Some(3);
         assert_eq!(budget.line(START.plus_us(1_000_000)), next);
         assert_eq!(budget.line(START.plus_us(1_000_001)), whole);
         assert_eq!(budget.line(START.plus_us(1_000_002)), None);
@@ -206,7 +197,7 @@ mod tests {
         assert_eq!(budget.left_out(START.plus_us(999_999)), None);
         assert_eq!(budget.left_out(START.plus_us(1_000_000)), Some(3));
         assert_eq!(budget.left_out(START.plus_us(1_000_000)), None);
-        let next = Some(LogLine { suppressed: 0 });
+        let next = Some(0);
         assert_eq!(budget.line(START.plus_us(1_000_001)), next);
         assert_eq!(budget.line(START.plus_us(1_000_002)), None);
         assert_eq!(budget.left_out_at_end(), Some(1));

@@ -139,10 +139,10 @@ impl SubjectsSession<'_> {
                 self.relay.status.count_retained_limited()
             }
         }
-        if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
+        if let Some(lines_left_out) = self.source.names.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "{cut}"
             );
         }

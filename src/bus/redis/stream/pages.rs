@@ -293,11 +293,11 @@ impl RedisStreamPages {
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         self.status.count_retained_refused();
-        if let Some(line) = self.names.lines.line(link.now()) {
+        if let Some(lines_left_out) = self.names.lines.line(link.now()) {
             tracing::warn!(
                 key = self.key,
                 reason,
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "Redis gives no messages of the stream to clients that ask for all"
             );
         }

@@ -335,8 +335,8 @@ impl Exchange {
     /// Counts the instances after a change, and logs the change.
     fn count_others(&mut self, now: Now, id: &InstanceId, what: &str) {
         self.stats.others.set(self.instances.count());
-        if let Some(line) = self.lines.line(now) {
-            let (instance, lines_left_out) = (id.as_str(), line.suppressed);
+        if let Some(lines_left_out) = self.lines.line(now) {
+            let instance = id.as_str();
             tracing::info!(instance, lines_left_out, "{what}");
         }
     }
@@ -450,11 +450,11 @@ impl Exchange {
     /// Counts and logs a message that has no effect.
     fn ignore(&mut self, now: Now, why: Ignored, from: Option<&InstanceId>) {
         self.stats.ignored[why as usize].add(1);
-        if let Some(line) = self.lines.line(now) {
+        if let Some(lines_left_out) = self.lines.line(now) {
             tracing::warn!(
                 reason = why.word(),
                 instance = from.map(InstanceId::as_str),
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "a message on the bus between instances is ignored"
             );
         }

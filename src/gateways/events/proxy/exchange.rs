@@ -18,7 +18,7 @@ use weirgate_runtime::Clock;
 use weirgate_server::http::Progress;
 use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::admission::Peer;
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::LogBudget;
 
 /// The most log lines a second of one kind, for one service. Further lines are counted, and a later line has their
 /// number.
@@ -52,7 +52,7 @@ impl ServiceWatch {
         }
     }
 
-    fn line(&self, budget: &Mutex<LogBudget>) -> Option<LogLine> {
+    fn line(&self, budget: &Mutex<LogBudget>) -> Option<u64> {
         // No holder of this lock can panic.
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.line(self.clock.now())
@@ -99,7 +99,7 @@ impl ProxiedRequest {
     /// Records and logs a request that is not passed on.
     pub(super) fn refuse(&mut self, outcome: ProxyOutcome) {
         self.outcome = Some(outcome);
-        let Some(LogLine { suppressed }) = self.watch.line(&self.watch.refusals) else {
+        let Some(suppressed) = self.watch.line(&self.watch.refusals) else {
             return;
         };
         warn!(
@@ -114,7 +114,7 @@ impl ProxiedRequest {
     /// Records and logs a failure of the service.
     pub(super) fn fail(&mut self, outcome: ProxyOutcome, cause: &(dyn Error + 'static)) {
         self.outcome = Some(outcome);
-        let Some(LogLine { suppressed }) = self.watch.line(&self.watch.failures) else {
+        let Some(suppressed) = self.watch.line(&self.watch.failures) else {
             return;
         };
         warn!(

@@ -15,7 +15,7 @@ use crate::http::body::RequestBody;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
 use weirgate_runtime::{Clock, LateWake};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::LogBudget;
 use weirgate_wire::json::Json;
 
 static POST: [Method; 1] = [Method::POST];
@@ -175,7 +175,7 @@ impl Cutter {
     /// Calls `line` with the conditions and the number of lines left out, if a log line is due.
     fn log(&self, cut: &Cut, line: impl FnOnce(&str, u64)) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(LogLine { suppressed }) = lines.line(self.clock.now()) {
+        if let Some(suppressed) = lines.line(self.clock.now()) {
             line(&sonic_rs::to_string(cut).unwrap_or_default(), suppressed);
         }
     }

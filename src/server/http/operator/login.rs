@@ -9,7 +9,7 @@ use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_runtime::Clock;
-use weirgate_wire::base::{LogBudget, LogLine, Secret};
+use weirgate_wire::base::{LogBudget, Secret};
 
 /// Log lines about requests without the token.
 const LINES_PER_SECOND: u32 = 1;
@@ -72,7 +72,7 @@ impl Login {
     /// Refuses, with at most a log line a second: guesses are seen.
     fn refusal(&self, request: &RequestParts) -> Answer {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(LogLine { suppressed }) = lines.line(self.clock.now()) {
+        if let Some(suppressed) = lines.line(self.clock.now()) {
             let (peer, path) = (request.peer, request.path());
             let has_one = request.head.headers.contains_key(AUTHORIZATION);
             tracing::warn!(%peer, path, wrong = has_one, suppressed, "request without WEIRGATE_ADMIN_TOKEN refused");

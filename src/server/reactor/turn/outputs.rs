@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tracing::Level;
 use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, SessionKey, Why};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes};
-use weirgate_wire::base::{LogBudget, LogLine, Now};
+use weirgate_wire::base::{LogBudget, Now};
 
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.
@@ -103,7 +103,7 @@ macro_rules! log_ended {
             messages_in = $ended.traffic.messages_in,
             messages_out = $ended.traffic.messages_out,
             conflated = $ended.traffic.messages_conflated,
-            lines_left_out = $line.suppressed,
+            lines_left_out = $line,
             "connection ended"
         );
     }};
@@ -126,27 +126,27 @@ pub(super) struct EndLines {
 }
 
 /// Logs a request for a WebSocket whose upgrade a proxy has taken off.
-fn log_lost_upgrade(ended: &Ended, line: &LogLine) {
+fn log_lost_upgrade(ended: &Ended, lines_left_out: u64) {
     tracing::warn!(
         client = %ended.client,
         peer = %ended.peer,
         path = &*ended.path,
         header = ended.refusal,
-        lines_left_out = line.suppressed,
+        lines_left_out,
         "a request for a WebSocket came without this header or version: a proxy on the way took it off; deploy/ has \
          settings for nginx, HAProxy, Caddy, Apache and Varnish"
     );
 }
 
 /// Logs a refusal with its remedy.
-fn log_remedy(ended: &Ended, remedy: &'static str, line: &LogLine) {
+fn log_remedy(ended: &Ended, remedy: &'static str, lines_left_out: u64) {
     tracing::warn!(
         client = %ended.client,
         peer = %ended.peer,
         path = &*ended.path,
         reason = ended.reason.label(),
         refusal = ended.refusal,
-        lines_left_out = line.suppressed,
+        lines_left_out,
         "{remedy}"
     );
 }
@@ -264,32 +264,32 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             (None, Some(_)) => &mut self.end_lines.limits,
             (None, None) => &mut self.end_lines.others,
         };
-        let Some(line) = lines.line(now) else {
+        let Some(lines_left_out) = lines.line(now) else {
             return;
         };
         if is_upgrade_lost {
-            return log_lost_upgrade(ended, &line);
+            return log_lost_upgrade(ended, lines_left_out);
         }
         if let Some(remedy) = remedy {
-            return log_remedy(ended, remedy, &line);
+            return log_remedy(ended, remedy, lines_left_out);
         }
         match ended.dropped.is_some() || limit.is_some() {
-            true => log_ended!(Level::WARN, ended, limit, line),
-            false => log_ended!(Level::INFO, ended, limit, line),
+            true => log_ended!(Level::WARN, ended, limit, lines_left_out),
+            false => log_ended!(Level::INFO, ended, limit, lines_left_out),
         }
     }
 
     /// Logs names that clients did not get, and the number of lines left out, if no further line says so. The hub limits
     /// the lines.
     pub(super) fn log_refused_names(&mut self, left_out: impl Fn(&mut LogBudget) -> Option<u64>) {
-        while let Some((refused, line)) = self.hub.poll_refused_name() {
+        while let Some((refused, lines_left_out)) = self.hub.poll_refused_name() {
             tracing::info!(
                 name = refused.name.as_str(),
                 reason = refused.reason.label(),
                 role = refused.role.as_deref(),
                 client = %refused.client,
                 user = refused.user.as_deref(),
-                lines_left_out = line.suppressed,
+                lines_left_out,
                 "a name was refused"
             );
         }
