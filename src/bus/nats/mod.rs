@@ -103,7 +103,7 @@ pub(crate) use self::endpoint::redacted;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::NatsNeeds;
-pub use self::sender::{NatsSender, Storage};
+pub use self::sender::NatsSender;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};

@@ -15,21 +15,11 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
 /// The limit on messages in flight before waiting for the server to confirm them.
 const UNCONFIRMED_MAX: u32 = 1_000;
 
-/// Where the messages of a [`NatsSender`] go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// Each message has to be stored by a stream.
-    Stream,
-    /// To the subscribers of the moment.
-    None,
-}
-
 /// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
 /// error, and nothing is tried again.
 pub struct NatsSender {
     requester: Requester,
     url: String,
-    storage: Storage,
     unconfirmed: u32,
 }
 
@@ -38,43 +28,40 @@ impl NatsSender {
     ///
     /// # Errors
     /// No server is reached, or none accepts.
-    pub fn connect(settings: &NatsSettings, storage: Storage) -> Result<Self, NatsError> {
+    pub fn connect(settings: &NatsSettings) -> Result<Self, NatsError> {
         let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
         Ok(Self {
             requester: NatsServers::default().connect(settings, open)?,
             url: redacted(&settings.urls.expose()),
-            storage,
             unconfirmed: 0,
         })
     }
 
-    /// Publishes a message. With JetStream, returns the name of the stream and the message's sequence there.
+    /// Publishes a message to the subscribers of the moment.
     ///
     /// # Errors
-    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
-    pub fn publish(
-        &mut self,
-        subject: &str,
-        message: &[u8],
-    ) -> Result<Option<(String, u64)>, NatsError> {
-        let largest = self.requester.info().max_payload();
-        if message.len() > largest {
-            return Err(NatsError::TooLarge {
-                url: self.url.clone(),
-                bytes_max: largest,
-                what: "the message has",
-                bytes: message.len(),
-            });
-        }
-        if self.storage == Storage::Stream {
-            return self.store(subject, message).map(Some);
-        }
+    /// The connection is lost, or the message is too large or not permitted.
+    pub fn publish(&mut self, subject: &str, message: &[u8]) -> Result<(), NatsError> {
+        self.check_bytes(message)?;
         self.requester.send(subject, message, CONFIRMED_WITHIN)?;
         self.unconfirmed += 1;
         if self.unconfirmed >= UNCONFIRMED_MAX {
             self.wait_until_taken(subject)?;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    fn check_bytes(&self, message: &[u8]) -> Result<(), NatsError> {
+        let largest = self.requester.info().max_payload();
+        if message.len() <= largest {
+            return Ok(());
+        }
+        Err(NatsError::TooLarge {
+            url: self.url.clone(),
+            bytes_max: largest,
+            what: "the message has",
+            bytes: message.len(),
+        })
     }
 
     /// Waits until the server has taken everything.
@@ -92,7 +79,12 @@ impl NatsSender {
         }
     }
 
-    fn store(&mut self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+    /// Publishes a message that a stream has to store. Returns the name of the stream and the message's sequence there.
+    ///
+    /// # Errors
+    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
+    pub fn store(&mut self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+        self.check_bytes(message)?;
         let stored = self.requester.request(subject, message);
         let stored = stored.and_then(|answer| {
             let answer = Json::read(&answer)?;

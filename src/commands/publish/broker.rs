@@ -1,7 +1,7 @@
 //! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
 
 use super::{BrokerUrl, PublishCommand, PublishError};
-use weirgate_bus::nats::{NatsSender, NatsSettings, Storage, Tls};
+use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
 
 /// A broker, with what each new connection to it needs.
@@ -48,13 +48,7 @@ impl Brokers {
             Self::Nats {
                 settings,
                 jetstream,
-            } => Broker::Nats(Box::new(NatsSender::connect(
-                settings,
-                match jetstream {
-                    true => Storage::Stream,
-                    false => Storage::None,
-                },
-            )?)),
+            } => Broker::Nats(Box::new(NatsSender::connect(settings)?), *jetstream),
             Self::Redis { senders, stream } => {
                 Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
             }
@@ -64,7 +58,8 @@ impl Brokers {
 
 /// A connection to a broker.
 pub(super) enum Broker<'w> {
-    Nats(Box<NatsSender>),
+    /// With whether a stream has to store the messages.
+    Nats(Box<NatsSender>, bool),
     /// With the stream that gets the messages.
     Redis(Box<RedisSender<'w>>, Option<&'w str>),
 }
@@ -73,10 +68,14 @@ impl Broker<'_> {
     /// Publishes a message. Returns the response of the broker.
     pub(super) fn publish(&mut self, name: &str, message: &[u8]) -> Result<Receipt, PublishError> {
         Ok(match self {
-            Self::Nats(sender) => match sender.publish(name, message)? {
-                Some((stream, sequence)) => Receipt::Stored { stream, sequence },
-                None => Receipt::Nothing,
-            },
+            Self::Nats(sender, true) => {
+                let (stream, sequence) = sender.store(name, message)?;
+                Receipt::Stored { stream, sequence }
+            }
+            Self::Nats(sender, false) => {
+                sender.publish(name, message)?;
+                Receipt::Nothing
+            }
             Self::Redis(sender, None) => Receipt::Receivers(sender.publish(name, message)?),
             Self::Redis(sender, Some(stream)) => Receipt::Added {
                 id: sender.add(stream, name, message)?,
@@ -88,7 +87,7 @@ impl Broker<'_> {
     /// Waits until the broker has received all messages.
     pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
         match self {
-            Self::Nats(sender) => Ok(sender.wait_until_taken(name)?),
+            Self::Nats(sender, _) => Ok(sender.wait_until_taken(name)?),
             Self::Redis(..) => Ok(()),
         }
     }
