@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use weirgate_server::flag;
 use weirgate_server::settings::Env;
-use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings};
+use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting};
 
 const ADMIN_ADDR: &str = flag!("admin-addr");
 /// The settings of a gateway that these commands have too.
@@ -87,7 +87,7 @@ impl AdminAddresses {
         }
         let bearer = |token: SecretText| SecretText::new(&format!("Bearer {}", token.expose()));
         let token = checked.get::<ListenSettings>().admin_token.map(bearer);
-        let authorization = checked.get::<TopSettings>().authorization.or(token);
+        let authorization = checked.top_authorization().or(token);
         let is_header = |text: &SecretText| HeaderValue::from_str(&text.expose()).is_ok();
         if !authorization.as_ref().is_none_or(is_header) {
             return Err(Exit::wrong_use(

@@ -21,7 +21,7 @@ use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
 use weirgate_server::listening::{ListenAddr, client_config_trusting};
 use weirgate_server::settings::Env;
-use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings};
+use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting};
 
 /// No more of the response is read than this; its status line is much shorter.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -118,7 +118,7 @@ impl HealthCheck {
         let mut check = Self::new(&listen.addrs(), TIMEOUT_MS);
         if check.addrs.is_empty() {
             check = Self::new(&listen.tls_addrs(), TIMEOUT_MS);
-            check.certificate = checked.get::<TlsSettings>().certificates.into_iter().next();
+            check.certificate = checked.first_certificate();
         }
         check.with_header.clone_from(&check.addrs);
         let begins_with_header = |addr: &ListenAddr| checked.begins_with_header(addr);

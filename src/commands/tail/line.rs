@@ -12,7 +12,7 @@ use crate::commands::{Dialect, GatewayKind, Program};
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::flag as known;
 use weirgate_server::settings::Env;
-use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TailSettings};
+use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting};
 
 /// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = [known!("listen"), known!("port")];
@@ -151,7 +151,7 @@ pub(in crate::commands) fn read(
             .collect(),
         subscribe,
         send: many("send").cloned().collect(),
-        token: checked.get::<TailSettings>().token,
+        token: checked.tail_token(),
         ca_file: matches.get_one("ca-file").cloned(),
         style: match (is_on("pretty"), is_on("raw")) {
             (true, _) => Style::Pretty,

@@ -21,7 +21,7 @@ use weirgate_server::flag;
 use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, Reload, RunError, say,
 };
-use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
+use weirgate_server::settings::{Checked, RedisAccess, Rows, TablePart};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 
 /// `weirgate channels`.
@@ -268,7 +268,7 @@ fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
 /// names are kept.
 fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
     let has_names = !own.history_names.is_empty();
-    has_names.then(|| checked.get::<StreamSettings>().marks_channel)
+    has_names.then(|| checked.marks_channel())
 }
 
 /// The channel of the marks if clients must not get a permission for it: on Redis, where it is a channel like those of

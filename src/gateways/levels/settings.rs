@@ -12,7 +12,7 @@ use crate::gateways::levels::relay::{RelaySettings, joined_by_space};
 use weirgate_bus::simulated::SimulatedSettings;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Checked, Form, Groups, Heading, Kind, Listen, ListenSettings, RefusedValue, RowChange, Setting,
+    Checked, Form, Groups, Heading, Kind, ListenSettings, RefusedValue, RowChange, Setting,
     SettingsError, Unit, With,
 };
 use weirgate_server::{field, group};
@@ -43,7 +43,7 @@ group! {
 pub(super) fn demo_defaults(groups: &mut Groups) {
     groups.get_mut::<Limits>().event_stream = true;
     let listen: &mut ListenSettings = groups.get_mut();
-    listen.listen = vec![Listen::Ip(Ipv4Addr::LOCALHOST.into())];
+    listen.default_to(Ipv4Addr::LOCALHOST);
 }
 
 const RELAYS: Heading = Heading("Relays and endpoints");

@@ -6,7 +6,7 @@ use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::trades::{CandleSettings, TradesGatewaySettings};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
-    Groups, Heading, Kind, Listen, ListenSettings, RowChange, Setting, Shows, With,
+    Groups, Heading, Kind, ListenSettings, RowChange, Setting, Shows, With,
 };
 use weirgate_server::{field, group};
 
@@ -24,7 +24,7 @@ group! {
 /// The defaults of the contract.
 pub(super) fn defaults(groups: &mut Groups) {
     let listen: &mut ListenSettings = groups.get_mut();
-    listen.listen = vec![Listen::Ip(Ipv6Addr::UNSPECIFIED.into())];
+    listen.default_to(Ipv6Addr::UNSPECIFIED);
     listen.port = Some(8080);
     let limits: &mut Limits = groups.get_mut();
     limits.message_bytes_max = 102_400;

@@ -22,7 +22,7 @@ use weirgate_runtime::{BusStatus, Clock};
 use weirgate_server::flag;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
-use weirgate_server::settings::{Checked, RedisAccess, Rows, StreamSettings, TablePart};
+use weirgate_server::settings::{Checked, RedisAccess, Rows, TablePart};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
@@ -141,7 +141,7 @@ fn reading(checked: &Checked) -> BusReading<'static> {
         stream.only = NamePatterns::new(NameSyntax::Redis, &[TradesFeed::PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
-    let marks = checked.get::<StreamSettings>().marks_channel;
+    let marks = checked.marks_channel();
     BusReading {
         names: vec![Subscription::pattern(TradesFeed::PATTERN)],
         needs_names: true,

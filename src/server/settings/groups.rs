@@ -26,7 +26,7 @@ pub(super) const RESUME_BYTES: u64 = 16;
 group! {
     /// TLS towards clients.
     #[derive(Clone, Debug)]
-    pub struct TlsSettings {
+    pub(crate) struct TlsSettings {
         /// PEM files of certificate chains.
         pub certificates: Vec<PathBuf> = Vec::new(),
         /// PEM files of their keys, in the same order.
@@ -34,7 +34,7 @@ group! {
         /// The authorities of client certificates.
         pub client_ca: Option<PathBuf> = None,
         /// The oldest version of the protocol.
-        pub(crate) oldest: OldestVersion = OldestVersion::default(),
+        pub oldest: OldestVersion = OldestVersion::default(),
         /// Handshakes under way at once.
         pub handshakes_max: u64 = 1024,
         /// The bytes that TLS may hold for all clients together.
@@ -85,7 +85,7 @@ group! {
 group! {
     /// The stream that is read in place of pub/sub, and the channel of the marks.
     #[derive(Clone, Debug)]
-    pub struct StreamSettings {
+    pub(crate) struct StreamSettings {
         /// The stream; `None` for pub/sub.
         pub name: Option<String> = None,
         /// The Redis channel on which each instance publishes a mark every second.
@@ -147,14 +147,14 @@ group! {
 
 /// `weirgate tail`.
 #[derive(Clone, Debug, Default)]
-pub struct TailSettings {
+pub(super) struct TailSettings {
     /// The token for the gateway.
     pub token: Option<SecretText>,
 }
 
 /// `weirgate top`.
 #[derive(Clone, Debug, Default)]
-pub struct TopSettings {
+pub(super) struct TopSettings {
     /// The header for a proxy with a login.
     pub authorization: Option<SecretText>,
 }
@@ -163,6 +163,26 @@ impl Checked {
     /// The stream that is read in place of pub/sub.
     pub fn stream(&self) -> Option<String> {
         self.get::<StreamSettings>().name
+    }
+
+    /// The Redis channel on which each instance publishes a mark every second.
+    pub fn marks_channel(&self) -> String {
+        self.get::<StreamSettings>().marks_channel
+    }
+
+    /// The first file of certificates for TLS towards clients.
+    pub fn first_certificate(&self) -> Option<PathBuf> {
+        self.get::<TlsSettings>().certificates.into_iter().next()
+    }
+
+    /// The token with which `weirgate tail` connects.
+    pub fn tail_token(&self) -> Option<SecretText> {
+        self.get::<TailSettings>().token
+    }
+
+    /// The header with which `weirgate top` passes a proxy with a login.
+    pub fn top_authorization(&self) -> Option<SecretText> {
+        self.get::<TopSettings>().authorization
     }
 
     /// The files of TLS towards clients; `None` without `--tls-port`.

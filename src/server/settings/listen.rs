@@ -64,7 +64,7 @@ pub(super) static OWNER: Form = Form::new("USER:GROUP", OWNER_ALLOWED, |text| {
 
 /// One address of `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(super) enum Listen {
     /// An IP address; the ports are separate settings.
     Ip(IpAddr),
     /// The path of a unix socket.
@@ -76,7 +76,7 @@ group! {
     #[derive(Clone, Debug)]
     pub struct ListenSettings {
         /// The addresses.
-        pub listen: Vec<Listen> = vec![Listen::Ip(Ipv4Addr::UNSPECIFIED.into())],
+        pub(super) listen: Vec<Listen> = vec![Listen::Ip(Ipv4Addr::UNSPECIFIED.into())],
         /// The port for WebSocket and HTTP; `None` for none.
         pub port: Option<u16> = Some(8000),
         /// The port for the same over TLS.
@@ -98,6 +98,11 @@ group! {
 }
 
 impl ListenSettings {
+    /// Listens on this IP address alone, if `--listen` is not set.
+    pub fn default_to(&mut self, ip: impl Into<IpAddr>) {
+        self.listen = vec![Listen::Ip(ip.into())];
+    }
+
     /// The addresses to listen on: IP addresses with `--port`, and unix sockets.
     pub fn addrs(&self) -> Vec<ListenAddr> {
         self.at(self.port)

@@ -47,14 +47,11 @@ pub use env::Env;
 pub(crate) use env::secret_text;
 pub use error::SettingsError;
 pub use field::{At, Field, Group, Groups, Milli, With};
-pub(crate) use groups::BusSettings;
-pub(crate) use groups::ProcessSettings;
-pub use groups::{
-    AuthSettings, NatsAccess, RedisAccess, StreamSettings, TailSettings, TlsSettings, TopSettings,
-};
+pub use groups::{AuthSettings, NatsAccess, RedisAccess};
+pub(crate) use groups::{BusSettings, ProcessSettings, TlsSettings};
 pub use key_set_url::KeySetUrl;
 pub use kind::{Form, Kind, RefusedValue, Unit, Value, without_secrets};
-pub use listen::{Listen, ListenSettings};
+pub use listen::ListenSettings;
 pub(crate) use processes::{PROCESSES_MAX, Processes};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Given, Heading, Setting, Shows, TablePart};
