@@ -41,7 +41,7 @@ mod stream_lag;
 
 pub(crate) use self::check::{Answers, list, names_to_check};
 pub use self::kept::{CountedFeed, KeptEvent, LossSigns, StorageTime, StreamFeed, StreamSettings};
-pub use self::outage::LinkTimes;
+use self::outage::LinkTimes;
 pub use self::publisher::Publisher;
 pub use self::requests::BusInterest;
 

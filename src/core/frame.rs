@@ -40,7 +40,7 @@ pub enum Prefix {
 
 /// The ways in which a frame may be left out for a slow client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
     /// A response to the client: neither conflated nor shed.
@@ -156,11 +156,11 @@ impl Frame {
     }
 
     /// The ways in which the frame may be left out for a slow client.
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         self.class
     }
 
-    /// The conflation key; only [`Class::Data`] has one.
+    /// The conflation key; no response to a client has one.
     pub fn key(&self) -> Option<ConflationKey> {
         self.key
     }

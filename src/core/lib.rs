@@ -93,7 +93,8 @@ pub use bus_event::{
 pub use deadlines::earliest;
 use encodings::Encoded;
 pub use ends::DrainPlan;
-pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, Prefix};
+use frame::Class;
+pub use frame::{ConflationKey, Content, Frame, FrameBuilder, Prefix};
 pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};

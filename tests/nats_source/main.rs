@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
-use weirgate_bus::LinkTimes;
 use weirgate_bus::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
@@ -47,11 +46,8 @@ fn settings(url: &str) -> NatsSettings {
         subject: subject.into(),
         durable: durable.into(),
     };
-    NatsSettings {
+    let mut settings = NatsSettings {
         urls_from: "--nats-url".to_owned(),
-        urls: url.into(),
-        credentials: Credentials::None,
-        tls: Tls::default(),
         streams: vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
@@ -62,19 +58,18 @@ fn settings(url: &str) -> NatsSettings {
             subscription("MARKET_DATA", FLOW, "gateway_flow"),
         ],
         ephemeral: false,
-        times: LinkTimes {
-            ping_interval_ms: 500,
-            ping_timeout_ms: 1_000,
-            silence_max_ms: 4_000,
-            ..LinkTimes::default()
-        },
         consumer_silence_max_ms: 2_000,
         backlog_quiet_min: 4,
         look_back: LookBack {
             messages_max: 20,
             is_good: Arc::new(|_, payload| !payload.starts_with(b"bad")),
         },
-    }
+        ..NatsSettings::plain(url, Credentials::None, Tls::default())
+    };
+    settings.times.ping_interval_ms = 500;
+    settings.times.ping_timeout_ms = 1_000;
+    settings.times.silence_max_ms = 4_000;
+    settings
 }
 
 /// A source on its thread, and what it hands over.

@@ -44,7 +44,6 @@ impl Bench {
             assert_eq!(publication.topic, LevelsFeed::TOPIC);
             let frame = publication.frame().expect("a frame");
             assert!(frame.key().is_some());
-            assert_eq!(frame.class(), weirgate_core::Class::Data);
             assert_eq!(frame.prefix(), weirgate_core::Prefix::None);
             let body = String::from_utf8(frame.body().to_vec()).expect("text");
             match publication.retain {
