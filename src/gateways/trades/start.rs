@@ -21,7 +21,7 @@ use weirgate_core::{FrameBytes, Limits, Subscription};
 use weirgate_runtime::{BusStatus, Clock};
 use weirgate_server::flag;
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode};
-use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, StatsLine, say};
+use weirgate_server::run::{CommonSettings, Listening, Parts, Prepared, RunError, say};
 use weirgate_server::settings::{Checked, RedisAccess, Rows, TablePart};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -101,13 +101,14 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let feed = TradesFeed::new(checked.get(), frame_bytes.clone());
     let metrics = gateway_metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
-    let line = own.stats_log_interval_ms;
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
     let parts = Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .routes(routes)
         .fallback(upgrade_required())
-        .stats_line(line.map(|ms| for_line.every(ms)))
+        .stats_line(own.stats_log_interval_ms, move |telemetry| {
+            for_line.log(telemetry);
+        })
         .front(FRONT)
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
@@ -216,22 +217,16 @@ impl Numbers {
         ]
     }
 
-    fn every(self, interval_ms: u64) -> StatsLine {
-        let log = move |telemetry: &Telemetry| {
-            let [active, symbols, sent, received, uptime] =
-                self.values(telemetry).map(|(_, value)| value);
-            tracing::info!(
-                activeConnections = active,
-                totalSymbolSubscriptions = symbols,
-                messagesSent = sent,
-                messagesReceived = received,
-                uptimeSeconds = uptime,
-                "gateway stats"
-            );
-        };
-        StatsLine {
-            interval_ms,
-            log: Box::new(log),
-        }
+    fn log(&self, telemetry: &Telemetry) {
+        let [active, symbols, sent, received, uptime] =
+            self.values(telemetry).map(|(_, value)| value);
+        tracing::info!(
+            activeConnections = active,
+            totalSymbolSubscriptions = symbols,
+            messagesSent = sent,
+            messagesReceived = received,
+            uptimeSeconds = uptime,
+            "gateway stats"
+        );
     }
 }

@@ -187,10 +187,17 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets a line of numbers to log, if any.
+    /// Sets what logs a line of numbers, and the milliseconds between two lines and before the first; `None` for no lines.
     #[must_use]
-    pub fn stats_line(mut self, line: Option<StatsLine>) -> Self {
-        self.stats_line = line;
+    pub fn stats_line(
+        mut self,
+        interval_ms: Option<u64>,
+        log: impl Fn(&Telemetry) + Send + 'static,
+    ) -> Self {
+        self.stats_line = interval_ms.map(|interval_ms| StatsLine {
+            interval_ms,
+            log: Box::new(log),
+        });
         self
     }
 

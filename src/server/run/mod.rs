@@ -61,7 +61,6 @@ pub use self::process::first_steps;
 pub use self::reload::{Reload, Reloaded};
 pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;
-pub use self::watches::StatsLine;
 pub use crate::telemetry::logging::say;
 
 /// The reason why the process ends without a signal.

@@ -120,16 +120,16 @@ fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
 }
 
 /// A function that logs a line of numbers, and how often to call it.
-pub struct StatsLine {
+pub(super) struct StatsLine {
     /// Milliseconds between two lines, and before the first line.
-    pub interval_ms: u64,
+    pub(super) interval_ms: u64,
     /// Logs one line.
-    pub log: Box<dyn Fn(&Telemetry) + Send>,
+    pub(super) log: Box<dyn Fn(&Telemetry) + Send>,
 }
 
 impl StatsLine {
     /// Starts a thread that logs, and ends with the process.
-    pub(super) fn start(self, telemetry: Arc<Telemetry>) -> io::Result<()> {
+    fn start(self, telemetry: Arc<Telemetry>) -> io::Result<()> {
         let interval = Duration::from_millis(self.interval_ms);
         detached("stats-line", move || {
             loop {
