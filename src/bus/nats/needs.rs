@@ -212,7 +212,7 @@ mod tests {
             all(&Subscription::needs(), None)
         );
         assert_eq!(
-            documented("With `--retained` the user also needs"),
+            documented("With `--retained`, the user also needs"),
             all(&Retained::needs(), None)
         );
         assert_eq!(
