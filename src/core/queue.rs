@@ -4,14 +4,18 @@
 //! The queue knows the total weight of its entries: the ring on the heap keeps the sum of its own, and the two
 //! inline entries are weighed when the weight is asked for. The entries of a send queue are frames.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::frame_bytes::QueueRoom;
-use super::{ConflationKey, Frame, tables};
+use super::{ConflationKey, Frame};
+use weirgate_wire::base::ChunkedQueue;
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
+
+/// A ring grows by so many bytes at most: the queues of all clients that read nothing grow with the same message, so this
+/// is a step of a turn as often as there are such clients.
+const RING_BYTES: usize = 4 * 1024;
 
 /// A value with a weight.
 pub(super) trait Weigh {
@@ -33,7 +37,7 @@ pub(super) struct Queue<T> {
 
 #[derive(Debug)]
 struct Ring<T> {
-    entries: VecDeque<T>,
+    entries: ChunkedQueue<T, RING_BYTES>,
     weight: usize,
     /// Entries with a weight.
     heavies: usize,
@@ -53,7 +57,7 @@ impl<T: Weigh> Ring<T> {
 
     fn count_room(&mut self) {
         if let Some(room) = &mut self.room {
-            room.set(self.entries.capacity() * size_of::<T>());
+            room.set(self.entries.room_bytes());
         }
     }
 
@@ -66,6 +70,7 @@ impl<T: Weigh> Ring<T> {
             self.heavies -= 1;
             self.heavy = self.heavy.saturating_sub(1);
         }
+        self.count_room();
         first
     }
 
@@ -85,11 +90,7 @@ impl<T: Weigh> Ring<T> {
         if gone > 0 {
             self.heavy = 0;
         }
-        if self.room.is_some() && tables::is_too_large(self.entries.len(), self.entries.capacity())
-        {
-            self.entries.shrink_to(2 * self.entries.len());
-            self.count_room();
-        }
+        self.count_room();
         gone
     }
 }
@@ -183,15 +184,14 @@ impl<T: Weigh> Queue<T> {
     fn push_behind(&mut self, value: T) {
         let rest = self.rest.get_or_insert_with(|| {
             Box::new(Ring {
-                entries: VecDeque::with_capacity(RING_ENTRIES),
+                entries: ChunkedQueue::with_capacity(RING_ENTRIES),
                 weight: 0,
                 heavies: 0,
                 heavy: 0,
                 room: None,
             })
         });
-        if rest.entries.len() == rest.entries.capacity() {
-            rest.entries.reserve(1);
+        if rest.entries.reserve_one() {
             rest.count_growth(&value);
         }
         rest.weight += value.weight();

@@ -11,15 +11,13 @@
 //!
 //! The frames that the [gate](super::gate) of a client holds back wait here too.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use super::gate::Gate;
 use super::{Intake, Session};
 use crate::frame_bytes::QueueRoom;
 use crate::{ConflationKey, Frame, MaxRate, Now};
+use weirgate_wire::base::ExtendibleMap;
 
 /// A frame that waits until the throttle opens.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ pub(super) struct Throttle {
     pub(super) gate: Option<Gate>,
     /// When the throttle opens next, microseconds of the monotonic clock.
     next_us: u64,
-    held: HashMap<ConflationKey, HeldFrame, RandomState>,
+    held: Held,
     /// Queue bytes of the held frames.
     bytes: usize,
     /// The number of the frame that was held last.
@@ -61,8 +59,11 @@ pub(super) struct Throttle {
     room: Option<QueueRoom>,
 }
 
-/// Memory of a key with its frame in the table: the entry, and a byte of the table's own.
-const KEY_BYTES: usize = size_of::<(ConflationKey, HeldFrame)>() + 1;
+/// The most frames that one step of a table moves. The throttles of all clients with the same names grow with the same
+/// message, so this is a step of a turn as often as there are such clients.
+const PART_FRAMES: usize = 112;
+
+type Held = ExtendibleMap<ConflationKey, HeldFrame, PART_FRAMES>;
 
 /// With so many times the bytes that may wait, the throttle opens at once.
 const OPENS_AT_ONCE: usize = 2;
@@ -74,7 +75,7 @@ impl Throttle {
             interval_us: rate.map_or(0, |rate| rate.interval_us),
             gate: None,
             next_us: 0,
-            held: HashMap::default(),
+            held: Held::default(),
             bytes: 0,
             last_number: 0,
             opens_early: false,
@@ -142,20 +143,13 @@ impl Throttle {
             number: self.last_number,
             frame: Arc::clone(frame),
         };
-        let capacity = self.held.capacity();
         let older = self.held.insert(key, newest);
-        if self.held.capacity() > capacity {
-            self.count_room(frame);
+        let room_bytes = self.held.room_bytes();
+        if room_bytes != self.room_bytes() {
+            let room = self.room.get_or_insert_with(|| frame.queue_room());
+            room.set(room_bytes);
         }
         Throttled::Held(older.map(|held| held.frame))
-    }
-
-    #[cold]
-    fn count_room(&mut self, frame: &Frame) {
-        // The table uses seven eighths of its places.
-        let places = self.held.capacity() / 7 * 8;
-        let room = self.room.get_or_insert_with(|| frame.queue_room());
-        room.set(places * KEY_BYTES);
     }
 
     /// The memory of the table of held frames.
@@ -193,7 +187,8 @@ impl Throttle {
             gate.is_closed = true;
             gate.note_sent(now);
         }
-        let mut held: Vec<HeldFrame> = std::mem::take(&mut self.held).into_values().collect();
+        let held = std::mem::take(&mut self.held).into_iter();
+        let mut held: Vec<HeldFrame> = held.map(|(_, held)| held).collect();
         held.sort_unstable_by_key(|held| held.number);
         held.into_iter().map(|held| held.frame).collect()
     }

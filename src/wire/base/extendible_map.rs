@@ -14,7 +14,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::{self, Entry};
 
-/// The most entries of a part: a hash table of 4,096 places is full with these.
+/// The most entries of a part of most tables: a hash table of 4,096 places is full with these.
 const PART_MAX: usize = 3_584;
 
 /// The most bits of a hash that choose a part: enough for a thousand million entries.
@@ -23,9 +23,10 @@ const BITS_MAX: u32 = 20;
 /// The first of these bits. A part finds its entries by other bits of the same hash: the lowest and the highest.
 const FIRST_BIT: u32 = 32;
 
-/// A hash map in parts, each of which grows alone. A key is hashed once, for the part and for the place in the part.
+/// A hash map in parts, each of which grows alone. A key is hashed once, for the part and for the place in the part. Where
+/// very many such tables grow with the same message, parts of less than [`PART_MAX`] entries keep that step short.
 #[derive(Clone, Debug)]
-pub struct ExtendibleMap<K, V> {
+pub struct ExtendibleMap<K, V, const PART: usize = PART_MAX> {
     hasher: RandomState,
     /// The part for the bits of a hash. The length is a power of two; empty while there is at most one part.
     directory: Vec<u32>,
@@ -40,7 +41,7 @@ struct Part<K, V> {
     bits: u32,
 }
 
-impl<K, V> Default for ExtendibleMap<K, V> {
+impl<K, V, const PART: usize> Default for ExtendibleMap<K, V, PART> {
     fn default() -> Self {
         Self {
             hasher: RandomState::default(),
@@ -51,7 +52,7 @@ impl<K, V> Default for ExtendibleMap<K, V> {
     }
 }
 
-impl<K, V> ExtendibleMap<K, V> {
+impl<K, V, const PART: usize> ExtendibleMap<K, V, PART> {
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.len
@@ -64,8 +65,35 @@ impl<K, V> ExtendibleMap<K, V> {
 
     /// The keys, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
-        let entries = self.parts.iter().flat_map(|part| part.entries.iter());
-        entries.map(|(key, _)| key)
+        self.entries().map(|(key, _)| key)
+    }
+
+    /// The values, in no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries().map(|(_, value)| value)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &(K, V)> {
+        self.parts.iter().flat_map(|part| part.entries.iter())
+    }
+
+    /// The memory of the table, without what its entries hold: of a part among several, that of a full one.
+    pub fn room_bytes(&self) -> usize {
+        /// What hashbrown has for each place beside the entry.
+        const PLACE_BYTES: usize = 1;
+        let places = |entries: usize| match entries {
+            0 => 0,
+            1..=3 => 4,
+            // Seven eighths of the places are used.
+            entries => (entries * 8 / 7).next_power_of_two(),
+        };
+        let places = match &self.parts[..] {
+            [only] => places(only.entries.capacity()),
+            parts => parts.len() * places(PART),
+        };
+        places * (size_of::<(K, V)>() + PLACE_BYTES)
+            + self.directory.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<Part<K, V>>()
     }
 }
 
@@ -77,7 +105,7 @@ pub struct IntoIter<K, V> {
     len: usize,
 }
 
-impl<K, V> IntoIterator for ExtendibleMap<K, V> {
+impl<K, V, const PART: usize> IntoIterator for ExtendibleMap<K, V, PART> {
     type Item = (K, V);
     type IntoIter = IntoIter<K, V>;
 
@@ -111,7 +139,7 @@ impl<K, V> Iterator for IntoIter<K, V> {
 
 impl<K, V> ExactSizeIterator for IntoIter<K, V> {}
 
-impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
+impl<K: Eq + Hash, V, const PART: usize> ExtendibleMap<K, V, PART> {
     /// The value of a key.
     pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -223,7 +251,7 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
         loop {
             let at = self.part_of(hash);
             let part = &self.parts[at];
-            if part.entries.len() < PART_MAX || part.bits == BITS_MAX {
+            if part.entries.len() < PART || part.bits == BITS_MAX {
                 return at;
             }
             self.split(at);
@@ -237,7 +265,7 @@ impl<K: Eq + Hash, V> ExtendibleMap<K, V> {
         part.bits += 1;
         let part_bits = part.bits;
         let hash_of = |(key, _): &(K, V)| self.hasher.hash_one(key);
-        let room = || HashTable::with_capacity(PART_MAX);
+        let room = || HashTable::with_capacity(PART);
         let (mut kept, mut moved) = (room(), room());
         for entry in std::mem::take(&mut part.entries) {
             let hash = hash_of(&entry);
@@ -277,7 +305,7 @@ mod tests {
     /// Compares with a tree, while it grows and while it becomes empty.
     #[test]
     fn behaves_like_a_tree() {
-        let (mut map, mut model) = (ExtendibleMap::default(), BTreeMap::new());
+        let (mut map, mut model) = (ExtendibleMap::<u64, u64>::default(), BTreeMap::new());
         let mut random = SplitMix64::new(1);
         for step in 0..200_000_u64 {
             let key = random.next_u64() % 60_000;
@@ -310,7 +338,7 @@ mod tests {
     /// One step is as long with a million entries as with four thousand.
     #[test]
     fn no_part_is_large() {
-        let mut map = ExtendibleMap::default();
+        let mut map = ExtendibleMap::<u32, ()>::default();
         for key in 0..1_000_000_u32 {
             map.insert(key, ());
         }

@@ -7,6 +7,7 @@
 //! memory back.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::ops::{Index, IndexMut};
 
 use slab::Slab;
@@ -15,9 +16,9 @@ use slab::Slab;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The entries of a chunk, a power of two.
-const fn entries_of_chunk(entry_bytes: usize) -> usize {
+const fn entries_of_chunk(chunk_bytes: usize, entry_bytes: usize) -> usize {
     const LEAST: usize = 64;
-    let entries = CHUNK_BYTES / if entry_bytes == 0 { 1 } else { entry_bytes };
+    let entries = chunk_bytes / if entry_bytes == 0 { 1 } else { entry_bytes };
     match entries {
         0..=LEAST => LEAST,
         _ => 1 << entries.ilog2(),
@@ -49,7 +50,7 @@ impl<T> Default for ChunkedSlab<T> {
 
 impl<T> ChunkedSlab<T> {
     /// Entries of a chunk. A vacant entry has the number of the next one.
-    const ENTRIES: usize = entries_of_chunk(size_of::<T>() + size_of::<usize>());
+    const ENTRIES: usize = entries_of_chunk(CHUNK_BYTES, size_of::<T>() + size_of::<usize>());
 
     /// The number of entries.
     pub fn len(&self) -> usize {
@@ -180,25 +181,34 @@ impl<T> IndexMut<u32> for ChunkedSlab<T> {
     }
 }
 
-/// First in, first out.
+/// First in, first out. Where very many such queues grow with the same message, chunks of less than [`CHUNK_BYTES`] keep
+/// that step short.
 #[derive(Clone, Debug)]
-pub struct ChunkedQueue<T> {
-    /// All but the first and the last are full.
-    chunks: VecDeque<VecDeque<T>>,
+pub struct ChunkedQueue<T, const BYTES: usize = CHUNK_BYTES> {
+    /// Grows as an ordinary queue up to a chunk. Without entries if the whole queue is.
+    first: VecDeque<T>,
+    /// The further chunks. All but the last are full.
+    behind: VecDeque<VecDeque<T>>,
     len: usize,
 }
 
-impl<T> Default for ChunkedQueue<T> {
+impl<T, const BYTES: usize> Default for ChunkedQueue<T, BYTES> {
     fn default() -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            len: 0,
-        }
+        Self::with_capacity(0)
     }
 }
 
-impl<T> ChunkedQueue<T> {
-    const ENTRIES: usize = entries_of_chunk(size_of::<T>());
+impl<T, const BYTES: usize> ChunkedQueue<T, BYTES> {
+    const ENTRIES: usize = entries_of_chunk(BYTES, size_of::<T>());
+
+    /// Makes a queue with room for so many entries, at most a chunk.
+    pub fn with_capacity(entries: usize) -> Self {
+        Self {
+            first: VecDeque::with_capacity(entries.min(Self::ENTRIES)),
+            behind: VecDeque::new(),
+            len: 0,
+        }
+    }
 
     /// The number of entries.
     pub fn len(&self) -> usize {
@@ -210,85 +220,140 @@ impl<T> ChunkedQueue<T> {
         self.len == 0
     }
 
-    /// Adds an entry behind the others.
-    pub fn push_back(&mut self, value: T) {
-        self.len += 1;
-        if let Some(last) = self.chunks.back_mut()
-            && last.len() < Self::ENTRIES
-        {
-            return last.push_back(value);
+    /// The memory of the queue, without what its entries hold.
+    pub fn room_bytes(&self) -> usize {
+        let entries = self.first.capacity() + self.behind.len() * Self::ENTRIES;
+        entries * size_of::<T>() + self.behind.capacity() * size_of::<VecDeque<T>>()
+    }
+
+    /// Makes room for another entry. Returns whether that took memory.
+    #[inline]
+    pub fn reserve_one(&mut self) -> bool {
+        let last = self.behind.back().unwrap_or(&self.first);
+        let takes_memory = last.len() == last.capacity().min(Self::ENTRIES);
+        if takes_memory {
+            self.grow();
         }
-        let mut chunk = match self.chunks.is_empty() {
-            true => VecDeque::new(),
-            false => VecDeque::with_capacity(Self::ENTRIES),
-        };
-        chunk.push_back(value);
-        self.chunks.push_back(chunk);
+        takes_memory
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let entries = self.first.len();
+        if self.behind.is_empty() && entries < Self::ENTRIES {
+            let doubled = (2 * entries).clamp(4, Self::ENTRIES);
+            self.first.reserve_exact(doubled - entries);
+        } else {
+            self.behind
+                .push_back(VecDeque::with_capacity(Self::ENTRIES));
+        }
+    }
+
+    /// Adds an entry behind the others.
+    #[inline]
+    pub fn push_back(&mut self, value: T) {
+        self.reserve_one();
+        self.len += 1;
+        self.behind
+            .back_mut()
+            .unwrap_or(&mut self.first)
+            .push_back(value);
     }
 
     /// Takes the first entry out.
     pub fn pop_front(&mut self) -> Option<T> {
-        let first = self.chunks.front_mut()?;
-        let value = first.pop_front()?;
+        let value = self.first.pop_front()?;
         self.len -= 1;
-        if first.is_empty() && self.len > 0 {
-            self.chunks.pop_front();
+        if self.first.is_empty()
+            && let Some(next) = self.behind.pop_front()
+        {
+            self.first = next;
         }
         Some(value)
     }
 
     /// Takes the last entry out.
     pub fn pop_back(&mut self) -> Option<T> {
-        let last = self.chunks.back_mut()?;
+        let last = self.behind.back_mut().unwrap_or(&mut self.first);
         let value = last.pop_back()?;
+        let is_empty = last.is_empty();
         self.len -= 1;
-        if last.is_empty() && self.len > 0 {
-            self.chunks.pop_back();
+        if is_empty {
+            self.behind.pop_back();
         }
         Some(value)
     }
 
+    /// Keeps the entries that stay, in their order.
+    pub fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
+        if self.behind.is_empty() {
+            self.first.retain(stays);
+            self.len = self.first.len();
+            return;
+        }
+        let chunks = std::mem::take(self);
+        for value in chunks
+            .first
+            .into_iter()
+            .chain(chunks.behind.into_iter().flatten())
+        {
+            if stays(&value) {
+                self.push_back(value);
+            }
+        }
+    }
+
     /// The first entry.
     pub fn front(&self) -> Option<&T> {
-        self.chunks.front()?.front()
+        self.first.front()
     }
 
     /// The last entry.
     pub fn back(&self) -> Option<&T> {
-        self.chunks.back()?.back()
+        self.behind.back().unwrap_or(&self.first).back()
     }
 
     /// The last entry, for changes.
     pub fn back_mut(&mut self) -> Option<&mut T> {
-        self.chunks.back_mut()?.back_mut()
+        self.behind.back_mut().unwrap_or(&mut self.first).back_mut()
     }
 
     /// The entry with `index` entries before it.
+    #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
-        let (chunk, at) = self.place(index);
-        self.chunks.get(chunk)?.get(at)
+        match self.place(index) {
+            (0, at) => self.first.get(at),
+            (chunk, at) => self.behind.get(chunk - 1)?.get(at),
+        }
     }
 
     /// The entry with `index` entries before it, for changes.
+    #[inline]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        let (chunk, at) = self.place(index);
-        self.chunks.get_mut(chunk)?.get_mut(at)
+        match self.place(index) {
+            (0, at) => self.first.get_mut(at),
+            (chunk, at) => self.behind.get_mut(chunk - 1)?.get_mut(at),
+        }
+    }
+
+    /// All chunks, the first one first.
+    fn chunks(&self) -> impl DoubleEndedIterator<Item = &VecDeque<T>> {
+        iter::once(&self.first).chain(&self.behind)
     }
 
     /// The number of entries at the front for which `is_before` is true; it is false for all others.
     pub fn partition_point(&self, mut is_before: impl FnMut(&T) -> bool) -> usize {
         let is_first_before = |chunk: &VecDeque<T>| chunk.front().is_some_and(&mut is_before);
-        let chunk = self.chunks.partition_point(is_first_before);
         // The entry is in the chunk before this one, or is the first of this one.
-        let Some(chunk) = chunk.checked_sub(1) else {
-            return 0;
-        };
-        self.start_of(chunk) + self.chunks[chunk].partition_point(is_before)
+        match self.behind.partition_point(is_first_before) {
+            0 => self.first.partition_point(is_before),
+            chunk => self.start_of(chunk) + self.behind[chunk - 1].partition_point(is_before),
+        }
     }
 
     /// The entries, the first one first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.chunks.iter().flatten()
+        self.chunks().flatten()
     }
 
     /// The entries from `first` on, in pieces, each with the index of its first entry.
@@ -296,7 +361,7 @@ impl<T> ChunkedQueue<T> {
         let (chunk, at) = self.place(first);
         let mut start = self.start_of(chunk);
         let mut skipped = at;
-        let slices = self.chunks.iter().skip(chunk).flat_map(|of| {
+        let slices = self.chunks().skip(chunk).flat_map(|of| {
             let (older, newer) = of.as_slices();
             [older, newer]
         });
@@ -311,7 +376,9 @@ impl<T> ChunkedQueue<T> {
     /// The entries before `end` in pieces, the last piece first, each with the index of its first entry.
     pub fn slices_before(&self, end: usize) -> impl Iterator<Item = (usize, &[T])> {
         let (chunk, _) = self.place(end.min(self.len));
-        let chunks = self.chunks.iter().enumerate().take(chunk + 1).rev();
+        let behind = self.behind.iter().enumerate().take(chunk).rev();
+        let behind = behind.map(|(index, of)| (index + 1, of));
+        let chunks = behind.chain([(0, &self.first)]);
         let slices = chunks.flat_map(|(chunk, of)| {
             let (start, (older, newer)) = (self.start_of(chunk), of.as_slices());
             [(start + older.len(), newer), (start, older)]
@@ -325,7 +392,9 @@ impl<T> ChunkedQueue<T> {
     /// The entries from `first` on, for changes.
     pub fn iter_mut_from(&mut self, first: usize) -> impl Iterator<Item = &mut T> {
         let (chunk, at) = self.place(first);
-        let mut chunks = self.chunks.iter_mut().skip(chunk);
+        let mut chunks = iter::once(&mut self.first)
+            .chain(&mut self.behind)
+            .skip(chunk);
         let rest = chunks.next().into_iter().flat_map(move |of| {
             let at = at.min(of.len());
             of.range_mut(at..)
@@ -336,8 +405,7 @@ impl<T> ChunkedQueue<T> {
     /// The chunk of an entry, and its index there.
     #[inline]
     fn place(&self, index: usize) -> (usize, usize) {
-        let in_first = self.chunks.front().map_or(0, VecDeque::len);
-        match index.checked_sub(in_first) {
+        match index.checked_sub(self.first.len()) {
             None => (0, index),
             Some(behind) => (1 + behind / Self::ENTRIES, behind % Self::ENTRIES),
         }
@@ -347,15 +415,12 @@ impl<T> ChunkedQueue<T> {
     fn start_of(&self, chunk: usize) -> usize {
         match chunk.checked_sub(1) {
             None => 0,
-            Some(full) => {
-                let in_first = self.chunks.front().map_or(0, VecDeque::len);
-                in_first + full * Self::ENTRIES
-            }
+            Some(full) => self.first.len() + full * Self::ENTRIES,
         }
     }
 }
 
-impl<T: Ord> ChunkedQueue<T> {
+impl<T: Ord, const BYTES: usize> ChunkedQueue<T, BYTES> {
     /// The index of an entry in a queue in order. `Err`: no entry is equal, and it would be before the entry of the index.
     pub fn binary_search(&self, of: &T) -> Result<usize, usize> {
         let at = self.partition_point(|entry| entry < of);
@@ -366,25 +431,29 @@ impl<T: Ord> ChunkedQueue<T> {
     }
 }
 
-impl<T> Index<usize> for ChunkedQueue<T> {
+impl<T, const BYTES: usize> Index<usize> for ChunkedQueue<T, BYTES> {
     type Output = T;
 
     #[inline]
     fn index(&self, index: usize) -> &T {
-        let (chunk, at) = self.place(index);
-        &self.chunks[chunk][at]
+        match self.place(index) {
+            (0, at) => &self.first[at],
+            (chunk, at) => &self.behind[chunk - 1][at],
+        }
     }
 }
 
-impl<T> IndexMut<usize> for ChunkedQueue<T> {
+impl<T, const BYTES: usize> IndexMut<usize> for ChunkedQueue<T, BYTES> {
     #[inline]
     fn index_mut(&mut self, index: usize) -> &mut T {
-        let (chunk, at) = self.place(index);
-        &mut self.chunks[chunk][at]
+        match self.place(index) {
+            (0, at) => &mut self.first[at],
+            (chunk, at) => &mut self.behind[chunk - 1][at],
+        }
     }
 }
 
-impl<T> Extend<T> for ChunkedQueue<T> {
+impl<T, const BYTES: usize> Extend<T> for ChunkedQueue<T, BYTES> {
     fn extend<I: IntoIterator<Item = T>>(&mut self, values: I) {
         values.into_iter().for_each(|value| self.push_back(value));
     }
@@ -492,7 +561,7 @@ mod tests {
     #[test]
     fn a_queue_behaves_like_a_ring() {
         for most in [3, 60, 64, 65, 1_000] {
-            let (mut queue, mut model) = (ChunkedQueue::default(), VecDeque::new());
+            let (mut queue, mut model) = (ChunkedQueue::<Large>::default(), VecDeque::new());
             let mut random = SplitMix64::new(most);
             for step in 0..6_000_u64 {
                 let pushes = model.len() < most as usize && step % 3_000 < 2_000;
@@ -567,15 +636,15 @@ mod tests {
 
     #[test]
     fn a_queue_that_stays_short_keeps_one_chunk() {
-        let mut queue = ChunkedQueue::default();
+        let mut queue = ChunkedQueue::<Large>::default();
         for n in 0..10_000 {
             queue.push_back(large(n));
             if n >= 10 {
                 queue.pop_front();
             }
         }
-        let room: usize = queue.chunks.iter().map(VecDeque::capacity).sum();
-        assert!(room <= 16 && queue.chunks.len() == 1, "{room}");
+        let room = queue.room_bytes() / size_of::<Large>();
+        assert!(room <= 16 && queue.behind.is_empty(), "{room}");
     }
 
     #[test]
@@ -588,7 +657,7 @@ mod tests {
             (queue.pop_front(), queue.pop_back(), queue.front()),
             (None, None, None)
         );
-        assert_eq!((queue.chunks.capacity(), slab.chunks.capacity()), (0, 0));
+        assert_eq!((queue.room_bytes(), slab.chunks.capacity()), (0, 0));
         assert_eq!((slab.numbers(), slab.get(0)), (0, None));
     }
 }
