@@ -81,7 +81,9 @@ class Walkthrough:
         return "\n".join(f"--- {one.output.name} ---\n{one.text()}" for one in self.shells)
 
     def printed(self, line):
-        return any(line in one.text() for one in self.shells)
+        """Whether a shell has printed this line, in which `…` stands for any text."""
+        text = re.compile(".*".join(re.escape(part.strip()) for part in line.split("…")))
+        return any(text.search(one.text()) for one in self.shells)
 
     async def run(self):
         """Does what the document says, up to the last block."""
@@ -92,7 +94,7 @@ class Walkthrough:
                 await self.wait_for_prompt(block)
             elif kind == "text":
                 for line in block.splitlines():
-                    await until(lambda: self.printed(line.strip()), 30, f"{line!r} in\n{self.terminals()}")
+                    await until(lambda: self.printed(line), 30, f"{line!r} in\n{self.terminals()}")
             else:
                 # A page that is opened before its gateway listens loads no client.
                 await self.listening(port for port in self.ports if port in block)
