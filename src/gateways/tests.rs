@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::commands::health::HealthCheck;
-use crate::commands::{Exit, Invocation};
+use crate::commands::{Exit, GatewayKind, Invocation};
 use crate::gateways::WEIRGATE;
 use crate::gateways::events::EventsGatewaySettings;
 use weirgate_server::listening::ListenAddr;
@@ -548,6 +548,50 @@ fn help_is_there_and_fits_a_line() {
             setting.more.is_empty() || setting.more.ends_with('.'),
             "{flag}"
         );
+    }
+}
+
+/// The settings of a supervisor of so many processes of each gateway, with these more flags and this memory limit.
+fn supervisors(count: u32, more: &[(&str, String)], limit: Option<u64>) -> Vec<Checked> {
+    let count = count.to_string();
+    let common = [
+        ("processes", &*count),
+        ("admin-addr", "unix:/a"),
+        ("redis-url", "redis://r"),
+        ("events-bus", "redis://r"),
+    ];
+    let more = more.iter().map(|(flag, value)| (*flag, &**value));
+    let flags: Vec<_> = common.into_iter().chain(more).collect();
+    let typed = |name: &str| {
+        let found = flags.iter().filter(|(flag, _)| *flag == name);
+        found.map(|(_, value)| (*value).to_owned()).collect()
+    };
+    let env = Env::default().with_memory_limit(limit);
+    let of = |gateway: &GatewayKind| {
+        let rows = gateway.rows.settings();
+        let checked = Checked::read(rows, typed, &env, Vec::new(), gateway.check);
+        checked.unwrap_or_else(|errors| {
+            panic!(
+                "{}, {flags:?}, memory limit {limit:?}: {errors:?}",
+                gateway.name
+            )
+        })
+    };
+    WEIRGATE.gateways.iter().map(of).collect()
+}
+
+#[test]
+fn every_gateway_starts_with_any_number_of_processes_and_memory() {
+    const MIB: u64 = 1024 * 1024;
+    for count in 2..=64 {
+        let least = 64 * MIB * u64::from(count);
+        let limits = [None, Some(64 * MIB), Some(2 * least), Some(64 * least)];
+        for limit in limits {
+            supervisors(count, &[], limit);
+        }
+        for memory in [least, 32 * least] {
+            supervisors(count, &[("memory-max", memory.to_string())], None);
+        }
     }
 }
 
