@@ -9,8 +9,10 @@ use crate::gateways::WEIRGATE;
 use crate::gateways::events::EventsGatewaySettings;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::StartQuestion;
-use weirgate_server::settings::Env;
-use weirgate_server::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit};
+use weirgate_server::settings::{
+    Checked, CheckedValue, Counts, Env, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit,
+    Value,
+};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
@@ -591,6 +593,84 @@ fn every_gateway_starts_with_any_number_of_processes_and_memory() {
         }
         for memory in [least, 32 * least] {
             supervisors(count, &[("memory-max", memory.to_string())], None);
+        }
+    }
+}
+
+/// The numbers of a supervisor's settings, and the same numbers in each of its processes.
+fn numbers(supervisor: &Checked) -> Vec<(Setting, u64, u64)> {
+    let (_, each) = supervisor.each_process().expect("a supervisor");
+    let pairs = supervisor.values().iter().zip(each.values());
+    let pair = |(whole, each): (&CheckedValue, &CheckedValue)| match (&whole.value, &each.value) {
+        (&Value::Number(of_all), &Value::Number(of_each)) => Some((whole.setting, of_all, of_each)),
+        _ => None,
+    };
+    pairs.filter_map(pair).collect()
+}
+
+/// The limits that processes divide. All others count one thing, or what each process needs whole.
+const DIVIDED: &[&str] = &[
+    "connections-max",
+    "tls-handshakes-max",
+    "tls-held-bytes-max",
+    "connection-bytes",
+    "unfinished-bytes",
+    "inflate-window-bytes",
+    "http-bytes",
+    "resumed-bytes",
+    "bus-queue-bytes",
+    "frame-bytes-max",
+    "history-bytes-max",
+    "retained-bytes",
+    "all-channel-name-bytes",
+    "renewals-per-second",
+    "calls",
+    "proxy-connections-max",
+    "proxy-bytes",
+    "all-broadcast-bytes",
+    "answer-bytes",
+    "orphans",
+    "waiting-bytes",
+];
+
+#[test]
+fn processes_divide_what_all_clients_hold_and_no_limit_of_one_thing() {
+    const MIB: u64 = 1024 * 1024;
+    for count in [2, 16, 64] {
+        let rows = supervisors(count, &[], None);
+        for (setting, of_all, of_each) in rows.iter().flat_map(numbers) {
+            let flag = setting.flag;
+            let said = format!("--{flag} {of_all}, each of {count} processes {of_each}");
+            let is_divided = setting.counts() == Counts::All;
+            assert_eq!(is_divided, DIVIDED.contains(&flag), "{said}");
+            let part = of_all / u64::from(count);
+            match flag {
+                // A push or a response of 64 MiB fits.
+                "all-broadcast-bytes" | "answer-bytes" => {
+                    assert_eq!(of_each, part.max(64 * MIB), "{said}");
+                }
+                _ if is_divided => assert!((part..=of_all).contains(&of_each), "{said}"),
+                _ => assert_eq!(of_each, of_all, "{said}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_must_fit_into_a_limit_is_no_part_of_one() {
+    for gateway in WEIRGATE.gateways {
+        let rows = gateway.rows.settings();
+        for row in &rows {
+            for sum in row.fits_into() {
+                let found = rows.iter().find(|row| row.flag == *sum);
+                let counts = found.map(Setting::counts);
+                assert_eq!(
+                    (row.counts(), counts),
+                    (Counts::Each, Some(Counts::All)),
+                    "{}",
+                    row.flag
+                );
+            }
         }
     }
 }

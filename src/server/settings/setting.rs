@@ -378,6 +378,11 @@ impl Setting {
         self.counts.or(of_memory).unwrap_or_default()
     }
 
+    /// The limits over all clients into which one thing of this size must fit.
+    pub fn fits_into(&self) -> &'static [&'static str] {
+        self.fits_into
+    }
+
     /// Makes the row a setting without a flag. It can be set only in the environment, by the names of the replaced
     /// gateways.
     pub const fn original_env_only(mut self, names: &'static [&'static str]) -> Self {
