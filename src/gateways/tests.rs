@@ -431,6 +431,49 @@ fn secrets_are_in_no_text() {
 }
 
 #[test]
+fn a_check_tells_the_numbers_of_each_process_from_those_of_all() {
+    let checked = |more: &[&str]| {
+        let flags = [
+            "channels",
+            "--check",
+            "--listen=127.0.0.1",
+            "--port=0",
+            "--admin-addr=127.0.0.1:0",
+        ];
+        match run(&[&flags, more].concat(), &[]) {
+            Ok(Invocation::Check(command)) => command.run().shown,
+            other => panic!("{other:?}"),
+        }
+    };
+    let shown = checked(&["--all", "--processes=4"]);
+    let row = |flag: &str| {
+        let row = shown
+            .lines()
+            .find(|line| line.trim_start().starts_with(flag));
+        let words = row
+            .unwrap_or_else(|| panic!("{flag}: {shown}"))
+            .split_whitespace();
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let frames = "--frame-bytes-max 536870912 default; in each of 4 processes 134217728";
+    assert_eq!(row("--frame-bytes-max "), frames);
+    assert_eq!(
+        row("--message-bytes-max "),
+        "--message-bytes-max 2097152 default"
+    );
+    assert_eq!(row("--processes "), "--processes 4 flag");
+    let json = checked(&["--format=json", "--processes=4", "--memory-max=1073741824"]);
+    assert!(json.contains(r#""processes":4,"settings":["#), "{json}");
+    let memory =
+        r#"{"flag":"memory-max","value":1073741824,"each_process":268435456,"source":"flag","#;
+    assert!(json.contains(memory), "{json}");
+    assert!(
+        !checked(&["--all", "--format=json"]).contains("process\":"),
+        "one process"
+    );
+}
+
+#[test]
 fn a_program_of_one_gateway_needs_no_subcommand() {
     static ONE: crate::commands::Program = crate::commands::Program {
         name: "one",
