@@ -3,6 +3,7 @@
 //!
 //! In a process of its own, which starts nothing. Called by `commands`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -209,10 +210,35 @@ impl Report<'_> {
         values.filter(move |value| all || value.source != Source::Default)
     }
 
+    /// How many processes a start begins, and the number that each of them has in place of this one of all together.
+    fn in_each(&self, value: &CheckedValue) -> Option<(NonZeroU32, u64)> {
+        let checked = self.command.settings.as_ref().ok()?;
+        let (count, each) = checked.each_process()?;
+        let mut found = each.values().iter();
+        let found = found.find(|found| found.setting.flag == value.setting.flag)?;
+        match (&value.value, &found.value) {
+            (Value::Number(of_all), &Value::Number(of_each)) if *of_all != of_each => {
+                Some((count, of_each))
+            }
+            _ => None,
+        }
+    }
+
+    /// The source of a value of all processes together, with the value that each of them has.
+    fn source(&self, value: &CheckedValue) -> String {
+        let source = &value.source;
+        match self.in_each(value) {
+            Some((count, number)) => {
+                format!("{source}; in each of {count} processes {number}")
+            }
+            None => source.to_string(),
+        }
+    }
+
     fn text(&self) -> String {
         let rows: Vec<_> = self
             .values()
-            .map(|v| (v.setting.name(), shown(v), &v.source))
+            .map(|v| (v.setting.name(), shown(v), self.source(v)))
             .collect();
         let flag_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
         let value_width = rows.iter().map(|row| row.1.chars().count()).max();
@@ -278,6 +304,11 @@ impl Report<'_> {
         object.number("status", status);
         object.strings("errors", self.errors.iter().map(String::as_str));
         object.strings("warnings", self.warnings.iter().map(String::as_str));
+        let checked = self.command.settings.as_ref().ok();
+        if let Some((count, _)) = checked.and_then(|checked| checked.each_process()) {
+            object.number("processes", count.get());
+        }
+        let setting = |value| setting(value, self.in_each(value));
         object.raw("settings", &list(self.values().map(setting)));
         if self.command.options.connect.is_some() {
             object.raw(
@@ -318,7 +349,8 @@ fn is_unset(value: &CheckedValue) -> bool {
     value.source == Source::Default && value.setting.default().is_empty()
 }
 
-fn setting(value: &CheckedValue) -> ObjectWriter {
+/// A setting as JSON. `in_each` is the number that each of so many processes has in place of the value.
+fn setting(value: &CheckedValue, in_each: Option<(NonZeroU32, u64)>) -> ObjectWriter {
     let mut object = ObjectWriter::new();
     object.string("flag", value.setting.flag);
     match &value.value {
@@ -326,6 +358,9 @@ fn setting(value: &CheckedValue) -> ObjectWriter {
         &Value::Number(number) => object.number("value", number),
         &Value::Switch(on) => object.boolean("value", on),
         other => object.string("value", &other.to_string()),
+    }
+    if let Some((_, number)) = in_each {
+        object.number("each_process", number);
     }
     object.string("source", &value.source.to_string());
     object.boolean("secret", is_secret(&value.value));

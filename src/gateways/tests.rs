@@ -4,13 +4,15 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::commands::health::HealthCheck;
-use crate::commands::{Exit, Invocation};
+use crate::commands::{Exit, GatewayKind, Invocation};
 use crate::gateways::WEIRGATE;
 use crate::gateways::events::EventsGatewaySettings;
 use weirgate_server::listening::ListenAddr;
 use weirgate_server::run::StartQuestion;
-use weirgate_server::settings::Env;
-use weirgate_server::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit};
+use weirgate_server::settings::{
+    Checked, CheckedValue, Counts, Env, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit,
+    Value,
+};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
@@ -429,6 +431,49 @@ fn secrets_are_in_no_text() {
 }
 
 #[test]
+fn a_check_tells_the_numbers_of_each_process_from_those_of_all() {
+    let checked = |more: &[&str]| {
+        let flags = [
+            "channels",
+            "--check",
+            "--listen=127.0.0.1",
+            "--port=0",
+            "--admin-addr=127.0.0.1:0",
+        ];
+        match run(&[&flags, more].concat(), &[]) {
+            Ok(Invocation::Check(command)) => command.run().shown,
+            other => panic!("{other:?}"),
+        }
+    };
+    let shown = checked(&["--all", "--processes=4"]);
+    let row = |flag: &str| {
+        let row = shown
+            .lines()
+            .find(|line| line.trim_start().starts_with(flag));
+        let words = row
+            .unwrap_or_else(|| panic!("{flag}: {shown}"))
+            .split_whitespace();
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let frames = "--frame-bytes-max 536870912 default; in each of 4 processes 134217728";
+    assert_eq!(row("--frame-bytes-max "), frames);
+    assert_eq!(
+        row("--message-bytes-max "),
+        "--message-bytes-max 2097152 default"
+    );
+    assert_eq!(row("--processes "), "--processes 4 flag");
+    let json = checked(&["--format=json", "--processes=4", "--memory-max=1073741824"]);
+    assert!(json.contains(r#""processes":4,"settings":["#), "{json}");
+    let memory =
+        r#"{"flag":"memory-max","value":1073741824,"each_process":268435456,"source":"flag","#;
+    assert!(json.contains(memory), "{json}");
+    assert!(
+        !checked(&["--all", "--format=json"]).contains("process\":"),
+        "one process"
+    );
+}
+
+#[test]
 fn a_program_of_one_gateway_needs_no_subcommand() {
     static ONE: crate::commands::Program = crate::commands::Program {
         name: "one",
@@ -548,6 +593,128 @@ fn help_is_there_and_fits_a_line() {
             setting.more.is_empty() || setting.more.ends_with('.'),
             "{flag}"
         );
+    }
+}
+
+/// The settings of a supervisor of so many processes of each gateway, with these more flags and this memory limit.
+fn supervisors(count: u32, more: &[(&str, String)], limit: Option<u64>) -> Vec<Checked> {
+    let count = count.to_string();
+    let common = [
+        ("processes", &*count),
+        ("admin-addr", "unix:/a"),
+        ("redis-url", "redis://r"),
+        ("events-bus", "redis://r"),
+    ];
+    let more = more.iter().map(|(flag, value)| (*flag, &**value));
+    let flags: Vec<_> = common.into_iter().chain(more).collect();
+    let typed = |name: &str| {
+        let found = flags.iter().filter(|(flag, _)| *flag == name);
+        found.map(|(_, value)| (*value).to_owned()).collect()
+    };
+    let env = Env::default().with_memory_limit(limit);
+    let of = |gateway: &GatewayKind| {
+        let rows = gateway.rows.settings();
+        let checked = Checked::read(rows, typed, &env, Vec::new(), gateway.check);
+        checked.unwrap_or_else(|errors| {
+            panic!(
+                "{}, {flags:?}, memory limit {limit:?}: {errors:?}",
+                gateway.name
+            )
+        })
+    };
+    WEIRGATE.gateways.iter().map(of).collect()
+}
+
+#[test]
+fn every_gateway_starts_with_any_number_of_processes_and_memory() {
+    const MIB: u64 = 1024 * 1024;
+    for count in 2..=64 {
+        let least = 64 * MIB * u64::from(count);
+        let limits = [None, Some(64 * MIB), Some(2 * least), Some(64 * least)];
+        for limit in limits {
+            supervisors(count, &[], limit);
+        }
+        for memory in [least, 32 * least] {
+            supervisors(count, &[("memory-max", memory.to_string())], None);
+        }
+    }
+}
+
+/// The numbers of a supervisor's settings, and the same numbers in each of its processes.
+fn numbers(supervisor: &Checked) -> Vec<(Setting, u64, u64)> {
+    let (_, each) = supervisor.each_process().expect("a supervisor");
+    let pairs = supervisor.values().iter().zip(each.values());
+    let pair = |(whole, each): (&CheckedValue, &CheckedValue)| match (&whole.value, &each.value) {
+        (&Value::Number(of_all), &Value::Number(of_each)) => Some((whole.setting, of_all, of_each)),
+        _ => None,
+    };
+    pairs.filter_map(pair).collect()
+}
+
+/// The limits that processes divide. All others count one thing, or what each process needs whole.
+const DIVIDED: &[&str] = &[
+    "connections-max",
+    "tls-handshakes-max",
+    "tls-held-bytes-max",
+    "connection-bytes",
+    "unfinished-bytes",
+    "inflate-window-bytes",
+    "http-bytes",
+    "resumed-bytes",
+    "bus-queue-bytes",
+    "frame-bytes-max",
+    "history-bytes-max",
+    "retained-bytes",
+    "all-channel-name-bytes",
+    "renewals-per-second",
+    "calls",
+    "proxy-connections-max",
+    "proxy-bytes",
+    "all-broadcast-bytes",
+    "answer-bytes",
+    "orphans",
+    "waiting-bytes",
+];
+
+#[test]
+fn processes_divide_what_all_clients_hold_and_no_limit_of_one_thing() {
+    const MIB: u64 = 1024 * 1024;
+    for count in [2, 16, 64] {
+        let rows = supervisors(count, &[], None);
+        for (setting, of_all, of_each) in rows.iter().flat_map(numbers) {
+            let flag = setting.flag;
+            let said = format!("--{flag} {of_all}, each of {count} processes {of_each}");
+            let is_divided = setting.counts() == Counts::All;
+            assert_eq!(is_divided, DIVIDED.contains(&flag), "{said}");
+            let part = of_all / u64::from(count);
+            match flag {
+                // A push or a response of 64 MiB fits.
+                "all-broadcast-bytes" | "answer-bytes" => {
+                    assert_eq!(of_each, part.max(64 * MIB), "{said}");
+                }
+                _ if is_divided => assert!((part..=of_all).contains(&of_each), "{said}"),
+                _ => assert_eq!(of_each, of_all, "{said}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_must_fit_into_a_limit_is_no_part_of_one() {
+    for gateway in WEIRGATE.gateways {
+        let rows = gateway.rows.settings();
+        for row in &rows {
+            for sum in row.fits_into() {
+                let found = rows.iter().find(|row| row.flag == *sum);
+                let counts = found.map(Setting::counts);
+                assert_eq!(
+                    (row.counts(), counts),
+                    (Counts::Each, Some(Counts::All)),
+                    "{}",
+                    row.flag
+                );
+            }
+        }
     }
 }
 

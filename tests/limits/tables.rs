@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use weirgate::gateways::WEIRGATE;
-use weirgate_server::settings::{Given, Heading, Kind, Rows, Setting, Shows, Unit};
+use weirgate_server::settings::{Counts, Given, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::held::HELD;
 
@@ -185,11 +185,27 @@ fn memory_part(setting: &Setting) -> String {
     part.map_or(String::new(), |percent| format!("; {percent} %"))
 }
 
+/// What each of several processes has of a limit.
+fn of_each_process(setting: &Setting) -> &'static str {
+    match setting.counts() {
+        Counts::Each => "all",
+        Counts::All => "a part",
+        Counts::Address => "by address",
+    }
+}
+
 /// `docs/reference/limits.md`.
 pub(crate) fn limits(limits: &[Setting]) -> String {
     let mut out = String::new();
     let mut last = None;
-    let columns = ["limit", "default", "over the limit", "shows as", "test"];
+    let columns = [
+        "limit",
+        "default",
+        "each process",
+        "over the limit",
+        "shows as",
+        "test",
+    ];
     for setting in limits {
         let Some(limit) = setting.limit else {
             continue;
@@ -203,9 +219,10 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
             Given::Anywhere => format!("`{}`", setting.name()),
         };
         let what = format!("{}<br>{names}", setting.help);
-        let cells: [&str; 5] = [
+        let cells: [&str; 6] = [
             &what,
             &(by_gateway(setting, value) + &memory_part(setting)),
+            of_each_process(setting),
             &by_gateway(setting, beyond),
             &shows(limit.shows),
             &test(limit.test),

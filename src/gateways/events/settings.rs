@@ -36,6 +36,8 @@ group! {
         pub(super) broadcast_bytes_max: usize = 64 * 1024 * 1024,
         /// Bytes of the bodies of all broadcasts.
         pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
+        /// Bytes of the response of a service to one call.
+        pub(super) answer_bytes_max: usize = 64 * 1024 * 1024,
         /// Bytes of the responses of services to all calls.
         pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
     }
@@ -274,6 +276,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Bytes of the body of one request to /internal/broadcast",
     )
     .share(30)
+    .counts_each(&["all-broadcast-bytes", "frame-bytes-max"])
     .limit(
         "413",
         Shows::Elsewhere("the response"),
@@ -293,12 +296,24 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "tests/blackbox/test_events_broadcast.py::test_bodies_that_are_not_finished_have_one_limit",
     ),
     Setting::bytes(
+        "one-answer-bytes",
+        (KIB, 64 * MIB),
+        field!(EventsSettings, answer_bytes_max),
+        "Calls: bytes of one response of a service",
+    )
+    .share(30)
+    .counts_each(&["answer-bytes", "frame-bytes-max"])
+    .limit(
+        "`upstream_error`, \"Upstream answer too large\"",
+        Shows::Metric(metrics::UPSTREAM_CALLS),
+        "tests/calls/main.rs::an_answer_over_its_limit_is_not_read_to_its_end",
+    ),
+    Setting::bytes(
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
         "Calls: bytes of all responses of services that weirgate is reading or parsing",
     )
-    .more("A single response may have as much, and at most 64 MiB.")
     .share(30)
     .limit(
         "`upstream_error`, \"Upstream answer too large\", for the responses that [held the most for the \

@@ -64,9 +64,6 @@ pub(in crate::gateways) const EVENTS: GatewayKind = GatewayKind::new(
     device_of(identity, None).map(drop)
 }));
 
-/// The most bytes of a service's response to a call, unless the limit on all responses together is lower.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// The time limit of a whole call, as a multiple of the time limit for silence (contract events,
 /// `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
@@ -324,7 +321,7 @@ fn start_calls(
     let limits = CallLimits {
         silence,
         whole: silence * WHOLE_SILENCES,
-        answer_bytes_max: ANSWER_BYTES_MAX.min(own.answers_bytes_max),
+        answer_bytes_max: own.answer_bytes_max,
         answers,
         clock: to_loop.clock,
     };

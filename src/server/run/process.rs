@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
+use std::thread::available_parallelism;
 use weirgate_core::{CloseReason, Limits};
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::ConnectionPermit;
@@ -39,8 +40,9 @@ const ROOM_WARNED_OF: usize = 1_000;
 pub fn first_steps() -> io::Result<Env> {
     fit_address_space();
     take_early_signals()?;
+    let cores = available_parallelism().map_or(1, usize::from);
     let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
-    Ok(env.with_files(files::read))
+    Ok(env.with_cores(cores).with_files(files::read))
 }
 
 /// Sets up the log, logs the warnings about the settings, raises the limit on open files, and starts the

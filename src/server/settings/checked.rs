@@ -1,11 +1,14 @@
 //! The values of a gateway's settings: each value is allowed, and all of them fit together ([`super::contradictions`]).
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::env::{Env, file_env};
 use super::error::SettingsError;
 use super::field::{Group, Groups};
 use super::kind::{Kind, RefusedValue, Value};
+use super::memory_share::share;
+use super::processes;
 use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Source, Typed, collect};
@@ -41,6 +44,7 @@ pub struct Checked {
     values: Vec<CheckedValue>,
     groups: Groups,
     warnings: Vec<String>,
+    each_process: Option<(NonZeroU32, Box<Checked>)>,
 }
 
 /// A value with the source.
@@ -79,7 +83,7 @@ impl Checked {
     ///
     /// # Errors
     /// All values that are not UTF-8, and all settings that weirgate no longer has. If there are none: all values that are
-    /// not allowed. If each value is allowed: all contradictions.
+    /// not allowed. If each value is allowed: all contradictions. If there are none: those of one of several processes.
     pub fn read(
         rows: impl IntoIterator<Item = Setting>,
         flag: impl Fn(&str) -> Vec<String>,
@@ -87,8 +91,41 @@ impl Checked {
         mut warnings: Vec<String>,
         check: Check,
     ) -> Result<Self, Vec<SettingsError>> {
-        let typed = collect(rows, flag, env, &mut warnings)?;
-        Self::parse(typed, warnings, check)
+        let mut typed = collect(rows, flag, env, &mut warnings)?;
+        let each = processes::of_each(&typed, env.cores());
+        share(&mut typed, env.memory_limit_bytes());
+        let checked = Self::parse(typed, warnings, check)?;
+        match each {
+            Some((count, mut each)) => {
+                share(&mut each, env.memory_limit_bytes());
+                checked.with_each_process(count, each, check)
+            }
+            None => Ok(checked),
+        }
+    }
+
+    /// Adds the settings of each of the processes that this one starts, and judges them.
+    fn with_each_process(
+        mut self,
+        count: NonZeroU32,
+        typed: Vec<Typed>,
+        check: Check,
+    ) -> Result<Self, Vec<SettingsError>> {
+        if let Some(error) = self.memory_of_each_error(count) {
+            return Err(vec![error]);
+        }
+        let of_each = |error| SettingsError::new(format!("in each of {count} processes: {error}"));
+        let each = Self::parse(typed, Vec::new(), check);
+        let each = each.map_err(|errors| {
+            errors
+                .into_iter()
+                .map(of_each)
+                .collect::<Vec<SettingsError>>()
+        })?;
+        let warning = self.memory_of_each_warning(count);
+        self.warnings.extend(warning);
+        self.each_process = Some((count, Box::new(each)));
+        Ok(self)
     }
 
     fn parse(
@@ -117,6 +154,7 @@ impl Checked {
             values,
             groups,
             warnings,
+            each_process: None,
         };
         if errors.is_empty() {
             errors = checked.contradictions();
@@ -144,6 +182,12 @@ impl Checked {
     /// Returns the values in the order of the table, for `--check`.
     pub fn values(&self) -> &[CheckedValue] {
         &self.values
+    }
+
+    /// If this process starts others: their number, and the settings that each of them has.
+    pub fn each_process(&self) -> Option<(NonZeroU32, &Self)> {
+        let (count, each) = self.each_process.as_ref()?;
+        Some((*count, each))
     }
 
     /// Returns the warnings for the operator. The caller logs them once the log is set up.

@@ -9,7 +9,7 @@ use crate::flag;
 use weirgate_core::Limits;
 
 /// Pairs of settings: the first value must not be larger than the second.
-const ORDERS: &[(&str, &str)] = &[
+pub(super) const ORDERS: &[(&str, &str)] = &[
     (
         flag!("send-queue-soft-bytes"),
         flag!("send-queue-hard-bytes"),

@@ -43,6 +43,7 @@ pub(crate) fn secret_text(read: io::Result<Vec<u8>>) -> Result<String, String> {
 pub struct Env {
     values: BTreeMap<String, OsString>,
     memory_limit_bytes: Option<u64>,
+    cores: u32,
     read_file: ReadFile,
 }
 
@@ -55,6 +56,7 @@ impl Default for Env {
         Self {
             values: BTreeMap::new(),
             memory_limit_bytes: None,
+            cores: 1,
             read_file: |_| Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -76,11 +78,22 @@ impl Env {
     }
 
     /// Adds the memory limit of the process, if the system has set one.
-    pub(crate) fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
+    pub fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
         Self {
             memory_limit_bytes,
             ..self
         }
+    }
+
+    /// Adds the number of cores that the process may use.
+    pub fn with_cores(self, cores: usize) -> Self {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        Self { cores, ..self }
+    }
+
+    /// The number of cores that the process may use.
+    pub(super) fn cores(&self) -> u32 {
+        self.cores
     }
 
     /// The memory limit of the process, if the system has set one.

@@ -15,33 +15,53 @@ const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
 
 /// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
 /// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
-/// lowered, because a large machine is no reason to hold more. If this is one of several `processes`, it has its part of
+/// lowered, because a large machine is no reason to hold more. If this is one of several processes, it has its part of
 /// the memory, and of all other limits over all clients.
-pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
-    share_memory(all, limit_bytes, processes);
-    processes::divide(all, processes);
+pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
+    let processes = processes::shares(all);
+    match memory(all, limit_bytes, processes) {
+        Some(memory) if memory.is_chosen => {
+            give_parts(all, memory);
+            processes::divide(all, processes);
+        }
+        // Only a default that is too large also for one of several processes is lowered.
+        Some(memory) => {
+            processes::divide(all, processes);
+            give_parts(all, memory);
+        }
+        None => processes::divide(all, processes),
+    }
     lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
 }
 
-/// Gives each limit that nobody has set its part of the memory.
-fn share_memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
-    let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
-        return;
-    };
+/// The memory of this process.
+struct Memory {
+    bytes: u64,
+    /// Whether an operator has set `--memory-max`.
+    is_chosen: bool,
+}
+
+/// Finds the memory of this process, one of so many, and shows it as `--memory-max`; `None` without a limit.
+fn memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) -> Option<Memory> {
+    let memory = all.iter_mut().find(|typed| typed.setting.flag == FLAG)?;
     let is_chosen = memory.source != Source::Default && memory.number() != Some(0);
     if !is_chosen && let Some(limit_bytes) = limit_bytes {
         let bytes = (limit_bytes / 4 * 3).max(MEMORY_BYTES_MIN);
         memory.replace(bytes, Source::MemoryLimit);
     }
-    let Some(bytes) = memory.number().filter(|bytes| *bytes > 0) else {
-        return;
-    };
+    let bytes = memory.number().filter(|bytes| *bytes > 0)?;
     let bytes = match processes {
         1 => bytes,
         _ => (bytes / processes).max(MEMORY_BYTES_MIN),
     };
     memory.replace(bytes, memory.source.clone());
-    for typed in &mut *all {
+    Some(Memory { bytes, is_chosen })
+}
+
+/// Gives each limit that nobody has set its part of the memory.
+fn give_parts(all: &mut [Typed], memory: Memory) {
+    let Memory { bytes, is_chosen } = memory;
+    for typed in all {
         let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
         else {
             continue;
@@ -60,7 +80,7 @@ fn share_memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
 /// Lowers a value that nobody has set to the part of the memory that bounds it, unless somebody has set that part.
 fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
     let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
-    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_) | Source::Default));
+    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));
     let Some(part) = part.and_then(Typed::number) else {
         return;
     };
@@ -87,10 +107,11 @@ mod tests {
             let found = flags.iter().filter(|(flag, _)| *flag == name);
             found.map(|(_, text)| (*text).to_owned()).collect()
         };
-        let env = Env::default().with_memory_limit(limit_bytes);
+        let env = Env::default();
         let rows = Rows::gateway(&[TablePart::BusMessages]);
         let all = collect(rows.settings(), given, &env, &mut Vec::new());
-        let all = all.expect("settings");
+        let mut all = all.expect("settings");
+        share(&mut all, limit_bytes);
         let typed = all.iter().find(|typed| typed.setting.flag == flag);
         let typed = typed.expect("a row");
         (typed.number().expect("a number"), typed.source.clone())

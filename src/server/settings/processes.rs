@@ -1,27 +1,33 @@
 //! The number of processes (`--processes`), each of which gets its part of the limits over all clients.
 //!
-//! A supervisor starts each process with `--processes NUMBER/COUNT`. So a process knows its part, and `--check` and the
-//! supervisor show the limits of all processes together.
+//! A supervisor starts each process with `--processes NUMBER/COUNT`. So a process knows its part. `--check` and the
+//! supervisor also read the settings of one of the processes ([`Checked::each_process`]) and judge both, because a part may
+//! be too small where the whole limit is not.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use super::checked::Checked;
+use super::contradictions::ORDERS;
 use super::error::SettingsError;
 use super::field::With;
 use super::groups::ProcessSettings;
-use super::kind::{Form, Kind, RefusedValue};
+use super::kind::{Form, Kind, RefusedValue, Unit};
 use super::listen::{Listen, ListenSettings};
+use super::memory_share::MEMORY_BYTES_MIN;
 use super::setting::Counts;
 use super::typed::{Source, Typed};
 use crate::flag;
 
 /// The most processes.
-pub(crate) const PROCESSES_MAX: u32 = 64;
+const PROCESSES_MAX: u32 = 64;
 
 /// A limit by address is at least this in each process, unless the whole limit is lower: the system spreads the
 /// connections of an address at random, so a process may get several of few.
 const BY_ADDRESS_MORE: u64 = 4;
+
+const FLAG: &str = flag!("processes");
+const MEMORY: &str = flag!("memory-max");
 
 const ALLOWED: &str = "a number from 1 to 64, or auto";
 
@@ -70,6 +76,15 @@ impl Processes {
         matches!(self, Self::Several(_) | Self::Auto)
     }
 
+    /// How many processes this process starts, with so many cores; `None` if it is no supervisor.
+    fn started(self, cores: u32) -> Option<NonZeroU32> {
+        match self {
+            Self::Several(count) => Some(count),
+            Self::Auto => NonZeroU32::new(cores.clamp(1, PROCESSES_MAX)),
+            Self::Alone | Self::One { .. } => None,
+        }
+    }
+
     /// The number of this process, if it is one of several.
     pub fn number(self) -> Option<u32> {
         match self {
@@ -112,34 +127,76 @@ pub(super) static PROCESSES_FIELD: With<ProcessSettings, String> = With {
     get: |process| process.processes.to_string(),
 };
 
+/// The value of `--processes`; the default if it is not allowed.
+fn typed(all: &[Typed]) -> Processes {
+    let found = all.iter().find(|typed| typed.setting.flag == FLAG);
+    let value = found.and_then(|typed| typed.read().ok());
+    let processes = value.and_then(|value| Processes::parse(&value.to_string()));
+    processes.unwrap_or_default()
+}
+
 /// The number of processes that share the limits with this one.
 pub(super) fn shares(all: &[Typed]) -> u64 {
-    let mut found = all
-        .iter()
-        .filter(|typed| typed.setting.flag == flag!("processes"));
-    let processes = found.next().and_then(|typed| typed.read().ok());
-    let processes = processes.and_then(|value| Processes::parse(&value.to_string()));
-    processes.unwrap_or_default().shares()
+    typed(all).shares()
+}
+
+/// The settings of the first of the processes that a supervisor with these settings starts, on a machine with so many
+/// cores, and how many it starts. `None` if this is no supervisor.
+pub(super) fn of_each(all: &[Typed], cores: u32) -> Option<(NonZeroU32, Vec<Typed>)> {
+    let count = typed(all).started(cores)?;
+    let mut each = all.to_vec();
+    let processes = each.iter_mut().find(|typed| typed.setting.flag == FLAG)?;
+    let first = Processes::One { number: 1, count };
+    processes.replace(first, processes.source.clone());
+    Some((count, each))
 }
 
 /// Gives this process its part of each limit that applies to all processes together. Limits of bytes that are a part of
 /// `--memory-max` already stay, because the memory was divided before.
 pub(super) fn divide(all: &mut [Typed], shares: u64) {
-    let is_divided = |typed: &&mut Typed| shares > 1 && !matches!(typed.source, Source::PartOf(_));
-    for typed in all.iter_mut().filter(is_divided) {
-        let Kind::Number { min, .. } = typed.setting.kind else {
-            continue;
-        };
-        let Some(limit) = typed.number().filter(|limit| *limit > 0) else {
-            continue;
-        };
-        let part = match typed.setting.counts() {
-            Counts::Each => continue,
-            Counts::All => limit.div_ceil(shares),
-            Counts::Address => by_address(limit, shares),
-        };
-        typed.replace(part.max(min), typed.source.clone());
+    if shares == 1 {
+        return;
     }
+    for n in 0..all.len() {
+        let is_divided = !matches!(all[n].source, Source::PartOf(_));
+        if let Some(part) = part(all, &all[n], shares).filter(|_| is_divided) {
+            let source = all[n].source.clone();
+            all[n].replace(part, source);
+        }
+    }
+}
+
+/// The part of one of several processes of a limit; `None` if each process has the limit whole, or there is no limit.
+fn part(all: &[Typed], typed: &Typed, shares: u64) -> Option<u64> {
+    let Kind::Number { min, unit, .. } = typed.setting.kind else {
+        return None;
+    };
+    let limit = typed.number().filter(|limit| *limit > 0)?;
+    let part = match (typed.setting.counts(), unit) {
+        (Counts::Each, _) => return None,
+        // Rounded down, because a limit of bytes may be a fraction of another, which a part rounded up would exceed.
+        (Counts::All, Unit::Bytes) => limit / shares,
+        (Counts::All, _) => limit.div_ceil(shares),
+        (Counts::Address, _) => by_address(limit, shares),
+    };
+    let least = least_part(all, typed.setting.flag).max(min);
+    Some(part.max(least).min(limit))
+}
+
+/// What must fit into the part of this limit, such as a message of the largest size. All of that is the limit of one thing,
+/// so no process has a part of it.
+fn least_part(all: &[Typed], flag: &str) -> u64 {
+    let fits = |typed: &&Typed| {
+        let low = typed.setting.flag;
+        ORDERS.contains(&(low, flag)) || typed.setting.fits_into.contains(&flag)
+    };
+    let fitting = all.iter().filter(fits);
+    fitting.filter_map(Typed::number).max().unwrap_or(0)
+}
+
+/// The least memory of so many processes.
+fn least_of(count: NonZeroU32) -> u64 {
+    MEMORY_BYTES_MIN * u64::from(count.get())
 }
 
 /// The limit of an address in one of several processes. With twice its part the address is hardly ever refused for the
@@ -153,6 +210,33 @@ impl Checked {
     /// How many processes serve the clients.
     pub fn processes(&self) -> Processes {
         self.get::<ProcessSettings>().processes
+    }
+
+    /// How many processes this process starts; 1 if it is no supervisor.
+    pub fn processes_to_start(&self) -> u32 {
+        self.each_process().map_or(1, |(count, _)| count.get())
+    }
+
+    /// The error of a `--memory-max` that gives each of `count` processes less than it needs.
+    pub(super) fn memory_of_each_error(&self, count: NonZeroU32) -> Option<SettingsError> {
+        let memory = self.set(MEMORY)?;
+        let (bytes, least) = (self.get::<ProcessSettings>().memory_max, least_of(count));
+        (1..least).contains(&bytes).then(|| {
+            let allowed = format!("0, or at least {least}: 64 MiB for each of {count} processes");
+            self.refused_whole(memory.setting.flag, allowed)
+        })
+    }
+
+    /// The warning about a memory limit of the system that leaves each of `count` processes less than it takes.
+    pub(super) fn memory_of_each_warning(&self, count: NonZeroU32) -> Option<String> {
+        let memory = self.find(MEMORY)?;
+        let (bytes, least) = (self.get::<ProcessSettings>().memory_max, least_of(count));
+        (memory.source == Source::MemoryLimit && bytes < least).then(|| {
+            format!(
+                "the limits of {count} processes are made for {least} bytes of memory, 64 MiB for each; three quarters of the \
+                 memory limit are {bytes}: raise the memory limit, or lower --processes"
+            )
+        })
     }
 
     /// The errors of a gateway with several processes.
@@ -185,7 +269,7 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Rows;
+    use crate::settings::{Env, Rows, TablePart};
     use weirgate_core::Limits;
 
     #[test]
@@ -228,6 +312,114 @@ mod tests {
         );
         let most = limits(&[("processes", "64/64")]);
         assert!(most.frame_bytes_max >= most.send_queue.hard_bytes as u64);
+    }
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn a_part_has_room_for_the_largest_message() {
+        let rows = Rows::gateway(&[TablePart::BusMessages, TablePart::History]);
+        let limits = |flags: &[(&str, &str)]| -> Limits {
+            Checked::of(rows, flags, &[]).expect("good settings").get()
+        };
+        let most = ("processes", "64/64");
+        let message = ("message-bytes-max", "67108864");
+        assert_eq!(limits(&[most]).frame_bytes_max, 16 * MIB);
+        assert_eq!(limits(&[most, message]).unfinished_bytes_max, 64 * MIB);
+        let message = ("bus-message-bytes-max", "33554432");
+        assert_eq!(limits(&[most, message]).frame_bytes_max, 32 * MIB);
+        let history = [
+            ("processes", "1/2"),
+            ("history-ms", "60000"),
+            ("history-bytes-max", "33554433"),
+            ("frame-bytes-max", "67108866"),
+        ];
+        assert_eq!(limits(&history).history.bytes_max as u64, 16 * MIB);
+    }
+
+    const FOUR: [(&str, &str); 2] = [("processes", "4"), ("admin-addr", "127.0.0.1:9100")];
+
+    fn with_env(flags: &[(&str, &str)], env: Env) -> Result<Checked, String> {
+        let typed = |name: &str| {
+            let flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.map(|(_, text)| (*text).to_owned()).collect()
+        };
+        let checked = Checked::read(Rows::EVERY.settings(), typed, &env, Vec::new(), |_| {
+            Vec::new()
+        });
+        checked.map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+    }
+
+    #[test]
+    fn a_part_that_is_too_small_is_told_with_the_number_of_processes() {
+        let flags = [
+            ("memory-max", "402653184"),
+            ("message-bytes-max", "16777216"),
+        ];
+        assert!(with_env(&flags, Env::default()).is_ok(), "one process");
+        let error = with_env(&[&flags[..], &FOUR].concat(), Env::default()).expect_err("four");
+        let begin = "in each of 4 processes: --message-bytes-max is 16777216 (flag); allowed: at most unfinished-bytes, ";
+        assert!(error.starts_with(begin), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+
+    #[test]
+    fn memory_for_less_than_the_least_of_each_process_is_refused() {
+        let of = |bytes| {
+            with_env(
+                &[&FOUR[..], &[("memory-max", bytes)]].concat(),
+                Env::default(),
+            )
+        };
+        let error = of("268435455").expect_err("too little");
+        let allowed = "allowed: 0, or at least 268435456: 64 MiB for each of 4 processes\n";
+        assert_eq!(error, format!("--memory-max is \"268435455\"; {allowed}"));
+        for bytes in ["268435456", "0"] {
+            assert!(of(bytes).is_ok(), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_that_is_too_low_for_the_processes_is_told() {
+        let warnings = |limit: u64| {
+            let env = Env::default().with_memory_limit(Some(limit));
+            let checked = with_env(&FOUR, env).expect("good settings");
+            checked.warnings().to_vec()
+        };
+        assert_eq!(warnings(1024 * MIB), &[] as &[String]);
+        let low = warnings(256 * MIB);
+        let begin = "the limits of 4 processes are made for 268435456 bytes of memory";
+        assert!(
+            matches!(&low[..], [one] if one.starts_with(begin)),
+            "{low:?}"
+        );
+    }
+
+    #[test]
+    fn auto_is_a_process_for_each_core() {
+        let flags = [("processes", "auto"), FOUR[1]];
+        for (cores, count) in [(1, 1), (48, 48), (100, 64)] {
+            let checked = with_env(&flags, Env::default().with_cores(cores));
+            let checked = checked.expect("good settings");
+            let (started, each) = checked.each_process().expect("a supervisor");
+            assert_eq!(
+                (started.get(), checked.processes_to_start()),
+                (count, count)
+            );
+            assert_eq!(each.processes().shares(), u64::from(count));
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_lowers_parts_of_defaults_and_raises_none() {
+        let frames = |limit_mib: u64| {
+            let env = Env::default().with_memory_limit(Some(limit_mib * MIB));
+            let checked = with_env(&FOUR, env).expect("good settings");
+            let (_, each) = checked.each_process().expect("a supervisor");
+            each.get::<Limits>().frame_bytes_max
+        };
+        assert_eq!(frames(8192), 128 * MIB, "a quarter of 512 MiB");
+        assert_eq!(frames(1024), (192 - 24) * MIB / 1000 * 250);
     }
 
     #[test]

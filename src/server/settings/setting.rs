@@ -146,8 +146,8 @@ pub(super) struct MistakenEnv {
 
 /// What a limit counts if several processes share a port (`--processes`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Counts {
-    /// A client, a message, a name, or something that each process has whole.
+pub enum Counts {
+    /// A client, a message, a request, a name, or something that each process has whole.
     #[default]
     Each,
     /// All clients: each process has its part.
@@ -209,8 +209,10 @@ pub struct Setting {
     pub(super) mistaken_env: Option<MistakenEnv>,
     /// For a limit of bytes over all clients: its part of `--memory-max`, in thousandths.
     pub memory_part: Option<u16>,
-    /// What the limit counts over several processes; of a part of `--memory-max` always all clients.
-    pub(super) counts: Counts,
+    /// What the limit counts over several processes; `None` for the default ([`Self::counts`]).
+    pub(super) counts: Option<Counts>,
+    /// Limits over all clients into which a single thing of this size must fit, also if several processes divide them.
+    pub(super) fits_into: &'static [&'static str],
     /// The part of the shared table. A gateway's own rows do not use it.
     pub(super) part: TablePart,
 }
@@ -238,7 +240,8 @@ impl Setting {
             leads_short_help: false,
             mistaken_env: None,
             memory_part: None,
-            counts: Counts::Each,
+            counts: None,
+            fits_into: &[],
             part: TablePart::Every,
         }
     }
@@ -350,22 +353,34 @@ impl Setting {
 
     /// Makes the limit one of all processes of a port together.
     pub const fn counts_all(mut self) -> Self {
-        self.counts = Counts::All;
+        self.counts = Some(Counts::All);
+        self
+    }
+
+    /// Makes a part of `--memory-max` the limit of one thing, such as a request: each process has it whole. Each of several
+    /// processes has at least as much of the limits `sums`, into which one such thing must fit.
+    pub const fn counts_each(mut self, sums: &'static [&'static str]) -> Self {
+        self.counts = Some(Counts::Each);
+        self.fits_into = sums;
         self
     }
 
     /// Makes the limit one by address, over all processes of a port.
     pub(crate) const fn counts_address(mut self) -> Self {
-        self.counts = Counts::Address;
+        self.counts = Some(Counts::Address);
         self
     }
 
-    /// What the limit counts over several processes.
-    pub(crate) fn counts(&self) -> Counts {
-        match self.memory_part {
-            Some(_) => Counts::All,
-            None => self.counts,
-        }
+    /// What the limit counts over several processes. A part of `--memory-max` counts all clients unless its row says
+    /// otherwise.
+    pub fn counts(&self) -> Counts {
+        let of_memory = self.memory_part.map(|_| Counts::All);
+        self.counts.or(of_memory).unwrap_or_default()
+    }
+
+    /// The limits over all clients into which one thing of this size must fit.
+    pub fn fits_into(&self) -> &'static [&'static str] {
+        self.fits_into
     }
 
     /// Makes the row a setting without a flag. It can be set only in the environment, by the names of the replaced

@@ -2,7 +2,8 @@
 //! the flags and the environment ([`Env`]).
 //!
 //! This stage interprets one kind of value: a port that Kubernetes has injected counts as unset, so the next source
-//! applies. And it shares out `--memory-max` (`memory_share`).
+//! applies. Then limits over all clients get their parts of the memory and of several processes (`memory_share`,
+//! `processes`).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,8 +11,6 @@ use std::path::PathBuf;
 use super::env::{Env, is_service_address};
 use super::error::SettingsError;
 use super::kind::{Kind, Value};
-use super::memory_share::share;
-use super::processes;
 use super::setting::Setting;
 
 /// The source of a value.
@@ -45,7 +44,7 @@ impl fmt::Display for Source {
 }
 
 /// A setting with text and source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Typed {
     /// The row of the table.
     pub setting: Setting,
@@ -75,9 +74,9 @@ impl Typed {
         }
     }
 
-    /// Takes another number in place of the text.
-    pub(super) fn replace(&mut self, number: u64, source: Source) {
-        self.text = number.to_string();
+    /// Takes another value in place of the text.
+    pub(super) fn replace(&mut self, value: impl ToString, source: Source) {
+        self.text = value.to_string();
         self.source = source;
     }
 }
@@ -115,8 +114,6 @@ pub(super) fn collect(
         }
     }
     warnings.extend(env.mistaken_names(&all));
-    let processes = processes::shares(&all);
-    share(&mut all, env.memory_limit_bytes(), processes);
     match errors.is_empty() {
         true => Ok(all),
         false => Err(errors),

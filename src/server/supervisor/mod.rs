@@ -32,7 +32,6 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use hyper::Method;
@@ -60,7 +59,7 @@ pub(crate) use self::refusals::read_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
-use crate::settings::{Checked, Processes};
+use crate::settings::Checked;
 use weirgate_runtime::Clock;
 use weirgate_wire::json::Json;
 
@@ -89,7 +88,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     if let Some(text) = common.same_address_error() {
         return Err(RunError::Settings(text));
     }
-    let count = processes_to_start(checked.processes());
+    let count = checked.processes_to_start();
     let ports = Ports::hold(checked)?;
     let sockets = SocketDirectory::new().map_err(|error| {
         let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
@@ -153,20 +152,6 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
 /// The time after which a process with so many connections that was asked to stop is killed.
 fn stop_us(reactor: &ReactorSettings, connections: u64) -> u64 {
     reactor.longest_stop_us(connections) + STOP_MORE_US
-}
-
-/// How many processes to start: the given number, or one for each core.
-fn processes_to_start(processes: Processes) -> u32 {
-    match processes {
-        Processes::Several(count) => count.get(),
-        // A process that is alone, or one of several, starts no supervisor.
-        Processes::Auto | Processes::Alone | Processes::One { .. } => {
-            let cores = available_parallelism().map_or(1, usize::from);
-            u32::try_from(cores)
-                .unwrap_or(1)
-                .min(crate::settings::PROCESSES_MAX)
-        }
-    }
 }
 
 /// The processes, and what the pages know of them.
