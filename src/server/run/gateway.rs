@@ -384,7 +384,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             has_supervisor: common.has_supervisor,
             telemetry,
         };
-        reloads.start().map_err(RunError::Thread)?;
+        reloads
+            .start(!common.has_supervisor)
+            .map_err(RunError::Thread)?;
         log_start(self.name, &listening, connections_max, common.memory_max);
         announce(&listening);
         let telemetry = &listening.telemetry;
@@ -443,7 +445,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
     }
 
-    /// Starts the HTTP thread, with the operator's page on the admin address if there is one. Returns the address of the
+    /// Starts the HTTP threads, with the operator's page on the admin address if there is one. Returns the address of the
     /// admin listener.
     fn start_http(
         &mut self,
