@@ -14,7 +14,7 @@
 //! | `connection`, `connection_clock`, `client_stream` | a connection, its timeouts, its socket |
 //! | `gate` | one request at a time to hyper, under the reactor's rules for heads |
 //! | `requests`, `unwritten`, `pace`, `end_reports` | the answers of a connection, what hyper holds of them, the speed of request bodies, ends to report |
-//! | `service`, `cors`, `caller` | from a request to its answer: origins, routes, the sender |
+//! | `service`, `cors`, `caller`, `in_progress` | from a request to its answer: origins, routes, the sender |
 //! | `site`, `body`, `settings` | for gateways: routes and answers, bodies in pieces; the settings |
 //! | `files`, `page`, `client_modules` | files in the binary: pages, and the clients for browsers |
 //! | `status_pages`, `readiness`, `metrics_format` | `/ready`, `/stats`, `/metrics` |
@@ -32,6 +32,7 @@ mod end_reports;
 mod files;
 mod gate;
 mod handover;
+mod in_progress;
 pub(crate) mod metrics_format;
 pub(crate) mod operator;
 mod pace;
@@ -52,6 +53,7 @@ pub use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
+pub use in_progress::InProgress;
 pub use page::{FrontPage, PageParts};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;

@@ -5,6 +5,7 @@ use super::caller::Caller;
 use super::connection::{Connection, Server};
 use super::connection_clock::Work;
 use super::gate::Gate;
+use super::in_progress::RequestInProgress;
 use super::service::Responder;
 use super::site::{Answer, Handler, LateAnswer, RequestParts};
 use super::turns::SenderTurns;
@@ -63,18 +64,22 @@ impl Connection {
         let origin = parts.head.headers.get(ORIGIN).cloned();
         let asked: HeaderMap = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
         let (version, body_read) = (parts.head.version, body.progress());
+        let mut in_progress = None;
         let mut answer = match self.server.find(&parts) {
             Responder::Answer(answer) => answer.into(),
             Responder::Handler(Handler::Ready(answer)) => answer(&parts).into(),
             Responder::Handler(Handler::Later(answer)) => {
                 work.begin_handler(!parts.head.method.is_safe());
+                let sender = self.caller.borrow().clone();
+                let all = &self.server.settings.access.in_progress;
+                in_progress = sender.map(|sender| all.begin(sender));
                 answer(parts, body).await
             }
         };
         *self.eviction_check.borrow_mut() = answer.eviction_check.take();
         // The bytes of a service's answer are already charged with the connection to the service.
         self.gate.set_charged(answer.is_passed_on);
-        let mut response = self.response(&asked, &body_read, answer, (work, turns));
+        let mut response = self.response(&asked, &body_read, answer, (work, turns, in_progress));
         // In HTTP/1.0, a body of unknown length ends with the connection (RFC 9112 §6.3).
         let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
             || response.body().size_hint().exact().is_some();
@@ -98,7 +103,7 @@ impl Connection {
         asked: &HeaderMap,
         body_read: &Progress,
         answer: LateAnswer,
-        under_way: (Work, SenderTurns),
+        under_way: UnderWay,
     ) -> Response<Outgoing> {
         let mut response = Response::new(Outgoing {
             body: answer.body,
@@ -144,7 +149,11 @@ impl Server {
     }
 }
 
-/// The body for hyper, the work of the handler, and the turns of the sender.
+/// What lasts from a request to the end of its answer: the work, the turns of the sender, and the entry in the list of the
+/// requests that a cut ends.
+type UnderWay = (Work, SenderTurns, Option<RequestInProgress>);
+
+/// The body for hyper, and what ends with it.
 pub(super) struct Outgoing {
     body: AnswerBody,
     gate: Gate,
@@ -153,8 +162,8 @@ pub(super) struct Outgoing {
     is_copied: bool,
     /// Why the body breaks off, and the flushes until then.
     fault: Option<(BoxError, u64)>,
-    /// Held so that both end with the body.
-    _under_way: (Work, SenderTurns),
+    /// Held so that all of it ends with the body.
+    _under_way: UnderWay,
 }
 
 impl Body for Outgoing {

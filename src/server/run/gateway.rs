@@ -480,6 +480,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             trusted_proxies: common.limits.trusted_proxies.clone(),
             revoked: common.limits.revoked.clone(),
             cuts: cutter.cuts.subscribe(),
+            in_progress: cutter.in_progress.clone(),
             clock,
         };
         let settings = HttpSettings {
