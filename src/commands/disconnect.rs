@@ -48,7 +48,7 @@ All conditions that are given have to hold. Those who were cut off are refused f
 is later, or until --until: by user, token or address, also at gateways where they have no connection. --allow takes a \
 refusal with exactly these conditions back.
 
-Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 without an address.";
+Exit status: 0; 1 if a gateway, or one of its processes, has refused the request or did not answer; 2 without an address.";
 
 /// `weirgate disconnect`, ready to run.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct DisconnectCommand {
 /// The response of a gateway, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Response {
-    /// Whether the gateway has carried out the request.
+    /// Whether the gateway has carried out the request, at least in some of its processes.
     is_success: bool,
     text: String,
 }
@@ -76,6 +76,8 @@ struct Response {
 struct CutResponse {
     refused: Option<Cut>,
     tokens_end: Option<i64>,
+    /// The processes that did not answer.
+    processes_missing: Vec<u32>,
 }
 
 /// The subcommand.
@@ -147,12 +149,12 @@ impl DisconnectCommand {
         }
         match responses
             .iter()
-            .filter(|response| !response.is_success)
+            .filter(|response| !response.is_whole())
             .count()
         {
             0 => Ok(()),
             failed => Err(format!(
-                "{failed} of {} gateways did not take the request",
+                "{failed} of {} gateways did not take the request, or not in all of their processes",
                 self.admins.targets.len()
             )),
         }
@@ -188,9 +190,7 @@ impl DisconnectCommand {
             return None;
         }
         let successes = responses.iter().filter(|response| response.is_success);
-        let cuts: Vec<CutResponse> = successes
-            .filter_map(|response| Json::read(response.text.as_bytes()).ok()?.parse().ok())
-            .collect();
+        let cuts: Vec<CutResponse> = successes.filter_map(Response::cut).collect();
         let end = |cut: &CutResponse| cut.refused.as_ref().and_then(|refused| refused.until);
         let latest = cuts.iter().flat_map(|cut| [end(cut), cut.tokens_end]);
         let latest = latest.flatten().max()?;
@@ -233,6 +233,16 @@ impl Response {
             is_success: false,
             text,
         }
+    }
+
+    fn cut(&self) -> Option<CutResponse> {
+        Json::read(self.text.as_bytes()).ok()?.parse().ok()
+    }
+
+    /// Whether the gateway has carried out the request in all of its processes.
+    fn is_whole(&self) -> bool {
+        let lacks_some = |cut: CutResponse| !cut.processes_missing.is_empty();
+        self.is_success && !self.cut().is_some_and(lacks_some)
     }
 }
 
@@ -282,6 +292,27 @@ mod tests {
         };
         assert_eq!(responses, [taken(), taken()]);
         server.join().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_did_not_answer_is_a_failure() {
+        for (body, is_good) in [
+            (r#"{"disconnected":1}"#, true),
+            (r#"{"disconnected":1,"processes_missing":[2]}"#, false),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let target = Target::here(&[listener.local_addr().unwrap().into()], CUT_PATH);
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                let length = body.len();
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let done = command(vec![target], &["user"]).run();
+            assert_eq!(done.is_ok(), is_good, "{body}");
+            server.join().unwrap();
+        }
     }
 
     #[test]

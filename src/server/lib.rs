@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `reactor` | the loop, the sockets of clients, signals |
 //! | [`listening`] | addresses to listen on, TLS towards clients |
-//! | [`http`] | plain HTTP on a side thread: pages, metrics |
+//! | [`http`] | plain HTTP on side threads: pages, metrics |
 //! | [`telemetry`] | metric names, the numbers of a turn, the log |
 //! | [`settings`] | the table of flags and environment names, typed and checked |
 //! | [`run`] | from the parts of a gateway to a process that runs until a signal; files that are read again |

@@ -171,8 +171,10 @@ async def test_what_a_cut_address_has_under_way_ends_and_what_waits_is_not_begun
     waits = gateway.client(THERE).ask("POST", "/v1/jobs/waits", body="{}")
     name = 'weirgate_proxy_address_waits_total{service="measurement"}'
     await until(lambda: gateway.count(name) >= 1, 20, "a request that waits for a connection")
-    assert gateway.cut(address=THERE)[0] == 200
+    status, cut = gateway.cut(address=THERE)
+    assert (status, cut["disconnected"], cut["requests_ended"]) == (200, 0, 4), cut
     assert [client.rest() for client in [*mine, waits]] == [b""] * 4
+    assert "requests_ended" not in gateway.cut(address=THERE)[1]
     # Everything is free for the others.
     others = [gateway.client().ask("GET", f"/v1/jobs/other{n}") for n in range(2)]
     assert {held.next()[0] for _ in others} == {"/v1/jobs/other0", "/v1/jobs/other1"}

@@ -56,6 +56,14 @@ def settings(folder, kind):
     return keys, filter_, table, flags, {"JWT_JWKS_FILE": str(keys)}
 
 
+@pytest.mark.parametrize("flags", [[], ["--processes", "1"]], ids=["default", "one"])
+async def test_the_signal_for_a_roll_ends_no_gateway_without_a_supervisor(start_weirgate, flags):
+    weirgate = start_weirgate("events", *flags).wait_for("/health")
+    weirgate.send(signal.SIGUSR2)
+    await until(lambda: "SIGUSR2 has no effect without --processes" in weirgate.log(), 10, "a warning")
+    assert weirgate.get("/health")[0] == 200
+
+
 @pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
 async def test_hangups_during_traffic_cut_nobody_and_lose_nothing(redis_server, start_weirgate, tmp_path, kind):
     keys, filter_, table, flags, env = settings(tmp_path, kind)

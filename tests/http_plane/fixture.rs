@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use weirgate_core::FeedStats;
 use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::http::{
-    Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, PageParts,
+    Admin, Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, PageParts,
     ReadyLimits, Route, Site, StatusCode, status_routes,
 };
 use weirgate_server::telemetry::Telemetry;
@@ -39,6 +40,8 @@ pub(crate) struct Fixture {
     pub(crate) returned: Receiver<Handover>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) held: Quota,
+    /// The answers at `/count`.
+    pub(crate) counted: Arc<AtomicUsize>,
 }
 
 impl Fixture {
@@ -47,6 +50,15 @@ impl Fixture {
     }
 
     pub(crate) fn with(settings: HttpSettings) -> Self {
+        Self::of(settings, [], None)
+    }
+
+    /// With further routes, and perhaps an admin listener.
+    pub(crate) fn of(
+        settings: HttpSettings,
+        more: impl IntoIterator<Item = Route>,
+        admin: Option<Admin>,
+    ) -> Self {
         let clock = Clock::start();
         let build = BuildInfo {
             version: "1.2.3",
@@ -73,12 +85,18 @@ impl Fixture {
             .routes(),
         );
         routes.extend(bodies::routes());
+        let counted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&counted);
+        routes.push(Route::get("/count", move |_| {
+            Answer::json(StatusCode::OK, count.fetch_add(1, Relaxed).to_string())
+        }));
+        routes.extend(more);
         let site = Site {
             routes,
             ..Site::default()
         };
         let held = settings.held.clone();
-        let plane = HttpPlane::start(site, None, settings, clock).unwrap();
+        let plane = HttpPlane::start(site, admin, settings, clock).unwrap();
         let (back, returned) = mpsc::channel();
         let back = move |handover| drop(back.send(handover));
         Self {
@@ -89,6 +107,7 @@ impl Fixture {
             places: Quota::new("connections", 1 << 20),
             telemetry,
             held,
+            counted,
         }
     }
 
@@ -96,6 +115,19 @@ impl Fixture {
     pub(crate) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
+        self.hand_over(accepted, peer.into(), read);
+        Client::new(stream)
+    }
+
+    /// A new connection that comes from this peer.
+    pub(crate) fn connect_as(&self, peer: Peer, read: impl AsRef<[u8]>) -> Client {
+        let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = self.listener.accept().unwrap();
+        self.hand_over(accepted, peer, read);
+        Client::new(stream)
+    }
+
+    fn hand_over(&self, accepted: TcpStream, peer: Peer, read: impl AsRef<[u8]>) {
         accepted.set_nonblocking(true).unwrap();
         // The kernel would take megabytes at once and then nothing for a long while.
         let small = socket2::SockRef::from(&accepted).set_send_buffer_size(64 * 1024);
@@ -103,16 +135,10 @@ impl Fixture {
         self.handle.serve(Handover {
             stream: accepted,
             tls: None,
-            read: HeldBytes::new(
-                &self.held,
-                Peer::from(peer).client(),
-                read.as_ref().to_vec(),
-                0,
-            ),
-            peer: peer.into(),
-            permit: self.permit(peer),
+            read: HeldBytes::new(&self.held, peer.client(), read.as_ref().to_vec(), 0),
+            peer,
+            permit: ConnectionPermit::new(&self.places, peer.client(), Transport::Plain, 0),
         });
-        Client::new(stream)
     }
 
     /// A permit for a connection of this peer.

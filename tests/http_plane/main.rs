@@ -1,10 +1,11 @@
-//! The HTTP thread over real sockets: every connection is handed over as the reactor does it.
+//! The HTTP threads over real sockets: every connection is handed over as the reactor does it.
 
 mod admin;
 mod bodies;
 mod fixture;
 mod gateway;
 mod limits;
+mod turns;
 mod upgrades;
 
 use std::io::Read;

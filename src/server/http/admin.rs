@@ -1,4 +1,4 @@
-//! The admin listener: it accepts on the HTTP thread, and serves the operators' pages.
+//! The admin listener: it accepts on a thread of its own, and serves the operators' pages.
 
 use super::connection::{self, Server};
 use super::handover::Handover;
@@ -28,8 +28,9 @@ use weirgate_wire::base::LogBudget;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// The admin listener: the operators' pages at a separate address. The HTTP thread accepts its connections, independent
-/// of the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no WebSockets.
+/// The admin listener: the operators' pages at a separate address. A thread of its own accepts its connections, independent
+/// of the event loop and its connection limits, so that `/ready` can report a hanging loop; and independent of plain
+/// requests on the public port. Serves no WebSockets.
 pub struct Admin {
     bound: Bound,
     pub(super) site: Site,
@@ -85,7 +86,7 @@ impl Admin {
     }
 }
 
-/// A listener on the HTTP thread.
+/// A listener on the thread.
 enum Accepting {
     Tcp(TcpListener),
     Unix {

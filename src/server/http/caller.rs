@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use hyper::header::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 
+use super::in_progress::InProgress;
 use weirgate_core::{Connected, Revoked};
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
@@ -20,6 +21,8 @@ pub struct ClientAccess {
     pub revoked: Revoked,
     /// Changes when somebody is cut off: a request in progress may be that client's.
     pub cuts: watch::Receiver<()>,
+    /// The requests that end when their senders are cut off.
+    pub in_progress: InProgress,
     /// Says whether a refusal has ended.
     pub clock: Clock,
 }
@@ -31,6 +34,7 @@ impl Default for ClientAccess {
             trusted_proxies: TrustedProxies::None,
             revoked: Revoked::default(),
             cuts: watch::channel(()).1,
+            in_progress: InProgress::default(),
             clock: Clock::start(),
         }
     }

@@ -10,6 +10,7 @@ use super::handover::{Handover, ReturnToReactor};
 use super::requests::Requests;
 use super::settings::{HttpSettings, Linger};
 use super::site::{EvictionCheck, Site};
+use super::turns::{Seat, Turns};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
@@ -34,8 +35,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// What all connections share: the site, the settings, and hyper with its limits.
 pub(super) struct Server {
     pub(super) site: Site,
-    pub(super) ends: Rc<EndReports>,
+    pub(super) ends: Arc<EndReports>,
     pub(super) settings: HttpSettings,
+    turns: Turns,
     protocol: http1::Builder,
 }
 
@@ -45,7 +47,7 @@ impl Server {
         HeldBytes::new(&self.settings.held, peer.client(), Vec::new(), 0)
     }
 
-    pub(super) fn new(site: Site, ends: Rc<EndReports>, settings: HttpSettings) -> Self {
+    pub(super) fn new(site: Site, ends: Arc<EndReports>, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
             // The connection clock distinguishes a slow head from an idle connection; hyper's timeout does
@@ -61,6 +63,7 @@ impl Server {
             site,
             ends,
             settings,
+            turns: Turns::default(),
             protocol,
         }
     }
@@ -100,6 +103,7 @@ pub(super) struct Connection {
     pub(super) server: Rc<Server>,
     pub(super) clock: Rc<ConnectionClock>,
     pub(super) gate: Gate,
+    pub(super) seat: Rc<Seat>,
     /// Of the last answer: whether others need what the answer holds.
     pub(super) eviction_check: RefCell<Option<EvictionCheck>>,
     /// The sender of the last request, if the request ends when its sender is cut off.
@@ -111,9 +115,28 @@ pub(super) struct Connection {
 }
 
 /// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back`. Holds
-/// the permit until the connection has ended.
+/// the permit until the connection has ended. Works in its [turns](Turns).
 pub(super) async fn serve(
     server: Rc<Server>,
+    handover: Handover,
+    back: Option<ReturnToReactor>,
+    stopping: watch::Receiver<bool>,
+) {
+    let seat = Seat::new(handover.peer.client());
+    let work = serve_step_by_step(
+        Rc::clone(&server),
+        Rc::clone(&seat),
+        handover,
+        back,
+        stopping,
+    );
+    server.turns.take(seat, work).await;
+}
+
+/// Serves a connection; each poll is a step.
+async fn serve_step_by_step(
+    server: Rc<Server>,
+    seat: Rc<Seat>,
     handover: Handover,
     back: Option<ReturnToReactor>,
     mut stopping: watch::Receiver<bool>,
@@ -166,6 +189,7 @@ pub(super) async fn serve(
         server,
         clock,
         gate: gate.clone(),
+        seat,
         eviction_check: RefCell::default(),
         caller: RefCell::default(),
         certificate: certificate.map(Arc::from),

@@ -1,6 +1,6 @@
 //! Reports the ends of plain connections that operators should know of.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 use weirgate_core::CloseReason;
@@ -17,7 +17,8 @@ const END_LINES_PER_SECOND: u32 = 10;
 pub(super) struct EndReports {
     to_reactor: Sender<CloseReason>,
     clock: Clock,
-    lines: RefCell<LogBudget>,
+    /// Of all threads.
+    lines: Mutex<LogBudget>,
 }
 
 impl EndReports {
@@ -25,7 +26,7 @@ impl EndReports {
         Self {
             to_reactor,
             clock,
-            lines: RefCell::new(LogBudget::new(END_LINES_PER_SECOND)),
+            lines: Mutex::new(LogBudget::new(END_LINES_PER_SECOND)),
         }
     }
 
@@ -34,10 +35,16 @@ impl EndReports {
         self.clock
     }
 
+    /// The number of lines left out before the next line, if there may be one.
+    fn line(&self) -> Option<u64> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.line(self.clock.now())
+    }
+
     /// Counts and logs a head of another protocol.
     pub(super) fn count_other_protocol(&self, peer: Peer, protocol: &'static str) {
         let _ = self.to_reactor.send(CloseReason::BadRequest);
-        if let Some(lines_left_out) = self.lines.borrow_mut().line(self.clock.now()) {
+        if let Some(lines_left_out) = self.line() {
             tracing::warn!(
                 %peer,
                 refusal = protocol,
@@ -51,7 +58,7 @@ impl EndReports {
     /// Counts and logs the end of a connection of this peer; `client` is the peer itself or a client of a proxy.
     pub(super) fn count(&self, peer: Peer, client: ClientAddr, reason: CloseReason) {
         let _ = self.to_reactor.send(reason);
-        if let Some(lines_left_out) = self.lines.borrow_mut().line(self.clock.now()) {
+        if let Some(lines_left_out) = self.line() {
             tracing::info!(
                 %client,
                 %peer,

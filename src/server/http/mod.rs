@@ -1,19 +1,20 @@
-//! Plain HTTP on a side thread.
+//! Plain HTTP on side threads.
 //!
 //! Serves every connection whose request is not a WebSocket upgrade for the gateway: the reactor hands the connection
 //! over with the bytes read so far, and gets it back if the client asks for a WebSocket later. Serves the admin
 //! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
 //! Called by `run` (start, stop) and the reactor (hand-over).
 //!
-//! Begin with `plane.rs` (the thread), then `connection.rs` and `gate.rs`.
+//! Begin with `plane.rs` (the threads), then `connection.rs` and `gate.rs`.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `plane`, `handover`, `admin` | the thread; connections from and to the reactor; the admin listener |
+//! | `plane`, `handover`, `admin` | the threads; connections from and to the reactor; the admin listener |
+//! | `turns` | which connection works next |
 //! | `connection`, `connection_clock`, `client_stream` | a connection, its timeouts, its socket |
 //! | `gate` | one request at a time to hyper, under the reactor's rules for heads |
 //! | `requests`, `unwritten`, `pace`, `end_reports` | the answers of a connection, what hyper holds of them, the speed of request bodies, ends to report |
-//! | `service`, `cors`, `caller` | from a request to its answer: origins, routes, the sender |
+//! | `service`, `cors`, `caller`, `in_progress` | from a request to its answer: origins, routes, the sender |
 //! | `site`, `body`, `settings` | for gateways: routes and answers, bodies in pieces; the settings |
 //! | `files`, `page`, `client_modules` | files in the binary: pages, and the clients for browsers |
 //! | `status_pages`, `readiness`, `metrics_format` | `/ready`, `/stats`, `/metrics` |
@@ -31,6 +32,7 @@ mod end_reports;
 mod files;
 mod gate;
 mod handover;
+mod in_progress;
 pub(crate) mod metrics_format;
 pub(crate) mod operator;
 mod pace;
@@ -42,6 +44,7 @@ mod service;
 mod settings;
 mod site;
 pub(crate) mod status_pages;
+mod turns;
 mod unwritten;
 
 pub use admin::Admin;
@@ -50,6 +53,7 @@ pub use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
+pub use in_progress::InProgress;
 pub use page::{FrontPage, PageParts};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::ReadyLimits;

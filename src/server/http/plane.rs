@@ -1,5 +1,6 @@
-//! The HTTP thread, from its start to its stop. It serves the connections that the reactor hands over, and the admin
-//! listener ([`Admin`]).
+//! The HTTP threads, from their start to their stop: one serves the connections that the reactor hands over, the other one
+//! the admin listener ([`Admin`]). So no number of requests on the public port delays the operators' pages, probes, and
+//! pushes.
 
 use super::admin::{Admin, serve_admin};
 use super::connection::{self, Server};
@@ -15,14 +16,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 use weirgate_core::CloseReason;
 use weirgate_runtime::Clock;
 
-/// A message to the HTTP thread.
+/// A message to an HTTP thread.
 enum HttpJob {
     /// A connection to serve. Dropping the last value marks its end ([`HttpHandle::is_busy`]).
     Serve(Handover, ReturnToReactor, Arc<()>),
@@ -31,9 +32,31 @@ enum HttpJob {
     },
 }
 
-/// The reactor's handle of the HTTP thread, with the callback that returns connections.
+/// What an HTTP thread serves.
+enum Served {
+    /// Connections that the reactor hands over.
+    HandedOver(Site),
+    Admin(Admin),
+}
+
+/// The senders of messages to the threads: the one that serves handed-over connections, and the one of the admin listener.
+#[derive(Clone)]
+struct Jobs {
+    public: mpsc::UnboundedSender<HttpJob>,
+    admin: Option<mpsc::UnboundedSender<HttpJob>>,
+}
+
+impl Jobs {
+    fn stop(&self, within: Duration) {
+        for jobs in self.admin.iter().chain([&self.public]) {
+            let _ = jobs.send(HttpJob::Stop { within });
+        }
+    }
+}
+
+/// The reactor's handle of the HTTP threads, with the callback that returns connections.
 pub struct HttpHandle {
-    jobs: mpsc::UnboundedSender<HttpJob>,
+    jobs: Jobs,
     back: ReturnToReactor,
     /// Each handed-over connection holds a clone until it ends.
     open: Arc<()>,
@@ -45,13 +68,13 @@ impl HttpHandle {
     /// connection is closed.
     pub fn serve(&self, handover: Handover) {
         let (back, open) = (Arc::clone(&self.back), Arc::clone(&self.open));
-        let _ = self.jobs.send(HttpJob::Serve(handover, back, open));
+        let _ = self.jobs.public.send(HttpJob::Serve(handover, back, open));
     }
 
     /// Begins a stop as [`HttpPlane::stop`] does, without waiting for its end. A later stop may shorten the time, but
     /// not extend it.
     pub fn begin_stop(&self, within: Duration) {
-        let _ = self.jobs.send(HttpJob::Stop { within });
+        self.jobs.stop(within);
     }
 
     /// The reason of the next connection that had to be evicted or broke the protocol of TLS; `None` if there is none.
@@ -65,44 +88,44 @@ impl HttpHandle {
     }
 }
 
-/// The HTTP thread. Dropping it ends the thread and its connections at once; [`HttpPlane::stop`] lets answers finish
+/// The HTTP threads. Dropping this ends the threads and their connections at once; [`HttpPlane::stop`] lets answers finish
 /// first.
 pub struct HttpPlane {
-    jobs: mpsc::UnboundedSender<HttpJob>,
+    jobs: Jobs,
     ends: Receiver<CloseReason>,
-    thread: Option<JoinHandle<()>>,
+    /// Empty once they have ended.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl HttpPlane {
-    /// Starts the thread: `site` serves handed-over connections, `admin` is the admin listener.
+    /// Starts the threads: `site` serves handed-over connections, `admin` is the admin listener.
     ///
     /// # Errors
-    /// The system refuses a thread or descriptors for its event loop.
+    /// The system refuses a thread, or descriptors for its event loop.
     pub fn start(
         site: Site,
         admin: Option<Admin>,
         settings: HttpSettings,
         clock: Clock,
     ) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (jobs, queue) = mpsc::unbounded_channel();
         let (to_reactor, ends) = crossbeam_channel::unbounded();
-        let thread = thread::Builder::new()
-            .name("http".to_owned())
-            .spawn(move || {
-                let ends = Rc::new(EndReports::new(to_reactor, clock));
-                let server = |site| Rc::new(Server::new(site, Rc::clone(&ends), settings.clone()));
-                run(&runtime, server, site, admin, queue);
-                // Work on other threads may take longer than the stop may.
-                runtime.shutdown_background();
-            })?;
-        Ok(Self {
-            jobs,
+        let reports = Arc::new(EndReports::new(to_reactor, clock));
+        let start = |name, served| start_thread(name, served, Arc::clone(&reports), &settings);
+        let (public, thread) = start("http", Served::HandedOver(site))?;
+        let mut plane = Self {
+            jobs: Jobs {
+                public,
+                admin: None,
+            },
             ends,
-            thread: Some(thread),
-        })
+            threads: vec![thread],
+        };
+        if let Some(admin) = admin {
+            let (jobs, thread) = start("admin", Served::Admin(admin))?;
+            plane.jobs.admin = Some(jobs);
+            plane.threads.push(thread);
+        }
+        Ok(plane)
     }
 
     /// Makes a handle. Connections that ask for a WebSocket later are returned through `back`.
@@ -115,15 +138,15 @@ impl HttpPlane {
         }
     }
 
-    /// Stops the thread. Idle connections end now; answers in progress have the time `within` from now on to finish.
-    /// Blocks until the thread has ended.
+    /// Stops the threads. Idle connections end now; answers in progress have the time `within` from now on to finish.
+    /// Blocks until the threads have ended.
     pub fn stop(mut self, within: Duration) {
         self.end(within);
     }
 
     fn end(&mut self, within: Duration) {
-        let _ = self.jobs.send(HttpJob::Stop { within });
-        if let Some(thread) = self.thread.take() {
+        self.jobs.stop(within);
+        for thread in self.threads.drain(..) {
             // The panic hook has reported a panic of the thread; the process is ending anyway.
             let _ = thread.join();
         }
@@ -132,38 +155,53 @@ impl HttpPlane {
 
 impl Drop for HttpPlane {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if !self.threads.is_empty() {
             self.end(Duration::ZERO);
         }
     }
 }
 
-fn run(
-    runtime: &Runtime,
-    server: impl Fn(Site) -> Rc<Server>,
-    site: Site,
-    admin: Option<Admin>,
-    queue: mpsc::UnboundedReceiver<HttpJob>,
-) {
-    let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
-    let take_over = site.take_over.clone().unwrap_or(nobody);
-    LocalSet::new().block_on(runtime, serve(server, site, take_over, admin, queue));
+/// Starts a thread. Returns the sender of its messages.
+fn start_thread(
+    name: &str,
+    served: Served,
+    ends: Arc<EndReports>,
+    settings: &HttpSettings,
+) -> io::Result<(mpsc::UnboundedSender<HttpJob>, JoinHandle<()>)> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (jobs, queue) = mpsc::unbounded_channel();
+    let (thread, settings) = (
+        thread::Builder::new().name(name.to_owned()),
+        settings.clone(),
+    );
+    let thread = thread.spawn(move || {
+        let server = |site| Rc::new(Server::new(site, ends, settings));
+        LocalSet::new().block_on(&runtime, serve(server, served, queue));
+        // Work on other threads may take longer than the stop may.
+        runtime.shutdown_background();
+    })?;
+    Ok((jobs, thread))
 }
 
 async fn serve(
-    server: impl Fn(Site) -> Rc<Server>,
-    site: Site,
-    take_over: TakeOver,
-    admin: Option<Admin>,
+    server: impl FnOnce(Site) -> Rc<Server>,
+    served: Served,
     mut queue: mpsc::UnboundedReceiver<HttpJob>,
 ) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
-    if let Some(admin) = admin {
-        let server = server(admin.site.clone());
-        connections.spawn_local(serve_admin(admin, server, stopping.clone()));
-    }
-    let server = server(site);
+    let server = match served {
+        Served::HandedOver(site) => server(site),
+        Served::Admin(admin) => {
+            let server = server(admin.site.clone());
+            connections.spawn_local(serve_admin(admin, Rc::clone(&server), stopping.clone()));
+            server
+        }
+    };
+    let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
+    let take_over = server.site.take_over.clone().unwrap_or(nobody);
     let within = loop {
         let job = poll_fn(|cx| {
             // Finished tasks return their memory.

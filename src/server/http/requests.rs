@@ -5,8 +5,10 @@ use super::caller::Caller;
 use super::connection::{Connection, Server};
 use super::connection_clock::Work;
 use super::gate::Gate;
+use super::in_progress::RequestInProgress;
 use super::service::Responder;
 use super::site::{Answer, Handler, LateAnswer, RequestParts};
+use super::turns::SenderTurns;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Request, Response, StatusCode, Version, service};
@@ -15,7 +17,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::task::yield_now;
 use weirgate_core::CloseReason;
 
 /// Answers the requests of a connection.
@@ -58,27 +59,27 @@ impl Connection {
         body: RequestBody,
         mut work: Work,
     ) -> Result<Response<Outgoing>, Infallible> {
-        if self.clock.always_gives_way() {
-            // hyper takes all requests that have come at once, one after the other. Between them, others get their answers,
-            // and this connection may be evicted.
-            yield_now().await;
-        }
+        let turns = self.seat.turn_to_answer(parts.caller.address).await;
         // An answer may take long, so nothing else of the head is kept meanwhile.
         let origin = parts.head.headers.get(ORIGIN).cloned();
         let asked: HeaderMap = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
         let (version, body_read) = (parts.head.version, body.progress());
+        let mut in_progress = None;
         let mut answer = match self.server.find(&parts) {
             Responder::Answer(answer) => answer.into(),
             Responder::Handler(Handler::Ready(answer)) => answer(&parts).into(),
             Responder::Handler(Handler::Later(answer)) => {
                 work.begin_handler(!parts.head.method.is_safe());
+                let sender = self.caller.borrow().clone();
+                let all = &self.server.settings.access.in_progress;
+                in_progress = sender.map(|sender| all.begin(sender));
                 answer(parts, body).await
             }
         };
         *self.eviction_check.borrow_mut() = answer.eviction_check.take();
         // The bytes of a service's answer are already charged with the connection to the service.
         self.gate.set_charged(answer.is_passed_on);
-        let mut response = self.response(&asked, &body_read, answer, work);
+        let mut response = self.response(&asked, &body_read, answer, (work, turns, in_progress));
         // In HTTP/1.0, a body of unknown length ends with the connection (RFC 9112 §6.3).
         let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
             || response.body().size_hint().exact().is_some();
@@ -102,7 +103,7 @@ impl Connection {
         asked: &HeaderMap,
         body_read: &Progress,
         answer: LateAnswer,
-        work: Work,
+        under_way: UnderWay,
     ) -> Response<Outgoing> {
         let mut response = Response::new(Outgoing {
             body: answer.body,
@@ -110,7 +111,7 @@ impl Connection {
             // hyper copies what is to be sealed.
             is_copied: answer.is_passed_on || self.is_tls,
             fault: None,
-            _work: work,
+            _under_way: under_way,
         });
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
@@ -148,7 +149,11 @@ impl Server {
     }
 }
 
-/// The body for hyper, and the work of the handler.
+/// What lasts from a request to the end of its answer: the work, the turns of the sender, and the entry in the list of the
+/// requests that a cut ends.
+type UnderWay = (Work, SenderTurns, Option<RequestInProgress>);
+
+/// The body for hyper, and what ends with it.
 pub(super) struct Outgoing {
     body: AnswerBody,
     gate: Gate,
@@ -157,8 +162,8 @@ pub(super) struct Outgoing {
     is_copied: bool,
     /// Why the body breaks off, and the flushes until then.
     fault: Option<(BoxError, u64)>,
-    /// Held so that the work ends with the body.
-    _work: Work,
+    /// Held so that all of it ends with the body.
+    _under_way: UnderWay,
 }
 
 impl Body for Outgoing {

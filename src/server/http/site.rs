@@ -82,13 +82,13 @@ impl RequestParts {
     }
 }
 
-/// A future answer. Polled on the HTTP thread, so it must not block; dropped when the client leaves.
+/// A future answer. Polled on an HTTP thread, so it must not block; dropped when the client leaves.
 pub(crate) type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
 
 /// The handler of a route.
 #[derive(Clone)]
 pub enum Handler {
-    /// Answers at once, from the state of the process. Runs on the HTTP thread, so it must not block. The body of a
+    /// Answers at once, from the state of the process. Runs on an HTTP thread, so it must not block. The body of a
     /// request is not read, so the connection ends after the answer if there is one.
     Ready(Arc<dyn Fn(&RequestParts) -> Answer + Send + Sync>),
     /// Answers later, perhaps in pieces, and may read the body of the request. If the handler leaves a part of the body

@@ -44,7 +44,7 @@ fn metrics(texts: &MetricsTexts, request: &RequestParts) -> Answer {
     Answer::new(StatusCode::OK, format.content_type(), texts.text(format)).no_store()
 }
 
-/// How long a text of `/metrics` is served again, in microseconds: making one takes the HTTP thread a millisecond or more,
+/// How long a text of `/metrics` is served again, in microseconds: making one takes an HTTP thread a millisecond or more,
 /// and anybody may ask for it in a loop.
 const METRICS_KEPT_US: u64 = 250_000;
 

@@ -391,7 +391,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             has_supervisor: common.has_supervisor,
             telemetry,
         };
-        reloads.start().map_err(RunError::Thread)?;
+        reloads
+            .start(!common.has_supervisor)
+            .map_err(RunError::Thread)?;
         log_start(self.name, &listening, connections_max, common.memory_max);
         announce(&listening);
         let telemetry = &listening.telemetry;
@@ -450,7 +452,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
     }
 
-    /// Starts the HTTP thread, with the operator's page on the admin address if there is one. Returns the address of the
+    /// Starts the HTTP threads, with the operator's page on the admin address if there is one. Returns the address of the
     /// admin listener.
     fn start_http(
         &mut self,
@@ -485,6 +487,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             trusted_proxies: common.limits.trusted_proxies.clone(),
             revoked: common.limits.revoked.clone(),
             cuts: cutter.cuts.subscribe(),
+            in_progress: cutter.in_progress.clone(),
             clock,
         };
         let settings = HttpSettings {

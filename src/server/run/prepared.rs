@@ -4,13 +4,10 @@
 //! A check of the settings assembles the gateway in the same way as a start, and shows the same warnings and errors as
 //! the start's log: the two cannot differ.
 
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use signal_hook::consts::SIGUSR2;
-use signal_hook::flag;
 
 use super::notices::with_notices;
 use super::process::{check_process, start_process};
@@ -121,11 +118,6 @@ impl Prepared {
 /// Has the system stop this process when its supervisor is killed: a new supervisor could not watch it, and would share
 /// the port with it. Returns false if the supervisor has ended already.
 fn end_with_supervisor() -> bool {
-    // The signal for a roll may be sent to all processes of a unit, and would end this one.
-    let ignored = flag::register(SIGUSR2, Arc::default());
-    if let Err(error) = ignored {
-        tracing::warn!(%error, "SIGUSR2 would end this process");
-    }
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         tracing::warn!(%error, "this process would outlive its supervisor");
     }

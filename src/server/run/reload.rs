@@ -17,6 +17,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level;
 
+use super::early_signals::roll_has_come;
 use crate::telemetry::{GatewayMetric, MetricName};
 use weirgate_runtime::detached;
 
@@ -136,7 +137,8 @@ impl Reloads {
     }
 
     /// Starts the threads, which wait for signals and changes, and end with the process.
-    pub(super) fn start(self) -> io::Result<()> {
+    /// `is_alone`: no supervisor carries out SIGUSR2 for this process.
+    pub(super) fn start(self, is_alone: bool) -> io::Result<()> {
         let hang_ups = HangUps::of_process()?;
         let had_terminal = stdin().is_terminal();
         let readers = zip(self.parts, self.progress.iter());
@@ -144,6 +146,11 @@ impl Reloads {
         let readers = readers.collect::<io::Result<Vec<Reader>>>()?;
         detached("reload", move || {
             loop {
+                if roll_has_come() && is_alone {
+                    tracing::warn!(
+                        "SIGUSR2 has no effect without --processes: there are no processes to replace"
+                    );
+                }
                 if !hang_ups.wait() {
                     readers.iter().for_each(|reader| reader.progress.check());
                 } else if had_terminal && !stdin().is_terminal() {

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{AdminReach, refuse_other_page};
 use crate::http::body::RequestBody;
+use crate::http::in_progress::InProgress;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
 use weirgate_runtime::{Clock, LateWake};
@@ -35,8 +36,10 @@ pub(crate) struct Cutter {
     pub requests: Sender<CutRequest>,
     /// Wakes the loop.
     pub wake: LateWake,
-    /// Notifies the HTTP thread, because requests in progress there may be of clients that are cut off.
+    /// Notifies the HTTP threads, because requests in progress there may be of clients that are cut off.
     pub cuts: watch::Sender<()>,
+    /// The requests in progress that a cut may end.
+    pub in_progress: InProgress,
     /// The clock of the process.
     pub clock: Clock,
     lines: Arc<Mutex<LogBudget>>,
@@ -46,6 +49,9 @@ pub(crate) struct Cutter {
 #[derive(Debug, Serialize)]
 struct CutAnswer {
     disconnected: u64,
+    /// Requests of plain HTTP in progress that end, if any.
+    #[serde(skip_serializing_if = "is_zero")]
+    requests_ended: u64,
     /// What is refused from now on, in the form in which another process accepts it; `None` for a role alone.
     refused: Option<Cut>,
     /// When the last of the tokens ends that were cut off here, Unix seconds, if that is after the refusal.
@@ -54,6 +60,10 @@ struct CutAnswer {
     /// Why nothing is refused, if the list is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The response to a request that takes a refusal back.
@@ -93,6 +103,7 @@ impl Cutter {
             requests,
             wake: LateWake::default(),
             cuts: watch::channel(()).0,
+            in_progress: InProgress::default(),
             clock,
             lines: Arc::new(Mutex::new(LogBudget::new(LINES_PER_SECOND))),
         }
@@ -114,6 +125,7 @@ impl Cutter {
         let now = self.clock.now().unix_ms();
         let refused = cut.refused();
         let added = refused.map(|refused| self.revoked.add(&refused, now));
+        let requests = self.in_progress.count_refused();
         let (tell, outcome) = oneshot::channel();
         let loop_side = self.clone();
         self.close(Whom::Chosen(cut.clone()), move |mut done| {
@@ -124,17 +136,18 @@ impl Cutter {
                 None => {}
             }
             // Nobody waits if the operator has left.
-            let _ = tell.send(loop_side.report(&cut, done));
+            let _ = tell.send(loop_side.report(&cut, done, requests));
         });
         outcome.await.ok()
     }
 
-    /// Logs a cut that the loop has carried out, and makes the response.
-    fn report(&self, cut: &Cut, done: CutDone) -> CutAnswer {
+    /// Logs a cut that the loop has carried out, and makes the response. `requests` of plain HTTP end too.
+    fn report(&self, cut: &Cut, done: CutDone, requests: u64) -> CutAnswer {
         self.log(cut, |cut, suppressed| {
             tracing::info!(
                 cut,
                 clients = done.clients,
+                requests,
                 refuses = done.refused.is_some(),
                 suppressed,
                 "an operator has disconnected clients"
@@ -144,6 +157,7 @@ impl Cutter {
         let tokens_end = done.tokens_end.map(|end| end / 1000);
         CutAnswer {
             disconnected: done.clients,
+            requests_ended: requests,
             tokens_end: tokens_end.filter(|end| until.is_some_and(|until| *end > until)),
             refused: done.refused,
             detail: done
