@@ -1,5 +1,7 @@
 """Several processes on one port under a supervisor (--processes): ends, hangs, rolls, stops, and one admin address for all."""
 import asyncio
+import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -136,6 +138,44 @@ async def test_one_that_a_signal_has_stopped_is_replaced_and_the_others_clients_
     assert len(alive) == 120 - held
     counts = [client.messages for client in alive]
     await until(lambda: all(c.messages > n for c, n in zip(alive, counts)), 10, "messages for all others")
+
+
+async def test_one_whose_http_is_late_keeps_its_clients(start_several):
+    several = start_several()
+    open_clients = await connect_many(60, several.port)
+    await until(lambda: sum(several.clients().values()) == 60, 5, "all clients counted")
+    before = several.processes()
+    with held_thread(before[1], "http"):
+        # A process that does nothing at all is killed after ten seconds.
+        await asyncio.sleep(13)
+        assert several.processes() == before
+        ready = await asyncio.to_thread(several.ready)
+        assert (ready["ready"], ready["processes_ready"]) == (False, COUNT - 1)
+    assert len(several.supervisor.lines_with("a process does not answer over HTTP", "process=1")) == 1
+    await until(lambda: several.ready()["ready"], 10, "all ready again")
+    counts = [client.messages for client in open_clients]
+    await until(lambda: all(c.messages > n for c, n in zip(open_clients, counts)), 10, "messages for all")
+
+
+@contextlib.contextmanager
+def held_thread(pid, name):
+    """Holds one thread of a process, by its name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    tid = next(int(task.name) for task in tasks if (task / "comm").read_text().strip() == name)
+
+    def ptrace(request):
+        if libc.ptrace(request, tid, None, None):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+    ptrace(0x4206)  # PTRACE_SEIZE
+    ptrace(0x4207)  # PTRACE_INTERRUPT
+    # __WALL: of a thread that is not the first of its process.
+    os.waitpid(tid, 0x40000000)
+    try:
+        yield
+    finally:
+        ptrace(17)  # PTRACE_DETACH
 
 
 def test_one_that_cannot_start_ends_all_and_is_not_tried_again(started, tmp_path):

@@ -6,11 +6,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt, parent_id};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::Socket;
 
+use super::channel::Channel;
 use super::core::{Ended, Number};
 use crate::listening::{ListenAddr, PATH_BYTES_MAX};
 use crate::run::RunError;
@@ -171,11 +172,12 @@ impl Children {
     }
 
     /// Starts a process: this program, with flags that override those of the supervisor. It is in a group of its own, so
-    /// that Ctrl-C reaches the supervisor alone.
+    /// that Ctrl-C reaches the supervisor alone. Returns its pid, and the channel to it.
     ///
     /// # Errors
     /// The system refuses a process, or the program is gone.
-    pub(super) fn spawn(&mut self, number: Number) -> io::Result<()> {
+    pub(super) fn spawn(&mut self, number: Number) -> io::Result<(u32, Channel)> {
+        let (channel, end) = Channel::new()?;
         let socket = self.sockets.socket_of(number);
         let mut command = Command::new(&self.program);
         command
@@ -184,15 +186,16 @@ impl Children {
             .arg("--reuse-port=true")
             .arg(format!("--admin-addr=unix:{}", socket.display()))
             .args(self.ports.flags())
-            .stdin(Stdio::null())
+            .stdin(end)
             .process_group(0);
         for name in OWN_ENV {
             command.env_remove(name);
         }
         command.env(SUPERVISOR_ENV, std::process::id().to_string());
         let child = command.spawn()?;
+        let pid = child.id();
         self.alive.push((number, child));
-        Ok(())
+        Ok((pid, channel))
     }
 
     /// The process of this number.
@@ -245,9 +248,17 @@ impl Children {
 /// Whether the supervisor that has started this process has ended: the system has given the process another parent.
 /// Always false for a process that a person or another program has started.
 pub(crate) fn supervisor_is_gone() -> bool {
-    let supervisor = std::env::var(SUPERVISOR_ENV).ok();
-    let supervisor: Option<u32> = supervisor.and_then(|pid| pid.parse().ok());
-    supervisor.is_some_and(|pid| pid != parent_id())
+    supervisor().is_some_and(|pid| pid != parent_id())
+}
+
+/// Whether a supervisor has started this process.
+pub(super) fn has_supervisor() -> bool {
+    supervisor().is_some()
+}
+
+/// The pid of the supervisor that has started this process.
+fn supervisor() -> Option<u32> {
+    std::env::var(SUPERVISOR_ENV).ok()?.parse().ok()
 }
 
 fn how(status: ExitStatus) -> Ended {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `core` | the states of the processes, and what is to be done at each event; pure |
 //! | `children` | starting, signalling and waiting for processes; the ports and admin sockets |
+//! | `channel` | what a process tells the supervisor beside its HTTP |
 //! | `ask` | requests to the admin sockets |
 //! | `refusals` | the file with those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
@@ -17,6 +18,7 @@
 
 mod admin;
 mod ask;
+mod channel;
 mod children;
 mod core;
 mod exposition;
@@ -52,6 +54,8 @@ use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
+use self::channel::Channel;
+pub(crate) use self::channel::ToSupervisor;
 pub(crate) use self::children::supervisor_is_gone;
 use self::children::{Children, Ports, SocketDirectory};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
@@ -129,6 +133,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         "starting the processes"
     );
     let stop_us = stop_us(&common.reactor, 0);
+    let (sender, reports) = mpsc::unbounded_channel();
     let shell = Shell {
         supervisor: Supervisor::new(count, stop_us, clock.mono_us()),
         children,
@@ -138,8 +143,9 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         clock,
         reactor: common.reactor,
         level_at: Instant::now() + LEVEL_EVERY,
+        sender,
     };
-    let status = shell.run_blocking().map_err(RunError::Loop)?;
+    let status = shell.run_blocking(reports).map_err(RunError::Loop)?;
     plane.stop(HTTP_STOP);
     match status {
         0 => {
@@ -180,10 +186,14 @@ struct Shell {
     reactor: ReactorSettings,
     /// The time of the next count of clients.
     level_at: Instant,
+    /// For reports of the processes.
+    sender: mpsc::UnboundedSender<ProcessReport>,
 }
 
-/// What a request to a process has led to.
+/// What a process has said, or a request to it has led to.
 enum ProcessReport {
+    /// The process with this pid gives a sign of life.
+    Lives(Number, u32),
     /// The answer of a process with this pid; `None` if it gives none in time.
     Stats(Number, u32, Option<ProcessStats>),
     /// So long must no count follow.
@@ -224,17 +234,16 @@ impl Arrivals {
 
 impl Shell {
     /// [Runs](Self::run) on this thread.
-    fn run_blocking(self) -> io::Result<u8> {
+    fn run_blocking(self, reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        LocalSet::new().block_on(&runtime, self.run())
+        LocalSet::new().block_on(&runtime, self.run(reports))
     }
 
     /// Runs until all processes have ended. Returns the exit status.
-    async fn run(mut self) -> io::Result<u8> {
+    async fn run(mut self, mut reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let mut arrivals = Arrivals::take()?;
-        let (sender, mut answers) = mpsc::unbounded_channel();
         let mut ask_at = Instant::now() + Duration::from_millis(50);
         loop {
             if let Some(status) = self.act() {
@@ -242,27 +251,21 @@ impl Shell {
             }
             self.publish();
             let due = self.due().map_or(ask_at, |due| due.min(ask_at));
-            let woken = first_of(arrivals.next(), answers.recv(), sleep_until(due)).await;
+            let woken = first_of(arrivals.next(), reports.recv(), sleep_until(due)).await;
             let now = self.clock.mono_us();
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
-                Woken::Answer(Some(ProcessReport::Stats(number, pid, answer))) => {
-                    if self.children.pid(number) == Some(pid) {
-                        self.take_answer(number, answer, now);
-                    }
-                }
-                Woken::Answer(Some(ProcessReport::Levelled(wait))) => {
-                    self.level_at = Instant::now() + LEVEL_EVERY + wait;
-                }
-                Woken::Answer(None) => {}
+                Woken::Report(Some(report)) => self.take_report(report, now),
+                Woken::Report(None) => {}
                 Woken::Due => {
                     self.supervisor.tick(now);
                     if Instant::now() >= ask_at {
-                        self.ask_all(&sender);
-                        self.level(&sender);
+                        self.look_at_all(now);
+                        self.ask_all();
+                        self.level();
                         notify_watchdog();
                         // A start takes some tenths of a second.
-                        let wait = match self.is_starting() {
+                        let wait = match self.supervisor.is_unsettled() {
                             true => ASK_EVERY / 10,
                             false => ASK_EVERY,
                         };
@@ -273,18 +276,18 @@ impl Shell {
         }
     }
 
-    fn is_starting(&self) -> bool {
-        let is = |(_, state): (Number, SlotState)| {
-            matches!(
-                state,
-                SlotState::Starting { .. }
-                    | SlotState::Serving {
-                        is_ready: false,
-                        ..
-                    }
-            )
-        };
-        self.supervisor.states().any(is)
+    fn take_report(&mut self, report: ProcessReport, now: u64) {
+        match report {
+            ProcessReport::Lives(number, pid) if self.children.pid(number) == Some(pid) => {
+                self.supervisor.lives(number, now);
+            }
+            ProcessReport::Stats(number, pid, stats) if self.children.pid(number) == Some(pid) => {
+                self.take_answer(number, stats, now);
+            }
+            ProcessReport::Levelled(wait) => self.level_at = Instant::now() + LEVEL_EVERY + wait,
+            // Of a process that has ended.
+            ProcessReport::Lives(..) | ProcessReport::Stats(..) => {}
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -325,11 +328,7 @@ impl Shell {
             match action {
                 Action::Spawn(number) => {
                     self.shared.keep_refusals();
-                    if let Err(error) = self.children.spawn(number) {
-                        tracing::error!(process = number, %error, "a process could not be started");
-                        let now = self.clock.mono_us();
-                        self.supervisor.ended(number, Ended::Status(1), now);
-                    }
+                    self.spawn(number);
                 }
                 Action::Terminate(number) => self.children.signal(number, Signal::TERM),
                 Action::HangUp(number) => self.children.signal(number, Signal::HUP),
@@ -339,6 +338,20 @@ impl Shell {
             }
         }
         None
+    }
+
+    /// Starts a process, and listens to what it says.
+    fn spawn(&mut self, number: Number) {
+        match self.children.spawn(number) {
+            Ok((pid, channel)) => {
+                spawn_local(hear(channel, number, pid, self.sender.clone()));
+            }
+            Err(error) => {
+                tracing::error!(process = number, %error, "a process could not be started");
+                let now = self.clock.mono_us();
+                self.supervisor.ended(number, Ended::Status(1), now);
+            }
+        }
     }
 
     /// Shows the pages what there is.
@@ -370,8 +383,16 @@ impl Shell {
         });
     }
 
+    /// Looks for signs of life of all processes.
+    fn look_at_all(&mut self, now: u64) {
+        for number in 1..=2 * self.supervisor.count() {
+            let is_stopped = || self.children.is_stopped(number);
+            self.supervisor.look(number, is_stopped, now);
+        }
+    }
+
     /// Asks each process whether it is ready, and how many connections it has.
-    fn ask_all(&self, sender: &mpsc::UnboundedSender<ProcessReport>) {
+    fn ask_all(&self) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
                 state,
@@ -380,7 +401,7 @@ impl Shell {
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
-            let sender = sender.clone();
+            let sender = self.sender.clone();
             let socket = self.children.sockets.socket_of(number);
             spawn_local(async move {
                 let stats = ProcessStats::ask(&socket).await.ok();
@@ -391,7 +412,7 @@ impl Shell {
     }
 
     /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
-    fn level(&mut self, sender: &mpsc::UnboundedSender<ProcessReport>) {
+    fn level(&mut self) {
         if Instant::now() < self.level_at || !self.supervisor.is_settled() {
             return;
         }
@@ -403,7 +424,7 @@ impl Shell {
         let sockets: Vec<_> = alive
             .map(|(number, _)| (number, self.children.sockets.socket_of(number)))
             .collect();
-        let (shared, sender) = (self.shared.clone(), sender.clone());
+        let (shared, sender) = (self.shared.clone(), self.sender.clone());
         spawn_local(async move {
             if let Ok(wait) = level(&shared, &sockets).await {
                 // The supervisor may have ended.
@@ -420,11 +441,22 @@ impl Shell {
         let answer = match stats.map(|stats| stats.ready) {
             Some(true) => Readiness::Ready,
             Some(false) => Readiness::NotReady,
-            None => Readiness::Silent {
-                is_stopped: self.children.is_stopped(number),
-            },
+            None => Readiness::Silent,
         };
         self.supervisor.answered(number, answer, now);
+    }
+}
+
+/// Reports the signs of life of a process until it ends.
+async fn hear(
+    channel: Channel,
+    number: Number,
+    pid: u32,
+    sender: mpsc::UnboundedSender<ProcessReport>,
+) {
+    while channel.heard().await.is_ok() {
+        // The supervisor may have ended.
+        let _ = sender.send(ProcessReport::Lives(number, pid));
     }
 }
 
@@ -485,25 +517,25 @@ impl ProcessStats {
 /// What the supervisor waits for.
 enum Woken {
     Signals(io::Result<Vec<i32>>),
-    Answer(Option<ProcessReport>),
+    Report(Option<ProcessReport>),
     Due,
 }
 
 /// Waits for the first of the three.
 async fn first_of(
     signals: impl Future<Output = io::Result<Vec<i32>>>,
-    answer: impl Future<Output = Option<ProcessReport>>,
+    report: impl Future<Output = Option<ProcessReport>>,
     due: impl Future<Output = ()>,
 ) -> Woken {
     use std::pin::pin;
     use std::task::Poll;
-    let (mut signals, mut answer, mut due) = (pin!(signals), pin!(answer), pin!(due));
+    let (mut signals, mut report, mut due) = (pin!(signals), pin!(report), pin!(due));
     std::future::poll_fn(|cx| {
         if let Poll::Ready(signals) = signals.as_mut().poll(cx) {
             return Poll::Ready(Woken::Signals(signals));
         }
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Woken::Answer(answer));
+        if let Poll::Ready(report) = report.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Report(report));
         }
         due.as_mut().poll(cx).map(|()| Woken::Due)
     })
@@ -545,6 +577,12 @@ fn say(event: &Event) {
                 process = number,
                 is_stopped,
                 "a process does not answer; killing it"
+            );
+        }
+        Event::Unanswered { number } => {
+            tracing::warn!(
+                process = number,
+                "a process does not answer over HTTP, and is not ready; it serves its clients, and is asked again"
             );
         }
         Event::TooSlow { number } => {

@@ -21,7 +21,9 @@ enum Life {
     Serves,
     /// It was asked to stop.
     Stops,
-    /// It answers nothing, and ends only if it is killed.
+    /// It lives and answers nothing, as its HTTP thread has too much to do.
+    IsBusy,
+    /// It gives no sign of life, and ends only if it is killed.
     Hangs,
 }
 
@@ -99,6 +101,8 @@ impl World {
         self.supervisor.tick(self.now);
         self.act();
         for (number, life) in self.alive.clone() {
+            self.supervisor.look(number, || false, self.now);
+            self.act();
             match life {
                 Life::Starts | Life::Serves => {
                     self.alive.insert(number, Life::Serves);
@@ -108,10 +112,14 @@ impl World {
                     self.alive.remove(&number);
                     self.supervisor.ended(number, Ended::Status(0), self.now);
                 }
-                Life::Hangs => {
-                    let silent = Readiness::Silent { is_stopped: false };
-                    self.supervisor.answered(number, silent, self.now);
+                Life::IsBusy => {
+                    self.supervisor.lives(number, self.now);
+                    self.supervisor
+                        .answered(number, Readiness::Silent, self.now);
                 }
+                Life::Hangs => self
+                    .supervisor
+                    .answered(number, Readiness::Silent, self.now),
             }
             self.act();
         }
@@ -210,27 +218,60 @@ fn one_that_hangs_is_killed_and_one_that_is_stopped_sooner() {
     world.second();
     world.alive.insert(1, Life::Hangs);
     world.seconds(9);
-    assert_eq!(world.events, [Event::Started]);
+    let late = Event::Unanswered { number: 1 };
+    assert_eq!(world.events, [Event::Started, late.clone()]);
     world.seconds(3);
     let hangs = Event::Hangs {
         number: 1,
         is_stopped: false,
     };
-    assert_eq!(world.events[1], hangs);
+    assert_eq!(world.events[1..3], [late, hangs]);
     assert_eq!(world.serving(), [1, 2]);
-    let silent = Readiness::Silent { is_stopped: true };
-    world.supervisor.answered(2, silent, world.now);
-    world.now += SECOND;
-    world.supervisor.answered(2, silent, world.now);
-    world.act();
-    assert!(!world.alive.contains_key(&2), "after two questions");
+    for _ in 0..3 {
+        assert!(world.alive.contains_key(&2));
+        world.now += SECOND;
+        world.supervisor.look(2, || true, world.now);
+        world.act();
+    }
+    assert!(!world.alive.contains_key(&2), "after three seconds");
 }
 
-/// While a process is not ready, all are asked ten times a second.
+/// Its loop serves the clients, and they would all have to come back.
 #[test]
-fn many_questions_a_second_end_no_process_sooner() {
+fn one_that_is_late_over_http_is_not_ready_and_stays() {
+    let mut world = World::new(2);
+    world.second();
+    world.alive.insert(1, Life::IsBusy);
+    world.seconds(2);
+    assert_eq!(world.serving(), [1, 2]);
+    world.seconds(600);
+    assert_eq!(world.serving(), [2]);
+    let told = [Event::Started, Event::Unanswered { number: 1 }];
+    assert_eq!(world.events, told, "once");
+    assert!(!world.supervisor.is_unsettled(), "it is not asked more");
+    world.alive.insert(1, Life::Serves);
+    world.second();
+    assert_eq!(world.serving(), [1, 2]);
+    assert_eq!(world.supervisor.restarts, 0);
+}
+
+/// Who does not run counts no seconds: after a pause of all, nobody hangs.
+#[test]
+fn a_pause_of_the_supervisor_too_ends_nobody() {
+    let mut world = World::new(2);
+    world.second();
+    for _ in 0..5 {
+        world.now += 3_600 * SECOND;
+        world.second();
+    }
+    assert_eq!(world.events, [Event::Started]);
+}
+
+/// While a process is not ready, all are looked at ten times a second.
+#[test]
+fn many_looks_a_second_end_no_process_sooner() {
     for (has_answered, is_stopped, seconds) in
-        [(false, false, 60), (true, false, 10), (true, true, 2)]
+        [(false, false, 60), (true, false, 10), (true, true, 3)]
     {
         let mut world = World::new(2);
         world.supervisor.answered(2, Readiness::NotReady, world.now);
@@ -241,8 +282,8 @@ fn many_questions_a_second_end_no_process_sooner() {
         while world.alive.contains_key(&1) {
             world.now += SECOND / 10;
             waited += SECOND / 10;
-            let silent = Readiness::Silent { is_stopped };
-            world.supervisor.answered(1, silent, world.now);
+            world.supervisor.answered(1, Readiness::Silent, world.now);
+            world.supervisor.look(1, || is_stopped, world.now);
             world.act();
             assert!(waited < 90 * SECOND, "never");
         }
@@ -346,6 +387,15 @@ fn random_days_lose_no_process_and_end_with_all() {
                         *life = Life::Hangs;
                     }
                 }
+                6 => {
+                    let busy = |life: &&mut Life| **life == Life::IsBusy;
+                    let serves = |life: &&mut Life| **life == Life::Serves;
+                    if let Some(life) = world.alive.values_mut().find(busy) {
+                        *life = Life::Serves;
+                    } else if let Some(life) = world.alive.values_mut().find(serves) {
+                        *life = Life::IsBusy;
+                    }
+                }
                 _ => world.second(),
             }
             world.act();
@@ -357,6 +407,10 @@ fn random_days_lose_no_process_and_end_with_all() {
             let living: Vec<_> = living.map(|(number, _)| number).collect();
             let alive: Vec<_> = world.alive.keys().copied().collect();
             assert_eq!(living, alive, "seed {seed}");
+        }
+        let busy = |life: &&mut Life| **life == Life::IsBusy;
+        if let Some(life) = world.alive.values_mut().find(busy) {
+            *life = Life::Serves;
         }
         // Longer than the longest wait, a roll that is given up, and a stop.
         world.seconds(300);
