@@ -439,6 +439,10 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
         # What does not change by itself.
         for name in ("weirgate_clients", "weirgate_client_closes_total"):
             assert together.sum(name) == sum(one.sum(name) for one in alone.values()), name
+    # One process is asked alone.
+    one = Metrics(several.supervisor.get("/metrics?process=2")[2])
+    assert one.sum("weirgate_clients") == several.clients()["2"] and not any("process" in labels for _, labels, _ in one.samples)
+    assert several.supervisor.get("/metrics?process=9")[0] == 404
 
 
 async def test_operators_see_and_cut_the_clients_of_all(start_several):

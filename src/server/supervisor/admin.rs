@@ -135,6 +135,13 @@ impl Shared {
         self.with(|board| board.living.iter().filter(is_serving).cloned().collect())
     }
 
+    /// Those that serve, or the one of these that a query names.
+    fn called(&self, only: Option<&str>) -> Vec<Living> {
+        let mut whom = self.serving();
+        whom.retain(|one| only.is_none_or(|only| one.is_called(only)));
+        whom
+    }
+
     /// Asks all of these the same at once.
     async fn ask_all(
         &self,
@@ -333,10 +340,14 @@ impl Shared {
         // The protobuf format is not joined here; Prometheus takes the next format in its list.
         let format = MetricsFormat::accepted_text(request.header_values(&ACCEPT));
         let content_type = HeaderValue::from_static(format.content_type());
-        let mut admin_request = AdminRequest::get("/metrics");
+        let (only, target) = take_parameter(request, "process");
+        let mut admin_request = AdminRequest::get(&target);
         admin_request.headers.insert(ACCEPT, content_type.clone());
-        let ask = || self.ask_all(self.serving(), &admin_request, ANSWER_MAX);
+        let ask = || self.ask_all(self.called(only.as_deref()), &admin_request, ANSWER_MAX);
         let all = self.joins.join(request.peer.client(), ask).await;
+        if let Some(answer) = only_answer(&all, only.as_deref()) {
+            return answer;
+        }
         let said = all
             .iter()
             .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
@@ -408,11 +419,7 @@ impl Shared {
             "/operator/allow" => self.allow(&admin_request).await,
             "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
-                let ask = || {
-                    let mut whom = self.serving();
-                    whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
-                    self.ask_all(whom, &admin_request, ANSWER_MAX)
-                };
+                let ask = || self.ask_all(self.called(only.as_deref()), &admin_request, ANSWER_MAX);
                 // A probe does not wait, and a change must not be made twice.
                 let is_page = path != "/health" && admin_request.method.is_safe();
                 let all = match is_page {
