@@ -1,5 +1,7 @@
 """Several processes on one port under a supervisor (--processes): ends, hangs, rolls, stops, and one admin address for all."""
 import asyncio
+import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -7,6 +9,7 @@ import pathlib
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,19 +27,6 @@ from tokens import fresh_token
 from waiting import until
 
 COUNT = 3
-
-
-class Admin(http.client.HTTPConnection):
-    """A request to the admin socket of one process."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=5)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
-        self.sock.connect(self.path)
 
 
 class Several:
@@ -61,18 +51,13 @@ class Several:
                 found[int(number[1])] = int(child)
         return found
 
-    def sockets(self):
-        """The admin socket of each process, by its number."""
-        found = {}
-        for number, pid in self.processes().items():
-            line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode()
-            found[number] = re.search(r"--admin-addr=unix:([^\0]+)", line)[1]
-        return found
-
-    def ask(self, number, path, accept="*/*"):
-        link = Admin(self.sockets()[number])
-        link.request("GET", path, headers={"Accept": accept})
-        text = link.getresponse().read().decode()
+    def metrics_of(self, number, accept):
+        """The page of one process."""
+        link = http.client.HTTPConnection(self.supervisor.http_url.removeprefix("http://"), timeout=5)
+        link.request("GET", f"/metrics?process={number}", headers={"Accept": accept})
+        answer = link.getresponse()
+        assert answer.status == 200 and answer.getheader("Content-Type").startswith(accept.split(";")[0])
+        text = answer.read().decode()
         link.close()
         return text
 
@@ -136,6 +121,44 @@ async def test_one_that_a_signal_has_stopped_is_replaced_and_the_others_clients_
     assert len(alive) == 120 - held
     counts = [client.messages for client in alive]
     await until(lambda: all(c.messages > n for c, n in zip(alive, counts)), 10, "messages for all others")
+
+
+async def test_one_whose_http_is_late_keeps_its_clients(start_several):
+    several = start_several()
+    open_clients = await connect_many(60, several.port)
+    await until(lambda: sum(several.clients().values()) == 60, 5, "all clients counted")
+    before = several.processes()
+    with held_thread(before[1], "http"):
+        # A process that does nothing at all is killed after ten seconds.
+        await asyncio.sleep(13)
+        assert several.processes() == before
+        ready = await asyncio.to_thread(several.ready)
+        assert (ready["ready"], ready["processes_ready"]) == (False, COUNT - 1)
+    assert len(several.supervisor.lines_with("a process does not answer over HTTP", "process=1")) == 1
+    await until(lambda: several.ready()["ready"], 10, "all ready again")
+    counts = [client.messages for client in open_clients]
+    await until(lambda: all(c.messages > n for c, n in zip(open_clients, counts)), 10, "messages for all")
+
+
+@contextlib.contextmanager
+def held_thread(pid, name):
+    """Holds one thread of a process, by its name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    tid = next(int(task.name) for task in tasks if (task / "comm").read_text().strip() == name)
+
+    def ptrace(request):
+        if libc.ptrace(request, tid, None, None):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+    ptrace(0x4206)  # PTRACE_SEIZE
+    ptrace(0x4207)  # PTRACE_INTERRUPT
+    # __WALL: of a thread that is not the first of its process.
+    os.waitpid(tid, 0x40000000)
+    try:
+        yield
+    finally:
+        ptrace(17)  # PTRACE_DETACH
 
 
 def test_one_that_cannot_start_ends_all_and_is_not_tried_again(started, tmp_path):
@@ -301,11 +324,35 @@ async def test_a_roll_loses_no_message_with_a_history(start_several, redis_serve
 def test_a_stop_ends_all_and_leaves_nothing(start_several):
     several = start_several()
     pids = several.processes().values()
-    folder = pathlib.Path(several.sockets()[1]).parent
     several.supervisor.send(signal.SIGTERM)
     assert several.supervisor.wait(10) == 0
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
-    assert not folder.exists()
+
+
+async def test_nothing_in_a_folder_is_needed(start_several, tmp_path):
+    """What cleans /tmp, or the end of a login, removes what a program has made there."""
+    folders = {name: tmp_path / name.lower() for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR")}
+    for folder in folders.values():
+        folder.mkdir()
+    several = start_several(env=folders)
+    made = [pathlib.Path(path) for path in [*map(str, folders.values()), "/tmp", "/dev/shm"]]
+    for path in (path for folder in made for path in folder.glob(f"weirgate-{several.supervisor.pid}-*")):
+        shutil.rmtree(path)
+    pids = several.processes()
+    await asyncio.sleep(12)
+    assert several.processes() == pids and several.ready()["ready"]
+    assert several.post("/operator/disconnect", {"address": "127.0.0.1"})[0] == 200
+    os.kill(pids[2], signal.SIGKILL)
+    await until(lambda: several.processes().get(2, pids[2]) != pids[2] and several.ready()["ready"], 20, "another process")
+    assert set(await closes_of(several.port, 12)) == {1008}
+
+
+async def test_a_process_that_another_starts_has_no_supervisor(start_weirgate):
+    """It has its own admin address, and nothing to wait for."""
+    admin = free_port()
+    alone = start_weirgate("demo", "--processes", "2/3", "--admin-addr", f"127.0.0.1:{admin}", env={"SUPERVISOR_PID": str(os.getpid())})
+    alone.http_url = f"http://127.0.0.1:{admin}"
+    assert json.loads(alone.get("/ready")[2])["ready"]
 
 
 async def test_a_killed_supervisor_leaves_no_process_behind(start_several):
@@ -384,7 +431,7 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
     await until(lambda: sum(several.clients().values()) == 30, 5, "all clients counted")
     for accept in ("application/openmetrics-text", "text/plain;version=0.0.4"):
         # First of each, then of all: a series may be new between the two, and none goes.
-        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
+        alone = {number: Metrics(several.metrics_of(number, accept)) for number in several.processes()}
         await asyncio.sleep(0.3)
         link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"))
         link.request("GET", "/metrics", headers={"Accept": accept})
@@ -399,6 +446,10 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
         # What does not change by itself.
         for name in ("weirgate_clients", "weirgate_client_closes_total"):
             assert together.sum(name) == sum(one.sum(name) for one in alone.values()), name
+    # One process is asked alone.
+    one = Metrics(several.supervisor.get("/metrics?process=2")[2])
+    assert one.sum("weirgate_clients") == several.clients()["2"] and not any("process" in labels for _, labels, _ in one.samples)
+    assert several.supervisor.get("/metrics?process=9")[0] == 404
 
 
 async def test_operators_see_and_cut_the_clients_of_all(start_several):
@@ -512,6 +563,24 @@ async def test_the_commands_need_the_one_address_and_its_token(start_several):
     status, shown = await asyncio.to_thread(run, "disconnect", "--address", "127.0.0.1")
     assert status == 0 and '"disconnected":9' in shown, shown
     await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+def test_a_changed_token_of_operators_counts_at_the_one_address(start_several, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("first-token")
+    several = start_several(env={"WEIRGATE_ADMIN_TOKEN_FILE": file})
+
+    def status(token, method="GET", path="/operator/state"):
+        link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"), timeout=10)
+        link.request(method, path, '{"address":"192.0.2.1"}' if method == "POST" else None, {"Authorization": f"Bearer {token}"})
+        return link.getresponse().status
+    assert (status("first-token"), status("second-token")) == (200, 401)
+    file.write_text("second-token")
+    end = time.monotonic() + 4
+    while status("second-token") != 200:
+        assert time.monotonic() < end, "the new token counts"
+    for path, method in [("/operator/state", "GET"), ("/operator/clients?user=ann", "GET"), ("/operator/disconnect", "POST")]:
+        assert (status("second-token", method, path), status("first-token", method, path)) == (200, 401), path
 
 
 def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):

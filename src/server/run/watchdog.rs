@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::RunError;
+use crate::supervisor::ToSupervisor;
 use crate::telemetry::{Phase, Telemetry, logging};
 use weirgate_runtime::detached;
 
@@ -96,7 +97,7 @@ struct StopSignals {
 }
 
 /// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`
-/// (`--stop-timeout-ms`).
+/// (`--stop-timeout-ms`). `supervisor` is told each second that the process lives.
 ///
 /// # Errors
 /// The system refuses a thread or the signals.
@@ -104,6 +105,7 @@ pub(super) fn watch(
     telemetry: Arc<Telemetry>,
     turn_max: Duration,
     stop_at_most: Duration,
+    supervisor: Option<ToSupervisor>,
 ) -> Result<(), RunError> {
     let stat = fs::read_link("/proc/thread-self")
         .map(|thread| PathBuf::from("/proc").join(thread).join("stat"));
@@ -120,6 +122,7 @@ pub(super) fn watch(
         stat: stat.ok(),
         turn_max,
         stop_at_most,
+        supervisor,
     };
     detached("watchdog", move || watchdog.run(&stop_signals)).map_err(RunError::Thread)
 }
@@ -130,6 +133,7 @@ struct Watchdog {
     stat: Option<PathBuf>,
     turn_max: Duration,
     stop_at_most: Duration,
+    supervisor: Option<ToSupervisor>,
 }
 
 impl Watchdog {
@@ -144,6 +148,10 @@ impl Watchdog {
             let took = turn.tick(event_loop.last_turn_us(), || self.thread());
             if took > self.turn_max && event_loop.phase() != Phase::Ended {
                 self.end_hang(took);
+            }
+            // A long turn is judged here alone: the supervisor does not know what the loop does in it.
+            if let Some(supervisor) = &self.supervisor {
+                supervisor.say_alive();
             }
         }
     }

@@ -20,15 +20,18 @@ const WAIT_MIN_US: Us = 1_000_000;
 /// The wait before a process is started again if no other process serves.
 const WAIT_ALONE_US: Us = 100_000;
 const WAIT_MAX_US: Us = 30_000_000;
-/// Seconds with an unanswered question in a row after which a process that has answered before counts as hanging.
+/// Seconds in a row without a sign of life after which a process that has answered before counts as hanging. A process gives
+/// a sign each second, whatever its HTTP does, and its own watchdog ends it if its loop hangs.
 const SILENT_MAX: u32 = 10;
 /// The same of a process that a signal has stopped: it holds its clients, and gets new ones.
-const STOPPED_MAX: u32 = 2;
+const STOPPED_MAX: u32 = 3;
 /// The same of a process that has never answered: its start may wait for a slow disk.
 const START_SILENT_MAX: u32 = 60;
-/// After an unanswered question, those of so long do not count. All processes are asked ten times a second while one of them
+/// Seconds in a row with an unanswered question after which a process counts as not ready. It serves its clients all the same.
+const UNANSWERED_MAX: u32 = 3;
+/// The least time between two seconds that count. The processes are looked at ten times a second while one of them starts or
 /// is not ready, and otherwise once, a little earlier or later.
-const SILENCE_COUNTS_US: Us = 900_000;
+const SECOND_COUNTS_US: Us = 900_000;
 /// The most time for all new processes of a roll to be ready.
 const ROLL_READY_US: Us = 120_000_000;
 /// How long all new processes of a roll are ready before the old ones stop. By then each new one has seen a mark of the
@@ -55,25 +58,31 @@ pub(super) enum Readiness {
     /// It listens, and a load balancer should send it no clients.
     NotReady,
     /// It does not answer in time.
-    Silent {
-        /// A signal has stopped it.
-        is_stopped: bool,
-    },
+    Silent,
 }
 
-/// The unanswered questions to a process since its last answer.
+/// The seconds in a row in which something did not come. Looks are counted, not the time that the clock says: while the
+/// supervisor does not run, as on a machine that is asleep, there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Silence {
     /// Those that count.
     count: u32,
-    /// The time of the last one of these.
+    /// The time of the last one of these, or that from which on they count.
     counted: Us,
 }
 
 impl Silence {
-    /// The silence after another unanswered question.
+    /// No silence so far.
+    fn since(now: Us) -> Self {
+        Self {
+            count: 0,
+            counted: now,
+        }
+    }
+
+    /// The silence after another look.
     fn with_one_more(self, now: Us) -> Self {
-        match self.count > 0 && now < self.counted + SILENCE_COUNTS_US {
+        match now < self.counted + SECOND_COUNTS_US {
             true => self,
             false => Self {
                 count: self.count + 1,
@@ -89,13 +98,9 @@ pub(super) enum SlotState {
     /// There is no process, and none is wanted.
     Empty,
     /// Its process has not answered yet.
-    Starting { since: Us, silent: Silence },
+    Starting { since: Us },
     /// Its process has answered.
-    Serving {
-        since: Us,
-        is_ready: bool,
-        silent: Silence,
-    },
+    Serving { since: Us, is_ready: bool },
     /// Its process was asked to stop, and is killed at this time.
     Stopping { kill_at: Us },
     /// Its process has ended, and is started again at this time.
@@ -131,6 +136,10 @@ struct ProcessSlot {
     stop_us: Us,
     /// Whether its process is to read files again as soon as it has answered.
     hang_up_due: bool,
+    /// Since the last sign of life of its process.
+    silent: Silence,
+    /// Since the last answer of its process.
+    unanswered: Silence,
 }
 
 /// What the supervisor is doing.
@@ -184,8 +193,10 @@ pub(super) enum Event {
     },
     /// A process could not start at the start of the supervisor.
     CannotStart { number: Number, ended: Ended },
-    /// A process did not answer, and is killed.
+    /// A process gave no sign of life, and is killed.
     Hangs { number: Number, is_stopped: bool },
+    /// A process lives and answers no question.
+    Unanswered { number: Number },
     /// A process did not end in time, and is killed.
     TooSlow { number: Number },
     /// New processes are started.
@@ -243,6 +254,8 @@ impl Supervisor {
             ends: 0,
             stop_us,
             hang_up_due: false,
+            silent: Silence::default(),
+            unanswered: Silence::default(),
         };
         let mut supervisor = Self {
             slots: vec![slot; 2 * count as usize],
@@ -344,60 +357,84 @@ impl Supervisor {
         }
     }
 
-    /// Takes the answer of a process.
+    /// Takes a sign of life of a process.
+    pub(super) fn lives(&mut self, number: Number, now: Us) {
+        if let Some(slot) = self.slot(number) {
+            slot.silent = Silence::since(now);
+        }
+    }
+
+    /// Takes the answer of a process, which is a sign of life too.
     pub(super) fn answered(&mut self, number: Number, answer: Readiness, now: Us) {
-        let (since, silent) = match self.state(number) {
-            SlotState::Starting { since, silent } => (since, silent),
-            SlotState::Serving { since, silent, .. } => (since, silent),
-            _ => return,
+        let (SlotState::Starting { since } | SlotState::Serving { since, .. }) = self.state(number)
+        else {
+            return;
         };
-        let next = match (answer, self.state(number)) {
-            (Readiness::Silent { is_stopped }, state) => {
-                self.fell_silent(number, state, silent.with_one_more(now), is_stopped)
+        if answer == Readiness::Silent {
+            self.unanswered(number, now);
+        } else {
+            self.lives(number, now);
+            self.hang_up_if_due(number);
+            if let Some(slot) = self.slot(number) {
+                slot.unanswered = Silence::since(now);
             }
-            (answer, _) => {
-                self.hang_up_if_due(number);
-                SlotState::Serving {
-                    since,
-                    is_ready: answer == Readiness::Ready,
-                    silent: Silence::default(),
-                }
-            }
-        };
-        self.set(number, next);
+            let is_ready = answer == Readiness::Ready;
+            self.set(number, SlotState::Serving { since, is_ready });
+        }
         self.advance(now);
     }
 
-    /// The state of a process that has not answered. A process that hangs is killed.
-    fn fell_silent(
-        &mut self,
-        number: Number,
-        state: SlotState,
-        mut silent: Silence,
-        is_stopped: bool,
-    ) -> SlotState {
-        let max = match state {
-            _ if is_stopped => STOPPED_MAX,
-            SlotState::Starting { .. } => START_SILENT_MAX,
-            _ => SILENT_MAX,
+    /// Counts a question without an answer. A process whose HTTP is late serves its clients, so it is not killed.
+    fn unanswered(&mut self, number: Number, now: Us) {
+        let Some(slot) = self.slot(number) else {
+            return;
         };
-        let hangs = silent.count >= max;
-        if hangs {
-            self.say(Event::Hangs { number, is_stopped });
-            self.actions.push_back(Action::Kill(number));
-            silent = Silence::default();
+        let before = slot.unanswered.count;
+        slot.unanswered = slot.unanswered.with_one_more(now);
+        let is_late = slot.unanswered.count >= UNANSWERED_MAX;
+        if let SlotState::Serving { is_ready, .. } = &mut slot.state
+            && is_late
+        {
+            *is_ready = false;
+            if before < UNANSWERED_MAX {
+                self.say(Event::Unanswered { number });
+            }
         }
-        match state {
-            SlotState::Starting { since, .. } => SlotState::Starting { since, silent },
-            SlotState::Serving {
-                since, is_ready, ..
-            } => SlotState::Serving {
-                since,
-                is_ready: is_ready && !hangs,
-                silent,
-            },
-            state => state,
+    }
+
+    /// Looks for signs of life of a process; called at least once a second. A process that hangs is killed. `is_stopped` says
+    /// whether a signal has stopped it.
+    pub(super) fn look(&mut self, number: Number, is_stopped: impl FnOnce() -> bool, now: Us) {
+        let Some(slot) = self.slot(number) else {
+            return;
+        };
+        slot.silent = slot.silent.with_one_more(now);
+        let count = slot.silent.count;
+        let max = match slot.state {
+            SlotState::Starting { .. } => START_SILENT_MAX,
+            SlotState::Serving { .. } => SILENT_MAX,
+            _ => return,
+        };
+        let is_stopped = count >= STOPPED_MAX && is_stopped();
+        if count < max && !is_stopped {
+            return;
         }
+        slot.silent = Silence::since(now);
+        if let SlotState::Serving { is_ready, .. } = &mut slot.state {
+            *is_ready = false;
+        }
+        self.say(Event::Hangs { number, is_stopped });
+        self.actions.push_back(Action::Kill(number));
+        self.advance(now);
+    }
+
+    /// Whether a process starts, or has answered that it is not ready: then the next answer may be another soon.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.slots.iter().any(|slot| match slot.state {
+            SlotState::Starting { .. } => true,
+            SlotState::Serving { is_ready, .. } => !is_ready && slot.unanswered.count == 0,
+            _ => false,
+        })
     }
 
     /// Notes that a process has ended, or could not be started.
@@ -406,7 +443,7 @@ impl Supervisor {
         let since = match state {
             SlotState::Empty | SlotState::Waiting { .. } => return,
             SlotState::Stopping { .. } => None,
-            SlotState::Starting { since, .. } | SlotState::Serving { since, .. } => Some(since),
+            SlotState::Starting { since } | SlotState::Serving { since, .. } => Some(since),
         };
         self.set(number, SlotState::Empty);
         match (since, self.phase, ended) {
@@ -599,14 +636,9 @@ impl Supervisor {
         let stop_us = self.stop_us;
         if let Some(slot) = self.slot(number) {
             (slot.stop_us, slot.hang_up_due) = (stop_us, false);
+            (slot.silent, slot.unanswered) = (Silence::since(now), Silence::since(now));
         }
-        self.set(
-            number,
-            SlotState::Starting {
-                since: now,
-                silent: Silence::default(),
-            },
-        );
+        self.set(number, SlotState::Starting { since: now });
         self.actions.push_back(Action::Spawn(number));
     }
 

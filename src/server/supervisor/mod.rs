@@ -3,9 +3,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `core` | the states of the processes, and what is to be done at each event; pure |
-//! | `children` | starting, signalling and waiting for processes; the ports and admin sockets |
-//! | `ask` | requests to the admin sockets |
-//! | `refusals` | the file with those whom an operator has cut off, for processes that start later |
+//! | `children` | starting, signalling and waiting for processes; the ports |
+//! | `channel` | signs of life of a process, and the connections to it |
+//! | `ask` | requests to the processes |
+//! | `refusals` | the list of those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
 //! | `joins` | the places of pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
@@ -17,6 +18,7 @@
 
 mod admin;
 mod ask;
+mod channel;
 mod children;
 mod core;
 mod exposition;
@@ -30,7 +32,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,14 +52,18 @@ use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
+pub(crate) use self::channel::ToSupervisor;
+use self::channel::{Channel, Heard};
 pub(crate) use self::children::supervisor_is_gone;
-use self::children::{Children, Ports, SocketDirectory};
+use self::children::{Children, Ports};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
-use self::refusals::RefusalFile;
-pub(crate) use self::refusals::read_refusals;
+use self::refusals::Refusals;
+pub(crate) use self::refusals::take_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
-use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
+use crate::run::{
+    CommonSettings, RunError, alone, notify, stop_signals_are_taken, watch_secret_files,
+};
 use crate::settings::Checked;
 use weirgate_runtime::Clock;
 use weirgate_wire::json::Json;
@@ -80,7 +85,7 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
 /// Starts the processes, and keeps them running until a signal.
 ///
 /// # Errors
-/// A process could not start, an address is in use, or there is no place for the admin sockets.
+/// A process could not start, or an address is in use.
 pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Result<(), RunError> {
     // Before the processes start, the signal for a roll has no effect.
     flag::register(SIGUSR2, Arc::default()).map_err(RunError::Thread)?;
@@ -90,21 +95,14 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     }
     let count = checked.processes_to_start();
     let ports = Ports::hold(checked)?;
-    let sockets = SocketDirectory::new().map_err(|error| {
-        let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
-        RunError::Settings(format!(
-            "no directory for the admin sockets of the processes in {places}: {error}"
-        ))
-    })?;
-    let refusals = RefusalFile::new(sockets.path(), common.limits.revoked.max());
-    let refusals = refusals.map_err(|error| {
-        RunError::Settings(format!(
-            "no file beside the admin sockets of the processes: {error}"
-        ))
-    })?;
-    let children = Children::new(count, ports, sockets).map_err(RunError::Thread)?;
+    let refusals = Refusals::new(common.limits.revoked.max());
+    let children = Children::new(count, ports).map_err(RunError::Thread)?;
     let settings = common.operator();
-    let shared = Shared::new(count, clock, &settings, refusals);
+    // The processes ask for no login: this is the only one.
+    let mut login_files = common.secret_files.clone();
+    login_files.retain(|file| settings.token.as_ref() == Some(&file.secret));
+    watch_secret_files(login_files).map_err(RunError::Thread)?;
+    let shared = Shared::new(count, clock, refusals);
     let site = Site {
         routes: admin::routes(&shared, &settings),
         cors: common.cors(),
@@ -115,7 +113,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         bound.map_err(|error| RunError::listen(addr, error))
     });
     let admin = admin.transpose()?;
-    let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok()?);
     let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
@@ -128,6 +126,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         "starting the processes"
     );
     let stop_us = stop_us(&common.reactor, 0);
+    let (sender, reports) = mpsc::unbounded_channel();
     let shell = Shell {
         supervisor: Supervisor::new(count, stop_us, clock.mono_us()),
         children,
@@ -137,8 +136,9 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         clock,
         reactor: common.reactor,
         level_at: Instant::now() + LEVEL_EVERY,
+        sender,
     };
-    let status = shell.run_blocking().map_err(RunError::Loop)?;
+    let status = shell.run_blocking(reports).map_err(RunError::Loop)?;
     plane.stop(HTTP_STOP);
     match status {
         0 => {
@@ -165,10 +165,14 @@ struct Shell {
     reactor: ReactorSettings,
     /// The time of the next count of clients.
     level_at: Instant,
+    /// For reports of the processes.
+    sender: mpsc::UnboundedSender<ProcessReport>,
 }
 
-/// What a request to a process has led to.
+/// What a process has said, or a request to it has led to.
 enum ProcessReport {
+    /// What the process with this pid says.
+    Said(Number, u32, Heard),
     /// The answer of a process with this pid; `None` if it gives none in time.
     Stats(Number, u32, Option<ProcessStats>),
     /// So long must no count follow.
@@ -209,17 +213,16 @@ impl Arrivals {
 
 impl Shell {
     /// [Runs](Self::run) on this thread.
-    fn run_blocking(self) -> io::Result<u8> {
+    fn run_blocking(self, reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        LocalSet::new().block_on(&runtime, self.run())
+        LocalSet::new().block_on(&runtime, self.run(reports))
     }
 
     /// Runs until all processes have ended. Returns the exit status.
-    async fn run(mut self) -> io::Result<u8> {
+    async fn run(mut self, mut reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let mut arrivals = Arrivals::take()?;
-        let (sender, mut answers) = mpsc::unbounded_channel();
         let mut ask_at = Instant::now() + Duration::from_millis(50);
         loop {
             if let Some(status) = self.act() {
@@ -227,27 +230,21 @@ impl Shell {
             }
             self.publish();
             let due = self.due().map_or(ask_at, |due| due.min(ask_at));
-            let woken = first_of(arrivals.next(), answers.recv(), sleep_until(due)).await;
+            let woken = first_of(arrivals.next(), reports.recv(), sleep_until(due)).await;
             let now = self.clock.mono_us();
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
-                Woken::Answer(Some(ProcessReport::Stats(number, pid, answer))) => {
-                    if self.children.pid(number) == Some(pid) {
-                        self.take_answer(number, answer, now);
-                    }
-                }
-                Woken::Answer(Some(ProcessReport::Levelled(wait))) => {
-                    self.level_at = Instant::now() + LEVEL_EVERY + wait;
-                }
-                Woken::Answer(None) => {}
+                Woken::Report(Some(report)) => self.take_report(report, now),
+                Woken::Report(None) => {}
                 Woken::Due => {
                     self.supervisor.tick(now);
                     if Instant::now() >= ask_at {
-                        self.ask_all(&sender);
-                        self.level(&sender);
+                        self.look_at_all(now);
+                        self.ask_all();
+                        self.level();
                         notify_watchdog();
                         // A start takes some tenths of a second.
-                        let wait = match self.is_starting() {
+                        let wait = match self.supervisor.is_unsettled() {
                             true => ASK_EVERY / 10,
                             false => ASK_EVERY,
                         };
@@ -258,18 +255,21 @@ impl Shell {
         }
     }
 
-    fn is_starting(&self) -> bool {
-        let is = |(_, state): (Number, SlotState)| {
-            matches!(
-                state,
-                SlotState::Starting { .. }
-                    | SlotState::Serving {
-                        is_ready: false,
-                        ..
-                    }
-            )
-        };
-        self.supervisor.states().any(is)
+    fn take_report(&mut self, report: ProcessReport, now: u64) {
+        match report {
+            ProcessReport::Said(number, pid, heard) if self.children.pid(number) == Some(pid) => {
+                self.supervisor.lives(number, now);
+                if let (Heard::Begins, Some(channel)) = (heard, self.children.channel(number)) {
+                    self.shared.begin(number, &channel);
+                }
+            }
+            ProcessReport::Stats(number, pid, stats) if self.children.pid(number) == Some(pid) => {
+                self.take_answer(number, stats, now);
+            }
+            ProcessReport::Levelled(wait) => self.level_at = Instant::now() + LEVEL_EVERY + wait,
+            // Of a process that has ended.
+            ProcessReport::Said(..) | ProcessReport::Stats(..) => {}
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -309,12 +309,7 @@ impl Shell {
         while let Some(action) = self.supervisor.next_action() {
             match action {
                 Action::Spawn(number) => {
-                    self.shared.keep_refusals();
-                    if let Err(error) = self.children.spawn(number) {
-                        tracing::error!(process = number, %error, "a process could not be started");
-                        let now = self.clock.mono_us();
-                        self.supervisor.ended(number, Ended::Status(1), now);
-                    }
+                    self.spawn(number);
                 }
                 Action::Terminate(number) => self.children.signal(number, Signal::TERM),
                 Action::HangUp(number) => self.children.signal(number, Signal::HUP),
@@ -324,6 +319,20 @@ impl Shell {
             }
         }
         None
+    }
+
+    /// Starts a process, and listens to what it says.
+    fn spawn(&mut self, number: Number) {
+        match self.children.spawn(number) {
+            Ok((pid, channel)) => {
+                spawn_local(hear(channel, number, pid, self.sender.clone()));
+            }
+            Err(error) => {
+                tracing::error!(process = number, %error, "a process could not be started");
+                let now = self.clock.mono_us();
+                self.supervisor.ended(number, Ended::Status(1), now);
+            }
+        }
     }
 
     /// Shows the pages what there is.
@@ -338,7 +347,7 @@ impl Shell {
             };
             Some(Living {
                 number,
-                socket: self.children.sockets.socket_of(number),
+                channel: self.children.channel(number)?,
                 is_serving: word != "starting",
                 state: word,
             })
@@ -355,8 +364,16 @@ impl Shell {
         });
     }
 
+    /// Looks for signs of life of all processes.
+    fn look_at_all(&mut self, now: u64) {
+        for number in 1..=2 * self.supervisor.count() {
+            let is_stopped = || self.children.is_stopped(number);
+            self.supervisor.look(number, is_stopped, now);
+        }
+    }
+
     /// Asks each process whether it is ready, and how many connections it has.
-    fn ask_all(&self, sender: &mpsc::UnboundedSender<ProcessReport>) {
+    fn ask_all(&self) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(
                 state,
@@ -365,10 +382,12 @@ impl Shell {
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
-            let sender = sender.clone();
-            let socket = self.children.sockets.socket_of(number);
+            let sender = self.sender.clone();
+            let Some(channel) = self.children.channel(number) else {
+                continue;
+            };
             spawn_local(async move {
-                let stats = ProcessStats::ask(&socket).await.ok();
+                let stats = ProcessStats::ask(&channel).await.ok();
                 // The supervisor may have ended.
                 let _ = sender.send(ProcessReport::Stats(number, pid, stats));
             });
@@ -376,7 +395,7 @@ impl Shell {
     }
 
     /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
-    fn level(&mut self, sender: &mpsc::UnboundedSender<ProcessReport>) {
+    fn level(&mut self) {
         if Instant::now() < self.level_at || !self.supervisor.is_settled() {
             return;
         }
@@ -385,14 +404,17 @@ impl Shell {
             .supervisor
             .states()
             .filter(|(_, state)| state.is_alive());
-        let sockets: Vec<_> = alive
-            .map(|(number, _)| (number, self.children.sockets.socket_of(number)))
+        let channels: Vec<_> = alive
+            .filter_map(|(number, _)| Some((number, self.children.channel(number)?)))
             .collect();
-        let (shared, sender) = (self.shared.clone(), sender.clone());
+        let sender = self.sender.clone();
         spawn_local(async move {
-            if let Ok(wait) = level(&shared, &sockets).await {
+            match level(&channels).await {
                 // The supervisor may have ended.
-                let _ = sender.send(ProcessReport::Levelled(wait));
+                Ok(wait) => drop(sender.send(ProcessReport::Levelled(wait))),
+                Err(error) => {
+                    tracing::debug!(%error, "the clients of the processes are not levelled")
+                }
             }
         });
     }
@@ -405,25 +427,36 @@ impl Shell {
         let answer = match stats.map(|stats| stats.ready) {
             Some(true) => Readiness::Ready,
             Some(false) => Readiness::NotReady,
-            None => Readiness::Silent {
-                is_stopped: self.children.is_stopped(number),
-            },
+            None => Readiness::Silent,
         };
         self.supervisor.answered(number, answer, now);
     }
 }
 
+/// Reports what a process says until it ends.
+async fn hear(
+    channel: Channel,
+    number: Number,
+    pid: u32,
+    sender: mpsc::UnboundedSender<ProcessReport>,
+) {
+    while let Ok(heard) = channel.heard().await {
+        // The supervisor may have ended.
+        let _ = sender.send(ProcessReport::Said(number, pid, heard));
+    }
+}
+
 /// Has clients leave the processes with far more than the others. Returns the time over which they do.
-async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Duration> {
+async fn level(channels: &[(Number, Channel)]) -> io::Result<Duration> {
     let mut counts = Vec::new();
-    for (number, socket) in sockets {
-        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
+    for (number, channel) in channels {
+        let said = AdminRequest::get("/stats").ask(channel, ANSWER_MAX).await?;
         let clients = clients_in(&said).ok_or(io::ErrorKind::InvalidData)?;
         counts.push((*number, clients));
     }
     let mut longest_ms = 0;
     for (number, clients) in level::excess(&counts) {
-        let Some((_, socket)) = sockets.iter().find(|(one, _)| *one == number) else {
+        let Some((_, channel)) = channels.iter().find(|(one, _)| *one == number) else {
             continue;
         };
         let spread_ms = level::spread_ms(clients);
@@ -437,8 +470,10 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
         let mut admin_request = AdminRequest::get("/operator/move");
         admin_request.method = Method::POST;
         admin_request.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
-        let admin_request = admin_request.with_login(shared.login());
-        admin_request.ask(socket, ANSWER_MAX).await?;
+        let said = admin_request.ask(channel, ANSWER_MAX).await?;
+        if !said.status.is_success() {
+            return Err(io::Error::other(said.status.as_str().to_owned()));
+        }
     }
     Ok(Duration::from_millis(longest_ms))
 }
@@ -452,12 +487,12 @@ struct ProcessStats {
 }
 
 impl ProcessStats {
-    /// Asks the process whose admin socket this is.
+    /// Asks the process of this channel.
     ///
     /// # Errors
     /// There is no whole answer in time, or another one.
-    async fn ask(socket: &Path) -> io::Result<Self> {
-        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
+    async fn ask(channel: &Channel) -> io::Result<Self> {
+        let said = AdminRequest::get("/stats").ask(channel, ANSWER_MAX).await?;
         let stats = Json::read(&said.body).and_then(|stats| stats.parse());
         stats.map_err(io::Error::other)
     }
@@ -470,25 +505,25 @@ impl ProcessStats {
 /// What the supervisor waits for.
 enum Woken {
     Signals(io::Result<Vec<i32>>),
-    Answer(Option<ProcessReport>),
+    Report(Option<ProcessReport>),
     Due,
 }
 
 /// Waits for the first of the three.
 async fn first_of(
     signals: impl Future<Output = io::Result<Vec<i32>>>,
-    answer: impl Future<Output = Option<ProcessReport>>,
+    report: impl Future<Output = Option<ProcessReport>>,
     due: impl Future<Output = ()>,
 ) -> Woken {
     use std::pin::pin;
     use std::task::Poll;
-    let (mut signals, mut answer, mut due) = (pin!(signals), pin!(answer), pin!(due));
+    let (mut signals, mut report, mut due) = (pin!(signals), pin!(report), pin!(due));
     std::future::poll_fn(|cx| {
         if let Poll::Ready(signals) = signals.as_mut().poll(cx) {
             return Poll::Ready(Woken::Signals(signals));
         }
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Woken::Answer(answer));
+        if let Poll::Ready(report) = report.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Report(report));
         }
         due.as_mut().poll(cx).map(|()| Woken::Due)
     })
@@ -530,6 +565,12 @@ fn say(event: &Event) {
                 process = number,
                 is_stopped,
                 "a process does not answer; killing it"
+            );
+        }
+        Event::Unanswered { number } => {
+            tracing::warn!(
+                process = number,
+                "a process does not answer over HTTP, and is not ready; it serves its clients, and is asked again"
             );
         }
         Event::TooSlow { number } => {

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use weirgate_core::{Connected, Cut, Revoked};
 use weirgate_wire::auth::TokenMarks;
 
 use super::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
-use super::refusals::{NotKept, RefusalFile, read_refusals};
+use super::refusals::{Refusals, read_refusals};
 
 const SECOND: u64 = 1_000_000;
 const STOP_US: u64 = 15 * SECOND;
@@ -21,7 +20,9 @@ enum Life {
     Serves,
     /// It was asked to stop.
     Stops,
-    /// It answers nothing, and ends only if it is killed.
+    /// It lives and answers nothing, as its HTTP thread has too much to do.
+    IsBusy,
+    /// It gives no sign of life, and ends only if it is killed.
     Hangs,
 }
 
@@ -99,6 +100,8 @@ impl World {
         self.supervisor.tick(self.now);
         self.act();
         for (number, life) in self.alive.clone() {
+            self.supervisor.look(number, || false, self.now);
+            self.act();
             match life {
                 Life::Starts | Life::Serves => {
                     self.alive.insert(number, Life::Serves);
@@ -108,10 +111,14 @@ impl World {
                     self.alive.remove(&number);
                     self.supervisor.ended(number, Ended::Status(0), self.now);
                 }
-                Life::Hangs => {
-                    let silent = Readiness::Silent { is_stopped: false };
-                    self.supervisor.answered(number, silent, self.now);
+                Life::IsBusy => {
+                    self.supervisor.lives(number, self.now);
+                    self.supervisor
+                        .answered(number, Readiness::Silent, self.now);
                 }
+                Life::Hangs => self
+                    .supervisor
+                    .answered(number, Readiness::Silent, self.now),
             }
             self.act();
         }
@@ -210,27 +217,60 @@ fn one_that_hangs_is_killed_and_one_that_is_stopped_sooner() {
     world.second();
     world.alive.insert(1, Life::Hangs);
     world.seconds(9);
-    assert_eq!(world.events, [Event::Started]);
+    let late = Event::Unanswered { number: 1 };
+    assert_eq!(world.events, [Event::Started, late.clone()]);
     world.seconds(3);
     let hangs = Event::Hangs {
         number: 1,
         is_stopped: false,
     };
-    assert_eq!(world.events[1], hangs);
+    assert_eq!(world.events[1..3], [late, hangs]);
     assert_eq!(world.serving(), [1, 2]);
-    let silent = Readiness::Silent { is_stopped: true };
-    world.supervisor.answered(2, silent, world.now);
-    world.now += SECOND;
-    world.supervisor.answered(2, silent, world.now);
-    world.act();
-    assert!(!world.alive.contains_key(&2), "after two questions");
+    for _ in 0..3 {
+        assert!(world.alive.contains_key(&2));
+        world.now += SECOND;
+        world.supervisor.look(2, || true, world.now);
+        world.act();
+    }
+    assert!(!world.alive.contains_key(&2), "after three seconds");
 }
 
-/// While a process is not ready, all are asked ten times a second.
+/// Its loop serves the clients, and they would all have to come back.
 #[test]
-fn many_questions_a_second_end_no_process_sooner() {
+fn one_that_is_late_over_http_is_not_ready_and_stays() {
+    let mut world = World::new(2);
+    world.second();
+    world.alive.insert(1, Life::IsBusy);
+    world.seconds(2);
+    assert_eq!(world.serving(), [1, 2]);
+    world.seconds(600);
+    assert_eq!(world.serving(), [2]);
+    let told = [Event::Started, Event::Unanswered { number: 1 }];
+    assert_eq!(world.events, told, "once");
+    assert!(!world.supervisor.is_unsettled(), "it is not asked more");
+    world.alive.insert(1, Life::Serves);
+    world.second();
+    assert_eq!(world.serving(), [1, 2]);
+    assert_eq!(world.supervisor.restarts, 0);
+}
+
+/// Who does not run counts no seconds: after a pause of all, nobody hangs.
+#[test]
+fn a_pause_of_the_supervisor_too_ends_nobody() {
+    let mut world = World::new(2);
+    world.second();
+    for _ in 0..5 {
+        world.now += 3_600 * SECOND;
+        world.second();
+    }
+    assert_eq!(world.events, [Event::Started]);
+}
+
+/// While a process is not ready, all are looked at ten times a second.
+#[test]
+fn many_looks_a_second_end_no_process_sooner() {
     for (has_answered, is_stopped, seconds) in
-        [(false, false, 60), (true, false, 10), (true, true, 2)]
+        [(false, false, 60), (true, false, 10), (true, true, 3)]
     {
         let mut world = World::new(2);
         world.supervisor.answered(2, Readiness::NotReady, world.now);
@@ -241,8 +281,8 @@ fn many_questions_a_second_end_no_process_sooner() {
         while world.alive.contains_key(&1) {
             world.now += SECOND / 10;
             waited += SECOND / 10;
-            let silent = Readiness::Silent { is_stopped };
-            world.supervisor.answered(1, silent, world.now);
+            world.supervisor.answered(1, Readiness::Silent, world.now);
+            world.supervisor.look(1, || is_stopped, world.now);
             world.act();
             assert!(waited < 90 * SECOND, "never");
         }
@@ -346,6 +386,15 @@ fn random_days_lose_no_process_and_end_with_all() {
                         *life = Life::Hangs;
                     }
                 }
+                6 => {
+                    let busy = |life: &&mut Life| **life == Life::IsBusy;
+                    let serves = |life: &&mut Life| **life == Life::Serves;
+                    if let Some(life) = world.alive.values_mut().find(busy) {
+                        *life = Life::Serves;
+                    } else if let Some(life) = world.alive.values_mut().find(serves) {
+                        *life = Life::IsBusy;
+                    }
+                }
                 _ => world.second(),
             }
             world.act();
@@ -357,6 +406,10 @@ fn random_days_lose_no_process_and_end_with_all() {
             let living: Vec<_> = living.map(|(number, _)| number).collect();
             let alive: Vec<_> = world.alive.keys().copied().collect();
             assert_eq!(living, alive, "seed {seed}");
+        }
+        let busy = |life: &&mut Life| **life == Life::IsBusy;
+        if let Some(life) = world.alive.values_mut().find(busy) {
+            *life = Life::Serves;
         }
         // Longer than the longest wait, a roll that is given up, and a stop.
         world.seconds(300);
@@ -370,24 +423,12 @@ fn random_days_lose_no_process_and_end_with_all() {
 
 const NOW: i64 = 1_800_000_000_000;
 
-/// A folder with the file of a supervisor, and what a process that starts at a time reads of it.
-struct Handed {
-    folder: tempfile::TempDir,
-    file: RefusalFile,
-}
-
-impl Handed {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = RefusalFile::new(folder.path(), 10_000).expect("a file");
-        Self { folder, file }
-    }
-
-    fn started(&self, now: i64) -> Revoked {
-        let list = Revoked::default();
-        read_refusals(&self.folder.path().join("7.sock"), &list, now).expect("whole lines");
-        list
-    }
+/// What a process that starts at a time gets of the supervisor's list.
+fn started(refusals: &Refusals, now: i64) -> Revoked {
+    let list = Revoked::default();
+    let file = refusals.written(now).expect("memory");
+    read_refusals(file, &list, now).expect("whole lines");
+    list
 }
 
 fn cut(json: &str) -> Cut {
@@ -412,12 +453,12 @@ fn is_refused(list: &Revoked, user: Option<&str>, address: &str, issued: i64, no
 
 #[test]
 fn a_process_that_starts_later_refuses_the_same_for_as_long() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     let (since, until) = (NOW / 1000 - 5, NOW / 1000 + 8);
     let cut = cut(&format!(
         r#"{{"user":"ann","since":{since},"until":{until}}}"#
     ));
-    handed.file.add(&cut, NOW).expect("room");
+    refusals.add(&cut, NOW).expect("room");
     let old = |list: &Revoked, now| is_refused(list, Some("ann"), "192.0.2.1", NOW - 600_000, now);
     let new = |list: &Revoked, now| is_refused(list, Some("ann"), "192.0.2.1", NOW, now);
     for (at, is_old, is_new) in [
@@ -426,105 +467,57 @@ fn a_process_that_starts_later_refuses_the_same_for_as_long() {
         (NOW + 86_394_000, true, false),
         (NOW + 86_396_000, false, false),
     ] {
-        let list = handed.started(at);
+        let list = started(&refusals, at);
         assert_eq!((old(&list, at), new(&list, at)), (is_old, is_new), "{at}");
     }
 }
 
 #[test]
 fn a_refusal_is_taken_back_in_any_spelling() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     for spelling in [
         r#"{"address":"127.0.0.77"}"#,
         r#"{"address":"::ffff:127.0.0.77"}"#,
         r#"{"user":null,"address":"127.0.0.77"}"#,
     ] {
         let address = cut(r#"{"address":"127.0.0.77"}"#);
-        handed.file.add(&address, NOW).expect("room");
+        refusals.add(&address, NOW).expect("room");
         assert!(is_refused(
-            &handed.started(NOW),
+            &started(&refusals, NOW),
             None,
             "127.0.0.77",
             NOW,
             NOW
         ));
-        handed.file.lift(&cut(spelling), NOW).expect("a file");
+        refusals.lift(&cut(spelling), NOW);
         assert!(!is_refused(
-            &handed.started(NOW),
+            &started(&refusals, NOW),
             None,
             "127.0.0.77",
             NOW,
             NOW
         ));
     }
-}
-
-#[test]
-fn the_file_of_refusals_stays_small_and_a_line_without_its_end_is_left_out() {
-    let mut handed = Handed::new();
-    for _ in 0..1_000 {
-        for user in ["ann", "bob"] {
-            let cut = cut(&format!(r#"{{"user":"{user}"}}"#));
-            handed.file.add(&cut, NOW).expect("room");
-        }
-    }
-    let path = handed.folder.path().join("refused");
-    assert!(std::fs::metadata(&path).expect("a file").len() < 10_000);
-    let file = std::fs::OpenOptions::new().append(true).open(&path);
-    write!(file.expect("a file"), r#"{{"user":"ci"#).expect("room");
-    let list = handed.started(NOW);
-    assert_eq!(list.newest(NOW).0, 2);
-    assert!(is_refused(&list, Some("bob"), "192.0.2.1", NOW, NOW));
-    let wrong = std::fs::write(&path, "{}\n");
-    wrong.expect("room");
-    assert!(read_refusals(&path, &Revoked::default(), NOW).is_err());
-}
-
-/// As a cleaning of `/tmp` removes it.
-#[test]
-fn a_file_of_refusals_that_is_gone_is_written_anew() {
-    let mut handed = Handed::new();
-    let path = handed.folder.path().join("refused");
-    let users = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
-    handed.file.add(&users[0], NOW).expect("room");
-    let before = std::fs::read(&path).expect("a file");
-    handed.file.keep(NOW).expect("a file");
-    assert_eq!(std::fs::read(&path).expect("a file"), before);
-    for (number, user) in users.iter().enumerate().skip(1) {
-        std::fs::remove_file(&path).expect("a file");
-        handed.file.add(user, NOW).expect("room");
-        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
-        std::fs::remove_file(&path).expect("a file");
-        handed.file.keep(NOW).expect("a file");
-        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
-    }
-    // It cannot be written now: the entry is there once it can.
-    std::fs::remove_dir_all(handed.folder.path()).expect("a folder");
-    let dan = cut(r#"{"user":"dan"}"#);
-    assert!(handed.file.add(&dan, NOW).is_err());
-    std::fs::create_dir(handed.folder.path()).expect("a folder");
-    handed.file.keep(NOW).expect("a file");
-    assert_eq!(handed.started(NOW).newest(NOW).0, 4);
 }
 
 #[test]
 fn the_supervisor_remembers_as_many_refusals_as_the_settings_say() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut file = RefusalFile::new(folder.path(), 2).expect("a file");
+    let mut refusals = Refusals::new(2);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
-    file.add(&ann, NOW).expect("room");
-    file.add(&bob, NOW).expect("room");
-    assert!(matches!(file.add(&cid, NOW), Err(NotKept::Full(_))));
+    refusals.add(&ann, NOW).expect("room");
+    refusals.add(&bob, NOW).expect("room");
+    assert!(refusals.add(&cid, NOW).is_err());
 }
 
 #[test]
 fn what_has_no_room_in_a_process_is_left_out() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     for user in 0..5 {
         let cut = cut(&format!(r#"{{"user":"u{user}"}}"#));
-        handed.file.add(&cut, NOW).expect("room");
+        refusals.add(&cut, NOW).expect("room");
     }
     let list = Revoked::new(3);
-    read_refusals(&handed.folder.path().join("1.sock"), &list, NOW).expect("whole lines");
+    let file = refusals.written(NOW).expect("memory");
+    read_refusals(file, &list, NOW).expect("whole lines");
     assert_eq!(list.newest(NOW).0, 3);
 }
