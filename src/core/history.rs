@@ -171,7 +171,7 @@ impl Memory {
         count: fn(usize, usize) -> Option<usize>,
     ) {
         let beside = COPY_BYTES + pattern.map_or(0, |name| name.as_str().len());
-        let bytes = beside + copy.queue_bytes();
+        let bytes = beside + copy.own_bytes();
         self.beside = count(self.beside, beside).unwrap_or_default();
         self.copies = count(self.copies, bytes).unwrap_or_default();
     }

@@ -23,7 +23,9 @@ use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, NotAList, TextList};
 pub use self::unicode::as_utf8;
-pub use self::writer::{ObjectWriter, decimal, iso_utc, quoted};
+pub use self::writer::{
+    ObjectWriter, decimal, iso_utc, quoted, quoted_lossy_bytes, write_quoted_lossy,
+};
 
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;

@@ -28,7 +28,7 @@ const RETRY_SPREAD_MS: u64 = 4_000;
 /// before them stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
     if frame.content() == Content::Text {
-        return event(b"", frame.body(), frame.position());
+        return event(b"", &frame.in_one_piece(), frame.position());
     }
     let (text, bytes) = frame.text_and_bytes();
     let text = [text, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
@@ -39,7 +39,7 @@ pub(crate) fn encode(frame: &Frame) -> Encoded {
 /// them. A text is a response or a status; it has a type, which `onmessage` of an `EventSource` does not get.
 pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
     match frame.content() {
-        Content::Text => event(CONTROL, frame.body(), frame.position()),
+        Content::Text => event(CONTROL, &frame.in_one_piece(), frame.position()),
         Content::Binary => event(b"", frame.text_and_bytes().1, frame.position()),
     }
 }
