@@ -128,6 +128,12 @@ impl KeptMessage {
         body.filter(|body| body.is_for(content))
     }
 
+    /// Whether the message was left out, for all clients or for those of this kind, for which it is too large.
+    fn is_left_out_for(&self, content: Content) -> bool {
+        let body = self.body.as_ref();
+        body.is_none_or(|body| body.is_too_large_for(content))
+    }
+
     /// Whether there are copies to drop. Tests count how many messages are looked at for that.
     fn has_copies(&self) -> bool {
         #[cfg(test)]

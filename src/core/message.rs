@@ -23,6 +23,8 @@ pub struct Message {
     pub is_deletion: bool,
     /// Whether the message is a last value, which was published before the client asked for it.
     pub is_last_value: bool,
+    /// Whether the payload as text is longer than a message may be: only clients of [`Content::Binary`] get it.
+    pub is_text_too_large: bool,
     /// Whether clients get the time of arrival.
     pub is_stamped: bool,
     /// Whether the message is of the kept feed.
@@ -121,6 +123,7 @@ impl Message {
             unix_ms: received.unix_ms(),
             is_deletion: false,
             is_last_value: false,
+            is_text_too_large: false,
             is_stamped: false,
             is_of_feed: false,
             key: None,
@@ -167,7 +170,16 @@ impl Message {
 
     /// Whether clients of this kind get the message. Without a payload, only a deletion has a text.
     pub(super) fn is_for(&self, content: Content) -> bool {
-        content == Content::Binary || self.is_deletion || !self.payload.is_empty()
+        match content {
+            Content::Binary => true,
+            Content::Text if self.is_text_too_large => false,
+            Content::Text => self.is_deletion || !self.payload.is_empty(),
+        }
+    }
+
+    /// Whether clients of this kind miss the message because it is too large for them.
+    pub fn is_too_large_for(&self, content: Content) -> bool {
+        content == Content::Text && self.is_text_too_large
     }
 
     /// Whether the message is no user's own ([`Frame::is_common`]).
@@ -238,6 +250,14 @@ impl Body {
         match self {
             Self::Frame(_) => true,
             Self::Message(message) => message.is_for(content),
+        }
+    }
+
+    /// Whether clients of this kind miss it because it is too large for them.
+    pub fn is_too_large_for(&self, content: Content) -> bool {
+        match self {
+            Self::Frame(_) => false,
+            Self::Message(message) => message.is_too_large_for(content),
         }
     }
 

@@ -44,6 +44,32 @@ pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
     }
 }
 
+/// About the most memory that [`encode`], or [`encode_raw`] if `is_raw`, takes for a frame.
+pub(crate) fn encoded_bytes(frame: &Frame, is_raw: bool) -> usize {
+    let (text, bytes) = match frame.content() {
+        Content::Text => (frame.body_bytes() + added_bytes(&frame.pieces()), 0),
+        Content::Binary => {
+            let (text, bytes) = frame.text_and_bytes();
+            match is_raw {
+                true => (bytes.len() + added_bytes(&[bytes]), 0),
+                // The base64, and with it the text before it is part of the event.
+                false => (text.len(), 2 * bytes.len().div_ceil(3) * 4),
+            }
+        }
+    };
+    text + bytes + frame.position().len()
+}
+
+/// Bytes of the fields that the lines of a text need, but the first.
+fn added_bytes(pieces: &[&[u8]]) -> usize {
+    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let ends: usize = pieces
+        .iter()
+        .map(|piece| piece.iter().filter(is_end).count())
+        .sum();
+    ends * DATA.len()
+}
+
 /// An event that begins with the line of its type, or without one.
 fn event(kind: &[u8], text: &[u8], id: &[u8]) -> Encoded {
     let mut event = [kind, DATA].concat();
