@@ -15,6 +15,7 @@ mod channels_gateway {
     mod delivery;
     mod event_streams;
     mod kept_names;
+    mod large;
     mod losses;
     mod many_messages;
     mod many_names;

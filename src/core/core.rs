@@ -121,7 +121,7 @@ pub struct Core {
     pub(super) refused: Quota,
     pub(super) addresses: Addresses,
     next_generation: u32,
-    frame_bytes: FrameBytes,
+    pub(super) frame_bytes: FrameBytes,
     random: SplitMix64,
 }
 

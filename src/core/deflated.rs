@@ -251,7 +251,7 @@ impl Compressor {
             (None, Some(id)) => self.choose(frame, id, client, *company, stats),
             (None, None) => (self.without_window(frame, client, stats), client.window),
         };
-        let body_bytes = frame.body().len();
+        let body_bytes = frame.body_bytes();
         let next = self.windows.move_client(NextPayload {
             client: client.window,
             before,
@@ -295,25 +295,26 @@ impl Compressor {
             return key;
         }
         let key = Key::of(Kind::Stored);
-        frame.encoded_with(key, |body| {
+        frame.encoded_stored(key, |pieces| {
             stats.encodings_stored += 1;
-            let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
-            Deflater::write_stored(&mut out, body);
+            let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+            let mut out = websocket::room_for(bytes + bytes / 8_192 + 32);
+            Deflater::write_stored(&mut out, pieces);
             out.shrink_to_fit();
-            Some(out)
+            out
         });
         key
     }
 
     fn is_worth_it(&self, frame: &Frame) -> bool {
-        let body_bytes = frame.body().len();
+        let body_bytes = frame.body_bytes();
         let is_short = frame.is_common() || body_bytes <= OWN_BYTES_MAX;
         is_short && self.worth_it.contains(&body_bytes)
     }
 
     /// Whether the frame may refer to a window, and later frames to it.
     fn refers_to_others(&self, frame: &Frame) -> bool {
-        frame.is_common() && self.refers.contains(&frame.body().len())
+        frame.is_common() && self.refers.contains(&frame.body_bytes())
     }
 
     /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
@@ -333,7 +334,7 @@ impl Compressor {
         if frame.encoded(key).is_some() {
             return Chained::Made;
         }
-        let bytes = frame.body().len() + self.windows.bytes(window);
+        let bytes = frame.body_bytes() + self.windows.bytes(window);
         let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
         let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
         if frame.encodings().chained_count() >= chained_max || !self.take_permission(company, bytes)
@@ -394,7 +395,7 @@ impl Compressor {
 /// The encoding without reference, if the client has a window for it.
 #[inline]
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
-    let body_bytes = frame.body().len();
+    let body_bytes = frame.body_bytes();
     match params.deflates_with(body_bytes)? {
         Deflater::WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
         _ => Some(Key::of(Kind::Small)),

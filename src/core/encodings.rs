@@ -3,14 +3,18 @@
 
 use std::sync::OnceLock;
 
+use super::message::SharedPayload;
 use super::protocol::websocket::Coding;
 use super::window::WindowId;
 use weirgate_wire::base::allocated_bytes;
 
-/// One encoding of a frame: header and payload in one allocation.
+/// One encoding of a frame: header and payload in one allocation, except a payload that the frame shares with its message
+/// ([`SharedPayload`]).
 #[derive(Debug)]
 pub struct Encoded {
     bytes: Vec<u8>,
+    /// Bytes of the shared payload, which are not among `bytes`.
+    shared_bytes: u32,
     /// Index of the header, which ends at the body.
     start: u8,
     /// Index of the payload.
@@ -21,9 +25,38 @@ impl Encoded {
     pub(super) fn new(bytes: Vec<u8>, start: u8, body_at: u8) -> Self {
         Self {
             bytes,
+            shared_bytes: 0,
             start,
             body_at,
         }
+    }
+
+    /// The same with so many bytes that the frame shares.
+    pub(super) fn sharing(self, shared_bytes: usize) -> Self {
+        // A message of the bus is shorter than 4 GiB.
+        let shared_bytes = shared_bytes as u32;
+        Self {
+            shared_bytes,
+            ..self
+        }
+    }
+
+    /// Whether some of the payload is shared.
+    #[inline]
+    pub(super) fn is_sharing(&self) -> bool {
+        self.shared_bytes > 0
+    }
+
+    /// Bytes of header and payload, with what is shared.
+    #[inline]
+    pub(super) fn whole_bytes(&self) -> usize {
+        self.bytes.len() - self.start as usize + self.shared_bytes as usize
+    }
+
+    /// Bytes of the payload, with what is shared.
+    #[inline]
+    pub(super) fn body_bytes(&self) -> usize {
+        self.bytes.len() - self.body_at as usize + self.shared_bytes as usize
     }
 
     /// Header and payload, for a client whose frame has no prefix.
@@ -125,13 +158,16 @@ struct Made {
     key: Key,
     /// `None`: the encoding would not be smaller than the payload.
     encoded: Option<Encoded>,
+    /// What the plain encoding shares: the first entry of such a frame is of that.
+    shared: Option<Box<SharedPayload>>,
     next: OnceLock<Box<Self>>,
 }
 
 impl Made {
     /// Memory of the entry and of its encoding.
     fn memory_bytes(&self) -> usize {
-        Encodings::memory_of(self.encoded.as_ref())
+        let shared = self.shared.as_ref().map(|shared| shared.memory_bytes());
+        Encodings::memory_of(self.encoded.as_ref()) + shared.unwrap_or_default()
     }
 }
 
@@ -140,6 +176,21 @@ impl Made {
 pub(super) struct Encodings(OnceLock<Box<Made>>);
 
 impl Encodings {
+    /// None yet, beside a plain encoding that shares this payload.
+    pub(super) fn sharing(shared: Box<SharedPayload>) -> Self {
+        Self(OnceLock::from(Box::new(Made {
+            key: Key::of(Kind::Plain),
+            encoded: None,
+            shared: Some(shared),
+            next: OnceLock::new(),
+        })))
+    }
+
+    /// What the plain encoding shares.
+    pub(super) fn shared(&self) -> Option<&SharedPayload> {
+        self.0.get()?.shared.as_deref()
+    }
+
     #[inline]
     fn iter(&self) -> impl Iterator<Item = &Made> {
         let first = self.0.get().map(Box::as_ref);
@@ -165,6 +216,7 @@ impl Encodings {
                 Box::new(Made {
                     key,
                     encoded: make.take().and_then(|make| make()),
+                    shared: None,
                     next: OnceLock::new(),
                 })
             });

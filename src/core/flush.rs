@@ -19,13 +19,18 @@ use self::laps::{LITTLE, LONG, is_long};
 use super::clients::Clients;
 use super::core::Core;
 use super::deflated::{Compressor, FramePlan, Inflates};
+use super::encodings::{Key, Kind};
+use super::protocol::event_stream;
 use super::send_queue::Offered;
-use super::session::{AfterWrite, InputProgress, Pause, Session};
+use super::session::{AfterWrite, Encode, InputProgress, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
-use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, SocketEnd};
+use super::{
+    Class, CloseReason, Effect, Encoded, Frame, FrameBytes, Limits, SendError, SessionKey,
+    SocketEnd,
+};
 
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -56,6 +61,8 @@ pub(super) struct Scratch {
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
+    /// Clients that miss a frame, because there was no memory for its encoding.
+    refused: Vec<SessionKey>,
 }
 
 /// What the writes of a batch need beside the queues themselves.
@@ -111,15 +118,25 @@ fn indices(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// What compresses the frames of a batch, within the time of the batch.
-struct BatchDeflate<'a> {
+/// What encodes the frames of a batch for its clients, within the time of the batch and the memory of frames.
+struct BatchEncoder<'a> {
     compressor: &'a mut Compressor,
     turn: &'a mut Turn,
-    /// False once compression has used up the time of the batch.
+    frames: &'a FrameBytes,
+    frame_bytes_max: u64,
+    /// False once encodings have used up the time of the batch.
     has_time: bool,
+    /// Whether there was no memory for the encoding that was asked for last.
+    is_refused: bool,
 }
 
-impl BatchDeflate<'_> {
+/// Of frames with a larger payload the time and the memory of each encoding are looked at.
+const LARGE_BYTES: usize = 128 * 1024;
+
+/// The encodings of a large frame for clients with compression.
+const DEFLATED: [Kind; 3] = [Kind::Stored, Kind::Small, Kind::Alone];
+
+impl BatchEncoder<'_> {
     /// Makes the encoding of a frame for a client and appends its plan. Returns false if the time is over.
     #[inline]
     fn plan(
@@ -133,9 +150,53 @@ impl BatchDeflate<'_> {
         if !self.has_time {
             return false;
         }
+        let is_large = frame.body_bytes() > LARGE_BYTES;
+        let is_made = || {
+            let mut kinds = DEFLATED.into_iter();
+            kinds.any(|kind| frame.encoded(Key::of(kind)).is_some())
+        };
+        let is_new = is_large && !is_made();
+        if is_new && !self.has_memory(frame, frame.body_bytes()) {
+            return false;
+        }
         plans.push(*self.compressor.plan(frame, client, company, stats));
-        self.has_time = !self.compressor.take_has_compressed() || self.turn.has_batch_time();
+        let took_time = self.compressor.take_has_compressed() || is_new;
+        self.has_time = !took_time || self.turn.has_batch_time();
         true
+    }
+
+    /// As [`plan`](Self::plan), for a client of an event stream.
+    #[inline]
+    fn plan_event(
+        &mut self,
+        frame: &Frame,
+        (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        plans: &mut Vec<FramePlan>,
+    ) -> bool {
+        if !self.has_time {
+            return false;
+        }
+        let is_new = frame.body_bytes() > LARGE_BYTES && frame.encoded(Key::of(kind)).is_none();
+        if is_new {
+            let bytes = event_stream::encoded_bytes(frame, kind == Kind::RawEvent);
+            if !self.has_memory(frame, bytes) {
+                return false;
+            }
+        }
+        frame.encode_event(kind, encode);
+        plans.push(FramePlan::of(kind));
+        self.has_time = !is_new || self.turn.has_batch_time();
+        true
+    }
+
+    /// Whether there is memory for one more encoding: all frames are within their limit before it, and it would be alone.
+    /// Answers always have it.
+    #[cold]
+    fn has_memory(&mut self, frame: &Frame, bytes: usize) -> bool {
+        let is_over = self.frames.alive() > self.frame_bytes_max;
+        let fits = !is_over && bytes as u64 <= self.frame_bytes_max;
+        self.is_refused = !fits && frame.class() == Class::Data;
+        !self.is_refused
     }
 }
 
@@ -210,6 +271,14 @@ impl Core {
         }
         let scratch = &mut self.scratch;
         (scratch.plans, scratch.wrote, scratch.prepared) = (plans, wrote, prepared);
+        while let Some(key) = self.scratch.refused.pop() {
+            let session = self.clients.session_mut(key);
+            if session.is_some_and(Session::take_drained) {
+                self.drained.push(key);
+            }
+            self.note_wait(key);
+            self.clients.mark_dirty(self.now, key);
+        }
     }
 
     /// Plans a write to each of the next clients of a list. A client that turns out to have much to send moves to a list
@@ -225,16 +294,19 @@ impl Core {
         scratch.prepared.clear();
         scratch.wrote.clear();
         self.compressor.begin(self.now);
-        let mut deflate = BatchDeflate {
+        let mut encoder = BatchEncoder {
             compressor: &mut self.compressor,
             turn,
+            frames: &self.frame_bytes,
+            frame_bytes_max: self.limits.frame_bytes_max,
             has_time: true,
+            is_refused: false,
         };
         let (mut planned, mut frames, mut bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
             && frames <= BATCH_FRAMES
             && bytes <= BATCH_BYTES
-            && deflate.has_time
+            && encoder.has_time
             && let Some(slot) = self.laps.take(list)
         {
             planned += 1;
@@ -258,7 +330,7 @@ impl Core {
                 self.clients.skip_replaced(&self.limits, slot, is_behind);
             }
             let bytes_max = write_bytes_max(&self.clients, &self.limits, is_long_lap, slot);
-            plan(&mut self.clients, slot, bytes_max, &mut deflate, scratch);
+            plan(&mut self.clients, slot, bytes_max, &mut encoder, scratch);
         }
         self.compressor.end();
     }
@@ -410,7 +482,7 @@ fn plan(
     clients: &mut Clients,
     slot: u32,
     bytes_max: usize,
-    deflate: &mut BatchDeflate<'_>,
+    encoder: &mut BatchEncoder<'_>,
     scratch: &mut Scratch,
 ) {
     let Some(session) = clients.sessions.get_mut(slot as usize) else {
@@ -422,9 +494,23 @@ fn plan(
     let first_frame = prepared.frame_plans.len() as u32;
     let stats = &mut clients.stats;
     let mut company = 0;
-    let has_to_write = session.prepare_write(bytes_max, prepared, |frame, client, plans| {
-        deflate.plan(frame, client, &mut company, stats, plans)
-    });
+    encoder.is_refused = false;
+    let encode = |frame: &Arc<Frame>, how, frame_plans: &mut Vec<FramePlan>| match how {
+        Encode::Deflated(client) => encoder.plan(frame, client, &mut company, stats, frame_plans),
+        Encode::Event(kind, event) => encoder.plan_event(frame, (kind, event), frame_plans),
+    };
+    let mut has_to_write = session.prepare_write(bytes_max, prepared, encode);
+    if encoder.is_refused {
+        // Of a later frame it is looked at again once it is the first.
+        if prepared.frame_plans.len() as u32 == first_frame
+            && let Some(bytes) = session.refuse_first()
+        {
+            stats.messages_shed += 1;
+            stats.count_removed(1, bytes);
+            has_to_write = session.has_control();
+        }
+        scratch.refused.push(key);
+    }
     if has_to_write {
         plans.push(Plan {
             key,

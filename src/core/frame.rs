@@ -4,11 +4,13 @@
 //! payload are in one allocation; clients with compression or of another protocol get one of the
 //! frame's other encodings (`encodings.rs`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, Key, Kind};
 use super::frame_bytes::{Account, FrameBytes, Keeper, QueueRoom};
+use super::message::{Message, Part, SharedPayload};
 use super::protocol::websocket::{self, Coding, HEADER_ROOM};
 use super::window::FrameId;
 use super::{CopyPosition, CopyRank, Now, Position};
@@ -54,9 +56,23 @@ pub struct ConflationKey(pub u64);
 /// The number of a walk over the queues, and how many queue entries with this frame the walk has met. Only the thread
 /// of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
-struct Counted(AtomicU64);
+pub(super) struct Counted(AtomicU64);
 
 impl Counted {
+    /// Counts one more in walk `number`; returns the number so far.
+    pub(super) fn add(&self, number: u32) -> u32 {
+        let counted = self.get(number) + 1;
+        self.set(number, counted);
+        counted
+    }
+
+    /// Takes one back; returns the number before.
+    pub(super) fn take_back(&self, number: u32) -> u32 {
+        let counted = self.get(number);
+        self.set(number, counted.saturating_sub(1));
+        counted
+    }
+
     fn get(&self, number: u32) -> u32 {
         let counted = self.0.load(Ordering::Relaxed);
         match (counted >> 32) as u32 == number {
@@ -116,9 +132,46 @@ impl Frame {
         &self.plain
     }
 
-    /// The payload, without header and prefix.
+    /// The payload, without header and prefix, in one piece: a large payload that the frame shares with its message is
+    /// copied for that.
     pub fn body(&self) -> &[u8] {
-        self.plain.body()
+        let own = self.plain.body();
+        match self.shared() {
+            None => own,
+            Some(shared) => shared.joined(own, |bytes| self.account.add(bytes)),
+        }
+    }
+
+    /// Bytes of the payload.
+    #[inline]
+    pub(super) fn body_bytes(&self) -> usize {
+        self.plain.body_bytes()
+    }
+
+    /// The payload of the message that is shared with other frames, and not among the frame's own bytes.
+    #[inline]
+    pub(super) fn shared(&self) -> Option<&SharedPayload> {
+        match self.plain.is_sharing() {
+            false => None,
+            true => self.encodings.shared(),
+        }
+    }
+
+    /// The payload in up to three pieces.
+    pub(super) fn pieces(&self) -> [&[u8]; 3] {
+        let own = self.plain.body();
+        match self.shared() {
+            None => [own, &[], &[]],
+            Some(shared) => shared.pieces(own),
+        }
+    }
+
+    /// The payload in one piece, for a moment.
+    pub(super) fn in_one_piece(&self) -> Cow<'_, [u8]> {
+        match self.shared() {
+            None => self.plain.body().into(),
+            Some(_) => self.pieces().concat().into(),
+        }
     }
 
     /// Whether the payload has a position.
@@ -141,13 +194,16 @@ impl Frame {
     pub(super) fn position(&self) -> &[u8] {
         match self.position_bytes {
             0 => &[],
-            bytes => &self.body()[self.position_at as usize..][..usize::from(bytes)],
+            bytes => &self.plain.body()[self.position_at as usize..][..usize::from(bytes)],
         }
     }
 
     /// The body of a binary frame: text, and the bytes of a payload.
     pub(super) fn text_and_bytes(&self) -> (&[u8], &[u8]) {
-        self.body().split_at(self.bytes_at as usize)
+        match self.shared() {
+            None => self.plain.body().split_at(self.bytes_at as usize),
+            Some(shared) => (&self.plain.body()[..self.bytes_at as usize], shared.bytes()),
+        }
     }
 
     /// The bytes before the body for each connection.
@@ -177,10 +233,16 @@ impl Frame {
 
     /// Bytes of this frame in a send queue: those of the plain encoding.
     pub fn queue_bytes(&self) -> usize {
+        self.plain.whole_bytes()
+    }
+
+    /// As [`queue_bytes`](Self::queue_bytes), without those of the message.
+    pub(super) fn own_bytes(&self) -> usize {
         self.plain.whole().len()
     }
 
-    /// Bytes of this frame in [`FrameBytes`]: the memory of the frame and of all encodings.
+    /// Bytes of this frame in [`FrameBytes`]: the memory of the frame and of all encodings, without that of the message
+    /// whose payload it shares.
     pub fn memory_bytes(&self) -> usize {
         FRAME_BYTES + self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
@@ -207,16 +269,12 @@ impl Frame {
 
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
     pub(super) fn count(&self, number: u32) -> u32 {
-        let counted = self.counted.get(number) + 1;
-        self.counted.set(number, counted);
-        counted
+        self.counted.add(number)
     }
 
     /// Takes one entry back; returns the number of entries before.
     pub(super) fn count_back(&self, number: u32) -> u32 {
-        let counted = self.counted.get(number);
-        self.counted.set(number, counted.saturating_sub(1));
-        counted
+        self.counted.take_back(number)
     }
 
     /// The deflated encoding without reference to an earlier frame, if made already and smaller than
@@ -278,11 +336,20 @@ impl Frame {
     ) -> Option<&Encoded> {
         self.make(key, || {
             Some(websocket::encode(
-                make(self.body())?,
+                make(&self.in_one_piece())?,
                 self.content,
                 Coding::Deflated,
             ))
         })
+    }
+
+    /// The encoding of `key` without compression, made as [`encoded_with`](Self::encoded_with) from the pieces of the
+    /// payload.
+    pub(super) fn encoded_stored(&self, key: Key, make: impl FnOnce([&[u8]; 3]) -> Vec<u8>) {
+        self.make(key, || {
+            let bytes = make(self.pieces());
+            Some(websocket::encode(bytes, self.content, Coding::Deflated))
+        });
     }
 
     /// Makes the event of this kind with `encode`, at the first call.
@@ -326,6 +393,7 @@ pub struct FrameBuilder {
     is_of_feed: bool,
     position_at: u32,
     position_bytes: u8,
+    shared: Option<Box<SharedPayload>>,
 }
 
 impl FrameBuilder {
@@ -343,6 +411,7 @@ impl FrameBuilder {
             is_of_feed: false,
             position_at: 0,
             position_bytes: 0,
+            shared: None,
         }
     }
 
@@ -420,6 +489,22 @@ impl FrameBuilder {
         self.body(bytes)
     }
 
+    /// Appends a part of a message to the payload, once; the payload of a message to a binary frame as
+    /// [`bytes`](Self::bytes). The frame shares a large one with its message. The frame has a prefix.
+    #[must_use]
+    pub fn share(mut self, message: &Arc<Message>, part: Part) -> Self {
+        debug_assert!(self.prefix != Prefix::None, "no frame for everybody");
+        let at = self.payload().len() - HEADER_ROOM;
+        if self.content == Content::Binary {
+            self.bytes_at = at as u32;
+        }
+        self.shared = SharedPayload::new(message, part, at);
+        match self.shared {
+            Some(_) => self,
+            None => self.body(message.part(part)),
+        }
+    }
+
     /// Appends the text of a position to the payload: the `id` of an event stream.
     #[must_use]
     pub fn position(mut self, position: Position, copy: CopyRank) -> Self {
@@ -440,7 +525,16 @@ impl FrameBuilder {
             "a prefix goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, Coding::Plain);
-        let account = Account::new(self.alive, FRAME_BYTES + plain.memory_bytes());
+        let (plain, encodings) = match self.shared {
+            None => (plain, Encodings::default()),
+            // The header is not right, but of a frame with a prefix nobody gets it.
+            Some(shared) => {
+                let plain = plain.sharing(shared.bytes().len());
+                (plain, Encodings::sharing(shared))
+            }
+        };
+        let bytes = FRAME_BYTES + plain.memory_bytes() + encodings.memory_bytes();
+        let account = Account::new(self.alive, bytes);
         Arc::new(Frame {
             plain,
             content: self.content,
@@ -448,7 +542,7 @@ impl FrameBuilder {
             class: self.class,
             key: self.key,
             received: self.received,
-            encodings: Encodings::default(),
+            encodings,
             window_number: AtomicU32::default(),
             account,
             counted: Counted::default(),

@@ -128,6 +128,12 @@ impl KeptMessage {
         body.filter(|body| body.is_for(content))
     }
 
+    /// Whether the message was left out, for all clients or for those of this kind, for which it is too large.
+    fn is_left_out_for(&self, content: Content) -> bool {
+        let body = self.body.as_ref();
+        body.is_none_or(|body| body.is_too_large_for(content))
+    }
+
     /// Whether there are copies to drop. Tests count how many messages are looked at for that.
     fn has_copies(&self) -> bool {
         #[cfg(test)]
@@ -171,7 +177,7 @@ impl Memory {
         count: fn(usize, usize) -> Option<usize>,
     ) {
         let beside = COPY_BYTES + pattern.map_or(0, |name| name.as_str().len());
-        let bytes = beside + copy.queue_bytes();
+        let bytes = beside + copy.own_bytes();
         self.beside = count(self.beside, beside).unwrap_or_default();
         self.copies = count(self.copies, bytes).unwrap_or_default();
     }

@@ -8,7 +8,7 @@ use super::publication::Delivery;
 use super::topics::TopicKey;
 use super::{
     Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
-    Publication, Render, Retain, StoredId, TopicName, Wanted,
+    Publication, Render, Retain, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NamePatterns;
@@ -157,6 +157,8 @@ impl Core {
             if members > 0 && message.is_for(content) {
                 let copy = publication.copy_for(message, pattern, content);
                 self.publish_rendered(key, topic, publication, copy);
+            } else if members > 0 && message.is_too_large_for(content) && publication.deliver {
+                self.skip_copy(key, content);
             }
         }
     }
@@ -192,6 +194,20 @@ impl Core {
                 self.clients.deliver(self.now, &self.limits, key, &bare);
             }
         }
+    }
+
+    /// Lets the members of a topic that get this kind of content miss a message: each misses a number.
+    #[cold]
+    fn skip_copy(&mut self, topic: TopicKey, content: Content) {
+        let members: Vec<SessionKey> = self.topics.members_with(topic, content).collect();
+        members.iter().for_each(|&key| self.skip_number(key));
+        self.losses.copies_skipped += members.len() as u64;
+    }
+
+    /// Returns how many copies of messages members have missed since the last call, because the messages were too large
+    /// for them.
+    pub fn take_copies_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.copies_skipped)
     }
 
     /// Sets how the gateway renders messages.

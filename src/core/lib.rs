@@ -104,7 +104,7 @@ pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
 pub use max_rate::MaxRate;
 use message::Render;
-pub use message::{Body, CopyFor, Message};
+pub use message::{Body, CopyFor, Message, Part};
 pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
 pub use protocol::Incoming;
 use protocol::RequestRefusal;

@@ -23,6 +23,8 @@ pub(super) struct Losses {
     pub(super) frame: Option<Arc<Frame>>,
     /// Clients whose `seq` skipped a number for a loss since [`Core::take_gaps_notified`](super::Core::take_gaps_notified).
     pub(super) gaps_notified: u64,
+    /// Copies that members have missed since [`Core::take_copies_skipped`].
+    pub(super) copies_skipped: u64,
 }
 
 /// How long the bus delivers the messages of a topic.

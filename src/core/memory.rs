@@ -94,11 +94,13 @@ impl QueueWalk {
             self.held_bytes += self.share;
         }
         for frame in session.frames().skip(self.examined) {
-            let bytes = frame.memory_bytes() as u64;
-            self.share += bytes / Arc::strong_count(frame) as u64;
-            if is_held_by_counted(frame, frame.count(self.number)) {
-                self.held_bytes += bytes;
-            }
+            let message = frame.shared().map_or(0, |shared| {
+                let message = shared.message();
+                message.memory_bytes() / Arc::strong_count(message)
+            });
+            let bytes = frame.memory_bytes() + message;
+            self.share += (bytes / Arc::strong_count(frame)) as u64;
+            self.held_bytes += count(frame, self.number);
             self.examined += 1;
             if self.examined.is_multiple_of(FRAMES_AT_ONCE) && !turn.has_time() {
                 return false;
@@ -120,6 +122,33 @@ struct Found {
 /// Whether the queues that were counted hold all references to the frame.
 fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
     counted as usize == Arc::strong_count(frame)
+}
+
+/// Counts a queue entry with the frame. Returns the memory of the frame, if the queues that were counted hold all
+/// references to it by now; with that of its message, if they also hold all frames that share it.
+fn count(frame: &Arc<Frame>, number: u32) -> u64 {
+    if !is_held_by_counted(frame, frame.count(number)) {
+        return 0;
+    }
+    let message = frame.shared().map(|shared| shared.message());
+    let message = message.filter(|message| {
+        let counted = message.counted().add(number);
+        counted as usize == Arc::strong_count(message)
+    });
+    (frame.memory_bytes() + message.map_or(0, |message| message.memory_bytes())) as u64
+}
+
+/// Takes an entry back. Returns the memory that [`count`] has returned for the frame.
+fn count_back(frame: &Arc<Frame>, number: u32) -> u64 {
+    if !is_held_by_counted(frame, frame.count_back(number)) {
+        return 0;
+    }
+    let message = frame.shared().map(|shared| shared.message());
+    let message = message.filter(|message| {
+        let counted = message.counted().take_back(number);
+        counted as usize == Arc::strong_count(message)
+    });
+    (frame.memory_bytes() + message.map_or(0, |message| message.memory_bytes())) as u64
 }
 
 /// The clients to be dropped, and the memory freed by these drops.
@@ -149,9 +178,7 @@ impl Choice<'_> {
     fn take(&mut self, key: SessionKey) {
         let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
-            if is_held_by_counted(frame, frame.count(self.number)) {
-                bytes += frame.memory_bytes() as u64;
-            }
+            bytes += count(frame, self.number);
         }
         self.freed_bytes += bytes;
     }
@@ -160,10 +187,7 @@ impl Choice<'_> {
     fn give_back(&mut self, key: SessionKey) {
         let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
-            let counted = frame.count_back(self.number);
-            if is_held_by_counted(frame, counted) {
-                bytes += frame.memory_bytes() as u64;
-            }
+            bytes += count_back(frame, self.number);
         }
         self.freed_bytes -= bytes;
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::frame::Counted;
 use super::frame_bytes::{Account, Keeper};
 use super::{ConflationKey, Content, Frame, FrameBytes, Now, Position, TopicName};
 use weirgate_wire::base::allocated_bytes;
@@ -22,6 +23,8 @@ pub struct Message {
     pub is_deletion: bool,
     /// Whether the message is a last value, which was published before the client asked for it.
     pub is_last_value: bool,
+    /// Whether the payload as text is longer than a message may be: only clients of [`Content::Binary`] get it.
+    pub is_text_too_large: bool,
     /// Whether clients get the time of arrival.
     pub is_stamped: bool,
     /// Whether the message is of the kept feed.
@@ -31,6 +34,78 @@ pub struct Message {
     is_common: AtomicBool,
     text: OnceLock<Box<[u8]>>,
     account: Account,
+    counted: Counted,
+}
+
+/// What of a message goes into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The payload.
+    Payload,
+    /// The text of [`Message::text_with`], which was made before.
+    Text,
+}
+
+/// A payload that is larger stays in its message, and the frames for names, patterns and kinds of clients refer to it:
+/// copies of many megabytes would take as much memory each, and a turn of the loop a millisecond for each megabyte. It is
+/// more than what compression windows keep.
+const COPIED_BYTES_MAX: usize = 128 * 1024;
+
+/// The payload of a large message, within the payload of a frame.
+#[derive(Debug)]
+pub(super) struct SharedPayload {
+    message: Arc<Message>,
+    part: Part,
+    /// The bytes of the frame's own payload before it.
+    at: usize,
+    /// All together, for those who need it in one piece.
+    joined: OnceLock<Box<[u8]>>,
+}
+
+impl SharedPayload {
+    /// Shares this part of a message, if it is large. `at`: the bytes of the frame's payload before it.
+    pub(super) fn new(message: &Arc<Message>, part: Part, at: usize) -> Option<Box<Self>> {
+        (message.part(part).len() > COPIED_BYTES_MAX).then(|| {
+            Box::new(Self {
+                message: Arc::clone(message),
+                part,
+                at,
+                joined: OnceLock::new(),
+            })
+        })
+    }
+
+    /// The message.
+    pub(super) fn message(&self) -> &Arc<Message> {
+        &self.message
+    }
+
+    /// The shared bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.message.part(self.part)
+    }
+
+    /// The payload of a frame whose own bytes are these: before what is shared, that, and after it.
+    pub(super) fn pieces<'a>(&'a self, own: &'a [u8]) -> [&'a [u8]; 3] {
+        let (before, after) = own.split_at(self.at);
+        [before, self.bytes(), after]
+    }
+
+    /// The payload of [`Self::pieces`] as one piece, which stays. `note` gets its memory, if it is made now.
+    pub(super) fn joined(&self, own: &[u8], note: impl FnOnce(usize)) -> &[u8] {
+        self.joined.get_or_init(|| {
+            let joined = self.pieces(own).concat().into_boxed_slice();
+            note(allocated_bytes(joined.len()));
+            joined
+        })
+    }
+
+    /// Memory without that of the message.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let joined = self.joined.get();
+        let joined = joined.map_or(0, |joined| allocated_bytes(joined.len()));
+        allocated_bytes(size_of::<Self>()) + joined
+    }
 }
 
 /// Memory of a message without its bytes: the message and the two counts of its `Arc`.
@@ -48,12 +123,14 @@ impl Message {
             unix_ms: received.unix_ms(),
             is_deletion: false,
             is_last_value: false,
+            is_text_too_large: false,
             is_stamped: false,
             is_of_feed: false,
             key: None,
             is_common: AtomicBool::default(),
             text: OnceLock::new(),
             account: Account::new(alive.clone(), bytes),
+            counted: Counted::default(),
         }
     }
 
@@ -72,9 +149,37 @@ impl Message {
         })
     }
 
+    /// A part of the message; no bytes if it was not made.
+    pub(super) fn part(&self, part: Part) -> &[u8] {
+        match part {
+            Part::Payload => &self.payload,
+            Part::Text => self.text.get().map_or(&[], |text| text),
+        }
+    }
+
+    /// Bytes of a part that go into each frame: of a large one none ([`FrameBuilder::share`](super::FrameBuilder::share)).
+    pub fn copied_bytes(&self, part: Part) -> usize {
+        let bytes = self.part(part).len();
+        if bytes > COPIED_BYTES_MAX { 0 } else { bytes }
+    }
+
+    /// How many frames that share the payload a walk over the queues has met.
+    pub(super) fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
     /// Whether clients of this kind get the message. Without a payload, only a deletion has a text.
     pub(super) fn is_for(&self, content: Content) -> bool {
-        content == Content::Binary || self.is_deletion || !self.payload.is_empty()
+        match content {
+            Content::Binary => true,
+            Content::Text if self.is_text_too_large => false,
+            Content::Text => self.is_deletion || !self.payload.is_empty(),
+        }
+    }
+
+    /// Whether clients of this kind miss the message because it is too large for them.
+    pub fn is_too_large_for(&self, content: Content) -> bool {
+        content == Content::Text && self.is_text_too_large
     }
 
     /// Whether the message is no user's own ([`Frame::is_common`]).
@@ -87,7 +192,7 @@ impl Message {
         self.is_common.store(true, Ordering::Relaxed);
     }
 
-    fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let text = self
             .text
             .get()
@@ -148,6 +253,14 @@ impl Body {
         }
     }
 
+    /// Whether clients of this kind miss it because it is too large for them.
+    pub fn is_too_large_for(&self, content: Content) -> bool {
+        match self {
+            Self::Frame(_) => false,
+            Self::Message(message) => message.is_too_large_for(content),
+        }
+    }
+
     /// Notes that the history has it.
     pub(super) fn keep(&self) {
         match self {
@@ -184,7 +297,7 @@ impl Body {
 #[derive(Clone, Copy, Debug)]
 pub struct CopyFor<'a> {
     /// The message.
-    pub message: &'a Message,
+    pub message: &'a Arc<Message>,
     /// Its full name.
     pub name: &'a str,
     /// The pattern by which the clients get it; `None`: by its name.

@@ -160,7 +160,7 @@ impl Publication {
     /// The copy for clients of the message's own name, or of a pattern.
     pub(super) fn copy_for<'a>(
         &'a self,
-        message: &'a Message,
+        message: &'a Arc<Message>,
         pattern: Option<&'a TopicName>,
         content: Content,
     ) -> CopyFor<'a> {

@@ -379,6 +379,17 @@ impl SendQueue {
         (frames as u32, bytes)
     }
 
+    /// Removes the first frame, unless it was begun. Returns its bytes.
+    pub(super) fn refuse_first(&mut self) -> Option<usize> {
+        if self.begun.is_some() {
+            return None;
+        }
+        let bytes = self.data.pop_front()?.frame.queue_bytes();
+        self.bytes -= bytes;
+        self.rest_if_empty();
+        Some(bytes)
+    }
+
     /// Panics if the queue is inconsistent; the simulation and debug builds call this after each step.
     pub(super) fn check_invariants(&self) {
         let bytes: usize = self.data.iter().map(|e| e.frame.queue_bytes()).sum();

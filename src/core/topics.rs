@@ -387,6 +387,18 @@ impl Topics {
         is_of_some.then_some(content)
     }
 
+    /// The members that get this kind of content, in no particular order.
+    pub(super) fn members_with(
+        &self,
+        key: TopicKey,
+        content: Content,
+    ) -> impl Iterator<Item = SessionKey> {
+        let members = self.topics[key.0].members.iter();
+        members
+            .filter(move |member| member.content == content)
+            .map(|member| member.session)
+    }
+
     /// Members by the content of the frames that they get, as in [`Content::ALL`].
     pub(super) fn counts(&self, key: TopicKey) -> [usize; 2] {
         Content::ALL.map(|content| self.topics[key.0].count(content))

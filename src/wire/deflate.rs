@@ -68,11 +68,13 @@ impl Deflater {
         self.blocks(body)
     }
 
-    /// Appends `body` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
+    /// Appends a body in `pieces` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
     /// message (§7.2.1). Some clients that agreed on compression cannot read a message without that end
     /// (libwebsockets up to 4.3.2 spins).
-    pub fn write_stored(out: &mut Vec<u8>, body: &[u8]) {
-        stored_block(out, body);
+    pub fn write_stored<'a>(out: &mut Vec<u8>, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        for piece in pieces {
+            stored_block(out, piece);
+        }
         out.push(0);
     }
 

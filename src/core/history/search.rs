@@ -123,7 +123,7 @@ impl Finds<'_> {
     /// again. `is_older`: it is older than what was found before.
     ///
     /// # Errors
-    /// The copies are too many bytes.
+    /// The copies are too many bytes, or the message is too large for these clients.
     fn push(
         &mut self,
         known: Known,
@@ -131,8 +131,15 @@ impl Finds<'_> {
         name: &Wanted,
         is_older: bool,
     ) -> Outcome {
-        let Some(body) = entry.body_for(self.budget.content) else {
-            return Ok(());
+        let content = self.budget.content;
+        let Some(body) = entry.body_for(content) else {
+            // Of the newest messages it is noted that they are not whole.
+            let is_missing = !is_older && entry.is_left_out_for(content);
+            return if is_missing {
+                Err(NotRecovered::Window)
+            } else {
+                Ok(())
+            };
         };
         *self.bytes += copy_bytes(body, name);
         match body {
@@ -366,7 +373,7 @@ impl History {
                 }
                 let known = Known::NewestOnly(topic, Some(entry.position));
                 let names = matching.names_for(topic, &self.known_topics)?;
-                if is_older {
+                if is_older || entry.is_left_out_for(content) {
                     finds.note_cut(names, RetainedCut::Large);
                 }
                 if self.is_outdated(entry, content) {
@@ -433,7 +440,7 @@ impl History {
                     continue;
                 }
                 let names = matching.names_for(topic, &self.known_topics)?;
-                if entry.body.is_none() {
+                if entry.is_left_out_for(content) {
                     finds.note_cut(names, RetainedCut::Large);
                 }
                 if self.is_outdated(entry, content) {
@@ -444,7 +451,7 @@ impl History {
                     finds.push(Known::Number(entry.number), entry, name, true)?;
                 }
                 // A message that the client would not have got does not count.
-                let counts = entry.body.is_none() || entry.body_for(content).is_some();
+                let counts = entry.is_left_out_for(content) || entry.body_for(content).is_some();
                 if !names.is_empty() && counts {
                     let is_first = newest.seen.insert(topic, seen + 1).is_none();
                     *finds.bytes += if is_first { SEEN_BYTES } else { 0 };

@@ -28,7 +28,7 @@ const RETRY_SPREAD_MS: u64 = 4_000;
 /// before them stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
     if frame.content() == Content::Text {
-        return event(b"", frame.body(), frame.position());
+        return event(b"", &frame.in_one_piece(), frame.position());
     }
     let (text, bytes) = frame.text_and_bytes();
     let text = [text, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
@@ -39,9 +39,35 @@ pub(crate) fn encode(frame: &Frame) -> Encoded {
 /// them. A text is a response or a status; it has a type, which `onmessage` of an `EventSource` does not get.
 pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
     match frame.content() {
-        Content::Text => event(CONTROL, frame.body(), frame.position()),
+        Content::Text => event(CONTROL, &frame.in_one_piece(), frame.position()),
         Content::Binary => event(b"", frame.text_and_bytes().1, frame.position()),
     }
+}
+
+/// About the most memory that [`encode`], or [`encode_raw`] if `is_raw`, takes for a frame.
+pub(crate) fn encoded_bytes(frame: &Frame, is_raw: bool) -> usize {
+    let (text, bytes) = match frame.content() {
+        Content::Text => (frame.body_bytes() + added_bytes(&frame.pieces()), 0),
+        Content::Binary => {
+            let (text, bytes) = frame.text_and_bytes();
+            match is_raw {
+                true => (bytes.len() + added_bytes(&[bytes]), 0),
+                // The base64, and with it the text before it is part of the event.
+                false => (text.len(), 2 * bytes.len().div_ceil(3) * 4),
+            }
+        }
+    };
+    text + bytes + frame.position().len()
+}
+
+/// Bytes of the fields that the lines of a text need, but the first.
+fn added_bytes(pieces: &[&[u8]]) -> usize {
+    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let ends: usize = pieces
+        .iter()
+        .map(|piece| piece.iter().filter(is_end).count())
+        .sum();
+    ends * DATA.len()
 }
 
 /// An event that begins with the line of its type, or without one.

@@ -115,19 +115,23 @@ impl SendQueue {
         self.for_each_outgoing(bytes_max, prepared.frame_plans, |part| {
             let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
             prefixes = rest;
-            let body = match part.skip.checked_sub(prefix.len()) {
-                Some(skip) => &part.body()[skip..],
+            let skip = match part.skip.checked_sub(prefix.len()) {
+                Some(skip) => skip,
                 None => {
                     out.push(IoSlice::new(&prefix[part.skip..]));
                     bytes += prefix.len() - part.skip;
-                    part.body()
+                    0
                 }
             };
-            let body_bytes = body.len().min(left);
-            out.push(IoSlice::new(&body[..body_bytes]));
+            let rest = part.body_bytes() - skip;
+            let body_bytes = rest.min(left);
+            match part.encoded.is_sharing() {
+                false => out.push(IoSlice::new(&part.body()[skip..][..body_bytes])),
+                true => part.push_pieces(skip, body_bytes, out),
+            }
             left -= body_bytes;
             bytes += body_bytes;
-            let is_whole = body_bytes == body.len();
+            let is_whole = body_bytes == rest;
             whole += usize::from(is_whole);
             if is_whole && part.skip > 0 && !self.control.is_empty() {
                 out.push(IoSlice::new(&self.control));
@@ -225,7 +229,7 @@ impl SendQueue {
         };
         let part = self.part(first, self.begun, plan);
         let (skip, kind) = (part.skip, part.kind);
-        let remaining = part.prefix_bytes() + part.body().len() - skip;
+        let remaining = part.prefix_bytes() + part.body_bytes() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
                 kind,
@@ -361,7 +365,7 @@ impl<'a> Outgoing<'a> {
     /// The bytes of the body that are not out.
     #[inline]
     fn left_bytes(&self) -> usize {
-        let bytes = self.body().len();
+        let bytes = self.body_bytes();
         match self.skip {
             0 => bytes,
             skip => bytes - skip.saturating_sub(self.prefix_bytes()),
@@ -387,6 +391,29 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// Bytes of the body, with what the frame shares.
+    #[inline]
+    fn body_bytes(&self) -> usize {
+        match self.prefix() {
+            Prefix::None => self.encoded.whole_bytes(),
+            Prefix::Seq(_) => self.encoded.body_bytes(),
+        }
+    }
+
+    /// Appends slices of a body that is partly shared: `bytes` bytes after the first `skip`.
+    #[cold]
+    fn push_pieces(&self, mut skip: usize, mut bytes: usize, out: &mut Vec<IoSlice<'a>>) {
+        for piece in self.entry.frame.pieces() {
+            let rest = &piece[skip.min(piece.len())..];
+            let some = &rest[..rest.len().min(bytes)];
+            skip -= piece.len() - rest.len();
+            bytes -= some.len();
+            if !some.is_empty() {
+                out.push(IoSlice::new(some));
+            }
+        }
+    }
+
     /// Bytes that [`Self::render_prefix`] appends.
     #[inline]
     fn prefix_bytes(&self) -> usize {
@@ -400,7 +427,7 @@ impl<'a> Outgoing<'a> {
         let text_bytes = prefix_text_bytes(self.entry);
         match self.kind {
             Kind::Event | Kind::RawEvent => self.encoded.header().len() + text_bytes,
-            kind => websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.coding()),
+            kind => websocket::prefix_bytes(text_bytes, self.encoded.body_bytes(), kind.coding()),
         }
     }
 
@@ -420,7 +447,7 @@ impl<'a> Outgoing<'a> {
                 arena,
                 self.entry.frame.content(),
                 prefix_text_bytes(self.entry),
-                self.encoded.body().len(),
+                self.encoded.body_bytes(),
                 kind.coding(),
             ),
         }

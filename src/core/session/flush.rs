@@ -16,6 +16,13 @@ use weirgate_wire::deflate::DeflateParams;
 /// until then.
 const FIRST_PING_BYTES: u64 = 256 * 1024;
 
+/// How a client gets its frames, if not plain.
+#[derive(Clone, Copy)]
+pub(crate) enum Encode {
+    Deflated(Inflates),
+    Event(Kind, fn(&Frame) -> Encoded),
+}
+
 /// The effect of one write.
 pub(crate) struct Written {
     pub(crate) wrote: Wrote,
@@ -88,14 +95,14 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes to
+    /// Leaves the flush list, makes the encodings of the next write by `encode`, and appends its plans and prefixes to
     /// `prepared`. Returns false if there is nothing to write.
     #[inline]
     pub(crate) fn prepare_write(
         &mut self,
         bytes_max: usize,
         prepared: &mut Prepared,
-        deflate: impl FnMut(&Arc<Frame>, Inflates, &mut Vec<FramePlan>) -> bool,
+        encode: impl FnMut(&Arc<Frame>, Encode, &mut Vec<FramePlan>) -> bool,
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -107,7 +114,7 @@ impl Session {
         let frame_plans = &mut prepared.frame_plans;
         let first = frame_plans.len();
         if !self.queue.is_plain() {
-            self.plan_encodings(bytes_max, frame_plans, deflate);
+            self.plan_encodings(bytes_max, frame_plans, encode);
         }
         self.queue
             .render_prefixes(bytes_max, &frame_plans[first..], &mut prepared.prefixes);
@@ -118,25 +125,30 @@ impl Session {
         &self,
         bytes_max: usize,
         frame_plans: &mut Vec<FramePlan>,
-        deflate: impl FnMut(&Arc<Frame>, Inflates, &mut Vec<FramePlan>) -> bool,
+        mut encode: impl FnMut(&Arc<Frame>, Encode, &mut Vec<FramePlan>) -> bool,
     ) {
-        let (kind, encode): (Kind, fn(&Frame) -> Encoded) = match self.queue.encoding() {
+        let (kind, event): (Kind, fn(&Frame) -> Encoded) = match self.queue.encoding() {
             Encoding::Plain => return,
             Encoding::Deflate(params) => {
-                return self
-                    .queue
-                    .plan_frames(bytes_max, params, deflate, frame_plans);
+                let make = |frame: &Arc<Frame>, client, plans: &mut Vec<FramePlan>| {
+                    encode(frame, Encode::Deflated(client), plans)
+                };
+                return self.queue.plan_frames(bytes_max, params, make, frame_plans);
             }
             Encoding::Event => (Kind::Event, event_stream::encode),
             Encoding::RawEvent => (Kind::RawEvent, event_stream::encode_raw),
         };
         let params = DeflateParams::default();
         let make = |frame: &Arc<Frame>, _, plans: &mut Vec<FramePlan>| {
-            frame.encode_event(kind, encode);
-            plans.push(FramePlan::of(kind));
-            true
+            encode(frame, Encode::Event(kind, event), plans)
         };
         self.queue.plan_frames(bytes_max, params, make, frame_plans);
+    }
+
+    /// Takes back the first waiting frame, for whose encoding there is no memory. The client misses its number. Returns its
+    /// queue bytes.
+    pub(crate) fn refuse_first(&mut self) -> Option<usize> {
+        self.queue.refuse_first()
     }
 
     /// Lets no later message refer to an earlier one.

@@ -39,6 +39,7 @@ use weirgate_wire::admission::{ClientAddr, ConnectionPermit, Peer, Permit, Token
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
+pub(super) use flush::Encode;
 pub(super) use input::{InputProgress, Received};
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::gateways::shared::feed::{BadMessageLog, TooLarge, broadcast_unix_ms, check_size};
+use super::messages::raw_text_bytes;
+use crate::gateways::shared::feed::{
+    BadMessageLog, TextTooLarge, TooLarge, broadcast_unix_ms, check_size,
+};
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, ConflationKey, Content, Feed, FeedLine, FeedSettings,
     FeedStats, FrameBytes, Message, Place, Publication, Subscription, TopicName,
@@ -79,6 +82,15 @@ impl ChannelsFeed {
             return None;
         }
         counts.record(message.received);
+        let content = match Json::check(&message.payload) {
+            Ok(_) => Content::Text,
+            Err(_) => Content::Binary,
+        };
+        let text = self.check_text(&message, content);
+        if let Err(why) = &text {
+            self.stats.subjects[0].messages_bad += 1;
+            self.bad_log.say(now, &message, why);
+        }
         self.stats.last_message_unix_ms = Some(message.received.unix_ms());
         Some(Publication {
             // The gateway knows the clients that wait for the last value.
@@ -86,20 +98,33 @@ impl ChannelsFeed {
             place: message.place,
             subject: pattern(&message).map(|_| Arc::clone(&message.subject)),
             request,
-            ..Publication::new(topic(&message), self.data(now, message, is_deletion))
+            ..Publication::new(topic(&message), {
+                let mut data = self.data(now, message, is_deletion);
+                (data.content, data.is_text_too_large) = (content, text.is_err());
+                data
+            })
         })
     }
 
-    /// The message as data, of which the gateway makes the frames. A payload that is JSON is text.
+    /// Returns an error if the payload is no JSON, and longer as text than a message may be.
+    fn check_text(&self, message: &BusMessage, content: Content) -> Result<(), TextTooLarge> {
+        let (payload, bytes_max) = (&message.payload, self.settings.bus_message_bytes_max);
+        // Most are so short that nobody has to look.
+        if content == Content::Text || RAW_GROWTH * payload.len() + RAW_BESIDE <= bytes_max {
+            return Ok(());
+        }
+        let bytes = raw_text_bytes(payload);
+        if bytes > bytes_max {
+            return Err(TextTooLarge { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    /// The message as data, of which the gateway makes the frames.
     fn data(&self, now: Now, message: BusMessage, is_deletion: bool) -> Message {
-        let content = match Json::check(&message.payload) {
-            Ok(_) => Content::Text,
-            Err(_) => Content::Binary,
-        };
         let (key, unix_ms) = (self.key(&message), broadcast_unix_ms(now, &message));
         let is_of_feed = message.place != Place::Outside;
         let mut data = Message::new(message.payload, message.received, &self.alive);
-        data.content = content;
         data.unix_ms = unix_ms;
         data.is_deletion = is_deletion;
         data.is_last_value = message.quiet && !is_of_feed;
@@ -109,6 +134,10 @@ impl ChannelsFeed {
         data
     }
 }
+
+/// How many times as long the text of a payload that is no JSON may be, and the bytes beside it.
+const RAW_GROWTH: usize = 6;
+const RAW_BESIDE: usize = 16;
 
 /// The pattern for which the bus has sent the message, if it is outside of the kept feed. Within the feed the gateway
 /// finds the patterns.

@@ -24,11 +24,13 @@ use crate::gateways::shared::members::max_hz;
 use crate::gateways::shared::statuses::Status;
 use weirgate_core::{
     Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
-    MaxRate, Message, OnBus, Outcome, Position, Prefix, RetainedCut, TopicName,
+    MaxRate, Message, OnBus, Outcome, Part, Position, Prefix, RetainedCut, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
+use weirgate_wire::json::{
+    ListWriter, ObjectWriter, iso_utc, quoted, quoted_lossy_bytes, write_quoted_lossy,
+};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -791,18 +793,19 @@ pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         stamp.push(b',');
         write_stamp(message.received, &mut stamp);
     }
-    let (frame, [data_name, data]) = match content {
-        Content::Text => (Frame::text(alive), [&br#","data":"#[..], json_of(message)]),
-        Content::Binary => (Frame::binary(alive), [&b""[..], b""]),
+    let (frame, data_name, part) = match content {
+        Content::Text => (Frame::text(alive), &br#","data":"#[..], text_of(message)),
+        Content::Binary => (Frame::binary(alive), &b""[..], Some(Part::Payload)),
     };
     let if_so = |is_so: bool, member: &'static [u8]| if is_so { member } else { b"" };
-    let parts = [
+    let before = [
         br#","channel":"#,
         name.as_bytes(),
         br#","pattern":"#,
         pattern_text.as_deref().unwrap_or("null").as_bytes(),
         data_name,
-        data,
+    ];
+    let after = [
         if_so(message.is_deletion, br#","deleted":true"#),
         if_so(message.is_last_value, br#","retained":true"#),
         br#","timestamp":""#,
@@ -810,13 +813,10 @@ pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         b"\"",
         &stamp,
     ];
-    let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    let payload = match content {
-        Content::Text => None,
-        Content::Binary => Some(message.payload()),
-    };
+    let bytes: usize = before.iter().chain(&after).map(|part| part.len()).sum();
+    let copied = part.map_or(0, |part| message.copied_bytes(part));
     let mut frame = frame
-        .with_capacity(bytes + END_BYTES_MAX + payload.map_or(0, |payload| 1 + payload.len()))
+        .with_capacity(bytes + END_BYTES_MAX + NULL.len() + copied)
         .prefix(PREFIX)
         .received(message.received)
         .common(message.is_common())
@@ -825,28 +825,52 @@ pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
         frame = frame.key(ConflationKey(key));
     }
-    let frame = parts
-        .into_iter()
-        .fold(frame, |frame, part| frame.body(part));
+    let appended = |frame: FrameBuilder, part: &[u8]| frame.body(part);
+    let frame = before.into_iter().fold(frame, appended);
+    let frame = match (content, part) {
+        (Content::Text, Some(part)) => frame.share(message, part),
+        (Content::Text, None) => frame.body(NULL),
+        (Content::Binary, _) => frame,
+    };
+    let frame = after.into_iter().fold(frame, appended);
     let rank = pattern.map_or(CopyRank::LAST, CopyRank::of_pattern);
     let frame = ended(frame, copy.position, rank);
-    match payload {
-        None => frame.finish(),
-        Some(payload) => frame.body(b"\n").bytes(payload).finish(),
+    match content {
+        Content::Text => frame.finish(),
+        Content::Binary => frame.body(b"\n").share(message, Part::Payload).finish(),
     }
 }
 
-/// The payload as a JSON value; `null` for a deletion, which has no payload.
-fn json_of(message: &Message) -> &[u8] {
+/// The data of a deletion, which has no payload.
+const NULL: &[u8] = b"null";
+
+/// What of the message is its payload as a JSON value; `None` without a payload.
+fn text_of(message: &Message) -> Option<Part> {
     match message.content {
-        _ if message.payload().is_empty() => b"null",
-        Content::Text => message.payload(),
-        Content::Binary => message.text_with(|payload| {
-            let text = quoted(&String::from_utf8_lossy(payload));
-            format!("{{\"raw\":{text}}}").into_bytes()
-        }),
+        _ if message.payload().is_empty() => None,
+        Content::Text => Some(Part::Payload),
+        Content::Binary => {
+            message.text_with(raw_text);
+            Some(Part::Text)
+        }
     }
 }
+
+/// The text of a payload that is not JSON: `{"raw":"…"}`.
+fn raw_text(payload: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(raw_text_bytes(payload));
+    text.extend_from_slice(RAW_BEFORE);
+    write_quoted_lossy(payload, &mut text);
+    text.push(b'}');
+    text
+}
+
+/// The length of the text of a payload that is not JSON. It can be six times as long.
+pub(super) fn raw_text_bytes(payload: &[u8]) -> usize {
+    RAW_BEFORE.len() + quoted_lossy_bytes(payload) + 1
+}
+
+const RAW_BEFORE: &[u8] = b"{\"raw\":";
 
 #[cfg(test)]
 mod tests {
@@ -860,7 +884,7 @@ mod tests {
     }
 
     /// The frame of a message for clients of its name or of a pattern, with the prefix of the first message.
-    fn rendered(message: &Message, pattern: Option<&str>, content: Content) -> String {
+    fn rendered(message: &Arc<Message>, pattern: Option<&str>, content: Content) -> String {
         let pattern = pattern.map(|pattern| TopicName::from(pattern.to_owned()));
         let copy = CopyFor {
             message,
@@ -884,7 +908,7 @@ mod tests {
             let mut message = Message::new(payload.to_vec(), now, &FrameBytes::default());
             message.unix_ms += 1;
             set(&mut message);
-            message
+            Arc::new(message)
         };
         let time = "\"timestamp\":\"2026-01-09T10:30:00.007Z\"";
         let json = made(b"{\"p\": 1.50}", |message| message.content = Content::Text);

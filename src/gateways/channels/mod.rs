@@ -78,9 +78,9 @@ use crate::gateways::shared::history::last_event_id;
 use crate::gateways::shared::identifiers::uuid;
 use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
-    Accepted, Admission, Body, BusNotice, ByClient, Closed, CopyFor, Core, Entrance, Frame,
-    FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication, RetainedCut,
-    SessionKey, TopicName, earliest,
+    Accepted, Admission, Body, BusNotice, ByClient, Closed, Content, CopyFor, Core, Entrance,
+    Frame, FrameBytes, Gateway, Incoming, MaxRate, NameSource, OnBus, Place, Publication,
+    RetainedCut, SessionKey, TopicName, earliest,
 };
 use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ClientAddr, Quota};
@@ -638,6 +638,9 @@ impl Gateway for ChannelsGateway {
         } else if self.statuses.passes(publication.place) {
             self.publish_kept(core, publication);
             self.pass_past(core);
+        }
+        if publication.body.is_too_large_for(Content::Text) {
+            self.stats.gaps_notified.add(core.take_copies_skipped());
         }
     }
 

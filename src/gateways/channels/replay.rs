@@ -769,6 +769,9 @@ impl ChannelsGateway {
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {
                 let is_new = has.is_none_or(|has| has < (id, name.rank()));
+                if is_new && value.body.is_too_large_for(content) {
+                    replay.cut.get_or_insert(RetainedCut::Large);
+                }
                 if !is_new || !value.body.is_for(content) {
                     continue;
                 }

@@ -402,8 +402,16 @@ impl ChannelsGateway {
             let render = || core.render(value, subject.map(|_| topic), content);
             Arc::clone(frame.get_or_insert_with(render))
         };
-        let bytes_for = |key| frame_for(core, key).queue_bytes();
+        let is_too_large = |core: &Core, key| value.body.is_too_large_for(core.content(key));
+        let bytes_for = |key| match is_too_large(core, key) {
+            true => 0,
+            false => frame_for(core, key).queue_bytes(),
+        };
         for key in self.retained.receivers(topic, subject, number, bytes_for) {
+            if is_too_large(core, key) {
+                self.retained.value_too_large(topic, key);
+                continue;
+            }
             let frame = frame_for(core, key);
             core.replay(key, topic, &frame);
         }

@@ -46,6 +46,16 @@ pub(in crate::gateways) fn check_size(payload: &[u8], bytes_max: usize) -> Resul
     Ok(())
 }
 
+/// A message that is over the limit as the text that clients get of it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "as text it has {bytes} bytes, more than the allowed {bytes_max}: clients without payload=binary miss it"
+)]
+pub(in crate::gateways) struct TextTooLarge {
+    pub(in crate::gateways) bytes: usize,
+    pub(in crate::gateways) bytes_max: usize,
+}
+
 /// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when other
 /// instances broadcast the message.
 pub(in crate::gateways) fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {

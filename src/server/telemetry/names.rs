@@ -150,7 +150,7 @@ metric_names! { |at|
         "Queued messages replaced by a newer one of the same key, because the client was slow or had asked for fewer."
         => at.turn.hub.messages_conflated;
     MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
-        "Messages not sent to a client because of a rate limit."
+        "Messages not sent to a client because of a rate limit, or because --frame-bytes-max has no room for their encoding."
         => at.turn.hub.messages_shed;
     MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
         "Queued messages lost because the connection ended first."

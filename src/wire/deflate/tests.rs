@@ -113,7 +113,7 @@ fn a_message_after_another_is_small_and_right_for_every_past() {
             for past in [&b""[..], &sample(40_000)[7..]] {
                 let mut client = KeepsWindow(Decompress::new(false));
                 let mut stored = Vec::new();
-                Deflater::write_stored(&mut stored, past);
+                Deflater::write_stored(&mut stored, [past]);
                 assert!(client.inflate(&stored) == past);
                 assert!(client.inflate(&alone) == before);
                 assert!(client.inflate(&chained) == body, "{level} {bytes}");
@@ -126,7 +126,7 @@ fn a_message_after_another_is_small_and_right_for_every_past() {
 fn a_stored_message_is_six_bytes_longer() {
     for (body, bytes) in [(&b""[..], 1), (b"a", 7), (&sample(65_535), 65_541)] {
         let mut out = Vec::new();
-        Deflater::write_stored(&mut out, body);
+        Deflater::write_stored(&mut out, [body]);
         assert_eq!(out.len(), bytes);
         assert_eq!(inflate_as_client(&out, 9), body);
         assert_eq!(inflate(&out, body.len()), Ok(body.to_vec()));
@@ -190,7 +190,7 @@ fn messages_that_do_not_get_smaller_end_no_later_one() {
             if let Some(deflated) = deflated {
                 let mut client = KeepsWindow(Decompress::new(false));
                 let mut stored = Vec::new();
-                Deflater::write_stored(&mut stored, past.as_bytes());
+                Deflater::write_stored(&mut stored, [past.as_bytes()]);
                 client.inflate(&stored);
                 assert!(
                     client.inflate(&deflated) == text.as_bytes(),

@@ -60,7 +60,10 @@ pub(super) const DATA: &[u8] = b"data: ";
 /// gets a `data` field; the client reads every line end as LF. A client that reconnects sends the last `id` that it
 /// received. If `id` is empty, the event has none, and the client keeps the one before.
 pub(super) fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
-    out.reserve(text.len() + id.len() + 8);
+    // Room for all lines at once: an event of many megabytes is not moved while it grows.
+    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let added = DATA.len() * text.iter().filter(is_end).count();
+    out.reserve_exact(text.len() + added + id.len() + 8);
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
         let (line, ending) = rest.split_at(at);

@@ -85,6 +85,18 @@ impl Retained {
         self.note_cut(&name, number, &members, cut, Some(subject));
     }
 
+    /// Notes that a value is too large for a client.
+    pub(in crate::gateways::channels) fn value_too_large(
+        &mut self,
+        name: &TopicName,
+        key: SessionKey,
+    ) {
+        let waiter = self.clients.get_mut(&key);
+        if let Some(wanted) = waiter.and_then(|waiter| waiter.names.get_mut(name)) {
+            wanted.cut.get_or_insert(RetainedCut::Large);
+        }
+    }
+
     /// Notes why clients do not get all that a question is about; with a subject, the message that is missing.
     fn note_cut(
         &mut self,

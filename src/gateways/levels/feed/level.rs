@@ -297,6 +297,11 @@ impl<'a> Level<'a> {
         Ok(())
     }
 
+    /// No level has fewer bytes in the output: the keys, and a byte for each value.
+    pub(super) fn bytes_min() -> usize {
+        TABLE.iter().map(|Row(key, _)| key.len() + 1).sum()
+    }
+
     fn write_value(
         &self,
         rule: &Rule,

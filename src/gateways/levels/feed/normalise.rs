@@ -64,12 +64,35 @@ impl Normaliser {
     }
 }
 
+/// Returns an error if there are so many levels that the shortest of them alone would be over the limit: they are counted in
+/// far less time than they are written in.
+fn refuse_too_many(levels: &str) -> Result<(), BadMessage> {
+    let levels_max = NORMALISED_BYTES_MAX / Level::bytes_min();
+    // A level has at least two bytes, and a comma or the bracket after it.
+    if levels.len() / 3 <= levels_max {
+        return Ok(());
+    }
+    let mut count = 0;
+    Reader::new(levels).array(|reader| {
+        count += usize::from(reader.kind() == JsonKind::Object);
+        reader.value();
+        if count > levels_max {
+            return Err(BadMessage::NormalisedTooLarge {
+                bytes_max: NORMALISED_BYTES_MAX,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 fn write_levels<'a>(
     levels: &'a str,
     session: SessionContext,
     predictions: &Predictions<'a>,
     out: &mut Vec<u8>,
 ) -> Result<(), BadMessage> {
+    refuse_too_many(levels)?;
     let start = out.len();
     Reader::new(levels).array(|reader| {
         if reader.kind() != JsonKind::Object {

@@ -356,3 +356,26 @@ fn what_grows_past_the_limit_is_bad() {
     let bytes_max = NORMALISED_BYTES_MAX;
     assert_eq!(why, Some(BadMessage::NormalisedTooLarge { bytes_max }));
 }
+
+/// Very many levels are counted before one is written.
+#[test]
+fn too_many_levels_are_refused_before_they_are_written() {
+    let message = |count: usize| format!("{{\"levels\":[{}]}}", vec!["{}"; count].join(","));
+    let mut out = Vec::new();
+    let mut written = |count| {
+        out.clear();
+        let message = message(count);
+        let is_good = Normaliser::new(390)
+            .normalise(message.as_bytes(), 0, &mut out)
+            .is_ok();
+        (is_good, out.len())
+    };
+    let (is_good, bytes) = written(300_000);
+    assert!(!is_good && bytes < 1_000, "{bytes}");
+    let (is_good, one) = written(1);
+    let least = Level::bytes_min();
+    assert!(
+        is_good && (least..2 * least).contains(&one),
+        "{least} {one}"
+    );
+}
