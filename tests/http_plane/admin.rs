@@ -130,7 +130,7 @@ fn serve(more: impl IntoIterator<Item = Route>) -> (HttpPlane, SocketAddr) {
         ..Site::default()
     };
     let admin = bind("127.0.0.1:0", site).unwrap();
-    let addr = tcp(&admin.local_addr().unwrap());
+    let addr = tcp(&admin.local_addr().unwrap().unwrap());
     let settings = HttpSettings::default();
     let plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start());
     (plane.unwrap(), addr)
@@ -411,7 +411,7 @@ fn pages_of_other_origins_hold_no_place() {
         ..Site::default()
     };
     let admin = bind("127.0.0.1:0", site).unwrap();
-    let addr = tcp(&admin.local_addr().unwrap());
+    let addr = tcp(&admin.local_addr().unwrap().unwrap());
     let settings = HttpSettings::default();
     let _plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start()).unwrap();
     let with = |path: &str, lines: &str| {
@@ -454,7 +454,7 @@ fn bind(addr: &str, site: Site) -> std::io::Result<Admin> {
 #[test]
 fn a_silent_connection_has_the_time_of_a_head() {
     let admin = bind("127.0.0.1:0", Site::default()).unwrap();
-    let addr = tcp(&admin.local_addr().unwrap());
+    let addr = tcp(&admin.local_addr().unwrap().unwrap());
     let settings = HttpSettings {
         head_timeout_ms: 300,
         ..HttpSettings::default()
@@ -471,7 +471,7 @@ fn a_silent_connection_has_the_time_of_a_head() {
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
     let first = bind("127.0.0.1:0", Site::default()).unwrap();
-    let second = bind(&first.local_addr().unwrap().to_string(), Site::default());
+    let second = bind(&first.local_addr().unwrap().unwrap().to_string(), Site::default());
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

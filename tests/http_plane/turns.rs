@@ -97,7 +97,7 @@ fn the_admin_address_does_not_wait_for_the_public_port() {
         ..Site::default()
     };
     let admin = Admin::bind(&any, &ListenOptions::default(), site, Clock::start()).unwrap();
-    let admin_addr = tcp(&admin.local_addr().unwrap());
+    let admin_addr = tcp(&admin.local_addr().unwrap().unwrap());
     let fixture = Fixture::of(HttpSettings::default(), [long], Some(admin));
     let mut public = fixture.connect_as(peer(1), get("/long"));
     begun.recv_timeout(Duration::from_secs(20)).unwrap();
