@@ -44,7 +44,7 @@ pub struct Checked {
     values: Vec<CheckedValue>,
     groups: Groups,
     warnings: Vec<String>,
-    each_process: Option<(NonZeroU32, Box<Checked>)>,
+    each_process: Option<(NonZeroU32, Box<Self>)>,
 }
 
 /// A value with the source.
