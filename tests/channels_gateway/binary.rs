@@ -315,11 +315,11 @@ fn the_share_of_last_values_counts_the_frames_of_the_client() {
         bench.stop(key);
     }
     // As text in JSON a NUL has six bytes.
-    let value = "\0".repeat(200_000);
+    let value = "\0".repeat(170_000);
     for name in names.iter().cycle().take(4) {
         bench.value(name, None, &value);
     }
-    let waiting = |key| bench.world.hub.core().unsent_bytes(key) / 200_000;
+    let waiting = |key| bench.world.hub.core().unsent_bytes(key) / 170_000;
     assert_eq!((waiting(text), waiting(binary)), (6, 2));
 }
 

@@ -181,7 +181,7 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(TablePart::BusMessages
         "Bytes of one message from the bus",
     )
     .limit(
-        "the message is counted, logged and skipped",
+        "the message is counted, logged and skipped; on channels, if only its text is over the limit, for clients of texts",
         Shows::Metric(MetricName::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     ),

@@ -230,7 +230,8 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     )
     .memory_part(250)
     .limit(
-        "slow clients are dropped, those with the largest share of this memory first",
+        "slow clients are dropped, those with the largest share of this memory first; a client of an event stream or \
+         with compression misses a message over 128 KiB whose encoding is not made yet",
         Shows::Reason(CloseReason::FrameMemory),
         "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
