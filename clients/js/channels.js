@@ -9,6 +9,7 @@ export class Channels extends Subscriber {
   #counts = false;
   // Address and token.
   #as;
+  #isRenewable;
   #endsAt;
   #renewal;
   brings = {};
@@ -37,10 +38,11 @@ export class Channels extends Subscriber {
     return { action, channels, ...more, requestId };
   }
 
-  opened(...as) {
+  opened(address, token, takesTokens = true) {
     this.#seq = 0;
-    this.#as = as;
-    super.opened(...as);
+    this.#as = [address, token];
+    this.#isRenewable = takesTokens && typeof this.options.token === "function";
+    super.opened(address, token);
   }
   changed(status) {
     super.changed(status);
@@ -58,7 +60,7 @@ export class Channels extends Subscriber {
     } catch {
       // No JWT.
     }
-    this.#plan(typeof this.options.token === "function" ? end - Date.parse(timestamp) + this.now : NaN);
+    this.#plan(this.#isRenewable ? end - Date.parse(timestamp) + this.now : NaN);
   }
 
   /** A new token at a random time, because many clients may have connected at once. */

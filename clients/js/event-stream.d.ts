@@ -14,6 +14,8 @@ export class EventStream {
   constructor(url: string | { readonly href: string }, protocols?: string | string[]);
   /** Like a WebSocket: 0 connecting, 1 open, 2 closing, 3 closed. */
   readonly readyState: number;
+  /** The clients send no new token on this connection, and have one for the next connection. */
+  readonly takesTokens: false;
   onopen: ((event: any) => void) | null;
   /** `data` is a text, or an ArrayBuffer. */
   onmessage: ((event: { data: any }) => void) | null;

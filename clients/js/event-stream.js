@@ -55,6 +55,8 @@ class Shape {
 
 export class EventStream extends Shape {
   readyState = 0;
+  // A token in the query would be in logs. The next connection has a new token.
+  takesTokens = false;
 
   #url;
   #headers = { Accept: "text/event-stream" };
@@ -116,7 +118,6 @@ export class EventStream extends Shape {
   /** A local response to a new token, or to a request for a sign of life if the stream is alive. */
   #ownAnswer(message) {
     const { action, event, last, requestId, request_id, data } = message;
-    // A token in the query would be in logs. The next connection has a new token.
     if (action === "authenticate") return { type: "error", error: "Unknown action: authenticate", requestId };
     // A stream has one position for all of its names.
     if (last === "all") return { type: "error", error: "Cannot subscribe to all kept messages on an event stream", requestId };
@@ -323,6 +324,10 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
 
     get readyState() {
       return this.#socket.readyState;
+    }
+
+    get takesTokens() {
+      return this.#socket.takesTokens;
     }
 
     send(data) {

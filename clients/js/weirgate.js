@@ -192,6 +192,7 @@ export class Connection {
     return !!this.#link;
   }
 
+  /** With this address and token, and whether the connection takes new tokens. */
   connected(...as) {
     const { now, options, driver } = this, silenceMs = options.silenceMs * 2 ** this.#silences * (1 + driver.random());
     Object.assign(this.#link, { openedAt: now, heardAt: now, silenceMs, answerBy: Infinity });
@@ -390,7 +391,7 @@ function drive(client, url) {
     const socket = (mine.socket = new WebSocket(addressOf(given, { ...client.query, token: !isOffered && token }), offered));
     let fault;
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => tell("connected", given, token);
+    socket.onopen = () => tell("connected", given, token, socket.takesTokens);
     socket.onmessage = ({ data }) => tell("received", data);
     socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;

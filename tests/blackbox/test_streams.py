@@ -1,7 +1,9 @@
 """`--stream`: the stream of the bus keeps the messages, so no restart loses any: of the bus, of one instance or of all."""
 import asyncio
 import dataclasses
+import datetime
 import json
+import re
 import signal
 
 import clients
@@ -257,6 +259,39 @@ async def test_what_the_stream_has_lost_is_told(start, feed, how):
     late, answer = await subscribe(new, feed, ["A"], since=client.pos)
     assert recovered(feed.kind, answer) == (True, None), answer
     late.abort()
+
+
+class ClockAhead(Link):
+    """A link on which the server's clock seems to be an hour ahead, until it is right."""
+
+    def __init__(self, to_port):
+        super().__init__(to_port, self._seen)
+        self.is_ahead = True
+
+    def _seen(self, data):
+        if not self.is_ahead:
+            return data
+        later = lambda ns: b"%d" % (int(ns) + 3_600_000_000_000)
+        data = re.sub(rb"(\$JS\.ACK\.\S+\.)(\d{19})(?=\.)", lambda found: found[1] + later(found[2]), data)
+        hour = lambda text: (datetime.datetime.fromisoformat(text.decode()) + datetime.timedelta(hours=1)).isoformat().encode()
+        return re.sub(rb'("last_ts":")(20\d\d-\d\d-\d\dT[\d:]{8})', lambda found: found[1] + hour(found[2]), data)
+
+
+async def test_what_comes_after_a_loss_is_read_though_the_clock_was_ahead_before(start, start_nats):
+    """As after a failover to a server whose clock is behind."""
+    feed = OnNats(ON_NATS, start_nats())
+    await feed.make()
+    async with ClockAhead(int(feed.server.url.rsplit(":", 1)[1])).running() as link:
+        one = start(OnNats(ON_NATS, Url(link.url)))
+        await ready(one)
+        client, _ = await subscribe(one, feed, ["A"])
+        await feed.publish("A", 0, 1, 2)
+        await got(client, 3)
+        link.is_ahead = False
+        await feed.lose("anew")
+        await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 30, "the loss")
+        await feed.publish("A", 3, 4)
+        assert await got(client, 5) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read", "older"])

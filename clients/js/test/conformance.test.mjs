@@ -75,7 +75,10 @@ class Run extends Expectations {
   random(values) { world.random = [...values]; }
   pass(ms) { return passSettled(ms); }
   sleep(ms) { sleep(ms, false); }
-  accept() { latest().open(); }
+  accept(kind) {
+    latest().takesTokens = kind !== "event stream";
+    latest().open();
+  }
   refuse(status, retryAfter) { latest().refuse(status, retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }); }
   unreachable(code) { latest().end(1006, "", { message: `connect ${code}`, error: Object.assign(new Error(), { code }) }); }
   message(value) { latest().message(JSON.stringify(value)); }

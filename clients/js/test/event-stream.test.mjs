@@ -8,9 +8,10 @@ import { after, test } from "node:test";
 import { Channels } from "../channels.js";
 import { Devices } from "../events.js";
 import { EventStream, withFallback } from "../event-stream.js";
+import { statusOf } from "../status.js";
 import { Trades } from "../trades.js";
 import { Levels } from "../weirgate.js";
-import { freePort, ready, startRedis, startWeirgate, until, WebSocket, WebSocketServer } from "./programs.mjs";
+import { freePort, jwt, ready, SECRET, startRedis, startWeirgate, until, WebSocket, WebSocketServer } from "./programs.mjs";
 
 const open = [];
 after(() => open.forEach((one) => one()));
@@ -245,6 +246,23 @@ test("a new token is not sent: queries are in logs", async () => {
   await until(() => got.length, 5_000, "an answer");
   assert.deepEqual(got.map((text) => JSON.parse(text)), [{ type: "error", error: "Unknown action: authenticate", requestId: "7" }]);
   assert.equal(asked.length, 1);
+});
+
+test("a token that ends on a stream is replaced with the next connection, and nothing has failed", async () => {
+  const port = freePort(), redis = await startRedis();
+  startWeirgate(["channels", "--event-stream", "--port", `${port}`, "--redis-url", redis.url], { JWT_SECRET: SECRET, REQUIRE_AUTH: "1" });
+  await ready(port);
+  const proxy = await proxyWithoutUpgrades(port), errors = [], states = new Set(), asked = [];
+  const channels = new Channels(`ws://127.0.0.1:${proxy.port}/ws`, {
+    WebSocket: withFallback(WebSocket),
+    // A WebSocket would have a new token after a second.
+    token: ({ refused }) => asked.push(refused) && jwt({ sub: "ann", exp: Math.ceil(Date.now() / 1_000) + 5 }),
+    onError: (error) => errors.push(error),
+  });
+  open.push(() => channels.close(), statusOf(channels, ({ state }) => states.add(state)));
+  await until(() => channels.lastClose?.reason === "Authentication failed", 20_000, "the end of the token");
+  await until(() => channels.status === "open", 10_000, "the next stream");
+  assert.deepEqual([errors, states.has("failed"), asked.at(-1)], [[], false, true]);
 });
 
 test("all kept messages are refused for now: the stream has one position for all names", async () => {

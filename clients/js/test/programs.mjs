@@ -1,6 +1,7 @@
 // Starts the programs for the tests: weirgate and a redis-server, on free ports; they end with the tests.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -66,4 +67,12 @@ export async function startRedis() {
   };
   await until(() => command("PING").then((answer) => answer.startsWith("+PONG"), () => false), 20_000, "redis-server");
   return { url: `redis://127.0.0.1:${port}`, publish: (channel, value) => command("PUBLISH", channel, value instanceof Uint8Array ? value : JSON.stringify(value)) };
+}
+
+export const SECRET = "a-secret-of-32-bytes-for-the-tests!";
+
+/** A JWT with HS256. */
+export function jwt(claims) {
+  const body = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${body}.${createHmac("sha256", SECRET).update(body).digest("base64url")}`;
 }

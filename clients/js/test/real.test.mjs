@@ -1,6 +1,5 @@
 // The clients in Node, on the package `ws`, against the program itself.
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { connect as connectSocket, createServer as createLink } from "node:net";
@@ -12,7 +11,7 @@ import { latencyOf } from "../latency.js";
 import { statusOf } from "../status.js";
 import { Trades } from "../trades.js";
 import { connect, Levels } from "../weirgate.js";
-import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
+import { freePort, jwt, ready, SECRET, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
 
 test("states come, a frozen server is stale within 3 s, a killed one is back within 5 s of its start", async () => {
   const port = freePort();
@@ -62,14 +61,6 @@ test("a refused handshake says why, and is final where it would happen again", a
   const { code, reason, opened, status } = wrong.lastClose;
   assert.deepEqual({ code, reason, opened, status }, { code: 1006, reason: "HTTP status 403", opened: false, status: 403 });
 });
-
-const SECRET = "a-secret-of-32-bytes-for-the-tests!";
-
-/** A JWT with HS256. */
-function jwt(claims) {
-  const body = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
-  return `${body}.${createHmac("sha256", SECRET).update(body).digest("base64url")}`;
-}
 
 test("trades: acknowledged, refused, and subscribed again after a restart, with a new token", async () => {
   const [redis, port] = [await startRedis(), freePort()];

@@ -137,7 +137,7 @@ class Run extends Expectations {
   random(values) { this.numbers = [...values]; }
   pass(ms) { return this.advance(this.now + ms); }
   sleep(ms) { this.now += ms; }
-  accept() { this.input("connected", "ws://feed.example/", this.used.at(-1)); }
+  accept(kind) { this.input("connected", "ws://feed.example/", this.used.at(-1), kind !== "event stream"); }
   refuse(status, after = 0) { this.input("closed", 1006, `HTTP status ${status}`, { status, retryAfterMs: 1_000 * after }); }
   unreachable(error) { this.input("closed", 1006, `connect ${error}`, { error }); }
   message(value) { this.input("received", JSON.stringify(value)); }

@@ -150,8 +150,8 @@ class Run:
     def do_sleep(self, ms):
         self.now += ms
 
-    def do_accept(self):
-        self.core.handle_opened(self.now, "ws://feed.example/", self.tokens_used[-1])
+    def do_accept(self, kind="WebSocket"):
+        self.core.handle_opened(self.now, "ws://feed.example/", self.tokens_used[-1], kind != "event stream")
 
     def do_refuse(self, status, retry_after_s=0):
         self.core.handle_closed(self.now, 1006, f"HTTP status {status}", status=status, retry_after_ms=1000 * retry_after_s)

@@ -15,6 +15,7 @@ from processes import free_port
 from prometheus import scrape
 from proxies import Caddy, Haproxy, Nginx
 from services import TOKEN, push
+from tokens import user_token
 from waiting import PATIENCE, patient
 from weirgate import fallback
 from weirgate.event_stream import EventStream
@@ -204,6 +205,24 @@ async def test_a_refused_token_is_final_on_a_stream_too(start_weirgate, redis_se
         async with weirgate.Channels(f"ws://127.0.0.1:{ports['answers 403']}/ws", fallback=True, token="no.to.ken") as channels:
             await until(lambda: channels.status == "closed", 20, "the end")
             assert channels.last_close.code == 1008
+
+
+async def test_a_token_that_ends_on_a_stream_is_replaced_with_the_next_connection(start_weirgate, redis_server):
+    secret = "a-secret-of-32-bytes-for-the-tests!"
+    server = start_weirgate("channels", "--event-stream", redis=redis_server, env={"JWT_SECRET": secret, "REQUIRE_AUTH": "1"}).wait_ready()
+    errors, asked = [], []
+
+    def token(refused):
+        # A WebSocket would have a new token after a second.
+        asked.append(refused)
+        return user_token(secret, "ann", lives_s=6)
+
+    async with networks(server.port, "answers 403") as (ports, _):
+        url = f"ws://127.0.0.1:{ports['answers 403']}/ws"
+        async with weirgate.Channels(url, fallback=True, token=token, on_error=errors.append) as channels:
+            await until(lambda: channels.last_close and channels.last_close.reason == "Authentication failed", 20, "the end of the token")
+            await until(lambda: channels.status == "open", 10, "the next stream")
+            assert (errors, asked[-1]) == ([], True)
 
 
 def test_over_tls_and_without_asyncio(start_weirgate, authority, local_certificate):

@@ -108,7 +108,8 @@ class ChannelsCore(SubscriberCore):
         self.revoked(message.get("revoked", []))
         # The gateway's clock tells how long the token lasts: a client's clock may be wrong.
         left = _end_of(self._token) - unix_ms(message.get("timestamp"))
-        self._plan_renewal(self.now + left if self.options.has_token else math.nan)
+        is_renewable = self.takes_tokens and self.options.has_token
+        self._plan_renewal(self.now + left if is_renewable else math.nan)
 
     def _plan_renewal(self, ends_at: float) -> None:
         """Asks for a new token at a random time, because many clients may have connected at once."""

@@ -278,7 +278,8 @@ class Connection(Generic[Item]):
             return
         writer = self._loop.create_task(self._write(link, out))
         try:
-            self._core.handle_opened(self._now(), address, token)
+            takes_tokens = not isinstance(link, fallback.Link) or link.takes_tokens
+            self._core.handle_opened(self._now(), address, token, takes_tokens)
             self._pump()
             await self._read(link)
             if task not in self._closing:

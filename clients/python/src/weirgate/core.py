@@ -158,6 +158,7 @@ class Core:
         self._refused: tuple[str | None, Close] | None = None
         self._lost_at = 0.0
         self._ever_open = False
+        self.takes_tokens = True
         self._fresh_at = -math.inf
         self._silences = 0
         self._last: Any = None
@@ -204,8 +205,8 @@ class Core:
             return False
         return True
 
-    def handle_opened(self, now: float, address: str = "", token: str | None = None) -> None:
-        """The handshake has succeeded, with this address and token."""
+    def handle_opened(self, now: float, address: str = "", token: str | None = None, takes_tokens: bool = True) -> None:
+        """The handshake has succeeded, with this address and token, on a connection that takes new tokens or not."""
         link = self._link
         assert link is not None and link.opened_at is None
         self.now = link.opened_at = link.heard_at = now
@@ -215,6 +216,7 @@ class Core:
         else:
             self._fresh_at = now
         self._ever_open = True
+        self.takes_tokens = takes_tokens
         self.opened(address, token)
         self._become("stale" if self._is_stale() else "open")
         self._arm()

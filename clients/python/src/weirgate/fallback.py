@@ -108,6 +108,7 @@ class Link:
 
     def __init__(self, inner: ClientConnection | EventStream, network: Network) -> None:
         self._inner, self._network = inner, network
+        self.takes_tokens = not isinstance(inner, EventStream)
         self._opened_at = self._heard_at = _now()
         self._sent_at = -math.inf
 

@@ -21,9 +21,13 @@ pub(super) struct Progress {
     history_ns: u64,
     /// The start reads no more messages than fit in so many bytes.
     history_bytes: u64,
-    /// Older messages are not handed over while no message was handed over; Unix nanoseconds. `None` before the first
-    /// look.
+    /// Older messages of the look are not handed over while no message was handed over; Unix nanoseconds. `None` before
+    /// the first look.
     since_ns: Option<u64>,
+    /// The newest message of the look, or of a later look if its number is lower. What has a higher number was stored
+    /// later, whatever its time says: the clock of the stream's server may have gone back, or another server with another
+    /// clock may have made the stream anew.
+    look_until: u64,
     /// Where the next consumer begins while no message was handed over.
     start: Start,
     /// The newest message that was handed over.
@@ -43,6 +47,8 @@ pub(super) struct Progress {
     ahead: Option<Ahead>,
     /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     is_caught_up: bool,
+    /// The leader lacks the last message: the next look reports the loss.
+    lacks_last: bool,
     /// On this connection, consumers begin at the number of the last message: its time is not that of its place, because the
     /// clock of the stream's server went back.
     is_by_number: bool,
@@ -99,6 +105,7 @@ impl Progress {
             history_ns: history_ms.saturating_mul(MS_NS),
             history_bytes: history_bytes as u64,
             since_ns: None,
+            look_until: 0,
             start: Start::Time(0),
             last: None,
             info: None,
@@ -108,6 +115,7 @@ impl Progress {
             behind: None,
             ahead: None,
             is_caught_up: false,
+            lacks_last: false,
             is_by_number: false,
         }
     }
@@ -194,7 +202,10 @@ impl Progress {
         self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
         self.report_subjects(&info, events);
-        let is_other = self.is_other(&info) || self.is_refilled(head);
+        let lacks_last = std::mem::take(&mut self.lacks_last);
+        let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
+        let made_ns = self.made_since_ns(&info);
+        self.look_until = self.look_until.min(head.major);
         self.info = Some(info);
         if self.since_ns.is_none() {
             // The server's clock may be behind.
@@ -209,7 +220,12 @@ impl Progress {
             self.begin_at(head);
         } else if is_other {
             self.lost(events);
-            self.start = Start::Time(self.since_ns.unwrap_or(0));
+            self.look_until = head.major;
+            // A stream that was made since then has nothing that was read, even if its clock is behind.
+            let since_ns = self.since_ns.unwrap_or(0);
+            let since_ns = since_ns.min(made_ns.unwrap_or(u64::MAX));
+            self.since_ns = Some(since_ns);
+            self.start = Start::Time(since_ns);
         }
         self.avoid_time();
     }
@@ -217,6 +233,7 @@ impl Progress {
     /// Takes what the leader says of the stream once a consumer was made.
     pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
+        self.look_until = self.look_until.min(info.head_number());
         self.info = Some(info);
     }
 
@@ -228,8 +245,16 @@ impl Progress {
         }
     }
 
+    /// When the stream was made, if that was after the known stream was made; Unix nanoseconds. An older one was restored,
+    /// perhaps with what was read.
+    fn made_since_ns(&self, info: &StreamInfo) -> Option<u64> {
+        let known_ns = self.info.as_ref()?.created_ns;
+        Some(info.created_ns).filter(|made_ns| *made_ns > known_ns)
+    }
+
     /// Begins with the messages that were stored since [`Self::since_ns`].
     fn begin_at(&mut self, head: StoredId) {
+        self.look_until = head.major;
         self.start = Start::Time(self.since_ns.unwrap_or(0));
         self.old_until = Some(head.major).filter(|head| *head > 0);
         self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
@@ -247,7 +272,8 @@ impl Progress {
 
     /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns
     /// whether another consumer is needed: the start is later than that, because not all of the consumer's messages fit
-    /// in the history, or the consumer may leave out messages that were stored after the last one at an earlier time.
+    /// in the history, or the consumer leaves out messages that were stored after the look, or may leave out such that
+    /// were stored after the last one, at an earlier time.
     pub(super) fn fix_start(&mut self, begins: u64) -> bool {
         if let Some(last) = self.last {
             let is_late = self.is_by_time() && begins > last.major.saturating_add(1);
@@ -257,9 +283,10 @@ impl Progress {
         let Start::Time(_) = self.start else {
             return false;
         };
-        let first = begins.max(self.first_that_fits());
+        let after_look = self.look_until.saturating_add(1);
+        let first = begins.max(self.first_that_fits()).min(after_look);
         self.start = Start::Sequence(first);
-        first > begins
+        first != begins
     }
 
     /// The number from which on the messages of a start fit in the history. After the start every message is read.
@@ -341,9 +368,10 @@ impl Progress {
         self.read_until().is_some_and(|read| id.major <= read)
     }
 
-    /// Whether a message was stored before the time from which on messages are read.
+    /// Whether a message was stored before the look, and before the time from which on messages are read.
     fn is_early(&self, id: StoredId) -> bool {
-        self.since_ns.is_some_and(|since_ns| id.minor < since_ns)
+        let is_before = self.since_ns.is_some_and(|since_ns| id.minor < since_ns);
+        is_before && id.major <= self.look_until
     }
 
     /// Hands a message over. `pending`: so many more are on the server of the consumer.
@@ -431,7 +459,7 @@ impl Progress {
     }
 
     /// Takes the leader's answer about a message. Returns whether the message is there, so that another consumer may bring
-    /// it; otherwise what is lost was reported, and the next consumer begins elsewhere.
+    /// it; otherwise what is lost was reported, or the next look reports it, and the next consumer begins elsewhere.
     pub(super) fn take_leaders_answer(
         &mut self,
         found: LeaderAnswer,
@@ -452,10 +480,7 @@ impl Progress {
             }
             LeaderAnswer::Unknown if doubted.if_unknown == IfUnknown::There => return true,
             // Not even the last message is the same, so the numbers mean nothing.
-            _ if doubted.expected.is_some() => {
-                self.lost(events);
-                self.start = Start::Time(self.since_ns.unwrap_or(0));
-            }
+            _ if doubted.expected.is_some() => self.lacks_last = true,
             LeaderAnswer::Message(id) => self.go_on_at(id.major, events),
             LeaderAnswer::Nothing | LeaderAnswer::Unknown => self.nothing_left(events),
         }
@@ -470,6 +495,7 @@ impl Progress {
         }
         if !was_at_start {
             self.lost(events);
+            self.look_until = 0;
         }
         self.start = Start::Sequence(first);
     }
@@ -482,6 +508,7 @@ impl Progress {
         // Also before the first message was handed over: a reader that has caught up stands at a number.
         if !is_start && self.read_until().is_some_and(|read| head.major > read) {
             self.lost(events);
+            self.look_until = 0;
         }
         self.empty_at = Some(head);
         if self.last.is_none() {
@@ -490,7 +517,7 @@ impl Progress {
         }
     }
 
-    /// Reports a loss. The caller says where to go on.
+    /// Reports a loss. The caller says where to go on, and with which look.
     fn lost(&mut self, events: &mut Vec<KeptEvent>) {
         events.push(KeptEvent::Lost);
         self.reported_until = self.head().map_or(0, |head| head.major);

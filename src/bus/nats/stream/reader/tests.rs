@@ -73,7 +73,7 @@ impl ReaderRig {
             let taken = self.reader.take(
                 delivery,
                 self.now,
-                self.server.time_ns,
+                self.server.unix_ns(),
                 &mut self.out,
                 &mut self.events,
             );
@@ -164,6 +164,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (1..8_u8).prop_map(Event::Trim),
         1 => (0..6_u8).prop_map(Event::Delete),
         1 => Just(Event::Anew),
+        1 => (-5..5_i8).prop_map(Event::Clock),
         2 => (0..4_u8).prop_map(Event::Restore),
         1 => any::<bool>().prop_map(Event::Hold),
         1 => Just(Event::Drop),
@@ -620,6 +621,73 @@ fn what_was_made_anew_or_restored_is_a_loss() {
         bench.read(100);
         assert_eq!(names(&bench.events)[0], "lost", "{event:?}");
         assert_eq!(names(&bench.events).last(), Some(&"caught up"), "{event:?}");
+    }
+}
+
+/// As after a failover to a server whose clock is behind, or once a clock that was ahead is right again.
+#[test]
+fn what_comes_after_a_loss_is_read_though_its_time_is_earlier() {
+    for (is_made_before, losses, want) in [
+        (
+            true,
+            &[Event::Anew][..],
+            &["lost", "caught up", "message"][..],
+        ),
+        // By the time of its making, it may be a backup.
+        (false, &[Event::Anew], &["lost", "head", "caught up"]),
+        (true, &[Event::Restore(2)], &["lost", "head", "caught up"]),
+        // Another message has the number of the last one that was read.
+        (true, &[Event::Restore(1)], &["lost", "head", "caught up"]),
+        // One was deleted before it was read.
+        (
+            true,
+            &[Event::Add(1), Event::Trim(9)],
+            &["lost", "head", "caught up"],
+        ),
+    ] {
+        let mut bench = ReaderRig::of(|server| {
+            server.event(&Event::Clock(100));
+            server.event(if is_made_before {
+                &Event::Add(0)
+            } else {
+                &Event::Anew
+            });
+            server.event(&Event::Add(3));
+        });
+        bench.settle();
+        bench.events.clear();
+        bench.server.cut();
+        bench.server.event(&Event::Clock(-100));
+        losses
+            .iter()
+            .for_each(|event| drop(bench.server.event(event)));
+        bench.server.add();
+        bench.connect();
+        bench.settle();
+        assert_eq!(names(&bench.events), want, "{losses:?}");
+        bench.events.clear();
+        bench.event(&Event::Add(3));
+        bench.settle();
+        assert_eq!(names(&bench.events), ["message"; 3], "{losses:?}");
+    }
+}
+
+/// The clock of this machine is ahead of the server's.
+#[test]
+fn what_comes_after_the_start_is_read_whatever_its_time() {
+    for (before, want) in [
+        (0, &["caught up", "message", "message"][..]),
+        (3, &["old", "old", "old", "caught up", "message", "message"]),
+    ] {
+        let mut bench = ReaderRig::new(before);
+        bench.server.event(&Event::Clock(-100));
+        // Between the look and the consumer.
+        bench.read(1);
+        bench.server.add();
+        bench.settle();
+        bench.event(&Event::Add(1));
+        bench.settle();
+        assert_eq!(names(&bench.events), want);
     }
 }
 

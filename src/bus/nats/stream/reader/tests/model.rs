@@ -9,6 +9,9 @@ use crate::nats::stream_info::rfc_3339;
 
 pub(super) const NOW_NS: u64 = 1_700_000_000_000_000_000;
 
+/// No multiple of the time between two messages.
+const CLOCK_STEP_NS: i64 = 20_000_000_007;
+
 /// A stream on a server, with its consumers. Each message has a serial number over all epochs of the stream as
 /// its payload.
 pub(super) struct JetStreamServer {
@@ -19,6 +22,8 @@ pub(super) struct JetStreamServer {
     /// The messages that the stream has had, without those that a restart has undone.
     stored: Vec<StoredId>,
     pub(super) time_ns: u64,
+    /// How far the clock is ahead of the reader's.
+    ahead_ns: i64,
     created_ns: u64,
     pub(super) next_serial: u64,
     pub(super) consumers: Vec<LiveConsumer>,
@@ -80,6 +85,8 @@ pub(super) enum Event {
     Delete(u8),
     /// The stream is deleted and made anew.
     Anew,
+    /// The clock of the server changes by so many times 20 s.
+    Clock(i8),
     /// The server restarts without the newest messages.
     Restore(u8),
     /// Consumers wait with their deliveries, or go on.
@@ -104,6 +111,7 @@ impl JetStreamServer {
             last: StoredId { major: 0, minor: 0 },
             stored: Vec::new(),
             time_ns: NOW_NS,
+            ahead_ns: 0,
             created_ns: NOW_NS,
             next_serial: 0,
             consumers: Vec::new(),
@@ -121,6 +129,11 @@ impl JetStreamServer {
             forgets_time: false,
             has_said_holes: false,
         }
+    }
+
+    /// The time by the reader's clock.
+    pub(super) fn unix_ns(&self) -> u64 {
+        self.time_ns.saturating_add_signed(-self.ahead_ns)
     }
 
     pub(super) fn add(&mut self) {
@@ -144,7 +157,8 @@ impl JetStreamServer {
             Event::Anew => {
                 let new = Self::new();
                 (self.messages, self.last, self.stored) = (new.messages, new.last, new.stored);
-                self.created_ns += 1;
+                self.time_ns += 1;
+                self.created_ns = self.time_ns;
                 self.deleted.clear();
                 self.consumers.clear();
                 self.replica = None;
@@ -174,6 +188,11 @@ impl JetStreamServer {
                 let deleted = self.deleted.extract_if(.., |(id, _)| id.major > last);
                 let lost = lost.into_iter().chain(deleted);
                 return lost.map(|(_, serial)| serial).collect();
+            }
+            Event::Clock(steps) => {
+                let change_ns = i64::from(*steps) * CLOCK_STEP_NS;
+                self.time_ns = self.time_ns.saturating_add_signed(change_ns);
+                self.ahead_ns += change_ns;
             }
             Event::Drop => {
                 let is_live = |delivery: &mut Delivery| delivery.sid != ANSWERS_SID;
