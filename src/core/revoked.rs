@@ -190,23 +190,14 @@ impl Revoked {
         self.pruned(now_unix_ms).add(refused, self.max, now_unix_ms)
     }
 
-    /// Adds all entries that `read` returns, as [`add`](Self::add) does. The list is locked meanwhile: what others add or
-    /// lift comes before the reading or after the last entry. Entries that have ended take no room. Returns for how many
-    /// others there was none.
-    ///
-    /// # Errors
-    /// The error of `read`.
-    pub fn add_all<E>(
-        &self,
-        now_unix_ms: i64,
-        read: impl FnOnce() -> Result<Vec<Cut>, E>,
-    ) -> Result<usize, E> {
+    /// Adds all entries, as [`add`](Self::add) does. Entries that have ended take no room. Returns for how many others there
+    /// was none.
+    pub fn add_all(&self, now_unix_ms: i64, entries: Vec<Cut>) -> usize {
         let mut lists = self.pruned(now_unix_ms);
-        let entries = read()?.into_iter();
-        let holding =
-            entries.filter(|refused| now_unix_ms < Ends::of_call(refused, now_unix_ms).old);
+        let holds = |refused: &Cut| now_unix_ms < Ends::of_call(refused, now_unix_ms).old;
+        let holding = entries.into_iter().filter(holds);
         let added = holding.map(|refused| lists.add(&refused, self.max, now_unix_ms));
-        Ok(added.filter(Result::is_err).count())
+        added.filter(Result::is_err).count()
     }
 
     /// The entries of requests that hold, in the form for other processes.

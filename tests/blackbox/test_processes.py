@@ -9,6 +9,7 @@ import pathlib
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,19 +27,6 @@ from tokens import fresh_token
 from waiting import until
 
 COUNT = 3
-
-
-class Admin(http.client.HTTPConnection):
-    """A request to the admin socket of one process."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=5)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
-        self.sock.connect(self.path)
 
 
 class Several:
@@ -63,18 +51,13 @@ class Several:
                 found[int(number[1])] = int(child)
         return found
 
-    def sockets(self):
-        """The admin socket of each process, by its number."""
-        found = {}
-        for number, pid in self.processes().items():
-            line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode()
-            found[number] = re.search(r"--admin-addr=unix:([^\0]+)", line)[1]
-        return found
-
-    def ask(self, number, path, accept="*/*"):
-        link = Admin(self.sockets()[number])
-        link.request("GET", path, headers={"Accept": accept})
-        text = link.getresponse().read().decode()
+    def metrics_of(self, number, accept):
+        """The page of one process."""
+        link = http.client.HTTPConnection(self.supervisor.http_url.removeprefix("http://"), timeout=5)
+        link.request("GET", f"/metrics?process={number}", headers={"Accept": accept})
+        answer = link.getresponse()
+        assert answer.status == 200 and answer.getheader("Content-Type").startswith(accept.split(";")[0])
+        text = answer.read().decode()
         link.close()
         return text
 
@@ -341,11 +324,35 @@ async def test_a_roll_loses_no_message_with_a_history(start_several, redis_serve
 def test_a_stop_ends_all_and_leaves_nothing(start_several):
     several = start_several()
     pids = several.processes().values()
-    folder = pathlib.Path(several.sockets()[1]).parent
     several.supervisor.send(signal.SIGTERM)
     assert several.supervisor.wait(10) == 0
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
-    assert not folder.exists()
+
+
+async def test_nothing_in_a_folder_is_needed(start_several, tmp_path):
+    """What cleans /tmp, or the end of a login, removes what a program has made there."""
+    folders = {name: tmp_path / name.lower() for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR")}
+    for folder in folders.values():
+        folder.mkdir()
+    several = start_several(env=folders)
+    made = [pathlib.Path(path) for path in [*map(str, folders.values()), "/tmp", "/dev/shm"]]
+    for path in (path for folder in made for path in folder.glob(f"weirgate-{several.supervisor.pid}-*")):
+        shutil.rmtree(path)
+    pids = several.processes()
+    await asyncio.sleep(12)
+    assert several.processes() == pids and several.ready()["ready"]
+    assert several.post("/operator/disconnect", {"address": "127.0.0.1"})[0] == 200
+    os.kill(pids[2], signal.SIGKILL)
+    await until(lambda: several.processes().get(2, pids[2]) != pids[2] and several.ready()["ready"], 20, "another process")
+    assert set(await closes_of(several.port, 12)) == {1008}
+
+
+async def test_a_process_that_another_starts_has_no_supervisor(start_weirgate):
+    """It has its own admin address, and nothing to wait for."""
+    admin = free_port()
+    alone = start_weirgate("demo", "--processes", "2/3", "--admin-addr", f"127.0.0.1:{admin}")
+    alone.http_url = f"http://127.0.0.1:{admin}"
+    assert json.loads(alone.get("/ready")[2])["ready"]
 
 
 async def test_a_killed_supervisor_leaves_no_process_behind(start_several):
@@ -424,7 +431,7 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
     await until(lambda: sum(several.clients().values()) == 30, 5, "all clients counted")
     for accept in ("application/openmetrics-text", "text/plain;version=0.0.4"):
         # First of each, then of all: a series may be new between the two, and none goes.
-        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
+        alone = {number: Metrics(several.metrics_of(number, accept)) for number in several.processes()}
         await asyncio.sleep(0.3)
         link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"))
         link.request("GET", "/metrics", headers={"Accept": accept})

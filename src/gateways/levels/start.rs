@@ -348,7 +348,6 @@ mod tests {
             addrs,
             tls_addrs: Vec::new(),
             admin_addr: None,
-            has_supervisor: false,
             telemetry: Telemetry::new(BuildInfo::THIS, "demo", FeedStats::default(), None, now),
         }
     }

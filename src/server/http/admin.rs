@@ -3,6 +3,7 @@
 use super::connection::{self, Server};
 use super::handover::Handover;
 use super::site::Site;
+use crate::listening::handed::take_handed;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -10,11 +11,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -31,10 +34,17 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// The admin listener: the operators' pages at a separate address. The HTTP thread accepts its connections, independent
 /// of the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no WebSockets.
 pub struct Admin {
-    bound: Bound,
+    connections: ConnectionSource,
     pub(super) site: Site,
     held: Quota,
     clock: Clock,
+}
+
+/// From where the connections come.
+enum ConnectionSource {
+    Bound(Bound),
+    /// Another process hands them over, over this socket.
+    Handed(StdUnixStream),
 }
 
 impl Admin {
@@ -62,26 +72,36 @@ impl Admin {
         site: Site,
         clock: Clock,
     ) -> io::Result<Self> {
-        let bound = addr.bind(options)?;
-        let site = Site {
-            is_admin: true,
-            ..site
-        };
-        let held = Quota::new("admin_connections", Self::CONNECTIONS_MAX as u64);
-        Ok(Self {
-            bound,
-            site,
-            held,
-            clock,
-        })
+        let bound = ConnectionSource::Bound(addr.bind(options)?);
+        Ok(Self::new(bound, site, clock))
     }
 
-    /// The bound address.
+    /// Serves `site` to the connections that another process hands over, over `socket`.
+    pub(crate) fn handed(socket: StdUnixStream, site: Site, clock: Clock) -> Self {
+        Self::new(ConnectionSource::Handed(socket), site, clock)
+    }
+
+    fn new(connections: ConnectionSource, site: Site, clock: Clock) -> Self {
+        Self {
+            connections,
+            site: Site {
+                is_admin: true,
+                ..site
+            },
+            held: Quota::new("admin_connections", Self::CONNECTIONS_MAX as u64),
+            clock,
+        }
+    }
+
+    /// The bound address; `None` if another process hands the connections over.
     ///
     /// # Errors
     /// The socket has no address, which cannot happen to a bound socket.
-    pub fn local_addr(&self) -> io::Result<ListenAddr> {
-        self.bound.local_addr()
+    pub fn local_addr(&self) -> io::Result<Option<ListenAddr>> {
+        match &self.connections {
+            ConnectionSource::Bound(bound) => bound.local_addr().map(Some),
+            ConnectionSource::Handed(_) => Ok(None),
+        }
     }
 }
 
@@ -92,13 +112,17 @@ enum Accepting {
         listener: UnixListener,
         _file: SocketFile,
     },
+    Handed(UnixStream),
 }
 
 impl Accepting {
-    fn new(bound: Bound) -> io::Result<Self> {
-        match bound {
-            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Bound::Unix(listener, file) => {
+    fn new(connections: ConnectionSource) -> io::Result<Self> {
+        match connections {
+            ConnectionSource::Handed(socket) => UnixStream::from_std(socket).map(Self::Handed),
+            ConnectionSource::Bound(Bound::Tcp(listener)) => {
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            ConnectionSource::Bound(Bound::Unix(listener, file)) => {
                 let listener = UnixListener::from_std(listener)?;
                 Ok(Self::Unix {
                     listener,
@@ -122,7 +146,23 @@ impl Accepting {
                 let stream = stream.into_std()?;
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
+            Self::Handed(socket) => {
+                let handed = ready!(poll_handed(socket, cx))?;
+                Ok((handed.into(), Peer::Unix(None)))
+            }
         })
+    }
+}
+
+/// Takes the next connection that another process hands over. There is none any more once that process has ended.
+fn poll_handed(socket: &UnixStream, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        match socket.try_io(Interest::READABLE, || take_handed(socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Pending,
+            handed => return Poll::Ready(handed),
+        }
     }
 }
 
@@ -254,12 +294,15 @@ impl Connections {
 /// Accepts and serves connections until the stop, then waits for the answers in progress.
 pub(super) async fn serve_admin(
     Admin {
-        bound, held, clock, ..
+        connections,
+        held,
+        clock,
+        ..
     }: Admin,
     server: Rc<Server>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let listener = match Accepting::new(bound) {
+    let listener = match Accepting::new(connections) {
         Ok(listener) => listener,
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };

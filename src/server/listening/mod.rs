@@ -2,12 +2,14 @@
 //!
 //! | file | has |
 //! | --- | --- |
+//! | `handed` | connections that one process hands to another |
 //! | `socket_file` | the files of unix sockets, and their owner |
 //! | `tls` | the server's certificates, and the TLS of one connection |
 //!
 //! Binds and connects, but never accepts: the event loop accepts clients, and the HTTP side accepts connections to the
 //! admin address. Settings come in only as values.
 
+pub(crate) mod handed;
 mod socket_file;
 pub(crate) mod tls;
 

@@ -16,6 +16,7 @@ use crate::settings::{
     BusSettings, Checked, ListenSettings, ProcessSettings, SecretFile, SecretText, Shows,
     TlsSettings, Value,
 };
+use crate::supervisor::ToSupervisor;
 use crate::telemetry::{HitLimit, LimitOf};
 
 /// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
@@ -41,7 +42,7 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
-    /// Whether a supervisor asks this process at `admin_addr`, and answers for it at the address of the settings.
+    /// Whether a supervisor asks this process, and answers for it at `admin_addr`.
     pub has_supervisor: bool,
     /// The token for the operator's page; `None`: it asks for none.
     pub admin_token: Option<SecretText>,
@@ -135,6 +136,11 @@ impl CommonSettings {
                 .map(|token| token.secret().clone()),
             reach,
         }
+    }
+
+    /// The channel to the supervisor of this process.
+    pub(super) fn supervisor(&self) -> Option<ToSupervisor> {
+        self.has_supervisor.then(ToSupervisor::of_process).flatten()
     }
 
     /// The quotas of what is held for clients outside of the core and the gateway.

@@ -32,7 +32,7 @@ use crate::http::{
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
-use crate::supervisor::read_refusals;
+use crate::supervisor::{ToSupervisor, take_refusals};
 use crate::telemetry::{GatewayMetric, MetricName, Telemetry};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
 use weirgate_runtime::{
@@ -341,12 +341,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let tls = tls_files.as_ref().map(TlsInForce::in_force);
         let reloads = self.take_reloads(cuts.file, tls_files);
         self.publish_metrics(&telemetry, &core, &reloads);
-        let (http, admin_addr) = self.start_http(&telemetry, &cuts.cutter, clock)?;
-        // After the admin socket is bound: a cut either is in the file already, or is asked for there.
-        if let (true, Some(ListenAddr::Unix(socket))) = (self.common.has_supervisor, &admin_addr) {
-            let read = read_refusals(socket, &cuts.cutter.revoked, clock.now().unix_ms());
-            read.map_err(RunError::Settings)?;
+        let supervisor = self.common.supervisor();
+        if let Some(supervisor) = &supervisor {
+            let taken = take_refusals(supervisor, &cuts.cutter.revoked, clock.now().unix_ms());
+            taken.map_err(RunError::Settings)?;
         }
+        let (http, admin_addr) = self.start_http(&telemetry, &cuts.cutter, supervisor, clock)?;
 
         let common = self.common;
         let hub = Hub::new(core, self.gateway);
@@ -381,7 +381,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             addrs: reactor.local_addrs().to_vec(),
             tls_addrs: reactor.local_tls_addrs().to_vec(),
             admin_addr,
-            has_supervisor: common.has_supervisor,
             telemetry,
         };
         reloads.start().map_err(RunError::Thread)?;
@@ -443,12 +442,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
     }
 
-    /// Starts the HTTP thread, with the operator's page on the admin address if there is one. Returns the address of the
-    /// admin listener.
+    /// Starts the HTTP thread, with the operator's page on the admin address if there is one, or for the supervisor alone.
+    /// Returns the address of the admin listener.
     fn start_http(
         &mut self,
         telemetry: &Arc<Telemetry>,
         cutter: &Cutter,
+        supervisor: Option<ToSupervisor>,
         clock: Clock,
     ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
         let common = &self.common;
@@ -465,14 +465,19 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             cors: common.cors(),
             is_admin: false,
         };
-        let (site, admin, admin_addr) = match &common.admin_addr {
-            Some(addr) => {
+        let (site, admin, admin_addr) = match (supervisor, &common.admin_addr) {
+            (Some(supervisor), _) => {
+                let (site, admin) = site.split_admin(operator);
+                let admin = Admin::handed(supervisor.into_stream(), admin, clock);
+                (site, Some(admin), None)
+            }
+            (None, Some(addr)) => {
                 let (site, admin) = site.split_admin(operator);
                 let options = &common.reactor.listen.options;
                 let (admin, addr) = bind_admin(addr, options, admin, clock)?;
-                (site, Some(admin), Some(addr))
+                (site, Some(admin), addr)
             }
-            None => (site, None, None),
+            (None, None) => (site, None, None),
         };
         let access = ClientAccess {
             trusted_proxies: common.limits.trusted_proxies.clone(),
@@ -545,7 +550,7 @@ fn bind_admin(
     options: &ListenOptions,
     site: Site,
     clock: Clock,
-) -> Result<(Admin, ListenAddr), RunError> {
+) -> Result<(Admin, Option<ListenAddr>), RunError> {
     let failed = |error| RunError::listen(addr, error);
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;

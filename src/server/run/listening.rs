@@ -14,10 +14,8 @@ pub struct Listening {
     pub addrs: Vec<ListenAddr>,
     /// The addresses for clients with TLS, in the order of the settings.
     pub tls_addrs: Vec<ListenAddr>,
-    /// The address of the operators' pages; `None` for the public port.
+    /// The address of the operators' pages; `None` for the public port, or if a supervisor has the address.
     pub admin_addr: Option<ListenAddr>,
-    /// Whether `admin_addr` is for the supervisor alone.
-    pub has_supervisor: bool,
     /// The telemetry of the process.
     pub telemetry: Arc<Telemetry>,
 }
@@ -38,10 +36,10 @@ impl Listening {
     }
 
     /// Returns the lines of a [`banner`](Self::banner) about the pages for people: `/health`, and with an admin listener the
-    /// operators' page, unless a supervisor has that page.
+    /// operators' page.
     pub fn pages(&self) -> impl Iterator<Item = (&'static str, String)> {
         let health = self.url("http", "/health");
-        let operator = self.admin_addr.as_ref().filter(|_| !self.has_supervisor);
+        let operator = self.admin_addr.as_ref();
         let operator = operator.map(|addr| ("Operator", url(addr, "http", "/operator")));
         [("Health", health)].into_iter().chain(operator)
     }

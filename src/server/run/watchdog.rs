@@ -97,7 +97,7 @@ struct StopSignals {
 }
 
 /// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`
-/// (`--stop-timeout-ms`).
+/// (`--stop-timeout-ms`). `supervisor` is told each second that the process lives.
 ///
 /// # Errors
 /// The system refuses a thread or the signals.
@@ -105,6 +105,7 @@ pub(super) fn watch(
     telemetry: Arc<Telemetry>,
     turn_max: Duration,
     stop_at_most: Duration,
+    supervisor: Option<ToSupervisor>,
 ) -> Result<(), RunError> {
     let stat = fs::read_link("/proc/thread-self")
         .map(|thread| PathBuf::from("/proc").join(thread).join("stat"));
@@ -121,7 +122,7 @@ pub(super) fn watch(
         stat: stat.ok(),
         turn_max,
         stop_at_most,
-        supervisor: ToSupervisor::of_process(),
+        supervisor,
     };
     detached("watchdog", move || watchdog.run(&stop_signals)).map_err(RunError::Thread)
 }

@@ -30,7 +30,8 @@ pub(super) fn start(
 ) -> Result<BusAway, RunError> {
     systemd::start(telemetry, clock, &common.reactor);
     let stop_timeout = Duration::from_micros(common.reactor.stop_timeout_us);
-    watchdog::watch(Arc::clone(telemetry), turn_max, stop_timeout)?;
+    let supervisor = common.supervisor();
+    watchdog::watch(Arc::clone(telemetry), turn_max, stop_timeout, supervisor)?;
     if let Some(line) = stats_line {
         let started = line.start(Arc::clone(telemetry));
         started.map_err(RunError::Thread)?;

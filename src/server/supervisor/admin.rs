@@ -1,8 +1,8 @@
 //! The admin address of all processes: each page asks the processes, and joins their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind::NotConnected;
 use std::iter;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,17 +18,18 @@ use tokio::task::{AbortHandle, spawn_local};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
+use super::channel::Channel;
 use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
 use super::level;
 use super::merge::{merged, session_of};
-use super::refusals::{NotKept, RefusalFile};
+use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
-use weirgate_core::{CloseReason, Cut};
+use weirgate_core::{CloseReason, Cut, Full};
 use weirgate_runtime::Clock;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
@@ -46,7 +47,7 @@ static POST: [Method; 1] = [Method::POST];
 #[derive(Clone, Debug)]
 pub(super) struct Living {
     pub(super) number: Number,
-    pub(super) socket: PathBuf,
+    pub(super) channel: Channel,
     /// Whether it has answered and is not stopping: only these are asked.
     pub(super) is_serving: bool,
     /// The word for the metric of states.
@@ -77,7 +78,7 @@ pub(super) struct Board {
 pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
     /// For processes that start later; the supervisor outlives them.
-    refusals: Arc<Mutex<RefusalFile>>,
+    refusals: Arc<Mutex<Refusals>>,
     joins: Joins,
     clock: Clock,
     login: Option<HeaderValue>,
@@ -97,7 +98,7 @@ impl Shared {
         count: u32,
         clock: Clock,
         settings: &OperatorSettings,
-        refusals: RefusalFile,
+        refusals: Refusals,
     ) -> Self {
         let token = settings.token.as_ref();
         let login = token.and_then(|token| {
@@ -153,8 +154,8 @@ impl Shared {
         self.ask_each(asked.collect(), limit).await
     }
 
-    /// Asks each of these its own question at once. A process that starts and does not listen yet is left out: it reads the file of refusals
-    /// once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
+    /// Asks each of these its own question at once. A process that starts and takes no connections yet is left out: it gets
+    /// the list of refusals once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
     async fn ask_each(
         &self,
         requests: Vec<(Living, AdminRequest)>,
@@ -166,7 +167,8 @@ impl Shared {
         let asked: Vec<_> = requests
             .into_iter()
             .map(|(one, admin_request)| {
-                let asked = spawn_local(async move { admin_request.ask(&one.socket, limit).await });
+                let asked =
+                    spawn_local(async move { admin_request.ask(&one.channel, limit).await });
                 (one.number, one.is_serving, asked)
             })
             .collect();
@@ -175,7 +177,7 @@ impl Shared {
         let mut all = Vec::new();
         for (number, is_serving, asked) in asked {
             match asked.await {
-                Ok(Err(error)) if !is_serving && is_not_taken(&error) => {}
+                Ok(Err(error)) if !is_serving && error.kind() == NotConnected => {}
                 said => all.push((number, said.ok().and_then(Result::ok))),
             }
         }
@@ -437,7 +439,7 @@ impl Shared {
     }
 
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
-    /// reads the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
+    /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
     /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
     /// back to any.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
@@ -480,9 +482,9 @@ impl Shared {
             Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
         };
         let now = self.clock.now().unix_ms();
-        let lifted = self.with_refusals(|refusals| refusals.lift(&cut, now));
+        self.with_refusals(|refusals| refusals.lift(&cut, now));
         let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
-        unless_lost(join_answers(&all), lifted.map_err(NotKept::from))
+        join_answers(&all)
     }
 
     /// Closes so many clients of all processes together, of each as many as its part of the clients is.
@@ -519,20 +521,20 @@ impl Shared {
     }
 
     /// Notes a refusal for processes that start later.
-    fn note_refusal(&self, refused: &Cut) -> Result<(), NotKept> {
+    fn note_refusal(&self, refused: &Cut) -> Result<(), Full> {
         let now = self.clock.now().unix_ms();
         self.with_refusals(|refusals| refusals.add(refused, now))
     }
 
-    /// Writes the file for processes that start later anew if it is gone.
-    pub(super) fn keep_refusals(&self) {
+    /// Gives a process that begins the list of refusals. It is asked from now on.
+    pub(super) fn begin(&self, number: Number, channel: &Channel) {
         let now = self.clock.now().unix_ms();
-        if let Err(error) = self.with_refusals(|refusals| refusals.keep(now)) {
-            tracing::error!(%error, "the file of refused users and tokens for a process that starts cannot be written");
+        if let Err(error) = self.with_refusals(|refusals| refusals.give(channel, now)) {
+            tracing::error!(process = number, %error, "a process that starts does not get the list of refused users and tokens");
         }
     }
 
-    fn with_refusals<T>(&self, work: impl FnOnce(&mut RefusalFile) -> T) -> T {
+    fn with_refusals<T>(&self, work: impl FnOnce(&mut Refusals) -> T) -> T {
         let refusals = self.refusals.lock();
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
     }
@@ -580,7 +582,7 @@ impl Shared {
         whom.sort_by_key(is_ready);
         for one in whom {
             // A process that took the request may have done a part of it: only one that did not is passed over.
-            let Ok(stream) = UnixStream::connect(&one.socket).await else {
+            let Ok(stream) = one.channel.connect().and_then(UnixStream::from_std) else {
                 continue;
             };
             let progress = body.progress();
@@ -601,12 +603,6 @@ impl Shared {
         }
         no_process_answers()
     }
-}
-
-/// Whether no process took the request that ended with this error: nobody listens at its socket.
-fn is_not_taken(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    matches!(error.kind(), ConnectionRefused | NotFound)
 }
 
 /// The headers of a request that its process gets.
@@ -700,7 +696,7 @@ fn refused_in(said: &AdminAnswer) -> Option<Cut> {
 }
 
 /// The answer, unless processes that start later would not do the same.
-fn unless_lost(mut answer: Answer, kept: Result<(), NotKept>) -> Answer {
+fn unless_lost(mut answer: Answer, kept: Result<(), Full>) -> Answer {
     let Err(error) = kept else {
         return answer;
     };

@@ -1,8 +1,7 @@
-//! Requests to the admin sockets of the processes.
+//! Requests to the processes, over their channels.
 
 use std::io;
 use std::mem::replace;
-use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,12 +16,13 @@ use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::channel::Channel;
 use crate::http::{BoxError, RequestBody, read_body};
 
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A request to the admin socket of a process.
+/// A request to a process, as at the admin address of one that is alone.
 #[derive(Clone, Debug)]
 pub(super) struct AdminRequest {
     pub(super) method: Method,
@@ -52,21 +52,21 @@ impl AdminRequest {
         self
     }
 
-    /// Asks the process whose admin socket this is. Must run in a [`tokio::task::LocalSet`].
+    /// Asks the process of this channel. Must run in a [`tokio::task::LocalSet`].
     ///
     /// # Errors
-    /// Nothing listens there, the answer is too large, or is not whole within `limit`.
-    pub(super) async fn ask(self, socket: &Path, limit: Duration) -> io::Result<AdminAnswer> {
-        let asked = timeout(limit, self.send(socket)).await;
+    /// The process takes no connection, the answer is too large, or is not whole within `limit`.
+    pub(super) async fn ask(self, channel: &Channel, limit: Duration) -> io::Result<AdminAnswer> {
+        let asked = timeout(limit, self.send(channel)).await;
         asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Sends the request to the process at this socket. Returns its answer.
+    /// Sends the request to the process of this channel. Returns its answer.
     ///
     /// # Errors
     /// There is no connection, or no whole answer.
-    async fn send(self, socket: &Path) -> io::Result<AdminAnswer> {
-        let stream = UnixStream::connect(socket).await?;
+    async fn send(self, channel: &Channel) -> io::Result<AdminAnswer> {
+        let stream = UnixStream::from_std(channel.connect()?)?;
         let (head, body) = self.into_parts()?;
         exchange(stream, head, Full::new(body)).await
     }

@@ -1,27 +1,56 @@
 //! The channel between the supervisor and one of its processes: a pair of sockets, of which the process has one as its
-//! standard input.
+//! standard input. So there is no path, which a cleaning of `/tmp` or the end of a login would remove, and no address that
+//! anybody else could use.
 //!
-//! A process writes a byte each second from a thread that does nothing else but watch the loop. So the supervisor knows that
-//! the process lives, however much its HTTP thread has to do.
+//! | who | says or gives | when |
+//! | --- | --- | --- |
+//! | process | [`LIVES`] | each second, from a thread that does nothing else but watch the loop: so the supervisor knows that the process lives, however much its HTTP thread has to do |
+//! | process | [`BEGINS`] | once, before it serves the connections of the supervisor |
+//! | supervisor | a file with whom operators have cut off | once, in answer to it |
+//! | supervisor | connections for HTTP | from then on |
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
-use std::{fs::File, io::stdin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::children::has_supervisor;
+use crate::listening::handed::{hand_over, take_handed};
 
-/// What a process says: it lives.
+/// The process lives.
 const LIVES: u8 = b'.';
+/// The process has read its settings, and takes what the supervisor hands over.
+const BEGINS: u8 = b'+';
 
-/// The end of the supervisor.
+/// How long a process waits for the first thing that the supervisor hands over.
+const FIRST_MAX: Duration = Duration::from_secs(30);
+
+/// The end of the supervisor. Clones are the same end.
+#[derive(Clone, Debug)]
+pub(super) struct Channel(Arc<SupervisorEnd>);
+
 #[derive(Debug)]
-pub(super) struct Channel(UnixStream);
+struct SupervisorEnd {
+    stream: UnixStream,
+    /// Whether the process takes connections.
+    is_open: AtomicBool,
+}
+
+/// What a process has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Lives,
+    Begins,
+}
 
 impl Channel {
     /// Makes a channel. Returns the other end too, for the process. Neither end makes anybody wait.
@@ -29,30 +58,61 @@ impl Channel {
     /// # Errors
     /// The system refuses a pair of sockets.
     pub(super) fn new() -> io::Result<(Self, Stdio)> {
-        let (own, other) = StdUnixStream::pair()?;
-        own.set_nonblocking(true)?;
-        other.set_nonblocking(true)?;
-        Ok((
-            Self(UnixStream::from_std(own)?),
-            OwnedFd::from(other).into(),
-        ))
+        let (own, other) = pair()?;
+        let end = SupervisorEnd {
+            stream: UnixStream::from_std(own)?,
+            is_open: AtomicBool::new(false),
+        };
+        Ok((Self(Arc::new(end)), OwnedFd::from(other).into()))
     }
 
     /// Waits until the process has said something.
     ///
     /// # Errors
     /// The process has ended.
-    pub(super) async fn heard(&self) -> io::Result<()> {
+    pub(super) async fn heard(&self) -> io::Result<Heard> {
+        let mut bytes = [0; 64];
         loop {
-            self.0.ready(Interest::READABLE).await?;
-            match self.0.try_read(&mut [0; 64]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            self.0.stream.ready(Interest::READABLE).await?;
+            match self.0.stream.try_read(&mut bytes) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) if bytes[..count].contains(&BEGINS) => return Ok(Heard::Begins),
+                Ok(_) => return Ok(Heard::Lives),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
     }
+
+    /// Hands the first file over. From now on the process takes connections.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub(super) fn open(&self, first: &File) -> io::Result<()> {
+        hand_over(&self.0.stream, first.as_fd())?;
+        self.0.is_open.store(true, SeqCst);
+        Ok(())
+    }
+
+    /// Makes a connection to the process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConnected`]: the process takes none yet. Others: it has ended, or has not taken earlier ones.
+    pub(super) fn connect(&self) -> io::Result<StdUnixStream> {
+        if !self.0.is_open.load(SeqCst) {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        let (own, other) = pair()?;
+        hand_over(&self.0.stream, other.as_fd())?;
+        Ok(own)
+    }
+}
+
+fn pair() -> io::Result<(StdUnixStream, StdUnixStream)> {
+    let (own, other) = StdUnixStream::pair()?;
+    own.set_nonblocking(true)?;
+    other.set_nonblocking(true)?;
+    Ok((own, other))
 }
 
 /// The end of a process.
@@ -71,5 +131,24 @@ impl ToSupervisor {
     pub(crate) fn say_alive(&self) {
         // A supervisor that does not run misses nothing, and with its end this process ends too.
         let _ = (&self.0).write(&[LIVES]);
+    }
+
+    /// Says that the process takes what the supervisor hands over, and waits for the first file.
+    ///
+    /// # Errors
+    /// The supervisor has ended, or hands nothing over.
+    pub(super) fn begin(&self) -> io::Result<File> {
+        (&self.0).write_all(&[BEGINS])?;
+        let limit = Timespec::try_from(FIRST_MAX).map_err(io::Error::other)?;
+        let mut readable = [PollFd::new(&self.0, PollFlags::IN)];
+        if poll(&mut readable, Some(&limit))? == 0 {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(take_handed(&self.0)?.into())
+    }
+
+    /// The socket over which connections come.
+    pub(crate) fn into_stream(self) -> StdUnixStream {
+        self.0
     }
 }

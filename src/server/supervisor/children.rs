@@ -1,11 +1,10 @@
-//! The processes of the supervisor: how one is started, signalled and waited for, and the port that all of them share.
+//! The processes of the supervisor: how one is started, signalled and waited for, and the ports that all of them share.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt, parent_id};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +12,7 @@ use socket2::Socket;
 
 use super::channel::Channel;
 use super::core::{Ended, Number};
-use crate::listening::{ListenAddr, PATH_BYTES_MAX};
+use crate::listening::ListenAddr;
 use crate::run::RunError;
 use crate::settings::{Checked, ListenSettings};
 
@@ -23,12 +22,6 @@ const OWN_ENV: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 /// What the environment has for the processes alone: the pid of their supervisor. Not a flag, because a roll may start a
 /// version that does not know it.
 const SUPERVISOR_ENV: &str = "SUPERVISOR_PID";
-
-/// Variables with the directory of the admin sockets, in order of preference.
-const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];
-
-/// The directories that are tried after these: of the second there is one in a container without a writable disk.
-const OTHER_DIRECTORIES: [&str; 2] = ["/tmp", "/dev/shm"];
 
 /// The ports of the clients, held while the processes come and go. A socket that is bound and does not listen gets no
 /// connection.
@@ -85,69 +78,6 @@ impl Ports {
     }
 }
 
-/// A directory for the admin sockets of the processes, for this user only. Removed at the end.
-pub(super) struct SocketDirectory(PathBuf);
-
-impl SocketDirectory {
-    /// Makes the directory at the first place that takes it.
-    ///
-    /// # Errors
-    /// No place does; the error of the last.
-    pub(super) fn new() -> io::Result<Self> {
-        let set = DIRECTORIES.into_iter().filter_map(std::env::var_os);
-        // RUNTIME_DIRECTORY may name several (systemd.exec(5)).
-        let set = set.filter_map(|paths| std::env::split_paths(&paths).next());
-        let mut last = io::ErrorKind::NotFound.into();
-        for place in set.chain(OTHER_DIRECTORIES.map(PathBuf::from)) {
-            match Self::in_place(&place) {
-                Ok(sockets) => return Ok(sockets),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// Makes a folder in `place`, for the process alone.
-    ///
-    /// # Errors
-    /// The paths of sockets in it would be too long, or the system refuses the folder.
-    fn in_place(place: &Path) -> io::Result<Self> {
-        let pid = std::process::id();
-        // Another name if there is one of a supervisor that was killed.
-        let names = (0..100).map(|n| place.join(format!("weirgate-{pid}-{n}")));
-        let mut last = io::ErrorKind::AlreadyExists.into();
-        for path in names {
-            if path.as_os_str().len() + "/999.sock".len() > PATH_BYTES_MAX {
-                return Err(io::ErrorKind::InvalidFilename.into());
-            }
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last)
-    }
-
-    /// The directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The admin socket of a process.
-    pub(super) fn socket_of(&self, number: Number) -> PathBuf {
-        self.0.join(format!("{number}.sock"))
-    }
-}
-
-impl Drop for SocketDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "the directory of the admin sockets stays");
-        }
-    }
-}
-
 /// The program to start, and the processes that are there.
 pub(super) struct Children {
     /// The path of this program at its start: a new program at this path is what a roll starts.
@@ -155,18 +85,16 @@ pub(super) struct Children {
     args: Vec<OsString>,
     count: u32,
     ports: Ports,
-    pub(super) sockets: SocketDirectory,
-    alive: Vec<(Number, Child)>,
+    alive: Vec<(Number, Child, Channel)>,
 }
 
 impl Children {
-    pub(super) fn new(count: u32, ports: Ports, sockets: SocketDirectory) -> io::Result<Self> {
+    pub(super) fn new(count: u32, ports: Ports) -> io::Result<Self> {
         Ok(Self {
             program: std::env::current_exe()?,
             args: std::env::args_os().skip(1).collect(),
             count,
             ports,
-            sockets,
             alive: Vec::new(),
         })
     }
@@ -178,13 +106,11 @@ impl Children {
     /// The system refuses a process, or the program is gone.
     pub(super) fn spawn(&mut self, number: Number) -> io::Result<(u32, Channel)> {
         let (channel, end) = Channel::new()?;
-        let socket = self.sockets.socket_of(number);
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
             .arg(format!("--processes={number}/{}", self.count))
             .arg("--reuse-port=true")
-            .arg(format!("--admin-addr=unix:{}", socket.display()))
             .args(self.ports.flags())
             .stdin(end)
             .process_group(0);
@@ -194,16 +120,22 @@ impl Children {
         command.env(SUPERVISOR_ENV, std::process::id().to_string());
         let child = command.spawn()?;
         let pid = child.id();
-        self.alive.push((number, child));
+        self.alive.push((number, child, channel.clone()));
         Ok((pid, channel))
     }
 
     /// The process of this number.
     pub(super) fn pid(&self, number: Number) -> Option<u32> {
         let mut alive = self.alive.iter();
-        alive
-            .find(|(one, _)| *one == number)
-            .map(|(_, child)| child.id())
+        let (_, child, _) = alive.find(|(one, ..)| *one == number)?;
+        Some(child.id())
+    }
+
+    /// The channel to the process of this number.
+    pub(super) fn channel(&self, number: Number) -> Option<Channel> {
+        let mut alive = self.alive.iter();
+        let (.., channel) = alive.find(|(one, ..)| *one == number)?;
+        Some(channel.clone())
     }
 
     /// Sends a signal. The process may have ended meanwhile, and is then there until it is waited for.
@@ -222,7 +154,7 @@ impl Children {
     pub(super) fn take_ended(&mut self) -> Vec<(Number, Ended)> {
         let mut ended = Vec::new();
         self.alive
-            .retain_mut(|(number, child)| match child.try_wait() {
+            .retain_mut(|(number, child, _)| match child.try_wait() {
                 Ok(Some(status)) => {
                     ended.push((*number, how(status)));
                     false

@@ -3,10 +3,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `core` | the states of the processes, and what is to be done at each event; pure |
-//! | `children` | starting, signalling and waiting for processes; the ports and admin sockets |
-//! | `channel` | what a process tells the supervisor beside its HTTP |
-//! | `ask` | requests to the admin sockets |
-//! | `refusals` | the file with those whom an operator has cut off, for processes that start later |
+//! | `children` | starting, signalling and waiting for processes; the ports |
+//! | `channel` | signs of life of a process, and the connections to it |
+//! | `ask` | requests to the processes |
+//! | `refusals` | the list of those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
 //! | `joins` | the places of pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
@@ -32,7 +32,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -54,13 +53,13 @@ use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
-use self::channel::Channel;
 pub(crate) use self::channel::ToSupervisor;
+use self::channel::{Channel, Heard};
 pub(crate) use self::children::supervisor_is_gone;
-use self::children::{Children, Ports, SocketDirectory};
+use self::children::{Children, Ports};
 use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
-use self::refusals::RefusalFile;
-pub(crate) use self::refusals::read_refusals;
+use self::refusals::Refusals;
+pub(crate) use self::refusals::take_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
 use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
@@ -85,7 +84,7 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
 /// Starts the processes, and keeps them running until a signal.
 ///
 /// # Errors
-/// A process could not start, an address is in use, or there is no place for the admin sockets.
+/// A process could not start, or an address is in use.
 pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Result<(), RunError> {
     // Before the processes start, the signal for a roll has no effect.
     flag::register(SIGUSR2, Arc::default()).map_err(RunError::Thread)?;
@@ -95,19 +94,8 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     }
     let count = processes_to_start(checked.processes());
     let ports = Ports::hold(checked)?;
-    let sockets = SocketDirectory::new().map_err(|error| {
-        let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
-        RunError::Settings(format!(
-            "no directory for the admin sockets of the processes in {places}: {error}"
-        ))
-    })?;
-    let refusals = RefusalFile::new(sockets.path(), common.limits.revoked.max());
-    let refusals = refusals.map_err(|error| {
-        RunError::Settings(format!(
-            "no file beside the admin sockets of the processes: {error}"
-        ))
-    })?;
-    let children = Children::new(count, ports, sockets).map_err(RunError::Thread)?;
+    let refusals = Refusals::new(common.limits.revoked.max());
+    let children = Children::new(count, ports).map_err(RunError::Thread)?;
     let settings = common.operator();
     let shared = Shared::new(count, clock, &settings, refusals);
     let site = Site {
@@ -120,7 +108,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         bound.map_err(|error| RunError::listen(addr, error))
     });
     let admin = admin.transpose()?;
-    let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok()?);
     let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
@@ -192,8 +180,8 @@ struct Shell {
 
 /// What a process has said, or a request to it has led to.
 enum ProcessReport {
-    /// The process with this pid gives a sign of life.
-    Lives(Number, u32),
+    /// What the process with this pid says.
+    Said(Number, u32, Heard),
     /// The answer of a process with this pid; `None` if it gives none in time.
     Stats(Number, u32, Option<ProcessStats>),
     /// So long must no count follow.
@@ -278,15 +266,18 @@ impl Shell {
 
     fn take_report(&mut self, report: ProcessReport, now: u64) {
         match report {
-            ProcessReport::Lives(number, pid) if self.children.pid(number) == Some(pid) => {
+            ProcessReport::Said(number, pid, heard) if self.children.pid(number) == Some(pid) => {
                 self.supervisor.lives(number, now);
+                if let (Heard::Begins, Some(channel)) = (heard, self.children.channel(number)) {
+                    self.shared.begin(number, &channel);
+                }
             }
             ProcessReport::Stats(number, pid, stats) if self.children.pid(number) == Some(pid) => {
                 self.take_answer(number, stats, now);
             }
             ProcessReport::Levelled(wait) => self.level_at = Instant::now() + LEVEL_EVERY + wait,
             // Of a process that has ended.
-            ProcessReport::Lives(..) | ProcessReport::Stats(..) => {}
+            ProcessReport::Said(..) | ProcessReport::Stats(..) => {}
         }
     }
 
@@ -327,7 +318,6 @@ impl Shell {
         while let Some(action) = self.supervisor.next_action() {
             match action {
                 Action::Spawn(number) => {
-                    self.shared.keep_refusals();
                     self.spawn(number);
                 }
                 Action::Terminate(number) => self.children.signal(number, Signal::TERM),
@@ -366,7 +356,7 @@ impl Shell {
             };
             Some(Living {
                 number,
-                socket: self.children.sockets.socket_of(number),
+                channel: self.children.channel(number)?,
                 is_serving: word != "starting",
                 state: word,
             })
@@ -402,9 +392,11 @@ impl Shell {
                 continue;
             };
             let sender = self.sender.clone();
-            let socket = self.children.sockets.socket_of(number);
+            let Some(channel) = self.children.channel(number) else {
+                continue;
+            };
             spawn_local(async move {
-                let stats = ProcessStats::ask(&socket).await.ok();
+                let stats = ProcessStats::ask(&channel).await.ok();
                 // The supervisor may have ended.
                 let _ = sender.send(ProcessReport::Stats(number, pid, stats));
             });
@@ -421,12 +413,12 @@ impl Shell {
             .supervisor
             .states()
             .filter(|(_, state)| state.is_alive());
-        let sockets: Vec<_> = alive
-            .map(|(number, _)| (number, self.children.sockets.socket_of(number)))
+        let channels: Vec<_> = alive
+            .filter_map(|(number, _)| Some((number, self.children.channel(number)?)))
             .collect();
         let (shared, sender) = (self.shared.clone(), self.sender.clone());
         spawn_local(async move {
-            if let Ok(wait) = level(&shared, &sockets).await {
+            if let Ok(wait) = level(&shared, &channels).await {
                 // The supervisor may have ended.
                 let _ = sender.send(ProcessReport::Levelled(wait));
             }
@@ -447,30 +439,30 @@ impl Shell {
     }
 }
 
-/// Reports the signs of life of a process until it ends.
+/// Reports what a process says until it ends.
 async fn hear(
     channel: Channel,
     number: Number,
     pid: u32,
     sender: mpsc::UnboundedSender<ProcessReport>,
 ) {
-    while channel.heard().await.is_ok() {
+    while let Ok(heard) = channel.heard().await {
         // The supervisor may have ended.
-        let _ = sender.send(ProcessReport::Lives(number, pid));
+        let _ = sender.send(ProcessReport::Said(number, pid, heard));
     }
 }
 
 /// Has clients leave the processes with far more than the others. Returns the time over which they do.
-async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Duration> {
+async fn level(shared: &Shared, channels: &[(Number, Channel)]) -> io::Result<Duration> {
     let mut counts = Vec::new();
-    for (number, socket) in sockets {
-        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
+    for (number, channel) in channels {
+        let said = AdminRequest::get("/stats").ask(channel, ANSWER_MAX).await?;
         let clients = clients_in(&said).ok_or(io::ErrorKind::InvalidData)?;
         counts.push((*number, clients));
     }
     let mut longest_ms = 0;
     for (number, clients) in level::excess(&counts) {
-        let Some((_, socket)) = sockets.iter().find(|(one, _)| *one == number) else {
+        let Some((_, channel)) = channels.iter().find(|(one, _)| *one == number) else {
             continue;
         };
         let spread_ms = level::spread_ms(clients);
@@ -485,7 +477,7 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
         admin_request.method = Method::POST;
         admin_request.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
         let admin_request = admin_request.with_login(shared.login());
-        admin_request.ask(socket, ANSWER_MAX).await?;
+        admin_request.ask(channel, ANSWER_MAX).await?;
     }
     Ok(Duration::from_millis(longest_ms))
 }
@@ -499,12 +491,12 @@ struct ProcessStats {
 }
 
 impl ProcessStats {
-    /// Asks the process whose admin socket this is.
+    /// Asks the process of this channel.
     ///
     /// # Errors
     /// There is no whole answer in time, or another one.
-    async fn ask(socket: &Path) -> io::Result<Self> {
-        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
+    async fn ask(channel: &Channel) -> io::Result<Self> {
+        let said = AdminRequest::get("/stats").ask(channel, ANSWER_MAX).await?;
         let stats = json::read(&said.body).and_then(|stats| stats.parse());
         stats.map_err(io::Error::other)
     }

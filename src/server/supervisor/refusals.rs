@@ -1,148 +1,89 @@
-//! Whom an operator has cut off, in a file that each process reads before it listens for clients.
+//! Whom an operator has cut off, as each process gets it before it listens for clients.
 //!
 //! The supervisor has the list of [`Revoked`], as each process does, so that conditions, ends and a refusal that is taken
-//! back mean the same everywhere. The file has a line for each entry, as a process takes it at `POST
-//! /operator/disconnect`. A refusal is written before the processes are asked. A process binds its admin socket before
-//! it reads: so what it does not find in the file it is asked.
+//! back mean the same everywhere. A refusal is added to the list before the processes are asked. A process gets the list,
+//! and is asked from then on: so it does not miss a refusal that comes while it starts.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::channel::{Channel, ToSupervisor};
 use weirgate_core::{Cut, Full, Revoked};
 
-/// The name of the file, beside the admin sockets of the processes.
-const NAME: &str = "refused";
-
-/// The file is written anew if it has more lines than this for each entry, and a few more.
-const LINES_PER_ENTRY: usize = 2;
-const LINES_MORE: usize = 64;
-
-/// Why a refusal does not reach processes that start later.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotKept {
-    /// There is no room.
-    #[error(transparent)]
-    Full(#[from] Full),
-    /// The system refuses the file, as on a full disk.
-    #[error("the file for processes that start later: {0}")]
-    File(#[from] io::Error),
-}
-
-/// The list of the supervisor, and its file.
+/// The list of the supervisor.
 #[derive(Debug)]
-pub(super) struct RefusalFile {
-    list: Revoked,
-    path: PathBuf,
-    lines: usize,
-    /// With so many lines, the file is written anew.
-    lines_max: usize,
-    /// Whether the file has all entries and ends with a whole line.
-    is_whole: bool,
-}
+pub(super) struct Refusals(Revoked);
 
-impl RefusalFile {
-    /// An empty list for at most `max` entries, with its file in `folder`, which is for this user only.
-    ///
-    /// # Errors
-    /// The system refuses the file.
-    pub(super) fn new(folder: &Path, max: usize) -> io::Result<Self> {
-        let mut file = Self {
-            list: Revoked::new(max),
-            path: folder.join(NAME),
-            lines: 0,
-            lines_max: 0,
-            is_whole: false,
-        };
-        file.write_anew(0)?;
-        Ok(file)
+impl Refusals {
+    /// An empty list for at most `max` entries.
+    pub(super) fn new(max: usize) -> Self {
+        Self(Revoked::new(max))
     }
 
     /// Adds what is refused after a cut.
     ///
     /// # Errors
-    /// There is no room in the list or for the file.
-    pub(super) fn add(&mut self, refused: &Cut, now_unix_ms: i64) -> Result<(), NotKept> {
-        let entry = self.list.add(refused, now_unix_ms)?;
-        let has_room = self.is_whole && self.lines < self.lines_max;
-        if !has_room || self.append(&entry).is_err() {
-            self.write_anew(now_unix_ms)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a line. A file that is gone is not made: it would lack the other entries.
-    fn append(&mut self, entry: &Cut) -> io::Result<()> {
-        self.is_whole = false;
-        let mut file = OpenOptions::new().append(true).open(&self.path)?;
-        file.write_all(line_of(entry).as_bytes())?;
-        self.lines += 1;
-        self.is_whole = true;
-        Ok(())
-    }
-
-    /// Writes the file anew if it is gone, as after a cleaning of `/tmp`, or is not whole. Called before a process starts,
-    /// which does not serve without it.
-    ///
-    /// # Errors
-    /// The system refuses the file.
-    pub(super) fn keep(&mut self, now_unix_ms: i64) -> io::Result<()> {
-        match self.is_whole && self.path.is_file() {
-            true => Ok(()),
-            false => self.write_anew(now_unix_ms),
-        }
+    /// There is no room in the list.
+    pub(super) fn add(&mut self, refused: &Cut, now_unix_ms: i64) -> Result<(), Full> {
+        self.0.add(refused, now_unix_ms).map(drop)
     }
 
     /// Takes a refusal with exactly these conditions back.
+    pub(super) fn lift(&mut self, cut: &Cut, now_unix_ms: i64) {
+        self.0.lift(cut, now_unix_ms);
+    }
+
+    /// Gives a process that begins the list, and lets it be asked from now on. Exclusive, so that no refusal can come between
+    /// the two.
     ///
     /// # Errors
-    /// The system refuses the file.
-    pub(super) fn lift(&mut self, cut: &Cut, now_unix_ms: i64) -> io::Result<()> {
-        let is_gone = self.list.lift(cut, now_unix_ms).was_refused;
-        match is_gone || !self.is_whole {
-            true => self.write_anew(now_unix_ms),
-            false => Ok(()),
+    /// The process has ended, or the system refuses the memory.
+    pub(super) fn give(&mut self, channel: &Channel, now_unix_ms: i64) -> io::Result<()> {
+        channel.open(&self.written(now_unix_ms)?)
+    }
+
+    /// The list as a file without a name: a line for each entry, as a process takes it at `POST /operator/disconnect`.
+    pub(super) fn written(&self, now_unix_ms: i64) -> io::Result<File> {
+        let mut file = File::from(memfd_create("refused", MemfdFlags::CLOEXEC)?);
+        for entry in self.0.of_calls(now_unix_ms) {
+            let mut line = sonic_rs::to_string(&entry).map_err(io::Error::other)?;
+            line.push('\n');
+            file.write_all(line.as_bytes())?;
         }
-    }
-
-    /// Replaces the file at once: a reader has all lines of the old one or of the new one.
-    fn write_anew(&mut self, now_unix_ms: i64) -> io::Result<()> {
-        self.is_whole = false;
-        let entries = self.list.of_calls(now_unix_ms);
-        let text: String = entries.iter().map(line_of).collect();
-        let new = self.path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file: File = options.open(&new)?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&new, &self.path)?;
-        self.lines = entries.len();
-        self.lines_max = LINES_PER_ENTRY * self.lines + LINES_MORE;
-        self.is_whole = true;
-        Ok(())
+        file.rewind()?;
+        Ok(file)
     }
 }
 
-fn line_of(entry: &Cut) -> String {
-    let json = sonic_rs::to_string(entry).unwrap_or_default();
-    format!("{json}\n")
-}
-
-/// Adds the entries of the supervisor's file to `list`, which is of the process with this admin socket. The list is locked
-/// meanwhile: a request to lift a refusal waits, so it cannot come before the refusal is added.
+/// Gets the entries of the supervisor's list into `list`, which is of this process. The process must not serve the
+/// supervisor's connections yet: a request to lift a refusal could come before the refusal.
 ///
 /// # Errors
-/// The file cannot be read, or a line is wrong, with words for the operator.
-pub(crate) fn read_refusals(socket: &Path, list: &Revoked, now_unix_ms: i64) -> Result<(), String> {
-    let path = socket.with_file_name(NAME);
-    let left_out = list.add_all(now_unix_ms, || entries_of(&path));
-    let left_out = left_out.map_err(|error| {
-        format!(
-            "the refusals of the supervisor, {}: {error}",
-            path.display()
-        )
-    })?;
+/// There is no list, or a line is wrong, with words for the operator.
+pub(crate) fn take_refusals(
+    supervisor: &ToSupervisor,
+    list: &Revoked,
+    now_unix_ms: i64,
+) -> Result<(), String> {
+    let file = supervisor.begin().map_err(|error| error.to_string());
+    let read = file.and_then(|file| read_refusals(file, list, now_unix_ms));
+    read.map_err(|error| format!("the list of refused users and tokens of the supervisor: {error}"))
+}
+
+/// Adds the entries of a file to `list`.
+pub(super) fn read_refusals(
+    mut file: File,
+    list: &Revoked,
+    now_unix_ms: i64,
+) -> Result<(), String> {
+    let mut text = Vec::new();
+    let read = file.read_to_end(&mut text);
+    read.map_err(|error| error.to_string())?;
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let entries: Result<Vec<Cut>, String> = lines.map(Cut::read).collect();
+    let left_out = list.add_all(now_unix_ms, entries?);
     if left_out > 0 {
         tracing::error!(
             left_out,
@@ -150,12 +91,4 @@ pub(crate) fn read_refusals(socket: &Path, list: &Revoked, now_unix_ms: i64) -> 
         );
     }
     Ok(())
-}
-
-/// The entries of the file. A last line without an end is of a refusal of which the process will be asked.
-fn entries_of(path: &Path) -> Result<Vec<Cut>, String> {
-    let text = std::fs::read(path).map_err(|error| error.to_string())?;
-    let whole = text.split_inclusive(|byte| *byte == b'\n');
-    let whole = whole.filter_map(|line| line.strip_suffix(b"\n"));
-    whole.map(Cut::read).collect()
 }

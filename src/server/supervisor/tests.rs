@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use weirgate_core::{Connected, Cut, Revoked};
 use weirgate_wire::auth::TokenMarks;
 
 use super::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
-use super::refusals::{NotKept, RefusalFile, read_refusals};
+use super::refusals::{Refusals, read_refusals};
 
 const SECOND: u64 = 1_000_000;
 const STOP_US: u64 = 15 * SECOND;
@@ -424,24 +423,12 @@ fn random_days_lose_no_process_and_end_with_all() {
 
 const NOW: i64 = 1_800_000_000_000;
 
-/// A folder with the file of a supervisor, and what a process that starts at a time reads of it.
-struct Handed {
-    folder: tempfile::TempDir,
-    file: RefusalFile,
-}
-
-impl Handed {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = RefusalFile::new(folder.path(), 10_000).expect("a file");
-        Self { folder, file }
-    }
-
-    fn started(&self, now: i64) -> Revoked {
-        let list = Revoked::default();
-        read_refusals(&self.folder.path().join("7.sock"), &list, now).expect("whole lines");
-        list
-    }
+/// What a process that starts at a time gets of the supervisor's list.
+fn started(refusals: &Refusals, now: i64) -> Revoked {
+    let list = Revoked::default();
+    let file = refusals.written(now).expect("memory");
+    read_refusals(file, &list, now).expect("whole lines");
+    list
 }
 
 fn cut(json: &str) -> Cut {
@@ -466,12 +453,12 @@ fn is_refused(list: &Revoked, user: Option<&str>, address: &str, issued: i64, no
 
 #[test]
 fn a_process_that_starts_later_refuses_the_same_for_as_long() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     let (since, until) = (NOW / 1000 - 5, NOW / 1000 + 8);
     let cut = cut(&format!(
         r#"{{"user":"ann","since":{since},"until":{until}}}"#
     ));
-    handed.file.add(&cut, NOW).expect("room");
+    refusals.add(&cut, NOW).expect("room");
     let old = |list: &Revoked, now| is_refused(list, Some("ann"), "192.0.2.1", NOW - 600_000, now);
     let new = |list: &Revoked, now| is_refused(list, Some("ann"), "192.0.2.1", NOW, now);
     for (at, is_old, is_new) in [
@@ -480,105 +467,57 @@ fn a_process_that_starts_later_refuses_the_same_for_as_long() {
         (NOW + 86_394_000, true, false),
         (NOW + 86_396_000, false, false),
     ] {
-        let list = handed.started(at);
+        let list = started(&refusals, at);
         assert_eq!((old(&list, at), new(&list, at)), (is_old, is_new), "{at}");
     }
 }
 
 #[test]
 fn a_refusal_is_taken_back_in_any_spelling() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     for spelling in [
         r#"{"address":"127.0.0.77"}"#,
         r#"{"address":"::ffff:127.0.0.77"}"#,
         r#"{"user":null,"address":"127.0.0.77"}"#,
     ] {
         let address = cut(r#"{"address":"127.0.0.77"}"#);
-        handed.file.add(&address, NOW).expect("room");
+        refusals.add(&address, NOW).expect("room");
         assert!(is_refused(
-            &handed.started(NOW),
+            &started(&refusals, NOW),
             None,
             "127.0.0.77",
             NOW,
             NOW
         ));
-        handed.file.lift(&cut(spelling), NOW).expect("a file");
+        refusals.lift(&cut(spelling), NOW);
         assert!(!is_refused(
-            &handed.started(NOW),
+            &started(&refusals, NOW),
             None,
             "127.0.0.77",
             NOW,
             NOW
         ));
     }
-}
-
-#[test]
-fn the_file_of_refusals_stays_small_and_a_line_without_its_end_is_left_out() {
-    let mut handed = Handed::new();
-    for _ in 0..1_000 {
-        for user in ["ann", "bob"] {
-            let cut = cut(&format!(r#"{{"user":"{user}"}}"#));
-            handed.file.add(&cut, NOW).expect("room");
-        }
-    }
-    let path = handed.folder.path().join("refused");
-    assert!(std::fs::metadata(&path).expect("a file").len() < 10_000);
-    let file = std::fs::OpenOptions::new().append(true).open(&path);
-    write!(file.expect("a file"), r#"{{"user":"ci"#).expect("room");
-    let list = handed.started(NOW);
-    assert_eq!(list.newest(NOW).0, 2);
-    assert!(is_refused(&list, Some("bob"), "192.0.2.1", NOW, NOW));
-    let wrong = std::fs::write(&path, "{}\n");
-    wrong.expect("room");
-    assert!(read_refusals(&path, &Revoked::default(), NOW).is_err());
-}
-
-/// As a cleaning of `/tmp` removes it.
-#[test]
-fn a_file_of_refusals_that_is_gone_is_written_anew() {
-    let mut handed = Handed::new();
-    let path = handed.folder.path().join("refused");
-    let users = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
-    handed.file.add(&users[0], NOW).expect("room");
-    let before = std::fs::read(&path).expect("a file");
-    handed.file.keep(NOW).expect("a file");
-    assert_eq!(std::fs::read(&path).expect("a file"), before);
-    for (number, user) in users.iter().enumerate().skip(1) {
-        std::fs::remove_file(&path).expect("a file");
-        handed.file.add(user, NOW).expect("room");
-        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
-        std::fs::remove_file(&path).expect("a file");
-        handed.file.keep(NOW).expect("a file");
-        assert_eq!(handed.started(NOW).newest(NOW).0, number + 1);
-    }
-    // It cannot be written now: the entry is there once it can.
-    std::fs::remove_dir_all(handed.folder.path()).expect("a folder");
-    let dan = cut(r#"{"user":"dan"}"#);
-    assert!(handed.file.add(&dan, NOW).is_err());
-    std::fs::create_dir(handed.folder.path()).expect("a folder");
-    handed.file.keep(NOW).expect("a file");
-    assert_eq!(handed.started(NOW).newest(NOW).0, 4);
 }
 
 #[test]
 fn the_supervisor_remembers_as_many_refusals_as_the_settings_say() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut file = RefusalFile::new(folder.path(), 2).expect("a file");
+    let mut refusals = Refusals::new(2);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
-    file.add(&ann, NOW).expect("room");
-    file.add(&bob, NOW).expect("room");
-    assert!(matches!(file.add(&cid, NOW), Err(NotKept::Full(_))));
+    refusals.add(&ann, NOW).expect("room");
+    refusals.add(&bob, NOW).expect("room");
+    assert!(refusals.add(&cid, NOW).is_err());
 }
 
 #[test]
 fn what_has_no_room_in_a_process_is_left_out() {
-    let mut handed = Handed::new();
+    let mut refusals = Refusals::new(10_000);
     for user in 0..5 {
         let cut = cut(&format!(r#"{{"user":"u{user}"}}"#));
-        handed.file.add(&cut, NOW).expect("room");
+        refusals.add(&cut, NOW).expect("room");
     }
     let list = Revoked::new(3);
-    read_refusals(&handed.folder.path().join("1.sock"), &list, NOW).expect("whole lines");
+    let file = refusals.written(NOW).expect("memory");
+    read_refusals(file, &list, NOW).expect("whole lines");
     assert_eq!(list.newest(NOW).0, 3);
 }
