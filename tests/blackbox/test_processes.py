@@ -565,6 +565,24 @@ async def test_the_commands_need_the_one_address_and_its_token(start_several):
     await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
 
 
+def test_a_changed_token_of_operators_counts_at_the_one_address(start_several, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("first-token")
+    several = start_several(env={"WEIRGATE_ADMIN_TOKEN_FILE": file})
+
+    def status(token, method="GET", path="/operator/state"):
+        link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"), timeout=10)
+        link.request(method, path, '{"address":"192.0.2.1"}' if method == "POST" else None, {"Authorization": f"Bearer {token}"})
+        return link.getresponse().status
+    assert (status("first-token"), status("second-token")) == (200, 401)
+    file.write_text("second-token")
+    end = time.monotonic() + 4
+    while status("second-token") != 200:
+        assert time.monotonic() < end, "the new token counts"
+    for path, method in [("/operator/state", "GET"), ("/operator/clients?user=ann", "GET"), ("/operator/disconnect", "POST")]:
+        assert (status("second-token", method, path), status("first-token", method, path)) == (200, 401), path
+
+
 def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):
     token = "push-push-push-push"
     several = start_several("events", "--events-bus", redis_server.url, env={"INTERNAL_AUTH_TOKEN": token})

@@ -456,7 +456,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let mut routes = status_pages::status_routes(telemetry, clock, common.ready, stats_head);
         let of_gateway = std::mem::replace(&mut self.routes, Box::new(|_| Vec::new()));
         routes.extend(of_gateway(telemetry));
-        let operator = operator::routes(telemetry, clock, common.operator(), cutter.clone());
+        let mut settings = common.operator();
+        if supervisor.is_some() {
+            // The supervisor has judged the login, and only the supervisor can ask here.
+            settings.token = None;
+        }
+        let operator = operator::routes(telemetry, clock, settings, cutter.clone());
         let site = Site {
             routes,
             fallback: self.fallback.take(),

@@ -59,6 +59,7 @@ pub(crate) use self::prepared::alone;
 pub use self::prepared::{Prepare, Prepared, StartQuestion};
 pub use self::process::first_steps;
 pub use self::reload::{Reload, Reloaded};
+pub(crate) use self::secret_files::watch as watch_secret_files;
 pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;
 pub use self::watches::StatsLine;

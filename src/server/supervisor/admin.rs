@@ -81,7 +81,6 @@ pub(super) struct Shared {
     refusals: Arc<Mutex<Refusals>>,
     joins: Joins,
     clock: Clock,
-    login: Option<HeaderValue>,
 }
 
 /// Questions to processes. They end with the request for which they are asked.
@@ -94,18 +93,7 @@ impl Drop for Questions {
 }
 
 impl Shared {
-    pub(super) fn new(
-        count: u32,
-        clock: Clock,
-        settings: &OperatorSettings,
-        refusals: Refusals,
-    ) -> Self {
-        let token = settings.token.as_ref();
-        let login = token.and_then(|token| {
-            let mut login = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-            login.set_sensitive(true);
-            Some(login)
-        });
+    pub(super) fn new(count: u32, clock: Clock, refusals: Refusals) -> Self {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
@@ -115,16 +103,11 @@ impl Shared {
             refusals: Arc::new(Mutex::new(refusals)),
             joins: Joins::new(clock),
             clock,
-            login,
         }
     }
 
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Board) -> T) -> T {
         work(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn login(&self) -> Option<&HeaderValue> {
-        self.login.as_ref()
     }
 
     fn living(&self) -> Vec<Living> {
@@ -411,8 +394,7 @@ impl Shared {
             target,
             headers: forwarded(&request.head.headers),
             body,
-        }
-        .with_login(self.login.as_ref());
+        };
         if let Some(number) = name_own_session(&mut admin_request) {
             only = Some(number.to_string());
         }

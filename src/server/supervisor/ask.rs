@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use hyper::header::{HOST, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -41,15 +41,6 @@ impl AdminRequest {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         }
-    }
-
-    /// Adds the login of the operator's routes.
-    #[must_use]
-    pub(super) fn with_login(mut self, login: Option<&HeaderValue>) -> Self {
-        if let Some(login) = login {
-            self.headers.insert(AUTHORIZATION, login.clone());
-        }
-        self
     }
 
     /// Asks the process of this channel. Must run in a [`tokio::task::LocalSet`].

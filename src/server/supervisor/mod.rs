@@ -62,7 +62,9 @@ use self::refusals::Refusals;
 pub(crate) use self::refusals::take_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
-use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
+use crate::run::{
+    CommonSettings, RunError, alone, notify, stop_signals_are_taken, watch_secret_files,
+};
 use crate::settings::{Checked, Processes};
 use weirgate_runtime::Clock;
 use weirgate_wire::json;
@@ -97,7 +99,11 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     let refusals = Refusals::new(common.limits.revoked.max());
     let children = Children::new(count, ports).map_err(RunError::Thread)?;
     let settings = common.operator();
-    let shared = Shared::new(count, clock, &settings, refusals);
+    // The processes ask for no login: this is the only one.
+    let mut login_files = common.secret_files.clone();
+    login_files.retain(|file| settings.token.as_ref() == Some(&file.secret));
+    watch_secret_files(login_files).map_err(RunError::Thread)?;
+    let shared = Shared::new(count, clock, refusals);
     let site = Site {
         routes: admin::routes(&shared, &settings),
         cors: common.cors(),
@@ -416,11 +422,14 @@ impl Shell {
         let channels: Vec<_> = alive
             .filter_map(|(number, _)| Some((number, self.children.channel(number)?)))
             .collect();
-        let (shared, sender) = (self.shared.clone(), self.sender.clone());
+        let sender = self.sender.clone();
         spawn_local(async move {
-            if let Ok(wait) = level(&shared, &channels).await {
+            match level(&channels).await {
                 // The supervisor may have ended.
-                let _ = sender.send(ProcessReport::Levelled(wait));
+                Ok(wait) => drop(sender.send(ProcessReport::Levelled(wait))),
+                Err(error) => {
+                    tracing::debug!(%error, "the clients of the processes are not levelled")
+                }
             }
         });
     }
@@ -453,7 +462,7 @@ async fn hear(
 }
 
 /// Has clients leave the processes with far more than the others. Returns the time over which they do.
-async fn level(shared: &Shared, channels: &[(Number, Channel)]) -> io::Result<Duration> {
+async fn level(channels: &[(Number, Channel)]) -> io::Result<Duration> {
     let mut counts = Vec::new();
     for (number, channel) in channels {
         let said = AdminRequest::get("/stats").ask(channel, ANSWER_MAX).await?;
@@ -476,8 +485,10 @@ async fn level(shared: &Shared, channels: &[(Number, Channel)]) -> io::Result<Du
         let mut admin_request = AdminRequest::get("/operator/move");
         admin_request.method = Method::POST;
         admin_request.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
-        let admin_request = admin_request.with_login(shared.login());
-        admin_request.ask(channel, ANSWER_MAX).await?;
+        let said = admin_request.ask(channel, ANSWER_MAX).await?;
+        if !said.status.is_success() {
+            return Err(io::Error::other(said.status.as_str().to_owned()));
+        }
     }
     Ok(Duration::from_millis(longest_ms))
 }
