@@ -116,7 +116,7 @@ pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::{IfMissing, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
-pub use search::{FoundClient, FoundName, Search, SearchOutcome};
+pub use search::{FOUND_MAX, FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,

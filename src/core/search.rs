@@ -6,7 +6,7 @@ use super::gateway::Gateway;
 use super::{ClientSnapshot, Cut, Hub, MaxRate, SessionKey, TopicName};
 
 /// The most clients or names that a search returns.
-const FOUND_MAX: usize = 100;
+pub const FOUND_MAX: usize = 100;
 
 /// The most names of the clients that a search returns, all clients together.
 pub(crate) const FOUND_NAMES_MAX: usize = 1_000;
@@ -38,7 +38,8 @@ pub struct SearchOutcome {
     pub count: u64,
     /// The first clients, at most `FOUND_MAX`.
     pub clients: Vec<FoundClient>,
-    /// The first names, at most `FOUND_MAX`; the name itself comes before the names that contain it.
+    /// The first names in the order of their bytes, at most `FOUND_MAX`; the name itself comes before the names that contain
+    /// it. So of several processes, each has what belongs to the first of all.
     pub names: Vec<FoundName>,
 }
 
@@ -78,6 +79,8 @@ pub(super) struct Seeking {
     topic: Option<TopicName>,
     /// Names that may still be returned with clients.
     names_left: usize,
+    /// How many of the names that were found are the name itself.
+    in_front: usize,
     found: SearchOutcome,
 }
 
@@ -92,6 +95,7 @@ impl Seeking {
             search,
             topic,
             names_left: FOUND_NAMES_MAX,
+            in_front: 0,
             found: SearchOutcome::default(),
         }
     }
@@ -119,16 +123,22 @@ impl Seeking {
                 if [name, shown].iter().any(|own| own.as_str() == part) {
                     self.add_name_in_front(describe);
                 } else if shown.as_str().contains(part.as_str()) {
-                    self.add_name(describe);
+                    self.add_name(shown, describe);
                 }
             }
         }
     }
 
-    fn add_name(&mut self, describe: impl FnOnce() -> FoundName) {
+    /// Topics come in no order, so few of many names are described that others displace later.
+    fn add_name(&mut self, shown: &TopicName, describe: impl FnOnce() -> FoundName) {
         self.found.count += 1;
-        if self.found.names.len() < FOUND_MAX {
-            self.found.names.push(describe());
+        let names = &mut self.found.names;
+        let others = names.get(self.in_front..).unwrap_or_default();
+        let at = others.partition_point(|found| found.name.as_str() < shown.as_str());
+        let at = self.in_front + at;
+        if at < FOUND_MAX {
+            names.truncate(FOUND_MAX - 1);
+            names.insert(at, describe());
         }
     }
 
@@ -137,6 +147,7 @@ impl Seeking {
         self.found.count += 1;
         self.found.names.truncate(FOUND_MAX - 1);
         self.found.names.insert(0, describe());
+        self.in_front += 1;
     }
 
     /// Adds a client if it matches. Returns the cost: 1 and the number of its names if it is described, otherwise 0.

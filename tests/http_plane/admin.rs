@@ -471,7 +471,10 @@ fn a_silent_connection_has_the_time_of_a_head() {
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
     let first = bind("127.0.0.1:0", Site::default()).unwrap();
-    let second = bind(&first.local_addr().unwrap().unwrap().to_string(), Site::default());
+    let second = bind(
+        &first.local_addr().unwrap().unwrap().to_string(),
+        Site::default(),
+    );
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

@@ -256,6 +256,25 @@ fn an_address_with_a_thousand_clients_gives_a_hundred_rows_and_a_count() {
     assert!(found.clients.iter().all(|one| one.snapshot.topics == 50));
 }
 
+/// Of several processes, each has then what belongs to the first of all.
+#[test]
+fn the_first_names_by_their_bytes_are_found_and_the_name_itself_before_them() {
+    let mut world = symbols(small_queue());
+    let client = world.connect_from(IpAddr::from([192, 0, 2, 1]), "/ws", None);
+    let mut names: Vec<String> = (0..3 * FOUND_MAX).map(|n| format!("A{n:03}B")).collect();
+    names.push("B".to_owned());
+    names.push("C".to_owned());
+    for some in names.chunks(20) {
+        world.text(client, &format!("sub {}", some.join(",")));
+    }
+    let found = world.find_one(Search::Names("B".to_owned()));
+    assert_eq!(found.count as usize, 3 * FOUND_MAX + 1);
+    let shown: Vec<_> = found.names.iter().map(|n| n.name.as_str()).collect();
+    let mut want = vec!["B"];
+    want.extend(names.iter().take(FOUND_MAX - 1).map(String::as_str));
+    assert_eq!(shown, want);
+}
+
 #[test]
 fn searches_share_a_walk_whose_turns_take_no_longer() {
     const CLIENTS: usize = 20_000;

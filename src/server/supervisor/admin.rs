@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_blocking, spawn_local};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
@@ -23,7 +23,7 @@ use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
 use super::level;
-use super::merge::{merged, session_of};
+use super::merge::{merged, order_names, session_of};
 use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, OperatorSettings};
@@ -326,29 +326,19 @@ impl Shared {
         let content_type = HeaderValue::from_static(format.content_type());
         let (only, target) = take_parameter(request, "process");
         let mut admin_request = AdminRequest::get(&target);
-        admin_request.headers.insert(ACCEPT, content_type.clone());
-        let ask = || self.ask_all(self.called(only.as_deref()), &admin_request, ANSWER_MAX);
-        let all = self.joins.join(request.peer.client(), ask).await;
-        if let Some(answer) = only_answer(&all, only.as_deref()) {
-            return answer;
-        }
-        let said = all
-            .iter()
-            .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
-        let own = OwnMetrics(self.own_metrics());
-        let own = match format {
-            MetricsFormat::OpenMetrics => own.open_metrics(),
-            _ => own.prometheus_text(),
+        admin_request.headers.insert(ACCEPT, content_type);
+        let make = || async {
+            let whom = self.called(only.as_deref());
+            let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
+            match only_answer(&all, only.as_deref()) {
+                Some(answer) => answer,
+                None => {
+                    let own = OwnMetrics(self.own_metrics());
+                    beside(move || join_metrics(&all, own, format)).await
+                }
+            }
         };
-        let pages = said
-            .filter(|(_, said)| said.status == StatusCode::OK)
-            .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
-            .filter_map(|(number, said)| {
-                Some((Some(number), std::str::from_utf8(&said.body).ok()?))
-            });
-        let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
-        let page = exposition::joined(&pages);
-        Answer::new(StatusCode::OK, format.content_type(), page).no_store()
+        self.joins.join(request.peer.client(), make).await
     }
 
     /// The metrics of the supervisor itself, which no process has.
@@ -402,15 +392,23 @@ impl Shared {
             "/operator/allow" => self.allow(&admin_request).await,
             "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
-                let ask = || self.ask_all(self.called(only.as_deref()), &admin_request, ANSWER_MAX);
+                let make = || async {
+                    let whom = self.called(only.as_deref());
+                    let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
+                    match only_answer(&all, only.as_deref()) {
+                        Some(answer) => answer,
+                        None => {
+                            let wanted = wanted_name(&request);
+                            beside(move || join_found(&all, wanted.as_deref())).await
+                        }
+                    }
+                };
                 // A probe does not wait, and a change must not be made twice.
                 let is_page = path != "/health" && admin_request.method.is_safe();
-                let all = match is_page {
-                    true => self.joins.join(request.peer.client(), ask).await,
-                    false => ask().await,
+                let answer = match is_page {
+                    true => self.joins.join(request.peer.client(), make).await,
+                    false => make().await,
                 };
-                let answer =
-                    only_answer(&all, only.as_deref()).unwrap_or_else(|| join_answers(&all));
                 match only {
                     Some(_) => answer,
                     None => self.with_processes(&path, answer),
@@ -721,9 +719,53 @@ fn only_answer(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Opt
     Some(Answer::detail(status, &detail).no_store())
 }
 
-/// One answer from those of all processes. It has the highest status of any, so the refusal of one process is the
-/// answer, and the bodies with this status as one. `processes_missing` has the processes without an answer.
+/// The name that a request searches for.
+fn wanted_name(request: &RequestParts) -> Option<String> {
+    match request.path() {
+        "/operator/names" => take_parameter(request, "name").0,
+        _ => None,
+    }
+}
+
+/// Joins answers on another thread: many or large ones must not delay those to probes.
+async fn beside(join: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    spawn_blocking(join).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the answers of the processes could not be joined");
+        no_process_answers()
+    })
+}
+
+/// One page of metrics from those of all processes and the supervisor's own.
+fn join_metrics(
+    all: &[(Number, Option<AdminAnswer>)],
+    own: OwnMetrics,
+    format: MetricsFormat,
+) -> Answer {
+    let own = match format {
+        MetricsFormat::OpenMetrics => own.open_metrics(),
+        _ => own.prometheus_text(),
+    };
+    let content_type = HeaderValue::from_static(format.content_type());
+    let said = all
+        .iter()
+        .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
+    let pages = said
+        .filter(|(_, said)| said.status == StatusCode::OK)
+        .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
+        .filter_map(|(number, said)| Some((Some(number), std::str::from_utf8(&said.body).ok()?)));
+    let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
+    let page = exposition::joined(&pages);
+    Answer::new(StatusCode::OK, format.content_type(), page).no_store()
+}
+
+/// One answer from those of all processes.
 fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
+    join_found(all, None)
+}
+
+/// One answer from those of all processes, perhaps to a search for a name. It has the highest status of any, so the refusal of one process is the
+/// answer, and the bodies with this status as one. `processes_missing` has the processes without an answer.
+fn join_found(all: &[(Number, Option<AdminAnswer>)], wanted: Option<&str>) -> Answer {
     let said = all
         .iter()
         .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
@@ -734,6 +776,9 @@ fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
     let values = said.iter().filter(|(_, said)| said.status == worst);
     let values = values.filter_map(|(number, said)| Some((*number, value_of(&said.body)?)));
     let mut value = merged(values.collect());
+    if let Some(wanted) = wanted {
+        order_names(&mut value, wanted);
+    }
     let count = value.get("count").and_then(|count| count.as_u64());
     if let Some(value) = value.as_object_mut() {
         if count.is_some_and(|count| count > 0) {

@@ -1,9 +1,12 @@
 //! JSON answers of several processes as one answer: numbers are sums or the largest, lists are joined, and rows about
 //! connections say which process they are of.
 
-use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value, json};
+use std::collections::{HashMap, HashSet};
+
+use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Object, Value};
 
 use super::core::Number;
+use weirgate_core::FOUND_MAX;
 
 /// The ends of the names of times, ages and spans: of these the largest counts, never a sum.
 const TIME_ENDS: [&str; 4] = ["_ms", "_us", "_s", "_seconds"];
@@ -41,10 +44,14 @@ const ANY: [&str; 4] = ["behind", "away", "stalled", "was_refused"];
 /// What the rows of a list are ordered by, the largest first.
 const ORDERS: [&str; 4] = ["at_unix_ms", "oldest_ms", "recent_messages", "count"];
 
-/// Lists of which a process shows only the first.
-const CUT_OFF: [&str; 6] = [
+/// The list of names that a search has found, in the order of their bytes.
+const NAMES: &str = "names";
+
+/// Further lists of which a process shows only the first.
+const CUT_OFF: [&str; 7] = [
     "busiest",
     "busiest_topics",
+    "clients",
     "ended",
     "ends",
     "refused_names",
@@ -141,102 +148,197 @@ fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
     Value::new_f64(number).unwrap_or_default()
 }
 
+/// Joins objects member by member.
 fn objects(within: &str, values: Vec<(Number, Value)>) -> Value {
-    let mut names: Vec<String> = Vec::new();
-    for (_, value) in &values {
-        let members = value
-            .as_object()
-            .into_iter()
-            .flat_map(|object| object.iter());
-        for (name, _) in members {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
-            }
+    let mut members: Vec<(&str, Vec<(Number, Value)>)> = Vec::new();
+    let mut known = HashMap::new();
+    for (number, value) in &values {
+        for (name, value) in value.as_object().into_iter().flatten() {
+            let at = *known.entry(name).or_insert_with(|| {
+                members.push((name, Vec::new()));
+                members.len() - 1
+            });
+            members[at].1.push((*number, value.clone()));
         }
     }
-    let mut object = json!({});
-    for name in names {
-        let of_name = values
-            .iter()
-            .filter_map(|(number, value)| Some((*number, value.get(&name)?.clone())));
-        let value = member(within, &name, of_name.collect());
-        if let Some(object) = object.as_object_mut() {
-            object.insert(&name, value);
-        }
+    let mut object = Object::with_capacity(members.len());
+    for (name, values) in members {
+        object.insert(name, member(within, name, values));
     }
     count_joined_names(&mut object, &values);
-    object
+    object.into_value()
 }
 
-/// An answer to a search for names counts a name once, whichever processes have it: as many as there are rows, or, if
-/// rows are left out, as the process with the most has.
-fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
-    let rows = answer.get("names").and_then(|names| names.as_array());
-    let Some(rows) = rows.map(|rows| rows.len() as u64).filter(|rows| *rows > 0) else {
+/// An answer to a search for names counts a name once, whichever processes have it: as many as their rows name, or, if rows
+/// are left out, as the process with the most has.
+fn count_joined_names(answer: &mut Object, values: &[(Number, Value)]) {
+    if !answer.contains_key(&"count") {
         return;
-    };
+    }
+    let rows = values
+        .iter()
+        .filter_map(|(_, value)| value.get("names")?.as_array());
+    let names: HashSet<&str> = rows.flatten().filter_map(row_name).collect();
+    if names.is_empty() {
+        return;
+    }
     let counts = values
         .iter()
         .filter_map(|(_, value)| value.get("count")?.as_u64());
     let largest = counts.max().unwrap_or_default();
-    if let Some(answer) = answer
-        .as_object_mut()
-        .filter(|answer| answer.contains_key(&"count"))
-    {
-        answer.insert("count", Value::from(rows.max(largest)));
+    answer.insert("count", Value::from(largest.max(names.len() as u64)));
+}
+
+/// A row of the joined list.
+enum Row<'v> {
+    /// Of one process alone: about a connection.
+    Own(Number, &'v Value),
+    /// The rows of one name.
+    Named(Vec<(Number, &'v Value)>),
+    /// The same in each process that has it.
+    Same(&'v Value),
+}
+
+impl Row<'_> {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(rows) => rows.first().and_then(|(_, row)| row_name(row)),
+            Self::Own(..) | Self::Same(_) => None,
+        }
+    }
+
+    fn joined(self) -> Value {
+        match self {
+            Self::Own(number, row) => mark_process(number, row.clone()),
+            Self::Named(rows) => {
+                let rows = rows.into_iter().map(|(number, row)| (number, row.clone()));
+                merged(rows.collect())
+            }
+            Self::Same(row) => row.clone(),
+        }
     }
 }
 
 /// Rows of one name are one row, and all other rows are kept. Of the lists that a process cuts off, there are as many as
 /// in the longest.
 fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
-    let mut longest = 0;
-    let mut rows: Vec<Vec<(Number, Value)>> = Vec::new();
+    let lengths = values
+        .iter()
+        .map(|(_, value)| value.as_array().map_or(0, |rows| rows.len()));
+    let longest = lengths.max().unwrap_or_default();
+    let mut rows = rows_of(&values);
+    if name == NAMES {
+        cut_names(&mut rows, &values);
+    }
+    let is_cut_off = CUT_OFF.contains(&name);
+    if is_cut_off {
+        cut_own(&mut rows, longest);
+    }
+    let mut rows: Vec<Value> = rows.into_iter().map(Row::joined).collect();
+    sort_by_order(&mut rows, order);
+    if is_cut_off {
+        rows.truncate(longest);
+    }
+    Value::from(rows)
+}
+
+/// The rows of all processes, each name and each word once.
+fn rows_of(values: &[(Number, Value)]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut named = HashMap::new();
+    let mut known = HashSet::new();
     for (number, value) in values {
-        let items = value.as_array().map_or(0, |items| items.len());
-        longest = longest.max(items);
-        for item in value.as_array().into_iter().flat_map(|items| items.iter()) {
-            let item = mark_process(number, item.clone());
-            let name = row_name(&item).map(str::to_owned);
-            let same = rows.iter_mut().find(|row| {
-                row.first().is_some_and(|(_, first)| match &name {
-                    Some(name) => row_name(first) == Some(name),
-                    None => *first == item,
-                })
-            });
-            match same {
-                Some(row) if name.is_some() => row.push((number, item)),
-                Some(_) => {}
-                None => rows.push(vec![(number, item)]),
+        for row in value.as_array().into_iter().flatten() {
+            if is_of_connection(row) {
+                rows.push(Row::Own(*number, row));
+            } else if let Some(name) = row_name(row) {
+                let at = *named.entry(name).or_insert_with(|| {
+                    rows.push(Row::Named(Vec::new()));
+                    rows.len() - 1
+                });
+                if let Row::Named(rows) = &mut rows[at] {
+                    rows.push((*number, row));
+                }
+            } else if known.insert(row.to_string()) {
+                rows.push(Row::Same(row));
             }
         }
     }
-    let mut rows: Vec<Value> = rows.into_iter().map(merged).collect();
-    let order = |row: &Value| {
-        let ordered_by = ORDERS.iter().find(|name| row.get(name).is_some());
-        ordered_by
-            .and_then(|name| row.get(name)?.as_f64())
-            .unwrap_or(f64::MIN)
+    rows
+}
+
+/// What a row is ordered by.
+fn order(row: &Value) -> f64 {
+    let mut orders = ORDERS.iter().filter_map(|name| row.get(name));
+    orders
+        .next()
+        .and_then(|value| value.as_f64())
+        .unwrap_or(f64::MIN)
+}
+
+/// Sorts rows, those with the largest order first. Looks at each row once.
+fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> f64) {
+    let mut ordered: Vec<(f64, R)> = rows.drain(..).map(|row| (order(&row), row)).collect();
+    ordered.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    rows.extend(ordered.into_iter().map(|(_, row)| row));
+}
+
+/// Leaves of the rows about connections those that come first.
+fn cut_own(rows: &mut Vec<Row>, longest: usize) {
+    let own_order = |row: &Row| match row {
+        Row::Own(_, row) => order(row),
+        _ => f64::MAX,
     };
-    rows.sort_by(|one, other| order(other).total_cmp(&order(one)));
-    if CUT_OFF.contains(&name) {
-        rows.truncate(longest);
-    }
-    Value::from(&rows[..])
+    sort_by_order(rows, own_order);
+    let others = rows.iter().filter(|row| !matches!(row, Row::Own(..)));
+    let others = others.count();
+    rows.truncate(others + longest);
+}
+
+/// Leaves the rows of the first names, and those that a process may have put in front because they are what was searched
+/// for.
+fn cut_names(rows: &mut Vec<Row>, values: &[(Number, Value)]) {
+    let in_front = |(_, value): &(Number, Value)| {
+        let first = value.as_array()?.first()?;
+        row_name(first).map(str::to_owned)
+    };
+    let in_front: HashSet<String> = values.iter().filter_map(in_front).collect();
+    rows.sort_by_cached_key(|row| row.name().map(str::to_owned));
+    let mut place = 0;
+    rows.retain(|row| {
+        place += 1;
+        place <= FOUND_MAX || row.name().is_some_and(|name| in_front.contains(name))
+    });
+}
+
+/// Orders the names of a joined answer as each process does, what was searched for in front, and leaves the first.
+pub(super) fn order_names(answer: &mut Value, wanted: &str) {
+    let Some(names) = answer.get_mut(NAMES).and_then(|names| names.as_array_mut()) else {
+        return;
+    };
+    let mut rows: Vec<Value> = names.iter().cloned().collect();
+    rows.sort_by_cached_key(|row| {
+        let name = row_name(row).unwrap_or_default();
+        (name != wanted, name.to_owned())
+    });
+    rows.truncate(FOUND_MAX);
+    *names = rows.into();
 }
 
 /// The name of a row that several processes have: a topic, a limit, a service.
 fn row_name(row: &Value) -> Option<&str> {
-    let is_of_connection = row.get("client").is_some();
     row.get("name")
-        .filter(|_| !is_of_connection)
+        .filter(|_| !is_of_connection(row))
         .and_then(|name| name.as_str())
+}
+
+fn is_of_connection(row: &Value) -> bool {
+    row.get("client").is_some()
 }
 
 /// Marks a row about a connection with its process: sessions of several processes may have the same id.
 fn mark_process(number: Number, mut row: Value) -> Value {
-    let is_of_connection = row.get("client").is_some();
-    if let Some(row) = row.as_object_mut().filter(|_| is_of_connection) {
+    if let Some(row) = row.as_object_mut() {
         let session = row.get(&"session").and_then(|id| id.as_str());
         let session = session.map(|id| format!("{number}{BETWEEN}{id}"));
         if let Some(session) = session {
@@ -255,6 +357,10 @@ pub(super) fn session_of(text: &str) -> Option<(Number, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use sonic_rs::json;
+
     use super::*;
 
     #[test]
@@ -315,6 +421,71 @@ mod tests {
         assert_eq!(others["count"], json!(2));
         let cut_off = merged(vec![(1, found("a", 700, 30)), (2, found("a", 700, 30))]);
         assert_eq!(cut_off["count"], json!(700));
+    }
+
+    /// Each process lists the first names by their bytes, so what is cut off is not among the first of all.
+    #[test]
+    fn the_first_names_of_all_have_the_members_of_all() {
+        let names = |names: &[String]| {
+            let mut sorted: Vec<&String> = names.iter().collect();
+            sorted.sort_by_key(|name| (*name != "zz", *name));
+            let rows = sorted.iter().take(FOUND_MAX);
+            let rows: Vec<Value> = rows
+                .map(|name| json!({"name": name.as_str(), "members": 1}))
+                .collect();
+            json!({"count": names.len() as u64, "names": rows})
+        };
+        let all: Vec<String> = (0..300).map(|n| format!("zz{n:03}")).collect();
+        let mut with_itself = all.clone();
+        with_itself.push("zz".to_owned());
+        let even: Vec<String> = all.iter().step_by(2).cloned().collect();
+        let mut answer = merged(vec![
+            (1, names(&all)),
+            (2, names(&even)),
+            (3, names(&with_itself)),
+        ]);
+        order_names(&mut answer, "zz");
+        let rows = answer["names"].as_array().expect("rows");
+        assert_eq!(
+            (rows.len(), answer["count"].as_u64()),
+            (FOUND_MAX, Some(301))
+        );
+        assert_eq!(rows[0], json!({"name": "zz", "members": 1}));
+        for (row, name) in rows.iter().skip(1).zip(&all) {
+            let members = 2 + u64::from(even.contains(name));
+            assert_eq!(*row, json!({"name": name.as_str(), "members": members}));
+        }
+    }
+
+    /// As an operator finds them who looks for the address of a proxy.
+    #[test]
+    fn many_rows_are_joined_in_a_time_that_grows_with_their_number() {
+        let page = |process: u64, rows: u64| {
+            let clients: Vec<Value> = (0..rows)
+                .map(|n| json!({"client": "10.0.0.1", "session": format!("{n}-{process}"), "oldest_ms": n, "name": "a", "names": [{"name": "a", "members": 1}]}))
+                .collect();
+            let words: Vec<Value> = (0..rows)
+                .map(|n| Value::from(&*format!("{process}-{n}")))
+                .collect();
+            json!({"count": rows, "clients": clients, "reasons": words})
+        };
+        let seconds = |processes: u32| {
+            let pages = (1..=processes).map(|process| (process, page(process.into(), 110)));
+            let pages: Vec<_> = pages.collect();
+            let began = Instant::now();
+            let answer = merged(pages);
+            let clients = answer["clients"].as_array().expect("rows");
+            assert_eq!(answer["count"].as_u64(), Some(110 * u64::from(processes)));
+            assert_eq!(
+                (clients.len(), clients[0]["oldest_ms"].as_u64()),
+                (110, Some(109))
+            );
+            began.elapsed().as_secs_f64()
+        };
+        // By the square of the rows, it would take 16 times as long.
+        let few = (0..5).map(|_| seconds(32)).fold(f64::MAX, f64::min);
+        let many = (0..5).map(|_| seconds(128)).fold(f64::MAX, f64::min);
+        assert!(many < 10.0 * few, "{many} {few}");
     }
 
     #[test]
