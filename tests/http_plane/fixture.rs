@@ -141,11 +141,6 @@ impl Fixture {
         });
     }
 
-    /// A permit for a connection of this peer.
-    pub(crate) fn permit(&self, peer: SocketAddr) -> ConnectionPermit {
-        ConnectionPermit::new(&self.places, Peer::from(peer).client(), Transport::Plain, 0)
-    }
-
     pub(crate) fn taken(&self) -> usize {
         self.places.holders()
     }

@@ -18,7 +18,7 @@ use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, shown_trimmed};
-use crate::redis::resp::{RespReader, Value};
+use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::{RedisEndpoint, RedisSettings};
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
@@ -58,7 +58,7 @@ pub(super) struct RedisStreamPages {
     parts: Option<Parts>,
     /// When it was made, and the number of connections that the source had then.
     connected: (Instant, u64),
-    /// The mean size of the entries of the last answer, bytes.
+    /// The size of the largest of the recent entries, bytes.
     entry_bytes: usize,
 }
 
@@ -90,15 +90,34 @@ struct Behind {
     until: Instant,
 }
 
-/// Entries of an answer, and what was known when they were asked for.
+/// The end of an answer, whose entries were handed over as they came, and what was known when they were asked for.
 struct Answered {
-    range: Value,
-    /// The number of entries that were asked for: fewer are the last ones.
-    count: usize,
+    end: AnswerEnd,
     /// How far the source had come before.
     progress: Progress,
     /// The state of the stream before, if it was asked for.
     state: Option<StreamProof>,
+}
+
+/// How an answer with entries ended.
+enum AnswerEnd {
+    /// All entries have come.
+    Whole(Taken),
+    /// The words of the server.
+    Error(String),
+    /// An entry was not one.
+    Unreadable,
+    /// The loop has ended.
+    LoopGone,
+}
+
+/// The entries of an answer.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    entries: usize,
+    newest: Option<StoredId>,
+    /// There may be more: as many came as were asked for.
+    may_follow: bool,
 }
 
 /// The names that the clients of a question wait for. A stream is read whole for any name, so a question is for many.
@@ -270,18 +289,23 @@ impl RedisStreamPages {
     }
 
     /// Asks for entries for a question, and handles the answer.
-    fn read_for(&mut self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
-        let count = self.entries_to_ask();
-        let answer = match self.ask(&reading, count) {
+    fn read_for(
+        &mut self,
+        mut reading: QuestionReading,
+        link: &SourceLink,
+    ) -> Result<(), LoopGone> {
+        let answer = match self.ask(&mut reading, link) {
             Ok(answer) => answer,
             Err(error) => return self.fail(&reading, &error.to_string(), link),
         };
-        match &answer.range {
-            Value::Error(words) if is_refusal(words) => {
-                self.refuse(reading, &shown_trimmed(words), link)
+        match answer.end {
+            AnswerEnd::Whole(taken) => self.answered(reading, &answer, taken, link),
+            AnswerEnd::Error(words) if is_refusal(&words) => {
+                self.refuse(reading, &shown_trimmed(&words), link)
             }
-            Value::Error(words) => self.fail(&reading, words, link),
-            _ => self.answered(reading, answer, link),
+            AnswerEnd::Error(words) => self.fail(&reading, &words, link),
+            AnswerEnd::Unreadable => self.unreadable(reading, link),
+            AnswerEnd::LoopGone => Err(LoopGone),
         }
     }
 
@@ -342,42 +366,58 @@ impl RedisStreamPages {
         (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
     }
 
-    /// Asks for so many entries, on the connection of before or on a new one. The last entry that was read comes again:
-    /// if it is gone, others may be gone with it.
-    fn ask(&mut self, reading: &QuestionReading, count: usize) -> Result<Answered, RedisError> {
+    /// Asks for entries, on the connection of before or on a new one, and hands them over. The last entry that was read comes
+    /// again: if it is gone, others may be gone with it.
+    fn ask(
+        &mut self,
+        reading: &mut QuestionReading,
+        link: &SourceLink,
+    ) -> Result<Answered, RedisError> {
         let progress = self.progress.now();
-        let needed = id_text(reading.needed(progress).unwrap_or_default());
-        let from = reading.after.map_or_else(|| "-".to_owned(), id_text);
-        let count_text = count.to_string();
-        let mut commands = vec![vec!["XRANGE", &self.key, &from, "+", "COUNT", &count_text]];
-        if reading.behind.is_some() {
-            // The needed entry may have been trimmed or deleted.
-            commands.insert(0, vec!["EVAL_RO", STATE, "1", &self.key, &needed]);
-        }
+        let count = self.entries_to_ask();
         let Self {
-            servers, waiter, ..
+            servers,
+            waiter,
+            key,
+            entry_bytes,
+            ..
         } = self;
-        let times = &servers.settings.times;
-        let patience = Duration::from_millis(times.ping_timeout_ms);
+        let patience = Duration::from_millis(servers.settings.times.ping_timeout_ms);
         let limits = read_limits(servers.settings.payload_bytes_max);
-        let ask = |mut connection: Connection<'_>| {
+        let mut ask = |mut connection: Connection<'_>| {
             connection.reader.set_limits(limits);
-            let mut answers = connection.ask(&commands, patience)?;
-            if answers.len() < commands.len() {
-                return Err(connection.wrong("an answer is missing"));
-            }
-            let range = answers.pop().unwrap_or(Value::Nil);
-            let entry_bytes = entry_bytes(&mut connection, &range);
+            let needed = id_text(reading.needed(progress).unwrap_or_default());
+            // The needed entry may have been trimmed or deleted.
+            let state = match reading.behind {
+                None => None,
+                Some(_) => {
+                    Some(connection.ask_one(&["EVAL_RO", STATE, "1", key, &needed], patience)?)
+                }
+            };
+            let state = state.and_then(|state| entries(state).ok());
+            connection.reader.set_limits(ReadLimits {
+                singly: true,
+                ..limits
+            });
+            let end = take_entries(
+                &mut connection,
+                key,
+                reading,
+                count,
+                patience,
+                |reading, entry, bytes| {
+                    *entry_bytes = bytes.max(*entry_bytes - *entry_bytes / 8);
+                    hand_over(key, reading, entry, link)
+                },
+            )?;
             let (endpoint, address) = (connection.endpoint.clone(), connection.address);
             let (io, reader) = connection.into_parts();
-            let state = answers.pop().and_then(|state| entries(state).ok());
             let answer = Answered {
-                range,
-                count,
+                end,
                 progress,
                 state: state.map(|state| StreamProof::read(&state)),
             };
-            Ok::<_, RedisError>((answer, entry_bytes, (io, reader, endpoint, address)))
+            Ok::<_, RedisError>((answer, (io, reader, endpoint, address)))
         };
         // Where the source has another connection, it may have another server.
         let is_current = self.connected.1 == progress.connections;
@@ -386,51 +426,38 @@ impl RedisStreamPages {
             let parts = (io, reader);
             ask(Connection::from_parts(waiter, parts, &endpoint, address)).ok()
         });
-        let (answer, entry_bytes, parts) = match kept {
+        let (answer, parts) = match kept {
             Some(asked) => asked,
             None => {
                 self.connected = (Instant::now(), progress.connections);
                 ask(servers.connect(waiter)?)?
             }
         };
-        (self.entry_bytes, self.parts) = (entry_bytes, Some(parts));
+        // After an entry that is none, the rest of the answer is on the way.
+        self.parts = match answer.end {
+            AnswerEnd::Whole(_) | AnswerEnd::Error(_) => Some(parts),
+            AnswerEnd::Unreadable | AnswerEnd::LoopGone => None,
+        };
         Ok(answer)
     }
 
-    /// Hands the entries of an answer over; fewer than were asked for are the last, unless the server is behind.
+    /// Goes on after an answer whose entries were handed over; fewer than were asked for are the last, unless the server is
+    /// behind.
     fn answered(
         &mut self,
         mut reading: QuestionReading,
-        answer: Answered,
+        answer: &Answered,
+        taken: Taken,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
-        let Ok(found) = entries(answer.range) else {
-            return self.unreadable(reading, link);
-        };
-        let is_last = found.len() < answer.count;
         let needed = reading.needed(answer.progress);
-        let is_gone = found.is_empty() && reading.after.is_some();
-        let mut newest = None;
-        let mut has_before = reading.after.is_none() || is_gone;
-        for entry in found {
-            let Ok(entry) = StreamEntry::read(entry) else {
-                return self.unreadable(reading, link);
-            };
-            newest = Some(entry.id);
-            if reading.after == newest {
-                has_before = true;
-                continue;
-            }
-            self.hand_over(&mut reading, entry, link)?;
-        }
-        if !has_before {
-            reading.cut.get_or_insert(RetainedCut::Window);
-        }
-        let had_needed = |state: StreamProof| {
-            let last = state.counters.map(|counters| counters.last);
+        let is_gone = taken.entries == 0 && reading.after.is_some();
+        let is_last = !taken.may_follow;
+        let had_needed = |state: &StreamProof| {
+            let last = state.counters.as_ref().map(|counters| counters.last);
             state.is_there == Some(true) || last >= needed
         };
-        if is_last && newest < needed && !answer.state.is_some_and(had_needed) {
+        if is_last && taken.newest < needed && !answer.state.as_ref().is_some_and(had_needed) {
             return self.wait_for_server(reading, answer.progress, is_gone, link);
         }
         reading.behind = None;
@@ -451,25 +478,6 @@ impl RedisStreamPages {
     fn unreadable(&self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
         self.status.count_retained_limited();
         link.send(reading.end(Some(RetainedCut::Unreadable)))
-    }
-
-    /// Hands an entry over, if a client waits for it.
-    fn hand_over(
-        &self,
-        reading: &mut QuestionReading,
-        entry: StreamEntry,
-        link: &SourceLink,
-    ) -> Result<(), LoopGone> {
-        let StreamEntry { id, fields } = entry;
-        reading.after = Some(id);
-        if let Ok((channel, payload)) = message(fields)
-            && reading.sought.has(&channel)
-        {
-            reading.values += 1;
-            reading.bytes += payload.len() + channel.len();
-            link.send(self.value(reading, id, channel, payload, link.now()))?;
-        }
-        Ok(())
     }
 
     /// Lets a question wait for a server that is behind; after too long, ends it.
@@ -508,34 +516,101 @@ impl RedisStreamPages {
         self.open.push_back(reading);
         Ok(())
     }
+}
 
-    fn value(
-        &self,
-        reading: &QuestionReading,
-        id: StoredId,
-        channel: String,
-        payload: Vec<u8>,
-        now: Now,
-    ) -> BusEvent {
-        let subscription = &reading.question.subscription;
-        let position = Position::stored(fnv_1a(self.key.bytes()), id);
-        let stored_us = i64::try_from(id.major.saturating_mul(1_000));
-        BusEvent::LastValue {
-            is_deletion: false,
-            number: reading.question.number,
-            message: BusMessage {
-                subject: channel.into(),
-                pattern: (subscription.is_pattern).then(|| Arc::clone(&subscription.name)),
-                payload,
-                position: None,
-                place: Place::Kept(Some(position)),
-                received: Now {
-                    unix_us: stored_us.unwrap_or(now.unix_us),
-                    ..now
-                },
-                quiet: true,
-            },
+/// Asks for so many entries from the last one that was read on, and takes each as it comes: all of them together may be some
+/// GiB.
+fn take_entries(
+    connection: &mut Connection<'_>,
+    key: &str,
+    reading: &mut QuestionReading,
+    count: usize,
+    patience: Duration,
+    mut hand_over: impl FnMut(&mut QuestionReading, StreamEntry, usize) -> Result<(), LoopGone>,
+) -> Result<AnswerEnd, RedisError> {
+    let before = reading.after;
+    let from = before.map_or_else(|| "-".to_owned(), id_text);
+    connection.reader.take_bytes();
+    connection.queue(&["XRANGE", key, &from, "+", "COUNT", &count.to_string()]);
+    let asked = Instant::now();
+    let mut taken = Taken::default();
+    loop {
+        let parts = match connection.next_answer(None, asked, patience)? {
+            Value::Error(words) => return Ok(AnswerEnd::Error(words)),
+            answer => entries(answer),
+        };
+        let bytes = connection.reader.take_bytes();
+        let entry = match parts {
+            // The list itself, after its entries.
+            Ok(parts) if parts.is_empty() => {
+                taken.may_follow = taken.entries >= count;
+                return Ok(AnswerEnd::Whole(taken));
+            }
+            Ok(parts) => StreamEntry::read(Value::Array(parts)),
+            Err(_) => return Ok(AnswerEnd::Unreadable),
+        };
+        let Ok(entry) = entry else {
+            return Ok(AnswerEnd::Unreadable);
+        };
+        taken.entries += 1;
+        taken.newest = Some(entry.id);
+        if taken.newest == before {
+            continue;
         }
+        if taken.entries == 1 && before.is_some() {
+            reading.cut.get_or_insert(RetainedCut::Window);
+        }
+        if hand_over(reading, entry, bytes).is_err() {
+            return Ok(AnswerEnd::LoopGone);
+        }
+    }
+}
+
+/// Hands an entry over, if a client waits for it.
+fn hand_over(
+    key: &str,
+    reading: &mut QuestionReading,
+    entry: StreamEntry,
+    link: &SourceLink,
+) -> Result<(), LoopGone> {
+    let StreamEntry { id, fields } = entry;
+    reading.after = Some(id);
+    if let Ok((channel, payload)) = message(fields)
+        && reading.sought.has(&channel)
+    {
+        reading.values += 1;
+        reading.bytes += payload.len() + channel.len();
+        link.send(value(key, reading, id, channel, payload, link.now()))?;
+    }
+    Ok(())
+}
+
+fn value(
+    key: &str,
+    reading: &QuestionReading,
+    id: StoredId,
+    channel: String,
+    payload: Vec<u8>,
+    now: Now,
+) -> BusEvent {
+    let subscription = &reading.question.subscription;
+    let position = Position::stored(fnv_1a(key.bytes()), id);
+    let stored_us = i64::try_from(id.major.saturating_mul(1_000));
+    BusEvent::LastValue {
+        is_deletion: false,
+        number: reading.question.number,
+        message: BusMessage {
+            subject: channel.into(),
+            pattern: (subscription.is_pattern).then(|| Arc::clone(&subscription.name)),
+            payload,
+            position: None,
+            place: Place::Kept(Some(position)),
+            received: Now {
+                unix_us: stored_us.unwrap_or(now.unix_us),
+                ..now
+            },
+            quiet: true,
+        },
     }
 }
 
@@ -543,13 +618,4 @@ impl RedisStreamPages {
 fn is_refusal(words: &str) -> bool {
     let code = words.split(' ').next().unwrap_or_default();
     ["NOPERM", "WRONGTYPE", "NOAUTH", "ERR"].contains(&code)
-}
-
-/// The mean size of the entries of an answer.
-fn entry_bytes(connection: &mut Connection<'_>, answer: &Value) -> usize {
-    let bytes = connection.reader.take_bytes();
-    match answer {
-        Value::Array(entries) => bytes / entries.len().max(1),
-        _ => bytes,
-    }
 }
