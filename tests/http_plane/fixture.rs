@@ -1,6 +1,6 @@
 //! An HTTP thread with the pages of the levels gateway.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
@@ -139,11 +139,6 @@ impl Fixture {
             peer,
             permit: ConnectionPermit::new(&self.places, peer.client(), Transport::Plain, 0),
         });
-    }
-
-    /// A permit for a connection of this peer.
-    pub(crate) fn permit(&self, peer: SocketAddr) -> ConnectionPermit {
-        ConnectionPermit::new(&self.places, Peer::from(peer).client(), Transport::Plain, 0)
     }
 
     pub(crate) fn taken(&self) -> usize {
