@@ -16,6 +16,10 @@ use weirgate_wire::admission::{Peer, TrustedProxies};
 /// a few times.
 const ANSWERS_TO_OTHERS_MAX: usize = 400;
 
+/// The connections of a flood, and the requests that each sends at once.
+const CONNECTIONS: usize = 300;
+const REQUESTS: usize = 300;
+
 fn peer(last: u8) -> Peer {
     SocketAddr::from(([192, 0, 2, last], 9)).into()
 }
@@ -34,18 +38,20 @@ fn answers_to_others(fixture: &Fixture, mut client: Client, request: &str) -> us
         count - before
     };
     let least = (0..5).map(|_| between(&mut client)).min();
+    let all = fixture.counted.load(Relaxed);
+    assert!(all < CONNECTIONS * REQUESTS, "the flood has ended");
     least.unwrap()
 }
 
 /// Connections from this peer, each with as many of these requests at once.
 fn flood(fixture: &Fixture, peer: Peer, request: &str) -> Vec<Client> {
-    let requests = request.repeat(300);
+    let requests = request.repeat(REQUESTS);
     let flood = |_| {
         let mut client = fixture.connect_as(peer, "");
         client.send(&requests);
         client
     };
-    (0..300).map(flood).collect()
+    (0..CONNECTIONS).map(flood).collect()
 }
 
 #[test]
