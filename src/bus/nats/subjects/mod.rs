@@ -36,6 +36,7 @@ use crate::ledger::WantedNames;
 use std::sync::Arc;
 
 use self::publishing::Publishing;
+use self::retained::AnswerBytes;
 pub(super) use self::retained::{Retained, StreamOfName, stored_subjects, streams_taking};
 use self::session::SubjectsSession;
 pub use self::settle::Settle;
@@ -84,6 +85,8 @@ pub struct NatsSubjectsSource {
     kept: Option<CountedFeed>,
     /// Of the source of the stream beside which this source reads.
     progress: SourceProgress,
+    /// Of the connections so far.
+    answer_bytes: AnswerBytes,
 }
 
 impl NatsSubjectsSource {
@@ -125,6 +128,7 @@ impl NatsSubjectsSource {
             publishing: None,
             kept: None,
             progress: SourceProgress::default(),
+            answer_bytes: AnswerBytes::default(),
         };
         Ok((source, handle))
     }

@@ -41,7 +41,7 @@ impl SubjectsSession<'_> {
         let retained = &mut self.retained;
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
-        while retained.has_room()
+        while retained.has_room(now)
             && !self.connection.pinged().is_some_and(is_silent)
             && let Some(question) = self
                 .source

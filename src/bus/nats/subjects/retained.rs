@@ -14,6 +14,7 @@
 //! | `all_read` | the same of a question for all messages |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
+//! | `in_flight` | how many questions are on their way at once |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
 //! # Exact subjects
@@ -69,6 +70,7 @@
 mod all_read;
 mod all_streams;
 mod events;
+mod in_flight;
 mod live;
 mod making;
 mod reading;
@@ -82,6 +84,8 @@ use std::time::{Duration, Instant};
 use self::all_read::{AfterCheck, AllRead};
 use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
+pub(super) use self::in_flight::AnswerBytes;
+use self::in_flight::SILENT_AFTER;
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
@@ -152,6 +156,7 @@ pub(in super::super) struct Retained {
     live: Live,
     /// How far the source of the kept feed has read its stream, so that clients may have what it has read.
     progress: SourceProgress,
+    pub(super) answer_bytes: AnswerBytes,
     /// The values and ends that the session has not taken.
     pub(super) events: Vec<RetainedEvent>,
 }
@@ -217,6 +222,7 @@ impl Retained {
         stream: Option<String>,
         payload_bytes_max: usize,
         progress: SourceProgress,
+        answer_bytes: AnswerBytes,
     ) -> Self {
         Self {
             inbox: inbox(),
@@ -230,6 +236,7 @@ impl Retained {
             making: Making::default(),
             live: Live::default(),
             progress,
+            answer_bytes,
             events: Vec::new(),
         }
     }
@@ -287,8 +294,16 @@ impl Retained {
     }
 
     /// Whether another question for a message may be asked.
-    pub(super) fn has_room(&self) -> bool {
-        self.asked() < ASKED_MAX
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        let is_awaited = |pending: &&Pending| {
+            let waits = matches!(
+                pending.step,
+                QuestionStep::InLine(_) | QuestionStep::NextPage(_)
+            );
+            !waits && now < pending.progressed + SILENT_AFTER
+        };
+        let awaited = self.pending.values().filter(is_awaited).count();
+        self.asked() < ASKED_MAX && awaited < self.answer_bytes.answers_max()
     }
 
     /// Whether another question that reads with a consumer may be asked: the others wait where they take turns, and where
@@ -306,7 +321,8 @@ impl Retained {
             _ => false,
         };
         self.pending.values().filter(begins).count() < 2 * MAKING_MAX
-            && self.pending.values().filter(reads).count() < READING_MAX
+            && self.pending.values().filter(reads).count()
+                < READING_MAX.min(self.answer_bytes.answers_max())
     }
 
     /// Remembers a message of a requested name: its stream may store it later.
@@ -430,6 +446,7 @@ impl Retained {
 
     /// Ends all questions, because their connection ends. The gateway may ask again from where each one stopped.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        self.answer_bytes.note_end(self.asked());
         for number in self.pending.keys().copied().collect::<Vec<_>>() {
             self.leave_consumer(number, out);
             if let Some(pending) = self.pending.remove(&number) {
@@ -594,6 +611,7 @@ impl Retained {
 
     /// Handles the answer to a request.
     fn handle_answer(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+        self.note_message(number, delivery);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
@@ -632,6 +650,14 @@ impl Retained {
         }
     }
 
+    /// Counts the size of an answer that has a message.
+    fn note_message(&mut self, number: u64, answer: &Delivery) {
+        let step = self.pending.get(&number).map(|pending| &pending.step);
+        if let Some(QuestionStep::Message(_) | QuestionStep::Any(..)) = step {
+            self.answer_bytes.note(answer.payload.len());
+        }
+    }
+
     /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
     /// anything else the missing part counts.
     fn handle_cut_answer(
@@ -641,6 +667,7 @@ impl Retained {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
+        self.note_message(number, answer);
         match self.pending.get(&number).map(|pending| &pending.step) {
             Some(QuestionStep::Message(_)) => {
                 let value = beginning_of_message(answer, self.payload_bytes_max);
@@ -920,7 +947,8 @@ impl Retained {
         if let Some(pending) = self.pending.get_mut(&number)
             && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
-            pull.left = pending.reading.next_pull();
+            let waiting_max = self.answer_bytes.answers_max() as u64;
+            pull.left = pending.reading.next_pull(waiting_max);
             consumer.pull(pull.left, PULL_TIMEOUT, out);
         }
     }
@@ -945,6 +973,7 @@ impl Retained {
             self.leave_consumer(number, out);
             return self.pause(number, Again::Streams, now);
         };
+        self.answer_bytes.note(delivery.payload.len());
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;

@@ -105,6 +105,7 @@ impl<'a> SubjectsSession<'a> {
                 source.settings.stream.clone(),
                 source.settings.payload_bytes_max,
                 source.progress.clone(),
+                source.answer_bytes,
             ),
             source,
             connection,
@@ -134,6 +135,7 @@ impl<'a> SubjectsSession<'a> {
             }
         };
         self.retained.close(self.connection.out());
+        self.source.answer_bytes = self.retained.answer_bytes;
         match self.send_retained() {
             Err(gone @ Stop::LoopGone) => gone,
             _ => stop,

@@ -210,11 +210,14 @@ impl QuestionReading {
     }
 
     /// How many messages to ask for next: as many as fit in the page if none is larger than those before, and at first few,
-    /// because nothing is known of their size.
-    pub(super) fn next_pull(&self) -> u64 {
+    /// because nothing is known of their size: `unknown_max`.
+    pub(super) fn next_pull(&self, unknown_max: u64) -> u64 {
         let bytes = PAGE_BYTES.saturating_sub(self.page.bytes) / self.largest.max(1);
         let values = PAGE_VALUES.saturating_sub(self.page.values);
-        let growth = PULL_GROWTH * self.seen.max(1);
+        let growth = match self.seen {
+            0 => PULL_GROWTH.min(unknown_max),
+            seen => PULL_GROWTH * seen,
+        };
         values.min(bytes as u64).min(growth).max(1)
     }
 

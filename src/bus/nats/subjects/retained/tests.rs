@@ -26,6 +26,13 @@ fn question(number: u64, name: &str) -> Question {
 /// The payload limit.
 const BYTES_MAX: usize = 2 * PAGE_BYTES;
 
+/// After many small answers.
+fn small_answers() -> AnswerBytes {
+    let mut bytes = AnswerBytes::default();
+    (0..1_000).for_each(|_| bytes.note(1_000));
+    bytes
+}
+
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
     let mut retained = Retained::new(
@@ -33,6 +40,7 @@ fn retained(now: Instant) -> Retained {
         Some("S".to_owned()),
         BYTES_MAX,
         SourceProgress::default(),
+        small_answers(),
     );
     assert!(retained.all_streams.ask(u64::MAX, now));
     assert_eq!(retained.all_streams.add_page(json("{}")), AfterPage::Known);
@@ -236,14 +244,49 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
 fn questions_beyond_the_limit_wait() {
     let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
     for number in 0..ASKED_MAX as u64 {
-        assert!(retained.has_room());
+        assert!(retained.has_room(now));
         retained.ask(question(number, "a"), None, now, &mut out);
     }
-    assert!(!retained.has_room());
+    assert!(!retained.has_room(now));
     let none = answer(&retained, 7, "{}");
     retained.take(none, Instant::now(), &mut out);
-    assert!(retained.has_room());
+    assert!(retained.has_room(now));
     assert_eq!(retained.asked(), ASKED_MAX - 1);
+}
+
+/// All answers may wait at the server at the same time, which cuts a connection for which too much waits.
+#[test]
+fn so_many_questions_are_asked_at_once_as_large_answers_may_wait() {
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let mut retained = retained(now);
+    let fill = |retained: &mut Retained, now, out: &mut Vec<u8>| {
+        while retained.has_room(now) {
+            let number = retained.last + 1;
+            retained.ask(question(number, "a.b"), None, now, out);
+        }
+        retained.asked()
+    };
+    retained.answer_bytes = AnswerBytes::default();
+    assert_eq!(fill(&mut retained, now, &mut out), 4, "nothing is known");
+    retained.answer_bytes = small_answers();
+    assert_eq!(fill(&mut retained, now, &mut out), ASKED_MAX);
+    for number in 1..=ASKED_MAX as u64 {
+        retained.take(answer(&retained, number, LIST), now, &mut out);
+    }
+    let large = "x".repeat(3 * 1024 * 1024);
+    retained.take(answer(&retained, 1, &large), now, &mut out);
+    assert!(!retained.has_room(now), "63 answers may be as large");
+    // Of questions to a stream without a leader nothing comes.
+    let later = now + SILENT_AFTER;
+    assert!(retained.has_room(later));
+    retained.close(&mut out);
+    assert_eq!(
+        fill(&mut retained, now, &mut out),
+        1,
+        "perhaps they were the cause"
+    );
+    (0..1_000).for_each(|_| retained.answer_bytes.note(3 * 1024 * 1024));
+    assert_eq!(fill(&mut retained, now, &mut out), 5);
 }
 
 /// Requests for consumers in these bytes.
@@ -269,7 +312,7 @@ fn few_consumers_are_made_at_once_and_what_needs_none_does_not_wait() {
     let (now, mut out) = (Instant::now(), Vec::new());
     let mut retained = patterns(10, now, &mut out);
     assert_eq!(creations(&mut out), MAKING_MAX);
-    assert!(retained.has_room() && !retained.has_room_to_read());
+    assert!(retained.has_room(now) && !retained.has_room_to_read());
     // Who waits in line is not late.
     retained.work(now + ANSWER_TIMEOUT - Duration::from_millis(1), &mut out);
     for number in 1..=10 {
