@@ -125,7 +125,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
-        "PEM file with authorities: each client must present a certificate from one of them",
+        "PEM file with authorities: each client must have a certificate from one of them",
     ),
     Setting::new(
         "tls-min",
