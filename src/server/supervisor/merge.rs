@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Object, Value};
+use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 
 use super::core::Number;
 use weirgate_core::FOUND_MAX;
@@ -161,18 +161,24 @@ fn objects(within: &str, values: Vec<(Number, Value)>) -> Value {
             members[at].1.push((*number, value.clone()));
         }
     }
-    let mut object = Object::with_capacity(members.len());
+    let mut object = Value::new_object_with(members.len());
     for (name, values) in members {
-        object.insert(name, member(within, name, values));
+        set(&mut object, name, member(within, name, values));
     }
     count_joined_names(&mut object, &values);
-    object.into_value()
+    object
+}
+
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name, value);
+    }
 }
 
 /// An answer to a search for names counts a name once, whichever processes have it: as many as their rows name, or, if rows
 /// are left out, as the process with the most has.
-fn count_joined_names(answer: &mut Object, values: &[(Number, Value)]) {
-    if !answer.contains_key(&"count") {
+fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
+    if answer.get("count").is_none() {
         return;
     }
     let rows = values
@@ -186,7 +192,11 @@ fn count_joined_names(answer: &mut Object, values: &[(Number, Value)]) {
         .iter()
         .filter_map(|(_, value)| value.get("count")?.as_u64());
     let largest = counts.max().unwrap_or_default();
-    answer.insert("count", Value::from(largest.max(names.len() as u64)));
+    set(
+        answer,
+        "count",
+        Value::from(largest.max(names.len() as u64)),
+    );
 }
 
 /// A row of the joined list.

@@ -136,7 +136,11 @@ pub fn write_quoted_lossy(bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in bytes.utf8_chunks() {
         let mut rest = chunk.valid();
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at(rest.floor_char_boundary(QUOTED_AT_ONCE));
+            let mut at = rest.len().min(QUOTED_AT_ONCE);
+            while !rest.is_char_boundary(at) {
+                at -= 1;
+            }
+            let (piece, after) = rest.split_at(at);
             let text = quoted(piece);
             out.extend_from_slice(&text.as_bytes()[1..text.len() - 1]);
             rest = after;
