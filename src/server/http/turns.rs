@@ -17,6 +17,10 @@ use weirgate_wire::base::ChunkedSlab;
 /// connections to services, are polled between two turns.
 const TURNS_MAX: usize = 8;
 
+/// How many steps connections may do without a turn after a time in which none had to wait: with few busy connections,
+/// taking turns would only cost time.
+const FREE_STEPS_MAX: u32 = 32;
+
 /// The connections of a thread, and those of them whose turn comes.
 #[derive(Default)]
 pub(super) struct Turns(RefCell<Lines>);
@@ -24,6 +28,8 @@ pub(super) struct Turns(RefCell<Lines>);
 #[derive(Default)]
 struct Lines {
     waiting: FairQueue<u32>,
+    /// The number of steps that were done without a turn since nobody had to wait.
+    free_steps: u32,
     seats: ChunkedSlab<Rc<Seat>>,
     /// The number of connections that have a turn.
     have_turn: usize,
@@ -82,26 +88,38 @@ impl Lines {
         }
     }
 
+    /// Whether a connection may do a step without a turn: nobody waits, and few have done so lately.
+    fn take_free_step(&mut self) -> bool {
+        let is_free =
+            self.free_steps < FREE_STEPS_MAX && self.have_turn == 0 && self.waiting.is_empty();
+        self.free_steps += u32::from(is_free);
+        is_free
+    }
+
     /// Ends the turn of a connection.
     fn end_turn(&mut self, seat: &Seat) {
         if seat.has_turn.replace(false) {
             self.have_turn -= 1;
             self.hand_out();
+            if self.have_turn == 0 {
+                self.free_steps = 0;
+            }
         }
     }
 }
 
 impl Seated<'_> {
-    /// Does a step of the work if it is the connection's turn. If not, the connection waits for its turn.
+    /// Does a step of the work if it is the connection's turn, or if nobody waits. If not, the connection waits for its turn.
     fn poll(&self, work: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>) -> Poll<()> {
         let seat = &self.seat;
-        if !seat.has_turn.get() {
+        let mut lines = self.turns.0.borrow_mut();
+        if !seat.has_turn.get() && !lines.take_free_step() {
             seat.waker.set(Some(cx.waker().clone()));
-            let lines = &mut *self.turns.0.borrow_mut();
             lines.waiting.push(seat.address.get(), self.number);
             lines.hand_out();
             return Poll::Pending;
         }
+        drop(lines);
         seat.has_answered.set(false);
         let step = work.poll(cx);
         self.turns.0.borrow_mut().end_turn(seat);
@@ -224,7 +242,7 @@ mod tests {
     #[test]
     fn a_connection_that_ends_without_its_turn_gives_it_up() {
         let (turns, cx) = (Turns::default(), &mut Context::from_waker(Waker::noop()));
-        let mut ended: Vec<_> = (0..30)
+        let mut ended: Vec<_> = (0..FREE_STEPS_MAX + 30)
             .map(|_| Box::pin(turns.take(Seat::new(ip(1)), pending())))
             .collect();
         let mut last = Box::pin(turns.take(Seat::new(ip(2)), async {}));
