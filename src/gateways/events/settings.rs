@@ -193,7 +193,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "upstream-ca-file",
         Kind::Path,
         field!(EventsSettings, upstream_ca_file),
-        "PEM file with the certificates to trust instead of the system's, for https:// services",
+        "PEM file of certificates to trust instead of the system's, for https:// services",
     ),
     Setting::new(
         "internal-auth-token",
@@ -236,7 +236,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
         field!(ProxyLimits, silence_timeout_ms),
-        "Proxy: time limit for connecting to a service, and for each silence of the service",
+        "Proxy: time limit for connecting to a service, and for each of its silences",
     )
     .more("Time during which the client sends the request body does not count.")
     .limit(

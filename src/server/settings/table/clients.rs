@@ -242,7 +242,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "How long a message may wait to be sent to a client together with others; 0: not at all",
+        "How long a message may wait to be sent together with others; 0: not at all",
     )
     .more("The first message after a pause, responses, pongs and closes do not wait."),
     Setting::ms(
