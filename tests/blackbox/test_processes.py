@@ -352,7 +352,8 @@ async def test_a_process_that_another_starts_has_no_supervisor(start_weirgate):
     admin = free_port()
     alone = start_weirgate("demo", "--processes", "2/3", "--admin-addr", f"127.0.0.1:{admin}", env={"SUPERVISOR_PID": str(os.getpid())})
     alone.http_url = f"http://127.0.0.1:{admin}"
-    assert json.loads(alone.get("/ready")[2])["ready"]
+    alone.wait_ready()
+    assert json.loads(alone.get("/operator/state")[2])["numbers"]["clients"] == 0
 
 
 async def test_a_killed_supervisor_leaves_no_process_behind(start_several):

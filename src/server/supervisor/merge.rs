@@ -47,11 +47,13 @@ const ORDERS: [&str; 4] = ["at_unix_ms", "oldest_ms", "recent_messages", "count"
 /// The list of names that a search has found, in the order of their bytes.
 const NAMES: &str = "names";
 
+/// The list of clients that a search has found.
+const CLIENTS: &str = "clients";
+
 /// Further lists of which a process shows only the first.
-const CUT_OFF: [&str; 7] = [
+const CUT_OFF: [&str; 6] = [
     "busiest",
     "busiest_topics",
-    "clients",
     "ended",
     "ends",
     "refused_names",
@@ -229,27 +231,32 @@ impl Row<'_> {
     }
 }
 
-/// Rows of one name are one row, and all other rows are kept. Of the lists that a process cuts off, there are as many as
-/// in the longest.
+/// Rows of one name are one row, and all other rows are kept, up to [`rows_max`].
 fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
-    let lengths = values
-        .iter()
-        .map(|(_, value)| value.as_array().map_or(0, |rows| rows.len()));
-    let longest = lengths.max().unwrap_or_default();
+    let most = rows_max(name, &values);
     let mut rows = rows_of(&values);
     if name == NAMES {
         cut_names(&mut rows, &values);
     }
-    let is_cut_off = CUT_OFF.contains(&name);
-    if is_cut_off {
-        cut_own(&mut rows, longest);
-    }
+    cut_own(&mut rows, most);
     let mut rows: Vec<Value> = rows.into_iter().map(Row::joined).collect();
     sort_by_order(&mut rows, order);
-    if is_cut_off {
-        rows.truncate(longest);
-    }
+    rows.truncate(most);
     Value::from(rows)
+}
+
+/// The most rows of a joined list. Of the lists that a process cuts off, there are as many as in the longest.
+fn rows_max(name: &str, values: &[(Number, Value)]) -> usize {
+    if name == CLIENTS {
+        return FOUND_MAX;
+    }
+    let lengths = values
+        .iter()
+        .map(|(_, value)| value.as_array().map_or(0, |rows| rows.len()));
+    match CUT_OFF.contains(&name) {
+        true => lengths.max().unwrap_or_default(),
+        false => usize::MAX,
+    }
 }
 
 /// The rows of all processes, each name and each word once.
@@ -294,7 +301,7 @@ fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> f64) {
 }
 
 /// Leaves of the rows about connections those that come first.
-fn cut_own(rows: &mut Vec<Row>, longest: usize) {
+fn cut_own(rows: &mut Vec<Row>, most: usize) {
     let own_order = |row: &Row| match row {
         Row::Own(_, row) => order(row),
         _ => f64::MAX,
@@ -302,7 +309,7 @@ fn cut_own(rows: &mut Vec<Row>, longest: usize) {
     sort_by_order(rows, own_order);
     let others = rows.iter().filter(|row| !matches!(row, Row::Own(..)));
     let others = others.count();
-    rows.truncate(others + longest);
+    rows.truncate(others.saturating_add(most));
 }
 
 /// Leaves the rows of the first names, and those that a process may have put in front because they are what was searched
@@ -488,7 +495,7 @@ mod tests {
             assert_eq!(answer["count"].as_u64(), Some(110 * u64::from(processes)));
             assert_eq!(
                 (clients.len(), clients[0]["oldest_ms"].as_u64()),
-                (110, Some(109))
+                (FOUND_MAX, Some(109))
             );
             began.elapsed().as_secs_f64()
         };
@@ -496,6 +503,26 @@ mod tests {
         let few = (0..5).map(|_| seconds(32)).fold(f64::MAX, f64::min);
         let many = (0..5).map(|_| seconds(128)).fold(f64::MAX, f64::min);
         assert!(many < 10.0 * few, "{many} {few}");
+    }
+
+    #[test]
+    fn the_clients_that_several_processes_find_are_all_there_up_to_a_hundred() {
+        for (each, all) in [(0, 0), (4, 12), (40, 100), (100, 100)] {
+            let page = |process: u32| {
+                let rows =
+                    (0..each).map(|n| json!({"client": "10.0.0.1", "session": format!("{n}")}));
+                (
+                    process,
+                    json!({"count": each, "clients": rows.collect::<Vec<_>>()}),
+                )
+            };
+            let answer = merged((1..=3).map(page).collect());
+            let rows = answer["clients"].as_array().map(|rows| rows.len());
+            assert_eq!(
+                (answer["count"].as_u64(), rows),
+                (Some(3 * each), Some(all))
+            );
+        }
     }
 
     #[test]
