@@ -128,7 +128,7 @@ async def test_one_whose_http_is_late_keeps_its_clients(start_several):
     open_clients = await connect_many(60, several.port)
     await until(lambda: sum(several.clients().values()) == 60, 5, "all clients counted")
     before = several.processes()
-    with held_thread(before[1], "http"):
+    with held_thread(before[1], "admin"):
         # A process that does nothing at all is killed after ten seconds.
         await asyncio.sleep(13)
         assert several.processes() == before

@@ -123,13 +123,13 @@ pub(super) async fn serve(
     stopping: watch::Receiver<bool>,
 ) {
     let seat = Seat::new(handover.peer.client());
-    let work = serve_step_by_step(
+    let work = Box::pin(serve_step_by_step(
         Rc::clone(&server),
         Rc::clone(&seat),
         handover,
         back,
         stopping,
-    );
+    ));
     server.turns.take(seat, work).await;
 }
 

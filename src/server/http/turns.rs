@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -58,15 +58,15 @@ struct Seated<'t> {
 pub(super) struct SenderTurns(Rc<Seat>);
 
 impl Turns {
-    /// Does the work of a connection, step by step: a step in each turn.
-    pub(super) async fn take(&self, seat: Rc<Seat>, work: impl Future<Output = ()>) {
+    /// Does the work of a connection, step by step: a step in each turn. The work is in a box, because this future would
+    /// hold it twice: as what it was given, and where it stays.
+    pub(super) async fn take<W: Future<Output = ()>>(&self, seat: Rc<Seat>, mut work: Pin<Box<W>>) {
         let number = self.0.borrow_mut().seats.insert(Rc::clone(&seat));
         let seated = Seated {
             turns: self,
             seat,
             number,
         };
-        let mut work = pin!(work);
         poll_fn(|cx| seated.poll(work.as_mut(), cx)).await;
     }
 }
@@ -175,6 +175,7 @@ impl Drop for SenderTurns {
 mod tests {
     use std::future::pending;
     use std::net::IpAddr;
+    use std::pin::pin;
 
     use tokio::runtime;
     use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
@@ -209,12 +210,12 @@ mod tests {
         fn connect(&self, address: u8, steps: usize) -> JoinHandle<()> {
             let Self { turns, of } = self.clone();
             spawn_local(async move {
-                let work = async {
+                let work = Box::pin(async {
                     for _ in 0..steps {
                         of.borrow_mut().push(address);
                         yield_now().await;
                     }
-                };
+                });
                 turns.take(Seat::new(ip(address)), work).await;
             })
         }
@@ -243,9 +244,9 @@ mod tests {
     fn a_connection_that_ends_without_its_turn_gives_it_up() {
         let (turns, cx) = (Turns::default(), &mut Context::from_waker(Waker::noop()));
         let mut ended: Vec<_> = (0..FREE_STEPS_MAX + 30)
-            .map(|_| Box::pin(turns.take(Seat::new(ip(1)), pending())))
+            .map(|_| Box::pin(turns.take(Seat::new(ip(1)), Box::pin(pending()))))
             .collect();
-        let mut last = Box::pin(turns.take(Seat::new(ip(2)), async {}));
+        let mut last = Box::pin(turns.take(Seat::new(ip(2)), Box::pin(async {})));
         for one in &mut ended {
             assert!(one.as_mut().poll(cx).is_pending());
         }
@@ -280,7 +281,7 @@ mod tests {
                 most.set((answers.get() - before).max(most.get()));
                 polled
             });
-            turns.take(seat, counted).await;
+            turns.take(seat, Box::pin(counted)).await;
             assert_eq!((answers.get(), most.get()), (5, 1));
         });
     }
