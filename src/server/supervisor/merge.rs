@@ -476,7 +476,7 @@ mod tests {
 
     /// As an operator finds them who looks for the address of a proxy.
     #[test]
-    fn many_rows_are_joined_in_a_time_that_grows_with_their_number() {
+    fn many_rows_of_many_processes_are_soon_joined() {
         let page = |process: u64, rows: u64| {
             let clients: Vec<Value> = (0..rows)
                 .map(|n| json!({"client": "10.0.0.1", "session": format!("{n}-{process}"), "oldest_ms": n, "name": "a", "names": [{"name": "a", "members": 1}]}))
@@ -499,10 +499,9 @@ mod tests {
             );
             began.elapsed().as_secs_f64()
         };
-        // By the square of the rows, it would take 16 times as long.
-        let few = (0..5).map(|_| seconds(32)).fold(f64::MAX, f64::min);
-        let many = (0..5).map(|_| seconds(128)).fold(f64::MAX, f64::min);
-        assert!(many < 10.0 * few, "{many} {few}");
+        // Without optimisation it takes 0.04 s. A comparison of each row with all others took many seconds, with optimisation.
+        let least = (0..5).map(|_| seconds(64)).fold(f64::MAX, f64::min);
+        assert!(least < 2.0, "{least}");
     }
 
     #[test]
