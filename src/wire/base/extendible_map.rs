@@ -24,7 +24,7 @@ const BITS_MAX: u32 = 20;
 const FIRST_BIT: u32 = 32;
 
 /// A hash map in parts, each of which grows alone. A key is hashed once, for the part and for the place in the part. Where
-/// very many such tables grow with the same message, parts of less than [`PART_MAX`] entries keep that step short.
+/// very many such tables grow with the same message, parts of fewer entries than usual keep that step short.
 #[derive(Clone, Debug)]
 pub struct ExtendibleMap<K, V, const PART: usize = PART_MAX> {
     hasher: RandomState,

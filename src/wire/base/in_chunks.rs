@@ -181,7 +181,7 @@ impl<T> IndexMut<u32> for ChunkedSlab<T> {
     }
 }
 
-/// First in, first out. Where very many such queues grow with the same message, chunks of less than [`CHUNK_BYTES`] keep
+/// First in, first out. Where very many such queues grow with the same message, chunks of fewer bytes than usual keep
 /// that step short.
 #[derive(Clone, Debug)]
 pub struct ChunkedQueue<T, const BYTES: usize = CHUNK_BYTES> {
