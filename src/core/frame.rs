@@ -491,6 +491,7 @@ impl FrameBuilder {
 
     /// Appends a part of a message to the payload, once; the payload of a message to a binary frame as
     /// [`bytes`](Self::bytes). The frame shares a large one with its message. The frame has a prefix.
+    #[inline]
     #[must_use]
     pub fn share(mut self, message: &Arc<Message>, part: Part) -> Self {
         debug_assert!(self.prefix != Prefix::None, "no frame for everybody");
@@ -498,11 +499,11 @@ impl FrameBuilder {
         if self.content == Content::Binary {
             self.bytes_at = at as u32;
         }
-        self.shared = SharedPayload::new(message, part, at);
-        match self.shared {
-            Some(_) => self,
-            None => self.body(message.part(part)),
+        if message.is_shared(part) {
+            self.shared = Some(SharedPayload::new(message, part, at));
+            return self;
         }
+        self.body(message.part(part))
     }
 
     /// Appends the text of a position to the payload: the `id` of an event stream.

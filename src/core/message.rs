@@ -63,15 +63,14 @@ pub(super) struct SharedPayload {
 }
 
 impl SharedPayload {
-    /// Shares this part of a message, if it is large. `at`: the bytes of the frame's payload before it.
-    pub(super) fn new(message: &Arc<Message>, part: Part, at: usize) -> Option<Box<Self>> {
-        (message.part(part).len() > COPIED_BYTES_MAX).then(|| {
-            Box::new(Self {
-                message: Arc::clone(message),
-                part,
-                at,
-                joined: OnceLock::new(),
-            })
+    /// Shares this part of a message. `at`: the bytes of the frame's payload before it.
+    #[cold]
+    pub(super) fn new(message: &Arc<Message>, part: Part, at: usize) -> Box<Self> {
+        Box::new(Self {
+            message: Arc::clone(message),
+            part,
+            at,
+            joined: OnceLock::new(),
         })
     }
 
@@ -150,6 +149,7 @@ impl Message {
     }
 
     /// A part of the message; no bytes if it was not made.
+    #[inline]
     pub(super) fn part(&self, part: Part) -> &[u8] {
         match part {
             Part::Payload => &self.payload,
@@ -159,8 +159,17 @@ impl Message {
 
     /// Bytes of a part that go into each frame: of a large one none ([`FrameBuilder::share`](super::FrameBuilder::share)).
     pub fn copied_bytes(&self, part: Part) -> usize {
-        let bytes = self.part(part).len();
-        if bytes > COPIED_BYTES_MAX { 0 } else { bytes }
+        if self.is_shared(part) {
+            0
+        } else {
+            self.part(part).len()
+        }
+    }
+
+    /// Whether frames share a part, because it is large.
+    #[inline]
+    pub(super) fn is_shared(&self, part: Part) -> bool {
+        self.part(part).len() > COPIED_BYTES_MAX
     }
 
     /// How many frames that share the payload a walk over the queues has met.
