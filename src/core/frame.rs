@@ -267,14 +267,9 @@ impl Frame {
         self.account.frames().kept(by)
     }
 
-    /// Counts one more queue entry in walk `number`; returns the number of entries so far.
-    pub(super) fn count(&self, number: u32) -> u32 {
-        self.counted.add(number)
-    }
-
-    /// Takes one entry back; returns the number of entries before.
-    pub(super) fn count_back(&self, number: u32) -> u32 {
-        self.counted.take_back(number)
+    /// How many queue entries with this frame a walk over the queues has met.
+    pub(super) fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// The deflated encoding without reference to an earlier frame, if made already and smaller than

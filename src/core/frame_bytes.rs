@@ -110,6 +110,9 @@ impl QueueRoom {
 
     /// Counts `bytes` in place of the bytes counted before.
     pub(super) fn set(&mut self, bytes: usize) {
+        if bytes == self.bytes {
+            return;
+        }
         self.frames.add(bytes);
         self.frames
             .give_back(std::mem::replace(&mut self.bytes, bytes));

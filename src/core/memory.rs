@@ -21,7 +21,9 @@ use slab::Slab;
 
 use super::clients::Clients;
 use super::core::Core;
+use super::frame::Counted;
 use super::largest::Largest;
+use super::message::Message;
 use super::session::Session;
 use super::turn::Turn;
 use super::{CloseReason, Frame, SessionKey, SocketEnd};
@@ -119,36 +121,30 @@ struct Found {
     excess: u64,
 }
 
-/// Whether the queues that were counted hold all references to the frame.
-fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
-    counted as usize == Arc::strong_count(frame)
-}
-
 /// Counts a queue entry with the frame. Returns the memory of the frame, if the queues that were counted hold all
 /// references to it by now; with that of its message, if they also hold all frames that share it.
 fn count(frame: &Arc<Frame>, number: u32) -> u64 {
-    if !is_held_by_counted(frame, frame.count(number)) {
-        return 0;
-    }
-    let message = frame.shared().map(|shared| shared.message());
-    let message = message.filter(|message| {
-        let counted = message.counted().add(number);
-        counted as usize == Arc::strong_count(message)
-    });
-    (frame.memory_bytes() + message.map_or(0, |message| message.memory_bytes())) as u64
+    held_bytes(frame, |counted| counted.add(number))
 }
 
 /// Takes an entry back. Returns the memory that [`count`] has returned for the frame.
 fn count_back(frame: &Arc<Frame>, number: u32) -> u64 {
-    if !is_held_by_counted(frame, frame.count_back(number)) {
+    held_bytes(frame, |counted| counted.take_back(number))
+}
+
+/// The memory of the frame if `step` gives the number of all references to it, with that of its message if that holds for
+/// the message too.
+fn held_bytes(frame: &Arc<Frame>, step: impl Fn(&Counted) -> u32) -> u64 {
+    if step(frame.counted()) as usize != Arc::strong_count(frame) {
         return 0;
     }
     let message = frame.shared().map(|shared| shared.message());
-    let message = message.filter(|message| {
-        let counted = message.counted().take_back(number);
-        counted as usize == Arc::strong_count(message)
-    });
-    (frame.memory_bytes() + message.map_or(0, |message| message.memory_bytes())) as u64
+    let is_held =
+        |message: &&Arc<Message>| step(message.counted()) as usize == Arc::strong_count(message);
+    let of_message = message
+        .filter(is_held)
+        .map_or(0, |message| message.memory_bytes());
+    (frame.memory_bytes() + of_message) as u64
 }
 
 /// The clients to be dropped, and the memory freed by these drops.

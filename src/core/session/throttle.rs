@@ -144,11 +144,8 @@ impl Throttle {
             frame: Arc::clone(frame),
         };
         let older = self.held.insert(key, newest);
-        let room_bytes = self.held.room_bytes();
-        if room_bytes != self.room_bytes() {
-            let room = self.room.get_or_insert_with(|| frame.queue_room());
-            room.set(room_bytes);
-        }
+        let room = self.room.get_or_insert_with(|| frame.queue_room());
+        room.set(self.held.room_bytes());
         Throttled::Held(older.map(|held| held.frame))
     }
 

@@ -327,18 +327,35 @@ impl Shared {
         let (only, target) = take_parameter(request, "process");
         let mut admin_request = AdminRequest::get(&target);
         admin_request.headers.insert(ACCEPT, content_type);
-        let make = || async {
-            let whom = self.called(only.as_deref());
-            let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
-            match only_answer(&all, only.as_deref()) {
-                Some(answer) => answer,
-                None => {
-                    let own = OwnMetrics(self.own_metrics());
-                    beside(move || join_metrics(&all, own, format)).await
-                }
-            }
+        let joiner = || {
+            let own = OwnMetrics(self.own_metrics());
+            move |all: &[_]| join_metrics(all, own, format)
         };
+        let make = || self.answer_of(only.as_deref(), &admin_request, joiner);
         self.joins.join(request.peer.client(), make).await
+    }
+
+    /// The answer of the one process that is asked, or those of all, joined on another thread by what `joiner` makes once they
+    /// are there.
+    async fn answer_of<J>(
+        &self,
+        only: Option<&str>,
+        admin_request: &AdminRequest,
+        joiner: impl FnOnce() -> J,
+    ) -> Answer
+    where
+        J: FnOnce(&[(Number, Option<AdminAnswer>)]) -> Answer + Send + 'static,
+    {
+        let all = self
+            .ask_all(self.called(only), admin_request, ANSWER_MAX)
+            .await;
+        match only_answer(&all, only) {
+            Some(answer) => answer,
+            None => {
+                let join = joiner();
+                beside(move || join(&all)).await
+            }
+        }
     }
 
     /// The metrics of the supervisor itself, which no process has.
@@ -392,17 +409,11 @@ impl Shared {
             "/operator/allow" => self.allow(&admin_request).await,
             "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
-                let make = || async {
-                    let whom = self.called(only.as_deref());
-                    let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
-                    match only_answer(&all, only.as_deref()) {
-                        Some(answer) => answer,
-                        None => {
-                            let wanted = wanted_name(&request);
-                            beside(move || join_found(&all, wanted.as_deref())).await
-                        }
-                    }
+                let joiner = || {
+                    let wanted = wanted_name(&request);
+                    move |all: &[_]| join_found(all, wanted.as_deref())
                 };
+                let make = || self.answer_of(only.as_deref(), &admin_request, joiner);
                 // A probe does not wait, and a change must not be made twice.
                 let is_page = path != "/health" && admin_request.method.is_safe();
                 let answer = match is_page {
