@@ -486,24 +486,20 @@ impl FrameBuilder {
 
     /// Appends a part of a message to the payload, once; the payload of a message to a binary frame as
     /// [`bytes`](Self::bytes). The frame shares a large one with its message. The frame has a prefix.
-    #[inline]
-    #[must_use]
-    pub fn share(mut self, message: &Arc<Message>, part: Part) -> Self {
+    pub fn share(&mut self, message: &Arc<Message>, part: Part) {
         debug_assert!(self.prefix != Prefix::None, "no frame for everybody");
         let at = self.payload().len() - HEADER_ROOM;
         if self.content == Content::Binary {
             self.bytes_at = at as u32;
         }
-        if message.is_shared(part) {
-            self.shared = Some(SharedPayload::new(message, part, at));
-            return self;
+        match message.is_shared(part) {
+            true => self.shared = Some(SharedPayload::new(message, part, at)),
+            false => self.payload().extend_from_slice(message.part(part)),
         }
-        self.body(message.part(part))
     }
 
     /// Appends the text of a position to the payload: the `id` of an event stream.
-    #[must_use]
-    pub fn position(mut self, position: Position, copy: CopyRank) -> Self {
+    pub fn position(&mut self, position: Position, copy: CopyRank) {
         let body = self.payload();
         let at = body.len();
         position.append(body);
@@ -511,7 +507,6 @@ impl FrameBuilder {
         // A position is shorter than 256 bytes.
         let bytes = (body.len() - at) as u8;
         (self.position_at, self.position_bytes) = ((at - HEADER_ROOM) as u32, bytes);
-        self
     }
 
     /// Writes the header before the payload; from here on the frame does not change.

@@ -158,6 +158,7 @@ impl Message {
     }
 
     /// Bytes of a part that go into each frame: of a large one none ([`FrameBuilder::share`](super::FrameBuilder::share)).
+    #[inline]
     pub fn copied_bytes(&self, part: Part) -> usize {
         if self.is_shared(part) {
             0

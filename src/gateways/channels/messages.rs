@@ -19,7 +19,7 @@ use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
-use crate::gateways::shared::history::{END_BYTES_MAX, ended};
+use crate::gateways::shared::history::{END_BYTES_MAX, append_end};
 use crate::gateways::shared::members::max_hz;
 use crate::gateways::shared::statuses::Status;
 use weirgate_core::{
@@ -327,9 +327,11 @@ impl Answer {
         let timestamp = quoted(&iso_utc(now.unix_ms()));
         let assembled = self.assembled.take();
         let assembled = assembled.unwrap_or_else(|| self.begin_frame(core));
-        let frame = assembled.frame.received(now);
-        let frame = with_all(frame, [r#","timestamp":"#, &timestamp]);
-        ended(frame, position, CopyRank::LAST).finish()
+        let mut frame = assembled.frame.received(now);
+        let parts = [br#","timestamp":"#, timestamp.as_bytes()];
+        append_all(frame.payload(), &parts);
+        append_end(&mut frame, position, CopyRank::LAST);
+        frame.finish()
     }
 }
 
@@ -341,12 +343,6 @@ const BRINGS_BYTES: usize = 96;
 
 /// The most bytes of an answer beside those of [`Answer::bytes`] and its position.
 const MEMBERS_BYTES_MAX: usize = 160;
-
-/// Appends each text to the payload.
-fn with_all<'a>(frame: FrameBuilder, texts: impl IntoIterator<Item = &'a str>) -> FrameBuilder {
-    let texts = texts.into_iter();
-    texts.fold(frame, |frame, text| frame.body(text.as_bytes()))
-}
 
 /// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;
@@ -825,19 +821,26 @@ pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
         frame = frame.key(ConflationKey(key));
     }
-    let appended = |frame: FrameBuilder, part: &[u8]| frame.body(part);
-    let frame = before.into_iter().fold(frame, appended);
-    let frame = match (content, part) {
+    append_all(frame.payload(), &before);
+    match (content, part) {
         (Content::Text, Some(part)) => frame.share(message, part),
-        (Content::Text, None) => frame.body(NULL),
-        (Content::Binary, _) => frame,
-    };
-    let frame = after.into_iter().fold(frame, appended);
+        (Content::Text, None) => frame.payload().extend_from_slice(NULL),
+        (Content::Binary, _) => {}
+    }
+    append_all(frame.payload(), &after);
     let rank = pattern.map_or(CopyRank::LAST, CopyRank::of_pattern);
-    let frame = ended(frame, copy.position, rank);
-    match content {
-        Content::Text => frame.finish(),
-        Content::Binary => frame.body(b"\n").share(message, Part::Payload).finish(),
+    append_end(&mut frame, copy.position, rank);
+    if content == Content::Binary {
+        frame.payload().push(b'\n');
+        frame.share(message, Part::Payload);
+    }
+    frame.finish()
+}
+
+/// Appends the parts of a payload, one after another.
+fn append_all(payload: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        payload.extend_from_slice(part);
     }
 }
 

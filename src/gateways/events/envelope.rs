@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::device_message::DeviceMessage;
-use crate::gateways::shared::history::{END_BYTES_MAX, ended};
+use crate::gateways::shared::history::{END_BYTES_MAX, append_end};
 use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Message as Data, Position};
 use weirgate_wire::base::Now;
 use weirgate_wire::json::ObjectWriter;
@@ -187,6 +187,7 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) 
 
 /// Ends the frame of an object that lacks its `}`, in one allocation.
 fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Frame> {
-    let frame = frame.with_capacity(open.len() + END_BYTES_MAX).body(open);
-    ended(frame, position, CopyRank::LAST).finish()
+    let mut frame = frame.with_capacity(open.len() + END_BYTES_MAX).body(open);
+    append_end(&mut frame, position, CopyRank::LAST);
+    frame.finish()
 }

@@ -60,19 +60,17 @@ impl Since {
 }
 
 /// Ends a JSON object that lacks its `}`, with the position as the last member.
-pub(in crate::gateways) fn ended(
-    frame: FrameBuilder,
+pub(in crate::gateways) fn append_end(
+    frame: &mut FrameBuilder,
     position: Option<Position>,
     copy: CopyRank,
-) -> FrameBuilder {
-    let frame = match position {
-        Some(position) => frame
-            .body(br#","pos":""#)
-            .position(position, copy)
-            .body(b"\""),
-        None => frame,
-    };
-    frame.body(b"}")
+) {
+    if let Some(position) = position {
+        frame.payload().extend_from_slice(br#","pos":""#);
+        frame.position(position, copy);
+        frame.payload().push(b'"');
+    }
+    frame.payload().push(b'}');
 }
 
 /// The longest end of an object with a position.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::gateways::shared::feed::{
     BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_integer, write_stamp,
 };
+use crate::gateways::shared::history::append_end;
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
     FrameBytes, Place, Position, Publication,
@@ -151,15 +152,8 @@ impl TradesFeed {
             out.push(b',');
             write_stamp(message.received, out);
         }
-        Ok(match message.place.position() {
-            Some(position) => {
-                let frame = frame
-                    .body(br#","pos":""#)
-                    .position(position, CopyRank::LAST);
-                frame.body(br#""}"#).finish()
-            }
-            None => frame.body(b"}").finish(),
-        })
+        append_end(&mut frame, message.place.position(), CopyRank::LAST);
+        Ok(frame.finish())
     }
 }
 

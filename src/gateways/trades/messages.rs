@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::candles::Update;
 use super::client::{Content, HeldSymbols};
-use crate::gateways::shared::history::ended;
+use crate::gateways::shared::history::append_end;
 use crate::gateways::shared::statuses::Status;
 use weirgate_core::{CopyRank, Core, Frame, Position, TopicName};
 use weirgate_wire::json::ObjectWriter;
@@ -90,9 +90,10 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
 /// The frame of a message, with the time, and the position if there is one.
 fn finish(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {
     object.number("timestamp", core.now().unix_ms());
-    let frame = Frame::text(core.frame_bytes())
+    let mut frame = Frame::text(core.frame_bytes())
         .answer()
         .received(core.now())
         .body(object.finish_open().as_bytes());
-    ended(frame, position, CopyRank::LAST).finish()
+    append_end(&mut frame, position, CopyRank::LAST);
+    frame.finish()
 }
