@@ -267,8 +267,8 @@ fn names_and_patterns_within_the_feed_get_their_copies_in_one_order() {
         ]
     );
     let copy = |n, pattern| {
-        let text = Frame::text(&FrameBytes::default());
-        let text = text.position(Kept::position(n), CopyRank::of_pattern(pattern));
+        let mut text = Frame::text(&FrameBytes::default());
+        text.position(Kept::position(n), CopyRank::of_pattern(pattern));
         String::from_utf8(text.finish().body().to_vec()).expect("text")
     };
     assert_eq!(
