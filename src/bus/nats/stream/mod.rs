@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::reader::JetStreamReader;
 use self::reader::LeaderAnswer;
-use super::connection::Connection;
+use super::connection::{Connection, MessageBytes};
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
@@ -134,15 +134,15 @@ impl NatsStreamSource {
         }
         let has_read = connection.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
-        let bytes_at = match connection.sid_of_partial() {
-            Some(_) => Instant::now(),
-            None => connection.message_bytes_at,
+        let bytes = match connection.sid_of_partial() {
+            Some(_) => MessageBytes::at(Instant::now()),
+            None => connection.message_bytes,
         };
         match has_read {
             true => self.take_all(connection, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick(now, bytes_at, connection.out())?;
+                self.reader.tick(now, bytes, connection.out())?;
                 if self.reader.ask_if_due(now, connection.out()) {
                     connection.ping();
                 }
@@ -153,7 +153,7 @@ impl NatsStreamSource {
         let until = next.ok_or_else(|| connection.silent())?;
         connection.flush(&mut self.waiter)?;
         if !has_read {
-            let dues = [self.reader.due(bytes_at), self.reader.work_due()];
+            let dues = [self.reader.due(bytes), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
             connection.wait(&mut self.waiter, relay, until)?;
         }

@@ -26,6 +26,7 @@ pub(super) use self::progress::LeaderAnswer;
 use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
 use crate::nats::api::{ApiError, answer_with_message};
+use crate::nats::connection::MessageBytes;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -66,6 +67,9 @@ pub(in super::super) struct JetStreamReader {
     acks: CumulativeAcks,
     /// When the last request left.
     asked: Option<Instant>,
+    /// When the consumer began to deliver, or its newest message or heartbeat came. Answers do not count: they come
+    /// without the consumer, too.
+    heard: Option<Instant>,
     /// The number of the last question about the account.
     account_request: Option<u64>,
     pub(in super::super) standstills: Standstills,
@@ -126,6 +130,7 @@ impl JetStreamReader {
             limits: ConsumerLimits::default(),
             acks: CumulativeAcks::default(),
             asked: None,
+            heard: None,
             account_request: None,
             standstills: Standstills::default(),
             progress: Progress::new(history_ms, history_bytes),
@@ -170,17 +175,17 @@ impl JetStreamReader {
         self.ask_info(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `last_received` is when the last bytes of a message arrived, whole or not:
-    /// over a slow link an answer can come after a large message.
-    pub(super) fn due(&self, last_received: Instant) -> Option<Instant> {
-        let since = self
-            .asked
-            .map_or(last_received, |asked| asked.max(last_received));
+    /// The time of the next [`Self::tick`]. `bytes`: over a slow link, an answer or a heartbeat can come after a large
+    /// message.
+    pub(super) fn due(&self, bytes: MessageBytes) -> Option<Instant> {
+        let last = |own: Option<Instant>, at: Instant| own.map_or(at, |own| own.max(at));
         match &self.step {
             ReaderStep::Away => None,
             ReaderStep::Pause { until } => Some(*until),
-            ReaderStep::Prove(..) | ReaderStep::Read { .. } => Some(since + SILENCE_MAX),
-            _ => Some(since + ANSWER_TIMEOUT),
+            ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
+                Some(last(self.heard, bytes.partial_at) + SILENCE_MAX)
+            }
+            _ => Some(last(self.asked, bytes.any_at) + ANSWER_TIMEOUT),
         }
     }
 
@@ -195,18 +200,18 @@ impl JetStreamReader {
         }
     }
 
-    /// Does what is due. `last_received` as in [`Self::due`].
+    /// Does what is due. `bytes` as in [`Self::due`].
     ///
     /// # Errors
     /// JetStream has not answered.
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        last_received: Instant,
+        bytes: MessageBytes,
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);
-        let is_due = self.due(last_received).is_some_and(|due| now >= due);
+        let is_due = self.due(bytes).is_some_and(|due| now >= due);
         match &self.step {
             _ if !is_due => Ok(()),
             ReaderStep::Pause { .. } | ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
@@ -244,6 +249,7 @@ impl JetStreamReader {
         if self.consumer().is_none_or(|one| one.sid != delivery.sid) {
             return Ok(());
         }
+        self.heard = Some(now);
         match delivery.status {
             None => self.delivered(delivery, now, out, events),
             Some(100) => self.beat(delivery, now, out),
@@ -322,16 +328,10 @@ impl JetStreamReader {
                 self.handle_placement(info, now, out, events);
             }
             ReaderStep::Read { .. } => {
-                self.handle_check(StreamInfo::read(answer), now, out, events)
+                self.handle_check(StreamInfo::read(answer), now, out, events)?
             }
             ReaderStep::Verify { .. } => match stored_message(&answer_with_message(delivery)) {
-                Err(error) if error.stream_is_missing() => {
-                    return Err(self.unusable(
-                        NatsError::NoSuchStream(self.stream.clone()),
-                        now,
-                        out,
-                    ));
-                }
+                Err(error) if error.stream_is_missing() => return Err(self.no_stream(now, out)),
                 Err(_) => self.handle_leader_answer(LeaderAnswer::Unknown, now, out, events),
                 Ok(None) => self.handle_leader_answer(LeaderAnswer::Nothing, now, out, events),
                 Ok(Some(id)) => {
@@ -359,11 +359,13 @@ impl JetStreamReader {
                 Err(self.unusable(NatsError::WorkQueue(self.stream.clone()), now, out))
             }
             Ok(info) => Ok(info),
-            Err(error) if error.stream_is_missing() => {
-                Err(self.unusable(NatsError::NoSuchStream(self.stream.clone()), now, out))
-            }
+            Err(error) if error.stream_is_missing() => Err(self.no_stream(now, out)),
             Err(error) => Err(self.trouble(&error.to_string())),
         }
+    }
+
+    fn no_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> NatsError {
+        self.unusable(NatsError::NoSuchStream(self.stream.clone()), now, out)
     }
 
     fn unusable(&mut self, error: NatsError, now: Instant, out: &mut Vec<u8>) -> NatsError {
@@ -398,6 +400,7 @@ impl JetStreamReader {
             return self.make_consumer(now, out);
         }
         consumer.listen(None, out);
+        self.heard = Some(now);
         let has_nothing = made.waiting == 0;
         match self.progress.proof() {
             // Not even the last message is there.
@@ -433,15 +436,18 @@ impl JetStreamReader {
 
     /// Handles an answer about the stream while messages come. If the stream twice has newer messages than were read, and
     /// the consumer has delivered none between the two answers, the leader is asked for the next message.
+    ///
+    /// # Errors
+    /// The stream is gone.
     fn handle_check(
         &mut self,
         info: Result<StreamInfo, ApiError>,
         now: Instant,
         out: &mut Vec<u8>,
         events: &mut Vec<KeptEvent>,
-    ) {
+    ) -> Result<(), NatsError> {
         let ReaderStep::Read { consumer, check } = &mut self.step else {
-            return;
+            return Ok(());
         };
         let Check::Asked {
             behind_at,
@@ -449,8 +455,11 @@ impl JetStreamReader {
             ..
         } = *check
         else {
-            return;
+            return Ok(());
         };
+        if info.as_ref().is_err_and(ApiError::stream_is_missing) {
+            return Err(self.no_stream(now, out));
+        }
         self.standstills.note_info(&self.stream, info.as_ref(), now);
         // An answer shows that the stream has a leader.
         if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
@@ -459,19 +468,23 @@ impl JetStreamReader {
                 behind_at: None,
             };
         }
-        let Ok(info) = info else { return };
+        let Ok(info) = info else { return Ok(()) };
         let sequence = consumer.sequence();
         let is_well_placed = consumer.is_well_placed(&info);
         // The newest messages may have come before the answer.
         if self.progress.is_other_than_read(&info, read_before) {
-            return self.ask_info(now, out);
+            self.ask_info(now, out);
+            return Ok(());
         }
         let (head, first) = (info.head_number(), info.first);
         self.progress.note_info(info, events);
         let read = self.progress.read_until().unwrap_or(0);
         if head > read {
             match behind_at {
-                Some(_) if !is_well_placed => return self.pause(now + ANOTHER_PAUSE, out),
+                Some(_) if !is_well_placed => {
+                    self.pause(now + ANOTHER_PAUSE, out);
+                    return Ok(());
+                }
                 // No delivery between two answers: the consumer stands still, or there is nothing to deliver.
                 Some(before) if before == sequence => {
                     self.progress.report_lag(0, now, events);
@@ -479,13 +492,15 @@ impl JetStreamReader {
                         true => IfUnknown::Gone,
                         false => IfUnknown::There,
                     };
-                    return self.verify(None, if_unknown, now, out);
+                    self.verify(None, if_unknown, now, out);
+                    return Ok(());
                 }
                 _ => self.check_soon(sequence, now),
             }
         }
         self.ask_account(now, out);
         self.progress.report_lag(0, now, events);
+        Ok(())
     }
 
     /// Asks about the stream again soon, because it has newer messages than the consumer had delivered up to `sequence`.

@@ -19,8 +19,7 @@ struct ReaderRig {
     server: JetStreamServer,
     reader: JetStreamReader,
     now: Instant,
-    /// When the last bytes of a message arrived.
-    last_received: Instant,
+    last_received: MessageBytes,
     out: Vec<u8>,
     events: Vec<KeptEvent>,
     /// Serial numbers that nobody can read any more.
@@ -44,7 +43,7 @@ impl ReaderRig {
             server,
             reader: JetStreamReader::new("S", HISTORY_MS, usize::MAX),
             now,
-            last_received: now,
+            last_received: MessageBytes::at(now),
             out: Vec::new(),
             events: Vec::new(),
             unreadable: Vec::new(),
@@ -68,7 +67,7 @@ impl ReaderRig {
             let Some(delivery) = self.server.line.pop_front() else {
                 return;
             };
-            self.last_received = self.now;
+            self.last_received.any_at = self.now;
             let events = self.events.len();
             let taken = self.reader.take(
                 delivery,
@@ -299,7 +298,7 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
     bench.server.time_ns += 7_000 * MS_NS;
     bench.event(&Event::Add(2));
     bench.now += Duration::from_secs(3);
-    bench.last_received = bench.now;
+    bench.last_received.any_at = bench.now;
     assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
     bench.read(1);
     assert_eq!(behind(&mut bench), [(2, 7_000)]);
@@ -329,7 +328,7 @@ fn a_consumer_that_stands_still_is_replaced() {
     let mut seconds = 0;
     while !matches!(bench.reader.step, ReaderStep::Pause { .. }) {
         bench.now += Duration::from_millis(500);
-        (bench.last_received, seconds) = (bench.now, seconds + 1);
+        (bench.last_received.any_at, seconds) = (bench.now, seconds + 1);
         bench.server.beat();
         if bench.reader.ask_if_due(bench.now, &mut bench.out) {
             bench.reader.ponged();
@@ -353,7 +352,7 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
         let mut waits = 0;
         while !bench.events.contains(&KeptEvent::Lost) {
             bench.now += Duration::from_millis(500);
-            (bench.last_received, waits) = (bench.now, waits + 1);
+            (bench.last_received.any_at, waits) = (bench.now, waits + 1);
             bench.server.beat();
             let _ = bench.reader.ask_if_due(bench.now, &mut bench.out);
             bench.read(100);
@@ -801,7 +800,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     for is_made in [false, true] {
         for _ in 0..40 {
             bench.now += SILENCE_MAX / 2;
-            bench.last_received = bench.now;
+            bench.last_received = MessageBytes::at(bench.now);
             bench.tick().expect("bytes come");
         }
         assert_eq!(bench.reader.last_request, if is_made { 3 } else { 1 });

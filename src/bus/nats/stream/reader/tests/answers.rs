@@ -60,7 +60,7 @@ fn a_message_over_the_limit_that_a_consumer_does_not_bring_is_no_loss() {
         }
         for _ in 0..16 {
             bench.now += Duration::from_millis(500);
-            bench.last_received = bench.now;
+            bench.last_received.any_at = bench.now;
             bench.server.beat();
             if bench.reader.ask_if_due(bench.now, &mut bench.out) {
                 bench.reader.ponged();
@@ -233,20 +233,22 @@ fn flow_control_is_answered_and_is_no_idle_time() {
     assert!(matches!(bench.reader.step, ReaderStep::Read { .. }));
 }
 
+/// Takes this answer to the newest request.
+fn take(bench: &mut ReaderRig, payload: String) -> Result<(), NatsError> {
+    let delivery = Delivery {
+        subject: format!(".{}", bench.reader.last_request).into(),
+        sid: ANSWERS_SID,
+        payload: payload.into_bytes(),
+        ..Delivery::default()
+    };
+    let now = bench.now;
+    let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
+    reader.take(delivery, now, NOW_NS, out, events)
+}
+
 #[test]
 fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
     let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
-    let take = |bench: &mut ReaderRig, payload: String| {
-        let delivery = Delivery {
-            subject: format!(".{}", bench.reader.last_request).into(),
-            sid: ANSWERS_SID,
-            payload: payload.into_bytes(),
-            ..Delivery::default()
-        };
-        let now = bench.now;
-        let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
-        reader.take(delivery, now, NOW_NS, out, events)
-    };
     let mut bench = ReaderRig::new(1);
     bench.read(1);
     bench.out.clear();
@@ -276,13 +278,50 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
 }
 
 #[test]
+fn a_stream_that_is_deleted_while_it_is_read_is_reported() {
+    let mut bench = ReaderRig::new(1);
+    bench.read(100);
+    bench.now += CHECK_INTERVAL;
+    bench.server.beat();
+    bench.read(100);
+    assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
+    let missing = r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+    let error = take(&mut bench, missing.to_owned()).expect_err("it is gone");
+    assert!(
+        error.keeps_connection() && error.to_string().contains("S does not exist"),
+        "{error}"
+    );
+    assert!(matches!(bench.reader.step, ReaderStep::Pause { .. }));
+}
+
+#[test]
+fn a_consumer_without_heartbeats_is_replaced_though_answers_come() {
+    let mut bench = ReaderRig::new(1);
+    bench.read(100);
+    bench.server.consumers.clear();
+    let made = bench.reader.last_sid;
+    for _ in 0..5 {
+        bench.now += SILENCE_MAX / 3;
+        bench.read(100);
+        bench.tick().expect("answers come");
+        if bench.reader.ask_if_due(bench.now, &mut bench.out) {
+            bench.reader.ponged();
+        }
+    }
+    assert_eq!(bench.reader.last_sid, made + 1, "one more consumer");
+    bench.event(&Event::Add(1));
+    bench.settle();
+    assert_eq!(names(&bench.events).last(), Some(&"message"));
+}
+
+#[test]
 fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
     // The server says nothing, or that nobody leads the stream.
     for (is_answered, words) in [(true, None), (false, None), (false, Some("no leader"))] {
         let mut bench = ReaderRig::new(0);
         bench.read(100);
         bench.now += CHECK_INTERVAL;
-        bench.last_received = bench.now;
+        bench.last_received.any_at = bench.now;
         assert_eq!(bench.reader.work_due(), Some(bench.now));
         assert!(bench.reader.ask_if_due(bench.now, &mut bench.out));
         assert!(
