@@ -130,8 +130,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that all limits of bytes share; 0: three quarters of the memory limit",
     )
     .more(
-        "The memory limit is that of the container or of the process (ulimit -v, -d); without one, each limit keeps \
-         its default. --check prints the parts.",
+        "The memory limit is that of the container, of the systemd unit or of the process (ulimit -v, -d); without \
+         one, each limit keeps its default. --check prints the parts.",
     )
     .limit(
         "the limit whose part is used up applies",
