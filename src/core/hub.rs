@@ -423,12 +423,13 @@ impl<G: Gateway> Hub<G> {
     /// that keeps up stays below its soft limit. Queues of frames with a conflation key only conflate, so these frames
     /// do not count. While frames and queues are over their limit, no client gets more before all were written to: many
     /// queues of short messages take much memory long before one is over its soft limit. Publications wait too while one
-    /// without a key waits behind held states, and while the history has yet to forget messages for those before.
+    /// without a key waits behind held states, while the history has yet to forget messages for those before, and while
+    /// frames that wait grow faster than the clients that hold them are found.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         let has_room =
             || self.core.laps.published_bytes() < max_bytes && !self.core.is_over_frame_limit();
-        let may_keep = !self.core.history_is_over();
+        let may_keep = !self.core.history_is_over() && !self.core.outgrows_walks();
         may_keep && self.core.overload.others == 0 && (!self.core.has_unflushed() || has_room())
     }
 

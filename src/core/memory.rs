@@ -41,6 +41,9 @@ pub(super) const WALK_PART: u64 = 4;
 /// a walk waits until a flush has reached every client.
 const REST_US: u64 = 250_000;
 
+/// Once the frames have grown by this part of their limit since a walk, the next walk begins.
+pub(super) const GROWTH_PART: u64 = 8;
+
 /// The state between two flushes.
 #[derive(Debug, Default)]
 pub(super) struct FrameMemory {
@@ -53,6 +56,8 @@ pub(super) struct FrameMemory {
     /// The time at which the memory of all frames exceeded the limit.
     over_since: Option<u64>,
     rest_until: u64,
+    /// The least memory of all frames since the rest began.
+    rest_bytes: u64,
 }
 
 /// One walk over all queues.
@@ -249,6 +254,14 @@ impl Core {
         waits.then_some(self.memory.rest_until)
     }
 
+    /// Whether the frames are over their limit and grow faster than walks are made: the bus waits for the next walk, and
+    /// for the end of the clients that it finds.
+    pub(super) fn outgrows_walks(&self) -> bool {
+        let alive = self.frame_bytes().alive();
+        let growth_max = self.limits.frame_bytes_max / GROWTH_PART;
+        self.is_over_frame_limit() && alive > self.memory.rest_bytes + growth_max
+    }
+
     /// Whether frames that wait for clients, and the queues, take too much memory.
     pub(super) fn is_over_frame_limit(&self) -> bool {
         let over = self.frame_bytes().alive() > self.limits.frame_bytes_max;
@@ -259,7 +272,8 @@ impl Core {
     /// waits for the end of the flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
-        if now < memory.rest_until || !self.is_over_frame_limit() {
+        let rests = now < memory.rest_until && !self.outgrows_walks();
+        if rests || !self.is_over_frame_limit() {
             return false;
         }
         let waited_long = || memory.over_since.is_some_and(|at| now >= at + REST_US);
@@ -269,6 +283,8 @@ impl Core {
     /// Looks at a part of the queues while frames are over their limit, and drops clients after the end of the walk.
     /// Called after a flush.
     pub(super) fn keep_frame_memory(&mut self) {
+        let alive = self.frame_bytes().alive();
+        self.memory.rest_bytes = self.memory.rest_bytes.min(alive);
         if !self.is_over_frame_limit() {
             (self.memory.walk, self.memory.found) = (None, None);
             self.memory.over_since = None;
@@ -329,6 +345,7 @@ impl Core {
         }
         if found.excess == 0 || !has_candidates {
             self.memory.rest_until = self.now.mono_us + REST_US;
+            self.memory.rest_bytes = self.frame_bytes().alive();
         } else if !found.candidates.is_empty() {
             self.memory.found = Some(found);
         }

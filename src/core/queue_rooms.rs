@@ -14,16 +14,13 @@ use slab::Slab;
 
 use super::core::Core;
 use super::largest::Largest;
-use super::memory::WALK_PART;
+use super::memory::{GROWTH_PART, WALK_PART};
 use super::session::Session;
 use super::turn::Turn;
 use super::{CloseReason, SessionKey};
 
 /// The most clients that one walk chooses. If that is not enough, another walk follows.
 const CHOSEN_MAX: usize = 4_096;
-
-/// The next walk begins when this part of the limit has been taken since the last one.
-const GROWTH_PART: u64 = 8;
 
 /// The state between two flushes.
 #[derive(Debug, Default)]

@@ -80,6 +80,31 @@ fn frames_that_wait_in_no_queue_drop_nobody() {
     assert_eq!(world.hub.core().frame_walks(), walks);
 }
 
+/// A bus that brings the limit several times between two walks.
+#[test]
+fn frames_of_clients_that_do_not_read_stay_near_their_limit_however_fast_they_come() {
+    const BYTES: usize = 2_000;
+    let mut world = symbols(little_memory());
+    let topics: Vec<String> = (0..200).map(|n| format!("T{n}")).collect();
+    let stuck: Vec<_> = topics.iter().map(|topic| world.stuck(topic)).collect();
+    let reads = world.reader(None, usize::MAX);
+    let mut most = 0;
+    for topic in topics.iter().cycle().take(2_000) {
+        let mut flushes = 0;
+        while !world.hub.takes_publications() {
+            world.flush();
+            flushes += 1;
+            assert!(flushes < 100, "the bus waits for clients");
+        }
+        world.queue(topic, BYTES);
+        world.flush();
+        most = most.max(world.frame_bytes.alive());
+    }
+    assert!(most <= LIMIT / 4 * 5, "{most} bytes");
+    assert!(world.dropped(&stuck).contains(&true));
+    assert_eq!(world.dropped(&[reads]), [false]);
+}
+
 #[test]
 fn clients_that_read_all_are_not_judged_before_they_were_written_to() {
     let mut world = symbols(little_memory());

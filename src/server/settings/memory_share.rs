@@ -31,7 +31,7 @@ pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         }
         None => processes::divide(all, processes),
     }
-    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
+    lower_default(all, "bus-message-bytes-max", "frame-bytes-max", 2);
 }
 
 /// The memory of this process.
@@ -77,11 +77,12 @@ fn give_parts(all: &mut [Typed], memory: Memory) {
     }
 }
 
-/// Lowers a value that nobody has set to the part of the memory that bounds it, unless somebody has set that part.
-fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
+/// Lowers a value that nobody has set, so that so many of it fit in the part of the memory that bounds it, unless somebody
+/// has set that part. A message that is not JSON is in memory twice: its payload, and the text for clients.
+fn lower_default(all: &mut [Typed], flag: &str, bound: &str, count: u64) {
     let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
     let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));
-    let Some(part) = part.and_then(Typed::number) else {
+    let Some(part) = part.and_then(Typed::number).map(|part| part / count) else {
         return;
     };
     let mut lowered = all.iter_mut().filter(|typed| typed.setting.flag == flag);
@@ -131,7 +132,9 @@ mod tests {
         );
         assert_eq!(shared(&[], Some(MIB), frames), part(64), "no less");
         let messages = "bus-message-bytes-max";
-        assert_eq!(shared(&[], Some(MIB), messages), part(64), "no larger");
+        let (frames_of_64, source) = part(64);
+        let half = (frames_of_64 / 2, source);
+        assert_eq!(shared(&[], Some(MIB), messages), half, "half of the frames");
         assert_eq!(shared(&chosen, None, messages), (16 * MIB, Source::Default));
         let own = [(FLAG, "67108864"), (frames, "99999999")];
         assert_eq!(shared(&own, None, frames), (99_999_999, Source::Flag));
