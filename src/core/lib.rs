@@ -88,7 +88,8 @@ pub use self::core::Core;
 pub use self::hub::Hub;
 pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
-    BusEvent, BusMessage, PageCursor, ReadPart, SkippedMessage, StreamPosition, Subscription,
+    BusEvent, BusMessage, PageCursor, PayloadText, ReadPart, SkippedMessage, StreamPosition,
+    Subscription,
 };
 pub use deadlines::earliest;
 use encodings::Encoded;
@@ -109,8 +110,8 @@ pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredI
 pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
-    SubjectStats, TopicName,
+    BusNotice, EventReader, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication,
+    Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weirgate_core::{
-    BusEvent, BusMessage, CloseReason, Feed, Limits, Place, SessionKey, SocketEnd, TurnClock,
+    BusEvent, BusMessage, CloseReason, Feed, Limits, SessionKey, SocketEnd, TurnClock,
 };
 
 use super::{SECOND, small_queue, state, symbols};
@@ -337,13 +337,13 @@ fn the_retained_state_comes_first_and_never_twice() {
     let message = |sequence, quiet, payload: &str| {
         let position = weirgate_core::StreamPosition { epoch: 1, sequence };
         BusEvent::Message(BusMessage {
-            subject: "market.flow".into(),
-            pattern: None,
-            payload: payload.as_bytes().to_vec(),
             position: Some(position),
-            place: Place::Outside,
-            received: weirgate_wire::base::Now::default(),
             quiet,
+            ..BusMessage::new(
+                "market.flow",
+                payload.as_bytes().to_vec(),
+                weirgate_wire::base::Now::default(),
+            )
         })
     };
     let mut publish = |world: &mut crate::world::World<_>, event| {

@@ -94,16 +94,16 @@ impl Channels {
         let is_kept = self.is_kept && subject.starts_with("m:");
         self.count += u64::from(is_kept);
         BusMessage {
-            subject: subject.into(),
             pattern: is_kept.then(|| "m:*".into()),
-            payload: format!("\"{}\"", "y".repeat(bytes as usize)).into_bytes(),
-            position: None,
             place: match is_kept {
                 true => Place::Kept(Some(Position::counted(5, MARK, self.count))),
                 false => Place::Outside,
             },
-            received: now,
-            quiet: false,
+            ..BusMessage::new(
+                subject,
+                format!("\"{}\"", "y".repeat(bytes as usize)).into_bytes(),
+                now,
+            )
         }
     }
 
@@ -281,6 +281,7 @@ impl Contract for Channels {
     }
 
     fn take(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now, event: BusEvent) {
+        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             hub.handle_notice(now, &notice);
         }

@@ -225,13 +225,8 @@ mod tests {
 
     fn message(channel: &str, payload: &[u8]) -> BusEvent {
         BusEvent::Message(BusMessage {
-            subject: channel.into(),
             pattern: Some(TradesFeed::PATTERN.into()),
-            payload: payload.to_vec(),
-            position: None,
-            place: Place::Outside,
-            received: NOW,
-            quiet: false,
+            ..BusMessage::new(channel, payload.to_vec(), NOW)
         })
     }
 
