@@ -52,6 +52,7 @@ mod handshake;
 mod history;
 mod hub;
 mod kept_feed;
+mod large_encoding;
 mod largest;
 mod left;
 mod limits;
