@@ -178,3 +178,82 @@ impl PayloadWriter {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event_stream;
+    use crate::{Content, FrameBytes, Message, Now, Part, Prefix};
+
+    /// A body with line ends at all places, also at the ends of steps.
+    fn body() -> Vec<u8> {
+        let line = |n: usize| ["a\r\n", "\r", "bc\n", "\n\r", "d"][n * 7 % 5];
+        (0..400_000).flat_map(|n| line(n).bytes()).collect()
+    }
+
+    fn frames() -> [Arc<Frame>; 4] {
+        let alive = FrameBytes::default();
+        let shared = |content| {
+            let message = Arc::new(Message::new(body(), Now::default(), &alive));
+            let frame = match content {
+                Content::Text => Frame::text(&alive),
+                Content::Binary => Frame::binary(&alive),
+            };
+            let mut frame = frame.prefix(Prefix::Seq("{")).body(b"text\r");
+            frame.share(&message, Part::Payload);
+            frame.body(b"\nend").finish()
+        };
+        [
+            Frame::text(&alive).body(&body()).finish(),
+            Frame::binary(&alive).bytes(&body()).finish(),
+            shared(Content::Text),
+            shared(Content::Binary),
+        ]
+    }
+
+    fn made(frame: &Arc<Frame>, kind: Kind) -> Vec<u8> {
+        let mut encoder = LargeEncoder::new(&Limits::default());
+        encoder.begin(frame, kind, 100);
+        let (mut turn, mut stats) = (Turn::default(), HubStats::default());
+        assert!(encoder.advance(&mut turn, &mut stats));
+        let encoded = frame.encoded(Key::of(kind)).expect("an encoding");
+        encoded.body().to_vec()
+    }
+
+    #[test]
+    fn steps_make_what_one_step_makes() {
+        for frame in frames() {
+            assert_eq!(
+                made(&frame, Kind::Event),
+                event_stream::encode(&frame).body()
+            );
+            assert_eq!(
+                made(&frame, Kind::RawEvent),
+                event_stream::encode_raw(&frame).body()
+            );
+            let mut stored = Vec::new();
+            Deflater::write_stored(&mut stored, frame.pieces());
+            assert_eq!(made(&frame, Kind::Stored), stored);
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_is_smaller_or_is_not_there() {
+        let [frame, ..] = frames();
+        assert!(made(&frame, Kind::Small).len() < frame.body_bytes() / 2);
+        let alive = FrameBytes::default();
+        let mut state = 1_u64;
+        let noise = (0..500_000).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005) | 1;
+            (state >> 56) as u8
+        });
+        let frame = Frame::binary(&alive).body(&noise.collect::<Vec<_>>());
+        let frame = frame.finish();
+        let mut encoder = LargeEncoder::new(&Limits::default());
+        encoder.begin(&frame, Kind::Small, 100);
+        assert!(encoder.advance(&mut Turn::default(), &mut HubStats::default()));
+        let key = Key::of(Kind::Small);
+        assert!(frame.was_tried(key) && frame.encoded(key).is_none());
+        assert!(encoder.deflater.is_some(), "it is used again");
+    }
+}

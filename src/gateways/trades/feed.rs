@@ -85,7 +85,8 @@ impl TradesFeed {
 
     fn publication(&self, now: Now, message: &BusMessage) -> Result<Publication, BadTrade> {
         let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
-        check_size(&message.payload, self.settings.bus_message_bytes_max)?;
+        let bytes_max = self.settings.bus_message_bytes_max.min(TRADE_BYTES_MAX);
+        check_size(&message.payload, bytes_max)?;
         Ok(Publication {
             deliver: !message.quiet,
             place: message.place,
@@ -156,6 +157,10 @@ impl TradesFeed {
         Ok(frame.finish())
     }
 }
+
+/// The most bytes of a trade, which has some 200. The loop reads its fields, and again for candles: that takes up to 15 ms for
+/// each MiB.
+const TRADE_BYTES_MAX: usize = 256 * 1024;
 
 impl Feed for TradesFeed {
     type Event = BusEvent;
@@ -316,6 +321,18 @@ mod tests {
         assert!(published(&mut feed, "channel:trade:A", b"{}").is_some());
         assert_eq!(feed.stats().subjects[0].messages, 1);
         assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));
+    }
+
+    #[test]
+    fn a_trade_has_its_own_limit() {
+        let mut feed = TradesFeed::new(FeedSettings::default(), FrameBytes::default());
+        for (bytes, is_good) in [(TRADE_BYTES_MAX, true), (TRADE_BYTES_MAX + 1, false)] {
+            let text = "x".repeat(bytes - r#"{"price":""}"#.len());
+            let payload = format!(r#"{{"price":"{text}"}}"#);
+            let got = published(&mut feed, "channel:trade:A", payload.as_bytes());
+            assert_eq!(got.is_some(), is_good, "{bytes} bytes");
+        }
+        assert_eq!(feed.stats().subjects[0].messages_bad, 1);
     }
 
     #[test]
