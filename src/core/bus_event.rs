@@ -254,15 +254,17 @@ impl BusMessage {
 /// of the source: a walk over many megabytes in the loop would delay every client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PayloadText {
-    /// Nobody has read the payload: the feed has no reader for it.
+    /// The reader has left the payload to the feed: there is no reader, or the payload is short, or too large for anybody.
     #[default]
     Unread,
+    /// None: the payload is no message of this feed, and why.
+    Bad(Box<str>),
     /// The payload itself.
     Payload,
     /// Another text, which is short enough to be made when a client needs it.
     Later,
     /// Another text.
-    Made(Box<[u8]>),
+    Made(Vec<u8>),
     /// No text: it would be longer than a message may be.
     TooLarge {
         /// The bytes that it would have.

@@ -282,7 +282,7 @@ mod tests {
         let reader: EventReader<BusEvent> = Arc::new(|event| {
             if let Some(message) = event.message_mut() {
                 assert_eq!(thread::current().name(), Some("the source"));
-                message.text = PayloadText::Made([b'2'; 3].into());
+                message.text = PayloadText::Made(vec![b'2'; 3]);
             }
         });
         let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());

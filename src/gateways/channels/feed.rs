@@ -110,9 +110,9 @@ impl ChannelsFeed {
         let mut data = Message::new(message.payload, message.received, &self.alive);
         match message.text {
             PayloadText::Payload => data.content = Content::Text,
-            PayloadText::Made(text) => data = data.with_text(text),
+            PayloadText::Made(text) => data = data.with_text(text.into()),
             PayloadText::TooLarge { .. } => data.is_text_too_large = true,
-            PayloadText::Later | PayloadText::Unread => {}
+            PayloadText::Later | PayloadText::Unread | PayloadText::Bad(_) => {}
         }
         data.unix_ms = unix_ms;
         data.is_deletion = is_deletion;
@@ -139,7 +139,7 @@ fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
     match raw_text_bytes(payload) {
         bytes if bytes > bytes_max => PayloadText::TooLarge { bytes },
         bytes if bytes <= RAW_LATER_BYTES_MAX => PayloadText::Later,
-        _ => PayloadText::Made(raw_text(payload).into_boxed_slice()),
+        _ => PayloadText::Made(raw_text(payload)),
     }
 }
 
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(made(PayloadText::Later).content, Content::Binary);
         let too_large = made(PayloadText::TooLarge { bytes: 1_200 });
         assert!(too_large.is_text_too_large);
-        let with_text = made(PayloadText::Made(b"\"a text\"".as_slice().into()));
+        let with_text = made(PayloadText::Made(b"\"a text\"".to_vec()));
         assert_eq!(with_text.content, Content::Binary);
         let text = with_text.text_with(|_| panic!("the text is made"));
         assert_eq!(text, b"\"a text\"");

@@ -119,6 +119,76 @@ fn a_deletion_removes_the_key_for_all() {
     assert_eq!(bench.flow_stats(), (2, 0, 0));
 }
 
+/// Messages whose payload is so large that the thread of the source reads it, and whether they are good.
+fn large_messages() -> Vec<(&'static str, String, bool)> {
+    let pad = "x".repeat(READ_IN_LOOP_BYTES_MAX);
+    let levels = vec![r#"{"id":"a"}"#; 20_000].join(",");
+    vec![
+        ("market.flow", format!("\"{pad}\""), true),
+        (
+            "market.flow",
+            format!("{}null", " ".repeat(pad.len())),
+            true,
+        ),
+        ("market.flow", format!("\"{pad}"), false),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"levels":[{levels}]}}"#),
+            true,
+        ),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"viewport":{{"x":"{pad}"}}}}"#),
+            true,
+        ),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"levels":5,"x":"{pad}"}}"#),
+            false,
+        ),
+    ]
+}
+
+#[test]
+fn a_large_message_is_the_same_whichever_thread_reads_it() {
+    let (mut here, mut before) = (Bench::new(), Bench::new());
+    for (subject, payload, is_good) in large_messages() {
+        let message = BusMessage::new(subject, payload.into_bytes(), here.now);
+        let read = before.feed.read(BusEvent::Message(message.clone()));
+        let BusEvent::Message(of_source) = &read else {
+            panic!("a message");
+        };
+        assert_ne!(of_source.text, PayloadText::Unread);
+        assert_eq!(matches!(of_source.text, PayloadText::Bad(_)), !is_good);
+        here.event(BusEvent::Message(message));
+        before.event(read);
+        let lines = [&mut here, &mut before].map(|bench| bench.feed.next_line());
+        assert_eq!(format!("{:?}", lines[0]), format!("{:?}", lines[1]));
+        let took = here.took();
+        assert_eq!(took.len(), usize::from(is_good));
+        assert!(took == before.took(), "{subject}");
+    }
+}
+
+/// The loop relies on what the thread of the source has found out.
+#[test]
+fn the_loop_does_not_read_a_payload_again() {
+    let mut bench = Bench::new();
+    for (text, took) in [
+        (PayloadText::Payload, 1),
+        (PayloadText::Bad("a fault".into()), 0),
+    ] {
+        let message = BusMessage {
+            text,
+            ..BusMessage::new("market.flow", b"no JSON".to_vec(), bench.now)
+        };
+        bench.event(BusEvent::Message(message));
+        assert_eq!(bench.took().len(), took);
+    }
+    let line = format!("{:?}", bench.feed.next_line());
+    assert!(line.contains("a fault"), "{line}");
+}
+
 #[test]
 fn each_good_message_is_one_broadcast_of_everything_known() {
     let mut bench = Bench::new();
