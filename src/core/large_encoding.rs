@@ -72,7 +72,8 @@ impl LargeEncoder {
         while let Some(under_way) = &mut self.under_way {
             let goes_on = under_way.step();
             if !goes_on && let Some(under_way) = self.under_way.take() {
-                self.deflater = under_way.finish(stats).or(self.deflater.take());
+                let used = under_way.finish(stats);
+                self.deflater = used.or_else(|| self.deflater.take());
             }
             if !turn.has_batch_time() {
                 break;

@@ -159,7 +159,8 @@ fn read(
 
 /// Whether JSON is `null`, by its first byte: the whole may have many megabytes.
 fn is_null(json: &[u8]) -> bool {
-    json.trim_ascii_start().first() == Some(&b'n')
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    json.iter().find(|byte| !is_space(byte)) == Some(&b'n')
 }
 
 /// A longer message is read before the loop gets it.
