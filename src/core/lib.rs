@@ -16,7 +16,7 @@
 //! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
 //! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
-//! | `frame`, `frame_bytes`, `encodings`, `deflated`, `window` | frames, their memory, their compressed forms |
+//! | `frame`, `frame_bytes`, `encodings`, `large_encoding`, `deflated`, `window` | frames, their memory, their other forms |
 //! | `send_queue`, `queue`, `flush`, `gather`, `overload`, `release` | what waits for a client, the writes, and what is held back |
 //! | `kept_feed`, `history`, `position`, `resume`, `replay` | kept messages, and what a client gets of them |
 //! | `turn`, `deadlines` | the time of a turn; the next time to run |

@@ -280,8 +280,11 @@ impl Contract for Channels {
         hub.handle_input(now, table(self.tables));
     }
 
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
+    }
+
     fn take(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now, event: BusEvent) {
-        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             hub.handle_notice(now, &notice);
         }

@@ -93,8 +93,11 @@ impl Contract for Levels {
         }
     }
 
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
+    }
+
     fn take(&mut self, hub: &mut Hub<LevelsGateway>, now: Now, event: BusEvent) {
-        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             hub.handle_notice(now, &notice);
         }

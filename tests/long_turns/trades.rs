@@ -149,8 +149,11 @@ impl Contract for Trades {
         }
     }
 
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
+    }
+
     fn take(&mut self, hub: &mut Hub<TradesGateway>, now: Now, event: BusEvent) {
-        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             hub.handle_notice(now, &notice);
         }
